@@ -18,7 +18,7 @@ from wsrpc._session import states as session_states
 
 sys.path.extend(str(Path(__file__).parents[1] / "tests" / folder) for folder in ("unit", "adapters"))
 from hosts import ABILITIES, HOSTS
-from type_table import NAMES, ROWS
+from type_table import ROWS
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -52,7 +52,7 @@ def error_tree() -> str:
 def validators() -> str:
     rows = [
         [
-            NAMES.get(row.code, f"`{row.code}`").replace("|", "\\|"),
+            (row.called or f"`{row.code}`").replace("|", "\\|"),
             row.by,
             f"`{json.dumps(row.right)}`",
             f"`{json.dumps(row.wrong)}`",

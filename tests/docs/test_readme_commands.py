@@ -69,11 +69,5 @@ def test_installing_from_a_clone_gives_a_package_that_works(tmp_path: Path) -> N
     assert str(tmp_path) in run(f'python -c "{used}"', tmp_path, PATH=path, PYTHONPATH="")
 
 
-@pytest.mark.parametrize("target", ["test", "docs", "docs-serve"])
-def test_make_has_the_target(target: str) -> None:
-    """The first takes minutes, and runs these tests; CI runs the second; the third serves until it is interrupted."""
-    assert ".venv/bin/" in run(f"make --dry-run {target}", ROOT)
-
-
 def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 150

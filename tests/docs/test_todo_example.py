@@ -24,6 +24,7 @@ EXAMPLE = ROOT / "examples" / "todo"
 PAGES = ["index.md", "server.md", "handlers.md", "client.md", "browser.md", "streams.md", "drops.md", "tests.md"]
 PORT = "8080"
 COMMANDS = {"pytest": [PYTHON[0], "-m", "pytest"], "python": PYTHON, "wsrpc": [PYTHON[0], "-m", "wsrpc"]}
+UNTIL_INTERRUPTED = ("python todo.py", "python webapp.py", "python todo_client.py")
 
 
 class Block(NamedTuple):
@@ -39,8 +40,7 @@ def blocks_of(page: str) -> list[Block]:
 
 
 def commands_of(block: Block) -> list[str]:
-    assert all(line.startswith("$ ") for line in block.text.splitlines())
-    return [line.removeprefix("$ ") for line in block.text.splitlines()]
+    return re.findall(r"^\$ (.*)$", block.text, re.MULTILINE)
 
 
 def is_terminal(block: Block) -> bool:
@@ -57,19 +57,16 @@ class Terminal:
         self._folder = folder
         self._port = port
         self._process: Process | None = None
-        self._unread: list[str] = []
+        self.unread: list[str] = []
 
     async def run(self, command: str) -> None:
         await self.interrupt()
         name, *arguments = shlex.split(command.replace(PORT, str(self._port)))
         self._process = await start(*COMMANDS[name], *arguments, cwd=self._folder, stderr=STDOUT)
-
-    async def run_to_its_end(self, command: str) -> None:
-        """Run a command that ends by itself, and keep its output for `read`."""
-        await self.run(command)
-        assert self._process is not None and self._process.stdout is not None
-        self._unread += (await self._process.stdout.read()).decode().splitlines()
-        await self._process.wait()
+        if command not in UNTIL_INTERRUPTED:
+            assert self._process.stdout is not None
+            self.unread += (await self._process.stdout.read()).decode().splitlines()
+            await self._process.wait()
 
     async def interrupt(self) -> None:
         if self._process is None:
@@ -95,15 +92,12 @@ class Terminal:
         return lines
 
     async def _next_line(self) -> str:
-        if self._unread:
-            return self._unread.pop(0)
+        if self.unread:
+            return self.unread.pop(0)
         assert self._process is not None and self._process.stdout is not None
         line = await self._process.stdout.readline()
         assert line, "the program has ended"
         return line.decode().rstrip("\n")
-
-    def check_that_all_was_read(self) -> None:
-        assert self._unread == []
 
 
 def without_chance(line: str) -> str:
@@ -112,7 +106,7 @@ def without_chance(line: str) -> str:
 
 
 async def follow(blocks: list[Block], folder: Path, port: int, terminals: dict[str, Terminal]) -> None:
-    for number, block in enumerate(blocks):
+    for block in blocks:
         if not block.title:
             continue
         if not is_terminal(block):
@@ -126,13 +120,8 @@ async def follow(blocks: list[Block], folder: Path, port: int, terminals: dict[s
             if commands == ["npm install ws-wrapper", "mkdir page"]:
                 (folder / "node_modules").symlink_to(JS / "node_modules")
                 continue
-            *before, last = commands
-            for command in before:
-                await terminal.run_to_its_end(command)
-            if await_end(blocks, number):
-                await terminal.run_to_its_end(last)
-            else:
-                await terminal.run(last)
+            for command in commands:
+                await terminal.run(command)
         else:
             if block.text[0] in "[{":  # an answer, which `wsrpc call` indents on a terminal, and only there
                 [line] = await terminal.read(1)
@@ -143,12 +132,7 @@ async def follow(blocks: list[Block], folder: Path, port: int, terminals: dict[s
             printed = [without_chance(line) for line in await terminal.read(len(shown))]
             in_order = "-- back: nothing was missed" not in shown
             assert printed == shown if in_order else sorted(printed) == sorted(shown)
-            terminal.check_that_all_was_read()
-
-
-def await_end(blocks: list[Block], number: int) -> bool:
-    """Whether the command ends by itself. The server and the client that watches run until they are interrupted."""
-    return commands_of(blocks[number])[-1] not in ("python todo.py", "python webapp.py", "python todo_client.py")
+            assert terminal.unread == []
 
 
 async def test_the_reader_sees_what_the_pages_show(tmp_path: Path) -> None:
@@ -172,7 +156,7 @@ def test_every_page_is_followed() -> None:
 
 
 def test_the_files_are_those_of_the_example() -> None:
-    """In the end: the first step of `todo.py` has a file of its own, and `test_new_lines_are_marked` has the others."""
+    """In the end: the first step of `todo.py` has a file of its own."""
     shown: dict[str, list[str]] = {}
     for page in PAGES:
         for block in blocks_of(page):
@@ -205,20 +189,3 @@ def test_the_commands_that_install() -> None:
         "pip install '../wsrpc[aiohttp,cli]' pytest pytest-asyncio",
         "wsrpc --version",
     ]
-
-
-def test_new_lines_are_marked() -> None:
-    """``hl_lines`` names the lines that a step adds to a file; the step before it shows the others."""
-    steps = {"webapp.py": ("browser.md", "streams.md"), "todo_client.py": ("client.md", "drops.md")}
-    for name, (before, after) in steps.items():
-        [old] = [block.text for block in blocks_of(before) if block.title == name]
-        [new] = [block.text for block in blocks_of(after) if block.title == name]
-        text = (TUTORIAL / after).read_text("utf-8")
-        found = re.search(rf'title="{name}" hl_lines="([\d -]+)"', text)
-        assert found is not None
-        marked: set[int] = set()
-        for part in found[1].split():
-            first, _, last = part.partition("-")
-            marked.update(range(int(first), int(last or first) + 1))
-        kept = [line for number, line in enumerate(new.splitlines(), 1) if line and number not in marked]
-        assert kept == [line for line in old.splitlines() if line and line != "from wsrpc import Client, RemoteError"]

@@ -21,7 +21,20 @@ from wsrpc._conversion.convert import converter
 _numbers = itertools.count()
 
 CALLS = {"msgspec.field", "msgspec.Meta", "dataclasses.field", "dataclasses.dataclass", "wsrpc.method"}
-CALLS |= {"set", "builtins.set"}
+CALLS |= {"set", "builtins.set", "caller.of", "caller.proxy"}
+MODULES = {
+    "__future__",
+    "builtins",
+    "collections.abc",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "enum",
+    "msgspec",
+    "typing",
+    "uuid",
+    "wsrpc",
+}
 IMPORTS = {"annotations", "builtins", "dataclasses", "dt", "enum", "msgspec", "wsrpc"}
 TYPES = {"bool", "bytes", "dict", "float", "int", "list", "set", "str", "tuple"}
 ATTRIBUTES = {
@@ -77,80 +90,40 @@ def check_types(module: Any) -> int:
 def check_statements(text: str) -> None:
     """Whether a module consists of what one is made of, and calls nothing else."""
     tree = ast.parse(text)
+    known = {*IMPORTS, *TYPES, "caller"}
     for node in tree.body:
-        assert isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef | ast.FunctionDef | ast.AnnAssign), shown(
-            node
-        )
-        if isinstance(node, ast.ClassDef):
-            _check_class(node)
-        elif isinstance(node, ast.FunctionDef):
-            about, returned = node.body
-            assert _is_text(about) and isinstance(returned, ast.Return) and _is_proxy(returned.value), shown(node)
-        elif isinstance(node, ast.AnnAssign):
-            assert shown(node.annotation) == "TypeAlias"
-    known = {*IMPORTS, *TYPES, "caller", *_defined(tree)}
-    for inner in ast.walk(tree):
-        if isinstance(inner, ast.Call):
-            assert shown(inner.func) in CALLS or _is_proxy(inner) or _is_channel(inner), shown(inner)
-        elif isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Load):
-            assert inner.id in known, inner.id
-        elif isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name) and inner.value.id in IMPORTS:
-            assert shown(inner) in ATTRIBUTES | CALLS, shown(inner)
-        else:
-            assert not isinstance(
-                inner, ast.Await | ast.Yield | ast.JoinedStr | ast.Starred | ast.NamedExpr | ast.Delete
-            )
-
-
-def shown(node: ast.AST | None) -> str:
-    return "" if node is None else ast.unparse(node)
-
-
-def _check_class(node: ast.ClassDef) -> None:
-    for inner in node.body:
-        match inner:
-            case ast.FunctionDef() | ast.AsyncFunctionDef():
-                assert node.bases[0].id == "Protocol"  # type: ignore[attr-defined]
-                assert all(_is_text(each) or shown(each) == "..." for each in inner.body), shown(inner)
+        match node:
+            case ast.Import():
+                assert all(alias.name.partition(".")[0] in MODULES for alias in node.names), shown(node)
+            case ast.ImportFrom(module=module):
+                assert module in MODULES, module
+                known |= {alias.name for alias in node.names}
+            case ast.ClassDef() | ast.FunctionDef():
+                assert not hasattr(builtins, node.name)
+                known.add(node.name)
             case ast.AnnAssign():
-                assert shown(node.bases[0] if node.bases else None) in ("", "msgspec.Struct"), shown(inner)
-            case ast.Assign():
-                assert shown(node.bases[0]) == "enum.Enum" and isinstance(ast.literal_eval(inner.value), int | str)
+                assert shown(node.annotation) == "TypeAlias"
+                known.add(shown(node.target))
             case _:
-                assert _is_text(inner) or isinstance(inner, ast.Pass), shown(inner)
+                raise AssertionError(shown(node))
+    for inner in ast.walk(tree):
+        match inner:
+            case ast.Call(func=ast.Attribute(value=ast.Call() as channel, attr="proxy"), args=[ast.Name()]):
+                assert shown(channel.func) == "caller.of", shown(inner)
+            case ast.Call():
+                assert shown(inner.func) in CALLS, shown(inner)
+            case ast.Expr():
+                assert isinstance(inner.value, ast.Constant), shown(inner)
+            case ast.Name(ctx=ast.Load()):
+                assert inner.id in known, inner.id
+            case ast.Attribute(value=ast.Name(id=name)) if name in IMPORTS:
+                assert shown(inner) in ATTRIBUTES | CALLS, shown(inner)
+            case ast.Await() | ast.Yield() | ast.JoinedStr() | ast.Starred() | ast.NamedExpr() | ast.Delete():
+                raise AssertionError(shown(inner))
 
 
-def _is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-def _is_proxy(node: ast.AST | None) -> bool:
-    """Whether it is ``caller.proxy(Contract)``, of a channel or not."""
-    match node:
-        case ast.Call(func=ast.Attribute(value=value, attr="proxy"), args=[ast.Name()], keywords=[]):
-            return shown(value) == "caller" or _is_channel(value)
-        case _:
-            return False
-
-
-def _is_channel(node: ast.AST) -> bool:
-    match node:
-        case ast.Call(func=func, args=[ast.Constant()], keywords=[]):
-            return shown(func) == "caller.of"
-        case _:
-            return False
-
-
-def _defined(tree: ast.Module) -> Iterator[str]:
-    """The names of a module's own, none of which is a builtin's."""
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ClassDef | ast.FunctionDef):
-            assert not hasattr(builtins, node.name)
-            yield node.name
-        elif isinstance(node, ast.AnnAssign):
-            yield shown(node.target)
+def shown(node: ast.AST) -> str:
+    return ast.unparse(node)
 
 
 # ---------------------------------------------------------------- tools

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from wsrpc import AnonymousChannel, Peer
-from wsrpc._api.anonymous import core_of as core_of_channel
+from wsrpc import Peer
 from wsrpc._api.peer import core_of, life_of
-from wsrpc._channels.core import ChannelCore
 from wsrpc._sending.outbound import Outbound
 from wsrpc._sending.slow_readers import SlowReaderQueue
 
@@ -20,11 +18,6 @@ def slow_reader_of(peer: Peer) -> SlowReaderQueue:
     queue = out_of(peer).slow_reader
     assert queue is not None
     return queue
-
-
-def inside(channel: AnonymousChannel) -> ChannelCore:
-    """The core of a channel."""
-    return core_of_channel(channel)
 
 
 def unread_at(peer: Peer) -> int:

@@ -129,29 +129,6 @@ class Feed:
             self.finished.set()
 
 
-class Source:
-    """An async generator of 0, 1, 2 … that remembers how far it got and that it was closed."""
-
-    def __init__(self, limit: int = 1_000_000, gate: int | None = None, error: BaseException | None = None) -> None:
-        self.limit = limit
-        self.gate = gate
-        self.error = error
-        self.made = 0
-        self.closed = False
-
-    async def items(self) -> AsyncIterator[int]:
-        try:
-            for number in range(self.limit):
-                if number == self.gate:
-                    await asyncio.Event().wait()
-                self.made += 1
-                yield number
-            if self.error is not None:
-                raise self.error
-        finally:
-            self.closed = True
-
-
 async def total(chunks: AsyncIterator[int]) -> int:
     """A handler that adds up what is sent."""
     return sum([chunk async for chunk in chunks])

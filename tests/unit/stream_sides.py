@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from core_driver import Driven, start, turns
 from stream_driver import Both, emptied, welcome
 
-from wsrpc import AnonymousChannel, Context, Limits, Server, Stream
+from wsrpc import AnonymousChannel, Context, Limits, Stream
 
 
 async def requested(d: Driven, *with_it: Any) -> AnonymousChannel:
@@ -48,12 +45,6 @@ async def chat(room: str, channel: AnonymousChannel) -> None:
         await channel.emit("line", line.upper())
 
 
-async def start_opening(d: Driven, **options: Any) -> tuple[asyncio.Task[Any], int]:
-    task = start(d.peer.open_channel("c", **options))
-    await turns()
-    return task, d.take()[-1]["i"]
-
-
 async def serving(handler: Any, h: int = 5) -> Driven:
     """A peer with a stream, or whatever ``handler`` opens, on channel ``h``. The other side is plain."""
     d = Driven()
@@ -72,30 +63,6 @@ async def reading(limits: Limits | None = None, **options: Any) -> tuple[Driven,
     d.feed({"i": i, "h": 1})
     assert await entering is stream
     return d, stream, i
-
-
-def surroundings(server: Server) -> list[Any]:
-    """Steps, into which ``server``'s handler context and a middleware write when they are entered and left."""
-    steps: list[Any] = []
-
-    @asynccontextmanager
-    async def around(ctx: Context) -> AsyncGenerator[None]:
-        steps.append("context in")
-        try:
-            yield
-        finally:
-            steps.append("context out")
-
-    async def middleware(ctx: Context, call_next: Any) -> Any:
-        steps.append(f"middleware in {ctx.event}")
-        try:
-            return await call_next(ctx)
-        finally:
-            steps.append(f"middleware out {ctx.event}")
-
-    server.handler_context = around
-    server.use(middleware)
-    return steps
 
 
 async def over(d: Driven) -> None:

@@ -349,7 +349,7 @@ class Scene(ABC):
             self.caller.emit_nowait("noise", "x" * self.limits.high_water)
         elif self.place == "detached":
             await self.cut()
-        task = start(self.begin_call())
+        task = start(self.call())
         if self.place not in ("runs", "between", "parked"):
             await turns_until(lambda: task.done() or any(peer.pending for peer in self.peers))
         elif self.place == "parked":
@@ -366,9 +366,6 @@ class Scene(ABC):
         assert not task.done() or self.ending == "timeout"
         assert self.seen == ("runs" if self.place in ("runs", "between", "parked") else "-")
         return task
-
-    async def begin_call(self) -> list[int]:
-        return await self.call()
 
     async def let_go(self) -> None:
         """Let everything go on that the place holds back."""
@@ -696,11 +693,11 @@ class ByBlocking(Scene):
         finally:
             self.source_runs = False
 
-    async def begin_call(self) -> list[int]:
+    async def call(self) -> list[int]:
         return await asyncio.to_thread(self.call_in_thread)
 
     def call_in_thread(self) -> list[int]:
-        """Do what `call` does."""
+        """Do what `Scene.call` does."""
         call: Any = self.caller
         got: list[int] = []
         if self.kind == "request":

@@ -19,7 +19,7 @@ import msgspec
 import pytest
 from beside import AMPLE, beside
 from core_driver import ABORTED, Blocked, Driven, messages, start, turns
-from raw_websocket import CLOSE, CONT, TEXT, build_frame, raw_client, raw_server
+from raw_websocket import CLOSE, CONT, TEXT, build_frame, raw_client
 from tenacity import wait_fixed
 
 from wsrpc import (
@@ -28,7 +28,6 @@ from wsrpc import (
     BadResult,
     Client,
     CloseInfo,
-    ConnectFailed,
     ConnectionLost,
     Limits,
     MessageTooBig,
@@ -137,39 +136,33 @@ def event(number: int, *args: Any, to: str = "echo", **fields: Any) -> dict[str,
     return {"a": [to, number, *args], **fields}
 
 
-def nested(levels: int, kind: str = "array") -> Any:
-    """A value that is nested so deep; as an argument it is two levels deeper."""
+def nested(levels: int) -> Any:
+    """Arrays and objects in turn, nested so deep; as an argument the value is two levels deeper."""
     value: Any = 1
-    for _ in range(levels):
-        value = [value] if kind == "array" else {"k": value}
+    for level in range(levels):
+        value = [value] if level % 2 else {"k": value}
     return value
 
 
 FOUR = {"message": 10_000, "running": 8}
 """`Limits.running_bytes` is 40,000: there is room for four messages with `LARGE`, and for small ones."""
 LARGE = "x" * 9000
-DEEPER, MORE = "nested more than 5 deep", "more than 64 values"
-DEEP, MANY = {"nested too deep": 1}, {"too many values": 1}
 DROPPED = {"event dropped, too many wait": 1}
 
 RECEIVED: dict[str, Received] = {
-    "depth: array": Received(
-        {"depth": 5}, [request(1, nested(3))], [request(2, nested(4))], {2: BAD}, DEEP, says=DEEPER
-    ),
-    "depth: object": Received(
-        {"depth": 5}, [request(1, nested(3, "object"))], [request(2, nested(4, "object"))], {2: BAD}, DEEP, says=DEEPER
+    "depth": Received(
+        {"depth": 5},
+        [request(1, nested(3))],
+        [request(2, nested(4)), event(3, nested(4))],
+        {2: BAD},
+        {"nested too deep": 2},
+        says="nested more than 5 deep",
     ),
     "depth: unknown key": Received(
-        {"depth": 3},
-        [request(1)],
-        ['{"i":2,"a":["echo",2],"z":[[[]]]}'],
-        {2: BAD},
-        DEEP,
-        says="nested more than 3 deep",
+        {"depth": 3}, [request(1)], ['{"i":2,"a":["echo",2],"z":[[[]]]}'], {2: BAD}, {"nested too deep": 1}
     ),
-    "depth: event": Received({"depth": 5}, [event(1, nested(3))], [event(2, nested(4))], {}, DEEP, says=DEEPER),
     "depth: 512 levels": Received(
-        {}, [request(1, nested(62))], [request(2, nested(510))], {2: BAD}, DEEP, says="nested more than 64 deep"
+        {}, [request(1, nested(62))], [request(2, nested(510))], {2: BAD}, {"nested too deep": 1}
     ),
     "depth: 513 levels": Received(
         {}, [event(1)], [event(2, nested(511)), event(3)], closes=1007, says="nested more than 64 deep"
@@ -177,42 +170,32 @@ RECEIVED: dict[str, Received] = {
     "depth: 601 levels of 600": Received(
         {"depth": 600}, [event(1, nested(598))], [event(2, nested(599))], closes=1007, says="nested more than 600 deep"
     ),
-    "values: request": Received(
-        {"values": 64}, [request(1, [7] * 50)], [request(2, [7] * 64)], {2: BAD}, MANY, says=MORE
-    ),
-    "values: event": Received({"values": 64}, [event(1, [7] * 50)], [event(2, [7] * 64)], {}, MANY, says=MORE),
-    "values: text is one value": Received(
+    "values": Received(
         {"values": 64},
-        [request(1, "x" * 300), event(2, "x" * 70_000)],
-        [request(3, [7] * 64)],
-        {3: BAD},
-        MANY,
-        says=MORE,
-    ),
-    "values: keys": Received(
-        {"values": 64},
-        [request(1, {str(n): n for n in range(20)})],
-        [request(2, {str(n): n for n in range(32)})],
-        {2: BAD},
-        MANY,
-        says=MORE,
+        [request(1, [7] * 50), event(2, "x" * 70_000)],
+        [request(3, [7] * 64), event(4, [7] * 64), request(5, {str(n): n for n in range(32)})],
+        {3: BAD, 5: BAD},
+        {"too many values": 3},
+        says="more than 64 values",
     ),
     "values: arrays": Received(
-        {"values": 64}, [request(1, [[]] * 12)], [request(2, [[]] * 16)], {2: BAD}, MANY, says="16 arrays and objects"
+        {"values": 64},
+        [request(1, [[]] * 12)],
+        [request(2, [[]] * 16)],
+        {2: BAD},
+        {"too many values": 1},
+        says="16 arrays and objects",
     ),
-    "name: request": Received(
-        {"name": 8}, [request(1, to=NAME)], [request(2, to=NAME + "x")], {2: BAD}, says="8 bytes"
-    ),
-    "name: wide characters": Received({"name": 12}, [request(1)], [request(2, to="😀" * 4)], {2: BAD}, says="12 bytes"),
-    "name: channel": Received({"name": 8}, [request(1, c=NAME)], [request(2, c=NAME + "x")], {2: BAD}, says="8 bytes"),
-    "name: event": Received(
+    "name": Received(
         {"name": 8},
-        [event(1, to=NAME)],
-        [event(2, to=NAME + "x"), event(3, c=NAME + "x")],
-        {},
+        [request(1, to=NAME), request(2, c=NAME), event(3, to=NAME)],
+        [request(n, **{key: NAME + "x"}) for n, key in ((4, "to"), (5, "c"))]
+        + [event(n, **{key: NAME + "x"}) for n, key in ((6, "to"), (7, "c"))],
+        {4: BAD, 5: BAD},
         {"name too long": 2},
         says="8 bytes",
     ),
+    "name: wide characters": Received({"name": 12}, [request(1)], [request(2, to="😀" * 4)], {2: BAD}, says="12 bytes"),
     "rate": Received(
         {"rate": 3},
         [request(1), event(2), request(3, c=NAME)],
@@ -221,14 +204,11 @@ RECEIVED: dict[str, Received] = {
         {"above the rate": 4},
         says="more than 3 requests and events per second",
     ),
-    "arguments: request": Received(
-        {}, [request(1, *range(62))], [request(2, *range(64))], {2: BAD}, says="got 65 arguments, at most 64"
-    ),
-    "arguments: event": Received(
+    "arguments": Received(
         {},
-        [event(1, *range(62))],
-        [event(2, *range(64))],
-        {},
+        [request(1, *range(62)), event(2, *range(62))],
+        [request(3, *range(64)), event(4, *range(64))],
+        {3: BAD},
         {"too many arguments": 1},
         says="got 65 arguments, at most 64",
     ),
@@ -250,34 +230,19 @@ RECEIVED: dict[str, Received] = {
         runs=[4],
         waits=1,
     ),
-    "running_bytes: requests": Received(
+    "running_bytes": Received(
         FOUR,
-        [request(n, LARGE, to="wait") for n in range(1, 5)],
+        [kind(n, LARGE, to="wait") for n, kind in enumerate((request, event, request, event), 1)],
         [request(5, LARGE, to="wait"), event(6)],
         runs=[5, 6],
         waits=2,
     ),
-    "running_bytes: events": Received(
+    "running_bytes: streams and conversations": Received(
         FOUR,
-        [event(n, LARGE, to="wait") for n in range(1, 5)],
-        [event(5, LARGE, to="wait"), request(6)],
-        runs=[5, 6],
-        waits=2,
-    ),
-    "running_bytes: conversations": Received(
-        FOUR,
-        [request(n, LARGE, to="talk") for n in range(1, 5)],
-        [request(5, LARGE, to="talk"), request(6, LARGE)],
-        {5: OVERLOADED},
-        runs=[6],
-        says="running_bytes",
-    ),
-    "running_bytes: streams that are seen late": Received(
-        FOUR,
-        [request(n, LARGE, to="late") for n in range(1, 5)],
-        [request(5, LARGE, to="late"), request(6, LARGE)],
-        {5: OPENED},
-        runs=[5, 6],
+        [request(n, LARGE, to=name) for n, name in enumerate(("talk", "late", "talk", "late"), 1)],
+        [request(5, LARGE, to="talk"), request(6, LARGE, to="late"), request(7, LARGE)],
+        {5: OVERLOADED, 6: OPENED},
+        runs=[6, 7],
         says="running_bytes",
     ),
     "waiting": Received(
@@ -373,37 +338,17 @@ SENT: dict[str, Sent] = {
     "message": Sent({"message": 1000}, True, LONG_TEXT, "sender", "the other side takes at most 1000"),
     "message, plain": Sent({"message": 1000}, False, LONG_TEXT, "connection", "1009"),
     "sent_message": Sent({"sent_message": 1000}, True, LONG_TEXT, "sender", "at most 1000 may be sent"),
-    "sent_message, plain": Sent({"sent_message": 1000}, False, LONG_TEXT, "sender", "at most 1000 may be sent"),
     "values": Sent({"values": 64}, True, MANY_VALUES, "sender", "it has announced 64 values"),
     "values, plain": Sent({"values": 64}, False, MANY_VALUES, "receiver", "more than 64 values", "too many values"),
     "depth": Sent({"depth": 5}, True, DEEP_ONE, "receiver", "nested more than 5 deep", "nested too deep"),
     "depth, plain": Sent({"depth": 5}, False, DEEP_ONE, "receiver", "nested more than 5 deep", "nested too deep"),
 }
-REFUSED: dict[str, dict[str, type[Exception] | None]] = {
-    "sender": {
-        "request": MessageTooBig,
-        "response": RemoteError,
-        "rejection": RemoteError,
-        "item": RemoteError,
-        "item of an upload": MessageTooBig,
-        "emit": MessageTooBig,
-        "emit_nowait": MessageTooBig,
-        "broadcast": None,
-    },
-    "receiver": {
-        "request": BadArguments,
-        "response": BadResult,
-        "rejection": BadResult,
-        "item": BadResult,
-        "item of an upload": RemoteError,
-        "emit": None,
-        "emit_nowait": None,
-        "broadcast": None,
-    },
-    "connection": dict.fromkeys(["request", "response", "rejection", "item", "item of an upload"], ConnectionLost),
+REFUSED: dict[str, dict[str, type[Exception]]] = {
+    "sender": {"request": MessageTooBig, "response": RemoteError},
+    "receiver": {"request": BadArguments, "response": BadResult},
+    "connection": {"request": ConnectionLost, "response": ConnectionLost},
 }
-"""What the caller gets, by who refuses the value and how it is sent. An event has no caller."""
-TO_CLIENT = ("response", "rejection", "item", "broadcast")
+"""What the caller gets, by who refuses the value and where it is."""
 
 
 @pytest.mark.parametrize(
@@ -415,72 +360,28 @@ TO_CLIENT = ("response", "rejection", "item", "broadcast")
     ],
 )
 async def test_a_value_above_a_limit_fails_its_own_call_and_nothing_else(
-    row: Sent, how: str, error: type[Exception] | None
+    row: Sent, how: str, error: type[Exception]
 ) -> None:
-    limits, go, noted = Limits(**row.limits), asyncio.Event(), asyncio.Queue[Any]()
+    limits, go = Limits(**row.limits), asyncio.Event()
     server = Server(limits=limits, extensions=row.wsrpc)
-    client = Client(limits=limits, extensions=row.wsrpc)
-
-    def reject() -> None:
-        raise RpcError("no", data=row.above)
-
-    async def items() -> AsyncIterator[Any]:
-        yield 1
-        yield row.above
-
-    async def last(values: AsyncIterator[Any]) -> Any:
-        return [value async for value in values][-1]
-
-    handlers: dict[str, Any] = {"echo": lambda value: value, "get": lambda: row.above, "reject": reject}
-    for name, handler in (handlers | {"items": items, "last": last, "wait": go.wait, "note": noted.put_nowait}).items():
+    handlers: dict[str, Any] = {"echo": lambda value: value, "get": lambda: row.above, "wait": go.wait}
+    for name, handler in handlers.items():
         server.on(name, handler)
-    client.on("note", noted.put_nowait)
-    async with connect(server, client=client):
+    async with connect(server, client=Client(limits=limits, extensions=row.wsrpc)) as client:
         [peer] = server.peers
         waiting = start(client.request("wait"))
         assert await client.request("echo", 1) == 1
-        report = None
-
-        async def exceed() -> None:
-            nonlocal report
-            match how:
-                case "request":
-                    await client.request("echo", row.above)
-                case "response":
-                    await client.request("get")
-                case "rejection":
-                    await client.request("reject")
-                case "item":
-                    async for item in client.stream("items"):
-                        assert item == 1
-                case "item of an upload":
-                    await client.request("last", send=[1, row.above])
-                case "emit":
-                    await client.emit("note", row.above)
-                case "emit_nowait":
-                    client.emit_nowait("note", row.above)
-                case "broadcast":
-                    report = await server.emit("note", row.above)
-
-        if error is None:
-            await exceed()
-        else:
-            with pytest.raises(error, match=row.says) as caught:
-                await exceed()
-            assert type(caught.value) is error
-        if report is not None:
-            assert (report.sent, len(report.errors)) == ((0, 1) if row.refused_by == "sender" else (1, 0))
+        with pytest.raises(error, match=row.says) as caught:
+            await (client.request("echo", row.above) if how == "request" else client.request("get"))
+        assert type(caught.value) is error
         if row.refused_by == "connection":
             with pytest.raises(ConnectionLost, match="1009"):
                 await waiting
             return
-        await (server if how == "broadcast" else client).emit("note", "the next one")
-        assert await noted.get() == "the next one"
         go.set()
         assert await waiting is True
-        receiver, sender = (client.peer, peer) if how in TO_CLIENT else (peer, client.peer)
-        assert receiver.ignored == ({row.counted: 1} if row.counted else {})
-        assert not sender.ignored.keys() - {"abort of no channel"}
+        receiver, sender = (client.peer, peer) if how == "response" else (peer, client.peer)
+        assert receiver.ignored == ({row.counted: 1} if row.counted else {}) and not sender.ignored
 
 
 # ---------------------------------------------------------------- how many calls there may be
@@ -501,14 +402,12 @@ class Counted(NamedTuple):
 
 
 COUNTED: dict[str, Counted] = {
-    "rate": Counted("echo", 3, Overloaded, "more than 3 requests and events", server={"rate": 3}),
     "pending": Counted("wait", 2, TooManyRequests, "Limits.pending=2", {"pending": 2}),
     "running": Counted("wait", 9, None, server={"running": 2}, begin=2),
     "running_bytes": Counted("wait", 9, None, server=FOUR, begin=4),
     "waiting": Counted("wait", 9, None, server={"running": 1, "waiting": 1}, begin=1),
     "waiting, plain": Counted("wait", 3, Overloaded, "2 messages", server={"running": 1, "waiting": 2}, wsrpc=False),
-    "channels: streams": Counted("count", 2, Overloaded, "2 channels are open", server={"channels": 2}),
-    "channels: conversations": Counted("talk", 2, Overloaded, "2 channels are open", server={"channels": 2}),
+    "channels": Counted("count", 2, Overloaded, "2 channels are open", server={"channels": 2}),
     "rooms": Counted("join", 2, RpcError, "in 2 rooms already", server={"rooms": 2}),
 }
 
@@ -530,11 +429,6 @@ async def test_one_call_too_many_waits_or_raises_and_the_others_go_on(row: Count
         yield number
         await go.wait()
 
-    @server.on("talk")
-    async def talk(number: int, channel: AnonymousChannel) -> None:
-        await channel.emit("number", number)
-        await channel.wait_closed()
-
     server.on("echo", lambda number: number)
     server.on_join(lambda peer, room: True)
 
@@ -545,17 +439,10 @@ async def test_one_call_too_many_waits_or_raises_and_the_others_go_on(row: Count
                     received = await anext(items)
                     await go.wait()
                     return received
-            case "talk":
-                async with await client.open_channel("talk", number) as channel:
-                    received = await anext(channel.events("number"))
-                    await go.wait()
-                    return received
             case "join":
                 await client.of("rooms").request("join", str(number))
                 return number
-            case "wait":
-                return await client.request("wait", number, LARGE)
-        return await client.request("echo", number)
+        return await client.request("wait", number, LARGE)
 
     async with connect(server, client=client, clock=Clock()):
         calls = [start(call(number)) for number in range(row.within)]
@@ -691,7 +578,7 @@ class Unread(NamedTuple):
 UNREAD: dict[str, Unread] = {
     f"{limit}: {reader}": Unread({limit: 10_000 if limit == "stream_queue" else 14_000}, reader, limit)
     for limit in ("stream_queue", "unread_bytes")
-    for reader in ("stream", "events", "events on a named channel", "events on an anonymous channel")
+    for reader in ("stream", "events", "events on an anonymous channel")
 }
 
 
@@ -718,9 +605,6 @@ async def test_a_reader_that_does_not_read_gets_what_fits_and_then_an_error(row:
             message["h"] = h = d.take()[0]["i"]
             await d.fed({"i": h, "h": h})
             reading = start(consume((await opening).events("tick")))
-        case "events on a named channel":
-            message["c"] = "named"
-            reading = start(consume(d.peer.of("named").events("tick")))
         case _:
             reading = start(consume(d.peer.events("tick")))
     other = d.peer.of("other").events("tick")
@@ -814,25 +698,6 @@ async def test_at_the_hard_cap_emit_nowait_raises_and_nothing_is_lost() -> None:
         line.release()
         await turns(20)
         assert heard == [*range(9)]
-
-
-async def test_responses_above_the_hard_cap_close_with_4408() -> None:
-    server, go = Server(limits=Limits(high_water=2000, hard_cap=10_000, close_timeout=0.01)), asyncio.Event()
-
-    @server.on("much")
-    async def much() -> str:
-        await go.wait()
-        return KILO
-
-    async with stuck(server) as (client, _, line):
-        calls = [start(client.request("much")) for _ in range(20)]
-        await turns(20)
-        go.set()
-        await turns(20)
-        line.release()
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-        lost = [answer for answer in answers if isinstance(answer, ConnectionLost)]
-        assert answers == [KILO] * 9 + lost and all("4408 slow consumer" in str(error) for error in lost)
 
 
 async def test_broadcasts_that_a_slow_reader_has_not_got_are_dropped_as_the_policy_says() -> None:
@@ -956,19 +821,6 @@ async def test_an_opening_handshake_that_takes_too_long_is_dropped() -> None:
         assert len(world.server.peers) == 1
 
 
-async def test_an_attempt_to_connect_that_takes_too_long_is_given_up() -> None:
-    async with beside(AMPLE) as world, raw_server() as deaf:
-        urls = iter([deaf.url, world.url])
-        fast = Reconnect(initial=0.001, max=0.001)
-        limits = AMPLE.replace(open_timeout=0.1)
-        async with Client(lambda: next(urls), limits=limits, reconnect=fast, proxy=None) as client:
-            assert await client.request("echo", 1) == [1]
-        client = Client(deaf.url, limits=AMPLE, connect_timeout=0.1, proxy=None)
-        with pytest.raises(ConnectFailed):
-            await client.connect()
-        await client.close()
-
-
 async def test_a_closing_handshake_that_takes_too_long_is_cut_off() -> None:
     async with beside(AMPLE.replace(close_timeout=0.1)) as world, raw_client(world.port) as raw:
         peer = await world.newest()
@@ -1007,6 +859,10 @@ def default_of(text: str) -> float | None:
 
 def test_the_page_has_each_limit_with_its_default() -> None:
     assert {field: default_of(text) for field, text in FIELDS.items()} == msgspec.structs.asdict(Limits())
+
+
+def test_small_messages_have_4_kib_for_each_that_may_run() -> None:
+    assert Limits(message=1000, running=8).running_bytes == 32 * 1024
 
 
 def test_each_limit_of_the_page_is_exceeded_by_a_row_or_a_test() -> None:

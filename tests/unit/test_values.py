@@ -12,17 +12,14 @@ import enum
 import logging
 import math
 from base64 import b64encode
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, NamedTuple
-from uuid import UUID
 
-import attrs
 import msgspec
 import pydantic
 import pytest
@@ -76,20 +73,6 @@ class Cup:
 class Point(msgspec.Struct):
     x: int
     y: float = 0.5
-
-
-class Packed(msgspec.Struct, array_like=True, tag="packed"):
-    x: int
-
-
-@attrs.define
-class Seat:
-    row: int
-
-
-class Pair(NamedTuple):
-    one: int
-    two: str
 
 
 class Account(pydantic.BaseModel):
@@ -167,52 +150,28 @@ def beyond_json(value: Any, json: Any) -> Row:
 VALUES = {
     "null": same(None),
     "true": same(True),
-    "false": same(False),
-    "zero": same(0),
     "minus zero": same(-0.0),
-    "a float that is whole": same(1.0),
     "2**53 + 1": same(2**53 + 1),
     "the least of 64 bits": same(-(2**63)),
     "the largest of 64 bits": same(2**64 - 1),
-    "the least float": same(5e-324),
     "the largest float": same(1.7976931348623157e308),
     "nan": beyond_json(NAN, None),
-    "infinity": beyond_json(INFINITY, None),
-    "minus infinity": beyond_json(-INFINITY, None),
-    "nan in an array": beyond_json([1.5, NAN, 1e308, -1e308], [1.5, None, 1e308, -1e308]),
     "nan in a tuple in an object": Row({"a": (NAN, "x")}, {"a": [None, "x"]}, ..., {"a": [NAN, "x"]}),
-    "nan after many": beyond_json([*map(float, range(20)), NAN], [*map(float, range(20)), None]),
-    "empty text": same(""),
     "text": same('ü \U0001f375 \x00 \u2028 \ufeff \\ " NaN'),
     "text like a message": same('{"a":["e"]},[{"'),
     "bytes": Row(BLOB, BASE64, BLOB, BLOB),
-    "no bytes": Row(b"", "", b"", b""),
-    "a bytearray": Row(bytearray(BLOB), BASE64, BLOB, BLOB),
     "a memoryview": Row(memoryview(BLOB), BASE64, BLOB, BLOB),
     "bytes like nan": Row(b"\xcb\x7f\xff", "y3//", b"\xcb\x7f\xff", b"\xcb\x7f\xff"),
     "text and a number like nan": same([["\u02ff", 0xCB7F]]),
     "bytes in an object": Row([{"k": b"x"}, 1e308], [{"k": "eA=="}, 1e308], [{"k": b"x"}, 1e308], [{"k": b"x"}, 1e308]),
-    "an empty array": same([]),
     "an array": same([1, [2, []], {"k": None}]),
-    "a tuple": Row((1, ("x",)), [1, ["x"]]),
     "a set": Row({1}, [1]),
-    "a frozenset": Row(frozenset({"x"}), ["x"]),
-    "a deque": Row(deque([1, 2]), [1, 2]),
-    "a range": Row(range(3), [0, 1, 2]),
-    "keys": Row({"a": 1}.keys(), ["a"]),
-    "values": Row({"a": 1}.values(), [1]),
     "items": Row({"a": 1}.items(), [["a", 1]]),
-    "an empty object": same({}),
     "odd names": same({"": 0, "__proto__": {"x": 1}, "__class__": 1, "constructor": 2, "\x00": 3}),
     "a mapping": Row(MappingProxyType({"a": range(2)}), {"a": [0, 1]}),
-    "integers as keys": beyond_json({1: "x", -2: "y"}, {"1": "x", "-2": "y"}),
     "keys that collide": beyond_json({"1": "text", 1: "number"}, {"1": "number"}),
-    "keys that collide, inside": beyond_json([{1: {2: 0, "2": 1}}], [{"1": {"2": 1}}]),
-    "a float as a key": beyond_json({1.5: 0}, {"1.5": 0}),
     "bytes as a key": beyond_json({b"\xff": 0}, {"/w==": 0}),
-    "a date as a key": Row({date(2026, 1, 2): 0}, {"2026-01-02": 0}),
     "an instant as a key": beyond_json({INSTANT: 0}, {"2026-01-02T03:04:05.000006Z": 0}),
-    "an enum as a key": Row({Colour.RED: 0}, {"red": 0}),
     "an enum of integers as a key": Row({Level.HIGH: 0}, {"3": 0}, ..., {3: 0}),
     "an enum of bytes as a key": Row({Blob.FIRST: 0}, {"/w==": 0}, ..., {b"\xff": 0}),
     "an instant": beyond_json(INSTANT, "2026-01-02T03:04:05.000006Z"),
@@ -222,27 +181,20 @@ VALUES = {
         ...,
         datetime(2026, 1, 2, tzinfo=UTC),
     ),
-    "a datetime without a zone": Row(datetime(2026, 1, 2), "2026-01-02T00:00:00"),
     "a date": Row(date(2026, 1, 2), "2026-01-02"),
-    "a time": Row(time(3, 4), "03:04:00"),
     "a timedelta": Row(timedelta(seconds=90), "PT90S"),
-    "a UUID": Row(UUID(int=1), "00000000-0000-0000-0000-000000000001"),
     "a Decimal": Row(Decimal("1.50"), "1.50"),
     "an enum": Row(Colour.RED, "red"),
     "an enum of integers": Row(Level.HIGH, 3),
     "an enum of bytes": Row(Blob.FIRST, "/w==", b"\xff", b"\xff"),
     "a dataclass": Row(Cup("tea"), {"drink": "tea", "size": 2}),
     "a Struct": Row(Point(1), {"x": 1, "y": 0.5}),
-    "a Struct like an array": Row(Packed(1), ["packed", 1]),
-    "an attrs class": Row(Seat(2), {"row": 2}),
-    "a NamedTuple": Row(Pair(1, "x"), [1, "x"]),
     "a model": Row(Account(name="x", since=date(2026, 1, 2)), {"name": "x", "since": "2026-01-02"}),
     "what the hook encodes": Row(Money(5), {"cents": 5}),
     "what the hook encodes, inside": Row(
         [{"k": (Money(5), NAN)}], [{"k": [{"cents": 5}, None]}], ..., [{"k": [{"cents": 5}, NAN]}]
     ),
     "a deep one": same(deep(50)),
-    "many": same([[], {}] * 500),
 }
 ONLY_JSON = {"2**64": same(2**64), "less than 64 bits": same(-(2**63) - 1), "2**100, inside": same([{"k": 2**100}])}
 """MessagePack as the codec refuses these. Negotiated, they travel as JSON."""
@@ -345,22 +297,10 @@ async def error_field(near: Side, far: Side, value: Any) -> Any:
     return (await rejected_with(near, far, RpcError("no", fields={"why": value}))).fields.get("why")
 
 
-async def bare_rejection(near: Side, far: Side, value: Any) -> Any:
-    return (await rejected_with(near, far, RpcError.of_value(value))).data
-
-
 async def event(near: Side, far: Side, value: Any) -> Any:
     seen: list[Any] = []
     far.on("note", seen.append)
     await near.emit("note", value)
-    await near.request("sync")
-    return seen.pop()
-
-
-async def event_on_a_named_channel(near: Side, far: Side, value: Any) -> Any:
-    seen: list[Any] = []
-    far.of("news").on("note", seen.append)
-    near.of("news").emit_nowait("note", value)
     await near.request("sync")
     return seen.pop()
 
@@ -444,7 +384,6 @@ DIRECTIONS: list[tuple[Direction, str]] = [
     # and what happens with a value that cannot be sent
     (argument, RAISES),
     (event, RAISES),
-    (event_on_a_named_channel, RAISES),
     (event_that_is_awaited, RAISES),
     (event_of_a_conversation, RAISES),
     (uploaded_item, RAISES),
@@ -452,7 +391,6 @@ DIRECTIONS: list[tuple[Direction, str]] = [
     (later_result, FAILS),
     (error_data, FAILS),
     (error_field, FAILS),
-    (bare_rejection, FAILS),
     (item, FAILS),
     (reason_of_a_cancellation, NO_REASON),
     (reason_of_an_abort, NO_REASON),
@@ -583,27 +521,6 @@ async def typed_events(near: Side, far: Side, tp: Any, values: list[Any]) -> lis
     return seen
 
 
-async def typed_event_that_is_awaited(near: Side, far: Side, tp: Any, values: list[Any]) -> list[Any]:
-    waiting = asyncio.ensure_future(far.wait_for("note", returns=tp))
-    await asyncio.sleep(0)
-    for value in values:
-        await near.emit("note", value)
-    return [await waiting]
-
-
-async def typed_event_of_a_conversation(near: Side, far: Side, tp: Any, values: list[Any]) -> list[Any]:
-    async def talk(channel: AnonymousChannel) -> None:
-        seen.append(await channel.wait_for("say", returns=tp))
-
-    far.on("talk", talk)
-    seen: list[Any] = []
-    async with await near.open_channel("talk") as channel:
-        for value in values:
-            await channel.emit("say", value)
-        await channel.wait_closed()
-    return seen
-
-
 def noting(seen: list[Any], tp: Any) -> Any:
     def note(given: Any) -> None:
         seen.append(given)
@@ -620,21 +537,11 @@ TYPED: list[tuple[TypedDirection, type[Exception] | None]] = [
     (typed_items, BadResult),
     (typed_upload, RemoteError),
     (typed_events, None),
-    (typed_event_that_is_awaited, None),
-    (typed_event_of_a_conversation, None),
 ]
 FITTING: list[tuple[Any, Any, Any]] = [
     # a type, a value of it, and one that does not fit
     (bytes, BLOB, 5),
-    (bytearray, bytearray(BLOB), "not base64"),
-    (float, 1.5, "1.5"),
-    (datetime, INSTANT, "soon"),
-    (UUID, UUID(int=1), "1"),
-    (Decimal, Decimal("1.50"), "x"),
-    (Colour, Colour.RED, "blue"),
     (Cup, Cup("tea"), {"size": 1}),
-    (Point, Point(1), {"x": "1"}),
-    (Pair, Pair(1, "x"), [1]),
     (Account, Account(name="x", since=date(2026, 1, 2)), {"name": 5}),
     (dict[bytes, int], {b"\xff": 1}, {"/w==": "1"}),
     (dict[int, set[str]], {1: {"x"}}, {"x": []}),
@@ -678,21 +585,13 @@ UNREADABLE, DEEP, MANY = "unreadable", "nested too deep", "too many values"
 UNDECODED: dict[str, tuple[Codec, bytes, str, str]] = {
     # the encoded value, as what its message is counted, and what a caller is told
     "half a surrogate pair": (JSON, rb'"\ud800"', UNREADABLE, "does not decode"),
-    "the other half": (JSON, rb'["\ude00"]', UNREADABLE, "does not decode"),
-    "halves the wrong way round": (JSON, rb'{"k":"\uDC00\uD800"}', UNREADABLE, "does not decode"),
-    "half of one as a key": (JSON, rb'{"x\uDBFF":1}', UNREADABLE, "does not decode"),
     "NaN": (JSON, b"NaN", UNREADABLE, "does not decode"),
-    "-Infinity": (JSON, b"[1,-Infinity]", UNREADABLE, "does not decode"),
-    "beyond a double": (JSON, b"1e400", UNREADABLE, "does not decode"),
-    "too many digits": (JSON, b"9" * 5000, UNREADABLE, "does not decode"),
     "nested too deep": (JSON, b"[" * 65 + b"]" * 65, DEEP, "nested more than 64 deep"),
     "too many numbers": (JSON, b"[0" + b",0" * 50_000 + b"]", MANY, "more than 40000 values"),
     "too many arrays": (JSON, b"[0" + b",[]" * 12_000 + b"]", MANY, "than 10000 arrays and objects"),
     "floats slow to read": (JSON, b"[0" + b",5e-324" * 5000 + b"]", MANY, "floats that take long to read"),
     "deep in MessagePack": (MSGPACK, b"\x91" * 65 + b"\xc0", DEEP, "nested more than 64 deep"),
-    "many in MessagePack": (MSGPACK, b"\xdd\x00\x00\xff\xff" + bytes(0xFFFF), MANY, "more than 40000 values"),
     "numbers as keys": (MSGPACK, keys(8193, b"\x01"), MANY, "more than 8192 numbers as keys"),
-    "arrays as keys": (MSGPACK, keys(2000, b"\x91\x01"), MANY, "more than 256 arrays or timestamps as keys"),
 }
 
 
@@ -741,13 +640,6 @@ async def result_undecoded(u: Undecoded, said: str) -> None:
         await asking
 
 
-async def rejection_undecoded(u: Undecoded, said: str) -> None:
-    asking, i = await u.asks(u.d.peer.request("ask"))
-    await u.fed(i=i, e={"message": "no", "data": VALUE}, _=1)
-    with pytest.raises(BadResult, match=f"the response to 'ask' .*{said}"):
-        await asking
-
-
 async def cancellation_undecoded(u: Undecoded, said: str) -> None:
     await u.fed(i=1, a=["wait"])
     [answer] = await u.fed(i=1, x=VALUE)
@@ -781,7 +673,6 @@ async def abort_undecoded(u: Undecoded, said: str) -> None:
         request_undecoded,
         event_undecoded,
         result_undecoded,
-        rejection_undecoded,
         cancellation_undecoded,
         item_undecoded,
         abort_undecoded,
@@ -823,7 +714,7 @@ async def test_what_is_too_big_for_the_other_side_is_not_sent(
 ) -> None:
     async with connected("negotiated", limits=limits) as (_, client, peer):
         for near, far in ((client, peer), (peer, client)):
-            if direction in (error_data, error_field, bare_rejection):
+            if direction in (error_data, error_field):
                 assert await direction(near, far, value) is None, "the error arrives without it"
             elif outcome is NO_REASON:
                 assert str(await direction(near, far, value)) == "Request aborted"

@@ -163,11 +163,6 @@ class Exact:
     x: int
 
 
-class Quiet(msgspec.Struct):
-    x: int
-    LIMIT: ClassVar[Annotated[int, Field(gt=0)]] = 5
-
-
 class Frozen(typing_extensions.TypedDict):
     x: typing_extensions.ReadOnly[Annotated[int, Field(gt=0)]]
 
@@ -179,17 +174,13 @@ Swapped = typing_extensions.TypeAliasType("Swapped", dict[V, K], type_params=(K,
 class IntBox(Box[int]): ...
 
 
-class Percent(annotated_types.GroupedMetadata):
-    def __iter__(self) -> Any:
-        yield annotated_types.Ge(0)
-        yield annotated_types.Le(100)
-
-
 class Row(NamedTuple):
     code: str
     by: str
     right: Any
     wrong: Any
+    called: str = ""
+    """What the docs call it if its code says too little."""
 
     @property
     def type(self) -> Any:
@@ -206,19 +197,19 @@ ROWS = [
     Row("float", "msgspec", 5, "5"),
     Row("datetime", "msgspec", "2026-01-02T03:04:05Z", 1767322800),
     Row("Literal['a', 1]", "msgspec", 1, "b"),
-    Row("Size", "msgspec", "s", "SMALL"),
-    Row("UserId", "msgspec", 5, "5"),
-    Row("PositiveId", "pydantic", 5, -5),
-    Row("Point", "msgspec", {"x": 1}, {"x": "1"}),
-    Row("Box[int]", "msgspec", {"value": 1}, {"value": "1"}),
+    Row("Size", "msgspec", "s", "SMALL", "an `Enum`, by value"),
+    Row("UserId", "msgspec", 5, "5", "`NewType('UserId', int)`"),
+    Row("PositiveId", "pydantic", 5, -5, "`NewType('PositiveId', PositiveInt)`"),
+    Row("Point", "msgspec", {"x": 1}, {"x": "1"}, "a dataclass"),
+    Row("Box[int]", "msgspec", {"value": 1}, {"value": "1"}, "a generic dataclass, `Box[int]`"),
     Row("Box[Annotated[int, Gt(0)]]", "pydantic", {"value": 1}, {"value": 0}),
-    Row("Movie", "msgspec", {"title": "Alien"}, {"year": 1979}),
-    Row("Song", "msgspec", {"title": "One"}, {"title": "One", "year": "1991"}),
-    Row("Closed", "pydantic", {"title": "One"}, {"title": "One", "more": 1}),
-    Row("Pair", "pydantic", [1, 2], [1, -2]),
-    Row("Room", "msgspec", {"seats": 4}, {"seats": 0}),
-    Row("Limited", "msgspec", {"x": 1}, {"x": -1}),
-    Row("Cat | Dog", "msgspec", {"type": "Cat", "name": "Tom"}, {"name": "Tom"}),
+    Row("Movie", "msgspec", {"title": "Alien"}, {"year": 1979}, "a `TypedDict` with `Required[...]`"),
+    Row("Song", "msgspec", {"title": "One"}, {"title": "One", "year": "1991"}, "a `TypedDict` with `NotRequired[...]`"),
+    Row("Closed", "pydantic", {"title": "One"}, {"title": "One", "more": 1}, "a `TypedDict` with `closed=True`"),
+    Row("Pair", "pydantic", [1, 2], [1, -2], "a `NamedTuple` with a field `PositiveInt`"),
+    Row("Room", "msgspec", {"seats": 4}, {"seats": 0}, "an attrs class, with its validators"),
+    Row("Limited", "msgspec", {"x": 1}, {"x": -1}, "a `Struct`"),
+    Row("Cat | Dog", "msgspec", {"type": "Cat", "name": "Tom"}, {"name": "Tom"}, "two tagged Structs, `Cat | Dog`"),
     Row("Annotated[int, Meta(gt=0)]", "msgspec", 1, 0),
     Row("Annotated[int, Gt(0)]", "pydantic", 1, 0),
     Row("Annotated[int, Interval(ge=0, lt=5)]", "pydantic", 0, 5),
@@ -238,22 +229,40 @@ ROWS = [
     Row("dict[str, list[Annotated[int, Field(gt=0)]]]", "pydantic", {"a": [1]}, {"a": [1, -1]}),
     Row("Annotated[int, Field(gt=0)] | None", "pydantic", None, 0),
     Row("HttpUrl", "pydantic", "http://example.com/", "example"),
-    Row("Lion", "pydantic", {"kind": "lion", "mane": True}, {"kind": "lion"}),
-    Row("Account", "pydantic", {"name": "Ada"}, {"name": "Ada", "balance": -1}),
-    Row("Checked", "pydantic", {"x": 1}, {"x": 0}),
-    Row("WithField", "pydantic", {"x": 1}, {"x": 0}),
+    Row("Lion", "pydantic", {"kind": "lion", "mane": True}, {"kind": "lion"}, "a pydantic model"),
+    Row("Account", "pydantic", {"name": "Ada"}, {"name": "Ada", "balance": -1}, "a `pydantic.dataclasses.dataclass`"),
+    Row("Checked", "pydantic", {"x": 1}, {"x": 0}, "a dataclass with a field `Annotated[int, Field(gt=0)]`"),
+    Row("WithField", "pydantic", {"x": 1}, {"x": 0}, "a dataclass with a default `Field(default=1, gt=0)`"),
     Row("Box[Annotated[int, Field(gt=0)]]", "pydantic", {"value": 1}, {"value": 0}),
-    Row("Point | Circle", "pydantic", {"radius": 2}, {"y": 2}),
-    Row("Lion | Crow", "pydantic", {"kind": "crow", "age": 2}, {"kind": "crow", "mane": True}),
+    Row("Point | Circle", "pydantic", {"radius": 2}, {"y": 2}, "two dataclasses, `Point | Circle`"),
+    Row(
+        "Lion | Crow",
+        "pydantic",
+        {"kind": "crow", "age": 2},
+        {"kind": "crow", "mane": True},
+        "two models, `Lion | Crow`",
+    ),
     Row(
         "Annotated[Lion | Crow, Field(discriminator='kind')]",
         "pydantic",
         {"kind": "crow", "age": 2},
         {"kind": "dog", "age": 2},
     ),
-    Row("Lion | str", "pydantic", "lion", 5),
-    Row("Account | Point", "pydantic", {"name": "Ada"}, {"name": ""}),
-    Row("tuple[Limited, Annotated[int, Field(gt=0)]]", "pydantic", [{"x": 1}, 1], [{"x": -1}, 1]),
+    Row("Lion | str", "pydantic", "lion", 5, "a model or `str`, `Lion | str`"),
+    Row(
+        "Account | Point",
+        "pydantic",
+        {"name": "Ada"},
+        {"name": ""},
+        "a pydantic dataclass and a plain dataclass, `Account | Point`",
+    ),
+    Row(
+        "tuple[Limited, Annotated[int, Field(gt=0)]]",
+        "pydantic",
+        [{"x": 1}, 1],
+        [{"x": -1}, 1],
+        "a Struct in `tuple[Limited, Annotated[int, Field(gt=0)]]`",
+    ),
 ]
 
 MORE = [
@@ -262,14 +271,10 @@ MORE = [
     Row("Seat", "pydantic", [1], [0]),
     Row("Guarded", "pydantic", {"x": 2, "factor": 1}, {"x": 2, "factor": 0}),
     Row("Exact", "pydantic", {"x": 1}, {"x": 1, "y": 1}),
-    Row("Quiet", "msgspec", {"x": -1}, {"x": "1"}),
     Row("Frozen", "pydantic", {"x": 1}, {"x": 0}),
-    Row("IntBox", "msgspec", {"value": 1}, {"value": "1"}),
     Row("Swapped[PositiveInt, str]", "pydantic", {"a": 1}, {"a": 0}),
-    Row("Swapped[int, str]", "pydantic", {"a": 1}, {"1": "a"}),
     Row("Cat | Dog | Annotated[int, Field(gt=0)]", "pydantic", {"type": "Dog", "name": "Rex"}, {"name": "Rex"}),
     Row("Annotated[list[Annotated[int, Field(gt=0)]], Meta(title='Numbers')]", "pydantic", [1], [0]),
-    Row("Annotated[int, Percent()]", "pydantic", 100, 101),
 ]
 """Further ones, which are not worth a row in the docs."""
 
@@ -283,47 +288,15 @@ CONVERSIONS: list[tuple[Any, Any, Any]] = [
     (Any, {"a": [1]}, {"a": [1]}),
     (int, 2**70, 2**70),
     (float, 3, 3.0),
-    (int | str, "x", "x"),
     (bytes, "YQ==", b"a"),
-    (bytes, b"a", b"a"),
     (dict, {1: 2}, {1: 2}),
-    (int | None, None, None),
     (float | None, 5, 5.0),
-    (set[int], [1, 1], {1}),
     (tuple[int, str], [1, "a"], (1, "a")),
-    (dict[int, int], {"1": 1}, {1: 1}),
     (list[dict[Level, str]], [{"1": "x"}], [{Level.LOW: "x"}]),
-    (dict[Size, int], {"s": 1}, {Size.SMALL: 1}),
     (list[Point], [{"x": 1, "y": 2}], [Point(1, 2)]),
     (Pair, [1, 2], Pair(1, 2)),
     (datetime, MOMENT, datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)),
     (Annotated[int, ["unhashable"]], 1, 1),
     (Crow, {"kind": "crow", "age": 1}, Crow(kind="crow", age=1)),
-    (dict[str, Crow | None], {"a": None}, {"a": None}),
 ]
 """Types, values as they travel, and what these become."""
-
-NAMES = {
-    "Size": "an `Enum`, by value",
-    "UserId": "`NewType('UserId', int)`",
-    "PositiveId": "`NewType('PositiveId', PositiveInt)`",
-    "Point": "a dataclass",
-    "Box[int]": "a generic dataclass, `Box[int]`",
-    "Movie": "a `TypedDict` with `Required[...]`",
-    "Song": "a `TypedDict` with `NotRequired[...]`",
-    "Closed": "a `TypedDict` with `closed=True`",
-    "Pair": "a `NamedTuple` with a field `PositiveInt`",
-    "Room": "an attrs class, with its validators",
-    "Limited": "a `Struct`",
-    "Cat | Dog": "two tagged Structs, `Cat | Dog`",
-    "Lion": "a pydantic model",
-    "Account": "a `pydantic.dataclasses.dataclass`",
-    "Checked": "a dataclass with a field `Annotated[int, Field(gt=0)]`",
-    "WithField": "a dataclass with a default `Field(default=1, gt=0)`",
-    "Point | Circle": "two dataclasses, `Point | Circle`",
-    "Lion | Crow": "two models, `Lion | Crow`",
-    "Lion | str": "a model or `str`, `Lion | str`",
-    "Account | Point": "a pydantic dataclass and a plain dataclass, `Account | Point`",
-    "tuple[Limited, Annotated[int, Field(gt=0)]]": "a Struct in `tuple[Limited, Annotated[int, Field(gt=0)]]`",
-}
-"""How the docs call a row whose code says too little."""

@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from functools import cache, reduce
-from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, NotRequired, TypeVar, get_args
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
-import attrs
 import hypothesis.strategies as st
 import msgspec
 import pydantic
-import typing_extensions
 from msgspec import Meta
-from type_table import ROWS, Box, Circle, Point
+from type_table import ROWS, Circle, Point
 
 from wsrpc import Server
 from wsrpc._conversion.convert import converter
@@ -32,30 +28,17 @@ __all__ = ["ROW_TYPES", "Typed", "accepted", "same", "types"]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Typed:
-    """A type, and values of it.
-
-    ``json`` names the kinds of JSON that the values are, if the type may be a member of a union.
-    """
+class Typed(NamedTuple):
+    """A type, and values of it."""
 
     type: Any
     values: st.SearchStrategy[Any]
-    json: frozenset[str] = frozenset()
 
 
 def generic(origin: Any, *arguments: Any) -> Any:
     """Return ``origin[arguments]``, which type checkers need not understand."""
     return origin[arguments if len(arguments) != 1 else arguments[0]]
 
-
-def _of(tp: Any, values: st.SearchStrategy[Any], *json: str) -> Typed:
-    return Typed(tp, values, frozenset(json))
-
-
-ARRAY_OF_FIELDS = ("array", "object")
-"""The kinds of a class that travels as an array. It is in no union with an object, because a generated client has two
-Structs for them, and msgspec takes no union of two Structs without tags."""
 
 # ---------------------------------------------------------------- scalars
 
@@ -83,30 +66,26 @@ class Word(enum.StrEnum):
 
 
 SCALARS = [
-    _of(int, INTEGERS, "number"),
-    _of(float, FLOATS, "number"),
-    _of(str, TEXTS, "text"),
-    _of(bool, st.booleans(), "bool"),
-    _of(None, st.none(), "null"),
-    _of(datetime, st.datetimes(EARLIEST, LATEST) | st.datetimes(EARLIEST, LATEST, timezones=ZONES), "text"),
-    _of(Annotated[datetime, Meta(tz=True)], st.datetimes(EARLIEST, LATEST, timezones=ZONES), "text"),
-    _of(date, st.dates(), "text"),
-    _of(time, st.times() | st.times(timezones=ZONES), "text"),
-    _of(timedelta, st.timedeltas(timedelta(-99_999), timedelta(99_999)), "text"),
-    _of(UUID, st.uuids(), "text"),
-    _of(
-        Decimal, st.decimals(allow_nan=False, allow_infinity=False, places=5) | st.integers(-9, 9).map(Decimal), "text"
-    ),
-    _of(bytes, st.binary(max_size=5), "text"),
-    _of(bytearray, st.binary(max_size=5).map(bytearray), "text"),
-    _of(Color, st.sampled_from(Color), "number"),
-    _of(Rights, st.sampled_from([*Rights, Rights(0), Rights(3)]), "number"),
-    _of(Word, st.sampled_from(Word), "text"),
-    _of(Literal["a", "b c", ""], st.sampled_from(["a", "b c", ""]), "text"),
-    _of(Literal[1, -2], st.sampled_from([1, -2]), "number"),
-    _of(Literal["auto", 5, None], st.sampled_from(["auto", 5, None]), "text", "number", "null"),
-    _of(Annotated[str, Meta(min_length=1, max_length=3)], st.text("abc", min_size=1, max_size=3), "text"),
-    _of(Annotated[float, Meta(ge=0)], st.floats(0, 1e300), "number"),
+    Typed(int, INTEGERS),
+    Typed(float, FLOATS),
+    Typed(str, TEXTS),
+    Typed(bool, st.booleans()),
+    Typed(None, st.none()),
+    Typed(datetime, st.datetimes(EARLIEST, LATEST) | st.datetimes(EARLIEST, LATEST, timezones=ZONES)),
+    Typed(Annotated[datetime, Meta(tz=True)], st.datetimes(EARLIEST, LATEST, timezones=ZONES)),
+    Typed(date, st.dates()),
+    Typed(time, st.times() | st.times(timezones=ZONES)),
+    Typed(timedelta, st.timedeltas(timedelta(-99_999), timedelta(99_999))),
+    Typed(UUID, st.uuids()),
+    Typed(Decimal, st.decimals(allow_nan=False, allow_infinity=False, places=5) | st.integers(-9, 9).map(Decimal)),
+    Typed(bytes, st.binary(max_size=5)),
+    Typed(Color, st.sampled_from(Color)),
+    Typed(Rights, st.sampled_from([*Rights, Rights(0), Rights(3)])),
+    Typed(Word, st.sampled_from(Word)),
+    Typed(Literal["a", "b c", ""], st.sampled_from(["a", "b c", ""])),
+    Typed(Literal["auto", 5, None], st.sampled_from(["auto", 5, None])),
+    Typed(Annotated[str, Meta(min_length=1, max_length=3)], st.text("abc", min_size=1, max_size=3)),
+    Typed(Annotated[float, Meta(ge=0)], st.floats(0, 1e300)),
 ]
 
 KEYS = [
@@ -166,216 +145,66 @@ LEAVES = st.builds(Leaf, INTEGERS)
 CHAINS = _recursive(st.builds(Chain, INTEGERS), lambda inner: st.builds(Chain, INTEGERS, inner))
 
 CLASSES = [
-    _of(
+    Typed(
         Tree,
         _recursive(st.builds(Tree, TEXTS), lambda inner: st.builds(Tree, TEXTS, st.lists(inner, max_size=2))),
-        "object",
     ),
-    _of(generic(Packed, Chain), st.builds(Packed, CHAINS, st.none() | CHAINS), "object"),
-    _of(Leaf | Branch, _recursive(LEAVES, lambda inner: st.builds(Branch, inner, inner)), "object"),
-    _of(Wire | Pipe, st.builds(Wire, INTEGERS) | st.builds(Pipe, FLOATS), *ARRAY_OF_FIELDS),
-    _of(generic(Page, int), st.builds(generic(Page, int), items=st.lists(INTEGERS, max_size=2))),
-    _of(Point | Circle, st.builds(Point, INTEGERS, INTEGERS) | st.builds(Circle, FLOATS)),
+    Typed(generic(Packed, Chain), st.builds(Packed, CHAINS, st.none() | CHAINS)),
+    Typed(Leaf | Branch, _recursive(LEAVES, lambda inner: st.builds(Branch, inner, inner))),
+    Typed(Wire | Pipe, st.builds(Wire, INTEGERS) | st.builds(Pipe, FLOATS)),
+    Typed(generic(Page, int), st.builds(generic(Page, int), items=st.lists(INTEGERS, max_size=2))),
+    Typed(Point | Circle, st.builds(Point, INTEGERS, INTEGERS) | st.builds(Circle, FLOATS)),
 ]
 
 # ---------------------------------------------------------------- the rows of the docs
 
-
-@cache
-def _row(code: str) -> Typed:
-    [row] = [row for row in ROWS if row.code == code]
-    return Typed(row.type, st.just(row.right).map(converter(row.type)))
-
-
-ROW_TYPES = {row.code: _row(row.code) for row in ROWS}
+ROW_TYPES = {row.code: Typed(tp, st.just(row.right).map(converter(tp))) for row in ROWS for tp in [row.type]}
 """The types of the table in docs/reference/types.md, by their code."""
 
 # ---------------------------------------------------------------- types that are made up
 
-FIELDS = st.lists(
-    st.sampled_from(["name", "value", "kind", "items", "first_name", "camelCase", "é", "self", "type", "id"]),
-    max_size=3,
-    unique=True,
-)
-
-
-@dataclass(frozen=True)
-class Fields:
-    """The fields of a class: their types, and the defaults of those that have one."""
-
-    types: dict[str, Typed]
-    defaults: dict[str, Any]
-
-    def listed(self) -> list[Any]:
-        """``(name, type)`` and ``(name, type, default)``, those without default first."""
-        plain = [(name, each.type) for name, each in self.types.items() if name not in self.defaults]
-        return [*plain, *((name, self.types[name].type, value) for name, value in self.defaults.items())]
-
-    def instances(self, make: Callable[..., Any]) -> st.SearchStrategy[Any]:
-        """Return a strategy for what ``make`` makes of values of all the fields."""
-        values = {name: each.values for name, each in self.types.items()}
-        optional = {name: values.pop(name) for name in self.defaults}
-        return st.fixed_dictionaries(values, optional=optional).map(lambda given: make(**given))
+FIELDS = st.lists(st.sampled_from(["name", "items", "first_name", "camelCase", "é", "type"]), max_size=3, unique=True)
 
 
 @st.composite
-def fields(draw: st.DrawFn, inner: st.SearchStrategy[Typed]) -> Fields:
-    found = {name: draw(inner) for name in draw(FIELDS)}
-    immutable = {name: each for name, each in found.items() if each in SCALARS and each.type is not bytearray}
-    defaults = {name: draw(each.values) for name, each in immutable.items() if draw(st.booleans())}
-    return Fields(found, defaults)
-
-
-def dataclass_of(draw: st.DrawFn, found: Fields) -> Any:
-    given = [(*field[:2], dataclasses.field(default=field[2])) if field[2:] else field for field in found.listed()]
-    return dataclasses.make_dataclass("Made", given, slots=draw(st.booleans()), frozen=draw(st.booleans()))
-
-
-def attrs_of(draw: st.DrawFn, found: Fields) -> Any:
-    given = {
-        name: attrs.field(type=tp if tp is not None else type(None), **dict(zip(["default"], default, strict=False)))
-        for name, tp, *default in found.listed()
-    }
-    return attrs.make_class("Attributes", given, frozen=draw(st.booleans()))
-
-
-def struct_of(draw: st.DrawFn, found: Fields) -> Any:
+def structs(draw: st.DrawFn, inner: st.SearchStrategy[Typed]) -> Typed:
+    """Structs with fields of any types, some with defaults."""
+    fields = {name: draw(inner) for name in draw(FIELDS)}
+    defaults = {name: draw(each.values) for name, each in fields.items() if each in SCALARS and draw(st.booleans())}
     options: dict[str, Any] = dict.fromkeys(["array_like", "omit_defaults", "forbid_unknown_fields", "frozen"])
     options = {name: draw(st.booleans()) for name in options}
     options["rename"] = draw(st.sampled_from([None, "camel", "kebab", "upper"]))
-    if "type" not in found.types:
+    if "type" not in fields:
         options["tag"] = draw(st.sampled_from([None, True, 5, "made"]))
-    return msgspec.defstruct("Structure", found.listed(), **options)
-
-
-def named_tuple_of(_: st.DrawFn, found: Fields) -> Any:
-    made: Any = NamedTuple("Named", [field[:2] for field in found.listed()])  # type: ignore[misc]
-    made.__new__.__defaults__ = tuple(found.defaults.values())
-    made._field_defaults = found.defaults
-    return made
-
-
-def model_of(_: st.DrawFn, found: Fields) -> Any:
-    given: dict[str, Any] = {name: (each.type, found.defaults.get(name, ...)) for name, each in found.types.items()}
-    return pydantic.create_model("Model", **given)
-
-
-@st.composite
-def classes_of(draw: st.DrawFn, inner: st.SearchStrategy[Typed], makers: list[Callable[..., Any]]) -> Typed:
-    make = draw(st.sampled_from(makers))
-    found = draw(fields(inner))
-    if make in (dataclass_of, attrs_of, struct_of):
-        found.types.pop("self", None)
-        found.defaults.pop("self", None)
-    cls = make(draw, found)
-    if make is model_of:
-        return Typed(cls, found.instances(cls))
-    is_array = make is named_tuple_of or (make is struct_of and cls.__struct_config__.array_like)
-    return _of(cls, found.instances(cls), *(ARRAY_OF_FIELDS if is_array else ["object"]))
-
-
-@st.composite
-def dicts_with_keys(draw: st.DrawFn, inner: st.SearchStrategy[Typed]) -> Typed:
-    found = {name: draw(inner) for name in draw(FIELDS)}
-    missing = {name for name in found if draw(st.booleans())}
-    make: Any = typing_extensions.TypedDict
-    hints = {name: generic(NotRequired, each.type) if name in missing else each.type for name, each in found.items()}
-    values = {name: each.values for name, each in found.items()}
-    optional = {name: values.pop(name) for name in missing}
-    return _of(make("Keyed", hints), st.fixed_dictionaries(values, optional=optional), "object")
-
-
-@st.composite
-def unions_of(draw: st.DrawFn, inner: st.SearchStrategy[Typed]) -> Typed:
-    """Members of which JSON can tell one from another."""
-    members: list[Typed] = []
-    taken: set[str] = set()
-    for each in draw(st.lists(inner, min_size=2, max_size=4)):
-        if each.json and not each.json & taken:
-            members.append(each)
-            taken |= each.json
-    if not members:
-        return draw(inner)
-    union = reduce(operator.or_, (type(None) if each.type is None else each.type for each in members))
-    return _of(union, st.one_of([each.values for each in members]), *taken)
-
-
-def optional(each: Typed) -> Typed:
-    return _of(each.type | type(None) if each.type is not None else None, st.none() | each.values, *each.json, "null")
-
-
-@st.composite
-def enums(draw: st.DrawFn) -> Typed:
-    values = draw(st.lists(TEXTS, min_size=1, max_size=3, unique=True))
-    cls = enum.Enum("Made", [(f"m{number}", value) for number, value in enumerate(values)])  # type: ignore[misc]
-    return _of(cls, st.sampled_from(list(cls)), "text")
-
-
-def _hashable(each: Typed) -> bool:
-    return each in SCALARS and each.type is not bytearray
+    listed: list[Any] = [(name, each.type) for name, each in fields.items() if name not in defaults]
+    listed += [(name, fields[name].type, default) for name, default in defaults.items()]
+    cls: Any = msgspec.defstruct("Structure", listed, **options)
+    return Typed(cls, st.builds(cls, **{name: each.values for name, each in fields.items()}))
 
 
 def containers(inner: st.SearchStrategy[Typed]) -> st.SearchStrategy[Typed]:
-    some = st.lists(inner, max_size=3)
-    keys = st.sampled_from(KEYS)
-    return st.one_of(
-        inner.map(lambda each: _of(generic(list, each.type), st.lists(each.values, max_size=2), "array")),
-        inner.map(
-            lambda each: _of(generic(tuple, each.type, ...), st.lists(each.values, max_size=2).map(tuple), "array")
-        ),
-        some.map(
-            lambda all: _of(
-                generic(tuple, *(each.type for each in all)) if all else tuple[()],
-                st.tuples(*(each.values for each in all)),
-                "array",
-            )
-        ),
-        inner.filter(_hashable).map(
-            lambda each: _of(generic(set, each.type), st.sets(each.values, max_size=2), "array")
-        ),
-        st.builds(
-            lambda key, each: _of(
-                generic(dict, key.type, each.type), st.dictionaries(key.values, each.values, max_size=2), "object"
-            ),
-            keys,
-            inner,
-        ),
-        inner.map(optional),
-        unions_of(inner),
-        inner.map(lambda each: _of(generic(Box, each.type), st.builds(Box, each.values), "object")),
-        inner.map(lambda each: _of(generic(Packed, each.type), st.builds(Packed, each.values, each.values), "object")),
-        inner.map(lambda each: Typed(NewType("New", each.type), each.values, each.json)),  # pyright: ignore
-        classes_of(inner, [dataclass_of, attrs_of, struct_of, named_tuple_of]),
-        dicts_with_keys(inner),
-    )
-
-
-def for_models(inner: st.SearchStrategy[Typed]) -> st.SearchStrategy[Typed]:
+    scalars = inner.filter(SCALARS.__contains__)
     return st.one_of(
         inner.map(lambda each: Typed(generic(list, each.type), st.lists(each.values, max_size=2))),
-        inner.map(lambda each: Typed(generic(dict, str, each.type), st.dictionaries(TEXTS, each.values, max_size=2))),
-        inner.map(optional),
-        inner.map(
-            lambda each: Typed(
-                generic(Page, each.type), st.builds(lambda v: generic(Page, each.type)(items=[v]), each.values)
-            )
+        st.tuples(inner, inner).map(
+            lambda two: Typed(generic(tuple, *(t for t, _ in two)), st.tuples(*(v for _, v in two)))
         ),
-        classes_of(inner, [model_of]),
+        scalars.map(lambda each: Typed(generic(set, each.type), st.sets(each.values, max_size=2))),
+        st.tuples(st.sampled_from(KEYS), inner).map(
+            lambda two: Typed(generic(dict, *(t for t, _ in two)), st.dictionaries(*(v for _, v in two), max_size=2))
+        ),
+        inner.filter(lambda each: each.type is not None).map(
+            lambda each: Typed(each.type | type(None), st.none() | each.values)
+        ),
+        inner.map(lambda each: Typed(generic(Packed, each.type), st.builds(Packed, each.values, each.values))),
+        structs(inner),
     )
 
 
-OF_MODELS = [each for each in SCALARS if each.type not in (bytearray, timedelta) and not get_args(each.type)] + [
-    _of(timedelta, st.timedeltas(timedelta(-364), timedelta(364)), "text")
-]
-"""What fields of models have. pydantic writes 365 days as a year, which msgspec does not read."""
-
 LEAF_TYPES = st.one_of(*map(st.sampled_from, (SCALARS, CLASSES, list(ROW_TYPES.values()))))
-types: st.SearchStrategy[Typed] = st.one_of(
-    LEAF_TYPES,
-    enums(),
-    st.recursive(LEAF_TYPES, containers, max_leaves=4),
-    st.recursive(st.sampled_from(OF_MODELS), for_models, max_leaves=3),
-).filter(lambda each: accepted(each.type))
+types: st.SearchStrategy[Typed] = st.recursive(LEAF_TYPES, containers, max_leaves=4).filter(
+    lambda each: accepted(each.type)
+)
 """All kinds of types that a handler accepts, with values."""
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Protocol, TypedDict
-from uuid import UUID
+from datetime import date, datetime
+from typing import Annotated, Literal, NamedTuple, NotRequired, Protocol, TypedDict
 
 import msgspec
 import pydantic
@@ -21,16 +19,6 @@ class Size(enum.Enum):
 
     SMALL = "s"
     LARGE = "l"
-
-
-class Level(enum.IntEnum):
-    LOW = 1
-    HIGH = 2
-
-
-class Rights(enum.Flag):
-    READ = 1
-    WRITE = 2
 
 
 @dataclass(slots=True)
@@ -116,10 +104,6 @@ class ChatEvents(Protocol):
         """Somebody has said something."""
 
 
-class News(Protocol):
-    async def started(self, at: datetime) -> None: ...
-
-
 server = Server()
 chat = server.of("chat")
 
@@ -128,21 +112,6 @@ chat = server.of("chat")
 def brew(cups: list[Cup], strong: bool = False, size: Size = Size.LARGE) -> list[Cup]:
     """Brew some cups."""
     return cups
-
-
-@server.on("scalars")
-def scalars(a: int, b: float, c: str, d: bool, e: None, f: bytes, g: Any, h: UUID, i: Decimal) -> dict[str, Any]:
-    return {"a": a}
-
-
-@server.on("times")
-def times(a: datetime, b: date, c: time, d: timedelta) -> tuple[datetime, date, time, timedelta]:
-    return a, b, c, d
-
-
-@server.on("choices")
-def choices(level: Level, rights: Rights, choice: Literal["a", 1, None]) -> Literal["x"]:
-    return "x"
 
 
 @server.on("tree")
@@ -158,16 +127,6 @@ def pets(pets: list[Cat | Dog], animal: Lion | Crow, shape: Point | Circle) -> P
 @server.on("host")
 def host(host: Host, names: set[str], *more: Host) -> Host:
     return host
-
-
-@server.on("list")
-def of_all(prefix: str = "") -> list[str]:
-    return []
-
-
-@server.on("get all-of it")
-def get(self: int, items: dict[str, list[int]]) -> int | str | None:
-    return None
 
 
 @chat.on("say")
@@ -196,5 +155,4 @@ async def talk(name: str, channel: AnonymousChannel) -> None:
     await channel.emit("hello", name)
 
 
-server.declare(News)
 chat.declare(ChatEvents)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 from core_driver import Driven, turns
 from leftovers import nothing_left as nothing_left
-from stream_driver import Feed, agreed, collect, control, credit, decoded, done, hello, item, values
+from stream_driver import Feed, agreed, collect, control, credit, done, item, values
 from stream_sides import consuming
 
 from wsrpc import Context
-from wsrpc.codecs import MsgpackCodec
 from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -124,7 +122,11 @@ async def test_items_are_events_and_so_is_the_end() -> None:
 
 
 async def test_a_producer_that_starts_without_credit_stays_paced() -> None:
-    d = await producing(Feed().__call__)
+    d = Driven(extensions=True)
+    await agreed(d, "credit")
+    d.peer.on("s", Feed().__call__)
+    await d.fed(credit(5, 100), {"i": 5, "a": ["s"]})
+    assert d.ignored == {"credit for no channel": 1}, "it came before its channel"
     [first] = await d.fed({"h": 5, "a": ["start"]})
     assert first == item(5, 0, first["i"])
     assert await d.fed(credit(5, 100)) == [], "the kind is fixed by the first act"
@@ -133,21 +135,10 @@ async def test_a_producer_that_starts_without_credit_stays_paced() -> None:
     await lost(d)
 
 
-async def test_with_a_codec_of_ones_own_control_messages_are_text() -> None:
-    d = Driven(codec=MsgpackCodec(), extensions=True)
-    [answer] = await d.fed(hello("credit", "msgpack"))
-    assert answer["wsrpc"]["t"] == "welcome" and answer["wsrpc"]["features"] == ["batches", "credit", "drain", "stop"]
-    d.peer.on("s", Feed(limit=2).__call__)
-    encode = MsgpackCodec().encode
-    assert decoded(await d.fed(encode({"i": 5, "a": ["s"]}))) == [{"i": 5, "h": 1}]
-    assert decoded(await d.fed(credit(5, 1), encode({"h": 5, "a": ["start"]}))) == [item(5, 0)]
-    assert decoded(await d.fed(credit(5, 3))) == [item(5, 1), done(5)]
-
-
-CHANNELS: list[Any] = [6, 0, -5, 2**60, True, "5", 5.5, None, [5], {}]
+CHANNELS: list[Any] = [6, 0, 2**60, True, "5", [5]]
 NONSENSE: list[dict[str, Any]] = [
-    *({"h": 5, "n": n, "bytes": 10} for n in (-1, 2**53, True, "10", 1.5, None)),
-    *({"h": 5, "n": n, "bytes": size} for n, size in ((10, -1), (2**200, 2**200), ([10], {}))),
+    *({"h": 5, "n": n, "bytes": 10} for n in (-1, 2**53, True, "10")),
+    {"h": 5, "n": 10, "bytes": -1},
     {"h": 5, "n": 10},
     {"h": 5, "bytes": 10},
     *({"h": h, "n": 100, "bytes": PLENTY} for h in CHANNELS),
@@ -167,29 +158,14 @@ async def test_credit_of_no_sense_or_for_no_channel_is_ignored_and_counted(field
 # ---------------------------------------------------------------- what travels together
 
 
-class Numbers:
-    """An asynchronous iterator that is not a generator, as a `Stream` is that a handler passes on."""
-
-    def __init__(self) -> None:
-        self.rest = iter(range(200))
-
-    def __aiter__(self) -> AsyncIterator[int]:
-        return self
-
-    async def __anext__(self) -> int:
-        for number in self.rest:
-            return number
-        raise StopAsyncIteration
-
-
 def numbers(ctx: Context) -> Iterator[int]:
     yield from range(200)
 
 
-@pytest.mark.parametrize("source", ["def", "async", Numbers, lambda: iter(list(range(200)))])
+@KINDS
 @BATCHES
-async def test_small_items_travel_together_with_the_feature(source: Any, features: tuple[str, ...]) -> None:
-    d = await producing(of_kind(source, numbers) if isinstance(source, str) else source, *features)
+async def test_small_items_travel_together_with_the_feature(kind: str, features: tuple[str, ...]) -> None:
+    d = await producing(of_kind(kind, numbers), *features)
     sent = await started(d)
     await turns(20)
     sent += d.take()
@@ -202,23 +178,6 @@ async def test_small_items_travel_together_with_the_feature(source: Any, feature
 async def test_large_items_travel_alone() -> None:
     d = await producing(lambda: iter(["x" * 5000] * 4))
     assert await started(d) == [*[item(5, "x" * 5000)] * 4, done(5)]
-    d.assert_empty()
-
-
-async def test_an_item_does_not_wait_for_one_that_is_not_there() -> None:
-    gate = asyncio.Event()
-
-    async def slow() -> AsyncIterator[int]:
-        for n in range(7):
-            if n == 5:
-                await gate.wait()
-            yield n
-
-    d = await producing(slow)
-    assert as_single(await started(d)) == [item(5, n) for n in range(5)]
-    gate.set()
-    await turns()
-    assert as_single(d.take()) == [item(5, 5), item(5, 6), done(5)]
     d.assert_empty()
 
 
@@ -254,13 +213,13 @@ async def test_items_that_grow_keep_to_the_bytes(kind: str) -> None:
 
 
 async def test_a_source_that_waits_behind_items_that_wait_is_closed_with_its_channel() -> None:
-    closed: list[str] = []
+    closed, gate = list[str](), asyncio.Event()
 
     async def growing() -> AsyncIterator[str]:
         try:
             for n in range(20):
                 yield "x" * (1 if n < 5 else 1000)
-            await asyncio.Event().wait()
+            await gate.wait()
         finally:
             await asyncio.sleep(0)
             closed.append("closed")
@@ -331,7 +290,7 @@ async def test_what_a_source_sends_keeps_its_place_among_the_items(
 @BATCHES
 @pytest.mark.parametrize(
     ("end", "kind"),
-    [("abort", "async"), ("close", "async"), ("close", "def"), ("close it", "async"), ("bind", "async")],
+    [("abort", "async"), ("close", "def"), ("close it", "async"), ("bind", "async")],
 )
 async def test_items_before_an_end_that_the_source_itself_makes_are_sent(
     end: str, kind: str, features: tuple[str, ...]
@@ -365,28 +324,3 @@ async def test_items_before_an_end_that_the_source_itself_makes_are_sent(
     if end == "bind":
         assert [message for message in d.take() if "h" in message] == []
     await lost(d)
-
-
-@pytest.mark.parametrize(
-    "last", [ValueError("a bug"), object(), {None: "of a known size"}], ids=lambda x: type(x).__name__
-)
-@KINDS
-@BATCHES
-async def test_an_error_comes_after_the_items_before_it_and_is_logged_once(
-    last: Any, kind: str, features: tuple[str, ...], caplog: pytest.LogCaptureFixture
-) -> None:
-    def fails(ctx: Context) -> Iterator[Any]:
-        yield from range(4)
-        if isinstance(last, Exception):
-            raise last
-        yield last
-
-    d = await producing(of_kind(kind, fails), *features)
-    *items, abort = await started(d)
-    assert as_single(items) == [item(5, n) for n in range(4)]
-    assert abort["x"]["message"] == "internal error" and abort["h"] == 5
-    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert record.exc_info is not None and record.exc_info[1] is not None
-    assert isinstance(record.exc_info[1], type(last) if isinstance(last, Exception) else TypeError)
-    assert record.exc_info[1].__context__ is None
-    d.assert_empty()

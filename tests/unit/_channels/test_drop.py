@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from core_driver import Driven, redialing, start, turns
 from leftovers import nothing_left as nothing_left
-from stream_driver import collect, credit, emptied, hello, welcome
+from stream_driver import Feed, collect, credit, emptied, hello, welcome
 from stream_sides import requested
-from stream_uses import USES, serve
 
 from wsrpc import AnonymousChannel, ChannelClosed, Client, CloseInfo, ConnectionLost, Context, Limits, Peer
 from wsrpc.testing import ScriptedTransport, pair
@@ -19,39 +19,51 @@ from wsrpc.testing import ScriptedTransport, pair
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-def cancel(task: asyncio.Task[None], left: Peer, right: Peer) -> None:
-    task.cancel("bored")
+async def both_ways(peer: Peer) -> None:
+    async with peer.stream("double", send=Feed()()) as stream:
+        await collect(stream)
 
 
-def drop_left(task: asyncio.Task[None], left: Peer, right: Peer) -> None:
-    assert left.transport is not None
-    left.transport.abort()
+async def pulling(peer: Peer) -> None:
+    async with await peer.open_channel("feed") as channel:
+        while True:
+            await channel.request("pull", 7)
 
 
-def drop_right(task: asyncio.Task[None], left: Peer, right: Peer) -> None:
-    assert right.transport is not None
-    right.transport.abort()
+async def nested(peer: Peer) -> None:
+    async with await peer.open_channel("talk") as channel, await channel.open_channel("talk") as inner:
+        lines = inner.events("line")
+        while True:
+            await inner.emit("line", 1)
+            await anext(lines)
 
 
-def cancel_and_drop(task: asyncio.Task[None], left: Peer, right: Peer) -> None:
-    task.cancel()
-    drop_right(task, left, right)
+async def opened_by_the_other_side(peer: Peer) -> None:
+    await peer.request("call back", timeout=None)
 
 
-def drop_and_cancel(task: asyncio.Task[None], left: Peer, right: Peer) -> None:
-    drop_left(task, left, right)
-    task.cancel()
+def serve(peer: Peer) -> None:
+    async def double(chunks: AsyncIterator[int]) -> AsyncIterator[int]:
+        async for chunk in chunks:
+            yield 2 * chunk
 
+    async def talk(channel: AnonymousChannel) -> None:
+        channel.on("talk", talk)
+        async for line in channel.events("line"):
+            await channel.emit("line", line)
 
-ENDS = [cancel, drop_left, drop_right, cancel_and_drop, drop_and_cancel]
+    async def call_back(peer: Peer) -> None:
+        await collect(peer.stream("feed"))
+
+    for name, handler in (("feed", Feed().__call__), ("double", double), ("talk", talk), ("call back", call_back)):
+        peer.on(name, handler)
 
 
 @pytest.mark.parametrize("extensions", [True, False], ids=["wsrpc", "plain"])
-@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
-@pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__)
-async def test_whatever_runs_ends_at_any_moment_and_leaves_nothing(
-    use: Callable[[Peer], Any], end: Callable[..., None], extensions: bool
-) -> None:
+@pytest.mark.parametrize("end", ["cancel", "drop left", "drop right", "cancel, drop right", "drop left, cancel"])
+@pytest.mark.parametrize("use", [both_ways, pulling, nested, opened_by_the_other_side])
+async def test_whatever_runs_ends_at_any_moment_and_leaves_nothing(use: Any, end: str, extensions: bool) -> None:
+    """Calls of one kind at each place: tests/unit/test_calls.py."""
     # From before the request has left to where it runs at length.
     for parked in (*range(12), 20, 50, 120):
         async with pair(extensions=extensions) as (left, right):
@@ -60,46 +72,23 @@ async def test_whatever_runs_ends_at_any_moment_and_leaves_nothing(
             task = start(use(left))
             await turns(parked)
             assert not task.done()
-            end(task, left, right)
+            for act in end.split(", "):
+                if act == "cancel":
+                    task.cancel("bored")
+                else:
+                    transport = (left if "left" in act else right).transport
+                    assert transport is not None
+                    transport.abort()
             await asyncio.wait([task], timeout=5)
             assert task.done(), f"after {parked} turns: it hangs"
-            if end is cancel:
+            if end == "cancel":
                 assert task.cancelled()
             elif not task.cancelled():
                 assert isinstance(task.exception(), (ConnectionLost, ChannelClosed)), task.exception()
             await emptied(left, right)
 
 
-@pytest.mark.parametrize("kind", ["plain", "conversation", "stream"])
-async def test_a_handler_that_drops_its_own_connection_is_cancelled_like_any_other(kind: str) -> None:
-    d = Driven()
-    cancelled: list[str] = []
-
-    async def drop_and_wait() -> None:
-        d.transport.lose()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled.append(kind)
-            raise
-
-    async def conversation(channel: AnonymousChannel) -> None:
-        await drop_and_wait()
-
-    async def stream() -> AsyncIterator[int]:
-        yield 0
-        await drop_and_wait()
-
-    handlers: dict[str, Callable[..., Any]] = {"plain": drop_and_wait, "conversation": conversation, "stream": stream}
-    d.peer.on("h", handlers[kind])
-    await d.fed({"i": 5, "a": ["h"]})
-    if kind == "stream":
-        await d.fed({"h": 5, "i": 7, "a": ["pull", 2]})
-    await emptied(d.peer)
-    assert cancelled == [kind]
-
-
-# ---------------------------------------------------------------- a connection that closes, and one that is full
+# ---------------------------------------------------------------- a connection that breaks or closes
 
 
 @pytest.mark.parametrize("extensions", [True, False], ids=["wsrpc", "plain"])
@@ -159,113 +148,64 @@ async def test_while_the_connection_closes_nothing_is_kept_for_a_channel() -> No
     d.assert_empty()
 
 
-async def test_what_waits_for_the_connection_leaves_in_order_but_not_after_the_end_of_its_channel() -> None:
-    d = Driven(dialer=True)
-    channel, other = await requested(d), await requested(d)
-    d.transport.pause()
-    tasks = [start((other if n % 2 else d.peer).emit("e", n)) for n in range(10)]
-    waiting = [start(channel.emit("e", "late")), start(channel.request("q"))]
-    await turns()
-    await other.abort("bye")
-    d.expect({"h": other.id, "x": "bye"})  # it passes a full connection
-    d.feed({"h": channel.id, "x": "bye"})
-    await turns()
-    d.transport.resume()
-    await asyncio.wait([*tasks, *waiting])
-    assert [message["a"][1] for message in d.take()] == [0, 2, 4, 6, 8]
-    assert all(isinstance(task.exception(), ChannelClosed) for task in (*tasks[1::2], *waiting))
-    d.assert_empty()
-
-
 # ---------------------------------------------------------------- the next connection
 
 # JavaScript and Go count their requests from 1 on each connection, so that a new channel may have the id of an old one.
 
 
-class Talker:
-    """A client, and a handler that converses on the next connection on a channel with the id of an old one."""
-
-    def __init__(self, mode: str = "paced") -> None:
-        self.mode = mode
-        self.client = Client(extensions=mode == "credited", limits=Limits(stream_window=1))
-        self.go = asyncio.Event()
-        self.client.on("talk", self.talk)
-
-    async def talk(self, channel: AnonymousChannel) -> None:
-        channel.on("ask", self.ask)
-        await channel.wait_closed()
-
-    async def ask(self) -> str:
-        await self.go.wait()
-        await turns(3)
-        return "answered"
-
-    async def connected(self, event: str) -> ScriptedTransport:
-        line = ScriptedTransport()
-        await self.client.bind(line)
-        if self.mode == "credited":
-            line.feed(welcome("credit"))
-        line.feed({"i": 1, "a": [event]})
-        await turns()
-        return line
-
-    async def wait(self) -> None:
-        """Wait for ``go``, also if the task is cancelled."""
-        while not self.go.is_set():
-            try:
-                await self.go.wait()
-            except asyncio.CancelledError:
-                continue
+async def connected(client: Client, event: str) -> ScriptedTransport:
+    """The next connection of a client, on which the other side makes a request with the id 1."""
+    line = ScriptedTransport()
+    await client.bind(line)
+    line.feed({"i": 1, "a": [event]})
+    await turns()
+    return line
 
 
-@pytest.mark.parametrize("makes_it", ["at once", "late"])
-async def test_a_handler_that_outlives_its_connection_leaves_the_next_ones_channels_alone(makes_it: str) -> None:
-    talker = Talker()
+async def stubborn(go: asyncio.Event) -> None:
+    """Wait for ``go``, also if the task is cancelled."""
+    while not go.is_set():
+        with suppress(asyncio.CancelledError):
+            await go.wait()
+
+
+@pytest.mark.parametrize("last", ["a channel", "a late channel", "an item", "the end"])
+async def test_a_handler_that_outlives_its_connection_leaves_the_next_ones_channels_alone(last: str) -> None:
+    client, go = Client(extensions=False), asyncio.Event()
     channels: list[AnonymousChannel] = []
 
-    @talker.client.on("slow")
-    async def slow(ctx: Context) -> None:
-        if makes_it == "at once":
+    async def talk(channel: AnonymousChannel) -> None:
+        channel.on("ask", lambda: "answered")
+        await channel.wait_closed()
+
+    async def opens(ctx: Context) -> None:
+        if last == "a channel":
             channels.append(ctx.channel())
-        await talker.wait()
+        await stubborn(go)
         channels.append(ctx.channel())
 
-    await talker.connected("slow")
-    line = await talker.connected("talk")
-    assert line.take() == [{"i": 1, "h": 1}]
-    assert all(isinstance(channel.close_reason, ConnectionLost) for channel in channels)
-    line.feed({"i": 2, "h": 1, "a": ["ask"]})
-    talker.go.set()
-    await turns(20)
-    assert line.take() == [{"i": 2, "d": "answered"}]
-    for channel in channels:
-        with pytest.raises(ChannelClosed):
-            await channel.emit("line")
-    await talker.client.close()
-
-
-@pytest.mark.parametrize("mode", ["paced", "credited"])
-@pytest.mark.parametrize("last", ["an item", "the end"])
-async def test_a_source_that_outlives_its_connection_sends_nothing_on_the_next_one(mode: str, last: str) -> None:
-    talker = Talker(mode)
-
-    @talker.client.on("items")
-    async def stubborn() -> AsyncIterator[str]:
-        await talker.wait()
+    async def items() -> AsyncIterator[str]:
+        await stubborn(go)
         if last == "an item":
             yield "late"
 
-    line = await talker.connected("items")
-    if mode == "credited":
-        line.feed(credit(1, 10))
+    client.on("talk", talk)
+    client.on("slow", opens if "channel" in last else items)
+    line = await connected(client, "slow")
     line.feed({"h": 1, "a": ["start"]})
     await turns()
-    line = await talker.connected("talk")
-    line.take()
-    talker.go.set()
+    line = await connected(client, "talk")
+    assert line.take() == [{"i": 1, "h": 1}]
+    go.set()
     await turns(20)
-    assert line.take() == []
-    await talker.client.close()
+    line.expect()
+    for channel in channels:
+        with pytest.raises(ChannelClosed):
+            await channel.emit("line")
+    line.feed({"i": 2, "h": 1, "a": ["ask"]})
+    await turns()
+    line.expect({"i": 2, "d": "answered"})
+    await client.close()
 
 
 @pytest.mark.parametrize("late", ["read", "close the reader", "listen", "abort"])

@@ -10,7 +10,7 @@ from core_driver import Driven, messages, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import Feed, hello, total
 
-from wsrpc import AnonymousChannel, Limits
+from wsrpc import AnonymousChannel
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -63,20 +63,9 @@ async def test_a_plain_peer_that_says_nothing_on_its_channel(event: str, caplog:
     await ended(d)
 
 
-async def test_it_is_said_before_a_short_unread_limit_ends_the_stream(caplog: pytest.LogCaptureFixture) -> None:
-    d = serving(limits=Limits(unread=2))
-    await d.fed({"i": 1, "a": ["stream"]})
-    await over(d, 2)
-    [text] = messages(caplog)
-    assert "for 2 s" in text and d.peer.channels == 0
-    d.assert_empty()
-
-
 SAYS: dict[str, list[dict[str, Any]]] = {
     "start, once": [{"i": 1, "a": ["stream"]}, {"h": 1, "a": ["start"]}, {"i": 9, "a": ["stream"]}],
-    "pull": [{"i": 1, "a": ["stream"]}, {"i": 2, "h": 1, "a": ["pull", 1]}],
     "an item": [{"i": 1, "a": ["upload"]}, {"i": 2, "h": 1, "a": ["next", {"value": 1}]}],
-    "an event": [{"i": 1, "a": ["talk"]}, {"h": 1, "a": ["said"]}],
     "an event that nobody knows": [{"i": 1, "a": ["talk"]}, {"h": 1, "a": ["what"]}],
     "an abort": [{"i": 1, "a": ["talk"]}, {"h": 1, "x": "enough"}],
     "nothing, but it is spoken to": [{"i": 1, "a": ["tell"]}],

@@ -14,7 +14,6 @@ from wide_server import server as wide_server
 from wsrpc import Client, Server
 from wsrpc.python_client import InvalidDescription, client_module
 from wsrpc.schema import Description, describe
-from wsrpc.testing import connect
 
 INTEGER, STRING = {"type": "integer"}, {"type": "string"}
 NUMBERS = {"type": "array", "items": INTEGER, "default": []}
@@ -73,41 +72,35 @@ def fields_of(made: Any, definitions: dict[str, Any] | None = None, **options: A
 
 # ---------------------------------------------------------------- a module as a whole
 
-FIELDS = ["class", "a-b", "a b", "_x", "__init__", "1", "", "é", "ﬁ", "Any", "list", "dt", "self", "Names"]
-CUP = definition({"a": {**INTEGER, "default": 1}})
+FIELDS = ["class", "a-b", "a b", "_x", "1", "", "é", "ﬁ", "Any", "dt", "self"]
 ROW = [{**INTEGER, "title": "x"}, {**STRING, "title": "class"}, {"type": "number", "default": 0.5}]
 DEFINITIONS = {
     "Names": definition(dict.fromkeys(FIELDS, INTEGER), *FIELDS),
     "Hides": definition({"list": {"type": "array", "items": STRING, "default": []}, "str": STRING}),
     "Late": definition({"a": {**INTEGER, "default": 1}, "b": INTEGER}, "b"),
     "Quoted": definition({'a"b': INTEGER}),  # msgspec cannot have such a name
-    "Words": {"enum": ["in-progress", "inProgress", "", "1st", "done", "done"]},
-    "Named": {"enum": [1, 2, -3, 4], "x-enum-varnames": ["ok", "a b", "__init__", "mro"]},
+    "Words": {"enum": ["in-progress", "inProgress", "", "1st"]},
+    "Named": {"enum": [1, -3, 4], "x-enum-varnames": ["ok", "__init__", "mro"]},
     "Mixed": {"enum": ["a", 1]},
     "Row": {"type": "array", "prefixItems": ROW, "minItems": 2},
     "Itself": {"anyOf": [INTEGER, {"type": "array", "items": ref("Itself")}]},
-    # Classes in two forms, as they are sent and as they come back, and those in forms that are one class.
+    # Classes in two forms, as they are sent and as they come back.
     "Cup": definition({"a": STRING}, "a"),
-    "CupInput": CUP,
-    "Box": definition({"cup": ref("Cup")}, "cup"),
-    "BoxInput": definition({"cup": ref("CupInput")}, "cup"),
-    "Lid": definition({"box": INTEGER}, "box"),
-    "LidInput": definition({"box": {**INTEGER, "default": 1}}),
-    "Holder": definition({"both": union("Cup", "Box")}, "both"),
+    "CupInput": definition({"a": {**INTEGER, "default": 1}}),
+    "Holder": definition({"both": union("Cup", "Late")}, "both"),
     # Classes that a tag tells from others.
     "One": definition({"name": STRING, "kind": {"const": "one"}}, "kind", "name"),
     "Two": definition({"kind": {"enum": ["two"], "default": "two"}}),
 }
 EVENTS = [
-    *(event(name) for name in ("getName", "list", "get name", "class", "_x", "", "Any", "\u202e\n")),
+    *(event(name) for name in ("list", "get name", "_x", "Any", "\u202e\n")),
     event("tagged", result=union("One", "Two")),
     event("names", *map(parameter, ["self", "class", "a", "a", "items"]), kind="upload", sends={}),
     event(
         "defaults",
-        parameter("a", {**INTEGER, "default": 1}, optional=True),
-        parameter("b", {**STRING, "format": "date", "default": "2026-01-01"}, optional=True),
-        parameter("c", {}, optional=True),
-        parameter("d", NUMBERS, optional=True),
+        parameter("a", {**STRING, "format": "date", "default": "2026-01-01"}, optional=True),
+        parameter("b", {}, optional=True),
+        parameter("c", NUMBERS, optional=True),
     ),
     event("needed", parameter("a", {**INTEGER, "default": 1}, optional=True), parameter("b")),
     event(
@@ -116,28 +109,16 @@ EVENTS = [
         doc='Say "so".\n\nMore.',
         notes=["parameter 'a': it has no JSON Schema"],
     ),
-    event(
-        "history",
-        parameter("since"),
-        parameter("more", STRING, rest=True),
-        kind="stream",
-        items=INTEGER,
-        channel="chat",
-    ),
-    event("echo", kind="exchange", sends=ref("Late"), items=ref("Late"), channel="chat"),
+    event("echo", kind="exchange", sends=ref("Late"), items=ref("Late")),
     event(
         "upload",
         parameter("name", {**STRING, "default": ""}, optional=True),
         kind="upload",
         sends={**STRING, "contentEncoding": "base64"},
-        channel="chat",
     ),
-    event("talk", kind="conversation", result=None, channel="chat"),
+    event("talk", kind="conversation", result=None),
 ]
-EMITS = [
-    event("said", parameter("who", STRING), doc="Somebody said it.", result=None, channel="chat"),
-    event("start", result=None),
-]
+EMITS = [event("start", result=None, doc="It begins.")]
 MODULE = '''\
 # Made by `python -m wsrpc client`. Make it anew when the server changes, instead of
 # changing it here.
@@ -153,7 +134,6 @@ import wsrpc
 import wsrpc.cluster
 class Named(enum.Enum):
     ok = 1
-    VALUE_2 = 2
     VALUE_MINUS_3 = -3
     mro_ = 4
 class Words(enum.Enum):
@@ -161,11 +141,6 @@ class Words(enum.Enum):
     IN_PROGRESS_ = "inProgress"
     EMPTY = ""
     VALUE_1ST = "1st"
-    DONE = "done"
-class Box(msgspec.Struct):
-    cup: Cup
-class BoxInput(msgspec.Struct):
-    cup: CupInput
 class Cup(msgspec.Struct):
     a: str
 class CupInput(msgspec.Struct):
@@ -174,28 +149,23 @@ class Hides(msgspec.Struct):
     list: builtins.list[builtins.str] = []
     str: builtins.str | msgspec.UnsetType = msgspec.UNSET
 class Holder(msgspec.Struct):
-    # Nothing tells the members of Cup | Box apart: it is Any.
+    # Nothing tells the members of Cup | Late apart: it is Any.
     both: Any
 class Late(msgspec.Struct, kw_only=True):
     a: int = 1
     b: int
-class Lid(msgspec.Struct):
-    box: int = 1
 class Names(msgspec.Struct):
     class_: int = msgspec.field(name="class")
     a_b: int = msgspec.field(name="a-b")
     a_b_: int = msgspec.field(name="a b")
     x: int = msgspec.field(name="_x")
-    init: int = msgspec.field(name="__init__")
     field_1: int = msgspec.field(name="1")
     field: int = msgspec.field(name="")
     é: int
     fi: int = msgspec.field(name="ﬁ")
     Any_: int = msgspec.field(name="Any")
-    list: int
     dt_: int = msgspec.field(name="dt")
     self: int
-    Names_: int = msgspec.field(name="Names")
 class One(msgspec.Struct, tag_field="kind", tag="one"):
     name: str
 class Two(msgspec.Struct, tag_field="kind", tag="two"):
@@ -210,20 +180,15 @@ Mixed: TypeAlias = Literal["a", 1]
 Quoted: TypeAlias = dict[str, Any]
 class Main(Protocol):
     """Calls that you can make on the main channel."""
-    async def getName(self) -> None: ...
     async def list(self) -> None: ...
     @wsrpc.method("get name")
     async def get_name(self) -> None: ...
-    @wsrpc.method("class")
-    async def class_(self) -> None: ...
     @wsrpc.method("_x")
     async def x(self) -> None: ...
-    @wsrpc.method("")
-    async def event(self) -> None: ...
     @wsrpc.method("Any")
     async def Any_(self) -> None: ...
     @wsrpc.method("\\u202e\\n")
-    async def event_(self) -> None: ...
+    async def event(self) -> None: ...
     async def tagged(self) -> One | Two: ...
     async def names(
         self,
@@ -235,7 +200,7 @@ class Main(Protocol):
         items_: AsyncIterable[Any],
     ) -> None: ...
     async def defaults(
-        self, a: int = 1, b: dt.date = ..., c: Any = ..., d: builtins.list[int] = []
+        self, a: dt.date = ..., b: Any = ..., c: builtins.list[int] = []
     ) -> None: ...
     async def needed(self, a: int, b: int) -> None: ...
     async def described(self, a: int) -> None:
@@ -246,27 +211,18 @@ class Main(Protocol):
         Not described: parameter 'a': it has no JSON Schema.
         """
         ...
-class Chat(Protocol):
-    """Calls that you can make on the channel "chat"."""
-    def history(self, since: int, *more: str) -> wsrpc.Stream[int]: ...
     def echo(self, items: AsyncIterable[Late]) -> wsrpc.Stream[Late]: ...
     async def upload(self, name: str = "", *, items: AsyncIterable[bytes]) -> None: ...
     async def talk(self) -> wsrpc.AnonymousChannel: ...
-class ChatEvents(Protocol):
-    """Events that are emitted on the channel "chat"."""
-    async def said(self, who: str) -> None:
-        """Somebody said it."""
-        ...
 class MainEvents(Protocol):
     """Events that are emitted on the main channel."""
-    async def start(self) -> None: ...
+    async def start(self) -> None:
+        """It begins."""
+        ...
 Caller: TypeAlias = wsrpc.Client | wsrpc.Peer | wsrpc.cluster.ClusterPeer
 def main(caller: Caller, /) -> Main:
     """Return a proxy for the main channel."""
     return caller.proxy(Main)
-def chat(caller: Caller, /) -> Chat:
-    """Return a proxy for the channel "chat"."""
-    return caller.of("chat").proxy(Chat)
 '''
 
 
@@ -284,12 +240,6 @@ def test_names_of_channels() -> None:
     assert contracts == [f"class {name}" for name in ("Main", "Main_", "AB", "Wsrpc", "Main_2", "Été")]
 
 
-def test_what_ruff_would_say_is_answered_at_the_top() -> None:
-    assert not any("ruff" in line for line in module_of(described(event("e", doc="Short."))))
-    lines = module_of(described(event("e", parameter("a", NUMBERS, optional=True), doc="x " * 50)))
-    assert lines[2] == "# ruff: noqa: B006, E501"
-
-
 def test_a_description_in_json_gives_the_same_and_both_forms_of_a_class_are_one() -> None:
     description = describe(wide_server)
     again = msgspec.json.decode(msgspec.json.encode(description), type=Description)
@@ -298,21 +248,6 @@ def test_a_description_in_json_gives_the_same_and_both_forms_of_a_class_are_one(
         assert text == client_module(description, models=models)
         assert "CupInput" not in text and "HostInput" not in text and text.count("class Size") == 1
     assert client_module(describe(Server())).endswith("\n\nfrom __future__ import annotations\n")
-
-
-async def test_events_are_heard_by_what_implements_their_contract() -> None:
-    heard: list[tuple[str, str, bool]] = []
-
-    class Listener:
-        async def said(self, who: str, text: str, *, urgent: bool = False) -> None:
-            heard.append((who, text, urgent))
-
-    with loaded(client_module(describe(wide_server))) as module:
-        async with connect(wide_server) as client:
-            client.of("chat").implement(module.ChatEvents, Listener())
-            await wide_server.of("chat").emitter(module.ChatEvents).said("Ada", "hi", urgent=True)
-            assert await module.chat(client).say("hello") == 5
-    assert heard == [("Ada", "hi", True)]
 
 
 def test_the_page_shows_what_is_made() -> None:
@@ -351,12 +286,8 @@ MANY = {f"c{n}": definition({"kind": {"const": n}}, "kind") for n in range(250)}
         ({**UNIQUE, "items": {"anyOf": [STRING, NUMBERS]}}, "list[str | list[int]]"),
         ({"type": "array", "prefixItems": [INTEGER, STRING], "minItems": 2, "items": False}, "tuple[int, str]"),
         ({"type": "array", "prefixItems": [INTEGER, STRING], "items": False}, "list[int | str]"),
-        ({"anyOf": [INTEGER, {}]}, "Any"),
         ({"anyOf": [STRING, {**STRING, "format": "date"}]}, "str"),
-        ({"anyOf": [{**STRING, "format": "uuid"}, {**STRING, "format": "date"}]}, "str"),
         ({"anyOf": [{"const": "a"}, {"const": "b"}]}, 'Literal["a", "b"]'),
-        ({"anyOf": [{"const": 1}, INTEGER]}, "int"),
-        ({"anyOf": [{"type": "array"}, {"type": "array", "items": INTEGER}]}, "list[Any]"),
         ({"type": "array", "prefixItems": [INTEGER, STRING], "minItems": 1}, "list[Any]"),
         ({"type": "array", "prefixItems": [INTEGER], "items": STRING}, "list[int | str]"),
     ],
@@ -394,14 +325,12 @@ UNSET = "msgspec.UnsetType = msgspec.UNSET"
 @pytest.mark.parametrize(
     ("schema", "of_struct", "of_dataclass"),
     [
-        ({**INTEGER, "default": 5}, "int = 5", ...),
         (STRING, f"str | {UNSET}", ...),
         ({}, f"Any | {UNSET}", ...),
         ({**ref("Size"), "default": "s"}, "Size = Size.S", ...),
         ({**STRING, "format": "date", "default": "2026-01-01"}, f"dt.date | {UNSET}", ...),
         ({**INTEGER, "default": None}, f"int | {UNSET}", ...),
         ({"anyOf": [STRING, {"type": "null"}], "default": None}, "str | None = None", ...),
-        ({**STRING, "default": 'a"b\n'}, "str = 'a\"b\\n'", ...),
         ({"type": "number", "default": 1}, "float = 1", ...),
         ({"type": "array", "default": []}, "list[Any] = []", "list[Any] = {}.field(default_factory=lambda: [])"),
         ({**NUMBERS, "default": [1, 2]}, *["list[int] = {}.field(default_factory=lambda: [1, 2])"] * 2),
@@ -427,24 +356,16 @@ def test_what_a_dataclass_cannot_do() -> None:
     ("schema", "expected"),
     [
         ({**INTEGER, "exclusiveMinimum": 0, "maximum": 9}, "Annotated[int, msgspec.Meta(gt=0, le=9)]"),
-        ({**INTEGER, "minimum": 0, "exclusiveMinimum": 1}, "Annotated[int, msgspec.Meta(gt=1)]"),
         ({**INTEGER, "minimum": 0.0, "multipleOf": 2}, "Annotated[int, msgspec.Meta(ge=0, multiple_of=2)]"),
         ({**INTEGER, "minimum": -(2**70), "multipleOf": -2}, "int"),
         ({"type": "number", "minimum": 0.5, "multipleOf": 0.1}, "Annotated[float, msgspec.Meta(ge=0.5)]"),
-        ({**STRING, "minLength": 1, "maxLength": 2**40}, "Annotated[str, msgspec.Meta(min_length=1)]"),
         ({**STRING, "pattern": '^a"'}, "Annotated[str, msgspec.Meta(pattern='^a\"')]"),
         ({**STRING, "pattern": "[[a]"}, "str"),  # Python warns of it
         ({**STRING, "pattern": "a" * 501}, "str"),
         ({**STRING, "contentEncoding": "base64", "minLength": 4}, "bytes"),
-        ({"type": "array", "items": {}, "minItems": 1}, "Annotated[list[Any], msgspec.Meta(min_length=1)]"),
-        ({"type": "object", "maxProperties": 3}, "Annotated[dict[str, Any], msgspec.Meta(max_length=3)]"),
         # Beside a container constraints are left out. msgspec 0.22 crashes the interpreter with some of them.
         ({"anyOf": [{**STRING, "pattern": "^a"}, NUMBERS]}, "str | list[int]"),
         ({"anyOf": [ref("Name"), {**NUMBERS, "minItems": 1}]}, "str | list[int]"),
-        (
-            {"anyOf": [{**STRING, "pattern": "^a"}, {"type": "null"}]},
-            'Annotated[str, msgspec.Meta(pattern="^a")] | None',
-        ),
     ],
 )
 def test_constraints(schema: Any, expected: str) -> None:
@@ -485,7 +406,6 @@ def test_schemas_that_are_none(schema: Any, problem: str) -> None:
     ("events", "problem"),
     [
         ([event("a"), event("a")], "event 'a' is there twice on one channel"),
-        ([event("open")], "event 'open' is a lifecycle event on the main channel, and never sent"),
         ([event("a", channel="")], "event 'a': a channel's name is a non-empty string, got ''"),
         (
             [event("a", parameter("b", rest=True), parameter("c"))],

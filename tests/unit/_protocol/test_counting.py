@@ -6,12 +6,11 @@ import json
 import struct
 import tracemalloc
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
 import pytest
-from core_driver import turns
+from core_driver import Driven, turns
 from hypothesis import given
 from hypothesis import strategies as st
 from leftovers import nothing_left as nothing_left
@@ -45,10 +44,8 @@ def encode(codec: Codec, **message: Any) -> bytes:
     ("value", "count"),
     [
         pytest.param(lambda n: [0] * n, 1, id="numbers"),
-        pytest.param(lambda n: [0.5] * n, 1, id="floats"),
         pytest.param(lambda n: [200, 1.5, -7, None, True] * (n // 5), 1, id="a mixture"),
         pytest.param(lambda n: [TEXT] * n, 1, id="texts"),
-        pytest.param(lambda n: [""] * n, 1, id="empty texts"),
         pytest.param(lambda n: ["x" * 40] * n, SHARE, id="long texts"),
         pytest.param(lambda n: {f"{TEXT}{i}": i for i in range(n)}, 2, id="keys and values"),
         pytest.param(lambda n: [[]] * n, SHARE, id="arrays"),
@@ -68,24 +65,14 @@ def test_values_are_counted_outside_of_texts(codec: Codec, value: Any, count: in
 
 HONEST: dict[str, Callable[[], Any]] = {
     "a grey picture of a million points": lambda: [[n % 256 for n in range(1024)] for _ in range(1000)],
-    "embeddings": lambda: [[0.123456789 * n for n in range(1536)] for _ in range(250)],
-    "coordinates": lambda: [[12.345678, 48.123456]] * 180_000,
     "rows of a table": lambda: [{"id": n, "name": "Somebody", "price": 12.5} for n in range(80_000)],
-    "the edges of a graph": lambda: [[n % 100, n % 97] for n in range(270_000)],
-    "points": lambda: [{"x": 12.5, "y": 7.25}] * 180_000,
-    "the labels of an image": lambda: [n % 10 for n in range(1_100_000)],
     "commas": lambda: "," * (4 * 1024 * 1024 - 100),
-    "words": lambda: ["word"] * 500_000,
     "brackets in text": lambda: "[" * 10 * VALUES + '","' * 10 * VALUES + "\\" * 10 * VALUES + "\x90" * 10 * VALUES,
     "small floats": lambda: [n * 1.23456789e-7 for n in range(20_000)] + [n * 1.23456789e-270 for n in range(20_000)],
     "text like slow floats": lambda: ["3e308e308e308e308", '",5e-324,"'] * 20_000 + ["1e308," * 20_000],
     "names like slow floats": lambda: {f"5e-{n}": n for n in range(20_000)},
-    "8000 numbers as keys": lambda: dict.fromkeys(range(8000), "row"),
-    "sparse vectors": lambda: [{1000 * n + k: 0.5 for k in range(40)} for n in range(4000)],
     "100,000 texts as keys": lambda: {str(n): n for n in range(100_000)},
-    "100,000 bytes as keys": lambda: {b"%d" % n: n for n in range(100_000)},
     "records": lambda: [{f"field{k}": k for k in range(20)} for n in range(5000)],
-    "sevenths": lambda: [n / 7 for n in range(100_000)],
     "arrays in large maps": lambda: {str(n): [n, [n]] for n in range(1000)},
     "numbers like maps of arrays": lambda: [struct.unpack("!d", b"\xde\x91\x92\x93" * 2)[0]] * 2000,
     "all bytes": lambda: bytes(range(256)) * 100,
@@ -157,13 +144,6 @@ def test_the_fast_path_for_few_values_and_the_general_one_agree(value: Any, valu
             patch.setattr(counting, "_FEW", 0)
             general = counting.msgpack_objection(payload, values)
         assert counting.msgpack_objection(payload, values) == general
-
-
-def test_random_bytes_take_the_fast_path() -> None:
-    payload = encode(MsgpackCodec(), a=["e", bytes(range(256)) * 256])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(counting, "_may_collide", lambda _: pytest.fail("it looked at all of the bytes"))
-        assert MsgpackCodec().objection(payload, Limits().values) is None
 
 
 def arrays(count: int, each: bytes = b"\x90", claimed: int | None = None) -> bytes:
@@ -380,26 +360,22 @@ MANY: list[list[Any]] = [[]] * VALUES
 
 
 async def test_emitting_to_many_reports_who_does_not_take_so_many_values() -> None:
-    server, limits = Server(), (FEW, Limits(), FEW)
-    async with AsyncExitStack() as stack:
+    server = Server()
+    async with connect(server, client=Client(limits=FEW)), connect(server) as client:
         heard: list[int] = []
-        for few in limits:
-            client = await stack.enter_async_context(connect(server, client=Client(limits=few)))
-            client.on("count", lambda values: heard.append(len(values)))
+        client.on("count", lambda values: heard.append(len(values)))
         room = server.room("all")
         for peer in server.peers:
             room.add(peer)
         await turns()
         for emit in (server.emit, room.emit, server.room("all", slow=KeepLatest()).emit):
             report = await emit("count", MANY)
-            assert [error.peer for error in report.errors] == [server.peers[0], server.peers[2]]
-            for error in report.errors:
-                assert isinstance(error.__cause__, MessageTooBig) and "the other side takes no more" in str(error)
-            assert (report.sent, report.dropped, len(room)) == (1, 0, 3), "nothing is wrong with their connections"
+            [error] = report.errors
+            assert error.peer is server.peers[0] and isinstance(error.__cause__, MessageTooBig)
+            assert (report.sent, report.dropped, len(room)) == (1, 0, 2), "nothing is wrong with their connections"
         await turns()
         assert heard == [len(MANY)] * 3
-        assert not any(peer.ignored for peer in server.peers)
-        assert (await server.send_raw(json.dumps(MANY))).sent == 3, "the other side does not decode it"
+        assert (await server.send_raw(json.dumps(MANY))).sent == 2, "the other side does not decode it"
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -422,7 +398,7 @@ async def test_a_message_to_many_is_looked_through_a_few_times_whatever_they_ann
     await server.close()
 
 
-async def test_json_beside_the_protocol_is_counted_too() -> None:
+async def test_json_beside_the_protocol_is_counted_too_and_what_nobody_decodes_is_not() -> None:
     got: list[int] = []
 
     class Plain(Service):
@@ -439,3 +415,7 @@ async def test_json_beside_the_protocol_is_counted_too() -> None:
     await turns()
     assert got == [900] and peer.ignored == {"malformed": 1}
     await server.close()
+    d = Driven(limits=FEW)
+    d.peer.on_raw(lambda peer, message: got.append(len(message)))
+    assert await d.fed(json.dumps(MANY)) == []
+    assert got[1:] == [len(json.dumps(MANY))] and not d.ignored

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, messages, redialing, rejection, start, turns
+from core_driver import ABORTED, Blocked, Driven, messages, redialing, rejection, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import control, hello, welcome
 
-from wsrpc import ConnectionLost, Context, Limits, Peer, Server, current_peer
+from wsrpc import ConnectionLost, Context, Peer, Server, current_peer
 from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -31,44 +31,38 @@ def drain(after_ms: Any = 20_000) -> dict[str, Any]:
 class Leaving:
     """A server with one connection, whose other side the test plays."""
 
-    def __init__(self, limits: Limits | None = None, **options: Any) -> None:
-        self.server = Server(limits=limits, **options)
+    def __init__(self) -> None:
+        self.server = Server()
         self.line = ScriptedTransport()
         self.work = Blocked()
         self.server.on("work", self.work)
         self.server.on("echo", lambda value: value)
-        self.closing: asyncio.Task[None] | None = None
 
     async def fed(self, *fed: Any) -> list[Any]:
         self.line.feed(*fed)
         await turns()
         return self.line.take()
 
-    async def leaves(self, drain: float = LONG) -> list[Any]:
+    async def leaves(self) -> list[Any]:
         """What is said when the server begins to drain."""
-        self.closing = start(self.server.close(drain=drain))
+        self.closing = start(self.server.close(drain=LONG))
         await turns()
         return self.line.take()
 
     async def is_over(self) -> int:
         """The code of the end."""
         async with asyncio.timeout(8):
-            assert self.closing is not None
             await self.closing
         assert self.line.closed is not None
         return self.line.closed.code
 
-    @property
-    def peer(self) -> Peer:
-        return self.server.peers[0]
-
 
 @asynccontextmanager
-async def accepted(*features: str, **options: Any) -> AsyncGenerator[Leaving]:
-    it = Leaving(**options)
+async def accepted(*features: str) -> AsyncGenerator[Leaving]:
+    it = Leaving()
     await it.server.accept(it.line)
     if features:
-        assert (await it.fed(hello(*features)))[0]["wsrpc"]["t"] == "welcome"
+        await it.fed(hello(*features))
     yield it
     await it.server.close()
 
@@ -91,46 +85,22 @@ async def test_a_quiet_client_s_work_ends_first() -> None:
         await it.leaves()
         await it.fed({"i": 3, "a": ["work"]}, {"a": ["work", 1]}, QUIET, {"a": ["work", 2]})
         assert it.work.started == [(), (), (1,), (2,)] and it.line.closed is None
-        sent = await it.fed(*({"i": i, "a": ["echo", 1]} for i in range(5, 1005)))
-        assert len(sent) == 1000 and {message["e"]["code"] for message in sent} == {"wsrpc.draining"}
-        assert await it.fed({"i": 3, "a": ["work"]}, {"i": 3, "x": "enough"}) != []
-        assert it.peer.ignored["duplicate id"] == 1
+        assert rejection(await it.fed({"i": 5, "a": ["echo", 1]}), 5)["code"] == "wsrpc.draining"
+        await it.fed({"i": 3, "a": ["work"]}, {"i": 3, "x": "enough"})
+        assert it.server.peers[0].ignored["duplicate id"] == 1
         it.work.go.set()
         assert await it.is_over() == 1012
         assert {"i": 1, "d": []} in it.line.take()
 
 
-async def test_while_the_server_waits_for_the_client_it_may_ask_back() -> None:
-    async with accepted("drain") as it:
-        asking = start(it.peer.request("confirm?"))
-        await turns()
-        [asked] = it.line.take()
-        await it.leaves()
-        assert await it.fed(QUIET, {"i": 5, "a": ["echo", "which?"]}) == [{"i": 5, "d": "which?"}]
-        opening = start(it.peer.open_channel("talk"))
-        await turns()
-        [opened] = it.line.take()
-        await it.fed({"i": asked["i"], "d": True}, {"i": opened["i"], "h": 1})
-        assert await asking is True
-        assert await it.fed({"i": 7, "a": ["echo", 2]}) == [{"i": 7, "d": 2}], "a conversation that it began goes on"
-        channel = await opening
-        await channel.abort()
-        assert await it.is_over() == 1012
-
-
-async def test_a_plain_client_is_refused_at_once_and_closed_when_idle() -> None:
-    cases: list[tuple[tuple[str, ...], dict[str, Any]]]
-    cases = [((), {}), (("credit",), {}), (("drain",), {"extensions": False})]
-    for features, options in cases:
-        it = Leaving(**options)
-        await it.server.accept(it.line)
-        await it.fed(*([hello(*features)] if features else []), {"i": 1, "a": ["work"]})
-        assert await it.leaves() == [], "nothing that it would not understand"
-        sent = await it.fed({"i": 2, "a": ["echo", 1]}, {"a": ["echo", 1]}, QUIET)
+async def test_a_client_that_does_not_know_of_draining_is_told_nothing() -> None:
+    async with accepted("credit") as it:
+        await it.fed({"i": 1, "a": ["work"]})
+        assert await it.leaves() == []
+        sent = await it.fed({"i": 2, "a": ["echo", 1]}, QUIET)
         assert rejection(sent, 2)["code"] == "wsrpc.draining" and it.line.closed is None
         it.work.go.set()
         assert await it.is_over() == 1012
-        assert it.line.take() == [{"i": 1, "d": []}]
 
 
 async def test_a_hello_that_was_on_its_way_is_still_in_time() -> None:
@@ -144,17 +114,6 @@ async def test_a_hello_that_was_on_its_way_is_still_in_time() -> None:
         assert await it.is_over() == 1012
 
 
-async def test_one_that_never_says_that_it_is_quiet_is_served_until_it_is_closed_in_time() -> None:
-    async with accepted("drain") as it:
-        await it.leaves()
-        for number in range(1, 1001, 100):
-            sent = await it.fed(*({"i": i, "a": ["echo", i]} for i in range(number, number + 100)))
-            assert [message["d"] for message in sent] == list(range(number, number + 100))
-        assert it.line.closed is None
-        await it.server.close(drain=0.01)
-        assert await it.is_over() == 1012
-
-
 async def test_a_drop_ends_the_wait_for_quiet() -> None:
     async with accepted("drain") as it:
         await it.leaves()
@@ -162,16 +121,16 @@ async def test_a_drop_ends_the_wait_for_quiet() -> None:
         assert await it.is_over() == 1006
 
 
-@pytest.mark.parametrize("after", [-1, 2**53, 10**30, -(10**30), 1.5, "20", None, [], {}, True], ids=repr)
+@pytest.mark.parametrize("after", [-1, 2**53, "20", True], ids=repr)
 async def test_nonsense_changes_nothing(after: Any) -> None:
     async with accepted("drain") as it:
         assert await it.fed(drain(after), drain(0), drain(5)) == []
-        assert sum(it.peer.ignored.values()) == 3
+        assert sum(it.server.peers[0].ignored.values()) == 3
         await it.leaves()
         await it.fed({"i": 1, "a": ["work"]}, drain(after))
         assert await it.fed({"i": 2, "a": ["echo", 1]}) == [{"i": 2, "d": 1}], "not quiet yet"
         await it.fed(QUIET, QUIET, QUIET)
-        assert sum(it.peer.ignored.values()) == 6
+        assert sum(it.server.peers[0].ignored.values()) == 6
         it.work.go.set()
         assert await it.is_over() == 1012
     d = await connected()
@@ -220,7 +179,6 @@ async def test_a_client_answers_once_and_keeps_what_is_new(full: bool, caplog: p
     d.transport.resume()
     await turns()
     d.peer.emit_nowait("e", 1)
-    await d.peer.emit("e", 2)
     request, event = start(d.peer.request("q")), start(d.peer.of("chat").emit("e", 3))
     await turns()
     d.expect()
@@ -231,68 +189,48 @@ async def test_a_client_answers_once_and_keeps_what_is_new(full: bool, caplog: p
     d.rebind()
     await turns()
     _, *sent = d.take()
-    assert [message["a"] for message in sent] == [["e", 0]] * full + [["e", 1], ["e", 2], ["q"], ["e", 3]]
-    await asyncio.gather(*waiting)
-    await d.peer.emit("e", 4)
-    d.expect({"a": ["e", 4]})
+    assert [message["a"] for message in sent] == [["e", 0]] * full + [["e", 1], ["q"], ["e", 3]]
     await d.fed({"i": sent[-2]["i"], "d": 0})
     assert request.result() == 0
-    d.peer.on("plain", lambda: d.peer.active)
-    assert await d.fed({"i": 2, "a": ["plain"]}) == [{"i": 2, "d": 0}], "plain functions need no task any more"
+    await asyncio.gather(*waiting)
     d.assert_empty()
 
 
 async def test_answers_cancellations_and_channels_go_on() -> None:
     d = await connected()
-    work = Blocked()
-    d.peer.on("work", work)
+    d.peer.on("work", lambda: 1)
     asked, i = await d.asks("before")
     opening = start(d.peer.open_channel("talk"))
     await turns()
     [opened] = d.take()
-    await d.fed({"i": opened["i"], "h": 1}, {"i": 2, "a": ["work"]}, drain())
+    await d.fed({"i": opened["i"], "h": 1}, drain())
     channel = await opening
-    d.take()
     await channel.emit("line", 1)
-    question = start(channel.request("count"))
-    await turns()
-    line, request = d.take()
-    assert line == {"h": channel.id, "a": ["line", 1]} and request["a"] == ["count"]
+    d.expect({"h": channel.id, "a": ["line", 1]})
     asked.cancel()
-    work.go.set()
     await turns()
-    assert d.take() == [{"i": i, "x": {"message": "Request aborted"}, "_": 1}, {"i": 2, "d": []}]
-    await d.fed({"i": request["i"], "d": 7})
-    assert await question == 7
+    assert await d.fed({"i": 2, "a": ["work"]}) == [{"i": i, "x": ABORTED, "_": 1}, {"i": 2, "d": 1}]
     await channel.abort("bored")
     d.expect({"h": channel.id, "x": "bored"})
 
 
-@pytest.mark.parametrize("sync", [True, False])
-async def test_what_a_handler_of_an_awaited_request_sends_goes_at_once(sync: bool) -> None:
+async def test_what_a_handler_of_an_awaited_request_sends_goes_at_once() -> None:
     d = await connected()
-    go_on = asyncio.Event()
-
-    def plainly(ctx: Context) -> int:
-        d.peer.emit_nowait("by the way")
-        return 1
 
     async def asks(ctx: Context) -> Any:
-        await go_on.wait()
+        await turns(1)
         await current_peer().emit("by the way")
         return await d.peer.request("which?")
 
-    d.peer.on("ask", plainly if sync else asks)
-    sent = await d.fed(drain(), {"i": 2, "a": ["ask"]})
-    go_on.set()
-    await turns()
-    sent += d.take()
-    assert sent[:2] == [QUIET, {"a": ["by the way"]}]
-    if sync:
-        assert sent[2:] == [{"i": 2, "d": 1}]
-    else:
-        assert sent[2]["a"] == ["which?"]
-        assert await d.fed({"i": sent[2]["i"], "d": "that"}) == [{"i": 2, "d": "that"}]
+    def plainly() -> None:
+        d.peer.emit_nowait("by the way")
+
+    d.peer.on("ask", asks)
+    d.peer.on("plainly", plainly)
+    assert await d.fed(drain(), {"i": 2, "a": ["plainly"]}) == [QUIET, {"a": ["by the way"]}, {"i": 2, "d": None}]
+    said, which = await d.fed({"i": 4, "a": ["ask"]})
+    assert (said, which["a"]) == ({"a": ["by the way"]}, ["which?"])
+    assert await d.fed({"i": which["i"], "d": "that"}) == [{"i": 4, "d": "that"}]
 
 
 async def test_what_nobody_waits_for_waits_for_the_next_connection() -> None:
@@ -344,24 +282,12 @@ async def test_open_handlers_may_still_ask() -> None:
     [asked] = d.take()
     assert asked["a"] == ["who am I?"]
     assert await d.fed({"i": asked["i"], "d": 1}) == [QUIET], "nothing else was sent before or after"
-    d.transport.lose()
-    go_on.clear()
-    d.rebind()
-    await turns()
-    d.take()
-    await d.fed(welcome())
-    go_on.set()
-    await turns()
-    [asked] = d.take()
-    assert await d.fed({"i": asked["i"], "d": 1}) == [{"a": ["kept"]}]
     await kept
 
 
 async def test_a_peer_that_keeps_nothing_gets_an_error() -> None:
     d = Driven(dialer=True, extensions=True)
-    await d.fed(welcome("drain"))
-    d.take()
-    await d.fed(drain())
+    await d.fed(welcome("drain"), drain())
     for attempt in (d.peer.emit("e"), d.peer.request("q"), d.peer.of("chat").request("q"), d.peer.open_channel("c")):
         with pytest.raises(ConnectionLost, match="draining") as lost:
             await attempt

@@ -10,12 +10,6 @@ from msgspec import UNSET
 
 from wsrpc._protocol.messages import (
     MAX_ID,
-    Cancellation,
-    ChannelAbort,
-    Event,
-    Rejection,
-    Request,
-    Resolution,
     WireMessage,
     channel_id,
     id_from_wire,
@@ -23,26 +17,6 @@ from wsrpc._protocol.messages import (
 )
 
 FIELDS = ("a", "i", "d", "e", "x", "flag", "ours")
-
-
-@pytest.mark.parametrize(
-    ("message", "text"),
-    [
-        (Event(("hi",)), '{"a":["hi"]}'),
-        (Event(("hi", 1, None), "room"), '{"a":["hi",1,null],"c":"room"}'),
-        (Request(1, ("add", 1, 2)), '{"i":1,"a":["add",1,2]}'),
-        (Request(MAX_ID, ("add",), "room"), '{"i":9007199254740991,"a":["add"],"c":"room"}'),
-        (Resolution(1, None), '{"i":1,"d":null}'),
-        (Resolution(1, [0]), '{"i":1,"d":[0]}'),
-        (Rejection(1, {"message": "no"}, 1), '{"i":1,"e":{"message":"no"},"_":1}'),
-        (Rejection(1, "no"), '{"i":1,"e":"no"}'),
-        (Cancellation(1, "no"), '{"i":1,"x":"no"}'),
-        (Cancellation(1, {"message": "no"}, 1), '{"i":1,"x":{"message":"no"},"_":1}'),
-        (ChannelAbort(1, "no"), '{"h":1,"x":"no"}'),
-    ],
-)
-def test_what_is_written(message: Any, text: str) -> None:
-    assert msgspec.json.encode(message).decode() == text
 
 
 def test_absent_is_not_null() -> None:

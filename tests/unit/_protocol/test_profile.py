@@ -13,9 +13,8 @@ import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import AnonymousChannel, BadArguments, Client, Context, Limits, MessageTooBig, RemoteError, Server
+from wsrpc import BadArguments, Client, Context, Limits, MessageTooBig, RemoteError, Server
 from wsrpc.codecs import JsonCodec, MsgpackCodec
-from wsrpc.errors import PeerError
 from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -36,30 +35,24 @@ def test_options_that_do_not_go_together() -> None:
 
 
 async def test_nothing_but_the_protocol_is_said() -> None:
-    allowed: list[dict[str, Any]] = [{}, {"extensions": True}]
-    for options in allowed:
-        transport = ScriptedTransport()
-        async with Client(transport=transport, profile="go", **options) as client:
-            await client.emit("hi", 1)
-            transport.expect({"a": ["hi", 1]})
-            # Nor is another's hello answered.
-            transport.feed({"ws-wrapper": False, "wsrpc": {"t": "hello", "v": 1, "features": [], "limits": {}}})
-            assert transport.take() == []
+    transport = ScriptedTransport()
+    async with Client(transport=transport, profile="go", extensions=True) as client:
+        await client.emit("hi", 1)
+        transport.expect({"a": ["hi", 1]})
+        # Nor is another's hello answered.
+        transport.feed({"ws-wrapper": False, "wsrpc": {"t": "hello", "v": 1, "features": [], "limits": {}}})
+        assert transport.take() == []
 
 
 async def test_raw_messages_are_refused() -> None:
-    transport = ScriptedTransport()
-    async with Client(transport=transport, profile="go") as client:
-        for data in ("text", b"bytes", '{"ws-wrapper":false}'):
-            with pytest.raises(ValueError, match=r"raw messages cannot be sent: emit an event instead$"):
-                await client.send_raw(data)
-            with pytest.raises(ValueError, match="raw messages cannot be sent"):
-                client.send_raw_nowait(data)
     server = Server(profile="go")
-    with pytest.raises(ValueError, match="raw messages cannot be sent"):
-        await server.send_raw("text")
-    with pytest.raises(ValueError, match="raw messages cannot be sent"):
-        await server.room("lobby").send_raw("text")
+    async with Client(transport=ScriptedTransport(), profile="go") as client:
+        for target in (client, server, server.room("lobby")):
+            for data in ("text", b"bytes", '{"ws-wrapper":false}'):
+                with pytest.raises(ValueError, match=r"raw messages cannot be sent: emit an event instead$"):
+                    await target.send_raw(data)
+        with pytest.raises(ValueError, match="raw messages cannot be sent"):
+            client.send_raw_nowait("text")
     await server.close()
 
 
@@ -108,16 +101,6 @@ async def test_larger_messages_are_refused() -> None:
             assert f"at most {most} may be sent" in rejected["e"]["message"]
 
 
-async def test_a_broadcast_that_is_too_large_is_an_error_for_each() -> None:
-    server = Server(profile="go")
-    await server.accept(ScriptedTransport())
-    report = await server.emit("x", "y" * 40_000)
-    (error,) = report.errors
-    assert isinstance(error, PeerError)
-    assert isinstance(error.__cause__, MessageTooBig)
-    await server.close()
-
-
 async def test_what_go_says_of_a_wrong_number_of_arguments() -> None:
     for profile, wanted in [("go", BadArguments), (None, RemoteError)]:
         transport = ScriptedTransport()
@@ -140,40 +123,28 @@ def with_channels(app: Client | Server) -> list[str]:
     """Handlers of each kind that is answered with a channel. Return the names of those that run."""
     ran: list[str] = []
 
-    @app.on("stream")
     async def stream() -> AsyncIterator[int]:
         ran.append("stream")
         yield 1
 
-    @app.on("upload")
     async def upload(items: AsyncIterator[int]) -> int:
         ran.append("upload")
         return sum([item async for item in items])
 
-    @app.on("talk")
-    async def talk(channel: AnonymousChannel) -> None:
-        ran.append("talk")
-
-    @app.once("once")
-    async def once() -> AsyncIterator[int]:
-        yield 2
-
-    @app.on("iterator")
     async def iterator() -> Any:
         return iter([1, 2])
 
-    @app.on("by hand")
     async def by_hand(ctx: Context) -> Any:
         return ctx.channel()
 
-    @app.on("value")
-    def value() -> int:
-        return 5
-
+    for handler in (stream, upload, iterator, by_hand):
+        app.on(handler.__name__, handler)
+    app.once("once", stream)
+    app.on("value", lambda: 5)
     return ran
 
 
-@pytest.mark.parametrize("event", ["stream", "upload", "talk", "once", "iterator", "by hand"])
+@pytest.mark.parametrize("event", ["stream", "upload", "once", "iterator", "by_hand"])
 @pytest.mark.parametrize("middleware", [False, True])
 async def test_ws_wrapper_3_is_told_that_it_has_no_channels(event: str, middleware: bool) -> None:
     transport = ScriptedTransport()
@@ -205,4 +176,4 @@ async def test_wsrpc_peers_of_that_server_have_streams() -> None:
                     await anext(items)
             assert await plain.request("value") == 5
         async with client.stream("once") as items:
-            assert [item async for item in items] == [2], "no request that is rejected uses it up"
+            assert [item async for item in items] == [1], "no request that is rejected uses it up"

@@ -16,7 +16,6 @@ from wsrpc.errors import Draining
     ("error", "e"),
     [
         (RpcError("no"), {"message": "no"}),
-        (RpcError(""), {"message": ""}),
         (RpcError("no", 0, False), {"message": "no", "code": 0, "data": False}),
         (RpcError("no", "E", {"k": 1}), {"message": "no", "code": "E", "data": {"k": 1}}),
         (RpcError("no", fields={"k": 1}), {"message": "no", "k": 1}),
@@ -50,7 +49,6 @@ def test_plain_values_travel_without_a_flag(value: Any) -> None:
         ("wsrpc.draining", Draining),
         ("wsrpc.internal", HandlerFailed),
         ("wsrpc.other", RemoteError),
-        ("BadArguments", RemoteError),
         (5, RemoteError),
         (None, RemoteError),
     ],
@@ -61,49 +59,32 @@ def test_only_wsrpcs_own_codes_choose_a_class(code: Any, cls: type[RemoteError])
     assert type(error_from_wire({"message": "m", "code": code}, UNSET)) is RemoteError
 
 
-@pytest.mark.parametrize("code", [[1], {"x": 1}, True, 1.5, None])
+@pytest.mark.parametrize("code", [[1], True, 1.5, None])
 def test_a_code_that_is_none_is_an_ordinary_field(code: Any) -> None:
     error = error_from_wire({"message": "m", "code": code}, 1)
     assert error.code is None and error.fields == {"code": code}
 
 
-@pytest.mark.parametrize(
-    ("e", "text"),
-    [
-        ({}, ""),
-        ({"message": None}, ""),
-        ({"message": 5}, "5"),
-        ({"message": 404.5}, "404.5"),
-        ({"message": ["no", 1]}, "['no', 1]"),
-    ],
-)
-def test_a_message_that_is_no_text_becomes_text(e: dict[str, Any], text: str) -> None:
-    error = error_from_wire(e, 1)
+@pytest.mark.parametrize(("message", "text"), [(None, ""), (404.5, "404.5"), (["no", 1], "['no', 1]")])
+def test_a_message_that_is_no_text_becomes_text(message: Any, text: str) -> None:
+    error = error_from_wire({"message": message}, 1)
     assert error.message == text and not error.fields
 
 
-@pytest.mark.parametrize("flag", [1, True, "x", [1]])
-def test_any_true_flag_counts(flag: Any) -> None:
-    assert error_from_wire({"message": "m"}, flag).message == "m"
-
-
-@pytest.mark.parametrize("flag", [UNSET, None, 0, False, "", []])
-def test_an_object_without_a_flag_is_a_plain_value(flag: Any) -> None:
-    error = error_from_wire({"message": "m"}, flag)
-    assert error.plain and error.data == {"message": "m"}
-    assert reason_from_wire({"message": "m"}, flag) == {"message": "m"}
+def test_any_true_flag_makes_an_object_an_error_and_without_one_it_is_a_plain_value() -> None:
+    flag: Any
+    for flag in (1, True, "x", [1]):
+        assert error_from_wire({"message": "m"}, flag).message == "m"
+    for flag in (UNSET, None, 0, False, "", []):
+        error = error_from_wire({"message": "m"}, flag)
+        assert error.plain and error.data == {"message": "m"}
+        assert reason_from_wire({"message": "m"}, flag) == {"message": "m"}
 
 
 def test_no_text_is_lost_where_the_flag_stands_on_no_object() -> None:
     assert str(error_from_wire("text", 1)) == "text"
     assert error_from_wire([7], 1).data == [7]
     assert error_from_wire(None, 1).message == "Error"
-
-
-def test_the_mapping_of_what_arrived_is_not_shared() -> None:
-    e = {"message": "m", "k": 1}
-    error = error_from_wire(e, 1)
-    assert e == {"message": "m", "k": 1} and error.fields == {"k": 1}
 
 
 def test_reasons() -> None:

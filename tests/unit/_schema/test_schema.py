@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass
@@ -81,12 +80,10 @@ class Clock(Service):
 
 async def test_hidden_handlers_are_in_no_description() -> None:
     router = Router()
-    router.on("say", lambda text: text)
     router.on("spy", lambda text: text, hidden=True)
     server = Server()
     server.include(router, channel="chat")
     server.add_service(Clock)
-    server.once("first", lambda: None)
     server.once("hidden once", lambda: None, hidden=True)
     server.on_join(lambda peer, room: True)  # rooms that clients may join
     server.on("open", lambda peer: None)  # not an event that anybody calls
@@ -97,24 +94,15 @@ async def test_hidden_handlers_are_in_no_description() -> None:
 
     description = describe(server)
     assert [(event.channel, event.event) for event in description.events] == [
-        (None, "first"),
         (None, "tick"),
-        ("chat", "say"),
         ("rooms", "join"),
         ("rooms", "leave"),
     ]
-    tick = description.events[1]
+    tick = description.events[0]
     assert [parameter.name for parameter in tick.parameters] == ["by"] and tick.doc == "Moves on."
     assert description.definitions == {}
     async with connect(server) as client:  # a hidden one is called like any other
         assert await client.request("debug", {"x": 1}) == {"x": 1}
-
-
-@pytest.mark.parametrize("wrong", [1, None])
-def test_hidden_is_true_or_false(wrong: Any) -> None:
-    for call in (lambda: Server().on("x", list, hidden=wrong), lambda: method(hidden=wrong)):
-        with pytest.raises(TypeError, match="hidden= is True or False, got "):
-            call()
 
 
 @pytest.mark.parametrize("other", [None, "server", Server().of("chat"), Server])
@@ -126,12 +114,7 @@ def test_nothing_else_can_be_described(other: Any) -> None:
 # ---------------------------------------------------------------- what is given
 
 
-async def coroutine() -> int:
-    return 1
-
-
-def nested() -> Annotated[Coroutine[Any, Any, int], "in a task"]:
-    return coroutine()
+def nested() -> Annotated[Coroutine[Any, Any, int], "in a task"]: ...  # type: ignore[empty-body]
 
 
 async def yields() -> AsyncIterator[int]:
@@ -142,8 +125,7 @@ def yields_plainly() -> Iterable[int]:
     yield 1
 
 
-async def gives_an_iterable() -> AsyncIterable[int]:
-    return yields()
+async def gives_an_iterable() -> AsyncIterable[int]: ...  # type: ignore[empty-body]
 
 
 def letters(text):  # type: ignore[no-untyped-def]
@@ -168,14 +150,11 @@ class Point:
     x: int
 
 
-STREAM = ("stream", INTEGER, None, None)
-
-
 @pytest.mark.parametrize(
     ("function", "kind", "parameters"),
     [
-        *((function, ("value", None, INTEGER, None), []) for function in (coroutine, nested)),
-        *((function, STREAM, []) for function in (yields, yields_plainly, gives_an_iterable)),
+        (nested, ("value", None, INTEGER, None), []),
+        *((function, ("stream", INTEGER, None, None), []) for function in (yields, yields_plainly, gives_an_iterable)),
         (letters, ("stream", {}, None, None), ["text"]),
         (upload, ("upload", None, STRING, INTEGER), ["name"]),
         (exchange, ("exchange", STRING, None, INTEGER), []),
@@ -193,19 +172,6 @@ class Silent(msgspec.Struct):
     x: int
 
 
-@dataclass
-class Quiet:
-    x: int
-
-
-class Callable:
-    """An object's class."""
-
-    def __call__(self, x: int) -> int:
-        """Called like a function."""
-        return x
-
-
 def odd() -> None: ...
 
 
@@ -216,9 +182,7 @@ odd.__doc__ = "half \ud800 of it"
     ("function", "doc"),
     [
         (Silent, ""),
-        (Quiet, ""),
         (Point, "A place."),
-        (functools.partial(Callable()), "Called like a function."),
         (odd, "half ? of it"),  # which is no Unicode
     ],
 )
@@ -268,19 +232,11 @@ def test_types_that_only_hooks_know() -> None:
     )
 
 
-def test_an_object_is_any_value() -> None:
-    def handler(value: Annotated[list[object], msgspec.Meta(max_length=2)]) -> object: ...
-
-    event = described(handler)
-    assert event.parameters[0].schema == {"type": "array", "items": {}, "maxItems": 2}
-    assert (event.result, event.notes) == ({}, ())
-
-
 def test_a_result_that_cannot_be_described_spoils_nothing_else() -> None:
     server = Server()
-    for function in (mixed, hidden, coroutine):
+    for function in (mixed, hidden, nested):
         server.on(function.__name__, function)
-    fine, name, enum = describe(server).events
+    name, enum, fine = describe(server).events
     assert (fine.result, fine.notes) == (INTEGER, ())
     why = "the annotation of its result cannot be resolved: name 'Decimal' is not defined"
     assert name.result == {} and name.notes == (why,)

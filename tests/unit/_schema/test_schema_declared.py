@@ -96,16 +96,6 @@ def test_declarations_of_channels_routers_and_clients() -> None:
     assert [(p.name, p.optional) for p in describe(server).emits[0].parameters] == [("at", False), ("by", False)]
 
 
-def test_a_type_without_a_schema_is_noted() -> None:
-    class Addresses(Protocol):
-        async def moved(self, to: IPv4Address) -> None: ...
-
-    server = Server(enc_hook=str, dec_hook=lambda tp, value: tp(value))
-    server.declare(Addresses)
-    [moved] = describe(server).emits
-    assert moved.notes == ("parameter 'to': ipaddress.IPv4Address has no JSON Schema",)
-
-
 # ---------------------------------------------------------------- defaults
 
 
@@ -118,12 +108,11 @@ class Line:
     ends: list[int] = field(default_factory=lambda: [1, 2])
 
 
-def default_of(default: Any, tp: Any = Any, **options: Any) -> Any:
+def default_of(default: Any, **options: Any) -> Any:
     """The default in the description of a parameter; UNSET if there is none."""
 
     def handler(value: Any = default) -> None: ...
 
-    handler.__annotations__["value"] = tp
     server = Server(**options)
     server.on("event", handler)
     [event] = describe(server).events
@@ -134,12 +123,8 @@ def default_of(default: Any, tp: Any = Any, **options: Any) -> Any:
 @pytest.mark.parametrize(
     ("default", "written"),
     [
-        (2**70, 2**70),
         (None, None),
-        (b"abc", "YWJj"),
         ((1, ("a", None)), [1, ["a", None]]),
-        ({1: 2}, {"1": 2}),
-        (range(3), [0, 1, 2]),
         (datetime(2026, 1, 2, tzinfo=UTC), "2026-01-02T00:00:00Z"),
         (Line(), {"ends": [1, 2]}),
         (Point(), {"x": 1}),
@@ -154,7 +139,7 @@ def refuse(value: Any) -> Any:
     raise RuntimeError("a hook may raise anything")
 
 
-@pytest.mark.parametrize("default", [math.nan, [math.inf], object(), "\ud800", {"\udfff": 1}, ..., msgspec.UNSET])
+@pytest.mark.parametrize("default", [[math.inf], object(), {"\udfff": 1}, ..., msgspec.UNSET])
 def test_a_default_that_json_does_not_have_is_left_out(default: Any) -> None:
     assert default_of(default) is msgspec.UNSET
     assert default_of(default, enc_hook=refuse) is msgspec.UNSET

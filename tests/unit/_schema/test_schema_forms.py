@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, NotRequired, TypedDict, TypeVar
+from typing import Any, Generic, NotRequired, TypedDict, TypeVar
 
-import attrs
 import msgspec
 import pydantic
 import pytest
@@ -45,26 +43,9 @@ class Plain:
     c: list[int] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class Slotted:
-    a: int
-    b: int = 1
-
-
-@attrs.define
-class Attrs:
-    a: int
-    b: int = 1
-
-
 class Options(TypedDict):
     a: int
     b: NotRequired[int]
-
-
-class Pair(NamedTuple):
-    a: int
-    b: int = 1
 
 
 class Model(pydantic.BaseModel):
@@ -98,18 +79,15 @@ def both_forms(tp: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         (Sparse, ["a"], ["a"]),
         (Unset, ["a"], []),
         (Plain, ["a"], ["a", "c"]),
-        (Slotted, ["a"], ["a", "b"]),
-        (Attrs, ["a"], ["a", "b"]),
         (Options, ["a"], ["a"]),
         (Model, ["a"], ["a", "b"]),
         (Row, 1, 2),
-        (Pair, 1, 2),
     ],
 )
 def test_what_has_a_default_may_be_left_out_and_comes_back(tp: Any, sent: Any, given: Any) -> None:
     schemas = both_forms(tp)
     assert [schema.get("required", schema.get("minItems")) for schema in schemas] == [sent, given]
-    if tp in (Struct, Sparse, Plain, Slotted, Attrs):  # that is what msgspec does
+    if tp in (Struct, Sparse, Plain):  # that is what msgspec does
         assert sorted(msgspec.json.decode(msgspec.json.encode(msgspec.convert({"a": 1}, tp)))) == given
 
 
@@ -200,19 +178,8 @@ class Odd(pydantic.BaseModel):
 def test_models_that_pydantic_cannot_describe() -> None:
     def handler(odd: Odd, model: Model) -> None: ...
 
-    class Described(pydantic.BaseModel):
-        made: Any = object()  # pydantic warns of that
-
-    def fine() -> Described:
-        raise NotImplementedError
-
-    fine.__annotations__ = {"return": Described}
     server = Server()
     server.on("event", handler)
-    server.on("fine", fine)
-    with warnings.catch_warnings(record=True) as caught:
-        events = describe(server).events
-    assert caught == []
-    assert events[0].parameters[0].schema == {} and "Odd has no JSON Schema" in events[0].notes[0]
-    assert events[0].parameters[1].schema == {"$ref": "#/$defs/Model"}
-    assert events[1].notes == ()
+    [event] = describe(server).events
+    assert event.parameters[0].schema == {} and "Odd has no JSON Schema" in event.notes[0]
+    assert event.parameters[1].schema == {"$ref": "#/$defs/Model"}

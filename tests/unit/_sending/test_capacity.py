@@ -7,7 +7,6 @@ import json
 
 import pytest
 from core_driver import Blocked, redialing, start, turns
-from session_story import story
 from stream_driver import welcome
 
 from wsrpc import ConnectionLost, Limits, RequestTimeout
@@ -45,8 +44,8 @@ async def test_a_drop_forgets_the_capacity_of_requests_that_wait_for_the_connect
     await turns()
 
 
-async def test_a_request_that_waits_for_capacity_can_be_cancelled_time_out_or_lose_the_connection() -> None:
-    work = Blocked()
+async def test_a_request_that_waits_for_capacity_can_fail_in_any_way_and_the_next_one_leaves() -> None:
+    work, value = Blocked(), list[object]()
     clock = Clock()
     async with pair(limits=TIGHT, clock=clock) as (a, b):
         b.on("work", work)
@@ -55,38 +54,24 @@ async def test_a_request_that_waits_for_capacity_can_be_cancelled_time_out_or_lo
         await turns()
         leaves = start(a.request("work", "leaves", timeout=None))
         late = start(a.request("work", "late", timeout=1.0))
+        changed = start(a.request("work", value, timeout=None))
         stays = start(a.request("work", "stays", timeout=None))
         await turns()
         leaves.cancel()
         clock.advance(2.0)
         with pytest.raises(RequestTimeout):
             await late
+        value.append(object())  # it is encoded when it leaves
         first[0].cancel("enough")  # its handler exits, and so makes room
+        with pytest.raises(TypeError):
+            await changed
         await turns(20)
-        assert work.started == [(0,), (1,), (2,)]
+        assert work.started == [(0,), (1,), (2,)] and b.stats().waiting == 3
         assert a.transport is not None
         a.transport.abort()
         results = await asyncio.gather(*first[1:], stays, return_exceptions=True)
         assert all(isinstance(result, ConnectionLost) for result in results)
         assert a.pending == 0
-
-
-async def test_a_request_that_may_not_wait_for_another_connection_leaves_when_the_connection_drops() -> None:
-    work = Blocked()
-    async with story(server=Limits(running=1, waiting=0)) as s:
-        s.server.on("work", work)
-        running = start(s.client.request("work", "running"))
-        refused = start(s.client.request("work", "refused", offline="fail"))
-        waits = start(s.client.request("work", "waits"))
-        await turns()
-        await s.cut()
-        with pytest.raises(ConnectionLost) as caught:
-            await refused
-        assert caught.value.outcome == "not_sent"
-        await s.repair()
-        work.go.set()
-        assert [await running, await waits] == [["running"], ["waits"]]
-        assert work.started == [("running",), ("waits",)]
 
 
 async def test_a_cancelled_request_keeps_its_place_until_its_handler_exits() -> None:

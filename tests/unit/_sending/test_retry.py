@@ -11,28 +11,22 @@ import pytest
 import tenacity
 from core_driver import Driven, redialing, start, turns
 from leftovers import nothing_left as nothing_left
-from tenacity.wait import wait_base
 
 from wsrpc import (
     BadArguments,
     BadResult,
-    Client,
     ConnectionLost,
     HandlerFailed,
     Limits,
     MessageTooBig,
     Overloaded,
     QueueFull,
-    Reconnect,
     RemoteError,
     RequestTimeout,
     Retry,
-    Server,
     TooManyRequests,
     UnknownEvent,
 )
-from wsrpc.errors import Draining
-from wsrpc.testing import connect
 
 AT_ONCE = Retry(initial=0.0)
 LIMITS = Limits(pending=2, offline=1, sent_message=1000)
@@ -128,6 +122,8 @@ class Attempts:
 )
 async def test_what_is_asked_again(kind: str, harmless: bool, error: type[Exception] | None) -> None:
     attempts = Attempts(idempotent=harmless, offline="fail" if kind == "not connected" else None)
+    if error is ConnectionLost:  # no condition asks again for what may have run
+        attempts.options["retry"] = Retry(retry=tenacity.retry_always, initial=0.0)
     await attempts.before(kind)
     attempts.start()
     await attempts.meets(kind)
@@ -150,17 +146,11 @@ async def test_what_is_asked_again(kind: str, harmless: bool, error: type[Except
     ("kind", "cause"),
     [
         ("overloaded", Overloaded),
-        ("draining", Draining),
-        ("bad arguments", BadArguments),
-        ("unknown event", UnknownEvent),
         ("too big", MessageTooBig),
-        ("cannot be encoded", TypeError),
         ("too many", TooManyRequests),
         ("queue full", QueueFull),
         ("closed", ConnectionLost),
         ("rejected", None),
-        ("failed", None),
-        ("wrong type", None),
     ],
 )
 async def test_whatever_the_last_attempt_meets_the_first_one_may_have_run(kind: str, cause: Any) -> None:
@@ -180,7 +170,7 @@ async def test_whatever_the_last_attempt_meets_the_first_one_may_have_run(kind: 
         await attempts.d.peer.close(4000, "bye")
     else:
         await attempts.meets(kind)
-    with pytest.raises((ConnectionLost, RemoteError, BadResult)) as caught:
+    with pytest.raises((ConnectionLost, RemoteError)) as caught:
         await attempts.task
     if cause is None:
         assert not isinstance(caught.value, ConnectionLost)
@@ -190,39 +180,37 @@ async def test_whatever_the_last_attempt_meets_the_first_one_may_have_run(kind: 
         assert isinstance(caught.value.__cause__, cause)
 
 
-@pytest.mark.parametrize("channel", [None, "room"])
-async def test_each_attempt_is_the_same_request_and_the_last_error_is_raised(channel: str | None) -> None:
+async def test_each_attempt_is_the_same_request_and_the_last_error_is_raised() -> None:
     d = Driven(dialer=True)
-    caller = d.peer if channel is None else d.peer.of(channel)
-    task = start(caller.request("add", 1, 2, retry=AT_ONCE))
+    task = start(d.peer.of("room").request("add", 1, 2, retry=AT_ONCE))
     for number in range(3):
         await turns()
         d.clock.advance(0)
         await turns()
         [message] = d.take()
-        assert (message["a"], message.get("c")) == (["add", 1, 2], channel)
+        assert (message["a"], message["c"]) == (["add", 1, 2], "room")
         d.feed({"i": message["i"], "e": {**OVERLOADED, "data": number}, "_": 1})
     with pytest.raises(Overloaded) as caught:
         await task
     assert caught.value.data == 2
-    d.expect()
     d.assert_empty()
 
 
 # ---------------------------------------------------------------- where no connection comes any more
 
 
-@pytest.mark.parametrize("when", ["it is asked", "it waits for the next attempt", "before"])
-async def test_a_client_that_is_closed_does_not_ask_again(when: str) -> None:
-    d = redialing()
+@pytest.mark.parametrize("when", ["it is asked", "it waits for the next attempt", "before", "a server's peer"])
+async def test_what_has_no_next_connection_does_not_ask_again(when: str) -> None:
+    d = Driven() if when == "a server's peer" else redialing()
     if when == "before":
         await d.peer.close()
     task = start(d.peer.request("q", retry=Retry(wait=tenacity.wait_fixed(5)), idempotent=True, timeout=None))
     await turns()
-    if when == "it waits for the next attempt":
+    if when in ("it waits for the next attempt", "a server's peer"):
         d.transport.lose()
         await turns()
-    await d.peer.close()
+    if when != "a server's peer":
+        await d.peer.close()
     d.clock.advance(5)
     with pytest.raises(ConnectionLost) as caught:
         await task
@@ -231,28 +219,7 @@ async def test_a_client_that_is_closed_does_not_ask_again(when: str) -> None:
     d.assert_empty()
 
 
-async def test_a_servers_peer_whose_connection_is_gone_does_not_ask_again() -> None:
-    server = Server()
-    async with connect(server) as client:
-        client.on("wait", asyncio.Event().wait)
-        [peer] = server.peers
-        task = start(peer.request("wait", retry=Retry(initial=100.0), idempotent=True))
-        await turns()
-    for asking in (task, peer.request("wait", retry=Retry(initial=100.0))):
-        with pytest.raises(ConnectionLost):
-            await asking
-    await server.close()
-
-
 # ---------------------------------------------------------------- time
-
-
-class Senseless(wait_base):
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-
-    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
-        return self.seconds
 
 
 @pytest.mark.parametrize(
@@ -261,27 +228,23 @@ class Senseless(wait_base):
         (Retry(attempts=6, initial=1.0, max=5.0), [1.0, 2.0, 4.0, 5.0, 5.0]),  # the longest that chance allows
         (Retry(attempts=1, stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_fixed(2)), [2.0, 2.0]),
         (Retry(wait=tenacity.wait_fixed(1e6)), [1e6, 1e6]),
-        (Retry(wait=Senseless(math.nan)), [0.0, 0.0]),
-        (Retry(wait=Senseless(-5.0)), [0.0, 0.0]),
+        (Retry(wait=tenacity.wait_fixed(math.nan)), [0.0, 0.0]),
+        (Retry(wait=tenacity.wait_fixed(-5.0)), [0.0, 0.0]),
     ],
     ids=["numbers", "tenacity's", "very long", "nan", "negative"],
 )
-@pytest.mark.parametrize("timeout", [None, 1e9])
-async def test_the_waits(
-    policy: Retry, waits: list[float], timeout: float | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_waits(policy: Retry, waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "uniform", lambda low, high: high)
     d = Driven(dialer=True)
-    task = start(d.peer.request("q", retry=policy, timeout=timeout))
+    task = start(d.peer.request("q", retry=policy, timeout=1e9))
     for seconds in waits:
         await turns()
         d.feed({"i": d.take()[0]["i"], "e": OVERLOADED, "_": 1})
         await turns()
-        d.expect()
         if seconds:
             d.clock.advance(seconds - 0.1)
             await turns()
-            d.expect()
+        d.expect()
         d.clock.advance(0.1 if seconds else 0)
     await rejects(d, OVERLOADED)
     with pytest.raises(Overloaded):
@@ -314,36 +277,17 @@ async def test_all_attempts_have_one_deadline(over: str) -> None:
     d.assert_empty()
 
 
-@pytest.mark.parametrize("sent", [False, True])
-async def test_a_timeout_while_offline_says_whether_an_earlier_attempt_was_sent(sent: bool) -> None:
-    d = redialing()
-    if not sent:
-        d.transport.lose()
-    task = start(d.peer.request("q", retry=AT_ONCE, idempotent=True, timeout=10))
-    await turns()
-    if sent:
-        d.transport.lose()
-    await turns()
-    d.clock.advance(0)
-    await turns()
-    d.clock.advance(10)
-    with pytest.raises(RequestTimeout) as caught:
-        await task
-    assert caught.value.outcome == ("unknown" if sent else "not_sent")
-
-
-@pytest.mark.parametrize(("timeout", "seconds"), [({}, 7.0), ({"timeout": 3}, 3)])
-async def test_a_timeout_is_not_asked_again(timeout: dict[str, Any], seconds: float) -> None:
+async def test_a_timeout_is_not_asked_again() -> None:
     d = Driven(dialer=True, limits=Limits(timeout=7.0))
-    task = start(d.peer.request("q", retry=Retry(retry=lambda error: True), idempotent=True, **timeout))
+    task = start(d.peer.request("q", retry=Retry(retry=lambda error: True), idempotent=True))
     await asked(d)
-    d.clock.advance(seconds)
+    d.clock.advance(7.0)
     with pytest.raises(RequestTimeout) as caught:
         await task
-    assert (caught.value.timeout, caught.value.__cause__) == (seconds, None)
+    assert (caught.value.timeout, caught.value.__cause__) == (7.0, None)
 
 
-# ---------------------------------------------------------------- conditions, and many at once
+# ---------------------------------------------------------------- conditions
 
 
 def busy(error: BaseException) -> bool:
@@ -362,29 +306,6 @@ async def test_a_condition_adds_kinds_and_removes_them(condition: Any) -> None:
     assert caught.value.code == "busy" and isinstance(caught.value.__cause__, Overloaded)
     await turns()
     d.expect()
-
-
-@pytest.mark.parametrize(
-    "condition", [lambda error: True, tenacity.retry_if_exception_type(BaseException), tenacity.retry_always]
-)
-async def test_no_condition_asks_again_for_what_may_have_run(condition: Any) -> None:
-    attempts = Attempts(retry=Retry(retry=condition, initial=0.0))
-    attempts.start()
-    await attempts.meets("dropped")
-    with pytest.raises(ConnectionLost):
-        await attempts.task
-    attempts.d.expect()
-
-
-async def test_one_policy_serves_many_calls_at_once() -> None:
-    d = Driven(dialer=True)
-    tasks = [start(d.peer.request("q", n, retry=AT_ONCE)) for n in range(10)]
-    for answer in ({"e": OVERLOADED, "_": 1}, {"e": OVERLOADED, "_": 1}, {"d": 1}):
-        await turns()
-        d.clock.advance(0)
-        await turns()
-        d.feed(*({"i": message["i"], **answer} for message in d.take()))
-    assert await asyncio.gather(*tasks) == [1] * 10
 
 
 # ---------------------------------------------------------------- cancelling
@@ -410,15 +331,6 @@ async def test_cancelling(when: str) -> None:
     d.assert_empty()
 
 
-@pytest.mark.usefixtures("nothing_left")
-async def test_a_call_that_was_never_awaited_on_is_closed_in_peace() -> None:
-    d = Driven(dialer=True)
-    coroutine = d.peer.request("q", retry=AT_ONCE)
-    coroutine.send(None)
-    coroutine.close()
-    d.assert_empty()
-
-
 # ---------------------------------------------------------------- mistakes
 
 
@@ -432,39 +344,13 @@ async def later(error: BaseException) -> bool:
         ({"attempts": 0}, ValueError, "attempts"),
         ({"attempts": "3"}, TypeError, "1 or more; got '3'"),
         ({"initial": -1.0}, ValueError, "initial"),
-        ({"max": float("nan")}, ValueError, "max"),
         ({"wait": 1.0}, TypeError, "wait_fixed"),
-        ({"wait": tenacity.wait_fixed}, TypeError, "wait_fixed"),
-        ({"wait": lambda state: 1.0}, TypeError, "wait_fixed"),
-        ({"stop": 5}, TypeError, "stop_after_attempt"),
         ({"stop": lambda state: True}, TypeError, "stop_after_attempt"),
         ({"retry": Overloaded}, TypeError, "plain function"),
         ({"retry": tenacity.retry_if_exception_type}, TypeError, "plain function"),
         ({"retry": later}, TypeError, "plain function"),
-        ({"retry": True}, TypeError, "plain function"),
     ],
 )
 def test_a_policy_that_is_none(options: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         Retry(**options)
-
-
-def test_a_policy_is_a_value() -> None:
-    assert Retry(attempts=5, retry=busy) == Retry(attempts=5, retry=busy)
-    assert hash(Retry()) == hash(Retry())
-    assert repr(Retry()) == "Retry(attempts=3, initial=0.1, max=5.0, wait=None, stop=None, retry=None)"
-
-
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        ({"idempotent": True}, r"retry=wsrpc.Retry\(\)"),
-        ({"retry": Retry(), "send": [1]}, "a second time"),
-        *(({"retry": wrong}, r"wsrpc.Retry") for wrong in (True, 3, Retry, Reconnect())),
-    ],
-)
-async def test_what_goes_with_what(options: dict[str, Any], text: str) -> None:
-    client = Client()
-    for caller in (client, client.peer, client.of("room")):
-        with pytest.raises(TypeError, match=text):
-            await caller.request("q", **options)

@@ -12,15 +12,18 @@ from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from peers_inside import out_of, slow_reader_of
-from raw_websocket import TEXT, raw_client
-from slow_reading import ENTRY, LIMITS, filled
 
 from wsrpc import KeepLatest, Limits, Peer, QueueFull, Server
+from wsrpc._sending.outbound import Outbound
 from wsrpc._server import broadcast
 from wsrpc.testing import MemoryTransport
 from wsrpc.types import EmitReport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
+
+ENTRY = 256
+"""What a waiting message counts besides its bytes."""
+LIMITS = Limits(high_water=1024, hard_cap=100_000, behind=10 * (ENTRY + 100), close_timeout=0.2, ping_interval=None)
 
 
 @pytest.fixture(autouse=True)
@@ -47,15 +50,6 @@ async def one_slow(**options: Any) -> AsyncGenerator[tuple[Server, Ear, Peer, Me
         line.release()
 
 
-async def heard_until(ear: Ear, last: str) -> list[int]:
-    """The numbers that arrived after the first message, up to ``last``."""
-    words = []
-    while (text := await ear.heard.get()) != last:
-        words.append(text)
-    assert words.pop(0) == "x" * 2000
-    return [int(text) for text in words]
-
-
 async def numbers_sent(emit: Any, count: int) -> list[tuple[int, int]]:
     """Emit so many; what was sent and what was dropped of each."""
     reports = [await emit("say", word(number)) for number in range(count)]
@@ -63,7 +57,6 @@ async def numbers_sent(emit: Any, count: int) -> list[tuple[int, int]]:
     return [(report.sent, report.dropped) for report in reports]
 
 
-@pytest.mark.parametrize("where", ["server", "room"])
 @pytest.mark.parametrize(
     ("slow", "sent", "heard"),
     [
@@ -76,26 +69,25 @@ async def numbers_sent(emit: Any, count: int) -> list[tuple[int, int]]:
     ids=["close", "drop_newest", "drop_oldest", "keep latest"],
 )
 async def test_what_a_slow_reader_gets(
-    slow: Any, sent: list[tuple[int, int]], heard: Any, where: str, caplog: pytest.LogCaptureFixture
+    slow: Any, sent: list[tuple[int, int]], heard: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with one_slow(**({"slow": slow} if where == "server" else {})) as (server, ear, peer, line):
+    async with one_slow() as (server, ear, peer, line):
         room = server.room("lobby", slow=slow)
         room.add(peer)
-        emit = server.emit if where == "server" else room.emit
-        assert await numbers_sent(emit, 20) == sent
+        assert await numbers_sent(room.emit, 20) == sent
         assert peer.dropped == peer.stats().dropped == server.stats().dropped == 20 - len(heard)
         assert peer.connected and peer.stats().slow
         line.release()
         await turns_until(lambda: not line.unsent)
-        assert await numbers_sent(emit, 1) == [(1, 0)]
         await peer.emit("say", "end")
-        assert await heard_until(ear, "end") == [*heard, 0]
+        words = [await ear.heard.get() for _ in range(len(heard) + 2)]
+        assert words == ["x" * 2000, *map(word, heard), "end"]
         if slow != "close":
             [text] = messages(caplog)
             assert text.startswith("reads too slowly: until its connection has drained, broadcasts are ")
             line.hold()  # another episode is another line in the log
             peer.emit_nowait("say", "x" * 2000)
-            await numbers_sent(emit, 12)
+            await numbers_sent(room.emit, 12)
             assert len(messages(caplog)) == 2
 
 
@@ -120,6 +112,13 @@ async def test_keep_latest_keeps_events_channels_and_rooms_apart() -> None:
 
 async def test_a_key_function_that_fails_shows_before_anybody_is_slow() -> None:
     key: Any = lambda text: [text]  # noqa: E731
+    wrong: Any
+    for wrong in (KeepLatest, "latest"):
+        with pytest.raises(ValueError, match="slow= is"):
+            Server(slow=wrong)
+    for wrong in (3, numbers_sent):
+        with pytest.raises(TypeError, match="plain function"):
+            KeepLatest(wrong)
     server = Server(slow=KeepLatest(key))
     with pytest.raises(TypeError, match=r"the key of KeepLatest must be hashable, .*; got \["):
         await server.emit("say", "x")
@@ -159,31 +158,49 @@ async def test_the_latest_that_does_not_fit_in_the_place_of_the_one_before_is_re
         assert [await ear.heard.get() for _ in range(2)] == ["x" * 2000, "b"]
 
 
-# ---------------------------------------------------------------- real sockets
-
-
-async def test_by_real_sockets_a_slow_reader_gets_the_newest_when_it_reads_again() -> None:
-    limits = Limits(high_water=16 * 1024, behind=20_000, close_timeout=1.0, ping_interval=None)
-    server = Server(limits=limits, slow="drop_oldest")
-    async with server.listen() as listener, raw_client(listener.port, receive_buffer=4096) as deaf:
-        peer = await filled(server, deaf)
-        for number in range(1000):
-            assert (await server.emit("n", number)).sent == 1
-        assert peer.dropped > 900
-        assert peer.transport is not None
-        assert peer.transport.unsent < 1024 * 1024
-        numbers: list[bytes] = []
-        while not numbers or numbers[-1] != b'{"a":["n",999]}':
-            payload = (await deaf.next_of(TEXT)).payload
-            if payload.startswith(b'{"a":["n",'):
-                numbers.append(payload)
-        assert numbers == [b'{"a":["n",%d]}' % number for number in range(peer.dropped, 1000)]
-        await deaf.send(deaf.close_frame())
-        await deaf.read_to_end()
-
-
 async def test_what_waits_leaves_before_the_close_frame() -> None:
     async with one_slow(slow="drop_oldest") as (server, ear, peer, _):
         await numbers_sent(server.emit, 3)
         await peer.close()
         assert [await ear.heard.get() for _ in range(4)] == ["x" * 2000, *map(word, range(3))]
+
+
+# ---------------------------------------------------------------- for whom emitting waits
+
+
+@pytest.mark.parametrize(("slow", "times"), [("close", 3), ("drop_oldest", 1)])
+async def test_where_most_are_behind_whoever_emits_waits_each_time_rather_than_close_them(
+    slow: Any, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broadcast, "PATIENCE", 0.001)  # how often it waits is looked at here, not how long
+    server = Server(limits=LIMITS, slow=slow)
+    async with audience(server, 3, LIMITS) as pairs:
+        lines = [line_of(peer) for _, peer in pairs]
+        drains = [0] * len(lines)
+        outs, drain = [out_of(peer) for _, peer in pairs], Outbound.drain
+
+        async def counted(out: Outbound) -> None:
+            drains[outs.index(out)] += 1
+            await drain(out)
+
+        monkeypatch.setattr(Outbound, "drain", counted)
+        for line in lines[:2]:
+            line.hold()
+        await server.emit("say", "x" * 2000)
+        await turns_until(lambda: not lines[2].unsent)
+        for _ in range(3):
+            await server.emit("say", "y")
+        assert drains == [times, times, 0]
+        lines[0].release()
+        await turns_until(lambda: not lines[0].unsent)
+        for _ in range(3):
+            await server.emit("say", "z")
+        assert drains == [times, times, 0]  # one of three holds up nobody
+        lines[1].release()
+        await turns_until(lambda: not lines[1].unsent)
+        lines[1].hold()
+        for _ in range(3):
+            await server.emit("say", "x" * 2000)
+            await turns_until(lambda: not (lines[0].unsent or lines[2].unsent))
+        assert drains == [times, times + 1, 0]  # it had drained: it gets its time again, once
+        lines[1].release()

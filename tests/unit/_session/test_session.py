@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
@@ -177,6 +178,26 @@ async def test_what_is_kept_back_precedes_what_waits_and_then_no_more() -> None:
     await turns(10)
     assert story.server.got == [b"1", b"2", b"3"]
     assert session.connection is not None
+
+
+async def test_what_is_kept_back_within_something_that_is_kept_back_leaves_after_it() -> None:
+    story = Story()
+    await story.begin()
+    session = story.client.session
+    outer, inner = [b"1"], [b"2"]
+
+    def send(kept: list[bytes]) -> None:
+        while kept:
+            session.send(kept.pop(), True)
+
+    end_outer, end_inner = session.precede(partial(send, outer)), session.precede(partial(send, inner))
+    session.send(b"3", True)
+    end_inner()
+    outer.append(b"4")
+    session.send(b"5", True)
+    end_outer()
+    await turns(10)
+    assert story.server.got == [b"1", b"2", b"3", b"4", b"5"]
 
 
 async def test_a_plain_peer_gets_what_the_transport_gets() -> None:

@@ -24,7 +24,6 @@ from wsrpc import (
 )
 from wsrpc.codecs import MsgpackCodec
 from wsrpc.testing import Clock, ScriptedTransport, connect, memory_transports, pair
-from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -36,37 +35,24 @@ LIMITS = Limits(close_timeout=2.0)
 
 async def test_connect_gives_a_client_in_memory() -> None:
     server = Server(codec=MsgpackCodec())
-    server.on("echo", lambda value: value)
     ends: list[int] = []
-    server.on("close", lambda peer, info: ends.append(info.code))
-    async with connect(server) as one, connect(server) as two:
-        assert [*await asyncio.gather(one.request("echo", b"\0\xff"), two.request("echo", 2))] == [b"\0\xff", 2]
-        assert (await server.emit("hello")).sent == 2
-    assert server.peers == () and one.state == "closed"
-    with pytest.raises(RuntimeError, match="mine"):
-        async with connect(server):
-            raise RuntimeError("mine")
-    assert ends == [1000] * 3
-    async with connect(server) as client:
-        await server.close()
-        await client.peer.wait_closed()
-        assert not client.connected
-    with pytest.raises(HandshakeRejected, match="503: the server is closing"):
-        async with connect(server):
-            pytest.fail("connected")
-
-
-async def test_a_client_of_ones_own_keeps_its_handlers() -> None:
-    server = Server()
 
     @server.on("open")
     async def opened(peer: Peer) -> None:
         peer.state["name"] = await peer.request("name")
 
-    client = Client()
-    client.on("name", lambda: "Ada")
+    server.on("close", lambda peer, info: ends.append(info.code))
+    client = Client(codec=MsgpackCodec())
+    client.on("name", lambda: b"Ada")
     async with connect(server, client=client) as same:
-        assert same is client and server.peers[0].state["name"] == "Ada"
+        assert same is client and server.peers[0].state["name"] == b"Ada"
+    assert server.peers == () and client.state == "closed" and ends == [1000]
+    async with connect(server, client=client):
+        await server.close()
+        await client.peer.wait_closed()
+    with pytest.raises(HandshakeRejected, match="503: the server is closing"):
+        async with connect(server):
+            pytest.fail("connected")
 
 
 # What a real dial sends is compared, but for what differs from one connection to the next.
@@ -92,49 +78,33 @@ async def test_connect_asks_as_a_real_dial_does() -> None:
         "compression": True,
         "limits": LIMITS,
     }
+    target = "/ws?q=%20x&q=y&e="
     async with server.listen() as listener:
-        base = listener.url.rstrip("/")
-        async with Client(f"{base}/ws?q=%20x&q=y&e=", **options) as client:
-            real = asked[-1], client.peer.info
-        async with connect(server, client=Client(**options), path="/ws?q=%20x&q=y&e=") as client:
-            without_url = asked[-1], client.peer.info
-        async with connect(server, client=Client(f"{base}/ws?q=%20x&q=y&e=", **options)) as client:
-            with_url = asked[-1], client.peer.info
-        assert with_url[0].host == real[0].host
-        assert without_url[0].host == "localhost"
-    for here, info in (without_url, with_url):
-        there, real_info = real
-        for name in ("path", "query", "origin", "secure", "subprotocols", "bearer_token", "compression"):
-            assert getattr(here, name) == getattr(there, name), name
-        headers = [
-            {name: value for name, value in each.headers.items() if name not in CHANGING} for each in (here, there)
-        ]
-        assert headers[0] == headers[1]
-        assert here.headers.keys() == there.headers.keys()
-        assert (info.path, info.query, info.subprotocol) == (real_info.path, real_info.query, real_info.subprotocol)
-    assert real[0].bearer_token == "the token" and real[0].headers["x-tenant"] == "blue"
+        url = listener.url.rstrip("/") + target
+        async with Client(url, **options) as client:
+            there, real_info = asked[-1], client.peer.info
+        for made in (
+            connect(server, client=Client(**options), path=target),
+            connect(server, client=Client(url, **options)),
+        ):
+            async with made as client:
+                here, info = asked[-1], client.peer.info
+            for name in ("path", "query", "origin", "secure", "subprotocols", "bearer_token", "compression"):
+                assert getattr(here, name) == getattr(there, name), name
+            assert here.headers.keys() == there.headers.keys()
+            assert [value for name, value in here.headers.items() if name not in CHANGING] == [
+                value for name, value in there.headers.items() if name not in CHANGING
+            ]
+            assert (info.path, info.query, info.subprotocol) == (real_info.path, real_info.query, real_info.subprotocol)
+    assert there.bearer_token == "the token" and there.headers["x-tenant"] == "blue"
 
 
 async def test_connect_evaluates_what_is_a_function_each_time() -> None:
-    server = Server()
-
-    @server.on_handshake
-    def gate(handshake: Handshake) -> None:
-        if handshake.bearer_token == "bad":
-            handshake.reject(401, "bad token")
-
-    tokens = iter(["one", "bad", "two"])
-    client = Client(auth=lambda: next(tokens), headers={"X-Number": "1"})
-    for expected in ("one", None, "two"):
-        if expected is None:
-            with pytest.raises(HandshakeRejected, match="401: bad token"):
-                async with connect(server, client=client):
-                    pytest.fail("connected")
-            continue
+    server, tokens = Server(), iter(["one", "two"])
+    client = Client(auth=lambda: next(tokens))
+    for expected in ("one", "two"):
         async with connect(server, client=client):
-            [peer] = server.peers
-            assert peer.info.headers["authorization"] == f"Bearer {expected}"
-            assert peer.info.headers["x-number"] == "1"
+            assert server.peers[0].info.headers["authorization"] == f"Bearer {expected}"
 
 
 async def test_headers_of_connect_replace_those_of_the_client() -> None:
@@ -151,17 +121,12 @@ async def test_what_a_url_tells_counts() -> None:
     server = Server()
     asked: list[Handshake] = []
     server.on_handshake(asked.append)
-    for url in ("wss://ada:secret@example.com/ws?token=x", lambda: "wss://ada:secret@example.com/ws?token=x"):
-        async with connect(server, client=Client(url, reconnect=None)):
+    client = Client(lambda: "wss://ada:secret@example.com/ws?token=x", reconnect=None)
+    for given, path, query in ((None, "/ws", {"token": "x"}), ("/other", "/other", {})):
+        async with connect(server, client=client, path=given):
             handshake = asked.pop()
-            assert (handshake.path, dict(handshake.query), handshake.host) == ("/ws", {"token": "x"}, "example.com")
-            assert handshake.secure
-            assert handshake.headers["authorization"] == "Basic YWRhOnNlY3JldA=="
-        async with connect(server, client=Client(url, reconnect=None), path="/other"):
-            handshake = asked.pop()
-            assert (handshake.path, dict(handshake.query), handshake.host) == ("/other", {}, "example.com")
-    async with connect(server, client=Client("ws://example.com")):
-        assert asked.pop().path == "/"
+            assert (handshake.path, dict(handshake.query), handshake.host) == (path, query, "example.com")
+            assert handshake.secure and handshake.headers["authorization"] == "Basic YWRhOnNlY3JldA=="
 
 
 @pytest.mark.parametrize(
@@ -171,7 +136,6 @@ async def test_what_a_url_tells_counts() -> None:
         ({"headers": {"X A": "1"}}, ValueError, "the name of a header is a word"),
         ({"headers": {"Origin": "https://evil.example"}}, HandshakeRejected, "403"),
         ({"client": lambda: Client(headers=lambda: 5)}, TypeError, "headers= is a mapping"),  # type: ignore[arg-type]
-        ({"client": lambda: Client(headers=5)}, TypeError, "headers= is a mapping"),  # type: ignore[arg-type]
         ({"client": lambda: Client(subprotocols="json")}, TypeError, "subprotocols= is a list"),
         ({"client": lambda: Client(auth=lambda: 5)}, TypeError, "auth= is a token"),  # type: ignore[arg-type]
         ({"client": lambda: Client(auth="a\nb")}, ValueError, "a character that cannot be sent"),
@@ -198,29 +162,16 @@ async def test_state_and_principal_are_there_in_on_handshake_and_after() -> None
     def gate(handshake: Handshake) -> None:
         seen.append((dict(handshake.state), handshake.principal))
         handshake.state["more"] = 1
-        if handshake.principal == "changed":
-            handshake.principal = "by on_handshake"
+        handshake.principal = "by on_handshake"
 
     given: dict[Any, Any] = {USER: "Ada", "plan": "pro"}
     async with connect(server, state=given, principal="ada"):
         [peer] = server.peers
-        assert peer.state == {"user": "Ada", "plan": "pro", "more": 1} and peer.state[USER] == "Ada"
-        assert all(type(key) is str for key in peer.state)
-        assert peer.principal == "ada"
-        assert given == {USER: "Ada", "plan": "pro"}, "it is copied"
-    async with connect(server, principal="changed"):
-        assert server.peers[0].principal == "by on_handshake"
+        assert peer.state == {"user": "Ada", "plan": "pro", "more": 1} and peer.principal == "by on_handshake"
     async with connect(server):
-        assert dict(server.peers[0].state) == {"more": 1} and server.peers[0].principal is None
-    assert seen == [({"user": "Ada", "plan": "pro"}, "ada"), ({}, "changed"), ({}, None)]
-
-    @server.serve_raw
-    async def serve(connection: RawConnection) -> None:
-        seen.append((connection.state[USER], None))
-
-    async with connect(server, state={USER: "Ada"}) as client:
-        await client.peer.wait_closed()
-    assert seen[-1] == ("Ada", None)
+        pass
+    assert given == {USER: "Ada", "plan": "pro"}, "it is copied"
+    assert seen == [({"user": "Ada", "plan": "pro"}, "ada"), ({}, None)]
 
 
 async def test_a_clock_rules_the_deadlines_of_both_ends() -> None:
@@ -233,25 +184,22 @@ async def test_a_clock_rules_the_deadlines_of_both_ends() -> None:
 
     for side in (server, client):
         side.on("park", park)
-    for round_ in range(2):
-        async with connect(server, client=client, clock=clock):
-            requests = [start(server.peers[0].request("park", timeout=30)), start(client.request("park", timeout=60))]
-            for _ in requests:
-                await parked.acquire()
-            before = clock.time()
-            for number, request in enumerate(requests):
-                clock.advance(29.9)
-                await asyncio.sleep(0)
-                assert [each.done() for each in requests] == [each in requests[:number] for each in requests]
-                clock.advance(0.1)
-                with pytest.raises(RequestTimeout):
-                    await request
-            assert clock.time() == pytest.approx(before + 60), round_
+    async with connect(server, client=client, clock=clock):
+        requests = [start(server.peers[0].request("park", timeout=30)), start(client.request("park", timeout=60))]
+        for _ in requests:
+            await parked.acquire()
+        for number, request in enumerate(requests):
+            clock.advance(29.9)
+            await asyncio.sleep(0)
+            assert [each.done() for each in requests] == [each in requests[:number] for each in requests]
+            clock.advance(0.1)
+            with pytest.raises(RequestTimeout):
+                await request
     # Afterwards the client lives in real time again, as other connections do all the time.
     async with connect(server, clock=clock), connect(server, client=client):
         with pytest.raises(RequestTimeout):
             await client.request("park", timeout=0.01)
-        assert clock.time() == pytest.approx(120)
+        assert clock.time() == pytest.approx(60)
 
 
 # ---------------------------------------------------------------- pair
@@ -267,10 +215,7 @@ async def test_pair_is_symmetric() -> None:
         request = start(left.request("wait"))
         await turns_until(lambda: right.active)
         assert clock.next_deadline == 30.0
-        clock.advance(29.999)
-        await asyncio.sleep(0)
-        assert not request.done()
-        clock.advance(0.001)
+        clock.advance(30)
         with pytest.raises(RequestTimeout):
             await request
     assert not left.connected and not right.connected
@@ -279,13 +224,9 @@ async def test_pair_is_symmetric() -> None:
 # ---------------------------------------------------------------- from a script
 
 
-async def scripted() -> tuple[Any, ScriptedTransport]:
-    transport = ScriptedTransport()
-    return await Server().accept(transport), transport
-
-
 async def test_a_script_needs_no_turn_of_the_loop() -> None:
-    peer, transport = await scripted()
+    transport = ScriptedTransport()
+    peer: Any = await Server().accept(transport)
     peer.on("add", lambda a, b: a + b)
     transport.feed({"i": 1, "a": ["add", 1, 2]}, {"a": ["nobody"]}, '{"i":2,"a":["add",3,4]}')
     transport.expect({"i": 1, "d": 3}, {"i": 2, "d": 7})
@@ -299,9 +240,7 @@ async def test_a_script_needs_no_turn_of_the_loop() -> None:
         await transport.close(1006)
     assert transport.closed is None, "it refuses what may not be sent"
     transport.lose(CloseInfo(1001, "gone", was_clean=True))
-    transport.lose()
     transport.abort()
-    await transport.close()
     await turns_until(lambda: infos)
     assert [(info.code, info.reason) for info in infos] == [(1001, "gone")]
     with pytest.raises(ConnectionLost) as caught:
@@ -309,19 +248,7 @@ async def test_a_script_needs_no_turn_of_the_loop() -> None:
     assert caught.value.outcome == "not_sent"
 
 
-async def test_a_script_takes_text_bytes_and_lone_surrogates() -> None:
-    peer, transport = await scripted()
-    transport.feed(b"\x00binary", "not json", r'{"i":1,"a":["x","\ud800"]}')
-    assert peer.ignored["foreign"] == 2
-    assert [answer["i"] for answer in transport.take()] == [1]
-    assert transport.closed is None
-    transport.feed('{"a":["x","\ud800"]}')  # not escaped, which is no UTF-8
-    await asyncio.sleep(0)
-    assert transport.closed is not None and transport.closed.code == 1007
-
-
-@pytest.mark.parametrize("how", ["abort", "vanish"])
-async def test_nothing_arrives_in_memory_after_what_an_abort_has_dropped(how: str) -> None:
+async def test_nothing_arrives_in_memory_after_the_peer_has_vanished() -> None:
     ours, theirs = memory_transports()
     heard: list[Any] = []
     server = Server()
@@ -330,7 +257,7 @@ async def test_nothing_arrives_in_memory_after_what_an_abort_has_dropped(how: st
     ours.send(b'{"a":["n",1]}')
     await asyncio.sleep(0)
     ours.send(b'{"a":["n",2]}')
-    getattr(ours, how)()
+    ours.vanish()
     with pytest.raises(ConnectionLost):
         ours.send(b'{"a":["n",3]}')
     for _ in range(5):
@@ -355,7 +282,6 @@ def test_the_clock_runs_timers_in_order_each_at_its_time() -> None:
     clock.call_at(101.0, lambda: note("a2"))
     clock.call_at(102.0, lambda: clock.call_at(102.5, lambda: note("nested")))
     clock.call_at(99.0, lambda: note("late"))
-    clock.call_at(101.5, lambda: note("never")).cancel()
     other = clock.call_at(102.6, lambda: note("never"))
     clock.call_at(102.0, other.cancel)
     assert clock.next_deadline == 99.0
