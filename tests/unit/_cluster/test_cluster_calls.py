@@ -8,12 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
-import msgspec
 import pytest
 from cluster_servers import Servers, servers
 from leftovers import nothing_left as nothing_left
@@ -46,18 +43,13 @@ from wsrpc.testing import MemoryTransport, ScriptedTransport
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 ROUTES = ("the peer", "here", "there")
-CLIENTS: dict[str, dict[str, Any]] = {"wsrpc": {}, "plain": {"extensions": False}}
 
 
-class Point(msgspec.Struct):
-    x: int
-    y: float
-
-
-def item(of: type, number: int) -> Any:
-    if of is int:
-        return number
-    return "é\x01" * 5000 + str(number) if of is str else bytes([number % 256]) * 1000
+ITEMS: dict[str, Callable[[int], Any]] = {
+    "int": int,
+    "str": lambda number: "é\x01" * 5000 + str(number),
+    "bytes": lambda number: bytes([number % 256]) * 1000,
+}
 
 
 class Callee:
@@ -68,7 +60,7 @@ class Callee:
         self.seen: list[Any] = []
         for handler in (self.echo, self.note, self.reject, self.throw, self.fail, self.park, self.items):
             client.on(handler.__name__, handler)
-        for handler in (self.endless, self.last, self.double, self.talk, self.nest):
+        for handler in (self.endless, self.last, self.talk):
             client.on(handler.__name__, handler)
         client.on("add", lambda a, b: a + b)
         client.on("value", lambda: 5)
@@ -102,7 +94,7 @@ class Callee:
 
     async def items(self, of: str, count: int) -> AsyncIterator[Any]:
         for number in range(count):
-            yield item({"int": int, "str": str, "bytes": bytes}[of], number)
+            yield ITEMS[of](number)
 
     async def endless(self) -> AsyncIterator[int]:
         number = 0
@@ -117,10 +109,6 @@ class Callee:
         got = [item async for item in items]
         return len(got), got[-1] if got else None
 
-    async def double(self, items: AsyncIterator[int]) -> AsyncIterator[int]:
-        async for number in items:
-            yield 2 * number
-
     async def talk(self, channel: AnonymousChannel, name: str) -> None:
         channel.on("ask", lambda n: n + 1)
         channel.on("park", self.park)
@@ -130,10 +118,6 @@ class Callee:
             self.seen.append(text)
             if text == "bye":
                 return
-
-    async def nest(self, channel: AnonymousChannel) -> None:
-        await channel.emit("ready")
-        await channel.wait_closed()
 
 
 class World:
@@ -163,39 +147,27 @@ async def world(route: str, options: dict[str, Any] | None = None, **server: Any
 
 
 @pytest.fixture(params=ROUTES)
-def route(request: pytest.FixtureRequest) -> str:
-    found: str = request.param
-    return found
+def route(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
-@pytest.fixture(params=CLIENTS)
-def kind(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return CLIENTS[request.param]
+@pytest.fixture(params=[{}, {"extensions": False}], ids=["wsrpc", "plain"])
+def kind(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
 # ---------------------------------------------------------------- requests
 
 
-JSON: list[Any] = [None, 0, False, "", "é\u2028\x00", 2**53, -1.5, [], {}, [None, [1, "a"], {"k": [True]}]]
-RICH: list[tuple[Any, Any]] = [
-    (b"\x00\xff", list[bytes]),
-    (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), list[datetime]),
-    (date(2026, 1, 2), list[date]),
-    (Decimal("1.50"), list[Decimal]),
-    (UUID(int=5), list[UUID]),
-    (Point(1, 2.5), list[Point]),
-    ({1: "one"}, list[dict[int, str]]),
-]
-
-
 async def test_values_arrive_as_from_the_server_itself(route: str, kind: dict[str, Any]) -> None:
+    json: list[Any] = [None, 0, False, "", "é\u2028\x00", 2**53, -1.5, [], {}, [None, [1, "a"], {"k": [True]}]]
     async with world(route, kind) as w:
-        for value in JSON:
-            assert await w.peer.request("echo", value) == [value], value
+        assert await w.peer.request("echo", *json) == json
         assert await w.peer.request("echo") == []
-        assert w.callee.seen == [*((value,) for value in JSON), ()]
-        for value, of in RICH:
-            assert await w.peer.request("echo", value, returns=of) == [value]
+        assert w.callee.seen == [tuple(json), ()]
+        rich: tuple[Any, ...]
+        for rich in ((b"\x00\xff", list[bytes]), (Decimal("1.50"), list[Decimal]), ({1: "a"}, list[dict[int, str]])):
+            assert await w.peer.request("echo", rich[0], returns=rich[1]) == [rich[0]]
 
 
 async def test_a_handler_cannot_tell_who_calls(route: str) -> None:
@@ -205,24 +177,19 @@ async def test_a_handler_cannot_tell_who_calls(route: str) -> None:
         assert await w.peer.request("add", 1, 2, retry=Retry(), idempotent=True) == 3
 
 
-MISTAKES: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
+ERRORS: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
+    (lambda peer: peer.request("fail"), HandlerFailed, "internal error"),
+    (lambda peer: peer.request("nobody"), UnknownEvent, "No event listener for 'nobody'"),
+    (lambda peer: peer.request("fail", "one"), BadArguments, ""),
+    (lambda peer: peer.request("value", returns=str), BadResult, ""),
+    (lambda peer: anext(peer.stream("value")), BadResult, "not a channel but int"),
     (lambda peer: peer.request("echo", object()), TypeError, ""),
-    (lambda peer: peer.request("echo", text="x"), TypeError, "keyword"),
-    (lambda peer: peer.request("echo", returns=5), TypeError, ""),
     (lambda peer: peer.emit("open"), ReservedEvent, "reserved"),
 ]
 OFFLINE: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (lambda peer: peer.request("echo", offline="queue"), ValueError, "offline= is for clients"),
     (lambda peer: peer.emit("note", 1, offline="fail"), ValueError, "offline= is for clients"),
     (lambda peer: peer.emit_nowait("note", 1, offline="fail"), ValueError, "offline= is for clients"),
-]
-ERRORS: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
-    (lambda peer: peer.request("fail"), HandlerFailed, "internal error"),
-    (lambda peer: peer.request("nobody"), UnknownEvent, "No event listener for 'nobody'"),
-    (lambda peer: peer.request("fail", "one"), BadArguments, ""),
-    (lambda peer: peer.request("value", returns=str), BadResult, ""),
-    (lambda peer: peer.open_channel("value"), BadResult, "not a channel but int"),
-    (lambda peer: anext(peer.stream("value")), BadResult, "not a channel but int"),
 ]
 
 
@@ -236,7 +203,7 @@ async def test_errors_are_those_of_the_handler(route: str, kind: dict[str, Any])
         with pytest.raises(RemoteError) as caught:
             await w.peer.request("throw")
         assert caught.value.plain and caught.value.data == "just text"
-        for call, expected, text in [*ERRORS, *MISTAKES, *(OFFLINE if route != "the peer" else [])]:
+        for call, expected, text in [*ERRORS, *(OFFLINE if route != "the peer" else [])]:
             with pytest.raises(expected, match=text or None) as found:
                 await call(w.peer)
             assert found.type is expected
@@ -272,7 +239,7 @@ async def join_script(made: Servers) -> ScriptedTransport:
     return client
 
 
-@pytest.mark.parametrize("code", ["ConnectionLost", "PeerNotFound", "MessageTooBig", "left"])
+@pytest.mark.parametrize("code", ["ConnectionLost", "left"])
 async def test_a_client_cannot_speak_for_its_node(code: str) -> None:
     """Its errors, and its reasons for ending a channel, are its own, whatever their codes."""
     forged = {"message": "forged", "code": f"wsrpc.node.{code}", "data": [1006, "gone", "not_sent"]}
@@ -335,24 +302,12 @@ async def test_all_items_arrive_whatever_their_size(route: str, kind: dict[str, 
     """The bytes of an item are others on each way: credit is counted in each by itself."""
     many, large = (100, 20) if kind else (1200, 100)  # without extensions, each item waits for an answer
     async with world(route, kind) as w:
-        for of, count in ((int, 0), (int, 1), (int, many), (str, large), (bytes, many // 2)):
-            items = [item(of, number) for number in range(count)]
-            async with w.peer.stream("items", of.__name__, count, returns=of) as stream:
+        for of, count in (("int", 0), ("int", many), ("str", large), ("bytes", many // 2)):
+            items = [ITEMS[of](number) for number in range(count)]
+            async with w.peer.of("chat").stream("items", of, count, returns=bytes if of == "bytes" else Any) as stream:
                 assert [each async for each in stream] == items
-            if of is not bytes:
-                latest = items[-1] if items else None
-                assert await w.peer.request("last", send=items) == [count, latest]
-        async with w.peer.of("chat").stream("items", "int", 3) as stream:
-            assert [each async for each in stream] == [0, 1, 2]
-        async with w.peer.stream("double", send=range(many), returns=int) as numbers:
-            assert [number async for number in numbers] == [2 * number for number in range(many)]
-
-        def source() -> Any:
-            yield 1
-            raise KeyError("mine")
-
-        with pytest.raises(KeyError):
-            await w.peer.request("last", send=source())
+            if of != "bytes":
+                assert await w.peer.request("last", send=items) == [count, items[-1] if items else None]
         await w.nothing_is_open()
 
 
@@ -362,8 +317,6 @@ async def test_a_conversation(route: str, kind: dict[str, Any]) -> None:
             channel.on("name", lambda name: f"I am {name}")
             assert await channel.wait_for("hello", returns=str) == "Ada"
             assert await channel.request("ask", 1) == 2
-            with pytest.raises(UnknownEvent):
-                await channel.request("nobody")
             call = asyncio.create_task(channel.request("park"))
             await turns_until(lambda: "parked" in w.callee.seen)
             call.cancel("enough")
@@ -375,43 +328,31 @@ async def test_a_conversation(route: str, kind: dict[str, Any]) -> None:
         await w.nothing_is_open()
 
 
-async def test_a_conversation_that_is_closed_here(route: str) -> None:
-    async with world(route) as w:
-        channel = await w.peer.open_channel("nest")
-        await channel.wait_for("ready")
-        channel.close()
-        with pytest.raises(ChannelClosed):
-            await channel.emit("more")
-        w.callee.client.peer.transport.abort()  # type: ignore[union-attr]  # close is local, so nobody tells it
-        await turns_until(lambda: not w.made[1].peers)
-
-
 @pytest.mark.parametrize("caller", [1, 0], ids=ROUTES[1:])
 async def test_answers_that_come_with_the_end_of_a_channel_arrive(caller: int) -> None:
     """JavaScript waits for the answer to each item, the last one too; and a handler may end after its last answer."""
     async with servers(2) as made:
         client = await join_script(made)
         peer = made[caller].cluster.peer("eve")
-        answers: list[Any] = []
 
         async def read() -> list[Any]:
-            async with peer.stream("items") as stream:
-                return [each async for each in stream]
+            return [each async for each in peer.stream("items")]
 
         reading = asyncio.create_task(read())
         h = await asked(client)
         client.feed({"i": h, "h": h})
         await turns_until(lambda: any(message.get("a") == ["start"] for message in client.take()))
-        for i, value in enumerate(({"value": 1, "done": False}, {"value": 2, "done": False}, {"done": True}), 1):
-            client.feed({"h": h, "i": i, "a": ["next", value]})
-        assert await reading == [1, 2]
+        client.feed({"h": h, "i": 1, "a": ["next", {"value": 1, "done": False}]})
+        client.feed({"h": h, "i": 2, "a": ["next", {"done": True}]})
+        assert await reading == [1]
+        answers: list[Any] = []
 
         def answered() -> bool:
-            answers.extend(message for message in client.take() if "i" in message)
-            return len(answers) == 3
+            answers.extend(each for each in client.take() if "i" in each)
+            return len(answers) == 2
 
         await turns_until(answered)
-        assert answers == [{"i": i, "d": None} for i in (1, 2, 3)]
+        assert answers == [{"i": i, "d": None} for i in (1, 2)]
 
         opening = asyncio.create_task(peer.open_channel("talk"))
         h = await asked(client)
@@ -429,7 +370,7 @@ async def test_answers_that_come_with_the_end_of_a_channel_arrive(caller: int) -
         await client.close()
 
 
-@pytest.mark.parametrize("name", ["a\0b", "a\1b", "a\0b\1c", "a\1b\0c"])
+@pytest.mark.parametrize("name", ["a\0b\1c", "a\1b\0c"])
 async def test_a_named_channel_of_any_name(name: str) -> None:
     async with world("there") as w:
         side = w.callee.client.of(name)
@@ -487,8 +428,7 @@ async def test_the_engine_is_down() -> None:
         eve = w.made[0].cluster.peer("eve")  # perhaps somebody has it, whom nobody here has heard of
         for call in (
             *(lambda: w.peer.request("add", 1, 2), lambda: w.peer.emit("note", 1)),
-            *(lambda: w.peer.request("last", send=range(3)), lambda: w.peer.emit_nowait("note", 1)),
-            *(lambda: anext(w.peer.stream("items", "int", 3)), lambda: eve.request("add", 1, 2)),
+            *(lambda: w.peer.emit_nowait("note", 1), lambda: eve.request("add", 1, 2)),
         ):
             with pytest.raises(EngineLost) as caught:
                 await call()
@@ -505,28 +445,19 @@ async def test_nothing_is_lost_where_the_engine_loses_messages() -> None:
         dialed = sum(node.dialed for node in nodes)
         w.engine.loss = 0.02
 
-        async def ask() -> None:
-            for number in range(300):
-                assert await w.peer.request("echo", number) == [number]
-
         async def emit() -> None:
             for number in range(300):
                 await w.peer.emit("note", number)
-                await asyncio.sleep(0)
+                await w.peer.request("add", number, 1)
 
         async def read() -> None:
-            async with w.peer.stream("items", "int", 3000, returns=int) as numbers:
-                assert [number async for number in numbers] == list(range(3000))
+            numbers = [number async for number in w.peer.stream("items", "int", 3000, returns=int)]
+            assert numbers == list(range(3000))
 
-        async def send() -> None:
-            assert await w.peer.request("last", send=range(3000)) == [3000, 2999]
-
-        await asyncio.gather(ask(), emit(), read(), send())
+        _, _, sent = await asyncio.gather(emit(), read(), w.peer.request("last", send=range(3000)))
         w.engine.loss = 0.0
         assert sum(node.dialed for node in nodes) > dialed + 5, "messages were lost"
-        await turns_until(lambda: len(w.callee.seen) == 600)
-        assert [each for each in w.callee.seen if isinstance(each, int)] == list(range(300))
-        assert [each for each in w.callee.seen if not isinstance(each, int)] == [(n,) for n in range(300)]
+        assert (w.callee.seen, sent) == (list(range(300)), [3000, 2999])
 
 
 async def test_a_timeout_counts_while_the_node_of_the_peer_has_not_connected() -> None:
@@ -542,8 +473,6 @@ async def test_a_timeout_counts_while_the_node_of_the_peer_has_not_connected() -
                 await peer.request("add", 1, 2, timeout=timeout)
             assert (caught.value.outcome, caught.value.timeout) == ("not_sent", timeout)
         assert asyncio.get_running_loop().time() - now < PATIENCE
-        with pytest.raises(ValueError, match="timeout="):
-            await peer.request("add", 1, 2, timeout=-1)
         with pytest.raises(ConnectionLost, match="no connection to node 0"):
             await peer.request("add", 1, 2, timeout=60)
 
@@ -565,13 +494,12 @@ async def test_an_engine_that_comes_back_and_takes_less() -> None:
         assert await w.peer.request("echo", "x" * 30_000) == ["x" * 30_000]
 
 
-@pytest.mark.parametrize("evil", [b"\xc7\x04\x05abcd", b"\x81\xc0\x01"], ids=["an extension", "a key that is null"])
-async def test_an_item_that_only_messagepack_can_express(evil: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_item_that_only_messagepack_can_express(monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends its stream, and neither the session between the nodes nor the client's."""
     send: Any = MemoryTransport._send  # what a client of another make may send
 
     def send_evil(self: Any, payload: bytes, text: bool, last: bool) -> None:
-        send(self, bytes(payload).replace(b"\xa4EVIL", evil), text, last)
+        send(self, bytes(payload).replace(b"\xa4EVIL", b"\x81\xc0\x01"), text, last)  # a key that is null
 
     async def items() -> AsyncIterator[Any]:
         yield 1
@@ -624,46 +552,37 @@ async def test_a_slow_peer_does_not_hold_up_what_comes_from_other_processes() ->
 
 async def test_events_to_a_slow_peer_do_not_overtake_requests_to_it() -> None:
     async with slow_peer() as (w, transport):
-        w.callee.client.on("told", w.callee.seen.append)
         transport.hold()
-        await w.peer.emit("told", "x" * 20_000)
+        await w.peer.emit("note", "x" * 20_000)
         calls = []
         for number in range(5):
             calls.append(asyncio.create_task(w.peer.request("echo", number)))
             await turns_until(lambda: w.made.peer(1, "ada").pending == len(calls))
-            await w.peer.emit("told", number)
-        await w.peer.emit("told", "last")
-        member = membership_of(w.made[1].cluster)
-        await turns_until(lambda: sum(peer.active for peer in member.links.peers) == len(calls))
+            await w.peer.emit("echo", "event", number)
         transport.release()
         await asyncio.gather(*calls)
-        await turns_until(lambda: "last" in w.callee.seen)
-        assert w.callee.seen[1:-1] == [entry for number in range(5) for entry in ((number,), number)]
-        assert not member.relay._waiting
+        await turns_until(lambda: len(w.callee.seen) == 10)
+        assert w.callee.seen == [entry for number in range(5) for entry in ((number,), ("event", number))]
+        assert not membership_of(w.made[1].cluster).relay._waiting
 
 
-@pytest.mark.parametrize("behind", [False, True], ids=["events alone", "behind a request"])
-async def test_events_on_a_channel_to_a_slow_peer_are_bounded(behind: bool) -> None:
+async def test_events_on_a_channel_to_a_slow_peer_are_bounded() -> None:
     """They do not wait in the session between the two processes, and end the channel at the peer's hard cap."""
     async with slow_peer(hard_cap=200_000) as (w, transport):
-        channel = await w.peer.open_channel("nest")
+        channel = await w.peer.open_channel("talk", "x")
         transport.hold()
         await w.peer.emit("note", "x" * 20_000)
-        if behind:
-            request = asyncio.create_task(channel.request("ask", 1))
-            await turns_until(lambda: w.made.peer(1, "ada").pending)
+        request = asyncio.create_task(channel.request("ask", 1))
+        await turns_until(lambda: w.made.peer(1, "ada").pending)
         for _ in range(15):
             await channel.emit("note", "x" * 10_000)
-        links = membership_of(w.made[1].cluster).links.peers
-        await turns_until(lambda: sum(link.active for link in links) == behind)
+        await turns_until(lambda: sum(link.active for link in membership_of(w.made[1].cluster).links.peers) == 1)
         assert not channel.closed
         for _ in range(15):
             with suppress(ChannelClosed):
                 await channel.emit("note", "x" * 10_000)
-        await turns_until(lambda: channel.closed)
-        if behind:
-            with pytest.raises(ChannelClosed, match="slow consumer"):
-                await request
+        with pytest.raises(ChannelClosed, match="slow consumer"):
+            await request
         assert len(w.made[1].peers) == 1
         transport.release()
         assert await w.peer.request("add", 1, 2) == 3

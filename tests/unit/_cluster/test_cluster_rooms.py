@@ -20,10 +20,6 @@ from wsrpc.types import Members
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-WRONG_NAMES = ("", "a b", "ö", "x" * 65, "a.b")
-NO_GAP_HANDLERS: tuple[Any, ...] = (None, "missed", lambda: None, lambda room, other: None)
-
-
 class Listener:
     """A client that notes what it is told."""
 
@@ -53,14 +49,6 @@ def nodes_of(server: Server, room: str = "lobby") -> tuple[str, ...]:
     return membership_of(server.cluster).directory.nodes_of(room)
 
 
-async def go_and_come_back(made: Servers) -> None:
-    """Lose the engine for longer than sessions between processes last."""
-    made.memory.down = True
-    made.memory.cut()
-    await turns_until(lambda: all(link.detached for each in made.all for link in links(each)))
-    await turns_until(lambda: not any(link.detached for each in made.all for link in links(each)), patience=20)
-
-
 async def test_an_event_reaches_the_members_everywhere() -> None:
     async with servers(3) as made:
         listeners = [Listener(), Listener(extensions=False), Listener(), Listener()]
@@ -75,14 +63,12 @@ async def test_an_event_reaches_the_members_everywhere() -> None:
         await room.of("chat").emit("said", "on a channel")
         assert (await room.send_raw("plain text")).nodes == (other,)
         await room.send_raw(b"\x00\xff")
-        expected = [("hi", [1, {"a": None}]), ("now",), ("chat", "on a channel"), "plain text", b"\x00\xff"]
-        inside = [listeners[0], listeners[1], listeners[3]]
-        await turns_until(lambda: all(len(each.heard) == 5 for each in inside))
-        assert all(each.heard == expected for each in inside)
-        assert listeners[2].heard == [], "it is in no room"
         report = await made[2].room("lobby").emit("said", "from outside")
         assert report.sent == 0 and set(report.nodes) == {made[0].cluster.nodes[0], other}
-        await turns_until(lambda: all(each.heard[-1] == ("from outside",) for each in inside))
+        expected = [("hi", [1, {"a": None}]), ("now",), ("chat", "on a channel"), "plain text", b"\x00\xff"]
+        *inside, outside = listeners[0], listeners[1], listeners[3], listeners[2]
+        await turns_until(lambda: all(each.heard[-1:] == [("from outside",)] for each in inside))
+        assert all(each.heard[:-1] == expected for each in inside) and outside.heard == []
 
 
 async def test_events_come_in_the_order_of_their_sender() -> None:
@@ -108,10 +94,8 @@ async def test_skip(how: str) -> None:
         made[0].room("muted").add(made.peer(0, "ada"))
         skips: list[tuple[Any, set[str]]] = [
             (cluster.peer("bob"), {"bob"}),
-            ([made.peer(0, "ada"), cluster.peer("dan"), cluster.peer("eve")], {"ada", "dan", "eve"}),
-            ((cluster.peer(name) for name in ("ada", "bob")), {"ada", "bob"}),  # can be read only once
+            (iter([made.peer(0, "ada"), cluster.peer("dan"), cluster.peer("eve")]), {"ada", "dan", "eve"}),
             (made[0].room("muted"), {"ada", "dan"}),
-            (cluster.peer("nobody"), set()),
         ]
         for number, (skip, _) in enumerate(skips):
             if how == "await emit":
@@ -138,31 +122,11 @@ async def test_members() -> None:
             members = await server.room("lobby").members()
             assert set(members.addresses) == {"ada", "bob", "eve", "dan"} and len(members.addresses) == 4
             assert (members.others, members.missing) == (1, ())
-        assert len(made[0].room("lobby")) == 3 and len(made[2].room("lobby")) == 0
-        assert {peer.address for peer in made[1].room("lobby")} == {"bob", "dan"}
         await made.engine_goes()
         members = await made[0].room("lobby").members()
         assert set(members.addresses) == {"ada", "eve"} and members.missing == (made[1].cluster.nodes[0],)
         made.memory.down = False
         await turns_until(lambda: all(server.cluster.connected for server in made.all))
-
-
-async def test_a_room_that_empties_and_fills_again() -> None:
-    async with servers(2) as made:
-        listener = Listener()
-        await made.join(1, "ada", listener.client)
-        here, there, peer = made[0].room("lobby"), made[1].room("lobby"), made.peer(1, "ada")
-        for number in range(5):
-            there.add(peer)
-            await turns_until(lambda: nodes_of(made[0]))
-            await here.emit("said", number)
-            await turns_until(lambda: listener.heard == [(n,) for n in range(number + 1)])  # noqa: B023 - within it
-            there.discard(peer)
-            await turns_until(lambda: not nodes_of(made[0]))
-            assert (await here.emit("said", "nobody")).nodes == ()
-        there.add(peer)
-        await listener.client.close()
-        await turns_until(lambda: not nodes_of(made[0]))
 
 
 async def test_the_policy_of_the_members_own_server_holds() -> None:
@@ -246,40 +210,35 @@ async def test_gaps_are_told(caplog: pytest.LogCaptureFixture) -> None:
         made[0].room("empty", slow="drop_newest")
         made[1].room("other").add(made.peer(1, "bob"))
         gaps: list[tuple[int, str]] = []
-        go_on = asyncio.Event()
-        for number, server in enumerate(made.all):
-
-            def tell(room: Room, number: int = number) -> None:
-                gaps.append((number, room.name))
-                if room.name == "lobby":
-                    raise ValueError("a mistake of the user's")
-
-            assert server.cluster.on_gap(tell) is tell
 
         @made[0].cluster.on_gap
-        async def tell_later(room: Room) -> None:
-            await go_on.wait()
-            gaps.append((2, room.name))
-            raise ValueError("a mistake in an async function")
+        def fails(room: Room) -> None:
+            gaps.append((0, room.name))
+            raise ValueError("a mistake of the user's")
+
+        made[1].cluster.on_gap(lambda room: gaps.append((1, room.name)))
 
         @made[0].cluster.on_gap
-        async def tell_without_end(room: Room) -> None:
+        async def without_end(room: Room) -> None:
             try:
                 await asyncio.Event().wait()
             finally:
-                gaps.append((3, room.name))
+                gaps.append((2, room.name))
 
-        await go_and_come_back(made)
+        made.memory.down = True
+        made.memory.cut()
+        for detached in (True, False):  # which they are not when the engine has been away for too long
+            await turns_until(
+                lambda detached=detached: all(link.detached is detached for each in made.all for link in links(each)),  # type: ignore[misc]
+                patience=20,
+            )
         assert gaps == [], "more may be lost until they meet again"
         made.memory.down = False
         await turns_until(lambda: len(gaps) == 3)
         await made.meet()
         assert sorted(gaps) == [(0, "lobby"), (1, "lobby"), (1, "other")], "the processes go on while one waits"
-        go_on.set()
-        await turns_until(lambda: gaps[3:] == [(2, "lobby")])
-        await turns_until(lambda: "a mistake in an async function" in caplog.text)
         assert "on_gap failed" in caplog.text and "a mistake of the user's" in caplog.text
-    assert gaps[4:] == [(3, "lobby")], "cancelled with its server"
+    assert gaps[3:] == [(2, "lobby")], "cancelled with its server"
 
 
 @pytest.mark.parametrize("cut", [0, 1])
@@ -331,9 +290,8 @@ async def test_a_program_without_a_server() -> None:
             assert await shop.peer("bob").request("add", 20, 22, returns=int) == 42
             with pytest.raises(ReservedEvent):
                 await shop.room("lobby").emit("open")
-            await shop.room("lobby").emit("said", "last")
-        await turns_until(lambda: len(bob.heard) == 3)
-        assert bob.heard == [("news",), *ada.heard] and ada.heard == [("chat", "more"), ("last",)]
+        await turns_until(lambda: len(bob.heard) == 2)
+        assert bob.heard == [("news",), *ada.heard] and ada.heard == [("chat", "more")]
         with pytest.raises(EngineLost, match="outside of its block"):
             await shop.room("lobby").emit("said", "late")
         with pytest.raises(RuntimeError, match="entered before"):
@@ -346,8 +304,6 @@ async def test_a_program_without_a_server_and_without_an_engine() -> None:
     shop = ClusterClient(engine, name="shop", connect_timeout=0.05)
     with pytest.raises(EngineLost, match=r"not reached within 0\.05 s"):
         await shop.__aenter__()
-    with pytest.raises(EngineLost, match="outside of its block"):
-        shop.peer("x").emit_nowait("said")
     peer = shop.peer("x")
     for call in (peer.request("add"), peer.request("add", retry=Retry()), peer.emit("said")):
         with pytest.raises(EngineLost, match="outside of its block"):
@@ -367,43 +323,32 @@ async def test_a_program_that_is_cancelled_while_it_leaves_has_left() -> None:
         await turns_until(lambda: len(made[0].cluster.nodes) == 1)
 
 
-async def test_what_an_engine_raises_against_its_contract_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    class Broken(MemoryEngine):
-        broken = True
+async def test_what_an_engine_raises_against_its_contract_is_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect(self: MemoryEngine, listener: object) -> Any:
+        raise OSError("no such host")
 
-        async def connect(self, listener: Any, /) -> Any:
-            if self.broken:
-                raise OSError("no such host")
-            return await super().connect(listener)
-
-    engine = Broken()
-    server = Server(cluster=Cluster(engine))
+    monkeypatch.setattr(MemoryEngine, "connect", connect)
+    server = Server(cluster=Cluster(MemoryEngine()))
     await server.open()
-    try:
-        await turns_until(lambda: "OSError: no such host" in caplog.text)
-        engine.broken = False
-        await turns_until(lambda: server.cluster.connected)
-    finally:
-        await server.close()
+    await turns_until(lambda: "OSError: no such host" in caplog.text)
+    monkeypatch.undo()
+    await turns_until(lambda: server.cluster.connected)
+    await server.close()
 
 
-@pytest.mark.parametrize(
-    ("make", "error", "text"),
-    [
-        *(
-            (lambda name=name: Cluster(MemoryEngine(), name=name), ValueError, "letters, digits")
-            for name in WRONG_NAMES
-        ),
-        (lambda: Cluster("nats://localhost"), TypeError, "takes an engine"),  # type: ignore[arg-type]
-        (lambda: Cluster(MemoryEngine(), name=5), TypeError, "name= is the name of the application"),  # type: ignore[arg-type]
-        (lambda: Server(cluster=MemoryEngine()), TypeError, r"cluster= takes a wsrpc\.cluster\.Cluster"),  # type: ignore[arg-type]
-        (lambda: Server().cluster, RuntimeError, r"Server\(cluster=Cluster"),
-        *(
-            (lambda given=given: Cluster(MemoryEngine()).on_gap(given), TypeError, "on_gap")
-            for given in NO_GAP_HANDLERS
-        ),
-    ],
-)
+WRONG: list[tuple[Any, type[Exception], str]] = [
+    (lambda: Cluster(MemoryEngine(), name="a.b"), ValueError, "letters, digits"),
+    (lambda: Cluster(MemoryEngine(), name="x" * 65), ValueError, "letters, digits"),
+    (lambda: Cluster("nats://localhost"), TypeError, "takes an engine"),  # type: ignore[arg-type]
+    (lambda: Server(cluster=MemoryEngine()), TypeError, r"cluster= takes a wsrpc\.cluster\.Cluster"),  # type: ignore[arg-type]
+    (lambda: Server().cluster, RuntimeError, r"Server\(cluster=Cluster"),
+    (lambda: Cluster(MemoryEngine()).on_gap(lambda room, other: None), TypeError, "on_gap"),  # type: ignore[arg-type, misc]
+]
+
+
+@pytest.mark.parametrize(("make", "error", "text"), WRONG)
 def test_options_are_checked(make: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         make()

@@ -38,31 +38,18 @@ async def test_calls_in_flight_go_on_when_the_engine_comes_back(how: str) -> Non
         await turns_until(lambda: b.cancelled == 1)
 
 
-async def test_calls_to_a_node_that_leaves_end() -> None:
-    async with processes(MemoryEngine()) as (a, b):
-        there = asyncio.create_task(a.peer(b).request("park"))
-        here = asyncio.create_task(b.peer(a).request("park"))
-        await a.parked.wait()
-        await b.parked.wait()
-        await b.close()
-        for call in (there, here):
-            with pytest.raises(ConnectionLost) as caught:
-                await call
-            assert caught.value.outcome == "unknown"
-        assert b.cancelled == a.cancelled == 1
-        assert a.node.directory.nodes == (a.node.id,) and a.links.peer(b.node.id) is None
-
-
+@pytest.mark.parametrize("silent", [True, False])
 @pytest.mark.parametrize("one", [0, 1])
-async def test_a_call_to_a_node_that_falls_silent_says_so(one: int) -> None:
+async def test_a_call_to_a_node_that_leaves_or_falls_silent_says_so(one: int, silent: bool) -> None:
+    """Events may be lost only if it has not said that it leaves."""
     async with processes(MemoryEngine()) as made:
         a, b = made[one], made[1 - one]
         call = asyncio.create_task(a.peer(b).request("park"))
         await b.parked.wait()
-        a.node.directory.drop(b.node.id, a.node.now, silent=True)
+        a.node.directory.drop(b.node.id, a.node.now, silent=silent)
         with pytest.raises(ConnectionLost, match=f"node {b.node.id} is gone") as caught:
             await call
-        assert caught.value.outcome == "unknown" and a.lost == [b.node.id]
+        assert caught.value.outcome == "unknown" and a.lost == [b.node.id] * silent
 
 
 async def test_who_waits_for_a_node_that_leaves_need_not_wait_any_longer() -> None:
@@ -73,9 +60,9 @@ async def test_who_waits_for_a_node_that_leaves_need_not_wait_any_longer() -> No
         a.node.directory.heard_beat(Beat(node, 0), a.node.now)
         waiting = asyncio.create_task(a.links.reach(node))
         await asyncio.sleep(0)
-        a.node.directory.drop(node, a.node.now)
+        a.node.directory.drop(node, a.node.now, silent=True)
         await turns(5)
-        assert waiting.done()
+        assert waiting.done() and a.lost == [], "there was no session with it"
         with pytest.raises(ConnectionLost, match="no connection to node 0"):
             await waiting
         with pytest.raises(ConnectionLost, match="node 0 is gone"):

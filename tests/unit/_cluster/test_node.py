@@ -11,6 +11,7 @@ import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from recorder import Recorder
 
 from wsrpc import CloseInfo, ConnectionLost
 from wsrpc._cluster.directory import LEASE
@@ -21,32 +22,13 @@ from wsrpc.testing import Clock, MemoryEngine
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-class Ear:
+class Ear(Recorder):
     """Receiver of one end of a connection."""
 
     def __init__(self, transport: EngineTransport) -> None:
+        super().__init__()
         self.transport = transport
-        self.got: list[tuple[bytes, bool]] = []
-        self.reads = 0
-        self.ended: CloseInfo | None = None
         transport.start(self)
-
-    def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
-        assert isinstance(payload, bytes) and self.ended is None
-        self.got.append((payload, text))
-
-    def read_ended(self) -> None:
-        self.reads += 1
-
-    def pause_sending(self) -> None:
-        pass
-
-    def resume_sending(self) -> None:
-        pass
-
-    def connection_lost(self, info: CloseInfo, /) -> None:
-        assert self.ended is None
-        self.ended = info
 
 
 class One:
@@ -157,7 +139,7 @@ async def test_a_node_that_was_killed_right_after_a_beat_is_gone_soon_after_its_
         b.node._timer.cancel()
         await w.pass_time(LEASE + TICK)
         assert a.told.count(f"{b.node.id} left") == 1 and a.node.directory.locate("user/1") is None
-        assert ours.ended is not None and ours.ended.code == 1006
+        assert ours.lost is not None and ours.lost.code == 1006
         warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
         assert f"node {a.node.id} of cluster 'shop' has not heard of node {b.node.id} for 5 s" in warned
 
@@ -192,12 +174,14 @@ async def test_a_lost_message_ends_the_connection_on_both_sides(lost: str) -> No
                 ours.transport.send(str(number).encode())
             await turns(3)
         if lost == "last":
-            assert theirs.ended is None and len(theirs.got) == 2
+            assert theirs.lost is None and len(theirs.messages) == 2
             await w.pass_time(BEAT)
         await turns(5)
-        assert theirs.ended is not None and ours.ended is not None
-        assert (theirs.ended.code, ours.ended.code) == (1006, 1006) and "lost" in theirs.ended.reason
-        assert [payload for payload, _ in theirs.got] == [b"0", b"1", b"2"][: ["first", "middle", "last"].index(lost)]
+        assert theirs.lost is not None and ours.lost is not None
+        assert (theirs.lost.code, ours.lost.code) == (1006, 1006) and "lost" in theirs.lost.reason
+        assert [payload for payload, _ in theirs.messages] == [b"0", b"1", b"2"][
+            : ["first", "middle", "last"].index(lost)
+        ]
 
 
 async def test_messages_and_the_close_arrive_in_order() -> None:
@@ -207,15 +191,15 @@ async def test_messages_and_the_close_arrive_in_order() -> None:
         for number in range(100):
             ours.transport.send(str(number).encode(), number % 2 == 0)
         await turns(3)
-        assert theirs.got == [(str(number).encode(), number % 2 == 0) for number in range(100)]
+        assert theirs.messages == [(str(number).encode(), number % 2 == 0) for number in range(100)]
         assert w.engine.delivered - delivered == 1, "what one turn sends travels together"
         assert [one.node.messages_in for one in w.ones] == [counted[0], counted[1] + 1]
         theirs.transport.send(b"back")
         ours.transport.send(b"bye")
         await ours.transport.close(4000, "enough")
         await turns(3)
-        assert ours.got == [] and theirs.got[-1] == (b"bye", True)
-        assert theirs.ended == CloseInfo(4000, "enough", was_clean=True) == ours.ended
+        assert ours.messages == [] and theirs.messages[-1] == (b"bye", True)
+        assert theirs.lost == CloseInfo(4000, "enough", was_clean=True) == ours.lost
 
 
 LARGEST = MemoryEngine().largest
@@ -235,7 +219,7 @@ async def test_messages_travel_together_up_to_the_largest_size(largest: int, siz
         for size in sizes:
             ours.transport.send(b"x" * size, False)
         await turns(5)
-        assert [len(payload) for payload, _ in theirs.got] == sizes and ours.ended is None
+        assert [len(payload) for payload, _ in theirs.messages] == sizes and ours.lost is None
 
 
 async def test_what_has_arrived_before_a_clean_end_is_delivered_and_nothing_after_it() -> None:
@@ -244,12 +228,12 @@ async def test_what_has_arrived_before_a_clean_end_is_delivered_and_nothing_afte
         theirs.transport.pause_receiving()
         ours.transport.send(b"bye")
         await turns(3)
-        assert theirs.got == []
+        assert theirs.messages == []
         await ours.transport.close(1000)
         await turns(3)
         theirs.transport.resume_receiving()
         await turns(3)
-        assert theirs.got == [(b"bye", True)] and theirs.ended is not None  # `Ear` refuses what comes after the end
+        assert (theirs.messages, theirs.log[-1], theirs.wrong) == ([(b"bye", True)], "connection_lost", [])
 
 
 async def test_a_dial_that_is_cancelled_leaves_no_connection() -> None:
@@ -263,22 +247,7 @@ async def test_a_dial_that_is_cancelled_leaves_no_connection() -> None:
             if not dialing.cancelled():
                 dialing.result().abort()
             await turns(10)
-        assert all(ear.ended is not None for ear in b.ears) and b.ears, "each that was accepted has ended there"
-
-
-async def test_everything_ends_with_the_engine_and_nodes_come_back() -> None:
-    async with world() as w:
-        a, b = w.ones
-        ours, theirs = await w.connect()
-        w.engine_goes()
-        await turns(5)
-        assert ours.ended is not None and theirs.ended is not None and "engine" in ours.ended.reason
-        assert not a.node.connected and a.told[-1] == "engine lost"
-        a.node.directory.claim("user/1")
-        w.engine.down = False
-        await turns_until(lambda: a.node.connected and b.node.connected)
-        await turns_until(lambda: b.node.directory.locate("user/1") == a.node.id)
-        assert (await a.node.dial(b.node.id, {})).node == b.node.id
+        assert all(ear.lost is not None for ear in b.ears) and b.ears, "each that was accepted has ended there"
 
 
 async def test_a_node_that_could_not_publish_knows_that_the_engine_is_lost() -> None:
@@ -301,10 +270,3 @@ async def test_a_node_that_does_not_hear_itself_connects_again() -> None:
         await w.pass_time(8.0)
         await turns_until(lambda: a.told.count("engine back") == 2)
         assert (await b.node.dial(a.node.id, {})).node == a.node.id
-
-
-async def test_nobody_there_refuses() -> None:
-    async with world(1) as w:
-        (a,) = w.ones
-        with pytest.raises(ConnectionRefusedError):
-            await a.node.dial("nobody", {})

@@ -8,12 +8,11 @@ import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from peers_inside import out_of
-from raw_websocket import CLOSE, TEXT, RawPeer, raw_client
+from raw_websocket import CLOSE, TEXT, raw_client
 
 from wsrpc import (
     Client,
     ConnectionLost,
-    Handshake,
     Limits,
     MessageTooBig,
     Peer,
@@ -26,23 +25,6 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 LIMITS = Limits(close_timeout=2.0)
 
 
-def server_with(**changes: Any) -> Server:
-    """Its connections to ``/small`` have other limits."""
-    server = Server(limits=LIMITS)
-    server.on("size", lambda value: len(value))
-
-    @server.on_handshake
-    def gate(handshake: Handshake) -> None:
-        if handshake.path == "/small":
-            handshake.limits = handshake.limits.replace(**changes)
-
-    return server
-
-
-async def ask_size(raw: RawPeer, size: int) -> None:
-    await raw.send(raw.frame(TEXT, '{"i":1,"a":["size","%s"]}' % ("x" * size)))
-
-
 async def takes(client: Client, size: int) -> None:
     """The server takes messages of a little less than ``size`` bytes, and the client knows that it takes no more."""
     assert await client.request("size", "x" * (size - 50)) == size - 50
@@ -50,15 +32,15 @@ async def takes(client: Client, size: int) -> None:
         await client.request("size", "x" * size)
 
 
-# ---------------------------------------------------------------- in on_handshake
-
-
-# ---------------------------------------------------------------- when it is open
-
-
 @pytest.mark.parametrize("slowly", [False, True])
 async def test_open_may_change_the_size(slowly: bool) -> None:
-    server = server_with()
+    """And a handler may, at any time."""
+    server = Server(limits=LIMITS)
+    server.on("size", lambda value: len(value))
+
+    @server.on("take")
+    def take(size: int, peer: Peer) -> None:
+        peer.limits = peer.limits.replace(message=size)
 
     @server.on("open")
     async def opened(peer: Peer) -> None:
@@ -69,28 +51,15 @@ async def test_open_may_change_the_size(slowly: bool) -> None:
     async with server.listen() as listener:
         if not slowly:
             async with raw_client(listener.port) as raw:
-                await ask_size(raw, 500)
+                for size in (500, 1000):
+                    await raw.send(raw.frame(TEXT, '{"i":1,"a":["size","%s"]}' % ("x" * size)))
                 assert (await raw.next_of(TEXT)).payload == b'{"i":1,"d":500}'
-                await ask_size(raw, 1000)
                 assert (await raw.next_of(CLOSE)).code == 1009
         async with Client(listener.url, limits=LIMITS, proxy=None) as client:
             await client.request("size", "")  # what says that it opened comes after what says the size
             await takes(client, 1000)
-
-
-async def test_it_may_grow_and_shrink_at_any_time() -> None:
-    server = Server(limits=LIMITS)
-    server.on("size", lambda value: len(value))
-
-    @server.on("take")
-    def take(size: int, peer: Peer) -> None:
-        peer.limits = peer.limits.replace(message=size)
-
-    async with server.listen() as listener:
-        async with Client(listener.url, limits=LIMITS, proxy=None) as client:
-            for size in (1000, 512, 50_000, 700):
+            for size in (512, 50_000, 700):
                 await client.request("take", size)
-                assert server.peers[0].limits.message == size
                 await takes(client, size)
 
 
@@ -122,7 +91,6 @@ async def test_other_bounds_are_settled_by_then() -> None:
         peer = client.peer
         for wrong, error, text in (
             ({"message": 5000, "running": 5}, ValueError, "only message= may change"),
-            ({"message": 0}, ValueError, r"Limits\.message"),
             (5, TypeError, r"peer\.limits is a wsrpc\.Limits"),
         ):
             with pytest.raises(error, match=text):

@@ -50,28 +50,21 @@ async def test_whatever_a_library_calls_an_address_crashes_nothing(remote: str) 
     ("forwarded", "remote"),
     [
         ("1.2.3.4:5678", ("1.2.3.4", 5678)),
-        ("2001:db8::1", ("2001:db8::1", 0)),
         ("[2001:db8::1]", ("2001:db8::1", 0)),
         ("[2001:db8::1]:5678", ("2001:db8::1", 5678)),
         ("::ffff:1.2.3.4", ("1.2.3.4", 0)),
         # What the client wrote itself stands on the left.
         ("6.6.6.6, 1.2.3.4, 10.9.9.9, 10.0.0.7", ("1.2.3.4", 0)),
-        ("10.9.9.9, 1.2.3.4, 10.0.0.7", ("1.2.3.4", 0)),
         # All are trusted: it comes from inside.
         ("10.0.0.8, 10.0.0.7", ("10.0.0.8", 0)),
         # What is no address ends it, at the last that was one.
-        ("", PROXY),
         ("1.2.3.4, unknown", PROXY),
         ("1.2.3.4, , 10.0.0.7", ("10.0.0.7", 0)),
         ("1.2.3.4:99999", PROXY),
-        ("[", PROXY),
         ("[]:1", PROXY),
-        ("1" * 5000, PROXY),
         ("\u0661.2.3.4", PROXY),
-        (", " * 1000, PROXY),
         ("fe80::1%eth0", ("fe80::1%eth0", 0)),
         ("fe80::1%a b", PROXY),
-        ("fe80::1%" + "a" * 5000, PROXY),
     ],
 )
 async def test_it_is_read_from_the_right(forwarded: str, remote: tuple[str, int]) -> None:
@@ -80,13 +73,7 @@ async def test_it_is_read_from_the_right(forwarded: str, remote: tuple[str, int]
 
 @pytest.mark.parametrize(
     ("proto", "secure"),
-    [
-        ("https", True),
-        ("HTTPS", True),
-        ("http", False),
-        ("https, http", False),
-        *((unknown, None) for unknown in ("", "gopher", "https,")),
-    ],
+    [("HTTPS", True), ("http", False), ("https, http", False), ("gopher", None), ("https,", None)],
 )
 @pytest.mark.parametrize("before", [True, False])
 async def test_what_is_said_of_tls(proto: str, secure: bool | None, before: bool) -> None:
@@ -97,9 +84,8 @@ async def test_what_is_said_of_tls(proto: str, secure: bool | None, before: bool
 
 @pytest.mark.parametrize(
     ("said", "host"),
-    [("example.com", "example.com"), ("Example.com:8443", "Example.com:8443"), ("[::1]:80", "[::1]:80")]
-    + [("a.example, b.example", "b.example")]
-    + [(bad, "inside:8080") for bad in ("", "a b", "user@host", "a:b", "http://a", "[")],
+    [("Example.com:8443", "Example.com:8443"), ("[::1]:80", "[::1]:80"), ("a.example, b.example", "b.example")]
+    + [(bad, "inside:8080") for bad in ("", "a b", "user@host", "a:b", "[")],
 )
 async def test_what_is_said_of_the_host(said: str, host: str) -> None:
     assert (await seen("10.0.0.1", host_=said)).host == host

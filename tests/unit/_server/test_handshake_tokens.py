@@ -26,9 +26,7 @@ TOKEN = "hidden-5e3a"
         ("/?access_token=a%2Bb%20c", {}, "a+b c"),
         ("/?access_token=", {}, None),
         ("/", {"Sec-WebSocket-Protocol": f"json, bearer.{TOKEN}"}, TOKEN),
-        ("/", {"Sec-WebSocket-Protocol": "bearer."}, None),
         ("/?access_token=second", {"Authorization": "Bearer first", "Sec-WebSocket-Protocol": "bearer.third"}, "first"),
-        ("/?access_token=second", {"Sec-WebSocket-Protocol": "bearer.third"}, "second"),
     ],
 )
 def test_where_it_is_found(target: str, headers: dict[str, str], token: str | None) -> None:
@@ -66,27 +64,15 @@ async def test_it_is_in_no_log_and_in_no_repr(
     assert TOKEN not in "".join(reprs) + caplog.text
 
 
-@pytest.mark.parametrize("around", ["bearer.{}", "base64url.BEARER.authorization.example.{}"])
-@pytest.mark.parametrize("chosen", ["xml", "json, {}"])
+@pytest.mark.parametrize("offered", [f"bearer.{TOKEN}", f"base64url.BEARER.authorization.example.{TOKEN}"])
 async def test_the_error_about_a_subprotocol_that_is_not_offered_does_not_say_the_token(
-    around: str, chosen: str, caplog: pytest.LogCaptureFixture
+    offered: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A function may choose what is not offered, such as the whole header."""
-    offered = around.format(TOKEN)
-    errors: list[str] = []
     server = Server()
-
-    @server.on_handshake
-    def gate(handshake: Handshake) -> None:
-        try:
-            handshake.subprotocol = chosen.format(offered)
-        except ValueError as error:
-            errors.append(str(error))
-            raise
-
+    server.on_handshake(lambda handshake: setattr(handshake, "subprotocol", f"json, {offered}"))
     with pytest.raises(HandshakeRejected, match="500"):
         async with connect(server, headers={"Sec-WebSocket-Protocol": f"json, {offered}"}):
             pass
-    shown = "xml" if chosen == "xml" else "bearer.…"
-    assert errors == [f"the client offers the subprotocols ['json', 'bearer.…'], not '{shown}'"]
-    assert "the client offers" in caplog.text and TOKEN not in caplog.text
+    assert "the client offers the subprotocols ['json', 'bearer.…'], not 'bearer.…'" in caplog.text
+    assert TOKEN not in caplog.text

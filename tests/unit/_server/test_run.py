@@ -1,236 +1,152 @@
-"""`Server.run` as a program of its own: its signals, and `lifespan=`, what lives around its serving."""
+"""`Server.run`: its signals, and `lifespan=`, what lives around its serving."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import re
+import logging
 import signal
 import socket
-import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
-from leftovers import nothing_left as nothing_left
+from core_driver import Blocked
+from leftovers import turns_until
 
-from wsrpc import Client, CloseInfo, ConnectionLost, HandshakeRejected, Limits, Reconnect, Server, dial
+from wsrpc import Client, ConnectionLost, Limits, Reconnect, Server
 
 LIMITS = Limits(close_timeout=2.0)
 
-PROGRAM = """
-import asyncio, logging, signal, sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from wsrpc import Key, Peer, Server
 
-if "quiet" not in sys.argv:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-server = Server()
-NEWS = Key[asyncio.Queue[str]]("news")
-signal.signal(signal.SIGTERM, before := lambda *_: None)
-
-
-@server.on("tell")
-def tell(peer: Peer, text: str) -> None:
-    peer.server.state[NEWS].put_nowait(text)
-
-
-@server.on("work")
-async def work(peer: Peer) -> str:
-    await peer.request("may I end?", timeout=None)
-    return "done"
-
-
-async def publish(server: Server) -> None:
-    while True:
-        text = await server.state[NEWS].get()
-        if text == "fail":
-            raise ValueError("the task fails")
-        await server.emit("news", text)
-
-
-@asynccontextmanager
-async def lifespan(server: Server) -> AsyncGenerator[None]:
-    server.state[NEWS] = asyncio.Queue()
-    print("enter", server.healthy, server.peers)
-    if "early" in sys.argv:
-        raise ValueError("cannot begin")
-    try:
-        if "slow" in sys.argv:
-            print("waits", file=sys.stderr, flush=True)
-            await asyncio.Event().wait()
-        async with asyncio.TaskGroup() as tasks:
-            publishing = tasks.create_task(publish(server))
-            yield
-            publishing.cancel()
-    finally:
-        print("leave", server.healthy, server.peers, flush=True)
-
-
-server.run("127.0.0.1", 0, lifespan=lifespan, drain=float(sys.argv[1]))
-print("the end", signal.getsignal(signal.SIGTERM) is before)
-"""
-SERVED = ["enter True ()", "leave False ()", "the end True"]
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Generator[None]:
+    """Processes of pytest-xdist ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Program:
-    """The program, as a process, with a client that may have a request in flight."""
+    """A server that runs, and a client of it in a task beside it."""
 
-    client: Client
-    request: asyncio.Task[Any]
+    def __init__(self) -> None:
+        self.server = Server(limits=LIMITS)
+        self.seen: list[Any] = []
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            self.port = sock.getsockname()[1]
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.log = ""
-        self.may_end, self.asked = asyncio.Event(), asyncio.Event()
-        self.news: asyncio.Queue[str] = asyncio.Queue()
-        self.closed: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
+    def run(self, use: Callable[[Client], Awaitable[None]], drain: float = 60.0) -> None:
+        @asynccontextmanager
+        async def lifespan(given: Server) -> AsyncGenerator[None]:
+            assert given is self.server
+            await self.check()
+            try:
+                async with asyncio.timeout(8), asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self.connect(use))
+                    yield
+            finally:
+                await self.check()
 
-    async def says(self, pattern: str) -> str:
-        """Wait for a line on stderr."""
-        assert self.process.stderr is not None
-        while (found := re.search(pattern, self.log)) is None:
-            line = await self.process.stderr.readline()
-            assert line, f"it ended without saying {pattern!r}:\n{self.log}"
-            self.log += line.decode()
-        return found[0]
+        self.server.run("127.0.0.1", self.port, lifespan=lifespan, drain=drain)
 
-    async def asks(self) -> str:
-        """Make a request that ends when `may_end` is set; returns the URL."""
-        url = (await self.says(r"listening on [^\s,]+")).split()[-1]
-        self.client = Client(url, limits=LIMITS, reconnect=None)
-        self.client.on("news", self.news.put_nowait)
-        self.client.on("close", lambda peer, info: self.closed.set_result(info))
+    async def connect(self, use: Callable[[Client], Awaitable[None]]) -> None:
+        again = Reconnect(initial=0.01, max=0.05)
+        async with Client(f"ws://127.0.0.1:{self.port}", limits=LIMITS, reconnect=again) as client:
+            await use(client)
 
-        @self.client.on("may I end?")
-        async def end() -> None:
-            self.asked.set()
-            await self.may_end.wait()
-
-        await self.client.connect()
-        self.request = asyncio.create_task(self.client.request("work", timeout=None))
-        await self.asked.wait()
-        return url
-
-    async def ends(self, status: int, *printed: str, cut: bool) -> None:
-        """``cut`` says whether the request was not answered."""
-        info = await self.closed
-        assert (info.code, info.was_clean) == (1012, True)
-        if cut:
-            with pytest.raises(ConnectionLost):
-                await self.request
-        else:
-            assert await self.request == "done"
-        await self.client.close()
-        await self.ended(status, *printed)
-
-    async def ended(self, status: int, *printed: str) -> None:
-        out, err = await self.process.communicate()
-        self.log += err.decode()
-        assert (self.process.returncode, out.decode().splitlines()) == (status, list(printed)), self.log
-        assert "never retrieved" not in self.log and ("Traceback" in self.log) is (status == 1)
-
-
-@asynccontextmanager
-async def program(*args: str, drain: float = 60.0, code: str = PROGRAM) -> AsyncGenerator[Program]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONUNBUFFERED": "1"}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-X", "dev", "-c", code, str(drain), *args),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment,
-    )
-    try:
-        async with asyncio.timeout(20):
-            yield Program(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
-
-
-@pytest.mark.parametrize("quiet", [False, True])
-async def test_sigterm_drains_and_ends_with_status_0(quiet: bool) -> None:
-    """Without a log it says so on stderr."""
-    async with program(*["quiet"] * quiet) as it:
-        url = await it.asks()
-        await it.client.emit("tell", "hello")  # for a task beside it
-        assert await it.news.get() == "hello"
-        it.process.send_signal(signal.SIGTERM)
-        await it.says("SIGTERM: draining; another one closes at once\n")
-        if not quiet:
-            await it.says("draining: 1 connections, at most 60 s")
-        with pytest.raises((HandshakeRejected, OSError), match="503"):
-            await dial(url)
-        it.may_end.set()
-        await it.ends(0, *SERVED, cut=False)
-        assert it.log.count("listening on") == 1
+    async def check(self) -> None:
+        """Nobody can connect before it is entered, and all have left before it is left."""
+        assert self.server.peers == ()
+        with pytest.raises(OSError):
+            await asyncio.open_connection("127.0.0.1", self.port)
+        self.seen.append(self.server.healthy)
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "drain"),
+    ("first", "then", "drain"),
     [
+        (signal.SIGTERM, "it ends", 60.0),
         (signal.SIGTERM, signal.SIGINT, 60.0),
-        (signal.SIGTERM, None, 0.1),
-        (signal.SIGINT, None, 60.0),
+        (signal.SIGTERM, signal.SIGTERM, 60.0),
+        (signal.SIGTERM, "it goes on", 0.1),
+        (signal.SIGINT, "it goes on", 60.0),
     ],
 )
-async def test_what_cuts_the_drain_short(first: signal.Signals, second: signal.Signals | None, drain: float) -> None:
-    async with program(drain=drain) as it:
-        await it.asks()
-        it.process.send_signal(first)
-        if second is not None:
-            await it.says("draining")
-            it.process.send_signal(second)
-        await it.ends(0, *SERVED, cut=True)
-        assert ("drain" in it.log) is (first == signal.SIGTERM)
-        assert drain != 0.1 or "closing 1 connections that still have active work" in it.log
+def test_sigterm_drains_and_ctrl_c_closes_at_once(
+    first: signal.Signals, then: Any, drain: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "wsrpc")
+    before, program, work = signal.getsignal(signal.SIGTERM), Program(), Blocked()
+    program.server.on("work", work)
+
+    async def use(client: Client) -> None:
+        request = asyncio.create_task(client.request("work", timeout=None))
+        request.add_done_callback(lambda request: program.seen.append(type(request.exception())))
+        await turns_until(lambda: work.started)
+        signal.raise_signal(first)
+        await turns_until(lambda: not program.server.healthy)
+        if then == "it ends":
+            work.go.set()
+        elif then != "it goes on":
+            signal.raise_signal(then)
+        await asyncio.wait([request])
+
+    program.run(use, drain)
+    assert program.seen == [True, type(None) if then == "it ends" else ConnectionLost, False]
+    assert ("draining: 1 connections, at most" in caplog.text) is (first == signal.SIGTERM)
+    cut = first == signal.SIGTERM and then != "it ends"
+    assert ("closing 1 connections that still have active work" in caplog.text) is cut
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
-async def test_a_task_that_fails_ends_the_program_with_its_traceback() -> None:
-    async with program() as it:
-        await it.asks()
-        await it.client.emit("tell", "fail")
-        await it.ends(1, *SERVED[:2], cut=True)
-        assert "ValueError: the task fails" in it.log
+def test_a_task_that_fails_ends_the_program_and_without_a_log_stderr_has_what_happens(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program = Program()
+
+    async def use(client: Client) -> None:
+        raise ValueError("the task fails")
+
+    with pytest.raises(ExceptionGroup):
+        program.run(use)
+    assert program.seen == [True, False]
+    assert capsys.readouterr().err == f"listening on ws://127.0.0.1:{program.port}/, Ctrl-C ends it\n"
 
 
-async def test_a_signal_while_it_is_entered_ends_it() -> None:
-    async with program("slow") as it:
-        await it.says("waits")
-        it.process.send_signal(signal.SIGTERM)
-        await it.ended(0, "enter True ()", "leave True ()", "the end True")
-        assert "listening on" not in it.log
+def test_it_may_run_twice_and_in_another_thread_where_signals_are_left_alone() -> None:
+    program = Program()
+    before = signal.getsignal(signal.SIGTERM)
+
+    async def use(client: Client) -> None:
+        program.seen.append(signal.getsignal(signal.SIGTERM) is before)
+        await program.server.close()
+
+    program.run(use)
+    asyncio.run(asyncio.to_thread(program.run, use))
+    assert program.seen == [True, False, False, False, True, False]
 
 
-async def test_what_fails_at_the_start_never_listens() -> None:
-    async with program("early") as it:
-        await it.ended(1, "enter True ()")
-        assert "ValueError: cannot begin" in it.log and "listening on" not in it.log
+@pytest.mark.parametrize("windows", [False, True])
+def test_a_signal_while_it_is_entered_ends_it(
+    windows: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the event loop knows no signals."""
 
+    def unknown(self: object, *args: object) -> None:
+        raise NotImplementedError
 
-NO_SIGNALS_IN_THE_LOOP = """
-import asyncio, os, signal, sys
-from wsrpc import Server
+    if windows:
+        monkeypatch.setattr(asyncio.SelectorEventLoop, "add_signal_handler", unknown)
 
-class Stderr:
-    def write(self, text): "listening" in text and os.kill(os.getpid(), signal.SIGTERM)
-    def flush(self): pass
+    @asynccontextmanager
+    async def lifespan(server: Server) -> AsyncGenerator[None]:
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.Event().wait()
+        yield
 
-def unknown(self, *args): raise NotImplementedError
-asyncio.SelectorEventLoop.add_signal_handler = unknown
-sys.stderr = Stderr()
-Server().run("127.0.0.1", 0)
-print("ended", signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)
-"""
-
-
-async def test_where_the_loop_knows_no_signals_as_on_windows() -> None:
-    async with program(code=NO_SIGNALS_IN_THE_LOOP) as it:
-        await it.ended(0, "ended True")
+    Server().run("127.0.0.1", 0, lifespan=lifespan)
+    assert capsys.readouterr().err == "SIGTERM: ending before the server listens\n"
 
 
 def test_what_is_no_lifespan_is_refused() -> None:
@@ -240,42 +156,8 @@ def test_what_is_no_lifespan_is_refused() -> None:
     wrong: Any
     for wrong, text in (
         (generator, r"returns an async context manager.*@contextlib\.async"),
-        (lambda server: None, r"returns an async context manager.*@contextlib\.asynccontextmanager"),
         (5, r"lifespan= takes a function of \(server\), got 5"),
         (lambda: None, "takes no argument"),
     ):
         with pytest.raises(TypeError, match=text):
             Server().run(port=0, lifespan=wrong)
-
-
-def test_nobody_can_connect_before_it_is_entered_and_all_have_left_before_it_is_left() -> None:
-    """And a server may run twice, in another thread, too, where signals are left alone."""
-    before = signal.getsignal(signal.SIGTERM)
-    server = Server(limits=LIMITS)
-    seen: list[object] = []
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-
-    async def use() -> None:
-        async with Client(f"ws://127.0.0.1:{port}", limits=LIMITS, reconnect=Reconnect(initial=0.01, max=0.05)):
-            seen.append("connected")
-            await server.close()
-
-    async def check() -> None:
-        assert server.peers == ()
-        with pytest.raises(OSError):
-            await asyncio.open_connection("127.0.0.1", port)
-
-    @asynccontextmanager
-    async def lifespan(given: Server) -> AsyncGenerator[None]:
-        assert given is server
-        await check()
-        using = asyncio.create_task(use())
-        yield
-        await check()
-        await using
-        seen.append(signal.getsignal(signal.SIGTERM) is before)
-
-    server.run("127.0.0.1", port, lifespan=lifespan)
-    asyncio.run(asyncio.to_thread(server.run, "127.0.0.1", port, lifespan=lifespan))
-    assert seen == ["connected", False, "connected", True]

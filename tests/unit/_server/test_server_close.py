@@ -11,30 +11,21 @@ import logging
 import socket
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_websocket import CLOSE, ask, handshake, raw_client
+from raw_websocket import CLOSE, handshake, raw_client
 
-from wsrpc import Client, ConnectionLost, Key, Limits, Peer, Server, Service, method
-from wsrpc.testing import ScriptedTransport, memory_transports
-from wsrpc.types import RawConnection
+from wsrpc import Client, Key, Limits, Server, Service, method
+from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 LIMITS = Limits(close_timeout=2.0)
-
-
-async def test_close_is_idempotent_also_at_once() -> None:
-    server = Server(limits=LIMITS)
-    await server.close()  # without ever listening
-    async with server.listen():
-        await asyncio.gather(server.close(), server.close())
-        await server.close()
 
 
 async def test_cancelling_close_lets_it_be_called_again() -> None:
@@ -53,41 +44,28 @@ async def test_cancelling_close_lets_it_be_called_again() -> None:
             assert server.peers == ()
 
 
-@pytest.mark.parametrize("turns", range(2, 6))
+@pytest.mark.parametrize("turns", range(6))
 async def test_a_connection_that_comes_while_it_closes_is_no_error(
     turns: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At whichever turn of its handshake."""
-    server = Server(limits=LIMITS)
-    async with server.listen() as listener:
-        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
-        writer.write(handshake())
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        closing = asyncio.create_task(server.close())
-        with suppress(OSError):
-            await reader.read(1)
-        writer.transport.abort()
-        await closing
-        with suppress(OSError):
-            await writer.wait_closed()
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
-
-
-@pytest.mark.parametrize("turns", range(4))
-@pytest.mark.parametrize("drain", [0, 0.05])
-async def test_a_socket_that_is_accepted_as_the_port_closes_is_closed_too(turns: int, drain: float) -> None:
-    """At whichever turn of its making."""
+    """At whichever turn of its making or of its handshake. Nor do those that say nothing hold up the end."""
     server = Server(limits=LIMITS)
     async with server.listen(healthz=None) as listener:
-        sockets = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(3)]
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        async with asyncio.timeout(LIMITS.close_timeout):  # nor does one that says nothing hold up the end
-            await server.close(drain)
+        with ExitStack() as stack:
+            connect = socket.create_connection
+            sockets = [stack.enter_context(connect(("127.0.0.1", listener.port))) for _ in range(4)]
+            for each in sockets[:2]:
+                each.sendall(handshake())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            async with asyncio.timeout(LIMITS.close_timeout):
+                closing = asyncio.create_task(server.close())
+                await asyncio.sleep(0)
+                sockets[0].close()
+                sockets[1].shutdown(socket.SHUT_RDWR)
+                await closing
     gc.collect()  # of a socket that nobody closed Python warns, and a warning is an error here
-    for each in sockets:
-        each.close()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 async def test_the_event_loop_is_idle_while_a_thread_outlives_its_connection() -> None:
@@ -122,22 +100,6 @@ def echo_server(**options: Any) -> Server:
     return server
 
 
-def in_a_thread(function: Any) -> None:
-    """Run a coroutine function in an event loop of its own, in another thread."""
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            asyncio.run(function())
-        except BaseException as exc:
-            failures.append(exc)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join(20)
-    assert failures == [], function
-
-
 async def test_what_was_registered_stays() -> None:
     server = echo_server()
     server.state[NAME] = "the one"
@@ -149,19 +111,13 @@ async def test_what_was_registered_stays() -> None:
 
     server.add_service(Greeter)
     server.on_handshake(lambda handshake: handshake.state.update(handshake.query))
-    prices = server.room("prices", allow=lambda peer: True)
-    feed = server.of("feed")
-    heard: asyncio.Queue[int] = asyncio.Queue()
+    server.room("prices", allow=lambda peer: True)
     listening = server.listen()
-    for turn in range(3):
+    for turn in range(2):
         async with listening as listener, Client(f"{listener.url}?name=Ada", limits=LIMITS) as client:
-            client.of("feed").on("news", heard.put_nowait)
-            client.on("price", heard.put_nowait)
             assert await client.request("echo", turn) == turn
             assert await client.request("greet") == "Hello, Ada"
             await client.of("rooms").request("join", "prices")
-            assert (await feed.emit("news", turn)).sent == (await prices.emit("price", -turn)).sent == 1
-            assert [await heard.get(), await heard.get()] == [turn, -turn]
     assert server.state[NAME] == "the one"
 
 
@@ -169,7 +125,6 @@ async def test_peers_rooms_and_numbers_are_new() -> None:
     opened = time.monotonic()
     server = echo_server()
     declared = server.room("declared", slow="drop_newest")
-    old: list[Peer] = []
     for _ in range(2):
         async with server.listen() as listener:
             assert (server.peers, server.rooms, len(declared)) == ((), (declared,), 0)
@@ -178,40 +133,13 @@ async def test_peers_rooms_and_numbers_are_new() -> None:
             assert server.healthy and stats.uptime <= time.monotonic() - opened
             async with Client(listener.url, limits=LIMITS, reconnect=None) as client:
                 await client.request("echo", 1)
-                [peer] = server.peers
-                old.append(peer)
-                server.room("lobby").add(peer)
-                declared.add(peer)
+                for room in (server.room("lobby"), declared):
+                    room.add(server.peers[0])
                 await asyncio.gather(server.close(), client.peer.wait_closed())
         assert not server.healthy and repr(server) == "<Server closed>"
         # Until it is opened again the numbers are those of the end.
         assert (server.stats().accepted, server.stats().closed) == (1, {1012: 1})
         opened = time.monotonic()
-    with pytest.raises(ConnectionLost):
-        declared.add(old[0])
-
-
-async def test_two_ports_at_once_end_with_the_first_that_is_left() -> None:
-    server = echo_server()
-    async with server.listen() as first:
-        async with server.listen() as second:
-            for listener in (first, second):
-                async with Client(listener.url, limits=LIMITS) as client:
-                    assert await client.request("echo", 1) == 1
-        assert not server.healthy
-        with pytest.raises(OSError):
-            await ask(first.port, handshake())
-
-
-async def test_leaving_an_older_block_does_not_close_what_was_opened_since() -> None:
-    server = echo_server()
-    async with server.listen():
-        await server.close()
-        newer = server.listen()
-        await newer.__aenter__()
-    async with Client(newer.url, limits=LIMITS) as client:
-        assert await client.request("echo", 1) == 1
-    await newer.__aexit__(None, None, None)
 
 
 async def test_serve_forever_ends_with_the_server_that_is_open_now() -> None:
@@ -221,40 +149,8 @@ async def test_serve_forever_ends_with_the_server_that_is_open_now() -> None:
             serving, leaves = [asyncio.create_task(server.serve_forever()) for _ in range(2)]
             await asyncio.sleep(0)
             leaves.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await leaves
+            await asyncio.wait([leaves])
             assert not serving.done()
             await server.close()
             await serving
         await server.serve_forever()  # it has ended
-
-
-@pytest.mark.parametrize("raw", [False, True])
-def test_connections_of_an_event_loop_that_ended_are_in_nobody_s_way(raw: bool) -> None:
-    """As those of a test that was interrupted, for the next one in another thread."""
-    server = Server() if raw else echo_server()
-    lobby = server.room("lobby")
-    if raw:
-
-        @server.serve_raw
-        async def serve(connection: RawConnection) -> None:
-            await connection.receive()
-
-    async def leave() -> None:
-        lobby.add(await server.accept(memory_transports()[1]))
-
-    async def use() -> None:
-        dialed, accepted = memory_transports()
-        await server.accept(accepted)
-        assert (len(server.peers) + len(server.raw_connections), len(lobby)) == (1, 0)
-        assert (await server.emit("news")).sent == (0 if raw else 1)
-        await dialed.close()
-
-    async def close() -> None:
-        await server.close()
-        assert server.peers == () and server.raw_connections == () and not server.healthy
-        await server.open()
-        assert server.healthy
-
-    for step in (leave, use, leave, close, close, use):
-        in_a_thread(step)

@@ -18,7 +18,7 @@ from raw_websocket import raw_client
 from wsrpc import ChannelClosed, Client, ConnectionLost, Limits, MessageTooBig, QueueFull, Server
 from wsrpc.codecs import MsgpackCodec
 from wsrpc.errors import ReservedEvent
-from wsrpc.testing import memory_transports
+from wsrpc.testing import connect
 from wsrpc.types import EmitReport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -47,20 +47,19 @@ async def called(target: Any, method: str, *args: Any, **options: Any) -> EmitRe
 
 # ---------------------------------------------------------------- who gets it
 
-SKIPS: list[tuple[str, Callable[[Server], Any], str]] = [
-    ("nobody", lambda server: None, ""),
-    ("one", lambda server: server.peers[1], "1"),
-    ("a list", lambda server: [*server.peers[:2]], "01"),
-    ("a set", lambda server: {*server.peers[1:]}, "123"),
-    ("an iterator", lambda server: iter(server.peers[:3]), "012"),
-    ("a room", lambda server: server.room("here"), "01"),
-    ("everybody", lambda server: server.peers, "0123"),
-]
-
 
 @both_ways
 @pytest.mark.parametrize("where", TARGETS)
-@pytest.mark.parametrize(("skip", "skipped"), [row[1:] for row in SKIPS], ids=[row[0] for row in SKIPS])
+@pytest.mark.parametrize(
+    ("skip", "skipped"),
+    [
+        (lambda server: None, ""),
+        (lambda server: server.peers[1], "1"),
+        (lambda server: iter(server.peers[:3]), "012"),
+        (lambda server: server.room("here"), "01"),
+    ],
+    ids=["nobody", "one", "an iterator", "a room"],
+)
 async def test_members_and_nobody_else_get_it(
     where: str, skip: Callable[[Server], Any], skipped: str, method: str
 ) -> None:
@@ -97,7 +96,6 @@ async def test_what_cannot_be_sent_is_refused_without_peers_too(where: str, meth
 async def test_a_closed_channel_says_so(method: str) -> None:
     server = Server(limits=LIMITS)
     channel = server.of("side")
-    channel.on("x", lambda: 1)
     channel.close("bored")
     channel.close("again")
     assert (channel.closed, channel.close_reason) == (True, "bored")
@@ -128,13 +126,10 @@ async def test_each_gets_what_it_takes() -> None:
     """Also straight to the transport, which is how most broadcasts go."""
     server = Server(limits=LIMITS)
     async with audience(server, 2) as pairs:
-        ours, theirs = memory_transports(limits=LIMITS)
         heard: list[str] = []
-        client = Client(transport=ours, limits=Limits(message=600, close_timeout=1.0))  # announces that it takes less
+        client = Client(limits=Limits(message=600, close_timeout=1.0))  # announces that it takes less
         client.on("say", heard.append)
-        accepting = asyncio.create_task(server.accept(theirs))
-        async with client:
-            await accepting
+        async with connect(server, client=client):
             await turns_until(lambda: not any(out_of(peer).terms.plain for peer in server.peers))
             for method in ("emit", "emit_nowait"):
                 assert await called(server, method, "say", "short") == EmitReport(3)
@@ -144,12 +139,10 @@ async def test_each_gets_what_it_takes() -> None:
             assert (raw.sent, [type(error.__cause__) for error in raw.errors]) == (0, [ValueError] * 3)
             for ear, _ in pairs:
                 assert [await ear.heard.get() for _ in range(4)] == ["short", "long" * 200] * 2
-            await turns_until(lambda: len(heard) == 2)
-            assert heard == ["short"] * 2
+            await turns_until(lambda: heard == ["short"] * 2)
 
 
-@pytest.mark.parametrize("size", [1, 50])
-async def test_encoded_once_for_each_codec(size: int) -> None:
+async def test_encoded_once_for_each_codec() -> None:
     asked: list[object] = []
 
     def enc_hook(value: object) -> str:
@@ -157,13 +150,12 @@ async def test_encoded_once_for_each_codec(size: int) -> None:
         return "it"
 
     server = Server(limits=LIMITS, enc_hook=enc_hook)
-    async with audience(server, size) as pairs:
+    async with audience(server, 50) as pairs:
         await turns_until(lambda: not any(out_of(peer).terms.plain for peer in server.peers))  # they speak MessagePack
         await server.emit("say", object())
-        assert [await ear.heard.get() for ear, _ in pairs] == ["it"] * size
+        assert [await ear.heard.get() for ear, _ in pairs] == ["it"] * 50
         assert len(asked) == 2  # JSON, in which a mistake would show, and MessagePack
-    server = Server(limits=LIMITS, codec=MsgpackCodec(enc_hook=enc_hook))
-    await server.emit("say", object())
+    await Server(limits=LIMITS, codec=MsgpackCodec(enc_hook=enc_hook)).emit("say", object())
     assert len(asked) == 3
 
 
@@ -206,17 +198,6 @@ async def test_a_member_that_is_closed_is_reported_once_and_leaves(method: str, 
             assert [word.split()[0] for word in await heard_until(ear, "last")] == [str(n) for n in range(20)]
 
 
-async def test_those_who_are_skipped_are_not_waited_for() -> None:
-    server = Server(limits=TIGHT)
-    async with audience(server, 2, TIGHT):
-        for peer in server.peers:
-            line_of(peer).hold()
-        await server.emit("say", "x" * 5000)
-        emitting = asyncio.create_task(server.emit("say", "hello", skip=server.peers))
-        await asyncio.sleep(0)
-        assert emitting.done() and emitting.result() == EmitReport(0)
-
-
 @pytest.mark.parametrize("size", [1, 5])
 async def test_a_loop_of_emit_nowait_closes_nobody(size: int) -> None:
     """Nobody can read meanwhile: whoever emits is too fast."""
@@ -230,33 +211,26 @@ async def test_a_loop_of_emit_nowait_closes_nobody(size: int) -> None:
             await stack.enter_async_context(client)
         await turns_until(lambda: len(server.peers) == size)
         sent = 0
-
-        def emit_on() -> None:
-            nonlocal sent
+        with pytest.raises(QueueFull, match=rf"of {size} peers are behind.*await emit\(\)"):  # noqa: PT012
             while sent < 10_000:
                 assert server.emit_nowait("n", sent, "x" * 1000).sent == size
                 sent += 1
-
-        with pytest.raises(QueueFull, match=rf"of {size} peers are behind.*await emit\(\)"):
-            emit_on()
         assert all(peer.stats().unsent <= limits.hard_cap for peer in server.peers)
         await turns_until(lambda: not any(peer.transport and peer.transport.unsent for peer in server.peers))
         assert server.emit_nowait("n", sent, "").sent == size
         await turns_until(lambda: len(heard) == size * (sent + 1))
         assert sorted(heard) == sorted([*range(sent + 1)] * size), "what was sent arrived, each once"
-        assert len(server.peers) == size
 
 
 async def test_a_slow_reader_whose_connection_breaks_while_it_is_waited_for() -> None:
     """Whatever waited for its line must not complain that nobody looked at its error."""
     server = Server(limits=TIGHT)
-    async with server.listen() as listener:
-        async with raw_client(listener.port, receive_buffer=4096) as deaf:
-            await turns_until(lambda: server.peers)
-            while not server.stats().slow:
-                await server.emit("n", "x" * 100_000)
-            emitting = asyncio.create_task(server.emit("n", "last"))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            deaf.reset()
-            await emitting
+    async with server.listen() as listener, raw_client(listener.port, receive_buffer=4096) as deaf:
+        await turns_until(lambda: server.peers)
+        while not server.stats().slow:
+            await server.emit("n", "x" * 100_000)
+        emitting = asyncio.create_task(server.emit("n", "last"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        deaf.reset()
+        await emitting

@@ -12,7 +12,7 @@ import pytest
 from leftovers import turns_until
 
 from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Limits, Server
-from wsrpc._server.states import OPENS, REFUSES, STATES, STILL, TABLE, ServerInput, ServerState, after
+from wsrpc._server.states import OPENS, REFUSES, STATES, STILL, TABLE, ServerInput, ServerState
 from wsrpc.testing import memory_transports
 
 T = TypeVar("T")
@@ -211,18 +211,6 @@ def test_the_event_loop_is_closed_whatever_runs_in_it(state: ServerState) -> Non
         else:
             played.reach(state)
         assert played.close_loop() == expected
-
-
-def test_what_is_in_no_cell_cannot_happen() -> None:
-    assert {state: set(ServerInput) - set(TABLE[state]) for state in STATES} == {
-        "open": {ServerInput.DRAINED, ServerInput.ENDED},
-        "draining": set(),
-        "closing": {ServerInput.DRAINED},
-        "closed": {ServerInput.DRAINED, ServerInput.ENDED},
-        "abandoned": {ServerInput.DRAINED, ServerInput.ENDED},
-    }
-    with pytest.raises(AssertionError, match=r"everything has ended.*cannot happen while a server is open"):
-        after("open", ServerInput.ENDED)
 
 
 def test_a_close_while_a_port_is_being_opened() -> None:

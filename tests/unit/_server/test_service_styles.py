@@ -95,7 +95,7 @@ async def test_on_json_gets_every_message_decoded_and_converted_in_order() -> No
     await server.close()
 
 
-@pytest.mark.parametrize("messages", [["[[[[[]]]],[]]", "1"], ["[" * 500, "1"], ["[" * 100_000, *["no"] * 10]])
+@pytest.mark.parametrize("messages", [["[[[[[]]]],[]]", "1"], ["[" * 100_000, *["no"] * 10]])
 async def test_too_much_that_is_not_json_or_nested_too_deep_closes_the_connection(messages: list[str]) -> None:
     got: list[Any] = []
 
@@ -143,19 +143,17 @@ async def test_an_error_handler_may_end_the_connection_of_a_service_that_raises(
 
     server = Server()
     server.add_service(Raises)
-    told: list[BaseException] = []
+    told: list[type[BaseException]] = []
 
     @server.on("error")
     async def error(peer: Peer, error: BaseException) -> None:
-        told.append(error)
+        told.append(type(error))
         if ends:
             await peer.close(1011, "internal error")
 
-    transport = ScriptedTransport()
-    await server.accept(transport)
+    await server.accept(transport := ScriptedTransport())
     transport.feed("1")
-    await turns_until(lambda: told)
-    assert [type(each) for each in told] == [KeyError]
+    await turns_until(lambda: told == [KeyError])
     assert transport.closed == (CloseInfo(1011, "internal error", was_clean=True) if ends else None)
     await server.close()
 
@@ -166,11 +164,6 @@ async def test_an_error_handler_may_end_the_connection_of_a_service_that_raises(
 class Talk(Service):
     @wsrpc.method
     def say(self, text: str) -> None: ...
-
-
-class Other(Service):
-    @wsrpc.method("say")
-    def shout(self, text: str) -> None: ...
 
 
 class Sink(Service):
@@ -213,16 +206,11 @@ WRONG: list[tuple[Any, str]] = [
     (service(one=wsrpc.method(selfless)), "a method takes self first"),
     (service(say=None), "Odd.say is a handler in a base class, and here None"),
     (service(__init__=lambda self, a, b: None), r"add_service: the function is called with \(peer\), but .*Odd"),
-    (service(Service, say=lambda self: None), "Odd does nothing: put @wsrpc.method on its handlers"),
     (service(Service, serve=lambda self, connection: None), "Odd.serve must be async"),
     (service(on_connect=print), "Odd.on_connect would never be called: Server.on_handshake decides before"),
     (service(on_close=lambda self, was_clean, code, reason: None), r"Odd.on_close.* called with \(self, info\)"),
-    (service(on_close=lambda self: None), r"Odd.on_close is called with \(self, info\), but takes \(self\)"),
     (service(on_open=lazily), "Odd.on_open takes a function without a `yield`"),
-    (service(Service, on_message=lambda self, message, error: None), r"Odd.on_message.* \(self, message\), but "),
-    (service(Service, on_json=lambda self, value, error: None), r" called with \(self, value\), but takes "),
     (service(Service, on_json=lambda self: None), r" called with \(self, value\), but takes \(self\)"),
-    (service(Service, on_json=lazily), "without a `yield`"),
     (service(close=say("close")), "say.*method: 'close' is reserved on the main channel"),
     (service(one=say("say")), "method and Talk.say are both for the event 'say'"),
 ]
@@ -262,13 +250,10 @@ def on_say(server: Server) -> object:
     ("first", "second", "text"),
     [
         (on_say, adds(Talk), r"'say' has a handler already, .*test_service_styles"),
-        (adds(Talk, channel="talk"), adds(Other, channel="talk"), "has a handler already"),
+        (adds(Talk, channel="talk"), adds(Talk, channel="talk"), "has a handler already"),
         (adds(Talk), adds(Sink), "cannot serve the same connections"),
-        (adds(Sink), adds(Talk), "cannot serve the same connections"),
-        (adds(Loop), adds(Sink), "cannot serve the same connections"),
         (serve_raw, adds(Loop), "^<function quiet .* serves every connection"),
         (adds(Json), serve_raw, "^serve_raw serves .*Json serves them"),
-        (serve_raw, serve_raw, "quiet"),
         (on_raw, adds(Sink), "but the server has an on_raw function"),
         (adds(Sink), on_raw, r"Sink\.on_message gets every message, so .* would never be called"),
         (lambda server: None, adds(Sink, channel="talk"), "it has no channel"),
@@ -287,9 +272,7 @@ async def middleware(ctx: wsrpc.Context, call_next: wsrpc.CallNext) -> Any:
 
 NEVER_CALLED: dict[str, Register] = {
     "on": on_say,
-    "open": lambda server: server.on("open", lambda peer: None),
     "use": lambda server: server.use(middleware),
-    "on a channel": lambda server: server.of("talk").on("say", lambda text: None),
     "allow=": lambda server: server.room("prices", allow=lambda peer: True),
     "on_join": lambda server: server.on_join(lambda peer, room: True),
     "offer_description": lambda server: server.offer_description(),
@@ -301,7 +284,7 @@ STYLES = {"serve_raw": serve_raw, "serve": adds(Loop), "on_message": adds(Sink),
 @pytest.mark.parametrize("style", STYLES)
 def test_what_nothing_would_call_is_refused_whichever_comes_first(style: str, call: str) -> None:
     serve, register = STYLES[style], NEVER_CALLED[call]
-    allowed = call in ("open", "use") and style in ("on_message", "on_json")  # these have a peer
+    allowed = call == "use" and style in ("on_message", "on_json")  # these have a peer
     for first, second in ((serve, register), (register, serve)):
         server = Server()
         first(server)

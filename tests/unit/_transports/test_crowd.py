@@ -6,12 +6,11 @@ import asyncio
 import gc
 import socket
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from attacks import opening
-from core_driver import start
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
@@ -27,32 +26,24 @@ CROWD = 100
 @contextmanager
 def crowd(port: int) -> Iterator[list[socket.socket]]:
     """All connect before the event loop has another turn."""
-    sockets: list[socket.socket] = []
-    try:
-        for _ in range(CROWD):
-            sockets.append(socket.create_connection(("127.0.0.1", port), timeout=5.0))
-        yield sockets
-    finally:
-        for each in sockets:
-            each.close()
+    with ExitStack() as stack:
+        connect = socket.create_connection
+        yield [stack.enter_context(connect(("127.0.0.1", port), timeout=5.0)) for _ in range(CROWD)]
+
+
+async def most_in_a_turn(count: Callable[[], int]) -> int:
+    """Return by how many ``count`` grew in one turn of the event loop at most, until it counts the crowd."""
+    most = 0
+    while (before := count()) < CROWD:
+        await asyncio.sleep(0)
+        most = max(most, count() - before)
+    return most
 
 
 async def test_a_crowd_that_asks_at_once_is_let_in_a_few_at_a_time() -> None:
     server = Server(limits=Limits(close_timeout=2.0))
-    asked = 0
-    in_turns: list[int] = []
-
-    @server.on_handshake
-    def gate(handshake: Handshake) -> None:
-        nonlocal asked
-        asked += 1
-
-    async def watch() -> None:
-        while asked < CROWD:
-            before = asked
-            await asyncio.sleep(0)
-            in_turns.append(asked - before)
-
+    asked: list[Handshake] = []
+    server.on_handshake(asked.append)
     async with server.listen() as listener:
         request = opening(listener.port)
         with crowd(listener.port) as sockets:
@@ -60,40 +51,26 @@ async def test_a_crowd_that_asks_at_once_is_let_in_a_few_at_a_time() -> None:
                 each.sendall(request[:-2])
             for _ in range(10 * CROWD):  # all are accepted, and have sent what they have
                 await asyncio.sleep(0)
-            watching = start(watch())
             for each in sockets:
                 each.sendall(request[-2:])
-            await turns_until(lambda: watching.done())
-            await watching
+            assert await most_in_a_turn(lambda: len(asked)) <= round(AT_ONCE / HANDSHAKE)
             await turns_until(lambda: len(server.peers) == CROWD)
         await turns_until(lambda: not server.peers)
-    assert 0 < max(in_turns) <= round(AT_ONCE / HANDSHAKE)
 
 
 async def test_a_crowd_that_connects_at_once_is_accepted_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    accepted = 0
-    in_turns: list[int] = []
+    accepted: list[object] = []
     real = socket.socket.accept
 
     def accept(self: socket.socket) -> tuple[socket.socket, object]:
-        nonlocal accepted
-        result = real(self)
-        accepted += 1
+        accepted.append(result := real(self))
         return result
-
-    async def watch() -> None:
-        while accepted < CROWD:
-            before = accepted
-            await asyncio.sleep(0)
-            in_turns.append(accepted - before)
 
     monkeypatch.setattr(socket.socket, "accept", accept)
     async with Server(limits=Limits(open_timeout=0.5)).listen() as listener:
         with crowd(listener.port):
-            watching = start(watch())
-            await turns_until(lambda: watching.done())
-            await watching
-    assert 0 < max(in_turns) <= 8
+            assert await most_in_a_turn(lambda: len(accepted)) <= 8
+    accepted.clear()
 
 
 async def test_a_connection_that_is_over_goes_without_the_garbage_collector() -> None:

@@ -7,15 +7,15 @@ import logging
 from typing import Any
 
 import pytest
+from core_driver import Blocked
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, Handshake, HandshakeRejected, Limits, Reconnect, Server
+from wsrpc import Client, HandshakeRejected, Limits, Server, dial
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 LIMITS = Limits(close_timeout=2.0)
-AT_ONCE = Reconnect(initial=0.001, max=0.001)
 PATIENCE = 8
 
 
@@ -60,72 +60,43 @@ async def test_other_paths_are_no_answer() -> None:
             assert (await ask(without.port))[0] == 403
 
 
-async def test_while_the_server_drains_it_says_so_and_clients_are_refused_with_503() -> None:
-    server = Server(limits=LIMITS)
-    started, release = asyncio.Event(), asyncio.Event()
-
-    @server.on("work")
-    async def work() -> str:
-        started.set()
-        await release.wait()
-        return "done"
-
-    async with asyncio.timeout(PATIENCE):
-        async with server.listen(healthz="/healthz") as listener:
-            async with Client(listener.url, limits=LIMITS, reconnect=None) as client:
-                working = asyncio.create_task(client.request("work"))
-                await started.wait()
-                assert server.healthy
-                closing = asyncio.create_task(server.close(drain=PATIENCE))
-                await turns_until(lambda: not server.healthy)
-                assert not server.stats().healthy
-                assert (await ask(listener.port))[::2] == (503, "draining\n")
-                assert (await ask(listener.port, method="HEAD"))[::2] == (503, "")
-                late = Client(listener.url, limits=LIMITS, reconnect=AT_ONCE, connect_timeout=PATIENCE)
-                with pytest.raises(HandshakeRejected) as refused:
-                    await server.handshake(Handshake("/", {}))
-                assert (refused.value.status, dict(refused.value.headers)) == (503, {"retry-after": "1"})
-                connecting = asyncio.create_task(late.connect())
-                await turns_until(lambda: server.stats().refused.get(503, 0) > 1)
-                release.set()
-                assert await working == "done"
-                await closing
-            with pytest.raises(ConnectionRefusedError):
-                await ask(listener.port)
-        # Whoever takes its place gets those that were refused.
-        following = Server(limits=LIMITS)
-        async with following.listen(port=listener.port):
-            await connecting
-            await late.close()
-
-
-@pytest.mark.parametrize("options", [{"healthz": None}, {"reuse_port": True}], ids=str)
-async def test_without_healthz_or_shared_the_port_is_free_as_soon_as_draining_begins(options: dict[str, Any]) -> None:
-    server = Server(limits=LIMITS)
-    started, release = asyncio.Event(), asyncio.Event()
-
-    @server.on("work")
-    async def work() -> None:
-        started.set()
-        await release.wait()
-
+@pytest.mark.parametrize(
+    ("options", "listens"),
+    [({"healthz": "/healthz"}, True), ({"healthz": None}, False), ({"reuse_port": True}, False)],
+    ids=str,
+)
+async def test_while_the_server_drains_it_says_so_and_refuses(options: dict[str, Any], listens: bool) -> None:
+    """Without ``healthz``, or with a port that is shared, the port is free as soon as draining begins."""
+    server, work = Server(limits=LIMITS), Blocked()
+    server.on("work", work)
     async with asyncio.timeout(PATIENCE), server.listen(**options) as listener:
         async with Client(listener.url, limits=LIMITS, reconnect=None) as client:
             working = asyncio.create_task(client.request("work"))
-            await started.wait()
+            await turns_until(lambda: work.started)
+            assert server.healthy
             closing = asyncio.create_task(server.close(drain=PATIENCE))
             await turns_until(lambda: not server.healthy)
+            assert not server.stats().healthy
             await asyncio.sleep(0)
-            with pytest.raises(ConnectionRefusedError):
-                await ask(listener.port)
-            release.set()
+            if listens:
+                assert (await ask(listener.port))[::2] == (503, "draining\n")
+                assert (await ask(listener.port, method="HEAD"))[::2] == (503, "")
+                with pytest.raises(HandshakeRejected) as refused:
+                    await dial(listener.url, limits=LIMITS)
+                assert (refused.value.status, refused.value.headers["retry-after"]) == (503, "1")
+            else:
+                with pytest.raises(ConnectionRefusedError):
+                    await ask(listener.port)
+            work.go.set()
             await asyncio.gather(working, closing)
+        with pytest.raises(ConnectionRefusedError):
+            await ask(listener.port)
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        *(({"healthz": path}, "healthz= is a path such as") for path in ("healthz", "", "/health z", "/healthz?a")),
+        *(({"healthz": path}, "healthz= is a path such as") for path in ("healthz", "/health z", "/healthz?a")),
         ({"unix": "socket", "reuse_port": True}, "reuse_port= goes with host and port"),
     ],
 )
@@ -138,11 +109,9 @@ async def test_processes_may_share_a_port_and_the_log_says_once_what_that_means(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     first, second = Server(limits=LIMITS), Server(limits=LIMITS)
-    async with asyncio.timeout(PATIENCE), first.listen(reuse_port=True) as listener:
-        async with second.listen(port=listener.port, reuse_port=True) as beside:
-            assert beside.port == listener.port
-            async with Client(listener.url, limits=LIMITS):
-                assert first.stats().accepted + second.stats().accepted == 1
+    async with first.listen(reuse_port=True) as listener, second.listen(port=listener.port, reuse_port=True) as beside:
+        assert beside.port == listener.port
+        async with Client(listener.url, limits=LIMITS):
+            assert first.stats().accepted + second.stats().accepted == 1
         first.listen(reuse_port=True)
-    warnings = [record.getMessage() for record in caplog.records if "per worker" in record.getMessage()]
-    assert len(warnings) == 2  # one for each server
+    assert caplog.text.count("per worker") == 2  # one for each server

@@ -100,7 +100,7 @@ def test_without_an_answer_a_connection_is_dropped_on_which_nothing_moves(full: 
     assert len(line.pings) == 1 and clock.next_deadline is None
 
 
-@pytest.mark.parametrize("wrong", [b"", b"\0" * 8, b"hello", b"x" * 125, None])
+@pytest.mark.parametrize("wrong", [b"", b"hello", None])
 def test_another_payload_is_no_answer(wrong: bytes | None) -> None:
     """Nor is that of an earlier ping."""
     clock, line, heartbeat = beating()
@@ -113,7 +113,8 @@ def test_another_payload_is_no_answer(wrong: bytes | None) -> None:
     assert line.dropped is not None
 
 
-def test_a_slow_reader_is_not_dropped_and_its_answer_counts() -> None:
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_slow_reader_is_not_dropped_before_it_has_had_time_to_answer(answers: bool) -> None:
     clock, line, heartbeat = beating()
     line.full = True
     line.send(100_000)
@@ -124,22 +125,12 @@ def test_a_slow_reader_is_not_dropped_and_its_answer_counts() -> None:
     line.take(14)
     clock.advance(3)
     assert line.dropped is None and line.backlog() == 0
-    heartbeat.pong(payload)
-    assert to_ping(clock, line) != payload, "it goes on as ever"
-
-
-def test_the_time_for_the_answer_begins_with_what_a_slow_reader_took_last() -> None:
-    clock, line, _ = beating()
-    line.full = True
-    line.send(100_000)
-    to_ping(clock, line)
-    for _ in range(20):
-        clock.advance(3)
-        line.take(1000)
-    last = clock.time()
-    clock.advance(100)
-    assert line.dropped is not None
-    assert last + 4 <= line.dropped[0] <= last + 4 + CLOSELY
+    if answers:
+        heartbeat.pong(payload)
+        assert to_ping(clock, line) != payload, "it goes on as ever"
+    else:
+        clock.advance(1 + CLOSELY)
+        assert line.dropped is not None
 
 
 @pytest.mark.parametrize("moves", [True, False])
@@ -155,16 +146,6 @@ def test_what_was_written_after_the_ping_may_keep_the_answer_back(moves: bool) -
         line.take(50_000)
     clock.advance(CLOSELY)
     assert (line.dropped is None) is moves
-
-
-def test_what_the_system_takes_at_once_is_no_proof() -> None:
-    """It has room for megabytes on a line that is dead."""
-    clock, line, _ = beating()
-    to_ping(clock, line)
-    for _ in range(41):
-        line.send(1000)
-        clock.advance(0.1)
-    assert line.dropped is not None
 
 
 def test_a_connection_that_takes_ever_more_and_answers_nothing_is_dropped() -> None:
@@ -187,15 +168,11 @@ def test_a_connection_that_takes_ever_more_and_answers_nothing_is_dropped() -> N
 
 
 def test_without_a_timeout_pings_only_keep_the_connection_open_and_without_an_interval_there_are_none() -> None:
-    clock, line, heartbeat = beating(LIMITS.replace(ping_timeout=None))
-    clock.advance(1000)
-    heartbeat.pong(line.pings[-1][1])
+    clock, line, _ = beating(LIMITS.replace(ping_timeout=None))
     line.full = True
-    clock.advance(1000)
-    assert line.dropped is None
-    assert 200 <= len(line.pings) <= 223
-    clock, line, heartbeat = beating(LIMITS.replace(ping_interval=None))
-    heartbeat.pong(b"")
+    clock.advance(2000)
+    assert line.dropped is None and 200 <= len(line.pings) <= 223
+    clock, line, _ = beating(LIMITS.replace(ping_interval=None))
     assert clock.next_deadline is None and not line.pings
 
 
@@ -206,9 +183,9 @@ def watching(limits: Limits) -> tuple[Clock, Line, StallWatch]:
     clock = Clock()
     line = Line(clock)
     line.full = True
-    line.send(100_000)
     watch = StallWatch(line, clock, limits)
     watch.start()
+    line.send(100_000)
     return clock, line, watch
 
 
@@ -217,14 +194,19 @@ def watching(limits: Limits) -> tuple[Clock, Line, StallWatch]:
     [
         (LIMITS, 3.0),
         (LIMITS.replace(stall=60.0), 14.0),
-        (LIMITS.replace(stall=60.0, ping_timeout=None), 60.0),
         (LIMITS.replace(stall=60.0, ping_interval=None), 60.0),
     ],
 )
 def test_a_full_connection_that_does_not_move_is_dropped(limits: Limits, expected: float) -> None:
-    clock, line, _ = watching(limits)
-    clock.advance(1000)
-    assert line.dropped is not None
+    """Writing more is no progress."""
+    clock, line, watch = watching(limits)
+    watch.stop()
+    watch.stop()
+    assert clock.next_deadline is None
+    watch.start()
+    while line.dropped is None:
+        line.send(1000)
+        clock.advance(0.5)
     when, *why = line.dropped
     assert when == pytest.approx(expected)
     assert why == [1006, f"nothing could be written for {expected:g} s"]
@@ -240,15 +222,3 @@ def test_a_full_connection_that_moves_is_not_dropped_before_it_stops() -> None:
     clock.advance(100)
     assert line.dropped is not None
     assert stopped + 3 <= line.dropped[0] <= stopped + 3 + CLOSELY
-
-
-def test_writing_more_is_no_progress_and_a_connection_with_room_is_not_watched() -> None:
-    clock, line, watch = watching(LIMITS)
-    watch.stop()
-    watch.stop()
-    assert clock.next_deadline is None
-    watch.start()
-    for _ in range(4):
-        line.send(1000)
-        clock.advance(1)
-    assert line.dropped is not None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
@@ -27,59 +29,47 @@ Accept = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[tuple[
 class Proxy:
     """A proxy. ``accept`` does its handshake, and returns where to connect to."""
 
+    port = 0
+
     def __init__(self, accept: Accept) -> None:
         self._accept = accept
         self.asked: list[tuple[str, int]] = []
         """To where clients have connected."""
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.port = 0
+        self._serving: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
     async def running(self, context: ssl.SSLContext | None = None) -> AsyncIterator[Proxy]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context) as server:
+            self.port = server.sockets[0].getsockname()[1]
             yield self
-        finally:
             server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await server.wait_closed()
+            if self._serving:
+                await asyncio.wait(self._serving)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        writers = [writer]
-        try:
-            where = await self._accept(reader, writer)
-            if where is not None:
+        self._serving.add(asyncio.current_task())  # type: ignore[arg-type]
+        with suppress(asyncio.IncompleteReadError):
+            if (where := await self._accept(reader, writer)) is not None:
                 self.asked.append(where)
                 there, out = await asyncio.open_connection("127.0.0.1", where[1])
-                writers.append(out)
                 await asyncio.gather(relay(reader, out), relay(there, writer))
-        except asyncio.CancelledError:
-            """`running` is over. asyncio would complain about the exception."""
-        finally:
-            for each in writers:
-                each.transport.abort()
-                with suppress(OSError, asyncio.CancelledError):
-                    await each.wait_closed()
+        await closed(writer)
 
 
 async def relay(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    while data := await source.read(65536):
+        sink.write(data)
+        await sink.drain()
+    await closed(sink)
+
+
+async def closed(writer: asyncio.StreamWriter) -> None:
     with suppress(OSError):
-        while data := await source.read(65536):
-            sink.write(data)
-            await sink.drain()
-        if sink.can_write_eof():
-            sink.write_eof()
-        else:
-            sink.close()
+        writer.close()
+        await writer.wait_closed()
 
 
-def http(authorization: str | None = None, answer: bytes = b"HTTP/1.1 200 OK\r\nX-Proxy: 1\r\n\r\n") -> Accept:
+def http(authorization: str | None = None, answer: bytes = b"HTTP/1.1 200 \xe9tabli\r\nX-Proxy: 1\r\n\r\n") -> Accept:
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, int] | None:
         request = (await reader.readuntil(b"\r\n\r\n")).decode()
         given = [line for line in request.split("\r\n") if line.startswith("Proxy-Authorization: ")]
@@ -87,15 +77,14 @@ def http(authorization: str | None = None, answer: bytes = b"HTTP/1.1 200 OK\r\n
             answer_now = b"HTTP/1.1 407 Who are you?\r\nContent-Length: 0\r\n\r\n"
         else:
             answer_now = answer
-        for byte in answer_now[:60]:  # in many pieces
-            writer.write(bytes([byte]))
+        for at in range(0, 60, 5):  # in many pieces
+            writer.write(answer_now[at : at + 5])
             await asyncio.sleep(0)
         writer.write(answer_now[60:])
         await writer.drain()
-        method, where, version = request.split("\r\n")[0].split(" ")
-        assert (method, version) == ("CONNECT", "HTTP/1.1")
-        host, _, port = where.rpartition(":")
-        return (host, int(port)) if answer_now.startswith(b"HTTP/1.1 200") else None
+        found = re.match(r"CONNECT (.*):(\d+) HTTP/1\.1\r\n", request)
+        assert found is not None
+        return (found[1], int(found[2])) if answer_now.startswith(b"HTTP/1.1 200") else None
 
     return accept
 
@@ -136,10 +125,6 @@ def serving() -> ssl.SSLContext:
     return context
 
 
-def trusting() -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(MADE / "ca.pem"))
-
-
 def echo_server() -> Server:
     server = Server(limits=LIMITS)
     server.on("echo", lambda value: value)
@@ -149,7 +134,6 @@ def echo_server() -> Server:
 PROXIES = {
     "http": (http(), "http://127.0.0.1:{}"),
     "http with a password": (http("Basic " + b64encode(b"me:p@ss").decode()), "http://me:p%40ss@127.0.0.1:{}/"),
-    "http with a phrase that is not ASCII": (http(answer=b"HTTP/1.1 200 \xe9tabli\r\n\r\n"), "http://127.0.0.1:{}"),
     "socks5": (socks5(), "socks5://127.0.0.1:{}"),
     "socks5h with a password": (socks5("me"), "socks5h://me:me@127.0.0.1:{}"),
 }
@@ -159,12 +143,10 @@ PROXIES = {
 @pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
 async def test_a_client_connects_through_a_proxy(kind: str, secure: bool) -> None:
     accept, url = PROXIES[kind]
-    context = serving() if secure else None
-    async with echo_server().listen(ssl=context) as listener, Proxy(accept).running() as proxy:
+    trusting = ssl.create_default_context(cafile=str(MADE / "ca.pem")) if secure else None
+    async with echo_server().listen(ssl=serving() if secure else None) as listener, Proxy(accept).running() as proxy:
         target = f"{'wss' if secure else 'ws'}://localhost:{listener.port}/"
-        async with Client(
-            target, proxy=url.format(proxy.port), ssl=trusting() if secure else None, limits=LIMITS
-        ) as client:
+        async with Client(target, proxy=url.format(proxy.port), ssl=trusting, limits=LIMITS) as client:
             large = "x" * 300_000
             assert await client.request("echo", large) == large
             assert (client.peer.info.underlying.transport.get_extra_info("ssl_object") is not None) is secure
@@ -172,13 +154,12 @@ async def test_a_client_connects_through_a_proxy(kind: str, secure: bool) -> Non
     assert proxy.asked == [(host, listener.port)]
 
 
-@pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
-async def test_a_proxy_that_speaks_tls(secure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_speaks_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With TLS in TLS."""
     monkeypatch.setenv("SSL_CERT_FILE", str(MADE / "ca.pem"))  # what `create_default_context` trusts
-    context = serving() if secure else None
-    async with echo_server().listen(ssl=context) as listener, Proxy(http()).running(serving()) as proxy:
-        target = f"{'wss' if secure else 'ws'}://localhost:{listener.port}/"
-        async with Client(target, proxy=f"https://localhost:{proxy.port}", limits=LIMITS) as client:
+    async with echo_server().listen(ssl=serving()) as listener, Proxy(http()).running(serving()) as proxy:
+        through = f"https://localhost:{proxy.port}"
+        async with Client(f"wss://localhost:{listener.port}/", proxy=through, limits=LIMITS) as client:
             assert await client.request("echo", 7) == 7
     assert proxy.asked == [("localhost", listener.port)]
 
@@ -187,13 +168,11 @@ async def test_a_proxy_that_speaks_tls(secure: bool, monkeypatch: pytest.MonkeyP
     ("accept", "url", "error"),
     [
         (http("Basic other"), "http://127.0.0.1:{}", InvalidProxyStatus),
-        (http(answer=b"HTTP/1.1 502 Bad\r\n\r\n"), "http://127.0.0.1:{}", InvalidProxyStatus),
         (http(answer=b"garbage\r\n\r\n"), "http://127.0.0.1:{}", InvalidProxyMessage),
-        (http(answer=b""), "http://127.0.0.1:{}", InvalidProxyMessage),
         (http(answer=b"HTTP/1.1 500 " + b"x" * 70_000), "http://127.0.0.1:{}", InvalidProxyMessage),
         (socks5("me"), "socks5h://me:other@127.0.0.1:{}", ProxyError),
     ],
-    ids=["who", "502", "garbage", "nothing", "too long", "wrong password"],
+    ids=["who", "garbage", "too long", "wrong password"],
 )
 async def test_a_proxy_that_refuses(accept: Accept, url: str, error: type[Exception]) -> None:
     async with Proxy(accept).running() as proxy:
@@ -207,8 +186,7 @@ async def test_a_proxy_s_url_that_is_not_clear(url: str) -> None:
         await dial("ws://localhost:1/", proxy=url, limits=LIMITS)
 
 
-@pytest.mark.parametrize("kind", ["http", "socks5"])
-async def test_cancelling_while_the_proxy_does_not_answer_leaves_nothing(kind: str) -> None:
+async def test_cancelling_while_the_proxy_does_not_answer_leaves_nothing() -> None:
     asked = asyncio.Event()
 
     async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -217,9 +195,8 @@ async def test_cancelling_while_the_proxy_does_not_answer_leaves_nothing(kind: s
         await reader.read()
 
     async with Proxy(never).running() as proxy:
-        dialing = asyncio.create_task(
-            dial("ws://localhost:1/", proxy=f"{kind}://127.0.0.1:{proxy.port}", limits=LIMITS)
-        )
+        through = f"http://127.0.0.1:{proxy.port}"
+        dialing = asyncio.create_task(dial("ws://localhost:1/", proxy=through, limits=LIMITS))
         await asked.wait()
         dialing.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -25,13 +25,6 @@ class Loop:
             callback()
 
 
-def test_a_turn_has_places_for_a_while_and_the_next_one_again() -> None:
-    turns = Turns(loop := Loop())
-    assert [turns.take(AT_ONCE / 2) for _ in range(3)] == [True, True, False]
-    loop.turn()
-    assert turns.take(AT_ONCE / 2)
-
-
 def test_who_waits_goes_on_in_later_turns_first_come_first_served_and_before_who_comes_then() -> None:
     turns = Turns(loop := Loop())
     went: list[int] = []
@@ -44,16 +37,6 @@ def test_who_waits_goes_on_in_later_turns_first_come_first_served_and_before_who
         assert not turns.take(0.0)
     loop.turn()
     assert turns.take(AT_ONCE)
-
-
-def test_a_turn_lets_as_many_go_on_as_it_has_places_for() -> None:
-    turns = Turns(loop := Loop())
-    went: list[int] = []
-    assert turns.take(AT_ONCE)
-    for number in range(5):
-        turns.wait(AT_ONCE / 2, partial(went.append, number))
-    loop.turn()
-    assert went == [0, 1]
 
 
 def test_what_is_little_costs_no_turn_of_its_own() -> None:
