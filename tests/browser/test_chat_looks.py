@@ -91,21 +91,7 @@ async def test_everything_has_a_name_and_the_keyboard_reaches_it(newcomer: Newco
         await ada.keyboard.press("Tab")
     assert reached == ["Rooms", "People", "Messages in lobby", "Upload a file", ""], "not what is not shown"
 
-    await ada.get_by_role("button", name="Rooms").press("Enter")
-    rooms = ada.get_by_role("navigation", name="Rooms")
-    await expect(rooms).to_be_visible()
-    await expect(ada.get_by_role("button", name="Rooms")).to_have_attribute("aria-expanded", "true")
-    await ada.keyboard.press("Escape")
-    await expect(rooms).to_be_hidden()
 
-    await ada.get_by_label("Message", exact=True).press_sequentially("two")
-    await ada.keyboard.press("Shift+Enter")
-    await ada.keyboard.type("lines")
-    await ada.keyboard.press("Enter")
-    await expect(log_of(ada).get_by_role("article").locator(".text")).to_have_text("two\nlines")
-
-
-@pytest.mark.usefixtures("lost_connections_are_fine")
 async def test_it_says_that_there_is_no_connection(newcomer: Newcomer, chat: ChatServer) -> None:
     await talk_before(chat)
     ada = await newcomer("Ada", viewport=PHONE)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
@@ -16,9 +15,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from browser.pages import ROOT, browsing, serving, shoot
-from playwright.async_api import Browser, Page, expect
-from programs import free_port
+from browser.pages import serving, shoot
+from playwright.async_api import Browser, Page
+from programs import ROOT, free_port
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]  # the site is built, or waited for
 
@@ -79,14 +78,6 @@ async def _scheme(page: Page) -> str | None:
     return await page.locator("body").get_attribute("data-md-color-scheme")
 
 
-@pytest.mark.parametrize(("mode", "scheme"), [("light", "default"), ("dark", "slate")])
-async def test_the_site_takes_the_mode_of_the_system(browser: Browser, address: str, mode: Any, scheme: str) -> None:
-    async with browsing(browser, color_scheme=mode) as context:
-        page = await context.new_page()
-        await page.goto(address)
-        assert await _scheme(page) == scheme
-
-
 @pytest.mark.parametrize("part", range(PARTS))
 async def test_each_page_can_be_read(browser: Browser, address: str, site: Path, part: int) -> None:
     """In both modes, and on a phone without scrolling sideways."""
@@ -120,30 +111,3 @@ async def test_each_page_can_be_read(browser: Browser, address: str, site: Path,
                 problems[path] = found
         assert not problems
         assert not [url for url in elsewhere if not url.startswith("data:")]
-
-
-async def test_the_site_is_used_by_keyboard(browser: Browser, address: str) -> None:
-    async with browsing(browser, viewport={"width": 1280, "height": 900}) as context:
-        await context.clock.install()
-        page = await context.new_page()
-        await page.goto(address + "how-to/rooms/")
-        await page.keyboard.press("Tab")
-        skip = page.locator("a.md-skip")
-        await expect(skip).to_be_focused()
-        await expect(skip).to_be_visible()
-        await page.keyboard.press("Enter")
-        await expect(page).to_have_url(re.compile("#"))
-        await page.goto(address + "how-to/tls/")
-        await page.clock.fast_forward(1000)  # 125 ms after a page has loaded, its script closes the search
-        await page.keyboard.press("/")
-        await expect(page.locator("input.md-search__input")).to_be_focused()
-        # The page asks for results at each key that goes up, and each answer replaces the list: so one key alone.
-        await page.keyboard.insert_text("ConnectionLos")
-        await page.keyboard.press("t")
-        await expect(page.locator(".md-search-result__meta")).to_contain_text("matching documents")
-        await expect(page.locator(".md-search-result__link").first).to_be_visible()
-        await page.keyboard.press("ArrowDown")
-        await expect(page.locator(".md-search-result__link").first).to_be_focused()
-        await page.keyboard.press("Enter")
-        await expect(page.locator("main h1").first).to_be_visible()
-        await expect(page).not_to_have_url(re.compile("how-to/tls"))
