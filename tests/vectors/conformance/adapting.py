@@ -17,7 +17,7 @@ def adapted(scenario: Scenario, *, paired: bool = False) -> tuple[Scenario, set[
     """
     applied: set[str] = set()
     channels = ChannelRules(scenario.opens, applied, paired=paired)
-    rules = Rules(channels.conversations, channels.requests, applied)
+    rules = Rules(channels)
     stimuli: list[Stimulus] = []
     sockets = 0
     for stimulus in scenario.stimuli:

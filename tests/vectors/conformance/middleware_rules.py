@@ -13,9 +13,9 @@ from .steps import frame, is_id, outcome, told
 class MiddlewareRules:
     """The middleware of one scenario."""
 
-    def __init__(self, conversations: Conversations, applied: set[str]) -> None:
+    def __init__(self, conversations: Conversations) -> None:
         self._conversations = conversations
-        self._applied = applied
+        self._applied = conversations.applied
         self._on_main: list[dict[str, Any]] = []
         self._falsy_throwers: dict[str, dict[str, Any]] = {}
         """Those that throw what JavaScript takes for nothing, by name."""

@@ -16,7 +16,6 @@ from .connection_rules import QUEUE_FULL, ConnectionRules
 from .conversations import Conversations
 from .listeners import Listeners
 from .middleware_rules import MiddlewareRules
-from .our_requests import OurRequests
 from .scenario import Step, Stimulus, parsed
 from .steps import CONNECTION_LOST, error, frame, has_lone_surrogate, is_id, lost, outcome, told, with_plain_id
 
@@ -25,14 +24,14 @@ _TYPE_NAMES = {int: "int", float: "float", bool: "bool", type(None): "NoneType",
 
 
 class Rules:
-    """The state that the rules need, over one scenario. ``applied`` has the names of those that changed something."""
+    """The state that the rules need, over one scenario."""
 
-    def __init__(self, conversations: Conversations, requests: OurRequests, applied: set[str]) -> None:
-        self.applied = applied
+    def __init__(self, conversations: Conversations) -> None:
+        self.applied = conversations.applied
         self._conversations = conversations
-        self._all_requests = requests
-        self._connection = ConnectionRules(self._connection_lost, applied)
-        self._middleware = MiddlewareRules(conversations, applied)
+        self._all_requests = conversations.requests
+        self._connection = ConnectionRules(self._connection_lost, self.applied)
+        self._middleware = MiddlewareRules(conversations)
         self._requests: dict[int, str] = {}
         """JavaScript's ids of our requests, by the frames sent."""
         self._open: dict[str, bool] = {}
