@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from vectors.conformance.adapting import adapted
+from vectors.conformance.deviations import adapted
 from vectors.conformance.replay import Mismatch, compare_frames, replay
 from vectors.conformance.scenario import Scenario, Step, Stimulus
 from vectors.conformance.values import observed, recorded, same, to_python

@@ -7,7 +7,7 @@ from typing import Any
 from .channel_endings import Endings
 from .conversations import Conversation, reason_of
 from .scenario import Step, parsed
-from .steps import error, frame, is_id, outcome, told
+from .steps import error, frame, is_id, outcome, says, told
 
 
 class Arrivals(Endings):
@@ -40,9 +40,9 @@ class Arrivals(Endings):
     def _gone(self, message: dict[str, Any], conversation: Conversation) -> list[Step]:
         assert conversation.apart is not None
         self.applied.add(conversation.apart)
-        gone = {"message": f"Anonymous channel '{conversation.id}' does not exist"}
-        answer = [frame({"i": message["i"], "e": gone, "_": 1})] if "i" in message else []
-        return [frame({"h": conversation.id, "x": gone, "_": 1}), *answer]
+        gone = f"Anonymous channel '{conversation.id}' does not exist"
+        answer = [frame({"i": message["i"], **says("e", gone)})] if "i" in message else []
+        return [frame({"h": conversation.id, **says("x", gone)}), *answer]
 
     def _falsy(self, message: dict[str, Any], reactions: list[Step]) -> list[Step]:
         """``{i, h}`` whose ``h`` is there, but false: it is a channel for JavaScript only."""
@@ -63,8 +63,7 @@ class Arrivals(Endings):
     def _no_channel_id(self, message: dict[str, Any], reactions: list[Step]) -> list[Step]:
         answer: list[Step] = []
         if is_id(message.get("i")):
-            text = {"$text": "does not exist"}
-            answer.append(frame({"i": message["i"], "e": {"message": text}, "_": 1}))
+            answer.append(frame({"i": message["i"], **says("e", {"$text": "does not exist"})}))
         if len(answer) != len(reactions) or any("h" in str(parsed(step.get("sent", ""))) for step in reactions):
             self.applied.add("channel ids")
         return answer

@@ -6,7 +6,7 @@ from typing import Any
 
 from .conversations import Conversation, Conversations
 from .scenario import Step
-from .steps import CONNECTION_LOST, error, frame, outcome
+from .steps import CONNECTION_LOST, error, frame, outcome, says, wire
 
 ENDS_CONNECTION = frozenset({"socket_close", "disconnect", "close"})
 
@@ -36,7 +36,7 @@ class Endings(Conversations):
         for message in [] if conversation.late else conversation.kept:
             if message.get("i") is not None:
                 self.applied.add("early messages")
-                given.append(frame({"i": message["i"], "e": {"message": {"$text": "is closed"}}, "_": 1}))
+                given.append(frame({"i": message["i"], **says("e", {"$text": "is closed"})}))
         if conversation.has_generator and conversation.started and not conversation.finalized:
             self.applied.add("streams left")
             conversation.finalized = True
@@ -49,11 +49,9 @@ class Endings(Conversations):
         closed = error("ChannelClosed", "", reason=reason)
         self.requests.settled.update(conversation.waiting)
         given: list[Step] = []
-        is_error = isinstance(told, dict) and "$error" in told
-        text = told["$error"]["message"] if is_error else "Request aborted"
-        x = {"x": {"message": text}, "_": 1} if is_error or told is None else {"x": told}
         for ref in conversation.waiting:
-            given += [frame({"i": self.requests.id_of(ref), **x}), outcome("rejected", ref=ref, error=closed)]
+            given.append(frame({"i": self.requests.id_of(ref), **wire("x", told, "Request aborted")}))
+            given.append(outcome("rejected", ref=ref, error=closed))
         for handler in conversation.active.values():
             given.append(outcome("handler_signal_aborted", handler=handler, reason=reason))
         if given:
@@ -62,11 +60,9 @@ class Endings(Conversations):
 
     def thrown(self, conversation: Conversation, reason: Any) -> list[Step]:
         """Somebody has thrown into an iterator that is over for JavaScript, and here it is not."""
-        is_error = isinstance(reason, dict) and "$error" in reason
-        x = {"x": {"message": reason["$error"]["message"]}, "_": 1} if is_error else {"x": reason}
         given = self.close(conversation, reason, error("ChannelClosed", "", reason=reason), tell=True)
         conversation.apart = "overflow"
-        return [frame({"h": conversation.id, **x}), *given]
+        return [frame({"h": conversation.id, **wire("x", reason)}), *given]
 
     def closed(self, content: dict[str, Any], step: Step, messages: list[Any]) -> list[Step]:
         """JavaScript's channel has ended."""
@@ -110,9 +106,7 @@ class Endings(Conversations):
             given = self.close(made, None, None, tell=True)
         elif reason is None:
             reason = error("Error", {"$text": "the channel was closed"})
-        is_error = isinstance(reason, dict) and "$error" in reason
-        e = {"e": {"message": reason["$error"]["message"]}, "_": 1} if is_error else {"e": reason}
-        return [frame({"i": i, **e}), *given]
+        return [frame({"i": i, **wire("e", reason)}), *given]
 
     def not_returned(self, i: int) -> list[Step]:
         """Request ``i`` was answered with something else."""

@@ -14,7 +14,7 @@ from .listeners import answer_of
 from .producers import Producers
 from .readers import Readers
 from .scenario import Step, Stimulus, parsed
-from .steps import frame, outcome, told
+from .steps import frame, outcome, says, told
 
 CLOSED_TEXTS = ("Cannot emit on a closed channel", "Cannot send request on a closed channel")
 
@@ -154,8 +154,7 @@ class ChannelRules(Arrivals, Producers):
                 given.append(outcome("handler_called", handler=handler["id"], args=args, signal=waits))
                 answer = answer_of(handler, args)
             elif name != event:
-                text = f"No event listener for '{name}' on channel '{conversation.id}'"
-                answer = {"e": {"message": text}, "_": 1}
+                answer = says("e", f"No event listener for '{name}' on channel '{conversation.id}'")
             if waits and answer is not None:
                 given.append(frame({"i": message["i"], **answer}))
         conversation.kept.clear()

@@ -93,8 +93,8 @@ class OurRequests:
 class Conversations:
     """All of one scenario. ``latest``: JavaScript has one table for both directions, and the later one wins.
 
-    ``opens`` are our requests that ask for a channel, ``paired``: the other side is wsrpc, too. ``applied`` has the names
-    of the rules that changed something.
+    ``opens`` are our requests that ask for a channel, ``paired``: the other side is wsrpc, too. ``applied`` has the
+    names of the rules that changed something.
     """
 
     def __init__(self, opens: frozenset[str], applied: set[str], *, paired: bool = False) -> None:

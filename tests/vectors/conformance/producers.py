@@ -8,7 +8,7 @@ from typing import Any
 from .channel_endings import Endings
 from .conversations import Conversation, reason_of
 from .scenario import Step, Stimulus, parsed
-from .steps import frame
+from .steps import frame, says
 from .values import recorded, same
 
 
@@ -37,7 +37,7 @@ class Producers(Endings):
         if source.get("then_throw", 0) in (None, {"$undefined": True}):
             # Nothing cannot be raised.
             self.applied.add("odd rejections")
-            step = frame({"h": conversation.id, "x": {"message": "Error"}, "_": 1})
+            step = frame({"h": conversation.id, **says("x", "Error")})
         return [step, *given]
 
     def paced(self, stimulus: Stimulus) -> list[Stimulus]:
