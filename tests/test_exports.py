@@ -39,12 +39,6 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
     assert set(wsrpc.__all__) < set(dir(wsrpc)) and "Clientt" not in dir(wsrpc)
 
 
-def test_all_names_can_be_imported_at_once() -> None:
-    names: dict[str, object] = {}
-    exec("from wsrpc import *", names)
-    assert {name: getattr(wsrpc, name) for name in wsrpc.__all__}.items() <= names.items()
-
-
 @pytest.mark.parametrize(
     ("program", "unused"),
     [
@@ -57,10 +51,6 @@ def test_a_program_loads_only_what_it_uses(program: str, unused: set[str]) -> No
     words = [sys.executable, "-c", f"{program}; import sys; print(*sys.modules)"]
     loaded = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
     assert unused & set(loaded) == set()
-
-
-def test_the_list_is_sorted_and_names_nothing_twice() -> None:
-    assert list(wsrpc.__all__) == sorted(set(wsrpc.__all__), key=order)
 
 
 def test_every_public_name_of_the_package_is_listed() -> None:
