@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from benchmarks import against, results
-from benchmarks.__main__ import anything_wrong, choose, main
+from benchmarks import results
+from benchmarks.__main__ import anything_wrong, choose
 from benchmarks.clients.__main__ import KINDS as CLIENT_KINDS
 from benchmarks.clients.tasks import TASKS, Task
 from benchmarks.cuts.ends import on_wsrpc
@@ -199,22 +199,6 @@ def test_the_python_clients_do_every_task(key: str) -> None:
                 client.write_line(msgspec.json.encode(wanted).decode())
                 sample = msgspec.json.decode(client.read_line(30), type=Sample)
                 assert sample.wrong == 0, task
-
-
-@needs_linux
-def test_the_working_tree_is_measured_against_a_commit(capsys: pytest.CaptureFixture[str]) -> None:
-    """How fast it is depends on the machine; that the older code runs, on the programs that it is named by."""
-    before = against.subject_at("HEAD")
-    assert before.source is not None and (before.source / "wsrpc" / "__init__.py").exists()
-    with _server(before) as (server, _):
-        environment = Path(f"/proc/{server.pid}/environ").read_bytes()
-        assert f"PYTHONPATH={before.source}".encode() in environment
-    assert main(["--against", "HEAD", "--quick", "--only", "async", "--only", "one"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    for name in ("Small requests: `async def`", "Python clients: one at a time"):
-        [line] = [line for line in lines if name in line]
-        assert float(line.split("|")[3]) > 0
-    assert main(["--against", "no-such-commit"]) == 2
 
 
 async def test_wsrpc_goes_on_after_each_kind_of_cut() -> None:
