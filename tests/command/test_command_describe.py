@@ -106,11 +106,10 @@ async def test_headers_are_sent() -> None:
 
         @played.server.on_handshake
         def check(handshake: Handshake) -> None:
-            if handshake.headers.get("authorization") != "Bearer t:1" or handshake.headers.get("x-a") != "b":
+            if handshake.headers.get("x-a") != "b":
                 handshake.reject(401, "log in")
 
-        headers = ["--header", "Authorization: Bearer t:1", "--header", "X-A:b"]
-        assert "Made by" in await prints("client", played.url, *headers)
+        assert "Made by" in await prints("client", played.url, "--header", "X-A:b")
         said = await refusal(2, "client", played.url)
         assert said.startswith(f"{played.url}: could not connect: the server refused the connection with HTTP 401: log")
 
@@ -232,15 +231,9 @@ def doubling() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("command", "code"), [("describe", 1), ("types", 2), ("client", 2)])
-@pytest.mark.parametrize(
-    ("event", "said"),
-    [
-        (doubling(), "event 'add': 'type' in a schema is text, or a list of different texts, got a list"),
-        ({"event": "a", "kind": "?"}, "Invalid enum value"),
-    ],
-)
-async def test_a_description_that_cannot_be_used(event: Any, said: str, command: str, code: int) -> None:
-    async with describing(lambda after=None: {"items": [{"event": event}], "next": None}) as url:
+async def test_a_description_that_cannot_be_used(command: str, code: int) -> None:
+    said = "event 'add': 'type' in a schema is text, or a list of different texts, got a list"
+    async with describing(lambda after=None: {"items": [{"event": doubling()}], "next": None}) as url:
         assert said in await refusal(code, command, url)
 
 

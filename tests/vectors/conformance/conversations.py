@@ -170,7 +170,7 @@ class Conversations:
         return self.latest.get(number) if is_id(number) else None
 
     def open(self) -> list[Conversation]:
-        return [one for one in {*self.latest.values(), *self.by_ref.values()} if one.state == "open"]
+        return [one for one in dict.fromkeys([*self.latest.values(), *self.by_ref.values()]) if one.state == "open"]
 
     def keeps(self, message: dict[str, Any]) -> bool:
         """Whether a message waits for the first handler of its channel."""
