@@ -21,10 +21,6 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from fastapi import Depends, FastAPI, WebSocket, WebSocketException
 from litestar.di import NamedDependency, Provide
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse
-from starlette.routing import Route, WebSocketRoute
 
 from wsrpc import Handshake, Server
 from wsrpc_adapters.asgi import asgi, lifespan, serve_websocket
@@ -41,17 +37,6 @@ def authenticate(server: Server) -> None:
         if user is None:
             handshake.reject(401, "who are you?")
         handshake.state["user"] = user
-
-
-async def hello_starlette(request: Request) -> PlainTextResponse:
-    return PlainTextResponse("hello")
-
-
-def starlette(server: Server) -> Any:
-    authenticate(server)
-
-    routes = [Route("/hello", hello_starlette), WebSocketRoute("/ws", asgi(server))]
-    return Starlette(routes=routes, lifespan=lifespan(server))
 
 
 def current_user(websocket: WebSocket) -> str:
@@ -157,7 +142,6 @@ def django_channels(server: Server) -> Any:
 
 
 APPS: dict[str, Callable[[Server], Any]] = {
-    "starlette": starlette,
     "fastapi": fastapi,
     "litestar": litestar_route,
     "quart": in_quart,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from itertools import count
-from typing import Protocol
 
 import pytest
 from engine_servers import EngineServer, nats_server, redis_server
@@ -103,19 +102,6 @@ async def check_over(connection: EngineConnection, recorder: Recorder) -> None:
     assert recorder.reasons == [reason]
 
 
-class MortalEngine(Protocol):
-    """An engine whose broker tests may freeze and kill."""
-
-    @property
-    def engine(self) -> Engine: ...
-
-    def freeze(self) -> None: ...
-
-    def thaw(self) -> None: ...
-
-    def kill(self) -> None: ...
-
-
 class InMemory:
     def __init__(self) -> None:
         self.engine = MemoryEngine()
@@ -134,3 +120,7 @@ class OnServer:
         self.freeze = server.freeze
         self.thaw = server.thaw
         self.kill = server.kill
+
+
+MortalEngine = InMemory | OnServer
+"""An engine whose broker tests may freeze and kill."""

@@ -1,7 +1,6 @@
 """The transports that the contract suite tests.
 
-To add one: a subclass of `Dials` (how it opens a connection) or of `Accepts` (how it listens), and an entry in
-`FLAVOURS`.
+To add one: an entry in `dialings.DIALINGS` or in `hosts.HOSTS`.
 """
 
 from __future__ import annotations
@@ -12,21 +11,18 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager as Context
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from aiohttp import web
-from asgi_servers import SERVERS
-from hosts import Asgi, AsgiHypercorn, Host, Uvicorn, running
+from dialings import DIALINGS, Dialing
+from hosts import HOSTS, Default, Host
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
+from recorder import Recorder
+from served import port_of
 
-import wsrpc_adapters.aiohttp
 from wsrpc import Handshake, Limits, Server, dial
 from wsrpc._transports.listener import listen
 from wsrpc.testing import memory_transports
 from wsrpc.transport import Transport
-from wsrpc_adapters import picows
-from wsrpc_adapters.asgi import asgi
 
 PATIENCE = 8.0
 
@@ -77,11 +73,11 @@ class OverSockets(Flavour):
 
 
 class Dials(OverSockets):
-    """A flavour that is the dialing side."""
+    """The dialing side."""
 
-    @abstractmethod
-    async def dial(self, url: str, limits: Limits) -> Transport:
-        """Open a connection."""
+    def __init__(self, dialing: Dialing) -> None:
+        self.name = f"{dialing}-dials"
+        self._dial = dialing.dial
 
     @asynccontextmanager
     async def raw(
@@ -89,7 +85,7 @@ class Dials(OverSockets):
     ) -> AsyncGenerator[tuple[Transport, RawPeer]]:
         frames = b"".join(build_frame(opcode, payload, masked=False) for opcode, payload in early)
         async with raw_server(receive_buffer=receive_buffer) as server:
-            dialing = asyncio.create_task(self.dial(server.url, limits))
+            dialing = asyncio.create_task(self._dial(server.url, limits=limits))
             raw = await server.accept(early=lambda _: frames)
             transport = await dialing
             try:
@@ -99,20 +95,36 @@ class Dials(OverSockets):
 
     @asynccontextmanager
     async def pair(self, limits: Limits, other: Limits | None = None) -> AsyncGenerator[tuple[Transport, Transport]]:
-        async with WebsocketsAccepts().serving(other or limits) as (url, accepted):
-            transport = await self.dial(url, limits)
+        async with DefaultAccepts(Default()).serving(other or limits) as (url, accepted):
+            transport = await self._dial(url, limits=limits)
             try:
                 yield transport, await accepted
             finally:
                 transport.abort()
 
 
-class Accepts(OverSockets):
-    """A flavour that is the accepting side."""
+class Accepting(Server):
+    """A server that hands on what it accepts."""
 
-    @abstractmethod
+    def __init__(self, limits: Limits, accept: Callable[[Transport], None]) -> None:
+        super().__init__(limits=limits)
+        self._hand_on = accept
+
+    async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Any:
+        self._hand_on(transport)
+
+
+class Accepts(OverSockets):
+    """The accepting side."""
+
+    def __init__(self, host: Host) -> None:
+        self.name = f"{host}-accepts"
+        self.cannot = host.cannot
+        self._host = host
+
     def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> Context[str]:
         """Listen, pass each transport to ``accept``, and give the URL; afterwards nothing is left."""
+        return self._host.serving(Accepting(limits, accept))
 
     @asynccontextmanager
     async def serving(self, limits: Limits) -> AsyncGenerator[tuple[str, asyncio.Future[Transport]]]:
@@ -130,9 +142,7 @@ class Accepts(OverSockets):
     ) -> AsyncGenerator[tuple[Transport, RawPeer]]:
         frames = b"".join(build_frame(opcode, payload, masked=True) for opcode, payload in early)
         async with self.serving(limits) as (url, accepted):
-            port = urlsplit(url).port
-            assert port is not None
-            async with raw_client(port, urlsplit(url).path, early=frames, receive_buffer=receive_buffer) as raw:
+            async with raw_client(port_of(url), "/ws", early=frames, receive_buffer=receive_buffer) as raw:
                 async with asyncio.timeout(PATIENCE):
                     transport = await accepted
                 yield transport, raw
@@ -147,19 +157,8 @@ class Accepts(OverSockets):
                 theirs.abort()
 
 
-class WebsocketsDials(Dials):
-    """The default transport, as the dialing side."""
-
-    name = "websockets-dials"
-
-    async def dial(self, url: str, limits: Limits) -> Transport:
-        return await dial(url, limits=limits)
-
-
-class WebsocketsAccepts(Accepts):
-    """The default transport, as the accepting side."""
-
-    name = "websockets-accepts"
+class DefaultAccepts(Accepts):
+    """The default transport, which calls `Server.accept` only if something must be awaited."""
 
     @asynccontextmanager
     async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
@@ -168,55 +167,10 @@ class WebsocketsAccepts(Accepts):
 
         listener = await listen(accepted, "127.0.0.1", 0, limits=limits)
         try:
-            yield listener.url
+            yield f"{listener.url}ws"
         finally:
             listener.stop()
             await listener.wait_closed()
-
-
-class Accepting(Server):
-    """A server that hands on what it accepts."""
-
-    def __init__(self, limits: Limits, accept: Callable[[Transport], None]) -> None:
-        super().__init__(limits=limits)
-        self._hand_on = accept
-
-    async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Any:
-        self._hand_on(transport)
-
-
-class AsgiAccepts(Accepts):
-    """The transport of `wsrpc_adapters.asgi`, or the one with which it takes a connection over."""
-
-    def __init__(self, host: Host, run: str) -> None:
-        self.name = host.name
-        self.cannot = host.cannot
-        self._serving = SERVERS[run]
-
-    @asynccontextmanager
-    async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
-        async with self._serving(asgi(Accepting(limits, accept))) as port:
-            yield f"ws://127.0.0.1:{port}/"
-
-
-class PicowsDials(Dials):
-    """picows, as the dialing side."""
-
-    name = "picows-dials"
-
-    async def dial(self, url: str, limits: Limits) -> Transport:
-        return await picows.dial(url, limits=limits)
-
-
-class PicowsAccepts(Accepts):
-    """picows, as the accepting side."""
-
-    name = "picows-accepts"
-
-    @asynccontextmanager
-    async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
-        async with picows.listen(Accepting(limits, accept)) as listener:
-            yield listener.url
 
 
 class Memory(Flavour):
@@ -234,71 +188,14 @@ class Memory(Flavour):
     async def stalled(self, limits: Limits) -> AsyncGenerator[tuple[Transport, Callable[[], None]]]:
         ours, theirs = memory_transports(limits=limits)
         ours.hold()
-        theirs.start(Discard())
+        theirs.start(Recorder())
         yield ours, ours.release
         ours.abort()
 
 
-class Discard:
-    """A receiver that looks at nothing."""
+OVER_SOCKETS: list[OverSockets] = [*map(Dials, DIALINGS), DefaultAccepts(HOSTS[0]), *map(Accepts, HOSTS[1:])]
 
-    def receive(self, payload: bytes | bytearray, text: bool, /) -> None: ...
-
-    def read_ended(self) -> None: ...
-
-    def pause_sending(self) -> None: ...
-
-    def resume_sending(self) -> None: ...
-
-    def connection_lost(self, info: object, /) -> None: ...
-
-
-class AiohttpDials(Dials):
-    """aiohttp's client, as the dialing side."""
-
-    name = "aiohttp-dials"
-
-    async def dial(self, url: str, limits: Limits) -> Transport:
-        return await wsrpc_adapters.aiohttp.dial(url, limits=limits)
-
-
-class AiohttpAccepts(Accepts):
-    """A connection that an aiohttp application has opened, as the accepting side."""
-
-    name = "aiohttp-accepts"
-
-    @asynccontextmanager
-    async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
-        async def handler(request: web.Request) -> web.StreamResponse:
-            over = asyncio.Event()
-            transport, response = await wsrpc_adapters.aiohttp.take_over(
-                request, wsrpc_adapters.aiohttp.handshake_of(request, limits=limits), over.set
-            )
-            assert transport is not None
-            accept(transport)
-            await over.wait()
-            return response
-
-        app = web.Application()
-        app.router.add_get("/", handler)
-        async with running(app, shutdown_timeout=2.0) as url:
-            yield url.removesuffix("ws")
-
-
-FLAVOURS: list[Flavour] = [
-    WebsocketsDials(),
-    WebsocketsAccepts(),
-    AiohttpDials(),
-    AiohttpAccepts(),
-    PicowsDials(),
-    PicowsAccepts(),
-    AsgiAccepts(Uvicorn(), "uvicorn-wsrpc"),
-    AsgiAccepts(Asgi(), "uvicorn"),
-    AsgiAccepts(AsgiHypercorn(), "hypercorn"),
-    Memory(),
-]
-
-OVER_SOCKETS: list[OverSockets] = [flavour for flavour in FLAVOURS if isinstance(flavour, OverSockets)]
+FLAVOURS: list[Flavour] = [*OVER_SOCKETS, Memory()]
 
 
 def able(ability: str) -> pytest.MarkDecorator:

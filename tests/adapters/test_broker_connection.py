@@ -71,26 +71,6 @@ async def connection(broker: PlayedBroker, recorder: Recorder) -> AsyncGenerator
     assert len(recorder.reasons) == broker.dropped == 1
 
 
-async def test_what_is_published_in_one_turn_is_written_together(
-    connection: BrokerConnection, broker: PlayedBroker
-) -> None:
-    for number in range(100):
-        connection.publish("a", b"%d" % number)
-    assert connection.unsent == 190
-    await turns()
-    assert broker.batches == [[("a", b"%d" % number) for number in range(100)]]
-    connection.publish("a", b"next")
-    connection.publish("b", b"turn")
-    await turns()
-    assert len(broker.batches) == 1, "one write at a time"
-    broker.release()
-    await turns()
-    assert broker.batches[1:] == [[("a", b"next"), ("b", b"turn")]]
-    broker.release()
-    await turns()
-    assert connection.unsent == 0
-
-
 async def test_much_is_written_in_parts(connection: BrokerConnection, broker: PlayedBroker) -> None:
     sizes = [BATCH // 2, BATCH // 2, 1, 3 * BATCH, BATCH, 5, 2 * BATCH]
     for number, size in enumerate(sizes):

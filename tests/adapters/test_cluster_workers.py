@@ -9,12 +9,12 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from itertools import chain, cycle, repeat
+from itertools import repeat
 from urllib.request import urlopen
 
 import pytest
 from cluster_workers import EXAMPLE, User, Worker, announce, uvicorn
-from engine_servers import EngineServer, nats_server, redis_server
+from engine_servers import EngineServer, nats_server
 
 from wsrpc import Client, HandshakeRejected
 
@@ -22,8 +22,8 @@ NAMES = ("ada", "bob", "eve")
 
 
 @pytest.fixture
-def engine(request: pytest.FixtureRequest) -> Iterator[EngineServer]:
-    server: EngineServer = request.param()
+def engine() -> Iterator[EngineServer]:
+    server = nats_server()
     yield server
     server.kill()
 
@@ -42,51 +42,6 @@ async def health(worker: Worker) -> str:
         return said
 
 
-@pytest.mark.parametrize("engine", [redis_server], indirect=True, ids=["redis"])
-async def test_several_uvicorns_are_one_chat(engine: EngineServer) -> None:
-    async with AsyncExitStack() as stack:
-        workers = [await stack.enter_async_context(uvicorn(engine.url)) for _ in NAMES]
-        urls = [f"ws://127.0.0.1:{await worker.port()}/ws" for worker in workers]
-        users: list[User] = []
-        for name, url in zip(NAMES, urls, strict=True):
-            others = cycle(other for other in urls if other != url)
-            users.append(await stack.enter_async_context(User(name, chain([url], others))))
-        ada, _, eve = users
-        assert [await user.worker() for user in users] == [worker.process.pid for worker in workers]
-        with pytest.raises(HandshakeRejected, match="unknown token") as refused:
-            await Client(urls[0], auth="something else").connect()
-        assert refused.value.status == 401
-
-        for user in users:
-            await user.sees(*NAMES)
-        await all_hear(ada, users, "hello")
-        for user in users:
-            for to in NAMES:
-                assert await user.whisper(to, "psst") == f"{to} heard psst from {user.name}"
-        assert await announce(engine.url, "closing at six") == "sent to 3 workers; 0 could not be reached"
-        for user in users:
-            assert await user.hears() == ("cron", "closing at six")
-        assert await announce(engine.url, "--ask", "bob", "ready?") == "bob answers: bob heard ready? from cron"
-
-        await workers[2].end()  # a deployment, or a machine that is switched off
-        assert (await eve.closed.get()).code == 1012
-        assert await eve.worker() in [worker.process.pid for worker in workers if worker is not workers[2]]
-        for user in users:
-            await user.sees(*NAMES)
-        await all_hear(eve, users, "I am back")
-        assert await ada.whisper("eve", "psst") == "eve heard psst from ada"
-        assert all(user.closed.empty() for user in users)
-
-        assert await health(workers[0]) == "ok"
-        engine.kill()
-        while await health(workers[0]) != "degraded":  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.01)
-        await ada.say("is anybody there?")
-        assert await ada.hears() == ("ada", "is anybody there?")
-        assert await ada.whisper("ada", "psst") == "ada heard psst from ada"
-    assert [worker for worker in workers if "Traceback" in worker.log] == []
-
-
 async def one_user_at_each_worker(running: Worker, stack: AsyncExitStack) -> list[User]:
     """Connect until each worker has a user. Those that have one are stopped meanwhile, so that they accept nobody."""
     url = f"ws://127.0.0.1:{await running.port()}/ws"
@@ -103,7 +58,6 @@ async def one_user_at_each_worker(running: Worker, stack: AsyncExitStack) -> lis
     return users
 
 
-@pytest.mark.parametrize("engine", [nats_server], indirect=True, ids=["nats"])
 async def test_the_workers_of_one_uvicorn_are_one_chat(engine: EngineServer) -> None:
     async with uvicorn(engine.url, "--workers", "3") as running, AsyncExitStack() as stack:
         await running.logged("is connected to its engine", 3)
@@ -111,12 +65,18 @@ async def test_the_workers_of_one_uvicorn_are_one_chat(engine: EngineServer) -> 
         ada, bob, *_ = users
         pids = [await user.worker() for user in users]
         assert len({*pids}) == 3
+        with pytest.raises(HandshakeRejected, match="unknown token"):
+            await Client(f"ws://127.0.0.1:{await running.port()}/ws", auth="something else").connect()
         for user in users:
             await user.sees(*NAMES)
         await all_hear(ada, [*users], "hello")
         for user in users:
             for to in NAMES:
                 assert await user.whisper(to, "psst") == f"{to} heard psst from {user.name}"
+        assert await announce(engine.url, "closing at six") == "sent to 3 workers; 0 could not be reached"
+        for user in users:
+            assert await user.hears() == ("cron", "closing at six")
+        assert await announce(engine.url, "--ask", "bob", "ready?") == "bob answers: bob heard ready? from cron"
 
         os.kill(pids[0], signal.SIGTERM)  # uvicorn starts another one in its place
         assert (await ada.closed.get()).code == 1012
@@ -128,6 +88,11 @@ async def test_the_workers_of_one_uvicorn_are_one_chat(engine: EngineServer) -> 
         assert await bob.whisper("ada", "psst") == "ada heard psst from bob"
         assert all(user.closed.empty() for user in users)
 
+        assert await health(running) == "ok"
+        engine.kill()
+        while await health(running) != "degraded":  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+        assert await ada.whisper("ada", "psst") == "ada heard psst from ada"
         for user in users:
             await user.client.close()
         await running.end()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from functools import cache, partial
+from functools import cache
 
 import pytest
 from core_driver import turns
@@ -30,10 +30,6 @@ def pattern(size: int) -> bytes:
     return b"".join(b"%07x\n" % i for i in range(size // 8 + 1))[:size]
 
 
-def ended_a_read(recorder: Recorder) -> bool:
-    return recorder.log[-1] == "read_ended"
-
-
 def traffic(transport: Transport) -> Traffic:
     counted: Traffic = getattr(transport, "traffic")  # noqa: B009  (it is not part of the Protocol)
     return counted
@@ -43,10 +39,6 @@ def traffic(transport: Transport) -> Traffic:
 async def test_messages_arrive_complete_and_in_order_both_ways(flavour: Flavour) -> None:
     messages = [(pattern(size), text) for size in SIZES for text in (True, False)]
     async with flavour.pair(LIMITS) as (ours, theirs):
-        for transport in (ours, theirs):
-            info = transport.info
-            assert (info.path, dict(info.query), info.subprotocol, info.origin) == ("/", {}, None, None)
-            assert all(name == name.lower() for name in info.headers) and transport.unsent == 0
         for sender, receiver in ((ours, theirs), (theirs, ours)):
             recorder = Recorder.of(receiver)
             for payload, text in messages:
@@ -54,7 +46,7 @@ async def test_messages_arrive_complete_and_in_order_both_ways(flavour: Flavour)
             sender.send("grüße".encode())  # text is the default
             await recorder.count(len(messages) + 1)
             assert recorder.messages == [*messages, ("grüße".encode(), True)]
-            await recorder.until(partial(ended_a_read, recorder))
+            await recorder.until(lambda recorder=recorder: recorder.log[-1] == "read_ended")  # type: ignore[misc]
             assert recorder.wrong == []
 
 
@@ -78,21 +70,6 @@ async def test_what_is_counted_as_written_is_what_arrives(flavour: OverSockets) 
             assert sent - out.bytes_out == came - into.bytes_in > sum(SIZES)  # type: ignore[operator]
 
 
-@flavours
-async def test_what_was_sent_before_the_other_side_starts_is_kept(flavour: Flavour) -> None:
-    async with flavour.pair(LIMITS) as (ours, theirs):
-        answers = Recorder.of(theirs)
-        theirs.send(b"1")
-        theirs.send(b"2", False)
-        recorder = Recorder(lambda payload: ours.send(b"got " + payload))
-        ours.start(recorder)
-        theirs.send(b"3")
-        await recorder.count(3)
-        assert recorder.messages == [(b"1", True), (b"2", False), (b"3", True)]
-        await answers.count(3)
-        assert answers.texts == ["got 1", "got 2", "got 3"]
-
-
 @over_sockets
 async def test_what_arrived_before_start_is_delivered_in_it(flavour: OverSockets) -> None:
     early = [(TEXT, b"1"), (BINARY, b"2"), (TEXT, b"")]
@@ -110,18 +87,6 @@ async def test_what_arrived_before_start_is_delivered_in_it(flavour: OverSockets
         await raw.send(raw.frame(TEXT, "4"))
         await recorder.count(4)
         assert recorder.messages[-1] == (b"4", True)
-
-
-@over_sockets
-async def test_much_that_arrived_before_start_is_kept(flavour: OverSockets) -> None:
-    async with flavour.raw(LIMITS) as (transport, raw):
-        payloads = [pattern(100_000 + number) for number in range(20)]
-        sending = asyncio.create_task(raw.send(*(raw.frame(TEXT, payload) for payload in payloads)))
-        await turns(20)  # not more, because a transport may stop reading until it is started
-        recorder = Recorder.of(transport)
-        await sending
-        await recorder.count(20)
-        assert [payload for payload, _ in recorder.messages] == payloads
 
 
 @over_sockets
@@ -151,9 +116,8 @@ async def test_fragments_are_put_together(flavour: OverSockets) -> None:
             await asyncio.sleep(0)
         await recorder.count(8)
         assert recorder.messages == expected * 2
-        pongs = [(await raw.next_of(PONG)).payload]
-        while pongs[-1] != b"2":  # RFC 6455, section 5.5.3: only the latest of several pings must be answered
-            pongs.append((await raw.next_of(PONG)).payload)
+        while (await raw.next_of(PONG)).payload != b"2":
+            pass  # RFC 6455, section 5.5.3: only the latest of several pings must be answered
 
 
 @over_sockets
@@ -174,40 +138,22 @@ async def test_read_ended_is_called_once_a_read(flavour: OverSockets) -> None:
 
 
 @over_sockets
-@pytest.mark.parametrize("what", ["one task", "several tasks", "one read"])
+@pytest.mark.parametrize("what", ["several tasks", "one read"])
 async def test_what_one_turn_sends_or_one_read_causes_is_written_together(flavour: OverSockets, what: str) -> None:
     async with flavour.raw(LIMITS) as (transport, raw):
         transport.start(Recorder(transport.send))
 
-        async def send(count: int) -> None:
-            for _ in range(count):
-                transport.send(b"1234")
+        async def send() -> None:
+            transport.send(b"1234")
 
         tasks = []
         if what == "one read":
             await raw.send(*(raw.frame(TEXT, "abcd") for _ in range(FEW)))
         else:
-            counts = [FEW] if what == "one task" else [1] * FEW
-            tasks = [asyncio.create_task(send(count)) for count in counts]
+            tasks = [asyncio.create_task(send()) for _ in range(FEW)]
         size = FEW * (6 if raw.client else 10)
         data = await raw.read()
         while "written together" in flavour.cannot and len(data) < size:
             data += await raw.read()
         assert len(data) == size
         await asyncio.gather(*tasks)
-
-
-@over_sockets
-async def test_pings_are_answered_in_order_while_messages_go_both_ways(flavour: OverSockets) -> None:
-    async with flavour.raw(LIMITS) as (transport, raw):
-        transport.start(Recorder(transport.send))
-        frames = []
-        for number in range(50):
-            frames += [raw.frame(TEXT, f"{number}"), raw.frame(PING, b"p%d" % number), raw.frame(PONG, b"unasked")]
-        await raw.send(*frames)
-        texts, pongs = list[bytes](), list[bytes]()
-        while len(texts) < 50 or len(pongs) < 50:
-            frame = await raw.next_frame()
-            (texts if frame.opcode == TEXT else pongs).append(frame.payload)
-        assert texts == [b"%d" % number for number in range(50)]
-        assert pongs == [b"p%d" % number for number in range(50)]

@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from itertools import count
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from leftovers import turns_until
 from raw_websocket import CLOSE, PING, PONG, TEXT, RawPeer
 from served import hosts, raw
 
-from wsrpc import AnonymousChannel, Client, ConnectionLost, Limits, Peer, Reconnect, ReconnectInfo, Server
+from wsrpc import AnonymousChannel, Client, Limits, Peer, Reconnect, ReconnectInfo, Server
 from wsrpc.testing import FaultProxy
 from wsrpc_adapters.aiohttp import serve
 from wsrpc_adapters.asgi import asgi
@@ -47,9 +46,9 @@ class End:
     def __init__(self, side: Client | Server) -> None:
         self.ran: Counter[int] = Counter()
         self.notes: list[int] = []
-        self.go_on = asyncio.Event()
-        for handler in (self.slow, self.items, self.total, self.talk, self.note):
+        for handler in (self.slow, self.items, self.total, self.talk):
             side.on(handler.__name__, handler)
+        side.on("note", self.notes.append)
 
     async def slow(self, number: int) -> int:
         self.ran[number] += 1
@@ -71,157 +70,70 @@ class End:
             if word is None:
                 return
 
-    def note(self, number: int) -> None:
-        self.notes.append(number)
 
+async def exchange(caller: Client | Peer, here: End, there: End, number: int) -> None:
+    """An event, a request, a stream, an upload and a conversation; all of them end well."""
 
-async def source(size: int) -> AsyncIterator[int]:
-    for n in range(size):
-        if n % 7 == 0:
-            await asyncio.sleep(0)
-        yield n
+    async def request() -> None:
+        assert await caller.request("slow", number) == -number
+        assert there.ran.pop(number) == 1
 
+    async def stream() -> None:
+        async with caller.stream("items", 60, returns=int) as items:
+            assert [item async for item in items] == list(range(60))
 
-class Both:
-    """A client and a server with one session, and what was told of it."""
+    async def upload() -> None:
+        assert await caller.request("total", send=here.items(60)) == list(range(60))
 
-    def __init__(self, server: Server, client: Client, proxy: FaultProxy) -> None:
-        self.server, self.client, self.proxy = server, client, proxy
-        self.ours, self.theirs = End(client), End(server)
-        self.back: list[ReconnectInfo] = []
-        self.told: list[str] = []
-        self._numbers = count(1)
-        self.noted = 0
-        client.on_reconnect(self.back.append)
-        client.on("close", lambda: self.told.append("client"))
-        server.on("close", lambda: self.told.append("server"))
+    async def talk() -> None:
+        channel = await caller.open_channel("talk")
+        echoes = channel.events("echo")
+        for word in ("one", "two", None):
+            await channel.emit("word", word)
+            assert await anext(echoes) == word
 
-    @property
-    def peer(self) -> Peer:
-        (peer,) = self.server.peers
-        return peer
-
-    async def exchange(self) -> None:
-        """A request, a stream and an upload each way, an event each way, and a conversation; all of them end well."""
-        number = next(self._numbers)
-        up = self._calls(self.client, self.theirs, number)
-        await asyncio.gather(up, self._calls(self.peer, self.ours, number))
-        self.noted += 1
-
-    async def _calls(self, caller: Client | Peer, there: End, number: int) -> None:
-        async def request() -> None:
-            assert await caller.request("slow", number) == -number
-            assert there.ran.pop(number) == 1
-
-        async def stream() -> None:
-            async with caller.stream("items", 60, returns=int) as items:
-                assert [item async for item in items] == list(range(60))
-
-        async def upload() -> None:
-            assert await caller.request("total", send=source(60)) == list(range(60))
-
-        async def talk() -> None:
-            channel = await caller.open_channel("talk")
-            echoes = channel.events("echo")
-            for word in ("one", "two", None):
-                await channel.emit("word", word)
-                assert await anext(echoes) == word
-
-        await caller.emit("note", self.noted)
-        await asyncio.gather(request(), stream(), upload(), talk())
-
-    async def came_back(self, times: int) -> None:
-        """Wait until the client has come back so often, at least."""
-        await turns_until(lambda: len(self.back) >= times)
-
-    async def cut_or_over(self, running: asyncio.Task[None]) -> None:
-        """Wait until the connection drops, or ``running`` has ended without that."""
-        await turns_until(lambda: self.client.state != "connected" or running.done())
-
-    async def went_on(self) -> None:
-        """Check that the session has gone on, and that everything is done."""
-        await turns_until(lambda: len(self.theirs.notes) == len(self.ours.notes) == self.noted)
-        assert self.theirs.notes == self.ours.notes == list(range(self.noted))
-        assert all(info.resumed for info in self.back) and self.told == []
-        assert not self.ours.ran and not self.theirs.ran
-        assert self.client.state == "connected" and len(self.server.peers) == 1
-        peers = (self.client.peer, self.peer)
-        await turns_until(lambda: not any(peer.pending or peer.channels or peer.active for peer in peers))
-
-
-@asynccontextmanager
-async def session(host: Host, dialing: Dialing) -> AsyncGenerator[Both]:
-    """A client whose connections a proxy drops, once both sides count, so that the session can go on."""
-    server = Server(limits=LIMITS)
-    async with asyncio.timeout(60), host.serving(server) as url, FaultProxy(url) as proxy:
-        client = Client(proxy.url, dial=dialing.dial, limits=LIMITS, reconnect=SOON, proxy=None)
-        both = Both(server, client, proxy)
-        async with client:
-            await turns_until(lambda: len(server.peers) == 1)
-            for _ in range(2):
-                await client.request("slow", 0)
-                await both.peer.request("slow", 0)
-            both.ours.ran.clear()
-            both.theirs.ran.clear()
-            yield both
-
-
-@ways
-async def test_everything_goes_on_after_each_drop(host: Host, dialing: Dialing) -> None:
-    """Until the client closes, which both sides learn at once."""
-    async with session(host, dialing) as s:
-        peer = s.peer
-        for drops in range(1, 5):  # each in the middle of an exchange, and a bit later
-            running = asyncio.create_task(s.exchange())
-            await turns(3 * drops)
-            s.proxy.drop()
-            await s.came_back(drops)
-            await running
-        await s.went_on()
-        assert s.peer is peer
-        await s.client.close()
-        await turns_until(lambda: s.server.peers == ())
-        assert sorted(s.told) == ["client", "server"]
+    await caller.emit("note", number)
+    await asyncio.gather(request(), stream(), upload(), talk())
 
 
 @ways
 async def test_a_cut_at_any_byte_loses_and_doubles_nothing(host: Host, dialing: Dialing) -> None:
-    async with session(host, dialing) as s:
-        peer = s.peer
-        for cut, (direction, after) in enumerate(CUTS, 1):
-            async with s.proxy.cut_after(after, direction):
-                # The connections that come meanwhile are cut there, too, so this ends only when none is.
-                running = asyncio.create_task(s.exchange())
-                await s.cut_or_over(running)
-            await running
-            await s.came_back(cut)
-            assert s.peer is peer
-        await s.went_on()
-
-
-@pytest.mark.parametrize("plain", ["client", "server"])
-async def test_a_plain_peer_begins_anew(plain: str) -> None:
-    """As before: what is pending fails, the peer of the server is another one, and nothing in the request is new."""
-    server = Server(limits=LIMITS, extensions=plain != "server")
-    told: list[Any] = []
-    server.on_handshake(lambda handshake: told.append(handshake.headers.get("wsrpc-resume")))
-    server.on("open", lambda: told.append("open"))
-    server.on("close", lambda: told.append("close"))
-    server.on("wait", asyncio.Event().wait)
-    async with asyncio.timeout(30), server.listen() as listener, FaultProxy(listener.url) as proxy:
-        client = Client(proxy.url, limits=LIMITS, reconnect=SOON, proxy=None, extensions=plain != "client")
-        back: list[ReconnectInfo] = []
+    """Until the client closes, which both sides learn at once."""
+    server = Server(limits=LIMITS)
+    async with asyncio.timeout(60), host.serving(server) as url, FaultProxy(url) as proxy:
+        client = Client(proxy.url, dial=dialing.dial, limits=LIMITS, reconnect=SOON, proxy=None)
+        ours, theirs, back, told = End(client), End(server), list[ReconnectInfo](), list[str]()
         client.on_reconnect(back.append)
+        client.on("close", lambda: told.append("client"))
+        server.on("close", lambda: told.append("server"))
         async with client:
-            asked = asyncio.create_task(client.request("wait"))
-            await turns_until(lambda: server.peers and server.peers[0].active == 1)
-            peer = server.peers[0]
-            proxy.drop()
-            with pytest.raises(ConnectionLost) as caught:
-                await asked
-            assert type(caught.value) is ConnectionLost and caught.value.outcome == "unknown"
-            await turns_until(lambda: len(back) == 1 and peer not in server.peers and len(server.peers) == 1)
-            assert not back[0].resumed and sorted(map(str, told)) == ["None", "None", "close", "open", "open"]
+            await turns_until(lambda: server.peers)
+            (peer,) = server.peers
+            for number in (-2, -1):  # both sides count now, so that the session can go on
+                await exchange(client, ours, theirs, number)
+                await exchange(peer, theirs, ours, number)
+
+            async def cut(number: int, direction: Any, after: int) -> None:
+                async with proxy.cut_after(after, direction):
+                    # The connections that come meanwhile are cut there, too, so this ends only when none is.
+                    both = (exchange(client, ours, theirs, number), exchange(peer, theirs, ours, number))
+                    running = asyncio.gather(*both)
+                    await turns_until(lambda: client.state != "connected" or running.done())
+                await running
+                await turns_until(lambda: len(back) > number)
+                assert server.peers == (peer,)
+
+            for number, (direction, after) in enumerate(CUTS):
+                await cut(number, direction, after)
+            await turns_until(lambda: len(theirs.notes) == len(ours.notes) == len(CUTS) + 2)
+            assert theirs.notes == ours.notes == list(range(-2, len(CUTS)))
+            assert all(info.resumed for info in back) and told == []
+            assert not ours.ran and not theirs.ran
+            ends = (client.peer, peer)
+            await turns_until(lambda: not any(each.pending or each.channels or each.active for each in ends))
+            await client.close()
+            await turns_until(lambda: server.peers == ())
+            assert sorted(told) == ["client", "server"]
 
 
 # ---------------------------------------------------------------- what a raw client sees of it
@@ -297,63 +209,44 @@ async def test_a_half_open_connection_is_fenced(host: Host) -> None:
 
 
 @hosts
-async def test_a_client_that_means_to_resume_gets_a_peer_with_its_first_message(host: Host) -> None:
-    """Also after a session that is gone."""
-    server, _, told = noting()
-    async with asyncio.timeout(30), host.serving(server) as url, raw(url, RESUMES) as peer:
-        await peer.send(peer.frame(PING, "there"))
-        assert (await peer.next_frame()).opcode == PONG  # so the server has begun to read
-        await turns(20)
-        assert server.peers == () and told == []
-        await say(peer, HELLO | {"t": "resume", "gen": 1, "rx": 0, "bytes": 0, "sid": "x" * 22, "token": "x" * 43})
-        await peer.send(peer.frame(TEXT, '{"i":1,"a":["echo","x"]}'))
-        assert await hear(peer) == {"t": "gone", "why": "expired"}
-        assert (await hear(peer))["t"] == "welcome"
-        assert json.loads((await peer.next_of(TEXT)).payload) == {"i": 1, "d": "x"}
-        assert len(server.peers) == 1 and told == ["open"]
-
-
-@hosts
-async def test_messages_in_the_same_read_as_the_resume(host: Host) -> None:
-    """An impatient client. Some of them wait for the first read to be handled, and none is lost."""
-    server, notes, _ = noting()
+async def test_a_client_that_means_to_resume_says_so_before_it_has_a_peer(host: Host) -> None:
+    """What comes in the same read waits until the resume is handled, and none of it is lost."""
+    server, notes, told = noting()
     async with asyncio.timeout(30), host.serving(server) as url:
         async with raw(url) as old:
             resume = await begin(old)
             await turns_until(lambda: notes == [1])
         async with raw(url, RESUMES) as new:
+            await new.send(new.frame(PING, "there"))
+            assert (await new.next_frame()).opcode == PONG  # so the server has begun to read
+            await turns(20)
+            assert len(server.peers) == 1
             control = new.frame(TEXT, json.dumps({"ws-wrapper": False, "wsrpc": resume}))
             in_parts = json.dumps({"a": ["note", 12]}).encode()
             parts = [new.frame(TEXT, in_parts[:5], fin=False), new.frame(0, in_parts[5:])]
             await new.send(control, *(note(new, number) for number in range(2, 12)), *parts)
             assert (await hear(new))["t"] == "resumed"
             await turns_until(lambda: len(notes) == 12)
-            assert notes == list(range(1, 13))
+            assert notes == list(range(1, 13)) and told == ["open"]
+        async with raw(url, RESUMES) as late:  # its session is gone
+            await say(late, resume | {"sid": "x" * 22})
+            await late.send(late.frame(TEXT, '{"i":1,"a":["echo","x"]}'))
+            assert await hear(late) == {"t": "gone", "why": "expired"}
+            assert (await hear(late))["t"] == "welcome"
+            assert json.loads((await late.next_of(TEXT)).payload) == {"i": 1, "d": "x"}
 
 
-@pytest.mark.parametrize("resumes", [True, False], ids=["a session", "plain"])
 @pytest.mark.parametrize("host", [host for host in HOSTS if "heartbeat" not in host.cannot], ids=repr)
-async def test_a_dead_line_ends_without_a_close_frame_if_a_session_goes_on(host: Host, resumes: bool) -> None:
+async def test_a_dead_line_ends_without_a_close_frame_if_a_session_goes_on(host: Host) -> None:
     server, notes, told = noting(LIMITS.replace(ping_interval=0.05, ping_timeout=0.05))
     async with asyncio.timeout(30), host.serving(server) as url, raw(url) as silent:
-        if resumes:
-            resume = await begin(silent)
-        else:
-            await silent.send(note(silent, 1))
+        await begin(silent)
         await turns_until(lambda: notes == [1])
         (peer,) = server.peers
         await turns_until(lambda: not peer.connected)
-        if not resumes:
-            assert told == ["open", "close 1011"] and server.peers == ()
-            return
         assert peer.detached and told == ["open"]
         with pytest.raises((EOFError, ConnectionError)):
             await silent.next_of(CLOSE)
-        async with raw(url, RESUMES) as new:
-            await say(new, resume)
-            assert (await hear(new))["t"] == "resumed"
-            assert peer.connected
-            await turns_until(lambda: peer.detached)  # this one answers no ping, either
 
 
 # ---------------------------------------------------------------- the call of a connection
@@ -362,7 +255,6 @@ async def test_a_dead_line_ends_without_a_close_frame_if_a_session_goes_on(host:
 @asynccontextmanager
 async def serving_calls(server: Server, by: str, calls: list[object]) -> AsyncGenerator[str]:
     """Serve by an aiohttp handler, or by the ASGI application under the server ``by``; ``calls`` are those that run."""
-    application_of_asgi = asgi(server)
 
     async def run(call: Awaitable[Any]) -> Any:
         calls.append(call)
@@ -371,7 +263,7 @@ async def serving_calls(server: Server, by: str, calls: list[object]) -> AsyncGe
         return result
 
     async def counted(scope: Any, receive: Any, send: Any) -> None:
-        call = application_of_asgi(scope, receive, send)
+        call = asgi(server)(scope, receive, send)
         await (run(call) if scope["type"] == "websocket" else call)
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -400,28 +292,14 @@ async def test_the_call_of_a_connection_returns_with_it_although_its_session_goe
     async with asyncio.timeout(30):
         async with serving_calls(server, by, calls) as url:
             async with raw(url) as first:
-                resume = await begin(first)
+                await begin(first)
                 await turns_until(lambda: server.peers and server.peers[0].stats().messages_in == 3)
                 (peer,) = server.peers
                 assert len(calls) == 1
                 first.reset()
             await turns_until(lambda: peer.detached and not calls)
-            async with raw(url, RESUMES) as second:
-                await say(second, resume)
-                resume |= {"gen": 2, "token": (await hear(second))["token"]}
-                await turns_until(lambda: peer.connected and len(calls) == 1)
-                go_on.set()
-                await turns_until(lambda: notes == [1])
-                async with raw(url, RESUMES) as third:
-                    await say(third, resume)
-                    assert (await hear(third))["t"] == "resumed"
-                    assert (await second.next_of(CLOSE)).code == 4409
-                    await second.send(second.close_frame(4409))
-                    second.drop()
-                    await turns_until(lambda: len(calls) == 1)
-                    assert peer.connected
-                    third.reset()
-                await turns_until(lambda: not calls)
+            go_on.set()
+            await turns_until(lambda: notes == [1])
             assert list(server.peers) == [peer] and told == ["open"]
             began = asyncio.get_running_loop().time()
         # The host has ended, with a session that had no connection.

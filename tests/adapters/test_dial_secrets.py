@@ -29,44 +29,16 @@ LAST = Reconnect(initial=0.001, max=0.001, stop=stop_after_attempt(2))
 dialings = pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
 
 
-class Capture(logging.Handler):
-    """Each record, as a handler that writes everything would write it."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.text = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.text += f"{self.format(record)} {record.msg!r} {record.args!r}\n"
-
-
-@pytest.fixture
-def log() -> Iterator[Capture]:
-    """Of ``wsrpc`` at DEBUG; loggers of libraries below it keep their level."""
-    capture = Capture()
-    logger = logging.getLogger("wsrpc")
-    before = logger.level
-    logger.setLevel(logging.DEBUG)
-    logger.addHandler(capture)
-    yield capture
-    logger.removeHandler(capture)
-    logger.setLevel(before)
+def errors_of(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, and those that it comes from."""
+    while error is not None:
+        yield error
+        yield from errors_of(getattr(error, "last_error", None))
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def all_text_of(error: BaseException) -> str:
-    """Of an exception, its traceback, and those that it comes from."""
-    texts = traceback.format_exception(error)
-    waiting: list[BaseException | None] = [error]
-    seen: list[BaseException] = []
-    while waiting:
-        found = waiting.pop()
-        if found is None or found in seen:
-            continue
-        seen.append(found)
-        texts += [str(found), repr(found), repr(found.args)]
-        waiting += [found.__cause__, None if found.__suppress_context__ else found.__context__]
-        waiting.append(getattr(found, "last_error", None))
-    return "\n".join(texts)
+    return "".join([*traceback.format_exception(error), *(f"{each} {each!r}" for each in errors_of(error))])
 
 
 def secretive(url: str, dialing: Dialing, **options: Any) -> Client:
@@ -92,19 +64,16 @@ ANSWERS = {
     NOBODY: "",
     NOTHING: "",
     "closes": "",
-    "garbage": "SSH-2.0-OpenSSH_9.6\r\n",
     "refuses": "HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno",
     "asks who it is": "HTTP/1.1 407 Who?\r\nContent-Length: 0\r\n\r\n",
-    "redirects": "HTTP/1.1 302 Found\r\nLocation: http://x/\r\nContent-Length: 0\r\n\r\n",
     "wrong accept key": f"{UPGRADE}: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n",
     "all subprotocols": f"101 Sec-WebSocket-Protocol: bearer.{SECRET}, json",
+    "another subprotocol": f"101 Sec-WebSocket-Protocol: {SECRET}",
     "bytes behind a subprotocol": f"101 Sec-WebSocket-Protocol: bearer.{SECRET}x\xff",
     "rude status line": f"{RAW}\r\n",
     "rude reason": f"HTTP/1.1 400 {RAW}\r\nContent-Length: 0\r\n\r\n",
     "rude body": f"HTTP/1.1 400 No\r\nContent-Length: {len(RAW)}\r\n\r\n{RAW}",
-    "rude header": f"HTTP/1.1 400 No\r\nX-Y: {RAW}\x1b\r\nContent-Length: 0\r\n\r\n",
     "rude accept key": f"{UPGRADE}: websocket\r\nSec-WebSocket-Accept: {RAW}\r\n\r\n",
-    "rude extension": f"101 Sec-WebSocket-Extensions: {RAW}",
     "rude subprotocol": f"101 Sec-WebSocket-Protocol: {RAW}",
 }
 """What a server or a proxy sends, each character one byte; 101 and a header are completed to open the connection."""
@@ -139,11 +108,13 @@ async def answering(answer: str) -> AsyncGenerator[int]:
             await asyncio.wait([saying])
 
 
-async def attempts_fail(client: Client, log: Capture) -> BaseException:
+async def attempts_fail(client: Client, caplog: pytest.LogCaptureFixture) -> BaseException:
+    caplog.set_level(logging.DEBUG, "wsrpc")
     try:
         with pytest.raises((ConnectionError, ValueError, ssl.SSLError, TypeError)) as caught:
             await client.connect()
-        text = all_text_of(caught.value) + repr(client) + log.text
+        logged = [(record.msg, record.args) for record in caplog.records if record.name.startswith("wsrpc")]
+        text = f"{all_text_of(caught.value)} {client!r} {logged}"
         assert [secret for secret in SECRETS if secret in text] == [], text
         return caught.value
     finally:
@@ -154,7 +125,9 @@ async def attempts_fail(client: Client, log: Capture) -> BaseException:
 @pytest.mark.parametrize(
     ("answer", "through"), [*product(ANSWERS, ["", "http"]), *product(list(ANSWERS)[:4], ["socks5"])]
 )
-async def test_what_refuses_or_is_broken(dialing: Dialing, answer: str, through: str, log: Capture) -> None:
+async def test_what_refuses_or_is_broken(
+    dialing: Dialing, answer: str, through: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Errors show what it said in one short line, and no secret."""
     limits = LIMITS.replace(open_timeout=0.05 if answer == NOTHING else 8.0)
     async with answering(answer) as port:
@@ -169,11 +142,8 @@ async def test_what_refuses_or_is_broken(dialing: Dialing, answer: str, through:
                 for scheme, auth in (("ws", None), ("ws", SECRET), ("wss", SECRET))
             ]
         for client in clients:
-            error: BaseException | None = await attempts_fail(client, log)
-            while error is not None:
-                text = str(error)
-                assert text.isprintable() and len(text) <= 1100, repr(text)
-                error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+            texts = [str(error) for error in errors_of(await attempts_fail(client, caplog))]
+            assert all(text.isprintable() and len(text) <= 1100 for text in texts), repr(texts)
 
 
 @dialings
@@ -182,10 +152,7 @@ async def test_what_refuses_or_is_broken(dialing: Dialing, answer: str, through:
     [
         {"url": f"ws://user:{SECRET}/@x/"},
         {"url": f"ws://x:{SECRET}/"},
-        {"url": f"ws://x/?{SECRET}#{SECRET}"},
-        {"url": f"user:{SECRET}@x"},
         {"url": f"wss://[{SECRET}]/?{SECRET}"},
-        {"url": b"ws://" + SECRET.encode()},
         {"url": lambda: f"ws:///?{SECRET}"},
         {"proxy": f"ftp://user:{SECRET}@127.0.0.1:1"},
         {"proxy": f"http://user:{SECRET}@127.0.0.1:{SECRET}"},
@@ -195,18 +162,19 @@ async def test_what_refuses_or_is_broken(dialing: Dialing, answer: str, through:
         {"headers": {"X-Token": f"{SECRET}\n"}},
         {"headers": lambda: [("X-Token", SECRET)]},
         {"auth": f"{SECRET}\r\n"},
-        {"auth": lambda: [SECRET]},
     ],
     ids=lambda options: next(iter(options)),
 )
-async def test_options_that_are_not_valid(dialing: Dialing, options: dict[str, Any], log: Capture) -> None:
+async def test_options_that_are_not_valid(
+    dialing: Dialing, options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     try:
         client = Client(**{"url": "ws://127.0.0.1:1/", **options}, dial=dialing.dial, reconnect=LAST)
     except (TypeError, ValueError) as exc:
         client, text = None, all_text_of(exc)
         assert SECRET not in text
     if client is not None:
-        await attempts_fail(client, log)
+        await attempts_fail(client, caplog)
     given = {"url": "ws://127.0.0.1:1/", "limits": LIMITS, **options}
     if "auth" not in options and not any(map(callable, options.values())):
         with pytest.raises((TypeError, ValueError)) as caught:

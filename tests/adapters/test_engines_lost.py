@@ -82,19 +82,6 @@ def test_a_broker_that_freezes_is_noticed_in_time() -> None:
     assert PROBE + PATIENCE + _broker_connection.GRACE <= PATIENCE + 1
 
 
-async def test_a_broker_that_is_frozen_for_a_moment(mortal: MortalEngine, connect: Connect, subject: str) -> None:
-    connection, heard = await connect()
-    await connection.subscribe(subject)
-    mortal.freeze()
-    connection.publish(subject, b"meanwhile")
-    await turns(20)
-    assert heard.got == []
-    mortal.thaw()
-    connection.publish(subject, b"afterwards")
-    await heard.number(2)
-    assert heard.payloads == [b"meanwhile", b"afterwards"]
-
-
 async def test_cancelling_what_waits_leaves_the_connection_in_use(
     mortal: MortalEngine, connect: Connect, subject: str
 ) -> None:

@@ -11,9 +11,9 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import repeat
 from pathlib import Path
-from urllib.request import urlopen
+from typing import NamedTuple
 
-from cluster_workers import EXAMPLE, User, Worker, announce, uvicorn
+from cluster_workers import EXAMPLE, User, Worker, uvicorn
 from engine_servers import ServerProcess, free_port, nats_server
 
 from wsrpc import ReconnectInfo
@@ -46,14 +46,13 @@ def main_configuration(folder: Path, ports: dict[int, int]) -> Path:
     return configuration
 
 
-class Site:
+class Site(NamedTuple):
     """The example behind nginx."""
 
-    def __init__(self, engine: str, url: str, workers: dict[int, Worker]) -> None:
-        self.engine = engine
-        self.url = url
-        self.workers = workers
-        """By process."""
+    engine: str
+    url: str
+    workers: dict[int, Worker]
+    """By process."""
 
     def user(self, name: str) -> User:
         return User(name, repeat(f"{self.url}/ws?client={name}"))
@@ -90,17 +89,10 @@ async def test_users_at_all_workers_are_in_one_chat_and_keep_their_sessions(tmp_
             at[users[-1].name] = await users[-1].worker()
         for user in users:
             await user.sees(*at)
-        ada, *others = users
+        ada = users[0]
         await ada.say("hello")
         for user in users:
             assert await user.hears() == (ada.name, "hello")
-        for user in others:
-            assert await ada.whisper(user.name, "psst") == f"{user.name} heard psst from {ada.name}"
-        assert await announce(chat.engine, "closing at six") == "sent to 4 workers; 0 could not be reached"
-        for user in users:
-            assert await user.hears() == ("cron", "closing at six")
-        with await asyncio.to_thread(urlopen, f"{chat.url.replace('ws:', 'http:')}/healthz") as answer:
-            assert answer.read() == b'"ok"'
 
         # The network drops a connection: the client comes back to its worker, where its session is.
         resumed: asyncio.Queue[bool] = asyncio.Queue()
