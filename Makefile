@@ -3,7 +3,7 @@
 #
 #   make demo    run the example that shows most at once
 #   make quick   after each change: formatting, lints, types and the tests of the core, in less than a minute
-#   make test    every test, the ones against Node and Go included; it needs tmux: apt-get install tmux
+#   make test    every test, the ones against Node and Go included
 #   make test-pythons   the tests of what depends on the version, on every other supported Python of the machine
 #   make test-floors   the unit tests and those of the adapters with the lowest versions that pyproject.toml allows
 #   make test-browser   the tests in headless Chromium; screenshots in build/screenshots

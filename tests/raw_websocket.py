@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -38,9 +38,13 @@ def build_frame(
     if not masked:
         return head + payload
     mask = os.urandom(4)
+    return head + mask + _masked(payload, mask)
+
+
+def _masked(payload: bytes, mask: bytes) -> bytes:
     repeated = mask * (len(payload) // 4 + 1)
     number = int.from_bytes(payload, "big") ^ int.from_bytes(repeated[: len(payload)], "big")
-    return head + mask + number.to_bytes(len(payload), "big")
+    return number.to_bytes(len(payload), "big")
 
 
 @dataclass(frozen=True)
@@ -122,11 +126,7 @@ class RawPeer:
             size = struct.unpack("!Q", await self._exactly(8))[0]
         mask = await self._exactly(4) if second & 0x80 else b""
         payload = await self._exactly(size)
-        if mask:
-            repeated = mask * (size // 4 + 1)
-            number = int.from_bytes(payload, "big") ^ int.from_bytes(repeated[:size], "big")
-            payload = number.to_bytes(size, "big")
-        return RawFrame(first & 0x0F, payload, bool(first & 0x80), bool(mask))
+        return RawFrame(first & 0x0F, _masked(payload, mask) if mask else payload, bool(first & 0x80), bool(mask))
 
     async def next_of(self, opcode: int) -> RawFrame:
         """Read until a frame of this kind."""
@@ -138,14 +138,10 @@ class RawPeer:
     async def read_to_end(self) -> bytes:
         """Everything until the other side ends the TCP connection, in whatever way."""
         data = bytearray()
-        while True:
-            try:
-                piece = await self.read()
-            except ConnectionError:
-                return bytes(data)
-            if not piece:
-                return bytes(data)
-            data += piece
+        with suppress(ConnectionError):
+            while piece := await self.read():
+                data += piece
+        return bytes(data)
 
     # The end.
 
@@ -297,7 +293,7 @@ async def ask(port: int, request: bytes) -> bytes:
     """Send a request that is no good and return the whole answer."""
     loop = asyncio.get_running_loop()
     with socket.socket() as sock:
-        sock.setblocking(False)
+        _prepare(sock)
         await loop.sock_connect(sock, ("127.0.0.1", port))
         await loop.sock_sendall(sock, request)
         return await RawPeer(sock, client=True, request=request).read_to_end()

@@ -11,7 +11,6 @@ import ast
 import asyncio
 import importlib
 import inspect
-import os
 import re
 import statistics
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from programs import listening, printed_by
+from programs import PYTHON, listening, printed_by, start
 
 import wsrpc
 from interop.installed import install
@@ -155,25 +154,21 @@ async def running_server(folder: Path, page: Path = README, name: str = "server.
     text = program_of(page, name)
     assert PORT in text
     (folder / name).write_text(text.replace(PORT, "0"), "utf-8")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-c", WITH_LOG, name),
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with listening(process) as url:
+    async with listening(await start(*PYTHON, "-c", WITH_LOG, name, cwd=folder)) as url:
         yield url.rstrip("/")
 
 
 async def output_of(*command: str, folder: Path) -> str:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    return await printed_by(process)
+    return await printed_by(await start(*command, cwd=folder))
+
+
+async def check_program(page: Path, name: str, url: str, folder: Path, *command: str) -> None:
+    """A page's program prints what its comments say."""
+    program = program_of(page, name)
+    assert f"ws://127.0.0.1:{PORT}" in program
+    (folder / name).write_text(program.replace(f"ws://127.0.0.1:{PORT}", url), "utf-8")
+    printed = await output_of(*command, name, folder=folder)
+    assert printed.splitlines() == promised_by(program)
 
 
 def promised_by(program: str) -> list[str]:
@@ -184,12 +179,8 @@ def promised_by(program: str) -> list[str]:
 
 
 async def test_the_first_programs_run_as_shown(tmp_path: Path) -> None:
-    program = program_of(README, "client.py")
     async with running_server(tmp_path) as url:
-        assert f"ws://127.0.0.1:{PORT}" in program
-        (tmp_path / "client.py").write_text(program.replace(f"ws://127.0.0.1:{PORT}", url), "utf-8")
-        printed = await output_of(sys.executable, "-W", "error", "client.py", folder=tmp_path)
-    assert printed.splitlines() == promised_by(program)
+        await check_program(README, "client.py", url, tmp_path, *PYTHON)
 
 
 async def test_the_page_without_an_event_loop_runs_in_a_thread_without_one(tmp_path: Path) -> None:
@@ -204,31 +195,22 @@ async def test_the_page_without_an_event_loop_runs_in_a_thread_without_one(tmp_p
         await asyncio.to_thread(run, url)
 
 
-async def check_javascript(page: Path, name: str, library: str, url: str, folder: Path) -> None:
-    program = program_of(page, name)
-    install(library, folder)
-    assert f"ws://127.0.0.1:{PORT}" in program
-    (folder / name).write_text(program.replace(f"ws://127.0.0.1:{PORT}", url), "utf-8")
-    printed = await output_of(find_node(), name, folder=folder)
-    assert printed.splitlines() == promised_by(program)
+JAVASCRIPT = [
+    *((README, "server.py", MIGRATING, "client.mjs", library) for library in LIBRARIES),
+    *((PROTOCOL, "streams.py", PROTOCOL, "streams.mjs", library) for library in WITH_STREAMS),
+    *((PROTOCOL, "cafe.py", PROTOCOL, "describe.mjs", library) for library in LIBRARIES),
+]
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-async def test_the_javascript_program_runs_as_shown(library: str, tmp_path: Path) -> None:
-    async with running_server(tmp_path) as url:
-        await check_javascript(MIGRATING, "client.mjs", library, url, tmp_path)
-
-
-@pytest.mark.parametrize("library", WITH_STREAMS)
-async def test_streams_by_hand_run_as_shown(library: str, tmp_path: Path) -> None:
-    async with running_server(tmp_path, PROTOCOL, "streams.py") as url:
-        await check_javascript(PROTOCOL, "streams.mjs", library, url, tmp_path)
-
-
-@pytest.mark.parametrize("library", LIBRARIES)
-async def test_asking_for_the_description_runs_as_shown(library: str, tmp_path: Path) -> None:
-    async with running_server(tmp_path, PROTOCOL, "cafe.py") as url:
-        await check_javascript(PROTOCOL, "describe.mjs", library, url, tmp_path)
+@pytest.mark.parametrize(
+    ("server_page", "server", "page", "name", "library"), JAVASCRIPT, ids=[f"{row[3]}-{row[4]}" for row in JAVASCRIPT]
+)
+async def test_javascript_programs_run_as_shown(
+    server_page: Path, server: str, page: Path, name: str, library: str, tmp_path: Path
+) -> None:
+    install(library, tmp_path)
+    async with running_server(tmp_path, server_page, server) as url:
+        await check_program(page, name, url, tmp_path, find_node())
 
 
 MIGRATIONS = [

@@ -11,7 +11,6 @@ from importlib import import_module
 from inspect import isclass, isfunction
 from pathlib import Path
 from pkgutil import iter_modules
-from types import ModuleType
 
 import pytest
 
@@ -39,12 +38,6 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
     assert set(wsrpc.__all__) < set(dir(wsrpc)) and "Clientt" not in dir(wsrpc)
 
 
-def test_all_names_can_be_imported_at_once() -> None:
-    names: dict[str, object] = {}
-    exec("from wsrpc import *", names)
-    assert {name: getattr(wsrpc, name) for name in wsrpc.__all__}.items() <= names.items()
-
-
 @pytest.mark.parametrize(
     ("program", "unused"),
     [
@@ -57,19 +50,6 @@ def test_a_program_loads_only_what_it_uses(program: str, unused: set[str]) -> No
     words = [sys.executable, "-c", f"{program}; import sys; print(*sys.modules)"]
     loaded = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
     assert unused & set(loaded) == set()
-
-
-def test_the_list_is_sorted_and_names_nothing_twice() -> None:
-    assert list(wsrpc.__all__) == sorted(set(wsrpc.__all__), key=order)
-
-
-def test_every_public_name_of_the_package_is_listed() -> None:
-    public = {
-        name
-        for name, value in vars(wsrpc).items()
-        if not name.startswith("_") and name != "annotations" and not isinstance(value, ModuleType)
-    }
-    assert public - set(wsrpc.__all__) == set()
 
 
 def test_what_is_listed_is_our_own() -> None:

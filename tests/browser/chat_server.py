@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
 from pathlib import Path
 
-from browser.pages import ROOT
-from programs import free_port
+from programs import PYTHON, ROOT, free_port, start
 
 APP = ROOT / "examples" / "chat" / "app.py"
 
@@ -18,57 +15,33 @@ class ChatServer:
     """``async with ChatServer(folder, modules) as chat``; ``url`` is the page's."""
 
     def __init__(self, folder: Path, modules: Path) -> None:
-        self.folder = folder
-        self.modules = modules
-        self.port = 0
-        self._process: asyncio.subprocess.Process | None = None
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}/"
+        self.socket_url = f"ws://127.0.0.1:{port}/ws"
+        self._words = [str(APP), str(port), "--data", str(folder / "data"), "--modules", str(modules)]
         self._log = folder / "server.log"
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/"
-
-    @property
-    def socket_url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}/ws"
+        self._process: asyncio.subprocess.Process
 
     @property
     def log(self) -> str:
         return self._log.read_text("utf-8")
 
     async def __aenter__(self) -> ChatServer:
-        self.port = free_port()
         await self.start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        if self._process is None:
-            return
-        self._process.send_signal(signal.SIGINT)
-        try:
-            async with asyncio.timeout(10):
-                status = await self._process.wait()
-        except TimeoutError:
-            await self.kill()
-            raise
-        assert status == 0 and "Traceback" not in self.log, self.log
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGINT)
+            assert await self._process.wait() == 0 and "Traceback" not in self.log, self.log
 
     async def start(self) -> None:
         with self._log.open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-W", "error", str(APP), str(self.port)),
-                *("--data", str(self.folder / "data"), "--modules", str(self.modules)),
-                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")])},
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-            )
-        assert process.stdout is not None
-        self._process = process
-        assert b"Running on" in await process.stdout.readline(), self.log
+            self._process = await start(*PYTHON, *self._words, stderr=log.fileno())
+        assert self._process.stdout is not None
+        assert b"Running on" in await self._process.stdout.readline(), self.log
 
     async def kill(self) -> None:
         """As when the machine loses power: nobody is told."""
-        assert self._process is not None
         self._process.kill()
         await self._process.wait()
-        self._process = None

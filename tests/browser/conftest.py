@@ -77,18 +77,16 @@ async def chat(modules: Path, tmp_path: Path) -> AsyncGenerator[ChatServer]:
 # ---------------------------------------------------------------- people in front of it
 
 
-@pytest.fixture
-def lost_connections_are_fine() -> list[str]:
-    """Texts of console errors that a test brings about: the browser itself says when it cannot connect."""
-    return ["net::ERR_CONNECTION_REFUSED", "net::ERR_CONNECTION_RESET"]
+LOST = ("net::ERR_CONNECTION_REFUSED", "net::ERR_CONNECTION_RESET")
+"""What the browser itself says when a server is away, which only a test that kills it can bring about."""
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def newcomer(browser: Browser, chat: ChatServer, request: pytest.FixtureRequest) -> AsyncGenerator[Newcomer]:
+async def newcomer(browser: Browser, chat: ChatServer) -> AsyncGenerator[Newcomer]:
     """``await newcomer("Ada")``: a page of a browser of her own, in which she has said her name.
 
     Keyword arguments are those of Playwright's ``new_context``. Whatever a page complains about in its console fails
-    the test, but for what the fixture ``lost_connections_are_fine`` lists.
+    the test.
     """
     complaints: list[str] = []
 
@@ -112,7 +110,4 @@ async def newcomer(browser: Browser, chat: ChatServer, request: pytest.FixtureRe
             return page
 
         yield come
-    expected: list[str] = []
-    if "lost_connections_are_fine" in request.fixturenames:
-        expected = request.getfixturevalue("lost_connections_are_fine")
-    assert [text for text in complaints if not any(part in text for part in expected)] == []
+    assert [text for text in complaints if not any(part in text for part in LOST)] == []

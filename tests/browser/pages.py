@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Locator, Page
+from programs import PYTHON, ROOT, start
 
 from interop.peers import LIBRARIES
 
-ROOT = Path(__file__).parent.parent.parent
 SCREENSHOTS = ROOT / "build" / "screenshots"
 PATIENCE = 10_000  # milliseconds until what a page should show counts as missing
 
@@ -51,23 +48,10 @@ def block(page: Path, beginning: str) -> str:
     return str(found)
 
 
-async def start(
-    *arguments: str, cwd: Path | None = None, stderr: int | None = asyncio.subprocess.PIPE
-) -> asyncio.subprocess.Process:
-    """A program in Python, with wsrpc and its adapters."""
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", *arguments),
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")])},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=stderr,
-    )
-
-
 @asynccontextmanager
 async def serving(*arguments: str, cwd: Path | None = None) -> AsyncGenerator[None]:
     """A server, from its first line of output until it is killed: nobody gets a Close frame."""
-    process = await start(*arguments, cwd=cwd, stderr=None)
+    process = await start(*PYTHON, *arguments, cwd=cwd, stderr=None)
     try:
         assert process.stdout is not None
         line = await process.stdout.readline()

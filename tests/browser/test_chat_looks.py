@@ -1,4 +1,4 @@
-"""How the chat looks and is used: narrow and wide windows, dark and light, by keyboard. Leaves screenshots."""
+"""How the chat looks and is used: narrow and wide windows, dark and light. Leaves screenshots."""
 
 from __future__ import annotations
 
@@ -37,13 +37,15 @@ async def talk_before(chat: ChatServer) -> None:
                 await client.request("say", "release 1.0", f"{100 + number:032x}", text)
 
 
+NAMELESS = re.compile(r"^\s*- (button|link|textbox|log|navigation|complementary|form)(:|$)", re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
         ("chat-light", {"viewport": DESKTOP}),
         ("chat-dark", {"viewport": DESKTOP, "color_scheme": "dark"}),
-        ("phone-light", {"viewport": PHONE, "has_touch": True}),
-        ("phone-dark", {"viewport": PHONE, "has_touch": True, "color_scheme": "dark"}),
+        ("phone-light", {"viewport": PHONE}),
     ],
 )
 async def test_it_fits_the_window_and_the_theme(
@@ -64,48 +66,9 @@ async def test_it_fits_the_window_and_the_theme(
     assert await ada.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
     dark = await ada.evaluate("getComputedStyle(document.body).backgroundColor")
     assert dark == ("rgb(19, 19, 24)" if "dark" in name else "rgb(244, 244, 248)")
-    rooms = ada.get_by_role("navigation", name="Rooms")
-    if name.startswith("phone"):
-        await expect(rooms).to_be_hidden()
-        await ada.get_by_role("button", name="Rooms").tap()
-        await expect(rooms).to_be_in_viewport(ratio=1)
-        await shoot(ada, f"{name}-rooms")
-        await log_of(ada).tap(position={"x": 380, "y": 300})
-        await expect(rooms).to_be_hidden()
-    else:
-        await expect(rooms).to_be_visible()
+    assert not NAMELESS.search(await ada.locator("body").aria_snapshot())
 
 
-async def test_everything_has_a_name_and_the_keyboard_reaches_it(newcomer: Newcomer) -> None:
-    ada = await newcomer("Ada", viewport=PHONE)
-    await expect(ada.get_by_label("Message", exact=True)).to_be_focused()
-    shown = await ada.locator("body").aria_snapshot()
-    assert not re.search(r"^\s*- (button|link|textbox|log|navigation|complementary|form)(:|$)", shown, re.MULTILINE)
-
-    reached: list[str] = []
-    await ada.get_by_role("button", name="Rooms").focus()
-    for _ in range(5):
-        reached.append(
-            await ada.evaluate("document.activeElement.ariaLabel ?? document.activeElement.innerText.trim()")
-        )
-        await ada.keyboard.press("Tab")
-    assert reached == ["Rooms", "People", "Messages in lobby", "Upload a file", ""], "not what is not shown"
-
-    await ada.get_by_role("button", name="Rooms").press("Enter")
-    rooms = ada.get_by_role("navigation", name="Rooms")
-    await expect(rooms).to_be_visible()
-    await expect(ada.get_by_role("button", name="Rooms")).to_have_attribute("aria-expanded", "true")
-    await ada.keyboard.press("Escape")
-    await expect(rooms).to_be_hidden()
-
-    await ada.get_by_label("Message", exact=True).press_sequentially("two")
-    await ada.keyboard.press("Shift+Enter")
-    await ada.keyboard.type("lines")
-    await ada.keyboard.press("Enter")
-    await expect(log_of(ada).get_by_role("article").locator(".text")).to_have_text("two\nlines")
-
-
-@pytest.mark.usefixtures("lost_connections_are_fine")
 async def test_it_says_that_there_is_no_connection(newcomer: Newcomer, chat: ChatServer) -> None:
     await talk_before(chat)
     ada = await newcomer("Ada", viewport=PHONE)

@@ -10,10 +10,7 @@ from browser.chat_server import ChatServer
 from browser.pages import Newcomer, both_libraries, log_of, say, shoot
 from playwright.async_api import WebSocketRoute, expect
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.usefixtures("lost_connections_are_fine"),
-]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @both_libraries
@@ -22,16 +19,12 @@ async def test_the_server_is_killed_and_restarted_in_between(newcomer: Newcomer,
     await say(ada, "before")
     await expect(log_of(bob)).to_contain_text("before")
     await expect(log_of(ada).get_by_text("Waiting")).to_have_count(0)  # it has its answer, too
-    draft = ada.get_by_label("Message", exact=True)
     await chat.kill()
     await expect(ada.get_by_role("status")).to_contain_text("Offline")
 
     await say(ada, "sent while offline")
     await say(ada, "and another")
-    await expect(log_of(ada).get_by_role("article")).to_contain_text(["before", "sent while offline", "and another"])
     await expect(log_of(ada).get_by_text("Waiting for the connection")).to_have_count(2)
-    await draft.fill("a thought not yet")
-
     await chat.start()
     await expect(ada.get_by_role("button", name="Try now")).to_be_hidden()
     for page in (ada, bob):
@@ -41,29 +34,8 @@ async def test_the_server_is_killed_and_restarted_in_between(newcomer: Newcomer,
         )
         await expect(page.get_by_role("complementary").get_by_role("listitem")).to_have_count(2)
     await expect(log_of(ada).get_by_text("Waiting")).to_have_count(0)
-    await expect(draft).to_have_value("a thought not yet")
-
-    await say(bob, "welcome back")
-    await expect(log_of(ada)).to_contain_text("welcome back")
     for page in (ada, bob):
-        await expect(log_of(page).get_by_role("article")).to_have_count(4)
-
-
-async def test_a_reload_while_offline_loses_nothing(newcomer: Newcomer, chat: ChatServer) -> None:
-    ada = await newcomer("Ada")
-    await ada.get_by_label("Name of a room to join").fill("attic")
-    await ada.get_by_role("button", name="Join").click()
-    await expect(ada.get_by_role("complementary").get_by_role("listitem")).to_have_count(1)
-    await chat.kill()
-    await expect(ada.get_by_role("status")).to_contain_text("Offline")
-    await say(ada, "kept over a reload")
-    await ada.get_by_label("Message", exact=True).fill("and a draft")
-    await chat.start()
-    await ada.reload()
-    await expect(log_of(ada, "attic").get_by_role("article")).to_contain_text(["kept over a reload"])
-    await expect(log_of(ada, "attic").get_by_text("Waiting")).to_have_count(0)
-    await expect(ada.get_by_label("Message", exact=True)).to_have_value("and a draft")
-    await expect(ada.get_by_role("navigation").get_by_role("listitem")).to_have_count(2)
+        await expect(log_of(page).get_by_role("article")).to_have_count(3)
 
 
 async def test_a_message_whose_answer_is_lost_is_said_once(newcomer: Newcomer, chat: ChatServer) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from browser.pages import ROOT, block, browsing, serving, start
+from browser.pages import block, browsing, serving
 from playwright.async_api import Browser, expect
-from programs import free_port, listening
+from programs import PYTHON, ROOT, free_port, listening, start
 
 from interop.node import JS
 
@@ -26,7 +26,7 @@ async def test_the_page_of_the_readme_greets(browser: Browser, tmp_path: Path) -
     (tmp_path / "server.py").write_text(logs + server_file.replace("8080", server).replace("8000", files), "utf-8")
     (tmp_path / "node_modules").symlink_to(JS / "node_modules")
     static = serving("-u", "-m", "http.server", files, "--bind", "127.0.0.1", cwd=tmp_path)
-    async with listening(await start("server.py", cwd=tmp_path)), static, browsing(browser) as context:
+    async with listening(await start(*PYTHON, "server.py", cwd=tmp_path)), static, browsing(browser) as context:
         page = await context.new_page()
         await page.goto(f"http://127.0.0.1:{files}/page.html")
         await expect(page.locator("body")).to_have_text("Hello, Grace!")

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from browser.pages import ROOT, browsing, serving, shoot
+from browser.pages import browsing, serving, shoot
 from playwright.async_api import Browser, Page, expect
-from programs import free_port
+from programs import ROOT, free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

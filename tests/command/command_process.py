@@ -23,7 +23,9 @@ from programs import ROOT
 
 from wsrpc import Context, Peer, RpcError, Server
 from wsrpc.__main__ import run as run_command
-from wsrpc._command import calling, completion, describing, generating, listening
+
+# What the command would import once its arguments are known.
+from wsrpc._command import calling, completion, describing, generating, listening  # noqa: F401
 
 COMMAND = [sys.executable, "-W", "error", "-m", "wsrpc"]
 PATIENCE = 30.0
@@ -42,10 +44,6 @@ class Ended(NamedTuple):
     code: int
     out: str
     err: str
-
-
-PRELOADED = (calling, completion, describing, generating, listening)
-"""What the command would import once its arguments are known."""
 
 
 async def start(
@@ -248,6 +246,6 @@ def played() -> Played:
 async def serving(**listen: Any) -> AsyncGenerator[Played]:
     """`played`, listening on loopback."""
     found = played()
-    async with found.server.listen("127.0.0.1", 0, **listen) as listening:
-        found.url = f"{'wss' if listen.get('ssl') else 'ws'}://localhost:{listening.port}"
+    async with found.server.listen("127.0.0.1", 0, **listen) as listener:
+        found.url = f"{'wss' if listen.get('ssl') else 'ws'}://localhost:{listener.port}"
         yield found

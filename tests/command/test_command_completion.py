@@ -28,11 +28,8 @@ async def completed(line: str) -> list[str]:
         ("wsrpc c", ["call", "client", "completion"]),
         ("wsrpc completion ", ["bash", "zsh", "fish"]),
         ("wsrpc call ws://a b --c", ["--channel", "--cacert", "--cert", "--compress"]),
-        ("wsrpc call ws://a b --profile ", ["go", "ws-wrapper-3"]),
         ("wsrpc call ws://a b --send ", []),  # names of files
-        ("wsrpc call ws://a b '\"A", []),
         ("wsrpc call ws://127.0.0.1:1 ", []),  # no server
-        ("wsrpc call http://a ", []),
     ],
 )
 async def test_commands_and_options_are_completed(line: str, offered: list[str]) -> None:

@@ -70,19 +70,14 @@ FILES = {
     "app.py": APP,
     "cafe.py": CAFE,
     "pack/__init__.py": "",
-    "pack/main.py": "from app import server\n",
     "runs.py": f"{SERVER}\nserver.run('127.0.0.1', 8080)\n",
     "noisy.py": "print('starting')\nfrom app import server\ndef make():\n    print('made')\n    return server\n",
     "missing.py": "import no_such_thing\n",
     "divides.py": "1 / 0\n",
-    "wrong.py": "def broken(:\n",
     "leaves.py": "raise SystemExit(3)\n",
     "open.json": '{"events": [',
     "deep.json": "[" * 5000,
-    "list.json": "[]",
-    "number.json": '{"events": [], "$defs": {"a": 1}}',
     "nowhere.json": '{"events": [], "$defs": {"a": {"$ref": "#/$defs/b"}}}',
-    "typed.json": '{"events": [{"event": "a", "kind": "value", "result": {"type": 1}}], "$defs": {}}',
 }
 
 
@@ -106,18 +101,14 @@ async def run(folder: Path, line: str, status: int = 0) -> tuple[str, str]:
     ("line", "part", "said"),
     [
         ("types app:server", "  add: (a: number, b: number) => number\n", ""),
-        ("types pack.main:server", "  add: (a: number, b: number) => number\n", ""),
         ("types app:make_server", "  made: () => unknown\n", ""),
         ("types app:Holder.router", "  held: () => unknown\n", ""),
         ("types app:client", "  getName: () => unknown\n", ""),
         ("types runs:server", "  add: (a: number, b: number) => number\n", ""),
         ("types noisy:make", "  add: (a: number, b: number) => number\n", "starting\nmade\n"),
         ("types cafe:server", "menu: () => Items<string>", NOTE),
-        ("types cafe:server", "odd: () => unknown", NOTE),
-        ("types cafe:server --ws-wrapper 4", "menu: () => Items<string>", NOTE),
         ("types cafe:server --ws-wrapper 3", "signal: never", NOTE),
         ("types app:server --json", '"event": "add"', ""),
-        ("client cafe:server", "async def brew(self, cups: list[Cup]", NOTE),
         ("client cafe:server", "class Cup(msgspec.Struct):", NOTE),
         ("client cafe:server --models dataclasses", "@dataclasses.dataclass(slots=True)\nclass Cup:", NOTE),
     ],
@@ -125,7 +116,6 @@ async def run(folder: Path, line: str, status: int = 0) -> tuple[str, str]:
 async def test_what_is_written(folder: Path, line: str, part: str, said: str) -> None:
     out, err = await run(folder, line)
     assert part in out and err == said
-    assert "menu" not in out or "--ws-wrapper 3" not in line
 
 
 @pytest.mark.parametrize("line", ["types cafe:server -o api", "client cafe:server -o api"])
@@ -162,14 +152,9 @@ NO_USE = "has no usable description:"
     [
         ("apps:server", "there is no module 'apps', in FOLDER or installed"),
         ("pack.other:server", "there is no module 'pack.other', in FOLDER or installed"),
-        ("nopack.main:server", "there is no module 'nopack', in FOLDER or installed"),
         ("app:sever", "'app' has no 'sever'; it has app:client, app:server"),
-        ("pack:server", "'pack' has no 'server'"),
         ("app", f"{WANTED} 'app'"),
-        ("app:", f"{WANTED} 'app:'"),
-        (":server", f"{WANTED} ':server'"),
         ("app.py:server", "give a module, such as app.main:server, not a file; got 'app.py:server'"),
-        ("pack/main:server", "give a module, such as app.main:server, not a file; got 'pack/main:server'"),
         ("app:number", "app:number must be a Server, Client or Router, or a function that returns one; it is 1"),
         ("app:make_nothing", "app:make_nothing() must return a Server, Client or Router; it returned None"),
         (
@@ -183,10 +168,7 @@ NO_USE = "has no usable description:"
         ("none.json", "none.json: No such file or directory"),
         ("open.json", "open.json is not JSON: Input data was truncated"),
         ("deep.json", "deep.json is not JSON: "),
-        ("list.json", f"list.json {NO_USE} Expected `object`, got `array`"),
-        ("number.json", f"number.json {NO_USE} Expected `object`, got `int`"),
         ("nowhere.json", f"nowhere.json {NO_USE} definition 'a': '#/$defs/b' refers to no definition"),
-        ("typed.json", f"typed.json {NO_USE} event 'a': 'type' in a schema is text, or a list of different texts, got"),
     ],
 )
 @pytest.mark.parametrize("command", ["types", "client"])
@@ -196,17 +178,11 @@ async def test_what_cannot_be_used(folder: Path, command: str, arguments: str, s
     assert err.startswith(f"wsrpc: {said}".replace("FOLDER", str(folder)).replace("COMMAND", command))
 
 
-async def test_options_of_one_command(folder: Path) -> None:
-    both = "wsrpc: --ws-wrapper is for TypeScript: leave out --json\n"
-    assert await run(folder, "types app:server --ws-wrapper 3 --json", status=2) == ("", both)
-
-
 @pytest.mark.parametrize(
     ("target", "first", "last"),
     [
         ("missing:server", "module 'missing' cannot be imported:", "No module named 'no_such_thing'"),
         ("divides:server", "module 'divides' cannot be imported:", "ZeroDivisionError: division by zero"),
-        ("wrong:server", "module 'wrong' cannot be imported:", "SyntaxError: invalid syntax"),
         ("leaves:server", "module 'leaves' cannot be imported:", "SystemExit: 3"),
         ("app:make_trouble", "app:make_trouble() failed:", "OSError: no database"),
         ("app:add", "app:add() failed:", "missing 2 required positional arguments: 'a' and 'b'"),
@@ -232,15 +208,10 @@ async def test_half_a_surrogate_pair_keeps_nothing_from_being_written(folder: Pa
         Odd = TypedDict("Odd", {"k\ud83d": int})
         def odd(x: Annotated[int, msgspec.Meta(description="d\ud83d")], y: Odd, z: str = "\ud83d") -> None: ...
         server.on("odd ä", odd)
-        try:
-            server.on('a\ud83d', lambda: None)
-        except ValueError as exc:
-            print(exc)
         """
     (folder / "odd.py").write_text(dedent(text), "utf-8")
-    refused = "an event's name is text that can be sent, got 'a\\ud83d', which has half of a surrogate pair\n"
-    out, err = await run(folder, "types odd:server")
-    assert r'"odd \u00e4": (x: number, y: Odd, z?: string)' in out and '"k?": number' in out and err == refused
+    out, _ = await run(folder, "types odd:server")
+    assert r'"odd \u00e4": (x: number, y: Odd, z?: string)' in out and '"k?": number' in out
     assert "d?" in (await run(folder, "types odd:server --json"))[0]
     await run(folder, "types odd:server -o events.d.ts")
     assert (folder / "events.d.ts").read_text("utf-8") == out

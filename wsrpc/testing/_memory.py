@@ -222,11 +222,7 @@ def memory_transports(
         other: the limits of the accepting end.
     """
     given = any_case(headers)
-    info = ConnectionInfo(
-        target=path,
-        headers=given,
-        origin=given.get("origin"),
-    )
+    info = ConnectionInfo(target=path, headers=given, origin=given.get("origin"))
     limits = limits or Limits()
     return transports_for(info, limits, other or limits)
 

@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 
 from ._frame_boundaries import FrameBoundaries
 from ._sockets import reset_when_closed, unsent
-from ._transit import FIN, RESET, Transit
-from ._troubles import Cut, Direction, Troubles
+from ._troubles import FIN, RESET, Cut, Direction, Transit, Troubles
 
 __all__ = ["ProxiedConnection"]
 
@@ -190,11 +189,10 @@ class End(asyncio.Protocol):
         if self._lossy and not self._troubles.silences:
             self._connection.reset()
             return
-        gone = [cut for cut in self._cuts if cut not in self._troubles.cuts]
-        for cut in gone:
-            if cut is not MID_FRAME or not self._troubles.mid_frames:
-                del self._cuts[cut]
-        self._cuts |= {cut: self._passed + cut.count for cut in self._troubles.cuts if cut not in self._cuts}
+        cuts = {cut: self._cuts.get(cut, self._passed + cut.count) for cut in self._troubles.cuts}
+        if MID_FRAME in self._cuts and self._troubles.mid_frames:
+            cuts[MID_FRAME] = self._cuts[MID_FRAME]
+        self._cuts = cuts
         self._cut_at = min(self._cuts.values(), default=None)
         self.update()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partialmethod
 from typing import Any
 
 import msgspec
@@ -43,15 +44,12 @@ class Calling(Stage):
 
     # ------------------------------------------------------------ registering
 
-    def _do_on(self, channel: ChannelName, event: str, handler: dict[str, Any]) -> None:
+    def _do_on(self, channel: ChannelName, event: str, handler: dict[str, Any], once: bool = False) -> None:
         if (found := self._find(channel)) is not None:
-            found.on(event, make_handler(handler, self))
-            self._handlers[str(channel), event] = handler["id"], False
+            (found.once if once else found.on)(event, make_handler(handler, self))
+            self._handlers[str(channel), event] = handler["id"], once
 
-    def _do_once(self, channel: ChannelName, event: str, handler: dict[str, Any]) -> None:
-        if (found := self._find(channel)) is not None:
-            found.once(event, make_handler(handler, self))
-            self._handlers[str(channel), event] = handler["id"], True
+    _do_once = partialmethod(_do_on, once=True)
 
     def _do_off(self, channel: ChannelName, event: str, handler: str) -> None:
         registered, once = self._handlers.get((str(channel), event), (None, False))
@@ -98,9 +96,7 @@ class Calling(Stage):
         found = self._find(channel)
         if found is None:
             return
-        limit: Any = msgspec.UNSET
-        if timeout_ms is not None:
-            limit = timeout_ms / 1000 or None
+        limit: Any = msgspec.UNSET if timeout_ms is None else timeout_ms / 1000 or None
         closed = not isinstance(found, Peer) and found.closed
 
         def refused(error: Exception) -> None:

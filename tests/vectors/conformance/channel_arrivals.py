@@ -5,22 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from .channel_endings import Endings
-from .conversations import Conversation, Conversations, reason_of
+from .conversations import Conversation, reason_of
 from .scenario import Step, parsed
-from .steps import error, frame, is_id, outcome, told
+from .steps import error, frame, is_id, outcome, says, told
 
 
-class Arrivals:
-    """``opens`` are our requests that ask for a channel. ``paired``: the other side is wsrpc, too."""
-
-    def __init__(
-        self, conversations: Conversations, endings: Endings, opens: frozenset[str], applied: set[str], *, paired: bool
-    ) -> None:
-        self._conversations = conversations
-        self._endings = endings
-        self._opens = opens
-        self._applied = applied
-        self._paired = paired
+class Arrivals(Endings):
+    """What each message means."""
 
     def instead(self, message: dict[str, Any], reactions: list[Step]) -> list[Step]:
         """The reactions to a message that means something else as a whole."""
@@ -34,24 +25,24 @@ class Arrivals:
             return reactions
         if has_event and not _is_channel_id(h):
             return self._no_channel_id(message, reactions)
-        conversation = self._conversations.find(h)
+        conversation = self.find(h)
         if conversation is None or conversation.apart is None:
             return reactions
         return self._gone(message, conversation) if has_event else []
 
     def in_burst(self, message: dict[str, Any]) -> list[Step]:
         """What one of several messages causes that JavaScript has a channel for, and Python has not any more."""
-        conversation = self._conversations.find(message.get("h"))
+        conversation = self.find(message.get("h"))
         if conversation is None or conversation.apart is None or not message.get("a"):
             return []
         return self._gone(message, conversation)
 
     def _gone(self, message: dict[str, Any], conversation: Conversation) -> list[Step]:
         assert conversation.apart is not None
-        self._applied.add(conversation.apart)
-        gone = {"message": f"Anonymous channel '{conversation.id}' does not exist"}
-        answer = [frame({"i": message["i"], "e": gone, "_": 1})] if "i" in message else []
-        return [frame({"h": conversation.id, "x": gone, "_": 1}), *answer]
+        self.applied.add(conversation.apart)
+        gone = f"Anonymous channel '{conversation.id}' does not exist"
+        answer = [frame({"i": message["i"], **says("e", gone)})] if "i" in message else []
+        return [frame({"h": conversation.id, **says("x", gone)}), *answer]
 
     def _falsy(self, message: dict[str, Any], reactions: list[Step]) -> list[Step]:
         """``{i, h}`` whose ``h`` is there, but false: it is a channel for JavaScript only."""
@@ -60,9 +51,9 @@ class Arrivals:
         changed: list[Step] = []
         for step in reactions:
             if told(step).get("type") == "resolved":
-                self._applied.add("falsy channels")
+                self.applied.add("falsy channels")
                 ref = told(step)["ref"]
-                if ref in self._opens:
+                if ref in self.opens:
                     step = outcome("rejected", ref=ref, error=error("BadResult", {"$text": "is not a channel"}))
                 else:
                     step = outcome("resolved", ref=ref, value=message.get("d"))
@@ -72,15 +63,14 @@ class Arrivals:
     def _no_channel_id(self, message: dict[str, Any], reactions: list[Step]) -> list[Step]:
         answer: list[Step] = []
         if is_id(message.get("i")):
-            text = {"$text": "does not exist"}
-            answer.append(frame({"i": message["i"], "e": {"message": text}, "_": 1}))
+            answer.append(frame({"i": message["i"], **says("e", {"$text": "does not exist"})}))
         if len(answer) != len(reactions) or any("h" in str(parsed(step.get("sent", ""))) for step in reactions):
-            self._applied.add("channel ids")
+            self.applied.add("channel ids")
         return answer
 
     def after(self, message: dict[str, Any], reactions: list[Step]) -> list[Step]:
         """The reactions, with what a message does to the channel that it is for."""
-        conversation = self._conversations.find(message.get("h"))
+        conversation = self.find(message.get("h"))
         a = message.get("a")
         if conversation is None or conversation.state != "open" or message.get("ws-wrapper") is False:
             return reactions
@@ -89,23 +79,23 @@ class Arrivals:
                 return reactions
             reason = reason_of(message["x"], message.get("_"))
             why = error("Error", "Error") if reason is None else reason
-            return [*reactions, *self._endings.close(conversation, reason, why, by_other=True)]
+            return [*reactions, *self.close(conversation, reason, why, by_other=True)]
         answer = [step for step in reactions if _is_answer(step, message)]
         others = [step for step in reactions if step not in answer]
         if not conversation.attached:
             conversation.kept.append(message)
             if answer:  # a rejection, because nobody listens yet
-                self._applied.add("early messages")
+                self.applied.add("early messages")
             return others
         if a[0] == "start" and conversation.streams:
             conversation.started = True
             return [*answer, *others]  # the handler of `start` is done at once, not when the stream is
         if a[0] == "next" and conversation.reader is not None:
             conversation.reader.arrive(message)
-        elif a[0] == "next" and self._paired and not _is_done(a):
+        elif a[0] == "next" and self.paired and not _is_done(a):
             # It comes as a request here, which nobody takes, so the producer gives up.
             reason = error("Error", "Request aborted")
-            given = self._endings.close(conversation, reason, reason, tell=True, by_other=True)
+            given = self.close(conversation, reason, reason, tell=True, by_other=True)
             conversation.apart = "streams left"
             return [*reactions, *given]
         return reactions

@@ -5,21 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from .conversations import Conversation, Conversations
-from .our_requests import OurRequests
 from .scenario import Step
-from .steps import CONNECTION_LOST, error, frame, outcome
+from .steps import CONNECTION_LOST, error, frame, outcome, says, wire
 
 ENDS_CONNECTION = frozenset({"socket_close", "disconnect", "close"})
 
 
-class Endings:
+class Endings(Conversations):
     """Marks conversations as over, and makes the steps that this causes."""
 
-    def __init__(self, conversations: Conversations, requests: OurRequests, applied: set[str]) -> None:
-        self._conversations = conversations
-        self._requests = requests
-        self._applied = applied
-        self._connected = False
+    _connected = False
 
     def close(
         self, conversation: Conversation, reason: Any, why: Any, *, tell: bool = False, by_other: bool = False
@@ -40,10 +35,10 @@ class Endings:
         conversation.active.clear()
         for message in [] if conversation.late else conversation.kept:
             if message.get("i") is not None:
-                self._applied.add("early messages")
-                given.append(frame({"i": message["i"], "e": {"message": {"$text": "is closed"}}, "_": 1}))
+                self.applied.add("early messages")
+                given.append(frame({"i": message["i"], **says("e", {"$text": "is closed"})}))
         if conversation.has_generator and conversation.started and not conversation.finalized:
-            self._applied.add("streams left")
+            self.applied.add("streams left")
             conversation.finalized = True
             assert conversation.handler is not None
             given.append(outcome("generator_finalized", handler=conversation.handler["id"]))
@@ -52,32 +47,28 @@ class Endings:
     def _calls_over(self, conversation: Conversation, reason: Any, told: Any) -> list[Step]:
         """Nobody waits any more for what was requested on it, in either direction. The other side is ``told`` why."""
         closed = error("ChannelClosed", "", reason=reason)
-        self._requests.settled.update(conversation.waiting)
+        self.requests.settled.update(conversation.waiting)
         given: list[Step] = []
-        is_error = isinstance(told, dict) and "$error" in told
-        text = told["$error"]["message"] if is_error else "Request aborted"
-        x = {"x": {"message": text}, "_": 1} if is_error or told is None else {"x": told}
         for ref in conversation.waiting:
-            given += [frame({"i": self._requests.id_of(ref), **x}), outcome("rejected", ref=ref, error=closed)]
+            given.append(frame({"i": self.requests.id_of(ref), **wire("x", told, "Request aborted")}))
+            given.append(outcome("rejected", ref=ref, error=closed))
         for handler in conversation.active.values():
             given.append(outcome("handler_signal_aborted", handler=handler, reason=reason))
         if given:
-            self._applied.add("closed channels")
+            self.applied.add("closed channels")
         return given
 
     def thrown(self, conversation: Conversation, reason: Any) -> list[Step]:
         """Somebody has thrown into an iterator that is over for JavaScript, and here it is not."""
-        is_error = isinstance(reason, dict) and "$error" in reason
-        x = {"x": {"message": reason["$error"]["message"]}, "_": 1} if is_error else {"x": reason}
         given = self.close(conversation, reason, error("ChannelClosed", "", reason=reason), tell=True)
         conversation.apart = "overflow"
-        return [frame({"h": conversation.id, **x}), *given]
+        return [frame({"h": conversation.id, **wire("x", reason)}), *given]
 
     def closed(self, content: dict[str, Any], step: Step, messages: list[Any]) -> list[Step]:
         """JavaScript's channel has ended."""
-        conversation = self._conversations.by_ref.get(content["channel"])
+        conversation = self.by_ref.get(content["channel"])
         if conversation is None:  # a named channel, or one that JavaScript has by mistake
-            return [] if content["channel"] in self._requests.refs else [step]
+            return [] if content["channel"] in self.requests.refs else [step]
         if conversation.state == "closed":
             return [] if conversation.apart else [step]
         reason = content["reason"]
@@ -90,23 +81,23 @@ class Endings:
             return []
         if x is not None and "h" in x:  # what that means to us is up to who reads the message
             if isinstance(x["x"], str) and reason != x["x"]:
-                self._applied.add("odd rejections")
+                self.applied.add("odd rejections")
                 return [outcome("channel_closed", channel=content["channel"], reason=x["x"])]
             return [step]
         return [step, *self.close(conversation, reason, error("ChannelClosed", "", reason=reason))]
 
     def returned(self, i: int, step: Step) -> list[Step]:
         """A handler's channel is the answer to request ``i``."""
-        made = self._conversations.answered(i)
+        made = self.answered(i)
         if made is None:  # a null
             return [step]
         if made.state == "new" and made.apart is None:
-            self._conversations.delivered(made)
+            self.delivered(made)
             return [step]
-        self._conversations.latest[made.id] = made
+        self.latest[made.id] = made
         if made.apart == "drops":  # it ended with the connection
             return [step]
-        self._applied.add("closed before returned")
+        self.applied.add("closed before returned")
         made.apart = "closed before returned"
         given: list[Step] = []
         reason = made.reason
@@ -115,16 +106,14 @@ class Endings:
             given = self.close(made, None, None, tell=True)
         elif reason is None:
             reason = error("Error", {"$text": "the channel was closed"})
-        is_error = isinstance(reason, dict) and "$error" in reason
-        e = {"e": {"message": reason["$error"]["message"]}, "_": 1} if is_error else {"e": reason}
-        return [frame({"i": i, **e}), *given]
+        return [frame({"i": i, **wire("e", reason)}), *given]
 
     def not_returned(self, i: int) -> list[Step]:
         """Request ``i`` was answered with something else."""
-        made = self._conversations.answered(i)
+        made = self.answered(i)
         if made is None or made.state != "new" or made.ref is None:
             return []
-        self._applied.add("not returned")
+        self.applied.add("not returned")
         return self.close(made, None, None, tell=True)
 
     def with_connection(self, operation: dict[str, Any]) -> list[Step]:
@@ -132,14 +121,14 @@ class Endings:
         op = operation["op"]
         given: list[Step] = []
         if op in ENDS_CONNECTION or (op == "bind" and self._connected):
-            for conversation in self._conversations.open():
-                self._applied.add("drops")
+            for conversation in self.open():
+                self.applied.add("drops")
                 given += self.close(conversation, CONNECTION_LOST, CONNECTION_LOST, tell=True, by_other=True)
                 conversation.apart = "drops"
-            for conversation in self._conversations.undelivered():
+            for conversation in self.undelivered():
                 given += self.close(conversation, CONNECTION_LOST, CONNECTION_LOST, tell=True)
                 conversation.apart = "drops"
-            for conversation in self._conversations.by_ref.values():  # those that are over already
+            for conversation in self.by_ref.values():  # those that are over already
                 conversation.kept = [{**message, "i": None} for message in conversation.kept]
             self._connected = False
         opens = op in ("create", "bind", "socket_open") and operation.get("socket", "open") == "open"

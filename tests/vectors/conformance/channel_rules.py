@@ -9,30 +9,22 @@ from dataclasses import replace
 from typing import Any
 
 from .channel_arrivals import Arrivals
-from .channel_endings import Endings
-from .conversations import Conversation, Conversations, channel_of, is_request, reason_of
+from .conversations import Conversation, channel_of, is_request, reason_of
 from .listeners import answer_of
-from .our_requests import OurRequests
 from .producers import Producers
 from .readers import Readers
 from .scenario import Step, Stimulus, parsed
-from .steps import frame, outcome, told
+from .steps import frame, outcome, says, told
 
 CLOSED_TEXTS = ("Cannot emit on a closed channel", "Cannot send request on a closed channel")
 
 
-class ChannelRules:
-    """The state that the rules need, over one scenario. ``applied`` has the names of those that changed something."""
+class ChannelRules(Arrivals, Producers):
+    """The state that the rules need, over one scenario."""
 
     def __init__(self, opens: frozenset[str], applied: set[str], *, paired: bool = False) -> None:
-        self.conversations = conversations = Conversations()
-        self.requests = requests = OurRequests()
-        self._opens = opens
-        self._applied = applied
+        super().__init__(opens, applied, paired=paired)
         self._readers = Readers(applied)
-        self._endings = Endings(conversations, requests, applied)
-        self._arrivals = Arrivals(conversations, self._endings, opens, applied, paired=paired)
-        self._producers = Producers(conversations, self._endings, requests, applied)
         self._thrown: list[Step] = []
         """What somebody has caused who throws into an iterator that is over for JavaScript."""
         self._named: set[str] = set()
@@ -47,17 +39,17 @@ class ChannelRules:
         if stimulus.kind == "do":
             reactions = self._done(stimulus.value, reactions)
         elif stimulus.kind == "feed" and messages:
-            reactions = self._arrivals.instead(messages[0], reactions)
+            reactions = self.instead(messages[0], reactions)
         elif stimulus.kind == "feed_burst":
-            reactions += [step for message in messages for step in self._arrivals.in_burst(message)]
+            reactions += [step for message in messages for step in self.in_burst(message)]
         reactions = [kept for step in reactions for kept in self._reaction(step, stimulus, messages)]
         for message in messages:
-            reactions = self._arrivals.after(message, reactions)
+            reactions = self.after(message, reactions)
         if stimulus.kind == "do":
-            reactions += [*self._thrown, *self._endings.with_connection(stimulus.value)]
+            reactions += [*self._thrown, *self.with_connection(stimulus.value)]
             self._thrown = []
         reactions = self._readers.merged(reactions)
-        return self._producers.paced(replace(stimulus, reactions=tuple(reactions)))
+        return self.paced(replace(stimulus, reactions=tuple(reactions)))
 
     def at_the_end(self, pending: list[Step]) -> list[Step]:
         """What is open at the end."""
@@ -69,8 +61,8 @@ class ChannelRules:
 
     def _done(self, operation: dict[str, Any], reactions: list[Step]) -> list[Step]:
         op, ref = operation["op"], channel_of(operation)
-        self.conversations.learn(operation)
-        conversation = self.conversations.by_ref.get(ref or "")
+        self.learn(operation)
+        conversation = self.by_ref.get(ref or "")
         if op == "request":
             self.requests.asked(operation)
         if (op.startswith("iter_") or op == "for_await") and not self._iterates_named(operation):
@@ -105,13 +97,13 @@ class ChannelRules:
         if refused and op == "request":
             self.requests.not_asked(operation)
         if conversation.apart and not refused:
-            self._applied.add(conversation.apart)
+            self.applied.add(conversation.apart)
             if op == "request":
                 self.requests.not_asked(operation)
             return [outcome("threw", op=op, error="ChannelClosed")]
         if refused and conversation.state == "open" and _is_closed(reactions):
             # JavaScript has forgotten it for one of the other direction.
-            self._applied.add("one table")
+            self.applied.add("one table")
             message: dict[str, Any] = {"a": [operation["event"], *operation["args"]], "h": conversation.id}
             if op == "request":
                 message["i"] = self.requests.invent()
@@ -130,18 +122,18 @@ class ChannelRules:
         if reader.conversation is None or reader.conversation.state != "open":
             return reactions
         if operation["op"] == "iter_throw" and not reader.ended and not any("sent" in step for step in reactions):
-            self._thrown = self._endings.thrown(reader.conversation, operation.get("error"))
+            self._thrown = self.thrown(reader.conversation, operation.get("error"))
             return reactions
         if _is_closed(reactions):
             reader.apart = "one table"
-            self._applied.add(reader.apart)
+            self.applied.add(reader.apart)
             kept = [step for step in reactions if told(step).get("type") != "threw"]
             return [*kept, frame({"a": ["start"], "h": reader.conversation.id})]
         return reactions
 
     def _registered(self, operation: dict[str, Any], conversation: Conversation, reactions: list[Step]) -> list[Step]:
         if conversation.state == "closed" and not conversation.late:
-            self._applied.add("closed channels")
+            self.applied.add("closed channels")
             return [outcome("threw", op=operation["op"], error="ChannelClosed")]
         if operation["op"] == "on" or operation["op"] == "once":
             conversation.attached, conversation.late = True, False
@@ -158,12 +150,11 @@ class ChannelRules:
             waits = message.get("i") is not None
             answer: dict[str, Any] | None = None
             if name == event and handler is not None:
-                self._applied.add("early messages")
+                self.applied.add("early messages")
                 given.append(outcome("handler_called", handler=handler["id"], args=args, signal=waits))
                 answer = answer_of(handler, args)
             elif name != event:
-                text = f"No event listener for '{name}' on channel '{conversation.id}'"
-                answer = {"e": {"message": text}, "_": 1}
+                answer = says("e", f"No event listener for '{name}' on channel '{conversation.id}'")
             if waits and answer is not None:
                 given.append(frame({"i": message["i"], **answer}))
         conversation.kept.clear()
@@ -178,46 +169,46 @@ class ChannelRules:
         content = told(step)
         match content["type"]:
             case "handler_called":
-                for operation in self.conversations.called(content["handler"], messages):
+                for operation in self.called(content["handler"], messages):
                     if operation["op"] == "request":
                         self.requests.asked(operation)
             case "channel_closed":
-                return self._endings.closed(content, step, messages)
+                return self.closed(content, step, messages)
             case "generator_finalized":
-                return self._producers.finalized(content["handler"], step)
+                return self.finalized(content["handler"], step)
             case "resolved" | "rejected":
                 return self._settling(content, step)
         return [step]
 
     def _sent(self, sent: dict[str, Any], step: Step, stimulus: Stimulus) -> list[Step]:
         h = sent.get("h")
-        conversation = self.conversations.find(h)
+        conversation = self.find(h)
         if "a" in sent:
             if conversation is not None and conversation.apart:
                 return []  # from before, or queued
             if is_request(sent):
                 self._request_sent(sent)
         elif "x" not in sent and "i" in sent:
-            for one in self.conversations.open():
+            for one in self.open():
                 one.active.pop(sent["i"], None)
             if h is not None:
-                return self._endings.returned(sent["i"], step)
-            return [step, *self._endings.not_returned(sent["i"])]
+                return self.returned(sent["i"], step)
+            return [step, *self.not_returned(sent["i"])]
         elif h is not None and not _is_fail_safe(sent):
-            made = self.conversations.served(h)
+            made = self.served(h)
             if made is not None and stimulus.kind == "feed":  # before the other side has heard of it
                 made.reason = reason_of(sent["x"], sent.get("_"))
                 return []
             if conversation is not None and conversation.apart:
                 return []
             if conversation is not None and conversation.streams and conversation.state == "open":
-                return self._producers.failed(conversation, sent, step)
+                return self.failed(conversation, sent, step)
         return [step]
 
     def _request_sent(self, sent: dict[str, Any]) -> None:
         operation = self.requests.sent(sent)
         if operation is not None:
-            conversation = self.conversations.by_ref.get(channel_of(operation) or "")
+            conversation = self.by_ref.get(channel_of(operation) or "")
             if conversation is not None:
                 conversation.waiting.append(operation["ref"])
 
@@ -225,13 +216,13 @@ class ChannelRules:
         ref = content["ref"]
         if ref in self.requests.unasked | self.requests.settled:
             return []
-        for conversation in self.conversations.open():
+        for conversation in self.open():
             if ref in conversation.waiting:
                 conversation.waiting.remove(ref)
         i = self.requests.id_of(ref)
         is_channel = content["type"] == "resolved" and "$channel" in str(content["value"])
-        if is_channel and ref in self._opens and i is not None:
-            self.conversations.opened(i, ref)
+        if is_channel and ref in self.opens and i is not None:
+            self.opened(i, ref)
         return [step]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from .scenario import CHANNEL_KINDS
@@ -51,10 +52,54 @@ class Conversation:
         return self.streams and self.handler is not None and "generator" in self.handler["iterable"]["kind"]
 
 
-class Conversations:
-    """All of them. ``latest``: JavaScript has one table for those of both directions, and the later one wins."""
+class OurRequests:
+    """``unasked`` are those that JavaScript made and Python does not, ``settled`` those that are over only here."""
 
     def __init__(self) -> None:
+        self.refs: set[str] = set()
+        self.unasked: set[str] = set()
+        self.settled: set[str] = set()
+        self._unseen: list[dict[str, Any]] = []
+        """Not on the wire yet."""
+        self._ids: dict[str, int] = {}
+        self._invented = count(2_000_001)
+
+    def asked(self, operation: dict[str, Any]) -> None:
+        self._unseen.append(operation)
+        self.refs.add(operation["ref"])
+
+    def not_asked(self, operation: dict[str, Any]) -> None:
+        """Python does not make it."""
+        self.unasked.add(operation["ref"])
+        self._unseen = [request for request in self._unseen if request["ref"] != operation["ref"]]
+
+    def sent(self, frame: dict[str, Any]) -> dict[str, Any] | None:
+        """The operation by which a request was made."""
+        for request in self._unseen:
+            if request["event"] == frame["a"][0]:
+                self._unseen.remove(request)
+                self._ids[request["ref"]] = frame["i"]
+                return request
+        return None
+
+    def id_of(self, ref: str) -> int | None:
+        return self._ids.get(ref)
+
+    def invent(self) -> int:
+        """An id for a request that JavaScript did not make."""
+        return next(self._invented)
+
+
+class Conversations:
+    """All of one scenario. ``latest``: JavaScript has one table for both directions, and the later one wins.
+
+    ``opens`` are our requests that ask for a channel, ``paired``: the other side is wsrpc, too. ``applied`` has the
+    names of the rules that changed something.
+    """
+
+    def __init__(self, opens: frozenset[str], applied: set[str], *, paired: bool = False) -> None:
+        self.opens, self.applied, self.paired = opens, applied, paired
+        self.requests = OurRequests()
         self.by_ref: dict[str, Conversation] = {}
         self.latest: dict[int, Conversation] = {}
         self._specs: dict[str, tuple[Any, dict[str, Any]]] = {}
@@ -125,7 +170,7 @@ class Conversations:
         return self.latest.get(number) if is_id(number) else None
 
     def open(self) -> list[Conversation]:
-        return [one for one in {*self.latest.values(), *self.by_ref.values()} if one.state == "open"]
+        return [one for one in dict.fromkeys([*self.latest.values(), *self.by_ref.values()]) if one.state == "open"]
 
     def keeps(self, message: dict[str, Any]) -> bool:
         """Whether a message waits for the first handler of its channel."""

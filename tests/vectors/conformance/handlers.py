@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from typing import Any
 
-from wsrpc import AnonymousChannel, Context, current_context
+from wsrpc import AnonymousChannel, Context, RpcError, current_context
 
 from .scenario import CHANNEL_KINDS
-from .sources import make_source
+from .stage import Stage
 from .values import JsError, observed, raised_by, to_python
 
 MAKES_CHANNEL = frozenset({"channel_ref", "channel_on", "channel_use"})
 """What a handler has that makes a channel; it need not return it."""
 
 CallNext = Callable[[Context], Awaitable[Any]]
-
-
-class Stage(Protocol):
-    """What handlers need of the mirror that they are for."""
-
-    def log(self, kind: str, **fields: Any) -> None: ...
-
-    def gate(self, name: str) -> asyncio.Semaphore: ...
-
-    def deferred(self, ref: str) -> asyncio.Future[Any]: ...
-
-    async def perform(self, operation: dict[str, Any]) -> None: ...
-
-    def know(self, ref: str, channel: AnonymousChannel) -> None: ...
-
-    @property
-    def errors_with_props(self) -> bool: ...
 
 
 def make_handler(spec: dict[str, Any], stage: Stage) -> Callable[..., Any]:
@@ -148,3 +131,54 @@ def make_middleware(spec: dict[str, Any], stage: Stage) -> Callable[[Context, Ca
         return await call_next(ctx)
 
     return middleware
+
+
+NOT_ITERABLE = "iterableHandler: handler must return a sync or async iterable"
+"""The recorded handlers are made by a helper of ws-wrapper's, which checks; in Python the program does."""
+
+
+def make_source(handler: dict[str, Any], stage: Stage) -> Any:
+    """What the handler of kind ``iterable`` returns: a list's iterator, a generator.
+
+    Raises:
+        what the handler is recorded to throw; RpcError: it has nothing to iterate.
+    """
+    spec = handler["iterable"]
+    items = to_python(spec.get("items", []))
+
+    def ended() -> None:
+        if "then_throw" in spec:
+            raise raised_by(spec["then_throw"], with_props=stage.errors_with_props)
+
+    def plain() -> Generator[Any]:
+        try:
+            yield from items
+            ended()
+        finally:
+            stage.log("generator_finalized", handler=handler["id"])
+
+    async def gated() -> AsyncGenerator[Any]:
+        try:
+            for position, item in enumerate(items):
+                if position and "gate" in spec:
+                    await stage.gate(spec["gate"]).acquire()
+                yield item
+            if "gate" in spec:
+                await stage.gate(spec["gate"]).acquire()
+            ended()
+        finally:
+            stage.log("generator_finalized", handler=handler["id"])
+
+    match spec["kind"]:
+        case "list":
+            return iter(items)  # a list itself would be one result
+        case "sync_generator":
+            return plain()
+        case "async_generator":
+            return gated()
+        case "value":
+            raise RpcError(NOT_ITERABLE)
+        case "throw":
+            raise raised_by(spec["value"], with_props=stage.errors_with_props)
+        case kind:
+            raise AssertionError(f"unknown kind of iterable: {kind}")

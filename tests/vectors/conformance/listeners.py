@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .scenario import Step
-from .steps import told
+from .steps import frame, says, told, wire
 
 Spec = dict[str, Any]
 Key = tuple[str, str]
@@ -52,13 +52,13 @@ class Listeners:
             return None
         kept = [step for step in reactions if told(step).get("type") == "middleware_called"]
         if spec is None:
-            error = {"message": f"No event listener for '{a[0]}'"}
-            return [*kept, {"sent": {"i": message["i"], "e": error, "_": 1}}] if "i" in message else kept
-        answer = answer_of(spec, called[0]["args"])
+            answer: dict[str, Any] | None = says("e", f"No event listener for '{a[0]}'")
+        else:
+            answer = answer_of(spec, called[0]["args"])
+            kept.append({"outcome": {**called[0], "handler": spec["id"]}})
         if answer is None:  # one of a kind whose answer the recording would have to show
             return None
-        kept.append({"outcome": {**called[0], "handler": spec["id"]}})
-        return [*kept, {"sent": {"i": message["i"], **answer}}] if "i" in message else kept
+        return [*kept, frame({"i": message["i"], **answer})] if "i" in message else kept
 
 
 def answer_of(spec: Spec, args: list[Any]) -> dict[str, Any] | None:
@@ -75,9 +75,6 @@ def answer_of(spec: Spec, args: list[Any]) -> dict[str, Any] | None:
         case "return_arg":
             return {"d": args[spec["index"]]}
         case "throw" | "async_throw":
-            value = spec["value"]
-            if isinstance(value, dict) and "$error" in value:
-                return {"e": {"message": value["$error"]["message"]}, "_": 1}
-            return {"e": {"message": "Error"}, "_": 1} if value is None else {"e": value}
+            return wire("e", spec["value"], "Error")
         case _:
             return None

@@ -7,15 +7,15 @@ from typing import Any
 from .conversations import Conversations
 from .handlers import THROWN_LATE
 from .scenario import Step
-from .steps import frame, is_id, outcome, told
+from .steps import frame, is_id, outcome, says, told, wire
 
 
 class MiddlewareRules:
     """The middleware of one scenario."""
 
-    def __init__(self, conversations: Conversations, applied: set[str]) -> None:
+    def __init__(self, conversations: Conversations) -> None:
         self._conversations = conversations
-        self._applied = applied
+        self._applied = conversations.applied
         self._on_main: list[dict[str, Any]] = []
         self._falsy_throwers: dict[str, dict[str, Any]] = {}
         """Those that throw what JavaScript takes for nothing, by name."""
@@ -70,9 +70,7 @@ class MiddlewareRules:
             self._applied.add("throwing nothing")
             kept = reactions[: position + 1]
             if is_id(message.get("i")):
-                value = middleware["value"]
-                e = {"e": {"message": "Error"}, "_": 1} if value is None else {"e": value}
-                kept.append(frame({"i": message["i"], **e}))
+                kept.append(frame({"i": message["i"], **wire("e", middleware["value"], "Error")}))
             return kept
         return reactions
 
@@ -81,4 +79,4 @@ class MiddlewareRules:
         if sent["i"] not in self._spoiled or "e" in sent:
             return step
         self._applied.add("late throws")
-        return frame({"i": sent["i"], "e": {"message": THROWN_LATE}, "_": 1})
+        return frame({"i": sent["i"], **says("e", THROWN_LATE)})

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from .mirror import Mirror, idle
-from .scenario import Scenario, Step, Stimulus, parsed
+from .scenario import Scenario, Step, parsed
 from .values import recorded, recorded_misuse, same
 
 
@@ -170,67 +170,40 @@ def compare_frames(expected: list[tuple[str, Any]], actual: list[tuple[str, Any]
     raise Mismatch(f"{where}: frames expected: {expected!r}; sent: {actual!r}")
 
 
-class Replay:
-    """One scenario on one mirror."""
-
-    def __init__(self, scenario: Scenario) -> None:
-        self._scenario = scenario
-        self._ids = Ids()
-        self.compared = 0
-        """Frames and outcomes that were expected and came."""
-
-    async def run(self) -> None:
-        """Play it.
-
-        Raises:
-            Mismatch: at the first step after which the peer has done something else.
-        """
-        create, *stimuli = self._scenario.stimuli
-        assert create.op == "create"
-        mirror = Mirror(create.value, opens=self._scenario.opens)
-        try:
-            await self._step(mirror, create, 0, not stimuli)
-            for number, stimulus in enumerate(stimuli, 1):
-                self._apply(mirror, stimulus)
-                await self._step(mirror, stimulus, number, number == len(stimuli))
-        finally:
-            await mirror.finish()
-
-    def _apply(self, mirror: Mirror, stimulus: Stimulus) -> None:
-        value = stimulus.value
-        match stimulus.kind:
-            case "do":
-                mirror.do(value)
-            case "feed":
-                mirror.feed(stimulus.socket, self._ids.to_feed(value))
-            case "feed_burst":
-                mirror.feed(stimulus.socket, *map(self._ids.to_feed, value))
-            case _:
-                mirror.feed(stimulus.socket, base64.b64decode(value))
-
-    async def _step(self, mirror: Mirror, stimulus: Stimulus, number: int, last: bool) -> None:
-        await idle()
-        if last:
-            mirror.log_pending()
-        frames, mirror.sent = mirror.sent, []
-        outcomes, mirror.outcomes = mirror.outcomes, []
-        where = f"{self._scenario.name}, stimulus {number}, {_short(stimulus)}"
-        expected = expected_frames(stimulus.reactions)
-        actual = [(socket, _content(text)) for socket, text in frames]
-        self._ids.learn([content for _, content in expected], [content for _, content in actual])
-        actual = [(socket, self._ids.from_sent(content)) for socket, content in actual]
-        compare_frames(expected, actual, where)
-        wanted = expected_outcomes(stimulus.reactions)
-        compare_outcomes(wanted, outcomes, where)
-        self.compared += len(expected) + len(wanted)
-
-
-def _short(stimulus: Stimulus) -> str:
-    return f"{stimulus.kind} {str(stimulus.value)[:120]}"
-
-
 async def replay(scenario: Scenario) -> int:
-    """Play ``scenario`` and return how many frames and outcomes were compared."""
-    playing = Replay(scenario)
-    await playing.run()
-    return playing.compared
+    """Play ``scenario`` on a mirror, and return how many frames and outcomes were compared.
+
+    Raises:
+        Mismatch: at the first step after which the peer has done something else.
+    """
+    ids = Ids()
+    compared = 0
+    create = scenario.stimuli[0]
+    assert create.op == "create"
+    mirror = Mirror(create.value, opens=scenario.opens)
+    try:
+        for number, stimulus in enumerate(scenario.stimuli):
+            match stimulus.kind:
+                case "do" if number:
+                    mirror.do(stimulus.value)
+                case "feed":
+                    mirror.feed(stimulus.socket, ids.to_feed(stimulus.value))
+                case "feed_burst":
+                    mirror.feed(stimulus.socket, *map(ids.to_feed, stimulus.value))
+                case "feed_binary":
+                    mirror.feed(stimulus.socket, base64.b64decode(stimulus.value))
+            await idle()
+            if stimulus is scenario.stimuli[-1]:
+                mirror.log_pending()
+            where = f"{scenario.name}, stimulus {number}, {stimulus.kind} {str(stimulus.value)[:120]}"
+            frames = expected_frames(stimulus.reactions)
+            sent = [(socket, _content(text)) for socket, text in mirror.sent]
+            ids.learn([content for _, content in frames], [content for _, content in sent])
+            compare_frames(frames, [(socket, ids.from_sent(content)) for socket, content in sent], where)
+            outcomes = expected_outcomes(stimulus.reactions)
+            compare_outcomes(outcomes, mirror.outcomes, where)
+            mirror.sent, mirror.outcomes = [], []
+            compared += len(frames) + len(outcomes)
+    finally:
+        await mirror.finish()
+    return compared

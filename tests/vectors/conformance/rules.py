@@ -16,23 +16,35 @@ from .connection_rules import QUEUE_FULL, ConnectionRules
 from .conversations import Conversations
 from .listeners import Listeners
 from .middleware_rules import MiddlewareRules
-from .our_requests import OurRequests
 from .scenario import Step, Stimulus, parsed
-from .steps import CONNECTION_LOST, error, frame, has_lone_surrogate, is_id, lost, outcome, told, with_plain_id
+from .steps import (
+    CONNECTION_LOST,
+    error,
+    frame,
+    has_lone_surrogate,
+    is_id,
+    lost,
+    outcome,
+    says,
+    told,
+    wire,
+    with_plain_id,
+)
 
 RESERVED = frozenset({"open", "connect", "error", "message", "close", "disconnect"})
+NOBODY = "nobody asked for a channel"
 _TYPE_NAMES = {int: "int", float: "float", bool: "bool", type(None): "NoneType", list: "list", dict: "dict"}
 
 
 class Rules:
-    """The state that the rules need, over one scenario. ``applied`` has the names of those that changed something."""
+    """The state that the rules need, over one scenario."""
 
-    def __init__(self, conversations: Conversations, requests: OurRequests, applied: set[str]) -> None:
-        self.applied = applied
+    def __init__(self, conversations: Conversations) -> None:
+        self.applied = conversations.applied
         self._conversations = conversations
-        self._all_requests = requests
-        self._connection = ConnectionRules(self._connection_lost, applied)
-        self._middleware = MiddlewareRules(conversations, applied)
+        self._all_requests = conversations.requests
+        self._connection = ConnectionRules(self._connection_lost, self.applied)
+        self._middleware = MiddlewareRules(conversations)
         self._requests: dict[int, str] = {}
         """JavaScript's ids of our requests, by the frames sent."""
         self._open: dict[str, bool] = {}
@@ -102,10 +114,7 @@ class Rules:
             if content.get("type") == "rejected":
                 ref = content["ref"]
                 if self._open.get(ref):
-                    is_error = isinstance(reason, dict) and "$error" in reason
-                    text = reason["$error"]["message"] if is_error else "Request aborted"
-                    x = {"x": {"message": text}, "_": 1} if is_error or reason is None else {"x": reason}
-                    changed.append(frame({"i": ids[ref], **x}))
+                    changed.append(frame({"i": ids[ref], **wire("x", reason, "Request aborted")}))
                 if reason is not None:
                     aborted = {**error("RequestAbortedError", "Request aborted")["$error"], "reason": reason}
                     step = outcome("rejected", ref=ref, error={"$error": aborted})
@@ -157,7 +166,7 @@ class Rules:
         if is_id(i) and message.get("h") and i in self._given_up and not {"a", "e", "x"} & message.keys():
             self._given_up.discard(i)
             self.applied.add("late channels")
-            return [*reactions, frame({"h": i, "x": {"message": "nobody asked for a channel"}, "_": 1})]
+            return [*reactions, frame({"h": i, **says("x", NOBODY)})]
         if not (isinstance(a, list) and a):
             ref = self._stolen.pop(i or 0, None) if is_id(i) and "x" not in message else None
             if ref is None:
@@ -167,7 +176,7 @@ class Rules:
         reactions = self._taken_for_an_answer(i, reactions)
         if is_id(i) and a[0] in RESERVED and message.get("h") is None and message.get("c") in (None, ""):
             self.applied.add("reserved names")
-            return [*reactions, frame({"i": i, "e": {"message": str(ReservedEvent(a[0]))}, "_": 1})]
+            return [*reactions, frame({"i": i, **says("e", str(ReservedEvent(a[0])))})]
         runs_something = any("outcome" in step or "sent" in step for step in reactions)
         if "i" in message and not is_id(message["i"]):
             self._apply_if(runs_something, "ids")
@@ -177,7 +186,7 @@ class Rules:
             if "i" not in message:
                 return []
             why = f"an event's name is text, got {_TYPE_NAMES[type(a[0])]}"
-            return [frame({"i": message["i"], "e": {"message": why}, "_": 1})]
+            return [frame({"i": message["i"], **says("e", why)})]
         if has_lone_surrogate(message) and "i" not in message:
             self._apply_if(runs_something, "lone surrogates")
             return []
@@ -250,8 +259,7 @@ class Rules:
             self.applied.add("null results")
             i = self._all_requests.id_of(content["ref"]) or 0
             self._aborted.add(i)
-            nobody = {"h": i, "x": {"message": "nobody asked for a channel"}, "_": 1}
-            return [outcome("resolved", ref=content["ref"], value=None), frame(nobody)]
+            return [outcome("resolved", ref=content["ref"], value=None), frame({"h": i, **says("x", NOBODY)})]
         return [step] if changed is None else changed
 
     def _queue_full(self, operation: dict[str, Any]) -> list[Step]:

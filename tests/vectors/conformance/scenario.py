@@ -69,23 +69,21 @@ def parsed(text: str) -> Any:
 
 def load(folder: Path) -> list[Scenario]:
     """The scenarios of all recordings in ``folder``: files that hold an array of them."""
-    found: list[Scenario] = []
-    for path in sorted(folder.glob("*.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, list):
-            found += [_scenario(entry, path.stem) for entry in content]
+    found = [_scenario(entry, source) for source, content in _files(folder, list) for entry in content]
     by_name = {scenario.name: scenario for scenario in found}
     return [replace(scenario, opens=openings(scenario, by_name)) for scenario in found]
 
 
 def load_other_versions(folder: Path) -> list[Scenario]:
     """The transcripts of older releases, from files that list how those differ."""
-    found: list[Scenario] = []
+    return [_scenario(entry, source) for source, content in _files(folder, dict) for entry in content["different"]]
+
+
+def _files(folder: Path, kind: type) -> Iterator[tuple[str, Any]]:
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict):
-            found += [_scenario(entry, path.stem) for entry in content["different"]]
-    return found
+        if isinstance(content, kind):
+            yield path.stem, content
 
 
 def _scenario(entry: dict[str, Any], source: str) -> Scenario:
@@ -101,21 +99,16 @@ def _scenario(entry: dict[str, Any], source: str) -> Scenario:
 
 
 def _stimuli(steps: list[Step]) -> Iterator[Stimulus]:
-    kind: str | None = None
-    value: Any = None
-    socket: str | None = None
-    reactions: list[Step] = []
+    done: list[tuple[str, Step, list[Step]]] = []
     for step in steps:
-        stimulus = next((key for key in STIMULI if key in step), None)
-        if stimulus is None:
-            assert kind is not None, "a reaction before anything was done"
-            reactions.append(step)
-            continue
+        kind = next((key for key in STIMULI if key in step), None)
         if kind is not None:
-            yield Stimulus(kind, value, socket, tuple(reactions))
-        kind, value, socket, reactions = stimulus, step[stimulus], step.get("socket"), []
-    if kind is not None:
-        yield Stimulus(kind, value, socket, tuple(reactions))
+            done.append((kind, step, []))
+        else:
+            assert done, "a reaction before anything was done"
+            done[-1][2].append(step)
+    for kind, step, reactions in done:
+        yield Stimulus(kind, step[kind], step.get("socket"), tuple(reactions))
 
 
 # ---------------------------------------------------------------- what asks for a channel

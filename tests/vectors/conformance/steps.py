@@ -35,6 +35,18 @@ def error(name: str, message: Any, /, **fields: Any) -> dict[str, Any]:
     return {"$error": {"class": name, "message": message, **fields}}
 
 
+def says(key: str, message: Any) -> dict[str, Any]:
+    """An error that wsrpc words, as ``e`` or ``x`` of a message."""
+    return {key: {"message": message}, "_": 1}
+
+
+def wire(key: str, reason: Any, default: str | None = None) -> dict[str, Any]:
+    """A reason as ``e`` or ``x`` of a message; ``default`` is the text where there is none."""
+    if isinstance(reason, dict) and "$error" in reason:
+        return says(key, reason["$error"]["message"])
+    return {key: reason} if reason is not None or default is None else says(key, default)
+
+
 CONNECTION_LOST = error("ConnectionLost", "unknown")
 
 
