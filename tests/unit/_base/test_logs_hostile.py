@@ -92,9 +92,11 @@ def test_an_honest_text_stays_as_it_is_and_attributes_hold_any_text_as_it_came()
 # ---------------------------------------------------------------- from the wire into the log
 
 
-async def test_errors_reasons_and_arguments_that_reach_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_errors_reasons_and_arguments_that_reach_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also what the event loop writes of a task of the user's own."""
-    caplog.handler.setFormatter(logging.Formatter("%(message)s"))
+    monkeypatch.setattr(caplog.handler, "formatter", logging.Formatter("%(message)s"))  # all tests share the handler
     d = Driven()
     evil = EVIL[:-1]
 
