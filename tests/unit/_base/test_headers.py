@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from wsrpc import Handshake, HandshakeRejected
 from wsrpc.adapting import joined_headers
 from wsrpc.headers import Headers, Query, ResponseHeaders
+from wsrpc.transport import ConnectionInfo
 
 
 def in_a_response(headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -24,6 +25,7 @@ def in_a_response(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 PLACES: list[Callable[[Mapping[str, str]], Mapping[str, str]]] = [
     lambda headers: Handshake("/", headers).headers,
+    lambda headers: ConnectionInfo(headers=headers).headers,
     joined_headers,
     in_a_response,
 ]

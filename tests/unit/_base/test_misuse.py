@@ -59,6 +59,7 @@ OPTIONS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (Server, {"limits": 5}, "limits= takes a wsrpc.Limits, got 5"),
     (Server, {"codec": 5}, "codec= takes a codec such as wsrpc.codecs.JsonCodec(), got 5"),
     (Server, {"dec_hook": 5}, "dec_hook= is a function, or None; got 5"),
+    (Server, {"compression": "x"}, "compression= is True or False, got 'x'"),
     (Server, {"lax": "x"}, "lax= is True or False, got 'x'"),
     (Server, {"expose_errors": "x"}, "expose_errors= is True, False or a function of the exception, got 'x'"),
     (Server, {"log_payloads": 5}, "log_payloads= is True, False or a plain function(direction, event, args), got 5"),
@@ -107,6 +108,7 @@ ANY_SERVER: Any = Server
 ANY_CLIENT: Any = Client
 CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: ANY_SERVER().on_raw(), "on_raw() got no function: write @server.on_raw without parentheses, or"),
+    (lambda: ANY_SERVER().on("x", print, thread="x"), "thread= is True or False, got 'x'"),
     (lambda: ANY_SERVER().include(5), "include() takes a wsrpc.Router, got 5"),
     (lambda: ANY_SERVER().of(5), "a channel's name is a non-empty string, got 5"),
     (lambda: ANY_SERVER().room(""), "a room's name is a non-empty string, got ''"),

@@ -102,6 +102,8 @@ async def test_after_close_the_same_error_is_raised_again_and_again_with_the_sam
             await client.wait_connected()
         depths.add(len(caught.traceback))
     assert len(depths) == 1
+    with pytest.raises(ConnectionLost, match=r"no connection \(1000 closed on this side\); nothing was sent"):
+        await client.request("add")
 
 
 CALLS: dict[str, Callable[[Client], Coroutine[Any, Any, Any]]] = {

@@ -79,6 +79,7 @@ FIELDS: list[tuple[Any, Any]] = [
     (set[bytes], {BLOB}),
     (Mapping[str, bytes], {"a": BLOB}),
     (Annotated[bytes, pydantic.WrapSerializer(through)], BLOB),
+    (Annotated[list[bytes], pydantic.WrapSerializer(through)], [BLOB]),
     (Annotated[bytes | int, pydantic.WrapSerializer(through)], BLOB),
     (dict[bytes, int], {b"\xff\x00": 1}),
     (tuple[bytes, int], (BLOB, 1)),

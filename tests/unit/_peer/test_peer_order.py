@@ -60,3 +60,20 @@ async def test_a_coroutine_takes_its_first_step_in_the_read_where_python_can_do_
     blocked.go.set()
     await turns()
     d.expect({"i": 1, "d": "slow"})
+
+
+async def test_on_an_ordered_channel_one_handler_runs_at_a_time_plain_functions_too() -> None:
+    d = Driven()
+    log: list[object] = []
+    slow = Blocked()
+    channel = d.peer.of("room", ordered=True)
+    channel.on("slow", slow)
+    for place in (channel, d.peer, d.peer.of("hall")):
+        place.on("quick", log.append)
+    await d.fed(
+        {"c": "room", "a": ["slow"]}, *({"c": c, "a": ["quick", c]} for c in ("room", "hall")), {"a": ["quick", "main"]}
+    )
+    assert log == ["hall", "main"]
+    slow.go.set()
+    await turns()
+    assert log == ["hall", "main", "room"]

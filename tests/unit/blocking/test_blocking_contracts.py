@@ -111,6 +111,10 @@ def test_an_emitter_emits(served: Served, client: Client) -> None:
     assert shown.get() == ("Ada", "hi")
 
 
+class Mixed(Protocol):
+    def shout(self, words: AsyncIterable[str]) -> Stream[str]: ...
+
+
 class Uploads(Protocol):
     def said(self, words: Iterable[str]) -> None: ...
 
@@ -119,6 +123,7 @@ class Uploads(Protocol):
     ("method", "contract", "said"),
     [
         ("proxy", Chat, r"Chat\.say .*it is for an event loop, and this caller waits in a thread"),
+        ("proxy", Mixed, "part of it is for an event loop and part of it for threads"),
         ("emitter", Uploads, "'words' gives the items of an upload: an event takes a list"),
     ],
 )
