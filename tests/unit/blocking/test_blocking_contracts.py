@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import pytest
@@ -15,6 +15,8 @@ import wsrpc
 from wsrpc import Server
 from wsrpc import Stream as AsyncStream
 from wsrpc.blocking import AnonymousChannel, Client, Stream
+
+T = TypeVar("T")
 
 
 class Line(msgspec.Struct):
@@ -28,6 +30,7 @@ class Chat(Protocol):
     async def say(self, text: str, *, urgent: bool = False) -> int: ...
     def history(self, since: int = 0) -> AsyncStream[Line]: ...
     async def upload(self, name: str, chunks: AsyncIterable[bytes]) -> int: ...
+    def shout(self, words: AsyncIterable[str]) -> AsyncStream[str]: ...
     async def talk(self, greeting: str) -> wsrpc.AnonymousChannel: ...
 
 
@@ -37,6 +40,7 @@ class BlockingChat(Protocol):
     def say(self, text: str, *, urgent: bool = False) -> int: ...
     def history(self, since: int = 0) -> Stream[Line]: ...
     def upload(self, name: str, chunks: Iterable[bytes]) -> int: ...
+    def shout(self, words: Iterable[str]) -> Stream[str]: ...
     def talk(self, greeting: str) -> AnonymousChannel: ...
 
 
@@ -58,6 +62,10 @@ class ChatImplementation:
 
     async def upload(self, name: str, chunks: AsyncIterator[bytes]) -> int:
         return sum([len(chunk) async for chunk in chunks])
+
+    async def shout(self, words: AsyncIterator[str]) -> AsyncIterator[str]:
+        async for word in words:
+            yield word.upper()
 
     async def talk(self, channel: wsrpc.AnonymousChannel, greeting: str) -> None:
         await channel.emit("said", greeting)
@@ -83,6 +91,7 @@ def test_a_proxy_calls_what_either_contract_declares(client: Client) -> None:
         assert [*lines] == [Line("Cy", "hi"), Line("Cy", "FIRE")]
     assert next(chat.history()) == Line("Ada", "hi")
     assert chat.upload("f", (b"ab" for _ in range(3))) == 6 == chat.upload("f", chunks=[b"abc", b"def"])
+    assert [*chat.shout(word for word in ("hey", "ho"))] == ["HEY", "HO"]
     with chat.talk("hello") as channel:
         assert channel.wait_for("said", returns=str) == "hello"
         channel.emit("bye")
@@ -157,6 +166,9 @@ class Local:
     def upload(self, name: str, chunks: Iterator[bytes]) -> int:
         return sum(map(len, chunks))
 
+    def shout(self, words: Iterator[str]) -> Iterator[str]:
+        yield from map(str.upper, words)
+
     def talk(self, channel: AnonymousChannel, greeting: str) -> None:
         channel.emit("said", greeting)
         channel.wait_for("bye")
@@ -166,13 +178,14 @@ async def call_all(chat: Chat) -> None:
     assert await chat.say("hi", urgent=True) == 3
     assert [line async for line in chat.history(7)] == [Line("Ada", "7")]
     assert await chat.upload("f", items(b"ab", b"c")) == 3
+    assert [word async for word in chat.shout(items("hey", "ho"))] == ["HEY", "HO"]
     async with await chat.talk("hello") as channel:
         assert await channel.wait_for("said", returns=str) == "hello"
         await channel.emit("bye")
         await channel.wait_closed()
 
 
-async def items(*given: bytes) -> AsyncIterator[bytes]:
+async def items(*given: T) -> AsyncIterator[T]:
     for each in given:
         yield each
 
