@@ -240,7 +240,8 @@ class PeerCore:
 
     It is made before the session begins, and dropped when the session has ended. A callback that comes late holds the
     core of a session that is over, and can see that. It is synchronous: a message comes in, handlers start, futures are
-    settled, messages go out. It has no socket and no clock: ``loop`` gives time, timers and tasks.
+    settled, messages go out. It has no socket, and time, timers and tasks
+    come from ``loop``, which a test can replace.
 
     Args:
         life: what outlives the session.

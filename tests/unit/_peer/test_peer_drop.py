@@ -1,4 +1,4 @@
-"""Promise 4: what happens when the connection ends."""
+"""What happens when the connection ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promise 6: bad input, and what happens. Nothing of it raises into the transport."""
+"""Bad input, and what happens. Nothing of it raises into the transport."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promise 1: messages leave in order, handlers start in arrival order."""
+"""Messages leave in order, and handlers start in the order of arrival."""
 
 from __future__ import annotations
 
