@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal, NamedTuple
 
-from .._schema.definitions import MEMBER_NAMES, PREFIX, Schema, renamed
+from .._schema.definitions import MEMBER_NAMES, PREFIX, Schema, objects, renamed
 from .checking import InvalidDescription, inner_schemas
 from .name_table import NameTable
 from .python_names import IMPORTS, class_name, is_plain, member_name
@@ -23,6 +23,13 @@ MOST_STEPS = 3_000_000
 MOST_LEVELS = 200
 """On how many levels classes may be fields of each other. (msgspec takes some 300 with Python's recursion limit.)"""
 
+CONSTRAINTS = frozenset(
+    {
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+        *("minLength", "maxLength", "minItems", "maxItems", "pattern"),
+    }
+)
+"""Keywords that become a ``msgspec.Meta``."""
 ClassKind = Literal["struct", "dataclass", "array", "enum", "alias"]
 """The kind of class for a definition: ``"array"`` is a Struct that travels as an array, ``"alias"`` names a type."""
 
@@ -185,6 +192,8 @@ class Plan:
                 self.by_pydantic |= self._closure(classes)
         for name in [name for name in definitions if self.kinds[name] == "struct"]:
             wanted = dataclasses and name not in self.tags and self._may_be_dataclass(name)
+            if self.by_pydantic and _is_constrained(self.definitions[name]):
+                wanted = False  # pydantic, which would look into a dataclass, does not know msgspec's constraints
             if wanted or name in self.by_pydantic:
                 self.kinds[name] = "dataclass"
             elif name not in self.tags:
@@ -301,6 +310,10 @@ class Plan:
     def _may_be_dataclass(self, name: str) -> bool:
         """Whether each field can have the name that travels: msgspec renames only those of Structs."""
         return all(is_plain(field) and field not in self.reserved for field in self.definitions[name]["properties"])
+
+
+def _is_constrained(schema: Schema) -> bool:
+    return any(not CONSTRAINTS.isdisjoint(each) for each in objects(schema))
 
 
 def _are_distinct(tags: Sequence[Tag]) -> bool:

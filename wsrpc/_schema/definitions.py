@@ -8,7 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal
 
-__all__ = ["MEMBER_NAMES", "PREFIX", "Form", "Schema", "named", "objects", "reachable", "rebuilt", "renamed", "unused"]
+__all__ = [
+    "MEMBER_NAMES",
+    "PREFIX",
+    "Form",
+    "Schema",
+    "named",
+    "objects",
+    "reachable",
+    "rebuilt",
+    "renamed",
+    "stores_no_defaults",
+    "unused",
+]
 
 Schema = dict[str, Any]
 Form = Literal["sent", "given"]
@@ -108,3 +120,12 @@ def renamed(schema: Any, names: Mapping[str, str]) -> Any:
         return each
 
     return rebuilt(schema, change)
+
+
+def stores_no_defaults(cls: Any) -> bool:
+    """Return whether objects of a class may lack fields with simple defaults when they are encoded.
+
+    msgspec does not store these in a plain dataclass that it converts to, so it does not encode them either.
+    """
+    is_plain = hasattr(cls, "__dataclass_fields__") and not hasattr(cls, "__pydantic_fields__")
+    return is_plain and cls.__dictoffset__ != 0

@@ -17,7 +17,19 @@ from msgspec import inspect as mi
 
 from .._conversion.convert import nodes_of, type_name
 from .._conversion.validation import PART, Checked, wire_type
-from .definitions import MEMBER_NAMES, PREFIX, Form, Schema, named, objects, reachable, rebuilt, renamed, unused
+from .definitions import (
+    MEMBER_NAMES,
+    PREFIX,
+    Form,
+    Schema,
+    named,
+    objects,
+    reachable,
+    rebuilt,
+    renamed,
+    stores_no_defaults,
+    unused,
+)
 from .models import MODES, Models, describe_models, models_in
 
 __all__ = ["Described", "schemas_of"]
@@ -258,9 +270,7 @@ def _always_there(field: mi.Field, info: Any) -> bool:
         return True
     if isinstance(info, mi.StructType):
         return not cls.__struct_config__.omit_defaults
-    # msgspec does not store simple defaults in a dataclass that it converts to, so it does not encode them either.
-    plain = hasattr(cls, "__dataclass_fields__") and cls.__dictoffset__ != 0
-    return not plain or field.default is msgspec.NODEFAULT
+    return not stores_no_defaults(cls) or field.default is msgspec.NODEFAULT
 
 
 def _may_be_unset(cls: type[Any], name: str) -> bool:

@@ -11,7 +11,7 @@ from msgspec import inspect as mi
 from .._conversion.convert import nodes_of, type_name
 from .._conversion.pydantic_types import BYTES_OPTIONS, core_schema_of, is_pydantic
 from .._conversion.validation import Checked
-from .definitions import MEMBER_NAMES, Form, Schema, renamed
+from .definitions import MEMBER_NAMES, Form, Schema, renamed, stores_no_defaults
 
 __all__ = ["MODES", "Models", "describe_models", "models_in"]
 
@@ -45,12 +45,22 @@ def describe_models(types: Iterable[Any]) -> Models:
 
     class Generator(GenerateJsonSchema):
         def field_is_required(self, field: Any, total: bool) -> bool:
-            # A model is sent with all its fields, including those with defaults.
+            # A model is sent with all its fields, including those with defaults. An argument that msgspec has converted
+            # may come back without them.
             if self.mode == "serialization" and field["type"] != "typed-dict-field":
-                return not (field.get("serialization_exclude") or field.get("serialization_exclude_if"))
+                excluded = field.get("serialization_exclude") or field.get("serialization_exclude_if")
+                return not (excluded or (self._stores_no_defaults and "default" in field["schema"]))
             return super().field_is_required(field, total)
 
-        _in_model = False
+        _in_model = _stores_no_defaults = False
+
+        def dataclass_schema(self, schema: Any) -> dict[str, Any]:
+            before = self._stores_no_defaults
+            self._stores_no_defaults = not self._in_model and stores_no_defaults(schema["cls"])
+            try:
+                return super().dataclass_schema(schema)
+            finally:
+                self._stores_no_defaults = before
 
         def model_schema(self, schema: Any) -> dict[str, Any]:
             return self._named(super().model_schema, schema, by_alias=True)

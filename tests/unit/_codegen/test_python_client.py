@@ -317,6 +317,10 @@ def test_classes_that_only_pydantic_tells_apart_are_dataclasses_to_the_last_one(
     assert result_of(either, UNTAGGED) == "A | B | None"
     text = client_module(described(definitions=UNTAGGED, call=either))
     assert "# pydantic must be installed" in text and "Struct" not in text and "Annotated" not in text
+    bounded = {"Bounded": definition({"c": {**INTEGER, "minimum": 1}}, "c")}
+    pair = {"type": "array", "prefixItems": [either, ref("Bounded")], "minItems": 2, "maxItems": 2}
+    text = client_module(described(definitions={**UNTAGGED, **bounded}, call=pair), models="dataclasses")
+    assert "class Bounded(msgspec.Struct)" in text, "pydantic would refuse a dataclass with msgspec's constraint"
 
 
 UNSET = "msgspec.UnsetType = msgspec.UNSET"

@@ -183,3 +183,22 @@ def test_models_that_pydantic_cannot_describe() -> None:
     [event] = describe(server).events
     assert event.parameters[0].schema == {} and "Odd has no JSON Schema" in event.notes[0]
     assert event.parameters[1].schema == {"$ref": "#/$defs/Model"}
+
+
+@dataclass
+class Other:
+    d: int
+
+
+def test_a_dataclass_that_pydantic_describes_may_come_back_without_its_default_too() -> None:
+    """A generated client refused an argument that came back as ``Plain | Other``: msgspec had not stored the default."""
+    server = Server()
+
+    @server.on("event")
+    def handler(value: Plain) -> Plain | Other:
+        return value
+
+    [event] = describe(server).events
+    assert event.result is not None
+    names = [choice["$ref"].removeprefix("#/$defs/") for choice in event.result["anyOf"]]
+    assert [describe(server).definitions[name]["required"] for name in names] == [["a", "c"], ["d"]]
