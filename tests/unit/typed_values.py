@@ -183,19 +183,16 @@ def structs(draw: st.DrawFn, inner: st.SearchStrategy[Typed]) -> Typed:
 
 
 def containers(inner: st.SearchStrategy[Typed]) -> st.SearchStrategy[Typed]:
-    scalars = inner.filter(SCALARS.__contains__)
     return st.one_of(
         inner.map(lambda each: Typed(generic(list, each.type), st.lists(each.values, max_size=2))),
         st.tuples(inner, inner).map(
             lambda two: Typed(generic(tuple, *(t for t, _ in two)), st.tuples(*(v for _, v in two)))
         ),
-        scalars.map(lambda each: Typed(generic(set, each.type), st.sets(each.values, max_size=2))),
+        st.sampled_from(SCALARS).map(lambda each: Typed(generic(set, each.type), st.sets(each.values, max_size=2))),
         st.tuples(st.sampled_from(KEYS), inner).map(
             lambda two: Typed(generic(dict, *(t for t, _ in two)), st.dictionaries(*(v for _, v in two), max_size=2))
         ),
-        inner.filter(lambda each: each.type is not None).map(
-            lambda each: Typed(each.type | type(None), st.none() | each.values)
-        ),
+        inner.map(lambda each: each if each.type is None else Typed(each.type | type(None), st.none() | each.values)),
         inner.map(lambda each: Typed(generic(Packed, each.type), st.builds(Packed, each.values, each.values))),
         structs(inner),
     )
