@@ -191,7 +191,7 @@ class Other:
 
 
 def test_a_dataclass_that_pydantic_describes_may_come_back_without_its_default_too() -> None:
-    """A generated client refused an argument that came back as ``Plain | Other``: msgspec had not stored the default."""
+    """A generated client refused an argument that came back as ``Plain | Other``: its default was not stored."""
     server = Server()
 
     @server.on("event")

@@ -158,6 +158,24 @@ async def test_they_are_bounded_together_and_the_oldest_and_then_the_largest_end
     await server.close()
 
 
+async def test_broadcasts_that_wait_count() -> None:
+    """They did not: a policy for slow readers let each session without a connection keep more than all together may."""
+    server = Server(detached_bytes=1024 * 1024, slow="drop_oldest", limits=Limits(replay=SMALL))
+    async with story(server=server) as s, Client("ws://server/", dial=s.line.dial, reconnect=SOON):
+        await s.settled()
+        busy, quiet = server.peers
+        server.room("news").add(busy)
+        await s.cut()
+        await turns_until(lambda: quiet.detached)
+        for _ in range(9):
+            report = await server.room("news").emit("n", "x" * 100_000)
+            assert (report.sent, report.dropped) == (1, 0) and busy.detached
+        for _ in range(2):
+            await server.room("news").emit("n", "x" * 100_000)
+        assert server.peers == (quiet,), "the policy still has room for it, but all together not"
+        s.line.down = False
+
+
 async def test_what_handlers_have_done_with_counts_no_more() -> None:
     """A client whose handlers have ended costs neither itself nor another client a session."""
     server, go = Server(detached_bytes=1024 * 1024), asyncio.Event()
