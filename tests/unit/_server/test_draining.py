@@ -18,7 +18,7 @@ from leftovers import timers_due, turns_until
 from peers_inside import out_of
 from raw_websocket import CLOSE, TEXT, raw_client
 
-from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Reconnect, Server
+from wsrpc import AnonymousChannel, Client, CloseInfo, ConnectionLost, Limits, Peer, Reconnect, Server
 from wsrpc.errors import Draining
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -92,6 +92,24 @@ async def a_request(it: Scene) -> AsyncGenerator[None]:
     assert it.logged == (["heard"] if not it.extensions else []), "of a wsrpc client it waits"
 
 
+async def requests_within_requests(it: Scene) -> AsyncGenerator[None]:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def dig(peer: Peer, depth: int) -> int:
+        if depth == 4:
+            begun.set()
+            await go_on.wait()
+        return 1 + await peer.request("dig", depth - 1) if depth else 0
+
+    it.server.on("dig", dig)
+    it.client.on("dig", dig)
+    request = start(it.client.request("dig", 4))
+    await begun.wait()
+    yield
+    go_on.set()
+    assert await request == 4
+
+
 async def count(go_on: asyncio.Event) -> AsyncIterator[int]:
     for number in range(200):
         yield number
@@ -111,8 +129,26 @@ async def a_stream(it: Scene) -> AsyncGenerator[None]:
         assert [number async for number in stream] == list(range(1, 200))
 
 
+async def a_conversation(it: Scene) -> AsyncGenerator[None]:
+    @it.server.on("chat")
+    async def chat(channel: AnonymousChannel) -> None:
+        async for line in channel.events("line", returns=str):
+            await channel.request("heard", line)
+
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    channel = await it.client.open_channel("chat")
+    channel.on("heard", heard.put_nowait)
+    yield
+    await channel.emit("line", "hi")
+    assert await heard.get() == "hi"
+    await channel.abort()
+
+
+BEGUN = [a_request, requests_within_requests, a_stream, a_conversation]
+
+
 @pytest.mark.parametrize("extensions", [True, False], ids=["wsrpc", "plain"])
-@pytest.mark.parametrize("begun", [a_request, a_stream], ids=lambda begun: begun.__name__)
+@pytest.mark.parametrize("begun", BEGUN, ids=lambda begun: begun.__name__)
 async def test_what_was_begun_ends_well_and_then_1012(
     begun: Callable[[Scene], AsyncGenerator[None]], extensions: bool
 ) -> None:
@@ -122,6 +158,23 @@ async def test_what_was_begun_ends_well_and_then_1012(
             closing = await it.drains()
             assert not closing.done() and repr(it.server) == "<Server draining, 1 peers>"
         await it.ends_well(closing)
+
+
+async def test_a_request_that_crosses_is_served_and_a_later_one_is_not_sent() -> None:
+    async with scene() as it:
+        first = await it.works()
+        closing = start(it.server.close(drain=LONG))
+        await asyncio.sleep(0)  # the server is draining, and the client cannot know
+        assert await it.client.request("echo", 1) == 1
+        await turns_until(lambda: out_of(it.client.peer).silent)
+        late = start(it.client.request("echo", "late"))
+        await asyncio.sleep(0)
+        it.work.go.set()
+        assert await first == []
+        with pytest.raises(ConnectionLost) as lost:  # this client does not dial again
+            await late
+        assert lost.value.outcome == "not_sent"
+        await closing
 
 
 # ---------------------------------------------------------------- the next connection
