@@ -143,13 +143,13 @@ with Client(sys.argv[1]) as client:
 
 def test_ctrl_c_stops_dialing() -> None:
     program = """
-import socket, threading
+import socket
 from wsrpc.blocking import Client
-with socket.create_server(("127.0.0.1", 0)) as mute:
-    client = Client(f"ws://127.0.0.1:{mute.getsockname()[1]}/", connect_timeout=None)
-    threading.Thread(target=lambda: (mute.accept(), print("dialing", flush=True), mute.accept()), daemon=True).start()
-    with client:
-        pass
+def url():
+    print("dialing", flush=True)
+    return f"ws://127.0.0.1:{mute.getsockname()[1]}/"
+with socket.create_server(("127.0.0.1", 0)) as mute, Client(url, connect_timeout=None):
+    pass
 """
     process = run(program)
     assert process.stdout is not None and process.stdout.readline() == "dialing\n"
