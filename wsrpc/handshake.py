@@ -13,10 +13,14 @@ from .headers import HEADER_VALUE, HeadersLike, ResponseHeaders, any_case, check
 from .limits import Limits
 from .transport import ConnectionInfo
 
-__all__ = ["BEARER", "HEADER_VALUE", "Handshake", "HandshakeFunction", "check_header"]
+__all__ = ["BEARER", "HEADER_VALUE", "RESUME_HEADER", "Handshake", "HandshakeFunction", "check_header"]
 
 BEARER = "bearer."
 """Prefix of a subprotocol that contains a token. In browsers, a WebSocket can send a token in no other header."""
+RESUME_HEADER = "Wsrpc-Resume"
+"""Header of a request whose connection is to resume a session: it is ``1``."""
+RESUME_HINT = "wsrpc.resume"
+"""Subprotocol that browsers offer instead of that header. It is never shown to applications."""
 
 
 class Handshake:
@@ -87,7 +91,8 @@ class Handshake:
         if subprotocols is None:
             offered = self.headers.get("sec-websocket-protocol", "").split(",")
             subprotocols = [name.strip() for name in offered if name.strip()]
-        self.subprotocols = tuple(subprotocols)
+        self.subprotocols = tuple(name for name in subprotocols if name != RESUME_HINT)
+        self._hinted = len(self.subprotocols) < len(subprotocols)
         self.limits = limits or Limits()
         self.compression = compression
         self.response_headers = ResponseHeaders()
@@ -126,6 +131,19 @@ class Handshake:
             shown = [_without_token(offered) for offered in self.subprotocols]
             raise ValueError(f"the client offers the subprotocols {shown}, not {_without_token(name)!r}")
         self._subprotocol = name
+
+    @property
+    def asks_to_resume(self) -> bool:
+        """Whether the client wants to resume a session on this connection, which its first message then names."""
+        return self._hinted or self.headers.get(RESUME_HEADER) == "1"
+
+    @property
+    def answered_subprotocol(self) -> str | None:
+        """What the response says about subprotocols: ``subprotocol``, or else an answer to ``wsrpc.resume``.
+
+        Chrome closes a connection whose offers get no answer. For adapters.
+        """
+        return self._subprotocol or (RESUME_HINT if self._hinted else None)
 
     def reject(self, status: int, body: str = "", headers: HeadersLike | None = None) -> NoReturn:
         """Refuse the connection with an HTTP response: a status from 400 to 599, a body, and headers.

@@ -63,13 +63,14 @@ class Terms(msgspec.Struct, frozen=True):
             common: the features that both have.
         """
         largest = min(announced.message, self.largest)
+        plain = CREDIT not in common
         return Terms(
             self.encode if codec is None else codec.encode,
             self.text if codec is None else None,
             largest,
             min(largest, announced.values // SHARE),
-            False,
-            True,
+            plain,
+            self.channels if plain else True,
             CREDIT in common,
             BATCHES in common,
             STOP in common,

@@ -1,0 +1,138 @@
+// Anonymous channels.
+
+import type { Message } from "./codec.js"
+import { ChannelClosed } from "./errors.js"
+import { Handlers, type Handler } from "./handlers.js"
+import { reasonOnWire, type Peer } from "./peer.js"
+import { Request } from "./request.js"
+
+/** The reason of a channel that ends in good order. */
+export const FINISHED = { message: "closed", code: "wsrpc.closed" }
+
+/** What reads or produces on a channel. */
+export interface ChannelUser {
+  /** Returns whether it has taken a message. Otherwise a handler gets it. */
+  take(name: string, message: Message, size: number): boolean
+  /** The other side has given credit, in totals. */
+  credited(items: number, bytes: number): void
+  /** The channel has ended. The error is undefined if it ended in good order. */
+  ended(error: Error | undefined): void
+}
+
+/** An anonymous channel: a conversation, or what carries a stream. It ends with its session. */
+export class Channel {
+  readonly id: number
+  /** Resolves when the channel has ended: with the error, or with undefined if it ended in good order. */
+  readonly closed: Promise<Error | undefined>
+  readonly #peer: Peer
+  readonly #handlers = new Handlers()
+  /** What came before anything listened. Undefined once something does. */
+  #early: [Message, number][] | undefined = []
+  #credit: [items: number, bytes: number] | undefined
+  #user: ChannelUser | undefined
+  #end: { error: Error | undefined } | undefined
+  #resolve!: (error: Error | undefined) => void
+
+  constructor(id: number, peer: Peer) {
+    this.id = id
+    this.#peer = peer
+    this.closed = new Promise((resolve) => (this.#resolve = resolve))
+  }
+
+  get isOpen(): boolean {
+    return this.#end === undefined
+  }
+
+  /**
+   * Handles events and requests of this name. What came before the first handler is delivered when the present code has
+   * run, so that all handlers can be registered before.
+   *
+   * @returns a function that removes the handler
+   */
+  on(event: string, handler: Handler): () => void {
+    queueMicrotask(() => this.#deliverEarly())
+    return this.#handlers.add(event, handler)
+  }
+
+  /** @throws ChannelClosed if the channel has ended */
+  emit(event: string, ...args: unknown[]): void {
+    this.send(event, args)
+  }
+
+  /** @throws ChannelClosed if the channel has ended, or ends before the answer has come */
+  async request(event: string, ...args: unknown[]): Promise<any> {
+    this.#check()
+    return this.#peer.request(new Request({ h: this.id }, event, args, {}))
+  }
+
+  /** Ends the channel in good order. */
+  close(): void {
+    this.abort(FINISHED)
+  }
+
+  /** Ends the channel. The other side gets the reason. */
+  abort(reason: unknown = { message: "Request aborted" }): void {
+    if (this.#end) return
+    this.#peer.send({ h: this.id, ...reasonOnWire("x", reason) })
+    this.over(reason)
+  }
+
+  /** Sends an event, and returns its size. */
+  send(event: string, args: unknown[]): number {
+    this.#check()
+    return this.#peer.send({ h: this.id, a: [event, ...args] })
+  }
+
+  /** Answers a message that came on the channel, if it was a request. */
+  answer(message: Message, result: Message = {}): void {
+    if (message.i !== undefined && !this.#end) this.#peer.send({ i: message.i, ...result })
+  }
+
+  /** Gives the other side credit, in totals. */
+  grant(items: number, bytes: number): void {
+    this.#peer.grant(this.id, items, bytes)
+  }
+
+  /** Lets a reader or a producer have the messages of the channel. */
+  use(user: ChannelUser): void {
+    this.#user = user
+    if (this.#credit) user.credited(...this.#credit)
+    this.#deliverEarly()
+    if (this.#end) user.ended(this.#end.error)
+  }
+
+  #check(): void {
+    if (this.#end) throw this.#end.error ?? new ChannelClosed("the channel has ended", "not_sent")
+  }
+
+  #deliverEarly(): void {
+    const early = this.#early ?? []
+    this.#early = undefined
+    for (const [message, size] of early) this.take(message, size)
+  }
+
+  // ------------------------------------------------------------ what the peer reports
+
+  take(message: Message, size: number): void {
+    if (this.#early) this.#early.push([message, size])
+    else if (!this.#user?.take(String(message.a![0]), message, size)) {
+      this.#peer.run(this.#handlers, message)
+    }
+  }
+
+  credited(items: number, bytes: number): void {
+    this.#credit = [items, bytes]
+    this.#user?.credited(items, bytes)
+  }
+
+  /** The channel is over, and the other side knows. */
+  over(reason: unknown): void {
+    if (this.#end) return
+    const { code, message } = (reason ?? {}) as { code?: string; message?: string }
+    const error = reason instanceof Error ? reason : new ChannelClosed(String(message ?? reason), "unknown", code, reason)
+    this.#end = { error: code === FINISHED.code ? undefined : error }
+    this.#peer.forget(this, error)
+    this.#user?.ended(this.#end.error)
+    this.#resolve(this.#end.error)
+  }
+}

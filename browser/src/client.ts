@@ -1,0 +1,313 @@
+// `Client`: a client that connects again by itself.
+
+import { Backoff, mayDialAgain, onWake } from "./backoff.js"
+import { FINISHED, type Channel } from "./channel.js"
+import { json, type Codec } from "./codec.js"
+import { Aborted, ConnectionLost, Refused, WsrpcError } from "./errors.js"
+import { Handlers, report, type Handler } from "./handlers.js"
+import { Peer, type PeerOwner } from "./peer.js"
+import { Request, type CallOptions, type Place } from "./request.js"
+import type { SocketOptions, Target } from "./socket.js"
+import { Items, Producer, type Progress, type Source } from "./streams.js"
+
+/** The state of a client: `detached` while its session waits for another connection. */
+export type State = "connecting" | "open" | "detached" | "closed"
+
+export interface ClientOptions extends SocketOptions {
+  /** How messages are encoded. Default: JSON. The entry point `msgpack` has another codec, for bytes. */
+  readonly codec?: Codec
+  /** Milliseconds after which a call fails, if it does not say otherwise. Default: 60,000. */
+  readonly timeout?: number
+  /** How many messages may wait while there is no session. Default: 256. */
+  readonly offline?: number
+}
+
+/** Options of calls, for `with`. */
+export interface WithOptions extends CallOptions {
+  /**
+   * Repeats a request: with true, if its handler did not run; with "idempotent", also if that is unknown. The timeout
+   * is that of each attempt.
+   */
+  readonly retry?: boolean | "idempotent"
+  /** Called when items of an upload were sent. */
+  readonly progress?: (progress: Progress) => void
+}
+
+const MOST_ATTEMPTS = 8
+
+/** What waits for a session: a request or an event. */
+interface Waiting {
+  start(peer: Peer): void
+  fail(error: Error): void
+}
+
+/** Makes one session after another, and keeps what waits for one. */
+class Sessions implements PeerOwner {
+  readonly options: ClientOptions
+  readonly #target: Target
+  readonly #handlers = new Map<string | undefined, Handlers>()
+  readonly #subscribers = new Set<(state: State) => void>()
+  readonly #listening = new AbortController()
+  readonly #backoff = new Backoff()
+  readonly #waiting = new Set<Waiting>()
+  readonly counts: Record<string, number> = {}
+  state: State = "connecting"
+  #peer: Peer | undefined
+  /** Whether the session takes new messages. */
+  #takes = false
+  #openedAt = 0
+  #dialTimer: ReturnType<typeof setTimeout> | undefined
+
+  constructor(target: Target, options: ClientOptions) {
+    this.#target = target
+    this.options = options
+    this.#dial()
+    onWake(() => this.state === "connecting" && !this.#peer && this.#dial(), this.#listening.signal)
+  }
+
+  #dial(): void {
+    clearTimeout(this.#dialTimer)
+    this.#peer = new Peer(this.#target, this.options, this.options.codec ?? json, this)
+  }
+
+  subscribe(subscriber: (state: State) => void): () => void {
+    this.#subscribers.add(subscriber)
+    return () => void this.#subscribers.delete(subscriber)
+  }
+
+  #move(state: State): void {
+    if (state === this.state) return
+    this.state = state
+    for (const subscriber of [...this.#subscribers]) guarded(() => subscriber(state))
+  }
+
+  // ------------------------------------------------------------ sending
+
+  request(request: Request): Promise<any> {
+    const waiting = {
+      start: (peer: Peer) => void peer.request(request),
+      fail: (error: Error) => request.reject(error),
+    }
+    request.withdraw = () => !this.#waiting.delete(waiting)
+    if (!request.isDone) this.#start(waiting)
+    return request.answer
+  }
+
+  emit(place: Place, event: string, args: unknown[]): void {
+    const fail = (error: Error) => {
+      if (this.state !== "connecting") throw error
+    }
+    this.#start({ start: (peer) => void peer.send({ a: [event, ...args], ...place }), fail })
+  }
+
+  #start(waiting: Waiting): void {
+    if (this.#takes) waiting.start(this.#peer!)
+    else if (this.state === "closed") waiting.fail(new ConnectionLost("the client is closed", "not_sent"))
+    else if (this.#waiting.size >= (this.options.offline ?? 256)) {
+      waiting.fail(new Refused(`${this.#waiting.size} messages wait for a connection already`))
+    } else this.#waiting.add(waiting)
+  }
+
+  /** Whether the server keeps to credit when it produces. */
+  get givesCredit(): boolean {
+    return this.#peer!.givesCredit
+  }
+
+  // ------------------------------------------------------------ the course of a session
+
+  handlers(channel: string | undefined): Handlers {
+    let handlers = this.#handlers.get(channel)
+    if (!handlers) this.#handlers.set(channel, (handlers = new Handlers()))
+    return handlers
+  }
+
+  opened(): void {
+    this.#takes = true
+    this.#openedAt = Date.now()
+    this.#move("open") // what subscribers send goes before what has waited
+    for (const waiting of [...this.#waiting]) {
+      if (!this.#takes) break
+      this.#waiting.delete(waiting)
+      guarded(() => waiting.start(this.#peer!))
+    }
+  }
+
+  detached(): void {
+    this.#move("detached")
+  }
+
+  resumed(): void {
+    this.#move("open")
+  }
+
+  draining(): void {
+    this.#takes = false
+  }
+
+  closed(code: number, reason: string): void {
+    const lasted = this.#takes ? Date.now() - this.#openedAt : 0
+    this.#takes = false
+    this.#peer = undefined
+    if (this.state === "closed") return
+    if (mayDialAgain(code)) {
+      this.#move("connecting")
+      this.#dialTimer = setTimeout(() => this.#dial(), this.#backoff.delay(code, lasted))
+    } else this.#end(`the connection has ended: ${code} ${reason}`, code)
+  }
+
+  close(code: number, reason: string): void {
+    if (this.state === "closed") return
+    const peer = this.#peer
+    this.#end("the client is closed", code)
+    peer?.close(code, reason)
+  }
+
+  #end(text: string, code: number): void {
+    this.#takes = false
+    this.#listening.abort()
+    clearTimeout(this.#dialTimer)
+    this.#move("closed")
+    for (const waiting of this.#waiting) guarded(() => waiting.fail(new ConnectionLost(text, "not_sent", code)))
+    this.#waiting.clear()
+  }
+
+  ignored(kind: string): void {
+    this.counts[kind] = (this.counts[kind] ?? 0) + 1
+  }
+}
+
+function guarded(run: () => void): void {
+  try {
+    run()
+  } catch (error) {
+    report(error)
+  }
+}
+
+/** Makes calls: on the main channel or a named one, with certain options. */
+export class Caller {
+  protected readonly sessions: Sessions
+  readonly #place: Place
+  readonly #options: WithOptions
+
+  constructor(sessions: Sessions, place: Place, options: WithOptions) {
+    this.sessions = sessions
+    this.#place = place
+    this.#options = { timeout: sessions.options.timeout ?? 60_000, ...options }
+  }
+
+  /** Returns the same caller with other options. */
+  with(options: WithOptions): Caller {
+    return new Caller(this.sessions, this.#place, { ...this.#options, ...options })
+  }
+
+  /** Returns the caller of a named channel. */
+  of(channel: string): Caller {
+    return new Caller(this.sessions, { c: channel }, this.#options)
+  }
+
+  /**
+   * Handles events and requests of the server. The result, or what an iterable yields, is sent to it.
+   *
+   * @returns a function that removes the handler
+   */
+  on(event: string, handler: Handler): () => void {
+    return this.sessions.handlers(this.#place.c).add(event, handler)
+  }
+
+  /** Sends an event. Without a connection it waits. */
+  emit(event: string, ...args: unknown[]): void {
+    this.sessions.emit(this.#place, event, args)
+  }
+
+  async request(event: string, ...args: unknown[]): Promise<any> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#request(event, args, false)
+      } catch (error) {
+        if (attempt === MOST_ATTEMPTS || !this.#isRepeated(error)) throw error
+        await new Promise((resolve) => setTimeout(resolve, Math.random() * 250 * 2 ** attempt))
+      }
+    }
+  }
+
+  #request(event: string, args: unknown[], opens: boolean): Promise<any> {
+    return this.sessions.request(new Request(this.#place, event, args, this.#options, opens))
+  }
+
+  #isRepeated(error: unknown): boolean {
+    const { retry } = this.#options
+    if (!retry || this.sessions.state === "closed" || !(error instanceof WsrpcError)) return false
+    if (error instanceof ConnectionLost) return error.outcome === "not_sent" || retry === "idempotent"
+    return error.code === "wsrpc.overloaded" || error.code === "wsrpc.draining"
+  }
+
+  /** Opens a channel for a conversation with the handler. */
+  open(event: string, ...args: unknown[]): Promise<Channel> {
+    return this.#request(event, args, true)
+  }
+
+  /** Returns the items that the handler yields. The request is sent when reading begins. */
+  stream<T = any>(event: string, ...args: unknown[]): Items<T> {
+    const { signal } = this.#options
+    const items = new Items<T>(
+      () => this.#request(event, args, true),
+      () => this.sessions.givesCredit,
+    )
+    signal?.addEventListener("abort", () => items.abort(new Aborted("unknown", signal.reason)), { once: true })
+    return items
+  }
+
+  /** Sends the items of an iterable to the handler, as fast as it reads them, and returns its result. */
+  async upload(event: string, source: Source<unknown>, ...args: unknown[]): Promise<any> {
+    const { signal, progress } = this.#options
+    const channel: Channel = await this.#request(event, args, true)
+    const abort = () => channel.abort(new Aborted("unknown", signal!.reason))
+    signal?.addEventListener("abort", abort)
+    if (signal?.aborted) abort()
+    try {
+      await new Producer(channel, progress).run(source)
+      const result = await channel.request("next", { done: true })
+      channel.over(FINISHED)
+      return result
+    } catch (error) {
+      channel.abort(error)
+      throw error
+    } finally {
+      signal?.removeEventListener("abort", abort)
+    }
+  }
+}
+
+/**
+ * A client of a server, which connects at once, and again whenever that is necessary. Calls and streams survive a
+ * dropped connection if the server uses wsrpc.
+ */
+export class Client extends Caller {
+  /** The state now, and its changes: `useSyncExternalStore(client.status.subscribe, client.status.get)`. */
+  readonly status: { get(): State; subscribe(subscriber: (state: State) => void): () => void }
+
+  /** @throws SyntaxError if the address is not valid */
+  constructor(target: Target, options: ClientOptions = {}) {
+    super(new Sessions(target, options), {}, {})
+    this.status = {
+      get: () => this.sessions.state,
+      subscribe: (subscriber) => this.sessions.subscribe(subscriber),
+    }
+  }
+
+  /** Counts the messages that were ignored, by kind. */
+  get ignored(): Readonly<Record<string, number>> {
+    return this.sessions.counts
+  }
+
+  /** Ends the session, and connects no more. The server is told. */
+  close(code = 1000, reason = ""): void {
+    this.sessions.close(code, reason)
+  }
+}
+
+export type { Channel, Items }
+export type { Call } from "./peer.js"
+export { Aborted, ChannelClosed, ConnectionLost, Refused, RemoteError, RequestTimeout, WsrpcError } from "./errors.js"
+export type { Outcome } from "./errors.js"

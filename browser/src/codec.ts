@@ -1,0 +1,48 @@
+// How messages are encoded.
+
+import type { Data } from "./ledger.js"
+
+/** A message of ws-wrapper's protocol, in either direction. */
+export interface Message {
+  /** The name of an event or a request, and its arguments. */
+  a?: unknown[]
+  /** The named channel. */
+  c?: string
+  /** The anonymous channel; in a response 1: it opens the channel whose id is that of the request. */
+  h?: number
+  /** The id of a request, a response or a cancellation. */
+  i?: number
+  /** The result. */
+  d?: unknown
+  /** The error of a rejection. */
+  e?: unknown
+  /** The reason of a cancellation or an abort. */
+  x?: unknown
+  /** Whether `e` or `x` is an error object. */
+  _?: number | boolean
+}
+
+export interface Codec {
+  /** The feature that has to be announced before this codec may be used. None for JSON. */
+  readonly feature?: string
+  encode(message: Message): Data
+  /** @throws if the data is not a message of this codec */
+  decode(data: Data): Message | undefined
+}
+
+const hasNoJSON = (value: unknown): boolean => value instanceof ArrayBuffer || ArrayBuffer.isView(value)
+
+/** Bytes would silently become an object of numbers. */
+function check(_key: string, value: unknown): unknown {
+  if (hasNoJSON(value)) throw new TypeError("bytes can only be sent with the codec of the entry point msgpack")
+  return value
+}
+
+export const json: Codec = {
+  encode: (message) => JSON.stringify(message, check),
+  decode(data) {
+    if (typeof data !== "string" || !data.startsWith("{")) return undefined
+    const message: Message & { "ws-wrapper"?: unknown } = JSON.parse(data)
+    return message["ws-wrapper"] === false ? undefined : message
+  },
+}

@@ -1,0 +1,77 @@
+// `Request`: one request, from the call until its answer.
+
+import { Aborted, RequestTimeout, type Outcome, type WsrpcError } from "./errors.js"
+import type { Kept } from "./ledger.js"
+
+/** Where a message goes: the main channel, a named one or an anonymous one. */
+export interface Place {
+  readonly c?: string
+  readonly h?: number
+}
+
+export interface CallOptions {
+  /** Aborts the call. */
+  readonly signal?: AbortSignal | undefined
+  /** Milliseconds until the call fails. 0: it waits as long as it has to. */
+  readonly timeout?: number | undefined
+}
+
+/** One request. First it may wait for a session, then for its answer. */
+export class Request {
+  readonly answer: Promise<any>
+  /** What is kept of the message since it was sent, or waits in a session. */
+  kept: Kept | undefined
+  /** Withdraws the request from where it waits. Returns whether its message was sent. */
+  withdraw: (reason: unknown) => boolean = () => false
+  isDone = false
+  #resolve!: (result: unknown) => void
+  #reject!: (error: unknown) => void
+  #timer: ReturnType<typeof setTimeout> | undefined
+  readonly #signal: AbortSignal | undefined
+  readonly #abort = () => {
+    const reason: unknown = this.#signal!.reason
+    this.#giveUp((outcome) => new Aborted(outcome, reason), reason)
+  }
+
+  /** @param opens whether the answer is a channel */
+  constructor(
+    readonly place: Place,
+    readonly event: string,
+    readonly args: readonly unknown[],
+    { signal, timeout }: CallOptions,
+    readonly opens = false,
+  ) {
+    this.answer = new Promise((resolve, reject) => {
+      this.#resolve = resolve
+      this.#reject = reject
+    })
+    this.#signal = signal
+    if (timeout) {
+      const text = `no answer to "${event}" within ${timeout} ms`
+      const expire = () => this.#giveUp((outcome) => new RequestTimeout(text, outcome), { message: text })
+      this.#timer = setTimeout(expire, timeout)
+    }
+    signal?.addEventListener("abort", this.#abort)
+    if (signal?.aborted) this.#abort()
+  }
+
+  resolve(result: unknown): void {
+    this.#stop()
+    this.#resolve(result)
+  }
+
+  reject(error: unknown): void {
+    this.#stop()
+    this.#reject(error)
+  }
+
+  #giveUp(make: (outcome: Outcome) => WsrpcError, reason: unknown): void {
+    this.reject(make(this.withdraw(reason) ? "unknown" : "not_sent"))
+  }
+
+  #stop(): void {
+    this.isDone = true
+    clearTimeout(this.#timer)
+    this.#signal?.removeEventListener("abort", this.#abort)
+  }
+}
