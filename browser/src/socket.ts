@@ -95,7 +95,7 @@ export interface SessionSocketEventMap {
   /** The session goes on over another connection. */
   readonly resumed: Event
 }
-type Listener<K extends keyof SessionSocketEventMap> = (this: SessionSocket, event: SessionSocketEventMap[K]) => unknown
+type Listener<K extends keyof SessionSocketEventMap> = (this: WebSocket, event: SessionSocketEventMap[K]) => unknown
 
 /**
  * A session with a wsrpc server, with the interface of a `WebSocket`. When its connection drops, it connects again, and
@@ -104,7 +104,7 @@ type Listener<K extends keyof SessionSocketEventMap> = (this: SessionSocket, eve
  * In addition to the events of a WebSocket there are `detached` and `resumed`. When the session is lost, there is one
  * `close`, and the object stays `CLOSED`. With a server that has no sessions, it is an ordinary WebSocket.
  */
-export class SessionSocket extends EventTarget {
+export class SessionSocket extends EventTarget implements WebSocket {
   static readonly CONNECTING = 0
   static readonly OPEN = 1
   static readonly CLOSING = 2
@@ -182,7 +182,7 @@ export class SessionSocket extends EventTarget {
     return this.#url
   }
 
-  get readyState(): number {
+  get readyState(): 0 | 1 | 2 | 3 {
     if (this.#state === "connecting") return SessionSocket.CONNECTING
     if (this.#state === "closing") return SessionSocket.CLOSING
     return this.#state === "closed" ? SessionSocket.CLOSED : SessionSocket.OPEN
