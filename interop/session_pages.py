@@ -1,8 +1,8 @@
 """`SessionSocket` in Node, and a scripted server for it, on real sockets.
 
-    async with Pages.start() as pages, Script.start() as script:
-        page = pages.socket(script.url)
-        await page.do(["send", "x"])
+async with Pages.start() as pages, Script.start() as script:
+    page = pages.socket(script.url)
+    await page.do(["send", "x"])
 """
 
 from __future__ import annotations

@@ -30,7 +30,9 @@ async def test_it_does_what_a_websocket_does() -> None:
             if not (isinstance(message, str) and "wsrpc" in message):
                 await socket.send(message)
 
-    async with serve(echo, "127.0.0.1", 0, select_subprotocol=lambda _, offered: offered[0] if offered else None) as server:
+    async with serve(
+        echo, "127.0.0.1", 0, select_subprotocol=lambda _, offered: offered[0] if offered else None
+    ) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         seen = await run_node("session_socket_interface.mjs", f"ws://127.0.0.1:{port}/")
     assert seen["SessionSocket"] == seen["WebSocket"]
