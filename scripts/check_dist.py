@@ -29,7 +29,17 @@ ROOT = Path(__file__).parent.parent
 RUNTIME = {"msgspec", "tenacity", "websockets"}
 NEEDS_EXTRA = "wsrpc: the command needs the extra cli: pip install 'python-wsrpc[cli]'\n"
 ENTRY_POINTS = "[console_scripts]\nwsrpc = wsrpc.__main__:run\n"
-SHIPPED = ("wsrpc", "adapters", "browser", "examples", "docs", "README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+SHIPPED = (
+    "wsrpc",
+    "adapters",
+    "browser",
+    "examples",
+    "docs",
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+)
 LARGEST_MODULES = {  # bytes, minified and compressed: what a page loads that imports these entry points
     ("socket",): 3_500,
     ("client",): 10_000,
