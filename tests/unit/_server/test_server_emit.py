@@ -204,7 +204,7 @@ async def test_a_member_that_is_closed_is_reported_once_and_leaves(method: str, 
 
 @pytest.mark.parametrize("size", [1, 5])
 async def test_a_loop_of_emit_nowait_closes_nobody(size: int) -> None:
-    """Nobody can read meanwhile: whoever emits is too fast."""
+    """No peer can read during the loop, so the sender is too fast."""
     limits = TIGHT.replace(hard_cap=100_000)
     server = Server(limits=limits)
     async with server.listen() as listener, AsyncExitStack() as stack:
