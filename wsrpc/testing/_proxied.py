@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 
 from ._frame_boundaries import FrameBoundaries
 from ._sockets import reset_when_closed, unsent
-from ._troubles import FIN, RESET, Cut, Direction, Transit, Troubles
+from ._transit import FIN, RESET, Transit
+from ._troubles import Cut, Direction, Troubles
 
 __all__ = ["ProxiedConnection"]
 
