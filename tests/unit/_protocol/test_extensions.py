@@ -13,8 +13,9 @@ from core_driver import Driven, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import PLAIN, WSRPC, Feed, agreed, collect, control, decoded, emptied, hello, item, welcome
 
-from wsrpc import Client, Limits, MessageTooBig, RemoteError, RpcError, Server, UnexpectedChannel
+from wsrpc import Client, Limits, MessageTooBig, RemoteError, RpcError, Server
 from wsrpc.codecs import MsgpackCodec
+from wsrpc.errors import UnexpectedChannel
 from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
