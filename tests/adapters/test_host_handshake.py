@@ -146,7 +146,12 @@ def offers(
     answered = HINT if hint_is_answered else chosen
     said = {"sec-websocket-protocol": [] if answered is None else [answered]}
     shown = tuple(name for name in subprotocols if name != HINT)
-    seen = {"subprotocols": shown, "subprotocol": chosen, "bearer_token": token, "asks_to_resume": shown != subprotocols}
+    seen = {
+        "subprotocols": shown,
+        "subprotocol": chosen,
+        "bearer_token": token,
+        "asks_to_resume": shown != subprotocols,
+    }
     return Rule(gate, (f"Sec-WebSocket-Protocol: {', '.join(subprotocols)}",), answer=said, seen=seen)
 
 

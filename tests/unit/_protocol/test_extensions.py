@@ -91,7 +91,9 @@ async def test_what_was_agreed_first_stays(dialer: bool) -> None:
     d.expect({"a": ["e"]})
 
 
-@pytest.mark.parametrize("features", [(), ("credit",), ("drain", "resume", "time travel"), ("msgpack",), ("resume",)], ids=repr)
+@pytest.mark.parametrize(
+    "features", [(), ("credit",), ("drain", "resume", "time travel"), ("msgpack",), ("resume",)], ids=repr
+)
 async def test_only_what_both_can_do_is_used(features: tuple[str, ...]) -> None:
     d = Driven(dialer=True, extensions=True)
     d.take()
