@@ -12,9 +12,12 @@ export interface Place {
 export interface CallOptions {
   /** Aborts the call. */
   readonly signal?: AbortSignal | undefined
-  /** Milliseconds until the call fails. 0: it waits as long as it has to. */
+  /** Milliseconds until the call fails. 0 or `Infinity`: it waits as long as it has to. */
   readonly timeout?: number | undefined
 }
+
+/** The longest time of a timer, in milliseconds: 24 days. With a longer one it would fire at once. */
+const LONGEST = 2 ** 31 - 1
 
 /** One request. First it may wait for a session, then for its answer. */
 export class Request {
@@ -46,10 +49,11 @@ export class Request {
       this.#reject = reject
     })
     this.#signal = signal
-    if (timeout) {
-      const text = `no answer to "${event}" within ${timeout} ms`
-      const expire = () => this.#giveUp((outcome) => new RequestTimeout(text, outcome), { message: text })
-      this.#timer = setTimeout(expire, timeout)
+    if (timeout && timeout <= LONGEST) {
+      this.#timer = setTimeout(() => {
+        const text = `no answer to "${event}" within ${timeout} ms`
+        this.#giveUp((outcome) => new RequestTimeout(text, outcome), { message: text })
+      }, timeout)
     }
     signal?.addEventListener("abort", this.#abort)
     if (signal?.aborted) this.#abort()

@@ -2,7 +2,8 @@
 
 import { FINISHED, type Channel, type ChannelUser } from "./channel.js"
 import type { Message } from "./codec.js"
-import { ChannelClosed } from "./errors.js"
+import { Aborted, ChannelClosed } from "./errors.js"
+import { report } from "./handlers.js"
 
 /** Items and bytes that may be on the way, or wait to be read. */
 const WINDOW = 512
@@ -21,7 +22,7 @@ interface Unread<T> {
 export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUser {
   /** Opens the channel when reading begins. */
   #open: (() => Promise<Channel>) | undefined
-  readonly #credit: () => boolean
+  readonly #signal: AbortSignal | undefined
   readonly #last: ((message: Message) => void) | undefined
   #channel: Channel | undefined
   #queue: Unread<T>[] = []
@@ -34,15 +35,21 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
   #over = false
   #error: Error | undefined
   #wake = () => {}
+  readonly #abort = () => {
+    const error = new Aborted("unknown", this.#signal!.reason)
+    this.#queue = []
+    this.#finish(error)
+    this.#channel?.abort(error)
+  }
 
   /**
-   * @param open opens the channel of the stream
-   * @param credit whether the producer keeps to credit, asked when the channel is open
+   * @param open opens the channel of the stream, or throws if the signal is aborted
+   * @param signal ends the stream with an error. What is unread is dropped
    * @param last takes the request with which an upload ends. Leaving the loop then does not end the channel
    */
-  constructor(open: () => Promise<Channel>, credit: () => boolean, last?: (message: Message) => void) {
+  constructor(open: () => Promise<Channel>, signal?: AbortSignal, last?: (message: Message) => void) {
     this.#open = open
-    this.#credit = credit
+    this.#signal = signal
     this.#last = last
   }
 
@@ -52,7 +59,15 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
 
   async next(): Promise<IteratorResult<T, undefined>> {
     await this.#begin()
-    while (!this.#queue.length && !this.#over) await new Promise<void>((resolve) => (this.#wake = resolve))
+    while (!this.#queue.length && !this.#over) {
+      await new Promise<void>((resolve) => {
+        const others = this.#wake // `next` may be called several times at once
+        this.#wake = () => {
+          others()
+          resolve()
+        }
+      })
+    }
     const item = this.#queue.shift()
     if (item) {
       this.#taken++
@@ -70,7 +85,9 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
 
   async return(): Promise<IteratorResult<T, undefined>> {
     const wasOver = this.#over
-    this.#fail(undefined)
+    this.#queue = []
+    this.#error = undefined
+    this.#finish(undefined)
     if (this.#last && !wasOver) {
       const channel = (this.#channel ??= await this.#open!())
       channel.use(this)
@@ -78,17 +95,6 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
     } else this.#channel?.abort()
     this.#open = undefined
     return { done: true, value: undefined }
-  }
-
-  /** Ends the stream with an error. What is unread is dropped. */
-  abort(error: Error): void {
-    this.#fail(error)
-    this.#channel?.abort(error)
-  }
-
-  #fail(error: Error | undefined): void {
-    this.#queue = []
-    this.#finish(error)
   }
 
   /** Opens the channel now, for a stream whose items are wanted although nobody reads yet. */
@@ -99,13 +105,16 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
     try {
       this.#channel = await open()
     } catch (error) {
-      this.#over = true
+      this.#error = undefined
+      this.#finish(undefined)
       throw error
     }
     if (this.#over) return this.#channel.abort() // it was left meanwhile
+    this.#signal?.addEventListener("abort", this.#abort)
+    if (this.#signal?.aborted) return this.#abort()
     this.#channel.use(this)
     if (this.#channel.isOpen) {
-      if (this.#credit()) this.#grant()
+      if (this.#channel.givesCredit) this.#grant()
       else this.#renewAt = this.#renewBytesAt = Infinity
       this.#channel.emit("start")
     }
@@ -141,7 +150,7 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
     if (this.#over) return
     this.#queue.push(item)
     this.#unread += item.size
-    this.#wake()
+    this.#rouse()
     if (this.#unread > UNREAD + WINDOW_BYTES && this.#queue.length > 1) {
       this.#channel!.abort(new ChannelClosed("the stream was read too slowly", "ran"))
     }
@@ -157,7 +166,14 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
     if (this.#over) return
     this.#over = true
     this.#error = error
-    this.#wake()
+    this.#signal?.removeEventListener("abort", this.#abort)
+    this.#rouse()
+  }
+
+  #rouse(): void {
+    const wake = this.#wake
+    this.#wake = () => {}
+    wake()
   }
 }
 
@@ -200,17 +216,30 @@ export class Producer implements ChannelUser {
     const items = Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]()
     try {
       while (await this.#mayGoOn()) {
-        const { done, value } = await items.next()
-        if (done) return
-        const item = { value, done: false }
-        if (this.#end) throw this.#end.error ?? new ChannelClosed("the channel has ended", "unknown")
+        const next = await this.#unlessOver(items.next())
+        if (!next) continue
+        if (next.done) return
+        const item = { value: next.value, done: false }
         if (this.#credit) this.#sentBytes += this.#channel.send("next", [item])
         else await this.#channel.request("next", item)
         this.#progress?.({ items: ++this.#sent, bytes: this.#sentBytes })
       }
     } finally {
-      await items.return?.()
+      // A generator closes when it has what it waits for at the moment, which may take any time.
+      const closed = Promise.resolve(items.return?.())
+      if (this.#end || this.#stopped) closed.catch(report)
+      else await closed
     }
+  }
+
+  /** Waits for an item. Returns undefined if the consumer wants no more before it has come. */
+  #unlessOver<I>(item: I | PromiseLike<I>): Promise<I | undefined> {
+    return new Promise((resolve, reject) => {
+      this.#wake = () => {
+        if (this.#end || this.#stopped) resolve(undefined)
+      }
+      Promise.resolve(item).then(resolve, reject)
+    })
   }
 
   /** Waits for room. Returns false if the consumer wants no more. */
