@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+
+from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 from interop.node import JS, find_node
 from wsrpc import AnonymousChannel, Peer, RpcError, Server
@@ -207,3 +211,33 @@ def words(told: dict[str, Any]) -> str:
     assert "data" not in error or error["data"] == {"most": 1} or error["code"] != "limit"
     parts = error["name"].removesuffix("Error"), error.get("code"), error.get("outcome")
     return " ".join(str(part).removeprefix("wsrpc.") for part in parts if part is not None)
+
+
+Script = Callable[[Any, Any], Awaitable[None]]
+
+
+async def ignore(line: Any, message: Any) -> None:
+    """What a plain server does with control messages."""
+
+
+@asynccontextmanager
+async def scripted(receive: Script, control: Script = ignore) -> AsyncGenerator[str]:
+    """A server that is not wsrpc's, for the length of the block.
+
+    Args:
+        receive: gets the connection and each message.
+        control: gets those of wsrpc's extensions and what is binary, undecoded.
+    """
+
+    async def accepted(line: Any) -> None:
+        try:
+            async for message in line:
+                if isinstance(message, bytes) or message.startswith('{"ws-wrapper":false'):
+                    await control(line, message)
+                else:
+                    await receive(line, json.loads(message))
+        except ConnectionClosed:
+            pass
+
+    async with serve(accepted, "127.0.0.1", 0, subprotocols=[Subprotocol("wsrpc")], compression=None) as server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -1,10 +1,10 @@
 // Anonymous channels.
 
 import type { Message } from "./codec.js"
-import { ChannelClosed, textOf } from "./errors.js"
+import { Aborted, ChannelClosed, textOf } from "./errors.js"
 import { Handlers, type Handler } from "./handlers.js"
 import type { Peer } from "./peer.js"
-import { Request } from "./request.js"
+import { Request, type CallOptions } from "./request.js"
 
 /** The reason of a channel that ends in good order. */
 export const FINISHED = { message: "closed", code: "wsrpc.closed" }
@@ -35,11 +35,16 @@ export class Channel {
   #user: ChannelUser | undefined
   #end: { error: Error | undefined } | undefined
   #resolve!: (error: Error | undefined) => void
+  readonly #signal: AbortSignal | undefined
+  readonly #abort = () => this.abort(new Aborted("unknown", this.#signal!.reason))
 
-  constructor(id: number, peer: Peer) {
+  /** @param signal aborts the channel */
+  constructor(id: number, peer: Peer, signal?: AbortSignal) {
     this.id = id
     this.#peer = peer
     this.closed = new Promise((resolve) => (this.#resolve = resolve))
+    this.#signal = signal
+    signal?.addEventListener("abort", this.#abort)
   }
 
   get isOpen(): boolean {
@@ -63,9 +68,14 @@ export class Channel {
   }
 
   /** @throws ChannelClosed if the channel has ended, or ends before the answer has come */
-  async request(event: string, ...args: unknown[]): Promise<any> {
+  request(event: string, ...args: unknown[]): Promise<any> {
+    return this.ask(event, args)
+  }
+
+  /** Sends a request, as `request` does. */
+  async ask(event: string, args: unknown[], options: CallOptions = {}): Promise<any> {
     this.#check()
-    return this.#peer.request(new Request({ h: this.id }, event, args, {}))
+    return this.#peer.request(new Request({ h: this.id }, event, args, options))
   }
 
   /** Ends the channel in good order. */
@@ -144,6 +154,7 @@ export class Channel {
     const closed = new ChannelClosed(textOf(message ?? reason), "unknown", code, data)
     closed.cause = reason
     this.#end = { error: code === FINISHED.code ? undefined : reason instanceof Error ? reason : closed }
+    this.#signal?.removeEventListener("abort", this.#abort)
     this.#peer.forget(this, closed)
     this.#user?.ended(this.#end.error)
     this.#resolve(this.#end.error)

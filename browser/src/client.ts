@@ -3,7 +3,7 @@
 import { Backoff, mayDialAgain, onWake } from "./backoff.js"
 import { FINISHED, type Channel } from "./channel.js"
 import { json, type Codec } from "./codec.js"
-import { Aborted, ConnectionLost, Refused, WsrpcError } from "./errors.js"
+import { ConnectionLost, Refused, RemoteError, WsrpcError } from "./errors.js"
 import { Handlers, report, type Handler } from "./handlers.js"
 import { Peer, type PeerOwner } from "./peer.js"
 import { Request, type CallOptions, type Place } from "./request.js"
@@ -269,33 +269,33 @@ export class Caller {
     return error.code === "wsrpc.overloaded" || error.code === "wsrpc.draining"
   }
 
-  /** Opens a channel for a conversation with the handler. */
+  /** Opens a channel for a conversation with the handler. The signal aborts the channel, too. */
   open(event: string, ...args: unknown[]): Promise<Channel> {
     return this.#request(event, args, true)
   }
 
   /** Returns the items that the handler yields. The request is sent when reading begins. */
   stream<T = any>(event: string, ...args: unknown[]): Items<T> {
-    return new Items<T>(() => this.#request(event, args, true), this.#options.signal)
+    return new Items<T>(() => this.#request(event, args, true))
   }
 
-  /** Sends the items of an iterable to the handler, as fast as it reads them, and returns its result. */
+  /**
+   * Sends the items of an iterable to the handler, as fast as it reads them, and returns its result. The timeout is for
+   * the begin, until the handler can read, and for the end, from the last item to the result.
+   */
   async upload(event: string, source: Source<unknown>, ...args: unknown[]): Promise<any> {
-    const { signal, progress } = this.#options
+    const { progress, timeout } = this.#options
     const channel: Channel = await this.#request(event, args, true)
-    const abort = () => channel.abort(new Aborted("unknown", signal!.reason))
-    signal?.addEventListener("abort", abort)
-    if (signal?.aborted) abort()
     try {
       await new Producer(channel, progress).run(source)
-      const result = await channel.request("next", { done: true })
-      channel.over(FINISHED)
-      return result
+      const answer = channel.ask("next", [{ done: true }], { timeout })
+      // A wsrpc server has ended the channel with either answer.
+      const end = (error: unknown) => void (error instanceof RemoteError && channel.givesCredit && channel.over(error))
+      await answer.then(() => channel.over(FINISHED), end)
+      return await answer
     } catch (error) {
       channel.abort(error)
       throw (await channel.closed) ?? error
-    } finally {
-      signal?.removeEventListener("abort", abort)
     }
   }
 }

@@ -198,19 +198,12 @@ export class Peer {
     if (!this.#ended.has(h)) this.tell({ h }, "x", gone)
   }
 
+  /** A cancellation or an abort. One that crosses with the answer, or the end, finds nothing. */
   #cancelled({ i, h, x, _ }: Message): void {
     const reason = new RemoteError(x, _, true)
-    if (h !== undefined) {
-      const channel = this.#channels.get(h)
-      if (channel) channel.over(reason)
-      else if (!this.#ended.has(h)) this.#owner.ignored("abort of no channel")
-    } else {
-      const call = this.#calls.get(i!)
-      if (call) call.cancel(reason)
-      // The cancellation and the answer have crossed. A plain peer ignores it, too.
-      else if (this.givesCredit && this.#channels.has(i!)) this.#channels.get(i!)!.over(reason)
-      else this.#owner.ignored("cancellation of no request")
-    }
+    if (h !== undefined) this.#channels.get(h)?.over(reason)
+    else if (this.#calls.has(i!)) this.#calls.get(i!)!.cancel(reason)
+    else if (this.givesCredit) this.#channels.get(i!)?.over(reason) // the answer was a channel
   }
 
   #response(i: number, message: Message): void {
@@ -228,7 +221,7 @@ export class Peer {
 
   /** A channel is the answer to a request. */
   #opened(i: number, request: Request | undefined): void {
-    const channel = new Channel(i, this)
+    const channel = new Channel(i, this, request?.signal)
     this.#channels.set(i, channel)
     if (request?.opens) return request.resolve(channel)
     channel.abort()
@@ -392,7 +385,7 @@ export class Call {
       this.#last = message
       this.#finishUpload()
     }
-    return (this.#items ??= new Items<T>(async () => channel, undefined, ended))
+    return (this.#items ??= new Items<T>(async () => channel, ended))
   }
 
   cancel(reason: Error): void {

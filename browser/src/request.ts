@@ -30,9 +30,9 @@ export class Request {
   #resolve!: (result: unknown) => void
   #reject!: (error: unknown) => void
   #timer: ReturnType<typeof setTimeout> | undefined
-  readonly #signal: AbortSignal | undefined
+  readonly signal: AbortSignal | undefined
   readonly #abort = () => {
-    const reason: unknown = this.#signal!.reason
+    const reason: unknown = this.signal!.reason
     this.#giveUp((outcome) => new Aborted(outcome, reason), reason)
   }
 
@@ -48,7 +48,7 @@ export class Request {
       this.#resolve = resolve
       this.#reject = reject
     })
-    this.#signal = signal
+    this.signal = signal
     if (timeout && timeout <= LONGEST) {
       this.#timer = setTimeout(() => {
         const text = `no answer to "${event}" within ${timeout} ms`
@@ -76,6 +76,6 @@ export class Request {
   #stop(): void {
     this.isDone = true
     clearTimeout(this.#timer)
-    this.#signal?.removeEventListener("abort", this.#abort)
+    this.signal?.removeEventListener("abort", this.#abort)
   }
 }

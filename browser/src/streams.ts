@@ -22,7 +22,7 @@ interface Unread<T> {
 export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUser {
   /** Opens the channel when reading begins. */
   #open: (() => Promise<Channel>) | undefined
-  readonly #signal: AbortSignal | undefined
+  #begun: Promise<void> | undefined
   readonly #last: ((message: Message) => void) | undefined
   #channel: Channel | undefined
   #queue: Unread<T>[] = []
@@ -35,21 +35,13 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
   #over = false
   #error: Error | undefined
   #wake = () => {}
-  readonly #abort = () => {
-    const error = new Aborted("unknown", this.#signal!.reason)
-    this.#queue = []
-    this.#finish(error)
-    this.#channel?.abort(error)
-  }
 
   /**
-   * @param open opens the channel of the stream, or throws if the signal is aborted
-   * @param signal ends the stream with an error. What is unread is dropped
+   * @param open opens the channel of the stream
    * @param last takes the request with which an upload ends. Leaving the loop then does not end the channel
    */
-  constructor(open: () => Promise<Channel>, signal?: AbortSignal, last?: (message: Message) => void) {
+  constructor(open: () => Promise<Channel>, last?: (message: Message) => void) {
     this.#open = open
-    this.#signal = signal
     this.#last = last
   }
 
@@ -58,7 +50,7 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
   }
 
   async next(): Promise<IteratorResult<T, undefined>> {
-    await this.#begin()
+    await (this.#begun ??= this.#begin())
     while (!this.#queue.length && !this.#over) {
       await new Promise<void>((resolve) => {
         const others = this.#wake // `next` may be called several times at once
@@ -99,19 +91,14 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
 
   /** Opens the channel now, for a stream whose items are wanted although nobody reads yet. */
   async #begin(): Promise<void> {
-    const open = this.#open
-    if (!open) return
-    this.#open = undefined
+    if (!this.#open) return
     try {
-      this.#channel = await open()
+      this.#channel = await this.#open()
     } catch (error) {
-      this.#error = undefined
       this.#finish(undefined)
       throw error
     }
     if (this.#over) return this.#channel.abort() // it was left meanwhile
-    this.#signal?.addEventListener("abort", this.#abort)
-    if (this.#signal?.aborted) return this.#abort()
     this.#channel.use(this)
     if (this.#channel.isOpen) {
       if (this.#channel.givesCredit) this.#grant()
@@ -159,6 +146,7 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
   credited(): void {}
 
   ended(error: Error | undefined): void {
+    if (error instanceof Aborted) this.#queue = [] // nobody wants the rest
     this.#finish(error)
   }
 
@@ -166,7 +154,6 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
     if (this.#over) return
     this.#over = true
     this.#error = error
-    this.#signal?.removeEventListener("abort", this.#abort)
     this.#rouse()
   }
 

@@ -96,6 +96,9 @@ const handlers = {
   event() {
     note("began")
   },
+  hang() {
+    return handled(this, () => act(this))
+  },
   /** Answers after the server has given up, with what would open a channel. */
   async late() {
     await act(this).catch(() => {})
