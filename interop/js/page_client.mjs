@@ -159,13 +159,13 @@ const callers = {
 }
 
 const commands = {
-  /** A new client. With `each`, its address is that of a function, which is noted. */
-  open({ at, codec, options = {}, statuses }) {
+  /** A new client. Each attempt to connect is noted, and has a token of its own unless the server knows none. */
+  open({ at, codec, options = {}, statuses, tokens = true }) {
     url = at
     attempts = 0
     const target = () => {
       note(`attempt ${++attempts}`)
-      return { url, token: `token-${attempts}` }
+      return tokens ? { url, token: `token-${attempts}` } : url
     }
     const more = codec === "msgpack" ? { codec: msgpack } : {}
     client = new Client(target, { WebSocket, timeout: 0, ...more, ...options })
