@@ -19,13 +19,18 @@ const say = (line) => process.stdout.write(JSON.stringify(line) + "\n")
 process.on("unhandledRejection", (error) => say({ fault: String(error?.stack ?? error) }))
 process.on("uncaughtException", (error) => say({ fault: String(error?.stack ?? error) }))
 
-// Node has no events of a page. With these, a test can say that the network is back.
-const page = new EventTarget()
-globalThis.addEventListener = page.addEventListener.bind(page)
+// Node has no events of a page. With these, a test can say that the network is back. (It is no `EventTarget`: Node's may
+// forget, after a garbage collection, which listeners a signal removes.)
+const online = new Set()
+globalThis.addEventListener = (type, listener, { signal }) => {
+  if (type !== "online") return
+  online.add(listener)
+  signal.addEventListener("abort", () => online.delete(listener))
+}
 
 const dice = new Dice(Number(seed))
-// The client waits a random part of a time that grows with each failure: here at most 60 ms.
-Math.random = () => dice.next() * 0.002
+// The client waits a random part of a time that grows with each failure: here at most 12 ms.
+Math.random = () => dice.next() * 0.0004
 
 let via = url
 let attempts = 0
@@ -51,7 +56,7 @@ const commands = {
   /** The network is back: the page leaves the connection that it has. */
   wake({ url: next }) {
     via = next ?? via
-    page.dispatchEvent(new Event("online"))
+    for (const listener of [...online]) listener()
   },
   /** Begins to call, with so many callers. */
   call({ callers: number }) {
@@ -70,17 +75,20 @@ const commands = {
   last: () => callers.last(),
   /** What has happened since the last time, as the application saw it. */
   seen: () => ({ ...callers.take(), ...handled.take(), ignored: client.ignored }),
-  /** How many calls of either direction, and channels, something still refers to. */
+  /**
+   * How many calls of either direction, and channels, something still refers to, and how many listen to the page. The
+   * client and its socket do.
+   */
   async left() {
     for (let round = 0; round < 3; round++) {
       await turns(3)
       gc()
     }
-    return callers.alive() + handled.alive()
+    return callers.alive() + handled.alive() + online.size
   },
   close() {
     client.close()
-    input.close()
+    process.stdin.unref() // nothing is left that keeps the program alive
   },
 }
 

@@ -75,7 +75,7 @@ export class Callers {
   }
 
   start(number) {
-    this.#workers = [this.#emit(), ...Array.from({ length: number }, () => this.#work())]
+    this.#workers = Array.from({ length: number }, () => this.#work())
   }
 
   async ended() {
@@ -101,18 +101,11 @@ export class Callers {
 
   async #work() {
     while (!this.calm) {
-      await this.#call(this.#dice.choice(WAYS))
-      await turns(this.#dice.below(3))
-    }
-  }
-
-  async #emit() {
-    while (!this.calm) {
-      for (let count = this.#dice.below(5); count > 0; count--) {
+      for (let count = this.#dice.below(4); count > 0; count--) {
         this.#client.emit("note", this.#notes++, "x".repeat(this.#dice.below(100)))
       }
-      await turns(1 + this.#dice.below(8))
-      while (this.#client.status.get() !== "open" && !this.calm) await turns(1)
+      await this.#call(this.#dice.choice(WAYS))
+      await turns(this.#dice.below(3))
     }
   }
 
