@@ -12,6 +12,7 @@ import { WebSocket } from "ws"
 import { Client } from "../../wsrpc/browser/client.js"
 import { msgpack } from "../../wsrpc/browser/msgpack.js"
 import { Dice } from "./page_cuts_dice.mjs"
+import { Load } from "./page_cuts_load.mjs"
 import { Callers, Handled, turns } from "./page_cuts_traffic.mjs"
 
 const [url, codec, seed] = process.argv.slice(2)
@@ -52,6 +53,8 @@ client.status.subscribe((status) => say({ status }))
 const handled = new Handled(client, dice)
 const callers = new Callers(client, dice, () => attempts)
 
+let load
+
 const commands = {
   /** The network is back: the page leaves the connection that it has. */
   wake({ url: next }) {
@@ -86,6 +89,11 @@ const commands = {
     }
     return callers.alive() + handled.alive() + online.size
   },
+  /** Calls the server that is killed. */
+  load() {
+    load = new Load(client, dice)
+  },
+  stop: () => load.stop(),
   close() {
     client.close()
     process.stdin.unref() // nothing is left that keeps the program alive
