@@ -37,6 +37,7 @@ PAGE_WAYS = tuple(way for way in WAYS if way != "translate")
 """A handler of a page cannot send a stream while it reads one."""
 LISTENERS = 2
 """To events of the page: the client, and the socket of its session."""
+KINDS = "bytes", "bytes", "bytes", "frame", "line", "half open", "half close", "wake", "abort"
 CANCELLED = "cancel", "expire", "abortStream", "abortUpload"
 # Few handlers at once, so that some requests wait at either end for a place.
 GOES_ON = Limits(running=5, close_timeout=1.0, replay=256 * 1024, stream_window=32)
@@ -83,8 +84,8 @@ class Page:
             assert not self.faults, self.faults
             return answer
 
-    async def until(self, status: str) -> None:
-        while self.statuses[-1] != status:
+    async def until(self, *statuses: str) -> None:
+        while self.statuses[-1] not in statuses:
             self.changed.clear()
             await self.changed.wait()
             assert self._process.returncode is None
@@ -148,6 +149,7 @@ class Story:
         self.server = server
         self.proxies = proxies
         self.goes_on = goes_on
+        self.kinds = KINDS
         self.dice = random.Random(seed)
         self.calm = asyncio.Event()
         self.calm.set()
@@ -203,11 +205,8 @@ class Story:
         """Cut the connection that there is, or the one that is being dialed, and wait for another attempt."""
         if self.dice.random() < 0.7:
             await self.page.until("open")
-        # What is parked goes on.
-        self.calm.set()
-        self.calm.clear()
-        await self.page.ask("release")
-        kind = self.dice.choice(("bytes", "bytes", "bytes", "frame", "line", "half open", "half close", "wake", "abort"))
+        await self._release()
+        kind = self.dice.choice(self.kinds)
         self.page.dialed.clear()
         await getattr(self, f"_cut_{kind.replace(' ', '_')}")()
         while not self.page.dialed.is_set():  # it may have come before the connection that was being dialed
@@ -223,7 +222,15 @@ class Story:
 
     async def _dialed(self) -> None:
         async with asyncio.timeout(30):
-            await self.page.dialed.wait()
+            while not self.page.dialed.is_set():
+                await asyncio.sleep(0.005)
+                await self._release()  # or nothing may be sent any more
+
+    async def _release(self) -> None:
+        """Let go on what is parked."""
+        self.calm.set()
+        self.calm.clear()
+        await self.page.ask("release")
 
     def _direction(self) -> Literal["up", "down"]:
         return "up" if self.dice.random() < 0.5 else "down"
@@ -252,6 +259,7 @@ class Story:
                     await self.page.until("open")
 
     async def _cut_half_close(self) -> None:
+        await self.page.until("open")
         async with self.proxy.half_close(self._direction()):
             await self._dialed()
 
@@ -266,6 +274,18 @@ class Story:
         for peer in self.server.peers:
             if peer.transport is not None:
                 peer.transport.abort()
+
+    async def _cut_session(self) -> None:
+        """The server ends the session while it has no connection. The page learns it when it asks to resume."""
+        await self.page.until("open")
+        async with self.proxies[0].refuse(), self.proxies[1].refuse():
+            for proxy in self.proxies:
+                proxy.drop()
+            await self.page.until("detached", "connecting")  # the latter if the server has not yet said welcome
+            await turns(self.dice.randrange(100))
+            for peer in self.server.peers:
+                await peer.close()
+        await self.page.until("connecting")
 
     # ------------------------------------------------------------ rounds
 
@@ -341,7 +361,7 @@ async def story(codec: Codec, limits: Limits, seed: int) -> AsyncGenerator[Story
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
 async def test_each_session_goes_on_and_nothing_is_lost_or_comes_twice(codec: Codec) -> None:
     async with story(codec, GOES_ON, SEED) as told:
-        while told.cuts.total() < (1000 if SOAK else 200):
+        while told.cuts.total() < (1000 if SOAK else 500):
             await told.round()
         assert told.sessions == 1
         for way, how, _ in told.up.outcomes:
@@ -350,13 +370,18 @@ async def test_each_session_goes_on_and_nothing_is_lost_or_comes_twice(codec: Co
 
 
 @pytest.mark.timeout(3600 if SOAK else 90)
+@pytest.mark.parametrize("sessions", ["lost", "off"])
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
-async def test_without_sessions_each_call_ends_once_and_says_what_has_run(codec: Codec) -> None:
-    async with story(codec, ENDS, SEED) as told:
-        while told.cuts.total() < (1000 if SOAK else 200):
+async def test_when_a_session_ends_each_call_ends_once_and_says_what_has_run(codec: Codec, sessions: str) -> None:
+    async with story(codec, ENDS if sessions == "off" else GOES_ON, SEED) as told:
+        told.goes_on = False
+        if sessions == "lost":
+            told.kinds = *KINDS, "session", "session", "session"
+        while told.cuts.total() < (1000 if SOAK else 100):
             await told.round()
-        assert told.sessions > told.cuts.total() // 3
+        assert told.sessions > told.cuts.total() // 8
         for ledger in (told.up, told.down):
             outcomes = {(how, ran) for _, how, ran in ledger.outcomes}
             assert outcomes >= {("value", "ran"), ("unknown", "ran"), ("unknown", "did not run")}
+            assert sessions == "off" or ("not_sent", "did not run") in outcomes
         assert told.up_notes.lost and told.news.lost
