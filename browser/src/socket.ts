@@ -443,16 +443,18 @@ export class SessionSocket extends EventTarget {
     onWake((sure) => this.#wake(sure), signal)
     ;(globalThis as unknown as EventTarget).addEventListener?.(
       "pagehide",
-      (event) => {
-        if (!(event as PageTransitionEvent).persisted) this.close()
-        else if (this.#state === "open" && this.#sent) {
-          // With a connection, the page would not be kept for the way back.
-          this.#detach(ABNORMAL)
-          clearTimeout(this.#dialTimer)
-        }
-      },
+      (event) => ((event as PageTransitionEvent).persisted ? this.#park() : this.close()),
       { signal },
     )
+    globalThis.document?.addEventListener?.("freeze", () => this.#park(), { signal })
+  }
+
+  /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
+  #park(): void {
+    if (!this.#sent || this.readyState !== SessionSocket.OPEN) return
+    if (this.#state === "open") this.#detach(ABNORMAL)
+    this.#leave(RESUMES)
+    this.#state = "detached"
   }
 
   /**

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from browser.firefox import firefox
 from browser.page_site import Hosting, calling_server, on_aiohttp, on_fastapi, quiet_page, serving_site
 from browser.pages import browsing
 from leftovers import turns_until
@@ -43,5 +44,15 @@ async def test_every_kind_of_call_in_chromium(browser: Browser, hosting: Hosting
         async with quiet_page(context, site.url) as page:
             call = "async (codec) => (await import('/tests/page_main_path.mjs')).mainPath(codec)"
             assert await page.evaluate(call, codec) == {**SEEN, "bytes": BYTES[codec]}
+            await turns_until(lambda: site.closed)  # the page is still there
+        assert site.closed == [1000] and len(site.opened) == 1
+
+
+@pytest.mark.parametrize("codec", BYTES)
+async def test_every_kind_of_call_in_firefox(tmp_path: Path, codec: str) -> None:
+    server = calling_server(lambda: site.proxy.drop())
+    async with serving_site(server) as site:
+        async with firefox(tmp_path, f"{site.url}tests/page_report.html?codec={codec}"):
+            assert await site.reports.get() == {"seen": {**SEEN, "bytes": BYTES[codec]}, "complaints": []}
             await turns_until(lambda: site.closed)  # the page is still there
         assert site.closed == [1000] and len(site.opened) == 1
