@@ -120,7 +120,8 @@ async def quiet_page(context: BrowserContext, url: str, *tolerated: str) -> Asyn
         yield page
     finally:
         await page.close()
-    assert [text for text in complaints if not any(part in text for part in tolerated)] == []
+    complaints = [text for text in complaints if not any(part in text for part in tolerated)]
+    assert not complaints, complaints
 
 
 def calling_server(drop: Callable[[], None] = lambda: None) -> Server:
