@@ -131,8 +131,8 @@ class _Contracts:
         for channel, found in channels.items():
             parts.append(self._protocol(requests[channel], f"Calls that you can make on {_called(channel)}.", found))
         for channel, found in emitting.items():
-            about = f"Events that are emitted on {_called(channel)}."
-            parts.append(self._protocol(heard[channel], about, found, emitted=True))
+            about = "Events and requests that are sent" if any(map(is_answered, found)) else "Events that are emitted"
+            parts.append(self._protocol(heard[channel], f"{about} on {_called(channel)}.", found, emitted=True))
         if channels:
             parts.append([f"{self._caller}: TypeAlias = wsrpc.Client | wsrpc.Peer | wsrpc.cluster.ClusterPeer"])
         for channel in channels:
