@@ -1,5 +1,6 @@
 // Anonymous channels.
 
+import type { Args, Group, Handles, Of, Result, Shape } from "./api.js"
 import type { Message } from "./codec.js"
 import { Aborted, ChannelClosed, textOf } from "./errors.js"
 import { Handlers, type Handler } from "./handlers.js"
@@ -22,7 +23,7 @@ export interface ChannelUser {
 }
 
 /** An anonymous channel: a conversation, or what carries a stream. It ends with its session. */
-export class Channel {
+export class Channel<A extends Shape = any> {
   readonly id: number
   /** Resolves when the channel has ended: with the error, or with undefined if it ended in good order. */
   readonly closed: Promise<Error | undefined>
@@ -57,18 +58,21 @@ export class Channel {
    *
    * @returns a function that removes the handler
    */
-  on(event: string, handler: Handler): () => void {
+  on<K extends keyof Group<A, "handlers"> & string>(event: K, handler: Handles<Of<A, "handlers", K>>): () => void {
     queueMicrotask(() => this.#deliverEarly())
-    return this.#handlers.add(event, handler)
+    return this.#handlers.add(event, handler as Handler)
   }
 
   /** @throws ChannelClosed if the channel has ended */
-  emit(event: string, ...args: unknown[]): void {
+  emit<K extends keyof Group<A, "requests"> & string>(event: K, ...args: Args<Of<A, "requests", K>>): void {
     this.send(event, args)
   }
 
   /** @throws ChannelClosed if the channel has ended, or ends before the answer has come */
-  request(event: string, ...args: unknown[]): Promise<any> {
+  request<K extends keyof Group<A, "requests"> & string>(
+    event: K,
+    ...args: Args<Of<A, "requests", K>>
+  ): Promise<Result<Of<A, "requests", K>>> {
     return this.ask(event, args)
   }
 

@@ -1572,7 +1572,7 @@ var Caller = class _Caller {
    * Sends the items of an iterable to the handler, as fast as it reads them, and returns its result. The timeout is for
    * the begin, until the handler can read, and for the end, from the last item to the result.
    */
-  async upload(event, source, ...args) {
+  async upload(event, ...[source, ...args]) {
     const { progress, timeout } = this.#options;
     const channel = await this.#request(event, args, true);
     try {
