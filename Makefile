@@ -104,7 +104,7 @@ docs-serve: $(STAMPS)/docs
 dist: $(STAMPS)/dist $(STAMPS)/npm
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
-	$(BIN)/python scripts/check_dist.py dist $(ARGS)
+	$(WITH_VENV) $(BIN)/python scripts/check_dist.py dist $(ARGS)
 
 # What browsers get, in wsrpc/browser: it is committed, so that installing wsrpc needs no Node.
 modules: $(STAMPS)/npm

@@ -4,7 +4,7 @@ import type { Args, Group, Handles, Of, Result, Sent, Shape, Shaped } from "./ap
 import { Backoff, mayDialAgain, onWake } from "./backoff.js"
 import { FINISHED, type Channel } from "./channel.js"
 import { json, type Codec } from "./codec.js"
-import { Aborted, ConnectionLost, Refused, WsrpcError } from "./errors.js"
+import { ConnectionLost, Refused, RemoteError, WsrpcError } from "./errors.js"
 import { Handlers, report, type Handler } from "./handlers.js"
 import { Peer, type PeerOwner } from "./peer.js"
 import { Request, type CallOptions, type Place } from "./request.js"
@@ -90,36 +90,42 @@ class Sessions implements PeerOwner {
       fail: (error: Error) => request.reject(error),
     }
     request.withdraw = () => !this.#waiting.delete(waiting)
-    if (!request.isDone) this.#start(waiting)
+    try {
+      if (!request.isDone) this.#start(waiting)
+    } catch (error) {
+      request.reject(error)
+    }
     return request.answer
   }
 
   emit(place: Place, event: string, args: unknown[]): void {
-    const fail = (error: Error) => {
-      if (this.state !== "connecting") throw error
-    }
-    this.#start({ start: (peer) => void peer.send({ a: [event, ...args], ...place }), fail })
+    // Nobody learns what becomes of an event that waits, as of one that was sent.
+    this.#start({ start: (peer) => void peer.send({ a: [event, ...args], ...place }), fail() {} })
   }
 
   #start(waiting: Waiting): void {
     if (this.#takes) waiting.start(this.#peer!)
-    else if (this.state === "closed") waiting.fail(new ConnectionLost("the client is closed", "not_sent"))
+    else if (this.state === "closed") throw new ConnectionLost("the client is closed", "not_sent")
     else if (this.#waiting.size >= (this.options.offline ?? 256)) {
-      waiting.fail(new Refused(`${this.#waiting.size} messages wait for a connection already`))
+      throw new Refused(`${this.#waiting.size} messages wait for a connection already`)
     } else this.#waiting.add(waiting)
-  }
-
-  /** Whether the server keeps to credit when it produces. */
-  get givesCredit(): boolean {
-    return this.#peer!.givesCredit
   }
 
   // ------------------------------------------------------------ the course of a session
 
-  handlers(channel: string | undefined): Handlers {
-    let handlers = this.#handlers.get(channel)
-    if (!handlers) this.#handlers.set(channel, (handlers = new Handlers()))
-    return handlers
+  handlers(channel: string | undefined): Handlers | undefined {
+    return this.#handlers.get(channel)
+  }
+
+  handle(channel: string | undefined, event: string, handler: Handler): () => void {
+    const handlers = this.#handlers.get(channel) ?? new Handlers()
+    this.#handlers.set(channel, handlers)
+    return handlers.add(event, handler)
+  }
+
+  /** Aborted when the client is closed. */
+  get ended(): AbortSignal {
+    return this.#listening.signal
   }
 
   opened(): void {
@@ -159,8 +165,9 @@ class Sessions implements PeerOwner {
   close(code: number, reason: string): void {
     if (this.state === "closed") return
     const peer = this.#peer
-    this.#end("the client is closed", code)
     peer?.close(code, reason)
+    this.#end("the client is closed", code)
+    peer?.end(code, reason) // at once: a server that is silent does not answer the Close frame
   }
 
   #end(text: string, code: number): void {
@@ -183,6 +190,20 @@ function guarded(run: () => void): void {
   } catch (error) {
     report(error)
   }
+}
+
+/** Waits, but not longer than until one of the signals is aborted. */
+function pause(ms: number, signals: (AbortSignal | undefined)[]): Promise<void> {
+  return new Promise((resolve) => {
+    const go = () => {
+      clearTimeout(timer)
+      for (const signal of signals) signal?.removeEventListener("abort", go)
+      resolve()
+    }
+    const timer = setTimeout(go, ms)
+    for (const signal of signals) signal?.addEventListener("abort", go)
+    if (signals.some((signal) => signal?.aborted)) go()
+  })
 }
 
 /** Makes calls: on the main channel or a named one, with certain options. */
@@ -213,10 +234,16 @@ export class Caller<A extends Shape = any> {
    * @returns a function that removes the handler
    */
   on<K extends keyof Group<A, "handlers"> & string>(event: K, handler: Handles<Of<A, "handlers", K>>): () => void {
-    return this.sessions.handlers(this.#place.c).add(event, handler as Handler)
+    return this.sessions.handle(this.#place.c, event, handler as Handler)
   }
 
-  /** Sends an event. Without a connection it waits. */
+  /**
+   * Sends an event. Without a connection it waits.
+   *
+   * @throws ConnectionLost if the client is closed
+   * @throws Refused if too much waits for a connection, or the event is larger than the server accepts
+   * @throws TypeError if an argument cannot be encoded
+   */
   emit<K extends keyof Group<A, "requests"> & string>(event: K, ...args: Args<Of<A, "requests", K>>): void {
     this.sessions.emit(this.#place, event, args)
   }
@@ -230,7 +257,7 @@ export class Caller<A extends Shape = any> {
         return await this.#request(event, args, false)
       } catch (error) {
         if (attempt === MOST_ATTEMPTS || !this.#isRepeated(error)) throw error
-        await new Promise((resolve) => setTimeout(resolve, Math.random() * 250 * 2 ** attempt))
+        await pause(Math.random() * 250 * 2 ** attempt, [this.#options.signal, this.sessions.ended])
       }
     }
   }
@@ -246,7 +273,7 @@ export class Caller<A extends Shape = any> {
     return error.code === "wsrpc.overloaded" || error.code === "wsrpc.draining"
   }
 
-  /** Opens a channel for a conversation with the handler. */
+  /** Opens a channel for a conversation with the handler. The signal aborts the channel, too. */
   open<K extends keyof Group<A, "conversations"> & string>(
     event: K,
     ...args: Args<Of<A, "conversations", K>>
@@ -259,35 +286,29 @@ export class Caller<A extends Shape = any> {
     event: K,
     ...args: Args<Of<A, "streams", K>>
   ): Items<Result<Of<A, "streams", K>>> {
-    const { signal } = this.#options
-    const items = new Items<any>(
-      () => this.#request(event, args, true),
-      () => this.sessions.givesCredit,
-    )
-    signal?.addEventListener("abort", () => items.abort(new Aborted("unknown", signal.reason)), { once: true })
-    return items
+    return new Items<any>(() => this.#request(event, args, true))
   }
 
-  /** Sends the items of an iterable to the handler, as fast as it reads them, and returns its result. */
+  /**
+   * Sends the items of an iterable to the handler, as fast as it reads them, and returns its result. The timeout is for
+   * the begin, until the handler can read, and for the end, from the last item to the result.
+   */
   async upload<K extends keyof Group<A, "uploads"> & string>(
     event: K,
     ...[source, ...args]: Sent<Of<A, "uploads", K>>
   ): Promise<Result<Of<A, "uploads", K>>> {
-    const { signal, progress } = this.#options
+    const { progress, timeout } = this.#options
     const channel: Channel = await this.#request(event, args, true)
-    const abort = () => channel.abort(new Aborted("unknown", signal!.reason))
-    signal?.addEventListener("abort", abort)
-    if (signal?.aborted) abort()
     try {
       await new Producer(channel, progress).run(source)
-      const result = await channel.request("next", { done: true })
-      channel.over(FINISHED)
-      return result
+      const answer = channel.ask("next", [{ done: true }], { timeout })
+      // A wsrpc server has ended the channel with either answer.
+      const end = (error: unknown) => void (error instanceof RemoteError && channel.givesCredit && channel.over(error))
+      await answer.then(() => channel.over(FINISHED), end)
+      return await answer
     } catch (error) {
       channel.abort(error)
-      throw error
-    } finally {
-      signal?.removeEventListener("abort", abort)
+      throw (await channel.closed) ?? error
     }
   }
 }

@@ -12,13 +12,13 @@ APP = ROOT / "examples" / "chat" / "app.py"
 
 
 class ChatServer:
-    """``async with ChatServer(folder, modules) as chat``; ``url`` is the page's."""
+    """``async with ChatServer(folder) as chat``; ``url`` is the page's."""
 
-    def __init__(self, folder: Path, modules: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}/"
         self.socket_url = f"ws://127.0.0.1:{port}/ws"
-        self._words = [str(APP), str(port), "--data", str(folder / "data"), "--modules", str(modules)]
+        self._words = [str(APP), str(port), "--data", str(folder / "data")]
         self._log = folder / "server.log"
         self._process: asyncio.subprocess.Process
 

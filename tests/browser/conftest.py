@@ -69,8 +69,8 @@ def modules(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def chat(modules: Path, tmp_path: Path) -> AsyncGenerator[ChatServer]:
-    async with ChatServer(tmp_path, modules) as server:
+async def chat(tmp_path: Path) -> AsyncGenerator[ChatServer]:
+    async with ChatServer(tmp_path) as server:
         yield server
 
 
