@@ -61,7 +61,6 @@ async def test_a_page_gets_what_was_declared(package: Path, tmp_path: Path) -> N
         ["talk", "HI", None],
         ["talk", "HO"],
         ["ask", ["Grace", "Grace Hopper", "s", "[0, 1, 2]", "a-b-c", "hi, about tea"], ["2026-05-04T12:00:00Z", "s"]],
-        ["rang", 20, None],
         ["let_in", "Ada,Bob"],
         ["cup-served", "tea", True, 4],
         ["news", "all"],
