@@ -32,7 +32,8 @@ class Writer {
   }
 
   #byte(byte: number): void {
-    this.#bytes[this.#reserve(1)] = byte
+    const begin = this.#reserve(1) // which may replace the bytes
+    this.#bytes[begin] = byte
   }
 
   /** Writes the length of a string, an array, a map or bytes. `fixed` and `short` are undefined if there is no such form. */
