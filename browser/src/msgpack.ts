@@ -32,7 +32,8 @@ class Writer {
   }
 
   #byte(byte: number): void {
-    this.#bytes[this.#reserve(1)] = byte
+    const at = this.#reserve(1) // first, because it may replace the bytes
+    this.#bytes[at] = byte
   }
 
   /** Writes the length of a string, an array, a map or bytes. `fixed` and `short` are undefined if there is no such form. */
