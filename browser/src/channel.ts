@@ -1,13 +1,16 @@
 // Anonymous channels.
 
+import type { Args, Group, Handles, Of, Result, Shape } from "./api.js"
 import type { Message } from "./codec.js"
-import { ChannelClosed } from "./errors.js"
+import { Aborted, ChannelClosed, textOf } from "./errors.js"
 import { Handlers, type Handler } from "./handlers.js"
-import { reasonOnWire, type Peer } from "./peer.js"
-import { Request } from "./request.js"
+import type { Peer } from "./peer.js"
+import { Request, type CallOptions } from "./request.js"
 
 /** The reason of a channel that ends in good order. */
 export const FINISHED = { message: "closed", code: "wsrpc.closed" }
+/** Bytes that may wait on a channel until something listens. */
+const UNREAD = 1024 * 1024
 
 /** What reads or produces on a channel. */
 export interface ChannelUser {
@@ -20,7 +23,7 @@ export interface ChannelUser {
 }
 
 /** An anonymous channel: a conversation, or what carries a stream. It ends with its session. */
-export class Channel {
+export class Channel<A extends Shape = any> {
   readonly id: number
   /** Resolves when the channel has ended: with the error, or with undefined if it ended in good order. */
   readonly closed: Promise<Error | undefined>
@@ -28,15 +31,21 @@ export class Channel {
   readonly #handlers = new Handlers()
   /** What came before anything listened. Undefined once something does. */
   #early: [Message, number][] | undefined = []
+  #earlyBytes = 0
   #credit: [items: number, bytes: number] | undefined
   #user: ChannelUser | undefined
   #end: { error: Error | undefined } | undefined
   #resolve!: (error: Error | undefined) => void
+  readonly #signal: AbortSignal | undefined
+  readonly #abort = () => this.abort(new Aborted("unknown", this.#signal!.reason))
 
-  constructor(id: number, peer: Peer) {
+  /** @param signal aborts the channel */
+  constructor(id: number, peer: Peer, signal?: AbortSignal) {
     this.id = id
     this.#peer = peer
     this.closed = new Promise((resolve) => (this.#resolve = resolve))
+    this.#signal = signal
+    signal?.addEventListener("abort", this.#abort)
   }
 
   get isOpen(): boolean {
@@ -49,20 +58,28 @@ export class Channel {
    *
    * @returns a function that removes the handler
    */
-  on(event: string, handler: Handler): () => void {
+  on<K extends keyof Group<A, "handlers"> & string>(event: K, handler: Handles<Of<A, "handlers", K>>): () => void {
     queueMicrotask(() => this.#deliverEarly())
-    return this.#handlers.add(event, handler)
+    return this.#handlers.add(event, handler as Handler)
   }
 
   /** @throws ChannelClosed if the channel has ended */
-  emit(event: string, ...args: unknown[]): void {
+  emit<K extends keyof Group<A, "requests"> & string>(event: K, ...args: Args<Of<A, "requests", K>>): void {
     this.send(event, args)
   }
 
   /** @throws ChannelClosed if the channel has ended, or ends before the answer has come */
-  async request(event: string, ...args: unknown[]): Promise<any> {
+  request<K extends keyof Group<A, "requests"> & string>(
+    event: K,
+    ...args: Args<Of<A, "requests", K>>
+  ): Promise<Result<Of<A, "requests", K>>> {
+    return this.ask(event, args)
+  }
+
+  /** Sends a request, as `request` does. */
+  async ask(event: string, args: unknown[], options: CallOptions = {}): Promise<any> {
     this.#check()
-    return this.#peer.request(new Request({ h: this.id }, event, args, {}))
+    return this.#peer.request(new Request({ h: this.id }, event, args, options))
   }
 
   /** Ends the channel in good order. */
@@ -73,7 +90,7 @@ export class Channel {
   /** Ends the channel. The other side gets the reason. */
   abort(reason: unknown = { message: "Request aborted" }): void {
     if (this.#end) return
-    this.#peer.send({ h: this.id, ...reasonOnWire("x", reason) })
+    this.#peer.tell({ h: this.id }, "x", reason)
     this.over(reason)
   }
 
@@ -86,6 +103,11 @@ export class Channel {
   /** Answers a message that came on the channel, if it was a request. */
   answer(message: Message, result: Message = {}): void {
     if (message.i !== undefined && !this.#end) this.#peer.send({ i: message.i, ...result })
+  }
+
+  /** Whether the other side keeps to credit when it produces. */
+  get givesCredit(): boolean {
+    return this.#peer.givesCredit
   }
 
   /** Gives the other side credit, in totals. */
@@ -106,7 +128,7 @@ export class Channel {
   }
 
   #deliverEarly(): void {
-    const early = this.#early ?? []
+    const early = this.#end?.error ? [] : (this.#early ?? [])
     this.#early = undefined
     for (const [message, size] of early) this.take(message, size)
   }
@@ -114,13 +136,17 @@ export class Channel {
   // ------------------------------------------------------------ what the peer reports
 
   take(message: Message, size: number): void {
-    if (this.#early) this.#early.push([message, size])
-    else if (!this.#user?.take(String(message.a![0]), message, size)) {
+    if (this.#early) {
+      this.#early.push([message, size])
+      this.#earlyBytes += size
+      if (this.#earlyBytes > UNREAD) this.abort(new ChannelClosed("nothing reads what comes on the channel", "ran"))
+    } else if (!this.#user?.take(String(message.a![0]), message, size)) {
       this.#peer.run(this.#handlers, message)
     }
   }
 
   credited(items: number, bytes: number): void {
+    if (Number.isNaN(items + bytes)) return // the credit makes no sense
     this.#credit = [items, bytes]
     this.#user?.credited(items, bytes)
   }
@@ -128,10 +154,12 @@ export class Channel {
   /** The channel is over, and the other side knows. */
   over(reason: unknown): void {
     if (this.#end) return
-    const { code, message } = (reason ?? {}) as { code?: string; message?: string }
-    const error = reason instanceof Error ? reason : new ChannelClosed(String(message ?? reason), "unknown", code, reason)
-    this.#end = { error: code === FINISHED.code ? undefined : error }
-    this.#peer.forget(this, error)
+    const { code, data, message } = (reason ?? {}) as { code?: string; data?: unknown; message?: string }
+    const closed = new ChannelClosed(textOf(message ?? reason), "unknown", code, data)
+    closed.cause = reason
+    this.#end = { error: code === FINISHED.code ? undefined : reason instanceof Error ? reason : closed }
+    this.#signal?.removeEventListener("abort", this.#abort)
+    this.#peer.forget(this, closed)
     this.#user?.ended(this.#end.error)
     this.#resolve(this.#end.error)
   }

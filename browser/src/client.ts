@@ -1,9 +1,10 @@
 // `Client`: a client that connects again by itself.
 
+import type { Args, Group, Handles, Of, Result, Sent, Shape, Shaped } from "./api.js"
 import { Backoff, mayDialAgain, onWake } from "./backoff.js"
 import { FINISHED, type Channel } from "./channel.js"
 import { json, type Codec } from "./codec.js"
-import { Aborted, ConnectionLost, Refused, WsrpcError } from "./errors.js"
+import { ConnectionLost, Refused, RemoteError, WsrpcError } from "./errors.js"
 import { Handlers, report, type Handler } from "./handlers.js"
 import { Peer, type PeerOwner } from "./peer.js"
 import { Request, type CallOptions, type Place } from "./request.js"
@@ -89,36 +90,42 @@ class Sessions implements PeerOwner {
       fail: (error: Error) => request.reject(error),
     }
     request.withdraw = () => !this.#waiting.delete(waiting)
-    if (!request.isDone) this.#start(waiting)
+    try {
+      if (!request.isDone) this.#start(waiting)
+    } catch (error) {
+      request.reject(error)
+    }
     return request.answer
   }
 
   emit(place: Place, event: string, args: unknown[]): void {
-    const fail = (error: Error) => {
-      if (this.state !== "connecting") throw error
-    }
-    this.#start({ start: (peer) => void peer.send({ a: [event, ...args], ...place }), fail })
+    // Nobody learns what becomes of an event that waits, as of one that was sent.
+    this.#start({ start: (peer) => void peer.send({ a: [event, ...args], ...place }), fail() {} })
   }
 
   #start(waiting: Waiting): void {
     if (this.#takes) waiting.start(this.#peer!)
-    else if (this.state === "closed") waiting.fail(new ConnectionLost("the client is closed", "not_sent"))
+    else if (this.state === "closed") throw new ConnectionLost("the client is closed", "not_sent")
     else if (this.#waiting.size >= (this.options.offline ?? 256)) {
-      waiting.fail(new Refused(`${this.#waiting.size} messages wait for a connection already`))
+      throw new Refused(`${this.#waiting.size} messages wait for a connection already`)
     } else this.#waiting.add(waiting)
-  }
-
-  /** Whether the server keeps to credit when it produces. */
-  get givesCredit(): boolean {
-    return this.#peer!.givesCredit
   }
 
   // ------------------------------------------------------------ the course of a session
 
-  handlers(channel: string | undefined): Handlers {
-    let handlers = this.#handlers.get(channel)
-    if (!handlers) this.#handlers.set(channel, (handlers = new Handlers()))
-    return handlers
+  handlers(channel: string | undefined): Handlers | undefined {
+    return this.#handlers.get(channel)
+  }
+
+  handle(channel: string | undefined, event: string, handler: Handler): () => void {
+    const handlers = this.#handlers.get(channel) ?? new Handlers()
+    this.#handlers.set(channel, handlers)
+    return handlers.add(event, handler)
+  }
+
+  /** Aborted when the client is closed. */
+  get ended(): AbortSignal {
+    return this.#listening.signal
   }
 
   opened(): void {
@@ -158,8 +165,9 @@ class Sessions implements PeerOwner {
   close(code: number, reason: string): void {
     if (this.state === "closed") return
     const peer = this.#peer
-    this.#end("the client is closed", code)
     peer?.close(code, reason)
+    this.#end("the client is closed", code)
+    peer?.end(code, reason) // at once: a server that is silent does not answer the Close frame
   }
 
   #end(text: string, code: number): void {
@@ -184,8 +192,22 @@ function guarded(run: () => void): void {
   }
 }
 
+/** Waits, but not longer than until one of the signals is aborted. */
+function pause(ms: number, signals: (AbortSignal | undefined)[]): Promise<void> {
+  return new Promise((resolve) => {
+    const go = () => {
+      clearTimeout(timer)
+      for (const signal of signals) signal?.removeEventListener("abort", go)
+      resolve()
+    }
+    const timer = setTimeout(go, ms)
+    for (const signal of signals) signal?.addEventListener("abort", go)
+    if (signals.some((signal) => signal?.aborted)) go()
+  })
+}
+
 /** Makes calls: on the main channel or a named one, with certain options. */
-export class Caller {
+export class Caller<A extends Shape = any> {
   protected readonly sessions: Sessions
   readonly #place: Place
   readonly #options: WithOptions
@@ -197,12 +219,12 @@ export class Caller {
   }
 
   /** Returns the same caller with other options. */
-  with(options: WithOptions): Caller {
-    return new Caller(this.sessions, this.#place, { ...this.#options, ...options })
+  with(options: WithOptions): Caller<A> {
+    return new Caller<A>(this.sessions, this.#place, { ...this.#options, ...options })
   }
 
   /** Returns the caller of a named channel. */
-  of(channel: string): Caller {
+  of<K extends keyof Group<A, "channels"> & string>(channel: K): Caller<Shaped<Of<A, "channels", K>>> {
     return new Caller(this.sessions, { c: channel }, this.#options)
   }
 
@@ -211,22 +233,31 @@ export class Caller {
    *
    * @returns a function that removes the handler
    */
-  on(event: string, handler: Handler): () => void {
-    return this.sessions.handlers(this.#place.c).add(event, handler)
+  on<K extends keyof Group<A, "handlers"> & string>(event: K, handler: Handles<Of<A, "handlers", K>>): () => void {
+    return this.sessions.handle(this.#place.c, event, handler as Handler)
   }
 
-  /** Sends an event. Without a connection it waits. */
-  emit(event: string, ...args: unknown[]): void {
+  /**
+   * Sends an event. Without a connection it waits.
+   *
+   * @throws ConnectionLost if the client is closed
+   * @throws Refused if too much waits for a connection, or the event is larger than the server accepts
+   * @throws TypeError if an argument cannot be encoded
+   */
+  emit<K extends keyof Group<A, "requests"> & string>(event: K, ...args: Args<Of<A, "requests", K>>): void {
     this.sessions.emit(this.#place, event, args)
   }
 
-  async request(event: string, ...args: unknown[]): Promise<any> {
+  async request<K extends keyof Group<A, "requests"> & string>(
+    event: K,
+    ...args: Args<Of<A, "requests", K>>
+  ): Promise<Result<Of<A, "requests", K>>> {
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.#request(event, args, false)
       } catch (error) {
         if (attempt === MOST_ATTEMPTS || !this.#isRepeated(error)) throw error
-        await new Promise((resolve) => setTimeout(resolve, Math.random() * 250 * 2 ** attempt))
+        await pause(Math.random() * 250 * 2 ** attempt, [this.#options.signal, this.sessions.ended])
       }
     }
   }
@@ -242,39 +273,42 @@ export class Caller {
     return error.code === "wsrpc.overloaded" || error.code === "wsrpc.draining"
   }
 
-  /** Opens a channel for a conversation with the handler. */
-  open(event: string, ...args: unknown[]): Promise<Channel> {
+  /** Opens a channel for a conversation with the handler. The signal aborts the channel, too. */
+  open<K extends keyof Group<A, "conversations"> & string>(
+    event: K,
+    ...args: Args<Of<A, "conversations", K>>
+  ): Promise<Channel<Shaped<Result<Of<A, "conversations", K>>>>> {
     return this.#request(event, args, true)
   }
 
   /** Returns the items that the handler yields. The request is sent when reading begins. */
-  stream<T = any>(event: string, ...args: unknown[]): Items<T> {
-    const { signal } = this.#options
-    const items = new Items<T>(
-      () => this.#request(event, args, true),
-      () => this.sessions.givesCredit,
-    )
-    signal?.addEventListener("abort", () => items.abort(new Aborted("unknown", signal.reason)), { once: true })
-    return items
+  stream<K extends keyof Group<A, "streams"> & string>(
+    event: K,
+    ...args: Args<Of<A, "streams", K>>
+  ): Items<Result<Of<A, "streams", K>>> {
+    return new Items<any>(() => this.#request(event, args, true))
   }
 
-  /** Sends the items of an iterable to the handler, as fast as it reads them, and returns its result. */
-  async upload(event: string, source: Source<unknown>, ...args: unknown[]): Promise<any> {
-    const { signal, progress } = this.#options
+  /**
+   * Sends the items of an iterable to the handler, as fast as it reads them, and returns its result. The timeout is for
+   * the begin, until the handler can read, and for the end, from the last item to the result.
+   */
+  async upload<K extends keyof Group<A, "uploads"> & string>(
+    event: K,
+    ...[source, ...args]: Sent<Of<A, "uploads", K>>
+  ): Promise<Result<Of<A, "uploads", K>>> {
+    const { progress, timeout } = this.#options
     const channel: Channel = await this.#request(event, args, true)
-    const abort = () => channel.abort(new Aborted("unknown", signal!.reason))
-    signal?.addEventListener("abort", abort)
-    if (signal?.aborted) abort()
     try {
       await new Producer(channel, progress).run(source)
-      const result = await channel.request("next", { done: true })
-      channel.over(FINISHED)
-      return result
+      const answer = channel.ask("next", [{ done: true }], { timeout })
+      // A wsrpc server has ended the channel with either answer.
+      const end = (error: unknown) => void (error instanceof RemoteError && channel.givesCredit && channel.over(error))
+      await answer.then(() => channel.over(FINISHED), end)
+      return await answer
     } catch (error) {
       channel.abort(error)
-      throw error
-    } finally {
-      signal?.removeEventListener("abort", abort)
+      throw (await channel.closed) ?? error
     }
   }
 }
@@ -283,7 +317,7 @@ export class Caller {
  * A client of a server, which connects at once, and again whenever that is necessary. Calls and streams survive a
  * dropped connection if the server uses wsrpc.
  */
-export class Client extends Caller {
+export class Client<A extends Shape = any> extends Caller<A> {
   /** The state now, and its changes: `useSyncExternalStore(client.status.subscribe, client.status.get)`. */
   readonly status: { get(): State; subscribe(subscriber: (state: State) => void): () => void }
 
@@ -307,7 +341,7 @@ export class Client extends Caller {
   }
 }
 
-export type { Channel, Items }
+export type { Channel, Items, Shape }
 export type { Call } from "./peer.js"
 export { Aborted, ChannelClosed, ConnectionLost, Refused, RemoteError, RequestTimeout, WsrpcError } from "./errors.js"
 export type { Outcome } from "./errors.js"

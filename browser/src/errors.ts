@@ -27,18 +27,26 @@ export class WsrpcError extends Error {
   }
 }
 
-/** The other side has answered with an error. `code` and `data` are those of the error; so are all other fields. */
+/** Returns a text for a value of the other side, whose own `toString` may be anything. */
+export const textOf = (value: unknown): string =>
+  typeof value === "object" && value ? Object.prototype.toString.call(value) : String(value)
+
+/** The other side has answered with an error, or has ended a stream with one. `code` and `data` are those of the error. */
 export class RemoteError extends WsrpcError {
   override name = "RemoteError"
-  /** The error as it arrived. */
+  /** The error as it arrived, with all its fields. */
   readonly value: unknown
 
-  constructor(value: unknown, isError: unknown) {
-    const fields = isError && typeof value === "object" && value !== null ? (value as Record<string, unknown>) : {}
-    const { message, code, data } = fields
+  /**
+   * @param isError whether the value is an error object. Anything can be thrown
+   * @param hasBegun whether the handler has certainly run, because it has opened a channel
+   */
+  constructor(value: unknown, isError: unknown, hasBegun = false) {
+    const isObject = isError && typeof value === "object" && value !== null
+    const { message, code, data } = isObject ? (value as Record<string, unknown>) : { message: value }
     const known = typeof code === "string" || typeof code === "number" ? code : undefined
-    const notRun = typeof code === "string" && code.startsWith("wsrpc.") && NOT_RUN.has(code.slice(6))
-    super(String(message ?? (isError ? "" : value)), notRun ? "not_run" : "ran", known, data)
+    const notRun = !hasBegun && String(known).startsWith("wsrpc.") && NOT_RUN.has(String(known).slice(6))
+    super(isObject ? textOf(message ?? "") : textOf(value), notRun ? "not_run" : "ran", known, data)
     this.value = value
   }
 }

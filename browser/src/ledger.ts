@@ -16,21 +16,12 @@ const ACK_BYTES = 64 * 1024
 /** Bytes that a message takes besides its payload, about. */
 const MESSAGE = 64
 
+const encoder = new TextEncoder()
+
 /** Bytes of a message in a WebSocket. Half a surrogate pair is sent as U+FFFD, which has three bytes. */
 export function sizeOf(data: Data): number {
-  if (typeof data !== "string") return data instanceof Blob ? data.size : data.byteLength
-  let size = data.length
-  for (let index = 0; index < data.length; index++) {
-    const unit = data.charCodeAt(index)
-    if (unit < 0x80) continue
-    if (unit >= 0xd800 && unit < 0xdc00 && (data.charCodeAt(index + 1) & 0xfc00) === 0xdc00) {
-      index++ // a pair is two units and four bytes
-      size += 2
-    } else {
-      size += unit < 0x800 ? 1 : 2
-    }
-  }
-  return size
+  if (typeof data === "string") return encoder.encode(data).length
+  return data instanceof Blob ? data.size : data.byteLength
 }
 
 /** The messages that this side has sent in one session, of which it keeps those that may not have arrived. */
@@ -59,15 +50,18 @@ export class Sent {
     this.bytes -= kept.size
   }
 
-  /** Drops the first `n` messages of the session, which have `bytes` bytes in all. Returns false if that cannot be. */
-  acknowledge(n: number, bytes: number): boolean {
-    const arrived = this.#kept.slice(0, Math.max(0, n - this.#arrived))
+  /**
+   * Drops the first `n` messages of the session, which have `bytes` bytes in all. Returns false if that cannot be: the
+   * server may have said anything.
+   */
+  acknowledge(n: unknown, bytes: unknown): boolean {
+    const arrived = this.#kept.slice(0, Math.max(0, Number(n) - this.#arrived))
     const size = arrived.reduce((sum, kept) => sum + kept.size, 0)
     const holds = n === this.#arrived + arrived.length && bytes === this.#arrivedBytes + size
     if (!holds || arrived.at(-1)?.sent === false) return false
     this.#kept.splice(0, arrived.length)
-    this.#arrived = n
-    this.#arrivedBytes = bytes
+    this.#arrived += arrived.length
+    this.#arrivedBytes += size
     this.bytes -= size
     return true
   }
@@ -93,10 +87,6 @@ export class Received {
     this.n++
     this.bytes += size
     return this.n - this.#told >= ACK_MESSAGES || this.bytes - this.#toldBytes >= ACK_BYTES
-  }
-
-  get untold(): boolean {
-    return this.n !== this.#told
   }
 
   /** Returns the fields of an acknowledgement, which is about to be sent. */

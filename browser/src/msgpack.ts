@@ -9,6 +9,21 @@ const decoder = new TextDecoder("utf-8", { fatal: true })
 /** Arrays and maps may be nested this deep, as in wsrpc's other codecs. */
 const DEPTH = 512
 
+/** Returns the bytes of an `ArrayBuffer` or a view of one. */
+function bytesOf(value: unknown): Uint8Array | undefined {
+  if (ArrayBuffer.isView(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength)
+  return value instanceof ArrayBuffer ? new Uint8Array(value) : undefined
+}
+
+/** In JSON, bytes are base64. The value is read from its holder, because Node's `Buffer` has a `toJSON` of its own. */
+function withBase64(this: any, key: string, value: unknown): unknown {
+  const bytes = bytesOf(this[key])
+  if (!bytes) return value
+  let text = ""
+  for (const byte of bytes) text += String.fromCharCode(byte)
+  return btoa(text)
+}
+
 class Writer {
   #bytes = new Uint8Array(256)
   #view = new DataView(this.#bytes.buffer)
@@ -86,6 +101,13 @@ class Writer {
 
   write(value: any, depth = 0): void {
     if (depth > DEPTH) throw new TypeError(`a value is nested more than ${DEPTH} levels deep, or contains itself`)
+    const bytes = bytesOf(value)
+    if (bytes) {
+      this.#length(bytes.length, undefined, 0xc4, 0xc5)
+      const begin = this.#reserve(bytes.length)
+      this.#bytes.set(bytes, begin)
+      return
+    }
     if (typeof value?.toJSON === "function") value = value.toJSON()
     if (value === null || value === undefined) this.#byte(0xc0)
     else if (typeof value === "string") this.#text(value)
@@ -95,13 +117,6 @@ class Writer {
     else if (Array.isArray(value)) {
       this.#length(value.length, [0x90, 15], undefined, 0xdc)
       for (const item of value) this.write(item, depth + 1)
-    } else if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) {
-      const bytes = ArrayBuffer.isView(value)
-        ? new Uint8Array(value.buffer, value.byteOffset, value.byteLength)
-        : new Uint8Array(value)
-      this.#length(bytes.length, undefined, 0xc4, 0xc5)
-      const begin = this.#reserve(bytes.length)
-      this.#bytes.set(bytes, begin)
     } else if (typeof value === "object") {
       const entries = Object.entries(value).filter(([, field]) => field !== undefined && typeof field !== "function")
       this.#length(entries.length, [0x80, 15], undefined, 0xde)
@@ -225,10 +240,16 @@ class Reader {
   }
 }
 
-/** Sends MessagePack to servers that know it, and JSON to all others. `Uint8Array`, `ArrayBuffer` are bytes there. */
+/**
+ * Sends MessagePack to servers that know it, in which an `ArrayBuffer` and every view of one are bytes. All other
+ * messages are JSON with base64 strings, as in wsrpc's other codecs: those to other servers, and those that are sent
+ * before the server has answered the first one. A parameter with the annotation `bytes` takes both. Integers from a
+ * server are of the type `bigint` if a number cannot hold them; a `bigint` can be sent only in MessagePack.
+ */
 export const msgpack: Codec = {
   feature: "msgpack",
-  encode(message: Message): Data {
+  encode(message: Message, isKnown: boolean): Data {
+    if (!isKnown) return JSON.stringify(message, withBase64)
     const writer = new Writer()
     writer.write(message)
     return writer.finish()

@@ -12,9 +12,12 @@ export interface Place {
 export interface CallOptions {
   /** Aborts the call. */
   readonly signal?: AbortSignal | undefined
-  /** Milliseconds until the call fails. 0: it waits as long as it has to. */
+  /** Milliseconds until the call fails. 0 or `Infinity`: it waits as long as it has to. */
   readonly timeout?: number | undefined
 }
+
+/** The longest time of a timer, in milliseconds: 24 days. With a longer one it would fire at once. */
+const LONGEST = 2 ** 31 - 1
 
 /** One request. First it may wait for a session, then for its answer. */
 export class Request {
@@ -27,9 +30,9 @@ export class Request {
   #resolve!: (result: unknown) => void
   #reject!: (error: unknown) => void
   #timer: ReturnType<typeof setTimeout> | undefined
-  readonly #signal: AbortSignal | undefined
+  readonly signal: AbortSignal | undefined
   readonly #abort = () => {
-    const reason: unknown = this.#signal!.reason
+    const reason: unknown = this.signal!.reason
     this.#giveUp((outcome) => new Aborted(outcome, reason), reason)
   }
 
@@ -45,11 +48,12 @@ export class Request {
       this.#resolve = resolve
       this.#reject = reject
     })
-    this.#signal = signal
-    if (timeout) {
-      const text = `no answer to "${event}" within ${timeout} ms`
-      const expire = () => this.#giveUp((outcome) => new RequestTimeout(text, outcome), { message: text })
-      this.#timer = setTimeout(expire, timeout)
+    this.signal = signal
+    if (timeout && timeout <= LONGEST) {
+      this.#timer = setTimeout(() => {
+        const text = `no answer to "${event}" within ${timeout} ms`
+        this.#giveUp((outcome) => new RequestTimeout(text, outcome), { message: text })
+      }, timeout)
     }
     signal?.addEventListener("abort", this.#abort)
     if (signal?.aborted) this.#abort()
@@ -72,6 +76,6 @@ export class Request {
   #stop(): void {
     this.isDone = true
     clearTimeout(this.#timer)
-    this.#signal?.removeEventListener("abort", this.#abort)
+    this.signal?.removeEventListener("abort", this.#abort)
   }
 }

@@ -1,7 +1,7 @@
 // `SessionSocket`: a WebSocket that survives drops.
 
-import { Backoff, onWake } from "./backoff.js"
-import { count, isCounted, readControl, writeControl, type Control } from "./control.js"
+import { Backoff, mayDialAgain, onWake } from "./backoff.js"
+import { isCounted, readControl, writeControl, type Control } from "./control.js"
 import { Received, Sent, sizeOf, type Data, type Kept } from "./ledger.js"
 
 /** What a session needs of a WebSocket class: the browser's, Node's, or that of the package `ws`. */
@@ -34,8 +34,8 @@ export interface SocketOptions {
   /** The class of connections. Default: the global `WebSocket`. */
   readonly WebSocket?: WebSocketClass
   /**
-   * Bytes that may wait for an acknowledgement or a connection, about. When there are more, the session ends with code
-   * 4408. Default: 16 MiB.
+   * Bytes that may wait for an acknowledgement or a connection, about. When more wait, the next message ends the
+   * session with code 4408. Default: 16 MiB.
    */
   readonly buffer?: number
 }
@@ -74,9 +74,28 @@ const QUIET_UNSEEN = 30_000
 /** Milliseconds in which a connection that is alive answers; and when the page has just woken up. */
 const PATIENCE = 5_000
 const PATIENCE_AWAKE = 2_000
+/** It answers later if a large message comes before the answer, over a slow network. */
+const PATIENCE_MOST = 60_000
+/** More milliseconds than that fire a timer at once. */
+const LONGEST_TIMER = 2 ** 31 - 1
+/** Bytes of a reason in a Close frame. */
+const LONGEST_REASON = 123
+const MISMATCH = "the server counts differently"
 
 type State = "connecting" | "open" | "detached" | "resuming" | "closing" | "closed"
 type Timer = ReturnType<typeof setTimeout> | undefined
+
+export interface SessionSocketEventMap {
+  readonly open: Event
+  readonly message: MessageEvent
+  readonly error: Event
+  readonly close: CloseEvent
+  /** The connection has dropped, and the session waits for another one. */
+  readonly detached: Event
+  /** The session goes on over another connection. */
+  readonly resumed: Event
+}
+type Listener<K extends keyof SessionSocketEventMap> = (this: WebSocket, event: SessionSocketEventMap[K]) => unknown
 
 /**
  * A session with a wsrpc server, with the interface of a `WebSocket`. When its connection drops, it connects again, and
@@ -85,7 +104,7 @@ type Timer = ReturnType<typeof setTimeout> | undefined
  * In addition to the events of a WebSocket there are `detached` and `resumed`. When the session is lost, there is one
  * `close`, and the object stays `CLOSED`. With a server that has no sessions, it is an ordinary WebSocket.
  */
-export class SessionSocket extends EventTarget {
+export class SessionSocket extends EventTarget implements WebSocket {
   static readonly CONNECTING = 0
   static readonly OPEN = 1
   static readonly CLOSING = 2
@@ -95,14 +114,7 @@ export class SessionSocket extends EventTarget {
   readonly CLOSING = 2
   readonly CLOSED = 3
 
-  onopen: ((event: Event) => unknown) | null = null
-  onmessage: ((event: MessageEvent) => unknown) | null = null
-  onerror: ((event: Event) => unknown) | null = null
-  onclose: ((event: CloseEvent) => unknown) | null = null
-  ondetached: ((event: Event) => unknown) | null = null
-  onresumed: ((event: Event) => unknown) | null = null
-
-  /** The subprotocol that the server has chosen. */
+  /** The subprotocol that the server has chosen among those of the page. */
   protocol = ""
   readonly extensions = ""
 
@@ -120,13 +132,13 @@ export class SessionSocket extends EventTarget {
   #connection: WebSocketLike | undefined
   /** Distinguishes the present attempt to connect from those that were given up. */
   #attempt = 0
-  #openedAt = 0
-  /** Until the next attempt, then the end of the attempt, then of the wait for an answer. */
-  #dialTimer: Timer
-  #dialedAt = 0
+  /** When it was opened, or the attempt to make it has begun. */
+  #since = 0
+  /** Until the next attempt, the end of an attempt, the end of the wait for an answer, or the next look for silence. */
+  #timer: Timer
 
-  /** What the server has said that it supports. */
-  #features: unknown[] | undefined
+  /** Whether the server answers probes. Undefined before its welcome. */
+  #probes: boolean | undefined
   #sid = ""
   #token = ""
   /** Milliseconds that the session lives without a connection. */
@@ -144,7 +156,7 @@ export class SessionSocket extends EventTarget {
   #heard = 0
   /** When the answer to a probe is due. */
   #answerDue: number | undefined
-  #watchTimer: Timer
+  #patience = PATIENCE
 
   /**
    * @param target where to connect. If it is a function, it is called for each attempt
@@ -153,6 +165,11 @@ export class SessionSocket extends EventTarget {
    */
   constructor(target: Target, protocols: string | string[] = [], options: SocketOptions = {}, above: Above = PLAIN) {
     super()
+    // They come before the listeners that are added later.
+    for (const type of ["open", "message", "error", "close", "detached", "resumed"] as const) {
+      this[`on${type}`] = null
+      this.addEventListener(type, (event) => this[`on${type}`]?.(event as never))
+    }
     this.#target = target
     this.#protocols = typeof protocols === "string" ? [protocols] : [...protocols]
     this.#options = options
@@ -165,7 +182,7 @@ export class SessionSocket extends EventTarget {
     return this.#url
   }
 
-  get readyState(): number {
+  get readyState(): 0 | 1 | 2 | 3 {
     if (this.#state === "connecting") return SessionSocket.CONNECTING
     if (this.#state === "closing") return SessionSocket.CLOSING
     return this.#state === "closed" ? SessionSocket.CLOSED : SessionSocket.OPEN
@@ -176,13 +193,15 @@ export class SessionSocket extends EventTarget {
   }
 
   set binaryType(type: BinaryType) {
+    if (type !== "blob" && type !== "arraybuffer") return // as a WebSocket does
     this.#binaryType = type
     if (this.#connection) this.#connection.binaryType = type
   }
 
   /** Bytes that no connection has written so far. While the session is detached, all bytes that are kept. */
   get bufferedAmount(): number {
-    return this.#state === "open" ? this.#connection!.bufferedAmount : (this.#sent?.bytes ?? 0)
+    const waits = this.#state === "detached" || this.#state === "resuming"
+    return waits ? this.#sent!.bytes : (this.#connection?.bufferedAmount ?? 0)
   }
 
   /**
@@ -192,18 +211,17 @@ export class SessionSocket extends EventTarget {
    */
   send(data: string | ArrayBuffer | ArrayBufferView | Blob): void {
     if (this.#state === "connecting") throw new DOMException("the connection is not open yet", "InvalidStateError")
-    this.post(typeof data === "string" || data instanceof Blob ? data : copied(data))
+    this.post(snapshot(data))
   }
 
   /** Sends a message as `send` does, and returns what is kept of it. For `Client`. */
   post(data: Data, size?: number): Kept | undefined {
     if (this.readyState !== SessionSocket.OPEN) return undefined
-    const connected = this.#state === "open"
+    const full = this.#sent !== undefined && this.#sent.memory > (this.#options.buffer ?? 16 * 1024 * 1024)
+    const connected = this.#state === "open" && !full
     const kept = this.#sent?.keep(data, size ?? sizeOf(data), connected)
     if (connected) this.#connection!.send(data)
-    if (this.#sent && this.#sent.memory > (this.#options.buffer ?? 16 * 1024 * 1024)) {
-      this.#lose(4408, "too much waits to be sent")
-    }
+    if (full) this.#end(4408, "too much waits to be sent")
     return kept
   }
 
@@ -215,37 +233,36 @@ export class SessionSocket extends EventTarget {
   }
 
   /**
-   * Ends the session. The server is told, and frees it at once.
+   * Ends the session. If there is a connection, the server is told, and frees the session at once.
    *
    * @throws InvalidAccessError if the code is neither 1000 nor one from 3000 to 4999
+   * @throws SyntaxError if the reason has more than 123 bytes
    */
   close(code = 1000, reason = ""): void {
     if (code !== 1000 && !(code >= 3000 && code <= 4999)) {
       throw new DOMException(`the close code must be 1000 or 3000-4999, not ${code}`, "InvalidAccessError")
     }
-    if (this.#state === "open") {
+    if (sizeOf(reason) > LONGEST_REASON) throw new DOMException("the reason is too long", "SyntaxError")
+    if (this.#state === "connecting") this.#end(ABNORMAL, "closed")
+    else if (this.#state === "open") {
       if (this.#sent) this.#say({ t: "gone", why: "closed" })
       this.#state = "closing"
       this.#connection!.close(code, reason)
-    } else if (this.#state !== "closing" && this.#state !== "closed") this.#end(code, reason, false)
+    } else if (this.readyState === SessionSocket.OPEN) this.#end(code, reason)
   }
 
   // ------------------------------------------------------------ connections
 
   #dial(): void {
     const attempt = ++this.#attempt
-    const give = (error: unknown) => attempt === this.#attempt && this.#failed(ABNORMAL, String(error))
-    clearTimeout(this.#dialTimer)
-    this.#dialTimer = setTimeout(give, ATTEMPT, "no connection within 10 s")
-    this.#dialedAt = Date.now()
     const target = this.#target
-    if (typeof target !== "function") this.#open(target)
-    else {
-      Promise.resolve()
-        .then(target)
-        .then((address) => attempt === this.#attempt && this.#open(address))
-        .catch(give)
-    }
+    const open = (address: string | URL | Address) => attempt === this.#attempt && this.#open(address)
+    const fail = (error: unknown) => attempt === this.#attempt && this.#dropped(ABNORMAL, String(error), false)
+    this.#since = Date.now()
+    if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail)
+    else if (this.#state === "connecting") open(target) // a wrong one throws in the constructor
+    else Promise.resolve(target).then(open).catch(fail)
+    this.#wait(ATTEMPT, () => fail("no connection within 10 s"))
   }
 
   #open(address: string | URL | Address): void {
@@ -259,56 +276,44 @@ export class SessionSocket extends EventTarget {
     this.#connection = connection
     connection.binaryType = this.#binaryType
     connection.onopen = () => this.#opened(connection)
-    connection.onmessage = ({ data }) => this.#arrived(data)
+    connection.onmessage = ({ data, origin }) => this.#arrived(data, origin)
     connection.onerror = () => {}
     connection.onclose = ({ code, reason, wasClean }) => this.#dropped(code, String(reason), wasClean)
   }
 
   #opened(connection: WebSocketLike): void {
-    clearTimeout(this.#dialTimer)
-    this.#heard = this.#openedAt = Date.now()
+    clearTimeout(this.#timer)
+    this.#heard = this.#since = Date.now()
     const hello = { v: 1, features: [...this.#above.features, "resume", "probe"], limits: {} }
     if (this.#state === "resuming") {
       const { n, bytes } = this.#received
       this.#say({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx: n, bytes })
-      this.#dialTimer = setTimeout(() => this.#unanswered(), ANSWER)
+      this.#wait(ANSWER, () => this.#unanswered())
     } else {
-      this.protocol = connection.protocol
+      this.protocol = this.#protocols.includes(connection.protocol) ? connection.protocol : ""
       this.#state = "open"
       this.#say({ t: "hello", ...hello })
-      this.#fire(new Event("open"))
+      this.dispatchEvent(new Event("open"))
     }
   }
 
-  /** The connection has ended by itself. */
+  /** The connection has ended by itself, is silent, or could not be made. */
   #dropped(code: number, reason: string, wasClean: boolean): void {
-    if (this.#state === "connecting" || this.#state === "resuming") this.#failed(code, reason)
-    else if (this.#state === "open" && this.#sent && (code === ABNORMAL || code === EXPIRED)) this.#detach(code)
+    const goesOn = this.#sent && (code === ABNORMAL || code === EXPIRED)
+    if (this.#state === "resuming" ? mayDialAgain(code) : this.#state === "open" && goesOn) this.#detach(code)
     else this.#end(code, reason, wasClean)
-  }
-
-  /** An attempt to connect has failed. */
-  #failed(code: number, reason: string): void {
-    if (this.#state === "connecting") {
-      this.#end(code, reason, false)
-    } else {
-      this.#leave(RESUMES)
-      this.#state = "detached"
-      this.#dialLater(code, 0)
-    }
   }
 
   /** Goes on without a connection, and connects again. */
   #detach(code: number): void {
+    const wasOpen = this.#state === "open"
     this.#leave(RESUMES)
     this.#state = "detached"
-    this.#expiryTimer = setTimeout(() => this.#lose(ABNORMAL, "no connection resumed it in time"), this.#ttl)
-    this.#dialLater(code, Date.now() - this.#openedAt)
-    this.#fire(new Event("detached"))
-  }
-
-  #dialLater(code: number, lasted: number): void {
-    this.#dialTimer = setTimeout(() => this.#resume(), this.#backoff.delay(code, lasted))
+    this.#wait(this.#backoff.delay(code, wasOpen ? Date.now() - this.#since : 0), () => this.#resume())
+    if (wasOpen) {
+      this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl)
+      this.dispatchEvent(new Event("detached"))
+    }
   }
 
   #resume(): void {
@@ -317,18 +322,26 @@ export class SessionSocket extends EventTarget {
   }
 
   /** Has no connection any more, and closes the one that there was, without waiting for its end. */
-  #leave(code: number, reason = ""): void {
+  #leave(code: number): void {
     const connection = this.#connection
     this.#connection = undefined
     this.#attempt++
-    for (const timer of [this.#dialTimer, this.#ackTimer, this.#watchTimer]) clearTimeout(timer)
+    clearTimeout(this.#timer)
+    clearTimeout(this.#ackTimer)
     this.#ackTimer = this.#answerDue = undefined
-    if (connection) {
-      connection.onmessage = connection.onclose = null
-      // Chrome reports it in the console if a connection is closed before it is open.
-      connection.onopen = () => connection.close(code, reason)
-      if (connection.readyState === SessionSocket.OPEN) connection.close(code, reason)
-    }
+    if (!connection) return
+    connection.onmessage = connection.onclose = null
+    // Chrome reports it in the console if a connection is closed before it is open. But it makes only one connection to
+    // a server at a time, so the next attempt would wait for one that hangs.
+    const now = connection.readyState === SessionSocket.OPEN || code === RESUMES || !globalThis.document
+    if (now) connection.close(code)
+    else connection.onopen = () => connection.close(code)
+  }
+
+  /** Does something later, in place of what was to be done. */
+  #wait(milliseconds: number, then: () => void): void {
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(then, milliseconds)
   }
 
   // ------------------------------------------------------------ messages
@@ -337,19 +350,20 @@ export class SessionSocket extends EventTarget {
     this.#connection!.send(writeControl(control))
   }
 
-  #arrived(data: Data): void {
+  #arrived(data: Data, origin: string): void {
     this.#heard = Date.now()
     this.#answerDue = undefined
     const control = typeof data === "string" ? readControl(data) : undefined
-    if (this.#state === "resuming") this.#answered(control)
-    else if (this.#state !== "open") return
-    else if (control && !isCounted(control)) this.#take(control)
+    if (this.#state === "resuming") return this.#answered(control)
+    if (this.#state !== "open") return
+    this.#patience = PATIENCE
+    if (control && !isCounted(control)) this.#take(control)
     else {
       const size = this.#sent || this.#above.receive ? sizeOf(data) : 0
       if (this.#sent) this.#count(size)
       if (control) this.#above.control(control)
       else if (this.#above.receive) this.#above.receive(data, size)
-      else this.#fire(new MessageEvent("message", { data }))
+      else this.dispatchEvent(new MessageEvent("message", { data, origin }))
     }
   }
 
@@ -365,18 +379,17 @@ export class SessionSocket extends EventTarget {
   }
 
   #take(control: Control): void {
-    if (control.t === "welcome" && !this.#features) this.#welcomed(control)
-    if (control.t === "ack" && this.#sent && !this.#sent.acknowledge(count(control, "n"), count(control, "bytes"))) {
-      this.#lose(4400, "the server has acknowledged what was not sent")
-    }
+    if (control.t === "welcome" && this.#probes === undefined) this.#welcomed(control)
+    if (control.t === "ack" && this.#sent?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH)
   }
 
   #welcomed(welcome: Control): void {
-    this.#features = Array.isArray(welcome.features) ? welcome.features : []
-    if (this.#features.includes("resume") && typeof welcome.sid === "string") {
+    const features: unknown[] = Array.isArray(welcome.features) ? welcome.features : []
+    this.#probes = features.includes("probe")
+    if (features.includes("resume") && typeof welcome.sid === "string") {
       this.#sid = welcome.sid
       this.#token = String(welcome.token)
-      this.#ttl = 1000 * (Number(welcome.ttl) || 0)
+      this.#ttl = Math.min(1000 * (Number(welcome.ttl) || 0), LONGEST_TIMER)
       this.#say({ t: "ack", n: 0, bytes: 0 })
       this.#sent = new Sent()
     }
@@ -388,11 +401,10 @@ export class SessionSocket extends EventTarget {
 
   #answered(answer: Control | undefined): void {
     if (answer?.t !== "resumed") {
-      this.#lose(1000, answer?.t === "gone" ? `the server has no such session: ${answer.why}` : "it was not resumed")
-    } else if (!this.#sent!.acknowledge(count(answer, "rx"), count(answer, "bytes"))) {
-      this.#lose(4400, "the server has received what was not sent")
-    } else {
-      clearTimeout(this.#dialTimer)
+      this.#end(ABNORMAL, answer?.t === "gone" ? `the server has no such session: ${answer.why}` : "it was not resumed")
+    } else if (!this.#sent!.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH)
+    else {
+      clearTimeout(this.#timer)
       clearTimeout(this.#expiryTimer)
       this.#token = String(answer.token)
       this.#silences = 0
@@ -401,39 +413,34 @@ export class SessionSocket extends EventTarget {
       this.#sent!.sendAll((data) => this.#connection!.send(data))
       this.#above.control(answer)
       this.#watch()
-      this.#fire(new Event("resumed"))
+      this.dispatchEvent(new Event("resumed"))
     }
   }
 
   #unanswered(): void {
-    if (++this.#silences < MOST_SILENCES) this.#failed(ABNORMAL, "")
-    else this.#lose(1000, "the server does not answer")
+    if (++this.#silences < MOST_SILENCES) this.#detach(ABNORMAL)
+    else this.#end(ABNORMAL, "the server does not answer")
   }
 
   // ------------------------------------------------------------ silence
 
   /** Asks whether the connection is alive when nothing has arrived for some time, and leaves it without an answer. */
   #watch(): void {
-    clearTimeout(this.#watchTimer)
-    if (this.#state !== "open" || !this.#features?.includes("probe")) return
+    if (this.#state !== "open" || !this.#probes) return
     const now = Date.now()
-    const seen = globalThis.document?.visibilityState !== "hidden" || this.#above.busy()
-    const quietUntil = this.#heard + (seen ? QUIET : QUIET_UNSEEN)
-    if (this.#answerDue !== undefined && now >= this.#answerDue) this.#silent()
-    else {
-      if (this.#answerDue === undefined && now >= quietUntil) this.#probe(PATIENCE)
-      this.#watchTimer = setTimeout(() => this.#watch(), (this.#answerDue ?? quietUntil) - now)
+    if (this.#answerDue !== undefined && now >= this.#answerDue) {
+      this.#patience = Math.min(2 * this.#patience, PATIENCE_MOST)
+      return this.#dropped(ABNORMAL, "the connection is silent", false)
     }
+    const seen = globalThis.document?.visibilityState !== "hidden" || this.#above.busy()
+    if (this.#answerDue === undefined && now >= this.#heard + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience)
+    // A call may begin while nobody sees the page.
+    this.#wait((this.#answerDue ?? (seen ? this.#heard : now) + QUIET) - now, () => this.#watch())
   }
 
   #probe(patience: number): void {
     this.#answerDue = Math.min(this.#answerDue ?? Infinity, Date.now() + patience)
     this.#say({ t: "probe" })
-  }
-
-  #silent(): void {
-    if (this.#sent) this.#detach(ABNORMAL)
-    else this.#end(ABNORMAL, "the connection is silent", false)
   }
 
   // ------------------------------------------------------------ the page
@@ -452,9 +459,8 @@ export class SessionSocket extends EventTarget {
   /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
   #park(): void {
     if (!this.#sent || this.readyState !== SessionSocket.OPEN) return
-    if (this.#state === "open") this.#detach(ABNORMAL)
-    this.#leave(RESUMES)
-    this.#state = "detached"
+    this.#detach(ABNORMAL)
+    clearTimeout(this.#timer)
   }
 
   /**
@@ -464,75 +470,81 @@ export class SessionSocket extends EventTarget {
    */
   #wake(sure: boolean): void {
     const now = Date.now()
-    if (this.#state === "open" && this.#features?.includes("probe")) {
-      if (this.#sent && (sure || now - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#silent()
+    if (this.#state === "open" && this.#probes) {
+      if (this.#sent && (sure || now - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#detach(ABNORMAL)
       else {
         this.#probe(PATIENCE_AWAKE)
         this.#watch()
       }
     }
-    const late = this.#state === "resuming" && now - this.#dialedAt > ANSWER
+    const late = this.#state === "resuming" && now - this.#since > ANSWER
     if (late) this.#leave(RESUMES)
     if (late || this.#state === "detached") this.#resume()
   }
 
   // ------------------------------------------------------------ the end
 
-  /** The session cannot go on. */
-  #lose(code: number, reason: string): void {
-    this.#leave(code === ABNORMAL ? 1000 : code, reason)
-    this.#end(code === 1000 ? ABNORMAL : code, reason, false)
-  }
-
-  #end(code: number, reason: string, wasClean: boolean): void {
+  #end(code: number, reason: string, wasClean = false): void {
     const failed = this.#state === "connecting"
     this.#state = "closed"
-    this.#leave(1000)
+    this.#leave(code >= 3000 ? code : 1000)
     clearTimeout(this.#expiryTimer)
     this.#listening.abort()
+    this.#sent = undefined
     queueMicrotask(() => {
-      if (failed) this.#fire(new Event("error"))
-      this.#fire(new Closed("close", { code, reason, wasClean }))
+      if (failed) this.dispatchEvent(new Event("error"))
+      this.dispatchEvent(closeEvent({ code, reason, wasClean }))
     })
-  }
-
-  #fire(event: Event): void {
-    try {
-      ;(this as any)[`on${event.type}`]?.(event)
-    } catch (error) {
-      queueMicrotask(() => {
-        throw error // as for every listener
-      })
-    }
-    this.dispatchEvent(event)
   }
 }
 
-/** Node 20 and 22 have no `CloseEvent`. */
-const Closed: typeof CloseEvent =
-  globalThis.CloseEvent ??
-  class extends Event {
-    readonly code: number
-    readonly reason: string
-    readonly wasClean: boolean
+/** What TypeScript needs to know of its events. */
+export interface SessionSocket {
+  onopen: Listener<"open"> | null
+  onmessage: Listener<"message"> | null
+  onerror: Listener<"error"> | null
+  onclose: Listener<"close"> | null
+  ondetached: Listener<"detached"> | null
+  onresumed: Listener<"resumed"> | null
+  addEventListener<K extends keyof SessionSocketEventMap>(
+    type: K,
+    listener: Listener<K>,
+    options?: boolean | AddEventListenerOptions,
+  ): void
+  addEventListener(
+    type: string,
+    listener: EventListenerOrEventListenerObject | null,
+    options?: boolean | AddEventListenerOptions,
+  ): void
+  removeEventListener<K extends keyof SessionSocketEventMap>(
+    type: K,
+    listener: Listener<K>,
+    options?: boolean | EventListenerOptions,
+  ): void
+  removeEventListener(
+    type: string,
+    listener: EventListenerOrEventListenerObject | null,
+    options?: boolean | EventListenerOptions,
+  ): void
+}
 
-    constructor(type: string, { code = 0, reason = "", wasClean = false }: CloseEventInit) {
-      super(type)
-      this.code = code
-      this.reason = reason
-      this.wasClean = wasClean
-    }
-  }
+function closeEvent(fields: { code: number; reason: string; wasClean: boolean }): Event {
+  if (globalThis.CloseEvent) return new CloseEvent("close", fields)
+  return Object.assign(new Event("close"), fields) // in Node 20 and 22
+}
 
 /** Returns the address for a WebSocket. */
 function absolute(url: string | URL): string {
-  const found = new URL(url, globalThis.location?.href)
+  const found = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href)
   found.protocol = found.protocol.replace(/^http/, "ws")
   return found.href
 }
 
-/** Returns a copy, because the caller may change the bytes before they are sent again. */
-function copied(data: ArrayBuffer | ArrayBufferView): ArrayBuffer {
-  if (data instanceof ArrayBuffer) return data.slice(0)
-  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice().buffer
+/** Returns what is to be sent. Bytes are copied, because the caller may change them before they are sent again. */
+function snapshot(data: unknown): Data {
+  if (typeof data === "string" || data instanceof Blob) return data
+  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice().buffer
+  // The buffer of another frame is no instance of this one's class.
+  const isBuffer = (data as ArrayBuffer | null)?.byteLength !== undefined
+  return isBuffer ? new Uint8Array(data as ArrayBuffer).slice().buffer : String(data)
 }

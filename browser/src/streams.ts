@@ -2,7 +2,8 @@
 
 import { FINISHED, type Channel, type ChannelUser } from "./channel.js"
 import type { Message } from "./codec.js"
-import { ChannelClosed } from "./errors.js"
+import { Aborted, ChannelClosed } from "./errors.js"
+import { report } from "./handlers.js"
 
 /** Items and bytes that may be on the way, or wait to be read. */
 const WINDOW = 512
@@ -21,7 +22,7 @@ interface Unread<T> {
 export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUser {
   /** Opens the channel when reading begins. */
   #open: (() => Promise<Channel>) | undefined
-  readonly #credit: () => boolean
+  #begun: Promise<void> | undefined
   readonly #last: ((message: Message) => void) | undefined
   #channel: Channel | undefined
   #queue: Unread<T>[] = []
@@ -37,12 +38,10 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
 
   /**
    * @param open opens the channel of the stream
-   * @param credit whether the producer keeps to credit, asked when the channel is open
    * @param last takes the request with which an upload ends. Leaving the loop then does not end the channel
    */
-  constructor(open: () => Promise<Channel>, credit: () => boolean, last?: (message: Message) => void) {
+  constructor(open: () => Promise<Channel>, last?: (message: Message) => void) {
     this.#open = open
-    this.#credit = credit
     this.#last = last
   }
 
@@ -51,8 +50,16 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
   }
 
   async next(): Promise<IteratorResult<T, undefined>> {
-    await this.#begin()
-    while (!this.#queue.length && !this.#over) await new Promise<void>((resolve) => (this.#wake = resolve))
+    await (this.#begun ??= this.#begin())
+    while (!this.#queue.length && !this.#over) {
+      await new Promise<void>((resolve) => {
+        const others = this.#wake // `next` may be called several times at once
+        this.#wake = () => {
+          others()
+          resolve()
+        }
+      })
+    }
     const item = this.#queue.shift()
     if (item) {
       this.#taken++
@@ -70,7 +77,9 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
 
   async return(): Promise<IteratorResult<T, undefined>> {
     const wasOver = this.#over
-    this.#fail(undefined)
+    this.#queue = []
+    this.#error = undefined
+    this.#finish(undefined)
     if (this.#last && !wasOver) {
       const channel = (this.#channel ??= await this.#open!())
       channel.use(this)
@@ -80,32 +89,19 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
     return { done: true, value: undefined }
   }
 
-  /** Ends the stream with an error. What is unread is dropped. */
-  abort(error: Error): void {
-    this.#fail(error)
-    this.#channel?.abort(error)
-  }
-
-  #fail(error: Error | undefined): void {
-    this.#queue = []
-    this.#finish(error)
-  }
-
   /** Opens the channel now, for a stream whose items are wanted although nobody reads yet. */
   async #begin(): Promise<void> {
-    const open = this.#open
-    if (!open) return
-    this.#open = undefined
+    if (!this.#open) return
     try {
-      this.#channel = await open()
+      this.#channel = await this.#open()
     } catch (error) {
-      this.#over = true
+      this.#finish(undefined)
       throw error
     }
     if (this.#over) return this.#channel.abort() // it was left meanwhile
     this.#channel.use(this)
     if (this.#channel.isOpen) {
-      if (this.#credit()) this.#grant()
+      if (this.#channel.givesCredit) this.#grant()
       else this.#renewAt = this.#renewBytesAt = Infinity
       this.#channel.emit("start")
     }
@@ -141,7 +137,7 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
     if (this.#over) return
     this.#queue.push(item)
     this.#unread += item.size
-    this.#wake()
+    this.#rouse()
     if (this.#unread > UNREAD + WINDOW_BYTES && this.#queue.length > 1) {
       this.#channel!.abort(new ChannelClosed("the stream was read too slowly", "ran"))
     }
@@ -150,6 +146,7 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
   credited(): void {}
 
   ended(error: Error | undefined): void {
+    if (error instanceof Aborted) this.#queue = [] // nobody wants the rest
     this.#finish(error)
   }
 
@@ -157,7 +154,13 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
     if (this.#over) return
     this.#over = true
     this.#error = error
-    this.#wake()
+    this.#rouse()
+  }
+
+  #rouse(): void {
+    const wake = this.#wake
+    this.#wake = () => {}
+    wake()
   }
 }
 
@@ -200,17 +203,30 @@ export class Producer implements ChannelUser {
     const items = Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]()
     try {
       while (await this.#mayGoOn()) {
-        const { done, value } = await items.next()
-        if (done) return
-        const item = { value, done: false }
-        if (this.#end) throw this.#end.error ?? new ChannelClosed("the channel has ended", "unknown")
+        const next = await this.#unlessOver(items.next())
+        if (!next) continue
+        if (next.done) return
+        const item = { value: next.value, done: false }
         if (this.#credit) this.#sentBytes += this.#channel.send("next", [item])
         else await this.#channel.request("next", item)
         this.#progress?.({ items: ++this.#sent, bytes: this.#sentBytes })
       }
     } finally {
-      await items.return?.()
+      // A generator closes when it has what it waits for at the moment, which may take any time.
+      const closed = Promise.resolve(items.return?.())
+      if (this.#end || this.#stopped) closed.catch(report)
+      else await closed
     }
+  }
+
+  /** Waits for an item. Returns undefined if the consumer wants no more before it has come. */
+  #unlessOver<I>(item: I | PromiseLike<I>): Promise<I | undefined> {
+    return new Promise((resolve, reject) => {
+      this.#wake = () => {
+        if (this.#end || this.#stopped) resolve(undefined)
+      }
+      Promise.resolve(item).then(resolve, reject)
+    })
   }
 
   /** Waits for room. Returns false if the consumer wants no more. */

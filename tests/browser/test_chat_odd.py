@@ -19,9 +19,7 @@ PICTURE = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIB
 
 async def share(python: Client, file_id: str, name: str, content: bytes) -> str:
     """Uploads a file; where it can be had."""
-    await python.request("upload", file_id, len(content))
-    await python.request("piece", file_id, 0, content)
-    message = await python.request("share", "lobby", file_id, name, len(content))
+    message = await python.request("upload", "lobby", file_id, name, len(content), 0, send=[content])
     return str(message["file"]["url"])
 
 

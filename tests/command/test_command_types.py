@@ -108,6 +108,7 @@ async def run(folder: Path, line: str, status: int = 0) -> tuple[str, str]:
         ("types noisy:make", "  add: (a: number, b: number) => number\n", "starting\nmade\n"),
         ("types cafe:server", "menu: () => Items<string>", NOTE),
         ("types cafe:server --ws-wrapper 3", "signal: never", NOTE),
+        ("types cafe:server --msgpack", "  streams: {\n    menu: () => string\n  }\n", NOTE),
         ("types app:server --json", '"event": "add"', ""),
         ("client cafe:server", "class Cup(msgspec.Struct):", NOTE),
         ("client cafe:server --models dataclasses", "@dataclasses.dataclass(slots=True)\nclass Cup:", NOTE),
