@@ -77,6 +77,7 @@ class Chromium:
         self._tasks.create_task(tab.read())
         for domain in ("Runtime", "Page", "Log"):
             await tab.send(f"{domain}.enable")
+        await tab.until(f"location.href === '{url}' && document.readyState === 'complete'")
         return tab
 
 

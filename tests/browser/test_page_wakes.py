@@ -66,14 +66,13 @@ async def visible(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Ch
 
 @asynccontextmanager
 async def frozen(browser: Chromium, tab: Tab, site: Site) -> AsyncGenerator[None]:
-    other = await browser.open("about:blank")
+    await browser.open("about:blank")  # in front of it, also afterwards: it is not woken again by being seen
     await tab.until("document.visibilityState === 'hidden'")
     await tab.send("Page.setWebLifecycleState", state="frozen")
     await tab.until("noted.events.includes('freeze')")
     yield
     await tab.send("Page.setWebLifecycleState", state="active")
     await tab.until("noted.events.includes('resume')")
-    await other.send("Page.close")
 
 
 @asynccontextmanager
@@ -106,7 +105,6 @@ async def test_a_page_that_is_back_resumes_at_once_or_is_told(
     """Chromium closed the connection of a frozen tab with 1001, which ended its session."""
     async with stepping() as page:
         tab = await visible.open(page.site.url)
-        await tab.until("document.readyState === 'complete'")
         await tab.evaluate(BEGIN)
         read = page.step()
         await tab.until(f"noted.items.length === {len(read)}")

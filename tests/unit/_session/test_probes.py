@@ -87,7 +87,7 @@ async def test_a_probe_that_was_not_agreed_on_is_ignored(
     page = Page(**options)
     first = NOTE if features is None else hello(*features)
     page.line = ScriptedTransport()
-    peer = await accept_of(page.server)(page.line, None, page.clock)
+    peer = await accept_of(page.server)(page.line, Handshake("/", {}), page.clock)
     assert isinstance(peer, Peer)
     page.line.feed(first)
     page.line.take()
