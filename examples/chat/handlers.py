@@ -125,7 +125,10 @@ class Chat(Service):
             raise RpcError(f"files may have {LARGEST_FILE // 1024**2} MB at most", code="too_big")
         async for piece in pieces:
             offset += len(piece)
-            if offset > size or await asyncio.to_thread(self.store.append, file_id, offset - len(piece), piece) != offset:
+            if (
+                offset > size
+                or await asyncio.to_thread(self.store.append, file_id, offset - len(piece), piece) != offset
+            ):
                 raise RpcError(f"a piece of {name} does not continue what is here", code="bad_piece")
         if self.store.begin(file_id) != size:
             raise RpcError(f"{name} is not complete", code="incomplete")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from programs import PYTHON, ROOT, free_port, start
 
+from interop.peers import until
+
 APP = ROOT / "examples" / "chat" / "app.py"
 
 
@@ -53,5 +55,4 @@ class ChatServer:
 
     async def wait_for_part(self, size: int) -> None:
         """Wait until the server has so many bytes of the upload that is not complete."""
-        while [path.stat().st_size for path in self._data.glob("*.part")] != [size]:
-            await asyncio.sleep(0.01)
+        await until(lambda: [path.stat().st_size for path in self._data.glob("*.part")] == [size])

@@ -46,15 +46,10 @@ async def browser() -> AsyncGenerator[Browser]:
         await browser.close()
 
 
-# ---------------------------------------------------------------- the chat
-
-
 @pytest.fixture(scope="session")
 def modules(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `npm install` gives the page: ws-wrapper 3, unless the test says something else."""
-    library = getattr(request, "param", "ws-wrapper")
-    if library == "ws-wrapper":
-        return JS / "node_modules"
+    """What `npm install` gives the page of examples/contract."""
+    library = request.param
     folder = tmp_path_factory.mktemp(library)
     if library == "ws-wrapper-4":
         shutil.copytree(ws_wrapper_4(), folder / "ws-wrapper")
@@ -66,6 +61,9 @@ def modules(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         shutil.copy(JS / name, package)
     (package / "index.mjs").write_text('export { default } from "./plain4.mjs"\n', "utf-8")
     return folder
+
+
+# ---------------------------------------------------------------- the chat
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -85,8 +83,8 @@ LOST = ("net::ERR_CONNECTION_REFUSED", "net::ERR_CONNECTION_RESET")
 async def newcomer(browser: Browser, chat: ChatServer) -> AsyncGenerator[Newcomer]:
     """``await newcomer("Ada")``: a page of a browser of her own, in which she has said her name.
 
-    ``url`` is that of a proxy in front of the chat. Other keyword arguments are those of Playwright's ``new_context``. Whatever a page complains about in its console fails
-    the test.
+    ``url`` is that of a proxy in front of the chat. Other keyword arguments are those of Playwright's ``new_context``.
+    Whatever a page complains about in its console fails the test.
     """
     complaints: list[str] = []
 

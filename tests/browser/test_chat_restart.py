@@ -151,6 +151,20 @@ async def test_a_drop_interrupts_nothing(newcomer: Newcomer, chat: ChatServer, t
         assert not {"join", "rooms", "history", "uploaded", "upload"} & set(resumed), "nothing began again"
 
 
+async def test_an_upload_is_cancelled(newcomer: Newcomer, chat: ChatServer, tmp_path: Path) -> None:
+    (tmp_path / "large.bin").write_bytes(CONTENT)
+    (tmp_path / "a & b.bin").write_bytes(CONTENT)
+    async with FaultProxy(chat.socket_url) as proxy:
+        ada = await newcomer("Ada", url=f"http://127.0.0.1:{proxy.port}/")
+        async with proxy.stall("up"):
+            await ada.get_by_label("File to upload").set_input_files(tmp_path / "large.bin")
+            await ada.get_by_role("button", name="Cancel").click()
+            await expect(log_of(ada).get_by_role("article")).to_have_count(0)
+        await ada.get_by_label("File to upload").set_input_files(tmp_path / "a & b.bin")
+        await expect_file(ada, chat)
+        await expect(log_of(ada).get_by_role("article")).to_have_count(1)
+
+
 async def test_the_user_need_not_wait_for_the_next_attempt(newcomer: Newcomer, chat: ChatServer) -> None:
     async with FaultProxy(chat.socket_url) as proxy:
         ada = await newcomer("Ada", url=f"http://127.0.0.1:{proxy.port}/")

@@ -9,12 +9,11 @@ const PIECE = 64 * 1024
  * when pieces were sent. Returns the message that the others see.
  */
 export async function upload(client, { id, room, file, signal }, progress) {
-  const have = await client.request("uploaded", id)
+  const have = await client.with({ signal }).request("uploaded", id)
   progress(have)
   const sent = ({ items }) => progress(Math.min(have + items * PIECE, file.size))
-  return client
-    .with({ signal, progress: sent })
-    .upload("upload", piecesOf(file, have), room, id, wellFormed(file.name), file.size, have)
+  const uploader = client.with({ signal, progress: sent })
+  return uploader.upload("upload", piecesOf(file, have), room, id, wellFormed(file.name), file.size, have)
 }
 
 async function* piecesOf(file, from) {
