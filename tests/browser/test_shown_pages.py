@@ -1,4 +1,4 @@
-"""The pages of README.md and docs/how-to/browser.md talk to their servers, as they stand there."""
+"""The pages of README.md and of the guides for pages talk to their servers, as they stand there."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from browser.pages import block, browsing, serving
 from playwright.async_api import Browser, WebSocket, expect
 from programs import PYTHON, ROOT, free_port, listening, start
 
+from interop.node import JS
+
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 README = ROOT / "README.md"
 GUIDE = ROOT / "docs" / "how-to" / "browser.md"
+WS_WRAPPER = ROOT / "docs" / "how-to" / "ws-wrapper.md"
 
 
 async def test_the_page_of_the_readme_greets(browser: Browser, tmp_path: Path) -> None:
@@ -55,3 +58,24 @@ async def test_the_page_of_the_guide_greets_and_comes_back(browser: Browser, tmp
         page.on("websocket", connected)
         async with serving("page.py", cwd=tmp_path):
             await back.wait()
+
+
+async def test_the_page_of_the_guide_for_ws_wrapper_greets_and_comes_back(browser: Browser, tmp_path: Path) -> None:
+    port = free_port()
+    program = block(GUIDE, "# page.py").replace("8080", str(port)).replace('"index.html"', '"page/index.html"')
+    folders = re.findall(r"`(app\.router\.add_static\(.*?\))`", WS_WRAPPER.read_text("utf-8"))
+    (tmp_path / "page.py").write_text(
+        program.replace("app.on_shutdown", "\n".join([*folders, "app.on_shutdown"])), "utf-8"
+    )
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "index.html").write_text(block(WS_WRAPPER, "<!-- page/index.html"), "utf-8")
+    (tmp_path / "page" / "main.mjs").write_text(block(WS_WRAPPER, "// main.mjs"), "utf-8")
+    (tmp_path / "node_modules").symlink_to(JS / "node_modules")
+    async with browsing(browser) as context:
+        page = await context.new_page()
+        async with serving("page.py", cwd=tmp_path):
+            await page.goto(f"http://127.0.0.1:{port}/")
+            await expect(page.locator("body")).to_have_text("Hello, Grace!")
+        await page.evaluate("document.body.textContent = 'the server is away'")
+        async with serving("page.py", cwd=tmp_path):
+            await expect(page.locator("body")).to_have_text("Hello, Grace!")
