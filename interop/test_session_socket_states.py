@@ -6,8 +6,8 @@ A row says what happens, and what the page and the server see of it. The columns
   ``next`` (another connection has said something), ``resumed:rx:bytes``, ``say:…`` (a control message), ``text:…``,
   ``drop``, ``shut:code`` (a Close frame), ``hold`` and ``release`` (handshakes get no answer), ``refuse`` and ``allow``
   (they get 503). Those of the page: ``open``, ``send:…``, ``close:code:reason``, ``wake:…``, ``hide``, ``show``,
-  ``leave``, ``keep``. Others wait: ``got:…`` for what the server gets on the present connection, and ``until:…`` for an
-  event.
+  ``leave``, ``keep``, ``freeze``, ``thaw``. Others wait: ``got:…`` for what the server gets on the present connection,
+  and ``until:…`` for an event.
 - The state and the events of the socket afterwards.
 - What the server has got, by connections, control messages by their names, and the code of a Close frame in brackets.
 """
@@ -349,7 +349,13 @@ ROWS: dict[str, Row] = {
         "hello probe",
     ),
     "open: the page is seen again": ("open welcome hide show got:probe say:alive", OPEN, "open", "hello ack probe"),
-    "open: the page is hidden": ("open welcome got:ack hide wake:online wake:pageshow", OPEN, "open", "hello ack"),
+    "open: the page is hidden": ("open welcome got:ack hide", OPEN, "open", "hello ack"),
+    "open: the network is back while the page is hidden": (
+        "open welcome got:ack hide wake:online next resumed:0:0 until:resumed",
+        OPEN,
+        "open, detached, resumed",
+        "hello ack (4412) | resume",
+    ),
     "open: the page is seen again, and the connection is dead": (
         "open welcome hide show next resumed:0:0 until:resumed",
         OPEN,
@@ -368,6 +374,14 @@ ROWS: dict[str, Row] = {
         "open, detached, resumed",
         "hello ack (4412) | resume",
     ),
+    "open: the page freezes": ("open welcome got:ack freeze", OPEN, "open, detached", "hello ack (4412)"),
+    "open: the page freezes and thaws": (
+        "open welcome got:ack hide freeze thaw next resumed:0:0 until:resumed",
+        OPEN,
+        "open, detached, resumed",
+        "hello ack (4412) | resume",
+    ),
+    "plain: the page freezes": ("open got:hello freeze", OPEN, "open", "hello"),
     "detached: the network is back": (
         f"{DETACHED} refused allow wake:online next resumed:0:0 until:resumed",
         OPEN,
@@ -400,7 +414,7 @@ ROWS: dict[str, Row] = {
     "plain: the page may come back": ("open got:hello keep", OPEN, "open", "hello"),
 }
 
-PAGE = ("wake", "hide", "show", "leave", "keep", "thaw")
+PAGE = ("wake", "hide", "show", "leave", "keep", "freeze", "thaw")
 """Steps for which Node has to have a page, of its own because all sockets of the page take part."""
 WELCOMES: dict[str, dict[str, Any]] = {
     "": {},
@@ -485,7 +499,7 @@ class Played:
             await self.page.do(_call([name, *parts]))
 
     async def _welcome(self, which: str) -> None:
-        fields = {"features": ["resume", "probe"], "sid": "s", "token": "t", "ttl": 60, "limits": {}}
+        fields: dict[str, Any] = {"features": ["resume", "probe"], "sid": "s", "token": "t", "ttl": 60, "limits": {}}
         if which.startswith("ttl="):
             fields["ttl"] = float(which[4:])
         else:

@@ -283,7 +283,7 @@ def _api(description: Description, names: Names) -> str:
 
 
 def _groups(events: list[EventSchema], emits: list[EventSchema], names: Names, indent: str) -> str:
-    members = dict.fromkeys(GROUPS, "")
+    members: dict[str, str] = dict.fromkeys(GROUPS, "")
     for event in events:
         if event.kind == "upload":
             item = ParameterSchema("item", event.sends or {})

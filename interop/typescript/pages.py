@@ -7,8 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from datetime import UTC, datetime
 from typing import Protocol
 
-from app import Cup, serve, server
-
+from interop.typescript.app import Cup, serve, server
 from wsrpc import AnonymousChannel, Peer, Stream
 
 

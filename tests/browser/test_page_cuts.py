@@ -38,6 +38,7 @@ class Traffic:
         self.calm = False
         self.ran = Counter[int]()
         self.notes = 0
+        self.misplaced: list[int] = []
         self.news = 0
         self.calls = 0
         self.ends: dict[int, str] = {}
@@ -47,7 +48,8 @@ class Traffic:
     # ------------------------------------------------------------ the calls of the page
 
     def note(self, n: int, pad: str) -> None:
-        assert n == self.notes
+        if n != self.notes:
+            self.misplaced.append(n)
         self.notes += 1
 
     async def later(self, n: int, pad: str) -> int:
@@ -143,6 +145,7 @@ class Traffic:
             assert max((ran[n] for n in maybe), default=0) <= 1
         for n, (_, end) in seen["ends"].items():
             assert end in ("value", "unknown") or (end, self.ran[int(n)]) == ("not_sent", 0)
+        assert self.misplaced == []
         assert (seen["news"], seen["notes"]) == (self.news, self.notes)
         assert set(seen["ignored"]) <= {"response to no request", "cancellation of no request"}  # of what was cancelled
 
