@@ -246,6 +246,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
     if (this.#state === "connecting") this.#end(ABNORMAL, "closed")
     else if (this.#state === "open") {
       if (this.#sent) this.#say({ t: "gone", why: "closed" })
+      clearTimeout(this.#ackTimer) // Chrome reports it in the console if something is sent on a connection that closes
       this.#state = "closing"
       this.#connection!.close(code, reason)
     } else if (this.readyState === SessionSocket.OPEN) this.#end(code, reason)
