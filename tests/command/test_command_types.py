@@ -180,6 +180,18 @@ async def test_what_cannot_be_used(folder: Path, command: str, arguments: str, s
 
 
 @pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--json --ws-wrapper 3", "--ws-wrapper is for TypeScript: leave out --json"),
+        ("--json --msgpack", "--msgpack is for TypeScript: leave out --json"),
+        ("--msgpack --ws-wrapper 4", "ws-wrapper has no MessagePack: leave out --ws-wrapper or --msgpack"),
+    ],
+)
+async def test_options_that_exclude_each_other(folder: Path, options: str, said: str) -> None:
+    assert await run(folder, f"types app:server {options}", status=2) == ("", f"wsrpc: {said}\n")
+
+
+@pytest.mark.parametrize(
     ("target", "first", "last"),
     [
         ("missing:server", "module 'missing' cannot be imported:", "No module named 'no_such_thing'"),
