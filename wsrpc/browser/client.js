@@ -538,6 +538,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     if (this.#state === "connecting") this.#end(ABNORMAL, "closed");
     else if (this.#state === "open") {
       if (this.#sent) this.#say({ t: "gone", why: "closed" });
+      clearTimeout(this.#ackTimer);
       this.#state = "closing";
       this.#connection.close(code, reason);
     } else if (this.readyState === _SessionSocket.OPEN) this.#end(code, reason);
