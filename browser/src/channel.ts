@@ -37,7 +37,10 @@ export class Channel<A extends Shape = any> {
   #end: { error: Error | undefined } | undefined
   #resolve!: (error: Error | undefined) => void
   readonly #signal: AbortSignal | undefined
-  readonly #abort = () => this.abort(new Aborted("unknown", this.#signal!.reason))
+  readonly #abort = () => {
+    const reason: unknown = this.#signal!.reason
+    this.#leave(reason, new Aborted("unknown", reason))
+  }
 
   /** @param signal aborts the channel */
   constructor(id: number, peer: Peer, signal?: AbortSignal) {
@@ -88,10 +91,15 @@ export class Channel<A extends Shape = any> {
   }
 
   /** Ends the channel. The other side gets the reason. */
-  abort(reason: unknown = { message: "Request aborted" }): void {
+  abort(reason?: unknown): void {
+    this.#leave(reason, reason)
+  }
+
+  /** Ends the channel with a reason for the other side and one for this side. */
+  #leave(there: unknown, here: unknown): void {
     if (this.#end) return
-    this.#peer.tell({ h: this.id }, "x", reason)
-    this.over(reason)
+    this.#peer.tell({ h: this.id }, "x", there)
+    this.over(here)
   }
 
   /** Sends an event, and returns its size. */
@@ -124,11 +132,14 @@ export class Channel<A extends Shape = any> {
   }
 
   #check(): void {
-    if (this.#end) throw this.#end.error ?? new ChannelClosed("the channel has ended", "not_sent")
+    if (!this.#end) return
+    const error = new ChannelClosed("the channel has ended", "not_sent")
+    error.cause = this.#end.error
+    throw error
   }
 
   #deliverEarly(): void {
-    const early = this.#end?.error ? [] : (this.#early ?? [])
+    const early = this.#early ?? []
     this.#early = undefined
     for (const [message, size] of early) this.take(message, size)
   }
@@ -139,7 +150,10 @@ export class Channel<A extends Shape = any> {
     if (this.#early) {
       this.#early.push([message, size])
       this.#earlyBytes += size
-      if (this.#earlyBytes > UNREAD) this.abort(new ChannelClosed("nothing reads what comes on the channel", "ran"))
+      if (this.#earlyBytes > UNREAD) {
+        this.#early = undefined
+        this.abort(new ChannelClosed("nothing reads what comes on the channel", "ran"))
+      }
     } else if (!this.#user?.take(String(message.a![0]), message, size)) {
       this.#peer.run(this.#handlers, message)
     }
@@ -155,7 +169,7 @@ export class Channel<A extends Shape = any> {
   over(reason: unknown): void {
     if (this.#end) return
     const { code, data, message } = (reason ?? {}) as { code?: string; data?: unknown; message?: string }
-    const closed = new ChannelClosed(textOf(message ?? reason), "unknown", code, data)
+    const closed = new ChannelClosed(textOf(message ?? reason ?? "the channel has ended"), "unknown", code, data)
     closed.cause = reason
     this.#end = { error: code === FINISHED.code ? undefined : reason instanceof Error ? reason : closed }
     this.#signal?.removeEventListener("abort", this.#abort)

@@ -52,7 +52,7 @@ export class Request {
     if (timeout && timeout <= LONGEST) {
       this.#timer = setTimeout(() => {
         const text = `no answer to "${event}" within ${timeout} ms`
-        this.#giveUp((outcome) => new RequestTimeout(text, outcome), { message: text })
+        this.#giveUp((outcome) => new RequestTimeout(text, outcome))
       }, timeout)
     }
     signal?.addEventListener("abort", this.#abort)
@@ -69,7 +69,7 @@ export class Request {
     this.#reject(error)
   }
 
-  #giveUp(make: (outcome: Outcome) => WsrpcError, reason: unknown): void {
+  #giveUp(make: (outcome: Outcome) => WsrpcError, reason?: unknown): void {
     this.reject(make(this.withdraw(reason) ? "unknown" : "not_sent"))
   }
 
