@@ -357,11 +357,11 @@ async def story(codec: Codec, limits: Limits, seed: int) -> AsyncGenerator[Story
         await turns_until(lambda: server.peers == ())
 
 
-@pytest.mark.timeout(3600 if SOAK else 90)
+@pytest.mark.timeout(3600 if SOAK else 240)
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
 async def test_each_session_goes_on_and_nothing_is_lost_or_comes_twice(codec: Codec) -> None:
     async with story(codec, GOES_ON, SEED) as told:
-        while told.cuts.total() < (1000 if SOAK else 500):
+        while told.cuts.total() < (1000 if SOAK else 400):
             await told.round()
         assert told.sessions == 1
         for way, how, _ in told.up.outcomes:
@@ -369,7 +369,7 @@ async def test_each_session_goes_on_and_nothing_is_lost_or_comes_twice(codec: Co
         assert told.down.outcomes.keys() == {(way, "value", "ran") for way in PAGE_WAYS}
 
 
-@pytest.mark.timeout(3600 if SOAK else 90)
+@pytest.mark.timeout(3600 if SOAK else 240)
 @pytest.mark.parametrize("sessions", ["lost", "off"])
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
 async def test_when_a_session_ends_each_call_ends_once_and_says_what_has_run(codec: Codec, sessions: str) -> None:

@@ -7,7 +7,7 @@ import { json, type Codec } from "./codec.js"
 import { ConnectionLost, Refused, RemoteError, WsrpcError } from "./errors.js"
 import { Handlers, report, type Handler } from "./handlers.js"
 import { Peer, type PeerOwner } from "./peer.js"
-import { Request, type CallOptions, type Place } from "./request.js"
+import { Request, type CallOptions, type Holder, type Place } from "./request.js"
 import type { SocketOptions, Target } from "./socket.js"
 import { Items, Producer, type Progress, type Source } from "./streams.js"
 
@@ -39,11 +39,11 @@ const MOST_ATTEMPTS = 8
 /** What waits for a session: a request or an event. */
 interface Waiting {
   start(peer: Peer): void
-  fail(error: Error): void
+  reject(error: Error): void
 }
 
 /** Makes one session after another, and keeps what waits for one. */
-class Sessions implements PeerOwner {
+class Sessions implements PeerOwner, Holder {
   readonly options: ClientOptions
   readonly #target: Target
   readonly #handlers = new Map<string | undefined, Handlers>()
@@ -85,22 +85,22 @@ class Sessions implements PeerOwner {
   // ------------------------------------------------------------ sending
 
   request(request: Request): Promise<any> {
-    const waiting = {
-      start: (peer: Peer) => void peer.request(request),
-      fail: (error: Error) => request.reject(error),
-    }
-    request.withdraw = () => !this.#waiting.delete(waiting)
+    request.holder = this
     try {
-      if (!request.isDone) this.#start(waiting)
+      if (!request.isDone) this.#start(request)
     } catch (error) {
       request.reject(error)
     }
     return request.answer
   }
 
+  withdraw(request: Request): boolean {
+    return !this.#waiting.delete(request)
+  }
+
   emit(place: Place, event: string, args: unknown[]): void {
     // Nobody learns what becomes of an event that waits, as of one that was sent.
-    this.#start({ start: (peer) => void peer.send({ a: [event, ...args], ...place }), fail() {} })
+    this.#start({ start: (peer) => void peer.send({ a: [event, ...args], ...place }), reject() {} })
   }
 
   #start(waiting: Waiting): void {
@@ -175,7 +175,7 @@ class Sessions implements PeerOwner {
     this.#listening.abort()
     clearTimeout(this.#dialTimer)
     this.#move("closed")
-    for (const waiting of this.#waiting) guarded(() => waiting.fail(new ConnectionLost(text, "not_sent", code)))
+    for (const waiting of this.#waiting) guarded(() => waiting.reject(new ConnectionLost(text, "not_sent", code)))
     this.#waiting.clear()
   }
 
@@ -248,10 +248,18 @@ export class Caller<A extends Shape = any> {
     this.sessions.emit(this.#place, event, args)
   }
 
+<<<<<<< HEAD
   async request<K extends keyof Group<A, "requests"> & string>(
     event: K,
     ...args: Args<Of<A, "requests", K>>
   ): Promise<Result<Of<A, "requests", K>>> {
+=======
+  request(event: string, ...args: unknown[]): Promise<any> {
+    return this.#options.retry ? this.#repeat(event, args) : this.#request(event, args, false)
+  }
+
+  async #repeat(event: string, args: unknown[]): Promise<any> {
+>>>>>>> s-cuts
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.#request(event, args, false)

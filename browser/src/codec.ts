@@ -35,17 +35,25 @@ export interface Codec {
 }
 
 /**
- * Refuses bytes, which would silently become an object of numbers. The value is read from its holder, because Node's
- * `Buffer` has a `toJSON` of its own. This takes half a microsecond of a small message.
+ * Refuses bytes, which would silently become an object of numbers. JSON.stringify itself would call a function for each
+ * value, which takes twice as long.
  */
-function check(this: any, key: string, value: unknown): unknown {
-  const held = this[key]
-  if (held instanceof ArrayBuffer || ArrayBuffer.isView(held)) throw new TypeError("bytes can only be sent with the codec of the entry point msgpack")
-  return value
+function refuseBytes(value: any): void {
+  if (typeof value !== "object" || value === null) return
+  if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) {
+    throw new TypeError("bytes can only be sent with the codec of the entry point msgpack")
+  }
+  if (typeof value.toJSON === "function") return
+  if (Array.isArray(value)) value.forEach(refuseBytes)
+  else for (const key in value) refuseBytes(value[key])
 }
 
 export const json: Codec = {
-  encode: (message) => JSON.stringify(message, check),
+  encode(message) {
+    const text = JSON.stringify(message) // which refuses a value that contains itself
+    refuseBytes(message)
+    return text
+  },
   decode(data) {
     if (typeof data !== "string" || !data.startsWith("{")) return undefined
     const message: Message & { "ws-wrapper"?: unknown } = JSON.parse(data)

@@ -6,7 +6,7 @@ import { count, writeControl, type Control } from "./control.js"
 import { ChannelClosed, ConnectionLost, Refused, RemoteError, textOf, WsrpcError } from "./errors.js"
 import { report, type Handlers } from "./handlers.js"
 import { sizeOf, type Data } from "./ledger.js"
-import type { Request } from "./request.js"
+import type { Holder, Request } from "./request.js"
 import { SessionSocket, type SocketOptions, type Target } from "./socket.js"
 import { Items, Producer, type Source } from "./streams.js"
 
@@ -31,7 +31,7 @@ export interface PeerOwner {
 }
 
 /** The two sides of a session with a server. It is dropped when the session ends. */
-export class Peer {
+export class Peer implements Holder {
   readonly #socket: SessionSocket
   readonly #owner: PeerOwner
   readonly #codec: Codec
@@ -93,16 +93,20 @@ export class Peer {
    * @throws TypeError if it cannot be encoded
    */
   send(message: Message): number {
-    const [data, size] = this.#encoded(message)
+    const data = this.#encoded(message)
+    const size = this.#sized(data)
     this.#socket.post(data, size)
     return size
   }
 
-  #encoded(message: Message): [data: Data, size: number] {
-    const data = this.#codec.encode(message, this.#features.includes(this.#codec.feature))
+  #encoded(message: Message): Data {
+    return this.#codec.encode(message, this.#features.includes(this.#codec.feature))
+  }
+
+  #sized(data: Data): number {
     const size = sizeOf(data)
     if (size > this.#largest) throw new Refused(`a message of ${size} bytes, and the server takes ${this.#largest}`)
-    return [data, size]
+    return size
   }
 
   /** Says why something has ended. If the reason cannot be sent, the other side gets the text that says so. */
@@ -117,30 +121,34 @@ export class Peer {
   /** Sends a request, now or when the server has room for it. */
   request(request: Request): Promise<any> {
     if (request.isDone) return request.answer
+    request.holder = this
     if (request.place.h === undefined && this.#occupied >= this.#running) {
       this.#waiting.add(request)
-      request.withdraw = () => !this.#waiting.delete(request)
     } else this.#send(request)
     return request.answer
   }
 
   #send(request: Request): void {
-    const i = this.#newId()
+    const i = (request.id = this.#newId())
     const { place, event, args } = request
     try {
-      request.kept = this.#socket.post(...this.#encoded({ i, a: [event, ...args], ...place }))
+      const data = this.#encoded({ i, a: [event, ...args], ...place })
+      request.kept = this.#socket.post(data, this.#sized(data))
     } catch (error) {
       request.reject(error)
       return
     }
     this.#requests.set(i, request)
     this.#occupied += placesOf(request)
-    request.withdraw = (reason) => {
-      const isBack = request.kept && this.#socket.takeBack(request.kept)
-      if (!isBack) this.tell({ i }, "x", reason)
-      this.#giveUp(i, !isBack)
-      return !isBack
-    }
+  }
+
+  withdraw(request: Request, reason: unknown): boolean {
+    if (this.#waiting.delete(request)) return false
+    const { id: i, kept } = request
+    const isBack = kept && this.#socket.takeBack(kept)
+    if (!isBack) this.tell({ i }, "x", reason)
+    this.#giveUp(i, !isBack)
+    return !isBack
   }
 
   #newId(): number {

@@ -2,6 +2,7 @@
 
 import { Aborted, RequestTimeout, type Outcome, type WsrpcError } from "./errors.js"
 import type { Kept } from "./ledger.js"
+import type { Peer } from "./peer.js"
 
 /** Where a message goes: the main channel, a named one or an anonymous one. */
 export interface Place {
@@ -19,22 +20,26 @@ export interface CallOptions {
 /** The longest time of a timer, in milliseconds: 24 days. With a longer one it would fire at once. */
 const LONGEST = 2 ** 31 - 1
 
+/** What a request waits in. */
+export interface Holder {
+  /** Lets a request go. Returns whether its message was sent. */
+  withdraw(request: Request, reason: unknown): boolean
+}
+
 /** One request. First it may wait for a session, then for its answer. */
 export class Request {
   readonly answer: Promise<any>
   /** What is kept of the message since it was sent, or waits in a session. */
   kept: Kept | undefined
-  /** Withdraws the request from where it waits. Returns whether its message was sent. */
-  withdraw: (reason: unknown) => boolean = () => false
+  holder: Holder | undefined
+  /** The id with which it was sent. */
+  id = 0
   isDone = false
   #resolve!: (result: unknown) => void
   #reject!: (error: unknown) => void
   #timer: ReturnType<typeof setTimeout> | undefined
   readonly signal: AbortSignal | undefined
-  readonly #abort = () => {
-    const reason: unknown = this.signal!.reason
-    this.#giveUp((outcome) => new Aborted(outcome, reason), reason)
-  }
+  readonly #abort: (() => void) | undefined
 
   /** @param opens whether the answer is a channel */
   constructor(
@@ -55,8 +60,15 @@ export class Request {
         this.#giveUp((outcome) => new RequestTimeout(text, outcome))
       }, timeout)
     }
-    signal?.addEventListener("abort", this.#abort)
-    if (signal?.aborted) this.#abort()
+    if (signal) {
+      this.#abort = () => this.#giveUp((outcome) => new Aborted(outcome, signal.reason), signal.reason)
+      signal.addEventListener("abort", this.#abort)
+      if (signal.aborted) this.#abort()
+    }
+  }
+
+  start(peer: Peer): void {
+    peer.request(this)
   }
 
   resolve(result: unknown): void {
@@ -69,13 +81,18 @@ export class Request {
     this.#reject(error)
   }
 
+<<<<<<< HEAD
   #giveUp(make: (outcome: Outcome) => WsrpcError, reason?: unknown): void {
     this.reject(make(this.withdraw(reason) ? "unknown" : "not_sent"))
+=======
+  #giveUp(make: (outcome: Outcome) => WsrpcError, reason: unknown): void {
+    this.reject(make(this.holder?.withdraw(this, reason) ? "unknown" : "not_sent"))
+>>>>>>> s-cuts
   }
 
   #stop(): void {
     this.isDone = true
     clearTimeout(this.#timer)
-    this.signal?.removeEventListener("abort", this.#abort)
+    if (this.#abort) this.signal!.removeEventListener("abort", this.#abort)
   }
 }

@@ -54,6 +54,25 @@ const handled = new Handled(client, dice)
 const callers = new Callers(client, dice, () => attempts)
 
 let load
+let ticks = 0
+client.on("echo", (text) => text)
+client.on("tick", () => void ticks++)
+
+/** Calls and emits, with so many messages, of which 64 are on their way; or fewer, if there are only so many a second. */
+async function flood(messages, perSecond = Infinity) {
+  const began = performance.now()
+  let sent = 0
+  const work = async () => {
+    while (sent < messages) {
+      const number = sent++
+      const early = (1000 * number) / perSecond - (performance.now() - began)
+      if (early > 0) await new Promise((resolve) => setTimeout(resolve, early))
+      if (number % 4 === 0) client.emit("tick", number)
+      else if ((await client.request("echo", `text ${number}`)) !== `text ${number}`) throw new Error("a wrong answer")
+    }
+  }
+  await Promise.all(Array.from({ length: 64 }, work))
+}
 
 const commands = {
   /** The network is back: the page leaves the connection that it has. */
@@ -94,6 +113,16 @@ const commands = {
     load = new Load(client, dice)
   },
   stop: () => load.stop(),
+  flood: ({ messages, per_second }) => flood(messages, per_second),
+  ticks: () => ticks,
+  /** Bytes of the heap, without garbage. */
+  async heap() {
+    for (let round = 0; round < 4; round++) {
+      await turns(3)
+      gc()
+    }
+    return process.memoryUsage().heapUsed
+  },
   close() {
     client.close()
     process.stdin.unref() // nothing is left that keeps the program alive
