@@ -48,8 +48,12 @@ var ACK_MESSAGES = 256;
 var ACK_BYTES = 64 * 1024;
 var MESSAGE = 64;
 var encoder = new TextEncoder();
+var SHORT = 4096;
+var counted = new Uint8Array(3 * SHORT);
 function sizeOf(data) {
-  if (typeof data === "string") return encoder.encode(data).length;
+  if (typeof data === "string") {
+    return data.length > SHORT ? encoder.encode(data).length : encoder.encodeInto(data, counted).written;
+  }
   return data instanceof Blob ? data.size : data.byteLength;
 }
 var Sent = class {
