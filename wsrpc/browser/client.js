@@ -18,13 +18,15 @@ var Backoff = class {
     return code === 1013 ? delay + 1e4 : delay;
   }
 };
+function listen(target, type, listener, signal) {
+  target?.addEventListener?.(type, listener, { signal });
+}
 function onWake(wake, signal) {
-  const listen = (target, type, sure) => target?.addEventListener?.(type, () => wake(sure), { signal });
-  listen(globalThis, "online", true);
-  listen(globalThis, "pageshow", false);
   const page = globalThis.document;
-  listen(page, "resume", true);
-  page?.addEventListener?.("visibilitychange", () => page.visibilityState !== "hidden" && wake(false), { signal });
+  listen(globalThis, "online", () => wake(true), signal);
+  listen(globalThis, "pageshow", () => wake(false), signal);
+  listen(page, "resume", () => wake(true), signal);
+  listen(page, "visibilitychange", () => page.visibilityState !== "hidden" && wake(false), signal);
 }
 
 // src/errors.ts
@@ -326,7 +328,7 @@ var json = {
 
 // src/control.ts
 var LARGEST = 4096;
-var UNCOUNTED = /* @__PURE__ */ new Set(["hello", "welcome", "ack", "resume", "resumed", "gone", "probe", "alive"]);
+var UNCOUNTED = /* @__PURE__ */ new Set(["welcome", "ack", "resumed", "gone", "alive"]);
 var isCounted = (control) => !UNCOUNTED.has(control.t);
 var writeControl = (control) => JSON.stringify({ "ws-wrapper": false, wsrpc: control });
 function readControl(text) {
@@ -743,13 +745,10 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   // ------------------------------------------------------------ the page
   #listen() {
     const { signal } = this.#listening;
+    const leave = ({ persisted }) => persisted ? this.#park() : this.close();
     onWake((sure) => this.#wake(sure), signal);
-    globalThis.addEventListener?.(
-      "pagehide",
-      (event) => event.persisted ? this.#park() : this.close(),
-      { signal }
-    );
-    globalThis.document?.addEventListener?.("freeze", () => this.#park(), { signal });
+    listen(globalThis, "pagehide", leave, signal);
+    listen(globalThis.document, "freeze", () => this.#park(), signal);
   }
   /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
   #park() {
