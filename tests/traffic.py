@@ -47,7 +47,7 @@ async def in_order(items: AsyncIterator[int]) -> AsyncIterator[int]:
 class Ledger:
     """The calls of one direction: what their callers at one end saw, and their handlers at the other.
 
-    Once ``calm`` is set, what would go on for ever ends by itself.
+    Once ``calm`` is set, calls that would never end return.
     """
 
     def __init__(self, dice: random.Random, calm: asyncio.Event, *, offline: bool) -> None:

@@ -55,7 +55,7 @@ class Rule(NamedTuple):
     headers: Mapping[str, str] = {}
     """Headers of the request, as the `Handshake` has them."""
     logged: str | None = None
-    """What the only record above INFO says, or the exception in it. None if there is none."""
+    """The text of the only log record above INFO, or of its exception. None if nothing is logged above INFO."""
     compressed: bool = False
     """Whether the connection compresses messages."""
     too_large: bool = False

@@ -1,7 +1,7 @@
 """Two connected peers in conversation, and everything that can end a conversation, in any order.
 
-Whatever happens: what arrived on a channel before its end reaches whoever listens, all of it and in order; a body is
-not cancelled before that; and afterwards nothing is left, and no memory is counted for it.
+In each order, the listeners of a channel get all messages that arrived before the channel ended, in order. A body is
+not cancelled before that. Afterwards nothing is left, and no memory is counted for it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whatever a description says, the Python module that is made of it runs nothing of it, or there is none."""
+"""A Python module generated from any description runs no code of the description, or the generator refuses it."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ LEFT = 1024 * 1024  # bytes
 
 
 class Storm:
-    """Calls from both sides. What would go on for ever ends because it is cancelled."""
+    """Calls from both sides. The test cancels calls that would never end."""
 
     def __init__(self, peers: tuple[Peer, Peer], seed: int) -> None:
         self.peers = peers

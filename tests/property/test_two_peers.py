@@ -94,7 +94,7 @@ class Asked:
             assert task.result() == (None if ENDS.get(self.kind) is CHANNEL else [self.kind, self.number])
             assert self.kind not in ENDS or self.kind in MAY_SUCCEED
         else:
-            # A `back` whose inner request failed is an internal error to whoever asked for it.
+            # The caller of a `back` whose inner request failed gets an internal error.
             inner = (HandlerFailed,) if self.kind == "back" else ()
             assert isinstance(error, ALWAYS + ENDS.get(self.kind, ()) + inner), error
             if isinstance(error, RemoteError):

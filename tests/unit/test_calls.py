@@ -73,8 +73,8 @@ CALLERS = {
 
 # What the caller gets: "?" after an error is the outcome "unknown", and "!" is "not_sent".
 # What the handler does: it is done, is stopped, or "-": it never began.
-# A cell without an entry cannot happen: no connection can drop or be closed remotely where there is none, and no
-# session can be lost before the first connection.
+# A cell without an entry cannot happen: without a connection, nothing can drop or be closed remotely, and no session
+# can be lost before the first connection.
 TABLE = """
            | not connected | detached    | opening     | full line   | waits there | runs, between, parked
 result     | ok done       | ok done     | ok done     | ok done     | ok done     | ok done

@@ -112,7 +112,7 @@ async def test_what_users_hold_and_messages_that_are_no_text(
             survives(caught.value)
             assert type(caught.value.message) is str
         for event in ("aborts", "streams"):
-            with suppress(RpcError):  # an abort without a reason is none
+            with suppress(RpcError):  # an abort without a reason raises no RpcError
                 async for _ in client.stream(event):
                     pass
         await turns()

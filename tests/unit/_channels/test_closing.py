@@ -11,7 +11,7 @@ from stream_driver import Both, emptied, welcome
 from stream_driver import both as both
 from stream_sides import opened, requested
 
-from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Limits, RemoteError, RpcError
+from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Limits, Overloaded, RemoteError, RpcError
 from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -95,6 +95,7 @@ ERROR = ValueError("no room")
     [
         *((value, value) for value in ("bored", {"n": [1, 2]}, 0)),
         (FULL, ("full", "E_FULL", {"left": 0})),
+        (Overloaded("busy"), ("busy", "wsrpc.overloaded", None)),  # no refusal: the handler that opened it has run
         (RpcError("no", "E", object()), ("no (data and fields left out: they cannot be encoded)", "E", None)),
         (ERROR, ("no room", None, None)),  # only its text travels
         (None, ("Request aborted", None, None)),
@@ -107,7 +108,7 @@ async def test_the_reason_of_an_abort_travels(both: Both, reason: Any, there: An
     await theirs.wait_closed()
     got = theirs.close_reason
     if isinstance(there, tuple):
-        assert isinstance(got, RemoteError)
+        assert type(got) is RemoteError
         got = (got.message, got.code, got.data)
     assert got == there and type(got) is type(there)
     assert ours.close_reason is reason

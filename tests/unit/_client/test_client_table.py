@@ -159,7 +159,7 @@ class Scene(World):
             await self.opening.wait()
 
     async def connects(self, state: ClientState, happened: Input) -> None:
-        """Let the client connect; whoever waited for a connection has this one."""
+        """Let the client connect. Callers that waited for a connection get this one."""
         if happened is Input.CONNECT:
             if state in ("waiting", "detached"):
                 self.end_the_wait()

@@ -137,6 +137,8 @@ async def test_the_minute_of_malformed_messages_slides_and_belongs_to_the_connec
     for _ in range(100):  # one each 6.01 s: never more than ten within a minute
         d.feed("{")
         d.clock.advance(6.01)
+    await turns()
+    assert d.close_code is None and d.ignored == {"malformed": 100}
     d.rebind()
     d.feed(*["{"] * 10)
     await turns()

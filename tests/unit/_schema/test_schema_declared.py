@@ -109,7 +109,7 @@ class Line:
 
 
 def default_of(default: Any, **options: Any) -> Any:
-    """The default in the description of a parameter; UNSET if there is none."""
+    """Return the default that a parameter's description contains, or UNSET if it contains no default."""
 
     def handler(value: Any = default) -> None: ...
 

@@ -178,7 +178,7 @@ class Waits:
         d.take()
 
     async def opened(self, peer: Peer) -> None:
-        await peer.emit("hello", offline="fail")  # there is a connection, for whoever opens it
+        await peer.emit("hello", offline="fail")  # `open` handlers have a connection
         await self.go.wait()
 
 

@@ -91,6 +91,20 @@ async def test_what_a_slow_reader_gets(
             assert len(messages(caplog)) == 2
 
 
+async def test_a_message_of_a_close_room_is_sent_after_all_that_waited_for_the_peer() -> None:
+    async with one_slow() as (server, ear, peer, line):
+        feed, orders = server.room("feed", slow="drop_oldest"), server.room("orders", slow="close")
+        for room in (feed, orders):
+            room.add(peer)
+        await numbers_sent(feed.emit, 10)
+        assert await orders.emit("say", "order") == EmitReport(1)
+        await numbers_sent(feed.emit, 10)  # those before no longer count against `Limits.behind`
+        assert peer.dropped == 0
+        line.release()
+        heard = [await ear.heard.get() for _ in range(22)]
+        assert heard == ["x" * 2000, *map(word, range(10)), "order", *map(word, range(10))]
+
+
 async def test_keep_latest_keeps_events_channels_and_rooms_apart() -> None:
     async with one_slow(slow=KeepLatest()) as (server, ear, peer, line):
         one, other = server.room("one"), server.room("other")

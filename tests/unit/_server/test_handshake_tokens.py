@@ -64,7 +64,19 @@ async def test_it_is_in_no_log_and_in_no_repr(
     assert TOKEN not in "".join(reprs) + caplog.text
 
 
-@pytest.mark.parametrize("offered", [f"bearer.{TOKEN}", f"base64url.BEARER.authorization.example.{TOKEN}"])
+offers_a_token = pytest.mark.parametrize(
+    "offered", [f"bearer.{TOKEN}", f"base64url.BEARER.authorization.example.{TOKEN}"]
+)
+
+
+@offers_a_token
+async def test_a_subprotocol_with_a_token_is_not_chosen(offered: str) -> None:
+    client = Client(subprotocols=[offered, "json"])
+    async with connect(Server(), client=client):
+        assert client.peer.info.subprotocol == "json"
+
+
+@offers_a_token
 async def test_the_error_about_a_subprotocol_that_is_not_offered_does_not_say_the_token(
     offered: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -143,6 +143,11 @@ async def test_joining_and_leaving() -> None:
         assert len(prices) == 1
         assert [await ask(client, "leave", name) for name in ("prices", "prices", "nowhere")] == [None] * 3
         assert len(prices) == 0
+        pro.state["plan"] = "pro"
+        assert await ask(client, "join", "prices") is None
+        prices.add(pro)  # from now on, only the server removes it
+        assert await ask(client, "leave", "prices") == "not allowed"
+        assert list(prices) == [pro]
 
 
 async def test_on_join_is_asked_for_names_without_a_validator_that_may_be_names(

@@ -10,7 +10,7 @@ import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from session_story import Story, story
+from session_story import Story, refuse, story
 
 from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Limits, MessageTooBig, Server, SessionLost
 from wsrpc.testing import Clock, Line
@@ -211,3 +211,27 @@ async def test_a_session_that_ends_takes_with_it_what_was_sent_and_nothing_else(
         clock.advance(31.0)  # the first server knows nothing of the second
         await turns_until(lambda: peer.active == 0)
         assert peer not in s.server.peers and ride.ran == [1, "cancelled"]
+
+
+async def test_messages_that_waited_in_an_ended_session_are_sent_before_later_ones() -> None:
+    heard: list[str] = []
+    other = Server()
+    other.on("note", heard.append)
+    async with story() as s:
+        ride = Ride(s)
+        working = asyncio.create_task(s.client.request("wait", 1))
+        await turns(10)
+        refuse(s.ends[0])
+        await s.client.emit("note", "first")  # waits in the session
+        closing = asyncio.create_task(s.server.close(drain=60.0))
+        await turns(10)
+        await s.client.emit("note", "second")  # waits for the next session, because the server drains
+        assert s.client.peer.connected is False and not closing.done()
+        await s.cut()
+        s.line = Line(other)
+        await turns_until(lambda: len(heard) == 2)
+        assert heard == ["first", "second"] and ride.ran == [1, "cancelled"]
+        with pytest.raises(SessionLost):
+            await working
+        await closing
+    await other.close()

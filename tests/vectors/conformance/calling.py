@@ -155,7 +155,7 @@ class Calling(Stage):
             self._do_close_channel(channel, reason)
 
     def _do_abort(self, error: Any = None) -> None:
-        # A peer has no abort(): whoever waits is cancelled, one by one.
+        # A peer has no abort(): each waiting caller is cancelled.
         reason = to_python(error)
         for task in self._requests:
             task.cancel(*(() if reason is None else (reason,)))

@@ -25,7 +25,7 @@ class Conversation:
     reason: Any = None
     """Why it is over, in the recordings' notation."""
     error: Any = None
-    """What whoever reads gets then; None if nothing."""
+    """The error that a reader then gets. None if a reader gets no error."""
     late: bool = False
     """The other side has ended it before anybody listened, so that one may still do so."""
     waiting: list[str] = field(default_factory=list)

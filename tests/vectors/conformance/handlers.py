@@ -46,7 +46,7 @@ def make_handler(spec: dict[str, Any], stage: Stage) -> Callable[..., Any]:
             case "none":
                 return None
             case "return" | "async_return":
-                # An error is an object like others to whoever returns it.
+                # A handler that returns an error returns an ordinary object.
                 return to_python(spec["value"])
             case "throw" | "async_throw":
                 raise raised_by(spec["value"], with_props=stage.errors_with_props)
@@ -107,7 +107,7 @@ def make_middleware(spec: dict[str, Any], stage: Stage) -> Callable[[Context, Ca
             case "next_err" | "throw":
                 raise raised_by(spec["value"])
             case "swallow":
-                if ctx.id is not None:  # in Python whoever returns has answered
+                if ctx.id is not None:  # in Python, returning answers the request
                     await asyncio.get_running_loop().create_future()
                 return None
             case "gate_next":

@@ -192,7 +192,7 @@ class Readers:
         return reactions
 
     def _why(self, reader: Reader, theirs: list[Any], ours: list[Any]) -> str | None:
-        """The rule by which the two differ; None if there is none."""
+        """Return the rule by which the two differ, or None if no rule allows the difference."""
         if reader.apart is not None:
             return reader.apart
         texts = [content["error"]["$error"]["message"] for content in theirs if _is_error(content)]

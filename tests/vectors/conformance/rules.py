@@ -104,7 +104,7 @@ class Rules:
     # ------------------------------------------------------------ what is done
 
     def _abort(self, reason: Any, reactions: list[Step]) -> list[Step]:
-        """There is no `abort`: whoever waits is cancelled, which cancels remotely; accepted events are still sent."""
+        """There is no `abort`: waiting callers are cancelled, also remotely, and accepted events are still sent."""
         self.applied.add("aborting")
         self._connection.aborted()
         ids = {ref: i for i, ref in self._requests.items()}

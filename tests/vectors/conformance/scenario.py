@@ -59,7 +59,7 @@ class Scenario:
 
 
 def parsed(text: str) -> Any:
-    """The JSON that a frame holds; None if it is none. A codec's prefix is passed over."""
+    """Decode the JSON in a frame, after the prefix of a codec. Return None if the frame contains no JSON."""
     start = text.find("{")
     try:
         return json.loads(text[start:] if start > 0 and text[:start].endswith(":") else text)

@@ -41,7 +41,7 @@ def says(key: str, message: Any) -> dict[str, Any]:
 
 
 def wire(key: str, reason: Any, default: str | None = None) -> dict[str, Any]:
-    """A reason as ``e`` or ``x`` of a message; ``default`` is the text where there is none."""
+    """A reason as ``e`` or ``x`` of a message; ``default`` is the text if ``reason`` is None."""
     if isinstance(reason, dict) and "$error" in reason:
         return says(key, reason["$error"]["message"])
     return {key: reason} if reason is not None or default is None else says(key, default)
