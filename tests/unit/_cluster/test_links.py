@@ -28,8 +28,8 @@ async def test_calls_in_flight_go_on_when_the_engine_comes_back(how: str) -> Non
             engine.cut()
         else:
             engine.freeze()
-        await turns_until(lambda: not (a.node.connected or b.node.connected))
-        assert not parked.done() and a.peer(b).detached
+        await turns_until(lambda: not (a.node.connected or b.node.connected) and a.peer(b).detached)
+        assert not parked.done()
         engine.down = False
         engine.thaw()
         await turns_until(lambda: is_there(a, b) and is_there(b, a))
