@@ -6,7 +6,7 @@
 #   make test    every test, the ones against Node and Go included
 #   make test-pythons   the tests of what depends on the version, on every other supported Python of the machine
 #   make test-floors   the unit tests and those of the adapters with the lowest versions that pyproject.toml allows
-#   make test-browser   the tests in headless Chromium; screenshots in build/screenshots
+#   make test-browser   the tests in headless Chromium and Firefox; screenshots in build/screenshots
 #   make pictures   the same, and the screenshots that the documentation shows are renewed, in docs/images
 #   make test-nginx   examples/cluster behind nginx, which has to be there: apt-get install nginx-light
 #   make check   formatting, lints, types, import order
@@ -74,9 +74,10 @@ test-floors: $(STAMPS)/npm engines $(FLOORS)/.made
 	$(WITH_VENV) WSRPC_QUICK=1 $(FLOORS)/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \
 	  tests/unit tests/adapters tests/command/test_command_terminal.py $(ARGS)
 
-# Another browser than the system's Chromium: make test-browser CHROMIUM=/path/to/chrome
+# Other browsers than the system's: make test-browser CHROMIUM=/path/to/chrome FIREFOX=/path/to/firefox
 test-browser: $(STAMPS)/browser $(STAMPS)/docs $(STAMPS)/npm
-	CHROMIUM="$$(scripts/find_chromium.sh)" && export CHROMIUM && \
+	CHROMIUM="$$(scripts/find_browser.sh CHROMIUM chromium chromium-browser google-chrome google-chrome-stable)" && \
+	  FIREFOX="$$(scripts/find_browser.sh FIREFOX firefox-esr firefox)" && export CHROMIUM FIREFOX && \
 	  $(WITH_VENV) $(BIN)/python -m pytest -n 2 --dist=worksteal tests/browser $(ARGS)
 
 pictures: test-browser

@@ -164,7 +164,7 @@ class Pages:
 
 
 class Connection:
-    """What a page has sent on one connection: ``hello`` and other control messages by their names, the rest as it is."""
+    """What a page has sent on one connection: ``hello`` and other control messages by their names."""
 
     def __init__(self, socket: ServerConnection) -> None:
         self.socket = socket

@@ -6,12 +6,9 @@ import asyncio
 import json
 from typing import Any
 
-import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from interop.node import JS, find_node
-
-pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def run_node(script: str, *args: str) -> Any:

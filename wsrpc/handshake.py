@@ -13,7 +13,7 @@ from .headers import HEADER_VALUE, HeadersLike, ResponseHeaders, any_case, check
 from .limits import Limits
 from .transport import ConnectionInfo
 
-__all__ = ["BEARER", "HEADER_VALUE", "RESUME_HEADER", "Handshake", "HandshakeFunction", "check_header"]
+__all__ = ["BEARER", "HEADER_VALUE", "Handshake", "HandshakeFunction", "check_header"]
 
 BEARER = "bearer."
 """Prefix of a subprotocol that contains a token. In browsers, a WebSocket can send a token in no other header."""
@@ -41,7 +41,8 @@ class Handshake:
         remote: the address and port of the client. None if they are unknown, for example over a Unix socket.
         local: the address and port of the server, or None.
         secure: whether the connection uses TLS.
-        subprotocols: the subprotocols that the client offers, in its order of preference.
+        subprotocols: the subprotocols that the client offers, in its order of preference, without ``wsrpc.resume``,
+            with which a web page asks to resume its session.
         response_headers: headers to add to the response. Names ignore case. To repeat a header such as ``Set-Cookie``,
             use the method ``add(name, value)``. Values are ASCII. You cannot replace the headers of the WebSocket
             handshake itself.
@@ -91,8 +92,8 @@ class Handshake:
         if subprotocols is None:
             offered = self.headers.get("sec-websocket-protocol", "").split(",")
             subprotocols = [name.strip() for name in offered if name.strip()]
-        self.subprotocols = tuple(name for name in subprotocols if name != RESUME_HINT)
-        self._hinted = len(self.subprotocols) < len(subprotocols)
+        self._hinted = RESUME_HINT in subprotocols
+        self.subprotocols = tuple([name for name in subprotocols if name != RESUME_HINT])
         self.limits = limits or Limits()
         self.compression = compression
         self.response_headers = ResponseHeaders()

@@ -35,13 +35,10 @@ export class Backoff {
  */
 export function onWake(wake: (sure: boolean) => void, signal: AbortSignal): void {
   const listen = (target: EventTarget | undefined, type: string, sure: boolean) =>
-    target?.addEventListener?.(
-      type,
-      () => globalThis.document?.visibilityState !== "hidden" && wake(sure),
-      { signal },
-    )
+    target?.addEventListener?.(type, () => wake(sure), { signal })
   listen(globalThis as unknown as EventTarget, "online", true)
   listen(globalThis as unknown as EventTarget, "pageshow", false)
-  listen(globalThis.document, "resume", true) // the page was frozen
-  listen(globalThis.document, "visibilitychange", false)
+  const page = globalThis.document
+  listen(page, "resume", true) // it was frozen, and may still be hidden
+  page?.addEventListener?.("visibilitychange", () => page.visibilityState !== "hidden" && wake(false), { signal })
 }

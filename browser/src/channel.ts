@@ -1,5 +1,6 @@
 // Anonymous channels.
 
+import type { Args, Group, Handles, Of, Result, Shape } from "./api.js"
 import type { Message } from "./codec.js"
 import { Aborted, ChannelClosed, textOf } from "./errors.js"
 import { Handlers, type Handler } from "./handlers.js"
@@ -22,7 +23,7 @@ export interface ChannelUser {
 }
 
 /** An anonymous channel: a conversation, or what carries a stream. It ends with its session. */
-export class Channel {
+export class Channel<A extends Shape = any> {
   readonly id: number
   /** Resolves when the channel has ended: with the error, or with undefined if it ended in good order. */
   readonly closed: Promise<Error | undefined>
@@ -36,7 +37,10 @@ export class Channel {
   #end: { error: Error | undefined } | undefined
   #resolve!: (error: Error | undefined) => void
   readonly #signal: AbortSignal | undefined
-  readonly #abort = () => this.abort(new Aborted("unknown", this.#signal!.reason))
+  readonly #abort = () => {
+    const reason: unknown = this.#signal!.reason
+    this.#leave(reason, new Aborted("unknown", reason))
+  }
 
   /** @param signal aborts the channel */
   constructor(id: number, peer: Peer, signal?: AbortSignal) {
@@ -57,18 +61,21 @@ export class Channel {
    *
    * @returns a function that removes the handler
    */
-  on(event: string, handler: Handler): () => void {
+  on<K extends keyof Group<A, "handlers"> & string>(event: K, handler: Handles<Of<A, "handlers", K>>): () => void {
     queueMicrotask(() => this.#deliverEarly())
-    return this.#handlers.add(event, handler)
+    return this.#handlers.add(event, handler as Handler)
   }
 
   /** @throws ChannelClosed if the channel has ended */
-  emit(event: string, ...args: unknown[]): void {
+  emit<K extends keyof Group<A, "requests"> & string>(event: K, ...args: Args<Of<A, "requests", K>>): void {
     this.send(event, args)
   }
 
   /** @throws ChannelClosed if the channel has ended, or ends before the answer has come */
-  request(event: string, ...args: unknown[]): Promise<any> {
+  request<K extends keyof Group<A, "requests"> & string>(
+    event: K,
+    ...args: Args<Of<A, "requests", K>>
+  ): Promise<Result<Of<A, "requests", K>>> {
     return this.ask(event, args)
   }
 
@@ -84,10 +91,15 @@ export class Channel {
   }
 
   /** Ends the channel. The other side gets the reason. */
-  abort(reason: unknown = { message: "Request aborted" }): void {
+  abort(reason?: unknown): void {
+    this.#leave(reason, reason)
+  }
+
+  /** Ends the channel with a reason for the other side and one for this side. */
+  #leave(there: unknown, here: unknown): void {
     if (this.#end) return
-    this.#peer.tell({ h: this.id }, "x", reason)
-    this.over(reason)
+    this.#peer.tell({ h: this.id }, "x", there)
+    this.over(here)
   }
 
   /** Sends an event, and returns its size. */
@@ -120,11 +132,14 @@ export class Channel {
   }
 
   #check(): void {
-    if (this.#end) throw this.#end.error ?? new ChannelClosed("the channel has ended", "not_sent")
+    if (!this.#end) return
+    const error = new ChannelClosed("the channel has ended", "not_sent")
+    error.cause = this.#end.error
+    throw error
   }
 
   #deliverEarly(): void {
-    const early = this.#end?.error ? [] : (this.#early ?? [])
+    const early = this.#early ?? []
     this.#early = undefined
     for (const [message, size] of early) this.take(message, size)
   }
@@ -135,7 +150,10 @@ export class Channel {
     if (this.#early) {
       this.#early.push([message, size])
       this.#earlyBytes += size
-      if (this.#earlyBytes > UNREAD) this.abort(new ChannelClosed("nothing reads what comes on the channel", "ran"))
+      if (this.#earlyBytes > UNREAD) {
+        this.#early = undefined
+        this.abort(new ChannelClosed("nothing reads what comes on the channel", "ran"))
+      }
     } else if (!this.#user?.take(String(message.a![0]), message, size)) {
       this.#peer.run(this.#handlers, message)
     }
@@ -151,7 +169,7 @@ export class Channel {
   over(reason: unknown): void {
     if (this.#end) return
     const { code, data, message } = (reason ?? {}) as { code?: string; data?: unknown; message?: string }
-    const closed = new ChannelClosed(textOf(message ?? reason), "unknown", code, data)
+    const closed = new ChannelClosed(textOf(message ?? reason ?? "the channel has ended"), "unknown", code, data)
     closed.cause = reason
     this.#end = { error: code === FINISHED.code ? undefined : reason instanceof Error ? reason : closed }
     this.#signal?.removeEventListener("abort", this.#abort)

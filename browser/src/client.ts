@@ -1,5 +1,6 @@
 // `Client`: a client that connects again by itself.
 
+import type { Args, Group, Handles, Of, Result, Sent, Shape, Shaped } from "./api.js"
 import { Backoff, mayDialAgain, onWake } from "./backoff.js"
 import { FINISHED, type Channel } from "./channel.js"
 import { json, type Codec } from "./codec.js"
@@ -206,7 +207,7 @@ function pause(ms: number, signals: (AbortSignal | undefined)[]): Promise<void> 
 }
 
 /** Makes calls: on the main channel or a named one, with certain options. */
-export class Caller {
+export class Caller<A extends Shape = any> {
   protected readonly sessions: Sessions
   readonly #place: Place
   readonly #options: WithOptions
@@ -218,12 +219,12 @@ export class Caller {
   }
 
   /** Returns the same caller with other options. */
-  with(options: WithOptions): Caller {
-    return new Caller(this.sessions, this.#place, { ...this.#options, ...options })
+  with(options: WithOptions): Caller<A> {
+    return new Caller<A>(this.sessions, this.#place, { ...this.#options, ...options })
   }
 
   /** Returns the caller of a named channel. */
-  of(channel: string): Caller {
+  of<K extends keyof Group<A, "channels"> & string>(channel: K): Caller<Shaped<Of<A, "channels", K>>> {
     return new Caller(this.sessions, { c: channel }, this.#options)
   }
 
@@ -232,8 +233,8 @@ export class Caller {
    *
    * @returns a function that removes the handler
    */
-  on(event: string, handler: Handler): () => void {
-    return this.sessions.handle(this.#place.c, event, handler)
+  on<K extends keyof Group<A, "handlers"> & string>(event: K, handler: Handles<Of<A, "handlers", K>>): () => void {
+    return this.sessions.handle(this.#place.c, event, handler as Handler)
   }
 
   /**
@@ -243,15 +244,22 @@ export class Caller {
    * @throws Refused if too much waits for a connection, or the event is larger than the server accepts
    * @throws TypeError if an argument cannot be encoded
    */
-  emit(event: string, ...args: unknown[]): void {
+  emit<K extends keyof Group<A, "requests"> & string>(event: K, ...args: Args<Of<A, "requests", K>>): void {
     this.sessions.emit(this.#place, event, args)
   }
 
+<<<<<<< HEAD
+  async request<K extends keyof Group<A, "requests"> & string>(
+    event: K,
+    ...args: Args<Of<A, "requests", K>>
+  ): Promise<Result<Of<A, "requests", K>>> {
+=======
   request(event: string, ...args: unknown[]): Promise<any> {
     return this.#options.retry ? this.#repeat(event, args) : this.#request(event, args, false)
   }
 
   async #repeat(event: string, args: unknown[]): Promise<any> {
+>>>>>>> s-cuts
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.#request(event, args, false)
@@ -274,20 +282,29 @@ export class Caller {
   }
 
   /** Opens a channel for a conversation with the handler. The signal aborts the channel, too. */
-  open(event: string, ...args: unknown[]): Promise<Channel> {
+  open<K extends keyof Group<A, "conversations"> & string>(
+    event: K,
+    ...args: Args<Of<A, "conversations", K>>
+  ): Promise<Channel<Shaped<Result<Of<A, "conversations", K>>>>> {
     return this.#request(event, args, true)
   }
 
   /** Returns the items that the handler yields. The request is sent when reading begins. */
-  stream<T = any>(event: string, ...args: unknown[]): Items<T> {
-    return new Items<T>(() => this.#request(event, args, true))
+  stream<K extends keyof Group<A, "streams"> & string>(
+    event: K,
+    ...args: Args<Of<A, "streams", K>>
+  ): Items<Result<Of<A, "streams", K>>> {
+    return new Items<any>(() => this.#request(event, args, true))
   }
 
   /**
    * Sends the items of an iterable to the handler, as fast as it reads them, and returns its result. The timeout is for
    * the begin, until the handler can read, and for the end, from the last item to the result.
    */
-  async upload(event: string, source: Source<unknown>, ...args: unknown[]): Promise<any> {
+  async upload<K extends keyof Group<A, "uploads"> & string>(
+    event: K,
+    ...[source, ...args]: Sent<Of<A, "uploads", K>>
+  ): Promise<Result<Of<A, "uploads", K>>> {
     const { progress, timeout } = this.#options
     const channel: Channel = await this.#request(event, args, true)
     try {
@@ -308,7 +325,7 @@ export class Caller {
  * A client of a server, which connects at once, and again whenever that is necessary. Calls and streams survive a
  * dropped connection if the server uses wsrpc.
  */
-export class Client extends Caller {
+export class Client<A extends Shape = any> extends Caller<A> {
   /** The state now, and its changes: `useSyncExternalStore(client.status.subscribe, client.status.get)`. */
   readonly status: { get(): State; subscribe(subscriber: (state: State) => void): () => void }
 
@@ -332,7 +349,7 @@ export class Client extends Caller {
   }
 }
 
-export type { Channel, Items }
+export type { Channel, Items, Shape }
 export type { Call } from "./peer.js"
 export { Aborted, ChannelClosed, ConnectionLost, Refused, RemoteError, RequestTimeout, WsrpcError } from "./errors.js"
 export type { Outcome } from "./errors.js"

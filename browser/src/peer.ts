@@ -241,7 +241,7 @@ export class Peer implements Holder {
   // ------------------------------------------------------------ calls of the server
 
   /** Runs the handlers of an event, or the handler of a request. */
-  run(handlers: Handlers | undefined, { a, c, i }: Message): void {
+  run(handlers: Handlers | undefined, { a, c, h, i }: Message): void {
     const [event, ...args] = a as [string, ...unknown[]]
     const found = handlers?.of(event) ?? []
     if (i === undefined) {
@@ -249,10 +249,11 @@ export class Peer implements Holder {
       for (const handler of found) void this.#handleEvent(() => handler.apply(new Call(this, undefined), args))
     } else if (this.#calls.has(i)) this.#owner.ignored("duplicate id")
     else if (!found[0]) {
-      const text = handlers ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`
+      const exists = handlers || c === undefined
+      const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`
       this.tell({ i }, "e", { message: text, code: "wsrpc.unknown_event" })
     } else {
-      const call = new Call(this, i)
+      const call = new Call(this, i, h)
       this.#calls.set(i, call)
       const [handler] = found
       void call.run(() => handler!.apply(call, args))
@@ -306,7 +307,7 @@ export class Peer implements Holder {
     this.#socket.post(writeControl({ t: "credit", h, n, bytes }))
   }
 
-  /** Forgets a channel that has ended, and the requests on it, which fail. */
+  /** Forgets a channel that has ended, and the requests on it: those of this side fail, and the others are cancelled. */
   forget(channel: Channel, error: Error): void {
     if (this.#channels.get(channel.id) !== channel) return
     this.#channels.delete(channel.id)
@@ -316,6 +317,7 @@ export class Peer implements Holder {
       this.#giveUp(i, true)
       request.reject(error)
     }
+    for (const call of [...this.#calls.values()]) if (call.h === channel.id) call.cancel(error)
   }
 
   // ------------------------------------------------------------ the session
@@ -359,6 +361,8 @@ export class Call {
   readonly #peer: Peer
   /** Undefined for an event. */
   readonly id: number | undefined
+  /** The anonymous channel on which it came. */
+  readonly h: number | undefined
   readonly #controller = new AbortController()
   #channel: Channel | undefined
   #items: Items<any> | undefined
@@ -366,12 +370,13 @@ export class Call {
   #last: Message | undefined
   #result: Message | undefined
 
-  constructor(peer: Peer, id: number | undefined) {
+  constructor(peer: Peer, id: number | undefined, h?: number) {
     this.#peer = peer
     this.id = id
+    this.h = h
   }
 
-  /** Aborted when the server cancels the call, or the session ends. */
+  /** Aborted when the server cancels the call, or its channel or the session ends. Never for an event. */
   get signal(): AbortSignal {
     return this.#controller.signal
   }
@@ -446,7 +451,8 @@ function remember<V>(ids: Map<number, V>, id: number, value: V): V | undefined {
 
 /** The fields of a message that say why something has failed or ended. */
 export function reasonOnWire(key: "e" | "x", reason: unknown): Message {
-  if (!(reason instanceof Error) && !(reason as { message?: unknown } | undefined)?.message) return { [key]: reason }
+  reason ??= { message: key === "x" ? "Request aborted" : "Error" } // as ws-wrapper says it
+  if (!(reason instanceof Error) && !(reason as { message?: unknown }).message) return { [key]: reason }
   const { message, code, data } = reason as { message: string; code?: unknown; data?: unknown }
   // The codes of a DOMException are numbers that mean nothing on the other side.
   return { [key]: { message, code: reason instanceof DOMException ? undefined : code, data }, _: 1 }

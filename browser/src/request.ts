@@ -57,7 +57,7 @@ export class Request {
     if (timeout && timeout <= LONGEST) {
       this.#timer = setTimeout(() => {
         const text = `no answer to "${event}" within ${timeout} ms`
-        this.#giveUp((outcome) => new RequestTimeout(text, outcome), { message: text })
+        this.#giveUp((outcome) => new RequestTimeout(text, outcome))
       }, timeout)
     }
     if (signal) {
@@ -81,8 +81,13 @@ export class Request {
     this.#reject(error)
   }
 
+<<<<<<< HEAD
+  #giveUp(make: (outcome: Outcome) => WsrpcError, reason?: unknown): void {
+    this.reject(make(this.withdraw(reason) ? "unknown" : "not_sent"))
+=======
   #giveUp(make: (outcome: Outcome) => WsrpcError, reason: unknown): void {
     this.reject(make(this.holder?.withdraw(this, reason) ? "unknown" : "not_sent"))
+>>>>>>> s-cuts
   }
 
   #stop(): void {

@@ -246,6 +246,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
     if (this.#state === "connecting") this.#end(ABNORMAL, "closed")
     else if (this.#state === "open") {
       if (this.#sent) this.#say({ t: "gone", why: "closed" })
+      clearTimeout(this.#ackTimer) // Chrome reports it in the console if something is sent on a connection that closes
       this.#state = "closing"
       this.#connection!.close(code, reason)
     } else if (this.readyState === SessionSocket.OPEN) this.#end(code, reason)
@@ -450,16 +451,17 @@ export class SessionSocket extends EventTarget implements WebSocket {
     onWake((sure) => this.#wake(sure), signal)
     ;(globalThis as unknown as EventTarget).addEventListener?.(
       "pagehide",
-      (event) => {
-        if (!(event as PageTransitionEvent).persisted) this.close()
-        else if (this.#sent && this.readyState === SessionSocket.OPEN) {
-          // With a connection, the page would not be kept for the way back.
-          this.#detach(ABNORMAL)
-          clearTimeout(this.#timer)
-        }
-      },
+      (event) => ((event as PageTransitionEvent).persisted ? this.#park() : this.close()),
       { signal },
     )
+    globalThis.document?.addEventListener?.("freeze", () => this.#park(), { signal })
+  }
+
+  /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
+  #park(): void {
+    if (!this.#sent || this.readyState !== SessionSocket.OPEN) return
+    this.#detach(ABNORMAL)
+    clearTimeout(this.#timer)
   }
 
   /**

@@ -50,6 +50,7 @@ const steps = {
   close: (name, ...args) => sockets.get(name).close(...args),
   forget: (name) => sockets.delete(name),
   wake: (_, type) => dispatchEvent(new Event(type)),
+  freeze: () => document.dispatchEvent(new Event("freeze")),
   thaw: () => document.dispatchEvent(new Event("resume")),
   see(_, visibilityState) {
     document.visibilityState = visibilityState

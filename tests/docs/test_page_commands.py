@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -34,7 +35,16 @@ def test_every_command_is_known() -> None:
     assert shown == {each for known in KNOWN.values() for each in known.split(", ")}
 
 
-PACKAGES = {"fastapi", "ws", "ws-wrapper", "typescript", "@types/node", "@types/ws"}
+CLIENT = json.loads((ROOT / "browser" / "package.json").read_text("utf-8"))
+PACKAGES = {
+    "fastapi",
+    "ws",
+    "ws-wrapper",
+    "typescript",
+    "@types/node",
+    "@types/ws",
+    "{name}-{version}.tgz".format(**CLIENT),
+}
 
 
 @pytest.mark.parametrize("page", PAGES)

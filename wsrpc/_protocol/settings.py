@@ -41,11 +41,10 @@ class Terms(msgspec.Struct, frozen=True):
     unchecked: int
     """The bytes of the largest message that is sent without a call of `Outbound.refusal`."""
     plain: bool = True
-    """Whether the remote peer is not wsrpc, as far as is known."""
+    """Whether the remote peer is not wsrpc, as far as is known. A wsrpc peer keeps to credit when it produces. A peer
+    without that feature may still have sessions: a web page with ws-wrapper on a connection that resumes."""
     channels: bool = True
     """Whether the remote peer knows anonymous channels."""
-    credit: bool = False
-    """Whether the remote peer keeps to credit when it produces."""
     batches: bool = False
     """Whether the remote peer takes several items of a stream in one message."""
     stop: bool = False
@@ -70,8 +69,7 @@ class Terms(msgspec.Struct, frozen=True):
             largest,
             min(largest, announced.values // SHARE),
             plain,
-            self.channels if plain else True,
-            CREDIT in common,
+            self.channels or not plain,
             BATCHES in common,
             STOP in common,
             announced,

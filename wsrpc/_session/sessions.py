@@ -83,9 +83,9 @@ class ServerSession(Session):
         self.holder: Holder | None = None
         """The client that these bytes count for. None while the session has a connection."""
         self._answered_at = -inf
-        """When it last answered a probe."""
+        """When a probe was last answered."""
         self._answer_timer: Timer | None = None
-        """Answers those that came sooner than `PROBE_PAUSE` after it."""
+        """Answers the probes that came within `PROBE_PAUSE` after that."""
 
     def _new_offer(self) -> list[str]:
         return [*super()._new_offer(), PROBE]
@@ -120,7 +120,10 @@ class ServerSession(Session):
         return super()._take(message)
 
     def _answer_probe(self) -> None:
-        """Answer at once, or at the end of the pause. Then one answer is for all that have come."""
+        """Answer at once, or at the end of the pause, for all probes that have come by then.
+
+        So a flood of probes costs no more than one of messages that are ignored.
+        """
         if self._answer_timer is None:
             due = self._answered_at + PROBE_PAUSE
             if due <= self._loop.time():
@@ -131,9 +134,7 @@ class ServerSession(Session):
     def _say_alive(self) -> None:
         self._answer_timer = None
         self._answered_at = self._loop.time()
-        if self._connection is not None:
-            with suppress(ConnectionLost):  # the connection reports that itself
-                self._connection.send(write_control(Alive()), True)
+        self._send_uncounted(write_control(Alive()))
 
     def _stop_timers(self) -> None:
         super()._stop_timers()

@@ -19,15 +19,12 @@ var Backoff = class {
   }
 };
 function onWake(wake, signal) {
-  const listen = (target, type, sure) => target?.addEventListener?.(
-    type,
-    () => globalThis.document?.visibilityState !== "hidden" && wake(sure),
-    { signal }
-  );
+  const listen = (target, type, sure) => target?.addEventListener?.(type, () => wake(sure), { signal });
   listen(globalThis, "online", true);
   listen(globalThis, "pageshow", false);
-  listen(globalThis.document, "resume", true);
-  listen(globalThis.document, "visibilitychange", false);
+  const page = globalThis.document;
+  listen(page, "resume", true);
+  page?.addEventListener?.("visibilitychange", () => page.visibilityState !== "hidden" && wake(false), { signal });
 }
 
 // src/errors.ts
@@ -44,16 +41,21 @@ var WsrpcError = class extends Error {
   data;
   name = "WsrpcError";
 };
+var textOf = (value) => typeof value === "object" && value ? Object.prototype.toString.call(value) : String(value);
 var RemoteError = class extends WsrpcError {
   name = "RemoteError";
-  /** The error as it arrived. */
+  /** The error as it arrived, with all its fields. */
   value;
-  constructor(value, isError) {
-    const fields = isError && typeof value === "object" && value !== null ? value : {};
-    const { message, code, data } = fields;
+  /**
+   * @param isError whether the value is an error object. Anything can be thrown
+   * @param hasBegun whether the handler has certainly run, because it has opened a channel
+   */
+  constructor(value, isError, hasBegun = false) {
+    const isObject = isError && typeof value === "object" && value !== null;
+    const { message, code, data } = isObject ? value : { message: value };
     const known = typeof code === "string" || typeof code === "number" ? code : void 0;
-    const notRun = typeof code === "string" && code.startsWith("wsrpc.") && NOT_RUN.has(code.slice(6));
-    super(String(message ?? (isError ? "" : value)), notRun ? "not_run" : "ran", known, data);
+    const notRun = !hasBegun && String(known).startsWith("wsrpc.") && NOT_RUN.has(String(known).slice(6));
+    super(isObject ? textOf(message ?? "") : textOf(value), notRun ? "not_run" : "ran", known, data);
     this.value = value;
   }
 };
@@ -100,10 +102,192 @@ function report(error) {
   });
 }
 
+// src/request.ts
+var LONGEST2 = 2 ** 31 - 1;
+var Request = class {
+  /** @param opens whether the answer is a channel */
+  constructor(place, event, args, { signal, timeout }, opens = false) {
+    this.place = place;
+    this.event = event;
+    this.args = args;
+    this.opens = opens;
+    this.answer = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    this.signal = signal;
+    if (timeout && timeout <= LONGEST2) {
+      this.#timer = setTimeout(() => {
+        const text = `no answer to "${event}" within ${timeout} ms`;
+        this.#giveUp((outcome) => new RequestTimeout(text, outcome), { message: text });
+      }, timeout);
+    }
+    signal?.addEventListener("abort", this.#abort);
+    if (signal?.aborted) this.#abort();
+  }
+  place;
+  event;
+  args;
+  opens;
+  answer;
+  /** What is kept of the message since it was sent, or waits in a session. */
+  kept;
+  /** Withdraws the request from where it waits. Returns whether its message was sent. */
+  withdraw = () => false;
+  isDone = false;
+  #resolve;
+  #reject;
+  #timer;
+  signal;
+  #abort = () => {
+    const reason = this.signal.reason;
+    this.#giveUp((outcome) => new Aborted(outcome, reason), reason);
+  };
+  resolve(result) {
+    this.#stop();
+    this.#resolve(result);
+  }
+  reject(error) {
+    this.#stop();
+    this.#reject(error);
+  }
+  #giveUp(make, reason) {
+    this.reject(make(this.withdraw(reason) ? "unknown" : "not_sent"));
+  }
+  #stop() {
+    this.isDone = true;
+    clearTimeout(this.#timer);
+    this.signal?.removeEventListener("abort", this.#abort);
+  }
+};
+
+// src/channel.ts
+var FINISHED = { message: "closed", code: "wsrpc.closed" };
+var UNREAD = 1024 * 1024;
+var Channel = class {
+  id;
+  /** Resolves when the channel has ended: with the error, or with undefined if it ended in good order. */
+  closed;
+  #peer;
+  #handlers = new Handlers();
+  /** What came before anything listened. Undefined once something does. */
+  #early = [];
+  #earlyBytes = 0;
+  #credit;
+  #user;
+  #end;
+  #resolve;
+  #signal;
+  #abort = () => this.abort(new Aborted("unknown", this.#signal.reason));
+  /** @param signal aborts the channel */
+  constructor(id, peer, signal) {
+    this.id = id;
+    this.#peer = peer;
+    this.closed = new Promise((resolve) => this.#resolve = resolve);
+    this.#signal = signal;
+    signal?.addEventListener("abort", this.#abort);
+  }
+  get isOpen() {
+    return this.#end === void 0;
+  }
+  /**
+   * Handles events and requests of this name. What came before the first handler is delivered when the present code has
+   * run, so that all handlers can be registered before.
+   *
+   * @returns a function that removes the handler
+   */
+  on(event, handler) {
+    queueMicrotask(() => this.#deliverEarly());
+    return this.#handlers.add(event, handler);
+  }
+  /** @throws ChannelClosed if the channel has ended */
+  emit(event, ...args) {
+    this.send(event, args);
+  }
+  /** @throws ChannelClosed if the channel has ended, or ends before the answer has come */
+  request(event, ...args) {
+    return this.ask(event, args);
+  }
+  /** Sends a request, as `request` does. */
+  async ask(event, args, options = {}) {
+    this.#check();
+    return this.#peer.request(new Request({ h: this.id }, event, args, options));
+  }
+  /** Ends the channel in good order. */
+  close() {
+    this.abort(FINISHED);
+  }
+  /** Ends the channel. The other side gets the reason. */
+  abort(reason = { message: "Request aborted" }) {
+    if (this.#end) return;
+    this.#peer.tell({ h: this.id }, "x", reason);
+    this.over(reason);
+  }
+  /** Sends an event, and returns its size. */
+  send(event, args) {
+    this.#check();
+    return this.#peer.send({ h: this.id, a: [event, ...args] });
+  }
+  /** Answers a message that came on the channel, if it was a request. */
+  answer(message, result = {}) {
+    if (message.i !== void 0 && !this.#end) this.#peer.send({ i: message.i, ...result });
+  }
+  /** Whether the other side keeps to credit when it produces. */
+  get givesCredit() {
+    return this.#peer.givesCredit;
+  }
+  /** Gives the other side credit, in totals. */
+  grant(items, bytes) {
+    this.#peer.grant(this.id, items, bytes);
+  }
+  /** Lets a reader or a producer have the messages of the channel. */
+  use(user) {
+    this.#user = user;
+    if (this.#credit) user.credited(...this.#credit);
+    this.#deliverEarly();
+    if (this.#end) user.ended(this.#end.error);
+  }
+  #check() {
+    if (this.#end) throw this.#end.error ?? new ChannelClosed("the channel has ended", "not_sent");
+  }
+  #deliverEarly() {
+    const early = this.#end?.error ? [] : this.#early ?? [];
+    this.#early = void 0;
+    for (const [message, size] of early) this.take(message, size);
+  }
+  // ------------------------------------------------------------ what the peer reports
+  take(message, size) {
+    if (this.#early) {
+      this.#early.push([message, size]);
+      this.#earlyBytes += size;
+      if (this.#earlyBytes > UNREAD) this.abort(new ChannelClosed("nothing reads what comes on the channel", "ran"));
+    } else if (!this.#user?.take(String(message.a[0]), message, size)) {
+      this.#peer.run(this.#handlers, message);
+    }
+  }
+  credited(items, bytes) {
+    if (Number.isNaN(items + bytes)) return;
+    this.#credit = [items, bytes];
+    this.#user?.credited(items, bytes);
+  }
+  /** The channel is over, and the other side knows. */
+  over(reason) {
+    if (this.#end) return;
+    const { code, data, message } = reason ?? {};
+    const closed = new ChannelClosed(textOf(message ?? reason), "unknown", code, data);
+    closed.cause = reason;
+    this.#end = { error: code === FINISHED.code ? void 0 : reason instanceof Error ? reason : closed };
+    this.#signal?.removeEventListener("abort", this.#abort);
+    this.#peer.forget(this, closed);
+    this.#user?.ended(this.#end.error);
+    this.#resolve(this.#end.error);
+  }
+};
+
 // src/codec.ts
-var hasNoJSON = (value) => value instanceof ArrayBuffer || ArrayBuffer.isView(value);
-function check(_key, value) {
-  if (hasNoJSON(value)) throw new TypeError("bytes can only be sent with the codec of the entry point msgpack");
+function check(key, value) {
+  const held = this[key];
+  if (held instanceof ArrayBuffer || ArrayBuffer.isView(held)) throw new TypeError("bytes can only be sent with the codec of the entry point msgpack");
   return value;
 }
 var json = {
@@ -139,20 +323,10 @@ function count(control, field) {
 var ACK_MESSAGES = 256;
 var ACK_BYTES = 64 * 1024;
 var MESSAGE = 64;
+var encoder = new TextEncoder();
 function sizeOf(data) {
-  if (typeof data !== "string") return data instanceof Blob ? data.size : data.byteLength;
-  let size = data.length;
-  for (let index = 0; index < data.length; index++) {
-    const unit = data.charCodeAt(index);
-    if (unit < 128) continue;
-    if (unit >= 55296 && unit < 56320 && (data.charCodeAt(index + 1) & 64512) === 56320) {
-      index++;
-      size += 2;
-    } else {
-      size += unit < 2048 ? 1 : 2;
-    }
-  }
-  return size;
+  if (typeof data === "string") return encoder.encode(data).length;
+  return data instanceof Blob ? data.size : data.byteLength;
 }
 var Sent = class {
   #kept = [];
@@ -175,15 +349,18 @@ var Sent = class {
     this.#kept.splice(this.#kept.lastIndexOf(kept), 1);
     this.bytes -= kept.size;
   }
-  /** Drops the first `n` messages of the session, which have `bytes` bytes in all. Returns false if that cannot be. */
+  /**
+   * Drops the first `n` messages of the session, which have `bytes` bytes in all. Returns false if that cannot be: the
+   * server may have said anything.
+   */
   acknowledge(n, bytes) {
-    const arrived = this.#kept.slice(0, Math.max(0, n - this.#arrived));
+    const arrived = this.#kept.slice(0, Math.max(0, Number(n) - this.#arrived));
     const size = arrived.reduce((sum, kept) => sum + kept.size, 0);
     const holds = n === this.#arrived + arrived.length && bytes === this.#arrivedBytes + size;
     if (!holds || arrived.at(-1)?.sent === false) return false;
     this.#kept.splice(0, arrived.length);
-    this.#arrived = n;
-    this.#arrivedBytes = bytes;
+    this.#arrived += arrived.length;
+    this.#arrivedBytes += size;
     this.bytes -= size;
     return true;
   }
@@ -205,9 +382,6 @@ var Received = class {
     this.n++;
     this.bytes += size;
     return this.n - this.#told >= ACK_MESSAGES || this.bytes - this.#toldBytes >= ACK_BYTES;
-  }
-  get untold() {
-    return this.n !== this.#told;
   }
   /** Returns the fields of an acknowledgement, which is about to be sent. */
   tell() {
@@ -233,6 +407,10 @@ var QUIET = 5e3;
 var QUIET_UNSEEN = 3e4;
 var PATIENCE = 5e3;
 var PATIENCE_AWAKE = 2e3;
+var PATIENCE_MOST = 6e4;
+var LONGEST_TIMER = 2 ** 31 - 1;
+var LONGEST_REASON = 123;
+var MISMATCH = "the server counts differently";
 var SessionSocket = class _SessionSocket extends EventTarget {
   static CONNECTING = 0;
   static OPEN = 1;
@@ -242,13 +420,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   OPEN = 1;
   CLOSING = 2;
   CLOSED = 3;
-  onopen = null;
-  onmessage = null;
-  onerror = null;
-  onclose = null;
-  ondetached = null;
-  onresumed = null;
-  /** The subprotocol that the server has chosen. */
+  /** The subprotocol that the server has chosen among those of the page. */
   protocol = "";
   extensions = "";
   #target;
@@ -265,12 +437,12 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   #connection;
   /** Distinguishes the present attempt to connect from those that were given up. */
   #attempt = 0;
-  #openedAt = 0;
-  /** Until the next attempt, then the end of the attempt, then of the wait for an answer. */
-  #dialTimer;
-  #dialedAt = 0;
-  /** What the server has said that it supports. */
-  #features;
+  /** When it was opened, or the attempt to make it has begun. */
+  #since = 0;
+  /** Until the next attempt, the end of an attempt, the end of the wait for an answer, or the next look for silence. */
+  #timer;
+  /** Whether the server answers probes. Undefined before its welcome. */
+  #probes;
   #sid = "";
   #token = "";
   /** Milliseconds that the session lives without a connection. */
@@ -287,7 +459,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   #heard = 0;
   /** When the answer to a probe is due. */
   #answerDue;
-  #watchTimer;
+  #patience = PATIENCE;
   /**
    * @param target where to connect. If it is a function, it is called for each attempt
    * @param protocols subprotocols to offer
@@ -295,6 +467,10 @@ var SessionSocket = class _SessionSocket extends EventTarget {
    */
   constructor(target, protocols = [], options = {}, above = PLAIN) {
     super();
+    for (const type of ["open", "message", "error", "close", "detached", "resumed"]) {
+      this[`on${type}`] = null;
+      this.addEventListener(type, (event) => this[`on${type}`]?.(event));
+    }
     this.#target = target;
     this.#protocols = typeof protocols === "string" ? [protocols] : [...protocols];
     this.#options = options;
@@ -314,12 +490,14 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     return this.#binaryType;
   }
   set binaryType(type) {
+    if (type !== "blob" && type !== "arraybuffer") return;
     this.#binaryType = type;
     if (this.#connection) this.#connection.binaryType = type;
   }
   /** Bytes that no connection has written so far. While the session is detached, all bytes that are kept. */
   get bufferedAmount() {
-    return this.#state === "open" ? this.#connection.bufferedAmount : this.#sent?.bytes ?? 0;
+    const waits = this.#state === "detached" || this.#state === "resuming";
+    return waits ? this.#sent.bytes : this.#connection?.bufferedAmount ?? 0;
   }
   /**
    * Sends a message, or keeps it for the next connection.
@@ -328,17 +506,16 @@ var SessionSocket = class _SessionSocket extends EventTarget {
    */
   send(data) {
     if (this.#state === "connecting") throw new DOMException("the connection is not open yet", "InvalidStateError");
-    this.post(typeof data === "string" || data instanceof Blob ? data : copied(data));
+    this.post(snapshot(data));
   }
   /** Sends a message as `send` does, and returns what is kept of it. For `Client`. */
   post(data, size) {
     if (this.readyState !== _SessionSocket.OPEN) return void 0;
-    const connected = this.#state === "open";
+    const full = this.#sent !== void 0 && this.#sent.memory > (this.#options.buffer ?? 16 * 1024 * 1024);
+    const connected = this.#state === "open" && !full;
     const kept = this.#sent?.keep(data, size ?? sizeOf(data), connected);
     if (connected) this.#connection.send(data);
-    if (this.#sent && this.#sent.memory > (this.#options.buffer ?? 16 * 1024 * 1024)) {
-      this.#lose(4408, "too much waits to be sent");
-    }
+    if (full) this.#end(4408, "too much waits to be sent");
     return kept;
   }
   /** Takes back a message that no connection has got. For `Client`. Returns false if it is too late. */
@@ -348,32 +525,35 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     return true;
   }
   /**
-   * Ends the session. The server is told, and frees it at once.
+   * Ends the session. If there is a connection, the server is told, and frees the session at once.
    *
    * @throws InvalidAccessError if the code is neither 1000 nor one from 3000 to 4999
+   * @throws SyntaxError if the reason has more than 123 bytes
    */
   close(code = 1e3, reason = "") {
     if (code !== 1e3 && !(code >= 3e3 && code <= 4999)) {
       throw new DOMException(`the close code must be 1000 or 3000-4999, not ${code}`, "InvalidAccessError");
     }
-    if (this.#state === "open") {
+    if (sizeOf(reason) > LONGEST_REASON) throw new DOMException("the reason is too long", "SyntaxError");
+    if (this.#state === "connecting") this.#end(ABNORMAL, "closed");
+    else if (this.#state === "open") {
       if (this.#sent) this.#say({ t: "gone", why: "closed" });
+      clearTimeout(this.#ackTimer);
       this.#state = "closing";
       this.#connection.close(code, reason);
-    } else if (this.#state !== "closing" && this.#state !== "closed") this.#end(code, reason, false);
+    } else if (this.readyState === _SessionSocket.OPEN) this.#end(code, reason);
   }
   // ------------------------------------------------------------ connections
   #dial() {
     const attempt = ++this.#attempt;
-    const give = (error) => attempt === this.#attempt && this.#failed(ABNORMAL, String(error));
-    clearTimeout(this.#dialTimer);
-    this.#dialTimer = setTimeout(give, ATTEMPT, "no connection within 10 s");
-    this.#dialedAt = Date.now();
     const target = this.#target;
-    if (typeof target !== "function") this.#open(target);
-    else {
-      Promise.resolve().then(target).then((address) => attempt === this.#attempt && this.#open(address)).catch(give);
-    }
+    const open = (address) => attempt === this.#attempt && this.#open(address);
+    const fail = (error) => attempt === this.#attempt && this.#dropped(ABNORMAL, String(error), false);
+    this.#since = Date.now();
+    if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail);
+    else if (this.#state === "connecting") open(target);
+    else Promise.resolve(target).then(open).catch(fail);
+    this.#wait(ATTEMPT, () => fail("no connection within 10 s"));
   }
   #open(address) {
     const { url, token } = typeof address === "string" || address instanceof URL ? { url: address } : address;
@@ -386,87 +566,84 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     this.#connection = connection;
     connection.binaryType = this.#binaryType;
     connection.onopen = () => this.#opened(connection);
-    connection.onmessage = ({ data }) => this.#arrived(data);
+    connection.onmessage = ({ data, origin }) => this.#arrived(data, origin);
     connection.onerror = () => {
     };
     connection.onclose = ({ code, reason, wasClean }) => this.#dropped(code, String(reason), wasClean);
   }
   #opened(connection) {
-    clearTimeout(this.#dialTimer);
-    this.#heard = this.#openedAt = Date.now();
+    clearTimeout(this.#timer);
+    this.#heard = this.#since = Date.now();
     const hello = { v: 1, features: [...this.#above.features, "resume", "probe"], limits: {} };
     if (this.#state === "resuming") {
       const { n, bytes } = this.#received;
       this.#say({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx: n, bytes });
-      this.#dialTimer = setTimeout(() => this.#unanswered(), ANSWER);
+      this.#wait(ANSWER, () => this.#unanswered());
     } else {
-      this.protocol = connection.protocol;
+      this.protocol = this.#protocols.includes(connection.protocol) ? connection.protocol : "";
       this.#state = "open";
       this.#say({ t: "hello", ...hello });
-      this.#fire(new Event("open"));
+      this.dispatchEvent(new Event("open"));
     }
   }
-  /** The connection has ended by itself. */
+  /** The connection has ended by itself, is silent, or could not be made. */
   #dropped(code, reason, wasClean) {
-    if (this.#state === "connecting" || this.#state === "resuming") this.#failed(code, reason);
-    else if (this.#state === "open" && this.#sent && (code === ABNORMAL || code === EXPIRED)) this.#detach(code);
+    const goesOn = this.#sent && (code === ABNORMAL || code === EXPIRED);
+    if (this.#state === "resuming" ? mayDialAgain(code) : this.#state === "open" && goesOn) this.#detach(code);
     else this.#end(code, reason, wasClean);
-  }
-  /** An attempt to connect has failed. */
-  #failed(code, reason) {
-    if (this.#state === "connecting") {
-      this.#end(code, reason, false);
-    } else {
-      this.#leave(RESUMES);
-      this.#state = "detached";
-      this.#dialLater(code, 0);
-    }
   }
   /** Goes on without a connection, and connects again. */
   #detach(code) {
+    const wasOpen = this.#state === "open";
     this.#leave(RESUMES);
     this.#state = "detached";
-    this.#expiryTimer = setTimeout(() => this.#lose(ABNORMAL, "no connection resumed it in time"), this.#ttl);
-    this.#dialLater(code, Date.now() - this.#openedAt);
-    this.#fire(new Event("detached"));
-  }
-  #dialLater(code, lasted) {
-    this.#dialTimer = setTimeout(() => this.#resume(), this.#backoff.delay(code, lasted));
+    this.#wait(this.#backoff.delay(code, wasOpen ? Date.now() - this.#since : 0), () => this.#resume());
+    if (wasOpen) {
+      this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl);
+      this.dispatchEvent(new Event("detached"));
+    }
   }
   #resume() {
     this.#state = "resuming";
     this.#dial();
   }
   /** Has no connection any more, and closes the one that there was, without waiting for its end. */
-  #leave(code, reason = "") {
+  #leave(code) {
     const connection = this.#connection;
     this.#connection = void 0;
     this.#attempt++;
-    for (const timer of [this.#dialTimer, this.#ackTimer, this.#watchTimer]) clearTimeout(timer);
+    clearTimeout(this.#timer);
+    clearTimeout(this.#ackTimer);
     this.#ackTimer = this.#answerDue = void 0;
-    if (connection) {
-      connection.onmessage = connection.onclose = null;
-      connection.onopen = () => connection.close(code, reason);
-      if (connection.readyState === _SessionSocket.OPEN) connection.close(code, reason);
-    }
+    if (!connection) return;
+    connection.onmessage = connection.onclose = null;
+    const now = connection.readyState === _SessionSocket.OPEN || code === RESUMES || !globalThis.document;
+    if (now) connection.close(code);
+    else connection.onopen = () => connection.close(code);
+  }
+  /** Does something later, in place of what was to be done. */
+  #wait(milliseconds, then) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(then, milliseconds);
   }
   // ------------------------------------------------------------ messages
   #say(control) {
     this.#connection.send(writeControl(control));
   }
-  #arrived(data) {
+  #arrived(data, origin) {
     this.#heard = Date.now();
     this.#answerDue = void 0;
     const control = typeof data === "string" ? readControl(data) : void 0;
-    if (this.#state === "resuming") this.#answered(control);
-    else if (this.#state !== "open") return;
-    else if (control && !isCounted(control)) this.#take(control);
+    if (this.#state === "resuming") return this.#answered(control);
+    if (this.#state !== "open") return;
+    this.#patience = PATIENCE;
+    if (control && !isCounted(control)) this.#take(control);
     else {
       const size = this.#sent || this.#above.receive ? sizeOf(data) : 0;
       if (this.#sent) this.#count(size);
       if (control) this.#above.control(control);
       else if (this.#above.receive) this.#above.receive(data, size);
-      else this.#fire(new MessageEvent("message", { data }));
+      else this.dispatchEvent(new MessageEvent("message", { data, origin }));
     }
   }
   #count(size) {
@@ -479,17 +656,16 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     this.#say({ t: "ack", ...this.#received.tell() });
   }
   #take(control) {
-    if (control.t === "welcome" && !this.#features) this.#welcomed(control);
-    if (control.t === "ack" && this.#sent && !this.#sent.acknowledge(count(control, "n"), count(control, "bytes"))) {
-      this.#lose(4400, "the server has acknowledged what was not sent");
-    }
+    if (control.t === "welcome" && this.#probes === void 0) this.#welcomed(control);
+    if (control.t === "ack" && this.#sent?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH);
   }
   #welcomed(welcome) {
-    this.#features = Array.isArray(welcome.features) ? welcome.features : [];
-    if (this.#features.includes("resume") && typeof welcome.sid === "string") {
+    const features = Array.isArray(welcome.features) ? welcome.features : [];
+    this.#probes = features.includes("probe");
+    if (features.includes("resume") && typeof welcome.sid === "string") {
       this.#sid = welcome.sid;
       this.#token = String(welcome.token);
-      this.#ttl = 1e3 * (Number(welcome.ttl) || 0);
+      this.#ttl = Math.min(1e3 * (Number(welcome.ttl) || 0), LONGEST_TIMER);
       this.#say({ t: "ack", n: 0, bytes: 0 });
       this.#sent = new Sent();
     }
@@ -499,11 +675,10 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   // ------------------------------------------------------------ resuming
   #answered(answer) {
     if (answer?.t !== "resumed") {
-      this.#lose(1e3, answer?.t === "gone" ? `the server has no such session: ${answer.why}` : "it was not resumed");
-    } else if (!this.#sent.acknowledge(count(answer, "rx"), count(answer, "bytes"))) {
-      this.#lose(4400, "the server has received what was not sent");
-    } else {
-      clearTimeout(this.#dialTimer);
+      this.#end(ABNORMAL, answer?.t === "gone" ? `the server has no such session: ${answer.why}` : "it was not resumed");
+    } else if (!this.#sent.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH);
+    else {
+      clearTimeout(this.#timer);
       clearTimeout(this.#expiryTimer);
       this.#token = String(answer.token);
       this.#silences = 0;
@@ -512,34 +687,29 @@ var SessionSocket = class _SessionSocket extends EventTarget {
       this.#sent.sendAll((data) => this.#connection.send(data));
       this.#above.control(answer);
       this.#watch();
-      this.#fire(new Event("resumed"));
+      this.dispatchEvent(new Event("resumed"));
     }
   }
   #unanswered() {
-    if (++this.#silences < MOST_SILENCES) this.#failed(ABNORMAL, "");
-    else this.#lose(1e3, "the server does not answer");
+    if (++this.#silences < MOST_SILENCES) this.#detach(ABNORMAL);
+    else this.#end(ABNORMAL, "the server does not answer");
   }
   // ------------------------------------------------------------ silence
   /** Asks whether the connection is alive when nothing has arrived for some time, and leaves it without an answer. */
   #watch() {
-    clearTimeout(this.#watchTimer);
-    if (this.#state !== "open" || !this.#features?.includes("probe")) return;
+    if (this.#state !== "open" || !this.#probes) return;
     const now = Date.now();
-    const seen = globalThis.document?.visibilityState !== "hidden" || this.#above.busy();
-    const quietUntil = this.#heard + (seen ? QUIET : QUIET_UNSEEN);
-    if (this.#answerDue !== void 0 && now >= this.#answerDue) this.#silent();
-    else {
-      if (this.#answerDue === void 0 && now >= quietUntil) this.#probe(PATIENCE);
-      this.#watchTimer = setTimeout(() => this.#watch(), (this.#answerDue ?? quietUntil) - now);
+    if (this.#answerDue !== void 0 && now >= this.#answerDue) {
+      this.#patience = Math.min(2 * this.#patience, PATIENCE_MOST);
+      return this.#dropped(ABNORMAL, "the connection is silent", false);
     }
+    const seen = globalThis.document?.visibilityState !== "hidden" || this.#above.busy();
+    if (this.#answerDue === void 0 && now >= this.#heard + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
+    this.#wait((this.#answerDue ?? (seen ? this.#heard : now) + QUIET) - now, () => this.#watch());
   }
   #probe(patience) {
     this.#answerDue = Math.min(this.#answerDue ?? Infinity, Date.now() + patience);
     this.#say({ t: "probe" });
-  }
-  #silent() {
-    if (this.#sent) this.#detach(ABNORMAL);
-    else this.#end(ABNORMAL, "the connection is silent", false);
   }
   // ------------------------------------------------------------ the page
   #listen() {
@@ -547,15 +717,16 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     onWake((sure) => this.#wake(sure), signal);
     globalThis.addEventListener?.(
       "pagehide",
-      (event) => {
-        if (!event.persisted) this.close();
-        else if (this.#state === "open" && this.#sent) {
-          this.#detach(ABNORMAL);
-          clearTimeout(this.#dialTimer);
-        }
-      },
+      (event) => event.persisted ? this.#park() : this.close(),
       { signal }
     );
+    globalThis.document?.addEventListener?.("freeze", () => this.#park(), { signal });
+  }
+  /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
+  #park() {
+    if (!this.#sent || this.readyState !== _SessionSocket.OPEN) return;
+    this.#detach(ABNORMAL);
+    clearTimeout(this.#timer);
   }
   /**
    * Looks after the connection at once, because the page has woken up.
@@ -564,75 +735,55 @@ var SessionSocket = class _SessionSocket extends EventTarget {
    */
   #wake(sure) {
     const now = Date.now();
-    if (this.#state === "open" && this.#features?.includes("probe")) {
-      if (this.#sent && (sure || now - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#silent();
+    if (this.#state === "open" && this.#probes) {
+      if (this.#sent && (sure || now - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#detach(ABNORMAL);
       else {
         this.#probe(PATIENCE_AWAKE);
         this.#watch();
       }
     }
-    const late = this.#state === "resuming" && now - this.#dialedAt > ANSWER;
+    const late = this.#state === "resuming" && now - this.#since > ANSWER;
     if (late) this.#leave(RESUMES);
     if (late || this.#state === "detached") this.#resume();
   }
   // ------------------------------------------------------------ the end
-  /** The session cannot go on. */
-  #lose(code, reason) {
-    this.#leave(code === ABNORMAL ? 1e3 : code, reason);
-    this.#end(code === 1e3 ? ABNORMAL : code, reason, false);
-  }
-  #end(code, reason, wasClean) {
+  #end(code, reason, wasClean = false) {
     const failed = this.#state === "connecting";
     this.#state = "closed";
-    this.#leave(1e3);
+    this.#leave(code >= 3e3 ? code : 1e3);
     clearTimeout(this.#expiryTimer);
     this.#listening.abort();
+    this.#sent = void 0;
     queueMicrotask(() => {
-      if (failed) this.#fire(new Event("error"));
-      this.#fire(new Closed("close", { code, reason, wasClean }));
+      if (failed) this.dispatchEvent(new Event("error"));
+      this.dispatchEvent(closeEvent({ code, reason, wasClean }));
     });
   }
-  #fire(event) {
-    try {
-      ;
-      this[`on${event.type}`]?.(event);
-    } catch (error) {
-      queueMicrotask(() => {
-        throw error;
-      });
-    }
-    this.dispatchEvent(event);
-  }
 };
-var Closed = globalThis.CloseEvent ?? class extends Event {
-  code;
-  reason;
-  wasClean;
-  constructor(type, { code = 0, reason = "", wasClean = false }) {
-    super(type);
-    this.code = code;
-    this.reason = reason;
-    this.wasClean = wasClean;
-  }
-};
+function closeEvent(fields) {
+  if (globalThis.CloseEvent) return new CloseEvent("close", fields);
+  return Object.assign(new Event("close"), fields);
+}
 function absolute(url) {
-  const found = new URL(url, globalThis.location?.href);
+  const found = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
   found.protocol = found.protocol.replace(/^http/, "ws");
   return found.href;
 }
-function copied(data) {
-  if (data instanceof ArrayBuffer) return data.slice(0);
-  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice().buffer;
+function snapshot(data) {
+  if (typeof data === "string" || data instanceof Blob) return data;
+  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice().buffer;
+  const isBuffer = data?.byteLength !== void 0;
+  return isBuffer ? new Uint8Array(data).slice().buffer : String(data);
 }
 
 // src/streams.ts
 var WINDOW = 512;
 var WINDOW_BYTES = 256 * 1024;
-var UNREAD = 1024 * 1024;
+var UNREAD2 = 1024 * 1024;
 var Items = class {
   /** Opens the channel when reading begins. */
   #open;
-  #credit;
+  #begun;
   #last;
   #channel;
   #queue = [];
@@ -648,20 +799,26 @@ var Items = class {
   };
   /**
    * @param open opens the channel of the stream
-   * @param credit whether the producer keeps to credit, asked when the channel is open
    * @param last takes the request with which an upload ends. Leaving the loop then does not end the channel
    */
-  constructor(open, credit, last) {
+  constructor(open, last) {
     this.#open = open;
-    this.#credit = credit;
     this.#last = last;
   }
   [Symbol.asyncIterator]() {
     return this;
   }
   async next() {
-    await this.#begin();
-    while (!this.#queue.length && !this.#over) await new Promise((resolve) => this.#wake = resolve);
+    await (this.#begun ??= this.#begin());
+    while (!this.#queue.length && !this.#over) {
+      await new Promise((resolve) => {
+        const others = this.#wake;
+        this.#wake = () => {
+          others();
+          resolve();
+        };
+      });
+    }
     const item = this.#queue.shift();
     if (item) {
       this.#taken++;
@@ -678,7 +835,9 @@ var Items = class {
   }
   async return() {
     const wasOver = this.#over;
-    this.#fail(void 0);
+    this.#queue = [];
+    this.#error = void 0;
+    this.#finish(void 0);
     if (this.#last && !wasOver) {
       const channel = this.#channel ??= await this.#open();
       channel.use(this);
@@ -687,30 +846,19 @@ var Items = class {
     this.#open = void 0;
     return { done: true, value: void 0 };
   }
-  /** Ends the stream with an error. What is unread is dropped. */
-  abort(error) {
-    this.#fail(error);
-    this.#channel?.abort(error);
-  }
-  #fail(error) {
-    this.#queue = [];
-    this.#finish(error);
-  }
   /** Opens the channel now, for a stream whose items are wanted although nobody reads yet. */
   async #begin() {
-    const open = this.#open;
-    if (!open) return;
-    this.#open = void 0;
+    if (!this.#open) return;
     try {
-      this.#channel = await open();
+      this.#channel = await this.#open();
     } catch (error) {
-      this.#over = true;
+      this.#finish(void 0);
       throw error;
     }
     if (this.#over) return this.#channel.abort();
     this.#channel.use(this);
     if (this.#channel.isOpen) {
-      if (this.#credit()) this.#grant();
+      if (this.#channel.givesCredit) this.#grant();
       else this.#renewAt = this.#renewBytesAt = Infinity;
       this.#channel.emit("start");
     }
@@ -741,21 +889,28 @@ var Items = class {
     if (this.#over) return;
     this.#queue.push(item);
     this.#unread += item.size;
-    this.#wake();
-    if (this.#unread > UNREAD + WINDOW_BYTES && this.#queue.length > 1) {
+    this.#rouse();
+    if (this.#unread > UNREAD2 + WINDOW_BYTES && this.#queue.length > 1) {
       this.#channel.abort(new ChannelClosed("the stream was read too slowly", "ran"));
     }
   }
   credited() {
   }
   ended(error) {
+    if (error instanceof Aborted) this.#queue = [];
     this.#finish(error);
   }
   #finish(error) {
     if (this.#over) return;
     this.#over = true;
     this.#error = error;
-    this.#wake();
+    this.#rouse();
+  }
+  #rouse() {
+    const wake = this.#wake;
+    this.#wake = () => {
+    };
+    wake();
   }
 };
 var Producer = class {
@@ -786,17 +941,28 @@ var Producer = class {
     const items = Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]();
     try {
       while (await this.#mayGoOn()) {
-        const { done, value } = await items.next();
-        if (done) return;
-        const item = { value, done: false };
-        if (this.#end) throw this.#end.error ?? new ChannelClosed("the channel has ended", "unknown");
+        const next = await this.#unlessOver(items.next());
+        if (!next) continue;
+        if (next.done) return;
+        const item = { value: next.value, done: false };
         if (this.#credit) this.#sentBytes += this.#channel.send("next", [item]);
         else await this.#channel.request("next", item);
         this.#progress?.({ items: ++this.#sent, bytes: this.#sentBytes });
       }
     } finally {
-      await items.return?.();
+      const closed = Promise.resolve(items.return?.());
+      if (this.#end || this.#stopped) closed.catch(report);
+      else await closed;
     }
+  }
+  /** Waits for an item. Returns undefined if the consumer wants no more before it has come. */
+  #unlessOver(item) {
+    return new Promise((resolve, reject) => {
+      this.#wake = () => {
+        if (this.#end || this.#stopped) resolve(void 0);
+      };
+      Promise.resolve(item).then(resolve, reject);
+    });
   }
   /** Waits for room. Returns false if the consumer wants no more. */
   async #mayGoOn() {
@@ -832,13 +998,16 @@ var Producer = class {
 // src/peer.ts
 var FIRST_ID = 2 ** 30 + 1;
 var LAST_ID = 2 ** 31 - 1;
+var REMEMBERED = 1024;
 var Peer = class {
   #socket;
   #owner;
   #codec;
-  /** The codec for what is sent: JSON until the server has said that it knows the other one. */
-  #encoder = json;
   #requests = /* @__PURE__ */ new Map();
+  /** Requests that were given up, until their answer comes, and the places that they occupy at the server. */
+  #givenUp = /* @__PURE__ */ new Map();
+  /** Channels that have ended. What still comes on them was sent before the server knew. */
+  #ended = /* @__PURE__ */ new Map();
   /** Calls of the server that are being handled, by their ids. */
   #calls = /* @__PURE__ */ new Map();
   #channels = /* @__PURE__ */ new Map();
@@ -847,6 +1016,8 @@ var Peer = class {
   /** The largest message that the server accepts, and how many requests it runs at the same time. */
   #largest = Infinity;
   #running = Infinity;
+  /** How many of them there are. Those on anonymous channels do not count: a reader may answer them. */
+  #occupied = 0;
   /** Requests that wait because the server runs so many. */
   #waiting = /* @__PURE__ */ new Set();
   constructor(target, options, codec, owner) {
@@ -863,7 +1034,7 @@ var Peer = class {
     this.#socket.onopen = () => owner.opened();
     this.#socket.ondetached = () => owner.detached();
     this.#socket.onresumed = () => owner.resumed();
-    this.#socket.onclose = ({ code, reason }) => this.#closed(code, reason);
+    this.#socket.onclose = ({ code, reason }) => this.end(code, reason);
   }
   get isBusy() {
     return this.#requests.size + this.#calls.size + this.#channels.size > 0;
@@ -872,6 +1043,7 @@ var Peer = class {
   get givesCredit() {
     return this.#features.includes("credit");
   }
+  /** Closes the connection. Calls fail only with `end`, or when the other side has closed it, too. */
   close(code, reason) {
     this.#socket.close(code, reason);
   }
@@ -883,20 +1055,28 @@ var Peer = class {
    * @throws TypeError if it cannot be encoded
    */
   send(message) {
-    const data = this.#encoder.encode(message);
-    const size = this.#sized(data);
+    const [data, size] = this.#encoded(message);
     this.#socket.post(data, size);
     return size;
   }
-  #sized(data) {
+  #encoded(message) {
+    const data = this.#codec.encode(message, this.#features.includes(this.#codec.feature));
     const size = sizeOf(data);
     if (size > this.#largest) throw new Refused(`a message of ${size} bytes, and the server takes ${this.#largest}`);
-    return size;
+    return [data, size];
+  }
+  /** Says why something has ended. If the reason cannot be sent, the other side gets the text that says so. */
+  tell(message, key, reason) {
+    try {
+      this.send({ ...message, ...reasonOnWire(key, reason) });
+    } catch (error) {
+      this.#socket.post(JSON.stringify({ ...message, [key]: { message: error.message }, _: 1 }));
+    }
   }
   /** Sends a request, now or when the server has room for it. */
   request(request) {
     if (request.isDone) return request.answer;
-    if (request.place.h === void 0 && this.#requests.size >= this.#running) {
+    if (request.place.h === void 0 && this.#occupied >= this.#running) {
       this.#waiting.add(request);
       request.withdraw = () => !this.#waiting.delete(request);
     } else this.#send(request);
@@ -906,18 +1086,18 @@ var Peer = class {
     const i = this.#newId();
     const { place, event, args } = request;
     try {
-      const data = this.#encoder.encode({ i, a: [event, ...args], ...place });
-      request.kept = this.#socket.post(data, this.#sized(data));
+      request.kept = this.#socket.post(...this.#encoded({ i, a: [event, ...args], ...place }));
     } catch (error) {
       request.reject(error);
       return;
     }
     this.#requests.set(i, request);
+    this.#occupied += placesOf(request);
     request.withdraw = (reason) => {
-      this.#answered(i);
-      if (request.kept && this.#socket.takeBack(request.kept)) return false;
-      this.send({ i, ...reasonOnWire("x", reason) });
-      return true;
+      const isBack = request.kept && this.#socket.takeBack(request.kept);
+      if (!isBack) this.tell({ i }, "x", reason);
+      this.#giveUp(i, !isBack);
+      return !isBack;
     };
   }
   #newId() {
@@ -926,16 +1106,23 @@ var Peer = class {
     while (this.#requests.has(this.#nextId) || this.#channels.has(this.#nextId));
     return this.#nextId;
   }
-  /** Forgets a request, and sends one that has waited for its place. */
-  #answered(i) {
-    const request = this.#requests.get(i);
+  /** Forgets a request whose answer nobody awaits. If one can come, its place stays occupied until then. */
+  #giveUp(i, canAnswer) {
+    const places = placesOf(this.#requests.get(i));
     this.#requests.delete(i);
+    if (canAnswer) {
+      const forgotten = remember(this.#givenUp, i, places);
+      this.#free(forgotten ?? 0);
+    } else this.#free(places);
+  }
+  /** Sends requests that have waited for the places of others. */
+  #free(places) {
+    this.#occupied -= places;
     for (const next of this.#waiting) {
-      if (this.#requests.size >= this.#running) break;
+      if (this.#occupied >= this.#running) break;
       this.#waiting.delete(next);
       this.#send(next);
     }
-    return request;
   }
   // ------------------------------------------------------------ receiving
   #receive(data, size) {
@@ -944,61 +1131,66 @@ var Peer = class {
       message = (typeof data === "string" ? json : this.#codec).decode(data);
     } catch {
     }
-    if (!message) this.#owner.ignored("foreign");
-    else if (Array.isArray(message.a) && typeof message.a[0] === "string") this.#called(message, size);
+    if (!message) return this.#owner.ignored("foreign");
+    for (const key of ["a", "c", "h", "i"]) if (message[key] === null) delete message[key];
+    if (Array.isArray(message.a) && typeof message.a[0] === "string") this.#called(message, size);
+    else if (message.a) this.#owner.ignored("foreign");
     else if ("x" in message) this.#cancelled(message);
     else if (message.i !== void 0) this.#response(message.i, message);
-    else this.#owner.ignored("malformed");
+    else this.#owner.ignored("foreign");
   }
   #called(message, size) {
-    if (message.h === void 0) this.run(this.#owner.handlers(message.c), message);
-    else {
-      const channel = this.#channels.get(message.h);
-      if (channel) channel.take(message, size);
-      else {
-        const gone = { message: `Anonymous channel '${message.h}' does not exist` };
-        if (message.i !== void 0) this.send({ i: message.i, e: gone, _: 1 });
-        this.send({ h: message.h, x: gone, _: 1 });
-      }
-    }
+    const { h, i } = message;
+    if (h === void 0) return this.run(this.#owner.handlers(message.c), message);
+    const channel = this.#channels.get(h);
+    if (channel) return channel.take(message, size);
+    const gone = { message: `Anonymous channel '${textOf(h)}' does not exist` };
+    if (i !== void 0) this.tell({ i }, "e", gone);
+    if (!this.#ended.has(h)) this.tell({ h }, "x", gone);
   }
+  /** A cancellation or an abort. One that crosses with the answer, or the end, finds nothing. */
   #cancelled({ i, h, x, _ }) {
-    const reason = new RemoteError(x, _);
-    const known = h !== void 0 ? this.#channels.get(h) : i !== void 0 && this.#calls.get(i);
-    if (known instanceof Channel) known.over(reason);
-    else if (known) known.cancel(reason);
-    else this.#owner.ignored(h !== void 0 ? "abort of no channel" : "cancellation of no request");
+    const reason = new RemoteError(x, _, true);
+    if (h !== void 0) this.#channels.get(h)?.over(reason);
+    else if (this.#calls.has(i)) this.#calls.get(i).cancel(reason);
+    else if (this.givesCredit) this.#channels.get(i)?.over(reason);
   }
   #response(i, message) {
-    const request = this.#answered(i);
-    if (message.h !== void 0) {
-      const channel = new Channel(i, this);
-      this.#channels.set(i, channel);
-      if (request?.opens) return request.resolve(channel);
-      channel.abort();
-      if (!this.givesCredit) return request?.resolve(null);
-      return request?.reject(new WsrpcError(`"${request.event}" answers with a stream or a channel`, "ran"));
-    }
-    if (!request) this.#owner.ignored("response to no request");
-    else if ("e" in message) request.reject(new RemoteError(message.e, message._));
-    else if (request.opens) request.reject(new WsrpcError(`"${request.event}" answers with a value`, "ran"));
-    else request.resolve(message.d);
+    const request = this.#requests.get(i);
+    const places = request ? placesOf(request) : this.#givenUp.get(i);
+    if (places === void 0) return this.#owner.ignored("response to no request");
+    this.#requests.delete(i);
+    this.#givenUp.delete(i);
+    if ("e" in message) request?.reject(new RemoteError(message.e, message._));
+    else if (message.h) this.#opened(i, request);
+    else if (request?.opens) request.reject(new WsrpcError(`"${request.event}" answers with a value`, "ran"));
+    else request?.resolve(message.d);
+    this.#free(places);
+  }
+  /** A channel is the answer to a request. */
+  #opened(i, request) {
+    const channel = new Channel(i, this, request?.signal);
+    this.#channels.set(i, channel);
+    if (request?.opens) return request.resolve(channel);
+    channel.abort();
+    if (!this.givesCredit) request?.resolve(null);
+    else request?.reject(new WsrpcError(`"${request.event}" answers with a stream or a channel`, "ran"));
   }
   // ------------------------------------------------------------ calls of the server
   /** Runs the handlers of an event, or the handler of a request. */
-  run(handlers, message) {
-    const [event, ...args] = message.a;
-    const found = handlers.of(event);
-    if (message.i === void 0) {
+  run(handlers, { a, c, i }) {
+    const [event, ...args] = a;
+    const found = handlers?.of(event) ?? [];
+    if (i === void 0) {
       if (!found.length) this.#owner.ignored("unknown event");
       for (const handler of found) void this.#handleEvent(() => handler.apply(new Call(this, void 0), args));
-    } else if (this.#calls.has(message.i)) this.#owner.ignored("duplicate id");
+    } else if (this.#calls.has(i)) this.#owner.ignored("duplicate id");
     else if (!found[0]) {
-      const code = "wsrpc.unknown_event";
-      this.send({ i: message.i, e: { message: `No event listener for '${event}'`, code }, _: 1 });
+      const text = handlers ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`;
+      this.tell({ i }, "e", { message: text, code: "wsrpc.unknown_event" });
     } else {
-      const call = new Call(this, message.i);
-      this.#calls.set(message.i, call);
+      const call = new Call(this, i);
+      this.#calls.set(i, call);
       const [handler] = found;
       void call.run(() => handler.apply(call, args));
     }
@@ -1010,17 +1202,32 @@ var Peer = class {
       report(error);
     }
   }
-  /** Answers a call, unless the server has cancelled it, or has got an answer. */
-  answer(call, answer) {
-    if (this.#calls.get(call.id) !== call) return;
-    this.#calls.delete(call.id);
-    this.send({ i: call.id, ...answer });
+  #awaits(call) {
+    return this.#calls.get(call.id) === call;
   }
-  /** Answers a call with a channel. */
+  /**
+   * Answers a call, unless the server has cancelled it, or has got an answer.
+   *
+   * @throws Refused, TypeError as `send` does. The server still awaits an answer then
+   */
+  answer(call, answer) {
+    if (!this.#awaits(call)) return;
+    this.send({ i: call.id, ...answer });
+    this.#calls.delete(call.id);
+  }
+  /** Answers a call with an error, as `answer` does. */
+  fail(call, reason) {
+    if (!this.#awaits(call)) return;
+    this.#calls.delete(call.id);
+    this.tell({ i: call.id }, "e", reason);
+  }
+  /** Answers a call with a channel. It has ended already if the server has cancelled the call. */
   openChannel(call) {
     const channel = new Channel(call.id, this);
-    this.answer(call, { h: 1 });
-    this.#channels.set(call.id, channel);
+    if (this.#awaits(call)) {
+      this.answer(call, { h: 1 });
+      this.#channels.set(call.id, channel);
+    } else channel.over(call.signal.reason);
     return channel;
   }
   // ------------------------------------------------------------ channels
@@ -1028,11 +1235,15 @@ var Peer = class {
   grant(h, n, bytes) {
     this.#socket.post(writeControl({ t: "credit", h, n, bytes }));
   }
-  /** Forgets a channel that has ended, and the requests on it. */
+  /** Forgets a channel that has ended, and the requests on it, which fail. */
   forget(channel, error) {
+    if (this.#channels.get(channel.id) !== channel) return;
     this.#channels.delete(channel.id);
+    remember(this.#ended, channel.id, true);
     for (const [i, request] of this.#requests) {
-      if (request.place.h === channel.id) this.#answered(i)?.reject(error);
+      if (request.place.h !== channel.id) continue;
+      this.#giveUp(i, true);
+      request.reject(error);
     }
   }
   // ------------------------------------------------------------ the session
@@ -1041,10 +1252,10 @@ var Peer = class {
     if (limits && typeof limits === "object") {
       this.#largest = count(limits, "message") || this.#largest;
       this.#running = count(limits, "running") || this.#running;
+      this.#free(0);
     }
     if (control.t === "welcome") {
       if (Array.isArray(control.features)) this.#features = control.features;
-      if (this.#features.includes(this.#codec.feature)) this.#encoder = this.#codec;
     } else if (control.t === "credit") {
       this.#channels.get(count(control, "h"))?.credited(count(control, "n"), count(control, "bytes"));
     } else if (control.t === "drain") {
@@ -1052,16 +1263,18 @@ var Peer = class {
       this.#socket.post(writeControl({ t: "drain", after_ms: 0 }));
     }
   }
-  #closed(code, reason) {
+  /** The session is over: everything in it fails. */
+  end(code, reason) {
     const text = reason ? `the connection has ended: ${code} ${reason}` : `the connection has ended: ${code}`;
     const lost = (outcome) => new ConnectionLost(text, outcome, code);
     const waiting = [...this.#waiting];
     this.#waiting.clear();
     const requests = [...this.#requests.values()];
     this.#requests.clear();
+    this.#givenUp.clear();
     for (const request of requests) request.reject(lost(request.kept?.sent === false ? "not_sent" : "unknown"));
     for (const request of waiting) request.reject(lost("not_sent"));
-    for (const call of this.#calls.values()) call.cancel(lost("unknown"));
+    for (const call of [...this.#calls.values()]) call.cancel(lost("unknown"));
     for (const channel of [...this.#channels.values()]) channel.over(lost("unknown"));
     this.#owner.closed(code, reason);
   }
@@ -1100,11 +1313,11 @@ var Call = class {
       this.#last = message;
       this.#finishUpload();
     };
-    return this.#items ??= new Items(async () => channel, () => this.#peer.givesCredit, ended);
+    return this.#items ??= new Items(async () => channel, ended);
   }
   cancel(reason) {
     this.#controller.abort(reason);
-    this.#peer.answer(this, reasonOnWire("e", reason));
+    this.#peer.fail(this, reason);
   }
   async run(handle) {
     try {
@@ -1122,183 +1335,36 @@ var Call = class {
       } else this.#peer.answer(this, { d: result });
     } catch (error) {
       if (this.#channel) this.#channel.abort(error);
-      else this.#peer.answer(this, reasonOnWire("e", error));
+      else this.#peer.fail(this, error);
     }
   }
   #finishUpload() {
     if (!this.#result || !this.#last) return;
-    this.#channel.answer(this.#last, this.#result);
-    this.#channel.over(FINISHED);
+    try {
+      this.#channel.answer(this.#last, this.#result);
+      this.#channel.over(FINISHED);
+    } catch (error) {
+      this.#channel.abort(error);
+    }
   }
 };
+var placesOf = (request) => request.place.h === void 0 ? 1 : 0;
+function remember(ids, id, value) {
+  ids.set(id, value);
+  const [[oldest, forgotten]] = ids;
+  if (ids.size <= REMEMBERED) return void 0;
+  ids.delete(oldest);
+  return forgotten;
+}
 function reasonOnWire(key, reason) {
   if (!(reason instanceof Error) && !reason?.message) return { [key]: reason };
   const { message, code, data } = reason;
-  return { [key]: { message, code, data }, _: 1 };
+  return { [key]: { message, code: reason instanceof DOMException ? void 0 : code, data }, _: 1 };
 }
 function isStream(value) {
   if (typeof value !== "object" || value === null) return false;
   return Symbol.asyncIterator in value || Symbol.iterator in value && "next" in value;
 }
-
-// src/request.ts
-var Request = class {
-  /** @param opens whether the answer is a channel */
-  constructor(place, event, args, { signal, timeout }, opens = false) {
-    this.place = place;
-    this.event = event;
-    this.args = args;
-    this.opens = opens;
-    this.answer = new Promise((resolve, reject) => {
-      this.#resolve = resolve;
-      this.#reject = reject;
-    });
-    this.#signal = signal;
-    if (timeout) {
-      const text = `no answer to "${event}" within ${timeout} ms`;
-      const expire = () => this.#giveUp((outcome) => new RequestTimeout(text, outcome), { message: text });
-      this.#timer = setTimeout(expire, timeout);
-    }
-    signal?.addEventListener("abort", this.#abort);
-    if (signal?.aborted) this.#abort();
-  }
-  place;
-  event;
-  args;
-  opens;
-  answer;
-  /** What is kept of the message since it was sent, or waits in a session. */
-  kept;
-  /** Withdraws the request from where it waits. Returns whether its message was sent. */
-  withdraw = () => false;
-  isDone = false;
-  #resolve;
-  #reject;
-  #timer;
-  #signal;
-  #abort = () => {
-    const reason = this.#signal.reason;
-    this.#giveUp((outcome) => new Aborted(outcome, reason), reason);
-  };
-  resolve(result) {
-    this.#stop();
-    this.#resolve(result);
-  }
-  reject(error) {
-    this.#stop();
-    this.#reject(error);
-  }
-  #giveUp(make, reason) {
-    this.reject(make(this.withdraw(reason) ? "unknown" : "not_sent"));
-  }
-  #stop() {
-    this.isDone = true;
-    clearTimeout(this.#timer);
-    this.#signal?.removeEventListener("abort", this.#abort);
-  }
-};
-
-// src/channel.ts
-var FINISHED = { message: "closed", code: "wsrpc.closed" };
-var Channel = class {
-  id;
-  /** Resolves when the channel has ended: with the error, or with undefined if it ended in good order. */
-  closed;
-  #peer;
-  #handlers = new Handlers();
-  /** What came before anything listened. Undefined once something does. */
-  #early = [];
-  #credit;
-  #user;
-  #end;
-  #resolve;
-  constructor(id, peer) {
-    this.id = id;
-    this.#peer = peer;
-    this.closed = new Promise((resolve) => this.#resolve = resolve);
-  }
-  get isOpen() {
-    return this.#end === void 0;
-  }
-  /**
-   * Handles events and requests of this name. What came before the first handler is delivered when the present code has
-   * run, so that all handlers can be registered before.
-   *
-   * @returns a function that removes the handler
-   */
-  on(event, handler) {
-    queueMicrotask(() => this.#deliverEarly());
-    return this.#handlers.add(event, handler);
-  }
-  /** @throws ChannelClosed if the channel has ended */
-  emit(event, ...args) {
-    this.send(event, args);
-  }
-  /** @throws ChannelClosed if the channel has ended, or ends before the answer has come */
-  async request(event, ...args) {
-    this.#check();
-    return this.#peer.request(new Request({ h: this.id }, event, args, {}));
-  }
-  /** Ends the channel in good order. */
-  close() {
-    this.abort(FINISHED);
-  }
-  /** Ends the channel. The other side gets the reason. */
-  abort(reason = { message: "Request aborted" }) {
-    if (this.#end) return;
-    this.#peer.send({ h: this.id, ...reasonOnWire("x", reason) });
-    this.over(reason);
-  }
-  /** Sends an event, and returns its size. */
-  send(event, args) {
-    this.#check();
-    return this.#peer.send({ h: this.id, a: [event, ...args] });
-  }
-  /** Answers a message that came on the channel, if it was a request. */
-  answer(message, result = {}) {
-    if (message.i !== void 0 && !this.#end) this.#peer.send({ i: message.i, ...result });
-  }
-  /** Gives the other side credit, in totals. */
-  grant(items, bytes) {
-    this.#peer.grant(this.id, items, bytes);
-  }
-  /** Lets a reader or a producer have the messages of the channel. */
-  use(user) {
-    this.#user = user;
-    if (this.#credit) user.credited(...this.#credit);
-    this.#deliverEarly();
-    if (this.#end) user.ended(this.#end.error);
-  }
-  #check() {
-    if (this.#end) throw this.#end.error ?? new ChannelClosed("the channel has ended", "not_sent");
-  }
-  #deliverEarly() {
-    const early = this.#early ?? [];
-    this.#early = void 0;
-    for (const [message, size] of early) this.take(message, size);
-  }
-  // ------------------------------------------------------------ what the peer reports
-  take(message, size) {
-    if (this.#early) this.#early.push([message, size]);
-    else if (!this.#user?.take(String(message.a[0]), message, size)) {
-      this.#peer.run(this.#handlers, message);
-    }
-  }
-  credited(items, bytes) {
-    this.#credit = [items, bytes];
-    this.#user?.credited(items, bytes);
-  }
-  /** The channel is over, and the other side knows. */
-  over(reason) {
-    if (this.#end) return;
-    const { code, message } = reason ?? {};
-    const error = reason instanceof Error ? reason : new ChannelClosed(String(message ?? reason), "unknown", code, reason);
-    this.#end = { error: code === FINISHED.code ? void 0 : error };
-    this.#peer.forget(this, error);
-    this.#user?.ended(this.#end.error);
-    this.#resolve(this.#end.error);
-  }
-};
 
 // src/client.ts
 var MOST_ATTEMPTS = 8;
@@ -1343,31 +1409,36 @@ var Sessions = class {
       fail: (error) => request.reject(error)
     };
     request.withdraw = () => !this.#waiting.delete(waiting);
-    if (!request.isDone) this.#start(waiting);
+    try {
+      if (!request.isDone) this.#start(waiting);
+    } catch (error) {
+      request.reject(error);
+    }
     return request.answer;
   }
   emit(place, event, args) {
-    const fail = (error) => {
-      if (this.state !== "connecting") throw error;
-    };
-    this.#start({ start: (peer) => void peer.send({ a: [event, ...args], ...place }), fail });
+    this.#start({ start: (peer) => void peer.send({ a: [event, ...args], ...place }), fail() {
+    } });
   }
   #start(waiting) {
     if (this.#takes) waiting.start(this.#peer);
-    else if (this.state === "closed") waiting.fail(new ConnectionLost("the client is closed", "not_sent"));
+    else if (this.state === "closed") throw new ConnectionLost("the client is closed", "not_sent");
     else if (this.#waiting.size >= (this.options.offline ?? 256)) {
-      waiting.fail(new Refused(`${this.#waiting.size} messages wait for a connection already`));
+      throw new Refused(`${this.#waiting.size} messages wait for a connection already`);
     } else this.#waiting.add(waiting);
-  }
-  /** Whether the server keeps to credit when it produces. */
-  get givesCredit() {
-    return this.#peer.givesCredit;
   }
   // ------------------------------------------------------------ the course of a session
   handlers(channel) {
-    let handlers = this.#handlers.get(channel);
-    if (!handlers) this.#handlers.set(channel, handlers = new Handlers());
-    return handlers;
+    return this.#handlers.get(channel);
+  }
+  handle(channel, event, handler) {
+    const handlers = this.#handlers.get(channel) ?? new Handlers();
+    this.#handlers.set(channel, handlers);
+    return handlers.add(event, handler);
+  }
+  /** Aborted when the client is closed. */
+  get ended() {
+    return this.#listening.signal;
   }
   opened() {
     this.#takes = true;
@@ -1401,8 +1472,9 @@ var Sessions = class {
   close(code, reason) {
     if (this.state === "closed") return;
     const peer = this.#peer;
-    this.#end("the client is closed", code);
     peer?.close(code, reason);
+    this.#end("the client is closed", code);
+    peer?.end(code, reason);
   }
   #end(text, code) {
     this.#takes = false;
@@ -1422,6 +1494,18 @@ function guarded(run) {
   } catch (error) {
     report(error);
   }
+}
+function pause(ms, signals) {
+  return new Promise((resolve) => {
+    const go = () => {
+      clearTimeout(timer);
+      for (const signal of signals) signal?.removeEventListener("abort", go);
+      resolve();
+    };
+    const timer = setTimeout(go, ms);
+    for (const signal of signals) signal?.addEventListener("abort", go);
+    if (signals.some((signal) => signal?.aborted)) go();
+  });
 }
 var Caller = class _Caller {
   sessions;
@@ -1446,9 +1530,15 @@ var Caller = class _Caller {
    * @returns a function that removes the handler
    */
   on(event, handler) {
-    return this.sessions.handlers(this.#place.c).add(event, handler);
+    return this.sessions.handle(this.#place.c, event, handler);
   }
-  /** Sends an event. Without a connection it waits. */
+  /**
+   * Sends an event. Without a connection it waits.
+   *
+   * @throws ConnectionLost if the client is closed
+   * @throws Refused if too much waits for a connection, or the event is larger than the server accepts
+   * @throws TypeError if an argument cannot be encoded
+   */
   emit(event, ...args) {
     this.sessions.emit(this.#place, event, args);
   }
@@ -1458,7 +1548,7 @@ var Caller = class _Caller {
         return await this.#request(event, args, false);
       } catch (error) {
         if (attempt === MOST_ATTEMPTS || !this.#isRepeated(error)) throw error;
-        await new Promise((resolve) => setTimeout(resolve, Math.random() * 250 * 2 ** attempt));
+        await pause(Math.random() * 250 * 2 ** attempt, [this.#options.signal, this.sessions.ended]);
       }
     }
   }
@@ -1471,37 +1561,30 @@ var Caller = class _Caller {
     if (error instanceof ConnectionLost) return error.outcome === "not_sent" || retry === "idempotent";
     return error.code === "wsrpc.overloaded" || error.code === "wsrpc.draining";
   }
-  /** Opens a channel for a conversation with the handler. */
+  /** Opens a channel for a conversation with the handler. The signal aborts the channel, too. */
   open(event, ...args) {
     return this.#request(event, args, true);
   }
   /** Returns the items that the handler yields. The request is sent when reading begins. */
   stream(event, ...args) {
-    const { signal } = this.#options;
-    const items = new Items(
-      () => this.#request(event, args, true),
-      () => this.sessions.givesCredit
-    );
-    signal?.addEventListener("abort", () => items.abort(new Aborted("unknown", signal.reason)), { once: true });
-    return items;
+    return new Items(() => this.#request(event, args, true));
   }
-  /** Sends the items of an iterable to the handler, as fast as it reads them, and returns its result. */
-  async upload(event, source, ...args) {
-    const { signal, progress } = this.#options;
+  /**
+   * Sends the items of an iterable to the handler, as fast as it reads them, and returns its result. The timeout is for
+   * the begin, until the handler can read, and for the end, from the last item to the result.
+   */
+  async upload(event, ...[source, ...args]) {
+    const { progress, timeout } = this.#options;
     const channel = await this.#request(event, args, true);
-    const abort = () => channel.abort(new Aborted("unknown", signal.reason));
-    signal?.addEventListener("abort", abort);
-    if (signal?.aborted) abort();
     try {
       await new Producer(channel, progress).run(source);
-      const result = await channel.request("next", { done: true });
-      channel.over(FINISHED);
-      return result;
+      const answer = channel.ask("next", [{ done: true }], { timeout });
+      const end = (error) => void (error instanceof RemoteError && channel.givesCredit && channel.over(error));
+      await answer.then(() => channel.over(FINISHED), end);
+      return await answer;
     } catch (error) {
       channel.abort(error);
-      throw error;
-    } finally {
-      signal?.removeEventListener("abort", abort);
+      throw await channel.closed ?? error;
     }
   }
 };

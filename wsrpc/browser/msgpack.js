@@ -1,7 +1,7 @@
 // src/codec.ts
-var hasNoJSON = (value) => value instanceof ArrayBuffer || ArrayBuffer.isView(value);
-function check(_key, value) {
-  if (hasNoJSON(value)) throw new TypeError("bytes can only be sent with the codec of the entry point msgpack");
+function check(key, value) {
+  const held = this[key];
+  if (held instanceof ArrayBuffer || ArrayBuffer.isView(held)) throw new TypeError("bytes can only be sent with the codec of the entry point msgpack");
   return value;
 }
 var json = {
@@ -17,6 +17,17 @@ var json = {
 var encoder = new TextEncoder();
 var decoder = new TextDecoder("utf-8", { fatal: true });
 var DEPTH = 512;
+function bytesOf(value) {
+  if (ArrayBuffer.isView(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
+  return value instanceof ArrayBuffer ? new Uint8Array(value) : void 0;
+}
+function withBase64(key, value) {
+  const bytes = bytesOf(this[key]);
+  if (!bytes) return value;
+  let text = "";
+  for (const byte of bytes) text += String.fromCharCode(byte);
+  return btoa(text);
+}
 var Writer = class {
   #bytes = new Uint8Array(256);
   #view = new DataView(this.#bytes.buffer);
@@ -37,7 +48,8 @@ var Writer = class {
     return this.#bytes.buffer.slice(0, this.#end);
   }
   #byte(byte) {
-    this.#bytes[this.#reserve(1)] = byte;
+    const begin = this.#reserve(1);
+    this.#bytes[begin] = byte;
   }
   /** Writes the length of a string, an array, a map or bytes. `fixed` and `short` are undefined if there is no such form. */
   #length(length, fixed, short, code16) {
@@ -85,6 +97,13 @@ var Writer = class {
   }
   write(value, depth = 0) {
     if (depth > DEPTH) throw new TypeError(`a value is nested more than ${DEPTH} levels deep, or contains itself`);
+    const bytes = bytesOf(value);
+    if (bytes) {
+      this.#length(bytes.length, void 0, 196, 197);
+      const begin = this.#reserve(bytes.length);
+      this.#bytes.set(bytes, begin);
+      return;
+    }
     if (typeof value?.toJSON === "function") value = value.toJSON();
     if (value === null || value === void 0) this.#byte(192);
     else if (typeof value === "string") this.#text(value);
@@ -94,11 +113,6 @@ var Writer = class {
     else if (Array.isArray(value)) {
       this.#length(value.length, [144, 15], void 0, 220);
       for (const item of value) this.write(item, depth + 1);
-    } else if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) {
-      const bytes = ArrayBuffer.isView(value) ? new Uint8Array(value.buffer, value.byteOffset, value.byteLength) : new Uint8Array(value);
-      this.#length(bytes.length, void 0, 196, 197);
-      const begin = this.#reserve(bytes.length);
-      this.#bytes.set(bytes, begin);
     } else if (typeof value === "object") {
       const entries = Object.entries(value).filter(([, field]) => field !== void 0 && typeof field !== "function");
       this.#length(entries.length, [128, 15], void 0, 222);
@@ -211,7 +225,8 @@ var Reader = class {
 };
 var msgpack = {
   feature: "msgpack",
-  encode(message) {
+  encode(message, isKnown) {
+    if (!isKnown) return JSON.stringify(message, withBase64);
     const writer = new Writer();
     writer.write(message);
     return writer.finish();

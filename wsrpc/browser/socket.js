@@ -2,6 +2,8 @@
 var INITIAL = 500;
 var LONGEST = 3e4;
 var STABLE = 1e4;
+var FINAL = /* @__PURE__ */ new Set([1008, 3e3, 3003, 4401, 4403, 4410]);
+var mayDialAgain = (code) => !FINAL.has(code);
 var Backoff = class {
   #failures = 0;
   /**
@@ -17,15 +19,12 @@ var Backoff = class {
   }
 };
 function onWake(wake, signal) {
-  const listen = (target, type, sure) => target?.addEventListener?.(
-    type,
-    () => globalThis.document?.visibilityState !== "hidden" && wake(sure),
-    { signal }
-  );
+  const listen = (target, type, sure) => target?.addEventListener?.(type, () => wake(sure), { signal });
   listen(globalThis, "online", true);
   listen(globalThis, "pageshow", false);
-  listen(globalThis.document, "resume", true);
-  listen(globalThis.document, "visibilitychange", false);
+  const page = globalThis.document;
+  listen(page, "resume", true);
+  page?.addEventListener?.("visibilitychange", () => page.visibilityState !== "hidden" && wake(false), { signal });
 }
 
 // src/control.ts
@@ -43,29 +42,15 @@ function readControl(text) {
     return void 0;
   }
 }
-function count(control, field) {
-  const value = control[field];
-  return Number.isSafeInteger(value) && value >= 0 ? value : NaN;
-}
 
 // src/ledger.ts
 var ACK_MESSAGES = 256;
 var ACK_BYTES = 64 * 1024;
 var MESSAGE = 64;
+var encoder = new TextEncoder();
 function sizeOf(data) {
-  if (typeof data !== "string") return data instanceof Blob ? data.size : data.byteLength;
-  let size = data.length;
-  for (let index = 0; index < data.length; index++) {
-    const unit = data.charCodeAt(index);
-    if (unit < 128) continue;
-    if (unit >= 55296 && unit < 56320 && (data.charCodeAt(index + 1) & 64512) === 56320) {
-      index++;
-      size += 2;
-    } else {
-      size += unit < 2048 ? 1 : 2;
-    }
-  }
-  return size;
+  if (typeof data === "string") return encoder.encode(data).length;
+  return data instanceof Blob ? data.size : data.byteLength;
 }
 var Sent = class {
   #kept = [];
@@ -88,15 +73,18 @@ var Sent = class {
     this.#kept.splice(this.#kept.lastIndexOf(kept), 1);
     this.bytes -= kept.size;
   }
-  /** Drops the first `n` messages of the session, which have `bytes` bytes in all. Returns false if that cannot be. */
+  /**
+   * Drops the first `n` messages of the session, which have `bytes` bytes in all. Returns false if that cannot be: the
+   * server may have said anything.
+   */
   acknowledge(n, bytes) {
-    const arrived = this.#kept.slice(0, Math.max(0, n - this.#arrived));
+    const arrived = this.#kept.slice(0, Math.max(0, Number(n) - this.#arrived));
     const size = arrived.reduce((sum, kept) => sum + kept.size, 0);
     const holds = n === this.#arrived + arrived.length && bytes === this.#arrivedBytes + size;
     if (!holds || arrived.at(-1)?.sent === false) return false;
     this.#kept.splice(0, arrived.length);
-    this.#arrived = n;
-    this.#arrivedBytes = bytes;
+    this.#arrived += arrived.length;
+    this.#arrivedBytes += size;
     this.bytes -= size;
     return true;
   }
@@ -118,9 +106,6 @@ var Received = class {
     this.n++;
     this.bytes += size;
     return this.n - this.#told >= ACK_MESSAGES || this.bytes - this.#toldBytes >= ACK_BYTES;
-  }
-  get untold() {
-    return this.n !== this.#told;
   }
   /** Returns the fields of an acknowledgement, which is about to be sent. */
   tell() {
@@ -146,6 +131,10 @@ var QUIET = 5e3;
 var QUIET_UNSEEN = 3e4;
 var PATIENCE = 5e3;
 var PATIENCE_AWAKE = 2e3;
+var PATIENCE_MOST = 6e4;
+var LONGEST_TIMER = 2 ** 31 - 1;
+var LONGEST_REASON = 123;
+var MISMATCH = "the server counts differently";
 var SessionSocket = class _SessionSocket extends EventTarget {
   static CONNECTING = 0;
   static OPEN = 1;
@@ -155,13 +144,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   OPEN = 1;
   CLOSING = 2;
   CLOSED = 3;
-  onopen = null;
-  onmessage = null;
-  onerror = null;
-  onclose = null;
-  ondetached = null;
-  onresumed = null;
-  /** The subprotocol that the server has chosen. */
+  /** The subprotocol that the server has chosen among those of the page. */
   protocol = "";
   extensions = "";
   #target;
@@ -178,12 +161,12 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   #connection;
   /** Distinguishes the present attempt to connect from those that were given up. */
   #attempt = 0;
-  #openedAt = 0;
-  /** Until the next attempt, then the end of the attempt, then of the wait for an answer. */
-  #dialTimer;
-  #dialedAt = 0;
-  /** What the server has said that it supports. */
-  #features;
+  /** When it was opened, or the attempt to make it has begun. */
+  #since = 0;
+  /** Until the next attempt, the end of an attempt, the end of the wait for an answer, or the next look for silence. */
+  #timer;
+  /** Whether the server answers probes. Undefined before its welcome. */
+  #probes;
   #sid = "";
   #token = "";
   /** Milliseconds that the session lives without a connection. */
@@ -200,7 +183,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   #heard = 0;
   /** When the answer to a probe is due. */
   #answerDue;
-  #watchTimer;
+  #patience = PATIENCE;
   /**
    * @param target where to connect. If it is a function, it is called for each attempt
    * @param protocols subprotocols to offer
@@ -208,6 +191,10 @@ var SessionSocket = class _SessionSocket extends EventTarget {
    */
   constructor(target, protocols = [], options = {}, above = PLAIN) {
     super();
+    for (const type of ["open", "message", "error", "close", "detached", "resumed"]) {
+      this[`on${type}`] = null;
+      this.addEventListener(type, (event) => this[`on${type}`]?.(event));
+    }
     this.#target = target;
     this.#protocols = typeof protocols === "string" ? [protocols] : [...protocols];
     this.#options = options;
@@ -227,12 +214,14 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     return this.#binaryType;
   }
   set binaryType(type) {
+    if (type !== "blob" && type !== "arraybuffer") return;
     this.#binaryType = type;
     if (this.#connection) this.#connection.binaryType = type;
   }
   /** Bytes that no connection has written so far. While the session is detached, all bytes that are kept. */
   get bufferedAmount() {
-    return this.#state === "open" ? this.#connection.bufferedAmount : this.#sent?.bytes ?? 0;
+    const waits = this.#state === "detached" || this.#state === "resuming";
+    return waits ? this.#sent.bytes : this.#connection?.bufferedAmount ?? 0;
   }
   /**
    * Sends a message, or keeps it for the next connection.
@@ -241,17 +230,16 @@ var SessionSocket = class _SessionSocket extends EventTarget {
    */
   send(data) {
     if (this.#state === "connecting") throw new DOMException("the connection is not open yet", "InvalidStateError");
-    this.post(typeof data === "string" || data instanceof Blob ? data : copied(data));
+    this.post(snapshot(data));
   }
   /** Sends a message as `send` does, and returns what is kept of it. For `Client`. */
   post(data, size) {
     if (this.readyState !== _SessionSocket.OPEN) return void 0;
-    const connected = this.#state === "open";
+    const full = this.#sent !== void 0 && this.#sent.memory > (this.#options.buffer ?? 16 * 1024 * 1024);
+    const connected = this.#state === "open" && !full;
     const kept = this.#sent?.keep(data, size ?? sizeOf(data), connected);
     if (connected) this.#connection.send(data);
-    if (this.#sent && this.#sent.memory > (this.#options.buffer ?? 16 * 1024 * 1024)) {
-      this.#lose(4408, "too much waits to be sent");
-    }
+    if (full) this.#end(4408, "too much waits to be sent");
     return kept;
   }
   /** Takes back a message that no connection has got. For `Client`. Returns false if it is too late. */
@@ -261,32 +249,35 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     return true;
   }
   /**
-   * Ends the session. The server is told, and frees it at once.
+   * Ends the session. If there is a connection, the server is told, and frees the session at once.
    *
    * @throws InvalidAccessError if the code is neither 1000 nor one from 3000 to 4999
+   * @throws SyntaxError if the reason has more than 123 bytes
    */
   close(code = 1e3, reason = "") {
     if (code !== 1e3 && !(code >= 3e3 && code <= 4999)) {
       throw new DOMException(`the close code must be 1000 or 3000-4999, not ${code}`, "InvalidAccessError");
     }
-    if (this.#state === "open") {
+    if (sizeOf(reason) > LONGEST_REASON) throw new DOMException("the reason is too long", "SyntaxError");
+    if (this.#state === "connecting") this.#end(ABNORMAL, "closed");
+    else if (this.#state === "open") {
       if (this.#sent) this.#say({ t: "gone", why: "closed" });
+      clearTimeout(this.#ackTimer);
       this.#state = "closing";
       this.#connection.close(code, reason);
-    } else if (this.#state !== "closing" && this.#state !== "closed") this.#end(code, reason, false);
+    } else if (this.readyState === _SessionSocket.OPEN) this.#end(code, reason);
   }
   // ------------------------------------------------------------ connections
   #dial() {
     const attempt = ++this.#attempt;
-    const give = (error) => attempt === this.#attempt && this.#failed(ABNORMAL, String(error));
-    clearTimeout(this.#dialTimer);
-    this.#dialTimer = setTimeout(give, ATTEMPT, "no connection within 10 s");
-    this.#dialedAt = Date.now();
     const target = this.#target;
-    if (typeof target !== "function") this.#open(target);
-    else {
-      Promise.resolve().then(target).then((address) => attempt === this.#attempt && this.#open(address)).catch(give);
-    }
+    const open = (address) => attempt === this.#attempt && this.#open(address);
+    const fail = (error) => attempt === this.#attempt && this.#dropped(ABNORMAL, String(error), false);
+    this.#since = Date.now();
+    if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail);
+    else if (this.#state === "connecting") open(target);
+    else Promise.resolve(target).then(open).catch(fail);
+    this.#wait(ATTEMPT, () => fail("no connection within 10 s"));
   }
   #open(address) {
     const { url, token } = typeof address === "string" || address instanceof URL ? { url: address } : address;
@@ -299,87 +290,84 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     this.#connection = connection;
     connection.binaryType = this.#binaryType;
     connection.onopen = () => this.#opened(connection);
-    connection.onmessage = ({ data }) => this.#arrived(data);
+    connection.onmessage = ({ data, origin }) => this.#arrived(data, origin);
     connection.onerror = () => {
     };
     connection.onclose = ({ code, reason, wasClean }) => this.#dropped(code, String(reason), wasClean);
   }
   #opened(connection) {
-    clearTimeout(this.#dialTimer);
-    this.#heard = this.#openedAt = Date.now();
+    clearTimeout(this.#timer);
+    this.#heard = this.#since = Date.now();
     const hello = { v: 1, features: [...this.#above.features, "resume", "probe"], limits: {} };
     if (this.#state === "resuming") {
       const { n, bytes } = this.#received;
       this.#say({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx: n, bytes });
-      this.#dialTimer = setTimeout(() => this.#unanswered(), ANSWER);
+      this.#wait(ANSWER, () => this.#unanswered());
     } else {
-      this.protocol = connection.protocol;
+      this.protocol = this.#protocols.includes(connection.protocol) ? connection.protocol : "";
       this.#state = "open";
       this.#say({ t: "hello", ...hello });
-      this.#fire(new Event("open"));
+      this.dispatchEvent(new Event("open"));
     }
   }
-  /** The connection has ended by itself. */
+  /** The connection has ended by itself, is silent, or could not be made. */
   #dropped(code, reason, wasClean) {
-    if (this.#state === "connecting" || this.#state === "resuming") this.#failed(code, reason);
-    else if (this.#state === "open" && this.#sent && (code === ABNORMAL || code === EXPIRED)) this.#detach(code);
+    const goesOn = this.#sent && (code === ABNORMAL || code === EXPIRED);
+    if (this.#state === "resuming" ? mayDialAgain(code) : this.#state === "open" && goesOn) this.#detach(code);
     else this.#end(code, reason, wasClean);
-  }
-  /** An attempt to connect has failed. */
-  #failed(code, reason) {
-    if (this.#state === "connecting") {
-      this.#end(code, reason, false);
-    } else {
-      this.#leave(RESUMES);
-      this.#state = "detached";
-      this.#dialLater(code, 0);
-    }
   }
   /** Goes on without a connection, and connects again. */
   #detach(code) {
+    const wasOpen = this.#state === "open";
     this.#leave(RESUMES);
     this.#state = "detached";
-    this.#expiryTimer = setTimeout(() => this.#lose(ABNORMAL, "no connection resumed it in time"), this.#ttl);
-    this.#dialLater(code, Date.now() - this.#openedAt);
-    this.#fire(new Event("detached"));
-  }
-  #dialLater(code, lasted) {
-    this.#dialTimer = setTimeout(() => this.#resume(), this.#backoff.delay(code, lasted));
+    this.#wait(this.#backoff.delay(code, wasOpen ? Date.now() - this.#since : 0), () => this.#resume());
+    if (wasOpen) {
+      this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl);
+      this.dispatchEvent(new Event("detached"));
+    }
   }
   #resume() {
     this.#state = "resuming";
     this.#dial();
   }
   /** Has no connection any more, and closes the one that there was, without waiting for its end. */
-  #leave(code, reason = "") {
+  #leave(code) {
     const connection = this.#connection;
     this.#connection = void 0;
     this.#attempt++;
-    for (const timer of [this.#dialTimer, this.#ackTimer, this.#watchTimer]) clearTimeout(timer);
+    clearTimeout(this.#timer);
+    clearTimeout(this.#ackTimer);
     this.#ackTimer = this.#answerDue = void 0;
-    if (connection) {
-      connection.onmessage = connection.onclose = null;
-      connection.onopen = () => connection.close(code, reason);
-      if (connection.readyState === _SessionSocket.OPEN) connection.close(code, reason);
-    }
+    if (!connection) return;
+    connection.onmessage = connection.onclose = null;
+    const now = connection.readyState === _SessionSocket.OPEN || code === RESUMES || !globalThis.document;
+    if (now) connection.close(code);
+    else connection.onopen = () => connection.close(code);
+  }
+  /** Does something later, in place of what was to be done. */
+  #wait(milliseconds, then) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(then, milliseconds);
   }
   // ------------------------------------------------------------ messages
   #say(control) {
     this.#connection.send(writeControl(control));
   }
-  #arrived(data) {
+  #arrived(data, origin) {
     this.#heard = Date.now();
     this.#answerDue = void 0;
     const control = typeof data === "string" ? readControl(data) : void 0;
-    if (this.#state === "resuming") this.#answered(control);
-    else if (this.#state !== "open") return;
-    else if (control && !isCounted(control)) this.#take(control);
+    if (this.#state === "resuming") return this.#answered(control);
+    if (this.#state !== "open") return;
+    this.#patience = PATIENCE;
+    if (control && !isCounted(control)) this.#take(control);
     else {
       const size = this.#sent || this.#above.receive ? sizeOf(data) : 0;
       if (this.#sent) this.#count(size);
       if (control) this.#above.control(control);
       else if (this.#above.receive) this.#above.receive(data, size);
-      else this.#fire(new MessageEvent("message", { data }));
+      else this.dispatchEvent(new MessageEvent("message", { data, origin }));
     }
   }
   #count(size) {
@@ -392,17 +380,16 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     this.#say({ t: "ack", ...this.#received.tell() });
   }
   #take(control) {
-    if (control.t === "welcome" && !this.#features) this.#welcomed(control);
-    if (control.t === "ack" && this.#sent && !this.#sent.acknowledge(count(control, "n"), count(control, "bytes"))) {
-      this.#lose(4400, "the server has acknowledged what was not sent");
-    }
+    if (control.t === "welcome" && this.#probes === void 0) this.#welcomed(control);
+    if (control.t === "ack" && this.#sent?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH);
   }
   #welcomed(welcome) {
-    this.#features = Array.isArray(welcome.features) ? welcome.features : [];
-    if (this.#features.includes("resume") && typeof welcome.sid === "string") {
+    const features = Array.isArray(welcome.features) ? welcome.features : [];
+    this.#probes = features.includes("probe");
+    if (features.includes("resume") && typeof welcome.sid === "string") {
       this.#sid = welcome.sid;
       this.#token = String(welcome.token);
-      this.#ttl = 1e3 * (Number(welcome.ttl) || 0);
+      this.#ttl = Math.min(1e3 * (Number(welcome.ttl) || 0), LONGEST_TIMER);
       this.#say({ t: "ack", n: 0, bytes: 0 });
       this.#sent = new Sent();
     }
@@ -412,11 +399,10 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   // ------------------------------------------------------------ resuming
   #answered(answer) {
     if (answer?.t !== "resumed") {
-      this.#lose(1e3, answer?.t === "gone" ? `the server has no such session: ${answer.why}` : "it was not resumed");
-    } else if (!this.#sent.acknowledge(count(answer, "rx"), count(answer, "bytes"))) {
-      this.#lose(4400, "the server has received what was not sent");
-    } else {
-      clearTimeout(this.#dialTimer);
+      this.#end(ABNORMAL, answer?.t === "gone" ? `the server has no such session: ${answer.why}` : "it was not resumed");
+    } else if (!this.#sent.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH);
+    else {
+      clearTimeout(this.#timer);
       clearTimeout(this.#expiryTimer);
       this.#token = String(answer.token);
       this.#silences = 0;
@@ -425,34 +411,29 @@ var SessionSocket = class _SessionSocket extends EventTarget {
       this.#sent.sendAll((data) => this.#connection.send(data));
       this.#above.control(answer);
       this.#watch();
-      this.#fire(new Event("resumed"));
+      this.dispatchEvent(new Event("resumed"));
     }
   }
   #unanswered() {
-    if (++this.#silences < MOST_SILENCES) this.#failed(ABNORMAL, "");
-    else this.#lose(1e3, "the server does not answer");
+    if (++this.#silences < MOST_SILENCES) this.#detach(ABNORMAL);
+    else this.#end(ABNORMAL, "the server does not answer");
   }
   // ------------------------------------------------------------ silence
   /** Asks whether the connection is alive when nothing has arrived for some time, and leaves it without an answer. */
   #watch() {
-    clearTimeout(this.#watchTimer);
-    if (this.#state !== "open" || !this.#features?.includes("probe")) return;
+    if (this.#state !== "open" || !this.#probes) return;
     const now = Date.now();
-    const seen = globalThis.document?.visibilityState !== "hidden" || this.#above.busy();
-    const quietUntil = this.#heard + (seen ? QUIET : QUIET_UNSEEN);
-    if (this.#answerDue !== void 0 && now >= this.#answerDue) this.#silent();
-    else {
-      if (this.#answerDue === void 0 && now >= quietUntil) this.#probe(PATIENCE);
-      this.#watchTimer = setTimeout(() => this.#watch(), (this.#answerDue ?? quietUntil) - now);
+    if (this.#answerDue !== void 0 && now >= this.#answerDue) {
+      this.#patience = Math.min(2 * this.#patience, PATIENCE_MOST);
+      return this.#dropped(ABNORMAL, "the connection is silent", false);
     }
+    const seen = globalThis.document?.visibilityState !== "hidden" || this.#above.busy();
+    if (this.#answerDue === void 0 && now >= this.#heard + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
+    this.#wait((this.#answerDue ?? (seen ? this.#heard : now) + QUIET) - now, () => this.#watch());
   }
   #probe(patience) {
     this.#answerDue = Math.min(this.#answerDue ?? Infinity, Date.now() + patience);
     this.#say({ t: "probe" });
-  }
-  #silent() {
-    if (this.#sent) this.#detach(ABNORMAL);
-    else this.#end(ABNORMAL, "the connection is silent", false);
   }
   // ------------------------------------------------------------ the page
   #listen() {
@@ -460,15 +441,16 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     onWake((sure) => this.#wake(sure), signal);
     globalThis.addEventListener?.(
       "pagehide",
-      (event) => {
-        if (!event.persisted) this.close();
-        else if (this.#state === "open" && this.#sent) {
-          this.#detach(ABNORMAL);
-          clearTimeout(this.#dialTimer);
-        }
-      },
+      (event) => event.persisted ? this.#park() : this.close(),
       { signal }
     );
+    globalThis.document?.addEventListener?.("freeze", () => this.#park(), { signal });
+  }
+  /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
+  #park() {
+    if (!this.#sent || this.readyState !== _SessionSocket.OPEN) return;
+    this.#detach(ABNORMAL);
+    clearTimeout(this.#timer);
   }
   /**
    * Looks after the connection at once, because the page has woken up.
@@ -477,65 +459,45 @@ var SessionSocket = class _SessionSocket extends EventTarget {
    */
   #wake(sure) {
     const now = Date.now();
-    if (this.#state === "open" && this.#features?.includes("probe")) {
-      if (this.#sent && (sure || now - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#silent();
+    if (this.#state === "open" && this.#probes) {
+      if (this.#sent && (sure || now - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#detach(ABNORMAL);
       else {
         this.#probe(PATIENCE_AWAKE);
         this.#watch();
       }
     }
-    const late = this.#state === "resuming" && now - this.#dialedAt > ANSWER;
+    const late = this.#state === "resuming" && now - this.#since > ANSWER;
     if (late) this.#leave(RESUMES);
     if (late || this.#state === "detached") this.#resume();
   }
   // ------------------------------------------------------------ the end
-  /** The session cannot go on. */
-  #lose(code, reason) {
-    this.#leave(code === ABNORMAL ? 1e3 : code, reason);
-    this.#end(code === 1e3 ? ABNORMAL : code, reason, false);
-  }
-  #end(code, reason, wasClean) {
+  #end(code, reason, wasClean = false) {
     const failed = this.#state === "connecting";
     this.#state = "closed";
-    this.#leave(1e3);
+    this.#leave(code >= 3e3 ? code : 1e3);
     clearTimeout(this.#expiryTimer);
     this.#listening.abort();
+    this.#sent = void 0;
     queueMicrotask(() => {
-      if (failed) this.#fire(new Event("error"));
-      this.#fire(new Closed("close", { code, reason, wasClean }));
+      if (failed) this.dispatchEvent(new Event("error"));
+      this.dispatchEvent(closeEvent({ code, reason, wasClean }));
     });
   }
-  #fire(event) {
-    try {
-      ;
-      this[`on${event.type}`]?.(event);
-    } catch (error) {
-      queueMicrotask(() => {
-        throw error;
-      });
-    }
-    this.dispatchEvent(event);
-  }
 };
-var Closed = globalThis.CloseEvent ?? class extends Event {
-  code;
-  reason;
-  wasClean;
-  constructor(type, { code = 0, reason = "", wasClean = false }) {
-    super(type);
-    this.code = code;
-    this.reason = reason;
-    this.wasClean = wasClean;
-  }
-};
+function closeEvent(fields) {
+  if (globalThis.CloseEvent) return new CloseEvent("close", fields);
+  return Object.assign(new Event("close"), fields);
+}
 function absolute(url) {
-  const found = new URL(url, globalThis.location?.href);
+  const found = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
   found.protocol = found.protocol.replace(/^http/, "ws");
   return found.href;
 }
-function copied(data) {
-  if (data instanceof ArrayBuffer) return data.slice(0);
-  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice().buffer;
+function snapshot(data) {
+  if (typeof data === "string" || data instanceof Blob) return data;
+  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice().buffer;
+  const isBuffer = data?.byteLength !== void 0;
+  return isBuffer ? new Uint8Array(data).slice().buffer : String(data);
 }
 export {
   SessionSocket
