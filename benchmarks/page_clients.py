@@ -1,7 +1,7 @@
 """The clients for pages, on Node: requests per second with 64 pending, and the client's CPU time for each.
 
-wsrpc's client and ws-wrapper speak with a wsrpc server in Python; socket.io-client with Socket.IO's server on Node, which
-is faster than the one in Python. Each server has a core, and all clients share another.
+wsrpc's client and ws-wrapper speak with a wsrpc server in Python; socket.io-client with Socket.IO's server on Node,
+which is faster than the one in Python. The servers have a core, and the clients another.
 """
 
 from __future__ import annotations
@@ -100,5 +100,6 @@ def run_page_clients(cores: Cores, *, quick: bool = False) -> bool:
             ]
         )
     print(table(["64 pending", "requests/s", "µs of the client's CPU", "by rate", "by CPU"], rows))
-    print(", ".join(f"{name} {version}" for name, version in node_facts("ws-wrapper", "socket.io-client", "ws").items()))
+    versions = node_facts("ws-wrapper", "socket.io-client", "ws")
+    print(", ".join(f"{name} {version}" for name, version in versions.items()))
     return not any(sample.wrong for found in samples.values() for sample in found)

@@ -248,18 +248,14 @@ export class Caller<A extends Shape = any> {
     this.sessions.emit(this.#place, event, args)
   }
 
-<<<<<<< HEAD
-  async request<K extends keyof Group<A, "requests"> & string>(
+  request<K extends keyof Group<A, "requests"> & string>(
     event: K,
     ...args: Args<Of<A, "requests", K>>
   ): Promise<Result<Of<A, "requests", K>>> {
-=======
-  request(event: string, ...args: unknown[]): Promise<any> {
     return this.#options.retry ? this.#repeat(event, args) : this.#request(event, args, false)
   }
 
   async #repeat(event: string, args: unknown[]): Promise<any> {
->>>>>>> s-cuts
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.#request(event, args, false)

@@ -81,13 +81,8 @@ export class Request {
     this.#reject(error)
   }
 
-<<<<<<< HEAD
   #giveUp(make: (outcome: Outcome) => WsrpcError, reason?: unknown): void {
-    this.reject(make(this.withdraw(reason) ? "unknown" : "not_sent"))
-=======
-  #giveUp(make: (outcome: Outcome) => WsrpcError, reason: unknown): void {
     this.reject(make(this.holder?.withdraw(this, reason) ? "unknown" : "not_sent"))
->>>>>>> s-cuts
   }
 
   #stop(): void {
