@@ -21,7 +21,7 @@
 #                many of one whose session goes on,
 #                a server that is killed 200 times, as many processes of a cluster, its engine killed 50 times and
 #                frozen 20 times, 5,000 runs of each state machine and fuzzer, 3,000
-#                sequences of messages to Python and to JavaScript
+#                sequences of messages to Python and to JavaScript, 6,000 cuts of a page's connection, and ten minutes of its messages
 #   make mutants   how many of 600 small faults in wsrpc/ the tests notice, about an hour
 #   make autobahn WSTEST=path/to/wstest   Autobahn's test suite, which needs Python 2.7, writes interop/autobahn/results.md
 #   make clean   remove all that the other targets made
@@ -118,7 +118,8 @@ fmt: $(STAMPS)/dev
 soak: $(STAMPS)/dev $(STAMPS)/npm
 	$(WITH_VENV) WSRPC_SOAK=1 $(BIN)/python -m pytest --timeout=3600 tests/property \
 	  tests/faults/test_cuts_soak.py tests/faults/test_server_killed.py \
-	  tests/faults/test_cluster_soak.py tests/faults/test_memory.py interop/test_js_fuzz.py interop/test_contracts_typescript.py $(ARGS)
+	  tests/faults/test_cluster_soak.py tests/faults/test_memory.py interop/test_js_fuzz.py interop/test_contracts_typescript.py \
+	  interop/test_page_cuts.py interop/test_page_cuts_kills.py interop/test_page_cuts_memory.py $(ARGS)
 
 # It goes on where it was stopped. The tests are recorded once: remove build/mutants after they or the code change.
 mutants: $(STAMPS)/dev $(STAMPS)/npm go engines

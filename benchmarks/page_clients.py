@@ -1,7 +1,7 @@
 """The clients for pages, on Node: requests per second with 64 pending, and the client's CPU time for each.
 
-wsrpc's client and ws-wrapper speak with a wsrpc server in Python; socket.io-client with Socket.IO's server on Node, which
-is faster than the one in Python. Each server has a core, and all clients share another.
+wsrpc's client and ws-wrapper speak with a wsrpc server in Python; socket.io-client with Socket.IO's server on Node,
+which is faster than the one in Python. The servers have a core, and the clients another.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .subjects import HERE, Command, python_server
 
 __all__ = ["run_page_clients"]
 
-ROUNDS, QUICK_ROUNDS = 5, 1
+ROUNDS = 5
 BASE = "ws-wrapper"
 CLIENTS = {
     "client": ("`Client`", "wsrpc"),
@@ -53,10 +53,10 @@ def _commands() -> dict[str, Command]:
     return {"wsrpc": python_server("wsrpc")(), "socket.io": [find_node(), HERE / "js" / "server.mjs", "--socketio"]}
 
 
-def _measure(rounds: int, cores: Cores) -> dict[str, list[Sample]]:
+def _measure(cores: Cores, *, quick: bool) -> dict[str, list[Sample]]:
     """Round by round, one client after another, each of which stands still while another is measured."""
     samples: dict[str, list[Sample]] = {kind: [] for kind in CLIENTS}
-    task = msgspec.json.encode({"warm": 0.3, "seconds": 1.5}).decode()
+    task = msgspec.json.encode({"warm": 0.02, "seconds": 0.1} if quick else {"warm": 0.3, "seconds": 1.5}).decode()
     with ExitStack() as stack:
         children: dict[str, tuple[Child, Child]] = {}
         for kind, (title, server) in CLIENTS.items():
@@ -68,7 +68,7 @@ def _measure(rounds: int, cores: Cores) -> dict[str, list[Sample]]:
         for both in children.values():
             for child in both:
                 child.pause()
-        for _ in range(rounds):
+        for _ in range(1 if quick else ROUNDS):
             for kind, both in children.items():
                 for child in both:
                     child.resume()
@@ -85,7 +85,7 @@ def run_page_clients(cores: Cores, *, quick: bool = False) -> bool:
     Raises:
         BenchmarkError: something is missing, or a program has ended.
     """
-    samples = _measure(QUICK_ROUNDS if quick else ROUNDS, cores)
+    samples = _measure(cores, quick=quick)
     base = samples[BASE]
     rows: list[list[str]] = []
     for kind, (title, _) in CLIENTS.items():
@@ -100,5 +100,6 @@ def run_page_clients(cores: Cores, *, quick: bool = False) -> bool:
             ]
         )
     print(table(["64 pending", "requests/s", "µs of the client's CPU", "by rate", "by CPU"], rows))
-    print(", ".join(f"{name} {version}" for name, version in node_facts("ws-wrapper", "socket.io-client", "ws").items()))
+    versions = node_facts("ws-wrapper", "socket.io-client", "ws")
+    print(", ".join(f"{name} {version}" for name, version in versions.items()))
     return not any(sample.wrong for found in samples.values() for sample in found)

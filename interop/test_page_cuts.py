@@ -125,7 +125,11 @@ class Served(Ledger):
     async def wait(self, n: int) -> int:
         """Is cancelled, or ends with the next cut."""
         with self._runs(n, streams=True):
-            await self.calm.wait()
+            try:
+                await self.calm.wait()
+            except asyncio.CancelledError:
+                self.cancellations += 1
+                raise
             return n
 
     async def swallow(self, n: int, items: AsyncIterator[int]) -> None:
@@ -366,6 +370,7 @@ async def test_each_session_goes_on_and_nothing_is_lost_or_comes_twice(codec: Co
         assert told.sessions == 1
         for way, how, _ in told.up.outcomes:
             assert how in ("value", *(("cancelled", "not_sent") if way in CANCELLED else ())), (way, how)
+        assert told.up.cancellations > told.cuts.total() // 20
         assert told.down.outcomes.keys() == {(way, "value", "ran") for way in PAGE_WAYS}
 
 
