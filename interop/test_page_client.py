@@ -13,7 +13,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from interop.page_client import Page, Stage, scripted, words
-from wsrpc import Limits, RemoteError, RequestTimeout, RpcError, Server
+from wsrpc import AnonymousChannel, Limits, RemoteError, RequestTimeout, RpcError, Server
 from wsrpc.testing import FaultProxy
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
