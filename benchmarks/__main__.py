@@ -19,6 +19,7 @@ from .latency import measure_table
 from .machine import describe, pick_cores, require
 from .measure import bad
 from .other_python import find as find_other_python
+from .page_clients import run_page_clients
 from .processes import BenchmarkError
 from .report import tables
 from .runner import DEFAULT, QUICK, Bench, Cores, Fleet, Plan, info_of, prepare, run_curves, run_sections, say
@@ -133,6 +134,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="only sessions that are cut 1,000 times, beside Socket.IO's on Node, about 3 min; --json, too",
     )
+    parser.add_argument(
+        "--pages",
+        action="store_true",
+        help="only the clients for pages, on Node, beside ws-wrapper and socket.io-client, about 1 min",
+    )
     return parser.parse_args(arguments)
 
 
@@ -172,6 +178,8 @@ def main(arguments: Sequence[str]) -> int:
         cores = Cores(*pick_cores())
         if options.cuts:
             return 0 if run_cuts(QUICK_CUTS if options.quick else CUTS, options.json) else 1
+        if options.pages:
+            return 0 if run_page_clients(cores, quick=options.quick) else 1
         if options.against is not None:
             return run_against(options, cores)
         return run_all(options, cores)

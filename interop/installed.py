@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
-from interop.node import JS, ws_wrapper_4
+from interop.node import JS, find_node, ws_wrapper_4
 
-__all__ = ["install"]
+ROOT = Path(__file__).parent.parent
+
+__all__ = ["build_client", "install", "install_client"]
 
 # What says on the wire what ws-wrapper 4 does, for machines where that is not to be had; here with its defaults.
 PLAIN_4 = """
@@ -33,3 +37,20 @@ def install(library: str, folder: Path) -> None:
         return
     package = ws_wrapper_4() if library == "ws-wrapper-4" else JS / "node_modules" / library
     (modules / "ws-wrapper").symlink_to(package)
+
+
+def build_client(folder: Path) -> Path:
+    """Return the package python-wsrpc as npm packs it, made in ``folder``: the committed modules, and their types."""
+    (folder / "package.json").write_bytes((ROOT / "browser" / "package.json").read_bytes())
+    shutil.copytree(ROOT / "wsrpc" / "browser", folder / "dist")
+    compiler = [find_node(), str(JS / "node_modules" / "typescript" / "bin" / "tsc"), "-p", str(ROOT / "browser")]
+    subprocess.run([*compiler, "--emitDeclarationOnly", "--outDir", str(folder / "dist")], check=True, timeout=60)
+    return folder
+
+
+def install_client(package: Path, folder: Path) -> None:
+    """Let programs in ``folder`` import ``ws``, and the ``package`` as ``python-wsrpc``."""
+    modules = folder / "node_modules"
+    modules.mkdir()
+    (modules / "ws").symlink_to(JS / "node_modules" / "ws")
+    (modules / "python-wsrpc").symlink_to(package)

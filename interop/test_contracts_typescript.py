@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from random_contracts import Call, Contract, contracts, differs, tables
 from typed_values import same
 
+from interop.installed import build_client, install_client
 from interop.node import find_node
-from interop.test_typescript import output_of, project, tsc
+from interop.test_typescript import HERE, output_of, project, tsc
 from interop.test_typescript_property import error, written
 from wsrpc import Server
 from wsrpc._conversion.convert import converter, make_enc_hook
@@ -27,7 +29,8 @@ from wsrpc.typescript import declarations
 
 SOAK = os.environ.get("WSRPC_SOAK") == "1"
 CONTRACTS = 600 if SOAK else 60
-HEAD = """\
+IMPORTS = {
+    "plain-4": """\
 import WebSocket from "ws"
 import WebSocketWrapper from "ws-wrapper"
 
@@ -35,6 +38,18 @@ import type { Typed } from "./events.js"
 
 const socket = new WebSocket(process.argv[2]!)
 const server = new WebSocketWrapper(socket) as Typed<WebSocketWrapper>
+""",
+    "python-wsrpc": """\
+import { Client, type Channel } from "python-wsrpc"
+import WebSocket from "ws"
+
+import type { Api } from "./events.js"
+
+const server = new Client<Api>(process.argv[2]!, { WebSocket })
+const socket = server
+""",
+}
+SHOW = """\
 const show = (answer: unknown) => console.log(JSON.stringify(answer === undefined ? "nothing" : answer))
 
 """
@@ -51,6 +66,46 @@ def arguments_of(call: Call) -> list[str]:
     member = call.member
     last = max((n for n, each in enumerate(member.arguments) if each.name in call.given), default=-1)
     return [in_javascript(value) for value in (values if call.rest else values[: last + 1])]
+
+
+def program_of_client(channel: str, call: Call) -> list[str]:
+    """Return the lines with which `Client` makes one call, and prints what `program` prints."""
+    member = call.member
+    caller, event, arguments = f'server.of("{channel}")', json.dumps(member.event), arguments_of(call)
+    given = ", ".join([event, *arguments])
+    sent = [in_javascript(item) for item in call.items]
+    begin, end = "  const items: unknown[] = []", "  show(items)"
+    match member.kind:
+        case "request":
+            return [f"show(await {caller}.request({given}))"]
+        case "stream":
+            lines = [begin, f"  for await (const item of {caller}.stream({given})) items.push(item)", end]
+        case "upload":
+            uploaded = ", ".join([event, f"[{', '.join(sent)}]", *arguments])
+            return [f"show(await {caller}.upload({uploaded}))"]
+        case "exchange":
+            lines = [
+                f"  const channel = await {caller}.open({given})",
+                *(f'  await channel.request("next", {{ value: {item}, done: false }})' for item in sent),
+                '  const end = channel.request("next", { done: true })',
+                '  show((await channel.request("pull", 100)).values)',
+                "  await end",
+                "  channel.close()",
+            ]
+        case "conversation":
+            lines = [
+                begin,
+                f"  const channel: Channel = await {caller}.open({given})",
+                "  let heard = (_: unknown) => {}",
+                '  channel.on("answer", (item) => heard(item))',
+                *(
+                    f'  items.push(await new Promise((resolve) => {{ heard = resolve; channel.emit("item", {item}) }}))'
+                    for item in sent
+                ),
+                end,
+                "  channel.close()",
+            ]
+    return ["{", *lines, "}"]
 
 
 def program(channel: str, call: Call) -> list[str]:
@@ -86,7 +141,8 @@ def program(channel: str, call: Call) -> list[str]:
 
 
 @pytest.mark.timeout(3600 if SOAK else 90)
-async def test_a_client_in_typescript_says_what_was_meant(tmp_path: Path) -> None:
+@pytest.mark.parametrize("library", IMPORTS)
+async def test_a_client_in_typescript_says_what_was_meant(library: str, tmp_path: Path) -> None:
     found: list[Contract] = []
 
     @settings(max_examples=CONTRACTS, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -110,11 +166,18 @@ async def test_a_client_in_typescript_says_what_was_meant(tmp_path: Path) -> Non
         server.of(f"c{number}").implement(contract.protocol, implementations[-1])
         for call in contract.calls:
             implementations[-1].recorder.will_answer(call)
-            lines += program(f"c{number}", call)
+            lines += (program if library == "plain-4" else program_of_client)(f"c{number}", call)
 
-    files = [*project("plain-4", tmp_path), "events.d.ts", "program.ts"]
+    if library == "plain-4":
+        files = [*project(library, tmp_path), "events.d.ts", "program.ts"]
+    else:
+        (tmp_path / "package").mkdir()
+        install_client(build_client(tmp_path / "package"), tmp_path)
+        shutil.copy(HERE / "node.d.ts", tmp_path)
+        (tmp_path / "package.json").write_text('{"type": "module"}', "utf-8")
+        files = ["node.d.ts", "events.d.ts", "program.ts"]
     (tmp_path / "events.d.ts").write_text(declarations(describe(server)), "utf-8")
-    (tmp_path / "program.ts").write_text(HEAD + "\n".join([*lines, "socket.close()", ""]), "utf-8")
+    (tmp_path / "program.ts").write_text(IMPORTS[library] + SHOW + "\n".join([*lines, "socket.close()", ""]), "utf-8")
     assert [error(tmp_path, *each) for each in await tsc(tmp_path, *files)] == []
     async with server.listen() as listener:
         printed = await output_of(find_node(), str(tmp_path / "out" / "program.js"), listener.url, folder=tmp_path)

@@ -59,13 +59,18 @@ async def output_of(*command: str, folder: Path, statuses: Collection[int] = (0,
 
 
 async def tsc(folder: Path, *files: str) -> Diagnostics:
-    """What the compiler says of ``files`` and what they import; it writes JavaScript to ``out``."""
-    (folder / "tsconfig.json").write_text(json.dumps({"compilerOptions": OPTIONS, "files": files}), "utf-8")
-    compiler = JS / "node_modules" / "typescript" / "bin" / "tsc"
-    out = await output_of(find_node(), str(compiler), "--pretty", "false", folder=folder, statuses=(0, 1, 2))
+    """Where the compiler finds errors in ``files`` and what they import; it writes JavaScript to ``out``."""
+    out = await compiled(folder, *files)
     found = re.findall(r"^(\S+?)\((\d+),\d+\): error TS(\d+):", out, re.MULTILINE)
     assert len(found) == out.count("error TS"), out  # others are of the project, not of a file
     return [(file, int(line), int(number)) for file, line, number in found]
+
+
+async def compiled(folder: Path, *files: str) -> str:
+    """What the compiler prints."""
+    (folder / "tsconfig.json").write_text(json.dumps({"compilerOptions": OPTIONS, "files": files}), "utf-8")
+    compiler = JS / "node_modules" / "typescript" / "bin" / "tsc"
+    return await output_of(find_node(), str(compiler), "--pretty", "false", folder=folder, statuses=(0, 1, 2))
 
 
 def project(library: str, folder: Path) -> list[str]:
@@ -77,15 +82,15 @@ def project(library: str, folder: Path) -> list[str]:
     return ["node.d.ts"] if library in TYPED else ["node.d.ts", "untyped.d.ts"]
 
 
-async def generate(folder: Path, *options: str) -> None:
-    command = [sys.executable, "-W", "error", "-m", "wsrpc", "types", "app:server", "-o", str(folder / "events.d.ts")]
+async def generate(file: Path, *options: str, target: str = "app:server") -> None:
+    command = [sys.executable, "-W", "error", "-m", "wsrpc", "types", target, "-o", str(file)]
     await output_of(*command, *options, folder=HERE)
 
 
 @asynccontextmanager
-async def running_app() -> AsyncGenerator[str]:
+async def running_app(program: str = "app.py") -> AsyncGenerator[str]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "app.py"),
+        *(sys.executable, "-W", "error", program),
         cwd=HERE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=asyncio.subprocess.PIPE,
@@ -111,7 +116,7 @@ async def run(program: str, folder: Path) -> list[list[object]]:
 @pytest.mark.parametrize("library", LIBRARIES)
 async def test_answers_have_the_types_that_were_declared(library: str, tmp_path: Path) -> None:
     added = project(library, tmp_path)
-    await generate(tmp_path)
+    await generate(tmp_path / "events.d.ts")
     assert await tsc(tmp_path, "calls.ts", *added) == []
     printed = await run("calls.js", tmp_path)
     cups = [{"drink": "tea", "size": "l"}, {"drink": "milk", "size": "s"}]
@@ -169,7 +174,7 @@ TIMES = {
 @pytest.mark.parametrize("program", ["calls.ts", "listens.ts", "streams.ts"])
 async def test_what_ws_wrapper_3_lacks_does_not_compile(program: str, tmp_path: Path) -> None:
     added = project("ws-wrapper", tmp_path)
-    await generate(tmp_path, "--ws-wrapper", "3")
+    await generate(tmp_path / "events.d.ts", "--ws-wrapper", "3")
     found = await tsc(tmp_path, program, *added)
     assert bool(found) == (program == "streams.ts")
     (tmp_path / "signal.ts").write_text(SIGNAL, "utf-8")
@@ -189,7 +194,7 @@ server.signal(AbortSignal.timeout(1000))
 @pytest.mark.parametrize("library", WITH_STREAMS)
 async def test_streams_and_channels_have_the_types_that_were_declared(library: str, tmp_path: Path) -> None:
     added = project(library, tmp_path)
-    await generate(tmp_path)
+    await generate(tmp_path / "events.d.ts")
     assert await tsc(tmp_path, "streams.ts", *added) == []
     assert await run("streams.js", tmp_path) == [
         ["count", "0", "s", "none"],
@@ -204,7 +209,7 @@ async def test_streams_and_channels_have_the_types_that_were_declared(library: s
 @pytest.mark.parametrize("library", LIBRARIES)
 async def test_what_the_server_emits_has_the_types_that_were_declared(library: str, tmp_path: Path) -> None:
     added = project(library, tmp_path)
-    await generate(tmp_path)
+    await generate(tmp_path / "events.d.ts")
     assert await tsc(tmp_path, "listens.ts", *added) == []
     assert await run("listens.js", tmp_path) == [
         ["open"],
@@ -256,7 +261,7 @@ async def test_where_nothing_is_declared_listening_is_as_it_was(library: str, tm
 @pytest.mark.parametrize("library", LIBRARIES)
 async def test_what_is_wrong_does_not_compile(library: str, tmp_path: Path) -> None:
     added = project(library, tmp_path)
-    await generate(tmp_path)
+    await generate(tmp_path / "events.d.ts")
     lines = enumerate((HERE / "misuse.ts").read_text("utf-8").splitlines(), 1)
     wanted = [("misuse.ts", number, int(mark[1])) for number, line in lines if (mark := re.search(r" // (\d+)$", line))]
     assert len(wanted) > 30

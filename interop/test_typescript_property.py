@@ -146,14 +146,15 @@ async def test_declarations_compile_and_are_true(tmp_path: Path) -> None:
         event = f"{event}{len(values)}"
         server.on(event, annotated(found.type, name))
         sent = json.loads(msgspec.json.encode(data.draw(found.values)))
-        values.append(f"ReturnType<Events[{json.dumps(event)}]> = {written(sent)}")
+        for group in ("Events", 'Api["requests"]'):
+            values.append(f"ReturnType<{group}[{json.dumps(event)}]> = {written(sent)}")
 
     collect()
-    assert len(values) >= ROUNDS
+    assert len(values) >= 2 * ROUNDS
     text = declarations(describe(server))
     (tmp_path / "events.ts").write_text(text, "utf-8")
     lines = [f"export const v{number}: {value}" for number, value in enumerate(values)]
-    (tmp_path / "values.ts").write_text("\n".join(['import type { Events } from "./events.js"', *lines]), "utf-8")
+    (tmp_path / "values.ts").write_text("\n".join(['import type { Api, Events } from "./events.js"', *lines]), "utf-8")
     found = await tsc(tmp_path, "events.ts", "values.ts")
     assert [error(tmp_path, *each) for each in found] == []
 

@@ -13,6 +13,8 @@ import argparse
 import datetime
 import email.message
 import email.parser
+import gzip
+import json
 import re
 import subprocess
 import sys
@@ -27,7 +29,22 @@ ROOT = Path(__file__).parent.parent
 RUNTIME = {"msgspec", "tenacity", "websockets"}
 NEEDS_EXTRA = "wsrpc: the command needs the extra cli: pip install 'python-wsrpc[cli]'\n"
 ENTRY_POINTS = "[console_scripts]\nwsrpc = wsrpc.__main__:run\n"
-SHIPPED = ("wsrpc", "adapters", "examples", "docs", "README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+SHIPPED = (
+    "wsrpc",
+    "adapters",
+    "browser",
+    "examples",
+    "docs",
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+)
+LARGEST_MODULES = {  # bytes, minified and compressed: what a page loads that imports these entry points
+    ("socket",): 3_500,
+    ("client",): 10_000,
+    ("client", "msgpack"): 16_000,
+}
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")
 
 # Runs in the fresh environment, away from the checkout, so that only the installed wheel can be imported.
@@ -122,7 +139,7 @@ def check_finished(problems: Problems) -> None:
     for name in SHIPPED:
         start = ROOT / name
         for path in sorted(start.rglob("*")) if start.is_dir() else [start]:
-            if path.suffix in (".py", ".md", ".html", ".mjs") and "node_modules" not in path.parts:
+            if path.suffix in (".py", ".md", ".html", ".mjs", ".ts") and "node_modules" not in path.parts:
                 for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
                     if found := UNFINISHED.search(line):
                         problems.append(f"{path.relative_to(ROOT)}:{number} says {found[0]}")
@@ -146,7 +163,8 @@ def check_wheel(wheel: Path, problems: Problems, *, release: bool) -> None:
     problems.expect(not strangers, f"wheel: holds more than the packages and the command: {sorted(strangers)}")
     for package, folder in (("wsrpc", ROOT / "wsrpc"), ("wsrpc_adapters", ROOT / "adapters/wsrpc_adapters")):
         sources = {f"{package}/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*.py")}
-        expected = {*sources, f"{package}/py.typed"}
+        modules = {f"{package}/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*.js")}
+        expected = {*sources, *modules, f"{package}/py.typed"}
         packed = {name for name in names if name.startswith(f"{package}/")}
         problems.expect(expected <= packed, f"wheel: lacks {sorted(expected - packed)}")
         problems.expect(packed <= expected, f"wheel: must not hold {sorted(packed - expected)[:5]}")
@@ -154,6 +172,31 @@ def check_wheel(wheel: Path, problems: Problems, *, release: bool) -> None:
     problems.expect(licensed, "wheel: lacks the LICENSE file")
     problems.expect(entry_points == ENTRY_POINTS, f"wheel: its entry points are {entry_points!r}")
     check_metadata(metadata, problems, release=release)
+
+
+def check_page_modules(problems: Problems) -> None:
+    """The package for npm must be built, of the same version, and small; so must what it says that it holds."""
+    folder = ROOT / "browser"
+    package = json.loads((folder / "package.json").read_text("utf-8"))
+    problems.expect(package["version"] == version(), f"browser/package.json: the version is {package['version']}")
+    with tempfile.TemporaryDirectory(prefix="wsrpc-npm-") as temporary:
+        pack = ["npm", "pack", "--silent", "--pack-destination", temporary]
+        packed = subprocess.run(pack, cwd=folder, capture_output=True, text=True)
+        if packed.returncode:
+            problems.append(f"npm pack:\n{packed.stdout}{packed.stderr}")
+            return
+        with tarfile.open(only_file(Path(temporary), "*.tgz")) as archive:
+            names = {name.removeprefix("package/") for name in archive.getnames()}
+        exported = {path.removeprefix("./") for entry in package["exports"].values() for path in entry.values()}
+        problems.expect(exported <= names, f"browser: the package lacks {sorted(exported - names)}")
+        for modules, largest in LARGEST_MODULES.items():
+            page = Path(temporary) / "page.ts"
+            page.write_text("".join(f'export * from "{folder}/src/{name}.js"\n' for name in modules), "utf-8")
+            bundle = ["npx", "esbuild", str(page), "--bundle", "--minify", "--format=esm", "--target=es2022"]
+            bundled = subprocess.run(bundle, cwd=folder, capture_output=True, check=True)
+            size = len(gzip.compress(bundled.stdout))
+            print(f"A page that imports {' and '.join(modules)} loads {size:,} bytes.")
+            problems.expect(size <= largest, f"browser: {', '.join(modules)} have {size:,} bytes, over {largest:,}")
 
 
 def check_metadata(metadata: email.message.Message, problems: Problems, *, release: bool) -> None:
@@ -245,6 +288,7 @@ def main() -> None:
         folder = options.folder.resolve()
         wheel, sdist = only_file(folder, "*.whl"), only_file(folder, "*.tar.gz")
         check_wheel(wheel, problems, release=options.release)
+        check_page_modules(problems)
         check_sdist(sdist, problems)
         check_rendering([wheel, sdist], problems)
         try_out(wheel, problems)

@@ -128,6 +128,9 @@ def pouring(*texts: str, times: int = 4000) -> Attack:
     return attack
 
 
+PROBE = '{"ws-wrapper":false,"wsrpc":{"t":"probe"}}'
+HELLO = '{"ws-wrapper":false,"wsrpc":{"t":"hello","v":1,"features":["probe"],"limits":{}}}'
+
 ATTACKS: dict[str, tuple[Attack, int]] = {
     "silent": (silent, SLOW),
     "dripping": (dripping, SLOW),
@@ -137,6 +140,7 @@ ATTACKS: dict[str, tuple[Attack, int]] = {
     "joins": (pouring('{"i":%i,"c":"rooms","a":["join","%i"]}'), EAGER),
     "unknown events": (pouring('{"a":["nobody",1]}'), EAGER),
     "unknown requests": (pouring('{"i":7,"a":["nobody",1]}'), EAGER),
+    "probes": (pouring(HELLO, *[PROBE] * 100, times=100), EAGER),
     "large messages": (pouring('{"i":7,"a":["echo","' + "x" * (MiB - 30) + '"]}', times=1), EAGER),
 }
 

@@ -22,10 +22,11 @@ from benchmarks.cuts.ends import on_wsrpc
 from benchmarks.cuts.run import cut
 from benchmarks.generator import compile_load, run_load
 from benchmarks.measure import Sample
+from benchmarks.page_clients import run_page_clients
 from benchmarks.processes import BenchmarkError, Child, start
 from benchmarks.protocols import ADD, BROADCAST, Call, Echo, Texts, echo, echo_bytes
 from benchmarks.report import analysis, pages, tables
-from benchmarks.runner import able
+from benchmarks.runner import Cores, able
 from benchmarks.servers.__main__ import KINDS as SERVER_KINDS
 from benchmarks.subjects import SUBJECTS, WSRPC, Subject
 from benchmarks.workloads import ON_CURVES, SECTIONS, PythonClient
@@ -199,6 +200,12 @@ def test_the_python_clients_do_every_task(key: str) -> None:
                 client.write_line(msgspec.json.encode(wanted).decode())
                 sample = msgspec.json.decode(client.read_line(30), type=Sample)
                 assert sample.wrong == 0, task
+
+
+@needs_linux
+def test_the_clients_for_pages_answer_rightly(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_page_clients(Cores(SERVER_CORE, LOAD_CORE), quick=True)
+    assert "| `Client`, MessagePack " in capsys.readouterr().out
 
 
 async def test_wsrpc_goes_on_after_each_kind_of_cut() -> None:

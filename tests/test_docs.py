@@ -141,7 +141,7 @@ def test_every_block_says_what_it_is() -> None:
 
     (TypeScript is compiled by interop/, and HTML shown by tests/browser.)
     """
-    known = {"python", "js", "go", "html", "text", "ts", "console", "mermaid"}
+    known = {"python", "js", "go", "html", "text", "ts", "tsx", "console", "mermaid"}
     assert {block.language for page in PAGES for block in blocks_of(page)} == known
 
 
@@ -231,7 +231,8 @@ def test_every_program_is_run() -> None:
         ("docs/how-to/go.md", "client.py"),  # by interop/test_go_page.py
         ("docs/how-to/migrate-ws-wrapper.md", "client.mjs"),
         *((f"docs/how-to/{page}.md", name) for page, name in MIGRATIONS),  # by tests/docs/test_migration_pages.py
-        *(("docs/how-to/browser.md", name) for name in ("page.py", "main.mjs")),  # by tests/browser/test_shown_pages.py
+        ("docs/how-to/browser.md", "page.py"),  # by tests/browser/test_shown_pages.py
+        ("docs/how-to/ws-wrapper.md", "main.mjs"),  # likewise
         ("docs/reference/command-line.md", "server.py"),  # by tests/docs/test_command_page.py
         *(("docs/reference/protocol.md", name) for name in ("streams.py", "streams.mjs", "cafe.py", "describe.mjs")),
     }

@@ -17,6 +17,10 @@ __all__ = ["BEARER", "HEADER_VALUE", "Handshake", "HandshakeFunction", "check_he
 
 BEARER = "bearer."
 """Prefix of a subprotocol that contains a token. In browsers, a WebSocket can send a token in no other header."""
+RESUME_HEADER = "Wsrpc-Resume"
+"""Header of a request whose connection is to resume a session: it is ``1``."""
+RESUME_HINT = "wsrpc.resume"
+"""Subprotocol that browsers offer instead of that header. It is never shown to applications."""
 
 
 class Handshake:
@@ -37,7 +41,8 @@ class Handshake:
         remote: the address and port of the client. None if they are unknown, for example over a Unix socket.
         local: the address and port of the server, or None.
         secure: whether the connection uses TLS.
-        subprotocols: the subprotocols that the client offers, in its order of preference.
+        subprotocols: the subprotocols that the client offers, in its order of preference, without ``wsrpc.resume``,
+            with which a web page asks to resume its session.
         response_headers: headers to add to the response. Names ignore case. To repeat a header such as ``Set-Cookie``,
             use the method ``add(name, value)``. Values are ASCII. You cannot replace the headers of the WebSocket
             handshake itself.
@@ -87,7 +92,8 @@ class Handshake:
         if subprotocols is None:
             offered = self.headers.get("sec-websocket-protocol", "").split(",")
             subprotocols = [name.strip() for name in offered if name.strip()]
-        self.subprotocols = tuple(subprotocols)
+        self._hinted = RESUME_HINT in subprotocols
+        self.subprotocols = tuple([name for name in subprotocols if name != RESUME_HINT])
         self.limits = limits or Limits()
         self.compression = compression
         self.response_headers = ResponseHeaders()
@@ -126,6 +132,19 @@ class Handshake:
             shown = [_without_token(offered) for offered in self.subprotocols]
             raise ValueError(f"the client offers the subprotocols {shown}, not {_without_token(name)!r}")
         self._subprotocol = name
+
+    @property
+    def asks_to_resume(self) -> bool:
+        """Whether the client wants to resume a session on this connection, which its first message then names."""
+        return self._hinted or self.headers.get(RESUME_HEADER) == "1"
+
+    @property
+    def answered_subprotocol(self) -> str | None:
+        """What the response says about subprotocols: ``subprotocol``, or else an answer to ``wsrpc.resume``.
+
+        Chrome closes a connection whose offers get no answer. For adapters.
+        """
+        return self._subprotocol or (RESUME_HINT if self._hinted else None)
 
     def reject(self, status: int, body: str = "", headers: HeadersLike | None = None) -> NoReturn:
         """Refuse the connection with an HTTP response: a status from 400 to 599, a body, and headers.

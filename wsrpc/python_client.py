@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from ._codegen.checking import InvalidDescription, by_channel, check_description, schemas_of_event
+from ._codegen.checking import InvalidDescription, by_channel, check_description, is_answered, schemas_of_event
 from ._codegen.layout import (
     Expression,
     Keyword,
@@ -131,8 +131,8 @@ class _Contracts:
         for channel, found in channels.items():
             parts.append(self._protocol(requests[channel], f"Calls that you can make on {_called(channel)}.", found))
         for channel, found in emitting.items():
-            about = f"Events that are emitted on {_called(channel)}."
-            parts.append(self._protocol(heard[channel], about, found, emitted=True))
+            about = "Events and requests that are sent" if any(map(is_answered, found)) else "Events that are emitted"
+            parts.append(self._protocol(heard[channel], f"{about} on {_called(channel)}.", found, emitted=True))
         if channels:
             parts.append([f"{self._caller}: TypeAlias = wsrpc.Client | wsrpc.Peer | wsrpc.cluster.ClusterPeer"])
         for channel in channels:
@@ -157,22 +157,22 @@ class _Contracts:
         types = self._models.types(called.values(), in_class=False)
         lines = class_head(name, ["Protocol"]) + docstring(about, "    ")
         for event in events:
-            lines += ["", *self._method(called[event.event], event, types, emitted=emitted)]
+            lines += ["", *self._method(called[event.event], event, types, answered=not emitted or is_answered(event))]
         return lines
 
-    def _method(self, name: str, event: EventSchema, types: Types, *, emitted: bool) -> list[str]:
+    def _method(self, name: str, event: EventSchema, types: Types, *, answered: bool) -> list[str]:
         types.notes.clear()
-        parameters = self._parameters(event, types, emitted=emitted)
-        result = "None" if emitted else self._result(event, types)
+        parameters = self._parameters(event, types)
+        result = self._result(event, types) if answered else "None"
         lines = comment("\n".join(types.notes), "    ")
         if name != event.event:
             lines += statement(call("@wsrpc.method", literal(event.event)), "    ")
-        head = "def" if event.kind in ("stream", "exchange") and not emitted else "async def"
+        head = "def" if event.kind in ("stream", "exchange") else "async def"
         about = docstring(_about(event), "    " * 2)
         lines += function_head(f"{head} {name}", parameters, result, ":" if about else ": ...", "    ")
         return [*lines, *about, *(["        ..."] if about else [])]  # pyright asks for it
 
-    def _parameters(self, event: EventSchema, types: Types, *, emitted: bool) -> list[Expression]:
+    def _parameters(self, event: EventSchema, types: Types) -> list[Expression]:
         table = NameTable(("self",))
         # What stands before a parameter that must be given must be given, too.
         needed = max((n for n, each in enumerate(event.parameters) if not each.optional and not each.rest), default=-1)
@@ -190,7 +190,7 @@ class _Contracts:
                     known = "..."
                 self.mutable_defaults = self.mutable_defaults or known[0] in "[{"
                 parameters.append(Keyword(name, form.expression, ": ", f" = {known}"))
-        if event.kind in ("upload", "exchange") and not emitted:
+        if event.kind in ("upload", "exchange"):
             items = subscript("AsyncIterable", types.of(event.sends).expression)
             if needed + 1 < len(event.parameters) and not event.parameters[-1].rest:
                 parameters.append("*")

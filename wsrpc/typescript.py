@@ -1,7 +1,7 @@
 """TypeScript declarations of a server's events, those that it handles and those that it emits, for clients that use
-ws-wrapper.
+python-wsrpc or ws-wrapper.
 
-``python -m wsrpc types app:server -o events.d.ts`` writes them; docs/how-to/typescript.md shows how a client uses them.
+``python -m wsrpc types app:server -o api.ts`` writes them; docs/how-to/typescript.md shows how a client uses them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from ._base.misuse import check_flag
 from ._codegen.checking import by_channel, schemas_of_event
 from ._codegen.typescript_types import (
     BASE64,
@@ -25,7 +26,7 @@ from ._codegen.typescript_types import (
 )
 from ._schema.definitions import reachable
 from .errors import printable
-from .schema import Description, EventSchema
+from .schema import Description, EventSchema, ParameterSchema
 
 __all__ = ["declarations"]
 
@@ -90,6 +91,32 @@ NEEDED = {
     "exchange": ("AnonymousChannel", "Exchange"),
 }
 
+GROUPS = ("requests", "streams", "uploads", "conversations", "handlers")
+"""The groups of events of `Shape` in browser/src/api.ts."""
+GROUP_OF = {
+    "value": "requests",
+    "stream": "streams",
+    "upload": "uploads",
+    "exchange": "conversations",
+    "conversation": "conversations",
+}
+API = """\
+/**
+ * What pages call, and what the server calls (`handlers`): `const client = new Client<Api>("/ws")`, with python-wsrpc.
+ * In `streams`, the result is one item. In `uploads`, the first parameter is one item. In `conversations`, the result
+ * describes the channel; `void` if nothing is known of it.
+ */
+export type Api = """
+EXCHANGE = """\
+{
+  requests: {
+    next: (item: { value: %s; done: false } | { done: true }) => null
+    pull: (most: number) => { values: %s[]; done: boolean }
+  }
+  handlers: { stop: () => void }
+}"""
+"""The channel of an exchange, for which the client has no method."""
+
 BYTES = f"""\
 /** Bytes, as base64 text. */
 export type {BASE64} = string
@@ -146,67 +173,146 @@ export type Typed<W extends { of(name: string): unknown } = any> = Listening<Oth
 
 # These names mean something else in the declarations, so a class of the same name gets another one.
 OURS = (
-    *(*CHANNELS, BASE64, "Calls", "ChannelEmits", "Channels", "Emits", "Emitted", "EventMap", "Events", "Lifecycle"),
+    *(
+        "Api",
+        *CHANNELS,
+        BASE64,
+        "Calls",
+        "ChannelEmits",
+        "Channels",
+        "Emits",
+        "Emitted",
+        "EventMap",
+        "Events",
+        "Lifecycle",
+    ),
     *("Listening", "Listens", "Of", "Others", "Typed"),
 )
-GLOBAL = ("AbortSignal", "AsyncIterator", "Error", "Omit", "Parameters", "Promise", "Record", "ReturnType", "Symbol")
+GLOBAL = (
+    *("AbortSignal", "AsyncIterable", "AsyncIterator", "Error", "IterableIterator", "Omit", "Parameters", "Promise"),
+    *("Record", "ReturnType", "Symbol", "Uint8Array"),
+)
 
 
-def declarations(description: Description, /, *, ws_wrapper: Literal[3, 4] = 4) -> str:
-    """Return TypeScript declarations of the described events, as the text of a ``.d.ts`` file.
+def declarations(description: Description, /, *, ws_wrapper: Literal[3, 4] = 4, msgpack: bool = False) -> str:
+    """Return TypeScript declarations of the described events, as the text of a ``.ts`` or ``.d.ts`` file.
 
-    ``Events`` contains the events that have handlers on the main channel, and ``Channels`` those on named channels. In
-    the same way, ``Emits`` and ``ChannelEmits`` contain the events that were declared with ``declare()``. The file also
-    contains the types of parameters and results, and ``Typed``, the type of a connection.
+    The file contains the types of parameters and results, and ``Api``, with which the ``Client`` of python-wsrpc is
+    typed.
+
+    For ws-wrapper, ``Events`` contains the events that have handlers on the main channel, and ``Channels`` those on
+    named channels. In the same way, ``Emits`` and ``ChannelEmits`` contain the events and requests that were declared
+    with ``declare()``. ``Typed`` is the type of a connection.
 
     Classes become interfaces with the same name. If the name has another meaning in TypeScript, ``_`` is appended. The
     same description always gives the same file.
 
     Args:
         ws_wrapper: the major version of ws-wrapper that the client uses. The declarations for version 3 do not contain
-            what it lacks: handlers with a stream, an upload or a conversation. A call of ``signal()`` is an error.
+            what it lacks: handlers with a stream, an upload or a conversation. A call of ``signal()`` is an error. They
+            do not contain ``Api`` either.
+        msgpack: whether the client is a ``Client`` with the codec ``msgpack``, so that bytes are a ``Uint8Array``
+            instead of base64 text. The declarations contain nothing for ws-wrapper, which has no MessagePack.
     """
+    check_flag("msgpack", msgpack)
     if ws_wrapper not in (3, 4):
         raise ValueError(f"ws_wrapper is 3 or 4, got {ws_wrapper!r}")
     if ws_wrapper == 3:
         description = _without_channels(description)
-    names = type_names(description.definitions, (*OURS, *GLOBAL))
+    names = Names(
+        type_names(description.definitions, (*OURS, *GLOBAL)),
+        "Uint8Array" if msgpack else BASE64,
+    )
     parts: list[str] = []
     endless = endless_types(description.definitions)
     for name, schema in description.definitions.items():
         about = comment(str(schema.get("description", "")))
         text = "unknown" if name in endless else type_of(schema, names)
         if text.startswith("{\n"):
-            parts.append(f"{about}export interface {names[name]} {text}\n")
+            parts.append(f"{about}export interface {names.definitions[name]} {text}\n")
         else:
-            parts.append(f"{about}export type {names[name]} = {text}\n")
+            parts.append(f"{about}export type {names.definitions[name]} = {text}\n")
+    if not msgpack and b'"contentEncoding":"base64"' in msgspec.json.encode(description):
+        parts.append(BYTES)
+    if ws_wrapper == 4:
+        parts.append(f"{API}{_api(description, names)}\n")
+    if not msgpack:
+        parts += _for_ws_wrapper(description, names, ws_wrapper)
+    return printable("\n".join([f"{HEAD}{HEAD_3 if ws_wrapper == 3 else ''}", *parts]))
+
+
+def _for_ws_wrapper(description: Description, names: Names, ws_wrapper: Literal[3, 4]) -> list[str]:
+    parts: list[str] = []
     main, named = _channels(description.events, names, _answer)
     parts.append(f"/** Events that you can request or emit on the main channel. */\nexport type Events = {main}\n")
     parts.append(f"/** Events that you can request or emit on named channels. */\nexport type Channels = {named}\n")
-    main, named = _channels(description.emits, names, _no_answer)
+    main, named = _channels(description.emits, names, _listened)
     parts.append(f"/** Events that you can listen for on the main channel. */\nexport type Emits = {main}\n")
     parts.append(f"/** Events that you can listen for on named channels. */\nexport type ChannelEmits = {named}\n")
     kinds = [name for event in description.events for name in NEEDED[event.kind]]
     parts += [text for name, text in CHANNELS.items() if name in kinds]
-    if b'"contentEncoding":"base64"' in msgspec.json.encode(description):
-        parts.append(BYTES)
-    head = f"{HEAD}{HEAD_3 if ws_wrapper == 3 else ''}\n"
-    typed = TYPED.replace("%s", SIGNAL_3 if ws_wrapper == 3 else SIGNAL)
-    return printable(head + "\n".join([*parts, typed]))
+    parts.append(TYPED.replace("%s", SIGNAL_3 if ws_wrapper == 3 else SIGNAL))
+    return parts
 
 
 def _without_channels(description: Description) -> Description:
     """Return the events whose answers are values, with the definitions that they need."""
-    events = tuple(event for event in description.events if event.kind == "value")
+    events, emits = (
+        tuple(event for event in each if event.kind == "value") for each in (description.events, description.emits)
+    )
     used = reachable(
-        [schema for event in (*events, *description.emits) for schema in schemas_of_event(event)],
+        [schema for event in (*events, *emits) for schema in schemas_of_event(event)],
         description.definitions,
     )
-    return Description(events, description.emits, {name: description.definitions[name] for name in used})
+    return Description(events, emits, {name: description.definitions[name] for name in used})
 
 
 Answer = Callable[[EventSchema, Names, str], str]
 """Returns the type of what answers an event, for use with an indentation."""
+
+
+def _api(description: Description, names: Names) -> str:
+    """Return the `Shape` of a server, as browser/src/api.ts defines it."""
+    events, emits = by_channel(description.events), by_channel(description.emits)
+    main = _groups(events.pop(None, []), emits.pop(None, []), names, "  ")
+    named = ""
+    for channel in sorted({*events, *emits}, key=str):
+        inner = _groups(events.get(channel, []), emits.get(channel, []), names, "      ")
+        named += f"    {property_name(str(channel))}: {_braces(inner, '    ')}\n"
+    return _braces(f"{main}  channels: {_braces(named, '  ')}\n" if named else main)
+
+
+def _groups(events: list[EventSchema], emits: list[EventSchema], names: Names, indent: str) -> str:
+    members: dict[str, str] = dict.fromkeys(GROUPS, "")
+    for event in events:
+        if event.kind == "upload":
+            item = ParameterSchema("item", event.sends or {})
+            event = msgspec.structs.replace(event, parameters=(item, *event.parameters))
+        members[GROUP_OF[event.kind]] += _event(event, names, f"{indent}  ", _called)
+    for event in emits:
+        members["handlers"] += _event(event, names, f"{indent}  ", _handled)
+    return "".join(f"{indent}{group}: {_braces(inner, indent)}\n" for group, inner in members.items() if inner)
+
+
+def _called(event: EventSchema, names: Names, indent: str) -> str:
+    sends, items, result = (type_of(each, names, indent) for each in (event.sends, event.items, event.result))
+    match event.kind:
+        case "value" | "upload":
+            return result
+        case "stream":
+            return items
+        case "exchange":
+            return EXCHANGE.replace("\n", f"\n{indent}") % (sends, in_parentheses(items))
+        case "conversation":
+            return "void"
+
+
+def _handled(event: EventSchema, names: Names, indent: str) -> str:
+    if event.kind == "stream":
+        items = type_of(event.items, names, indent)
+        return f"AsyncIterable<{items}> | IterableIterator<{items}>"
+    result = type_of(event.result, names, indent) if event.result is not None else "void"
+    return "void" if result == "null" else result
 
 
 def _channels(events: Iterable[EventSchema], names: Names, answer: Answer) -> tuple[str, str]:
@@ -241,8 +347,13 @@ def _event(event: EventSchema, names: Names, indent: str, answer: Answer) -> str
     return f"{text}{indent}{property_name(event.event)}: ({', '.join(parameters)}) => {answer(event, names, indent)}\n"
 
 
-def _no_answer(event: EventSchema, names: Names, indent: str) -> str:
-    return "void"
+def _listened(event: EventSchema, names: Names, indent: str) -> str:
+    if event.kind != "value":
+        return "unknown"
+    if event.result is None:
+        return "void"
+    result = type_of(event.result, names, indent)
+    return f"{result} | Promise<{result}>"
 
 
 def _answer(event: EventSchema, names: Names, indent: str) -> str:

@@ -250,8 +250,8 @@ class _PicowsPort:
 
 def _acceptance(handshake: Handshake) -> WSUpgradeResponse:
     given = CIMultiDict(handshake.response_headers.pairs())
-    if handshake.subprotocol is not None:
-        given["Sec-WebSocket-Protocol"] = handshake.subprotocol
+    if handshake.answered_subprotocol is not None:
+        given["Sec-WebSocket-Protocol"] = handshake.answered_subprotocol
     response: WSUpgradeResponse = WSUpgradeResponse.create_101_response(given)
     return response
 

@@ -196,7 +196,7 @@ async def serve(
     take_over = None if reserve is None else reserve(handshake, underlying)
     headers = encoded(handshake.response_headers.pairs())
     try:
-        await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol, "headers": headers})
+        await send({"type": "websocket.accept", "subprotocol": handshake.answered_subprotocol, "headers": headers})
     except OSError:
         return  # the client has left
     if take_over is not None:

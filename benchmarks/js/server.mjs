@@ -1,6 +1,8 @@
 // The JavaScript server under test: `node server.mjs [--tls]` prints its port when it is ready.
+// With `--socketio` it is Socket.IO's.
 // The libraries are those that the interop tests install.
 import { readFileSync } from "node:fs"
+import { createServer as createHttpServer } from "node:http"
 import { createServer } from "node:https"
 import { createRequire } from "node:module"
 import { pathToFileURL } from "node:url"
@@ -26,7 +28,13 @@ function serve(socket) {
   })
 }
 
-if (process.argv.includes("--tls")) {
+if (process.argv.includes("--socketio")) {
+  const http = createHttpServer()
+  new (require("socket.io").Server)(http, { perMessageDeflate: false }).on("connection", (socket) => {
+    socket.on("add", (a, b, answer) => answer(a + b))
+  })
+  http.listen(0, "127.0.0.1", () => console.log(http.address().port))
+} else if (process.argv.includes("--tls")) {
   const certificate = (name) => readFileSync(new URL(`../../tests/certificates/${name}`, import.meta.url))
   const https = createServer({ cert: certificate("server.pem"), key: certificate("server.key") })
   new WebSocketServer({ ...options, server: https }).on("connection", serve)

@@ -10,12 +10,13 @@ from aiohttp import web
 from handlers import make_server
 from store import Store
 
+import wsrpc
 from wsrpc_adapters.aiohttp import aiohttp_handler
 
 HERE = Path(__file__).parent
 
 
-def make_app(data: Path, modules: Path) -> web.Application:
+def make_app(data: Path) -> web.Application:
     store = Store(data)
     server = make_server(store)
 
@@ -42,7 +43,7 @@ def make_app(data: Path, modules: Path) -> web.Application:
     app.router.add_get("/", index)
     app.router.add_get("/ws", aiohttp_handler(server))
     app.router.add_get("/files/{id}/{name}", download)
-    app.router.add_static("/modules", modules)
+    app.router.add_static("/wsrpc", Path(wsrpc.__file__).with_name("browser"))  # the client for pages
     app.router.add_static("/", HERE / "page")
     app.on_shutdown.append(close)
     return app
@@ -53,13 +54,10 @@ def main() -> None:
     parser.add_argument("port", type=int, nargs="?", default=8080)
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 to let others in (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=HERE / "data", help="where messages and files are kept")
-    parser.add_argument("--modules", type=Path, default=HERE / "node_modules", help="where npm has put ws-wrapper")
     options = parser.parse_args()
-    if not (options.modules / "ws-wrapper").is_dir():
-        parser.exit(1, f"there is no ws-wrapper in {options.modules}: run `npm install` in {HERE}\n")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
-    web.run_app(make_app(options.data, options.modules), host=options.host, port=options.port)
+    web.run_app(make_app(options.data), host=options.host, port=options.port)
 
 
 if __name__ == "__main__":

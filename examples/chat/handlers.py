@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated
 
 from msgspec import Meta
@@ -21,7 +22,6 @@ Text = Annotated[str, Meta(min_length=1, max_length=4000)]
 FileName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^/\\\x00-\x1f]+\Z")]
 Piece = Annotated[bytes, Meta(max_length=256 * 1024)]
 Number = Annotated[int, Meta(ge=0, le=2**53 - 1)]
-Count = Annotated[int, Meta(ge=1, le=100)]
 
 
 def gate(handshake: Handshake) -> None:
@@ -99,7 +99,7 @@ class Chat(Service):
 
     @method
     def history(self, room: RoomName, before: Number | None = None, after: Number = 0) -> Iterator[Message]:
-        """The messages of a room, newest first, as a stream, for ws-wrapper 4. Read as the page takes them."""
+        """The messages of a room, newest first, read from the store as the page takes them."""
         self.check_here(room)
         return self.read_back(room, before, after)
 
@@ -108,34 +108,28 @@ class Chat(Service):
             yield from messages
             before = messages[-1].number
 
-    @method
-    def history_page(
-        self, room: RoomName, before: Number | None = None, after: Number = 0, count: Count = 50
-    ) -> list[Message]:
-        """The messages of a room, newest first, a page at a time, for ws-wrapper 3, which has no streams."""
-        self.check_here(room)
-        return self.store.newest(room, before=before, after=after, count=count)
-
-    # ---------------------------------------------------------------- files, in pieces
+    # ---------------------------------------------------------------- files
 
     @method
-    def upload(self, file_id: Id, size: Number) -> int:
-        """Begin an upload, or continue it after a drop; return how many bytes are here."""
-        if size > LARGEST_FILE:
-            raise RpcError(f"files may have {LARGEST_FILE // 1024**2} MB at most", code="too_big")
+    def uploaded(self, file_id: Id) -> int:
+        """Return how many bytes of a file are here. If the server was killed, a page continues there."""
         return self.store.begin(file_id)
 
-    @method(thread=True)
-    def piece(self, file_id: Id, offset: Number, data: Piece) -> int:
-        """Take a piece that begins where the file ends; return how many bytes are here, where the next piece begins."""
-        if offset + len(data) > LARGEST_FILE:
-            raise RpcError(f"files may have {LARGEST_FILE // 1024**2} MB at most", code="too_big")
-        return self.store.append(file_id, offset, data)
-
     @method
-    async def share(self, room: RoomName, file_id: Id, name: FileName, size: Number) -> Message:
-        """Publish a complete file in a room, as a message with the file's id."""
+    async def upload(
+        self, room: RoomName, file_id: Id, name: FileName, size: Number, offset: Number, pieces: AsyncIterator[Piece]
+    ) -> Message:
+        """Take the bytes of a file from an offset on, and publish it in a room, as a message with the file's id."""
         self.check_here(room)
+        if size > LARGEST_FILE:
+            raise RpcError(f"files may have {LARGEST_FILE // 1024**2} MB at most", code="too_big")
+        async for piece in pieces:
+            offset += len(piece)
+            if (
+                offset > size
+                or await asyncio.to_thread(self.store.append, file_id, offset - len(piece), piece) != offset
+            ):
+                raise RpcError(f"a piece of {name} does not continue what is here", code="bad_piece")
         if self.store.begin(file_id) != size:
             raise RpcError(f"{name} is not complete", code="incomplete")
         self.store.finish(file_id)

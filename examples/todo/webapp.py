@@ -6,6 +6,7 @@ from aiohttp import web
 from todo import server
 from transfer import router
 
+import wsrpc
 from wsrpc_adapters.aiohttp import aiohttp_handler
 
 HERE = Path(__file__).parent
@@ -23,7 +24,7 @@ app = web.Application()
 app.router.add_get("/", index)
 app.router.add_get("/ws", aiohttp_handler(server))
 app.router.add_static("/page", HERE / "page")
-app.router.add_static("/modules", HERE / "node_modules")
+app.router.add_static("/wsrpc", Path(wsrpc.__file__).with_name("browser"))  # the client for pages
 app.on_shutdown.append(close)
 server.include(router)
 

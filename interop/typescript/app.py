@@ -250,11 +250,12 @@ def may_join(peer: Peer, room: str) -> bool:
     return room == "lobby"
 
 
+async def serve() -> None:
+    """Serve until stdin is closed."""
+    async with server.listen() as listener:
+        print(listener.url, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+
 if __name__ == "__main__":
-
-    async def serve() -> None:
-        async with server.listen() as listener:
-            print(listener.url, flush=True)
-            await asyncio.to_thread(sys.stdin.read)
-
     asyncio.run(serve())

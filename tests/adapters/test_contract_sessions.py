@@ -26,7 +26,9 @@ from wsrpc_adapters.asgi import asgi
 
 LIMITS = Limits(close_timeout=1.0)
 SOON = Reconnect(initial=0.001, max=0.005)
-RESUMES = "Wsrpc-Resume: 1"
+ASKS = {"header": "Wsrpc-Resume: 1", "subprotocol": "Sec-WebSocket-Protocol: json, wsrpc.resume"}
+"""How a client says that it means to resume. Web pages cannot send the header."""
+asking = pytest.mark.parametrize("asks", ASKS.values(), ids=ASKS)
 
 CUTS: list[tuple[Any, int]] = [("up", after) for after in (0, 1, 7, 40, 300, 1500)]
 CUTS += [("down", after) for after in (0, 1, 7, 40, 300, 1200)]
@@ -182,14 +184,15 @@ def noting(limits: Limits = LIMITS) -> tuple[Server, list[int], list[str]]:
 
 
 @hosts
-async def test_a_half_open_connection_is_fenced(host: Host) -> None:
+@asking
+async def test_a_half_open_connection_is_fenced(host: Host, asks: str) -> None:
     """Its last messages count for nothing, and what comes of its end touches nothing."""
     server, notes, told = noting()
     async with asyncio.timeout(30), host.serving(server) as url, raw(url) as old:
         resume = await begin(old)
         await turns_until(lambda: notes == [1])
         (peer,) = server.peers
-        async with raw(url, RESUMES) as new:
+        async with raw(url, asks) as new:
             await say(new, resume)
             answer = await hear(new)
             assert (answer["t"], answer["rx"], answer["bytes"]) == ("resumed", 1, len(json.dumps(NOTE)))
@@ -209,14 +212,15 @@ async def test_a_half_open_connection_is_fenced(host: Host) -> None:
 
 
 @hosts
-async def test_a_client_that_means_to_resume_says_so_before_it_has_a_peer(host: Host) -> None:
+@asking
+async def test_a_client_that_means_to_resume_says_so_before_it_has_a_peer(host: Host, asks: str) -> None:
     """What comes in the same read waits until the resume is handled, and none of it is lost."""
     server, notes, told = noting()
     async with asyncio.timeout(30), host.serving(server) as url:
         async with raw(url) as old:
             resume = await begin(old)
             await turns_until(lambda: notes == [1])
-        async with raw(url, RESUMES) as new:
+        async with raw(url, asks) as new:
             await new.send(new.frame(PING, "there"))
             assert (await new.next_frame()).opcode == PONG  # so the server has begun to read
             await turns(20)
@@ -228,12 +232,44 @@ async def test_a_client_that_means_to_resume_says_so_before_it_has_a_peer(host: 
             assert (await hear(new))["t"] == "resumed"
             await turns_until(lambda: len(notes) == 12)
             assert notes == list(range(1, 13)) and told == ["open"]
-        async with raw(url, RESUMES) as late:  # its session is gone
+        async with raw(url, asks) as late:  # its session is gone
             await say(late, resume | {"sid": "x" * 22})
             await late.send(late.frame(TEXT, '{"i":1,"a":["echo","x"]}'))
             assert await hear(late) == {"t": "gone", "why": "expired"}
             assert (await hear(late))["t"] == "welcome"
             assert json.loads((await late.next_of(TEXT)).payload) == {"i": 1, "d": "x"}
+
+
+LEAVING: dict[str, tuple[bool, int | None, bool]] = {
+    "closes with 4412": (False, 4412, True),
+    "says that it is gone, and closes": (True, 1000, False),
+    "says that it is gone, and closes with 4412": (True, 4412, False),
+    "says that it is gone, and drops": (True, None, False),
+}
+"""Whether a client says `gone`, its close code, and whether the session goes on."""
+
+
+@hosts
+@pytest.mark.parametrize("how", LEAVING)
+async def test_how_a_client_leaves_that_cannot_drop_a_connection(host: Host, how: str) -> None:
+    """The close frame of a web page ends its connection, whether or not its session is to go on."""
+    says_gone, code, goes_on = LEAVING[how]
+    server, notes, told = noting()
+    async with asyncio.timeout(30), host.serving(server) as url:
+        async with raw(url) as old:
+            resume = await begin(old)
+            await turns_until(lambda: notes == [1])
+            (peer,) = server.peers
+            if says_gone:
+                await say(old, {"t": "gone", "why": "closed"})
+            if code is not None:
+                await old.send(old.close_frame(code))
+                assert (await old.next_of(CLOSE)).code == code
+        await turns_until(lambda: peer.detached or server.peers == ())
+        assert peer.detached == goes_on and len(told) == (1 if goes_on else 2)
+        async with raw(url, ASKS["subprotocol"]) as new:
+            await say(new, resume)
+            assert (await hear(new))["t"] == ("resumed" if goes_on else "gone")
 
 
 @pytest.mark.parametrize("host", [host for host in HOSTS if "heartbeat" not in host.cannot], ids=repr)

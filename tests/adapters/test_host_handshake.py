@@ -27,6 +27,9 @@ from wsrpc import Handshake, Peer
 TOKEN = "hidden-5e3a"
 """Is in requests, and must be in no answer and in no line of the log."""
 OFFER = ("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",)
+HINT = "wsrpc.resume"
+"""The subprotocol that a web page offers to resume a session."""
+HINTS = (f"Sec-WebSocket-Protocol: {HINT}",)
 COOKIES = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
 ODD = "/ws?tag=%C3%BC&tag=1+2&none&tag=&x=%26"
 
@@ -133,10 +136,28 @@ def failing(gate: Gate, logged: str, **fields: Any) -> Rule:
     return Rule(gate, status=500, body="internal error\n", logged=logged, **fields)
 
 
-def offers(*subprotocols: str, chosen: str | None, gate: Gate = lets_in, token: str | None = None) -> Rule:
-    said = {"sec-websocket-protocol": [] if chosen is None else [chosen]}
-    seen = {"subprotocols": subprotocols, "subprotocol": chosen, "bearer_token": token}
+def offers(
+    *subprotocols: str,
+    chosen: str | None,
+    gate: Gate = lets_in,
+    token: str | None = None,
+    hint_is_answered: bool = False,
+) -> Rule:
+    answered = HINT if hint_is_answered else chosen
+    said = {"sec-websocket-protocol": [] if answered is None else [answered]}
+    shown = tuple(name for name in subprotocols if name != HINT)
+    seen = {
+        "subprotocols": shown,
+        "subprotocol": chosen,
+        "bearer_token": token,
+        "asks_to_resume": shown != subprotocols,
+    }
     return Rule(gate, (f"Sec-WebSocket-Protocol: {', '.join(subprotocols)}",), answer=said, seen=seen)
+
+
+def wants_a_subprotocol(given: Handshake) -> None:
+    if given.subprotocol is None:
+        given.reject(400, "no subprotocol")
 
 
 LISTED = {"origins": ["https://app.example"]}
@@ -182,6 +203,29 @@ RULES: dict[str, Rule] = {
     # Subprotocols.
     "first subprotocol": offers("a", "b", chosen="a"),
     "chosen subprotocol": offers("a", "b", chosen="b", gate=sets(subprotocol="b")),
+    "token alone": offers(f"bearer.{TOKEN}", chosen=None, token=TOKEN),
+    # The subprotocol with which web pages ask to resume.
+    "hint alone": offers(HINT, chosen=None, hint_is_answered=True),
+    "hint after a subprotocol": offers("a", HINT, chosen="a"),
+    "hint before a subprotocol": offers(HINT, "b", chosen="b"),
+    "hint with a token": offers(f"bearer.{TOKEN}", HINT, chosen=None, token=TOKEN, hint_is_answered=True),
+    "hint beside what is not accepted": offers(
+        "a", HINT, chosen=None, gate=sets(subprotocol=None), hint_is_answered=True
+    ),
+    "a word that begins like the hint": offers(f"{HINT}.x", chosen=f"{HINT}.x"),
+    "hint is no subprotocol": Rule(wants_a_subprotocol, HINTS, status=400, body="no subprotocol"),
+    "hint that a function chooses": failing(sets(subprotocol=HINT), "offers the subprotocols", asks=HINTS),
+    "hint of another origin": Rule(
+        asks=(*FROM_EVIL, *HINTS),
+        options=LISTED,
+        status=403,
+        body=NOT_ALLOWED,
+        logged="origins=['https://evil.example']",
+    ),
+    "hint of somebody who is refused": Rule(rejects(401, "who are you?"), HINTS, status=401, body="who are you?"),
+    "hint to a server without sessions": offers(HINT, chosen=None, hint_is_answered=True)._replace(
+        options={"limits": LIMITS.replace(replay=0)}
+    ),
     # Compression.
     "compression that nobody turned on": Rule(asks=OFFER),
     "compression": Rule(asks=OFFER, options=COMPRESSES, compressed=True),
@@ -278,7 +322,9 @@ async def test_a_rule_of_the_handshake(host: Host, name: str, caplog: pytest.Log
             assert rule.body is None or body == rule.body
             assert TOKEN not in head.decode("latin-1") + body + caplog.text
             if rule.status == 101:
-                await turns_until(lambda: server.peers)
+                # Whoever asks to resume has no peer before its first message.
+                await peer.send(peer.frame(TEXT, '{"i":2,"a":["echo",1]}'))
+                await peer.next_of(TEXT)
                 expected = {"path": "/ws", "host": own, "secure": False, "remote": peer.sock.getsockname(), **rule.seen}
                 assert {attribute: getattr(asked[0], attribute) for attribute in expected} == expected
                 assert {header: asked[0].headers[header] for header in rule.headers} == rule.headers

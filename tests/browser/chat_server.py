@@ -8,17 +8,20 @@ from pathlib import Path
 
 from programs import PYTHON, ROOT, free_port, start
 
+from interop.peers import until
+
 APP = ROOT / "examples" / "chat" / "app.py"
 
 
 class ChatServer:
-    """``async with ChatServer(folder, modules) as chat``; ``url`` is the page's."""
+    """``async with ChatServer(folder) as chat``; ``url`` is the page's."""
 
-    def __init__(self, folder: Path, modules: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}/"
         self.socket_url = f"ws://127.0.0.1:{port}/ws"
-        self._words = [str(APP), str(port), "--data", str(folder / "data"), "--modules", str(modules)]
+        self._data = folder / "data"
+        self._words = [str(APP), str(port), "--data", str(self._data)]
         self._log = folder / "server.log"
         self._process: asyncio.subprocess.Process
 
@@ -32,8 +35,7 @@ class ChatServer:
 
     async def __aexit__(self, *exc_info: object) -> None:
         if self._process.returncode is None:
-            self._process.send_signal(signal.SIGINT)
-            assert await self._process.wait() == 0 and "Traceback" not in self.log, self.log
+            await self.stop()
 
     async def start(self) -> None:
         with self._log.open("ab") as log:
@@ -41,7 +43,16 @@ class ChatServer:
         assert self._process.stdout is not None
         assert b"Running on" in await self._process.stdout.readline(), self.log
 
+    async def stop(self) -> None:
+        """As by Ctrl-C."""
+        self._process.send_signal(signal.SIGINT)
+        assert await self._process.wait() == 0 and "Traceback" not in self.log, self.log
+
     async def kill(self) -> None:
         """As when the machine loses power: nobody is told."""
         self._process.kill()
         await self._process.wait()
+
+    async def wait_for_part(self, size: int) -> None:
+        """Wait until the server has so many bytes of the upload that is not complete."""
+        await until(lambda: [path.stat().st_size for path in self._data.glob("*.part")] == [size])

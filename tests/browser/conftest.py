@@ -46,15 +46,10 @@ async def browser() -> AsyncGenerator[Browser]:
         await browser.close()
 
 
-# ---------------------------------------------------------------- the chat
-
-
 @pytest.fixture(scope="session")
 def modules(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `npm install` gives the page: ws-wrapper 3, unless the test says something else."""
-    library = getattr(request, "param", "ws-wrapper")
-    if library == "ws-wrapper":
-        return JS / "node_modules"
+    """What `npm install` gives the page of examples/contract."""
+    library = request.param
     folder = tmp_path_factory.mktemp(library)
     if library == "ws-wrapper-4":
         shutil.copytree(ws_wrapper_4(), folder / "ws-wrapper")
@@ -68,9 +63,12 @@ def modules(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return folder
 
 
+# ---------------------------------------------------------------- the chat
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def chat(modules: Path, tmp_path: Path) -> AsyncGenerator[ChatServer]:
-    async with ChatServer(tmp_path, modules) as server:
+async def chat(tmp_path: Path) -> AsyncGenerator[ChatServer]:
+    async with ChatServer(tmp_path) as server:
         yield server
 
 
@@ -85,8 +83,8 @@ LOST = ("net::ERR_CONNECTION_REFUSED", "net::ERR_CONNECTION_RESET")
 async def newcomer(browser: Browser, chat: ChatServer) -> AsyncGenerator[Newcomer]:
     """``await newcomer("Ada")``: a page of a browser of her own, in which she has said her name.
 
-    Keyword arguments are those of Playwright's ``new_context``. Whatever a page complains about in its console fails
-    the test.
+    ``url`` is that of a proxy in front of the chat. Other keyword arguments are those of Playwright's ``new_context``.
+    Whatever a page complains about in its console fails the test.
     """
     complaints: list[str] = []
 
@@ -96,14 +94,14 @@ async def newcomer(browser: Browser, chat: ChatServer) -> AsyncGenerator[Newcome
 
     async with AsyncExitStack() as stack:
 
-        async def come(name: str, **options: Any) -> Page:
+        async def come(name: str, *, url: str = chat.url, **options: Any) -> Page:
             context = await browser.new_context(**options)
             stack.push_async_callback(context.close)
             page = await context.new_page()
             page.set_default_timeout(PATIENCE)
             page.on("console", said)
             page.on("pageerror", lambda error: complaints.append(str(error)))
-            await page.goto(chat.url)
+            await page.goto(url)
             await page.get_by_label("What shall the others call you?").fill(name)
             await page.get_by_role("button", name="Come in").click()
             await expect(page.get_by_role("status")).to_have_text("Connected")

@@ -20,8 +20,6 @@ Newcomer = Callable[..., Awaitable[Page]]
 
 VERSIONS_4 = ["plain-4", *(name for name in LIBRARIES if name == "ws-wrapper-4")]
 
-both_libraries = pytest.mark.parametrize("modules", ["ws-wrapper", *VERSIONS_4], indirect=True)
-"""The page with ws-wrapper 3 and 4."""
 with_streams = pytest.mark.parametrize("modules", VERSIONS_4, indirect=True)
 """The page with ws-wrapper 4, which has streams."""
 

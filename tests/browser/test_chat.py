@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from browser.chat_server import ChatServer
-from browser.pages import Newcomer, both_libraries, log_of, say
+from browser.pages import Newcomer, log_of, say
 from playwright.async_api import Browser, expect
 
 from wsrpc import Client, HandshakeRejected
@@ -14,7 +12,6 @@ from wsrpc import Client, HandshakeRejected
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-@both_libraries
 async def test_two_people_talk(newcomer: Newcomer) -> None:
     ada = await newcomer("Ada")
     people = ada.get_by_role("complementary", name="People in this room")
@@ -53,8 +50,7 @@ async def test_rooms_are_joined_and_left(newcomer: Newcomer) -> None:
     await expect(ada.get_by_role("complementary").get_by_role("listitem")).to_have_text(["Ada (you)"])
 
 
-@both_libraries
-async def test_history_comes_as_it_is_read(newcomer: Newcomer, chat: ChatServer, modules: Path) -> None:
+async def test_history_comes_as_it_is_read(newcomer: Newcomer, chat: ChatServer) -> None:
     total = 150
     async with Client(f"{chat.socket_url}?name=Historian") as python:
         await python.request("join", "lobby")
@@ -75,10 +71,6 @@ async def test_history_comes_as_it_is_read(newcomer: Newcomer, chat: ChatServer,
         await expect(articles.nth(before).or_(beginning).first).to_be_attached()
     texts = await articles.locator(".text").all_inner_texts()
     assert texts == [f"number {number}" for number in range(total)]
-    has_streams = await ada.evaluate(
-        "import('ws-wrapper').then(({ default: W }) => Symbol.asyncIterator in W.prototype)"
-    )
-    assert has_streams is ("-4" in modules.name), "otherwise the pages were requested one by one"
 
 
 @pytest.mark.parametrize("name", ["", "x" * 31])

@@ -9,7 +9,7 @@ from browser.chat_server import ChatServer
 from browser.pages import Newcomer, log_of
 from playwright.async_api import expect
 
-from wsrpc import Client
+from wsrpc import Client, RemoteError
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -19,9 +19,7 @@ PICTURE = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIB
 
 async def share(python: Client, file_id: str, name: str, content: bytes) -> str:
     """Uploads a file; where it can be had."""
-    await python.request("upload", file_id, len(content))
-    await python.request("piece", file_id, 0, content)
-    message = await python.request("share", "lobby", file_id, name, len(content))
+    message = await python.request("upload", "lobby", file_id, name, len(content), 0, send=[content])
     return str(message["file"]["url"])
 
 
@@ -60,3 +58,17 @@ async def test_what_is_uploaded_is_served_as_nothing_else(newcomer: Newcomer, ch
     for path in ("files/..%2fchat.sqlite3/x", "files/chat.sqlite3/x", "..%2fapp.py"):
         answer = await page.request.get(f"{chat.url}{path}")
         assert answer.status in (403, 404), path
+
+
+@pytest.mark.parametrize(
+    ("size", "offset", "code"),
+    [(20 * 1024 * 1024 + 1, 0, "too_big"), (2, 0, "bad_piece"), (9, 1, "bad_piece"), (9, 0, "incomplete")],
+)
+async def test_a_file_that_does_not_fit_is_not_shared(chat: ChatServer, size: int, offset: int, code: str) -> None:
+    async with Client(f"{chat.socket_url}?name=Eve") as eve:
+        await eve.request("join", "lobby")
+        with pytest.raises(RemoteError) as refused:
+            await eve.request("upload", "lobby", "c" * 32, "a.txt", size, offset, send=[b"one", b"two"])
+        assert refused.value.code == code
+        async with eve.stream("history", "lobby") as messages:
+            assert [message async for message in messages] == []

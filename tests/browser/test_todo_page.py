@@ -22,12 +22,11 @@ async def expect_tasks(page: Page, texts: list[str]) -> None:
     await expect(page.get_by_role("listitem")).to_have_text(texts)
 
 
-async def test_two_pages_stay_in_step_and_come_back(browser: Browser, modules: Path, tmp_path: Path) -> None:
+async def test_two_pages_stay_in_step_and_come_back(browser: Browser, tmp_path: Path) -> None:
     port = free_port()
     folder = tmp_path / "todo"
-    ignored = shutil.ignore_patterns("node_modules", "tasks.json", "__pycache__")
+    ignored = shutil.ignore_patterns("tasks.json", "__pycache__")
     shutil.copytree(ROOT / "examples" / "todo", folder, ignore=ignored)
-    (folder / "node_modules").symlink_to(modules)
     program = folder / "webapp.py"
     program.write_text(program.read_text("utf-8").replace("8080", str(port)), "utf-8")
 

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from command_process import prints, refusal, serving
 
-from wsrpc import AnonymousChannel, Client, Handshake, RemoteError, RpcError, Server
+from wsrpc import AnonymousChannel, Client, Handshake, RemoteError, RpcError, Server, Stream
 from wsrpc._codegen.checking import InvalidDescription
 from wsrpc._command import asking
 from wsrpc._command.asking import ask, describes, written
@@ -35,6 +35,8 @@ class Line(msgspec.Struct):
 
 class Events(Protocol):
     async def said(self, line: Line, /) -> None: ...
+    async def name(self) -> str: ...
+    def typed(self) -> Stream[str]: ...
 
 
 SIGNATURES = """\
@@ -74,7 +76,9 @@ channel chat:
       To all who listen.
   talk() -> conversation
 emits on channel chat:
+  name() -> string
   said(line: Line)
+  typed() -> stream of string
 types:
   Line = {
     who: string
@@ -87,7 +91,7 @@ types:
         assert said == "the server's description has no channel 'none'"
         assert (await prints("describe", played.url, "--channel", "chat")).startswith("channel chat:\n")
         found = json.loads(await prints("describe", played.url, "--json"))
-        assert found["emits"][0]["event"] == "said" and "Line" in found["$defs"]
+        assert [event["event"] for event in found["emits"]] == ["name", "said", "typed"] and "Line" in found["$defs"]
 
 
 @pytest.mark.parametrize(("command", "code"), [("describe", 1), ("types", 2), ("client", 2)])

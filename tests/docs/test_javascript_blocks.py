@@ -61,8 +61,8 @@ websocket.close()
 
 
 @pytest.mark.parametrize("library", sorted({*LIBRARIES, *WITH_STREAMS}))
-async def test_the_history_in_browser_is_read(library: str, tmp_path: Path) -> None:
-    write_program("browser", READ_ALL, library, tmp_path)
+async def test_the_history_in_ws_wrapper_is_read(library: str, tmp_path: Path) -> None:
+    write_program("ws-wrapper", READ_ALL, library, tmp_path)
     server, reading = Server(), 0
     messages = [{"number": number} for number in range(100, 0, -1)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -17,7 +18,7 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 
 # The tests that run the commands, or look at them, each with pages and programs.
 KNOWN = {
-    "test_what_is_installed_exists": "browser pip, browser npm, fastapi pip, migrate-ws-wrapper npm, picows pip, "
+    "test_what_is_installed_exists": "browser pip, fastapi pip, migrate-ws-wrapper npm, picows pip, "
     "typescript npm, uvicorn pip",
     "test_the_command_writes_and_checks": "python-client wsrpc, typescript wsrpc",
     "tests/docs/test_framework_pages.py": "client-certificates openssl, fastapi uvicorn, frameworks uvicorn, "
@@ -34,7 +35,16 @@ def test_every_command_is_known() -> None:
     assert shown == {each for known in KNOWN.values() for each in known.split(", ")}
 
 
-PACKAGES = {"fastapi", "ws", "ws-wrapper", "typescript", "@types/node", "@types/ws"}
+CLIENT = json.loads((ROOT / "browser" / "package.json").read_text("utf-8"))
+PACKAGES = {
+    "fastapi",
+    "ws",
+    "ws-wrapper",
+    "typescript",
+    "@types/node",
+    "@types/ws",
+    "{name}-{version}.tgz".format(**CLIENT),
+}
 
 
 @pytest.mark.parametrize("page", PAGES)

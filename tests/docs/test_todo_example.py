@@ -17,8 +17,6 @@ from typing import NamedTuple
 import pytest
 from programs import PYTHON, ROOT, free_port, start
 
-from interop.node import JS
-
 TUTORIAL = ROOT / "docs" / "tutorial"
 EXAMPLE = ROOT / "examples" / "todo"
 PAGES = ["index.md", "server.md", "handlers.md", "client.md", "browser.md", "streams.md", "drops.md", "tests.md"]
@@ -116,11 +114,7 @@ async def follow(blocks: list[Block], folder: Path, port: int, terminals: dict[s
             continue
         terminal = terminals.setdefault(block.title, Terminal(folder, port))
         if block.language == "console":
-            commands = commands_of(block)
-            if commands == ["npm install ws-wrapper", "mkdir page"]:
-                (folder / "node_modules").symlink_to(JS / "node_modules")
-                continue
-            for command in commands:
+            for command in commands_of(block):
                 await terminal.run(command)
         else:
             if block.text[0] in "[{":  # an answer, which `wsrpc call` indents on a terminal, and only there

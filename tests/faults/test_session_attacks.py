@@ -16,6 +16,8 @@ from raw_websocket import CLOSE, TEXT, RawPeer, raw_client
 from wsrpc import Handshake, Limits, Peer, Server
 
 RESUMES = "Wsrpc-Resume: 1"
+HINTS = "Sec-WebSocket-Protocol: wsrpc.resume"
+"""How web pages say the same."""
 
 
 async def say(raw: RawPeer, **fields: Any) -> None:
@@ -65,9 +67,11 @@ class World:
         return {"t": "resume", **fields, "rx": 0, "bytes": 0} | changes
 
     @asynccontextmanager
-    async def comes(self, user: str = "ada", **changes: Any) -> AsyncGenerator[tuple[RawPeer, Any]]:
+    async def comes(
+        self, user: str = "ada", asks: str = RESUMES, **changes: Any
+    ) -> AsyncGenerator[tuple[RawPeer, Any]]:
         """Resume, with some fields changed; gives the connection and the answer."""
-        async with raw_client(self.port, f"/?user={user}", RESUMES) as raw:
+        async with raw_client(self.port, f"/?user={user}", asks) as raw:
             await say(raw, **self.resume(**changes))
             yield raw, await hear(raw)
 
@@ -133,9 +137,10 @@ async def test_the_session_of_another_server_is_elsewhere_whatever_else_is_wrong
         await other.goes_on()
 
 
-async def test_who_has_the_token_but_is_somebody_else_is_refused() -> None:
+@pytest.mark.parametrize("asks", [RESUMES, HINTS])
+async def test_who_has_the_token_but_is_somebody_else_is_refused(asks: str) -> None:
     async with world() as w:
-        async with w.comes("eve") as (_, answer):
+        async with w.comes("eve", asks) as (_, answer):
             assert answer == {"t": "gone", "why": "auth"}
         assert w.peer.detached and w.peer.principal == "ada"
         await w.goes_on()

@@ -62,6 +62,12 @@ def decoded(sent: list[Any]) -> list[Any]:
     return [msgspec.msgpack.decode(message) if isinstance(message, bytes) else message for message in sent]
 
 
+PLAIN: list[tuple[str, ...] | None] = [None, (), ("resume", "probe")]
+"""The features of peers that are plain ones in everything but their session, and connection. None: without a hello."""
+WSRPC = ("credit",)
+"""The features of a wsrpc peer with nothing more."""
+
+
 async def agreed(d: Driven, *features: str, **limits: Any) -> None:
     """Let the other side of ``d``, which accepted, be a wsrpc peer with these features."""
     sent = await d.fed(hello(*features, **limits))

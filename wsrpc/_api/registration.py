@@ -208,10 +208,10 @@ class Declarer(Registrar):
     __slots__ = ()
 
     def declare(self, contract: TypeForm[Any], /) -> None:
-        """Declare which events this side emits, so that API descriptions include them.
+        """Declare which events and requests this side sends, so that API descriptions include them.
 
-        Pass the contract that you also pass to ``emitter()``. `wsrpc.schema.describe`, TypeScript declarations and
-        generated Python clients then include the events of the contract.
+        Pass the contract that you also pass to ``emitter()`` or ``proxy()``. `wsrpc.schema.describe`, TypeScript
+        declarations and generated Python clients then include the methods of the contract.
 
         Raises:
             TypeError: the contract is not valid, or this object is a `Channel` of a server's peer.

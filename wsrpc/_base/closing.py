@@ -50,12 +50,15 @@ class CloseCode(IntEnum):
     CREDENTIALS_EXPIRED = 4411
     """The time in `Handshake.expires` has passed. The client dials again with fresh credentials, and its session can
     resume."""
+    RESUMES = 4412
+    """From a client that is about to resume the session on another connection. Browsers cannot drop a connection, and
+    the session would end with any other code."""
 
 
 _MAY_SEND = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
 
 
-GOES_ON = frozenset({CloseCode.ABNORMAL, CloseCode.CREDENTIALS_EXPIRED})
+GOES_ON = frozenset({CloseCode.ABNORMAL, CloseCode.CREDENTIALS_EXPIRED, CloseCode.RESUMES})
 """Ends of a connection after which its session may go on over another one."""
 
 

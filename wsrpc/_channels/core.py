@@ -554,7 +554,7 @@ class ChannelCore:
     @property
     def has_credit(self) -> bool:
         """Whether the remote peer keeps to credit when it produces."""
-        return self.out.terms.credit
+        return not self.out.terms.plain
 
     def start_items(self, inbox: Inbox) -> None:
         """Send ``start``, and credit before it if the remote peer keeps to that."""

@@ -336,7 +336,7 @@ class NamedChannel:
         recipient.pass_on(message, payload, decode, handled=handled)
         message.i = i
         if i is not UNSET and not handled:
-            self._send(Resolution(i, None))
+            self._resolve(i, None)
         return not handled
 
     def _precedes_stop(self) -> bool:
@@ -348,8 +348,8 @@ class NamedChannel:
             return False
         return stop is not None
 
-    def _send(self, message: Event | Resolution) -> None:
-        self.out.reply(self.out.terms.encode(message))
+    def _resolve(self, i: int, value: object) -> None:
+        self.out.reply(self.out.terms.encode(Resolution(i, value)))
 
     # ------------------------------------------------------------ what inboxes and producers ask for
 
@@ -370,8 +370,8 @@ class NamedChannel:
     def stop_items(self) -> None:
         """Tell the remote producer to stop. Until it answers, no reader gets what it sends.
 
-        Its answer comes behind its last item, and before the first one of the next ``start``. Plain peers do not
-        understand ``stop``: their next item is rejected.
+        Its answer comes behind its last item, and before the first one of the next ``start``. Peers that do not
+        understand ``stop`` get nothing: their next item is rejected.
         """
         out, name = self.out, str(self.name)
         terms = out.terms
@@ -380,13 +380,11 @@ class NamedChannel:
             payload = terms.encode(STOP.message(pending.id, name, ("stop",)))
             out.reply(payload)  # now, because the next `start` does not wait either
             out.requests.flight.was_sent(pending, len(payload))
-        elif not terms.plain:  # wsrpc 0.2
-            self._send(Event(("stop",), name))
 
     def answer(self, i: int, value: object = None) -> None:
         """Resolve a request that arrived on the channel, unless its session is over."""
         if self.items_out is self.out:  # in another session, the id is that of another request
-            self._send(Resolution(i, value))
+            self._resolve(i, value)
 
     def overflowed(self, event: str, inbox: Inbox, error: StreamOverflow) -> None:
         """Pass nothing more to ``inbox``, and answer what it has kept. The channel stays.

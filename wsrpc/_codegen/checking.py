@@ -14,7 +14,7 @@ from .._base.names import RESERVED_EVENTS, check_event, check_name
 from .._schema.definitions import MEMBER_NAMES, PREFIX
 from .._schema.description import Description, EventSchema
 
-__all__ = ["InvalidDescription", "by_channel", "check_description", "inner_schemas", "schemas_of_event"]
+__all__ = ["InvalidDescription", "by_channel", "check_description", "inner_schemas", "is_answered", "schemas_of_event"]
 
 MOST_LEVELS = 40
 """How deep a schema may be nested. Python's parser takes 200 brackets in each other."""
@@ -149,6 +149,11 @@ def schemas_of_event(event: EventSchema) -> list[Any]:
     """Return the schemas of one event: of its parameters, and of what is sent and comes back."""
     found = [parameter.schema for parameter in event.parameters]
     return [*found, *(each for each in (event.sends, event.items, event.result) if each is not None)]
+
+
+def is_answered(emitted: EventSchema) -> bool:
+    """Return whether something that is sent has a response."""
+    return emitted.kind != "value" or emitted.result is not None
 
 
 def by_channel(events: Iterable[EventSchema]) -> dict[str | None, list[EventSchema]]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._schema.definitions import PREFIX, Schema
 from .name_table import NameTable
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 BASE64 = "Base64"
-"""The name of the type of bytes."""
+"""The name of the type of bytes in JSON."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z_$][\w$]*", re.ASCII)
 
@@ -49,11 +49,14 @@ _OWN_TYPES = frozenset(
 """TypeScript's own types, and words that it reads as the beginning of one: ``x: readonly[]``."""
 
 
-Names = Mapping[str, str]
-"""The names of a document's definitions in TypeScript."""
+class Names(NamedTuple):
+    """The names of a document's types in TypeScript."""
+
+    definitions: Mapping[str, str]
+    bytes: str = BASE64
 
 
-def type_names(definitions: Iterable[str], taken: Iterable[str]) -> Names:
+def type_names(definitions: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
     """Return the name of each definition in TypeScript, where the ``taken`` names mean something else."""
     table = NameTable({*_RESERVED, *_OWN_TYPES, *taken})
     return {name: table.claim(_identifier(name)) for name in definitions}
@@ -124,7 +127,7 @@ def type_of(schema: Any, names: Names, indent: str = "") -> str:
     if schema.__class__ is not dict:
         return "unknown"
     if "$ref" in schema:
-        return names[schema["$ref"].removeprefix(PREFIX)]
+        return names.definitions[schema["$ref"].removeprefix(PREFIX)]
     if "const" in schema:
         return _literal(schema["const"])
     if "enum" in schema:
@@ -140,7 +143,7 @@ def type_of(schema: Any, names: Names, indent: str = "") -> str:
         return _union(type_of({**schema, "type": kind}, names, indent) for kind in kinds)
     match kinds:
         case "string":
-            return BASE64 if schema.get("contentEncoding") == "base64" else "string"
+            return names.bytes if schema.get("contentEncoding") == "base64" else "string"
         case "integer" | "number":
             return "number"
         case "boolean" | "null":

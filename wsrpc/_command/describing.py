@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from .._codegen.checking import InvalidDescription
+from .._codegen.checking import InvalidDescription, is_answered
 from .._codegen.typescript_types import Names, type_of
 from .._schema.description import Description, EventSchema, ParameterSchema
 from ..errors import one_line
@@ -57,7 +57,7 @@ def signatures(description: Description, channel: str | None = None) -> Iterator
     Args:
         channel: the only channel to describe; None for all.
     """
-    names = {name: one_line(name) for name in description.definitions}
+    names = Names({name: one_line(name) for name in description.definitions})
     for title, events in (("", description.events), ("emits on ", description.emits)):
         there: str | object | None = signatures
         for event in events:
@@ -66,14 +66,14 @@ def signatures(description: Description, channel: str | None = None) -> Iterator
             if event.channel != there:
                 there = event.channel
                 yield f"{title}{'the main channel' if there is None else f'channel {one_line(there)}'}:"
-            yield from _event(event, names, emitted=bool(title))
-    if channel is None and names:
+            yield from _event(event, names, answered=not title or is_answered(event))
+    if channel is None and names.definitions:
         yield "types:"
         for name, schema in description.definitions.items():
-            yield from _block(f"{names[name]} = {type_of(schema, names)}")
+            yield from _block(f"{names.definitions[name]} = {type_of(schema, names)}")
 
 
-def _event(event: EventSchema, names: Names, *, emitted: bool) -> Iterator[str]:
+def _event(event: EventSchema, names: Names, *, answered: bool) -> Iterator[str]:
     parts = [_parameter(each, names) for each in event.parameters]
     if event.sends is not None:
         parts.append(f"upload of {type_of(event.sends, names)}")
@@ -82,7 +82,7 @@ def _event(event: EventSchema, names: Names, *, emitted: bool) -> Iterator[str]:
         text += f" -> stream of {type_of(event.items, names)}"
     elif event.kind == "conversation":
         text += " -> conversation"
-    elif not emitted:
+    elif answered:
         text += f" -> {type_of(event.result, names)}"
     yield from _block(text)
     for line in event.doc.splitlines():

@@ -47,15 +47,26 @@ file; or the ws:// or wss:// URL of a server that offers its description."""
     help="The version of ws-wrapper that the client uses (default: 4). Version 3 has no streams, uploads and "
     "conversations, so they are left out.",
 )
+@click.option(
+    "--msgpack",
+    is_flag=True,
+    help="Write declarations for a Client with the codec msgpack, whose bytes are a Uint8Array. They contain nothing "
+    "for ws-wrapper.",
+)
 def types(**params: Any) -> int:
     """Write TypeScript declarations of the events that a server, client or router has handlers for."""
     options = Options(**params)
-    if options.json and options.ws_wrapper is not None:
-        raise UsageError("--ws-wrapper is for TypeScript: leave out --json")
+    for given, name in ((options.ws_wrapper is not None, "--ws-wrapper"), (options.msgpack, "--msgpack")):
+        if options.json and given:
+            raise UsageError(f"{name} is for TypeScript: leave out --json")
+    if options.ws_wrapper is not None and options.msgpack:
+        raise UsageError("ws-wrapper has no MessagePack: leave out --ws-wrapper or --msgpack")
     version: Literal[3, 4] = 3 if options.ws_wrapper == "3" else 4
-    return _generate(
-        options, _as_json if options.json else lambda description: declarations(description, ws_wrapper=version)
-    )
+
+    def text_of(description: Description) -> str:
+        return declarations(description, ws_wrapper=version, msgpack=options.msgpack)
+
+    return _generate(options, _as_json if options.json else text_of)
 
 
 @click.command(epilog=TARGET)

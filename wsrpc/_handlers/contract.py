@@ -27,7 +27,7 @@ from .introspection import (
 )
 from .method import DEFAULTS, Exposed, mark_of
 
-__all__ = ["Contract", "Kind", "Member", "check_emitted", "emitted_members", "read_contract"]
+__all__ = ["Contract", "Kind", "Member", "check_emitted", "placed_members", "read_contract"]
 
 
 class Kind(Enum):
@@ -342,8 +342,8 @@ def check_emitted(member: Member) -> None:
         raise member.refusal(None, text)
 
 
-def emitted_members(contract: Any, channel: ChannelRef) -> list[tuple[ChannelRef, Member]]:
-    """Return the events of a contract with their channels; those of the contract itself are on ``channel``.
+def placed_members(contract: Any, channel: ChannelRef) -> list[tuple[ChannelRef, Member]]:
+    """Return the members of a contract with their channels; those of the contract itself are on ``channel``.
 
     Raises:
         TypeError: the contract cannot work; the text names the member.
@@ -356,6 +356,4 @@ def emitted_members(contract: Any, channel: ChannelRef) -> list[tuple[ChannelRef
     found = [(channel, member) for member in read.members]
     for name, inner in read.channels.items():
         found += [(name, member) for member in read_contract(inner, read.name).members]
-    for _, member in found:
-        check_emitted(member)
     return found

@@ -16,7 +16,7 @@ from .._base.names import RAW, RESERVED_EVENTS, ChannelRef, check_event
 from .._conversion.convert import DecHook, converter
 from ..errors import short
 from .compiled import ArgumentsRefused, Handler
-from .contract import Member, emitted_members
+from .contract import Member, placed_members
 from .implementation import implementing
 from .injections import Injection
 from .introspection import is_async, location, name_of
@@ -126,8 +126,8 @@ class Registry:
         self.scopes: dict[ChannelRef, Scope] = {}
         """The scopes of all channels on which anything was registered, and of those that were asked for by `scope`."""
         self.declared: dict[ChannelRef, dict[str, Member]] | None = {} if declares else None
-        """The events that this side emits, as far as they were declared. None for a server's peer, which declares none
-        of its own."""
+        """The events and requests that this side sends, as far as they were declared. None for a server's peer, which
+        declares none of its own."""
         self.reserved: set[ChannelRef] = set()
         """Channels that wsrpc itself uses."""
         self.fallback: Handler | None = None
@@ -405,14 +405,14 @@ class Registry:
             self.add(at, member.event, method.function, method.mark.options, member=member)
 
     def declare(self, channel: ChannelRef, contract: Any) -> None:
-        """Remember the events of a contract as those that this side emits; see `Declarer.declare`.
+        """Remember the members of a contract as what this side sends; see `Declarer.declare`.
 
         Raises:
             TypeError: the contract cannot work, or this is the registry of a server's peer.
         """
         if self.declared is None:
             raise TypeError("what is declared on one peer of a server is in no description: declare it on the server")
-        for at, member in emitted_members(contract, channel):
+        for at, member in placed_members(contract, channel):
             self._check_not_reserved(at, member.event)
             events = self.declared.setdefault(at, {})
             known = events.get(member.event)

@@ -12,6 +12,8 @@ nothing new.
 If both can resume, the welcome names the session. From then on each side counts its messages, and tells with `Ack` how
 many have arrived. On the next connection the client sends `Resume` in place of `Hello`, and nothing else until the
 server has answered, with `Resumed` or with `Gone`.
+
+A web page cannot send pings. It asks with `Probe` whether the connection is alive, and its server answers with `Alive`.
 """
 
 from __future__ import annotations
@@ -28,10 +30,12 @@ __all__ = [
     "CREDIT",
     "DRAIN",
     "MSGPACK",
+    "PROBE",
     "RESUME",
     "STOP",
     "UNCOUNTED",
     "Ack",
+    "Alive",
     "Announced",
     "Changed",
     "Control",
@@ -40,6 +44,7 @@ __all__ = [
     "Gone",
     "GoneWhy",
     "Hello",
+    "Probe",
     "Resume",
     "Resumed",
     "Welcome",
@@ -57,6 +62,8 @@ BATCHES = "batches"
 CREDIT = "credit"
 DRAIN = "drain"
 MSGPACK = "msgpack"
+PROBE = "probe"
+"""The feature of a server that answers a `Probe`."""
 RESUME = "resume"
 STOP = "stop"
 """The feature of a producer on a named channel that answers a request ``stop`` once it sends no more items."""
@@ -181,9 +188,18 @@ class Gone(Struct, tag_field="t", tag="gone"):
     """A `GoneWhy`, or one that a later version has."""
 
 
-Control = Hello | Welcome | Changed | Credit | Drain | Ack | Resume | Resumed | Gone
-UNCOUNTED = (Ack, Hello, Welcome, Resume, Resumed, Gone)
-"""The control messages that are not counted in a session: they begin it, resume it, or count."""
+class Probe(Struct, tag_field="t", tag="probe"):
+    """From a client that cannot ping: is the connection alive?"""
+
+
+class Alive(Struct, tag_field="t", tag="alive"):
+    """Answers all probes that have arrived so far."""
+
+
+Control = Hello | Welcome | Changed | Credit | Drain | Ack | Resume | Resumed | Gone | Probe | Alive
+UNCOUNTED = (Ack, Hello, Welcome, Resume, Resumed, Gone, Probe, Alive)
+"""The control messages that are not counted in a session: they begin it, resume it, count, or are about the
+connection."""
 
 
 class _Control(Struct, forbid_unknown_fields=True):

@@ -41,11 +41,10 @@ class Terms(msgspec.Struct, frozen=True):
     unchecked: int
     """The bytes of the largest message that is sent without a call of `Outbound.refusal`."""
     plain: bool = True
-    """Whether the remote peer is not wsrpc, as far as is known."""
+    """Whether the remote peer is not wsrpc, as far as is known. A wsrpc peer keeps to credit when it produces. A peer
+    without that feature may still have sessions: a web page with ws-wrapper on a connection that resumes."""
     channels: bool = True
     """Whether the remote peer knows anonymous channels."""
-    credit: bool = False
-    """Whether the remote peer keeps to credit when it produces."""
     batches: bool = False
     """Whether the remote peer takes several items of a stream in one message."""
     stop: bool = False
@@ -63,14 +62,14 @@ class Terms(msgspec.Struct, frozen=True):
             common: the features that both have.
         """
         largest = min(announced.message, self.largest)
+        plain = CREDIT not in common
         return Terms(
             self.encode if codec is None else codec.encode,
             self.text if codec is None else None,
             largest,
             min(largest, announced.values // SHARE),
-            False,
-            True,
-            CREDIT in common,
+            plain,
+            self.channels or not plain,
             BATCHES in common,
             STOP in common,
             announced,

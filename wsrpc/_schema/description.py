@@ -51,10 +51,10 @@ class ParameterSchema(msgspec.Struct, omit_defaults=True, frozen=True):
 
 
 class EventSchema(msgspec.Struct, omit_defaults=True, frozen=True):
-    """Event that has a handler, or that is emitted.
+    """Event or request that has a handler, or that is sent.
 
-    An empty schema stands for any value. An emitted event has the kind ``"value"`` and no ``result``, because events
-    have no response.
+    An empty schema stands for any value. Of the events that are sent, those that have no response have the kind
+    ``"value"`` and no ``result``.
 
     Attributes:
         event: the name of the event.
@@ -84,11 +84,12 @@ class Description(msgspec.Struct, frozen=True):
 
     A type that has default values, and that is both sent and returned, has two definitions. For a class ``Cup``, the
     definition ``Cup`` describes returned values, which have all fields, and ``CupInput`` describes values that callers
-    can send. Arguments of emitted events are described in the same way as returned values.
+    can send. Arguments of emitted events are described in the same way as returned values, and responses to them in the
+    same way as values that callers send.
 
     Attributes:
         events: the events that have handlers, sorted by name. Events on the main channel come first.
-        emits: the events that were declared with ``declare()``.
+        emits: the events and requests that were declared with ``declare()``.
         definitions: the JSON Schemas that ``{"$ref": ...}`` refers to, by name. In JSON, this field is ``"$defs"``.
     """
 
@@ -207,7 +208,15 @@ def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
 
 
 def _emitted(channel: str | None, event: str, member: Member) -> _Draft:
-    return _Draft(channel, event, "value", _doc(member.function), by_place(member.parameters), "given", {}, [])
+    kind = _KINDS[member.kind]
+    others: dict[str, tuple[Any, Form]] = {}
+    if member.source is not None:
+        others["sends"] = member.source.type, "given"
+    if kind in ("stream", "exchange"):
+        others["items"] = member.result, "sent"
+    elif kind == "upload" or (kind == "value" and member.result not in (type(None), Any)):
+        others["result"] = member.result, "sent"
+    return _Draft(channel, event, kind, _doc(member.function), by_place(member.parameters), "given", others, [])
 
 
 def _doc(function: Any) -> str:

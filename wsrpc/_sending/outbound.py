@@ -361,7 +361,7 @@ class Outbound:
         terms = self.terms
         if len(payload) > terms.largest:
             return self._too_big(payload)
-        if raw or terms.plain or len(payload) <= terms.unchecked:
+        if raw or len(payload) <= terms.unchecked:
             return None
         is_negotiated = terms.text is None and payload[0] != BRACE
         objection = MsgpackCodec.objection if is_negotiated else self._settings.codec.objection

@@ -31,7 +31,7 @@ from .._protocol.settings import Settings, make_settings
 from .._raw.connection import RawConnection
 from .._raw.serving import RawFunction
 from .._sending.slow_readers import Slow, check_slow
-from .._session.sessions import RESUME_HEADER, Arrival
+from .._session.sessions import Arrival
 from .._transports.health import Health
 from .._transports.listener import check_place, listen
 from ..errors import ChannelClosed, ConnectionLost
@@ -598,7 +598,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
 
     def _may_resume(self, handshake: Handshake) -> bool:
         """Return whether a session may go on with a connection, so that its first message decides."""
-        return handshake.headers.get(RESUME_HEADER) == "1" and self._settings.can_resume and self._hosting.raw is None
+        return handshake.asks_to_resume and self._settings.can_resume and self._hosting.raw is None
 
     def _accept_at_once(self, transport: Transport, handshake: Handshake) -> Awaitable[None] | None:
         """Do what `accept` does, within this call. If something has to be awaited, return an awaitable that does it.

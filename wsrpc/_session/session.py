@@ -496,7 +496,7 @@ class Session:
         assert connection is not None
         self.sent = ReplayBuffer(self._settings.limits, self._sent_full, self._overflowed)
         self._choose_send()
-        self.received = Acknowledger(self._loop, self._acknowledge, self._writes_soon)
+        self.received = Acknowledger(self._loop, self._send_uncounted, self._writes_soon)
         self._survive(connection)
 
     def _survive(self, connection: Connection) -> None:
@@ -530,10 +530,11 @@ class Session:
                 self._receiver.fail(CloseCode.ACCOUNTING, str(exc))
         return True
 
-    def _acknowledge(self, ack: bytes) -> None:
+    def _send_uncounted(self, control: bytes) -> None:
+        """Send a control message that is about the present connection, if there is one."""
         if self._connection is not None:
             with suppress(ConnectionLost):  # the connection reports that itself
-                self._connection.send(ack, True)
+                self._connection.send(control, True)
 
     def _writes_soon(self) -> bool:
         return self._connection is not None and self._connection.transport.unsent > 0

@@ -9,18 +9,22 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from hmac import compare_digest
 from ipaddress import IPv6Address, IPv6Network, ip_address
+from math import inf
 from typing import Any
 
 from msgspec import Struct, field
 
 from .._base.closing import CloseCode, CloseInfo
-from .._base.scheduler import Scheduler
+from .._base.scheduler import Scheduler, Timer
 from .._protocol.control import (
+    PROBE,
     RESUME,
+    Alive,
     Announced,
     Gone,
     GoneWhy,
     Hello,
+    Probe,
     Resume,
     Resumed,
     Welcome,
@@ -36,12 +40,12 @@ from .connection import Connection, ignore_end, ignore_message
 from .session import NOT_CONNECTED, Session, SessionReceiver
 from .states import SessionInput
 
-__all__ = ["FIRST_MESSAGE", "RESUME_HEADER", "Arrival", "ServerSession", "Sessions"]
+__all__ = ["FIRST_MESSAGE", "Arrival", "ServerSession", "Sessions"]
 
 FIRST_MESSAGE = 5.0
 """Seconds that a client has to say which session it means. After them it gets a new one."""
-RESUME_HEADER = "Wsrpc-Resume"
-"""Header of a request whose connection is to resume a session: it is ``1``."""
+PROBE_PAUSE = 1.0
+"""Seconds between two answers to probes."""
 NO_TOKEN = hashlib.sha256(b"").digest()
 
 
@@ -54,7 +58,7 @@ class ServerSession(Session):
         sessions: those of the server. None if there is no server, so that the session ends with its connection.
     """
 
-    __slots__ = ("_sessions", "counted", "gen", "holder", "issued", "presented")
+    __slots__ = ("_answer_timer", "_answered_at", "_sessions", "counted", "gen", "holder", "issued", "presented")
 
     greeting = Hello
 
@@ -78,6 +82,13 @@ class ServerSession(Session):
         """Bytes that count for it while it has no connection."""
         self.holder: Holder | None = None
         """The client that these bytes count for. None while the session has a connection."""
+        self._answered_at = -inf
+        """When a probe was last answered."""
+        self._answer_timer: Timer | None = None
+        """Answers the probes that came within `PROBE_PAUSE` after that."""
+
+    def _new_offer(self) -> list[str]:
+        return [*super()._new_offer(), PROBE]
 
     def _greeted(self, message: Hello) -> None:
         # The welcome goes before anything else: what is sent after it may use what was negotiated.
@@ -103,7 +114,33 @@ class ServerSession(Session):
         if isinstance(message, Gone) and RESUME in self.common:  # the client is about to close
             self.end_with_connection()
             return True
+        if isinstance(message, Probe) and PROBE in self.common:
+            self._answer_probe()
+            return True
         return super()._take(message)
+
+    def _answer_probe(self) -> None:
+        """Answer at once, or at the end of the pause, for all probes that have come by then.
+
+        So a flood of probes costs no more than one of messages that are ignored.
+        """
+        if self._answer_timer is None:
+            due = self._answered_at + PROBE_PAUSE
+            if due <= self._loop.time():
+                self._say_alive()
+            else:
+                self._answer_timer = self._loop.call_at(due, self._say_alive)
+
+    def _say_alive(self) -> None:
+        self._answer_timer = None
+        self._answered_at = self._loop.time()
+        self._send_uncounted(write_control(Alive()))
+
+    def _stop_timers(self) -> None:
+        super()._stop_timers()
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+            self._answer_timer = None
 
     # ------------------------------------------------------------ on another connection
 

@@ -253,7 +253,7 @@ class Reception:
     def _open(self, connection: AcceptedConnection, request: Request, handshake: Handshake) -> Awaitable[None] | None:
         """Answer a request that nobody has refused, and hand the connection over if it is a valid one."""
         added = handshake.response_headers
-        negotiates = added or handshake.compression or handshake.subprotocol is not None
+        negotiates = added or handshake.compression or handshake.answered_subprotocol is not None
         answer = None if negotiates else plain_answer(request)
         compression = None
         if answer is None:

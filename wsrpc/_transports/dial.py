@@ -14,7 +14,7 @@ from websockets.exceptions import InvalidHandshake
 
 from .._base.misuse import check_flag
 from .._base.names import StrPath
-from .._session.sessions import RESUME_HEADER
+from ..handshake import RESUME_HEADER
 from ..headers import check_header
 from ..limits import Limits
 from ..transport import Transport

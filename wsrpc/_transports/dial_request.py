@@ -12,9 +12,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from .._base.logs import logger
 from .._base.names import StrPath
-from .._session.sessions import RESUME_HEADER
 from ..errors import HandshakeRejected, redirect_not_followed
-from ..handshake import has_token
+from ..handshake import RESUME_HEADER, has_token
 from ..headers import HEADER_NAME, check_header
 from .urls import BadURL, check_proxy, check_unix, check_url, shown_url
 

@@ -30,7 +30,8 @@ def judge(request: Request, handshake: Handshake) -> tuple[Response, Extension |
     """
 
     def choose(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-        return None if handshake.subprotocol is None else Subprotocol(handshake.subprotocol)
+        chosen = handshake.answered_subprotocol
+        return None if chosen is None else Subprotocol(chosen)
 
     compression = AcceptedCompression() if handshake.compression else None
     library = ServerProtocol(

@@ -1,107 +1,50 @@
-// One ws-wrapper for the life of the page, bound to a new WebSocket after each drop. Handlers are registered once.
+// The connection to the server: a client for each name that the user takes.
 
-import WebSocketWrapper from "ws-wrapper"
+import { Client, ConnectionLost } from "./wsrpc/client.js"
+import { msgpack } from "./wsrpc/msgpack.js"
 
-const FIRST_WAIT = 1000 // milliseconds at most, doubled after each failed attempt
-const LONGEST_WAIT = 30_000
-const PATIENCE = 15_000 // milliseconds that an answer may take
+/** Whether a call has failed only because its session ended, or is about to end: the next session starts over. */
+export const isLoss = (error) => error instanceof ConnectionLost || error.code === "wsrpc.draining"
 
-/** There is no answer because there is no connection. The request can be sent again on the next one. */
-export class ConnectionLost extends Error {
-  message = "the connection is lost"
-}
-
-/** For `catch`, where the next connection starts over anyway. */
+/** For `catch`. */
 export function ignoreLoss(error) {
-  if (!(error instanceof ConnectionLost)) throw error
+  if (!isLoss(error)) throw error
 }
 
-/** Emits "state" when `state` ("connecting", "open", "waiting"), `nextAttempt` or `count` (of connections) changes. */
+/** Emits "state" when `state` changes, and "session" when a session begins, of which the server knows nothing yet. */
 export class Connection extends EventTarget {
-  state = "waiting"
-  count = 0
-  nextAttempt = 0 // when it dials again, while "waiting"
-  #url
-  #failed = 0
-  #timer
-  #wrapper = new WebSocketWrapper(undefined, { requestTimeout: PATIENCE })
+  state = "connecting" // then "open", or "offline" while the client connects again
+  session // the present session, for comparison. It outlives dropped connections. Undefined if there is none
+  client
+  #handlers
 
-  /** `url` is a function that is called before each attempt. */
-  constructor(url) {
+  /** `handlers` are those of the server's events, by their names. */
+  constructor(handlers) {
     super()
-    this.#url = url
-    this.#wrapper.on("open", () => {
-      this.#failed = 0
-      this.count++
-      this.#become("open")
-    })
-    this.#wrapper.on("close", () => this.#lost())
-    // The network is back: dial now.
-    addEventListener("online", () => this.state === "waiting" && this.dial())
+    this.#handlers = Object.entries(handlers)
   }
 
   get isOpen() {
     return this.state === "open"
   }
 
-  /** Whether requests can return streams, which ws-wrapper has since version 4. */
-  get hasStreams() {
-    return Symbol.asyncIterator in this.#wrapper
-  }
-
-  /** Dials now, and replaces the present connection if there is one. */
-  dial() {
-    clearTimeout(this.#timer)
-    this.#wrapper.disconnect()
-    this.#wrapper.abort()
+  /** Connects under a name. What is pending under another one fails with `ConnectionLost`. */
+  connect(name) {
+    this.client?.close()
+    // No timeout: a request waits for its answer as long as its session lives, and the client notices a dead one.
+    const options = { codec: msgpack, timeout: 0 }
+    const client = (this.client = new Client(`/ws?name=${encodeURIComponent(name)}`, options))
+    for (const [event, handler] of this.#handlers) client.on(event, handler)
+    client.status.subscribe((status) => client === this.client && this.#changed(status))
     this.#become("connecting")
-    this.#wrapper.bind(new WebSocket(this.#url()))
   }
 
-  on(event, handler) {
-    this.#wrapper.on(event, (...args) => {
-      try {
-        return handler(...args)
-      } catch (error) {
-        reportError(error) // ws-wrapper 3 would keep it for itself
-      }
-    })
-  }
-
-  /** Emits an event that is not worth sending later: it is dropped if there is no connection. */
-  emit(...args) {
-    if (this.isOpen) this.#wrapper.emit(...args)
-  }
-
-  /**
-   * Sends a request and returns the answer. Throws `ConnectionLost` if there is no connection or it is lost meanwhile
-   * (ws-wrapper would queue up to ten messages), and the server's error if that refuses.
-   */
-  async request(...args) {
-    if (!this.isOpen) throw new ConnectionLost()
-    return this.answer(this.#wrapper.request(...args))
-  }
-
-  /** Returns the answer to a request that was sent on a channel, and throws as `request` does. */
-  async answer(request) {
-    const { socket } = this.#wrapper
-    try {
-      return await request
-    } catch (error) {
-      // A dead connection looks open, and browsers cannot ping. A missing answer shows it.
-      if (error.message === "Request timed out") this.dial()
-      const isOver = socket !== this.#wrapper.socket || !this.isOpen
-      throw isOver || error.code === "wsrpc.draining" ? new ConnectionLost() : error
-    }
-  }
-
-  #lost() {
-    this.#wrapper.abort() // pending requests get no answer any more, and ws-wrapper would let them wait
-    // A random time, so that the pages of a restarted server do not dial all at once.
-    const wait = Math.random() * Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.#failed++)
-    this.nextAttempt = Date.now() + wait
-    this.#timer = setTimeout(() => this.dial(), wait)
-    this.#become("waiting")
+  #changed(status) {
+    const isNew = status === "open" && !this.session
+    if (status === "connecting" || status === "closed") this.session = undefined
+    else this.session ??= {}
+    this.#become(status === "open" ? "open" : "offline")
+    if (isNew) this.dispatchEvent(new Event("session"))
   }
 
   #become(state) {

@@ -1,6 +1,6 @@
 // The page: handles the user's actions and the server's events, and shows the result.
 
-import { Connection, ConnectionLost, ignoreLoss } from "./connection.js"
+import { Connection, ignoreLoss, isLoss } from "./connection.js"
 import { avatar, make, sizeOf } from "./dom.js"
 import { Outbox } from "./outbox.js"
 import { Room } from "./room.js"
@@ -14,8 +14,23 @@ const TYPING_AGAIN = 3000 // milliseconds between two events of a user who goes 
 const $ = (id) => document.getElementById(id)
 let myName = localStorage.getItem("name") ?? ""
 
-const socketUrl = () => `${location.origin.replace(/^http/, "ws")}/ws?name=${encodeURIComponent(myName)}`
-const connection = new Connection(socketUrl)
+const connection = new Connection({
+  said(message) {
+    const room = rooms.get(message.room)
+    if (!room) return
+    room.add([message])
+    room.setTyping(message.author, false)
+    if (document.hidden || room !== current) room.unread++
+    else if (!room.log.atEnd) $("to-end").hidden = false
+    showRooms()
+  },
+  people: (room, names) => rooms.get(room)?.setPeople(names),
+  typing: (room, name, active) => name !== myName && rooms.get(room)?.setTyping(name, active),
+  rooms(names) {
+    known = names
+    showRooms()
+  },
+})
 const outbox = new Outbox(connection)
 const drafts = new Map(load("drafts", [])) // room → text
 const uploads = new Map() // id → {id, room, file, running}, of uploads that are not complete
@@ -26,13 +41,14 @@ let current // the Room that is shown
 // ---------------------------------------------------------------- the connection
 
 connection.addEventListener("state", showState)
-connection.addEventListener("state", () => connection.isOpen && arrive().catch(ignoreLoss))
-$("retry").addEventListener("click", () => connection.dial())
+connection.addEventListener("session", () => arrive().catch(ignoreLoss))
+// The client connects at once when it hears this event of the browser.
+$("retry").addEventListener("click", () => dispatchEvent(new Event("online")))
 
-/** Runs on each connection, because the server knows nothing of the one before. */
+/** Runs in each session, because the server knows nothing of the one before. */
 async function arrive() {
   for (const room of rooms.values()) enter(room)
-  known = await connection.request("rooms")
+  known = await connection.client.request("rooms")
   showRooms()
 }
 
@@ -40,37 +56,13 @@ function enter(room) {
   room.enter().then(deliver).catch(ignoreLoss)
 }
 
-connection.on("said", (message) => {
-  const room = rooms.get(message.room)
-  if (!room) return
-  room.add([message])
-  room.setTyping(message.author, false)
-  if (document.hidden || room !== current) room.unread++
-  else if (!room.log.atEnd) $("to-end").hidden = false
-  showRooms()
-})
-connection.on("people", (room, names) => rooms.get(room)?.setPeople(names))
-connection.on("typing", (room, name, active) => name !== myName && rooms.get(room)?.setTyping(name, active))
-connection.on("rooms", (names) => {
-  known = names
-  showRooms()
-})
-
 function showState() {
-  const text = { open: "Connected", connecting: "Connecting…", waiting: "Offline, trying again…" }
+  const text = { open: "Connected", connecting: "Connecting…", offline: "Offline, trying again…" }
   $("state").dataset.state = connection.state
   $("state").textContent = text[connection.state]
-  $("retry").hidden = connection.state !== "waiting"
-  showCountdown()
+  $("retry").hidden = connection.state !== "offline"
   showWaiting()
 }
-
-/** Counts down on the button, because screen readers announce the status. */
-function showCountdown() {
-  const seconds = Math.ceil((connection.nextAttempt - Date.now()) / 1000)
-  $("retry").textContent = seconds > 1 ? `Try now (${seconds} s)` : "Try now"
-}
-setInterval(showCountdown, 1000)
 
 // ---------------------------------------------------------------- rooms
 
@@ -81,7 +73,7 @@ function roomOf(name) {
     $("logs").append(room.log.element)
     room.addEventListener("change", () => room === current && showPeople())
     room.log.addEventListener("end", () => room === current && ($("to-end").hidden = true))
-    if (connection.isOpen) enter(room)
+    if (connection.session) enter(room)
     save("rooms", [...rooms.keys()])
   }
   return rooms.get(name)
@@ -168,7 +160,7 @@ let saidTyping = 0
 function tellTyping(active) {
   if (active ? Date.now() - saidTyping < TYPING_AGAIN : saidTyping === 0) return
   saidTyping = active ? Date.now() : 0
-  connection.emit("typing", current.name, active)
+  if (connection.isOpen) connection.client.emit("typing", current.name, active) // it is not worth sending later
 }
 
 $("text").addEventListener("input", ({ target }) => {
@@ -235,7 +227,8 @@ $("file").addEventListener("change", ({ target }) => {
   const [file] = target.files
   target.value = "" // the same file may be chosen again
   if (!file) return
-  const entry = { id: newId(), room: current.name, file, sent: 0 }
+  const controller = new AbortController()
+  const entry = { id: newId(), room: current.name, file, sent: 0, controller, signal: controller.signal }
   uploads.set(entry.id, entry)
   showUpload(entry)
   send(entry)
@@ -245,8 +238,7 @@ async function send(entry) {
   if (entry.running || entry.error || !isJoined(entry.room)) return
   entry.running = true
   try {
-    const message = await upload(connection, entry, (bytes) => {
-      if (!uploads.has(entry.id)) throw new Error("cancelled")
+    const message = await upload(connection.client, entry, (bytes) => {
       entry.sent = bytes
       showUpload(entry)
     })
@@ -254,17 +246,18 @@ async function send(entry) {
     rooms.get(entry.room)?.add([message])
   } catch (error) {
     if (!uploads.has(entry.id)) return
-    if (!(error instanceof ConnectionLost)) entry.error = error.message
-    showUpload(entry) // otherwise it continues on the next connection
+    if (!isLoss(error)) entry.error = error.message
+    showUpload(entry) // after a loss it continues in the next session
   } finally {
     entry.running = false
   }
 }
 
 function showUpload(entry) {
-  const { id, room, file, sent, error } = entry
+  const { id, room, file, sent, error, controller } = entry
   const cancel = () => {
     uploads.delete(id)
+    controller.abort()
     rooms.get(room)?.log.remove(id)
   }
   rooms.get(room)?.log.addWaiting({
@@ -317,7 +310,7 @@ $("welcome").addEventListener("close", ({ target }) => {
 
 function start() {
   $("my-name").textContent = myName
-  connection.dial()
+  connection.connect(myName)
   for (const name of load("rooms", [])) roomOf(name)
   openRoom()
   $("text").focus()

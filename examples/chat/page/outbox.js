@@ -1,6 +1,6 @@
 // Messages that were typed and not answered yet. They outlive the connection, the server and a reload of the page.
 
-import { ConnectionLost } from "./connection.js"
+import { isLoss } from "./connection.js"
 import { load, save } from "./storage.js"
 
 /** An entry is {id, room, text, error}. It has `error` if the server refused it. */
@@ -24,8 +24,8 @@ export class Outbox {
   }
 
   /**
-   * Sends the entries of joined rooms in order, one after another. An entry without an answer is sent again on the next
-   * connection; if only the answer was lost, the server knows its id. Calls `said(message)` or `refused(entry)` for
+   * Sends the entries of joined rooms in order, one after another. An entry without an answer is sent again in the next
+   * session; if only the answer was lost, the server knows its id. Calls `said(message)` or `refused(entry)` for
    * each answer.
    */
   async deliver({ isJoined, said, refused }) {
@@ -34,11 +34,11 @@ export class Outbox {
     try {
       for (let entry; (entry = this.entries.find(({ room, error }) => !error && isJoined(room))); ) {
         try {
-          const message = await this.#connection.request("say", entry.room, entry.id, entry.text)
+          const message = await this.#connection.client.request("say", entry.room, entry.id, entry.text)
           this.remove(entry.id)
           said(message)
         } catch (error) {
-          if (error instanceof ConnectionLost) return
+          if (isLoss(error)) return
           entry.error = error.message
           save("outbox", this.entries)
           refused(entry)

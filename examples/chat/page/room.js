@@ -19,7 +19,7 @@ export class Room extends EventTarget {
   #oldest = null // numbers of messages
   #newest = 0
   #upTo = 0 // no message up to this number is missing
-  #joinedOn = 0 // the count of the connection on which the room was joined
+  #joinedIn // the session in which the room was joined
   #current = false // whether new messages arrive without a gap
 
   /** `me` is a function that returns the user's name. */
@@ -32,12 +32,13 @@ export class Room extends EventTarget {
     this.log.addEventListener("top", () => this.#readOlder().catch(ignoreLoss))
   }
 
-  /** Joins the room on a new connection, and fetches the messages that were missed. */
+  /** Joins the room in a new session, and fetches the messages that were missed. */
   async enter() {
     this.#current = false
-    this.#older = null // it ended with its connection
-    this.setPeople(await this.#connection.request("join", this.name))
-    this.#joinedOn = this.#connection.count
+    this.#older = null // it ended with its session
+    const { client, session } = this.#connection
+    this.setPeople(await client.request("join", this.name))
+    this.#joinedIn = session
     if (this.#upTo === 0) {
       this.#complete = false
       this.#oldest = null
@@ -50,14 +51,14 @@ export class Room extends EventTarget {
     this.#upTo = this.#newest
   }
 
-  /** Whether the room is joined on the present connection. */
+  /** Whether the room is joined in the present session. */
   get isJoined() {
-    return this.#connection.isOpen && this.#joinedOn === this.#connection.count
+    return this.#joinedIn !== undefined && this.#joinedIn === this.#connection.session
   }
 
   async leave() {
     await this.#older?.return()
-    await this.#connection.request("leave", this.name)
+    await this.#connection.client.request("leave", this.name)
   }
 
   /** Adds messages, in any order; those that are here already are ignored. */

@@ -1,25 +1,21 @@
-// Sends a file in pieces. Each is a request, and its answer says how many bytes the server has.
-
-const PIECE = 64 * 1024
+// Sends a file as an upload of its pieces, which continues by itself after a drop.
 
 import { wellFormed } from "./text.js"
 
+const PIECE = 64 * 1024
+
 /**
- * Sends the bytes that the server does not have yet; call it again after a drop. Calls `progress(bytes)` after each
- * answer. Returns the message that the others see.
+ * Sends the bytes that the server does not have yet; call it again when a session was lost. Calls `progress(bytes)`
+ * when pieces were sent. Returns the message that the others see.
  */
-export async function upload(connection, { id, room, file }, progress) {
-  let have = await connection.request("upload", id, file.size)
+export async function upload(client, { id, room, file, signal }, progress) {
+  const have = await client.with({ signal }).request("uploaded", id)
   progress(have)
-  while (have < file.size) {
-    have = await connection.request("piece", id, have, await base64(file.slice(have, have + PIECE)))
-    progress(have)
-  }
-  return connection.request("share", room, id, wellFormed(file.name), file.size)
+  const sent = ({ items }) => progress(Math.min(have + items * PIECE, file.size))
+  const uploader = client.with({ signal, progress: sent })
+  return uploader.upload("upload", piecesOf(file, have), room, id, wellFormed(file.name), file.size, have)
 }
 
-/** JSON has no bytes: a handler's `bytes` argument is sent as base64. */
-async function base64(blob) {
-  const bytes = new Uint8Array(await blob.arrayBuffer())
-  return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""))
+async function* piecesOf(file, from) {
+  for (let at = from; at < file.size; at += PIECE) yield await file.slice(at, at + PIECE).arrayBuffer()
 }

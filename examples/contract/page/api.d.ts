@@ -11,6 +11,32 @@ export interface Note {
   color: Color
 }
 
+/**
+ * What pages call, and what the server calls (`handlers`): `const client = new Client<Api>("/ws")`, with python-wsrpc.
+ * In `streams`, the result is one item. In `uploads`, the first parameter is one item. In `conversations`, the result
+ * describes the channel; `void` if nothing is known of it.
+ */
+export type Api = {
+  channels: {
+    board: {
+      requests: {
+        /** Put a note on the board. */
+        post: (author: string, text: string, color?: Color) => Note
+        /** Take a note off the board. */
+        remove: (id: number) => null
+      }
+      streams: {
+        /** The notes that are on the board now. The caller hears of changes from then on. */
+        notes: () => Note
+      }
+      handlers: {
+        posted: (note: Note) => void
+        removed: (id: number) => void
+      }
+    }
+  }
+}
+
 /** Events that you can request or emit on the main channel. */
 export type Events = {}
 

@@ -1,16 +1,11 @@
-import WebSocketWrapper from "ws-wrapper"
+import { Client } from "../wsrpc/client.js"
 
-const server = new WebSocketWrapper(undefined, { requestTimeout: 15_000 })
+const server = new Client("/ws")
 const form = document.querySelector("form")
 const fieldset = document.querySelector("fieldset")
 const input = document.querySelector("input")
 const list = document.querySelector("ul")
 const status = document.querySelector("[role=status]")
-let attempts = 0
-
-function dial() {
-  server.bind(new WebSocket(location.origin.replace(/^http/, "ws") + "/ws"))
-}
 
 function say(text, online) {
   status.textContent = text
@@ -37,8 +32,7 @@ function show(task) {
 
 server.on("changed", show)
 
-server.on("open", async () => {
-  attempts = 0
+async function watch() {
   try {
     const tasks = await server.request("watch")
     list.replaceChildren()
@@ -47,12 +41,11 @@ server.on("open", async () => {
   } catch (error) {
     say(error.message, false)
   }
-})
+}
 
-server.on("close", () => {
-  server.abort()
-  say("Offline: connecting again …", false)
-  setTimeout(dial, Math.random() * Math.min(30_000, 1000 * 2 ** attempts++))
+server.status.subscribe((state) => {
+  if (state === "open") watch()
+  else say("Offline: connecting again …", false)
 })
 
 form.addEventListener("submit", async (event) => {
@@ -64,5 +57,3 @@ form.addEventListener("submit", async (event) => {
     say(error.message, true)
   }
 })
-
-dial()

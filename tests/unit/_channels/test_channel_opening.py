@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from core_driver import ABORTED, Blocked, Driven, messages, rejection, start, turns
 from leftovers import nothing_left as nothing_left
-from stream_driver import Feed, emptied, hello, values
+from stream_driver import PLAIN, WSRPC, Feed, agreed, emptied, values
 from stream_sides import over, serving
 
 from wsrpc import (
@@ -95,13 +95,13 @@ async def test_a_request_that_is_cancelled_while_its_handler_makes_the_channel()
     await emptied(d.peer)
 
 
-@pytest.mark.parametrize("wsrpc", [False, True], ids=["plain", "wsrpc"])
+@pytest.mark.parametrize("features", [*PLAIN, WSRPC], ids=repr)
 @pytest.mark.parametrize("handler", ["stream", "conversation", "channel"])
 async def test_a_cancellation_that_crosses_the_answer_ends_the_channel_if_the_other_side_is_wsrpc(
-    handler: str, wsrpc: bool
+    handler: str, features: tuple[str, ...] | None
 ) -> None:
     """Others may cancel a request that was answered long ago."""
-    d = Driven(extensions=True)
+    d, wsrpc = Driven(extensions=True), features == WSRPC
     blocked = Blocked()
 
     async def conversation(channel: AnonymousChannel) -> None:
@@ -112,8 +112,8 @@ async def test_a_cancellation_that_crosses_the_answer_ends_the_channel_if_the_ot
 
     handlers: dict[str, Any] = {"stream": Feed().__call__, "conversation": conversation, "channel": channel}
     d.peer.on("c", handlers[handler])
-    if wsrpc:
-        await d.fed(hello())
+    if features is not None:
+        await agreed(d, *features)
     assert await d.fed({"i": 5, "a": ["c"]}) == [{"i": 5, "h": 1}]
     assert await d.fed({"i": 5, "x": ABORTED, "_": 1}) == []
     assert d.peer.channels == (not wsrpc)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from core_driver import Blocked, Driven, start, turns
 from leftovers import nothing_left as nothing_left
-from stream_driver import Both, emptied, welcome
+from stream_driver import PLAIN, WSRPC, Both, emptied, welcome
 from stream_driver import both as both
 from stream_sides import opened, requested
 
@@ -148,22 +148,25 @@ CANCEL: dict[str, Any] = {"i": "request", "x": "why"}
 
 
 @pytest.mark.parametrize(
-    ("how", "wsrpc", "sent"),
+    ("how", "features", "sent"),
     [
-        ("close", False, [CANCEL]),
-        ("close", True, [CANCEL]),
-        ("abort", False, [ABORT, CANCEL]),
-        ("abort", True, [ABORT]),
-        ("remote abort", False, [{"i": "request", "x": {"message": "Request aborted"}, "_": 1}]),
-        ("remote abort", True, []),
+        *(("close", features, [CANCEL]) for features in [*PLAIN, WSRPC]),
+        *(("abort", features, [ABORT, CANCEL]) for features in PLAIN),
+        ("abort", WSRPC, [ABORT]),
+        *(
+            ("remote abort", features, [{"i": "request", "x": {"message": "Request aborted"}, "_": 1}])
+            for features in PLAIN
+        ),
+        ("remote abort", WSRPC, []),
     ],
+    ids=str,
 )
 async def test_a_peer_that_does_not_know_of_the_end_gets_a_cancellation_of_each_request(
-    how: str, wsrpc: bool, sent: list[Any]
+    how: str, features: tuple[str, ...] | None, sent: list[Any]
 ) -> None:
     d = Driven(dialer=True, extensions=True)
-    if wsrpc:
-        await d.fed(welcome())
+    if features is not None:
+        await d.fed(welcome(*features))
     channel = await requested(d)
     d.take()
     asking = start(channel.request("hang"))

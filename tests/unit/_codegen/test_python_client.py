@@ -231,6 +231,27 @@ def test_a_module() -> None:
     assert "\n".join(module_of(description)) + "\n" == MODULE
 
 
+def test_requests_that_the_server_makes() -> None:
+    """The client implements them. What is emitted was the only thing of which descriptions told."""
+    emits = [
+        event("ring", result=None),
+        event("name", result=STRING),
+        event("tell", kind="upload", sends=INTEGER),
+        event("count", parameter("stop"), kind="stream", items=INTEGER),
+    ]
+    text = "\n".join(module_of(described(emits=emits)))
+    assert (
+        """\
+    \"""Events and requests that are sent on the main channel.\"""
+    async def ring(self) -> None: ...
+    async def name(self) -> str: ...
+    async def tell(self, items: AsyncIterable[int]) -> None: ...
+    def count(self, stop: int) -> wsrpc.Stream[int]: ...
+"""
+        in f"{text}\n"
+    )
+
+
 def test_names_of_channels() -> None:
     channels = [None, "main", "a b", "wsrpc", "Main", "été"]
     lines = module_of(described(*(event("e", channel=channel) for channel in channels)))

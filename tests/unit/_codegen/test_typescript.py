@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from datetime import datetime
 from enum import Enum, Flag
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
@@ -12,7 +12,7 @@ import msgspec
 import pydantic
 import pytest
 
-from wsrpc import AnonymousChannel, Server, method
+from wsrpc import AnonymousChannel, Server, Stream, method
 from wsrpc.schema import Description, describe
 from wsrpc.typescript import declarations
 
@@ -90,6 +90,13 @@ class Doors(Protocol):
     @method("door-closed")
     def closed(self, function: bytes = b"") -> None: ...
 
+    async def name(self, by: Emits) -> str | None: ...
+    def count(self, stop: int) -> Stream[int]: ...
+    async def collect(self, numbers: AsyncIterable[int], item: str = "") -> int: ...
+    async def tell(self, numbers: AsyncIterable[int]) -> None: ...
+    def sift(self, numbers: AsyncIterable[int]) -> Stream[int]: ...
+    async def talk(self) -> AnonymousChannel: ...
+
 
 def classes(size: Size, pair: Pair, open: Open, names: Names) -> Rights: ...  # type: ignore[empty-body]
 
@@ -140,6 +147,61 @@ export type Pair = [number, (number | string)?]
 /** They come in sums. */
 export type Rights = number
 export type Size = "l" | "s"
+/** Bytes, as base64 text. */
+export type Base64 = string
+/**
+ * What pages call, and what the server calls (`handlers`): `const client = new Client<Api>("/ws")`, with python-wsrpc.
+ * In `streams`, the result is one item. In `uploads`, the first parameter is one item. In `conversations`, the result
+ * describes the channel; `void` if nothing is known of it.
+ */
+export type Api = {
+  requests: {
+    classes: (size: Size, pair: Pair, open: Open, names: Names) => Rights
+    /**
+     * Fill a cup.
+     * @param by How much.
+     */
+    fill: (cup: Cup, by?: number) => null
+    /** Not described: result: complex has no JSON Schema. */
+    undescribed: (value: number) => unknown
+  }
+  streams: {
+    crumbs: () => Crumb
+  }
+  uploads: {
+    upload: (item: Base64, name: string) => number
+  }
+  conversations: {
+    exchange: () => {
+      requests: {
+        next: (item: { value: string; done: false } | { done: true }) => null
+        pull: (most: number) => { values: number[]; done: boolean }
+      }
+      handlers: { stop: () => void }
+    }
+    talk: () => void
+  }
+  channels: {
+    "main hall": {
+      handlers: {
+        collect: (item?: string) => number
+        count: (stop: number) => AsyncIterable<number> | IterableIterator<number>
+        "door-closed": (function_?: Base64) => void
+        name: (by: Emits_) => string | null
+        /** Somebody has come in. */
+        opened: (by: Emits_, ...others: (string | null)[]) => void
+        sift: () => void
+        talk: () => void
+        tell: () => void
+      }
+    }
+    "say \"hi\"": {
+      requests: {
+        "1st": () => unknown
+      }
+    }
+  }
+}
 export type Events = {
   classes: (size: Size, pair: Pair, open: Open, names: Names) => Rights
   crumbs: () => Items<Crumb>
@@ -162,9 +224,15 @@ export type Channels = {
 export type Emits = {}
 export type ChannelEmits = {
   "main hall": {
+    collect: (item?: string) => unknown
+    count: (stop: number) => unknown
     "door-closed": (function_?: Base64) => void
+    name: (by: Emits_) => string | null | Promise<string | null>
     /** Somebody has come in. */
     opened: (by: Emits_, ...others: (string | null)[]) => void
+    sift: () => unknown
+    talk: () => unknown
+    tell: () => unknown
   }
 }
 """
@@ -191,6 +259,19 @@ def test_a_file_of_declarations() -> None:
     nothing = declared()
     assert "export type Events = {}\n" in nothing and "export type Channels = {}\n" in nothing
     assert "Base64" not in nothing and "AnonymousChannel" not in nothing
+    assert "export type Api = {}\n" in nothing
+
+
+def test_with_messagepack_bytes_are_bytes() -> None:
+    server = Server()
+    server.on("upload", upload)
+    server.declare(Doors)
+    text = declarations(describe(server), msgpack=True)
+    assert "    upload: (item: Uint8Array, name: string) => number\n" in text
+    assert '    "door-closed": (function_?: Uint8Array) => void\n' in text
+    assert text.endswith("\n  }\n}\n")  # of Api: there is nothing for ws-wrapper
+    with pytest.raises(TypeError, match="msgpack"):
+        declarations(describe(server), msgpack=1)  # type: ignore[arg-type]
 
 
 def test_for_ws_wrapper_3_what_it_lacks_is_left_out() -> None:
@@ -204,7 +285,8 @@ def test_for_ws_wrapper_3_what_it_lacks_is_left_out() -> None:
     assert re.search(r"export type Events = \{\n(  [/ ]\*.*\n)*  fill: .*\n\}\n", text)
     assert re.search(r"export type Channels = \{\n  kitchen: \{\n(    [/ ]\*.*\n)*    fill: .*\n  \}\n\}\n", text)
     assert "opened: (by: Emits_" in text and "export type Base64 = string\n" in text  # of the events that are emitted
-    for name in ("AnonymousChannel", "Items", "Upload", "Crumb", "AbortSignal"):
+    assert "    name: (by: Emits_) => " not in text and "  name: (by: Emits_) => string | null | Promise<" in text
+    for name in ("AnonymousChannel", "Items", "Upload", "Crumb", "AbortSignal", "Api", "count", "tell", "sift"):
         assert name not in text
     assert "  signal: never\n}\n" in text
 
@@ -256,4 +338,4 @@ def test_names_that_become_the_same_are_numbered() -> None:
     text = declarations(msgspec.convert(made, Description))
     found = re.findall(r"^export interface (\w+) {", text, re.MULTILINE)[: len(names)]
     assert found[:5] == ["a_", "a__", "a__2", "a__3", "a_3"] and found[-1] == "a__103"
-    assert re.findall(r"(\w+): null", text) == found
+    assert re.findall(r"(\w+): null", text) == found * 2  # in Api, and for ws-wrapper

@@ -91,5 +91,5 @@ async def test_a_code_or_reason_that_may_not_be_sent_is_a_local_error(code: int,
 def test_every_code_that_has_a_name() -> None:
     """Those of the IANA registry, and wsrpc's own."""
     registered = {*range(1000, 1004), *range(1005, 1016), 3000, 3003, 3008}
-    ours = {4400, 4408, 4409, 4410, 4411}
+    ours = {4400, 4408, 4409, 4410, 4411, 4412}
     assert {int(code) for code in CloseCode} == registered | ours

@@ -11,10 +11,11 @@ import msgspec
 import pytest
 from core_driver import Driven, start, turns
 from leftovers import nothing_left as nothing_left
-from stream_driver import Feed, agreed, collect, control, decoded, emptied, hello, item, welcome
+from stream_driver import PLAIN, WSRPC, Feed, agreed, collect, control, decoded, emptied, hello, item, welcome
 
 from wsrpc import Client, Limits, MessageTooBig, RemoteError, RpcError, Server
 from wsrpc.codecs import MsgpackCodec
+from wsrpc.errors import UnexpectedChannel
 from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -90,7 +91,9 @@ async def test_what_was_agreed_first_stays(dialer: bool) -> None:
     d.expect({"a": ["e"]})
 
 
-@pytest.mark.parametrize("features", [(), ("credit",), ("drain", "resume", "time travel"), ("msgpack",)], ids=repr)
+@pytest.mark.parametrize(
+    "features", [(), ("credit",), ("drain", "resume", "time travel"), ("msgpack",), ("resume",)], ids=repr
+)
 async def test_only_what_both_can_do_is_used(features: tuple[str, ...]) -> None:
     d = Driven(dialer=True, extensions=True)
     d.take()
@@ -104,6 +107,32 @@ async def test_only_what_both_can_do_is_used(features: tuple[str, ...]) -> None:
     assert started[-1] == {"h": request["i"], "a": ["start"]}
     assert len(started) == 1 + ("credit" in features)
     await d.fed(item(request["i"], 1))
+    assert await reading == 1
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("features", [*PLAIN, WSRPC], ids=repr)
+async def test_a_peer_without_credit_is_a_plain_one(features: tuple[str, ...] | None) -> None:
+    """A web page with ws-wrapper offers `resume` alone."""
+    d = Driven(extensions=True)
+    if features is not None:
+        await agreed(d, *features)
+    asked, i = await d.asks("null")
+    await d.fed({"i": i, "h": 1})  # JavaScript answers null with a channel
+    if features == WSRPC:
+        with pytest.raises(UnexpectedChannel):
+            await asked
+    else:
+        assert await asked is None
+    await d.peer.emit("bytes", b"\x00")
+    assert d.take() == [{"a": ["bytes", "AA=="]}]
+    stream = d.peer.stream("items")
+    reading = start(anext(stream))
+    await turns()
+    [request] = d.take()
+    *credited, started = await d.fed({"i": request["i"], "h": 1})
+    assert started == {"h": request["i"], "a": ["start"]} and len(credited) == (features == WSRPC)
+    await d.fed(item(request["i"], 1, i=7))
     assert await reading == 1
     await stream.aclose()
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
+from stream_driver import PLAIN, welcome
 
 from wsrpc import BadArguments, Client, Context, Limits, MessageTooBig, RemoteError, Server
 from wsrpc.codecs import JsonCodec, MsgpackCodec
@@ -146,13 +147,18 @@ def with_channels(app: Client | Server) -> list[str]:
 
 @pytest.mark.parametrize("event", ["stream", "upload", "once", "iterator", "by_hand"])
 @pytest.mark.parametrize("middleware", [False, True])
-async def test_ws_wrapper_3_is_told_that_it_has_no_channels(event: str, middleware: bool) -> None:
+@pytest.mark.parametrize("features", PLAIN, ids=repr)
+async def test_ws_wrapper_3_is_told_that_it_has_no_channels(
+    event: str, middleware: bool, features: tuple[str, ...] | None
+) -> None:
     transport = ScriptedTransport()
     async with Client(transport=transport, profile="ws-wrapper-3") as client:
         ran = with_channels(client)
         if middleware:
             client.use(lambda ctx, call_next: call_next(ctx))
         transport.take()  # hello
+        if features is not None:
+            transport.feed(welcome(*features))
         transport.feed({"i": 1, "a": [event]})
         await turns()
         [rejected] = transport.take()

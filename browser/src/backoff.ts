@@ -1,0 +1,52 @@
+// When to dial again: the delays, and the close codes after which nothing may be repeated.
+
+const INITIAL = 500
+const LONGEST = 30_000
+/** Milliseconds that a connection must last, so that its end is not a failure. */
+const STABLE = 10_000
+
+/** Close codes after which a client does not dial again: policy violation, unauthorized, forbidden, and replaced. */
+const FINAL = new Set([1008, 3000, 3003, 4401, 4403, 4410])
+
+/** Whether another connection may succeed after one that ended with this close code. */
+export const mayDialAgain = (code: number): boolean => !FINAL.has(code)
+
+/** Counts failures, and gives random delays, so that not all pages of a server come back at once. */
+export class Backoff {
+  #failures = 0
+
+  /**
+   * Returns the milliseconds until the next attempt.
+   *
+   * @param code the close code of the last connection
+   * @param lasted the milliseconds for which it was open; 0 for a failed attempt
+   */
+  delay(code: number, lasted: number): number {
+    const delay = Math.random() * Math.min(LONGEST, INITIAL * 2 ** this.#failures)
+    this.#failures = lasted < STABLE ? this.#failures + 1 : 0
+    return code === 1013 ? delay + 10_000 : delay
+  }
+}
+
+/** Listens to an event of the page. Without a page, as in Node, nothing happens. */
+export function listen<E extends Event>(
+  target: EventTarget | undefined,
+  type: string,
+  listener: (event: E) => void,
+  signal: AbortSignal,
+): void {
+  target?.addEventListener?.(type, listener as EventListener, { signal })
+}
+
+/**
+ * Calls a function when the page wakes up, or the network is back.
+ *
+ * @param wake its argument says whether connections have probably ended meanwhile
+ */
+export function onWake(wake: (sure: boolean) => void, signal: AbortSignal): void {
+  const page = globalThis.document
+  listen(globalThis as unknown as EventTarget, "online", () => wake(true), signal)
+  listen(globalThis as unknown as EventTarget, "pageshow", () => wake(false), signal)
+  listen(page, "resume", () => wake(true), signal) // it was frozen, and may still be hidden
+  listen(page, "visibilitychange", () => page.visibilityState !== "hidden" && wake(false), signal)
+}

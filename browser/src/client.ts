@@ -1,0 +1,351 @@
+// `Client`: a client that connects again by itself.
+
+import type { Args, Group, Handles, Of, Result, Sent, Shape, Shaped } from "./api.js"
+import { Backoff, mayDialAgain, onWake } from "./backoff.js"
+import { FINISHED, type Channel } from "./channel.js"
+import { json, type Codec } from "./codec.js"
+import { ConnectionLost, Refused, RemoteError, WsrpcError } from "./errors.js"
+import { Handlers, report, type Handler } from "./handlers.js"
+import { Peer, type PeerOwner } from "./peer.js"
+import { Request, type CallOptions, type Holder, type Place } from "./request.js"
+import type { SocketOptions, Target } from "./socket.js"
+import { Items, Producer, type Progress, type Source } from "./streams.js"
+
+/** The state of a client: `detached` while its session waits for another connection. */
+export type State = "connecting" | "open" | "detached" | "closed"
+
+export interface ClientOptions extends SocketOptions {
+  /** How messages are encoded. Default: JSON. The entry point `msgpack` has another codec, for bytes. */
+  readonly codec?: Codec
+  /** Milliseconds after which a call fails, if it does not say otherwise. Default: 60,000. */
+  readonly timeout?: number
+  /** How many messages may wait while there is no session. Default: 256. */
+  readonly offline?: number
+}
+
+/** Options of calls, for `with`. */
+export interface WithOptions extends CallOptions {
+  /**
+   * Repeats a request: with true, if its handler did not run; with "idempotent", also if that is unknown. The timeout
+   * is that of each attempt.
+   */
+  readonly retry?: boolean | "idempotent"
+  /** Called when items of an upload were sent. */
+  readonly progress?: (progress: Progress) => void
+}
+
+const MOST_ATTEMPTS = 8
+
+/** What waits for a session: a request or an event. */
+interface Waiting {
+  start(peer: Peer): void
+  reject(error: Error): void
+}
+
+/** Makes one session after another, and keeps what waits for one. */
+class Sessions implements PeerOwner, Holder {
+  readonly options: ClientOptions
+  readonly #target: Target
+  readonly #handlers = new Map<string | undefined, Handlers>()
+  readonly #subscribers = new Set<(state: State) => void>()
+  readonly #listening = new AbortController()
+  readonly #backoff = new Backoff()
+  readonly #waiting = new Set<Waiting>()
+  readonly counts: Record<string, number> = {}
+  state: State = "connecting"
+  #peer: Peer | undefined
+  /** Whether the session takes new messages. */
+  #takes = false
+  #openedAt = 0
+  #dialTimer: ReturnType<typeof setTimeout> | undefined
+
+  constructor(target: Target, options: ClientOptions) {
+    this.#target = target
+    this.options = options
+    this.#dial()
+    onWake(() => this.state === "connecting" && !this.#peer && this.#dial(), this.#listening.signal)
+  }
+
+  #dial(): void {
+    clearTimeout(this.#dialTimer)
+    this.#peer = new Peer(this.#target, this.options, this.options.codec ?? json, this)
+  }
+
+  subscribe(subscriber: (state: State) => void): () => void {
+    this.#subscribers.add(subscriber)
+    return () => void this.#subscribers.delete(subscriber)
+  }
+
+  #move(state: State): void {
+    if (state === this.state) return
+    this.state = state
+    for (const subscriber of [...this.#subscribers]) guarded(() => subscriber(state))
+  }
+
+  // ------------------------------------------------------------ sending
+
+  request(request: Request): Promise<any> {
+    request.holder = this
+    try {
+      if (!request.isDone) this.#start(request)
+    } catch (error) {
+      request.reject(error)
+    }
+    return request.answer
+  }
+
+  withdraw(request: Request): boolean {
+    return !this.#waiting.delete(request)
+  }
+
+  emit(place: Place, event: string, args: unknown[]): void {
+    // Nobody learns what becomes of an event that waits, as of one that was sent.
+    this.#start({ start: (peer) => void peer.send({ a: [event, ...args], ...place }), reject() {} })
+  }
+
+  #start(waiting: Waiting): void {
+    if (this.#takes) waiting.start(this.#peer!)
+    else if (this.state === "closed") throw new ConnectionLost("the client is closed", "not_sent")
+    else if (this.#waiting.size >= (this.options.offline ?? 256)) {
+      throw new Refused(`${this.#waiting.size} messages wait for a connection already`)
+    } else this.#waiting.add(waiting)
+  }
+
+  // ------------------------------------------------------------ the course of a session
+
+  handlers(channel: string | undefined): Handlers | undefined {
+    return this.#handlers.get(channel)
+  }
+
+  handle(channel: string | undefined, event: string, handler: Handler): () => void {
+    const handlers = this.#handlers.get(channel) ?? new Handlers()
+    this.#handlers.set(channel, handlers)
+    return handlers.add(event, handler)
+  }
+
+  /** Aborted when the client is closed. */
+  get ended(): AbortSignal {
+    return this.#listening.signal
+  }
+
+  opened(): void {
+    this.#takes = true
+    this.#openedAt = Date.now()
+    this.#move("open") // what subscribers send goes before what has waited
+    for (const waiting of [...this.#waiting]) {
+      if (!this.#takes) break
+      this.#waiting.delete(waiting)
+      guarded(() => waiting.start(this.#peer!))
+    }
+  }
+
+  detached(): void {
+    this.#move("detached")
+  }
+
+  resumed(): void {
+    this.#move("open")
+  }
+
+  draining(): void {
+    this.#takes = false
+  }
+
+  closed(code: number, reason: string): void {
+    const lasted = this.#takes ? Date.now() - this.#openedAt : 0
+    this.#takes = false
+    this.#peer = undefined
+    if (this.state === "closed") return
+    if (mayDialAgain(code)) {
+      this.#move("connecting")
+      this.#dialTimer = setTimeout(() => this.#dial(), this.#backoff.delay(code, lasted))
+    } else this.#end(`the connection has ended: ${code} ${reason}`, code)
+  }
+
+  close(code: number, reason: string): void {
+    if (this.state === "closed") return
+    const peer = this.#peer
+    peer?.close(code, reason)
+    this.#end("the client is closed", code)
+    peer?.end(code, reason) // at once: a server that is silent does not answer the Close frame
+  }
+
+  #end(text: string, code: number): void {
+    this.#takes = false
+    this.#listening.abort()
+    clearTimeout(this.#dialTimer)
+    this.#move("closed")
+    for (const waiting of this.#waiting) guarded(() => waiting.reject(new ConnectionLost(text, "not_sent", code)))
+    this.#waiting.clear()
+  }
+
+  ignored(kind: string): void {
+    this.counts[kind] = (this.counts[kind] ?? 0) + 1
+  }
+}
+
+function guarded(run: () => void): void {
+  try {
+    run()
+  } catch (error) {
+    report(error)
+  }
+}
+
+/** Waits, but not longer than until one of the signals is aborted. */
+function pause(ms: number, signals: (AbortSignal | undefined)[]): Promise<void> {
+  return new Promise((resolve) => {
+    const go = () => {
+      clearTimeout(timer)
+      for (const signal of signals) signal?.removeEventListener("abort", go)
+      resolve()
+    }
+    const timer = setTimeout(go, ms)
+    for (const signal of signals) signal?.addEventListener("abort", go)
+    if (signals.some((signal) => signal?.aborted)) go()
+  })
+}
+
+/** Makes calls: on the main channel or a named one, with certain options. */
+export class Caller<A extends Shape = any> {
+  protected readonly sessions: Sessions
+  readonly #place: Place
+  readonly #options: WithOptions
+
+  constructor(sessions: Sessions, place: Place, options: WithOptions) {
+    this.sessions = sessions
+    this.#place = place
+    this.#options = { timeout: sessions.options.timeout ?? 60_000, ...options }
+  }
+
+  /** Returns the same caller with other options. */
+  with(options: WithOptions): Caller<A> {
+    return new Caller<A>(this.sessions, this.#place, { ...this.#options, ...options })
+  }
+
+  /** Returns the caller of a named channel. */
+  of<K extends keyof Group<A, "channels"> & string>(channel: K): Caller<Shaped<Of<A, "channels", K>>> {
+    return new Caller(this.sessions, { c: channel }, this.#options)
+  }
+
+  /**
+   * Handles events and requests of the server. The result, or what an iterable yields, is sent to it.
+   *
+   * @returns a function that removes the handler
+   */
+  on<K extends keyof Group<A, "handlers"> & string>(event: K, handler: Handles<Of<A, "handlers", K>>): () => void {
+    return this.sessions.handle(this.#place.c, event, handler as Handler)
+  }
+
+  /**
+   * Sends an event. Without a connection it waits.
+   *
+   * @throws ConnectionLost if the client is closed
+   * @throws Refused if too much waits for a connection, or the event is larger than the server accepts
+   * @throws TypeError if an argument cannot be encoded
+   */
+  emit<K extends keyof Group<A, "requests"> & string>(event: K, ...args: Args<Of<A, "requests", K>>): void {
+    this.sessions.emit(this.#place, event, args)
+  }
+
+  request<K extends keyof Group<A, "requests"> & string>(
+    event: K,
+    ...args: Args<Of<A, "requests", K>>
+  ): Promise<Result<Of<A, "requests", K>>> {
+    return this.#options.retry ? this.#repeat(event, args) : this.#request(event, args, false)
+  }
+
+  async #repeat(event: string, args: unknown[]): Promise<any> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#request(event, args, false)
+      } catch (error) {
+        if (attempt === MOST_ATTEMPTS || !this.#isRepeated(error)) throw error
+        await pause(Math.random() * 250 * 2 ** attempt, [this.#options.signal, this.sessions.ended])
+      }
+    }
+  }
+
+  #request(event: string, args: unknown[], opens: boolean): Promise<any> {
+    return this.sessions.request(new Request(this.#place, event, args, this.#options, opens))
+  }
+
+  #isRepeated(error: unknown): boolean {
+    const { retry } = this.#options
+    if (!retry || this.sessions.state === "closed" || !(error instanceof WsrpcError)) return false
+    if (error instanceof ConnectionLost) return error.outcome === "not_sent" || retry === "idempotent"
+    return error.code === "wsrpc.overloaded" || error.code === "wsrpc.draining"
+  }
+
+  /** Opens a channel for a conversation with the handler. The signal aborts the channel, too. */
+  open<K extends keyof Group<A, "conversations"> & string>(
+    event: K,
+    ...args: Args<Of<A, "conversations", K>>
+  ): Promise<Channel<Shaped<Result<Of<A, "conversations", K>>>>> {
+    return this.#request(event, args, true)
+  }
+
+  /** Returns the items that the handler yields. The request is sent when reading begins. */
+  stream<K extends keyof Group<A, "streams"> & string>(
+    event: K,
+    ...args: Args<Of<A, "streams", K>>
+  ): Items<Result<Of<A, "streams", K>>> {
+    return new Items<any>(() => this.#request(event, args, true))
+  }
+
+  /**
+   * Sends the items of an iterable to the handler, as fast as it reads them, and returns its result. The timeout is for
+   * the begin, until the handler can read, and for the end, from the last item to the result.
+   */
+  async upload<K extends keyof Group<A, "uploads"> & string>(
+    event: K,
+    ...[source, ...args]: Sent<Of<A, "uploads", K>>
+  ): Promise<Result<Of<A, "uploads", K>>> {
+    const { progress, timeout } = this.#options
+    const channel: Channel = await this.#request(event, args, true)
+    try {
+      await new Producer(channel, progress).run(source)
+      const answer = channel.ask("next", [{ done: true }], { timeout })
+      // A wsrpc server has ended the channel with either answer.
+      const end = (error: unknown) => void (error instanceof RemoteError && channel.givesCredit && channel.over(error))
+      await answer.then(() => channel.over(FINISHED), end)
+      return await answer
+    } catch (error) {
+      channel.abort(error)
+      throw (await channel.closed) ?? error
+    }
+  }
+}
+
+/**
+ * A client of a server, which connects at once, and again whenever that is necessary. Calls and streams survive a
+ * dropped connection if the server uses wsrpc.
+ */
+export class Client<A extends Shape = any> extends Caller<A> {
+  /** The state now, and its changes: `useSyncExternalStore(client.status.subscribe, client.status.get)`. */
+  readonly status: { get(): State; subscribe(subscriber: (state: State) => void): () => void }
+
+  /** @throws SyntaxError if the address is not valid */
+  constructor(target: Target, options: ClientOptions = {}) {
+    super(new Sessions(target, options), {}, {})
+    this.status = {
+      get: () => this.sessions.state,
+      subscribe: (subscriber) => this.sessions.subscribe(subscriber),
+    }
+  }
+
+  /** Counts the messages that were ignored, by kind. */
+  get ignored(): Readonly<Record<string, number>> {
+    return this.sessions.counts
+  }
+
+  /** Ends the session, and connects no more. The server is told. */
+  close(code = 1000, reason = ""): void {
+    this.sessions.close(code, reason)
+  }
+}
+
+export type { Channel, Items, Shape }
+export type { Call } from "./peer.js"
+export { Aborted, ChannelClosed, ConnectionLost, Refused, RemoteError, RequestTimeout, WsrpcError } from "./errors.js"
+export type { Outcome } from "./errors.js"

@@ -1,0 +1,62 @@
+// How messages are encoded.
+
+import type { Data } from "./ledger.js"
+
+/** A message of ws-wrapper's protocol, in either direction. */
+export interface Message {
+  /** The name of an event or a request, and its arguments. */
+  a?: unknown[]
+  /** The named channel. */
+  c?: string
+  /** The anonymous channel; in a response 1: it opens the channel whose id is that of the request. */
+  h?: number
+  /** The id of a request, a response or a cancellation. */
+  i?: number
+  /** The result. */
+  d?: unknown
+  /** The error of a rejection. */
+  e?: unknown
+  /** The reason of a cancellation or an abort. */
+  x?: unknown
+  /** Whether `e` or `x` is an error object. */
+  _?: number | boolean
+}
+
+export interface Codec {
+  /** The feature that has to be announced before this codec may be used. None for JSON. */
+  readonly feature?: string
+  /**
+   * @param isKnown whether the server has announced the feature
+   * @throws TypeError if something cannot be encoded
+   */
+  encode(message: Message, isKnown: boolean): Data
+  /** @throws if the data is not a message of this codec */
+  decode(data: Data): Message | undefined
+}
+
+/**
+ * Refuses bytes, which would silently become an object of numbers. JSON.stringify itself would call a function for each
+ * value, which takes twice as long.
+ */
+function refuseBytes(value: any): void {
+  if (typeof value !== "object" || value === null) return
+  if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) {
+    throw new TypeError("bytes can only be sent with the codec of the entry point msgpack")
+  }
+  if (typeof value.toJSON === "function") return
+  if (Array.isArray(value)) value.forEach(refuseBytes)
+  else for (const key in value) refuseBytes(value[key])
+}
+
+export const json: Codec = {
+  encode(message) {
+    const text = JSON.stringify(message) // which refuses a value that contains itself
+    refuseBytes(message)
+    return text
+  },
+  decode(data) {
+    if (typeof data !== "string" || !data.startsWith("{")) return undefined
+    const message: Message & { "ws-wrapper"?: unknown } = JSON.parse(data)
+    return message["ws-wrapper"] === false ? undefined : message
+  },
+}

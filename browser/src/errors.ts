@@ -1,0 +1,86 @@
+// The errors of calls.
+
+/**
+ * Whether the handler of a failed call has run.
+ *
+ * - `"not_sent"`: the message was never sent.
+ * - `"not_run"`: the other side says that no handler ran.
+ * - `"ran"`: the handler ran, at least in part.
+ * - `"unknown"`: the message was sent, and there is no answer.
+ */
+export type Outcome = "not_sent" | "not_run" | "ran" | "unknown"
+
+/** The error codes of a server that has not run the handler. */
+const NOT_RUN = new Set(["bad_arguments", "unknown_event", "overloaded", "draining", "no_channels"])
+
+/** A call has failed. */
+export class WsrpcError extends Error {
+  override name = "WsrpcError"
+
+  constructor(
+    message: string,
+    readonly outcome: Outcome,
+    readonly code?: string | number,
+    readonly data?: unknown,
+  ) {
+    super(message)
+  }
+}
+
+/** Returns a text for a value of the other side, whose own `toString` may be anything. */
+export const textOf = (value: unknown): string =>
+  typeof value === "object" && value ? Object.prototype.toString.call(value) : String(value)
+
+/** The other side has answered with an error, or has ended a stream with one. `code` and `data` are those of the error. */
+export class RemoteError extends WsrpcError {
+  override name = "RemoteError"
+  /** The error as it arrived, with all its fields. */
+  readonly value: unknown
+
+  /**
+   * @param isError whether the value is an error object. Anything can be thrown
+   * @param hasBegun whether the handler has certainly run, because it has opened a channel
+   */
+  constructor(value: unknown, isError: unknown, hasBegun = false) {
+    const isObject = isError && typeof value === "object" && value !== null
+    const { message, code, data } = isObject ? (value as Record<string, unknown>) : { message: value }
+    const known = typeof code === "string" || typeof code === "number" ? code : undefined
+    const notRun = !hasBegun && String(known).startsWith("wsrpc.") && NOT_RUN.has(String(known).slice(6))
+    super(isObject ? textOf(message ?? "") : textOf(value), notRun ? "not_run" : "ran", known, data)
+    this.value = value
+  }
+}
+
+/** The session has ended before the call was complete. `code` is the close code. */
+export class ConnectionLost extends WsrpcError {
+  override name = "ConnectionLost"
+}
+
+/** No answer has come in time. */
+export class RequestTimeout extends WsrpcError {
+  override name = "RequestTimeout"
+}
+
+/** The signal of the call was aborted; `cause` is its reason. As for `fetch`, the name is `AbortError`. */
+export class Aborted extends WsrpcError {
+  override name = "AbortError"
+
+  constructor(outcome: Outcome, reason: unknown) {
+    super("the call was aborted", outcome)
+    this.cause = reason
+  }
+}
+
+/** The channel has ended, or a stream was read too slowly. */
+export class ChannelClosed extends WsrpcError {
+  override name = "ChannelClosed"
+}
+
+/** Too much waits for a connection, or the message is larger than the server accepts. It was not sent. */
+export class Refused extends WsrpcError {
+  override name = "Refused"
+
+  constructor(message: string) {
+    super(message, "not_sent")
+  }
+}

@@ -1,0 +1,29 @@
+// The handlers of one channel.
+
+import type { Call } from "./peer.js"
+
+/** Handles an event or a request. Its result is the response; an iterable is sent as a stream. */
+export type Handler = (this: Call, ...args: any[]) => unknown
+
+export class Handlers {
+  readonly #byEvent = new Map<string, Set<Handler>>()
+
+  /** @returns a function that removes the handler */
+  add(event: string, handler: Handler): () => void {
+    const handlers = this.#byEvent.get(event) ?? new Set()
+    this.#byEvent.set(event, handlers.add(handler))
+    return () => void handlers.delete(handler)
+  }
+
+  /** Returns the handlers in the order in which they were added. */
+  of(event: string): Handler[] {
+    return [...(this.#byEvent.get(event) ?? [])]
+  }
+}
+
+/** Reports an exception that nobody catches, as for a listener of a DOM event. */
+export function report(error: unknown): void {
+  queueMicrotask(() => {
+    throw error
+  })
+}

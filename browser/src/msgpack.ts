@@ -1,0 +1,263 @@
+// MessagePack for messages, in which bytes need no base64. Pass `msgpack` as the option `codec` of a client.
+// Source: https://github.com/msgpack/msgpack/blob/master/spec.md
+
+import { json, type Codec, type Message } from "./codec.js"
+import type { Data } from "./ledger.js"
+
+const encoder = new TextEncoder()
+const decoder = new TextDecoder("utf-8", { fatal: true })
+/** Arrays and maps may be nested this deep, as in wsrpc's other codecs. */
+const DEPTH = 512
+
+/** Returns the bytes of an `ArrayBuffer` or a view of one. */
+function bytesOf(value: unknown): Uint8Array | undefined {
+  if (ArrayBuffer.isView(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength)
+  return value instanceof ArrayBuffer ? new Uint8Array(value) : undefined
+}
+
+/** In JSON, bytes are base64. The value is read from its holder, because Node's `Buffer` has a `toJSON` of its own. */
+function withBase64(this: any, key: string, value: unknown): unknown {
+  const bytes = bytesOf(this[key])
+  if (!bytes) return value
+  let text = ""
+  for (const byte of bytes) text += String.fromCharCode(byte)
+  return btoa(text)
+}
+
+class Writer {
+  #bytes = new Uint8Array(256)
+  #view = new DataView(this.#bytes.buffer)
+  #end = 0
+
+  /** Makes room for some bytes, and returns where they begin. */
+  #reserve(size: number): number {
+    const begin = this.#end
+    this.#end += size
+    if (this.#end > this.#bytes.length) {
+      const bytes = new Uint8Array(Math.max(this.#end, 2 * this.#bytes.length))
+      bytes.set(this.#bytes)
+      this.#bytes = bytes
+      this.#view = new DataView(bytes.buffer)
+    }
+    return begin
+  }
+
+  finish(): ArrayBuffer {
+    return this.#bytes.buffer.slice(0, this.#end)
+  }
+
+  #byte(byte: number): void {
+    const begin = this.#reserve(1) // which may replace the bytes
+    this.#bytes[begin] = byte
+  }
+
+  /** Writes the length of a string, an array, a map or bytes. `fixed` and `short` are undefined if there is no such form. */
+  #length(length: number, fixed: [code: number, most: number] | undefined, short: number | undefined, code16: number): void {
+    if (fixed && length <= fixed[1]) this.#byte(fixed[0] | length)
+    else if (short !== undefined && length < 0x100) {
+      this.#byte(short)
+      this.#byte(length)
+    } else if (length < 0x10000) {
+      this.#byte(code16)
+      const begin = this.#reserve(2)
+      this.#view.setUint16(begin, length)
+    } else {
+      this.#byte(code16 + 1)
+      const begin = this.#reserve(4)
+      this.#view.setUint32(begin, length)
+    }
+  }
+
+  #text(text: string): void {
+    const bytes = encoder.encode(text)
+    this.#length(bytes.length, [0xa0, 31], 0xd9, 0xda)
+    const begin = this.#reserve(bytes.length)
+    this.#bytes.set(bytes, begin)
+  }
+
+  #number(value: number): void {
+    if (!Number.isSafeInteger(value) || Object.is(value, -0)) {
+      if (!Number.isFinite(value)) return this.#byte(0xc0) // null, as in JSON
+      this.#byte(0xcb)
+      const begin = this.#reserve(8)
+      this.#view.setFloat64(begin, value)
+    } else if (value >= -32 && value < 128) this.#byte(value & 0xff)
+    else if (value >= -0x80000000 && value < 0x80000000) {
+      this.#byte(0xd2)
+      const begin = this.#reserve(4)
+      this.#view.setInt32(begin, value)
+    } else this.#bigint(BigInt(value))
+  }
+
+  #bigint(value: bigint): void {
+    const unsigned = value > 0n
+    if (BigInt[unsigned ? "asUintN" : "asIntN"](64, value) !== value) {
+      throw new TypeError("an integer of more than 64 bits cannot be sent")
+    }
+    this.#byte(unsigned ? 0xcf : 0xd3)
+    const begin = this.#reserve(8)
+    this.#view[unsigned ? "setBigUint64" : "setBigInt64"](begin, value)
+  }
+
+  write(value: any, depth = 0): void {
+    if (depth > DEPTH) throw new TypeError(`a value is nested more than ${DEPTH} levels deep, or contains itself`)
+    const bytes = bytesOf(value)
+    if (bytes) {
+      this.#length(bytes.length, undefined, 0xc4, 0xc5)
+      const begin = this.#reserve(bytes.length)
+      this.#bytes.set(bytes, begin)
+      return
+    }
+    if (typeof value?.toJSON === "function") value = value.toJSON()
+    if (value === null || value === undefined) this.#byte(0xc0)
+    else if (typeof value === "string") this.#text(value)
+    else if (typeof value === "number") this.#number(value)
+    else if (typeof value === "boolean") this.#byte(value ? 0xc3 : 0xc2)
+    else if (typeof value === "bigint") this.#bigint(value)
+    else if (Array.isArray(value)) {
+      this.#length(value.length, [0x90, 15], undefined, 0xdc)
+      for (const item of value) this.write(item, depth + 1)
+    } else if (typeof value === "object") {
+      const entries = Object.entries(value).filter(([, field]) => field !== undefined && typeof field !== "function")
+      this.#length(entries.length, [0x80, 15], undefined, 0xde)
+      for (const [key, field] of entries) {
+        this.#text(key)
+        this.write(field, depth + 1)
+      }
+    } else throw new TypeError(`a ${typeof value} cannot be sent`)
+  }
+}
+
+class Reader {
+  readonly #bytes: Uint8Array
+  readonly #view: DataView
+  #at = 0
+
+  constructor(data: ArrayBuffer) {
+    this.#bytes = new Uint8Array(data)
+    this.#view = new DataView(data)
+  }
+
+  get isAtEnd(): boolean {
+    return this.#at === this.#bytes.length
+  }
+
+  /** Reads an unsigned integer of 1, 2 or 4 bytes. */
+  #uint(size: number): number {
+    const begin = this.#skip(size)
+    if (size === 1) return this.#view.getUint8(begin)
+    return size === 2 ? this.#view.getUint16(begin) : this.#view.getUint32(begin)
+  }
+
+  /** Moves on, and returns where it was. */
+  #skip(size: number): number {
+    const begin = this.#at
+    this.#at += size
+    if (this.#at > this.#bytes.length) throw new RangeError("the message is too short")
+    return begin
+  }
+
+  #take(size: number): Uint8Array {
+    const begin = this.#skip(size)
+    return this.#bytes.subarray(begin, this.#at)
+  }
+
+  #text(size: number): string {
+    return decoder.decode(this.#take(size))
+  }
+
+  #list(length: number, depth: number): unknown[] {
+    if (length > this.#bytes.length - this.#at) throw new RangeError("the message is too short")
+    return Array.from({ length }, () => this.read(depth + 1))
+  }
+
+  #map(length: number, depth: number): Record<string, unknown> {
+    const map: Record<string, unknown> = {}
+    for (let number = 0; number < length; number++) {
+      const key = String(this.read(depth + 1))
+      const value = this.read(depth + 1)
+      // An assignment would set the prototype.
+      if (key === "__proto__") Object.defineProperty(map, key, { value, enumerable: true, writable: true, configurable: true })
+      else map[key] = value
+    }
+    return map
+  }
+
+  /** An integer of 64 bits, as a number if that is exact. */
+  #wide(value: bigint): number | bigint {
+    const number = Number(value)
+    return Number.isSafeInteger(number) ? number : value
+  }
+
+  read(depth = 0): unknown {
+    if (depth > DEPTH) throw new RangeError("the message is nested too deep")
+    const code = this.#uint(1)
+    if (code < 0x80) return code
+    if (code < 0x90) return this.#map(code & 15, depth)
+    if (code < 0xa0) return this.#list(code & 15, depth)
+    if (code < 0xc0) return this.#text(code & 31)
+    if (code >= 0xe0) return code - 0x100
+    switch (code) {
+      case 0xc0:
+        return null
+      case 0xc2:
+      case 0xc3:
+        return code === 0xc3
+      case 0xc4:
+      case 0xc5:
+      case 0xc6:
+        return this.#take(this.#uint(1 << (code - 0xc4))).slice()
+      case 0xca:
+        return this.#view.getFloat32(this.#skip(4))
+      case 0xcb:
+        return this.#view.getFloat64(this.#skip(8))
+      case 0xcc:
+      case 0xcd:
+      case 0xce:
+        return this.#uint(1 << (code - 0xcc))
+      case 0xcf:
+        return this.#wide(this.#view.getBigUint64(this.#skip(8)))
+      case 0xd0:
+        return this.#view.getInt8(this.#skip(1))
+      case 0xd1:
+        return this.#view.getInt16(this.#skip(2))
+      case 0xd2:
+        return this.#view.getInt32(this.#skip(4))
+      case 0xd3:
+        return this.#wide(this.#view.getBigInt64(this.#skip(8)))
+      case 0xd9:
+      case 0xda:
+      case 0xdb:
+        return this.#text(this.#uint(1 << (code - 0xd9)))
+      case 0xdc:
+      case 0xdd:
+        return this.#list(this.#uint(2 << (code - 0xdc)), depth)
+      case 0xde:
+      case 0xdf:
+        return this.#map(this.#uint(2 << (code - 0xde)), depth)
+    }
+    throw new RangeError(`MessagePack type ${code} is not used here`)
+  }
+}
+
+/**
+ * Sends MessagePack to servers that know it, in which an `ArrayBuffer` and every view of one are bytes. All other
+ * messages are JSON with base64 strings, as in wsrpc's other codecs: those to other servers, and those that are sent
+ * before the server has answered the first one. A parameter with the annotation `bytes` takes both. Integers from a
+ * server are of the type `bigint` if a number cannot hold them; a `bigint` can be sent only in MessagePack.
+ */
+export const msgpack: Codec = {
+  feature: "msgpack",
+  encode(message: Message, isKnown: boolean): Data {
+    if (!isKnown) return JSON.stringify(message, withBase64)
+    const writer = new Writer()
+    writer.write(message)
+    return writer.finish()
+  },
+  decode(data: Data): Message | undefined {
+    if (!(data instanceof ArrayBuffer)) return json.decode(data)
+    const reader = new Reader(data)
+    const message = reader.read()
+    return reader.isAtEnd && typeof message === "object" && message !== null ? (message as Message) : undefined
+  },
+}

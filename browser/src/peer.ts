@@ -1,0 +1,465 @@
+// `Peer`: ws-wrapper's protocol in one session.
+
+import { Channel, FINISHED } from "./channel.js"
+import { json, type Codec, type Message } from "./codec.js"
+import { count, writeControl, type Control } from "./control.js"
+import { ChannelClosed, ConnectionLost, Refused, RemoteError, textOf, WsrpcError } from "./errors.js"
+import { report, type Handlers } from "./handlers.js"
+import { sizeOf, type Data } from "./ledger.js"
+import type { Holder, Request } from "./request.js"
+import { SessionSocket, type SocketOptions, type Target } from "./socket.js"
+import { Items, Producer, type Source } from "./streams.js"
+
+/** Request ids: odd, and none that ws-wrapper uses, which counts from 1. A server that calls uses even ones. */
+const FIRST_ID = 2 ** 30 + 1
+const LAST_ID = 2 ** 31 - 1
+/** How many ids are remembered of calls that were given up, and of channels that have ended. */
+const REMEMBERED = 1024
+
+/** What the peer tells its client. */
+export interface PeerOwner {
+  /** Returns the handlers of the main channel (undefined), or of a named one, if there have ever been any. */
+  handlers(channel: string | undefined): Handlers | undefined
+  opened(): void
+  detached(): void
+  resumed(): void
+  closed(code: number, reason: string): void
+  /** The server is about to close: nothing new is begun in this session. */
+  draining(): void
+  /** Something that arrived was not used. */
+  ignored(kind: string): void
+}
+
+/** The two sides of a session with a server. It is dropped when the session ends. */
+export class Peer implements Holder {
+  readonly #socket: SessionSocket
+  readonly #owner: PeerOwner
+  readonly #codec: Codec
+  readonly #requests = new Map<number, Request>()
+  /** Requests that were given up, until their answer comes, and the places that they occupy at the server. */
+  readonly #givenUp = new Map<number, number>()
+  /** Channels that have ended. What still comes on them was sent before the server knew. */
+  readonly #ended = new Map<number, true>()
+  /** Calls of the server that are being handled, by their ids. */
+  readonly #calls = new Map<number, Call>()
+  readonly #channels = new Map<number, Channel>()
+  #nextId = FIRST_ID + 2 * Math.floor((Math.random() * (LAST_ID - FIRST_ID)) / 4)
+  #features: readonly unknown[] = []
+  /** The largest message that the server accepts, and how many requests it runs at the same time. */
+  #largest = Infinity
+  #running = Infinity
+  /** How many of them there are. Those on anonymous channels do not count: a reader may answer them. */
+  #occupied = 0
+  /** Requests that wait because the server runs so many. */
+  readonly #waiting = new Set<Request>()
+
+  constructor(target: Target, options: SocketOptions, codec: Codec, owner: PeerOwner) {
+    this.#owner = owner
+    this.#codec = codec
+    const features = ["batches", "credit", "drain", ...(codec.feature ? [codec.feature] : [])]
+    this.#socket = new SessionSocket(target, [], options, {
+      features,
+      receive: (data, size) => this.#receive(data, size),
+      control: (message) => this.#control(message),
+      busy: () => this.isBusy,
+    })
+    this.#socket.binaryType = "arraybuffer"
+    this.#socket.onopen = () => owner.opened()
+    this.#socket.ondetached = () => owner.detached()
+    this.#socket.onresumed = () => owner.resumed()
+    this.#socket.onclose = ({ code, reason }) => this.end(code, reason)
+  }
+
+  get isBusy(): boolean {
+    return this.#requests.size + this.#calls.size + this.#channels.size > 0
+  }
+
+  /** Whether the server keeps to credit when it produces. */
+  get givesCredit(): boolean {
+    return this.#features.includes("credit")
+  }
+
+  /** Closes the connection. Calls fail only with `end`, or when the other side has closed it, too. */
+  close(code: number, reason: string): void {
+    this.#socket.close(code, reason)
+  }
+
+  // ------------------------------------------------------------ sending
+
+  /**
+   * Sends a message, and returns its size.
+   *
+   * @throws Refused if it is larger than the server accepts
+   * @throws TypeError if it cannot be encoded
+   */
+  send(message: Message): number {
+    const data = this.#encoded(message)
+    const size = this.#sized(data)
+    this.#socket.post(data, size)
+    return size
+  }
+
+  #encoded(message: Message): Data {
+    return this.#codec.encode(message, this.#features.includes(this.#codec.feature))
+  }
+
+  #sized(data: Data): number {
+    const size = sizeOf(data)
+    if (size > this.#largest) throw new Refused(`a message of ${size} bytes, and the server takes ${this.#largest}`)
+    return size
+  }
+
+  /** Says why something has ended. If the reason cannot be sent, the other side gets the text that says so. */
+  tell(message: Message, key: "e" | "x", reason: unknown): void {
+    try {
+      this.send({ ...message, ...reasonOnWire(key, reason) })
+    } catch (error) {
+      this.#socket.post(JSON.stringify({ ...message, [key]: { message: (error as Error).message }, _: 1 }))
+    }
+  }
+
+  /** Sends a request, now or when the server has room for it. */
+  request(request: Request): Promise<any> {
+    if (request.isDone) return request.answer
+    request.holder = this
+    if (request.place.h === undefined && this.#occupied >= this.#running) {
+      this.#waiting.add(request)
+    } else this.#send(request)
+    return request.answer
+  }
+
+  #send(request: Request): void {
+    const i = (request.id = this.#newId())
+    const { place, event, args } = request
+    try {
+      const data = this.#encoded({ i, a: [event, ...args], ...place })
+      request.kept = this.#socket.post(data, this.#sized(data))
+    } catch (error) {
+      request.reject(error)
+      return
+    }
+    this.#requests.set(i, request)
+    this.#occupied += placesOf(request)
+  }
+
+  withdraw(request: Request, reason: unknown): boolean {
+    if (this.#waiting.delete(request)) return false
+    const { id: i, kept } = request
+    const isBack = kept && this.#socket.takeBack(kept)
+    if (!isBack) this.tell({ i }, "x", reason)
+    this.#giveUp(i, !isBack)
+    return !isBack
+  }
+
+  #newId(): number {
+    do this.#nextId = this.#nextId + 2 > LAST_ID ? FIRST_ID : this.#nextId + 2
+    while (this.#requests.has(this.#nextId) || this.#channels.has(this.#nextId))
+    return this.#nextId
+  }
+
+  /** Forgets a request whose answer nobody awaits. If one can come, its place stays occupied until then. */
+  #giveUp(i: number, canAnswer: boolean): void {
+    const places = placesOf(this.#requests.get(i)!)
+    this.#requests.delete(i)
+    if (canAnswer) {
+      const forgotten = remember(this.#givenUp, i, places)
+      this.#free(forgotten ?? 0)
+    } else this.#free(places)
+  }
+
+  /** Sends requests that have waited for the places of others. */
+  #free(places: number): void {
+    this.#occupied -= places
+    for (const next of this.#waiting) {
+      if (this.#occupied >= this.#running) break
+      this.#waiting.delete(next)
+      this.#send(next)
+    }
+  }
+
+  // ------------------------------------------------------------ receiving
+
+  #receive(data: Data, size: number): void {
+    let message: Message | undefined
+    try {
+      message = (typeof data === "string" ? json : this.#codec).decode(data)
+    } catch {
+      // not JSON, or not MessagePack
+    }
+    if (!message) return this.#owner.ignored("foreign")
+    // Null is the same as nothing.
+    for (const key of ["a", "c", "h", "i"] as const) if (message[key] === null) delete message[key]
+    if (Array.isArray(message.a) && typeof message.a[0] === "string") this.#called(message, size)
+    else if (message.a) this.#owner.ignored("foreign")
+    else if ("x" in message) this.#cancelled(message)
+    else if (message.i !== undefined) this.#response(message.i, message)
+    else this.#owner.ignored("foreign")
+  }
+
+  #called(message: Message, size: number): void {
+    const { h, i } = message
+    if (h === undefined) return this.run(this.#owner.handlers(message.c), message)
+    const channel = this.#channels.get(h)
+    if (channel) return channel.take(message, size)
+    const gone = { message: `Anonymous channel '${textOf(h)}' does not exist` }
+    if (i !== undefined) this.tell({ i }, "e", gone)
+    if (!this.#ended.has(h)) this.tell({ h }, "x", gone)
+  }
+
+  /** A cancellation or an abort. One that crosses with the answer, or the end, finds nothing. */
+  #cancelled({ i, h, x, _ }: Message): void {
+    const reason = new RemoteError(x, _, true)
+    if (h !== undefined) this.#channels.get(h)?.over(reason)
+    else if (this.#calls.has(i!)) this.#calls.get(i!)!.cancel(reason)
+    else if (this.givesCredit) this.#channels.get(i!)?.over(reason) // the answer was a channel
+  }
+
+  #response(i: number, message: Message): void {
+    const request = this.#requests.get(i)
+    const places = request ? placesOf(request) : this.#givenUp.get(i)
+    if (places === undefined) return this.#owner.ignored("response to no request")
+    this.#requests.delete(i)
+    this.#givenUp.delete(i)
+    if ("e" in message) request?.reject(new RemoteError(message.e, message._))
+    else if (message.h) this.#opened(i, request)
+    else if (request?.opens) request.reject(new WsrpcError(`"${request.event}" answers with a value`, "ran"))
+    else request?.resolve(message.d)
+    this.#free(places)
+  }
+
+  /** A channel is the answer to a request. */
+  #opened(i: number, request: Request | undefined): void {
+    const channel = new Channel(i, this, request?.signal)
+    this.#channels.set(i, channel)
+    if (request?.opens) return request.resolve(channel)
+    channel.abort()
+    // ws-wrapper 4 answers with a channel if a handler returns null.
+    if (!this.givesCredit) request?.resolve(null)
+    else request?.reject(new WsrpcError(`"${request.event}" answers with a stream or a channel`, "ran"))
+  }
+
+  // ------------------------------------------------------------ calls of the server
+
+  /** Runs the handlers of an event, or the handler of a request. */
+  run(handlers: Handlers | undefined, { a, c, h, i }: Message): void {
+    const [event, ...args] = a as [string, ...unknown[]]
+    const found = handlers?.of(event) ?? []
+    if (i === undefined) {
+      if (!found.length) this.#owner.ignored("unknown event")
+      for (const handler of found) void this.#handleEvent(() => handler.apply(new Call(this, undefined), args))
+    } else if (this.#calls.has(i)) this.#owner.ignored("duplicate id")
+    else if (!found[0]) {
+      const exists = handlers || c === undefined
+      const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`
+      this.tell({ i }, "e", { message: text, code: "wsrpc.unknown_event" })
+    } else {
+      const call = new Call(this, i, h)
+      this.#calls.set(i, call)
+      const [handler] = found
+      void call.run(() => handler!.apply(call, args))
+    }
+  }
+
+  async #handleEvent(handle: () => unknown): Promise<void> {
+    try {
+      await handle()
+    } catch (error) {
+      report(error)
+    }
+  }
+
+  #awaits(call: Call): boolean {
+    return this.#calls.get(call.id!) === call
+  }
+
+  /**
+   * Answers a call, unless the server has cancelled it, or has got an answer.
+   *
+   * @throws Refused, TypeError as `send` does. The server still awaits an answer then
+   */
+  answer(call: Call, answer: Message): void {
+    if (!this.#awaits(call)) return
+    this.send({ i: call.id!, ...answer })
+    this.#calls.delete(call.id!)
+  }
+
+  /** Answers a call with an error, as `answer` does. */
+  fail(call: Call, reason: unknown): void {
+    if (!this.#awaits(call)) return
+    this.#calls.delete(call.id!)
+    this.tell({ i: call.id! }, "e", reason)
+  }
+
+  /** Answers a call with a channel. It has ended already if the server has cancelled the call. */
+  openChannel(call: Call): Channel {
+    const channel = new Channel(call.id!, this)
+    if (this.#awaits(call)) {
+      this.answer(call, { h: 1 })
+      this.#channels.set(call.id!, channel)
+    } else channel.over(call.signal.reason)
+    return channel
+  }
+
+  // ------------------------------------------------------------ channels
+
+  /** Gives credit for a channel, in totals. */
+  grant(h: number, n: number, bytes: number): void {
+    this.#socket.post(writeControl({ t: "credit", h, n, bytes }))
+  }
+
+  /** Forgets a channel that has ended, and the requests on it: those of this side fail, and the others are cancelled. */
+  forget(channel: Channel, error: Error): void {
+    if (this.#channels.get(channel.id) !== channel) return
+    this.#channels.delete(channel.id)
+    remember(this.#ended, channel.id, true)
+    for (const [i, request] of this.#requests) {
+      if (request.place.h !== channel.id) continue
+      this.#giveUp(i, true)
+      request.reject(error)
+    }
+    for (const call of [...this.#calls.values()]) if (call.h === channel.id) call.cancel(error)
+  }
+
+  // ------------------------------------------------------------ the session
+
+  #control(control: Control): void {
+    const limits = control.limits as Control | undefined
+    if (limits && typeof limits === "object") {
+      this.#largest = count(limits, "message") || this.#largest
+      this.#running = count(limits, "running") || this.#running
+      this.#free(0)
+    }
+    if (control.t === "welcome") {
+      if (Array.isArray(control.features)) this.#features = control.features
+    } else if (control.t === "credit") {
+      this.#channels.get(count(control, "h"))?.credited(count(control, "n"), count(control, "bytes"))
+    } else if (control.t === "drain") {
+      this.#owner.draining()
+      this.#socket.post(writeControl({ t: "drain", after_ms: 0 }))
+    }
+  }
+
+  /** The session is over: everything in it fails. */
+  end(code: number, reason: string): void {
+    const text = reason ? `the connection has ended: ${code} ${reason}` : `the connection has ended: ${code}`
+    const lost = (outcome: "unknown" | "not_sent") => new ConnectionLost(text, outcome, code)
+    const waiting = [...this.#waiting]
+    this.#waiting.clear()
+    const requests = [...this.#requests.values()]
+    this.#requests.clear()
+    this.#givenUp.clear()
+    for (const request of requests) request.reject(lost(request.kept?.sent === false ? "not_sent" : "unknown"))
+    for (const request of waiting) request.reject(lost("not_sent"))
+    for (const call of [...this.#calls.values()]) call.cancel(lost("unknown"))
+    for (const channel of [...this.#channels.values()]) channel.over(lost("unknown"))
+    this.#owner.closed(code, reason)
+  }
+}
+
+/** A call of the server: `this` in a handler. */
+export class Call {
+  readonly #peer: Peer
+  /** Undefined for an event. */
+  readonly id: number | undefined
+  /** The anonymous channel on which it came. */
+  readonly h: number | undefined
+  readonly #controller = new AbortController()
+  #channel: Channel | undefined
+  #items: Items<any> | undefined
+  /** The request with which an upload ends, and what the handler has returned: the one is the answer to the other. */
+  #last: Message | undefined
+  #result: Message | undefined
+
+  constructor(peer: Peer, id: number | undefined, h?: number) {
+    this.#peer = peer
+    this.id = id
+    this.h = h
+  }
+
+  /** Aborted when the server cancels the call, or its channel or the session ends. Never for an event. */
+  get signal(): AbortSignal {
+    return this.#controller.signal
+  }
+
+  /** Answers the request with a channel, for a conversation. The channel ends when the handler has returned. */
+  channel(): Channel {
+    if (this.id === undefined) throw new TypeError("an event has no answer, so it opens no channel")
+    if (!this.#channel) {
+      this.#channel = this.#peer.openChannel(this)
+      void this.#channel.closed.then((error) => this.#controller.abort(error))
+    }
+    return this.#channel
+  }
+
+  /** Returns the items that the server uploads. What the handler returns is the result of the upload. */
+  items<T>(): Items<T> {
+    const channel = this.channel()
+    const ended = (message: Message) => {
+      this.#last = message
+      this.#finishUpload()
+    }
+    return (this.#items ??= new Items<T>(async () => channel, ended))
+  }
+
+  cancel(reason: Error): void {
+    this.#controller.abort(reason)
+    this.#peer.fail(this, reason)
+  }
+
+  async run(handle: () => unknown): Promise<void> {
+    try {
+      const result = await handle()
+      if (this.#items) {
+        this.#result = { d: result }
+        if (!this.#last) await this.#items.return()
+        this.#finishUpload()
+      } else if (this.#channel) this.#channel.close()
+      else if (isStream(result)) {
+        const channel = this.channel()
+        await new Producer(channel).run(result)
+        channel.emit("next", { done: true })
+        channel.over(FINISHED)
+      } else this.#peer.answer(this, { d: result })
+    } catch (error) {
+      if (this.#channel) this.#channel.abort(error)
+      else this.#peer.fail(this, error)
+    }
+  }
+
+  #finishUpload(): void {
+    if (!this.#result || !this.#last) return
+    try {
+      this.#channel!.answer(this.#last, this.#result)
+      this.#channel!.over(FINISHED)
+    } catch (error) {
+      this.#channel!.abort(error) // the result cannot be sent
+    }
+  }
+}
+
+/** The places that a request occupies at the server while it is handled. */
+const placesOf = (request: Request): number => (request.place.h === undefined ? 1 : 0)
+
+/** Keeps a value for an id, and returns that of the oldest one if it is forgotten. */
+function remember<V>(ids: Map<number, V>, id: number, value: V): V | undefined {
+  ids.set(id, value)
+  const [[oldest, forgotten]] = ids as unknown as [[number, V]]
+  if (ids.size <= REMEMBERED) return undefined
+  ids.delete(oldest)
+  return forgotten
+}
+
+/** The fields of a message that say why something has failed or ended. */
+export function reasonOnWire(key: "e" | "x", reason: unknown): Message {
+  reason ??= { message: key === "x" ? "Request aborted" : "Error" } // as ws-wrapper says it
+  if (!(reason instanceof Error) && !(reason as { message?: unknown }).message) return { [key]: reason }
+  const { message, code, data } = reason as { message: string; code?: unknown; data?: unknown }
+  // The codes of a DOMException are numbers that mean nothing on the other side.
+  return { [key]: { message, code: reason instanceof DOMException ? undefined : code, data }, _: 1 }
+}
+
+/** Whether a handler has returned a stream: an async iterable or a generator. Arrays and strings are values. */
+function isStream(value: unknown): value is Source<unknown> {
+  if (typeof value !== "object" || value === null) return false
+  return Symbol.asyncIterator in value || (Symbol.iterator in value && "next" in value)
+}

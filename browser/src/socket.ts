@@ -1,0 +1,548 @@
+// `SessionSocket`: a WebSocket that survives drops.
+
+import { Backoff, listen, mayDialAgain, onWake } from "./backoff.js"
+import { isCounted, readControl, writeControl, type Control } from "./control.js"
+import { Received, Sent, sizeOf, type Data, type Kept } from "./ledger.js"
+
+/** What a session needs of a WebSocket class: the browser's, Node's, or that of the package `ws`. */
+export interface WebSocketLike {
+  readonly readyState: number
+  readonly protocol: string
+  readonly bufferedAmount: number
+  binaryType: string
+  onopen: ((event: any) => void) | null
+  onmessage: ((event: any) => void) | null
+  onerror: ((event: any) => void) | null
+  onclose: ((event: any) => void) | null
+  send(data: any): void
+  close(code?: number, reason?: string): void
+}
+export type WebSocketClass = new (url: string, protocols: string[]) => WebSocketLike
+
+/** Where to connect, and with which credentials. */
+export interface Address {
+  /** Relative to the page; `http` and `https` stand for `ws` and `wss`. */
+  readonly url: string | URL
+  /** A bearer token, for `Handshake.bearer_token` on the server. */
+  readonly token?: string
+}
+
+/** An address, or a function that is called for each attempt to connect, so that credentials are fresh. */
+export type Target = string | URL | Address | (() => string | URL | Address | Promise<string | URL | Address>)
+
+export interface SocketOptions {
+  /** The class of connections. Default: the global `WebSocket`. */
+  readonly WebSocket?: WebSocketClass
+  /**
+   * Bytes that may wait for an acknowledgement or a connection, about. When more wait, the next message ends the
+   * session with code 4408. Default: 16 MiB.
+   */
+  readonly buffer?: number
+}
+
+/** How `Client` uses a socket, beyond what a WebSocket has. */
+export interface Above {
+  /** Features that this side offers in addition to `resume` and `probe`. */
+  readonly features: readonly string[]
+  /** Takes a message of `size` bytes, instead of the event `message`. */
+  receive?(data: Data, size: number): void
+  /** Takes control messages that are not about the session, and those with the server's features and limits. */
+  control(message: Control): void
+  /** Whether calls are pending, so that silence is noticed soon even if nobody sees the page. */
+  busy(): boolean
+}
+
+const PLAIN: Above = { features: [], control() {}, busy: () => false }
+
+/** Offered when a session is to resume: browsers can send no header. */
+const HINT = "wsrpc.resume"
+/** Offered along with a token: Chrome fails a connection none of whose offers is accepted. */
+const NEUTRAL = "wsrpc"
+const RESUMES = 4412
+const ABNORMAL = 1006
+const EXPIRED = 4411
+
+/** Milliseconds for an attempt to connect, and for the answer to a `resume`. */
+const ATTEMPT = 10_000
+const ANSWER = 5_000
+/** The attempts without an answer after which the server never answers. */
+const MOST_SILENCES = 2
+const ACK = 1_000
+/** Milliseconds of silence after which this side asks whether the connection is alive: if anybody waits, and if not. */
+const QUIET = 5_000
+const QUIET_UNSEEN = 30_000
+/** Milliseconds in which a connection that is alive answers; and when the page has just woken up. */
+const PATIENCE = 5_000
+const PATIENCE_AWAKE = 2_000
+/** It answers later if a large message comes before the answer, over a slow network. */
+const PATIENCE_MOST = 60_000
+/** More milliseconds than that fire a timer at once. */
+const LONGEST_TIMER = 2 ** 31 - 1
+/** Bytes of a reason in a Close frame. */
+const LONGEST_REASON = 123
+const MISMATCH = "the server counts differently"
+
+type State = "connecting" | "open" | "detached" | "resuming" | "closing" | "closed"
+type Timer = ReturnType<typeof setTimeout> | undefined
+
+export interface SessionSocketEventMap {
+  readonly open: Event
+  readonly message: MessageEvent
+  readonly error: Event
+  readonly close: CloseEvent
+  /** The connection has dropped, and the session waits for another one. */
+  readonly detached: Event
+  /** The session goes on over another connection. */
+  readonly resumed: Event
+}
+type Listener<K extends keyof SessionSocketEventMap> = (this: WebSocket, event: SessionSocketEventMap[K]) => unknown
+
+/**
+ * A session with a wsrpc server, with the interface of a `WebSocket`. When its connection drops, it connects again, and
+ * both sides send what has not arrived. Meanwhile it stays `OPEN`, and what is sent waits.
+ *
+ * In addition to the events of a WebSocket there are `detached` and `resumed`. When the session is lost, there is one
+ * `close`, and the object stays `CLOSED`. With a server that has no sessions, it is an ordinary WebSocket.
+ */
+export class SessionSocket extends EventTarget implements WebSocket {
+  static readonly CONNECTING = 0
+  static readonly OPEN = 1
+  static readonly CLOSING = 2
+  static readonly CLOSED = 3
+  readonly CONNECTING = 0
+  readonly OPEN = 1
+  readonly CLOSING = 2
+  readonly CLOSED = 3
+
+  /** The subprotocol that the server has chosen among those of the page. */
+  protocol = ""
+  readonly extensions = ""
+
+  readonly #target: Target
+  readonly #protocols: readonly string[]
+  readonly #options: SocketOptions
+  readonly #above: Above
+  readonly #backoff = new Backoff()
+  /** Removes the listeners of page events. */
+  readonly #listening = new AbortController()
+  #state: State = "connecting"
+  #url = ""
+  #binaryType: BinaryType = "blob"
+  /** The connection, or the one that is being made. */
+  #connection: WebSocketLike | undefined
+  /** Distinguishes the present attempt to connect from those that were given up. */
+  #attempt = 0
+  /** When it was opened, or the attempt to make it has begun. */
+  #since = 0
+  /** Until the next attempt, the end of an attempt, the end of the wait for an answer, or the next look for silence. */
+  #timer: Timer
+
+  /** Whether the server answers probes. Undefined before its welcome. */
+  #probes: boolean | undefined
+  #sid = ""
+  #token = ""
+  /** Milliseconds that the session lives without a connection. */
+  #ttl = 0
+  /** Counts the attempts to resume, for the server. */
+  #gen = 0
+  #silences = 0
+  #expiryTimer: Timer
+  /** What was sent, if the session can resume. */
+  #sent: Sent | undefined
+  readonly #received = new Received()
+  #ackTimer: Timer
+
+  /** When something has last arrived. */
+  #heard = 0
+  /** When the answer to a probe is due. */
+  #answerDue: number | undefined
+  #patience = PATIENCE
+
+  /**
+   * @param target where to connect. If it is a function, it is called for each attempt
+   * @param protocols subprotocols to offer
+   * @throws SyntaxError if the address is not valid, as for a WebSocket
+   */
+  constructor(target: Target, protocols: string | string[] = [], options: SocketOptions = {}, above: Above = PLAIN) {
+    super()
+    // They come before the listeners that are added later.
+    for (const type of ["open", "message", "error", "close", "detached", "resumed"] as const) {
+      this[`on${type}`] = null
+      this.addEventListener(type, (event) => this[`on${type}`]?.(event as never))
+    }
+    this.#target = target
+    this.#protocols = typeof protocols === "string" ? [protocols] : [...protocols]
+    this.#options = options
+    this.#above = above
+    this.#dial()
+    this.#listen()
+  }
+
+  get url(): string {
+    return this.#url
+  }
+
+  get readyState(): 0 | 1 | 2 | 3 {
+    if (this.#state === "connecting") return SessionSocket.CONNECTING
+    if (this.#state === "closing") return SessionSocket.CLOSING
+    return this.#state === "closed" ? SessionSocket.CLOSED : SessionSocket.OPEN
+  }
+
+  get binaryType(): BinaryType {
+    return this.#binaryType
+  }
+
+  set binaryType(type: BinaryType) {
+    if (type !== "blob" && type !== "arraybuffer") return // as a WebSocket does
+    this.#binaryType = type
+    if (this.#connection) this.#connection.binaryType = type
+  }
+
+  /** Bytes that no connection has written so far. While the session is detached, all bytes that are kept. */
+  get bufferedAmount(): number {
+    const waits = this.#state === "detached" || this.#state === "resuming"
+    return waits ? this.#sent!.bytes : (this.#connection?.bufferedAmount ?? 0)
+  }
+
+  /**
+   * Sends a message, or keeps it for the next connection.
+   *
+   * @throws InvalidStateError while the first connection is being made
+   */
+  send(data: string | ArrayBuffer | ArrayBufferView | Blob): void {
+    if (this.#state === "connecting") throw new DOMException("the connection is not open yet", "InvalidStateError")
+    this.post(snapshot(data))
+  }
+
+  /** Sends a message as `send` does, and returns what is kept of it. For `Client`. */
+  post(data: Data, size?: number): Kept | undefined {
+    if (this.readyState !== SessionSocket.OPEN) return undefined
+    const full = this.#sent !== undefined && this.#sent.memory > (this.#options.buffer ?? 16 * 1024 * 1024)
+    const connected = this.#state === "open" && !full
+    const kept = this.#sent?.keep(data, size ?? sizeOf(data), connected)
+    if (connected) this.#connection!.send(data)
+    if (full) this.#end(4408, "too much waits to be sent")
+    return kept
+  }
+
+  /** Takes back a message that no connection has got. For `Client`. Returns false if it is too late. */
+  takeBack(kept: Kept): boolean {
+    if (kept.sent || !this.#sent) return false
+    this.#sent.takeBack(kept)
+    return true
+  }
+
+  /**
+   * Ends the session. If there is a connection, the server is told, and frees the session at once.
+   *
+   * @throws InvalidAccessError if the code is neither 1000 nor one from 3000 to 4999
+   * @throws SyntaxError if the reason has more than 123 bytes
+   */
+  close(code = 1000, reason = ""): void {
+    if (code !== 1000 && !(code >= 3000 && code <= 4999)) {
+      throw new DOMException(`the close code must be 1000 or 3000-4999, not ${code}`, "InvalidAccessError")
+    }
+    if (sizeOf(reason) > LONGEST_REASON) throw new DOMException("the reason is too long", "SyntaxError")
+    if (this.#state === "connecting") this.#end(ABNORMAL, "closed")
+    else if (this.#state === "open") {
+      if (this.#sent) this.#say({ t: "gone", why: "closed" })
+      clearTimeout(this.#ackTimer) // Chrome reports it in the console if something is sent on a connection that closes
+      this.#state = "closing"
+      this.#connection!.close(code, reason)
+    } else if (this.readyState === SessionSocket.OPEN) this.#end(code, reason)
+  }
+
+  // ------------------------------------------------------------ connections
+
+  #dial(): void {
+    const attempt = ++this.#attempt
+    const target = this.#target
+    const open = (address: string | URL | Address) => attempt === this.#attempt && this.#open(address)
+    const fail = (error: unknown) => attempt === this.#attempt && this.#dropped(ABNORMAL, String(error), false)
+    this.#since = Date.now()
+    if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail)
+    else if (this.#state === "connecting") open(target) // a wrong one throws in the constructor
+    else Promise.resolve(target).then(open).catch(fail)
+    this.#wait(ATTEMPT, () => fail("no connection within 10 s"))
+  }
+
+  #open(address: string | URL | Address): void {
+    const { url, token } = typeof address === "string" || address instanceof URL ? { url: address } : address
+    const offers = [...this.#protocols]
+    if (token !== undefined) offers.push(`bearer.${token}`, NEUTRAL)
+    if (this.#sid) offers.push(HINT)
+    const WebSocketClass = this.#options.WebSocket ?? (globalThis.WebSocket as unknown as WebSocketClass)
+    this.#url = absolute(url)
+    const connection = new WebSocketClass(this.#url, offers)
+    this.#connection = connection
+    connection.binaryType = this.#binaryType
+    connection.onopen = () => this.#opened(connection)
+    connection.onmessage = ({ data, origin }) => this.#arrived(data, origin)
+    connection.onerror = () => {}
+    connection.onclose = ({ code, reason, wasClean }) => this.#dropped(code, String(reason), wasClean)
+  }
+
+  #opened(connection: WebSocketLike): void {
+    clearTimeout(this.#timer)
+    this.#heard = this.#since = Date.now()
+    const hello = { v: 1, features: [...this.#above.features, "resume", "probe"], limits: {} }
+    if (this.#state === "resuming") {
+      const { n, bytes } = this.#received
+      this.#say({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx: n, bytes })
+      this.#wait(ANSWER, () => this.#unanswered())
+    } else {
+      this.protocol = this.#protocols.includes(connection.protocol) ? connection.protocol : ""
+      this.#state = "open"
+      this.#say({ t: "hello", ...hello })
+      this.dispatchEvent(new Event("open"))
+    }
+  }
+
+  /** The connection has ended by itself, is silent, or could not be made. */
+  #dropped(code: number, reason: string, wasClean: boolean): void {
+    const goesOn = this.#sent && (code === ABNORMAL || code === EXPIRED)
+    if (this.#state === "resuming" ? mayDialAgain(code) : this.#state === "open" && goesOn) this.#detach(code)
+    else this.#end(code, reason, wasClean)
+  }
+
+  /** Goes on without a connection, and connects again. */
+  #detach(code: number): void {
+    const wasOpen = this.#state === "open"
+    this.#leave(RESUMES)
+    this.#state = "detached"
+    this.#wait(this.#backoff.delay(code, wasOpen ? Date.now() - this.#since : 0), () => this.#resume())
+    if (wasOpen) {
+      this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl)
+      this.dispatchEvent(new Event("detached"))
+    }
+  }
+
+  #resume(): void {
+    this.#state = "resuming"
+    this.#dial()
+  }
+
+  /** Has no connection any more, and closes the one that there was, without waiting for its end. */
+  #leave(code: number): void {
+    const connection = this.#connection
+    this.#connection = undefined
+    this.#attempt++
+    clearTimeout(this.#timer)
+    clearTimeout(this.#ackTimer)
+    this.#ackTimer = this.#answerDue = undefined
+    if (!connection) return
+    connection.onmessage = connection.onclose = null
+    // Chrome reports it in the console if a connection is closed before it is open. But it makes only one connection to
+    // a server at a time, so the next attempt would wait for one that hangs.
+    const now = connection.readyState === SessionSocket.OPEN || code === RESUMES || !globalThis.document
+    if (now) connection.close(code)
+    else connection.onopen = () => connection.close(code)
+  }
+
+  /** Does something later, in place of what was to be done. */
+  #wait(milliseconds: number, then: () => void): void {
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(then, milliseconds)
+  }
+
+  // ------------------------------------------------------------ messages
+
+  #say(control: Control): void {
+    this.#connection!.send(writeControl(control))
+  }
+
+  #arrived(data: Data, origin: string): void {
+    this.#heard = Date.now()
+    this.#answerDue = undefined
+    const control = typeof data === "string" ? readControl(data) : undefined
+    if (this.#state === "resuming") return this.#answered(control)
+    if (this.#state !== "open") return
+    this.#patience = PATIENCE
+    if (control && !isCounted(control)) this.#take(control)
+    else {
+      const size = this.#sent || this.#above.receive ? sizeOf(data) : 0
+      if (this.#sent) this.#count(size)
+      if (control) this.#above.control(control)
+      else if (this.#above.receive) this.#above.receive(data, size)
+      else this.dispatchEvent(new MessageEvent("message", { data, origin }))
+    }
+  }
+
+  #count(size: number): void {
+    if (this.#received.count(size)) this.#acknowledge()
+    else this.#ackTimer ??= setTimeout(() => this.#acknowledge(), ACK)
+  }
+
+  #acknowledge(): void {
+    clearTimeout(this.#ackTimer)
+    this.#ackTimer = undefined
+    this.#say({ t: "ack", ...this.#received.tell() })
+  }
+
+  #take(control: Control): void {
+    if (control.t === "welcome" && this.#probes === undefined) this.#welcomed(control)
+    if (control.t === "ack" && this.#sent?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH)
+  }
+
+  #welcomed(welcome: Control): void {
+    const features: unknown[] = Array.isArray(welcome.features) ? welcome.features : []
+    this.#probes = features.includes("probe")
+    if (features.includes("resume") && typeof welcome.sid === "string") {
+      this.#sid = welcome.sid
+      this.#token = String(welcome.token)
+      this.#ttl = Math.min(1000 * (Number(welcome.ttl) || 0), LONGEST_TIMER)
+      this.#say({ t: "ack", n: 0, bytes: 0 })
+      this.#sent = new Sent()
+    }
+    this.#above.control(welcome)
+    this.#watch()
+  }
+
+  // ------------------------------------------------------------ resuming
+
+  #answered(answer: Control | undefined): void {
+    if (answer?.t !== "resumed") {
+      this.#end(ABNORMAL, answer?.t === "gone" ? `the server has no such session: ${answer.why}` : "it was not resumed")
+    } else if (!this.#sent!.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH)
+    else {
+      clearTimeout(this.#timer)
+      clearTimeout(this.#expiryTimer)
+      this.#token = String(answer.token)
+      this.#silences = 0
+      this.#received.tell()
+      this.#state = "open"
+      this.#sent!.sendAll((data) => this.#connection!.send(data))
+      this.#above.control(answer)
+      this.#watch()
+      this.dispatchEvent(new Event("resumed"))
+    }
+  }
+
+  #unanswered(): void {
+    if (++this.#silences < MOST_SILENCES) this.#detach(ABNORMAL)
+    else this.#end(ABNORMAL, "the server does not answer")
+  }
+
+  // ------------------------------------------------------------ silence
+
+  /** Asks whether the connection is alive when nothing has arrived for some time, and leaves it without an answer. */
+  #watch(): void {
+    if (this.#state !== "open" || !this.#probes) return
+    const now = Date.now()
+    if (this.#answerDue !== undefined && now >= this.#answerDue) {
+      this.#patience = Math.min(2 * this.#patience, PATIENCE_MOST)
+      return this.#dropped(ABNORMAL, "the connection is silent", false)
+    }
+    const seen = globalThis.document?.visibilityState !== "hidden" || this.#above.busy()
+    if (this.#answerDue === undefined && now >= this.#heard + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience)
+    // A call may begin while nobody sees the page.
+    this.#wait((this.#answerDue ?? (seen ? this.#heard : now) + QUIET) - now, () => this.#watch())
+  }
+
+  #probe(patience: number): void {
+    this.#answerDue = Math.min(this.#answerDue ?? Infinity, Date.now() + patience)
+    this.#say({ t: "probe" })
+  }
+
+  // ------------------------------------------------------------ the page
+
+  #listen(): void {
+    const { signal } = this.#listening
+    const leave = ({ persisted }: PageTransitionEvent) => (persisted ? this.#park() : this.close())
+    onWake((sure) => this.#wake(sure), signal)
+    listen(globalThis as unknown as EventTarget, "pagehide", leave, signal)
+    listen(globalThis.document, "freeze", () => this.#park(), signal)
+  }
+
+  /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
+  #park(): void {
+    if (!this.#sent || this.readyState !== SessionSocket.OPEN) return
+    this.#detach(ABNORMAL)
+    clearTimeout(this.#timer)
+  }
+
+  /**
+   * Looks after the connection at once, because the page has woken up.
+   *
+   * @param sure whether the connection has probably ended, so that another one is quicker than an answer
+   */
+  #wake(sure: boolean): void {
+    const now = Date.now()
+    if (this.#state === "open" && this.#probes) {
+      if (this.#sent && (sure || now - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#detach(ABNORMAL)
+      else {
+        this.#probe(PATIENCE_AWAKE)
+        this.#watch()
+      }
+    }
+    const late = this.#state === "resuming" && now - this.#since > ANSWER
+    if (late) this.#leave(RESUMES)
+    if (late || this.#state === "detached") this.#resume()
+  }
+
+  // ------------------------------------------------------------ the end
+
+  #end(code: number, reason: string, wasClean = false): void {
+    const failed = this.#state === "connecting"
+    this.#state = "closed"
+    this.#leave(code >= 3000 ? code : 1000)
+    clearTimeout(this.#expiryTimer)
+    this.#listening.abort()
+    this.#sent = undefined
+    queueMicrotask(() => {
+      if (failed) this.dispatchEvent(new Event("error"))
+      this.dispatchEvent(closeEvent({ code, reason, wasClean }))
+    })
+  }
+}
+
+/** What TypeScript needs to know of its events. */
+export interface SessionSocket {
+  onopen: Listener<"open"> | null
+  onmessage: Listener<"message"> | null
+  onerror: Listener<"error"> | null
+  onclose: Listener<"close"> | null
+  ondetached: Listener<"detached"> | null
+  onresumed: Listener<"resumed"> | null
+  addEventListener<K extends keyof SessionSocketEventMap>(
+    type: K,
+    listener: Listener<K>,
+    options?: boolean | AddEventListenerOptions,
+  ): void
+  addEventListener(
+    type: string,
+    listener: EventListenerOrEventListenerObject | null,
+    options?: boolean | AddEventListenerOptions,
+  ): void
+  removeEventListener<K extends keyof SessionSocketEventMap>(
+    type: K,
+    listener: Listener<K>,
+    options?: boolean | EventListenerOptions,
+  ): void
+  removeEventListener(
+    type: string,
+    listener: EventListenerOrEventListenerObject | null,
+    options?: boolean | EventListenerOptions,
+  ): void
+}
+
+function closeEvent(fields: { code: number; reason: string; wasClean: boolean }): Event {
+  if (globalThis.CloseEvent) return new CloseEvent("close", fields)
+  return Object.assign(new Event("close"), fields) // in Node 20 and 22
+}
+
+/** Returns the address for a WebSocket. */
+function absolute(url: string | URL): string {
+  const found = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href)
+  found.protocol = found.protocol.replace(/^http/, "ws")
+  return found.href
+}
+
+/** Returns what is to be sent. Bytes are copied, because the caller may change them before they are sent again. */
+function snapshot(data: unknown): Data {
+  if (typeof data === "string" || data instanceof Blob) return data
+  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice().buffer
+  // The buffer of another frame is no instance of this one's class.
+  const isBuffer = (data as ArrayBuffer | null)?.byteLength !== undefined
+  return isBuffer ? new Uint8Array(data as ArrayBuffer).slice().buffer : String(data)
+}

@@ -1,0 +1,591 @@
+"""How the calls of a page's client end, and those of a server to the page: kinds of calls x what happens to them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from interop.page_client import Page, Stage, scripted, words
+from wsrpc import AnonymousChannel, Limits, RemoteError, RequestTimeout, RpcError, Server
+from wsrpc.testing import FaultProxy
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+KINDS = "request", "stream", "upload", "conversation"
+VALUES = {"request": "result", "stream": [1, 2], "upload": 6, "conversation": [1, 2]}
+"""What each kind brings when all goes well. `event` has no answer, and the last table to itself."""
+
+# Who calls: the page on the main channel or a named one, in JSON or MessagePack; the server.
+# What the caller gets, with the code and the outcome; and what the handler does: it is done, stops, or "-": it never
+# began.
+FROM_THE_PAGE = """
+answers           | ok                               | done
+raises            | Remote limit ran                 | done
+fails             | Remote internal ran              | done
+gives up          | Remote internal ran              | stop
+bad arguments     | Remote bad_arguments not_run     | -
+unknown name      | Remote unknown_event not_run     | -
+timeout           | RequestTimeout unknown           | stop
+aborted before    | Abort not_sent                   | -
+aborted           | Abort unknown                    | stop
+aborted oddly     | Abort unknown                    | stop
+aborted after     | ok                               | done
+resumes           | ok                               | done
+resumes, aborted  | Abort unknown                    | stop
+lost              | ConnectionLost 1006 unknown      | stop
+no session        | ConnectionLost 1006 unknown      | stop
+drains            | ok                               | done
+server closes     | ConnectionLost 1012 unknown      | stop
+page closes       | ConnectionLost 1000 unknown      | stop
+not connected     | ok                               | done
+detached          | ok                               | done
+detached, aborted | Abort not_sent                   | -
+detached, timeout | RequestTimeout not_sent          | -
+detached, lost    | ConnectionLost 1006 not_sent     | -
+detached, closes  | ConnectionLost 1000 not_sent     | -
+never connected   | ConnectionLost 1000 not_sent     | -
+too many wait     | Refused not_sent                 | -
+closed            | ConnectionLost not_sent          | -
+"""
+
+FROM_THE_SERVER = """
+answers           | ok                               | done
+raises            | RemoteError limit                | done
+fails             | RemoteError                      | done
+unencodable error | RemoteError                      | done
+bigint            | RemoteError                      | done
+unknown name      | UnknownEvent unknown_event       | -
+timeout           | RequestTimeout unknown           | stop
+aborted           | CancelledError                   | stop
+resumes           | ok                               | done
+resumes, aborted  | CancelledError                   | stop
+lost              | SessionLost 1000 unknown         | stop
+no session        | ConnectionLost 1006 unknown      | stop
+server closes     | ConnectionLost 1012 unknown      | stop
+page closes       | ConnectionLost 1000 unknown      | stop
+detached          | ok                               | done
+detached, aborted | CancelledError                   | -
+"""
+
+EXCEPTIONS = {
+    # The generator is closed at the item that cannot be sent.
+    ("server", "stream", "bigint"): ("RemoteError", "stop"),
+}
+LATE = {"response to no request": 1}
+"""What a server counts of a page that answers although nobody waits: a cancellation and its answer."""
+
+
+NOBODY = "ws://127.0.0.1:1"
+"""Nothing listens there."""
+
+
+def rows(table: str) -> dict[str, tuple[str, str]]:
+    found = [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()]
+    return {row: (outcome, handler) for row, outcome, handler in found}
+
+
+FORWARD, BACKWARD = rows(FROM_THE_PAGE), rows(FROM_THE_SERVER)
+
+
+@asynccontextmanager
+async def staged(
+    limits: Limits | None = None, *, connected: bool = True, **options: Any
+) -> AsyncGenerator[tuple[Page, Stage, FaultProxy]]:
+    """A page and a server, with a proxy between them."""
+    stage = Stage(Server(limits=limits or Limits(close_timeout=1)))
+    async with stage.server.listen() as listener, FaultProxy(listener.url) as proxy:
+        async with Page.start(proxy.url if connected else NOBODY, **options) as page:
+            if connected:
+                await page.notes.until("open")
+                # The server knows the page's features, and the page those of the server.
+                assert await page.do("ask", name="sync") == "synced"
+            yield page, stage, proxy
+
+
+async def happens(
+    row: str, page: Page, stage: Stage, proxy: FaultProxy, call: asyncio.Future[Any], handlers: Page | Stage
+) -> None:
+    """Let it happen to a call whose handler waits."""
+
+    async def release(how: str = "answer") -> None:
+        if isinstance(handlers, Stage):
+            handlers.release(how)
+        else:
+            await handlers.do("release", how=how)
+
+    async def abort() -> None:
+        if isinstance(handlers, Stage):
+            await page.abort(call, "circular" if row == "aborted oddly" else None)
+        else:
+            call.cancel()
+
+    match row:
+        case "answers":
+            await release()
+        case "raises" | "fails":
+            await release(row.removesuffix("s"))
+        case "gives up":
+            await release("give up")
+        case "unencodable error":
+            await release("unencodable")
+        case "bigint":
+            await release("bigint")
+        case "aborted" | "aborted oddly":
+            await abort()
+        case "aborted after":
+            await release()
+            await asyncio.wait([call])
+            await abort()
+        case "resumes":
+            proxy.drop()
+            await page.notes.until("detached")
+            await page.notes.until("open", 2)
+            await release()
+        case "resumes, aborted":
+            async with proxy.cut():
+                await page.notes.until("detached")
+                await turns_until(lambda: not stage.peer.connected)
+                await abort()
+        case "lost":
+            async with proxy.cut():
+                await page.notes.until("detached")
+                await stage.peer.close()
+        case "no session":
+            proxy.drop()
+        case "drains":
+            closing = asyncio.create_task(stage.server.close(drain=30))
+            await turns_until(lambda: not stage.server.healthy)
+            await release()
+            await closing
+            await page.notes.until("connecting")
+        case "server closes":
+            await stage.server.close()
+        case "page closes":
+            await page.do("close")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("row", FORWARD)
+async def test_calls_of_the_page(row: str, kind: str) -> None:
+    await a_call_of_the_page(row, kind)
+
+
+@pytest.mark.parametrize("row", [row for row in FORWARD if "closes" not in row])
+@pytest.mark.parametrize(("channel", "codec"), [("named", "json"), (None, "msgpack")], ids=["named", "msgpack"])
+async def test_requests_elsewhere(row: str, channel: str | None, codec: str) -> None:
+    await a_call_of_the_page(row, "request", channel=channel, codec=codec)
+
+
+async def a_call_of_the_page(row: str, kind: str, *, channel: str | None = None, codec: str = "json") -> None:
+    outcome, handled = EXCEPTIONS.get(("page", kind, row), FORWARD[row])
+    waits = row.startswith(("not connected", "never connected", "too many"))
+    limits = Limits(close_timeout=1, replay=0) if row == "no session" else None
+    options = {"options": {"timeout": 0, "offline": 1}, "codec": codec}
+    async with staged(limits, connected=not waits, **options) as (page, stage, proxy):
+        how: dict[str, Any] = {"kind": kind, "channel": channel}
+        match row:
+            case "bad arguments":
+                how["args"] = [1, 2, 3]
+            case "unknown name":
+                how["name"] = "nobody"
+            case "timeout":
+                how |= {"name": "hang", "timeout": 20}
+            case "aborted before":
+                how["aborted"] = True
+            case "too many wait":
+                await page.call("request", name="sync")
+            case "closed":
+                await page.do("close")
+        if row.startswith("detached"):
+            async with proxy.cut():
+                await page.notes.until("detached")
+                await turns_until(lambda: not stage.peer.connected)
+                if row == "detached, timeout":
+                    how["timeout"] = 20
+                call = await page.call(**how)
+                if row == "detached, aborted":
+                    await page.abort(call)
+                elif row == "detached, closes":
+                    await page.do("close")
+                elif row == "detached, lost":
+                    await stage.peer.close()
+                if row != "detached" and row != "detached, lost":
+                    told = await call
+        else:
+            call = await page.call(**how)
+        if row == "never connected":
+            await page.do("close")
+        elif outcome == "ok" or (handled != "-" and row != "timeout"):
+            if row == "not connected":
+                await page.do("go", at=proxy.url)
+            await stage.notes.until("began")
+            if kind in ("stream", "conversation"):
+                await page.notes.until("item 1")
+            if row in ("detached", "not connected"):
+                stage.release()
+            await happens(row, page, stage, proxy, call, stage)
+        told = await call
+        assert words(told) == outcome
+        if outcome == "ok":
+            assert told["ok"] == VALUES[kind]
+        if handled != "-":
+            await stage.notes.until(handled)
+        if await page.do("status") == "open":
+            assert await page.do("ask", name="sync") == "synced"
+            assert stage.peer.ignored == {}
+        assert stage.notes.handled() == handled
+        assert await page.do("ignored") == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("row", BACKWARD)
+async def test_calls_of_the_server(row: str, kind: str) -> None:
+    outcome, handled = EXCEPTIONS.get(("server", kind, row), BACKWARD[row])
+    limits = Limits(close_timeout=1, replay=0) if row == "no session" else None
+    async with staged(limits) as (page, stage, proxy):
+        taken: list[Any] = []
+        name = {"unknown name": "nobody", "timeout": "hang"}.get(row, kind)
+        timeout = 0.02 if row == "timeout" else None
+
+        async def call() -> Any:
+            peer = stage.peer
+            match kind:
+                case "request":
+                    return await peer.request(name, timeout=timeout)
+                case "upload":
+                    return await peer.request(name, send=[1, 2, 3], timeout=timeout)
+                case "stream":
+                    async with peer.stream(name, timeout=timeout) as items:
+                        async for item in items:
+                            taken.append(item)
+                    return taken
+            async with await peer.open_channel(name, timeout=timeout) as channel:
+                async for line in channel.events("line"):
+                    taken.append(line)
+            return taken
+
+        if row.startswith("detached"):
+            async with proxy.cut():
+                await page.notes.until("detached")
+                await turns_until(lambda: not stage.peer.connected)
+                task = asyncio.create_task(call())
+                await asyncio.sleep(0)
+                if row == "detached, aborted":
+                    task.cancel()
+            await page.notes.until("open", 2)
+        else:
+            task = asyncio.create_task(call())
+        if handled != "-":
+            await page.notes.until("began")
+            if kind in ("stream", "conversation") and row != "timeout":
+                await turns_until(lambda: taken)
+            if row == "detached":
+                await page.do("release", how="answer")
+            await happens(row, page, stage, proxy, task, page)
+        await asyncio.wait([task])
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled():
+            found = "CancelledError"
+        elif error is None:
+            found = "ok"
+            assert task.result() == VALUES[kind]
+        else:
+            parts = type(error).__name__, getattr(error, "code", None), getattr(error, "outcome", None)
+            found = " ".join(str(part).removeprefix("wsrpc.") for part in parts if part is not None)
+        assert found == outcome, error
+        if handled != "-":
+            await page.notes.until(handled)
+        if await page.do("status") == "open" and stage.server.peers:
+            assert await page.do("ask", name="sync") == "synced"
+            gives_up = row.endswith("aborted") or row == "timeout"
+            assert stage.peer.ignored in ({}, LATE if gives_up else {})
+        assert page.notes.handled() == handled
+        assert await page.do("ignored") == {}
+
+
+@pytest.mark.parametrize("channel", [None, "named"])
+@pytest.mark.parametrize(
+    ("row", "outcome", "arrives"),
+    [
+        ("connected", "ok", True),
+        ("not connected", "ok", True),
+        ("too many wait", "Refused not_sent", False),
+        ("never connected", "ok", False),
+        ("detached", "ok", True),
+        ("detached, lost", "ok", False),
+        ("too large", "Refused not_sent", False),
+        ("closed", "ConnectionLost not_sent", False),
+    ],
+)
+async def test_events_of_the_page(row: str, outcome: str, arrives: bool, channel: str | None) -> None:
+    """Nobody learns what becomes of an event. What can be known when it is emitted is thrown."""
+    connected = row not in ("not connected", "too many wait", "never connected")
+    limits = Limits(close_timeout=1, message=65536)
+    async with staged(limits, connected=connected, options={"offline": 1}) as (page, stage, proxy):
+        args = ["x" * 65536] if row == "too large" else []
+
+        async def emit() -> str:
+            return words(await (await page.call("event", channel=channel, args=args)))
+
+        if row == "too many wait":
+            assert await emit() == "ok"
+        if row == "closed":
+            await page.do("close")
+        if row.startswith("detached"):
+            async with proxy.cut():
+                await page.notes.until("detached")
+                await turns_until(lambda: not stage.peer.connected)
+                assert await emit() == outcome
+                if row == "detached, lost":
+                    await stage.peer.close()
+        else:
+            assert await emit() == outcome
+        if row == "never connected":
+            await page.do("close")
+        elif row != "closed":
+            await page.do("go", at=proxy.url)
+            await page.notes.until("open", 2 if row == "detached, lost" else 1)
+            assert await page.do("ask", name="sync", channel=channel) == "synced"
+        assert stage.notes.all.count("began") == arrives + (row == "too many wait")
+
+
+async def test_events_of_the_server() -> None:
+    """Also while the page is detached; an event that has no handler is counted."""
+    async with staged() as (page, stage, proxy):
+        await stage.peer.emit("event")
+        await page.notes.until("began")
+        await stage.peer.of("named").emit("event")
+        await page.notes.until("began", 2)
+        async with proxy.cut():
+            await page.notes.until("detached")
+            await stage.peer.emit("event")
+        await page.notes.until("began", 3)
+        await stage.peer.emit("nobody")
+        await stage.peer.of("nowhere").emit("nobody")
+        with pytest.raises(RemoteError, match="Channel 'nowhere' does not exist") as raised:
+            await stage.peer.of("nowhere").request("nobody")
+        assert raised.value.code == "wsrpc.unknown_event"
+        assert await page.do("ignored") == {"unknown event": 2}
+
+
+# ---------------------------------------------------------------- one by one
+
+
+async def test_a_late_answer_is_not_counted_as_that_of_no_request() -> None:
+    async with staged() as (page, _stage, _proxy):
+        for _ in range(5):
+            assert words(await (await page.call("request", timeout=1))) in (
+                "RequestTimeout unknown",
+                "RequestTimeout not_sent",
+            )
+        assert await page.do("ask", name="sync") == "synced"
+        assert await page.do("ignored") == {}
+
+
+async def test_items_on_a_stream_that_was_left_bring_one_abort() -> None:
+    """The server had sent hundreds of them, and got an abort for each."""
+    async with staged() as (page, stage, _proxy):
+        stage.server.on("count", lambda: iter(range(10_000)))
+        told = await (await page.call("stream", name="count", hold=1))
+        assert told["ok"] == [0]
+        assert await page.do("ask", name="sync") == "synced"
+        assert stage.peer.ignored == {}
+        assert await page.do("ignored") == {}
+
+
+async def test_a_stream_that_a_handler_returns_too_late_is_closed() -> None:
+    """A channel was opened that nobody ended, so that the generator stayed open."""
+    async with staged() as (page, stage, _proxy):
+        with pytest.raises(RequestTimeout):
+            await stage.peer.request("late", timeout=0.02)
+        await page.notes.until("began")
+        await page.notes.until("source closed")
+        assert await page.do("ask", name="sync") == "synced"
+        assert stage.peer.ignored in ({}, LATE)
+
+
+@pytest.mark.parametrize(
+    ("name", "result"), [("careless", "unread"), ("hasty", ("no", "limit", {"most": 1}))], ids=["unread", "throws"]
+)
+async def test_an_upload_that_the_page_does_not_read(name: str, result: Any) -> None:
+    async with staged() as (page, stage, _proxy):
+        try:
+            found: Any = await stage.peer.request(name, send=range(10_000), timeout=20)
+        except RpcError as error:
+            found = error.message, error.code, error.data
+        assert found == result
+        assert await page.do("ask", name="sync") == "synced"
+        assert stage.peer.ignored == {}
+        assert await page.do("ignored") == {}
+
+
+@pytest.mark.parametrize("how", ["aborted", "server stops", "enough"])
+async def test_an_upload_whose_source_hangs(how: str) -> None:
+    """It ended with the next item, which never came."""
+    async with staged() as (page, stage, _proxy):
+
+        async def first(items: AsyncIterator[int]) -> int:
+            async for item in items:
+                return item
+            raise AssertionError
+
+        stage.server.on("first", first)
+        call = await page.call("upload", name="first" if how == "enough" else "upload", hangs=True)
+        if how == "enough":
+            assert (await call)["ok"] == 1
+        else:
+            await stage.notes.until("began")
+            await (page.abort(call) if how == "aborted" else asyncio.sleep(0))
+            stage.release("raise")
+            assert words(await call) == ("Abort unknown" if how == "aborted" else "Remote limit ran")
+
+
+async def test_an_error_in_the_source_of_an_upload_stops_the_handler() -> None:
+    """Even if it is one that a server has answered with."""
+    async with staged() as (page, stage, _proxy):
+        told = await page.run(
+            """
+            async function* source() { yield 1; await client.request("nobody") }
+            return await client.upload("upload", source()).catch(shown)
+            """
+        )
+        assert words(told) == "Remote unknown_event not_run"
+        await stage.notes.until("stop")
+
+
+@pytest.mark.parametrize("retry", [False, True, "idempotent"])
+@pytest.mark.parametrize(
+    ("row", "failed", "repeated"),
+    [
+        ("wsrpc.overloaded", "Remote overloaded not_run", (True, "idempotent")),
+        ("wsrpc.draining", "Remote draining not_run", (True, "idempotent")),
+        ("lost", "ConnectionLost 1012 unknown", ("idempotent",)),
+        ("limit", "Remote limit ran", ()),
+        ("wsrpc.internal", "Remote internal ran", ()),
+        ("wsrpc.bad_arguments", "Remote bad_arguments not_run", ()),
+    ],
+)
+async def test_retry(row: str, failed: str, repeated: tuple[object, ...], retry: bool | str) -> None:
+    runs = 0
+
+    async def fails_once(line: Any, message: dict[str, Any]) -> None:
+        nonlocal runs
+        runs += 1
+        if runs > 1:
+            await line.send(json.dumps({"i": message["i"], "d": "done"}))
+        elif row == "lost":
+            await line.close(1012)
+        else:
+            error = {"message": "no", "code": row, "data": {"most": 1}}
+            await line.send(json.dumps({"i": message["i"], "e": error, "_": 1}))
+
+    async with scripted(fails_once) as url, Page.start(url) as page:
+        told = await (await page.call("request", retry=retry))
+        assert (words(told), runs) == (("ok", 2) if retry in repeated else (failed, 1))
+
+
+@pytest.mark.parametrize("how", ["aborted", "closed"])
+async def test_the_pause_before_another_attempt_ends_early(how: str) -> None:
+
+    async def overloaded(line: Any, message: dict[str, Any]) -> None:
+        error = {"message": "no", "code": "wsrpc.overloaded"}
+        await line.send(json.dumps({"i": message["i"], "e": error, "_": 1}))
+        await line.send(json.dumps({"a": ["event"]}))
+
+    async with scripted(overloaded) as url, Page.start(url) as page:
+        await page.notes.until("open")
+        await page.run("Math.random = () => 1e6")  # pauses take hours
+        call = await page.call("request", retry=True)
+        await page.notes.until("began")
+        await (page.abort(call) if how == "aborted" else page.do("close"))
+        assert words(await call) == ("Abort not_sent" if how == "aborted" else "ConnectionLost not_sent")
+
+
+async def test_a_time_limit_of_a_month_is_none() -> None:
+    """A timer of more than 24 days fires at once."""
+    async with staged() as (page, stage, _proxy):
+        call = await page.call("request", timeout=2**31)
+        await stage.notes.until("began")
+        assert await page.do("ask", name="sync") == "synced"
+        stage.release()
+        assert words(await call) == "ok"
+
+
+async def test_close_ends_calls_at_once_although_the_server_is_silent() -> None:
+    async with staged() as (page, stage, proxy):
+        call = await page.call("request")
+        await stage.notes.until("began")
+        async with proxy.stall():
+            await page.do("close")
+            assert words(await call) == "ConnectionLost 1000 unknown"
+
+
+async def test_a_wrong_close_code_closes_nothing() -> None:
+    async with staged() as (page, _stage, _proxy):
+        told = await page.run("try { client.close(1005) } catch (error) { return shown(error) }")
+        assert told["error"]["name"] == "InvalidAccessError"
+        assert await page.do("ask", name="sync") == "synced"
+
+
+async def test_several_reads_at_once_get_one_item_each() -> None:
+    async with staged() as (page, stage, _proxy):
+        stage.server.on("count", lambda: iter(range(3)))
+        told = await page.run(
+            """
+            const items = client.stream("count")
+            return await Promise.all(Array.from({ length: 5 }, () => items.next()))
+            """
+        )
+        assert told == [{"done": False, "value": k} for k in range(3)] + [{"done": True}] * 2
+
+
+async def test_a_server_that_runs_few_requests_gets_no_more() -> None:
+    """Those that were given up count until they are answered, and all others are sent in the end."""
+    async with staged(Limits(close_timeout=1, running=2, waiting=0)) as (page, stage, _proxy):
+        calls = [await page.call("request") for _ in range(6)]
+        await stage.notes.until("began", 2)
+        await page.abort(calls[0])
+        await stage.notes.until("began", 3)
+        for done in range(1, 6):
+            await stage.notes.until("began", min(6, done + 2))
+            stage.release()
+        assert [words(await call) for call in calls] == ["Abort unknown"] + ["ok"] * 5
+
+
+async def test_a_channel_that_nobody_listens_on_keeps_a_bounded_amount() -> None:
+    """It kept whatever a server sent."""
+    async with staged() as (page, stage, _proxy):
+
+        async def talk(channel: AnonymousChannel) -> None:
+            try:
+                while True:
+                    await channel.emit("line", "x" * 10_000)
+            finally:
+                stage.notes.add(f"ended: {channel.close_reason}")
+
+        stage.server.on("talk", talk)
+        told = await page.run("const channel = await client.open('talk'); return shown(await channel.closed)")
+        assert words(told) == "ChannelClosed ran"
+        await stage.notes.until("ended: nothing reads what comes on the channel")
+
+
+async def test_the_result_of_an_upload_has_a_time_limit() -> None:
+    """Only its begin had one."""
+    async with staged() as (page, stage, _proxy):
+
+        async def swallow(items: AsyncIterator[int]) -> None:
+            async for _ in items:
+                pass
+            await asyncio.get_running_loop().create_future()
+
+        stage.server.on("swallow", swallow)
+        assert words(await (await page.call("upload", name="swallow", timeout=200))) == "RequestTimeout unknown"
+        assert await page.do("ask", name="sync") == "synced"
+        assert await page.do("ignored") == {}

@@ -1,0 +1,162 @@
+"""What `status` says, in the order in which it changes. Nothing may be thrown or written unseen; see `Page.start`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from interop.page_client import Page, Stage, scripted, words
+from wsrpc import Handshake, Limits, Server
+from wsrpc.testing import FaultProxy
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+STATES = "connecting", "open", "detached", "closed"
+
+# Each status that a subscriber sees, after the first one.
+ROWS = """
+plain server, dropped   | connecting open connecting open closed
+sessions off, dropped   | connecting open connecting open closed
+dropped                 | connecting open detached open closed
+killed and back         | connecting open detached connecting open closed
+drained                 | connecting open connecting open closed
+expired                 | connecting open detached open closed
+closed with 4401        | connecting open closed
+closed with 4410        | connecting open closed
+closed with 1008        | connecting open closed
+closed with 1000        | connecting open connecting open closed
+nobody there            | connecting closed
+closed while detached   | connecting open detached closed
+"""
+CELLS = [[cell.strip() for cell in line.split("|")] for line in ROWS.strip().splitlines()]
+TABLE: dict[str, str] = dict(CELLS)
+
+
+def statuses(page: Page) -> str:
+    return " ".join(note for note in page.notes.all if note in STATES)
+
+
+def expires_first(handshake: Handshake) -> None:
+    if handshake.bearer_token == "token-1":
+        handshake.expires = time.time() + 0.1
+
+
+@pytest.mark.parametrize("row", TABLE)
+async def test_status(row: str) -> None:
+    options: dict[str, Any] = {"extensions": False} if row.startswith("plain") else {}
+    limits = Limits(close_timeout=1, replay=0) if row.startswith("sessions off") else Limits(close_timeout=1)
+    stage, other = Stage(Server(limits=limits, **options)), Stage(Server(limits=limits))
+    if row == "expired":
+        stage.server.on_handshake(expires_first)
+    async with (
+        stage.server.listen() as listener,
+        other.server.listen() as second,
+        FaultProxy(listener.url) as proxy,
+        Page.start("ws://127.0.0.1:1" if row == "nobody there" else proxy.url, statuses=True) as page,
+    ):
+        if row == "nobody there":
+            await page.notes.until("attempt 3")
+        else:
+            await page.notes.until("open")
+            call = await page.call("request")
+            await stage.notes.until("began")
+        match row.split():
+            case [*_, "dropped"]:
+                proxy.drop()
+            case ["killed", *_]:
+                async with proxy.cut():
+                    await page.notes.until("detached")
+                    await page.do("go", at=second.url)
+            case ["drained"]:
+                await page.do("go", at=second.url)
+                closing = asyncio.create_task(stage.server.close(drain=30))
+                await turns_until(lambda: not stage.server.healthy)
+                stage.release()
+                await closing
+                assert words(await call) == "ok"
+            case ["closed", "with", code]:
+                await stage.peer.close(int(code), "because")
+                told = await call
+                assert words(told) == f"ConnectionLost {code} unknown"
+            case ["closed", *_]:
+                async with proxy.cut():
+                    await page.notes.until("detached")
+                    await page.do("close")
+        if " open " in TABLE[row].removeprefix("connecting open"):
+            await page.notes.until("open", 2)
+            assert await page.do("ask", name="sync") == "synced"
+        if row in ("dropped", "expired"):
+            stage.release()
+            assert words(await call) == "ok"
+        if row == "expired":
+            assert page.notes.all.count("attempt 2") == 1  # with a fresh token
+        if not TABLE[row].endswith("open closed") and row.startswith("closed with"):
+            assert words({"error": (await page.do("ask", name="sync"))["error"]}) == "ConnectionLost not_sent"
+        await page.do("close")
+        assert statuses(page) == TABLE[row]
+
+
+async def test_a_subscriber_may_close_call_and_unsubscribe() -> None:
+    stage = Stage(Server())
+    async with stage.server.listen() as listener, Page.start(listener.url) as page:
+        await page.notes.until("open")
+        told = await page.run(
+            """
+            const seen = []
+            const stop = client.status.subscribe((status) => {
+              seen.push(status)
+              stop()
+              throw new Error("a subscriber has failed")
+            })
+            client.status.subscribe((status) => seen.push("second " + status))
+            client.close()
+            return seen
+            """
+        )
+        assert told == ["closed", "second closed"]
+        await turns_until(lambda: page.faults)
+        assert "a subscriber has failed" in page.faults.pop()
+
+
+async def test_what_a_server_says_that_makes_no_sense() -> None:
+    """It is counted, answered or ignored; and nothing is thrown, nor does a call hang that others could end."""
+    odd = [
+        "[]",
+        "{",
+        "nothing",
+        '{"a":[]}',
+        '{"a":{"toString":1}}',
+        '{"a":["event"],"c":{"toString":1}}',
+        '{"a":["x"],"h":{"toString":1},"i":7}',
+        '{"a":[{"toString":1}],"i":9}',
+        '{"i":{"toString":1},"h":1}',
+        '{"h":{"toString":1},"x":{"message":{"toString":1}},"_":1}',
+        '{"i":12,"x":{"toString":1}}',
+        '{"ws-wrapper":false,"wsrpc":{"t":"credit","h":"x","n":-1,"bytes":null}}',
+        '{"ws-wrapper":false,"wsrpc":{"t":"limits","limits":{"message":-5,"running":"many"}}}',
+        '{"ws-wrapper":false,"wsrpc":{"t":"welcome","features":7,"limits":7}}',
+        b"\xc1",
+        b"\x81",
+    ]
+
+    async def answer(line: Any, message: Any) -> None:
+        if "a" not in message:
+            return
+        for text in odd:
+            await line.send(text)
+        error = {"message": {"toString": 1}, "code": {"toString": 1}, "name": 5}
+        await line.send(f'{{"i":{message["i"]},"e":{json.dumps(error)},"_":1}}')
+
+    for codec in ("json", "msgpack"):
+        async with scripted(answer) as url, Page.start(url, codec=codec) as page:
+            told = await (await page.call("request"))
+            assert words(told) == "Remote ran"
+            assert told["error"]["message"] == "[object Object]"
+            counted = await page.do("ignored")
+            assert counted["foreign"] >= 6

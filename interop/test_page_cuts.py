@@ -1,0 +1,392 @@
+"""A page's client whose connection is cut at very many random bytes, under calls, events and streams both ways.
+
+``WSRPC_SOAK=1`` cuts more often, and ``WSRPC_SEED`` says where.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any, Literal
+
+import pytest
+from effort import SOAK
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from traffic import WAYS, Ledger, Notes, in_order, turns
+
+from interop.node import JS, find_node
+from wsrpc import ConnectionLost, Limits, Peer, Server
+from wsrpc.testing import FaultProxy
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+Codec = Literal["json", "msgpack"]
+
+SEED = int(os.environ.get("WSRPC_SEED", "1"))
+A_ROUND = 50
+"""Cuts between two moments in which everything has to be over, and to add up."""
+CALLERS = 6
+"""At each end."""
+PAGE_WAYS = tuple(way for way in WAYS if way != "translate")
+"""A handler of a page cannot send a stream while it reads one."""
+LISTENERS = 2
+"""To events of the page: the client, and the socket of its session."""
+KINDS = "bytes", "bytes", "bytes", "frame", "line", "half open", "half close", "wake", "abort"
+CANCELLED = "cancel", "expire", "abortStream", "abortUpload"
+# Few handlers at once, so that some requests wait at either end for a place.
+GOES_ON = Limits(running=5, close_timeout=1.0, replay=256 * 1024, stream_window=32)
+ENDS = Limits(running=5, close_timeout=1.0, replay=0)
+
+
+class Page:
+    """The program ``page_cuts.mjs``."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.attempts = 0
+        self.dialed = asyncio.Event()
+        self.statuses: list[str] = ["connecting"]
+        self.changed = asyncio.Event()
+        self.faults: list[str] = []
+        self._process = process
+        self._answers: asyncio.Queue[Any] = asyncio.Queue()
+        self._turn = asyncio.Lock()
+        self._reading = asyncio.create_task(self._read())
+
+    @classmethod
+    @asynccontextmanager
+    async def start(cls, url: str, codec: Codec, seed: int) -> AsyncGenerator[Page]:
+        process = await asyncio.create_subprocess_exec(
+            *(find_node(), "--expose-gc", JS / "page_cuts.mjs", url, codec, str(seed)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=2**26,
+        )
+        page = cls(process)
+        try:
+            yield page
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+            await page._reading
+
+    async def ask(self, command: str, **fields: Any) -> Any:
+        async with self._turn:
+            assert self._process.stdin is not None
+            self._process.stdin.write(json.dumps({"command": command, **fields}).encode() + b"\n")
+            answer = await self._answers.get()
+            assert not self.faults, self.faults
+            return answer
+
+    async def until(self, *statuses: str) -> None:
+        while self.statuses[-1] not in statuses:
+            self.changed.clear()
+            await self.changed.wait()
+            assert self._process.returncode is None
+
+    async def close(self) -> None:
+        """Close the client, after which the program has nothing more to do, and ends by itself."""
+        await self.ask("close")
+        async with asyncio.timeout(10):
+            assert await self._process.wait() == 0
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            told = json.loads(line)
+            if "attempt" in told:
+                self.attempts = told["attempt"]
+                self.dialed.set()
+            elif "status" in told:
+                self.statuses.append(told["status"])
+                self.changed.set()
+            elif "answer" in told:
+                self._answers.put_nowait(told["answer"])
+            if "fault" in told:
+                self.faults.append(told["fault"])
+        self._answers.put_nowait(None)
+        self.changed.set()
+
+
+class Served(Ledger):
+    """What pages call."""
+
+    def serve(self, side: Any) -> None:
+        super().serve(side)
+        for name in ("wait", "swallow", "taste"):
+            side.on(name, getattr(self, name))
+
+    async def wait(self, n: int) -> int:
+        """Is cancelled, or ends with the next cut."""
+        with self._runs(n, streams=True):
+            try:
+                await self.calm.wait()
+            except asyncio.CancelledError:
+                self.cancellations += 1
+                raise
+            return n
+
+    async def swallow(self, n: int, items: AsyncIterator[int]) -> None:
+        with self._runs(n, streams=True):
+            async for _ in in_order(items):
+                pass
+
+    async def taste(self, n: int, items: AsyncIterator[int]) -> int:
+        with self._runs(n):
+            async for item in in_order(items):
+                if item == 19:
+                    break
+            return 20
+
+
+class Story:
+    """A page and a server that call each other, through proxies that cut, and what both saw."""
+
+    def __init__(self, page: Page, server: Server, proxies: list[FaultProxy], seed: int, *, goes_on: bool) -> None:
+        self.page = page
+        self.server = server
+        self.proxies = proxies
+        self.goes_on = goes_on
+        self.kinds = KINDS
+        self.dice = random.Random(seed)
+        self.calm = asyncio.Event()
+        self.calm.set()
+        self.up = Served(self.dice, self.calm, offline=False)
+        self.down = Ledger(self.dice, self.calm, offline=False)
+        self.up_notes, self.news = Notes(), Notes()
+        self.down_notes: Counter[int] = Counter()
+        """How many were sent, by session."""
+        self.noted: Counter[int] = Counter()
+        """How many have come to the page."""
+        self.cuts: Counter[str] = Counter()
+        self.sessions = 0
+        self.traffic: asyncio.TaskGroup
+        self.up.serve(server)
+        server.on("note", self._noted)
+        server.on("open", self._accepted)
+
+    def _noted(self, peer: Peer, n: int, pad: str) -> None:
+        self.up_notes.saw(peer.state["session"], n)
+
+    def _accepted(self, peer: Peer) -> None:
+        if "session" not in peer.state:
+            self.sessions += 1
+            peer.state["session"] = self.sessions
+        if not self.calm.is_set():
+            for _ in range(CALLERS):
+                self.traffic.create_task(self._call(peer))
+            self.traffic.create_task(self._emit_down(peer))
+
+    # ------------------------------------------------------------ the traffic
+
+    async def _call(self, peer: Peer) -> None:
+        while not self.calm.is_set() and (peer.connected or peer.detached):
+            await self.down.call(peer, PAGE_WAYS)
+            await turns(self.dice.randrange(4))
+
+    async def _emit_down(self, peer: Peer) -> None:
+        session = peer.state["session"]
+        with suppress(ConnectionLost):
+            while not self.calm.is_set():
+                await peer.emit("note", session, self.down_notes[session])
+                self.down_notes[session] += 1
+                await turns(self.dice.randrange(8))
+
+    async def _emit_to_all(self) -> None:
+        while not self.calm.is_set():
+            await self.server.emit("news", self.news.next())
+            await asyncio.sleep(0.001)
+
+    # ------------------------------------------------------------ the cuts
+
+    async def cut(self) -> None:
+        """Cut the connection that there is, or the one that is being dialed, and wait for another attempt."""
+        if self.dice.random() < 0.7:
+            await self.page.until("open")
+        await self._release()
+        kind = self.dice.choice(self.kinds)
+        self.page.dialed.clear()
+        await getattr(self, f"_cut_{kind.replace(' ', '_')}")()
+        while not self.page.dialed.is_set():  # it may have come before the connection that was being dialed
+            for proxy in self.proxies:
+                proxy.drop()
+            await asyncio.sleep(0.005)
+        self.cuts[kind] += 1
+
+    @property
+    def proxy(self) -> FaultProxy:
+        """The one to which the page dials."""
+        return self.proxies[0]
+
+    async def _dialed(self) -> None:
+        async with asyncio.timeout(30):
+            while not self.page.dialed.is_set():
+                await asyncio.sleep(0.005)
+                await self._release()  # or nothing may be sent any more
+
+    async def _release(self) -> None:
+        """Let go on what is parked."""
+        self.calm.set()
+        self.calm.clear()
+        await self.page.ask("release")
+
+    def _direction(self) -> Literal["up", "down"]:
+        return "up" if self.dice.random() < 0.5 else "down"
+
+    async def _cut_bytes(self) -> None:
+        at = self.dice.randrange(self.dice.choice((1, 300, 1000, 5000, 20_000)))
+        async with self.proxy.cut_after(at, self._direction()):
+            await self._dialed()
+
+    async def _cut_frame(self) -> None:
+        async with self.proxy.mid_frame(self._direction()):
+            await self._dialed()
+
+    async def _cut_line(self) -> None:
+        self.proxy.drop()
+
+    async def _cut_half_open(self) -> None:
+        """The page dials again in another way, while the server still has the old connection."""
+        await self.page.until("open")
+        async with self.proxy.silence(self.dice.choice(("up", "down", None))):
+            self.proxies.reverse()
+            await self.page.ask("wake", url=self.proxy.url)
+            if self.goes_on:  # otherwise the page asks first whether the connection is alive
+                await self._dialed()
+                if self.dice.random() < 0.5:
+                    await self.page.until("open")
+
+    async def _cut_half_close(self) -> None:
+        await self.page.until("open")
+        async with self.proxy.half_close(self._direction()):
+            await self._dialed()
+
+    async def _cut_wake(self) -> None:
+        """The page takes it that the connection has ended, because the network was away."""
+        await self.page.until("open")
+        await self.page.ask("wake")
+
+    async def _cut_abort(self) -> None:
+        """The server's socket ends."""
+        await turns_until(lambda: any(peer.connected for peer in self.server.peers))
+        for peer in self.server.peers:
+            if peer.transport is not None:
+                peer.transport.abort()
+
+    async def _cut_session(self) -> None:
+        """The server ends the session while it has no connection. The page learns it when it asks to resume."""
+        await self.page.until("open")
+        async with self.proxies[0].refuse(), self.proxies[1].refuse():
+            for proxy in self.proxies:
+                proxy.drop()
+            await self.page.until("detached", "connecting")  # the latter if the server has not yet said welcome
+            await turns(self.dice.randrange(100))
+            for peer in self.server.peers:
+                await peer.close()
+        await self.page.until("connecting")
+
+    # ------------------------------------------------------------ rounds
+
+    async def round(self) -> None:
+        """Some cuts; then everything comes to its end, and has to fit."""
+        until = self.cuts.total() + A_ROUND
+        self.calm.clear()
+        async with asyncio.TaskGroup() as self.traffic:
+            await self.page.ask("call", callers=CALLERS)
+            self.traffic.create_task(self._emit_to_all())
+            for peer in self.server.peers:
+                self._accepted(peer)
+            while self.cuts.total() < until:
+                await self.cut()
+            self.calm.set()
+            await self.page.ask("calm")
+        await self.check()
+
+    async def check(self) -> None:
+        last = None
+        while last != "value":  # the latest connection may have been cut before its trouble was over
+            last = await self.page.ask("last")
+        await turns_until(self._is_idle)
+        seen = await self.page.ask("seen")
+        self.up.begun = seen["begun"]
+        for number, way, how in seen["ends"]:
+            assert number not in self.up.ends
+            self.up.ends[number] = way, how
+        self.up.check()
+        self.down.ran.update({int(number): times for number, times in seen["ran"].items()})
+        self.down.running.update(seen["running"])
+        self.down.check()
+        assert seen["sources"]["begun"] == seen["sources"]["left"]
+        assert await self.page.ask("left") == LISTENERS
+        self._check_notes(seen)
+
+    def _check_notes(self, seen: dict[str, Any]) -> None:
+        self.up_notes.sent = seen["notes"]
+        self.up_notes.check()
+        assert self.up_notes.latest == seen["notes"] - 1
+        self.news.seen = {int(attempt): numbers for attempt, numbers in seen["news"].items()}
+        self.news.check()
+        for session, numbers in seen["noted"].items():
+            first = self.noted[int(session)]
+            assert numbers == list(range(first, first + len(numbers)))
+            self.noted[int(session)] += len(numbers)
+        if self.goes_on:
+            assert (self.up_notes.lost, self.news.lost, self.news.latest) == (0, 0, self.news.sent - 1)
+            assert self.noted == self.down_notes
+
+    def _is_idle(self) -> bool:
+        return [(peer.pending, peer.active, peer.channels) for peer in self.server.peers] == [(0, 0, 0)]
+
+
+@asynccontextmanager
+async def story(codec: Codec, limits: Limits, seed: int) -> AsyncGenerator[Story]:
+    server = Server(limits=limits)
+    async with AsyncExitStack() as stack:
+        listener = await stack.enter_async_context(server.listen())
+        # Two, so that the page can come back while the other one keeps its old connection half open.
+        proxies = [await stack.enter_async_context(FaultProxy(listener.url, seed=seed)) for _ in range(2)]
+        page = await stack.enter_async_context(Page.start(proxies[0].url, codec, seed))
+        told = Story(page, server, proxies, seed, goes_on=limits.replay > 0)
+        for _ in range(2):  # then both sides know the name of the session, and count
+            assert await page.ask("last") == "value"
+        await told.check()
+        yield told
+        await page.close()
+        await turns_until(lambda: server.peers == ())
+
+
+@pytest.mark.timeout(3600 if SOAK else 240)
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+async def test_each_session_goes_on_and_nothing_is_lost_or_comes_twice(codec: Codec) -> None:
+    async with story(codec, GOES_ON, SEED) as told:
+        while told.cuts.total() < (1000 if SOAK else 400):
+            await told.round()
+        assert told.sessions == 1
+        for way, how, _ in told.up.outcomes:
+            assert how in ("value", *(("cancelled", "not_sent") if way in CANCELLED else ())), (way, how)
+        assert told.up.cancellations > told.cuts.total() // 20
+        assert told.down.outcomes.keys() == {(way, "value", "ran") for way in PAGE_WAYS}
+
+
+@pytest.mark.timeout(3600 if SOAK else 240)
+@pytest.mark.parametrize("sessions", ["lost", "off"])
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+async def test_when_a_session_ends_each_call_ends_once_and_says_what_has_run(codec: Codec, sessions: str) -> None:
+    async with story(codec, ENDS if sessions == "off" else GOES_ON, SEED) as told:
+        told.goes_on = False
+        if sessions == "lost":
+            told.kinds = *KINDS, "session", "session", "session"
+        while told.cuts.total() < (1000 if SOAK else 100):
+            await told.round()
+        assert told.sessions > told.cuts.total() // 8
+        for ledger in (told.up, told.down):
+            outcomes = {(how, ran) for _, how, ran in ledger.outcomes}
+            assert outcomes >= {("value", "ran"), ("unknown", "ran"), ("unknown", "did not run")}
+            assert sessions == "off" or ("not_sent", "did not run") in outcomes
+        assert told.up_notes.lost and told.news.lost

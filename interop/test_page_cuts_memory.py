@@ -1,0 +1,80 @@
+"""The heap of a page does not grow, however many messages it sends and receives, and however long it has no connection.
+
+``WSRPC_SOAK=1`` sends as many messages in ten minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from effort import SOAK
+from leftovers import nothing_left as nothing_left
+
+from interop.test_page_cuts import SEED, Codec, Page
+from wsrpc import Peer, Server
+from wsrpc.testing import FaultProxy
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+WARM = 5_000
+MESSAGES = 60_000
+"""As many as in ten minutes with 100 a second, in each direction."""
+ATTEMPTS = 300
+"""To connect: more than in ten minutes."""
+GROWS = 256 * 1024
+"""Bytes, at most: caches of Node itself."""
+
+
+async def flood(page: Page, peer: Peer, messages: int, per_second: int | None = None) -> None:
+    """Send messages in both directions at the same time."""
+    pace = {} if per_second is None else {"per_second": per_second}
+
+    async def call() -> None:
+        for number in range(messages // 8):
+            for _ in range(4):
+                await peer.emit("tick", number)
+            text = f"text {number}"
+            assert await peer.request("echo", text) == text
+            if per_second is not None:
+                await asyncio.sleep(8 / per_second)
+
+    async with asyncio.TaskGroup() as both:
+        both.create_task(page.ask("flood", messages=messages, **pace))
+        both.create_task(call())
+
+
+@pytest.mark.timeout(1200 if SOAK else 240)
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+async def test_the_heap_is_flat_under_messages_and_without_a_connection(codec: Codec) -> None:
+    server = Server()
+    server.on("echo", lambda text: text)
+    server.on("tick", lambda number: None)
+    opened: asyncio.Queue[Peer] = asyncio.Queue()
+    server.on("open", opened.put_nowait)
+    async with server.listen() as listener, FaultProxy(listener.url) as proxy:
+        async with Page.start(proxy.url, codec, SEED) as page:
+            peer = await opened.get()
+            await flood(page, peer, WARM)
+            before = await page.ask("heap")
+            await flood(page, peer, MESSAGES, per_second=100 if SOAK else None)
+            assert await page.ask("ticks") == (WARM + MESSAGES) // 8 * 4
+            assert await page.ask("heap") - before < GROWS
+
+            async with proxy.cut():
+                await page.until("detached")
+                await attempts(page, 50)
+                before = await page.ask("heap")
+                await attempts(page, ATTEMPTS)
+            assert await page.ask("heap") - before < GROWS
+            await page.until("open")
+            await flood(page, peer, WARM)
+            assert (peer.pending, peer.active, peer.channels) == (0, 0, 0)
+            await page.close()
+
+
+async def attempts(page: Page, number: int) -> None:
+    until = page.attempts + number
+    while page.attempts < until:
+        page.dialed.clear()
+        await page.dialed.wait()

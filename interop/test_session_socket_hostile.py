@@ -1,0 +1,217 @@
+"""A `SessionSocket` whose server lies or whose network is silent: an honest end, no growth, and no loop of attempts."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import Any
+
+from interop.session_pages import Connection, Page, Pages, Script, until
+from wsrpc import Peer, Server
+from wsrpc.testing import FaultProxy
+
+GROWTH = 1024 * 1024  # bytes
+
+
+async def welcomed(script: Script, pages: Pages, **options: Any) -> tuple[Page, Connection]:
+    """A page with a session that can resume, and its connection."""
+    page = await pages.socket(script.url, **options)
+    connection = await script.next(len(script.connections) + 1)
+    await connection.say("welcome", features=["resume", "probe"], sid="s", token="t", ttl=60, limits={})
+    await connection.until("ack")
+    return page, connection
+
+
+async def test_a_server_that_drops_each_connection_is_dialed_ever_more_rarely() -> None:
+    """Timers never fire early, so these times are the least. Math.random() is 0.5."""
+    async with Pages.start() as pages, Script.start() as script:
+        page, connection = await welcomed(script, pages)
+        for count in range(2, 6):
+            connection.drop()
+            connection = await script.next(count)
+            await connection.say("resumed", rx=0, bytes=0, token="t", limits={})
+            await page.until("resumed", count - 1)
+        gaps = [later.at - earlier.at for earlier, later in itertools.pairwise(script.connections)]
+        assert [gap >= least for gap, least in zip(gaps, (0.24, 0.49, 0.98, 1.98), strict=True)] == [True] * 4
+        await page.do(["close"])
+
+
+async def test_a_server_that_says_gone_is_asked_once() -> None:
+    async with Pages.start() as pages, Script.start() as script:
+        page, connection = await welcomed(script, pages)
+        connection.drop()
+        connection = await script.next(2)
+        for _ in range(100):
+            await connection.say("gone", why="expired")
+            await connection.say("welcome", features=["resume"], sid="s2", token="t2", ttl=60, limits={})
+        await page.until("close")
+    assert page.events == ["open", "detached", "close 1006 the server has no such session: expired"]
+    assert script.wire() == "hello ack | resume (1000)"
+
+
+async def test_each_answer_has_the_token_for_the_next_attempt() -> None:
+    async with Pages.start() as pages, Script.start() as script:
+        page, connection = await welcomed(script, pages)
+        tokens: list[Any] = ["t 1", 7, None, "t 3"]
+        for count, token in enumerate(tokens, 2):
+            connection.drop()
+            connection = await script.next(count)
+            await connection.say("resumed", rx=0, bytes=0, token=token, sid="other", limits={})
+            await page.until("resumed", count - 1)
+        asked = [connection.controls[0] for connection in script.connections[1:]]
+        assert [control["token"] for control in asked] == ["t", "t 1", "7", "null"]
+        assert [control["gen"] for control in asked] == [1, 2, 3, 4]
+        assert {control["sid"] for control in asked} == {"s"}
+        await page.do(["close"])
+
+
+async def test_the_hint_is_offered_only_to_resume_and_never_shown() -> None:
+    async with Pages.start() as pages, Script.start() as script:
+        page, connection = await welcomed(script, pages, token="secret")
+        assert (await page.do())["protocol"] == ""
+        connection.drop()
+        connection = await script.next(2)
+        await connection.say("resumed", rx=0, bytes=0, token="t", limits={})
+        await page.until("resumed")
+        assert (await page.do())["protocol"] == ""
+        assert script.offers == ["bearer.secret,wsrpc", "bearer.secret,wsrpc,wsrpc.resume"]
+        await page.do(["close"])
+
+
+async def test_floods_of_control_messages_leave_nothing() -> None:
+    """Small ones of each kind, and some of 1 MB, which are too large to be control messages."""
+    async with Pages.start("--expose-gc") as pages, Script.start() as script:
+        page, connection = await welcomed(script, pages)
+
+        async def flood(number: int) -> None:
+            for kind in ("alive", "welcome", "gone", "resumed", "hello", "credit", "limits", "drain", "new"):
+                for _ in range(number):
+                    await connection.say(kind, h=1, n=2**53, bytes=-1, features=["resume"] * 50, why="x" * 500)
+            for _ in range(8):
+                await connection.say("credit", pad="x" * 1_000_000)
+            await connection.socket.send("end")
+            await until(lambda: "message end" in page.events)
+            messages = [event for event in page.events if event.startswith("message")]
+            assert len(messages) == 9
+            del page.events[:], page.times[:]
+
+        await flood(200)
+        before = await pages.heap()
+        for _ in range(5):
+            await flood(200)
+        assert await pages.heap() < before + GROWTH
+        assert set(connection.got[2:]) == {"ack"}
+        await page.do(["close"])
+
+
+async def test_messages_that_have_arrived_are_not_kept() -> None:
+    """With a real server, which acknowledges them."""
+    server = Server()
+    notes = 0
+    due = asyncio.Event()
+
+    @server.on("note")
+    def note(text: str) -> None:
+        nonlocal notes
+        notes += 1
+        if notes % 1000 == 0:
+            due.set()
+
+    @server.on("open")
+    async def greet(peer: Peer) -> None:
+        await peer.emit("hello")
+
+    message = '{"a":["note","' + "x" * 80 + '"]}'
+    async with (
+        Pages.start("--expose-gc") as pages,
+        server.listen("127.0.0.1", 0) as listener,
+    ):
+        page = await pages.socket(listener.url)
+        await page.until("message")  # so the welcome has come
+
+        async def send(number: int) -> None:
+            for _ in range(number):
+                due.clear()
+                await page.do(*[["send", message]] * 1000)
+                await due.wait()
+
+        await send(5)
+        before = await pages.heap()
+        await send(30)
+        assert await pages.heap() < before + GROWTH
+        await page.do(["close"])
+        await page.until("close")
+
+
+async def test_what_waits_has_a_bound() -> None:
+    """Small messages count for more than their text. What the page holds is freed when the session has ended."""
+    async with Pages.start("--expose-gc") as pages, Script.start() as script:
+        page, connection = await welcomed(script, pages)
+        before = await pages.heap()
+        script.open.clear()
+        connection.drop()
+        await page.until("detached")
+        held = await page.do(["many", 100_000, 1])
+        assert (held["readyState"], held["bufferedAmount"]) == (1, 100_000)
+        assert await page.do(["many", 400_000, 1]) == {**held, "readyState": 3, "bufferedAmount": 0}
+        await page.until("close")
+        assert page.events == ["open", "detached", "close 4408 too much waits to be sent"]
+        assert await pages.heap() < before + GROWTH
+
+
+async def test_a_message_above_the_bound_is_sent_but_no_other_one_after_it() -> None:
+    async with Pages.start() as pages, Script.start() as script:
+        page, connection = await welcomed(script, pages, buffer=1000)
+        assert (await page.do(["send", "x" * 5000]))["readyState"] == 1
+        await connection.until("x" * 5000)
+        assert (await page.do(["send", "y"]))["readyState"] == 3
+        await page.until("close")
+        await connection.until("(4408)")
+        assert page.events == ["open", "close 4408 too much waits to be sent"]
+        assert "y" not in connection.got
+
+
+async def test_silence_is_noticed_within_ten_seconds_and_nothing_is_left_afterwards() -> None:
+    """The proxy stops forwarding. Another connection gets through when it forwards again."""
+    server = Server()
+    opened: asyncio.Queue[Peer] = asyncio.Queue()
+    server.on("open", opened.put_nowait)
+    loop = asyncio.get_running_loop()
+    async with (
+        Pages.start() as pages,
+        server.listen("127.0.0.1", 0) as listener,
+        FaultProxy(listener.url) as proxy,
+    ):
+        page = await pages.socket(proxy.url)
+        peer = await opened.get()
+        await peer.emit("before")
+        await page.until("message")
+        await page.do(["send", '{"a":["nothing"]}'])
+        async with proxy.silence():
+            since = loop.time()
+            await page.until("detached")
+            # One second is what a busy machine may add to five and five.
+            assert 5 < page.times[-1] - since < 11
+        await page.until("resumed")
+        await peer.emit("after")
+        await page.until("message", 2)
+        assert page.events == ["open", 'message {"a":["before"]}', "detached", "resumed", 'message {"a":["after"]}']
+        await page.do(["close"])
+        await page.until("close")
+
+
+async def test_a_large_message_over_a_slow_network_arrives_in_the_end() -> None:
+    """It takes longer than an answer may. Each time the connection is left, the next one may take longer."""
+    async with Pages.start() as pages, Script.start() as script:
+        page, connection = await welcomed(script, pages)
+        due: list[float] = []
+        for count in range(1, 3):
+            await connection.until("probe")
+            asked = asyncio.get_running_loop().time()
+            await page.until("detached", count)
+            due.append(page.times[-1] - asked)
+            connection = await script.next(count + 1)
+            await connection.say("resumed", rx=0, bytes=0, token="t", limits={})
+        assert due[0] > 4.9
+        assert due[1] > 9.9
+        await page.do(["close"])

@@ -1,0 +1,131 @@
+"""`Client<Api>`: what `tsc --strict` says of pages, and what these get of a server."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from interop.installed import build_client, install_client
+from interop.node import find_node
+from interop.test_typescript import HERE, compiled, generate, output_of, running_app, tsc
+
+PAGE = HERE / "page"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_client(tmp_path_factory.mktemp("package"))
+
+
+async def project(package: Path, folder: Path, *options: str) -> None:
+    install_client(package, folder)
+    (folder / "package.json").write_text('{"type": "module"}', "utf-8")
+    for file in [HERE / "node.d.ts", *PAGE.glob("*.ts")]:
+        shutil.copy(file, folder)
+    await generate(folder / "api.d.ts", *options, target="pages:server")
+
+
+async def run(program: str, folder: Path) -> list[list[object]]:
+    async with running_app("pages.py") as url:
+        printed = await output_of(find_node(), str(folder / "out" / program), url, folder=folder)
+    return [json.loads(line) for line in printed.splitlines()]
+
+
+async def test_a_page_gets_what_was_declared(package: Path, tmp_path: Path) -> None:
+    await project(package, tmp_path)
+    assert await tsc(tmp_path, "calls.ts", "node.d.ts") == []
+    assert await run("calls.js", tmp_path) == [
+        ["add", 2, 3.75],
+        ["nothing", None],
+        ["order", "l", "s", None],
+        ["adopt", "REX"],
+        ["adopt", "9"],
+        ["adopt", []],
+        ["move", {"x": 1.5, "y": 2.5, "tags": []}],
+        ["swap", "one", 1],
+        ["search", {"depth": 1, "follow": True}],
+        ["times", "2026-05-04T12:00:00Z", "P2D"],
+        ["reverse", "Y2Jh"],
+        ["levels", 2],
+        ["set-name", {"name": {"any": "thing"}}],
+        ["tick", 6],
+        ["read", "YWJj"],
+        ["count", "0", "s", "none"],
+        ["count", "1", "s", "none"],
+        ["total", 103, 7],
+        ["doubled", None, [8], True, None],
+        ["talk", "HI", None],
+        ["talk", "HO"],
+        ["ask", ["Grace", "Grace Hopper", "s", "[0, 1, 2]", "a-b-c", "hi, about tea"], ["2026-05-04T12:00:00Z", "s"]],
+        ["let_in", "Ada,Bob"],
+        ["cup-served", "tea", True, 4],
+        ["news", "all"],
+        ["ring", None],
+        ["untyped", 3, "0"],
+        ["untyped", "3", "eA=="],
+        ["any", 3, 3],
+    ]
+
+
+async def test_bytes_in_messagepack(package: Path, tmp_path: Path) -> None:
+    await project(package, tmp_path, "--msgpack")
+    assert await tsc(tmp_path, "bytes.ts", "node.d.ts") == []
+    assert await run("bytes.js", tmp_path) == [
+        ["reverse", [2, 1]],
+        ["parts", 1, 2],
+        ["parts", 1, 1],
+        ["store", "name: b'abc'"],
+        ["times", "2026-05-04T12:00:00Z"],
+        ["cup-served", 3],
+    ]
+
+
+async def test_what_is_wrong_does_not_compile(package: Path, tmp_path: Path) -> None:
+    await project(package, tmp_path)
+    lines = enumerate((PAGE / "misuse.ts").read_text("utf-8").splitlines(), 1)
+    wanted = [("misuse.ts", number, int(mark[1])) for number, line in lines if (mark := re.search(r" // (\d+)$", line))]
+    assert len(wanted) > 60
+    assert await tsc(tmp_path, "misuse.ts") == wanted
+
+
+CLIENT = """\
+import { Client } from "python-wsrpc"
+import type { Api } from "./api.js"
+const client = new Client<Api>("/ws")
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        (
+            'client.of("filse")',
+            'Argument of type \'"filse"\' is not assignable to parameter of type \'"bell" | "files" | "rooms"\'.',
+        ),
+        (
+            'client.stream("cuont", 1)',
+            'Argument of type \'"cuont"\' is not assignable to parameter of type \'"count" | "parts"\'.',
+        ),
+        (
+            'client.of("bell").on("rung", () => {})',
+            'Argument of type \'"rung"\' is not assignable to parameter of type \'"let_in" | "rang"\'.',
+        ),
+        (
+            'client.request("echo_point", { y: 1 })',
+            "Property 'x' is missing in type '{ y: number; }' but required in type 'PointInput'.",
+        ),
+        ('client.request("add")', "Expected at least 2 arguments, but got 1."),
+        ('client.on("name", () => 5)', "Type 'number' is not assignable to type 'string | Promise<string>'."),
+        ('const s: string = await client.request("add", 1)', "Type 'number' is not assignable to type 'string'."),
+    ],
+)
+async def test_errors_name_what_is_there(line: str, error: str, package: Path, tmp_path: Path) -> None:
+    """The name of a type of this package says nothing to a reader."""
+    await project(package, tmp_path)
+    (tmp_path / "line.ts").write_text(f"{CLIENT}{line}\n", "utf-8")
+    first, *_ = (await compiled(tmp_path, "line.ts")).splitlines()
+    assert re.sub(r"^line\.ts\(4,\d+\): error TS\d+: ", "", first) == error

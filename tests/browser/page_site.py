@@ -1,0 +1,187 @@
+"""A site whose pages use the client in wsrpc/browser, and the pages that open it in Chromium."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager as Context
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from asgi_servers import uvicorn_serving
+from browser.pages import PATIENCE
+from fastapi import FastAPI, Request, WebSocket
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from hosts import application, running
+from playwright.async_api import BrowserContext, ConsoleMessage, Page
+
+import wsrpc
+from wsrpc import AnonymousChannel, Peer, RpcError, Server
+from wsrpc.testing import FaultProxy
+from wsrpc_adapters.asgi import lifespan, serve_websocket
+from wsrpc_adapters.uvicorn import WebSocketProtocol
+
+HERE = Path(__file__).parent
+BLANK = HERE / "page_blank.html"
+
+Reports = asyncio.Queue[Any]
+"""What pages have posted to /report."""
+Hosting = Callable[[Server, Reports], Context[str]]
+
+
+@asynccontextmanager
+async def on_aiohttp(server: Server, reports: Reports) -> AsyncGenerator[str]:
+    """Serve the pages, the modules and the server with aiohttp, and give the URL of the WebSocket."""
+
+    async def blank(request: web.Request) -> web.FileResponse:
+        return web.FileResponse(BLANK)
+
+    async def report(request: web.Request) -> web.Response:
+        reports.put_nowait(await request.json())
+        return web.Response()
+
+    app = application(server)
+    app.router.add_get("/", blank)
+    app.router.add_post("/report", report)
+    app.router.add_static("/tests", HERE)
+    app.router.add_static("/wsrpc", Path(wsrpc.__file__).with_name("browser"))
+    async with running(app) as url:
+        yield url
+
+
+@asynccontextmanager
+async def on_fastapi(server: Server, reports: Reports) -> AsyncGenerator[str]:
+    """The same with FastAPI, under uvicorn."""
+    app = FastAPI(lifespan=lifespan(server))
+
+    @app.get("/")
+    def blank() -> FileResponse:
+        return FileResponse(BLANK)
+
+    @app.post("/report")
+    async def report(request: Request) -> None:
+        reports.put_nowait(await request.json())
+
+    @app.websocket("/ws")
+    async def ws(websocket: WebSocket) -> None:
+        await serve_websocket(server, websocket)
+
+    app.mount("/tests", StaticFiles(directory=HERE))
+    app.mount("/wsrpc", StaticFiles(packages=[("wsrpc", "browser")]))
+    async with uvicorn_serving(app, WebSocketProtocol) as port:
+        yield f"ws://127.0.0.1:{port}/ws"
+        await server.close()
+
+
+class Site:
+    """A server, the proxy through which pages reach it, and what they have reported."""
+
+    def __init__(self, server: Server, proxy: FaultProxy, reports: Reports) -> None:
+        self.server = server
+        self.proxy = proxy
+        self.reports = reports
+        self.url = f"http://127.0.0.1:{proxy.port}/"
+        self.opened: list[Peer] = []
+        """The peer of each session that has begun."""
+        self.closed: list[int] = []
+        """The close code of each session that has ended."""
+        server.on("open", self.opened.append)
+        server.on("close", lambda peer, info: self.closed.append(info.code))
+
+
+@asynccontextmanager
+async def serving_site(server: Server, hosting: Hosting = on_aiohttp) -> AsyncGenerator[Site]:
+    reports = Reports()
+    async with hosting(server, reports) as url, FaultProxy(url) as proxy:
+        yield Site(server, proxy, reports)
+
+
+@asynccontextmanager
+async def quiet_page(context: BrowserContext, url: str, *tolerated: str) -> AsyncGenerator[Page]:
+    """Open a page. It may raise no error, leave no rejection unhandled, and write nothing into its console.
+
+    Args:
+        tolerated: parts of what the browser itself says when a connection fails, which no page can prevent.
+    """
+    complaints: list[str] = []
+
+    def said(message: ConsoleMessage) -> None:
+        complaints.append(f"{message.type}: {message.text}")
+
+    page = await context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.on("console", said)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    await page.goto(url)
+    try:
+        yield page
+    finally:
+        await page.close()
+    complaints = [text for text in complaints if not any(part in text for part in tolerated)]
+    assert not complaints, complaints
+
+
+def calling_server(drop: Callable[[], None] = lambda: None) -> Server:
+    """A server with a handler for each kind of call. The event ``drop`` calls ``drop``."""
+    server = Server()
+    server.on("add", lambda a, b: a + b)
+    server.of("math").on("add", lambda a, b: a + b)
+    server.on("echo", lambda value: value)
+    server.on("drop", drop)
+
+    @server.on("fail")
+    def fail() -> None:
+        raise RpcError("it failed", code="bad_luck", data={"why": [1, 2]})
+
+    @server.on("hang")
+    async def hang(peer: Peer) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await peer.emit("left")
+
+    @server.on("count")
+    async def count(to: int) -> AsyncIterator[int]:
+        for number in range(to):
+            yield number
+
+    @server.on("ticks")
+    async def ticks(peer: Peer) -> AsyncIterator[int]:
+        number = 0
+        try:
+            while True:
+                yield number
+                number += 1
+        finally:
+            await peer.emit("left")
+
+    @server.on("total")
+    async def total(start: int, numbers: AsyncIterator[int]) -> int:
+        async for number in numbers:
+            start += number
+        return start
+
+    @server.on("shout")
+    async def shout(channel: AnonymousChannel) -> None:
+        async for line in channel.events("line", returns=str):
+            await channel.emit("line", line.upper())
+            if line == "name":
+                await channel.emit("line", await channel.request("name"))
+
+    @server.on("call me")
+    async def call_me(peer: Peer) -> dict[str, Any]:
+        """Make each kind of call to the page, and return what came of it."""
+        await peer.emit("note", "from the server")
+        seen: dict[str, Any] = {"request": await peer.request("name")}
+        seen["stream"] = [letter async for letter in peer.stream("letters", "abc")]
+        seen["upload"] = await peer.request("sum", send=range(1000))
+        async with await peer.open_channel("shout") as channel:
+            lines = channel.events("line", returns=str)
+            await channel.emit("line", "hello")
+            seen["conversation"] = await anext(lines)
+        return seen
+
+    return server

@@ -1,0 +1,1663 @@
+// src/backoff.ts
+var INITIAL = 500;
+var LONGEST = 3e4;
+var STABLE = 1e4;
+var FINAL = /* @__PURE__ */ new Set([1008, 3e3, 3003, 4401, 4403, 4410]);
+var mayDialAgain = (code) => !FINAL.has(code);
+var Backoff = class {
+  #failures = 0;
+  /**
+   * Returns the milliseconds until the next attempt.
+   *
+   * @param code the close code of the last connection
+   * @param lasted the milliseconds for which it was open; 0 for a failed attempt
+   */
+  delay(code, lasted) {
+    const delay = Math.random() * Math.min(LONGEST, INITIAL * 2 ** this.#failures);
+    this.#failures = lasted < STABLE ? this.#failures + 1 : 0;
+    return code === 1013 ? delay + 1e4 : delay;
+  }
+};
+function listen(target, type, listener, signal) {
+  target?.addEventListener?.(type, listener, { signal });
+}
+function onWake(wake, signal) {
+  const page = globalThis.document;
+  listen(globalThis, "online", () => wake(true), signal);
+  listen(globalThis, "pageshow", () => wake(false), signal);
+  listen(page, "resume", () => wake(true), signal);
+  listen(page, "visibilitychange", () => page.visibilityState !== "hidden" && wake(false), signal);
+}
+
+// src/errors.ts
+var NOT_RUN = /* @__PURE__ */ new Set(["bad_arguments", "unknown_event", "overloaded", "draining", "no_channels"]);
+var WsrpcError = class extends Error {
+  constructor(message, outcome, code, data) {
+    super(message);
+    this.outcome = outcome;
+    this.code = code;
+    this.data = data;
+  }
+  outcome;
+  code;
+  data;
+  name = "WsrpcError";
+};
+var textOf = (value) => typeof value === "object" && value ? Object.prototype.toString.call(value) : String(value);
+var RemoteError = class extends WsrpcError {
+  name = "RemoteError";
+  /** The error as it arrived, with all its fields. */
+  value;
+  /**
+   * @param isError whether the value is an error object. Anything can be thrown
+   * @param hasBegun whether the handler has certainly run, because it has opened a channel
+   */
+  constructor(value, isError, hasBegun = false) {
+    const isObject = isError && typeof value === "object" && value !== null;
+    const { message, code, data } = isObject ? value : { message: value };
+    const known = typeof code === "string" || typeof code === "number" ? code : void 0;
+    const notRun = !hasBegun && String(known).startsWith("wsrpc.") && NOT_RUN.has(String(known).slice(6));
+    super(isObject ? textOf(message ?? "") : textOf(value), notRun ? "not_run" : "ran", known, data);
+    this.value = value;
+  }
+};
+var ConnectionLost = class extends WsrpcError {
+  name = "ConnectionLost";
+};
+var RequestTimeout = class extends WsrpcError {
+  name = "RequestTimeout";
+};
+var Aborted = class extends WsrpcError {
+  name = "AbortError";
+  constructor(outcome, reason) {
+    super("the call was aborted", outcome);
+    this.cause = reason;
+  }
+};
+var ChannelClosed = class extends WsrpcError {
+  name = "ChannelClosed";
+};
+var Refused = class extends WsrpcError {
+  name = "Refused";
+  constructor(message) {
+    super(message, "not_sent");
+  }
+};
+
+// src/handlers.ts
+var Handlers = class {
+  #byEvent = /* @__PURE__ */ new Map();
+  /** @returns a function that removes the handler */
+  add(event, handler) {
+    const handlers = this.#byEvent.get(event) ?? /* @__PURE__ */ new Set();
+    this.#byEvent.set(event, handlers.add(handler));
+    return () => void handlers.delete(handler);
+  }
+  /** Returns the handlers in the order in which they were added. */
+  of(event) {
+    return [...this.#byEvent.get(event) ?? []];
+  }
+};
+function report(error) {
+  queueMicrotask(() => {
+    throw error;
+  });
+}
+
+// src/request.ts
+var LONGEST2 = 2 ** 31 - 1;
+var Request = class {
+  /** @param opens whether the answer is a channel */
+  constructor(place, event, args, { signal, timeout }, opens = false) {
+    this.place = place;
+    this.event = event;
+    this.args = args;
+    this.opens = opens;
+    this.answer = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    this.signal = signal;
+    if (timeout && timeout <= LONGEST2) {
+      this.#timer = setTimeout(() => {
+        const text = `no answer to "${event}" within ${timeout} ms`;
+        this.#giveUp((outcome) => new RequestTimeout(text, outcome));
+      }, timeout);
+    }
+    if (signal) {
+      this.#abort = () => this.#giveUp((outcome) => new Aborted(outcome, signal.reason), signal.reason);
+      signal.addEventListener("abort", this.#abort);
+      if (signal.aborted) this.#abort();
+    }
+  }
+  place;
+  event;
+  args;
+  opens;
+  answer;
+  /** What is kept of the message since it was sent, or waits in a session. */
+  kept;
+  holder;
+  /** The id with which it was sent. */
+  id = 0;
+  isDone = false;
+  #resolve;
+  #reject;
+  #timer;
+  signal;
+  #abort;
+  start(peer) {
+    peer.request(this);
+  }
+  resolve(result) {
+    this.#stop();
+    this.#resolve(result);
+  }
+  reject(error) {
+    this.#stop();
+    this.#reject(error);
+  }
+  #giveUp(make, reason) {
+    this.reject(make(this.holder?.withdraw(this, reason) ? "unknown" : "not_sent"));
+  }
+  #stop() {
+    this.isDone = true;
+    clearTimeout(this.#timer);
+    if (this.#abort) this.signal.removeEventListener("abort", this.#abort);
+  }
+};
+
+// src/channel.ts
+var FINISHED = { message: "closed", code: "wsrpc.closed" };
+var UNREAD = 1024 * 1024;
+var Channel = class {
+  id;
+  /** Resolves when the channel has ended: with the error, or with undefined if it ended in good order. */
+  closed;
+  #peer;
+  #handlers = new Handlers();
+  /** What came before anything listened. Undefined once something does. */
+  #early = [];
+  #earlyBytes = 0;
+  #credit;
+  #user;
+  #end;
+  #resolve;
+  #signal;
+  #abort = () => {
+    const reason = this.#signal.reason;
+    this.#leave(reason, new Aborted("unknown", reason));
+  };
+  /** @param signal aborts the channel */
+  constructor(id, peer, signal) {
+    this.id = id;
+    this.#peer = peer;
+    this.closed = new Promise((resolve) => this.#resolve = resolve);
+    this.#signal = signal;
+    signal?.addEventListener("abort", this.#abort);
+  }
+  get isOpen() {
+    return this.#end === void 0;
+  }
+  /**
+   * Handles events and requests of this name. What came before the first handler is delivered when the present code has
+   * run, so that all handlers can be registered before.
+   *
+   * @returns a function that removes the handler
+   */
+  on(event, handler) {
+    queueMicrotask(() => this.#deliverEarly());
+    return this.#handlers.add(event, handler);
+  }
+  /** @throws ChannelClosed if the channel has ended */
+  emit(event, ...args) {
+    this.send(event, args);
+  }
+  /** @throws ChannelClosed if the channel has ended, or ends before the answer has come */
+  request(event, ...args) {
+    return this.ask(event, args);
+  }
+  /** Sends a request, as `request` does. */
+  async ask(event, args, options = {}) {
+    this.#check();
+    return this.#peer.request(new Request({ h: this.id }, event, args, options));
+  }
+  /** Ends the channel in good order. */
+  close() {
+    this.abort(FINISHED);
+  }
+  /** Ends the channel. The other side gets the reason. */
+  abort(reason) {
+    this.#leave(reason, reason);
+  }
+  /** Ends the channel with a reason for the other side and one for this side. */
+  #leave(there, here) {
+    if (this.#end) return;
+    this.#peer.tell({ h: this.id }, "x", there);
+    this.over(here);
+  }
+  /** Sends an event, and returns its size. */
+  send(event, args) {
+    this.#check();
+    return this.#peer.send({ h: this.id, a: [event, ...args] });
+  }
+  /** Answers a message that came on the channel, if it was a request. */
+  answer(message, result = {}) {
+    if (message.i !== void 0 && !this.#end) this.#peer.send({ i: message.i, ...result });
+  }
+  /** Whether the other side keeps to credit when it produces. */
+  get givesCredit() {
+    return this.#peer.givesCredit;
+  }
+  /** Gives the other side credit, in totals. */
+  grant(items, bytes) {
+    this.#peer.grant(this.id, items, bytes);
+  }
+  /** Lets a reader or a producer have the messages of the channel. */
+  use(user) {
+    this.#user = user;
+    if (this.#credit) user.credited(...this.#credit);
+    this.#deliverEarly();
+    if (this.#end) user.ended(this.#end.error);
+  }
+  #check() {
+    if (!this.#end) return;
+    const error = new ChannelClosed("the channel has ended", "not_sent");
+    error.cause = this.#end.error;
+    throw error;
+  }
+  #deliverEarly() {
+    const early = this.#early ?? [];
+    this.#early = void 0;
+    for (const [message, size] of early) this.take(message, size);
+  }
+  // ------------------------------------------------------------ what the peer reports
+  take(message, size) {
+    if (this.#early) {
+      this.#early.push([message, size]);
+      this.#earlyBytes += size;
+      if (this.#earlyBytes > UNREAD) {
+        this.#early = void 0;
+        this.abort(new ChannelClosed("nothing reads what comes on the channel", "ran"));
+      }
+    } else if (!this.#user?.take(String(message.a[0]), message, size)) {
+      this.#peer.run(this.#handlers, message);
+    }
+  }
+  credited(items, bytes) {
+    if (Number.isNaN(items + bytes)) return;
+    this.#credit = [items, bytes];
+    this.#user?.credited(items, bytes);
+  }
+  /** The channel is over, and the other side knows. */
+  over(reason) {
+    if (this.#end) return;
+    const { code, data, message } = reason ?? {};
+    const closed = new ChannelClosed(textOf(message ?? reason ?? "the channel has ended"), "unknown", code, data);
+    closed.cause = reason;
+    this.#end = { error: code === FINISHED.code ? void 0 : reason instanceof Error ? reason : closed };
+    this.#signal?.removeEventListener("abort", this.#abort);
+    this.#peer.forget(this, closed);
+    this.#user?.ended(this.#end.error);
+    this.#resolve(this.#end.error);
+  }
+};
+
+// src/codec.ts
+function refuseBytes(value) {
+  if (typeof value !== "object" || value === null) return;
+  if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) {
+    throw new TypeError("bytes can only be sent with the codec of the entry point msgpack");
+  }
+  if (typeof value.toJSON === "function") return;
+  if (Array.isArray(value)) value.forEach(refuseBytes);
+  else for (const key in value) refuseBytes(value[key]);
+}
+var json = {
+  encode(message) {
+    const text = JSON.stringify(message);
+    refuseBytes(message);
+    return text;
+  },
+  decode(data) {
+    if (typeof data !== "string" || !data.startsWith("{")) return void 0;
+    const message = JSON.parse(data);
+    return message["ws-wrapper"] === false ? void 0 : message;
+  }
+};
+
+// src/control.ts
+var LARGEST = 4096;
+var UNCOUNTED = /* @__PURE__ */ new Set(["welcome", "ack", "resumed", "gone", "alive"]);
+var isCounted = (control) => !UNCOUNTED.has(control.t);
+var writeControl = (control) => JSON.stringify({ "ws-wrapper": false, wsrpc: control });
+function readControl(text) {
+  if (text.length >= LARGEST || !text.includes('"wsrpc"')) return void 0;
+  try {
+    const { "ws-wrapper": ours, wsrpc, ...others } = JSON.parse(text);
+    const isControl = ours === false && typeof wsrpc?.t === "string" && Object.keys(others).length === 0;
+    return isControl ? wsrpc : void 0;
+  } catch {
+    return void 0;
+  }
+}
+function count(control, field) {
+  const value = control[field];
+  return Number.isSafeInteger(value) && value >= 0 ? value : NaN;
+}
+
+// src/ledger.ts
+var ACK_MESSAGES = 256;
+var ACK_BYTES = 64 * 1024;
+var MESSAGE = 64;
+var encoder = new TextEncoder();
+var SHORT = 4096;
+var counted = new Uint8Array(3 * SHORT);
+function sizeOf(data) {
+  if (typeof data === "string") {
+    return data.length > SHORT ? encoder.encode(data).length : encoder.encodeInto(data, counted).written;
+  }
+  return data instanceof Blob ? data.size : data.byteLength;
+}
+var Sent = class {
+  #kept = [];
+  #arrived = 0;
+  #arrivedBytes = 0;
+  /** Bytes that are kept. */
+  bytes = 0;
+  /** Bytes of memory that the kept messages take, about. */
+  get memory() {
+    return this.bytes + MESSAGE * this.#kept.length;
+  }
+  keep(data, size, sent) {
+    const kept = { data, size, sent };
+    this.#kept.push(kept);
+    this.bytes += size;
+    return kept;
+  }
+  /** Takes a message back, which must not have been sent. */
+  takeBack(kept) {
+    this.#kept.splice(this.#kept.lastIndexOf(kept), 1);
+    this.bytes -= kept.size;
+  }
+  /**
+   * Drops the first `n` messages of the session, which have `bytes` bytes in all. Returns false if that cannot be: the
+   * server may have said anything.
+   */
+  acknowledge(n, bytes) {
+    const arrived = this.#kept.slice(0, Math.max(0, Number(n) - this.#arrived));
+    const size = arrived.reduce((sum, kept) => sum + kept.size, 0);
+    const holds = n === this.#arrived + arrived.length && bytes === this.#arrivedBytes + size;
+    if (!holds || arrived.at(-1)?.sent === false) return false;
+    this.#kept.splice(0, arrived.length);
+    this.#arrived += arrived.length;
+    this.#arrivedBytes += size;
+    this.bytes -= size;
+    return true;
+  }
+  /** Sends everything that is kept. */
+  sendAll(send) {
+    for (const kept of this.#kept) {
+      send(kept.data);
+      kept.sent = true;
+    }
+  }
+};
+var Received = class {
+  n = 0;
+  bytes = 0;
+  #told = 0;
+  #toldBytes = 0;
+  /** Counts a message. Returns whether so much has come since the last acknowledgement that one is due now. */
+  count(size) {
+    this.n++;
+    this.bytes += size;
+    return this.n - this.#told >= ACK_MESSAGES || this.bytes - this.#toldBytes >= ACK_BYTES;
+  }
+  /** Returns the fields of an acknowledgement, which is about to be sent. */
+  tell() {
+    this.#told = this.n;
+    this.#toldBytes = this.bytes;
+    return { n: this.n, bytes: this.bytes };
+  }
+};
+
+// src/socket.ts
+var PLAIN = { features: [], control() {
+}, busy: () => false };
+var HINT = "wsrpc.resume";
+var NEUTRAL = "wsrpc";
+var RESUMES = 4412;
+var ABNORMAL = 1006;
+var EXPIRED = 4411;
+var ATTEMPT = 1e4;
+var ANSWER = 5e3;
+var MOST_SILENCES = 2;
+var ACK = 1e3;
+var QUIET = 5e3;
+var QUIET_UNSEEN = 3e4;
+var PATIENCE = 5e3;
+var PATIENCE_AWAKE = 2e3;
+var PATIENCE_MOST = 6e4;
+var LONGEST_TIMER = 2 ** 31 - 1;
+var LONGEST_REASON = 123;
+var MISMATCH = "the server counts differently";
+var SessionSocket = class _SessionSocket extends EventTarget {
+  static CONNECTING = 0;
+  static OPEN = 1;
+  static CLOSING = 2;
+  static CLOSED = 3;
+  CONNECTING = 0;
+  OPEN = 1;
+  CLOSING = 2;
+  CLOSED = 3;
+  /** The subprotocol that the server has chosen among those of the page. */
+  protocol = "";
+  extensions = "";
+  #target;
+  #protocols;
+  #options;
+  #above;
+  #backoff = new Backoff();
+  /** Removes the listeners of page events. */
+  #listening = new AbortController();
+  #state = "connecting";
+  #url = "";
+  #binaryType = "blob";
+  /** The connection, or the one that is being made. */
+  #connection;
+  /** Distinguishes the present attempt to connect from those that were given up. */
+  #attempt = 0;
+  /** When it was opened, or the attempt to make it has begun. */
+  #since = 0;
+  /** Until the next attempt, the end of an attempt, the end of the wait for an answer, or the next look for silence. */
+  #timer;
+  /** Whether the server answers probes. Undefined before its welcome. */
+  #probes;
+  #sid = "";
+  #token = "";
+  /** Milliseconds that the session lives without a connection. */
+  #ttl = 0;
+  /** Counts the attempts to resume, for the server. */
+  #gen = 0;
+  #silences = 0;
+  #expiryTimer;
+  /** What was sent, if the session can resume. */
+  #sent;
+  #received = new Received();
+  #ackTimer;
+  /** When something has last arrived. */
+  #heard = 0;
+  /** When the answer to a probe is due. */
+  #answerDue;
+  #patience = PATIENCE;
+  /**
+   * @param target where to connect. If it is a function, it is called for each attempt
+   * @param protocols subprotocols to offer
+   * @throws SyntaxError if the address is not valid, as for a WebSocket
+   */
+  constructor(target, protocols = [], options = {}, above = PLAIN) {
+    super();
+    for (const type of ["open", "message", "error", "close", "detached", "resumed"]) {
+      this[`on${type}`] = null;
+      this.addEventListener(type, (event) => this[`on${type}`]?.(event));
+    }
+    this.#target = target;
+    this.#protocols = typeof protocols === "string" ? [protocols] : [...protocols];
+    this.#options = options;
+    this.#above = above;
+    this.#dial();
+    this.#listen();
+  }
+  get url() {
+    return this.#url;
+  }
+  get readyState() {
+    if (this.#state === "connecting") return _SessionSocket.CONNECTING;
+    if (this.#state === "closing") return _SessionSocket.CLOSING;
+    return this.#state === "closed" ? _SessionSocket.CLOSED : _SessionSocket.OPEN;
+  }
+  get binaryType() {
+    return this.#binaryType;
+  }
+  set binaryType(type) {
+    if (type !== "blob" && type !== "arraybuffer") return;
+    this.#binaryType = type;
+    if (this.#connection) this.#connection.binaryType = type;
+  }
+  /** Bytes that no connection has written so far. While the session is detached, all bytes that are kept. */
+  get bufferedAmount() {
+    const waits = this.#state === "detached" || this.#state === "resuming";
+    return waits ? this.#sent.bytes : this.#connection?.bufferedAmount ?? 0;
+  }
+  /**
+   * Sends a message, or keeps it for the next connection.
+   *
+   * @throws InvalidStateError while the first connection is being made
+   */
+  send(data) {
+    if (this.#state === "connecting") throw new DOMException("the connection is not open yet", "InvalidStateError");
+    this.post(snapshot(data));
+  }
+  /** Sends a message as `send` does, and returns what is kept of it. For `Client`. */
+  post(data, size) {
+    if (this.readyState !== _SessionSocket.OPEN) return void 0;
+    const full = this.#sent !== void 0 && this.#sent.memory > (this.#options.buffer ?? 16 * 1024 * 1024);
+    const connected = this.#state === "open" && !full;
+    const kept = this.#sent?.keep(data, size ?? sizeOf(data), connected);
+    if (connected) this.#connection.send(data);
+    if (full) this.#end(4408, "too much waits to be sent");
+    return kept;
+  }
+  /** Takes back a message that no connection has got. For `Client`. Returns false if it is too late. */
+  takeBack(kept) {
+    if (kept.sent || !this.#sent) return false;
+    this.#sent.takeBack(kept);
+    return true;
+  }
+  /**
+   * Ends the session. If there is a connection, the server is told, and frees the session at once.
+   *
+   * @throws InvalidAccessError if the code is neither 1000 nor one from 3000 to 4999
+   * @throws SyntaxError if the reason has more than 123 bytes
+   */
+  close(code = 1e3, reason = "") {
+    if (code !== 1e3 && !(code >= 3e3 && code <= 4999)) {
+      throw new DOMException(`the close code must be 1000 or 3000-4999, not ${code}`, "InvalidAccessError");
+    }
+    if (sizeOf(reason) > LONGEST_REASON) throw new DOMException("the reason is too long", "SyntaxError");
+    if (this.#state === "connecting") this.#end(ABNORMAL, "closed");
+    else if (this.#state === "open") {
+      if (this.#sent) this.#say({ t: "gone", why: "closed" });
+      clearTimeout(this.#ackTimer);
+      this.#state = "closing";
+      this.#connection.close(code, reason);
+    } else if (this.readyState === _SessionSocket.OPEN) this.#end(code, reason);
+  }
+  // ------------------------------------------------------------ connections
+  #dial() {
+    const attempt = ++this.#attempt;
+    const target = this.#target;
+    const open = (address) => attempt === this.#attempt && this.#open(address);
+    const fail = (error) => attempt === this.#attempt && this.#dropped(ABNORMAL, String(error), false);
+    this.#since = Date.now();
+    if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail);
+    else if (this.#state === "connecting") open(target);
+    else Promise.resolve(target).then(open).catch(fail);
+    this.#wait(ATTEMPT, () => fail("no connection within 10 s"));
+  }
+  #open(address) {
+    const { url, token } = typeof address === "string" || address instanceof URL ? { url: address } : address;
+    const offers = [...this.#protocols];
+    if (token !== void 0) offers.push(`bearer.${token}`, NEUTRAL);
+    if (this.#sid) offers.push(HINT);
+    const WebSocketClass = this.#options.WebSocket ?? globalThis.WebSocket;
+    this.#url = absolute(url);
+    const connection = new WebSocketClass(this.#url, offers);
+    this.#connection = connection;
+    connection.binaryType = this.#binaryType;
+    connection.onopen = () => this.#opened(connection);
+    connection.onmessage = ({ data, origin }) => this.#arrived(data, origin);
+    connection.onerror = () => {
+    };
+    connection.onclose = ({ code, reason, wasClean }) => this.#dropped(code, String(reason), wasClean);
+  }
+  #opened(connection) {
+    clearTimeout(this.#timer);
+    this.#heard = this.#since = Date.now();
+    const hello = { v: 1, features: [...this.#above.features, "resume", "probe"], limits: {} };
+    if (this.#state === "resuming") {
+      const { n, bytes } = this.#received;
+      this.#say({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx: n, bytes });
+      this.#wait(ANSWER, () => this.#unanswered());
+    } else {
+      this.protocol = this.#protocols.includes(connection.protocol) ? connection.protocol : "";
+      this.#state = "open";
+      this.#say({ t: "hello", ...hello });
+      this.dispatchEvent(new Event("open"));
+    }
+  }
+  /** The connection has ended by itself, is silent, or could not be made. */
+  #dropped(code, reason, wasClean) {
+    const goesOn = this.#sent && (code === ABNORMAL || code === EXPIRED);
+    if (this.#state === "resuming" ? mayDialAgain(code) : this.#state === "open" && goesOn) this.#detach(code);
+    else this.#end(code, reason, wasClean);
+  }
+  /** Goes on without a connection, and connects again. */
+  #detach(code) {
+    const wasOpen = this.#state === "open";
+    this.#leave(RESUMES);
+    this.#state = "detached";
+    this.#wait(this.#backoff.delay(code, wasOpen ? Date.now() - this.#since : 0), () => this.#resume());
+    if (wasOpen) {
+      this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl);
+      this.dispatchEvent(new Event("detached"));
+    }
+  }
+  #resume() {
+    this.#state = "resuming";
+    this.#dial();
+  }
+  /** Has no connection any more, and closes the one that there was, without waiting for its end. */
+  #leave(code) {
+    const connection = this.#connection;
+    this.#connection = void 0;
+    this.#attempt++;
+    clearTimeout(this.#timer);
+    clearTimeout(this.#ackTimer);
+    this.#ackTimer = this.#answerDue = void 0;
+    if (!connection) return;
+    connection.onmessage = connection.onclose = null;
+    const now = connection.readyState === _SessionSocket.OPEN || code === RESUMES || !globalThis.document;
+    if (now) connection.close(code);
+    else connection.onopen = () => connection.close(code);
+  }
+  /** Does something later, in place of what was to be done. */
+  #wait(milliseconds, then) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(then, milliseconds);
+  }
+  // ------------------------------------------------------------ messages
+  #say(control) {
+    this.#connection.send(writeControl(control));
+  }
+  #arrived(data, origin) {
+    this.#heard = Date.now();
+    this.#answerDue = void 0;
+    const control = typeof data === "string" ? readControl(data) : void 0;
+    if (this.#state === "resuming") return this.#answered(control);
+    if (this.#state !== "open") return;
+    this.#patience = PATIENCE;
+    if (control && !isCounted(control)) this.#take(control);
+    else {
+      const size = this.#sent || this.#above.receive ? sizeOf(data) : 0;
+      if (this.#sent) this.#count(size);
+      if (control) this.#above.control(control);
+      else if (this.#above.receive) this.#above.receive(data, size);
+      else this.dispatchEvent(new MessageEvent("message", { data, origin }));
+    }
+  }
+  #count(size) {
+    if (this.#received.count(size)) this.#acknowledge();
+    else this.#ackTimer ??= setTimeout(() => this.#acknowledge(), ACK);
+  }
+  #acknowledge() {
+    clearTimeout(this.#ackTimer);
+    this.#ackTimer = void 0;
+    this.#say({ t: "ack", ...this.#received.tell() });
+  }
+  #take(control) {
+    if (control.t === "welcome" && this.#probes === void 0) this.#welcomed(control);
+    if (control.t === "ack" && this.#sent?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH);
+  }
+  #welcomed(welcome) {
+    const features = Array.isArray(welcome.features) ? welcome.features : [];
+    this.#probes = features.includes("probe");
+    if (features.includes("resume") && typeof welcome.sid === "string") {
+      this.#sid = welcome.sid;
+      this.#token = String(welcome.token);
+      this.#ttl = Math.min(1e3 * (Number(welcome.ttl) || 0), LONGEST_TIMER);
+      this.#say({ t: "ack", n: 0, bytes: 0 });
+      this.#sent = new Sent();
+    }
+    this.#above.control(welcome);
+    this.#watch();
+  }
+  // ------------------------------------------------------------ resuming
+  #answered(answer) {
+    if (answer?.t !== "resumed") {
+      this.#end(ABNORMAL, answer?.t === "gone" ? `the server has no such session: ${answer.why}` : "it was not resumed");
+    } else if (!this.#sent.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH);
+    else {
+      clearTimeout(this.#timer);
+      clearTimeout(this.#expiryTimer);
+      this.#token = String(answer.token);
+      this.#silences = 0;
+      this.#received.tell();
+      this.#state = "open";
+      this.#sent.sendAll((data) => this.#connection.send(data));
+      this.#above.control(answer);
+      this.#watch();
+      this.dispatchEvent(new Event("resumed"));
+    }
+  }
+  #unanswered() {
+    if (++this.#silences < MOST_SILENCES) this.#detach(ABNORMAL);
+    else this.#end(ABNORMAL, "the server does not answer");
+  }
+  // ------------------------------------------------------------ silence
+  /** Asks whether the connection is alive when nothing has arrived for some time, and leaves it without an answer. */
+  #watch() {
+    if (this.#state !== "open" || !this.#probes) return;
+    const now = Date.now();
+    if (this.#answerDue !== void 0 && now >= this.#answerDue) {
+      this.#patience = Math.min(2 * this.#patience, PATIENCE_MOST);
+      return this.#dropped(ABNORMAL, "the connection is silent", false);
+    }
+    const seen = globalThis.document?.visibilityState !== "hidden" || this.#above.busy();
+    if (this.#answerDue === void 0 && now >= this.#heard + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
+    this.#wait((this.#answerDue ?? (seen ? this.#heard : now) + QUIET) - now, () => this.#watch());
+  }
+  #probe(patience) {
+    this.#answerDue = Math.min(this.#answerDue ?? Infinity, Date.now() + patience);
+    this.#say({ t: "probe" });
+  }
+  // ------------------------------------------------------------ the page
+  #listen() {
+    const { signal } = this.#listening;
+    const leave = ({ persisted }) => persisted ? this.#park() : this.close();
+    onWake((sure) => this.#wake(sure), signal);
+    listen(globalThis, "pagehide", leave, signal);
+    listen(globalThis.document, "freeze", () => this.#park(), signal);
+  }
+  /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
+  #park() {
+    if (!this.#sent || this.readyState !== _SessionSocket.OPEN) return;
+    this.#detach(ABNORMAL);
+    clearTimeout(this.#timer);
+  }
+  /**
+   * Looks after the connection at once, because the page has woken up.
+   *
+   * @param sure whether the connection has probably ended, so that another one is quicker than an answer
+   */
+  #wake(sure) {
+    const now = Date.now();
+    if (this.#state === "open" && this.#probes) {
+      if (this.#sent && (sure || now - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#detach(ABNORMAL);
+      else {
+        this.#probe(PATIENCE_AWAKE);
+        this.#watch();
+      }
+    }
+    const late = this.#state === "resuming" && now - this.#since > ANSWER;
+    if (late) this.#leave(RESUMES);
+    if (late || this.#state === "detached") this.#resume();
+  }
+  // ------------------------------------------------------------ the end
+  #end(code, reason, wasClean = false) {
+    const failed = this.#state === "connecting";
+    this.#state = "closed";
+    this.#leave(code >= 3e3 ? code : 1e3);
+    clearTimeout(this.#expiryTimer);
+    this.#listening.abort();
+    this.#sent = void 0;
+    queueMicrotask(() => {
+      if (failed) this.dispatchEvent(new Event("error"));
+      this.dispatchEvent(closeEvent({ code, reason, wasClean }));
+    });
+  }
+};
+function closeEvent(fields) {
+  if (globalThis.CloseEvent) return new CloseEvent("close", fields);
+  return Object.assign(new Event("close"), fields);
+}
+function absolute(url) {
+  const found = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
+  found.protocol = found.protocol.replace(/^http/, "ws");
+  return found.href;
+}
+function snapshot(data) {
+  if (typeof data === "string" || data instanceof Blob) return data;
+  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice().buffer;
+  const isBuffer = data?.byteLength !== void 0;
+  return isBuffer ? new Uint8Array(data).slice().buffer : String(data);
+}
+
+// src/streams.ts
+var WINDOW = 512;
+var WINDOW_BYTES = 256 * 1024;
+var UNREAD2 = 1024 * 1024;
+var Items = class {
+  /** Opens the channel when reading begins. */
+  #open;
+  #begun;
+  #last;
+  #channel;
+  #queue = [];
+  #unread = 0;
+  #taken = 0;
+  #takenBytes = 0;
+  /** The items and bytes at which the producer gets more credit. */
+  #renewAt = 0;
+  #renewBytesAt = 0;
+  #over = false;
+  #error;
+  #wake = () => {
+  };
+  /**
+   * @param open opens the channel of the stream
+   * @param last takes the request with which an upload ends. Leaving the loop then does not end the channel
+   */
+  constructor(open, last) {
+    this.#open = open;
+    this.#last = last;
+  }
+  [Symbol.asyncIterator]() {
+    return this;
+  }
+  async next() {
+    await (this.#begun ??= this.#begin());
+    while (!this.#queue.length && !this.#over) {
+      await new Promise((resolve) => {
+        const others = this.#wake;
+        this.#wake = () => {
+          others();
+          resolve();
+        };
+      });
+    }
+    const item = this.#queue.shift();
+    if (item) {
+      this.#taken++;
+      this.#takenBytes += item.size;
+      this.#unread -= item.size;
+      this.#channel.answer(item.message);
+      this.#grant();
+      return { done: false, value: item.value };
+    }
+    const error = this.#error;
+    this.#error = void 0;
+    if (error) throw error;
+    return { done: true, value: void 0 };
+  }
+  async return() {
+    const wasOver = this.#over;
+    this.#queue = [];
+    this.#error = void 0;
+    this.#finish(void 0);
+    if (this.#last && !wasOver) {
+      const channel = this.#channel ??= await this.#open();
+      channel.use(this);
+      if (channel.isOpen) channel.emit("stop");
+    } else this.#channel?.abort();
+    this.#open = void 0;
+    return { done: true, value: void 0 };
+  }
+  /** Opens the channel now, for a stream whose items are wanted although nobody reads yet. */
+  async #begin() {
+    if (!this.#open) return;
+    try {
+      this.#channel = await this.#open();
+    } catch (error) {
+      this.#finish(void 0);
+      throw error;
+    }
+    if (this.#over) return this.#channel.abort();
+    this.#channel.use(this);
+    if (this.#channel.isOpen) {
+      if (this.#channel.givesCredit) this.#grant();
+      else this.#renewAt = this.#renewBytesAt = Infinity;
+      this.#channel.emit("start");
+    }
+  }
+  #grant() {
+    if (this.#over || this.#taken < this.#renewAt && this.#takenBytes < this.#renewBytesAt) return;
+    this.#channel.grant(this.#taken + WINDOW, this.#takenBytes + WINDOW_BYTES);
+    this.#renewAt = this.#taken + WINDOW / 2;
+    this.#renewBytesAt = this.#takenBytes + WINDOW_BYTES / 2;
+  }
+  // ------------------------------------------------------------ what comes on the channel
+  take(name, message, size) {
+    if (name !== "next") return false;
+    const argument = message.a[1];
+    if (Array.isArray(argument)) {
+      argument.forEach((value, index) => this.#put({ value, size: index ? 0 : size, message }));
+    } else if (argument?.done) {
+      this.#finish(void 0);
+      if (this.#last) this.#last(message);
+      else {
+        this.#channel.answer(message);
+        this.#channel.over(FINISHED);
+      }
+    } else this.#put({ value: argument?.value, size, message });
+    return true;
+  }
+  #put(item) {
+    if (this.#over) return;
+    this.#queue.push(item);
+    this.#unread += item.size;
+    this.#rouse();
+    if (this.#unread > UNREAD2 + WINDOW_BYTES && this.#queue.length > 1) {
+      this.#channel.abort(new ChannelClosed("the stream was read too slowly", "ran"));
+    }
+  }
+  credited() {
+  }
+  ended(error) {
+    if (error instanceof Aborted) this.#queue = [];
+    this.#finish(error);
+  }
+  #finish(error) {
+    if (this.#over) return;
+    this.#over = true;
+    this.#error = error;
+    this.#rouse();
+  }
+  #rouse() {
+    const wake = this.#wake;
+    this.#wake = () => {
+    };
+    wake();
+  }
+};
+var Producer = class {
+  #channel;
+  #progress;
+  #started = false;
+  /** Whether the consumer gives credit. Otherwise each item is a request, and the next one waits for its answer. */
+  #credit = false;
+  #granted = 0;
+  #grantedBytes = 0;
+  #sent = 0;
+  #sentBytes = 0;
+  #stopped = false;
+  #end;
+  #wake = () => {
+  };
+  constructor(channel, progress) {
+    this.#channel = channel;
+    this.#progress = progress;
+    channel.use(this);
+  }
+  /**
+   * Sends all items that the consumer wants, and closes the source.
+   *
+   * @throws ChannelClosed if the channel ends before, and whatever the source throws
+   */
+  async run(source) {
+    const items = Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]();
+    try {
+      while (await this.#mayGoOn()) {
+        const next = await this.#unlessOver(items.next());
+        if (!next) continue;
+        if (next.done) return;
+        const item = { value: next.value, done: false };
+        if (this.#credit) this.#sentBytes += this.#channel.send("next", [item]);
+        else await this.#channel.request("next", item);
+        this.#progress?.({ items: ++this.#sent, bytes: this.#sentBytes });
+      }
+    } finally {
+      const closed = Promise.resolve(items.return?.());
+      if (this.#end || this.#stopped) closed.catch(report);
+      else await closed;
+    }
+  }
+  /** Waits for an item. Returns undefined if the consumer wants no more before it has come. */
+  #unlessOver(item) {
+    return new Promise((resolve, reject) => {
+      this.#wake = () => {
+        if (this.#end || this.#stopped) resolve(void 0);
+      };
+      Promise.resolve(item).then(resolve, reject);
+    });
+  }
+  /** Waits for room. Returns false if the consumer wants no more. */
+  async #mayGoOn() {
+    for (; ; ) {
+      if (this.#end) throw this.#end.error ?? new ChannelClosed("the channel has ended", "unknown");
+      if (this.#stopped) return false;
+      const hasRoom = this.#sent < this.#granted && this.#sentBytes < this.#grantedBytes;
+      if (this.#started && (hasRoom || !this.#credit)) return true;
+      await new Promise((resolve) => this.#wake = resolve);
+    }
+  }
+  // ------------------------------------------------------------ what comes on the channel
+  take(name, message) {
+    if (name === "start") this.#started = true;
+    else if (name === "stop") this.#stopped = true;
+    else return false;
+    this.#channel.answer(message);
+    this.#wake();
+    return true;
+  }
+  credited(items, bytes) {
+    this.#credit ||= !this.#started;
+    this.#granted = Math.max(this.#granted, items);
+    this.#grantedBytes = Math.max(this.#grantedBytes, bytes);
+    this.#wake();
+  }
+  ended(error) {
+    this.#end = { error };
+    this.#wake();
+  }
+};
+
+// src/peer.ts
+var FIRST_ID = 2 ** 30 + 1;
+var LAST_ID = 2 ** 31 - 1;
+var REMEMBERED = 1024;
+var Peer = class {
+  #socket;
+  #owner;
+  #codec;
+  #requests = /* @__PURE__ */ new Map();
+  /** Requests that were given up, until their answer comes, and the places that they occupy at the server. */
+  #givenUp = /* @__PURE__ */ new Map();
+  /** Channels that have ended. What still comes on them was sent before the server knew. */
+  #ended = /* @__PURE__ */ new Map();
+  /** Calls of the server that are being handled, by their ids. */
+  #calls = /* @__PURE__ */ new Map();
+  #channels = /* @__PURE__ */ new Map();
+  #nextId = FIRST_ID + 2 * Math.floor(Math.random() * (LAST_ID - FIRST_ID) / 4);
+  #features = [];
+  /** The largest message that the server accepts, and how many requests it runs at the same time. */
+  #largest = Infinity;
+  #running = Infinity;
+  /** How many of them there are. Those on anonymous channels do not count: a reader may answer them. */
+  #occupied = 0;
+  /** Requests that wait because the server runs so many. */
+  #waiting = /* @__PURE__ */ new Set();
+  constructor(target, options, codec, owner) {
+    this.#owner = owner;
+    this.#codec = codec;
+    const features = ["batches", "credit", "drain", ...codec.feature ? [codec.feature] : []];
+    this.#socket = new SessionSocket(target, [], options, {
+      features,
+      receive: (data, size) => this.#receive(data, size),
+      control: (message) => this.#control(message),
+      busy: () => this.isBusy
+    });
+    this.#socket.binaryType = "arraybuffer";
+    this.#socket.onopen = () => owner.opened();
+    this.#socket.ondetached = () => owner.detached();
+    this.#socket.onresumed = () => owner.resumed();
+    this.#socket.onclose = ({ code, reason }) => this.end(code, reason);
+  }
+  get isBusy() {
+    return this.#requests.size + this.#calls.size + this.#channels.size > 0;
+  }
+  /** Whether the server keeps to credit when it produces. */
+  get givesCredit() {
+    return this.#features.includes("credit");
+  }
+  /** Closes the connection. Calls fail only with `end`, or when the other side has closed it, too. */
+  close(code, reason) {
+    this.#socket.close(code, reason);
+  }
+  // ------------------------------------------------------------ sending
+  /**
+   * Sends a message, and returns its size.
+   *
+   * @throws Refused if it is larger than the server accepts
+   * @throws TypeError if it cannot be encoded
+   */
+  send(message) {
+    const data = this.#encoded(message);
+    const size = this.#sized(data);
+    this.#socket.post(data, size);
+    return size;
+  }
+  #encoded(message) {
+    return this.#codec.encode(message, this.#features.includes(this.#codec.feature));
+  }
+  #sized(data) {
+    const size = sizeOf(data);
+    if (size > this.#largest) throw new Refused(`a message of ${size} bytes, and the server takes ${this.#largest}`);
+    return size;
+  }
+  /** Says why something has ended. If the reason cannot be sent, the other side gets the text that says so. */
+  tell(message, key, reason) {
+    try {
+      this.send({ ...message, ...reasonOnWire(key, reason) });
+    } catch (error) {
+      this.#socket.post(JSON.stringify({ ...message, [key]: { message: error.message }, _: 1 }));
+    }
+  }
+  /** Sends a request, now or when the server has room for it. */
+  request(request) {
+    if (request.isDone) return request.answer;
+    request.holder = this;
+    if (request.place.h === void 0 && this.#occupied >= this.#running) {
+      this.#waiting.add(request);
+    } else this.#send(request);
+    return request.answer;
+  }
+  #send(request) {
+    const i = request.id = this.#newId();
+    const { place, event, args } = request;
+    try {
+      const data = this.#encoded({ i, a: [event, ...args], ...place });
+      request.kept = this.#socket.post(data, this.#sized(data));
+    } catch (error) {
+      request.reject(error);
+      return;
+    }
+    this.#requests.set(i, request);
+    this.#occupied += placesOf(request);
+  }
+  withdraw(request, reason) {
+    if (this.#waiting.delete(request)) return false;
+    const { id: i, kept } = request;
+    const isBack = kept && this.#socket.takeBack(kept);
+    if (!isBack) this.tell({ i }, "x", reason);
+    this.#giveUp(i, !isBack);
+    return !isBack;
+  }
+  #newId() {
+    do
+      this.#nextId = this.#nextId + 2 > LAST_ID ? FIRST_ID : this.#nextId + 2;
+    while (this.#requests.has(this.#nextId) || this.#channels.has(this.#nextId));
+    return this.#nextId;
+  }
+  /** Forgets a request whose answer nobody awaits. If one can come, its place stays occupied until then. */
+  #giveUp(i, canAnswer) {
+    const places = placesOf(this.#requests.get(i));
+    this.#requests.delete(i);
+    if (canAnswer) {
+      const forgotten = remember(this.#givenUp, i, places);
+      this.#free(forgotten ?? 0);
+    } else this.#free(places);
+  }
+  /** Sends requests that have waited for the places of others. */
+  #free(places) {
+    this.#occupied -= places;
+    for (const next of this.#waiting) {
+      if (this.#occupied >= this.#running) break;
+      this.#waiting.delete(next);
+      this.#send(next);
+    }
+  }
+  // ------------------------------------------------------------ receiving
+  #receive(data, size) {
+    let message;
+    try {
+      message = (typeof data === "string" ? json : this.#codec).decode(data);
+    } catch {
+    }
+    if (!message) return this.#owner.ignored("foreign");
+    for (const key of ["a", "c", "h", "i"]) if (message[key] === null) delete message[key];
+    if (Array.isArray(message.a) && typeof message.a[0] === "string") this.#called(message, size);
+    else if (message.a) this.#owner.ignored("foreign");
+    else if ("x" in message) this.#cancelled(message);
+    else if (message.i !== void 0) this.#response(message.i, message);
+    else this.#owner.ignored("foreign");
+  }
+  #called(message, size) {
+    const { h, i } = message;
+    if (h === void 0) return this.run(this.#owner.handlers(message.c), message);
+    const channel = this.#channels.get(h);
+    if (channel) return channel.take(message, size);
+    const gone = { message: `Anonymous channel '${textOf(h)}' does not exist` };
+    if (i !== void 0) this.tell({ i }, "e", gone);
+    if (!this.#ended.has(h)) this.tell({ h }, "x", gone);
+  }
+  /** A cancellation or an abort. One that crosses with the answer, or the end, finds nothing. */
+  #cancelled({ i, h, x, _ }) {
+    const reason = new RemoteError(x, _, true);
+    if (h !== void 0) this.#channels.get(h)?.over(reason);
+    else if (this.#calls.has(i)) this.#calls.get(i).cancel(reason);
+    else if (this.givesCredit) this.#channels.get(i)?.over(reason);
+  }
+  #response(i, message) {
+    const request = this.#requests.get(i);
+    const places = request ? placesOf(request) : this.#givenUp.get(i);
+    if (places === void 0) return this.#owner.ignored("response to no request");
+    this.#requests.delete(i);
+    this.#givenUp.delete(i);
+    if ("e" in message) request?.reject(new RemoteError(message.e, message._));
+    else if (message.h) this.#opened(i, request);
+    else if (request?.opens) request.reject(new WsrpcError(`"${request.event}" answers with a value`, "ran"));
+    else request?.resolve(message.d);
+    this.#free(places);
+  }
+  /** A channel is the answer to a request. */
+  #opened(i, request) {
+    const channel = new Channel(i, this, request?.signal);
+    this.#channels.set(i, channel);
+    if (request?.opens) return request.resolve(channel);
+    channel.abort();
+    if (!this.givesCredit) request?.resolve(null);
+    else request?.reject(new WsrpcError(`"${request.event}" answers with a stream or a channel`, "ran"));
+  }
+  // ------------------------------------------------------------ calls of the server
+  /** Runs the handlers of an event, or the handler of a request. */
+  run(handlers, { a, c, h, i }) {
+    const [event, ...args] = a;
+    const found = handlers?.of(event) ?? [];
+    if (i === void 0) {
+      if (!found.length) this.#owner.ignored("unknown event");
+      for (const handler of found) void this.#handleEvent(() => handler.apply(new Call(this, void 0), args));
+    } else if (this.#calls.has(i)) this.#owner.ignored("duplicate id");
+    else if (!found[0]) {
+      const exists = handlers || c === void 0;
+      const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`;
+      this.tell({ i }, "e", { message: text, code: "wsrpc.unknown_event" });
+    } else {
+      const call = new Call(this, i, h);
+      this.#calls.set(i, call);
+      const [handler] = found;
+      void call.run(() => handler.apply(call, args));
+    }
+  }
+  async #handleEvent(handle) {
+    try {
+      await handle();
+    } catch (error) {
+      report(error);
+    }
+  }
+  #awaits(call) {
+    return this.#calls.get(call.id) === call;
+  }
+  /**
+   * Answers a call, unless the server has cancelled it, or has got an answer.
+   *
+   * @throws Refused, TypeError as `send` does. The server still awaits an answer then
+   */
+  answer(call, answer) {
+    if (!this.#awaits(call)) return;
+    this.send({ i: call.id, ...answer });
+    this.#calls.delete(call.id);
+  }
+  /** Answers a call with an error, as `answer` does. */
+  fail(call, reason) {
+    if (!this.#awaits(call)) return;
+    this.#calls.delete(call.id);
+    this.tell({ i: call.id }, "e", reason);
+  }
+  /** Answers a call with a channel. It has ended already if the server has cancelled the call. */
+  openChannel(call) {
+    const channel = new Channel(call.id, this);
+    if (this.#awaits(call)) {
+      this.answer(call, { h: 1 });
+      this.#channels.set(call.id, channel);
+    } else channel.over(call.signal.reason);
+    return channel;
+  }
+  // ------------------------------------------------------------ channels
+  /** Gives credit for a channel, in totals. */
+  grant(h, n, bytes) {
+    this.#socket.post(writeControl({ t: "credit", h, n, bytes }));
+  }
+  /** Forgets a channel that has ended, and the requests on it: those of this side fail, and the others are cancelled. */
+  forget(channel, error) {
+    if (this.#channels.get(channel.id) !== channel) return;
+    this.#channels.delete(channel.id);
+    remember(this.#ended, channel.id, true);
+    for (const [i, request] of this.#requests) {
+      if (request.place.h !== channel.id) continue;
+      this.#giveUp(i, true);
+      request.reject(error);
+    }
+    for (const call of [...this.#calls.values()]) if (call.h === channel.id) call.cancel(error);
+  }
+  // ------------------------------------------------------------ the session
+  #control(control) {
+    const limits = control.limits;
+    if (limits && typeof limits === "object") {
+      this.#largest = count(limits, "message") || this.#largest;
+      this.#running = count(limits, "running") || this.#running;
+      this.#free(0);
+    }
+    if (control.t === "welcome") {
+      if (Array.isArray(control.features)) this.#features = control.features;
+    } else if (control.t === "credit") {
+      this.#channels.get(count(control, "h"))?.credited(count(control, "n"), count(control, "bytes"));
+    } else if (control.t === "drain") {
+      this.#owner.draining();
+      this.#socket.post(writeControl({ t: "drain", after_ms: 0 }));
+    }
+  }
+  /** The session is over: everything in it fails. */
+  end(code, reason) {
+    const text = reason ? `the connection has ended: ${code} ${reason}` : `the connection has ended: ${code}`;
+    const lost = (outcome) => new ConnectionLost(text, outcome, code);
+    const waiting = [...this.#waiting];
+    this.#waiting.clear();
+    const requests = [...this.#requests.values()];
+    this.#requests.clear();
+    this.#givenUp.clear();
+    for (const request of requests) request.reject(lost(request.kept?.sent === false ? "not_sent" : "unknown"));
+    for (const request of waiting) request.reject(lost("not_sent"));
+    for (const call of [...this.#calls.values()]) call.cancel(lost("unknown"));
+    for (const channel of [...this.#channels.values()]) channel.over(lost("unknown"));
+    this.#owner.closed(code, reason);
+  }
+};
+var Call = class {
+  #peer;
+  /** Undefined for an event. */
+  id;
+  /** The anonymous channel on which it came. */
+  h;
+  #controller = new AbortController();
+  #channel;
+  #items;
+  /** The request with which an upload ends, and what the handler has returned: the one is the answer to the other. */
+  #last;
+  #result;
+  constructor(peer, id, h) {
+    this.#peer = peer;
+    this.id = id;
+    this.h = h;
+  }
+  /** Aborted when the server cancels the call, or its channel or the session ends. Never for an event. */
+  get signal() {
+    return this.#controller.signal;
+  }
+  /** Answers the request with a channel, for a conversation. The channel ends when the handler has returned. */
+  channel() {
+    if (this.id === void 0) throw new TypeError("an event has no answer, so it opens no channel");
+    if (!this.#channel) {
+      this.#channel = this.#peer.openChannel(this);
+      void this.#channel.closed.then((error) => this.#controller.abort(error));
+    }
+    return this.#channel;
+  }
+  /** Returns the items that the server uploads. What the handler returns is the result of the upload. */
+  items() {
+    const channel = this.channel();
+    const ended = (message) => {
+      this.#last = message;
+      this.#finishUpload();
+    };
+    return this.#items ??= new Items(async () => channel, ended);
+  }
+  cancel(reason) {
+    this.#controller.abort(reason);
+    this.#peer.fail(this, reason);
+  }
+  async run(handle) {
+    try {
+      const result = await handle();
+      if (this.#items) {
+        this.#result = { d: result };
+        if (!this.#last) await this.#items.return();
+        this.#finishUpload();
+      } else if (this.#channel) this.#channel.close();
+      else if (isStream(result)) {
+        const channel = this.channel();
+        await new Producer(channel).run(result);
+        channel.emit("next", { done: true });
+        channel.over(FINISHED);
+      } else this.#peer.answer(this, { d: result });
+    } catch (error) {
+      if (this.#channel) this.#channel.abort(error);
+      else this.#peer.fail(this, error);
+    }
+  }
+  #finishUpload() {
+    if (!this.#result || !this.#last) return;
+    try {
+      this.#channel.answer(this.#last, this.#result);
+      this.#channel.over(FINISHED);
+    } catch (error) {
+      this.#channel.abort(error);
+    }
+  }
+};
+var placesOf = (request) => request.place.h === void 0 ? 1 : 0;
+function remember(ids, id, value) {
+  ids.set(id, value);
+  const [[oldest, forgotten]] = ids;
+  if (ids.size <= REMEMBERED) return void 0;
+  ids.delete(oldest);
+  return forgotten;
+}
+function reasonOnWire(key, reason) {
+  reason ??= { message: key === "x" ? "Request aborted" : "Error" };
+  if (!(reason instanceof Error) && !reason.message) return { [key]: reason };
+  const { message, code, data } = reason;
+  return { [key]: { message, code: reason instanceof DOMException ? void 0 : code, data }, _: 1 };
+}
+function isStream(value) {
+  if (typeof value !== "object" || value === null) return false;
+  return Symbol.asyncIterator in value || Symbol.iterator in value && "next" in value;
+}
+
+// src/client.ts
+var MOST_ATTEMPTS = 8;
+var Sessions = class {
+  options;
+  #target;
+  #handlers = /* @__PURE__ */ new Map();
+  #subscribers = /* @__PURE__ */ new Set();
+  #listening = new AbortController();
+  #backoff = new Backoff();
+  #waiting = /* @__PURE__ */ new Set();
+  counts = {};
+  state = "connecting";
+  #peer;
+  /** Whether the session takes new messages. */
+  #takes = false;
+  #openedAt = 0;
+  #dialTimer;
+  constructor(target, options) {
+    this.#target = target;
+    this.options = options;
+    this.#dial();
+    onWake(() => this.state === "connecting" && !this.#peer && this.#dial(), this.#listening.signal);
+  }
+  #dial() {
+    clearTimeout(this.#dialTimer);
+    this.#peer = new Peer(this.#target, this.options, this.options.codec ?? json, this);
+  }
+  subscribe(subscriber) {
+    this.#subscribers.add(subscriber);
+    return () => void this.#subscribers.delete(subscriber);
+  }
+  #move(state) {
+    if (state === this.state) return;
+    this.state = state;
+    for (const subscriber of [...this.#subscribers]) guarded(() => subscriber(state));
+  }
+  // ------------------------------------------------------------ sending
+  request(request) {
+    request.holder = this;
+    try {
+      if (!request.isDone) this.#start(request);
+    } catch (error) {
+      request.reject(error);
+    }
+    return request.answer;
+  }
+  withdraw(request) {
+    return !this.#waiting.delete(request);
+  }
+  emit(place, event, args) {
+    this.#start({ start: (peer) => void peer.send({ a: [event, ...args], ...place }), reject() {
+    } });
+  }
+  #start(waiting) {
+    if (this.#takes) waiting.start(this.#peer);
+    else if (this.state === "closed") throw new ConnectionLost("the client is closed", "not_sent");
+    else if (this.#waiting.size >= (this.options.offline ?? 256)) {
+      throw new Refused(`${this.#waiting.size} messages wait for a connection already`);
+    } else this.#waiting.add(waiting);
+  }
+  // ------------------------------------------------------------ the course of a session
+  handlers(channel) {
+    return this.#handlers.get(channel);
+  }
+  handle(channel, event, handler) {
+    const handlers = this.#handlers.get(channel) ?? new Handlers();
+    this.#handlers.set(channel, handlers);
+    return handlers.add(event, handler);
+  }
+  /** Aborted when the client is closed. */
+  get ended() {
+    return this.#listening.signal;
+  }
+  opened() {
+    this.#takes = true;
+    this.#openedAt = Date.now();
+    this.#move("open");
+    for (const waiting of [...this.#waiting]) {
+      if (!this.#takes) break;
+      this.#waiting.delete(waiting);
+      guarded(() => waiting.start(this.#peer));
+    }
+  }
+  detached() {
+    this.#move("detached");
+  }
+  resumed() {
+    this.#move("open");
+  }
+  draining() {
+    this.#takes = false;
+  }
+  closed(code, reason) {
+    const lasted = this.#takes ? Date.now() - this.#openedAt : 0;
+    this.#takes = false;
+    this.#peer = void 0;
+    if (this.state === "closed") return;
+    if (mayDialAgain(code)) {
+      this.#move("connecting");
+      this.#dialTimer = setTimeout(() => this.#dial(), this.#backoff.delay(code, lasted));
+    } else this.#end(`the connection has ended: ${code} ${reason}`, code);
+  }
+  close(code, reason) {
+    if (this.state === "closed") return;
+    const peer = this.#peer;
+    peer?.close(code, reason);
+    this.#end("the client is closed", code);
+    peer?.end(code, reason);
+  }
+  #end(text, code) {
+    this.#takes = false;
+    this.#listening.abort();
+    clearTimeout(this.#dialTimer);
+    this.#move("closed");
+    for (const waiting of this.#waiting) guarded(() => waiting.reject(new ConnectionLost(text, "not_sent", code)));
+    this.#waiting.clear();
+  }
+  ignored(kind) {
+    this.counts[kind] = (this.counts[kind] ?? 0) + 1;
+  }
+};
+function guarded(run) {
+  try {
+    run();
+  } catch (error) {
+    report(error);
+  }
+}
+function pause(ms, signals) {
+  return new Promise((resolve) => {
+    const go = () => {
+      clearTimeout(timer);
+      for (const signal of signals) signal?.removeEventListener("abort", go);
+      resolve();
+    };
+    const timer = setTimeout(go, ms);
+    for (const signal of signals) signal?.addEventListener("abort", go);
+    if (signals.some((signal) => signal?.aborted)) go();
+  });
+}
+var Caller = class _Caller {
+  sessions;
+  #place;
+  #options;
+  constructor(sessions, place, options) {
+    this.sessions = sessions;
+    this.#place = place;
+    this.#options = { timeout: sessions.options.timeout ?? 6e4, ...options };
+  }
+  /** Returns the same caller with other options. */
+  with(options) {
+    return new _Caller(this.sessions, this.#place, { ...this.#options, ...options });
+  }
+  /** Returns the caller of a named channel. */
+  of(channel) {
+    return new _Caller(this.sessions, { c: channel }, this.#options);
+  }
+  /**
+   * Handles events and requests of the server. The result, or what an iterable yields, is sent to it.
+   *
+   * @returns a function that removes the handler
+   */
+  on(event, handler) {
+    return this.sessions.handle(this.#place.c, event, handler);
+  }
+  /**
+   * Sends an event. Without a connection it waits.
+   *
+   * @throws ConnectionLost if the client is closed
+   * @throws Refused if too much waits for a connection, or the event is larger than the server accepts
+   * @throws TypeError if an argument cannot be encoded
+   */
+  emit(event, ...args) {
+    this.sessions.emit(this.#place, event, args);
+  }
+  request(event, ...args) {
+    return this.#options.retry ? this.#repeat(event, args) : this.#request(event, args, false);
+  }
+  async #repeat(event, args) {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#request(event, args, false);
+      } catch (error) {
+        if (attempt === MOST_ATTEMPTS || !this.#isRepeated(error)) throw error;
+        await pause(Math.random() * 250 * 2 ** attempt, [this.#options.signal, this.sessions.ended]);
+      }
+    }
+  }
+  #request(event, args, opens) {
+    return this.sessions.request(new Request(this.#place, event, args, this.#options, opens));
+  }
+  #isRepeated(error) {
+    const { retry } = this.#options;
+    if (!retry || this.sessions.state === "closed" || !(error instanceof WsrpcError)) return false;
+    if (error instanceof ConnectionLost) return error.outcome === "not_sent" || retry === "idempotent";
+    return error.code === "wsrpc.overloaded" || error.code === "wsrpc.draining";
+  }
+  /** Opens a channel for a conversation with the handler. The signal aborts the channel, too. */
+  open(event, ...args) {
+    return this.#request(event, args, true);
+  }
+  /** Returns the items that the handler yields. The request is sent when reading begins. */
+  stream(event, ...args) {
+    return new Items(() => this.#request(event, args, true));
+  }
+  /**
+   * Sends the items of an iterable to the handler, as fast as it reads them, and returns its result. The timeout is for
+   * the begin, until the handler can read, and for the end, from the last item to the result.
+   */
+  async upload(event, ...[source, ...args]) {
+    const { progress, timeout } = this.#options;
+    const channel = await this.#request(event, args, true);
+    try {
+      await new Producer(channel, progress).run(source);
+      const answer = channel.ask("next", [{ done: true }], { timeout });
+      const end = (error) => void (error instanceof RemoteError && channel.givesCredit && channel.over(error));
+      await answer.then(() => channel.over(FINISHED), end);
+      return await answer;
+    } catch (error) {
+      channel.abort(error);
+      throw await channel.closed ?? error;
+    }
+  }
+};
+var Client = class extends Caller {
+  /** The state now, and its changes: `useSyncExternalStore(client.status.subscribe, client.status.get)`. */
+  status;
+  /** @throws SyntaxError if the address is not valid */
+  constructor(target, options = {}) {
+    super(new Sessions(target, options), {}, {});
+    this.status = {
+      get: () => this.sessions.state,
+      subscribe: (subscriber) => this.sessions.subscribe(subscriber)
+    };
+  }
+  /** Counts the messages that were ignored, by kind. */
+  get ignored() {
+    return this.sessions.counts;
+  }
+  /** Ends the session, and connects no more. The server is told. */
+  close(code = 1e3, reason = "") {
+    this.sessions.close(code, reason);
+  }
+};
+export {
+  Aborted,
+  Caller,
+  ChannelClosed,
+  Client,
+  ConnectionLost,
+  Refused,
+  RemoteError,
+  RequestTimeout,
+  WsrpcError
+};

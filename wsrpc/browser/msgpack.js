@@ -1,0 +1,251 @@
+// src/codec.ts
+function refuseBytes(value) {
+  if (typeof value !== "object" || value === null) return;
+  if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) {
+    throw new TypeError("bytes can only be sent with the codec of the entry point msgpack");
+  }
+  if (typeof value.toJSON === "function") return;
+  if (Array.isArray(value)) value.forEach(refuseBytes);
+  else for (const key in value) refuseBytes(value[key]);
+}
+var json = {
+  encode(message) {
+    const text = JSON.stringify(message);
+    refuseBytes(message);
+    return text;
+  },
+  decode(data) {
+    if (typeof data !== "string" || !data.startsWith("{")) return void 0;
+    const message = JSON.parse(data);
+    return message["ws-wrapper"] === false ? void 0 : message;
+  }
+};
+
+// src/msgpack.ts
+var encoder = new TextEncoder();
+var decoder = new TextDecoder("utf-8", { fatal: true });
+var DEPTH = 512;
+function bytesOf(value) {
+  if (ArrayBuffer.isView(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
+  return value instanceof ArrayBuffer ? new Uint8Array(value) : void 0;
+}
+function withBase64(key, value) {
+  const bytes = bytesOf(this[key]);
+  if (!bytes) return value;
+  let text = "";
+  for (const byte of bytes) text += String.fromCharCode(byte);
+  return btoa(text);
+}
+var Writer = class {
+  #bytes = new Uint8Array(256);
+  #view = new DataView(this.#bytes.buffer);
+  #end = 0;
+  /** Makes room for some bytes, and returns where they begin. */
+  #reserve(size) {
+    const begin = this.#end;
+    this.#end += size;
+    if (this.#end > this.#bytes.length) {
+      const bytes = new Uint8Array(Math.max(this.#end, 2 * this.#bytes.length));
+      bytes.set(this.#bytes);
+      this.#bytes = bytes;
+      this.#view = new DataView(bytes.buffer);
+    }
+    return begin;
+  }
+  finish() {
+    return this.#bytes.buffer.slice(0, this.#end);
+  }
+  #byte(byte) {
+    const begin = this.#reserve(1);
+    this.#bytes[begin] = byte;
+  }
+  /** Writes the length of a string, an array, a map or bytes. `fixed` and `short` are undefined if there is no such form. */
+  #length(length, fixed, short, code16) {
+    if (fixed && length <= fixed[1]) this.#byte(fixed[0] | length);
+    else if (short !== void 0 && length < 256) {
+      this.#byte(short);
+      this.#byte(length);
+    } else if (length < 65536) {
+      this.#byte(code16);
+      const begin = this.#reserve(2);
+      this.#view.setUint16(begin, length);
+    } else {
+      this.#byte(code16 + 1);
+      const begin = this.#reserve(4);
+      this.#view.setUint32(begin, length);
+    }
+  }
+  #text(text) {
+    const bytes = encoder.encode(text);
+    this.#length(bytes.length, [160, 31], 217, 218);
+    const begin = this.#reserve(bytes.length);
+    this.#bytes.set(bytes, begin);
+  }
+  #number(value) {
+    if (!Number.isSafeInteger(value) || Object.is(value, -0)) {
+      if (!Number.isFinite(value)) return this.#byte(192);
+      this.#byte(203);
+      const begin = this.#reserve(8);
+      this.#view.setFloat64(begin, value);
+    } else if (value >= -32 && value < 128) this.#byte(value & 255);
+    else if (value >= -2147483648 && value < 2147483648) {
+      this.#byte(210);
+      const begin = this.#reserve(4);
+      this.#view.setInt32(begin, value);
+    } else this.#bigint(BigInt(value));
+  }
+  #bigint(value) {
+    const unsigned = value > 0n;
+    if (BigInt[unsigned ? "asUintN" : "asIntN"](64, value) !== value) {
+      throw new TypeError("an integer of more than 64 bits cannot be sent");
+    }
+    this.#byte(unsigned ? 207 : 211);
+    const begin = this.#reserve(8);
+    this.#view[unsigned ? "setBigUint64" : "setBigInt64"](begin, value);
+  }
+  write(value, depth = 0) {
+    if (depth > DEPTH) throw new TypeError(`a value is nested more than ${DEPTH} levels deep, or contains itself`);
+    const bytes = bytesOf(value);
+    if (bytes) {
+      this.#length(bytes.length, void 0, 196, 197);
+      const begin = this.#reserve(bytes.length);
+      this.#bytes.set(bytes, begin);
+      return;
+    }
+    if (typeof value?.toJSON === "function") value = value.toJSON();
+    if (value === null || value === void 0) this.#byte(192);
+    else if (typeof value === "string") this.#text(value);
+    else if (typeof value === "number") this.#number(value);
+    else if (typeof value === "boolean") this.#byte(value ? 195 : 194);
+    else if (typeof value === "bigint") this.#bigint(value);
+    else if (Array.isArray(value)) {
+      this.#length(value.length, [144, 15], void 0, 220);
+      for (const item of value) this.write(item, depth + 1);
+    } else if (typeof value === "object") {
+      const entries = Object.entries(value).filter(([, field]) => field !== void 0 && typeof field !== "function");
+      this.#length(entries.length, [128, 15], void 0, 222);
+      for (const [key, field] of entries) {
+        this.#text(key);
+        this.write(field, depth + 1);
+      }
+    } else throw new TypeError(`a ${typeof value} cannot be sent`);
+  }
+};
+var Reader = class {
+  #bytes;
+  #view;
+  #at = 0;
+  constructor(data) {
+    this.#bytes = new Uint8Array(data);
+    this.#view = new DataView(data);
+  }
+  get isAtEnd() {
+    return this.#at === this.#bytes.length;
+  }
+  /** Reads an unsigned integer of 1, 2 or 4 bytes. */
+  #uint(size) {
+    const begin = this.#skip(size);
+    if (size === 1) return this.#view.getUint8(begin);
+    return size === 2 ? this.#view.getUint16(begin) : this.#view.getUint32(begin);
+  }
+  /** Moves on, and returns where it was. */
+  #skip(size) {
+    const begin = this.#at;
+    this.#at += size;
+    if (this.#at > this.#bytes.length) throw new RangeError("the message is too short");
+    return begin;
+  }
+  #take(size) {
+    const begin = this.#skip(size);
+    return this.#bytes.subarray(begin, this.#at);
+  }
+  #text(size) {
+    return decoder.decode(this.#take(size));
+  }
+  #list(length, depth) {
+    if (length > this.#bytes.length - this.#at) throw new RangeError("the message is too short");
+    return Array.from({ length }, () => this.read(depth + 1));
+  }
+  #map(length, depth) {
+    const map = {};
+    for (let number = 0; number < length; number++) {
+      const key = String(this.read(depth + 1));
+      const value = this.read(depth + 1);
+      if (key === "__proto__") Object.defineProperty(map, key, { value, enumerable: true, writable: true, configurable: true });
+      else map[key] = value;
+    }
+    return map;
+  }
+  /** An integer of 64 bits, as a number if that is exact. */
+  #wide(value) {
+    const number = Number(value);
+    return Number.isSafeInteger(number) ? number : value;
+  }
+  read(depth = 0) {
+    if (depth > DEPTH) throw new RangeError("the message is nested too deep");
+    const code = this.#uint(1);
+    if (code < 128) return code;
+    if (code < 144) return this.#map(code & 15, depth);
+    if (code < 160) return this.#list(code & 15, depth);
+    if (code < 192) return this.#text(code & 31);
+    if (code >= 224) return code - 256;
+    switch (code) {
+      case 192:
+        return null;
+      case 194:
+      case 195:
+        return code === 195;
+      case 196:
+      case 197:
+      case 198:
+        return this.#take(this.#uint(1 << code - 196)).slice();
+      case 202:
+        return this.#view.getFloat32(this.#skip(4));
+      case 203:
+        return this.#view.getFloat64(this.#skip(8));
+      case 204:
+      case 205:
+      case 206:
+        return this.#uint(1 << code - 204);
+      case 207:
+        return this.#wide(this.#view.getBigUint64(this.#skip(8)));
+      case 208:
+        return this.#view.getInt8(this.#skip(1));
+      case 209:
+        return this.#view.getInt16(this.#skip(2));
+      case 210:
+        return this.#view.getInt32(this.#skip(4));
+      case 211:
+        return this.#wide(this.#view.getBigInt64(this.#skip(8)));
+      case 217:
+      case 218:
+      case 219:
+        return this.#text(this.#uint(1 << code - 217));
+      case 220:
+      case 221:
+        return this.#list(this.#uint(2 << code - 220), depth);
+      case 222:
+      case 223:
+        return this.#map(this.#uint(2 << code - 222), depth);
+    }
+    throw new RangeError(`MessagePack type ${code} is not used here`);
+  }
+};
+var msgpack = {
+  feature: "msgpack",
+  encode(message, isKnown) {
+    if (!isKnown) return JSON.stringify(message, withBase64);
+    const writer = new Writer();
+    writer.write(message);
+    return writer.finish();
+  },
+  decode(data) {
+    if (!(data instanceof ArrayBuffer)) return json.decode(data);
+    const reader = new Reader(data);
+    const message = reader.read();
+    return reader.isAtEnd && typeof message === "object" && message !== null ? message : void 0;
+  }
+};
+export {
+  msgpack
+};
