@@ -1,4 +1,4 @@
-"""Starts and drives ``js/page_client.mjs``: a page's `Client`, and a server whose handlers go on when the test says so."""
+"""Drives ``js/page_client.mjs``, a page's `Client`, and a server whose handlers go on when the test says so."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from interop.page_client import Page, Stage, scripted, words
-from wsrpc import ConnectionLost, Limits, RemoteError, RequestTimeout, RpcError, Server, WsrpcError
+from wsrpc import AnonymousChannel, Limits, RemoteError, RequestTimeout, RpcError, Server
 from wsrpc.testing import FaultProxy
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -23,7 +23,8 @@ VALUES = {"request": "result", "stream": [1, 2], "upload": 6, "conversation": [1
 """What each kind brings when all goes well. `event` has no answer, and the last table to itself."""
 
 # Who calls: the page on the main channel or a named one, in JSON or MessagePack; the server.
-# What the caller gets, with the code and the outcome; and what the handler does: it is done, stops, or "-": never began.
+# What the caller gets, with the code and the outcome; and what the handler does: it is done, stops, or "-": it never
+# began.
 FROM_THE_PAGE = """
 answers           | ok                               | done
 raises            | Remote limit ran                 | done
@@ -206,7 +207,9 @@ async def a_call_of_the_page(row: str, kind: str, *, channel: str | None = None,
             async with proxy.cut():
                 await page.notes.until("detached")
                 await turns_until(lambda: not stage.peer.connected)
-                call = await page.call(**how, **({"timeout": 20} if row == "detached, timeout" else {}))
+                if row == "detached, timeout":
+                    how["timeout"] = 20
+                call = await page.call(**how)
                 if row == "detached, aborted":
                     await page.abort(call)
                 elif row == "detached, closes":
@@ -219,7 +222,7 @@ async def a_call_of_the_page(row: str, kind: str, *, channel: str | None = None,
             call = await page.call(**how)
         if row == "never connected":
             await page.do("close")
-        elif outcome == "ok" or handled != "-" and row != "timeout":
+        elif outcome == "ok" or (handled != "-" and row != "timeout"):
             if row == "not connected":
                 await page.do("go", at=proxy.url)
             await stage.notes.until("began")
@@ -376,7 +379,7 @@ async def test_events_of_the_server() -> None:
 
 
 async def test_a_late_answer_is_not_counted_as_that_of_no_request() -> None:
-    async with staged() as (page, stage, _proxy):
+    async with staged() as (page, _stage, _proxy):
         for _ in range(5):
             assert words(await (await page.call("request", timeout=1))) in (
                 "RequestTimeout unknown",
@@ -403,9 +406,9 @@ async def test_a_stream_that_a_handler_returns_too_late_is_closed() -> None:
         with pytest.raises(RequestTimeout):
             await stage.peer.request("late", timeout=0.02)
         await page.notes.until("began")
+        await page.notes.until("source closed")
         assert await page.do("ask", name="sync") == "synced"
-        # A generator that never began has no `finally` to run. The client is busy while there are calls or channels.
-        assert await page.run("return client.sessions.isBusy ?? false") is False
+        assert stage.peer.ignored in ({}, LATE)
 
 
 @pytest.mark.parametrize(
@@ -554,3 +557,35 @@ async def test_a_server_that_runs_few_requests_gets_no_more() -> None:
             await stage.notes.until("began", min(6, done + 2))
             stage.release()
         assert [words(await call) for call in calls] == ["Abort unknown"] + ["ok"] * 5
+
+
+async def test_a_channel_that_nobody_listens_on_keeps_a_bounded_amount() -> None:
+    """It kept whatever a server sent."""
+    async with staged() as (page, stage, _proxy):
+
+        async def talk(channel: AnonymousChannel) -> None:
+            try:
+                while True:
+                    await channel.emit("line", "x" * 10_000)
+            finally:
+                stage.notes.add(f"ended: {channel.close_reason}")
+
+        stage.server.on("talk", talk)
+        told = await page.run("const channel = await client.open('talk'); return shown(await channel.closed)")
+        assert words(told) == "ChannelClosed ran"
+        await stage.notes.until("ended: nothing reads what comes on the channel")
+
+
+async def test_the_result_of_an_upload_has_a_time_limit() -> None:
+    """Only its begin had one."""
+    async with staged() as (page, stage, _proxy):
+
+        async def swallow(items: AsyncIterator[int]) -> None:
+            async for _ in items:
+                pass
+            await asyncio.get_running_loop().create_future()
+
+        stage.server.on("swallow", swallow)
+        assert words(await (await page.call("upload", name="swallow", timeout=200))) == "RequestTimeout unknown"
+        assert await page.do("ask", name="sync") == "synced"
+        assert await page.do("ignored") == {}

@@ -34,7 +34,8 @@ closed with 1000        | connecting open connecting open closed
 nobody there            | connecting closed
 closed while detached   | connecting open detached closed
 """
-TABLE = dict(tuple(cell.strip() for cell in line.split("|")) for line in ROWS.strip().splitlines())
+CELLS = [[cell.strip() for cell in line.split("|")] for line in ROWS.strip().splitlines()]
+TABLE: dict[str, str] = dict(CELLS)
 
 
 def statuses(page: Page) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +117,14 @@ async def differences(scenario: Scenario) -> list[str]:
         limit=2**24,
     )
     ids, found = Ids(), []
-    assert process.stdin is not None
-    assert process.stdout is not None
+    to_page, from_page = process.stdin, process.stdout
+    assert to_page is not None
+    assert from_page is not None
 
     async def play(kind: str, value: Any) -> dict[str, Any]:
-        process.stdin.write(json.dumps({"kind": kind, "value": value}).encode() + b"\n")
-        return json.loads(await process.stdout.readline())
+        to_page.write(json.dumps({"kind": kind, "value": value}).encode() + b"\n")
+        told: dict[str, Any] = json.loads(await from_page.readline())
+        return told
 
     try:
         for number, stimulus in enumerate(scenario.stimuli):
@@ -149,7 +150,7 @@ async def differences(scenario: Scenario) -> list[str]:
             except (AssertionError, TypeError) as mismatch:
                 found.append(str(mismatch))
     finally:
-        process.stdin.close()
+        to_page.close()
         process.kill()
         await process.wait()
     return found

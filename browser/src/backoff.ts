@@ -28,17 +28,25 @@ export class Backoff {
   }
 }
 
+/** Listens to an event of the page. Without a page, as in Node, nothing happens. */
+export function listen<E extends Event>(
+  target: EventTarget | undefined,
+  type: string,
+  listener: (event: E) => void,
+  signal: AbortSignal,
+): void {
+  target?.addEventListener?.(type, listener as EventListener, { signal })
+}
+
 /**
  * Calls a function when the page wakes up, or the network is back.
  *
  * @param wake its argument says whether connections have probably ended meanwhile
  */
 export function onWake(wake: (sure: boolean) => void, signal: AbortSignal): void {
-  const listen = (target: EventTarget | undefined, type: string, sure: boolean) =>
-    target?.addEventListener?.(type, () => wake(sure), { signal })
-  listen(globalThis as unknown as EventTarget, "online", true)
-  listen(globalThis as unknown as EventTarget, "pageshow", false)
   const page = globalThis.document
-  listen(page, "resume", true) // it was frozen, and may still be hidden
-  page?.addEventListener?.("visibilitychange", () => page.visibilityState !== "hidden" && wake(false), { signal })
+  listen(globalThis as unknown as EventTarget, "online", () => wake(true), signal)
+  listen(globalThis as unknown as EventTarget, "pageshow", () => wake(false), signal)
+  listen(page, "resume", () => wake(true), signal) // it was frozen, and may still be hidden
+  listen(page, "visibilitychange", () => page.visibilityState !== "hidden" && wake(false), signal)
 }

@@ -8,8 +8,8 @@ export interface Control {
 
 /** Control messages have fewer characters than this. */
 const LARGEST = 4096
-/** These are not counted in a session. */
-const UNCOUNTED = new Set(["hello", "welcome", "ack", "resume", "resumed", "gone", "probe", "alive"])
+/** What a server says without counting it in the session. */
+const UNCOUNTED = new Set(["welcome", "ack", "resumed", "gone", "alive"])
 
 export const isCounted = (control: Control): boolean => !UNCOUNTED.has(control.t)
 

@@ -1,6 +1,6 @@
 // `SessionSocket`: a WebSocket that survives drops.
 
-import { Backoff, mayDialAgain, onWake } from "./backoff.js"
+import { Backoff, listen, mayDialAgain, onWake } from "./backoff.js"
 import { isCounted, readControl, writeControl, type Control } from "./control.js"
 import { Received, Sent, sizeOf, type Data, type Kept } from "./ledger.js"
 
@@ -448,13 +448,10 @@ export class SessionSocket extends EventTarget implements WebSocket {
 
   #listen(): void {
     const { signal } = this.#listening
+    const leave = ({ persisted }: PageTransitionEvent) => (persisted ? this.#park() : this.close())
     onWake((sure) => this.#wake(sure), signal)
-    ;(globalThis as unknown as EventTarget).addEventListener?.(
-      "pagehide",
-      (event) => ((event as PageTransitionEvent).persisted ? this.#park() : this.close()),
-      { signal },
-    )
-    globalThis.document?.addEventListener?.("freeze", () => this.#park(), { signal })
+    listen(globalThis as unknown as EventTarget, "pagehide", leave, signal)
+    listen(globalThis.document, "freeze", () => this.#park(), signal)
   }
 
   /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */

@@ -18,13 +18,15 @@ var Backoff = class {
     return code === 1013 ? delay + 1e4 : delay;
   }
 };
+function listen(target, type, listener, signal) {
+  target?.addEventListener?.(type, listener, { signal });
+}
 function onWake(wake, signal) {
-  const listen = (target, type, sure) => target?.addEventListener?.(type, () => wake(sure), { signal });
-  listen(globalThis, "online", true);
-  listen(globalThis, "pageshow", false);
   const page = globalThis.document;
-  listen(page, "resume", true);
-  page?.addEventListener?.("visibilitychange", () => page.visibilityState !== "hidden" && wake(false), { signal });
+  listen(globalThis, "online", () => wake(true), signal);
+  listen(globalThis, "pageshow", () => wake(false), signal);
+  listen(page, "resume", () => wake(true), signal);
+  listen(page, "visibilitychange", () => page.visibilityState !== "hidden" && wake(false), signal);
 }
 
 // src/errors.ts
@@ -119,11 +121,14 @@ var Request = class {
     if (timeout && timeout <= LONGEST2) {
       this.#timer = setTimeout(() => {
         const text = `no answer to "${event}" within ${timeout} ms`;
-        this.#giveUp((outcome) => new RequestTimeout(text, outcome), { message: text });
+        this.#giveUp((outcome) => new RequestTimeout(text, outcome));
       }, timeout);
     }
-    signal?.addEventListener("abort", this.#abort);
-    if (signal?.aborted) this.#abort();
+    if (signal) {
+      this.#abort = () => this.#giveUp((outcome) => new Aborted(outcome, signal.reason), signal.reason);
+      signal.addEventListener("abort", this.#abort);
+      if (signal.aborted) this.#abort();
+    }
   }
   place;
   event;
@@ -132,17 +137,18 @@ var Request = class {
   answer;
   /** What is kept of the message since it was sent, or waits in a session. */
   kept;
-  /** Withdraws the request from where it waits. Returns whether its message was sent. */
-  withdraw = () => false;
+  holder;
+  /** The id with which it was sent. */
+  id = 0;
   isDone = false;
   #resolve;
   #reject;
   #timer;
   signal;
-  #abort = () => {
-    const reason = this.signal.reason;
-    this.#giveUp((outcome) => new Aborted(outcome, reason), reason);
-  };
+  #abort;
+  start(peer) {
+    peer.request(this);
+  }
   resolve(result) {
     this.#stop();
     this.#resolve(result);
@@ -152,12 +158,12 @@ var Request = class {
     this.#reject(error);
   }
   #giveUp(make, reason) {
-    this.reject(make(this.withdraw(reason) ? "unknown" : "not_sent"));
+    this.reject(make(this.holder?.withdraw(this, reason) ? "unknown" : "not_sent"));
   }
   #stop() {
     this.isDone = true;
     clearTimeout(this.#timer);
-    this.signal?.removeEventListener("abort", this.#abort);
+    if (this.#abort) this.signal.removeEventListener("abort", this.#abort);
   }
 };
 
@@ -178,7 +184,10 @@ var Channel = class {
   #end;
   #resolve;
   #signal;
-  #abort = () => this.abort(new Aborted("unknown", this.#signal.reason));
+  #abort = () => {
+    const reason = this.#signal.reason;
+    this.#leave(reason, new Aborted("unknown", reason));
+  };
   /** @param signal aborts the channel */
   constructor(id, peer, signal) {
     this.id = id;
@@ -218,10 +227,14 @@ var Channel = class {
     this.abort(FINISHED);
   }
   /** Ends the channel. The other side gets the reason. */
-  abort(reason = { message: "Request aborted" }) {
+  abort(reason) {
+    this.#leave(reason, reason);
+  }
+  /** Ends the channel with a reason for the other side and one for this side. */
+  #leave(there, here) {
     if (this.#end) return;
-    this.#peer.tell({ h: this.id }, "x", reason);
-    this.over(reason);
+    this.#peer.tell({ h: this.id }, "x", there);
+    this.over(here);
   }
   /** Sends an event, and returns its size. */
   send(event, args) {
@@ -248,10 +261,13 @@ var Channel = class {
     if (this.#end) user.ended(this.#end.error);
   }
   #check() {
-    if (this.#end) throw this.#end.error ?? new ChannelClosed("the channel has ended", "not_sent");
+    if (!this.#end) return;
+    const error = new ChannelClosed("the channel has ended", "not_sent");
+    error.cause = this.#end.error;
+    throw error;
   }
   #deliverEarly() {
-    const early = this.#end?.error ? [] : this.#early ?? [];
+    const early = this.#early ?? [];
     this.#early = void 0;
     for (const [message, size] of early) this.take(message, size);
   }
@@ -260,7 +276,10 @@ var Channel = class {
     if (this.#early) {
       this.#early.push([message, size]);
       this.#earlyBytes += size;
-      if (this.#earlyBytes > UNREAD) this.abort(new ChannelClosed("nothing reads what comes on the channel", "ran"));
+      if (this.#earlyBytes > UNREAD) {
+        this.#early = void 0;
+        this.abort(new ChannelClosed("nothing reads what comes on the channel", "ran"));
+      }
     } else if (!this.#user?.take(String(message.a[0]), message, size)) {
       this.#peer.run(this.#handlers, message);
     }
@@ -274,7 +293,7 @@ var Channel = class {
   over(reason) {
     if (this.#end) return;
     const { code, data, message } = reason ?? {};
-    const closed = new ChannelClosed(textOf(message ?? reason), "unknown", code, data);
+    const closed = new ChannelClosed(textOf(message ?? reason ?? "the channel has ended"), "unknown", code, data);
     closed.cause = reason;
     this.#end = { error: code === FINISHED.code ? void 0 : reason instanceof Error ? reason : closed };
     this.#signal?.removeEventListener("abort", this.#abort);
@@ -285,13 +304,21 @@ var Channel = class {
 };
 
 // src/codec.ts
-function check(key, value) {
-  const held = this[key];
-  if (held instanceof ArrayBuffer || ArrayBuffer.isView(held)) throw new TypeError("bytes can only be sent with the codec of the entry point msgpack");
-  return value;
+function refuseBytes(value) {
+  if (typeof value !== "object" || value === null) return;
+  if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) {
+    throw new TypeError("bytes can only be sent with the codec of the entry point msgpack");
+  }
+  if (typeof value.toJSON === "function") return;
+  if (Array.isArray(value)) value.forEach(refuseBytes);
+  else for (const key in value) refuseBytes(value[key]);
 }
 var json = {
-  encode: (message) => JSON.stringify(message, check),
+  encode(message) {
+    const text = JSON.stringify(message);
+    refuseBytes(message);
+    return text;
+  },
   decode(data) {
     if (typeof data !== "string" || !data.startsWith("{")) return void 0;
     const message = JSON.parse(data);
@@ -301,7 +328,7 @@ var json = {
 
 // src/control.ts
 var LARGEST = 4096;
-var UNCOUNTED = /* @__PURE__ */ new Set(["hello", "welcome", "ack", "resume", "resumed", "gone", "probe", "alive"]);
+var UNCOUNTED = /* @__PURE__ */ new Set(["welcome", "ack", "resumed", "gone", "alive"]);
 var isCounted = (control) => !UNCOUNTED.has(control.t);
 var writeControl = (control) => JSON.stringify({ "ws-wrapper": false, wsrpc: control });
 function readControl(text) {
@@ -324,8 +351,12 @@ var ACK_MESSAGES = 256;
 var ACK_BYTES = 64 * 1024;
 var MESSAGE = 64;
 var encoder = new TextEncoder();
+var SHORT = 4096;
+var counted = new Uint8Array(3 * SHORT);
 function sizeOf(data) {
-  if (typeof data === "string") return encoder.encode(data).length;
+  if (typeof data === "string") {
+    return data.length > SHORT ? encoder.encode(data).length : encoder.encodeInto(data, counted).written;
+  }
   return data instanceof Blob ? data.size : data.byteLength;
 }
 var Sent = class {
@@ -714,13 +745,10 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   // ------------------------------------------------------------ the page
   #listen() {
     const { signal } = this.#listening;
+    const leave = ({ persisted }) => persisted ? this.#park() : this.close();
     onWake((sure) => this.#wake(sure), signal);
-    globalThis.addEventListener?.(
-      "pagehide",
-      (event) => event.persisted ? this.#park() : this.close(),
-      { signal }
-    );
-    globalThis.document?.addEventListener?.("freeze", () => this.#park(), { signal });
+    listen(globalThis, "pagehide", leave, signal);
+    listen(globalThis.document, "freeze", () => this.#park(), signal);
   }
   /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
   #park() {
@@ -1055,15 +1083,18 @@ var Peer = class {
    * @throws TypeError if it cannot be encoded
    */
   send(message) {
-    const [data, size] = this.#encoded(message);
+    const data = this.#encoded(message);
+    const size = this.#sized(data);
     this.#socket.post(data, size);
     return size;
   }
   #encoded(message) {
-    const data = this.#codec.encode(message, this.#features.includes(this.#codec.feature));
+    return this.#codec.encode(message, this.#features.includes(this.#codec.feature));
+  }
+  #sized(data) {
     const size = sizeOf(data);
     if (size > this.#largest) throw new Refused(`a message of ${size} bytes, and the server takes ${this.#largest}`);
-    return [data, size];
+    return size;
   }
   /** Says why something has ended. If the reason cannot be sent, the other side gets the text that says so. */
   tell(message, key, reason) {
@@ -1076,29 +1107,32 @@ var Peer = class {
   /** Sends a request, now or when the server has room for it. */
   request(request) {
     if (request.isDone) return request.answer;
+    request.holder = this;
     if (request.place.h === void 0 && this.#occupied >= this.#running) {
       this.#waiting.add(request);
-      request.withdraw = () => !this.#waiting.delete(request);
     } else this.#send(request);
     return request.answer;
   }
   #send(request) {
-    const i = this.#newId();
+    const i = request.id = this.#newId();
     const { place, event, args } = request;
     try {
-      request.kept = this.#socket.post(...this.#encoded({ i, a: [event, ...args], ...place }));
+      const data = this.#encoded({ i, a: [event, ...args], ...place });
+      request.kept = this.#socket.post(data, this.#sized(data));
     } catch (error) {
       request.reject(error);
       return;
     }
     this.#requests.set(i, request);
     this.#occupied += placesOf(request);
-    request.withdraw = (reason) => {
-      const isBack = request.kept && this.#socket.takeBack(request.kept);
-      if (!isBack) this.tell({ i }, "x", reason);
-      this.#giveUp(i, !isBack);
-      return !isBack;
-    };
+  }
+  withdraw(request, reason) {
+    if (this.#waiting.delete(request)) return false;
+    const { id: i, kept } = request;
+    const isBack = kept && this.#socket.takeBack(kept);
+    if (!isBack) this.tell({ i }, "x", reason);
+    this.#giveUp(i, !isBack);
+    return !isBack;
   }
   #newId() {
     do
@@ -1178,7 +1212,7 @@ var Peer = class {
   }
   // ------------------------------------------------------------ calls of the server
   /** Runs the handlers of an event, or the handler of a request. */
-  run(handlers, { a, c, i }) {
+  run(handlers, { a, c, h, i }) {
     const [event, ...args] = a;
     const found = handlers?.of(event) ?? [];
     if (i === void 0) {
@@ -1186,10 +1220,11 @@ var Peer = class {
       for (const handler of found) void this.#handleEvent(() => handler.apply(new Call(this, void 0), args));
     } else if (this.#calls.has(i)) this.#owner.ignored("duplicate id");
     else if (!found[0]) {
-      const text = handlers ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`;
+      const exists = handlers || c === void 0;
+      const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`;
       this.tell({ i }, "e", { message: text, code: "wsrpc.unknown_event" });
     } else {
-      const call = new Call(this, i);
+      const call = new Call(this, i, h);
       this.#calls.set(i, call);
       const [handler] = found;
       void call.run(() => handler.apply(call, args));
@@ -1235,7 +1270,7 @@ var Peer = class {
   grant(h, n, bytes) {
     this.#socket.post(writeControl({ t: "credit", h, n, bytes }));
   }
-  /** Forgets a channel that has ended, and the requests on it, which fail. */
+  /** Forgets a channel that has ended, and the requests on it: those of this side fail, and the others are cancelled. */
   forget(channel, error) {
     if (this.#channels.get(channel.id) !== channel) return;
     this.#channels.delete(channel.id);
@@ -1245,6 +1280,7 @@ var Peer = class {
       this.#giveUp(i, true);
       request.reject(error);
     }
+    for (const call of [...this.#calls.values()]) if (call.h === channel.id) call.cancel(error);
   }
   // ------------------------------------------------------------ the session
   #control(control) {
@@ -1283,17 +1319,20 @@ var Call = class {
   #peer;
   /** Undefined for an event. */
   id;
+  /** The anonymous channel on which it came. */
+  h;
   #controller = new AbortController();
   #channel;
   #items;
   /** The request with which an upload ends, and what the handler has returned: the one is the answer to the other. */
   #last;
   #result;
-  constructor(peer, id) {
+  constructor(peer, id, h) {
     this.#peer = peer;
     this.id = id;
+    this.h = h;
   }
-  /** Aborted when the server cancels the call, or the session ends. */
+  /** Aborted when the server cancels the call, or its channel or the session ends. Never for an event. */
   get signal() {
     return this.#controller.signal;
   }
@@ -1357,7 +1396,8 @@ function remember(ids, id, value) {
   return forgotten;
 }
 function reasonOnWire(key, reason) {
-  if (!(reason instanceof Error) && !reason?.message) return { [key]: reason };
+  reason ??= { message: key === "x" ? "Request aborted" : "Error" };
+  if (!(reason instanceof Error) && !reason.message) return { [key]: reason };
   const { message, code, data } = reason;
   return { [key]: { message, code: reason instanceof DOMException ? void 0 : code, data }, _: 1 };
 }
@@ -1404,20 +1444,19 @@ var Sessions = class {
   }
   // ------------------------------------------------------------ sending
   request(request) {
-    const waiting = {
-      start: (peer) => void peer.request(request),
-      fail: (error) => request.reject(error)
-    };
-    request.withdraw = () => !this.#waiting.delete(waiting);
+    request.holder = this;
     try {
-      if (!request.isDone) this.#start(waiting);
+      if (!request.isDone) this.#start(request);
     } catch (error) {
       request.reject(error);
     }
     return request.answer;
   }
+  withdraw(request) {
+    return !this.#waiting.delete(request);
+  }
   emit(place, event, args) {
-    this.#start({ start: (peer) => void peer.send({ a: [event, ...args], ...place }), fail() {
+    this.#start({ start: (peer) => void peer.send({ a: [event, ...args], ...place }), reject() {
     } });
   }
   #start(waiting) {
@@ -1481,7 +1520,7 @@ var Sessions = class {
     this.#listening.abort();
     clearTimeout(this.#dialTimer);
     this.#move("closed");
-    for (const waiting of this.#waiting) guarded(() => waiting.fail(new ConnectionLost(text, "not_sent", code)));
+    for (const waiting of this.#waiting) guarded(() => waiting.reject(new ConnectionLost(text, "not_sent", code)));
     this.#waiting.clear();
   }
   ignored(kind) {
@@ -1542,7 +1581,10 @@ var Caller = class _Caller {
   emit(event, ...args) {
     this.sessions.emit(this.#place, event, args);
   }
-  async request(event, ...args) {
+  request(event, ...args) {
+    return this.#options.retry ? this.#repeat(event, args) : this.#request(event, args, false);
+  }
+  async #repeat(event, args) {
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.#request(event, args, false);

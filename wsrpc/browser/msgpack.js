@@ -1,11 +1,19 @@
 // src/codec.ts
-function check(key, value) {
-  const held = this[key];
-  if (held instanceof ArrayBuffer || ArrayBuffer.isView(held)) throw new TypeError("bytes can only be sent with the codec of the entry point msgpack");
-  return value;
+function refuseBytes(value) {
+  if (typeof value !== "object" || value === null) return;
+  if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) {
+    throw new TypeError("bytes can only be sent with the codec of the entry point msgpack");
+  }
+  if (typeof value.toJSON === "function") return;
+  if (Array.isArray(value)) value.forEach(refuseBytes);
+  else for (const key in value) refuseBytes(value[key]);
 }
 var json = {
-  encode: (message) => JSON.stringify(message, check),
+  encode(message) {
+    const text = JSON.stringify(message);
+    refuseBytes(message);
+    return text;
+  },
   decode(data) {
     if (typeof data !== "string" || !data.startsWith("{")) return void 0;
     const message = JSON.parse(data);

@@ -18,18 +18,20 @@ var Backoff = class {
     return code === 1013 ? delay + 1e4 : delay;
   }
 };
+function listen(target, type, listener, signal) {
+  target?.addEventListener?.(type, listener, { signal });
+}
 function onWake(wake, signal) {
-  const listen = (target, type, sure) => target?.addEventListener?.(type, () => wake(sure), { signal });
-  listen(globalThis, "online", true);
-  listen(globalThis, "pageshow", false);
   const page = globalThis.document;
-  listen(page, "resume", true);
-  page?.addEventListener?.("visibilitychange", () => page.visibilityState !== "hidden" && wake(false), { signal });
+  listen(globalThis, "online", () => wake(true), signal);
+  listen(globalThis, "pageshow", () => wake(false), signal);
+  listen(page, "resume", () => wake(true), signal);
+  listen(page, "visibilitychange", () => page.visibilityState !== "hidden" && wake(false), signal);
 }
 
 // src/control.ts
 var LARGEST = 4096;
-var UNCOUNTED = /* @__PURE__ */ new Set(["hello", "welcome", "ack", "resume", "resumed", "gone", "probe", "alive"]);
+var UNCOUNTED = /* @__PURE__ */ new Set(["welcome", "ack", "resumed", "gone", "alive"]);
 var isCounted = (control) => !UNCOUNTED.has(control.t);
 var writeControl = (control) => JSON.stringify({ "ws-wrapper": false, wsrpc: control });
 function readControl(text) {
@@ -48,8 +50,12 @@ var ACK_MESSAGES = 256;
 var ACK_BYTES = 64 * 1024;
 var MESSAGE = 64;
 var encoder = new TextEncoder();
+var SHORT = 4096;
+var counted = new Uint8Array(3 * SHORT);
 function sizeOf(data) {
-  if (typeof data === "string") return encoder.encode(data).length;
+  if (typeof data === "string") {
+    return data.length > SHORT ? encoder.encode(data).length : encoder.encodeInto(data, counted).written;
+  }
   return data instanceof Blob ? data.size : data.byteLength;
 }
 var Sent = class {
@@ -438,13 +444,10 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   // ------------------------------------------------------------ the page
   #listen() {
     const { signal } = this.#listening;
+    const leave = ({ persisted }) => persisted ? this.#park() : this.close();
     onWake((sure) => this.#wake(sure), signal);
-    globalThis.addEventListener?.(
-      "pagehide",
-      (event) => event.persisted ? this.#park() : this.close(),
-      { signal }
-    );
-    globalThis.document?.addEventListener?.("freeze", () => this.#park(), { signal });
+    listen(globalThis, "pagehide", leave, signal);
+    listen(globalThis.document, "freeze", () => this.#park(), signal);
   }
   /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
   #park() {
