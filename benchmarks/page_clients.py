@@ -61,7 +61,7 @@ def _measure(cores: Cores, *, quick: bool) -> dict[str, list[Sample]]:
         children: dict[str, tuple[Child, Child]] = {}
         for kind, (title, server) in CLIENTS.items():
             serving = stack.enter_context(start(f"the server of {title}", _commands()[server], cores.server))
-            command = [find_node(), HERE / "js" / "client.mjs", kind, serving.read_line(START_SECONDS)]
+            command: Command = [find_node(), HERE / "js" / "client.mjs", kind, serving.read_line(START_SECONDS)]
             client = stack.enter_context(start(title, command, cores.load))
             client.read_line(START_SECONDS)
             children[kind] = serving, client

@@ -153,7 +153,7 @@ class Story:
         self.server = server
         self.proxies = proxies
         self.goes_on = goes_on
-        self.kinds = KINDS
+        self.kinds: tuple[str, ...] = KINDS
         self.dice = random.Random(seed)
         self.calm = asyncio.Event()
         self.calm.set()
