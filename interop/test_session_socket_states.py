@@ -309,7 +309,7 @@ ROWS: dict[str, Row] = {
         "hello ack | resume (4001)",
     ),
     "resuming: too long": (
-        "open welcome:ttl=1 got:ack drop next",
+        "open welcome:ttl=4 got:ack drop next",
         CLOSED,
         "open, detached, close 1006 not resumed in time",
         "hello ack | resume (1000)",
