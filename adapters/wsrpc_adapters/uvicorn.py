@@ -169,7 +169,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def shutdown(self) -> None:
         if self._taken is None:
-            super().shutdown()
+            if not self.transport.is_closing():  # uvicorn 0.54 would answer a second time, which raises
+                super().shutdown()
             return
         # uvicorn waits for its tasks, and cancels them after `timeout_graceful_shutdown`.
         closing = self.loop.create_task(self._taken.close(CloseCode.SERVICE_RESTART))

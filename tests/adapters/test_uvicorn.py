@@ -305,6 +305,23 @@ async def test_when_a_connection_cannot_be_reserved_or_taken_over(case: str) -> 
         assert await answer is (case != "none of these")
 
 
+async def test_uvicorn_stops_while_it_closes_a_connection_that_it_has_refused() -> None:
+    stopped: list[None] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        protocol = scope["extensions"]["wsrpc"]["reserve"].__self__
+        # After uvicorn has answered with 500, and before asyncio tells it that the connection is closed.
+        asyncio.get_running_loop().call_soon(lambda: stopped.append(protocol.shutdown()))
+
+    async with uvicorn_serving(app, OURS, lifespan="off") as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(handshake("/"))
+        assert (await reader.read()).startswith(b"HTTP/1.1 500 ")
+        writer.close()
+    assert stopped == [None]
+
+
 async def test_a_client_that_leaves_while_it_is_accepted_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     """asyncio closes a connection in one turn of the loop, and tells uvicorn in the next."""
     server, over = echo_server(), asyncio.Event()
