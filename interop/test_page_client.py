@@ -538,7 +538,7 @@ async def test_a_wrong_close_code_closes_nothing() -> None:
 
 @pytest.mark.parametrize("kind", ["stream", "upload", "conversation"])
 async def test_a_request_for_what_is_no_request_names_the_methods(kind: str) -> None:
-    async with staged() as (page, stage, _proxy):
+    async with staged() as (page, _stage, _proxy):
         told = await (await page.call("request", name=kind))
         wanted = f'"{kind}" answers with a stream or a channel: use stream(), upload() or open()'
         assert (words(told), told["error"]["message"]) == ("Wsrpc ran", wanted)

@@ -174,7 +174,7 @@ async def test_an_attempt_that_waits_is_made_at_once() -> None:
     async with stage.server.listen() as listener, FaultProxy(listener.url) as proxy, Page.start() as page:
         await page.run("Math.random = () => 1e6")  # pauses take hours
         await page.do("open", at="ws://127.0.0.1:1")
-        assert await page.run("client.connect(); return client.retryAt ?? null") is None  # the first one is made already
+        assert await page.run("client.connect(); return client.retryAt ?? null") is None  # it is being made
         await page.run("while (!client.error) await new Promise((resolve) => setTimeout(resolve))")
         assert await page.run(waits)
         assert await page.run("return client.error.code") == 1006
