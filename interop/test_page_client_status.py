@@ -199,7 +199,7 @@ async def test_an_attempt_that_waits_is_made_at_once() -> None:
         assert statuses(page) == "open detached open detached closed"
 
 
-WRONG_TOKEN = "the token has a character that no page can send: allowed are letters, digits and !#$%&'*+-.^_`|~"
+WRONG_TOKEN = "the token can only have letters, digits and !#$%&'*+-.^_`|~"
 TARGETS = {
     "() => { throw new Error('not logged in') }": "Error: not logged in",
     "async () => ({ url, token: 'two words' })": f"TypeError: {WRONG_TOKEN}",
@@ -239,7 +239,7 @@ async def test_a_function_without_credentials_is_called_again(target: str) -> No
         (
             "url",
             "{}",
-            "TypeError: there is no WebSocket: pass the class of the package ws, as in new Client(url, { WebSocket })",
+            "TypeError: there is no WebSocket: pass the class of the package ws, new Client(url, { WebSocket })",
         ),
     ],
 )

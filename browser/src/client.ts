@@ -48,7 +48,7 @@ const TOKEN = /^[\w!#$%&'*+.^`|~-]*$/
 
 function withToken<A extends string | URL | Address>(address: A): A {
   if (TOKEN.test((address as Address).token ?? "")) return address
-  throw new TypeError("the token has a character that no page can send: allowed are letters, digits and !#$%&'*+-.^_`|~")
+  throw new TypeError("the token can only have letters, digits and !#$%&'*+-.^_`|~")
 }
 
 /** What waits for a session: a request or an event. */
@@ -79,7 +79,7 @@ class Sessions implements PeerOwner, Holder {
 
   constructor(target: Target, options: ClientOptions) {
     if (!(options.WebSocket ?? globalThis.WebSocket)) {
-      throw new TypeError("there is no WebSocket: pass the class of the package ws, as in new Client(url, { WebSocket })")
+      throw new TypeError("there is no WebSocket: pass the class of the package ws, new Client(url, { WebSocket })")
     }
     this.#target = typeof target === "function" ? async () => withToken(await target()) : withToken(target)
     this.options = options
