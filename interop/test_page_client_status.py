@@ -108,6 +108,36 @@ async def test_status(row: str) -> None:
         assert statuses(page) == TABLE[row]
 
 
+@pytest.mark.parametrize("ends", ["resumed", "lost"])
+async def test_what_is_sent_while_detached_goes_to_the_next_session_if_this_one_is_lost(ends: str) -> None:
+    stage = Stage(Server())
+    seen: list[int] = []
+    stage.server.on("number", seen.append)
+    stage.server.on("seen", lambda: seen)
+    async with (
+        stage.server.listen() as listener,
+        FaultProxy(listener.url) as proxy,
+        Page.start(proxy.url, statuses=True) as page,
+    ):
+        assert await page.do("ask", name="sync") == "synced"
+        peer = stage.peer
+        async with proxy.cut():
+            await page.notes.until("detached")
+            await page.run(
+                """
+                client.emit("number", 1)
+                globalThis.sent = client.request("number", 2)
+                client.with({ timeout: 1 }).request("number", 3).catch(() => note("gave up"))
+                client.emit("number", 4)
+                """
+            )
+            await page.notes.until("gave up")
+            if ends == "lost":
+                await peer.close()
+        assert await page.run("await sent\nreturn await client.request('seen')") == [1, 2, 4]
+        assert statuses(page) == "connecting open detached " + ("open" if ends == "resumed" else "connecting open")
+
+
 async def test_a_subscriber_may_close_call_and_unsubscribe() -> None:
     stage = Stage(Server())
     async with stage.server.listen() as listener, Page.start(listener.url) as page:

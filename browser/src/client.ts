@@ -26,7 +26,7 @@ export interface ClientOptions extends SocketOptions {
   readonly codec?: Codec
   /** Milliseconds after which a call fails, if it does not say otherwise. Default: 60,000. */
   readonly timeout?: number
-  /** How many messages may wait while there is no session. Default: 256. */
+  /** How many calls and events may wait while there is no connection. Default: 256. */
   readonly offline?: number
 }
 
@@ -73,6 +73,9 @@ class Sessions implements PeerOwner, Holder {
   #peer: Peer | undefined
   /** Whether the session takes new messages. */
   #takes = false
+  /** Whether the server is about to close it. */
+  #drains = false
+  /** When the session has begun. 0 if there is none. */
   #openedAt = 0
   #dialTimer: ReturnType<typeof setTimeout> | undefined
   #dialAt = 0
@@ -161,9 +164,30 @@ class Sessions implements PeerOwner, Holder {
 
   opened(): void {
     this.#takes = true
+    this.#drains = false
     this.#openedAt = Date.now()
     this.error = undefined
     this.#move("open") // what subscribers send goes before what has waited
+    this.#startWaiting()
+  }
+
+  detached(): void {
+    this.#takes = false // if the session is lost, what is sent from now on goes to the next one
+    this.#move("detached")
+  }
+
+  resumed(): void {
+    this.#takes = !this.#drains
+    this.#startWaiting()
+    this.#move("open")
+  }
+
+  draining(): void {
+    this.#takes = false
+    this.#drains = true
+  }
+
+  #startWaiting(): void {
     for (const waiting of [...this.#waiting]) {
       if (!this.#takes) break
       this.#waiting.delete(waiting)
@@ -171,21 +195,10 @@ class Sessions implements PeerOwner, Holder {
     }
   }
 
-  detached(): void {
-    this.#move("detached")
-  }
-
-  resumed(): void {
-    this.#move("open")
-  }
-
-  draining(): void {
-    this.#takes = false
-  }
-
   closed(error: ConnectionLost): void {
     const code = error.code as number
-    const lasted = this.#takes ? Date.now() - this.#openedAt : 0
+    const lasted = this.#openedAt && Date.now() - this.#openedAt
+    this.#openedAt = 0
     this.#takes = false
     this.#peer = undefined
     if (this.state === "closed") return

@@ -1421,6 +1421,9 @@ var Sessions = class {
   #peer;
   /** Whether the session takes new messages. */
   #takes = false;
+  /** Whether the server is about to close it. */
+  #drains = false;
+  /** When the session has begun. 0 if there is none. */
   #openedAt = 0;
   #dialTimer;
   constructor(target, options) {
@@ -1481,25 +1484,34 @@ var Sessions = class {
   }
   opened() {
     this.#takes = true;
+    this.#drains = false;
     this.#openedAt = Date.now();
     this.#move("open");
+    this.#startWaiting();
+  }
+  detached() {
+    this.#takes = false;
+    this.#move("detached");
+  }
+  resumed() {
+    this.#takes = !this.#drains;
+    this.#startWaiting();
+    this.#move("open");
+  }
+  draining() {
+    this.#takes = false;
+    this.#drains = true;
+  }
+  #startWaiting() {
     for (const waiting of [...this.#waiting]) {
       if (!this.#takes) break;
       this.#waiting.delete(waiting);
       guarded(() => waiting.start(this.#peer));
     }
   }
-  detached() {
-    this.#move("detached");
-  }
-  resumed() {
-    this.#move("open");
-  }
-  draining() {
-    this.#takes = false;
-  }
   closed(code, reason) {
-    const lasted = this.#takes ? Date.now() - this.#openedAt : 0;
+    const lasted = this.#openedAt && Date.now() - this.#openedAt;
+    this.#openedAt = 0;
     this.#takes = false;
     this.#peer = void 0;
     if (this.state === "closed") return;
