@@ -536,6 +536,19 @@ async def test_a_wrong_close_code_closes_nothing() -> None:
         assert await page.do("ask", name="sync") == "synced"
 
 
+async def test_options_may_be_an_abort_controller() -> None:
+    async with staged() as (page, stage, _proxy):
+        await page.run(
+            """
+            globalThis.controller = new AbortController()
+            globalThis.call = client.with(controller).with({ timeout: 0 }).request("request").catch(shown)
+            """
+        )
+        await stage.notes.until("began")
+        assert words(await page.run("controller.abort(); return await call")) == "Abort unknown"
+        await stage.notes.until("stop")
+
+
 @pytest.mark.parametrize("kind", ["stream", "upload", "conversation"])
 async def test_a_request_for_what_is_no_request_names_the_methods(kind: str) -> None:
     async with staged() as (page, _stage, _proxy):

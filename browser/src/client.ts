@@ -271,7 +271,9 @@ export class Caller<A extends Shape = any> {
 
   /** Returns the same caller with other options. */
   with(options: WithOptions): Caller<A> {
-    return new Caller<A>(this.sessions, this.#place, { ...this.#options, ...options })
+    // An AbortController is accepted, too. Its signal belongs to its class, so that it is not copied with the others.
+    const signal = options.signal ?? this.#options.signal
+    return new Caller<A>(this.sessions, this.#place, { ...this.#options, ...options, signal })
   }
 
   /** Returns the caller of a named channel. */
