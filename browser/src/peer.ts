@@ -164,7 +164,7 @@ export class Peer implements Holder {
 
   #newId(): number {
     do this.#nextId = this.#nextId + 2 > LAST_ID ? FIRST_ID : this.#nextId + 2
-    while (this.#requests.has(this.#nextId) || this.#channels.has(this.#nextId))
+    while ([this.#requests, this.#channels, this.#givenUp].some((ids) => ids.has(this.#nextId)))
     return this.#nextId
   }
 
@@ -355,8 +355,7 @@ export class Peer implements Holder {
 
   /** The session is over: everything in it fails. */
   end(code: number, reason: string): void {
-    const why = reason.replace("no such session: elsewhere", "no such session: it was restarted, or is another process")
-    const text = `the connection has ended: ${code} ${why}`.trim()
+    const text = `the connection has ended: ${code} ${reason}`.trim()
     const lost = (outcome: "unknown" | "not_sent") => new ConnectionLost(text, outcome, code)
     const waiting = [...this.#waiting]
     this.#waiting.clear()

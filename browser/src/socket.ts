@@ -39,7 +39,7 @@ const ACK = 1_000
 const QUIET = 5_000
 const QUIET_UNSEEN = 30_000
 /** Milliseconds in which a connection that is alive answers; and when the page has just woken up. */
-const PATIENCE = 5_000
+const PATIENCE = 4_000
 const PATIENCE_AWAKE = 2_000
 /** It answers later if a large message comes before the answer, over a slow network. */
 const PATIENCE_MOST = 60_000
@@ -234,7 +234,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
   }
 
   #open(address: string | URL | Address): void {
-    const { url, token } = typeof address === "string" || address instanceof URL ? { url: address } : address
+    const { url = address as string | URL, token } = address as Partial<Address>
     const offers = [...this.#protocols]
     if (token !== undefined) offers.push(`bearer.${token}`, NEUTRAL)
     if (this.#sid) offers.push(HINT)
