@@ -406,3 +406,27 @@ async def test_uvicorn_s_shutdown_closes_with_1012(who: str, close_timeout: floa
             await turns_until(lambda: server.peers)
         info = await endings.next()
         assert info.code == 1012 and (info.was_clean is (who == "client") or options)
+
+
+@pytest.mark.parametrize("case", PLAIN)
+async def test_uvicorn_s_shutdown_just_before_uvicorn_hears_that_a_connection_is_over(case: str) -> None:
+    """asyncio says so one turn after the connection was closed. uvicorn's own protocol can raise in this turn."""
+    errors: list[Exception] = []
+
+    class ShutDownBefore(WebSocketProtocol):
+        def connection_lost(self, exc: Exception | None) -> None:
+            try:
+                self.shutdown()
+            except Exception as error:
+                errors.append(error)
+            super().connection_lost(exc)
+
+    app, pieces = PLAIN[case]
+    async with uvicorn_serving(app, ShutDownBefore, ws_max_size=1000, lifespan="off") as port:
+        async with asking(port, handshake("/")) as (_, raw):
+            for piece in pieces:
+                await raw.send(piece)
+            if case == "text and binary":
+                raw.sock.shutdown(socket.SHUT_WR)
+            await raw.read_to_end()
+    assert errors == []
