@@ -168,14 +168,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def shutdown(self) -> None:
-        if self._taken is None:
-            if not self.transport.is_closing():  # uvicorn 0.54 would answer a second time, which raises
-                super().shutdown()
-            return
-        # uvicorn waits for its tasks, and cancels them after `timeout_graceful_shutdown`.
-        closing = self.loop.create_task(self._taken.close(CloseCode.SERVICE_RESTART))
-        closing.add_done_callback(self.on_task_complete)
-        self.tasks.add(closing)
+        if self._taken is not None:
+            # uvicorn waits for its tasks, and cancels them after `timeout_graceful_shutdown`.
+            closing = self.loop.create_task(self._taken.close(CloseCode.SERVICE_RESTART))
+            closing.add_done_callback(self.on_task_complete)
+            self.tasks.add(closing)
+        elif not self.transport.is_closing():
+            super().shutdown()
+        # Otherwise uvicorn has closed the connection, but asyncio has not told it so far. uvicorn 0.54 would answer or
+        # close once more, which raises, and then neither the other connections nor the lifespan would be shut down.
 
     def _ended(self, exc: Exception | None) -> None:
         self.connection_lost(exc)

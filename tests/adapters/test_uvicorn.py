@@ -305,23 +305,6 @@ async def test_when_a_connection_cannot_be_reserved_or_taken_over(case: str) -> 
         assert await answer is (case != "none of these")
 
 
-async def test_uvicorn_stops_while_it_closes_a_connection_that_it_has_refused() -> None:
-    stopped: list[None] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()
-        protocol = scope["extensions"]["wsrpc"]["reserve"].__self__
-        # After uvicorn has answered with 500, and before asyncio tells it that the connection is closed.
-        asyncio.get_running_loop().call_soon(lambda: stopped.append(protocol.shutdown()))
-
-    async with uvicorn_serving(app, OURS, lifespan="off") as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(handshake("/"))
-        assert (await reader.read()).startswith(b"HTTP/1.1 500 ")
-        writer.close()
-    assert stopped == [None]
-
-
 async def test_a_client_that_leaves_while_it_is_accepted_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     """asyncio closes a connection in one turn of the loop, and tells uvicorn in the next."""
     server, over = echo_server(), asyncio.Event()
@@ -423,3 +406,27 @@ async def test_uvicorn_s_shutdown_closes_with_1012(who: str, close_timeout: floa
             await turns_until(lambda: server.peers)
         info = await endings.next()
         assert info.code == 1012 and (info.was_clean is (who == "client") or options)
+
+
+@pytest.mark.parametrize("case", PLAIN)
+async def test_uvicorn_s_shutdown_just_before_uvicorn_hears_that_a_connection_is_over(case: str) -> None:
+    """asyncio says so one turn after the connection was closed. uvicorn's own protocol can raise in this turn."""
+    errors: list[Exception] = []
+
+    class ShutDownBefore(WebSocketProtocol):
+        def connection_lost(self, exc: Exception | None) -> None:
+            try:
+                self.shutdown()
+            except Exception as error:
+                errors.append(error)
+            super().connection_lost(exc)
+
+    app, pieces = PLAIN[case]
+    async with uvicorn_serving(app, ShutDownBefore, ws_max_size=1000, lifespan="off") as port:
+        async with asking(port, handshake("/")) as (_, raw):
+            for piece in pieces:
+                await raw.send(piece)
+            if case == "text and binary":
+                raw.sock.shutdown(socket.SHUT_WR)
+            await raw.read_to_end()
+    assert errors == []

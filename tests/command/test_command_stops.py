@@ -128,13 +128,23 @@ async def test_while_it_waits_between_two_attempts() -> None:
     ("command", "module", "function"), [("describe", describing, "signatures"), ("types", generating, "declarations")]
 )
 async def test_while_it_makes_a_text_of_the_description(command: str, module: Any, function: str) -> None:
+    """A signal that came just before the main thread began to wait was handled at its next timer, after 18 s.
+
+    Here another thread gets the signal, so that it cannot interrupt the wait of the main thread either.
+    """
+
     def never(*_: object, **__: object) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         print("begun", flush=True)
         threading.Event().wait()
 
+    def prepare() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        setattr(module, function, never)
+
     async with serving() as played:
         played.server.offer_description()
-        process = await start(command, played.url, prepare=lambda: setattr(module, function, never))
+        process = await start(command, played.url, prepare=prepare)
         assert process.stdout is not None
         assert await process.stdout.readline() == b"begun\n"
         await interrupted(process)

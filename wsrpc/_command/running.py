@@ -9,12 +9,12 @@ import sys
 import traceback
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from functools import wraps
-from types import FrameType
+from functools import partial, wraps
 from typing import Any
 
 import click
 
+from .._base.signals import handle_signal
 from ..errors import RemoteError, WsrpcError, printable, short
 from .failures import UNKNOWN, USAGE, explained
 from .options import Options
@@ -99,14 +99,14 @@ def in_event_loop(command: Callable[[Options, Job], Coroutine[Any, Any, None]]) 
         asyncio.set_event_loop(loop)
         job = Job(loop)
 
-        def interrupted(number: int, _: FrameType | None) -> None:
+        def interrupted(number: int) -> None:
             name = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
-            loop.call_soon_threadsafe(lambda: job.stop(128 + number, name))
+            job.stop(128 + number, name)
 
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-                signal.signal(number, interrupted)
+                handle_signal(loop, number, partial(interrupted, number))
         return job.run(command(options, job), options.verbose)
 
     return run

@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext,
 from typing import Any, TypeVar, cast
 
 from .._base.logs import logger
+from .._base.signals import handle_signal
 from .._handlers.registry import accepted
 from .listening import Listening
 
@@ -101,15 +102,7 @@ def _say(text: str, hint: str = "") -> None:
 def _listen_to_sigterm(terminate: Callable[[], None]) -> None:
     if threading.current_thread() is not threading.main_thread():
         return  # Python delivers signals in the main thread only
-    loop = asyncio.get_running_loop()
-    try:
-        loop.add_signal_handler(signal.SIGTERM, terminate)
-    except NotImplementedError:  # on Windows
-
-        def interrupted(number: int, frame: object) -> None:
-            loop.call_soon_threadsafe(terminate)
-
-        signal.signal(signal.SIGTERM, interrupted)
+    handle_signal(asyncio.get_running_loop(), signal.SIGTERM, terminate)
 
 
 @contextmanager
