@@ -79,6 +79,11 @@ export class Channel<A extends Shape = any> {
     return this.ask(event, args)
   }
 
+  /** Returns what makes requests with a signal or a timeout. Without one, they wait as long as the channel is open. */
+  with(options: CallOptions): Pick<Channel<A>, "request"> {
+    return { request: (event, ...args) => this.ask(event, args, options) }
+  }
+
   /** Sends a request, as `request` does. */
   async ask(event: string, args: unknown[], options: CallOptions = {}): Promise<any> {
     this.#check()

@@ -113,7 +113,10 @@ class Sessions implements PeerOwner, Holder {
   #move(state: State): void {
     if (state === this.state) return
     this.state = state
-    for (const subscriber of [...this.#subscribers]) guarded(() => subscriber(state))
+    for (const subscriber of [...this.#subscribers]) {
+      if (this.state !== state) break // a subscriber has closed the client, of which all know already
+      guarded(() => subscriber(state))
+    }
   }
 
   // ------------------------------------------------------------ sending
@@ -121,7 +124,7 @@ class Sessions implements PeerOwner, Holder {
   request(request: Request): Promise<any> {
     request.holder = this
     try {
-      if (!request.isDone) this.#start(request)
+      if (!request.isDone) this.#start(request, request.args)
     } catch (error) {
       request.reject(error)
     }
@@ -134,15 +137,20 @@ class Sessions implements PeerOwner, Holder {
 
   emit(place: Place, event: string, args: unknown[]): void {
     // Nobody learns what becomes of an event that waits, as of one that was sent.
-    this.#start({ start: (peer) => void peer.send({ a: [event, ...args], ...place }), reject() {} })
+    this.#start({ start: (peer) => void peer.send({ a: [event, ...args], ...place }), reject() {} }, args)
   }
 
-  #start(waiting: Waiting): void {
+  #start(waiting: Waiting, args: readonly unknown[]): void {
     if (this.#takes) waiting.start(this.#peer!)
     else if (this.state === "closed") throw this.error
     else if (this.#waiting.size >= (this.options.offline ?? 256)) {
       throw new Refused(`${this.#waiting.size} messages wait for a connection already`)
-    } else this.#waiting.add(waiting)
+    } else {
+      // What cannot be sent is found now. A session that goes on has its codec, and another one begins with JSON.
+      const { codec = json } = this.options
+      codec.encode({ a: [...args] }, this.state === "detached")
+      this.#waiting.add(waiting)
+    }
   }
 
   // ------------------------------------------------------------ the course of a session
@@ -182,9 +190,10 @@ class Sessions implements PeerOwner, Holder {
     this.#move("open")
   }
 
-  draining(): void {
+  draining(waiting: Request[]): void {
     this.#takes = false
     this.#drains = true
+    for (const request of waiting) void this.request(request)
   }
 
   #startWaiting(): void {

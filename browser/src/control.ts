@@ -15,16 +15,19 @@ export const isCounted = (control: Control): boolean => !UNCOUNTED.has(control.t
 
 export const writeControl = (control: Control): string => JSON.stringify({ "ws-wrapper": false, wsrpc: control })
 
+/** Leaves out what has the name of a method by which values become texts, so that each one does. */
+const withoutMethods = (key: string, value: unknown): unknown => (key === "toString" ? undefined : value)
+
 /** Returns the control message in a text, or undefined if it is another message. */
 export function readControl(text: string): Control | undefined {
   if (text.length >= LARGEST || !text.includes('"wsrpc"')) return undefined
   try {
-    const { "ws-wrapper": ours, wsrpc, ...others } = JSON.parse(text)
-    const isControl = ours === false && typeof wsrpc?.t === "string" && Object.keys(others).length === 0
-    return isControl ? wsrpc : undefined
+    const { "ws-wrapper": ours, wsrpc, ...others } = JSON.parse(text, withoutMethods)
+    if (ours === false && typeof wsrpc?.t === "string" && !Object.keys(others).length) return wsrpc
   } catch {
-    return undefined // not JSON, or JSON that is no object
+    // not JSON, or JSON that is no object
   }
+  return undefined
 }
 
 /** Returns a field that is a count, or NaN: comparisons with that are false, and sums stay NaN. */

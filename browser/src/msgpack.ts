@@ -5,7 +5,7 @@ import { json, type Codec, type Message } from "./codec.js"
 import type { Data } from "./ledger.js"
 
 const encoder = new TextEncoder()
-const decoder = new TextDecoder("utf-8", { fatal: true })
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 /** Arrays and maps may be nested this deep, as in wsrpc's other codecs. */
 const DEPTH = 512
 
@@ -17,6 +17,7 @@ function bytesOf(value: unknown): Uint8Array | undefined {
 
 /** In JSON, bytes are base64. The value is read from its holder, because Node's `Buffer` has a `toJSON` of its own. */
 function withBase64(this: any, key: string, value: unknown): unknown {
+  if (typeof value === "bigint") throw new TypeError("a bigint can only be sent to a server that has said it knows MessagePack")
   const bytes = bytesOf(this[key])
   if (!bytes) return value
   let text = ""

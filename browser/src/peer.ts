@@ -25,8 +25,8 @@ export interface PeerOwner {
   detached(): void
   resumed(): void
   closed(error: ConnectionLost): void
-  /** The server is about to close: nothing new is begun in this session. */
-  draining(): void
+  /** The server is about to close: nothing new is begun in this session, nor are the requests that have waited. */
+  draining(waiting: Request[]): void
   /** Something that arrived was not used. */
   ignored(kind: string): void
 }
@@ -200,7 +200,9 @@ export class Peer implements Holder {
     if (!message) return this.#owner.ignored("foreign")
     // Null is the same as nothing.
     for (const key of ["a", "c", "h", "i"] as const) if (message[key] === null) delete message[key]
-    if (Array.isArray(message.a) && typeof message.a[0] === "string") this.#called(message, size)
+    const { h = 0, i = 0 } = message
+    if (typeof h !== "number" || typeof i !== "number") this.#owner.ignored("foreign")
+    else if (Array.isArray(message.a) && typeof message.a[0] === "string") this.#called(message, size)
     else if (message.a) this.#owner.ignored("foreign")
     else if ("x" in message) this.#cancelled(message)
     else if (message.i !== undefined) this.#response(message.i, message)
@@ -261,7 +263,7 @@ export class Peer implements Holder {
     if (i === undefined) {
       if (!found.length) this.#owner.ignored("unknown event")
       for (const handler of found) void this.#handleEvent(() => handler.apply(new Call(this, undefined), args))
-    } else if (this.#calls.has(i)) this.#owner.ignored("duplicate id")
+    } else if ([this.#calls, this.#channels, this.#requests].some((ids) => ids.has(i))) this.#owner.ignored("duplicate id")
     else if (!found[0]) {
       const exists = handlers || c === undefined
       const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`
@@ -348,7 +350,9 @@ export class Peer implements Holder {
     } else if (control.t === "credit") {
       this.#channels.get(count(control, "h"))?.credited(count(control, "n"), count(control, "bytes"))
     } else if (control.t === "drain") {
-      this.#owner.draining()
+      const waiting = [...this.#waiting]
+      this.#waiting.clear()
+      this.#owner.draining(waiting)
       this.#socket.post(writeControl({ t: "drain", after_ms: 0 }))
     }
   }

@@ -107,7 +107,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
   /** Whether the server answers probes. Undefined before its welcome. */
   #probes: boolean | undefined
   #sid = ""
-  #token = ""
+  #token: unknown
   /** Milliseconds that the session lives without a connection. */
   #ttl = 0
   /** Counts the attempts to resume, for the server. */
@@ -360,7 +360,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
     this.#probes = features.includes("probe")
     if (features.includes("resume") && typeof welcome.sid === "string") {
       this.#sid = welcome.sid
-      this.#token = String(welcome.token)
+      this.#token = welcome.token
       this.#ttl = Math.min(1000 * (Number(welcome.ttl) || 0), LONGEST_TIMER)
       this.#say({ t: "ack", n: 0, bytes: 0 })
       this.#sent = new Sent()
@@ -378,7 +378,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
     else {
       clearTimeout(this.#timer)
       clearTimeout(this.#expiryTimer)
-      this.#token = String(answer.token)
+      this.#token = answer.token
       this.#silences = 0
       this.#received.tell()
       this.#state = "open"

@@ -2,7 +2,7 @@
 
 import { FINISHED, type Channel, type ChannelUser } from "./channel.js"
 import type { Message } from "./codec.js"
-import { Aborted, ChannelClosed } from "./errors.js"
+import { Aborted, ChannelClosed, WsrpcError } from "./errors.js"
 import { report } from "./handlers.js"
 
 /** Items and bytes that may be on the way, or wait to be read. */
@@ -77,14 +77,17 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
 
   async return(): Promise<IteratorResult<T, undefined>> {
     const wasOver = this.#over
+    const unread = this.#queue
     this.#queue = []
     this.#error = undefined
     this.#finish(undefined)
-    if (this.#last && !wasOver) {
+    if (!this.#last) this.#channel?.abort()
+    else if (!wasOver) {
       const channel = (this.#channel ??= await this.#open!())
       channel.use(this)
+      for (const { message } of unread) channel.answer(message)
       if (channel.isOpen) channel.emit("stop")
-    } else this.#channel?.abort()
+    }
     this.#open = undefined
     return { done: true, value: undefined }
   }
@@ -98,7 +101,7 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
       this.#finish(undefined)
       throw error
     }
-    if (this.#over) return this.#channel.abort() // it was left meanwhile
+    if (this.#over) return this.#last ? undefined : this.#channel.abort() // it was left meanwhile
     this.#channel.use(this)
     if (this.#channel.isOpen) {
       if (this.#channel.givesCredit) this.#grant()
@@ -117,6 +120,10 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
   // ------------------------------------------------------------ what comes on the channel
 
   take(name: string, message: Message, size: number): boolean {
+    if (name === "start" && !this.#last) {
+      this.#channel!.abort(new WsrpcError("the handler reads items: use upload(), or open() if it sends some, too", "ran"))
+      return true
+    }
     if (name !== "next") return false
     const argument = message.a![1] as { value?: T; done?: unknown } | T[] | undefined
     if (Array.isArray(argument)) {
@@ -134,7 +141,7 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
   }
 
   #put(item: Unread<T>): void {
-    if (this.#over) return
+    if (this.#over) return this.#channel!.answer(item.message) // its producer waits before it looks whether to stop
     this.#queue.push(item)
     this.#unread += item.size
     this.#rouse()
@@ -203,7 +210,8 @@ export class Producer implements ChannelUser {
    * @throws ChannelClosed if the channel ends before, and whatever the source throws
    */
   async run<T>(source: Source<T>): Promise<void> {
-    const items = Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]()
+    const { [Symbol.asyncIterator]: iterate } = source as Partial<AsyncIterable<T>> // not `in`: it may be a string
+    const items = iterate ? iterate.call(source) : (source as Iterable<T>)[Symbol.iterator]()
     try {
       while (await this.#mayGoOn()) {
         const next = await this.#unlessOver(items.next())
