@@ -97,10 +97,10 @@ FORWARD, BACKWARD = rows(FROM_THE_PAGE), rows(FROM_THE_SERVER)
 
 @asynccontextmanager
 async def staged(
-    limits: Limits | None = None, *, connected: bool = True, **options: Any
+    limits: Limits | None = None, *, connected: bool = True, plain: bool = False, **options: Any
 ) -> AsyncGenerator[tuple[Page, Stage, FaultProxy]]:
     """A page and a server, with a proxy between them."""
-    stage = Stage(Server(limits=limits or Limits(close_timeout=1)))
+    stage = Stage(Server(limits=limits or Limits(close_timeout=1), extensions=not plain))
     async with stage.server.listen() as listener, FaultProxy(listener.url) as proxy:
         async with Page.start(proxy.url if connected else NOBODY, **options) as page:
             if connected:
@@ -413,18 +413,21 @@ async def test_a_stream_that_a_handler_returns_too_late_is_closed() -> None:
         assert stage.peer.ignored in ({}, LATE)
 
 
+@pytest.mark.parametrize("plain", [False, True], ids=["credit", "plain"])
 @pytest.mark.parametrize(
-    ("name", "result"), [("careless", "unread"), ("hasty", ("no", "limit", {"most": 1}))], ids=["unread", "throws"]
+    ("name", "result"),
+    [("careless", "unread"), ("first", 0), ("hurried", "left"), ("hasty", ("no", "limit", {"most": 1}))],
 )
-async def test_an_upload_that_the_page_does_not_read(name: str, result: Any) -> None:
-    async with staged() as (page, stage, _proxy):
+async def test_an_upload_that_the_page_does_not_read_to_its_end(name: str, result: Any, plain: bool) -> None:
+    """A handler that left the loop ended the upload with an error, whatever it returned."""
+    async with staged(plain=plain) as (page, stage, _proxy):
         try:
             found: Any = await stage.peer.request(name, send=range(10_000), timeout=20)
         except RpcError as error:
             found = error.message, error.code, error.data
         assert found == result
         assert await page.do("ask", name="sync") == "synced"
-        assert stage.peer.ignored == {}
+        assert stage.peer.ignored.keys() == ({"foreign"} if plain else set())  # control messages
         assert await page.do("ignored") == {}
 
 
@@ -557,6 +560,20 @@ async def test_a_request_for_what_is_no_request_names_the_methods(kind: str) -> 
         assert (words(told), told["error"]["message"]) == ("Wsrpc ran", wanted)
 
 
+async def test_a_stream_of_a_handler_that_reads_items_names_the_methods() -> None:
+    """If it sends some, too, both sides waited for the other one."""
+
+    async def echo(items: AsyncIterator[int]) -> AsyncIterator[int]:
+        async for item in items:
+            yield item
+
+    async with staged() as (page, stage, _proxy):
+        stage.server.on("echo", echo)
+        told = await (await page.call("stream", name="echo"))
+        wanted = "the handler reads items: use upload(), or open() if it sends some, too"
+        assert (words(told), told["error"]["message"]) == ("Wsrpc ran", wanted)
+
+
 async def test_several_reads_at_once_get_one_item_each() -> None:
     async with staged() as (page, stage, _proxy):
         stage.server.on("count", lambda: iter(range(3)))
@@ -580,6 +597,105 @@ async def test_a_server_that_runs_few_requests_gets_no_more() -> None:
             await stage.notes.until("began", min(6, done + 2))
             stage.release()
         assert [words(await call) for call in calls] == ["Abort unknown"] + ["ok"] * 5
+
+
+async def test_requests_that_wait_for_room_go_elsewhere_when_the_server_drains() -> None:
+    """They were sent when others had their answers, and were lost."""
+    other = Stage(Server())
+    async with (
+        staged(Limits(close_timeout=1, running=2, waiting=0)) as (page, stage, _proxy),
+        other.server.listen() as second,
+    ):
+        calls = [await page.call("request") for _ in range(4)]
+        await stage.notes.until("began", 2)
+        await page.do("go", at=second.url)
+        closing = asyncio.create_task(stage.server.close(drain=30))
+        await turns_until(lambda: not stage.server.healthy)
+        stage.release()
+        await closing
+        await other.notes.until("began", 2)
+        other.release()
+        assert [words(await call) for call in calls] == ["ok"] * 4
+        assert (stage.notes.all.count("began"), other.notes.all.count("began")) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("codec", "value"), [("json", "circle"), ("json", "1n"), ("msgpack", "1n"), ("json", "new Uint8Array(1)")]
+)
+async def test_what_cannot_be_sent_is_refused_at_once_without_a_connection(codec: str, value: str) -> None:
+    """Events threw where nobody could catch it, when there was a connection."""
+    async with staged(connected=False, codec=codec) as (page, stage, proxy):
+        told = await page.run(
+            f"""
+            const circle = {{}}
+            circle.self = circle
+            try {{ client.emit("event", {value}) }} catch (error) {{ note(error.name) }}
+            return await client.request("sync", {value}).catch(shown)
+            """
+        )
+        assert told["error"]["name"] == "TypeError"
+        assert "TypeError" in page.notes.all
+        await page.do("go", at=proxy.url)
+        assert await page.do("ask", name="sync") == "synced"
+        assert stage.notes.all == []
+
+
+async def test_a_request_on_a_channel_with_options() -> None:
+    async with staged() as (page, stage, _proxy):
+        given_up = asyncio.Queue[str]()
+
+        async def talk(channel: AnonymousChannel) -> None:
+            async def hang() -> None:
+                try:
+                    await asyncio.get_running_loop().create_future()
+                finally:
+                    given_up.put_nowait("given up")
+
+            channel.on("hang", hang)
+            channel.on("twice", lambda number: 2 * number)
+            await channel.wait_closed()
+
+        stage.server.on("talk", talk)
+        told = await page.run(
+            """
+            const channel = await client.open("talk")
+            const controller = new AbortController()
+            const late = await channel.with({ timeout: 10 }).request("hang").catch((error) => error.name)
+            const call = channel.with({ signal: controller.signal }).request("hang")
+            controller.abort()
+            const aborted = await call.catch((error) => error.name)
+            const four = await channel.with({ timeout: 60_000 }).request("twice", 2)
+            channel.close()
+            return [late, aborted, four, await channel.closed ?? "closed"]
+            """
+        )
+        assert told == ["RequestTimeout", "AbortError", 4, "closed"]
+        assert [await given_up.get(), await given_up.get()] == ["given up"] * 2
+
+
+async def test_a_server_that_uses_an_id_twice() -> None:
+    """The later channel took the place of the earlier one, whose end nobody learnt."""
+
+    async def answer(line: Any, message: Any) -> None:
+        if message.get("a") == ["open"]:
+            i = message["i"]
+            await line.send(json.dumps({"i": i, "a": ["conversation"]}))
+            await line.send(json.dumps({"i": i, "h": 1}))
+            await line.send(json.dumps({"i": i, "a": ["conversation"]}))
+            await line.send(json.dumps({"i": i, "h": 1}))
+            await line.send(json.dumps({"h": i, "a": ["line"]}))
+
+    async with scripted(answer) as url, Page.start(url) as page:
+        told = await page.run(
+            """
+            const channel = await client.open("open")
+            await new Promise((done) => channel.on("line", done))
+            client.close()
+            return shown(await channel.closed)
+            """
+        )
+        assert words(told) == "ConnectionLost 1000 unknown"
+        assert await page.do("ignored") == {"duplicate id": 2, "response to no request": 1}
 
 
 async def test_a_channel_that_nobody_listens_on_keeps_a_bounded_amount() -> None:

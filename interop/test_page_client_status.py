@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from msgspec import msgpack
 
 from interop.page_client import Page, Stage, scripted, words
 from wsrpc import Handshake, Limits, Server
@@ -160,6 +161,22 @@ async def test_a_subscriber_may_close_call_and_unsubscribe() -> None:
         assert "a subscriber has failed" in page.faults.pop()
 
 
+async def test_nobody_hears_of_a_state_after_a_later_one() -> None:
+    stage = Stage(Server(limits=Limits(close_timeout=1, replay=0)))
+    async with stage.server.listen() as listener, Page.start(listener.url) as page:
+        assert await page.do("ask", name="sync") == "synced"
+        await page.run(
+            """
+            client.status.subscribe((status) => status === "connecting" && client.close())
+            client.status.subscribe((status) => note("second " + status))
+            """
+        )
+        await stage.peer.close(1012)
+        await page.notes.until("second closed")
+        assert await page.do("status") == "closed"
+        assert [text for text in page.notes.all if text.startswith("second")] == ["second closed"]
+
+
 async def test_what_a_server_says_that_makes_no_sense() -> None:
     """It is counted, answered or ignored; and nothing is thrown, nor does a call hang that others could end."""
     odd = [
@@ -179,6 +196,8 @@ async def test_what_a_server_says_that_makes_no_sense() -> None:
         '{"ws-wrapper":false,"wsrpc":{"t":"welcome","features":7,"limits":7}}',
         b"\xc1",
         b"\x81",
+        msgpack.encode({"i": 2**63, "a": ["nobody"]}),
+        msgpack.encode({"h": 2**63, "a": ["nobody"], "i": 11}),
     ]
 
     async def answer(line: Any, message: Any) -> None:
@@ -195,7 +214,7 @@ async def test_what_a_server_says_that_makes_no_sense() -> None:
             assert words(told) == "Remote ran"
             assert told["error"]["message"] == "[object Object]"
             counted = await page.do("ignored")
-            assert counted["foreign"] >= 6
+            assert counted["foreign"] >= 8
 
 
 async def test_an_attempt_that_waits_is_made_at_once() -> None:

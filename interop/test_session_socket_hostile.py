@@ -6,6 +6,8 @@ import asyncio
 import itertools
 from typing import Any
 
+import pytest
+
 from interop.session_pages import Connection, Page, Pages, Script, until
 from wsrpc import Peer, Server
 from wsrpc.testing import FaultProxy
@@ -59,9 +61,40 @@ async def test_each_answer_has_the_token_for_the_next_attempt() -> None:
             await connection.say("resumed", rx=0, bytes=0, token=token, sid="other", limits={})
             await page.until("resumed", count - 1)
         asked = [connection.controls[0] for connection in script.connections[1:]]
-        assert [control["token"] for control in asked] == ["t", "t 1", "7", "null"]
+        assert [control["token"] for control in asked] == ["t", "t 1", 7, None]
         assert [control["gen"] for control in asked] == [1, 2, 3, 4]
         assert {control["sid"] for control in asked} == {"s"}
+        await page.do(["close"])
+
+
+@pytest.mark.parametrize(
+    ("resumes", "kind", "field", "events"),
+    [
+        (False, "welcome", "token", ["open"]),
+        (False, "welcome", "ttl", ["open"]),
+        (False, "ack", "n", ["open", "close 4400 the server counts differently"]),
+        (True, "gone", "why", ["open", "detached", "close 1006 the server has no such session: [object Object]"]),
+        (True, "resumed", "rx", ["open", "detached", "close 4400 the server counts differently"]),
+        (True, "resumed", "token", ["open", "detached", "resumed"]),
+    ],
+)
+async def test_values_that_cannot_become_texts(resumes: bool, kind: str, field: str, events: list[str]) -> None:
+    """They threw, and the socket stayed as it was."""
+    fields: dict[str, Any] = {"features": ["resume", "probe"], "sid": "s", "token": "t", "ttl": 60, "rx": 0, "n": 0}
+    odd = {**fields, "bytes": 0, "limits": {}, field: {"toString": 1, "valueOf": 1}}
+    async with Pages.start() as pages, Script.start() as script:
+        if kind == "welcome":
+            page = await pages.socket(script.url)
+            connection = await script.next(1)
+        else:
+            page, connection = await welcomed(script, pages)
+        if resumes:
+            connection.drop()
+            connection = await script.next(2)
+        await connection.say(kind, **odd)
+        if kind == "welcome":
+            await connection.until("ack")
+        await until(lambda: page.events == events, lambda: page.events)
         await page.do(["close"])
 
 

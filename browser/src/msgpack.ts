@@ -25,6 +25,13 @@ function withBase64(this: any, key: string, value: unknown): unknown {
   return btoa(text)
 }
 
+/** Texts of this length are encoded without garbage. */
+const SHORT = 4096
+const scratch = new Uint8Array(3 * SHORT)
+/** A writer that has grown above this is not used again. */
+const LARGE = 64 * 1024
+let spare: Writer | undefined
+
 class Writer {
   #bytes = new Uint8Array(256)
   #view = new DataView(this.#bytes.buffer)
@@ -43,8 +50,15 @@ class Writer {
     return begin
   }
 
-  finish(): ArrayBuffer {
+  /** Returns the bytes of a value. */
+  encode(value: unknown): ArrayBuffer {
+    this.#end = 0
+    this.write(value)
     return this.#bytes.buffer.slice(0, this.#end)
+  }
+
+  get isLarge(): boolean {
+    return this.#bytes.length > LARGE
   }
 
   #byte(byte: number): void {
@@ -70,7 +84,8 @@ class Writer {
   }
 
   #text(text: string): void {
-    const bytes = encoder.encode(text)
+    const isShort = text.length <= SHORT
+    const bytes = isShort ? scratch.subarray(0, encoder.encodeInto(text, scratch).written) : encoder.encode(text)
     this.#length(bytes.length, [0xa0, 31], 0xd9, 0xda)
     const begin = this.#reserve(bytes.length)
     this.#bytes.set(bytes, begin)
@@ -251,9 +266,11 @@ export const msgpack: Codec = {
   feature: "msgpack",
   encode(message: Message, isKnown: boolean): Data {
     if (!isKnown) return JSON.stringify(message, withBase64)
-    const writer = new Writer()
-    writer.write(message)
-    return writer.finish()
+    const writer = spare ?? new Writer()
+    spare = undefined // a `toJSON` may send something, too
+    const bytes = writer.encode(message)
+    if (!writer.isLarge) spare = writer
+    return bytes
   },
   decode(data: Data): Message | undefined {
     if (!(data instanceof ArrayBuffer)) return json.decode(data)

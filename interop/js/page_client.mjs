@@ -115,6 +115,17 @@ const handlers = {
     this.items()
     return "unread"
   },
+  /** Wants one item. */
+  async first() {
+    for await (const item of this.items()) return item
+  },
+  /** Leaves while it waits for an item. */
+  hurried() {
+    const items = this.items()
+    items.next()
+    items.return()
+    return "left"
+  },
   /** Throws before it reads. */
   hasty() {
     this.items()
