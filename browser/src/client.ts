@@ -373,8 +373,9 @@ export class Caller<A extends Shape = any> {
       await answer.then(() => channel.over(FINISHED), end)
       return await answer
     } catch (error) {
+      if (!channel.isOpen) throw (await channel.closed) ?? error
       channel.abort(error)
-      throw (await channel.closed) ?? error
+      throw error
     }
   }
 }
