@@ -726,6 +726,35 @@ async def test_a_channel_that_nobody_listens_on_keeps_a_bounded_amount() -> None
         await stage.notes.until("ended: nothing reads what comes on the channel")
 
 
+@pytest.mark.parametrize("kind", ["stream", "conversation"])
+async def test_small_messages_above_the_window_count_for_more_than_their_text(kind: str) -> None:
+    """Millions of items were kept. The reader gets those that were kept, and then the error."""
+
+    async def flood(line: Any, message: Any) -> None:
+        if message.get("a") == [kind]:
+            await line.send(json.dumps({"i": message["i"], "h": 1}))
+        if message.get("a") == ["start"]:
+            await line.send(json.dumps({"h": message["h"], "a": ["next", [0] * 100_000]}))
+        elif kind == "conversation":
+            for _ in range(20_000):
+                await line.send(json.dumps({"h": message["i"], "a": ["line"]}))
+
+    async with scripted(flood) as url, Page.start(url) as page:
+        told = await page.run(
+            """
+            let items = 0
+            try {
+              for await (const item of client.stream("stream")) items++
+            } catch (error) {
+              return [error.name, items]
+            }
+            """
+            if kind == "stream"
+            else "return [(await (await client.open('conversation')).closed).name, 0]"
+        )
+        assert (told[0], told[1] <= 25_000) == ("ChannelClosed", True)
+
+
 async def test_the_result_of_an_upload_has_a_time_limit() -> None:
     """Only its begin had one."""
     async with staged() as (page, stage, _proxy):

@@ -4,6 +4,7 @@ import type { Args, Group, Handles, Of, Result, Shape } from "./api.js"
 import type { Message } from "./codec.js"
 import { Aborted, ChannelClosed, textOf } from "./errors.js"
 import { Handlers, type Handler } from "./handlers.js"
+import { MESSAGE } from "./ledger.js"
 import type { Peer } from "./peer.js"
 import { Request, type CallOptions } from "./request.js"
 
@@ -154,7 +155,7 @@ export class Channel<A extends Shape = any> {
   take(message: Message, size: number): void {
     if (this.#early) {
       this.#early.push([message, size])
-      this.#earlyBytes += size
+      this.#earlyBytes += size + MESSAGE
       if (this.#earlyBytes > UNREAD) {
         this.#early = undefined
         this.abort(new ChannelClosed("nothing reads what comes on the channel", "ran"))

@@ -13,8 +13,8 @@ export interface Kept {
 
 const ACK_MESSAGES = 256
 const ACK_BYTES = 64 * 1024
-/** Bytes that a message takes besides its payload, about. */
-const MESSAGE = 64
+/** Bytes of memory that a message or an item takes besides its payload, about. */
+export const MESSAGE = 64
 
 const encoder = new TextEncoder()
 /** Texts of this length are counted without garbage, which is most of what counting takes. */

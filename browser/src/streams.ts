@@ -4,6 +4,7 @@ import { FINISHED, type Channel, type ChannelUser } from "./channel.js"
 import type { Message } from "./codec.js"
 import { Aborted, ChannelClosed, WsrpcError } from "./errors.js"
 import { report } from "./handlers.js"
+import { MESSAGE } from "./ledger.js"
 
 /** Items and bytes that may be on the way, or wait to be read. */
 const WINDOW = 512
@@ -64,7 +65,7 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
     if (item) {
       this.#taken++
       this.#takenBytes += item.size
-      this.#unread -= item.size
+      this.#unread -= item.size + MESSAGE
       this.#channel!.answer(item.message)
       this.#grant()
       return { done: false, value: item.value }
@@ -143,7 +144,7 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
   #put(item: Unread<T>): void {
     if (this.#over) return this.#channel!.answer(item.message) // its producer waits before it looks whether to stop
     this.#queue.push(item)
-    this.#unread += item.size
+    this.#unread += item.size + MESSAGE
     this.#rouse()
     if (this.#unread > UNREAD + WINDOW_BYTES && this.#queue.length > 1) {
       this.#channel!.abort(new ChannelClosed("the stream was read too slowly", "ran"))
