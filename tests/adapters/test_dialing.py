@@ -64,7 +64,7 @@ NOT_URLS = ["http://x/", "ws:///nothing", "ws://[::1", "ws://x/\r\nX-Evil: 1", "
 
 @dialings
 @pytest.mark.parametrize("url", NOT_URLS)
-async def test_a_url_that_is_none_is_not_tried_again(dialing: Dialing, url: str) -> None:
+async def test_a_url_that_is_not_valid_is_not_tried_again(dialing: Dialing, url: str) -> None:
     with pytest.raises(ValueError) as caught:
         await dialing.dial(url, limits=LIMITS)
     assert not is_transient(caught.value)
@@ -74,7 +74,7 @@ async def test_a_url_that_is_none_is_not_tried_again(dialing: Dialing, url: str)
 
 @dialings
 @pytest.mark.parametrize("proxy", ["ftp://127.0.0.1/", "127.0.0.1:3128", "http://127.0.0.1:99999"])
-async def test_a_proxy_that_is_none_is_not_tried_again(
+async def test_a_proxy_that_is_not_valid_is_not_tried_again(
     dialing: Dialing, proxy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("no_proxy", "NO_PROXY"):
