@@ -36,6 +36,15 @@ async def test_headers_auth_and_subprotocols_arrive(dialing: Dialing) -> None:
 
 
 @dialings
+async def test_the_subprotocol_of_web_pages_is_accepted(dialing: Dialing) -> None:
+    """A server answers ``wsrpc.resume``, and waits for a message with the session. picows refused its answer."""
+    async with echo_server().listen() as listener:
+        async with Client(listener.url, dial=dialing.dial, subprotocols=["wsrpc.resume"], limits=LIMITS) as client:
+            assert await client.request("echo", 1) == 1
+            assert client.peer.info.subprotocol == "wsrpc.resume"
+
+
+@dialings
 async def test_a_refused_handshake_has_status_body_and_headers(dialing: Dialing) -> None:
     server = Server(limits=LIMITS)
 
