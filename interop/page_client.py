@@ -105,7 +105,7 @@ class Page:
         await self.do("abort", ref=call.ref, reason=reason)  # type: ignore[attr-defined]
 
     async def run(self, code: str) -> Any:
-        """Run a function's body in the page, with ``client``, ``note(text)`` and ``shown(error)``."""
+        """Run a function's body in the page, with ``client``, ``note(text)``, ``shown(error)`` and the two classes."""
         return await self.do("run", code=code)
 
     async def _read(self) -> None:

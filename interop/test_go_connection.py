@@ -99,6 +99,7 @@ async def test_python_binds_another_connection(agents: Agents) -> None:
         serve(client)
         async with client:
             await client.bind(await dial(url, limits=Limits(), proxy=None))
+            assert await client.request("echo", 1) == 1  # then the agent, too, counts this connection
             first = (await agent.call("state"))["peers"] - 1
             pending = asyncio.create_task(client.request("hang"))
             await agent.call("events", kind="started", peer=first, at_least=1)

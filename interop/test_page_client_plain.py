@@ -138,7 +138,10 @@ STREAMS: list[tuple[str, Any]] = [
         [0, 1, 2],
     ),
     ("return await client.request('channel_make')", None),
-    ("return await client.open('add', 1, 2).catch((error) => error.message)", '"add" answers with a value'),
+    (
+        "return await client.open('add', 1, 2).catch((error) => error.message)",
+        '"add" answers with a value: use request()',
+    ),
 ]
 
 

@@ -91,15 +91,51 @@ async def test_status(row: str) -> None:
         if " open " in TABLE[row].removeprefix("connecting open"):
             await page.notes.until("open", 2)
             assert await page.do("ask", name="sync") == "synced"
+        if row == "killed and back":
+            reason = "the server has no such session: elsewhere"
+            assert (await call)["error"]["message"] == f"the connection has ended: 1006 {reason}"
         if row in ("dropped", "expired"):
             stage.release()
             assert words(await call) == "ok"
         if row == "expired":
             assert page.notes.all.count("attempt 2") == 1  # with a fresh token
-        if not TABLE[row].endswith("open closed") and row.startswith("closed with"):
-            assert words({"error": (await page.do("ask", name="sync"))["error"]}) == "ConnectionLost not_sent"
+        if row.startswith("closed with") and row != "closed with 1000":
+            reason = f"the connection has ended: {row.split()[-1]} because"
+            assert await page.run("return client.error.message") == reason
+            told = await page.do("ask", name="sync")
+            assert (words(told), told["error"]["message"]) == (f"ConnectionLost {code} not_sent", reason)
         await page.do("close")
         assert statuses(page) == TABLE[row]
+
+
+@pytest.mark.parametrize("ends", ["resumed", "lost"])
+async def test_what_is_sent_while_detached_goes_to_the_next_session_if_this_one_is_lost(ends: str) -> None:
+    stage = Stage(Server())
+    seen: list[int] = []
+    stage.server.on("number", seen.append)
+    stage.server.on("seen", lambda: seen)
+    async with (
+        stage.server.listen() as listener,
+        FaultProxy(listener.url) as proxy,
+        Page.start(proxy.url, statuses=True) as page,
+    ):
+        assert await page.do("ask", name="sync") == "synced"
+        peer = stage.peer
+        async with proxy.cut():
+            await page.notes.until("detached")
+            await page.run(
+                """
+                client.emit("number", 1)
+                globalThis.sent = client.request("number", 2)
+                client.with({ timeout: 1 }).request("number", 3).catch(() => note("gave up"))
+                client.emit("number", 4)
+                """
+            )
+            await page.notes.until("gave up")
+            if ends == "lost":
+                await peer.close()
+        assert await page.run("await sent\nreturn await client.request('seen')") == [1, 2, 4]
+        assert statuses(page) == "connecting open detached " + ("open" if ends == "resumed" else "connecting open")
 
 
 async def test_a_subscriber_may_close_call_and_unsubscribe() -> None:
@@ -160,3 +196,92 @@ async def test_what_a_server_says_that_makes_no_sense() -> None:
             assert told["error"]["message"] == "[object Object]"
             counted = await page.do("ignored")
             assert counted["foreign"] >= 6
+
+
+async def test_an_attempt_that_waits_is_made_at_once() -> None:
+    stage = Stage(Server(limits=Limits(close_timeout=1)))
+    waits = "return client.retryAt > Date.now() + 60_000"
+    async with stage.server.listen() as listener, FaultProxy(listener.url) as proxy, Page.start() as page:
+        await page.run("Math.random = () => 1e6")  # pauses take hours
+        async with proxy.silence():
+            await page.do("open", at=proxy.url)
+            await turns_until(lambda: proxy.connections == 1)
+            assert await page.run("client.connect(); return client.retryAt ?? null") is None  # it is being made
+            proxy.drop()
+            await page.run("while (!client.error) await new Promise((resolve) => setTimeout(resolve))")
+        assert await page.run(waits)
+        assert await page.run("return client.error.code") == 1006
+        assert await page.run("client.connect(); client.connect(); return client.retryAt ?? null") is None
+        await page.notes.until("open")
+        assert await page.run("return client.error ?? null") is None
+
+        proxy.drop()
+        await page.notes.until("detached")
+        assert await page.run(waits)
+        assert await page.run("client.connect(); client.connect(); return client.retryAt ?? null") is None
+        await page.notes.until("open", 2)
+        assert await page.do("ask", name="sync") == "synced"
+        assert page.notes.all.count("attempt 4") == 0
+
+        proxy.drop()
+        await page.notes.until("detached", 2)
+        await page.do("close")
+        assert await page.run("client.connect(); return client.retryAt ?? null") is None
+        assert await page.run("return client.error.message") == "the client is closed"
+        assert statuses(page) == "open detached open detached closed"
+
+
+WRONG_TOKEN = "the token can only have letters, digits and !#$%&'*+-.^_`|~"
+TARGETS = {
+    "() => { throw new Error('not logged in') }": "Error: not logged in",
+    "async () => ({ url, token: 'two words' })": f"TypeError: {WRONG_TOKEN}",
+    "async () => ({ url, token: 'YWI=' })": f"TypeError: {WRONG_TOKEN}",
+    "async () => '/ws'": "TypeError: Invalid URL",
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+async def test_a_function_without_credentials_is_called_again(target: str) -> None:
+    stage = Stage(Server(limits=Limits(close_timeout=1)))
+    async with stage.server.listen() as listener, Page.start() as page:
+        await page.do("open", at=listener.url)
+        told = await page.run(
+            f"""
+            const url = {json.dumps(listener.url)}
+            const fails = {target}
+            let calls = 0
+            const other = new Client(() => (++calls < 3 ? fails() : url), {{ WebSocket }})
+            other.status.subscribe((state) => note("other " + state))
+            while (!other.error) await new Promise((resolve) => setTimeout(resolve))
+            const {{ name, message }} = other.error
+            while (other.error) await new Promise((resolve) => setTimeout(resolve))
+            const seen = [calls, other.status.get(), await other.request("sync")]
+            other.close()
+            return [name, message, ...seen]
+            """
+        )
+        assert told == ["ConnectionLost", f"the connection has ended: 1006 {TARGETS[target]}", 3, "open", "synced"]
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "error"),
+    [
+        ("{ url, token: 'two words' }", "{ WebSocket: class {} }", f"TypeError: {WRONG_TOKEN}"),
+        ("'/ws'", "{ WebSocket: class {} }", "TypeError: Invalid URL"),
+        (
+            "url",
+            "{}",
+            "TypeError: there is no WebSocket: pass the class of the package ws, new Client(url, { WebSocket })",
+        ),
+    ],
+)
+async def test_what_no_client_can_connect_with(target: str, options: str, error: str) -> None:
+    async with Page.start("ws://127.0.0.1:1") as page:
+        told = await page.run(
+            f"""
+            delete globalThis.WebSocket
+            const url = "ws://127.0.0.1:1"
+            try {{ new Client({target}, {options}) }} catch (error) {{ return String(error) }}
+            """
+        )
+        assert told == error

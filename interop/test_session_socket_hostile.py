@@ -190,8 +190,7 @@ async def test_silence_is_noticed_within_ten_seconds_and_nothing_is_left_afterwa
         async with proxy.silence():
             since = loop.time()
             await page.until("detached")
-            # One second is what a busy machine may add to five and five.
-            assert 5 < page.times[-1] - since < 11
+            assert 5 < page.times[-1] - since < 10
         await page.until("resumed")
         await peer.emit("after")
         await page.until("message", 2)
@@ -212,6 +211,6 @@ async def test_a_large_message_over_a_slow_network_arrives_in_the_end() -> None:
             due.append(page.times[-1] - asked)
             connection = await script.next(count + 1)
             await connection.say("resumed", rx=0, bytes=0, token="t", limits={})
-        assert due[0] > 4.9
-        assert due[1] > 9.9
+        assert due[0] > 3.9
+        assert due[1] > 7.9
         await page.do(["close"])

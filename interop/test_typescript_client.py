@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from interop.installed import build_client, install_client
-from interop.node import find_node
+from interop.node import JS, find_node
 from interop.test_typescript import HERE, compiled, generate, output_of, running_app, tsc
 
 PAGE = HERE / "page"
@@ -90,6 +90,41 @@ async def test_what_is_wrong_does_not_compile(package: Path, tmp_path: Path) -> 
     wanted = [("misuse.ts", number, int(mark[1])) for number, line in lines if (mark := re.search(r" // (\d+)$", line))]
     assert len(wanted) > 60
     assert await tsc(tmp_path, "misuse.ts") == wanted
+
+
+IN_NODE = """\
+import { Client, type ClientOptions, type Progress, type State, type Status, type WithOptions } from "python-wsrpc"
+
+const options: ClientOptions = { timeout: 1000 }
+const client = new Client("ws://localhost/ws", options)
+const status: Status = client.status
+const state: State = status.get()
+const progress: WithOptions = { progress: ({ bytes }: Progress) => bytes.toFixed() }
+export const shown = [state, client.error?.code, client.retryAt?.toFixed(), client.with(progress)]
+"""
+
+
+async def test_a_program_in_node_needs_no_types_of_a_page(package: Path, tmp_path: Path) -> None:
+    install_client(package, tmp_path)
+    (tmp_path / "node_modules" / "@types").symlink_to(JS / "node_modules" / "@types")
+    (tmp_path / "package.json").write_text('{"type": "module"}', "utf-8")
+    (tmp_path / "program.ts").write_text(IN_NODE, "utf-8")
+    compiler = JS / "node_modules" / "typescript" / "bin" / "tsc"
+    options = [
+        "--strict",
+        "--noEmit",
+        "--module",
+        "nodenext",
+        "--target",
+        "es2022",
+        "--lib",
+        "es2023",
+        "--types",
+        "node",
+    ]
+    assert (
+        await output_of(find_node(), str(compiler), *options, "program.ts", folder=tmp_path, statuses=(0, 1, 2)) == ""
+    )
 
 
 CLIENT = """\

@@ -8,18 +8,25 @@ import { ConnectionLost, Refused, RemoteError, WsrpcError } from "./errors.js"
 import { Handlers, report, type Handler } from "./handlers.js"
 import { Peer, type PeerOwner } from "./peer.js"
 import { Request, type CallOptions, type Holder, type Place } from "./request.js"
-import type { SocketOptions, Target } from "./socket.js"
 import { Items, Producer, type Progress, type Source } from "./streams.js"
+import type { Address, SocketOptions, Target } from "./target.js"
 
 /** The state of a client: `detached` while its session waits for another connection. */
 export type State = "connecting" | "open" | "detached" | "closed"
+
+/** The state of a client, with the functions that `useSyncExternalStore` of React takes. */
+export interface Status {
+  get(): State
+  /** @returns a function that ends the subscription */
+  subscribe(subscriber: (state: State) => void): () => void
+}
 
 export interface ClientOptions extends SocketOptions {
   /** How messages are encoded. Default: JSON. The entry point `msgpack` has another codec, for bytes. */
   readonly codec?: Codec
   /** Milliseconds after which a call fails, if it does not say otherwise. Default: 60,000. */
   readonly timeout?: number
-  /** How many messages may wait while there is no session. Default: 256. */
+  /** How many calls and events may wait while there is no connection. Default: 256. */
   readonly offline?: number
 }
 
@@ -30,11 +37,19 @@ export interface WithOptions extends CallOptions {
    * is that of each attempt.
    */
   readonly retry?: boolean | "idempotent"
-  /** Called when items of an upload were sent. */
+  /** Called after each item of an upload that was sent. */
   readonly progress?: (progress: Progress) => void
 }
 
 const MOST_ATTEMPTS = 8
+
+/** A token is sent in the name of a subprotocol. Names may have these characters. */
+const TOKEN = /^[\w!#$%&'*+.^`|~-]*$/
+
+function withToken<A extends string | URL | Address>(address: A): A {
+  if (TOKEN.test((address as Address).token ?? "")) return address
+  throw new TypeError("the token can only have letters, digits and !#$%&'*+-.^_`|~")
+}
 
 /** What waits for a session: a request or an event. */
 interface Waiting {
@@ -53,17 +68,36 @@ class Sessions implements PeerOwner, Holder {
   readonly #waiting = new Set<Waiting>()
   readonly counts: Record<string, number> = {}
   state: State = "connecting"
+  /** Why there is no session. */
+  error: ConnectionLost | undefined
   #peer: Peer | undefined
   /** Whether the session takes new messages. */
   #takes = false
+  /** Whether the server is about to close it. */
+  #drains = false
+  /** When the session has begun. 0 if there is none. */
   #openedAt = 0
   #dialTimer: ReturnType<typeof setTimeout> | undefined
+  #dialAt = 0
 
   constructor(target: Target, options: ClientOptions) {
-    this.#target = target
+    if (!(options.WebSocket ?? globalThis.WebSocket)) {
+      throw new TypeError("there is no WebSocket: pass the class of the package ws, new Client(url, { WebSocket })")
+    }
+    this.#target = typeof target === "function" ? async () => withToken(await target()) : withToken(target)
     this.options = options
     this.#dial()
-    onWake(() => this.state === "connecting" && !this.#peer && this.#dial(), this.#listening.signal)
+    onWake(() => this.connect(), this.#listening.signal)
+  }
+
+  connect(): void {
+    if (this.#peer) this.#peer.retry()
+    else if (this.state === "connecting") this.#dial()
+  }
+
+  get retryAt(): number | undefined {
+    const at = this.#peer ? this.#peer.retryAt : this.#dialAt
+    return at > Date.now() ? at : undefined
   }
 
   #dial(): void {
@@ -105,7 +139,7 @@ class Sessions implements PeerOwner, Holder {
 
   #start(waiting: Waiting): void {
     if (this.#takes) waiting.start(this.#peer!)
-    else if (this.state === "closed") throw new ConnectionLost("the client is closed", "not_sent")
+    else if (this.state === "closed") throw this.error
     else if (this.#waiting.size >= (this.options.offline ?? 256)) {
       throw new Refused(`${this.#waiting.size} messages wait for a connection already`)
     } else this.#waiting.add(waiting)
@@ -130,8 +164,30 @@ class Sessions implements PeerOwner, Holder {
 
   opened(): void {
     this.#takes = true
+    this.#drains = false
     this.#openedAt = Date.now()
+    this.error = undefined
     this.#move("open") // what subscribers send goes before what has waited
+    this.#startWaiting()
+  }
+
+  detached(): void {
+    this.#takes = false // if the session is lost, what is sent from now on goes to the next one
+    this.#move("detached")
+  }
+
+  resumed(): void {
+    this.#takes = !this.#drains
+    this.#startWaiting()
+    this.#move("open")
+  }
+
+  draining(): void {
+    this.#takes = false
+    this.#drains = true
+  }
+
+  #startWaiting(): void {
     for (const waiting of [...this.#waiting]) {
       if (!this.#takes) break
       this.#waiting.delete(waiting)
@@ -139,43 +195,38 @@ class Sessions implements PeerOwner, Holder {
     }
   }
 
-  detached(): void {
-    this.#move("detached")
-  }
-
-  resumed(): void {
-    this.#move("open")
-  }
-
-  draining(): void {
-    this.#takes = false
-  }
-
-  closed(code: number, reason: string): void {
-    const lasted = this.#takes ? Date.now() - this.#openedAt : 0
+  closed(error: ConnectionLost): void {
+    const code = error.code as number
+    const lasted = this.#openedAt && Date.now() - this.#openedAt
+    this.#openedAt = 0
     this.#takes = false
     this.#peer = undefined
     if (this.state === "closed") return
     if (mayDialAgain(code)) {
+      this.error = error
+      const delay = this.#backoff.delay(code, lasted)
+      this.#dialAt = Date.now() + delay
+      this.#dialTimer = setTimeout(() => this.#dial(), delay)
       this.#move("connecting")
-      this.#dialTimer = setTimeout(() => this.#dial(), this.#backoff.delay(code, lasted))
-    } else this.#end(`the connection has ended: ${code} ${reason}`, code)
+    } else this.#end(error)
   }
 
   close(code: number, reason: string): void {
     if (this.state === "closed") return
     const peer = this.#peer
     peer?.close(code, reason)
-    this.#end("the client is closed", code)
+    this.#end(new ConnectionLost("the client is closed", "not_sent", code))
     peer?.end(code, reason) // at once: a server that is silent does not answer the Close frame
   }
 
-  #end(text: string, code: number): void {
+  #end(error: ConnectionLost): void {
+    this.error = error
     this.#takes = false
+    this.#dialAt = 0
     this.#listening.abort()
     clearTimeout(this.#dialTimer)
     this.#move("closed")
-    for (const waiting of this.#waiting) guarded(() => waiting.reject(new ConnectionLost(text, "not_sent", code)))
+    for (const waiting of this.#waiting) guarded(() => waiting.reject(error))
     this.#waiting.clear()
   }
 
@@ -220,7 +271,9 @@ export class Caller<A extends Shape = any> {
 
   /** Returns the same caller with other options. */
   with(options: WithOptions): Caller<A> {
-    return new Caller<A>(this.sessions, this.#place, { ...this.#options, ...options })
+    // An AbortController is accepted, too. Its signal belongs to its class, so that it is not copied with the others.
+    const signal = options.signal ?? this.#options.signal
+    return new Caller<A>(this.sessions, this.#place, { ...this.#options, ...options, signal })
   }
 
   /** Returns the caller of a named channel. */
@@ -323,15 +376,37 @@ export class Caller<A extends Shape = any> {
  */
 export class Client<A extends Shape = any> extends Caller<A> {
   /** The state now, and its changes: `useSyncExternalStore(client.status.subscribe, client.status.get)`. */
-  readonly status: { get(): State; subscribe(subscriber: (state: State) => void): () => void }
+  readonly status: Status
 
-  /** @throws SyntaxError if the address is not valid */
+  /**
+   * @throws TypeError if there is no WebSocket class, or the address or the token is not valid. Those of a function are
+   *   checked at each attempt
+   * @throws SyntaxError if the address is not one of `http`, `https`, `ws` or `wss`
+   */
   constructor(target: Target, options: ClientOptions = {}) {
     super(new Sessions(target, options), {}, {})
     this.status = {
       get: () => this.sessions.state,
       subscribe: (subscriber) => this.sessions.subscribe(subscriber),
     }
+  }
+
+  /**
+   * Why there is no session: how the last attempt to connect has failed, or the last session has ended. Its `code` is
+   * the close code. Undefined while there is a session.
+   */
+  get error(): ConnectionLost | undefined {
+    return this.sessions.error
+  }
+
+  /** When the next attempt to connect begins, as `Date.now()` will be then. Undefined if none waits. */
+  get retryAt(): number | undefined {
+    return this.sessions.retryAt
+  }
+
+  /** Connects now, if the next attempt waits. Otherwise it has no effect. */
+  connect(): void {
+    this.sessions.connect()
   }
 
   /** Counts the messages that were ignored, by kind. */
@@ -345,7 +420,7 @@ export class Client<A extends Shape = any> extends Caller<A> {
   }
 }
 
-export type { Channel, Items, Shape }
+export type { Address, Channel, Codec, Items, Progress, Shape, Source, Target }
 export type { Call } from "./peer.js"
 export { Aborted, ChannelClosed, ConnectionLost, Refused, RemoteError, RequestTimeout, WsrpcError } from "./errors.js"
 export type { Outcome } from "./errors.js"

@@ -7,8 +7,9 @@ import { ChannelClosed, ConnectionLost, Refused, RemoteError, textOf, WsrpcError
 import { report, type Handlers } from "./handlers.js"
 import { sizeOf, type Data } from "./ledger.js"
 import type { Holder, Request } from "./request.js"
-import { SessionSocket, type SocketOptions, type Target } from "./socket.js"
+import { SessionSocket } from "./socket.js"
 import { Items, Producer, type Source } from "./streams.js"
+import type { SocketOptions, Target } from "./target.js"
 
 /** Request ids: odd, and none that ws-wrapper uses, which counts from 1. A server that calls uses even ones. */
 const FIRST_ID = 2 ** 30 + 1
@@ -23,7 +24,7 @@ export interface PeerOwner {
   opened(): void
   detached(): void
   resumed(): void
-  closed(code: number, reason: string): void
+  closed(error: ConnectionLost): void
   /** The server is about to close: nothing new is begun in this session. */
   draining(): void
   /** Something that arrived was not used. */
@@ -68,6 +69,16 @@ export class Peer implements Holder {
     this.#socket.ondetached = () => owner.detached()
     this.#socket.onresumed = () => owner.resumed()
     this.#socket.onclose = ({ code, reason }) => this.end(code, reason)
+  }
+
+  /** When the next attempt to connect begins, if it waits. Otherwise a time in the past. */
+  get retryAt(): number {
+    return this.#socket.since
+  }
+
+  /** Connects now, if the session waits for its next attempt. */
+  retry(): void {
+    this.#socket.retry()
   }
 
   get isBusy(): boolean {
@@ -153,7 +164,7 @@ export class Peer implements Holder {
 
   #newId(): number {
     do this.#nextId = this.#nextId + 2 > LAST_ID ? FIRST_ID : this.#nextId + 2
-    while (this.#requests.has(this.#nextId) || this.#channels.has(this.#nextId))
+    while ([this.#requests, this.#channels, this.#givenUp].some((ids) => ids.has(this.#nextId)))
     return this.#nextId
   }
 
@@ -222,7 +233,7 @@ export class Peer implements Holder {
     this.#givenUp.delete(i)
     if ("e" in message) request?.reject(new RemoteError(message.e, message._))
     else if (message.h) this.#opened(i, request)
-    else if (request?.opens) request.reject(new WsrpcError(`"${request.event}" answers with a value`, "ran"))
+    else if (request?.opens) request.reject(new WsrpcError(`"${request.event}" answers with a value: use request()`, "ran"))
     else request?.resolve(message.d)
     this.#free(places)
   }
@@ -235,7 +246,10 @@ export class Peer implements Holder {
     channel.abort()
     // ws-wrapper 4 answers with a channel if a handler returns null.
     if (!this.givesCredit) request?.resolve(null)
-    else request?.reject(new WsrpcError(`"${request.event}" answers with a stream or a channel`, "ran"))
+    else {
+      const text = `"${request?.event}" answers with a stream or a channel: use stream(), upload() or open()`
+      request?.reject(new WsrpcError(text, "ran"))
+    }
   }
 
   // ------------------------------------------------------------ calls of the server
@@ -341,7 +355,7 @@ export class Peer implements Holder {
 
   /** The session is over: everything in it fails. */
   end(code: number, reason: string): void {
-    const text = reason ? `the connection has ended: ${code} ${reason}` : `the connection has ended: ${code}`
+    const text = `the connection has ended: ${code} ${reason}`.trim()
     const lost = (outcome: "unknown" | "not_sent") => new ConnectionLost(text, outcome, code)
     const waiting = [...this.#waiting]
     this.#waiting.clear()
@@ -352,7 +366,7 @@ export class Peer implements Holder {
     for (const request of waiting) request.reject(lost("not_sent"))
     for (const call of [...this.#calls.values()]) call.cancel(lost("unknown"))
     for (const channel of [...this.#channels.values()]) channel.over(lost("unknown"))
-    this.#owner.closed(code, reason)
+    this.#owner.closed(lost("not_sent"))
   }
 }
 

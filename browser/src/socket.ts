@@ -3,42 +3,9 @@
 import { Backoff, listen, mayDialAgain, onWake } from "./backoff.js"
 import { isCounted, readControl, writeControl, type Control } from "./control.js"
 import { Received, Sent, sizeOf, type Data, type Kept } from "./ledger.js"
+import type { Address, SocketOptions, Target, WebSocketClass, WebSocketLike } from "./target.js"
 
-/** What a session needs of a WebSocket class: the browser's, Node's, or that of the package `ws`. */
-export interface WebSocketLike {
-  readonly readyState: number
-  readonly protocol: string
-  readonly bufferedAmount: number
-  binaryType: string
-  onopen: ((event: any) => void) | null
-  onmessage: ((event: any) => void) | null
-  onerror: ((event: any) => void) | null
-  onclose: ((event: any) => void) | null
-  send(data: any): void
-  close(code?: number, reason?: string): void
-}
-export type WebSocketClass = new (url: string, protocols: string[]) => WebSocketLike
-
-/** Where to connect, and with which credentials. */
-export interface Address {
-  /** Relative to the page; `http` and `https` stand for `ws` and `wss`. */
-  readonly url: string | URL
-  /** A bearer token, for `Handshake.bearer_token` on the server. */
-  readonly token?: string
-}
-
-/** An address, or a function that is called for each attempt to connect, so that credentials are fresh. */
-export type Target = string | URL | Address | (() => string | URL | Address | Promise<string | URL | Address>)
-
-export interface SocketOptions {
-  /** The class of connections. Default: the global `WebSocket`. */
-  readonly WebSocket?: WebSocketClass
-  /**
-   * Bytes that may wait for an acknowledgement or a connection, about. When more wait, the next message ends the
-   * session with code 4408. Default: 16 MiB.
-   */
-  readonly buffer?: number
-}
+export type { Address, SocketOptions, Target, WebSocketClass, WebSocketLike }
 
 /** How `Client` uses a socket, beyond what a WebSocket has. */
 export interface Above {
@@ -72,7 +39,7 @@ const ACK = 1_000
 const QUIET = 5_000
 const QUIET_UNSEEN = 30_000
 /** Milliseconds in which a connection that is alive answers; and when the page has just woken up. */
-const PATIENCE = 5_000
+const PATIENCE = 4_000
 const PATIENCE_AWAKE = 2_000
 /** It answers later if a large message comes before the answer, over a slow network. */
 const PATIENCE_MOST = 60_000
@@ -132,8 +99,8 @@ export class SessionSocket extends EventTarget implements WebSocket {
   #connection: WebSocketLike | undefined
   /** Distinguishes the present attempt to connect from those that were given up. */
   #attempt = 0
-  /** When it was opened, or the attempt to make it has begun. */
-  #since = 0
+  /** When it was opened, or the attempt to make it begins, which may wait. For `Client`. */
+  since = 0
   /** Until the next attempt, the end of an attempt, the end of the wait for an answer, or the next look for silence. */
   #timer: Timer
 
@@ -259,7 +226,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
     const target = this.#target
     const open = (address: string | URL | Address) => attempt === this.#attempt && this.#open(address)
     const fail = (error: unknown) => attempt === this.#attempt && this.#dropped(ABNORMAL, String(error), false)
-    this.#since = Date.now()
+    this.since = Date.now()
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail)
     else if (this.#state === "connecting") open(target) // a wrong one throws in the constructor
     else Promise.resolve(target).then(open).catch(fail)
@@ -267,7 +234,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
   }
 
   #open(address: string | URL | Address): void {
-    const { url, token } = typeof address === "string" || address instanceof URL ? { url: address } : address
+    const { url = address as string | URL, token } = address as Partial<Address>
     const offers = [...this.#protocols]
     if (token !== undefined) offers.push(`bearer.${token}`, NEUTRAL)
     if (this.#sid) offers.push(HINT)
@@ -284,7 +251,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
 
   #opened(connection: WebSocketLike): void {
     clearTimeout(this.#timer)
-    this.#heard = this.#since = Date.now()
+    this.#heard = this.since = Date.now()
     const hello = { v: 1, features: [...this.#above.features, "resume", "probe"], limits: {} }
     if (this.#state === "resuming") {
       const { n, bytes } = this.#received
@@ -310,14 +277,18 @@ export class SessionSocket extends EventTarget implements WebSocket {
     const wasOpen = this.#state === "open"
     this.#leave(RESUMES)
     this.#state = "detached"
-    this.#wait(this.#backoff.delay(code, wasOpen ? Date.now() - this.#since : 0), () => this.#resume())
+    const delay = this.#backoff.delay(code, wasOpen ? Date.now() - this.since : 0)
+    this.since = Date.now() + delay
+    this.#wait(delay, () => this.retry())
     if (wasOpen) {
       this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl)
       this.dispatchEvent(new Event("detached"))
     }
   }
 
-  #resume(): void {
+  /** Connects now, if the next attempt waits. For `Client`. */
+  retry(): void {
+    if (this.#state !== "detached") return
     this.#state = "resuming"
     this.#dial()
   }
@@ -475,9 +446,8 @@ export class SessionSocket extends EventTarget implements WebSocket {
         this.#watch()
       }
     }
-    const late = this.#state === "resuming" && now - this.#since > ANSWER
-    if (late) this.#leave(RESUMES)
-    if (late || this.#state === "detached") this.#resume()
+    if (this.#state === "resuming" && now - this.since > ANSWER) this.#detach(ABNORMAL)
+    this.retry()
   }
 
   // ------------------------------------------------------------ the end

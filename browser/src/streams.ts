@@ -170,6 +170,7 @@ export type Source<T> = AsyncIterable<T> | Iterable<T>
 /** How much of an upload was sent. */
 export interface Progress {
   readonly items: number
+  /** The bytes in the items: those of a `Uint8Array` or an `ArrayBuffer`, and otherwise those of the message. */
   readonly bytes: number
 }
 
@@ -184,6 +185,8 @@ export class Producer implements ChannelUser {
   #grantedBytes = 0
   #sent = 0
   #sentBytes = 0
+  /** Those in the items, without what the messages add. */
+  #bytes = 0
   #stopped = false
   #end: { error: Error | undefined } | undefined
   #wake = () => {}
@@ -207,9 +210,11 @@ export class Producer implements ChannelUser {
         if (!next) continue
         if (next.done) return
         const item = { value: next.value, done: false }
-        if (this.#credit) this.#sentBytes += this.#channel.send("next", [item])
+        let size = 0
+        if (this.#credit) this.#sentBytes += size = this.#channel.send("next", [item])
         else await this.#channel.request("next", item)
-        this.#progress?.({ items: ++this.#sent, bytes: this.#sentBytes })
+        this.#bytes += (next.value as Partial<ArrayBufferView> | null | undefined)?.byteLength ?? size
+        this.#progress?.({ items: ++this.#sent, bytes: this.#bytes })
       }
     } finally {
       // A generator closes when it has what it waits for at the moment, which may take any time.

@@ -1,7 +1,7 @@
 // All that the page does. The status, the room, the answer and the upload survive a dropped connection by themselves.
-
 import { Aborted, Client } from "python-wsrpc"
 import { msgpack } from "python-wsrpc/msgpack"
+import type { Api } from "./api.js"
 
 const PIECE = 64 * 1024 // bytes of a file in one message
 
@@ -22,10 +22,10 @@ async function* piecesOf(file: File): AsyncGenerator<Uint8Array> {
 }
 
 function enter(): void {
-  const client = new Client(async () => ({ url: "/ws", token: await freshToken() }), { codec: msgpack })
+  const client = new Client<Api>(async () => ({ url: "/ws", token: await freshToken() }), { codec: msgpack })
   client.status.subscribe((state) => (output("status").textContent = state))
 
-  client.on("said", (name: string, text: string) => (output("room").textContent += `${name}: ${text}\n`))
+  client.on("said", (name, text) => (output("room").textContent += `${name}: ${text}\n`))
   form("say").onsubmit = () => {
     client.emit("say", field("text").value)
     field("text").value = ""

@@ -1,9 +1,10 @@
 """A web page in TypeScript: a login, a room, an answer that appears word by word, and an upload.
 
+    wsrpc types server:server --msgpack -o api.d.ts    # after a change here: the types of what the page calls
     npm install && npm run build        # checks the types of page.ts, and makes page.js
     python server.py [PORT]             # then open http://127.0.0.1:8080
 
-Run both commands in this folder, which has to be in a clone of wsrpc. All of the page survives a dropped connection:
+Run these commands in this folder, which has to be in a clone of wsrpc. All of the page survives a dropped connection:
 unplug your network while an answer appears, or while a large file is uploaded.
 """
 
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Protocol
 
 from aiohttp import web
 
@@ -26,7 +28,15 @@ from wsrpc_adapters.aiohttp import aiohttp_handler
 HERE = Path(__file__).parent
 VALID = 10  # seconds in which a token has to be used
 
+
+class Guest(Protocol):
+    """What the server calls in the page."""
+
+    async def said(self, name: str, text: str) -> None: ...
+
+
 server = Server()
+server.declare(Guest)
 lobby = server.room("lobby")
 logins: dict[str, str] = {}  # names by cookies
 tokens: dict[str, tuple[str, float]] = {}  # names and deadlines, by tokens for one connection each
@@ -48,7 +58,7 @@ def enter(peer: Peer) -> None:
 
 @server.on("say")
 async def say(peer: Peer, text: str) -> None:
-    await lobby.emit("said", peer.state["name"], text)
+    await lobby.emitter(Guest).said(peer.state["name"], text)
 
 
 @server.on("generate")

@@ -213,7 +213,8 @@ const commands = {
 
   /** Runs a function of this side with the client. */
   async run({ code }) {
-    return await new Function("client", "note", "shown", `return (async () => {${code}})()`)(client, note, shown)
+    const scope = { client, note, shown, Client, WebSocket }
+    return await new Function(...Object.keys(scope), `return (async () => {${code}})()`)(...Object.values(scope))
   },
 
   go({ at }) {

@@ -56,7 +56,9 @@ async def test_nothing_is_handled_once_a_close_frame_is_sent(host: Host, how: st
     server = Server(limits=LIMITS.replace(close_timeout=0.2))
     endings = Endings(server)
     ran: list[int] = []
+    opened: list[Peer] = []
     server.on("note", ran.append)
+    server.on("open", opened.append)
 
     @server.on_handshake
     def check(handshake: Handshake) -> None:
@@ -80,7 +82,8 @@ async def test_nothing_is_handled_once_a_close_frame_is_sent(host: Host, how: st
                 await asyncio.sleep(0)
             await peer.send(peer.close_frame(code))
         await peer.read_to_end()
-        await endings.next()
+        if opened:  # on a busy machine, the credentials can expire before that
+            await endings.next()
         if closing is not None:
             await closing
         assert ran == []

@@ -13,7 +13,7 @@ import pytest
 from browser.page_site import quiet_page
 from browser.pages import browsing, serving
 from playwright.async_api import Browser, Page, expect
-from programs import ROOT, free_port, printed_by, start
+from programs import PYTHON, ROOT, free_port, printed_by, start
 
 from wsrpc.testing import FaultProxy
 
@@ -103,4 +103,6 @@ async def test_the_page_of_the_example_survives_resets(browser: Browser, tmp_pat
 
 async def test_the_types_of_the_example_are_right_and_it_is_short() -> None:
     assert len((EXAMPLE / "page.ts").read_text("utf-8").splitlines()) <= 60
+    types = ("types", "server:server", "--msgpack", "-o", "api.d.ts", "--check")
+    await printed_by(await start(*PYTHON, "-m", "wsrpc", *types, cwd=EXAMPLE))
     await printed_by(await start(str(TOOLS / "tsc"), "--project", str(EXAMPLE)))

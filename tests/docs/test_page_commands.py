@@ -40,6 +40,7 @@ PACKAGES = {
     "fastapi",
     "ws",
     "ws-wrapper",
+    "github:bminer/ws-wrapper#v4.3.1",
     "typescript",
     "@types/node",
     "@types/ws",

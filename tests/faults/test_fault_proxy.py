@@ -76,6 +76,10 @@ class Side:
     def fin(self) -> None:
         self.sock.shutdown(socket.SHUT_WR)
 
+    def reset(self) -> None:
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.sock.close()
+
 
 class Bench:
     """A server that only listens, and the proxy in front of it."""
@@ -142,8 +146,7 @@ async def test_bytes_and_both_kinds_of_end_pass_as_they_are(direction: Direction
         assert await sender.to_end() == (b"", "fin")
         await turns_until(lambda: b.proxy.connections == 0)
         sender, receiver = await b.line(direction)
-        sender.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        sender.sock.close()
+        sender.reset()
         assert await receiver.to_end() == RESET
         await turns_until(lambda: b.proxy.connections == 0)
         b.server.sock.close()
@@ -448,6 +451,15 @@ async def test_half_close_ends_one_direction(direction: Direction) -> None:
         async with b.proxy.half_close(direction):
             receiver.fin()
             assert await sender.to_end() == (b"", "fin"), "the other side may end the rest"
+
+
+async def test_half_close_of_a_connection_that_has_just_been_reset() -> None:
+    async with bench() as b:
+        sender, receiver = await b.line()
+        receiver.reset()
+        async with b.proxy.half_close("up"):  # the proxy has not yet been told
+            assert await sender.to_end() == RESET
+        await passes(*await b.line())
 
 
 async def test_tls_passes_through_and_is_cut() -> None:

@@ -18,4 +18,8 @@ def handle_signal(loop: asyncio.AbstractEventLoop, number: int, callback: Callab
     try:
         loop.add_signal_handler(number, callback)
     except NotImplementedError:  # on Windows, where asyncio itself makes signals wake the loop
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(callback))
+
+        def handle(number: int, frame: object) -> None:
+            loop.call_soon_threadsafe(callback)
+
+        signal.signal(number, handle)

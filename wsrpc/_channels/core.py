@@ -682,15 +682,22 @@ class ChannelCore:
         """End it in good order. The remote peer knows that it has ended."""
         self.end(FINISHED, None)
 
+    @property
+    def abort_waits(self) -> bool:
+        """Whether an abort is sent only once the remote peer has sent something on the channel.
+
+        JavaScript takes a channel that is aborted before its loop begins for a stream without items. If the abort comes
+        after the `start` of the loop, the loop throws.
+        """
+        return self.produces and not self.heard and self.out.terms.plain
+
     def _send_end(self, reason: object) -> None:
         """Tell the remote peer that the channel has ended, if it knows of the channel."""
         if self.state is not ChannelState.OPEN:
             return
         if isinstance(reason, StreamOverflow):
             reason = RpcError(as_text(reason))
-        if self.produces and not self.heard and self.out.terms.plain:
-            # JavaScript takes a channel that is aborted before its loop begins for a stream without items. If the abort
-            # comes after the `start` of the loop, the loop throws.
+        if self.abort_waits:
             self._owner.abort_when_used(self.id, reason)
         else:
             self._owner.send_abort(self.id, reason)

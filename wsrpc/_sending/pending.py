@@ -241,8 +241,8 @@ class PendingRequests:
                 f"{len(pending)} requests are pending already (Limits.pending={self._limit}): "
                 "await some of them before sending more"
             )
-        number = self._next
-        while number in pending or number in self._taken:
+        number, given_up = self._next, self.flight.given_up
+        while number in pending or number in self._taken or number in given_up:
             number = number + 2 if number <= LAST_ID - 2 else self._first
         self._next = number + 2 if number <= LAST_ID - 2 else self._first
         deadline = None

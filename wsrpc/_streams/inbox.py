@@ -142,6 +142,11 @@ class ReadableChannel(Protocol):
     def overflowed(self, event: str, inbox: Inbox, error: StreamOverflow, /) -> None:
         """End what ``inbox`` reads, because more is unread than may be."""
 
+    @property
+    def abort_waits(self) -> bool:
+        """Whether an abort is sent only once the remote peer has sent something on the channel."""
+        ...
+
     def abort(self, reason: object, /) -> None:
         """End the channel on both sides. Only an inbox that owns the channel asks for that."""
 
@@ -509,6 +514,8 @@ class Inbox(MessageQueue):
             self.wake()  # a read of the stream that was left, which must not take an item of the next one
             return
         self._reader = _LEFT
+        if self._owns and channel.abort_waits:
+            self.begin()  # a handler that was not told to start would never send anything
         channel.remove_recipient(self._event, self)
         self.drop_all()
         if self._owns:

@@ -436,7 +436,7 @@ var MOST_SILENCES = 2;
 var ACK = 1e3;
 var QUIET = 5e3;
 var QUIET_UNSEEN = 3e4;
-var PATIENCE = 5e3;
+var PATIENCE = 4e3;
 var PATIENCE_AWAKE = 2e3;
 var PATIENCE_MOST = 6e4;
 var LONGEST_TIMER = 2 ** 31 - 1;
@@ -468,8 +468,8 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   #connection;
   /** Distinguishes the present attempt to connect from those that were given up. */
   #attempt = 0;
-  /** When it was opened, or the attempt to make it has begun. */
-  #since = 0;
+  /** When it was opened, or the attempt to make it begins, which may wait. For `Client`. */
+  since = 0;
   /** Until the next attempt, the end of an attempt, the end of the wait for an answer, or the next look for silence. */
   #timer;
   /** Whether the server answers probes. Undefined before its welcome. */
@@ -580,14 +580,14 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     const target = this.#target;
     const open = (address) => attempt === this.#attempt && this.#open(address);
     const fail = (error) => attempt === this.#attempt && this.#dropped(ABNORMAL, String(error), false);
-    this.#since = Date.now();
+    this.since = Date.now();
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail);
     else if (this.#state === "connecting") open(target);
     else Promise.resolve(target).then(open).catch(fail);
     this.#wait(ATTEMPT, () => fail("no connection within 10 s"));
   }
   #open(address) {
-    const { url, token } = typeof address === "string" || address instanceof URL ? { url: address } : address;
+    const { url = address, token } = address;
     const offers = [...this.#protocols];
     if (token !== void 0) offers.push(`bearer.${token}`, NEUTRAL);
     if (this.#sid) offers.push(HINT);
@@ -604,7 +604,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   }
   #opened(connection) {
     clearTimeout(this.#timer);
-    this.#heard = this.#since = Date.now();
+    this.#heard = this.since = Date.now();
     const hello = { v: 1, features: [...this.#above.features, "resume", "probe"], limits: {} };
     if (this.#state === "resuming") {
       const { n, bytes } = this.#received;
@@ -628,13 +628,17 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     const wasOpen = this.#state === "open";
     this.#leave(RESUMES);
     this.#state = "detached";
-    this.#wait(this.#backoff.delay(code, wasOpen ? Date.now() - this.#since : 0), () => this.#resume());
+    const delay = this.#backoff.delay(code, wasOpen ? Date.now() - this.since : 0);
+    this.since = Date.now() + delay;
+    this.#wait(delay, () => this.retry());
     if (wasOpen) {
       this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl);
       this.dispatchEvent(new Event("detached"));
     }
   }
-  #resume() {
+  /** Connects now, if the next attempt waits. For `Client`. */
+  retry() {
+    if (this.#state !== "detached") return;
     this.#state = "resuming";
     this.#dial();
   }
@@ -770,9 +774,8 @@ var SessionSocket = class _SessionSocket extends EventTarget {
         this.#watch();
       }
     }
-    const late = this.#state === "resuming" && now - this.#since > ANSWER;
-    if (late) this.#leave(RESUMES);
-    if (late || this.#state === "detached") this.#resume();
+    if (this.#state === "resuming" && now - this.since > ANSWER) this.#detach(ABNORMAL);
+    this.retry();
   }
   // ------------------------------------------------------------ the end
   #end(code, reason, wasClean = false) {
@@ -951,6 +954,8 @@ var Producer = class {
   #grantedBytes = 0;
   #sent = 0;
   #sentBytes = 0;
+  /** Those in the items, without what the messages add. */
+  #bytes = 0;
   #stopped = false;
   #end;
   #wake = () => {
@@ -973,9 +978,11 @@ var Producer = class {
         if (!next) continue;
         if (next.done) return;
         const item = { value: next.value, done: false };
-        if (this.#credit) this.#sentBytes += this.#channel.send("next", [item]);
+        let size = 0;
+        if (this.#credit) this.#sentBytes += size = this.#channel.send("next", [item]);
         else await this.#channel.request("next", item);
-        this.#progress?.({ items: ++this.#sent, bytes: this.#sentBytes });
+        this.#bytes += next.value?.byteLength ?? size;
+        this.#progress?.({ items: ++this.#sent, bytes: this.#bytes });
       }
     } finally {
       const closed = Promise.resolve(items.return?.());
@@ -1064,6 +1071,14 @@ var Peer = class {
     this.#socket.onresumed = () => owner.resumed();
     this.#socket.onclose = ({ code, reason }) => this.end(code, reason);
   }
+  /** When the next attempt to connect begins, if it waits. Otherwise a time in the past. */
+  get retryAt() {
+    return this.#socket.since;
+  }
+  /** Connects now, if the session waits for its next attempt. */
+  retry() {
+    this.#socket.retry();
+  }
   get isBusy() {
     return this.#requests.size + this.#calls.size + this.#channels.size > 0;
   }
@@ -1137,7 +1152,7 @@ var Peer = class {
   #newId() {
     do
       this.#nextId = this.#nextId + 2 > LAST_ID ? FIRST_ID : this.#nextId + 2;
-    while (this.#requests.has(this.#nextId) || this.#channels.has(this.#nextId));
+    while ([this.#requests, this.#channels, this.#givenUp].some((ids) => ids.has(this.#nextId)));
     return this.#nextId;
   }
   /** Forgets a request whose answer nobody awaits. If one can come, its place stays occupied until then. */
@@ -1197,7 +1212,7 @@ var Peer = class {
     this.#givenUp.delete(i);
     if ("e" in message) request?.reject(new RemoteError(message.e, message._));
     else if (message.h) this.#opened(i, request);
-    else if (request?.opens) request.reject(new WsrpcError(`"${request.event}" answers with a value`, "ran"));
+    else if (request?.opens) request.reject(new WsrpcError(`"${request.event}" answers with a value: use request()`, "ran"));
     else request?.resolve(message.d);
     this.#free(places);
   }
@@ -1208,7 +1223,10 @@ var Peer = class {
     if (request?.opens) return request.resolve(channel);
     channel.abort();
     if (!this.givesCredit) request?.resolve(null);
-    else request?.reject(new WsrpcError(`"${request.event}" answers with a stream or a channel`, "ran"));
+    else {
+      const text = `"${request?.event}" answers with a stream or a channel: use stream(), upload() or open()`;
+      request?.reject(new WsrpcError(text, "ran"));
+    }
   }
   // ------------------------------------------------------------ calls of the server
   /** Runs the handlers of an event, or the handler of a request. */
@@ -1301,7 +1319,7 @@ var Peer = class {
   }
   /** The session is over: everything in it fails. */
   end(code, reason) {
-    const text = reason ? `the connection has ended: ${code} ${reason}` : `the connection has ended: ${code}`;
+    const text = `the connection has ended: ${code} ${reason}`.trim();
     const lost = (outcome) => new ConnectionLost(text, outcome, code);
     const waiting = [...this.#waiting];
     this.#waiting.clear();
@@ -1312,7 +1330,7 @@ var Peer = class {
     for (const request of waiting) request.reject(lost("not_sent"));
     for (const call of [...this.#calls.values()]) call.cancel(lost("unknown"));
     for (const channel of [...this.#channels.values()]) channel.over(lost("unknown"));
-    this.#owner.closed(code, reason);
+    this.#owner.closed(lost("not_sent"));
   }
 };
 var Call = class {
@@ -1408,6 +1426,11 @@ function isStream(value) {
 
 // src/client.ts
 var MOST_ATTEMPTS = 8;
+var TOKEN = /^[\w!#$%&'*+.^`|~-]*$/;
+function withToken(address) {
+  if (TOKEN.test(address.token ?? "")) return address;
+  throw new TypeError("the token can only have letters, digits and !#$%&'*+-.^_`|~");
+}
 var Sessions = class {
   options;
   #target;
@@ -1418,16 +1441,33 @@ var Sessions = class {
   #waiting = /* @__PURE__ */ new Set();
   counts = {};
   state = "connecting";
+  /** Why there is no session. */
+  error;
   #peer;
   /** Whether the session takes new messages. */
   #takes = false;
+  /** Whether the server is about to close it. */
+  #drains = false;
+  /** When the session has begun. 0 if there is none. */
   #openedAt = 0;
   #dialTimer;
+  #dialAt = 0;
   constructor(target, options) {
-    this.#target = target;
+    if (!(options.WebSocket ?? globalThis.WebSocket)) {
+      throw new TypeError("there is no WebSocket: pass the class of the package ws, new Client(url, { WebSocket })");
+    }
+    this.#target = typeof target === "function" ? async () => withToken(await target()) : withToken(target);
     this.options = options;
     this.#dial();
-    onWake(() => this.state === "connecting" && !this.#peer && this.#dial(), this.#listening.signal);
+    onWake(() => this.connect(), this.#listening.signal);
+  }
+  connect() {
+    if (this.#peer) this.#peer.retry();
+    else if (this.state === "connecting") this.#dial();
+  }
+  get retryAt() {
+    const at = this.#peer ? this.#peer.retryAt : this.#dialAt;
+    return at > Date.now() ? at : void 0;
   }
   #dial() {
     clearTimeout(this.#dialTimer);
@@ -1461,7 +1501,7 @@ var Sessions = class {
   }
   #start(waiting) {
     if (this.#takes) waiting.start(this.#peer);
-    else if (this.state === "closed") throw new ConnectionLost("the client is closed", "not_sent");
+    else if (this.state === "closed") throw this.error;
     else if (this.#waiting.size >= (this.options.offline ?? 256)) {
       throw new Refused(`${this.#waiting.size} messages wait for a connection already`);
     } else this.#waiting.add(waiting);
@@ -1481,46 +1521,62 @@ var Sessions = class {
   }
   opened() {
     this.#takes = true;
+    this.#drains = false;
     this.#openedAt = Date.now();
+    this.error = void 0;
     this.#move("open");
+    this.#startWaiting();
+  }
+  detached() {
+    this.#takes = false;
+    this.#move("detached");
+  }
+  resumed() {
+    this.#takes = !this.#drains;
+    this.#startWaiting();
+    this.#move("open");
+  }
+  draining() {
+    this.#takes = false;
+    this.#drains = true;
+  }
+  #startWaiting() {
     for (const waiting of [...this.#waiting]) {
       if (!this.#takes) break;
       this.#waiting.delete(waiting);
       guarded(() => waiting.start(this.#peer));
     }
   }
-  detached() {
-    this.#move("detached");
-  }
-  resumed() {
-    this.#move("open");
-  }
-  draining() {
-    this.#takes = false;
-  }
-  closed(code, reason) {
-    const lasted = this.#takes ? Date.now() - this.#openedAt : 0;
+  closed(error) {
+    const code = error.code;
+    const lasted = this.#openedAt && Date.now() - this.#openedAt;
+    this.#openedAt = 0;
     this.#takes = false;
     this.#peer = void 0;
     if (this.state === "closed") return;
     if (mayDialAgain(code)) {
+      this.error = error;
+      const delay = this.#backoff.delay(code, lasted);
+      this.#dialAt = Date.now() + delay;
+      this.#dialTimer = setTimeout(() => this.#dial(), delay);
       this.#move("connecting");
-      this.#dialTimer = setTimeout(() => this.#dial(), this.#backoff.delay(code, lasted));
-    } else this.#end(`the connection has ended: ${code} ${reason}`, code);
+    } else this.#end(error);
   }
   close(code, reason) {
     if (this.state === "closed") return;
     const peer = this.#peer;
     peer?.close(code, reason);
-    this.#end("the client is closed", code);
+    this.#end(new ConnectionLost("the client is closed", "not_sent", code));
     peer?.end(code, reason);
   }
-  #end(text, code) {
+  #end(error) {
+    this.error = error;
     this.#takes = false;
+    this.#dialAt = 0;
     this.#listening.abort();
     clearTimeout(this.#dialTimer);
     this.#move("closed");
-    for (const waiting of this.#waiting) guarded(() => waiting.reject(new ConnectionLost(text, "not_sent", code)));
+    for (const waiting of this.#waiting) guarded(() => waiting.reject(error));
     this.#waiting.clear();
   }
   ignored(kind) {
@@ -1557,7 +1613,8 @@ var Caller = class _Caller {
   }
   /** Returns the same caller with other options. */
   with(options) {
-    return new _Caller(this.sessions, this.#place, { ...this.#options, ...options });
+    const signal = options.signal ?? this.#options.signal;
+    return new _Caller(this.sessions, this.#place, { ...this.#options, ...options, signal });
   }
   /** Returns the caller of a named channel. */
   of(channel) {
@@ -1633,13 +1690,32 @@ var Caller = class _Caller {
 var Client = class extends Caller {
   /** The state now, and its changes: `useSyncExternalStore(client.status.subscribe, client.status.get)`. */
   status;
-  /** @throws SyntaxError if the address is not valid */
+  /**
+   * @throws TypeError if there is no WebSocket class, or the address or the token is not valid. Those of a function are
+   *   checked at each attempt
+   * @throws SyntaxError if the address is not one of `http`, `https`, `ws` or `wss`
+   */
   constructor(target, options = {}) {
     super(new Sessions(target, options), {}, {});
     this.status = {
       get: () => this.sessions.state,
       subscribe: (subscriber) => this.sessions.subscribe(subscriber)
     };
+  }
+  /**
+   * Why there is no session: how the last attempt to connect has failed, or the last session has ended. Its `code` is
+   * the close code. Undefined while there is a session.
+   */
+  get error() {
+    return this.sessions.error;
+  }
+  /** When the next attempt to connect begins, as `Date.now()` will be then. Undefined if none waits. */
+  get retryAt() {
+    return this.sessions.retryAt;
+  }
+  /** Connects now, if the next attempt waits. Otherwise it has no effect. */
+  connect() {
+    this.sessions.connect();
   }
   /** Counts the messages that were ignored, by kind. */
   get ignored() {

@@ -135,7 +135,7 @@ var MOST_SILENCES = 2;
 var ACK = 1e3;
 var QUIET = 5e3;
 var QUIET_UNSEEN = 3e4;
-var PATIENCE = 5e3;
+var PATIENCE = 4e3;
 var PATIENCE_AWAKE = 2e3;
 var PATIENCE_MOST = 6e4;
 var LONGEST_TIMER = 2 ** 31 - 1;
@@ -167,8 +167,8 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   #connection;
   /** Distinguishes the present attempt to connect from those that were given up. */
   #attempt = 0;
-  /** When it was opened, or the attempt to make it has begun. */
-  #since = 0;
+  /** When it was opened, or the attempt to make it begins, which may wait. For `Client`. */
+  since = 0;
   /** Until the next attempt, the end of an attempt, the end of the wait for an answer, or the next look for silence. */
   #timer;
   /** Whether the server answers probes. Undefined before its welcome. */
@@ -279,14 +279,14 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     const target = this.#target;
     const open = (address) => attempt === this.#attempt && this.#open(address);
     const fail = (error) => attempt === this.#attempt && this.#dropped(ABNORMAL, String(error), false);
-    this.#since = Date.now();
+    this.since = Date.now();
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail);
     else if (this.#state === "connecting") open(target);
     else Promise.resolve(target).then(open).catch(fail);
     this.#wait(ATTEMPT, () => fail("no connection within 10 s"));
   }
   #open(address) {
-    const { url, token } = typeof address === "string" || address instanceof URL ? { url: address } : address;
+    const { url = address, token } = address;
     const offers = [...this.#protocols];
     if (token !== void 0) offers.push(`bearer.${token}`, NEUTRAL);
     if (this.#sid) offers.push(HINT);
@@ -303,7 +303,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   }
   #opened(connection) {
     clearTimeout(this.#timer);
-    this.#heard = this.#since = Date.now();
+    this.#heard = this.since = Date.now();
     const hello = { v: 1, features: [...this.#above.features, "resume", "probe"], limits: {} };
     if (this.#state === "resuming") {
       const { n, bytes } = this.#received;
@@ -327,13 +327,17 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     const wasOpen = this.#state === "open";
     this.#leave(RESUMES);
     this.#state = "detached";
-    this.#wait(this.#backoff.delay(code, wasOpen ? Date.now() - this.#since : 0), () => this.#resume());
+    const delay = this.#backoff.delay(code, wasOpen ? Date.now() - this.since : 0);
+    this.since = Date.now() + delay;
+    this.#wait(delay, () => this.retry());
     if (wasOpen) {
       this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl);
       this.dispatchEvent(new Event("detached"));
     }
   }
-  #resume() {
+  /** Connects now, if the next attempt waits. For `Client`. */
+  retry() {
+    if (this.#state !== "detached") return;
     this.#state = "resuming";
     this.#dial();
   }
@@ -469,9 +473,8 @@ var SessionSocket = class _SessionSocket extends EventTarget {
         this.#watch();
       }
     }
-    const late = this.#state === "resuming" && now - this.#since > ANSWER;
-    if (late) this.#leave(RESUMES);
-    if (late || this.#state === "detached") this.#resume();
+    if (this.#state === "resuming" && now - this.since > ANSWER) this.#detach(ABNORMAL);
+    this.retry();
   }
   // ------------------------------------------------------------ the end
   #end(code, reason, wasClean = false) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from ._frame_boundaries import FrameBoundaries
 from ._sockets import reset_when_closed, unsent
@@ -265,7 +266,8 @@ class End(asyncio.Protocol):
         elif not self._finished:
             self._finished = True
             if self.other.transport is not None:
-                self.other.transport.write_eof()
+                with suppress(OSError):  # broken already, which `connection_lost` tells in the next turn
+                    self.other.transport.write_eof()
             if self.other._finished:
                 self._connection.close()
 

@@ -42,8 +42,7 @@ let current // the Room that is shown
 
 connection.addEventListener("state", showState)
 connection.addEventListener("session", () => arrive().catch(ignoreLoss))
-// The client connects at once when it hears this event of the browser.
-$("retry").addEventListener("click", () => dispatchEvent(new Event("online")))
+$("retry").addEventListener("click", () => connection.client.connect())
 
 /** Runs in each session, because the server knows nothing of the one before. */
 async function arrive() {

@@ -11,7 +11,7 @@ const PIECE = 64 * 1024
 export async function upload(client, { id, room, file, signal }, progress) {
   const have = await client.with({ signal }).request("uploaded", id)
   progress(have)
-  const sent = ({ items }) => progress(Math.min(have + items * PIECE, file.size))
+  const sent = ({ bytes }) => progress(have + bytes)
   const uploader = client.with({ signal, progress: sent })
   return uploader.upload("upload", piecesOf(file, have), room, id, wellFormed(file.name), file.size, have)
 }

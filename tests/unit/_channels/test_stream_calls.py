@@ -113,6 +113,24 @@ async def test_an_item_that_does_not_fit_fails_the_handler_where_it_reads_it(bot
         await left.request("total", send=[1, "two", 3])
 
 
+@pytest.mark.parametrize("opened", [True, False], ids=["open", "opening"])
+@pytest.mark.parametrize("event", ["feed", "doubled"])
+async def test_a_stream_that_is_left_before_it_is_read_ends_its_handler(both: Both, event: str, opened: bool) -> None:
+    left, right = both
+    serve(right)
+    stream = left.stream(event, send=[1]) if event == "doubled" else left.stream(event, 1)
+    if opened:
+        async with stream:
+            pass
+    else:
+        reading = start(anext(stream))
+        await turns(1)
+        await stream.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await reading
+    await emptied(left, right)
+
+
 # ---------------------------------------------------------------- places
 
 

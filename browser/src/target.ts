@@ -1,0 +1,37 @@
+// Where to connect, and over which class of connections. Programs without the types of a page can use these types.
+
+/** What a session needs of a WebSocket class: the browser's, Node's, or that of the package `ws`. */
+export interface WebSocketLike {
+  readonly readyState: number
+  readonly protocol: string
+  readonly bufferedAmount: number
+  binaryType: string
+  onopen: ((event: any) => void) | null
+  onmessage: ((event: any) => void) | null
+  onerror: ((event: any) => void) | null
+  onclose: ((event: any) => void) | null
+  send(data: any): void
+  close(code?: number, reason?: string): void
+}
+export type WebSocketClass = new (url: string, protocols: string[]) => WebSocketLike
+
+/** Where to connect, and with which credentials. */
+export interface Address {
+  /** Relative to the page; `http` and `https` stand for `ws` and `wss`. */
+  readonly url: string | URL
+  /** A bearer token, for `Handshake.bearer_token` on the server. */
+  readonly token?: string
+}
+
+/** An address, or a function that is called for each attempt to connect, so that credentials are fresh. */
+export type Target = string | URL | Address | (() => string | URL | Address | Promise<string | URL | Address>)
+
+export interface SocketOptions {
+  /** The class of connections. Default: the global `WebSocket`. */
+  readonly WebSocket?: WebSocketClass
+  /**
+   * Bytes that may wait for an acknowledgement or a connection, about. When more wait, the next message ends the
+   * session with code 4408. Default: 16 MiB.
+   */
+  readonly buffer?: number
+}
