@@ -115,7 +115,7 @@ fmt: $(STAMPS)/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-soak: $(STAMPS)/dev $(STAMPS)/npm
+soak: $(STAMPS)/dev $(STAMPS)/npm engines
 	$(WITH_VENV) WSRPC_SOAK=1 $(BIN)/python -m pytest --timeout=3600 tests/property \
 	  tests/faults/test_cuts_soak.py tests/faults/test_server_killed.py \
 	  tests/faults/test_cluster_soak.py tests/faults/test_memory.py interop/test_js_fuzz.py interop/test_contracts_typescript.py \

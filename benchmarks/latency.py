@@ -9,7 +9,7 @@ from statistics import median
 
 from .generator import run_load
 from .measure import Latency, Sample, bad
-from .processes import Child, start
+from .processes import BenchmarkError, Child, start
 from .protocols import ADD, ADD_ASYNC, Call
 from .results import TableResult
 from .runner import START_SECONDS, say
@@ -116,6 +116,9 @@ def measure_table(quick: bool, chosen: Sequence[Subject], *, server_core: int, l
         rows: list[tuple[Row, str]] = []
         for (subject, call, base), rates in zip(lines, found, strict=True):
             most, is_base = median(rates), subject.key == base
+            if not most:
+                text = "the machine is too busy with other programs to measure latency"
+                raise BenchmarkError(f"{subject.title} answered nothing within {plan.seconds:g} s: {text}")
             own = [Row(subject, call, most, share * most, is_base and share == SAME) for share in SHARES]
             if is_base:
                 [bases[base]] = [row for row in own if row.compared]

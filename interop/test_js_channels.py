@@ -93,7 +93,7 @@ async def test_python_aborts_a_conversation_of_javascript(link_4: Link, chat: Ch
 
 
 async def test_what_javascript_waits_for_when_the_channel_ends(link_4: Link, chat: Chat) -> None:
-    """Left to itself it would wait for ever: closing a channel does not settle what was requested on it there."""
+    """In JavaScript, closing a channel does not settle the requests on it, so it would wait without a limit."""
     theirs = await link_4.ask("chat", "lobby")
     ours = await chat.channels.get()
     started = asyncio.Event()

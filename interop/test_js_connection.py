@@ -47,7 +47,7 @@ async def check_ended(
     assert raised.value.outcome == "not_sent"
     with pytest.raises(ConnectionLost):
         await link.peer.emit("log")
-    # JavaScript leaves its own requests pending for ever (ws-server-wrapper rejects them): nobody waits.
+    # JavaScript never ends its own pending requests (ws-server-wrapper rejects them), so nothing waits for them here.
     for task in theirs:
         task.cancel()
     await asyncio.wait(theirs)

@@ -55,7 +55,7 @@ def check_prefix(numbers: list[int]) -> None:
 
 
 async def leave(tasks: list[asyncio.Task[Any]]) -> None:
-    """JavaScript waits for ever; nobody waits for that."""
+    """JavaScript would wait without a limit, so the test does not wait for it."""
     assert not any(task.done() for task in tasks)
     for task in tasks:
         task.cancel()

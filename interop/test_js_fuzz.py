@@ -122,7 +122,7 @@ async def test_a_difference_is_noticed(sides: Sides) -> None:
 
 @pytest.mark.asyncio(loop_scope="session")
 async def test_what_plays_ws_wrapper_plays_it_well() -> None:
-    """Where the library is to be had; elsewhere this shows that whoever does the same is not told from another."""
+    """Where the library is not installed, the stand-in is compared with itself: equals do not differ."""
     library = "ws-wrapper-4" if "ws-wrapper-4" in LIBRARIES else "plain-4"
     async with listening(library) as real, listening("plain-4") as played:
         sides = Sides(library, real, played)

@@ -61,7 +61,7 @@ DIFFERS = {
     "`this.channel()` opens the channel at once; an event has none.": """
         anon/emit-before-returned anon/created-not-returned anon/as-event pair/anon-abort-before-return/b
         pair/anon-abort-error-before-return/b pair/anon-not-returned/b""",
-    "What still comes on a channel that has ended brings no further abort, whoever has ended it.": """
+    "What still comes on a channel that has ended brings no further abort, on whichever side it ended.": """
         anon/abort-remote-handler anon/abort-remote-requestor anon/double-abort-same-id pair/stream-full/b
         pair/stream-again/b iterator/iterable-sync-generator iterator/iterable-abort-before-start""",
     "The end of a channel ends the requests on it; there is no message for each.": """

@@ -22,7 +22,7 @@ from picows import (
 )
 from python_socks import ProxyError
 
-from wsrpc import Handshake, HandshakeRejected, Limits
+from wsrpc import HandshakeRejected, Limits
 from wsrpc.adapting import (
     BadURL,
     DialRequest,
@@ -163,20 +163,21 @@ async def _connect(host: str, port: int) -> socket.socket:
 
 def _describe(ws: WSTransport, offered: list[str]) -> ConnectionInfo:
     tcp = ws.underlying_transport
-    handshake = Handshake(
-        ws.request.path.decode("utf-8", "surrogateescape"),
-        joined_headers(ws.request.headers),
-        remote=address(tcp.get_extra_info("peername")),
-        local=address(tcp.get_extra_info("sockname")),
-        subprotocols=offered,
-    )
     chosen = ws.response.headers.get("Sec-WebSocket-Protocol")
     if chosen is not None and chosen not in offered:
         tcp.abort()
         # It is not quoted, because it may be a token that was sent back.
         raise ConnectionError("the server chose a subprotocol that was not offered")
-    handshake.subprotocol = chosen
-    return handshake.connection_info(ws)
+    headers = joined_headers(ws.request.headers)
+    return ConnectionInfo(
+        target=ws.request.path.decode("utf-8", "surrogateescape"),
+        headers=headers,
+        origin=headers.get("origin"),
+        remote=address(tcp.get_extra_info("peername")),
+        local=address(tcp.get_extra_info("sockname")),
+        subprotocol=chosen,
+        underlying=ws,
+    )
 
 
 def _rejected(exc: WSInvalidStatusError) -> HandshakeRejected:

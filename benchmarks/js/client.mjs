@@ -70,6 +70,6 @@ async function measure({ warm, seconds }) {
 
 const lines = createInterface({ input: process.stdin })
 lines.on("line", async (line) => console.log(JSON.stringify(await measure(JSON.parse(line)))))
-// The end of stdin means that whoever started this has gone.
+// The end of stdin means that the program that started this has gone.
 lines.on("close", () => process.exit(0))
 console.log("ready")

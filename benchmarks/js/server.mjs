@@ -45,5 +45,5 @@ if (process.argv.includes("--socketio")) {
   server.on("listening", () => console.log(server.address().port))
 }
 
-// The end of stdin means that whoever started this has gone.
+// The end of stdin means that the program that started this has gone.
 process.stdin.on("end", () => process.exit(0)).resume()

@@ -136,7 +136,7 @@ const handlers = {
   },
 }
 
-/** Items of an upload. The second one, like all that follow, waits until the test wants it, or for ever. */
+/** Items of an upload. The second one, like all that follow, waits until the test wants it. */
 async function* source(hangs) {
   try {
     yield 1

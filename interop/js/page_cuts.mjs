@@ -85,7 +85,7 @@ const commands = {
     handled.calm = callers.calm = false
     callers.start(number)
   },
-  /** What would go on for ever ends. */
+  /** End what has no end of its own. */
   release: () => handled.release(),
   /** Begins nothing more, and waits until everything has ended. */
   async calm() {

@@ -70,7 +70,7 @@ export class Peers {
     return this.get(peer).of(channel)
   }
 
-  /** The key of an anonymous channel, or undefined if `value` is none. */
+  /** The key of an anonymous channel, or undefined if `value` is not one. */
   channelKey(value) {
     const key = this.#anonymous.indexOf(value)
     return key < 0 ? undefined : key

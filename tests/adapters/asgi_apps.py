@@ -1,6 +1,6 @@
 """One application for each ASGI framework, with a server at ``/ws`` and an HTTP route at ``/hello``.
 
-Whoever connects says with ``?access_token=`` or a session who it is; `on_handshake` or the framework's own means find
+A client says with ``?access_token=`` or a session who it is; `on_handshake` or the framework's own means find
 the user, who is in ``peer.state["user"]``. Each closes the server when it shuts down, in its framework's way.
 """
 

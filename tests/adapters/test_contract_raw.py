@@ -155,7 +155,7 @@ async def test_the_largest_message_may_be_changed(flavour: Flavour) -> None:
 
 
 @flavours
-async def test_whoever_pauses_slows_the_other_side_down(flavour: Flavour) -> None:
+async def test_a_peer_that_pauses_slows_the_other_side_down(flavour: Flavour) -> None:
     async with flavour.pair(LIMITS) as (ours, theirs):
         recorder, sender = Recorder.of(ours), Recorder.of(theirs)
         ours.pause_receiving()

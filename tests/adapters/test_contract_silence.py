@@ -179,7 +179,7 @@ async def test_no_ping_is_sent_and_nobody_is_dropped(flavour: OverSockets) -> No
 
 
 @over_sockets
-async def test_whoever_sends_no_more_and_reads_nothing(flavour: OverSockets) -> None:
+async def test_a_client_that_sends_no_more_and_reads_nothing(flavour: OverSockets) -> None:
     limits = LIMITS.replace(close_timeout=0.1, high_water=1 << 30, ping_interval=None)
     if "half-closed" in flavour.cannot:
         limits = limits.replace(high_water=65536, stall=0.1)

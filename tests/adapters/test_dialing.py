@@ -36,6 +36,15 @@ async def test_headers_auth_and_subprotocols_arrive(dialing: Dialing) -> None:
 
 
 @dialings
+async def test_the_subprotocol_of_web_pages_is_accepted(dialing: Dialing) -> None:
+    """A server answers ``wsrpc.resume``, and waits for a message with the session. picows refused its answer."""
+    async with echo_server().listen() as listener:
+        async with Client(listener.url, dial=dialing.dial, subprotocols=["wsrpc.resume"], limits=LIMITS) as client:
+            assert await client.request("echo", 1) == 1
+            assert client.peer.info.subprotocol == "wsrpc.resume"
+
+
+@dialings
 async def test_a_refused_handshake_has_status_body_and_headers(dialing: Dialing) -> None:
     server = Server(limits=LIMITS)
 
@@ -55,7 +64,7 @@ NOT_URLS = ["http://x/", "ws:///nothing", "ws://[::1", "ws://x/\r\nX-Evil: 1", "
 
 @dialings
 @pytest.mark.parametrize("url", NOT_URLS)
-async def test_a_url_that_is_none_is_not_tried_again(dialing: Dialing, url: str) -> None:
+async def test_a_url_that_is_not_valid_is_not_tried_again(dialing: Dialing, url: str) -> None:
     with pytest.raises(ValueError) as caught:
         await dialing.dial(url, limits=LIMITS)
     assert not is_transient(caught.value)
@@ -65,7 +74,7 @@ async def test_a_url_that_is_none_is_not_tried_again(dialing: Dialing, url: str)
 
 @dialings
 @pytest.mark.parametrize("proxy", ["ftp://127.0.0.1/", "127.0.0.1:3128", "http://127.0.0.1:99999"])
-async def test_a_proxy_that_is_none_is_not_tried_again(
+async def test_a_proxy_that_is_not_valid_is_not_tried_again(
     dialing: Dialing, proxy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("no_proxy", "NO_PROXY"):

@@ -322,7 +322,7 @@ async def test_a_rule_of_the_handshake(host: Host, name: str, caplog: pytest.Log
             assert rule.body is None or body == rule.body
             assert TOKEN not in head.decode("latin-1") + body + caplog.text
             if rule.status == 101:
-                # Whoever asks to resume has no peer before its first message.
+                # A client that asks to resume has no peer before its first message.
                 await peer.send(peer.frame(TEXT, '{"i":2,"a":["echo",1]}'))
                 await peer.next_of(TEXT)
                 expected = {"path": "/ws", "host": own, "secure": False, "remote": peer.sock.getsockname(), **rule.seen}

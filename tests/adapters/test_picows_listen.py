@@ -77,7 +77,7 @@ async def test_when_no_more_files_can_be_opened_it_goes_on_later(caplog: pytest.
                 assert await later.request("echo", 2) == 2
 
 
-async def test_closing_the_server_does_not_wait_for_whoever_says_nothing() -> None:
+async def test_closing_the_server_does_not_wait_for_a_client_that_says_nothing() -> None:
     server = Server(limits=LIMITS.replace(open_timeout=1000.0))
     async with picows.listen(server) as listener:
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)

@@ -52,7 +52,7 @@ from wsrpc.testing import memory_transports
 LIMITS = Limits(close_timeout=2.0, open_timeout=5.0, open_handlers=10.0, offline=6, ping_interval=None, replay=0)
 CONNECT_TIMEOUT = 30.0
 LONGEST_LEAP = 30.0
-"""Seconds of `time_passes`. Whoever waits notices the end of its time in the turns that follow, a leap or two later."""
+"""Seconds of `time_passes`. A caller notices its timeout in the turns that follow, a leap or two later."""
 
 places = st.sampled_from([0, 1])
 kinds = st.sampled_from(["now", "later", "park", "ask_back"])

@@ -49,7 +49,7 @@ class Dog(msgspec.Struct, tag="dog"):
 
 
 class Odd(msgspec.Struct):
-    """Names on the wire that are none in Python, or hide builtins and imports."""
+    """Names on the wire that are not names in Python, or that hide builtins and imports."""
 
     a: str = msgspec.field(default="d", name="1")
     b: int = msgspec.field(default=1, name="class")

@@ -74,6 +74,9 @@ class EventReader(OnChannel):
         Waiting begins at the call, not at the ``await``. You can therefore call `wait_for`, send something, and then
         await the event that is sent in response. Cancelling is safe.
 
+        Waiting ends with the event. Events that arrive before the next call of `wait_for` are not kept for it, except
+        on the main and named channels while `open` handlers run. To miss none of several events, use `events`.
+
         Args:
             returns: the type of the value, as for `events`. An event that does not fit is dropped.
             timeout: the maximum time in seconds, counted from the ``await``. None for no limit.

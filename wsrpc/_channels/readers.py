@@ -18,7 +18,7 @@ from .._sending.message_sender import MessageSender
 from .._sending.outbound import Outbound
 from .._sending.pending import Pending
 from .._streams.event_values import ToValue, Waits
-from .._streams.inbox import Inbox
+from .._streams.inbox import Inbox, NextEvent
 from .._streams.recipients import Decode, FanOut, Recipient, add, each_of, remove
 from ..errors import ChannelClosed, ConnectionLost, QueueFull, RpcError, StreamOverflow, as_text, short
 from ..limits import Limits
@@ -145,8 +145,9 @@ class Readers:
         """Read the events of one name. See `EventReader.events`."""
         check_sending(channel, event, None)
         check_thread_of_plain(self.out.thread, "peer.events")
-        wanted = convert if keep == "first" else None
-        return Inbox(self.channel(channel), event, newest=keep == "newest", wanted=wanted)
+        if keep == "first":
+            return NextEvent(self.channel(channel), event, convert)
+        return Inbox(self.channel(channel), event, newest=keep == "newest")
 
     def read_items(self, channel: str) -> Inbox:
         """Read the items of a named channel. See `Channel.items`."""
@@ -243,6 +244,12 @@ class Readers:
         """Return whether anything is to run for an event: a handler, or middleware."""
         own, shared = self._registries
         return own.layered or shared.layered or own.has(channel, event) or shared.has(channel, event)
+
+    def of_events(self, message: WireMessage) -> list[Inbox]:
+        """Return the readers of an event that has arrived."""
+        channel = self.channels.get(message.c)
+        found = None if channel is None else channel.recipients.get(message.a[0])
+        return [each for each in found.members if isinstance(each, Inbox)] if isinstance(found, FanOut) else []
 
     def take(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> bool:
         """Pass a message to its readers. Return False if there are none, or if handlers are to get it."""

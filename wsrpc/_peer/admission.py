@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import UNSET
 
 from .._base.closing import CloseCode
@@ -109,6 +108,9 @@ class Admission:
         """
         i = message.i
         kind = _ON_CHANNEL if channel is not None else _EVENT if i is UNSET else _REQUEST
+        present: list[tuple[Inbox, int]] = []
+        if self._holding is not _NONE_HELD and self._read and kind is _EVENT:
+            present = [(inbox, inbox.received) for inbox in self.readers.of_events(message)]
         if i is not UNSET and self.knows(i):
             # A rejection would settle the first one, which is still being worked on.
             self._answers.ignored["duplicate id"] += 1
@@ -125,7 +127,15 @@ class Admission:
             return
         elif self.running.let_wait(
             ReceivedMessage(
-                kind, _kept(payload, view), None if i is UNSET else i, view, decode, self._dispatch, channel
+                kind,
+                _kept(payload, view),
+                None if i is UNSET else i,
+                view,
+                decode,
+                self._dispatch,
+                channel,
+                # Not for the next reader, although it also waits for its handler.
+                readers=tuple((inbox, inbox.received) for inbox, before in present if inbox.received > before),
             )
         ):
             self.update()
@@ -233,7 +243,7 @@ class Admission:
         if self._holding is _NONE_HELD or not isinstance(recipient, Inbox):
             self.update()
             return
-        wanted, key = recipient.wanted, (channel, event)
+        key = (channel, event)
         handled = self.readers.has_handler(channel, event)
         for ticket, waiting in self.running.waiting_room.events():
             if waiting.key is None:
@@ -248,12 +258,11 @@ class Admission:
                 continue
             message = decode_any(waiting.decode, waiting.payload)
             message.i = UNSET
-            fits = wanted is not None and _fits(wanted, message.a)
+            before = recipient.received
             recipient.receive(message, waiting.payload, waiting.decode)
-            if recipient.over:
-                break
-            waiting.readers += ((recipient, recipient.received),)
-            if fits:  # the others are for the next reader
+            if recipient.received > before:
+                waiting.readers += ((recipient, recipient.received),)
+            if recipient.over:  # the others are for the next reader
                 break
         self.update()
 
@@ -354,14 +363,6 @@ class Admission:
             waiting.mark_processed()
             self._answers.ignored["dropped at the end"] += 1
         self.update()
-
-
-def _fits(wanted: Callable[[Any], Any], a: list[Any]) -> bool:
-    try:
-        wanted(a)
-    except msgspec.ValidationError:
-        return False
-    return True
 
 
 def _kept(payload: bytes | bytearray, view: Message | None) -> bytes:

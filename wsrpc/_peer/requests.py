@@ -277,7 +277,7 @@ class Requester:
         if options.send is not None:
             check_source(options.send)
         try:
-            # Whoever gives `member` notes it on all errors of the call, not only on those of this request.
+            # The caller that passes `member` notes it on all errors of the call, not only on those of this request.
             opening = replace(options, wants_channel=True, member=None)
             opened: ChannelCore = await self.send_request(channel, event, args, opening)
         except BaseException:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
+import msgspec
 from msgspec import UNSET
 
 from .._base.scheduler import Timer
@@ -18,7 +19,7 @@ from ..errors import RemoteError, StreamOverflow
 from .memory import DECODED, ENTRY, UnreadMemory
 from .recipients import Decode, Recipient
 
-__all__ = ["SMALLEST_SHARE", "Inbox", "MessageQueue", "ReadableChannel", "Upload"]
+__all__ = ["SMALLEST_SHARE", "Inbox", "MessageQueue", "NextEvent", "ReadableChannel", "Upload"]
 
 SMALLEST_SHARE = 32 * 1024
 """Bytes of one stream that may be in flight, however many streams there are. (Less makes them wait for credit.) Each
@@ -204,8 +205,6 @@ class Inbox(MessageQueue):
         items: whether the messages are a stream's items, of ws-wrapper's iterator protocol. Otherwise they are events.
         owns: the channel was opened for this reader only, and ends with it.
         newest: keep at most one message; the next one takes its place.
-        wanted: makes the value of an event if its arguments fit. The reader leaves after the first event that fits.
-            None if it stays.
     """
 
     __slots__ = (
@@ -227,7 +226,6 @@ class Inbox(MessageQueue):
         "over",
         "received",
         "taken",
-        "wanted",
     )
 
     def __init__(
@@ -238,13 +236,11 @@ class Inbox(MessageQueue):
         items: bool = False,
         owns: bool = False,
         newest: bool = False,
-        wanted: Callable[[list[Any]], Any] | None = None,
     ) -> None:
         super().__init__(channel.unread)
         self.channel = channel
         self.items = items
         self.newest = newest
-        self.wanted = wanted
         self._event = event
         self._owns = owns
         self._waiter: asyncio.Future[None] | None = None
@@ -574,6 +570,34 @@ def error_in(end: dict[str, Any]) -> RemoteError | None:
         return None
     reason = reason_from_wire(end["e"], end.get("_", UNSET))
     return reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)
+
+
+class NextEvent(Inbox):
+    """Queue of a reader that wants one event. It receives nothing after the first event that fits.
+
+    Args:
+        value_of: makes the value of an event.
+    """
+
+    __slots__ = ("_value_of",)
+
+    def __init__(self, channel: ReadableChannel, event: str, value_of: Callable[[list[Any]], Any]) -> None:
+        self._value_of = value_of
+        super().__init__(channel, event)
+
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        super().receive(message, payload, decode)
+        if not self.over and self._fits(message.a):
+            # Now, not when it is read: further events may have arrived with this one, and are for the next reader.
+            self.end()
+            self.channel.remove_recipient(self._event, self)
+
+    def _fits(self, a: list[Any]) -> bool:
+        try:
+            self._value_of(a)
+        except msgspec.ValidationError:
+            return False
+        return True
 
 
 class Upload(Inbox):

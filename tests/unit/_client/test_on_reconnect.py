@@ -128,7 +128,7 @@ async def test_one_that_takes_too_long_is_named_and_the_queue_leaves(
     w.client.on("connect", goes_on.wait)
 
     @w.client.on_reconnect
-    async def reads_for_ever() -> None:
+    async def reads_on() -> None:
         await goes_on.wait()
         await w.client.emit("note", "went on")
 
@@ -138,7 +138,7 @@ async def test_one_that_takes_too_long_is_named_and_the_queue_leaves(
     late = "has not finished within 0.2 s: messages no longer wait for it"
     assert [said_in(record) for record in caplog.records if "the handler of" in record.getMessage()] == [
         f"the handler of 'connect' Event.wait {late}",
-        f"the handler of 'on_reconnect' {reads_for_ever.__qualname__} {late}",
+        f"the handler of 'on_reconnect' {reads_on.__qualname__} {late}",
     ]
     goes_on.set()
     await w.hears("went on")

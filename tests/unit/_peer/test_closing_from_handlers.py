@@ -102,7 +102,7 @@ async def test_what_waits_for_a_place_is_dropped_when_patience_ends() -> None:
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
-async def test_a_handler_that_will_not_stop_does_not_hold_up_closing_for_ever(
+async def test_a_handler_that_will_not_stop_holds_up_closing_only_so_long(
     side: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     server, go, started = Server(limits=HASTY), asyncio.Event(), asyncio.Event()

@@ -79,7 +79,7 @@ async def test_an_end_while_open_runs_stops_its_handler_and_lets_waiters_go(refu
     d.assert_empty()
 
 
-async def test_two_peers_that_ask_each_other_inside_open_do_not_wait_for_ever() -> None:
+async def test_two_peers_that_ask_each_other_inside_open_do_not_block_each_other() -> None:
     server, client = Server(), Client()
     answers: list[str] = []
 

@@ -60,7 +60,7 @@ def test_only_wsrpcs_own_codes_choose_a_class(code: Any, cls: type[RemoteError])
 
 
 @pytest.mark.parametrize("code", [[1], True, 1.5, None])
-def test_a_code_that_is_none_is_an_ordinary_field(code: Any) -> None:
+def test_a_code_that_is_not_a_code_is_an_ordinary_field(code: Any) -> None:
     error = error_from_wire({"message": "m", "code": code}, 1)
     assert error.code is None and error.fields == {"code": code}
 

@@ -250,7 +250,7 @@ async def test_what_left_the_queue_makes_room_in_it() -> None:
 @pytest.mark.parametrize(
     ("announced", "value"), [({"message": 1000}, "x" * 2000), ({"values": 100}, [0] * 200)], ids=["bytes", "values"]
 )
-async def test_what_is_too_big_for_the_other_side_is_said_to_whoever_waits(
+async def test_a_caller_that_waits_is_told_that_its_message_is_too_big_for_the_other_side(
     announced: dict[str, int], value: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     d = redialing(bind=False, extensions=True)

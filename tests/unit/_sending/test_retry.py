@@ -351,6 +351,6 @@ async def later(error: BaseException) -> bool:
         ({"retry": later}, TypeError, "plain function"),
     ],
 )
-def test_a_policy_that_is_none(options: dict[str, Any], error: type[Exception], text: str) -> None:
+def test_a_value_that_is_not_a_policy(options: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         Retry(**options)

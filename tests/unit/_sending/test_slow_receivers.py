@@ -183,7 +183,7 @@ async def test_what_waits_leaves_before_the_close_frame() -> None:
 
 
 @pytest.mark.parametrize(("slow", "times"), [("close", 3), ("drop_oldest", 1)])
-async def test_where_most_are_behind_whoever_emits_waits_each_time_rather_than_close_them(
+async def test_where_most_are_behind_the_sender_waits_each_time_rather_than_close_them(
     slow: Any, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(broadcast, "PATIENCE", 0.001)  # how often it waits is looked at here, not how long

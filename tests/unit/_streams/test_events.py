@@ -385,6 +385,31 @@ async def test_an_open_handler_reads_what_is_held_back_from_handlers_meanwhile(s
         assert peer.ignored == {"wrong arguments": 1} and reads_nothing(peer)
 
 
+@pytest.mark.parametrize("handled", [False, True])
+async def test_an_open_handler_that_waits_already_gets_each_event_once(handled: bool) -> None:
+    """Those that came in the same read were dropped, and where there was a handler, the first one came again."""
+    d = Driven(bind=False)
+    got: list[Any] = []
+    ran: list[Any] = []
+    waits = asyncio.Event()
+
+    @d.peer.on("open")
+    async def opened(peer: Peer) -> None:
+        for _ in range(3):
+            waits.set()
+            got.append(await peer.wait_for("count", returns=int))
+
+    if handled:
+        d.peer.on("count", lambda value: ran.append(value))
+    d.peer.bind(d.transport)
+    await waits.wait()
+    await d.fed(*[{"a": ["count", value]} for value in (1, "not a number", 2, 3, 4)])
+    await turns()
+    assert got == [1, 2, 3]
+    assert ran == ([1, "not a number", 2, 3, 4] if handled else [])
+    assert d.peer.ignored == {"wrong arguments": 1} | ({} if handled else {"unknown event": 1})
+
+
 async def test_a_handler_that_has_the_only_place_may_wait_for_an_event() -> None:
     d = Driven(limits=Limits(running=1))
     handled: list[int] = []

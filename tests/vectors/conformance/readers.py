@@ -33,7 +33,7 @@ class Reader:
         self._items: deque[Any] = deque()
         self._error: Any = None
         self.ended = False
-        """Whoever reads knows that there is no more."""
+        """The reader knows that there is no more."""
         self._over = conversation is None
 
     def arrive(self, message: dict[str, Any]) -> None:
