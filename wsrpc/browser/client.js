@@ -104,6 +104,82 @@ function report(error) {
   });
 }
 
+// src/ledger.ts
+var ACK_MESSAGES = 256;
+var ACK_BYTES = 64 * 1024;
+var MESSAGE = 64;
+var encoder = new TextEncoder();
+var SHORT = 4096;
+var counted = new Uint8Array(3 * SHORT);
+function sizeOf(data) {
+  if (typeof data === "string") {
+    return data.length > SHORT ? encoder.encode(data).length : encoder.encodeInto(data, counted).written;
+  }
+  return data instanceof Blob ? data.size : data.byteLength;
+}
+var Sent = class {
+  #kept = [];
+  #arrived = 0;
+  #arrivedBytes = 0;
+  /** Bytes that are kept. */
+  bytes = 0;
+  /** Bytes of memory that the kept messages take, about. */
+  get memory() {
+    return this.bytes + MESSAGE * this.#kept.length;
+  }
+  keep(data, size, sent) {
+    const kept = { data, size, sent };
+    this.#kept.push(kept);
+    this.bytes += size;
+    return kept;
+  }
+  /** Takes a message back, which must not have been sent. */
+  takeBack(kept) {
+    this.#kept.splice(this.#kept.lastIndexOf(kept), 1);
+    this.bytes -= kept.size;
+  }
+  /**
+   * Drops the first `n` messages of the session, which have `bytes` bytes in all. Returns false if that cannot be: the
+   * server may have said anything.
+   */
+  acknowledge(n, bytes) {
+    const arrived = this.#kept.slice(0, Math.max(0, Number(n) - this.#arrived));
+    const size = arrived.reduce((sum, kept) => sum + kept.size, 0);
+    const holds = n === this.#arrived + arrived.length && bytes === this.#arrivedBytes + size;
+    if (!holds || arrived.at(-1)?.sent === false) return false;
+    this.#kept.splice(0, arrived.length);
+    this.#arrived += arrived.length;
+    this.#arrivedBytes += size;
+    this.bytes -= size;
+    return true;
+  }
+  /** Sends everything that is kept. */
+  sendAll(send) {
+    for (const kept of this.#kept) {
+      send(kept.data);
+      kept.sent = true;
+    }
+  }
+};
+var Received = class {
+  n = 0;
+  bytes = 0;
+  #told = 0;
+  #toldBytes = 0;
+  /** Counts a message. Returns whether so much has come since the last acknowledgement that one is due now. */
+  count(size) {
+    this.n++;
+    this.bytes += size;
+    return this.n - this.#told >= ACK_MESSAGES || this.bytes - this.#toldBytes >= ACK_BYTES;
+  }
+  /** Returns the fields of an acknowledgement, which is about to be sent. */
+  tell() {
+    this.#told = this.n;
+    this.#toldBytes = this.bytes;
+    return { n: this.n, bytes: this.bytes };
+  }
+};
+
 // src/request.ts
 var LONGEST2 = 2 ** 31 - 1;
 var Request = class {
@@ -217,6 +293,10 @@ var Channel = class {
   request(event, ...args) {
     return this.ask(event, args);
   }
+  /** Returns what makes requests with a signal or a timeout. Without one, they wait as long as the channel is open. */
+  with(options) {
+    return { request: (event, ...args) => this.ask(event, args, options) };
+  }
   /** Sends a request, as `request` does. */
   async ask(event, args, options = {}) {
     this.#check();
@@ -275,7 +355,7 @@ var Channel = class {
   take(message, size) {
     if (this.#early) {
       this.#early.push([message, size]);
-      this.#earlyBytes += size;
+      this.#earlyBytes += size + MESSAGE;
       if (this.#earlyBytes > UNREAD) {
         this.#early = void 0;
         this.abort(new ChannelClosed("nothing reads what comes on the channel", "ran"));
@@ -331,96 +411,20 @@ var LARGEST = 4096;
 var UNCOUNTED = /* @__PURE__ */ new Set(["welcome", "ack", "resumed", "gone", "alive"]);
 var isCounted = (control) => !UNCOUNTED.has(control.t);
 var writeControl = (control) => JSON.stringify({ "ws-wrapper": false, wsrpc: control });
+var withoutMethods = (key, value) => key === "toString" ? void 0 : value;
 function readControl(text) {
   if (text.length >= LARGEST || !text.includes('"wsrpc"')) return void 0;
   try {
-    const { "ws-wrapper": ours, wsrpc, ...others } = JSON.parse(text);
-    const isControl = ours === false && typeof wsrpc?.t === "string" && Object.keys(others).length === 0;
-    return isControl ? wsrpc : void 0;
+    const { "ws-wrapper": ours, wsrpc, ...others } = JSON.parse(text, withoutMethods);
+    if (ours === false && typeof wsrpc?.t === "string" && !Object.keys(others).length) return wsrpc;
   } catch {
-    return void 0;
   }
+  return void 0;
 }
 function count(control, field) {
   const value = control[field];
   return Number.isSafeInteger(value) && value >= 0 ? value : NaN;
 }
-
-// src/ledger.ts
-var ACK_MESSAGES = 256;
-var ACK_BYTES = 64 * 1024;
-var MESSAGE = 64;
-var encoder = new TextEncoder();
-var SHORT = 4096;
-var counted = new Uint8Array(3 * SHORT);
-function sizeOf(data) {
-  if (typeof data === "string") {
-    return data.length > SHORT ? encoder.encode(data).length : encoder.encodeInto(data, counted).written;
-  }
-  return data instanceof Blob ? data.size : data.byteLength;
-}
-var Sent = class {
-  #kept = [];
-  #arrived = 0;
-  #arrivedBytes = 0;
-  /** Bytes that are kept. */
-  bytes = 0;
-  /** Bytes of memory that the kept messages take, about. */
-  get memory() {
-    return this.bytes + MESSAGE * this.#kept.length;
-  }
-  keep(data, size, sent) {
-    const kept = { data, size, sent };
-    this.#kept.push(kept);
-    this.bytes += size;
-    return kept;
-  }
-  /** Takes a message back, which must not have been sent. */
-  takeBack(kept) {
-    this.#kept.splice(this.#kept.lastIndexOf(kept), 1);
-    this.bytes -= kept.size;
-  }
-  /**
-   * Drops the first `n` messages of the session, which have `bytes` bytes in all. Returns false if that cannot be: the
-   * server may have said anything.
-   */
-  acknowledge(n, bytes) {
-    const arrived = this.#kept.slice(0, Math.max(0, Number(n) - this.#arrived));
-    const size = arrived.reduce((sum, kept) => sum + kept.size, 0);
-    const holds = n === this.#arrived + arrived.length && bytes === this.#arrivedBytes + size;
-    if (!holds || arrived.at(-1)?.sent === false) return false;
-    this.#kept.splice(0, arrived.length);
-    this.#arrived += arrived.length;
-    this.#arrivedBytes += size;
-    this.bytes -= size;
-    return true;
-  }
-  /** Sends everything that is kept. */
-  sendAll(send) {
-    for (const kept of this.#kept) {
-      send(kept.data);
-      kept.sent = true;
-    }
-  }
-};
-var Received = class {
-  n = 0;
-  bytes = 0;
-  #told = 0;
-  #toldBytes = 0;
-  /** Counts a message. Returns whether so much has come since the last acknowledgement that one is due now. */
-  count(size) {
-    this.n++;
-    this.bytes += size;
-    return this.n - this.#told >= ACK_MESSAGES || this.bytes - this.#toldBytes >= ACK_BYTES;
-  }
-  /** Returns the fields of an acknowledgement, which is about to be sent. */
-  tell() {
-    this.#told = this.n;
-    this.#toldBytes = this.bytes;
-    return { n: this.n, bytes: this.bytes };
-  }
-};
 
 // src/socket.ts
 var PLAIN = { features: [], control() {
@@ -475,7 +479,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   /** Whether the server answers probes. Undefined before its welcome. */
   #probes;
   #sid = "";
-  #token = "";
+  #token;
   /** Milliseconds that the session lives without a connection. */
   #ttl = 0;
   /** Counts the attempts to resume, for the server. */
@@ -699,7 +703,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     this.#probes = features.includes("probe");
     if (features.includes("resume") && typeof welcome.sid === "string") {
       this.#sid = welcome.sid;
-      this.#token = String(welcome.token);
+      this.#token = welcome.token;
       this.#ttl = Math.min(1e3 * (Number(welcome.ttl) || 0), LONGEST_TIMER);
       this.#say({ t: "ack", n: 0, bytes: 0 });
       this.#sent = new Sent();
@@ -715,7 +719,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     else {
       clearTimeout(this.#timer);
       clearTimeout(this.#expiryTimer);
-      this.#token = String(answer.token);
+      this.#token = answer.token;
       this.#silences = 0;
       this.#received.tell();
       this.#state = "open";
@@ -854,7 +858,7 @@ var Items = class {
     if (item) {
       this.#taken++;
       this.#takenBytes += item.size;
-      this.#unread -= item.size;
+      this.#unread -= item.size + MESSAGE;
       this.#channel.answer(item.message);
       this.#grant();
       return { done: false, value: item.value };
@@ -866,14 +870,17 @@ var Items = class {
   }
   async return() {
     const wasOver = this.#over;
+    const unread = this.#queue;
     this.#queue = [];
     this.#error = void 0;
     this.#finish(void 0);
-    if (this.#last && !wasOver) {
+    if (!this.#last) this.#channel?.abort();
+    else if (!wasOver) {
       const channel = this.#channel ??= await this.#open();
       channel.use(this);
+      for (const { message } of unread) channel.answer(message);
       if (channel.isOpen) channel.emit("stop");
-    } else this.#channel?.abort();
+    }
     this.#open = void 0;
     return { done: true, value: void 0 };
   }
@@ -886,7 +893,7 @@ var Items = class {
       this.#finish(void 0);
       throw error;
     }
-    if (this.#over) return this.#channel.abort();
+    if (this.#over) return this.#last ? void 0 : this.#channel.abort();
     this.#channel.use(this);
     if (this.#channel.isOpen) {
       if (this.#channel.givesCredit) this.#grant();
@@ -902,6 +909,10 @@ var Items = class {
   }
   // ------------------------------------------------------------ what comes on the channel
   take(name, message, size) {
+    if (name === "start" && !this.#last) {
+      this.#channel.abort(new WsrpcError("the handler reads items: use upload(), or open() if it sends some, too", "ran"));
+      return true;
+    }
     if (name !== "next") return false;
     const argument = message.a[1];
     if (Array.isArray(argument)) {
@@ -917,9 +928,9 @@ var Items = class {
     return true;
   }
   #put(item) {
-    if (this.#over) return;
+    if (this.#over) return this.#channel.answer(item.message);
     this.#queue.push(item);
-    this.#unread += item.size;
+    this.#unread += item.size + MESSAGE;
     this.#rouse();
     if (this.#unread > UNREAD2 + WINDOW_BYTES && this.#queue.length > 1) {
       this.#channel.abort(new ChannelClosed("the stream was read too slowly", "ran"));
@@ -971,7 +982,8 @@ var Producer = class {
    * @throws ChannelClosed if the channel ends before, and whatever the source throws
    */
   async run(source) {
-    const items = Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]();
+    const { [Symbol.asyncIterator]: iterate } = source;
+    const items = iterate ? iterate.call(source) : source[Symbol.iterator]();
     try {
       while (await this.#mayGoOn()) {
         const next = await this.#unlessOver(items.next());
@@ -1182,7 +1194,9 @@ var Peer = class {
     }
     if (!message) return this.#owner.ignored("foreign");
     for (const key of ["a", "c", "h", "i"]) if (message[key] === null) delete message[key];
-    if (Array.isArray(message.a) && typeof message.a[0] === "string") this.#called(message, size);
+    const { h = 0, i = 0 } = message;
+    if (typeof h !== "number" || typeof i !== "number") this.#owner.ignored("foreign");
+    else if (Array.isArray(message.a) && typeof message.a[0] === "string") this.#called(message, size);
     else if (message.a) this.#owner.ignored("foreign");
     else if ("x" in message) this.#cancelled(message);
     else if (message.i !== void 0) this.#response(message.i, message);
@@ -1236,7 +1250,7 @@ var Peer = class {
     if (i === void 0) {
       if (!found.length) this.#owner.ignored("unknown event");
       for (const handler of found) void this.#handleEvent(() => handler.apply(new Call(this, void 0), args));
-    } else if (this.#calls.has(i)) this.#owner.ignored("duplicate id");
+    } else if ([this.#calls, this.#channels, this.#requests].some((ids) => ids.has(i))) this.#owner.ignored("duplicate id");
     else if (!found[0]) {
       const exists = handlers || c === void 0;
       const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`;
@@ -1313,7 +1327,9 @@ var Peer = class {
     } else if (control.t === "credit") {
       this.#channels.get(count(control, "h"))?.credited(count(control, "n"), count(control, "bytes"));
     } else if (control.t === "drain") {
-      this.#owner.draining();
+      const waiting = [...this.#waiting];
+      this.#waiting.clear();
+      this.#owner.draining(waiting);
       this.#socket.post(writeControl({ t: "drain", after_ms: 0 }));
     }
   }
@@ -1480,13 +1496,16 @@ var Sessions = class {
   #move(state) {
     if (state === this.state) return;
     this.state = state;
-    for (const subscriber of [...this.#subscribers]) guarded(() => subscriber(state));
+    for (const subscriber of [...this.#subscribers]) {
+      if (this.state !== state) break;
+      guarded(() => subscriber(state));
+    }
   }
   // ------------------------------------------------------------ sending
   request(request) {
     request.holder = this;
     try {
-      if (!request.isDone) this.#start(request);
+      if (!request.isDone) this.#start(request, request.args);
     } catch (error) {
       request.reject(error);
     }
@@ -1497,14 +1516,18 @@ var Sessions = class {
   }
   emit(place, event, args) {
     this.#start({ start: (peer) => void peer.send({ a: [event, ...args], ...place }), reject() {
-    } });
+    } }, args);
   }
-  #start(waiting) {
+  #start(waiting, args) {
     if (this.#takes) waiting.start(this.#peer);
     else if (this.state === "closed") throw this.error;
     else if (this.#waiting.size >= (this.options.offline ?? 256)) {
       throw new Refused(`${this.#waiting.size} messages wait for a connection already`);
-    } else this.#waiting.add(waiting);
+    } else {
+      const { codec = json } = this.options;
+      codec.encode({ a: [...args] }, this.state === "detached");
+      this.#waiting.add(waiting);
+    }
   }
   // ------------------------------------------------------------ the course of a session
   handlers(channel) {
@@ -1536,9 +1559,10 @@ var Sessions = class {
     this.#startWaiting();
     this.#move("open");
   }
-  draining() {
+  draining(waiting) {
     this.#takes = false;
     this.#drains = true;
+    for (const request of waiting) void this.request(request);
   }
   #startWaiting() {
     for (const waiting of [...this.#waiting]) {
@@ -1682,8 +1706,9 @@ var Caller = class _Caller {
       await answer.then(() => channel.over(FINISHED), end);
       return await answer;
     } catch (error) {
+      if (!channel.isOpen) throw await channel.closed ?? error;
       channel.abort(error);
-      throw await channel.closed ?? error;
+      throw error;
     }
   }
 };

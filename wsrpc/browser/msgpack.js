@@ -23,19 +23,24 @@ var json = {
 
 // src/msgpack.ts
 var encoder = new TextEncoder();
-var decoder = new TextDecoder("utf-8", { fatal: true });
+var decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 var DEPTH = 512;
 function bytesOf(value) {
   if (ArrayBuffer.isView(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
   return value instanceof ArrayBuffer ? new Uint8Array(value) : void 0;
 }
 function withBase64(key, value) {
+  if (typeof value === "bigint") throw new TypeError("a bigint can only be sent to a server that has said it knows MessagePack");
   const bytes = bytesOf(this[key]);
   if (!bytes) return value;
   let text = "";
   for (const byte of bytes) text += String.fromCharCode(byte);
   return btoa(text);
 }
+var SHORT = 4096;
+var scratch = new Uint8Array(3 * SHORT);
+var LARGE = 64 * 1024;
+var spare;
 var Writer = class {
   #bytes = new Uint8Array(256);
   #view = new DataView(this.#bytes.buffer);
@@ -52,8 +57,14 @@ var Writer = class {
     }
     return begin;
   }
-  finish() {
+  /** Returns the bytes of a value. */
+  encode(value) {
+    this.#end = 0;
+    this.write(value);
     return this.#bytes.buffer.slice(0, this.#end);
+  }
+  get isLarge() {
+    return this.#bytes.length > LARGE;
   }
   #byte(byte) {
     const begin = this.#reserve(1);
@@ -76,7 +87,8 @@ var Writer = class {
     }
   }
   #text(text) {
-    const bytes = encoder.encode(text);
+    const isShort = text.length <= SHORT;
+    const bytes = isShort ? scratch.subarray(0, encoder.encodeInto(text, scratch).written) : encoder.encode(text);
     this.#length(bytes.length, [160, 31], 217, 218);
     const begin = this.#reserve(bytes.length);
     this.#bytes.set(bytes, begin);
@@ -235,9 +247,11 @@ var msgpack = {
   feature: "msgpack",
   encode(message, isKnown) {
     if (!isKnown) return JSON.stringify(message, withBase64);
-    const writer = new Writer();
-    writer.write(message);
-    return writer.finish();
+    const writer = spare ?? new Writer();
+    spare = void 0;
+    const bytes = writer.encode(message);
+    if (!writer.isLarge) spare = writer;
+    return bytes;
   },
   decode(data) {
     if (!(data instanceof ArrayBuffer)) return json.decode(data);

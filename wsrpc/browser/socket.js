@@ -34,15 +34,15 @@ var LARGEST = 4096;
 var UNCOUNTED = /* @__PURE__ */ new Set(["welcome", "ack", "resumed", "gone", "alive"]);
 var isCounted = (control) => !UNCOUNTED.has(control.t);
 var writeControl = (control) => JSON.stringify({ "ws-wrapper": false, wsrpc: control });
+var withoutMethods = (key, value) => key === "toString" ? void 0 : value;
 function readControl(text) {
   if (text.length >= LARGEST || !text.includes('"wsrpc"')) return void 0;
   try {
-    const { "ws-wrapper": ours, wsrpc, ...others } = JSON.parse(text);
-    const isControl = ours === false && typeof wsrpc?.t === "string" && Object.keys(others).length === 0;
-    return isControl ? wsrpc : void 0;
+    const { "ws-wrapper": ours, wsrpc, ...others } = JSON.parse(text, withoutMethods);
+    if (ours === false && typeof wsrpc?.t === "string" && !Object.keys(others).length) return wsrpc;
   } catch {
-    return void 0;
   }
+  return void 0;
 }
 
 // src/ledger.ts
@@ -174,7 +174,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   /** Whether the server answers probes. Undefined before its welcome. */
   #probes;
   #sid = "";
-  #token = "";
+  #token;
   /** Milliseconds that the session lives without a connection. */
   #ttl = 0;
   /** Counts the attempts to resume, for the server. */
@@ -398,7 +398,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     this.#probes = features.includes("probe");
     if (features.includes("resume") && typeof welcome.sid === "string") {
       this.#sid = welcome.sid;
-      this.#token = String(welcome.token);
+      this.#token = welcome.token;
       this.#ttl = Math.min(1e3 * (Number(welcome.ttl) || 0), LONGEST_TIMER);
       this.#say({ t: "ack", n: 0, bytes: 0 });
       this.#sent = new Sent();
@@ -414,7 +414,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     else {
       clearTimeout(this.#timer);
       clearTimeout(this.#expiryTimer);
-      this.#token = String(answer.token);
+      this.#token = answer.token;
       this.#silences = 0;
       this.#received.tell();
       this.#state = "open";
