@@ -472,6 +472,12 @@ async def test_an_error_in_the_source_of_an_upload_stops_the_handler() -> None:
         failing = "(function* () { throw 'just text' })()"
         assert await page.run(f"return await client.upload('upload', {failing}).catch(String)") == "just text"
         await stage.notes.until("stop", 2)
+        # What goes wrong in closing it does not hide what went wrong before.
+        refuses = "{ [Symbol.iterator]: () => ({ next() { throw 'first' }, return() { throw 'second' } }) }"
+        assert await page.run(f"return await client.upload('upload', {refuses}).catch(String)") == "first"
+        await turns_until(lambda: page.faults)
+        assert page.faults.pop() == "uncaughtException: second"
+        await stage.notes.until("stop", 3)
         stage.server.on("length", length)
         assert await page.run("return await client.upload('length', 'abc')") == 3
 
@@ -653,14 +659,15 @@ async def test_what_cannot_be_sent_is_refused_at_once_without_a_connection(codec
 
 async def test_a_request_on_a_channel_with_options() -> None:
     async with staged() as (page, stage, _proxy):
-        given_up = asyncio.Queue[str]()
+        given_up = asyncio.Event()
 
         async def talk(channel: AnonymousChannel) -> None:
             async def hang() -> None:
                 try:
+                    await channel.emit("begun")
                     await asyncio.get_running_loop().create_future()
                 finally:
-                    given_up.put_nowait("given up")
+                    given_up.set()
 
             channel.on("hang", hang)
             channel.on("twice", lambda number: 2 * number)
@@ -671,17 +678,18 @@ async def test_a_request_on_a_channel_with_options() -> None:
             """
             const channel = await client.open("talk")
             const controller = new AbortController()
-            const late = await channel.with({ timeout: 10 }).request("hang").catch((error) => error.name)
             const call = channel.with({ signal: controller.signal }).request("hang")
+            await new Promise((done) => channel.on("begun", done))
             controller.abort()
             const aborted = await call.catch((error) => error.name)
+            const late = await channel.with({ timeout: 10 }).request("hang").catch((error) => error.name)
             const four = await channel.with({ timeout: 60_000 }).request("twice", 2)
             channel.close()
-            return [late, aborted, four, await channel.closed ?? "closed"]
+            return [aborted, late, four, await channel.closed ?? "closed"]
             """
         )
-        assert told == ["RequestTimeout", "AbortError", 4, "closed"]
-        assert [await given_up.get(), await given_up.get()] == ["given up"] * 2
+        assert told == ["AbortError", "RequestTimeout", 4, "closed"]
+        await given_up.wait()
 
 
 async def test_a_server_that_uses_an_id_twice() -> None:
@@ -707,6 +715,30 @@ async def test_a_server_that_uses_an_id_twice() -> None:
         )
         assert words(told) == "ConnectionLost 1000 unknown"
         assert await page.do("ignored") == {"duplicate id": 2, "response to no request": 1}
+
+
+async def test_a_server_with_too_many_requests_is_refused() -> None:
+    """The page kept each of them, and the memory of its handler."""
+    answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def answer(line: Any, message: Any) -> None:
+        if message.get("a") != ["begin"]:
+            answers.put_nowait(message)
+            return
+        for i in range(10_001):
+            await line.send(json.dumps({"i": 2 * i + 2, "a": ["wait"]}))
+        await line.send(json.dumps({"i": 2, "x": {"message": "enough"}, "_": 1}))
+        await line.send(json.dumps({"i": 30_000, "a": ["wait"]}))
+        await line.send(json.dumps({"i": 30_000, "x": {"message": "enough"}, "_": 1}))
+
+    async with scripted(answer) as url, Page.start(url) as page, asyncio.timeout(20):
+        await page.run("client.on('wait', () => new Promise(() => {})); client.emit('begin')")
+        refused = {"message": "the page handles 10000 requests already", "code": "wsrpc.overloaded"}
+        assert await answers.get() == {"i": 20_002, "e": refused, "_": 1}
+        # One that ends makes room for another one.
+        for i in (2, 30_000):
+            told = await answers.get()
+            assert (told["i"], told["e"]["message"]) == (i, "enough")
 
 
 async def test_a_channel_that_nobody_listens_on_keeps_a_bounded_amount() -> None:

@@ -15,7 +15,10 @@ export const isCounted = (control: Control): boolean => !UNCOUNTED.has(control.t
 
 export const writeControl = (control: Control): string => JSON.stringify({ "ws-wrapper": false, wsrpc: control })
 
-/** Leaves out what has the name of a method by which values become texts, so that each one does. */
+/**
+ * Leaves out fields named `toString`. A value that hides this method cannot become a text, so writing it into the text
+ * of an error would throw.
+ */
 const withoutMethods = (key: string, value: unknown): unknown => (key === "toString" ? undefined : value)
 
 /** Returns the control message in a text, or undefined if it is another message. */

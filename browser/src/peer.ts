@@ -16,6 +16,8 @@ const FIRST_ID = 2 ** 30 + 1
 const LAST_ID = 2 ** 31 - 1
 /** How many ids are remembered of calls that were given up, and of channels that have ended. */
 const REMEMBERED = 1024
+/** How many requests of the server are handled at once. */
+const CALLS = 10_000
 
 /** What the peer tells its client. */
 export interface PeerOwner {
@@ -268,6 +270,8 @@ export class Peer implements Holder {
       const exists = handlers || c === undefined
       const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`
       this.tell({ i }, "e", { message: text, code: "wsrpc.unknown_event" })
+    } else if (this.#calls.size >= CALLS) {
+      this.tell({ i }, "e", { message: `the page handles ${CALLS} requests already`, code: "wsrpc.overloaded" })
     } else {
       const call = new Call(this, i, h)
       this.#calls.set(i, call)

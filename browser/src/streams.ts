@@ -226,10 +226,10 @@ export class Producer implements ChannelUser {
         this.#progress?.({ items: ++this.#sent, bytes: this.#bytes })
       }
     } finally {
+      // What goes wrong in closing is only reported: it must not take the place of what went wrong before.
+      const closed = (async () => items.return?.())().catch(report)
       // A generator closes when it has what it waits for at the moment, which may take any time.
-      const closed = Promise.resolve(items.return?.())
-      if (this.#end || this.#stopped) closed.catch(report)
-      else await closed
+      if (!this.#end && !this.#stopped) await closed
     }
   }
 

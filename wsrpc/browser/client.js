@@ -997,9 +997,8 @@ var Producer = class {
         this.#progress?.({ items: ++this.#sent, bytes: this.#bytes });
       }
     } finally {
-      const closed = Promise.resolve(items.return?.());
-      if (this.#end || this.#stopped) closed.catch(report);
-      else await closed;
+      const closed = (async () => items.return?.())().catch(report);
+      if (!this.#end && !this.#stopped) await closed;
     }
   }
   /** Waits for an item. Returns undefined if the consumer wants no more before it has come. */
@@ -1046,6 +1045,7 @@ var Producer = class {
 var FIRST_ID = 2 ** 30 + 1;
 var LAST_ID = 2 ** 31 - 1;
 var REMEMBERED = 1024;
+var CALLS = 1e4;
 var Peer = class {
   #socket;
   #owner;
@@ -1255,6 +1255,8 @@ var Peer = class {
       const exists = handlers || c === void 0;
       const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`;
       this.tell({ i }, "e", { message: text, code: "wsrpc.unknown_event" });
+    } else if (this.#calls.size >= CALLS) {
+      this.tell({ i }, "e", { message: `the page handles ${CALLS} requests already`, code: "wsrpc.overloaded" });
     } else {
       const call = new Call(this, i, h);
       this.#calls.set(i, call);
