@@ -49,6 +49,8 @@ class Page:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.attempts = 0
+        self.via = ""
+        """The address of the latest attempt."""
         self.dialed = asyncio.Event()
         self.statuses: list[str] = ["connecting"]
         self.changed = asyncio.Event()
@@ -101,7 +103,7 @@ class Page:
         async for line in self._process.stdout:
             told = json.loads(line)
             if "attempt" in told:
-                self.attempts = told["attempt"]
+                self.attempts, self.via = told["attempt"], told["via"]
                 self.dialed.set()
             elif "status" in told:
                 self.statuses.append(told["status"])
@@ -213,7 +215,9 @@ class Story:
         kind = self.dice.choice(self.kinds)
         self.page.dialed.clear()
         await getattr(self, f"_cut_{kind.replace(' ', '_')}")()
-        while not self.page.dialed.is_set():  # it may have come before the connection that was being dialed
+        # It may have come before the connection that was being dialed, or to a page that had just begun to dial the
+        # other proxy; the next cut would then wait for a connection that never comes.
+        while not self.page.dialed.is_set() or self.page.via != self.proxy.url:
             for proxy in self.proxies:
                 proxy.drop()
             await asyncio.sleep(0.005)

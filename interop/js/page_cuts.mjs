@@ -3,7 +3,8 @@
 //   node --expose-gc page_cuts.mjs URL json|msgpack SEED
 //
 // Commands are lines of JSON on stdin, `{command, ...}`, each answered by one line `{answer}`. Other lines tell of what
-// happens: `{attempt}` to connect, `{status}`, `{fault}` that nobody has caught. The program ends by itself after `close`.
+// happens: `{attempt, via}` to connect, `{status}`, `{fault}` that nobody has caught. The program ends by itself after
+// `close`.
 
 import { createInterface } from "node:readline"
 
@@ -38,9 +39,10 @@ let attempts = 0
 
 async function target() {
   const attempt = ++attempts
-  say({ attempt })
+  const way = via
+  say({ attempt, via: way })
   if (dice.below(2)) await turns(dice.below(3))
-  return { url: `${via}?attempt=${attempt}`, token: `token-${attempt}` }
+  return { url: `${way}?attempt=${attempt}`, token: `token-${attempt}` }
 }
 
 const client = new Client(target, {
