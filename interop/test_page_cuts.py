@@ -215,8 +215,8 @@ class Story:
         kind = self.dice.choice(self.kinds)
         self.page.dialed.clear()
         await getattr(self, f"_cut_{kind.replace(' ', '_')}")()
-        # It may have come before the connection that was being dialed, or to a page that had just begun to dial the
-        # other proxy; the next cut would then wait for a connection that never comes.
+        # The cut may have come before the connection that was being dialed. Or the page had just begun to dial the
+        # other proxy: the next cut would then wait for a connection that never comes.
         while not self.page.dialed.is_set() or self.page.via != self.proxy.url:
             for proxy in self.proxies:
                 proxy.drop()
