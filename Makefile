@@ -12,6 +12,7 @@
 #   make check   formatting, lints, types, import order
 #   make docs    the documentation site, in build/site; links, anchors and references are checked
 #   make docs-serve   the same, served at http://127.0.0.1:8000 and built again after each change
+#   make tables   after each change of what pages show in tables: docstrings, public names, states, results; commit what it writes
 #   make dist    sdist and wheel, checked and tried out in a fresh environment; make dist ARGS=--release before publishing
 #   make modules   after each change in browser/: checks its types and builds wsrpc/browser, which is committed
 #   make fmt     format and apply the safe lint fixes
@@ -47,7 +48,7 @@ WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo quick test test-pythons test-floors test-browser pictures test-nginx check docs docs-serve dist modules fmt bench soak mutants autobahn clean node go engines
+.PHONY: demo quick test test-pythons test-floors test-browser pictures test-nginx check docs docs-serve tables dist modules fmt bench soak mutants autobahn clean node go engines
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
@@ -100,6 +101,9 @@ docs: $(STAMPS)/docs
 
 docs-serve: $(STAMPS)/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+tables: $(STAMPS)/docs
+	$(BIN)/python -m scripts.page_tables
 
 # Before publishing: make dist ARGS=--release
 dist: $(STAMPS)/dist $(STAMPS)/npm

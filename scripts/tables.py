@@ -83,4 +83,4 @@ MAKERS: dict[str, Callable[[], str]] = {
     "compatibility": lambda: matrix.table(matrix.load()),
     "results of Autobahn": lambda: autobahn.RESULTS.read_text("utf-8"),
 }
-"""What is put in the place of a line ``*(made when the site is built: NAME)*``."""
+"""The tables by their names, which pages say in ``<!-- made by make tables: NAME -->``."""
