@@ -48,6 +48,8 @@ LARGEST_MODULES = {  # bytes, minified and compressed: what a page loads that im
 }
 ADDRESSED = ("pyproject.toml", "browser/package.json", "browser/README.md")
 """The files that say where the repository is. `Repository` in pyproject.toml is the one that counts."""
+UNPUBLISHED = "not on PyPI yet"
+"""What pages say until the first release."""
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")
 
 # Runs in the fresh environment, away from the checkout, so that only the installed wheel can be imported.
@@ -149,6 +151,9 @@ def check_addresses(problems: Problems, *, release: bool) -> None:
         for number, line in enumerate((ROOT / "pyproject.toml").read_text("utf-8").splitlines(), 1):
             if "# placeholder: " in line:
                 problems.append(f"pyproject.toml:{number}: replace the placeholder, and remove its comment: {line}")
+        for path in ("README.md", "docs/index.md"):
+            said = UNPUBLISHED in (ROOT / path).read_text("utf-8")
+            problems.expect(not said, f"{path}: says {UNPUBLISHED!r}; write how to install wsrpc from there")
 
 
 def check_description(text: str, problems: Problems) -> None:

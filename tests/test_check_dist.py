@@ -23,7 +23,7 @@ def sources(tmp_path: Path) -> Path:
     """A copy of what the checks of the sources read, with a changelog of one version."""
     for name in (
         *("scripts/check_dist.py", "pyproject.toml", "wsrpc/__init__.py", "README.md"),
-        *("browser/package.json", "browser/README.md"),
+        *("browser/package.json", "browser/README.md", "docs/index.md"),
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -37,6 +37,9 @@ def fill_in_placeholders(sources: Path) -> None:
     """As the owner of the project does before the first release."""
     text = (sources / "pyproject.toml").read_text("utf-8")
     (sources / "pyproject.toml").write_text(re.sub(r"  # placeholder: .*", "", text), "utf-8")
+    for name in ("README.md", "docs/index.md"):
+        text = (sources / name).read_text("utf-8")
+        (sources / name).write_text(text.replace("not on PyPI yet", "on PyPI"), "utf-8")
 
 
 def write_changelog(sources: Path, sections: str) -> None:
@@ -82,9 +85,12 @@ def test_placeholders_fail_only_a_release(sources: Path) -> None:
     fill_in_placeholders(sources)
     text = (sources / "pyproject.toml").read_text("utf-8")
     (sources / "pyproject.toml").write_text(f"# placeholder: an address\n{text}", "utf-8")
+    (sources / "README.md").write_text("It is not on PyPI yet.\n", "utf-8")
     assert check(sources) == (0, "")
     code, said = check(sources, "--release")
-    assert code == 1 and said.startswith("pyproject.toml:1: replace the placeholder")
+    placeholder, page = said.splitlines()
+    assert code == 1 and placeholder.startswith("pyproject.toml:1: replace the placeholder")
+    assert page.startswith("README.md: says 'not on PyPI yet'")
 
 
 def test_unreleased_entries_fail_only_a_release(sources: Path) -> None:
@@ -135,3 +141,32 @@ def test_a_readme_with_a_link_that_leads_nowhere_fails() -> None:
         "metadata: README.md links to docs/nowhere.md, which does not exist",
         "metadata: the description is not README.md with absolute links",
     ]
+
+
+def test_the_workflows_test_every_supported_python_on_three_systems() -> None:
+    workflow = (ROOT / ".github/workflows/tests.yml").read_text("utf-8")
+    prefix = "Programming Language :: Python :: 3."
+    supported = {
+        f"3.{line.removeprefix(prefix)}" for line in check_dist.project()["classifiers"] if line.startswith(prefix)
+    }
+    matrix = re.search(r"^ +python: \[(.+)\]$", workflow, re.MULTILINE)
+    assert matrix is not None and supported <= set(re.findall(r"[\d.]+", matrix[1]))
+    assert supported <= set(re.findall(r"^ +(3\.\d+)$", workflow, re.MULTILINE)), "for `make test-pythons`"
+    assert "system: [ubuntu-latest, macos-latest, windows-latest]" in workflow
+
+
+def test_what_a_workflow_leaves_out_exists() -> None:
+    """A renamed test would run on Windows again, and fail there."""
+    workflow = (ROOT / ".github/workflows/tests.yml").read_text("utf-8")
+    left_out = re.findall(r"--(?:ignore|deselect)=([\w/.]+)(?:::(\w+))?", workflow)
+    assert left_out
+    for path, name in left_out:
+        assert name in (ROOT / path).read_text("utf-8"), f"{path} has no {name}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.name)
+def test_actions_are_pinned_to_commits(path: Path) -> None:
+    used = re.findall(r"uses: (.+)$", path.read_text("utf-8"), re.MULTILINE)
+    assert used
+    for action in used:
+        assert action.startswith("./") or re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v[\d.]+", action), action

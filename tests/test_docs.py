@@ -263,6 +263,12 @@ def test_pages_are_short() -> None:
     assert {page: count for page, count in words.items() if count > 2000 and page not in LOOKED_UP} == {}
 
 
+def test_pages_agree_on_how_long_the_tests_take() -> None:
+    pages = (README, ROOT / "CONTRIBUTING.md", ROOT / "docs" / "contributing" / "index.md")
+    said = [re.findall(r"make test\b[^-\n]*?(\d+) minutes", page.read_text("utf-8")) for page in pages]
+    assert all(len(times) == 1 for times in said) and len({times[0] for times in said}) == 1, said
+
+
 # ---------------------------------------------------------------- what pages refer to
 
 
