@@ -9,9 +9,10 @@
 #   make test-browser   the tests in headless Chromium and Firefox; screenshots in build/screenshots
 #   make pictures   the same, and the screenshots that the documentation shows are renewed, in docs/images
 #   make test-nginx   examples/cluster behind nginx, which has to be there: apt-get install nginx-light
-#   make check   formatting, lints, types, import order
+#   make check   formatting, lints, types, import order, workflows
 #   make docs    the documentation site, in build/site; links, anchors and references are checked
 #   make docs-serve   the same, served at http://127.0.0.1:8000 and built again after each change
+#   make tables   after each change of what pages show in tables: docstrings, public names, states, results; commit what it writes
 #   make dist    sdist and wheel, checked and tried out in a fresh environment; make dist ARGS=--release before publishing
 #   make modules   after each change in browser/: checks its types and builds wsrpc/browser, which is committed
 #   make fmt     format and apply the safe lint fixes
@@ -47,7 +48,7 @@ WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo quick test test-pythons test-floors test-browser pictures test-nginx check docs docs-serve dist modules fmt bench soak mutants autobahn clean node go engines
+.PHONY: demo quick test test-pythons test-floors test-browser pictures test-nginx check docs docs-serve tables dist modules fmt bench soak mutants autobahn clean node go engines
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
@@ -93,6 +94,7 @@ check: $(STAMPS)/dev $(STAMPS)/browser $(STAMPS)/docs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	PYRIGHT_PYTHON_GLOBAL_NODE=0 $(BIN)/pyright --project . --pythonpath $(BIN)/python
+	$(BIN)/zizmor --offline --quiet --no-progress .github
 	$(BIN)/python -m pytest -q tests/test_structure.py
 
 docs: $(STAMPS)/docs
@@ -100,6 +102,9 @@ docs: $(STAMPS)/docs
 
 docs-serve: $(STAMPS)/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+tables: $(STAMPS)/docs
+	$(BIN)/python -m scripts.page_tables
 
 # Before publishing: make dist ARGS=--release
 dist: $(STAMPS)/dist $(STAMPS)/npm
@@ -134,7 +139,7 @@ autobahn: $(STAMPS)/dev
 
 clean:
 	rm -rf $(VENV) .venv-* dist build benchmarks/build interop/go/build $(JS)/node_modules $(JS)/package-lock.json
-	rm -rf $(PAGES)/node_modules $(PAGES)/dist
+	rm -rf $(PAGES)/node_modules $(PAGES)/dist $(PAGES)/LICENSE
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -24,6 +24,7 @@ import tomllib
 import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RUNTIME = {"msgspec", "tenacity", "websockets"}
@@ -45,6 +46,10 @@ LARGEST_MODULES = {  # bytes, minified and compressed: what a page loads that im
     ("client",): 10_000,
     ("client", "msgpack"): 16_000,
 }
+ADDRESSED = ("pyproject.toml", "browser/package.json", "browser/README.md")
+"""The files that say where the repository is. `Repository` in pyproject.toml is the one that counts."""
+UNPUBLISHED = "not on PyPI yet"
+"""What pages say until the first release."""
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")
 
 # Runs in the fresh environment, away from the checkout, so that only the installed wheel can be imported.
@@ -122,15 +127,58 @@ def check_changelog(text: str, version: str, today: datetime.date, problems: Pro
         problems.expect(date <= today, f"changelog: {date} is in the future")
 
 
+def project() -> dict[str, Any]:
+    """The table ``project`` of pyproject.toml."""
+    table: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return table
+
+
+def check_addresses(problems: Problems, *, release: bool) -> None:
+    """Every address of the repository must be the same. What stands in place of a true one must not be published."""
+    repository = project()["urls"]["Repository"]
+    name = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+)", repository)
+    if name is None:
+        problems.append(f"pyproject.toml: Repository is {repository!r}, not 'https://github.com/OWNER/NAME'")
+        return
+    for path in ADDRESSED:
+        named = re.findall(
+            r"https://(?:github|raw\.githubusercontent)\.com/([\w.-]+?/[\w-]+)", (ROOT / path).read_text("utf-8")
+        )
+        others = sorted(set(named) - {name[1]})
+        problems.expect(not others, f"{path}: names {others}, but Repository in pyproject.toml is {name[1]}")
+        problems.expect(name[1] in named, f"{path}: does not name the repository {name[1]}")
+    if release:
+        for number, line in enumerate((ROOT / "pyproject.toml").read_text("utf-8").splitlines(), 1):
+            if "# placeholder: " in line:
+                problems.append(f"pyproject.toml:{number}: replace the placeholder, and remove its comment: {line}")
+        for path in ("README.md", "docs/index.md"):
+            said = UNPUBLISHED in (ROOT / path).read_text("utf-8")
+            problems.expect(not said, f"{path}: says {UNPUBLISHED!r}; write how to install wsrpc from there")
+
+
+def check_description(text: str, problems: Problems) -> None:
+    """A package index shows the README. Each of its links must lead to a file of this version in the repository."""
+    repository = project()["urls"]["Repository"]
+    raw = repository.replace("https://github.com/", "https://raw.githubusercontent.com/")
+    tops = (f"{repository}/blob/v{version()}/", f"{raw}/v{version()}/")
+    relative = re.findall(r"\]\((?!https?://|#)([^)\s]+)\)", text)
+    problems.expect(not relative, f"metadata: a package index cannot follow links of README.md such as {relative[:3]}")
+    for top in tops:
+        for target in re.findall(rf"\]\({re.escape(top)}([^)\s#]+)", text):
+            problems.expect((ROOT / target).exists(), f"metadata: README.md links to {target}, which does not exist")
+    readme = (ROOT / "README.md").read_text("utf-8").strip()
+    same = text.replace(tops[0], "").replace(tops[1], "").strip() == readme
+    problems.expect(bool(readme) and same, "metadata: the description is not README.md with absolute links")
+
+
 def check_classifiers(problems: Problems) -> None:
     """Each supported Python has a classifier. (The build itself refuses unknown classifiers.)"""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     prefix = "Programming Language :: Python :: 3."
-    minors = [int(line.removeprefix(prefix)) for line in project["classifiers"] if line.startswith(prefix)]
-    oldest = int(project["requires-python"].removeprefix(">=3."))
+    minors = [int(line.removeprefix(prefix)) for line in project()["classifiers"] if line.startswith(prefix)]
+    oldest = int(project()["requires-python"].removeprefix(">=3."))
     problems.expect(
         bool(minors) and minors == list(range(oldest, oldest + len(minors))),
-        f"pyproject.toml: requires-python is {project['requires-python']}, the classifiers name {minors}",
+        f"pyproject.toml: requires-python is {project()['requires-python']}, the classifiers name {minors}",
     )
 
 
@@ -149,10 +197,11 @@ def check_sources(problems: Problems, *, release: bool) -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
     check_changelog(changelog, version(), datetime.datetime.now(datetime.UTC).date(), problems, release=release)
     check_classifiers(problems)
+    check_addresses(problems, release=release)
     check_finished(problems)
 
 
-def check_wheel(wheel: Path, problems: Problems, *, release: bool) -> None:
+def check_wheel(wheel: Path, problems: Problems) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         info = next(name for name in names if name.endswith(".dist-info/METADATA"))
@@ -171,7 +220,7 @@ def check_wheel(wheel: Path, problems: Problems, *, release: bool) -> None:
     licensed = any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     problems.expect(licensed, "wheel: lacks the LICENSE file")
     problems.expect(entry_points == ENTRY_POINTS, f"wheel: its entry points are {entry_points!r}")
-    check_metadata(metadata, problems, release=release)
+    check_metadata(metadata, problems)
 
 
 def check_page_modules(problems: Problems) -> None:
@@ -187,6 +236,7 @@ def check_page_modules(problems: Problems) -> None:
             return
         with tarfile.open(only_file(Path(temporary), "*.tgz")) as archive:
             names = {name.removeprefix("package/") for name in archive.getnames()}
+        problems.expect("LICENSE" in names, "browser: the package lacks the LICENSE file")
         exported = {path.removeprefix("./") for entry in package["exports"].values() for path in entry.values()}
         problems.expect(exported <= names, f"browser: the package lacks {sorted(exported - names)}")
         for modules, largest in LARGEST_MODULES.items():
@@ -199,7 +249,7 @@ def check_page_modules(problems: Problems) -> None:
             problems.expect(size <= largest, f"browser: {', '.join(modules)} have {size:,} bytes, over {largest:,}")
 
 
-def check_metadata(metadata: email.message.Message, problems: Problems, *, release: bool) -> None:
+def check_metadata(metadata: email.message.Message, problems: Problems) -> None:
     expected = {
         "Name": "python-wsrpc",
         "Version": version(),
@@ -217,13 +267,10 @@ def check_metadata(metadata: email.message.Message, problems: Problems, *, relea
     problems.expect(required == RUNTIME, f"metadata: needs {sorted(required)}, not {sorted(RUNTIME)}")
     payload = metadata.get_payload(decode=True)
     text = payload.decode("utf-8") if isinstance(payload, bytes) else ""
-    if release:
-        broken = re.findall(r"\]\((?!https?://|#)([^)\s]+)\)", text)
-        problems.expect(not broken, f"metadata: a package index cannot follow links of README.md such as {broken[:3]}")
-        problems.expect("Project-URL" in metadata, "metadata: no project URLs: add [project.urls] to pyproject.toml")
-    else:
-        readme = (ROOT / "README.md").read_text("utf-8").strip()
-        problems.expect(bool(readme) and text.strip() == readme, "metadata: the description is not README.md")
+    check_description(text, problems)
+    urls = {f"{name}, {url}" for name, url in project()["urls"].items()}
+    found = set(metadata.get_all("Project-URL", []))
+    problems.expect(found == urls, f"metadata: the project URLs are {sorted(found)}, not {sorted(urls)}")
 
 
 def check_rendering(files: list[Path], problems: Problems) -> None:
@@ -287,7 +334,7 @@ def main() -> None:
     if not options.sources:
         folder = options.folder.resolve()
         wheel, sdist = only_file(folder, "*.whl"), only_file(folder, "*.tar.gz")
-        check_wheel(wheel, problems, release=options.release)
+        check_wheel(wheel, problems)
         check_page_modules(problems)
         check_sdist(sdist, problems)
         check_rendering([wheel, sdist], problems)

@@ -1,4 +1,4 @@
-"""What the site needs beyond MkDocs: diagrams, tables that are made from the code, and pages of files outside of docs/.
+"""What the site needs beyond MkDocs: diagrams, descriptions of the API, and pages of files outside of docs/.
 
 MkDocs calls the functions ``on_…`` while it builds the site; mkdocs.yml names this module.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,6 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.report import pages
-from scripts import modules, tables
 from scripts.sequence_diagrams import BadDiagram, draw
 
 ROOT = Path(__file__).parent.parent
@@ -29,9 +26,13 @@ FOLDER = "files"
 LANGUAGES = {".py": "python", ".js": "js", ".mjs": "js", ".html": "html", ".go": "go", ".ts": "ts", ".conf": "nginx"}
 LINK = re.compile(r"\]\(((?:\.\./)+[^)\s#]+)(#[^)\s]*)?\)")
 """A link out of a folder, as those from docs/ to other files of the repository are."""
-MADE = re.compile(r"^\*\(made when the site is built: ([\w ]+)\)\*$", re.MULTILINE)
-MAKERS: dict[str, Callable[[], str]] = {"modules": modules.tables, **pages.TABLES, **tables.MAKERS}
-"""What is put in the place of such a line."""
+ONLY_IN_A_CLONE = re.compile(
+    r"^<!-- made by make tables: (?:members of \w+|targets of links) -->\n.*?^<!-- end -->$", re.DOTALL | re.MULTILINE
+)
+"""What the site makes itself, and better: see scripts/page_tables.py."""
+ONLY_ON_THE_SITE = re.compile(r"^<!-- described on the site\n(.*?)^-->$", re.DOTALL | re.MULTILINE)
+NAME = re.compile(r"\[`(wsrpc[\w.]+)`\]\((?:\.\./)+(?:wsrpc|adapters)/[^)\s]+\.py\)")
+"""A link from a name to the module that defines it. On the site, it leads to the description of the name."""
 ANY_LINK = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
@@ -66,15 +67,13 @@ def _shown_at(file: Path) -> str:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the plots, and a page for each file of the repository that pages link to, directly or by such a file."""
-    for name, svg in pages.drawings().items():
-        files.append(File.generated(config, f"performance/{name}", content=svg))
+    """Add a page for each file of the repository that pages link to, directly or by such a file."""
     found: set[Path] = set()
     waiting = [DOCS / file.src_uri for file in files.documentation_pages()]
     while waiting:
         page = waiting.pop()
         links = LINK if page.is_relative_to(DOCS) else ANY_LINK
-        for target, _ in links.findall(page.read_text("utf-8")):
+        for target, _ in links.findall(NAME.sub("", page.read_text("utf-8"))):
             file = _outside(page, target)
             if file is not None and file not in found:
                 found.add(file)
@@ -108,8 +107,9 @@ def _file(path: Path) -> Path:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Put in what is made from the code, and let links to files of the repository lead to their pages."""
-    markdown = MADE.sub(lambda match: MAKERS[match[1]](), markdown)
+    """Let the API be described, and let links to files of the repository lead to their pages."""
+    markdown = ONLY_ON_THE_SITE.sub(r"\1", ONLY_IN_A_CLONE.sub("", markdown))
+    markdown = NAME.sub(r"[`\1`][\1]", markdown)
     if page.file.src_uri.startswith(f"{FOLDER}/"):
         return markdown
     source = DOCS / page.file.src_uri

@@ -56,7 +56,7 @@ class Prepare(griffe.Extension):
     def _prepare(self, within: griffe.Module | griffe.Class) -> None:
         if within.docstring is not None:
             if isinstance(within, griffe.Class):
-                _describe_members(within, within.docstring)
+                describe_members(within, within.docstring)
             self._link(within, within.docstring)
         for each in within.members.values():
             if isinstance(each, griffe.Module | griffe.Class):
@@ -97,7 +97,7 @@ class Prepare(griffe.Extension):
         return None
 
 
-def _describe_members(cls: griffe.Class, docstring: griffe.Docstring) -> None:
+def describe_members(cls: griffe.Class, docstring: griffe.Docstring) -> None:
     """Move the descriptions in the section "Attributes" to the members of a class, so that links to these work."""
     before, heading, section = docstring.value.partition("\n\nAttributes:\n")
     if not heading:

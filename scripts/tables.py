@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -19,6 +20,8 @@ from wsrpc._session import states as session_states
 sys.path.extend(str(Path(__file__).parents[1] / "tests" / folder) for folder in ("unit", "adapters"))
 from hosts import ABILITIES, HOSTS
 from type_table import ROWS
+
+PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -73,6 +76,20 @@ def abilities() -> str:
     return f"{table(['', *(host.name for host in HOSTS)], rows)}\n\n{numbered}"
 
 
+def supported_versions() -> str:
+    """What pyproject.toml allows: Python by its classifiers, and the dependencies of wsrpc and of each extra."""
+    project = tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]
+    prefix = "Programming Language :: Python :: 3."
+    pythons = [line.removeprefix(prefix) for line in project["classifiers"] if line.startswith(prefix)]
+    rows = [["CPython", f"3.{pythons[0]} to 3.{pythons[-1]}", ""]]
+    extras = {extra: names for extra, names in project["optional-dependencies"].items() if extra != "all"}
+    for extra, required in {"": project["dependencies"], **extras}.items():
+        for requirement in required:
+            name, _, lowest = requirement.partition(">=")
+            rows.append([name, f"{lowest} or later", f"the extra `{extra}`" if extra else "always"])
+    return table(["package", "versions", "needed for"], rows)
+
+
 MAKERS: dict[str, Callable[[], str]] = {
     "states of clients": lambda: states(client_states.TABLE),
     "states of servers": lambda: states(server_states.TABLE),
@@ -80,7 +97,8 @@ MAKERS: dict[str, Callable[[], str]] = {
     "tree of errors": error_tree,
     "who validates": validators,
     "abilities of adapters": abilities,
+    "supported versions": supported_versions,
     "compatibility": lambda: matrix.table(matrix.load()),
     "results of Autobahn": lambda: autobahn.RESULTS.read_text("utf-8"),
 }
-"""What is put in the place of a line ``*(made when the site is built: NAME)*``."""
+"""The tables by their names, which pages say in ``<!-- made by make tables: NAME -->``."""

@@ -26,7 +26,7 @@ from programs import PYTHON, listening, printed_by, start
 import wsrpc
 from interop.installed import install
 from interop.node import available_libraries, find_node
-from scripts import docs_hooks
+from scripts import page_tables
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -242,8 +242,9 @@ def test_every_program_is_run() -> None:
 
 
 def words_of(page: Path) -> int:
-    """The words of a page, without its code."""
-    return len(re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE).split())
+    """The words of a page, without its code and the tables that are made."""
+    text = page_tables.BLOCK.sub("", page.read_text("utf-8"))
+    return len(re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE).split())
 
 
 # Pages that contributors look things up in. The other pages of their folder are to be read from beginning to end.
@@ -260,6 +261,12 @@ def test_pages_are_short() -> None:
     assert statistics.median(for_users.values()) <= 900
     words = for_users | lengths("contributing")
     assert {page: count for page, count in words.items() if count > 2000 and page not in LOOKED_UP} == {}
+
+
+def test_pages_agree_on_how_long_the_tests_take() -> None:
+    pages = (README, ROOT / "CONTRIBUTING.md", ROOT / "docs" / "contributing" / "index.md")
+    said = [re.findall(r"make test\b[^-\n]*?(\d+) minutes", page.read_text("utf-8")) for page in pages]
+    assert all(len(times) == 1 for times in said) and len({times[0] for times in said}) == 1, said
 
 
 # ---------------------------------------------------------------- what pages refer to
@@ -319,9 +326,24 @@ def test_the_table_of_close_codes_has_each_code() -> None:
     assert shown == set(wsrpc.CloseCode)
 
 
-def test_pages_show_what_is_made_when_the_site_is_built() -> None:
-    """A misspelt name would leave the line on the page, or end the building of the site."""
-    lines = [line for page in PAGES for line in page.read_text("utf-8").splitlines() if line.startswith("*(made")]
-    names = [match[1] for line in lines if (match := docs_hooks.MADE.fullmatch(line))]
-    assert len(names) == len(lines) and set(names) == docs_hooks.MAKERS.keys()
-    assert all(make() for make in docs_hooks.MAKERS.values())
+def test_tables_on_pages_are_up_to_date() -> None:
+    """They are committed, so that the pages can be read in a clone."""
+    old = [page_name(file) for file, wanted in page_tables.files() if file.read_text("utf-8") != wanted]
+    assert not old, f"run `make tables`, and commit what it changes: {old}"
+
+
+def test_each_table_is_on_a_page() -> None:
+    """A misspelt name would leave an empty block."""
+    named = {name for page in PAGES for _, name in page_tables.BLOCK.findall(page.read_text("utf-8"))}
+    begun = sum(page.read_text("utf-8").count("<!-- made by") for page in PAGES)
+    ended = sum(page.read_text("utf-8").count("<!-- end -->") for page in PAGES)
+    assert begun == ended
+    assert named - {page_tables.TARGETS} == page_tables.MAKERS.keys()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "api"], ids=page_name)
+def test_a_page_of_the_reference_names_what_the_site_describes(page: Path) -> None:
+    """In a clone, a reader sees each name with its description, and a link to the module that defines it."""
+    for name in re.findall(r"^::: ([\w.]+)$", text := page.read_text("utf-8"), re.MULTILINE):
+        row = re.search(rf"^\| \[`{re.escape(name)}`\]\((\S+)\) \| (.+) \|$", text, re.MULTILINE)
+        assert row is not None and (page.parent / row[1]).is_file(), name

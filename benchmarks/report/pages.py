@@ -75,7 +75,7 @@ TABLES: dict[str, Callable[[], str]] = {
         )
     },
 }
-"""What is put in the place of a line ``*(made when the site is built: NAME)*``."""
+"""The tables by their names, which pages say in ``<!-- made by make tables: NAME -->``."""
 
 
 def drawings() -> dict[str, str]:
