@@ -6,6 +6,7 @@
 #   make test    every test, the ones against Node and Go included
 #   make test-pythons   the tests of what depends on the version, on every other supported Python of the machine
 #   make test-floors   the unit tests and those of the adapters with the lowest versions that pyproject.toml allows
+#   make test-beside   whether wsrpc installs beside the newest versions of other SDKs; asks the package index
 #   make test-browser   the tests in headless Chromium and Firefox; screenshots in build/screenshots
 #   make pictures   the same, and the screenshots that the documentation shows are renewed, in docs/images
 #   make test-nginx   examples/cluster behind nginx, which has to be there: apt-get install nginx-light
@@ -48,7 +49,7 @@ WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo quick test test-pythons test-floors test-browser pictures test-nginx check docs docs-serve tables dist modules fmt bench soak mutants autobahn clean node go engines
+.PHONY: demo quick test test-pythons test-floors test-beside test-browser pictures test-nginx check docs docs-serve tables dist modules fmt bench soak mutants autobahn clean node go engines
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
@@ -74,6 +75,10 @@ test-pythons: $(STAMPS)/venv
 test-floors: $(STAMPS)/npm engines $(FLOORS)/.made
 	$(WITH_VENV) WSRPC_QUICK=1 $(FLOORS)/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \
 	  tests/unit tests/adapters tests/command/test_command_terminal.py $(ARGS)
+
+# In a dry run of pip, a quarter of a minute: nothing is installed. Some SDKs: make test-beside ARGS=supabase
+test-beside: $(STAMPS)/venv
+	$(BIN)/python scripts/check_beside.py $(ARGS)
 
 # Other browsers than the system's: make test-browser CHROMIUM=/path/to/chrome FIREFOX=/path/to/firefox
 test-browser: $(STAMPS)/browser $(STAMPS)/docs $(STAMPS)/npm

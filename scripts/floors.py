@@ -14,12 +14,12 @@ PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 FLOOR = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)>=(?P<version>[0-9.]+)")
 
 
-def floors() -> list[str]:
-    """Return a requirement of exactly the lowest version for each dependency, the extras' included."""
+def floors(*, extras: bool = True) -> list[str]:
+    """Return a requirement of exactly the lowest version for each dependency, and for those of the extras."""
     project = tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]
     required = list(project["dependencies"])
     for extra, packages in project["optional-dependencies"].items():
-        if extra != "all":
+        if extras and extra != "all":
             required += packages
     found: list[str] = []
     for requirement in required:

@@ -268,7 +268,7 @@ async def _dial(
 class _Early:
     """Parser in place of aiohttp's own. It keeps the data that follows the opening handshake.
 
-    After the first piece nothing more is read until the transport that takes over is started. (aiohttp 3.11 would keep
+    After the first piece nothing more is read until the transport that takes over is started. (aiohttp 3.14 would keep
     all data that arrives.)
     """
 

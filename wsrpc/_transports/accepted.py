@@ -28,7 +28,7 @@ from ..handshake import Handshake
 from ..limits import Limits
 from .deadlines import Deadlines
 from .fairness import Turns
-from .head import Head
+from .head import Head, latin_1_headers
 from .health import Health
 from .per_loop import shared
 from .plain_handshake import plain_answer, plain_request
@@ -91,6 +91,8 @@ class AcceptedConnection(asyncio.Protocol):
                 self._library = ServerProtocol(logger=LIBRARY_LOGGER)
             self._library.receive_data(data)
             request = next((event for event in self._library.events_received() if isinstance(event, Request)), None)
+            if request is not None:
+                request.headers = latin_1_headers(request.headers)
             if self._library.handshake_exc is not None:
                 self.head.complete = True  # what else comes is kept back, as behind a request: it gets no other answer
                 self._reception.refuse(self.tcp, b"".join(self._library.data_to_send()))

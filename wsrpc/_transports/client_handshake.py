@@ -18,7 +18,7 @@ from ..limits import Limits
 from ..transport import ConnectionInfo
 from .compression import OfferedCompression
 from .dial_request import DialRequest
-from .head import Head
+from .head import Head, latin_1_headers
 from .server_handshake import LIBRARY_LOGGER
 from .websocket import Opened, Underlying, WebSocketConnection, WebSocketTransport
 
@@ -68,7 +68,7 @@ class ClientRequest:
         if isinstance(failure, InvalidStatus):
             refusal = failure.response
             body = bytes(refusal.body or b"").decode(errors="replace")
-            raise HandshakeRejected(refusal.status_code, body, HeadersView(refusal.headers)) from None
+            raise HandshakeRejected(refusal.status_code, body, HeadersView(latin_1_headers(refusal.headers))) from None
         raise failure
 
     def take_over(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from websockets.exceptions import NegotiationError
 from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import (
     ClientPerMessageDeflateFactory,
@@ -16,6 +17,9 @@ from websockets.extensions.permessage_deflate import (
 from websockets.typing import ExtensionParameter
 
 __all__ = ["AcceptedCompression", "OfferedCompression"]
+
+SMALLEST_WINDOW = "8"
+"""Window with which zlib decompresses, but does not compress. Not all versions of the library refuse it."""
 
 
 class AcceptedCompression(ServerPerMessageDeflateFactory):
@@ -29,6 +33,8 @@ class AcceptedCompression(ServerPerMessageDeflateFactory):
     def process_request_params(
         self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Extension]
     ) -> tuple[list[ExtensionParameter], PerMessageDeflate]:
+        if ("server_max_window_bits", SMALLEST_WINDOW) in params:
+            raise NegotiationError("zlib does not compress with server_max_window_bits=8")
         response, self.agreed = super().process_request_params(params, accepted_extensions)
         return response, self.agreed
 
@@ -44,5 +50,7 @@ class OfferedCompression(ClientPerMessageDeflateFactory):
     def process_response_params(
         self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Extension]
     ) -> PerMessageDeflate:
+        if ("client_max_window_bits", SMALLEST_WINDOW) in params:
+            raise NegotiationError("zlib does not compress with client_max_window_bits=8")
         self.agreed = super().process_response_params(params, accepted_extensions)
         return self.agreed

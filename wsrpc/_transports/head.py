@@ -1,8 +1,10 @@
-"""Head: the end of the head of an HTTP request or response, in what arrives piece by piece."""
+"""Head: the end of the head of an HTTP request or response, in what arrives piece by piece; and its headers."""
 
 from __future__ import annotations
 
-__all__ = ["Head"]
+from websockets.datastructures import Headers
+
+__all__ = ["Head", "latin_1_headers"]
 
 END = b"\r\n\r\n"
 
@@ -30,3 +32,14 @@ class Head:
         self._last = known[1 - len(END) :]
         self.size += size
         return data[:size], data[size:]
+
+
+def latin_1_headers(headers: Headers) -> Headers:
+    """Return the headers that the `websockets` library has parsed, decoded as Latin-1.
+
+    Before version 17, the library turns bytes that are not ASCII into halves of surrogate pairs.
+    """
+    pairs = list(headers.raw_items())
+    if all(value.isascii() for _, value in pairs):
+        return headers
+    return Headers([(name, value.encode("latin-1", "surrogateescape").decode("latin-1")) for name, value in pairs])

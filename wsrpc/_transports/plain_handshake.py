@@ -56,8 +56,8 @@ def plain_answer(request: Request) -> bytes | None:
     values = request.headers.get_all
     keys = values("Sec-WebSocket-Key")
     if (
-        request.method != "GET"
-        or request.protocol != "HTTP/1.1"
+        getattr(request, "method", "GET") != "GET"
+        or getattr(request, "protocol", "HTTP/1.1") != "HTTP/1.1"
         or values("Upgrade") != ["websocket"]
         or values("Connection") not in CONNECTION
         or values("Sec-WebSocket-Version") != ["13"]

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidHandshake, InvalidHeader
+from websockets.exceptions import InvalidHandshake
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from .._base.headers import address
 from ..errors import short
 from ..handshake import Handshake
-from ..headers import ResponseHeaders
+from ..headers import HEADER_VALUE, ResponseHeaders
 from ..limits import Limits
 from .client_handshake import ClientRequest, presentable
 from .dial_request import DialRequest
@@ -39,13 +39,14 @@ class ServerUpgrade:
 
     def __init__(self, handshake: Handshake) -> None:
         self._handshake = handshake
-        try:
+        invalid = next((name for name, value in handshake.headers.items() if not HEADER_VALUE.fullmatch(value)), None)
+        if invalid is None:
             self._request = Request(handshake.target, Headers(handshake.headers))
             response, self._compression = judge(self._request, handshake)
-        except InvalidHeader as exc:
+        else:
             # An HTTP server that accepted it is more lenient than the library. Without the value, which may be a token.
             self._request, self._compression = Request(handshake.target, Headers()), None
-            reason = f"The header {short(exc.name)} has a character that no header may have.\n"
+            reason = f"The header {short(invalid)} has a character that no header may have.\n"
             response = ServerProtocol(logger=LIBRARY_LOGGER).reject(HTTPStatus.BAD_REQUEST, reason)
         self._response = response
         self.status: int = response.status_code

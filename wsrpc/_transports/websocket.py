@@ -308,7 +308,9 @@ class FrameTransport(WebSocketTransport):
 
     def _data_frame(self, first: int, payload: bytes) -> None:
         opcode, delivery = first & 0x0F, self._delivery
-        if self._compression is not None:
+        # The first reserved bit marks the first frame of a compressed message. Before version 16.1, the library ignores
+        # it on the frames that follow.
+        if self._compression is not None and (opcode or not first & 0x40):
             try:
                 frame = Frame(Opcode(opcode), payload, first >= FIN, *(bool(first & bit) for bit in (0x40, 0x20, 0x10)))
                 frame = self._compression.decode(frame, max_size=self._reader.largest)

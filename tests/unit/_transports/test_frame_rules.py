@@ -6,10 +6,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from raw_websocket import CLOSE, CONT, build_frame
 from recorder import Recorder
+from websockets.exceptions import ProtocolError
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
@@ -60,10 +61,24 @@ def compression() -> PerMessageDeflate:
     return PerMessageDeflate(True, True, 12, 12, {"memLevel": 5})
 
 
+class StrictDeflate(PerMessageDeflate):
+    """Refuses the first reserved bit on a continuation frame, as the library does from version 16.1 on."""
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        if frame.opcode is Opcode.CONT and frame.rsv1:
+            raise ProtocolError("RSV1 bit set in continuation frame")
+        return super().decode(frame, max_size=max_size)
+
+
+def the_library(compressed: bool) -> ServerProtocol:
+    library = ServerProtocol(state=State.OPEN, max_size=None)
+    library.extensions = [StrictDeflate(True, True, 12, 12, {})] if compressed else []
+    return library
+
+
 def by_the_library(data: bytes, compressed: bool) -> tuple[list[tuple[bytes, bool]], bytes, bool]:
     """Return the messages, the bytes in return, and whether these are the last."""
-    library = ServerProtocol(state=State.OPEN, max_size=None)
-    library.extensions = [compression()] if compressed else []
+    library = the_library(compressed)
     library.receive_data(data)
     messages: list[tuple[bytes, bool]] = []
     parts: list[bytes] = []
@@ -121,6 +136,7 @@ others = st.builds(
     rsv,
     rarely,
 )
+COMPRESSED_START = Frame(Opcode.TEXT, b"hello", fin=False).serialize(mask=True, extensions=[compression()])
 close_frames = st.builds(
     lambda payload, fin, rsv: build_frame(CLOSE, payload, masked=True, fin=fin, rsv=rsv),
     st.one_of(closes, st.binary(max_size=2)),
@@ -135,6 +151,7 @@ close_frames = st.builds(
     st.booleans(),
     st.lists(st.integers(0, 2**16), max_size=5),
 )
+@example([COMPRESSED_START, build_frame(CONT, b"", masked=True, rsv=4)], [], True, [])
 def test_whatever_a_client_sends(frames: list[bytes], close: list[bytes], compressed: bool, cuts: list[int]) -> None:
     data = b"".join(frames)
     if close:
@@ -149,8 +166,7 @@ def test_whatever_a_client_sends(frames: list[bytes], close: list[bytes], compre
 
 def in_message(data: bytes, compressed: bool) -> bool:
     """Whether the library expects a continuation behind ``data``."""
-    library = ServerProtocol(state=State.OPEN, max_size=None)
-    library.extensions = [compression()] if compressed else []
+    library = the_library(compressed)
     library.receive_data(data + build_frame(CONT, b"", masked=True))
     frames = [frame for frame in library.events_received() if isinstance(frame, Frame)]
     return bool(frames) and frames[-1].opcode is Opcode.CONT and library.close_sent is None
