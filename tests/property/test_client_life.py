@@ -224,7 +224,9 @@ class ClientLife(WorldMachine):
 
     def order(self, what: str, place: int, *, real: bool = False) -> None:
         if what not in ("connect", "start") or self.with_url:
-            doing = {"connect": self.connect, "start": self.start, "close": self.close}.get(what, partial(self.bind, place, real))
+            doing = {"connect": self.connect, "start": self.start, "close": self.close}.get(
+                what, partial(self.bind, place, real)
+            )
             self.ordered.append(self.loop.create_task(doing()))
 
     def say(self, what: str) -> int:

@@ -207,7 +207,8 @@ def _urls(given: Any) -> list[str]:
     Raises:
         BadURL: it is an empty sequence.
     """
-    urls = [*given] if isinstance(given, Sequence) and not isinstance(given, str | bytes) else [given]
+    several = isinstance(given, Sequence) and not isinstance(given, str | bytes)
+    urls: list[str] = [*given] if several else [given]
     if not urls:
         raise BadURL("url= is a URL that begins with ws:// or wss://, or a sequence of them, got an empty sequence")
     return urls
