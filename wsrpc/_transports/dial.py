@@ -7,7 +7,7 @@ import inspect
 import os
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from msgspec import Struct
 from websockets.exceptions import InvalidHandshake
@@ -208,7 +208,7 @@ def _urls(given: Any) -> list[str]:
         BadURL: it is an empty sequence.
     """
     several = isinstance(given, Sequence) and not isinstance(given, str | bytes)
-    urls: list[str] = [*given] if several else [given]
+    urls: list[str] = [*cast("Sequence[str]", given)] if several else [given]
     if not urls:
         raise BadURL("url= is a URL that begins with ws:// or wss://, or a sequence of them, got an empty sequence")
     return urls
