@@ -207,8 +207,9 @@ def _urls(given: Any) -> list[str]:
     Raises:
         BadURL: it is an empty sequence.
     """
-    several = isinstance(given, Sequence) and not isinstance(given, str | bytes)
-    urls: list[str] = [*cast("Sequence[str]", given)] if several else [given]
+    urls = [given]
+    if isinstance(given, Sequence) and not isinstance(given, str | bytes):
+        urls = [*cast("Sequence[Any]", given)]
     if not urls:
         raise BadURL("url= is a URL that begins with ws:// or wss://, or a sequence of them, got an empty sequence")
     return urls
