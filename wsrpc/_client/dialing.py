@@ -235,6 +235,7 @@ class Dialing:
             try:
                 return await dialer(url, headers, to_resume=self._listener.asks_to_resume)
             except Exception as exc:
+                self._last = exc
                 if len(dialed) < len(urls) and self.schedule.may_retry(exc):
                     self._listener.passed_over(f"could not connect to {dialed[-1]}: {named(exc)}; dialing the next URL")
                     continue

@@ -201,18 +201,18 @@ class Dialer(Struct, frozen=True, kw_only=True):
         return Dialed(transport, bool(others))
 
 
-def _urls(given: Any) -> list[str]:
-    """Return the URLs of the option, which may be a single one.
+def _urls(given: object) -> list[str]:
+    """Return the URLs of the option, which may be a single one. `check_url` refuses what is no text.
 
     Raises:
         BadURL: it is an empty sequence.
     """
     urls = [given]
     if isinstance(given, Sequence) and not isinstance(given, str | bytes):
-        urls = [*cast("Sequence[Any]", given)]
+        urls = [*cast("Sequence[object]", given)]
     if not urls:
         raise BadURL("url= is a URL that begins with ws:// or wss://, or a sequence of them, got an empty sequence")
-    return urls
+    return cast("list[str]", urls)
 
 
 def _check_headers(given: Any) -> None:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from client_driver import AT_ONCE, LIMITS, lost
+from client_driver import AT_ONCE, LIMITS, lost, never
 from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
@@ -204,6 +204,23 @@ async def test_if_all_fail_it_is_one_attempt_and_names_the_urls(caplog: pytest.L
     assert caught.value.last_error is net.failures[net.dialed[5]] and order in str(caught.value)
     [warning] = messages(caplog, logging.WARNING)
     assert f"OSError: nobody at {net.dialed[2]}; dialed in this order: {net.dialed[0]!r}" in warning
+    await net.close()
+
+
+async def test_connect_timeout_covers_all_and_the_error_is_that_of_the_last_url_that_failed() -> None:
+    net = Net()
+
+    async def dial(url: str, **options: Any) -> MemoryTransport:
+        if len(net.dialed) == 2:
+            net.dialed.append(url)
+            await never()
+        return await net.dial(url, **options)
+
+    net.failures = {url: OSError("nobody there") for url in net.urls}
+    client = net.client(dial=dial, connect_timeout=0.05)
+    with pytest.raises(ConnectFailed, match="in 1 attempt; the last one: OSError: nobody there"):
+        await client.connect()
+    assert len(net.dialed) == 3
     await net.close()
 
 
