@@ -214,6 +214,11 @@ def named(error: BaseException) -> str:
     return f"{type(error).__name__}: {one_line(error)}".removesuffix(": ")
 
 
+def noted(error: BaseException) -> str:
+    """Return what `named` returns, and the notes of ``error``."""
+    return "; ".join([named(error), *getattr(error, "__notes__", ())])
+
+
 def check_code(code: object) -> None:
     """Refuse a code that only wsrpc may send.
 
@@ -332,7 +337,7 @@ class ConnectFailed(WsrpcError, ConnectionError):
         times = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
         last = self.last_error
         the_last = "; the last one" if self.attempts else ""
-        why = "" if last is None else f"{the_last}: {named(last)}"
+        why = "" if last is None else f"{the_last}: {noted(last)}"
         return f"could not connect in {times}{why}"
 
 

@@ -58,7 +58,7 @@ places = st.sampled_from([0, 1])
 kinds = st.sampled_from(["now", "later", "park", "ask_back"])
 offlines = st.sampled_from([None, None, "queue", "fail"])
 timeouts = st.sampled_from([None, None, 0.0, 1.0, 20.0])
-orders = st.sampled_from(["connect", "bind", "close"])
+orders = st.sampled_from(["connect", "start", "bind", "close"])
 some = st.integers(0, 20)
 
 
@@ -213,6 +213,8 @@ class ClientLife(WorldMachine):
         order, self.on_close = self.on_close, None
         if order == "connect" and self.with_url:
             await self.connect()
+        elif order == "start" and self.with_url:
+            await self.start()
         elif order == "bind":
             await self.bind(0, real=False)
         elif order == "close":
@@ -221,8 +223,10 @@ class ClientLife(WorldMachine):
     # ------------------------------------------------------------ connect, bind and close
 
     def order(self, what: str, place: int, *, real: bool = False) -> None:
-        if what != "connect" or self.with_url:
-            doing = {"connect": self.connect, "close": self.close}.get(what, partial(self.bind, place, real))
+        if what not in ("connect", "start") or self.with_url:
+            doing = {"connect": self.connect, "start": self.start, "close": self.close}.get(
+                what, partial(self.bind, place, real)
+            )
             self.ordered.append(self.loop.create_task(doing()))
 
     def say(self, what: str) -> int:
@@ -255,6 +259,13 @@ class ClientLife(WorldMachine):
         finally:
             took = self.loop.now - began
             assert took < CONNECT_TIMEOUT + 3 * LONGEST_LEAP, f"connect() took {took} s"
+
+    async def start(self) -> None:
+        self.say("start")
+        moves = len(self.life.moves)
+        self.client.start()
+        assert self.client.state not in ("idle", "closing", "closed"), self.client
+        assert self.life.moves[moves:] in ([], [Input.START])
 
     async def bind(self, place: int, real: bool) -> None:
         at = self.places[place]
@@ -547,7 +558,7 @@ class ClientLife(WorldMachine):
         what, moves = self.orders[-1] if self.orders else ("nothing", 0)
         since = self.life.moves[moves:]
         expected = {"nothing": "idle", "close": "closed"}.get(what, "connected")
-        if what in ("connect", "bind"):
+        if what in ("connect", "start", "bind"):
             if Input.GAVE_UP in since:
                 expected = "closed"
             elif Input.CANCELLED in since or Input.LEFT in since:

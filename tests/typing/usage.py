@@ -215,6 +215,14 @@ client.on_reconnect(lambda: print("again"))
 client.on_reconnect(lambda info, name="again": print(name, info))
 server.on_handshake(lambda handshake: handshake.reject(503))
 server.on_join(lambda peer, room: peer.principal == room)
+server.on_drain(asyncio.Event().set)
+
+
+@server.on_drain
+async def drained() -> None:
+    assert_type(server.draining, bool)
+
+
 client.on_raw(lambda peer, message: print(peer.id, message))
 
 
@@ -305,6 +313,9 @@ async def dialing() -> None:
     async with plain as same:
         assert_type(same, Client)
         assert_type(plain.peer, Peer)
+    several = Client(["ws://127.0.0.1", "ws://127.0.0.2"])
+    several.start()
+    Client(lambda: ("ws://127.0.0.1", "ws://127.0.0.2"))
     await Client(reconnect=None).bind(await wsrpc.dial("ws://127.0.0.1", limits=Limits()))
 
 

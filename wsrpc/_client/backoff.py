@@ -182,6 +182,16 @@ class Schedule:
     def _failures(self) -> int:
         return self._attempt.retry_state.attempt_number - 1
 
+    def may_retry(self, error: Exception) -> bool:
+        """Return whether ``retry`` allows another attempt after ``error``.
+
+        Raises:
+            Exception: whatever a strategy of the user raises.
+        """
+        state = self._attempt.retry_state
+        state.set_exception((type(error), error, error.__traceback__))
+        return self._attempts.retry(state)
+
     def failed(self, error: Exception, wait: Wait | None = None) -> float | None:
         """Return the seconds until the next attempt, now that one has failed; None if there is to be none.
 

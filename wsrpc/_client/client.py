@@ -40,8 +40,10 @@ class Client(Declarer, RawRegistrar, RawCaller):
     connection, messages wait for the next one by default, up to `Limits.offline` messages.
 
     Args:
-        url: a ``ws://`` or ``wss://`` URL. The URL, ``headers`` and ``auth`` may be functions, sync or async, that are
-            called for each attempt to connect. Without a URL, pass your own connections to `bind`.
+        url: a ``ws://`` or ``wss://`` URL, or a sequence of them. Each attempt to connect dials the URLs in a random
+            order, without delays, until one opens; but a session that can be resumed is resumed at its own URL, if that
+            answers. The URL, ``headers`` and ``auth`` may be functions, sync or async, that are called for each
+            attempt. Without a URL, pass your own connections to `bind`.
         headers: headers of the opening handshake.
         auth: a token, which is sent as ``Authorization: Bearer <token>``.
         subprotocols: subprotocols to offer to the server, in order of preference.
@@ -89,7 +91,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
 
     def __init__(
         self,
-        url: PerAttempt[str] | None = None,
+        url: PerAttempt[str | Sequence[str]] | None = None,
         *,
         headers: PerAttempt[Mapping[str, str]] | None = None,
         auth: PerAttempt[str] | None = None,
@@ -261,10 +263,24 @@ class Client(Declarer, RawRegistrar, RawCaller):
         """
         await self._core.connect()
 
+    def start(self) -> None:
+        """Begin to connect, and return without waiting. Messages wait for the connection, as after a drop.
+
+        Use this method if the server may not be there yet. ``connect_timeout`` does not apply. If the client gives up,
+        this is logged, `wait_connected` raises the reason, and the `error` handlers get it. If the client is already
+        connecting or connected, nothing happens.
+
+        Raises:
+            ValueError: the client has no URL.
+            RuntimeError: no event loop is running, or the client's event loop runs in another thread.
+        """
+        self._core.start()
+
     async def wait_connected(self) -> None:
         """Wait until there is a connection, and its `open` and `on_reconnect` handlers have finished.
 
-        While the client is ``"idle"``, this method waits until `connect` or `bind` is called. Cancelling is safe.
+        While the client is ``"idle"``, this method waits until `connect`, `start` or `bind` is called. Cancelling
+        is safe.
 
         Raises:
             RuntimeError: called in a thread other than that of the client's event loop.

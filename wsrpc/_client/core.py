@@ -19,8 +19,9 @@ from .._protocol.settings import Settings
 from .._sending.checks import check_thread
 from .._session.connection import Connection
 from .._transports.dial import Dialed
-from ..errors import ConnectionLost, SessionLost
+from ..errors import ConnectionLost, SessionLost, noted
 from ..transport import Transport
+from .backoff import Schedule
 from .dialing import NOT_CONNECTED, OPENING, Dialing, DialPlan
 from .order import Order
 from .reconnection import ReconnectHooks
@@ -91,13 +92,7 @@ class ClientCore(PeerOwner):
             transport, self._transport = self._transport, None
             await self.bind(transport)
             return
-        if not self.plan.dials:
-            raise ValueError("this client has no url to dial: give Client(url), or bind() a connection")
-        self.enter_loop()
-        if self.state in ("idle", "closing", "closed"):
-            self._begin(Input.CONNECT)
-            assert self._order.dialing is not None
-            self._order.dialing.begin()
+        self.start(Input.CONNECT)
         order = self._order
         assert order.dialing is not None
         limit = asyncio.timeout(self.plan.timeout)
@@ -116,6 +111,16 @@ class ClientCore(PeerOwner):
                     await asyncio.wait(stopping)
             raise
         await self._overtime(order.dialing, limit.when())
+
+    def start(self, happened: Input = Input.START) -> None:
+        """See `Client.start`. `connect` begins in the same way."""
+        if not self.plan.dials:
+            raise ValueError("this client has no url to dial: give Client(url), or bind() a connection")
+        self.enter_loop()
+        if self.state in ("idle", "closing", "closed"):
+            self._begin(happened)
+            assert self._order.dialing is not None
+            self._order.dialing.begin()
 
     async def _overtime(self, began: Dialing, ends_at: float | None) -> None:
         """Raise `ConnectFailed` for a `connect` whose time is over, unless something else was decided by then."""
@@ -236,7 +241,7 @@ class ClientCore(PeerOwner):
         self._stopping = set()
 
     def _begin(self, happened: Input) -> None:
-        """Replace the present order by one for `connect` or `bind`."""
+        """Replace the present order by one for `connect`, `start` or `bind`."""
         dialing = None
         if self.plan.dials:
             dialing = Dialing(self.plan, self.scheduler, self, first=happened is Input.CONNECT)
@@ -261,8 +266,8 @@ class ClientCore(PeerOwner):
         self._order.stop_timers()
         self.life.outbox.expect_no_session()
         self.life.readers.end(lambda: failure)
-        if self.hooks.again and not self._order.is_first and not isinstance(failure, ConnectionLost):
-            self.life.log(logging.ERROR, "the client gives up: %s", failure)
+        if not self._order.is_first and not isinstance(failure, ConnectionLost):
+            self.life.log(logging.ERROR, "the client gives up: %s", noted(failure))
         self._waiters.tell(failure)
 
     # ------------------------------------------------------------ connections
@@ -271,7 +276,7 @@ class ClientCore(PeerOwner):
         now = self.scheduler.time()
         core = self.life.make_way(connection)
         if self._order.dialing is not None:
-            self._order.dialing.schedule.opened()
+            self._order.dialing.session_begins()
         self.hooks.connection_made(attempts, now)
         core.begin(connection)
         return core
@@ -281,7 +286,7 @@ class ClientCore(PeerOwner):
             self.hooks.connection_lost(self.scheduler.time())
         if self._order.dialing is None or self.state not in ("opening", "connected", "resuming"):
             return False
-        return self._come_back(self._order.dialing, ConnectionLost(info.code, info.reason, "not_sent"), Input.DETACHED)
+        return self._come_back(ConnectionLost(info.code, info.reason, "not_sent"), Input.DETACHED)
 
     def resumed(self) -> None:
         self.hooks.resumed(self._attempts, self.scheduler.time())
@@ -335,29 +340,34 @@ class ClientCore(PeerOwner):
         elif info.user_closed:
             comes_back = False
             self._give_up(dropped)
-        elif self._order.dialing is None:
-            comes_back = False
-            self.move(Input.LEFT)
         else:
-            comes_back = self._come_back(self._order.dialing, dropped)
+            comes_back = self._come_back(dropped)
         return msgspec.structs.replace(info, will_reconnect=comes_back)
 
-    def _come_back(self, dialing: Dialing, lost: ConnectionLost, happened: Input = Input.DROPPED) -> bool:
-        """Dial again after a drop, if the user's strategies say so; returns whether they do."""
+    def _come_back(self, lost: ConnectionLost, happened: Input = Input.DROPPED) -> bool:
+        """Dial again after a drop, if the user's strategies say so; returns whether it does.
+
+        A client without a URL waits for the next `bind`, but gives up where one with a URL would, because of ``retry``.
+        """
+        dialing = self._order.dialing
         try:
-            delay = dialing.dropped(lost)
+            if dialing is None and Schedule(self.plan.reconnect, self.scheduler).may_retry(lost):
+                self.move(Input.LEFT)
+                return False
+            delay = None if dialing is None else dialing.dropped(lost)
         except Exception as exc:  # of a strategy that the user gave
             self._give_up(exc)
             return False
-        if delay is None:
+        if dialing is None or delay is None:
             if self.plan.reconnect is not None:
                 text = "the client gives up: the connection ended (%d %s), and Reconnect(%s=) allows no other attempt"
-                option = "stop" if dialing.schedule.stopped else "retry"
+                option = "stop" if dialing is not None and dialing.schedule.stopped else "retry"
                 self.life.log(logging.ERROR, text, lost.code, lost.reason, option)
             self._give_up(lost)
             return False
         self.move(happened)
-        self._log_retry(f"the connection ended ({f'{lost.code} {lost.reason}'.rstrip()})", delay)
+        text = f"the connection ended ({f'{lost.code} {lost.reason}'.rstrip()})"
+        self._log_retry(text, delay, planned=lost.code == CloseCode.SERVICE_RESTART)
         dialing.begin(delay)
         return True
 
@@ -389,13 +399,17 @@ class ClientCore(PeerOwner):
         """Dial again: the delay is over."""
         self.move(Input.AGAIN)
 
+    def passed_over(self, text: str) -> None:
+        """Go on with the next URL."""
+        self.life.log(logging.INFO, "%s", text)
+
     def attempt_failed(self, text: str, delay: float) -> None:
         """Wait for the next attempt."""
         self.move(Input.FAILED)
         self._log_retry(text, delay)
 
-    def _log_retry(self, text: str, delay: float) -> None:
-        level = logging.INFO if self.life.options.settings.between_nodes else logging.WARNING
+    def _log_retry(self, text: str, delay: float, *, planned: bool = False) -> None:
+        level = logging.INFO if planned or self.life.options.settings.between_nodes else logging.WARNING
         self.life.log(level, "%s; next attempt in %.1f s", text, delay)
 
     def dialed(self, dialed: Dialed, attempts: int) -> None:
@@ -442,6 +456,6 @@ class ClientCore(PeerOwner):
             self.life.log(
                 logging.WARNING,
                 "%s for a connection, but this client is not connecting: "
-                "call connect() or bind(), or open it with `with` (`async with`)",
+                "call connect(), start() or bind(), or open it with `with` (`async with`)",
                 what,
             )

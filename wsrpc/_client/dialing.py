@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import random
 from typing import Any, Protocol
 
 from msgspec import Struct
 
 from .._base.scheduler import Timers, spawn_later
 from .._transports.dial import Dialed, Dialer
-from ..errors import ConnectFailed, ConnectionLost, named
+from .._transports.urls import shown_url
+from ..errors import ConnectFailed, ConnectionLost, named, noted
 from .backoff import Reconnect, Schedule
 from .sleep import WakeWatch
 
@@ -54,6 +56,9 @@ class DialingListener(Protocol):
     def attempt_begins(self) -> None:
         """The delay is over, and the next attempt begins."""
 
+    def passed_over(self, text: str, /) -> None:
+        """A URL could not be dialed, and the attempt goes on with the next one: a text for the log."""
+
     def attempt_failed(self, text: str, delay: float, /) -> None:
         """An attempt has failed: a text for the log, and the seconds until the next one."""
 
@@ -76,7 +81,7 @@ class Dialing:
 
     Args:
         clock: of the `Schedule` and the `WakeWatch`.
-        first: it dials for a `connect`, not after a `bind`.
+        first: it dials for a `connect`, not for a `start` or after a `bind`.
     """
 
     def __init__(
@@ -108,11 +113,20 @@ class Dialing:
         """Attempts since a connection was open."""
         self._last: Exception | None = None
         """The failure of the last one of them."""
+        self._url: str | None = None
+        """The URL that was dialed last."""
+        self._home: str | None = None
+        """The URL at which the session began that is the present or the last one."""
 
     def begin(self, delay: float | None = None) -> None:
         """Begin a series of attempts, after ``delay`` seconds if that is not None."""
         self._delay = asyncio.get_running_loop().create_future()  # here, as the task begins in the next turn
         self._task = spawn_later(self._run(delay), self._context.copy())
+
+    def session_begins(self) -> None:
+        """Note that a session begins with the connection that was dialed last."""
+        self.schedule.opened()
+        self._home = self._url
 
     def opened(self) -> None:
         """Forget the attempts: there is a connection, and its `open` handlers are done."""
@@ -186,7 +200,7 @@ class Dialing:
                         self._listener.attempt_begins()
                     self._attempts += 1
                     try:
-                        return await self._plan.dialer(self._listener.asks_to_resume), self._attempts
+                        return await self._attempt(), self._attempts
                     except Exception as exc:
                         self._last = exc
                         delay = self.schedule.failed(exc)
@@ -194,7 +208,7 @@ class Dialing:
                             raise
                         if delay is None:
                             raise ConnectFailed(self._attempts, exc) from exc
-                        text = f"could not connect: {named(exc)}"
+                        text = f"could not connect: {noted(exc)}"
                     self._delay = asyncio.get_running_loop().create_future()
                     self._listener.attempt_failed(text, delay)
         except TimeoutError:
@@ -202,6 +216,33 @@ class Dialing:
                 raise  # it is that of an attempt, and the user's strategy makes no other one
             failure = self.failure()
             raise failure from failure.__cause__
+
+    async def _attempt(self) -> Dialed:
+        """Dial the URLs one after another, until one is open or no other attempt may follow the failure.
+
+        The order is random, so that the clients of a server that ends spread over the others. While a session may be
+        resumed, its own server comes first: the others do not have it. Once it has ended, that server comes last, as it
+        has most likely just ended, too.
+        """
+        dialer = self._plan.dialer
+        urls, headers = await dialer.ask()
+        random.shuffle(urls)
+        urls.sort(key=lambda url: (url == self._home) != self._listener.asks_to_resume)
+        dialed: list[str] = []
+        for url in urls:
+            self._url = url
+            dialed.append(shown_url(url))
+            try:
+                return await dialer(url, headers, to_resume=self._listener.asks_to_resume)
+            except Exception as exc:
+                self._last = exc
+                if len(dialed) < len(urls) and self.schedule.may_retry(exc):
+                    self._listener.passed_over(f"could not connect to {dialed[-1]}: {named(exc)}; dialing the next URL")
+                    continue
+                if len(urls) > 1:
+                    exc.add_note(f"dialed in this order: {', '.join(dialed)}")
+                raise
+        raise AssertionError("a client that dials has a URL")
 
     async def _wait(self, seconds: float) -> None:
         assert self._delay is not None

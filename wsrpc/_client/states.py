@@ -16,7 +16,7 @@ ClientState = Literal[
 ]
 """State of a client, as a string.
 
-- ``"idle"``: the client has not started to connect, or is waiting for `Client.bind`.
+- ``"idle"``: the client has not begun to connect, or is waiting for `Client.bind`.
 - ``"connecting"``: an attempt to connect is in progress.
 - ``"waiting"``: the client is waiting between two attempts.
 - ``"opening"``: the client has a connection. The `open` handlers are running, followed by the `on_reconnect` functions.
@@ -39,6 +39,7 @@ class Input(Enum):
     __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
 
     CONNECT = "connect()"
+    START = "start()"
     BIND = "bind()"
     CLOSE = "close()"
     CANCELLED = "`connect()` is cancelled"
@@ -62,6 +63,7 @@ DIALS_ANEW = "dials while the old connection is closing"
 INSTEAD = "stops dialing and uses the new connection"
 REPLACES = "closes the old connection with 1001, fails its requests in flight, and uses the new connection"
 WAITS = "also waits for the connection"
+NOTHING = "nothing"
 STOPS = "stops dialing, unless another caller is waiting or the client is reconnecting"
 GIVES_UP = "`connect()` raises an exception; queued requests fail as `not_sent`"
 FAILS = "fails the requests in flight as `unknown`"
@@ -71,11 +73,13 @@ ENDS_SESSION = "fails the requests in flight with `SessionLost`"
 TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
     "idle": {
         Input.CONNECT: ("connecting", DIALS),
+        Input.START: ("connecting", DIALS),
         Input.BIND: ("opening", USES),
         Input.CLOSE: ("closing", ENDS),
     },
     "connecting": {
         Input.CONNECT: ("connecting", WAITS),
+        Input.START: ("connecting", NOTHING),
         Input.BIND: ("opening", INSTEAD),
         Input.CLOSE: ("closing", "stops dialing; `connect()` raises `ConnectionLost`"),
         Input.CANCELLED: ("idle", STOPS),
@@ -85,6 +89,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
     },
     "waiting": {
         Input.CONNECT: ("waiting", WAITS),
+        Input.START: ("waiting", NOTHING),
         Input.BIND: ("opening", INSTEAD),
         Input.CLOSE: ("closing", "stops waiting; `wait_connected()` raises `ConnectionLost`"),
         Input.CANCELLED: ("idle", STOPS),
@@ -93,6 +98,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
     },
     "opening": {
         Input.CONNECT: ("opening", "waits for the handlers"),
+        Input.START: ("opening", NOTHING),
         Input.BIND: ("opening", REPLACES),
         Input.CLOSE: ("closing", "sends the messages accepted so far and the queue, then the Close frame"),
         Input.OPENED: ("connected", "sends the queue"),
@@ -103,6 +109,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
     },
     "connected": {
         Input.CONNECT: ("connected", "returns"),
+        Input.START: ("connected", NOTHING),
         Input.BIND: ("opening", REPLACES),
         Input.CLOSE: ("closing", CLOSES),
         Input.DETACHED: ("detached", "keeps the session; messages wait"),
@@ -112,6 +119,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
     },
     "detached": {
         Input.CONNECT: ("detached", WAITS),
+        Input.START: ("detached", NOTHING),
         Input.BIND: ("opening", ENDS_SESSION + ", and uses the new connection"),
         Input.CLOSE: ("closing", ENDS_SESSION),
         Input.AGAIN: ("resuming", DIALS),
@@ -120,6 +128,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
     },
     "resuming": {
         Input.CONNECT: ("resuming", WAITS),
+        Input.START: ("resuming", NOTHING),
         Input.BIND: ("opening", ENDS_SESSION + ", and uses the new connection"),
         Input.CLOSE: ("closing", ENDS_SESSION),
         Input.DIALED: ("resuming", "asks the server to resume the session"),
@@ -135,12 +144,14 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
     },
     "closing": {
         Input.CONNECT: ("connecting", DIALS_ANEW),
+        Input.START: ("connecting", DIALS_ANEW),
         Input.BIND: ("opening", "uses the new connection while the old connection is closing"),
         Input.CLOSE: ("closing", "waits for the earlier `close()`"),
         Input.CLOSED: ("closed", "`close()` returns"),
     },
     "closed": {
         Input.CONNECT: ("connecting", DIALS),
+        Input.START: ("connecting", DIALS),
         Input.BIND: ("opening", USES),
         Input.CLOSE: ("closing", "returns immediately"),
     },

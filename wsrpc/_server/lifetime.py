@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from threading import get_ident
 
@@ -12,7 +12,8 @@ from .._base.closing import CloseCode
 from .._base.logs import LogBudget, logger
 from .._base.scheduler import LoopScheduler, spawn_later
 from .._entrance.entrance import Gate
-from .._handlers.lifecycle import Closers
+from .._handlers.introspection import name_of
+from .._handlers.lifecycle import Closers, ends_the_task
 from .._raw.serving import RawConnections
 from .._sending.checks import check_thread
 from .._session.sessions import Sessions
@@ -22,6 +23,7 @@ from .listening import Port
 from .membership import Membership
 from .peers import Peers, ServedPeer, refuse
 from .rooms import Rooms
+from .services import finished
 from .states import ServerInput, ServerState, after
 
 __all__ = ["CLOSING", "Lifetime"]
@@ -37,7 +39,7 @@ class Lifetime:
     """The state of a server, with its connections, ports and counts. A server that is opened again gets a new one.
 
     Peers whose connection has ended leave the ``rooms``. Handlers have ``patience`` seconds to finish when the server
-    is closed. ``join`` joins the server's cluster.
+    is closed. ``join`` joins the server's cluster. ``on_drain`` are the functions that are told of a drain.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Lifetime:
         detached: float,
         detached_bytes: int,
         join: Callable[[], Membership] | None,
+        on_drain: Sequence[Callable[[], object]],
     ) -> None:
         self.tally = Tally(time.monotonic())
         self.gate = Gate()
@@ -60,6 +63,7 @@ class Lifetime:
         self._patience = patience
         self._rooms = rooms
         self._join = join
+        self._on_drain = on_drain
         self._state: ServerState = "open"
         self._thread: int | None = None
         self._end: asyncio.Task[None] | None = None
@@ -210,7 +214,8 @@ class Lifetime:
         logger.info("draining: %d connections, at most %g s", len(peers) + len(self.raw.all), seconds)
         try:
             async with asyncio.timeout_at(self._deadline) as self._draining:
-                leaving = [*map(self._close_idle, peers), self.raw.wait_done(self._closers)]
+                told = map(_tell, self._on_drain)  # first, so that they can still emit to peers that are idle
+                leaving = [*told, *map(self._close_idle, peers), self.raw.wait_done(self._closers)]
                 endings = await asyncio.gather(*leaving, return_exceptions=True)
         except TimeoutError:
             if busy := sum(served.peer.connected for served in peers) + len(self.raw.all):
@@ -244,6 +249,15 @@ class Lifetime:
             if self.scheduler.has_ended:  # the event loop was closed, and the task collected later
                 return
         self._state = after(self.state, happened)
+
+
+async def _tell(function: Callable[[], object]) -> None:
+    try:
+        await finished(function())
+    except BaseException as exc:
+        if ends_the_task(exc):
+            raise
+        logger.error("on_drain: %s failed", name_of(function), exc_info=exc)
 
 
 def _log_failures(endings: list[BaseException | None]) -> None:

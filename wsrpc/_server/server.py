@@ -199,8 +199,9 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         self._hosting = Hosting(self._registry)
         self._cluster = cluster
         join = None if cluster is None else partial(join_of(cluster), self._settings, self._registry, self._rooms)
+        self._on_drain: list[Callable[[], object]] = []
         self._new_lifetime = partial(
-            Lifetime, self._rooms, budget, self.limits.close_timeout, detached, detached_bytes, join
+            Lifetime, self._rooms, budget, self.limits.close_timeout, detached, detached_bytes, join, self._on_drain
         )
         self._lifetime = self._new_lifetime()
         self._warned_of_port = False
@@ -438,6 +439,23 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         self._entrance.use(function)
         return function
 
+    @no_parentheses("@server.on_drain")
+    def on_drain(self, function: Callable[[], T], /) -> Callable[[], T]:
+        """Register ``function()``, sync or async, to be called when the server begins to drain. Works as a decorator.
+
+        Use the function to end work that would not end by itself, such as a stream without an end; the drain would
+        otherwise wait for it until its time is over. When the function is called, `draining` is true, and peers that
+        are idle are still connected. The drain also waits for async functions, and cancels them when its time is over.
+        Exceptions are logged. The function is called once for each `close` that drains. A `close` without ``drain``
+        does not call it, because handlers are then cancelled at once.
+
+        Raises:
+            TypeError: ``function`` is not a function, or requires an argument.
+        """
+        accepted("on_drain", (), function)
+        self._on_drain.append(function)
+        return function
+
     @no_parentheses("@server.serve_raw")
     def serve_raw(self, function: R, /) -> R:
         """Serve each connection as a raw connection, with ``async def function(connection)``. Works as a decorator.
@@ -666,6 +684,11 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
     def healthy(self) -> bool:
         """Whether the server accepts connections. True until `close` is called. For load balancers."""
         return self._lifetime.healthy
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server drains, that is, `close` waits for active work. See `on_drain`."""
+        return self._lifetime.state == "draining"
 
     def stats(self) -> ServerStats:
         """Return a snapshot of the server's counters. This takes a few microseconds per peer."""

@@ -7,7 +7,7 @@ import inspect
 import os
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from msgspec import Struct
 from websockets.exceptions import InvalidHandshake
@@ -21,7 +21,7 @@ from ..transport import Transport
 from .client_handshake import ClientOpening, presentable
 from .connecting import connect
 from .dial_request import OTHER_ORIGINS, DialRequest, check_subprotocols, follow_redirects
-from .urls import check_unix, check_url, environment_proxy
+from .urls import BadURL, check_unix, check_url, environment_proxy
 from .websocket import WebSocketTransport
 
 __all__ = ["Dial", "Dialed", "Dialer", "PerAttempt", "dial"]
@@ -125,15 +125,13 @@ class Dialed(Struct, frozen=True):
 
 
 class Dialer(Struct, frozen=True, kw_only=True):
-    """The options with which a client dials. Calling it makes one attempt.
-
-    An attempt first calls each option that is a function. It raises what these functions raise, and what `dial` raises.
+    """The options with which a client dials. An attempt first calls `ask`, and then dials a URL, or one after another.
 
     Raises:
         TypeError, ValueError: an option is not valid.
     """
 
-    url: PerAttempt[str] | None
+    url: PerAttempt[str | Sequence[str]] | None
     headers: PerAttempt[Mapping[str, str]] | None
     auth: PerAttempt[str] | None
     subprotocols: Sequence[str] | None
@@ -148,10 +146,9 @@ class Dialer(Struct, frozen=True, kw_only=True):
         return "<Dialer>"  # the URL, the headers and the token may hold secrets
 
     def __post_init__(self) -> None:
-        if isinstance(self.url, str):
-            check_url(self.url, tls=self.ssl is not None)
-        elif self.url is not None and not callable(self.url):
-            raise TypeError(f"a url is text, or a function that returns it, got {type(self.url).__name__}")
+        if self.url is not None and not callable(self.url):
+            for url in _urls(self.url):
+                check_url(url, tls=self.ssl is not None)
         if not callable(self.headers):
             _check_headers(self.headers)
         check_subprotocols(self.subprotocols)
@@ -161,8 +158,12 @@ class Dialer(Struct, frozen=True, kw_only=True):
         if not callable(given):
             raise TypeError(f"dial= is an async function that opens a connection, such as wsrpc.dial; got {given!r}")
 
-    async def ask(self) -> tuple[Any, dict[str, str]]:
-        """Return the URL for one attempt, or None if there is none, and the headers with the token of ``auth``."""
+    async def ask(self) -> tuple[list[str], dict[str, str]]:
+        """Return the URLs for one attempt, which are none for a client without, and headers with the token of ``auth``.
+
+        Raises:
+            Exception: whatever an option that is a function raises.
+        """
         options: tuple[Any, ...] = (self.url, self.headers, self.auth)
         url, given, token = [await _call(option) if callable(option) else option for option in options]
         if callable(self.headers):
@@ -175,13 +176,16 @@ class Dialer(Struct, frozen=True, kw_only=True):
             headers["Authorization"] = f"Bearer {token}"
         for name, value in headers.items():  # because a `Dial` function need not check them
             check_header(name, str(value))
-        return url, headers
+        return [] if self.url is None else _urls(url), headers
 
-    async def __call__(self, to_resume: bool = False) -> Dialed:
-        """Make one attempt. ``to_resume``: to resume a session, so the server waits for the first message."""
-        url, headers = await self.ask()
+    async def __call__(self, url: str, headers: dict[str, str], *, to_resume: bool) -> Dialed:
+        """Dial ``url``. ``to_resume``: to resume a session, so the server waits for the first message.
+
+        Raises:
+            Exception: whatever `dial` raises.
+        """
         if to_resume:
-            headers[RESUME_HEADER] = "1"
+            headers = {**headers, RESUME_HEADER: "1"}
         others: list[str] = []
         OTHER_ORIGINS.set(others)
         transport = await self.dial(
@@ -195,6 +199,20 @@ class Dialer(Struct, frozen=True, kw_only=True):
             unix=self.unix,
         )
         return Dialed(transport, bool(others))
+
+
+def _urls(given: object) -> list[str]:
+    """Return the URLs of the option, which may be a single one. `check_url` refuses what is no text.
+
+    Raises:
+        BadURL: it is an empty sequence.
+    """
+    urls = [given]
+    if isinstance(given, Sequence) and not isinstance(given, str | bytes):
+        urls = [*cast("Sequence[object]", given)]
+    if not urls:
+        raise BadURL("url= is a URL that begins with ws:// or wss://, or a sequence of them, got an empty sequence")
+    return cast("list[str]", urls)
 
 
 def _check_headers(given: Any) -> None:

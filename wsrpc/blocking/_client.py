@@ -81,7 +81,7 @@ class Client(Endpoint, Root):
 
     def __init__(
         self,
-        url: PerAttempt[str] | None = None,
+        url: PerAttempt[str | Sequence[str]] | None = None,
         *,
         headers: PerAttempt[Mapping[str, str]] | None = None,
         auth: PerAttempt[str] | None = None,
@@ -184,6 +184,11 @@ class Client(Endpoint, Root):
         """
         self._portal.open()
         self._await(self._inner.connect)
+
+    def start(self) -> None:
+        """Begin to connect, and return without waiting; see `wsrpc.Client.start`."""
+        self._portal.open()
+        self._call(self._inner.start)
 
     def wait_connected(self) -> None:
         """Wait until there is a connection, and its handlers have finished; see `wsrpc.Client.wait_connected`."""

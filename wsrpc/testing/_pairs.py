@@ -122,9 +122,9 @@ async def _request(
     if path is not None and not path.startswith("/"):
         raise ValueError(f"a path begins with a slash, got {path!r}")
     dialer = client.plan.dialer
-    url, own = await dialer.ask()
+    urls, own = await dialer.ask()
     sent = {**any_case(own), **any_case(headers)}
-    url = "ws://localhost/" if url is None else url
+    url = urls[0] if urls else "ws://localhost/"
     if path is not None:
         host = urlsplit(url)
         url = f"{host.scheme}://{host.netloc}{path}"

@@ -72,7 +72,9 @@ OPTIONS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (Client, {"url": URL, "transport": object()}, "give a url or a transport, not both"),
     (Client, {"unix": "/a"}, "unix= goes with a url"),
     (Client, {"headers": "X: y"}, "headers= is a mapping of names to values, or a function that returns one, got str"),
-    (Client, {"url": 5}, "a url is text, or a function that returns it, got int"),
+    (Client, {"url": 5}, "a URL begins with ws:// or wss:// and names a host, got int"),
+    (Client, {"url": []}, "url= is a URL that begins with ws:// or wss://, or a sequence of them, got an empty"),
+    (Client, {"url": [URL, "localhost"]}, "a URL begins with ws:// or wss:// and names a host, got 'localhost'"),
     (Client, {"url": "localhost"}, "a URL begins with ws:// or wss:// and names a host, got 'localhost'"),
     (Client, {"dial": 5}, "dial= is an async function that opens a connection, such as wsrpc.dial; got 5"),
     (Client, {"reconnect": False}, "reconnect= takes a wsrpc.Reconnect or None, got False"),
@@ -119,6 +121,7 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: ANY_CLIENT(URL).__enter__(), "a client dials and closes asynchronously: use `async with client:`"),
     (lambda: iter(ANY_CLIENT(URL).stream("x")), "the items of a stream arrive over time: use `async for`"),
     (lambda: ANY_CLIENT().connect(), "this client has no url to dial: give Client(url), or bind"),
+    (lambda: ANY_CLIENT().start(), "this client has no url to dial: give Client(url), or bind"),
     (wsrpc.current_context, "no handler is running here: current_context() works inside handlers"),
 ]
 

@@ -1,19 +1,21 @@
-"""`Client.connect`: which attempts are repeated, what it raises, which options each attempt asks, and when it ends."""
+"""`Client.connect` and `start`: which attempts are repeated, what is raised, which options are asked, when they end."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from ssl import create_default_context
 from typing import Any, NamedTuple
 
 import pytest
 from client_driver import AT_ONCE, LIMITS, NEVER, attempts_in, begun, leap, lost, never, world
+from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from tenacity import stop_after_attempt
 
-from wsrpc import ConnectFailed, HandshakeRejected, Reconnect, dial
+from wsrpc import Client, ConnectFailed, HandshakeRejected, Reconnect, dial
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -224,3 +226,56 @@ async def test_a_cancelled_connect_goes_on_for_another_caller(how: str) -> None:
         assert w.client.state == "waiting" and not waiting.done()
         await w.client.close()
         await lost(waiting)
+
+
+# ---------------------------------------------------------------- start
+
+
+async def test_start_dials_for_a_server_that_is_not_there_yet_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`connect` waits, and gives up after ``connect_timeout``."""
+    async with world(connect=False, connect_timeout=30.0) as w:
+        w.line.down = True
+        w.client.start()
+        assert w.client.state == "connecting"
+        w.client.emit_nowait("note", 1)
+        request = asyncio.create_task(w.client.request("echo", 2, timeout=None))
+        await turns_until(lambda: len(w.dialed) > 2)
+        connecting = asyncio.create_task(w.client.connect())
+        waiting = asyncio.create_task(w.client.wait_connected())
+        await turns_until(lambda: len(w.dialed) > 4)
+        leap(monkeypatch, 31.0)
+        with pytest.raises(ConnectFailed):  # its own time is over, and the client goes on
+            await connecting
+        cancelled = asyncio.create_task(w.client.connect())
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        assert w.client.state in ("connecting", "waiting") and not waiting.done()
+        w.line.down = False
+        await waiting
+        assert await request == 2 and w.back == []
+        await w.hears(1)
+
+
+async def test_a_client_that_was_started_says_in_the_log_and_to_handlers_that_it_gives_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    refusal = HandshakeRejected(403, "go away")
+    async with world(refusal, connect=False) as w:
+        told: list[Exception] = []
+        w.client.on("error", lambda peer, error: told.append(error))
+        w.client.start()
+        with pytest.raises(HandshakeRejected, match="403"):
+            await w.client.wait_connected()
+        [text] = messages(caplog, logging.ERROR)
+        assert "the client gives up: " in text and "HTTP 403: go away" in text and told == [refusal]
+        await lost(w.client.request("echo", 1), "not_sent")
+        w.client.start()
+        assert await w.client.request("echo", 1) == 1
+
+
+def test_start_needs_an_event_loop() -> None:
+    client = Client(NOBODY)
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        client.start()
+    assert client.state == "idle"

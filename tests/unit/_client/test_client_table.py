@@ -19,7 +19,8 @@ from wsrpc.testing import MemoryTransport, memory_transports
 from wsrpc.types import ClientState
 
 LIMITS = Limits(close_timeout=2.0)
-CALLS = (Input.CONNECT, Input.BIND, Input.CLOSE)
+CALLS = (Input.CONNECT, Input.START, Input.BIND, Input.CLOSE)
+TO_DIAL = (Input.CONNECT, Input.START)
 ENDS_SESSION = (Input.BIND, Input.CLOSE, Input.GAVE_UP, Input.DROPPED, Input.LEFT, Input.LOST)
 WHILE_OPENING = [("opening", Input.DETACHED), ("resuming", Input.REOPENED), ("detached", Input.GAVE_UP)]
 """Cells whose connection drops while the `open` handlers run."""
@@ -65,6 +66,13 @@ class Scene(World):
     def start(self, call: Awaitable[Any]) -> asyncio.Task[Any]:
         self.tasks.append(asyncio.ensure_future(call))
         return self.tasks[-1]
+
+    def begin(self) -> None:
+        self.client.start()
+        state = self.client.state
+        self.client.start()
+        assert self.client.state == state, "idempotent"
+        self.start(self.client.wait_connected())
 
     def drop(self) -> None:
         assert self.client.peer.transport is not None
@@ -141,6 +149,7 @@ class Scene(World):
         }
         steps: dict[Input, Callable[[], Any]] = {
             Input.CONNECT: lambda: self.start(self.client.connect()),
+            Input.START: self.begin,
             Input.BIND: lambda: self.start(self.bind()),
             Input.CLOSE: lambda: self.start(self.client.close(4000, "enough")),
             Input.CANCELLED: lambda: self.tasks[0].cancel(),
@@ -160,16 +169,16 @@ class Scene(World):
 
     async def connects(self, state: ClientState, happened: Input) -> None:
         """Let the client connect. Callers that waited for a connection get this one."""
-        if happened is Input.CONNECT:
+        if happened in TO_DIAL:
             if state in ("waiting", "detached"):
                 self.end_the_wait()
             if state not in ("opening", "connected"):
                 attempt = self.attempt if state in ("connecting", "resuming") else await self.attempts.get()
                 attempt.set_result(None)
-        assert happened is Input.CONNECT or self.attempts.empty()
+        assert self.attempts.empty()
         await asyncio.gather(self.tasks[-1], *filter(None, [self.call]))
         assert self.client.state == "connected" and await self.client.request("echo", 3) == 3
-        if happened is Input.CONNECT:
+        if happened in TO_DIAL:
             assert len(self.server.peers) == 1
 
 
@@ -205,7 +214,7 @@ async def test_a_cell(state: ClientState, happened: Input, monkeypatch: pytest.M
         waits = [s.call] if s.call is not None and not s.call.done() else []
         if happened in CALLS:
             s.ready.set()
-        if happened in (Input.CONNECT, Input.BIND):
+        if happened in (*TO_DIAL, Input.BIND):
             await s.connects(state, happened)
         elif happened is Input.CLOSE:
             if state == "closing":

@@ -43,7 +43,7 @@ class Watched:
         await turns_until(lambda: self.ends)
         [info] = self.ends
         assert (info.code, info.reason, info.will_reconnect) == (4410, "another connection has its address", False)
-        assert self.client.state == "idle"
+        assert self.client.state == "closed"
 
 
 async def enter(made: Servers, number: int, client: Client | None = None) -> None:

@@ -28,7 +28,7 @@ from wsrpc import (
     UnknownEvent,
 )
 
-AT_ONCE = Retry(initial=0.0)
+AT_ONCE = Retry(attempts=3, initial=0.0)
 LIMITS = Limits(pending=2, offline=1, sent_message=1000)
 OVERLOADED = {"message": "no place", "code": "wsrpc.overloaded"}
 REJECTED: dict[str, dict[str, Any]] = {
@@ -227,14 +227,27 @@ async def test_what_has_no_next_connection_does_not_ask_again(when: str) -> None
     [
         (Retry(attempts=6, initial=1.0, max=5.0), [1.0, 2.0, 4.0, 5.0, 5.0]),  # the longest that chance allows
         (Retry(attempts=1, stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_fixed(2)), [2.0, 2.0]),
-        (Retry(wait=tenacity.wait_fixed(1e6)), [1e6, 1e6]),
-        (Retry(wait=tenacity.wait_fixed(math.nan)), [0.0, 0.0]),
-        (Retry(wait=tenacity.wait_fixed(-5.0)), [0.0, 0.0]),
+        (Retry(attempts=3, wait=tenacity.wait_fixed(1e6)), [1e6, 1e6]),
+        (Retry(attempts=3, wait=tenacity.wait_fixed(math.nan)), [0.0, 0.0]),
+        (Retry(attempts=3, wait=tenacity.wait_fixed(-5.0)), [0.0, 0.0]),
     ],
     ids=["numbers", "tenacity's", "very long", "nan", "negative"],
 )
 async def test_the_waits(policy: Retry, waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "uniform", lambda low, high: high)
+    await check_waits(policy, waits)
+
+
+async def test_the_default_waits_outlast_a_planned_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They took at most 0.3 s, and a client dials up to 0.8 s after close code 1012."""
+    monkeypatch.setattr(random, "uniform", lambda low, high: low)
+    shortest = [0.1, 0.2, 0.4, 0.8, 1.6]
+    assert sum(shortest) > 0.8 + 2.0, "the longest delay after 1012, and the one after another failure"
+    await check_waits(Retry(), shortest)
+
+
+async def check_waits(policy: Retry, waits: list[float]) -> None:
+    """Assert that a request is sent again after ``waits``, and then no more."""
     d = Driven(dialer=True)
     task = start(d.peer.request("q", retry=policy, timeout=1e9))
     for seconds in waits:
@@ -245,7 +258,7 @@ async def test_the_waits(policy: Retry, waits: list[float], monkeypatch: pytest.
             d.clock.advance(seconds - 0.1)
             await turns()
         d.expect()
-        d.clock.advance(0.1 if seconds else 0)
+        d.clock.advance(0.1 + 1e-6 if seconds else 0)  # sums of floats are not exact
     await rejects(d, OVERLOADED)
     with pytest.raises(Overloaded):
         await task

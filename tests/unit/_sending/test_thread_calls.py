@@ -137,6 +137,7 @@ REFUSED: dict[str, Callable[[World], Any]] = {
     "Peer.wait_closed": lambda w: w.peer.wait_closed(),
     "Peer.limits": lambda w: setattr(w.peer, "limits", LIMITS.replace(message=1000)),
     "Client.connect": lambda w: w.client.connect(),
+    "Client.start": lambda w: w.client.start(),
     "Client.wait_connected": lambda w: w.client.wait_connected(),
     "Client.bind": lambda w: w.client.bind(w.peer.transport),
     "Client.close": lambda w: w.client.close(),
@@ -172,7 +173,18 @@ HARMLESS: dict[str, Callable[[World], Any]] = {
     "Room.members": lambda w: w.room.members(),
 }
 
-REGISTERING = {"on", "once", "use", "on_raw", "include", "add_service", "serve_raw", "on_handshake", "on_join"}
+REGISTERING = {
+    "on",
+    "once",
+    "use",
+    "on_raw",
+    "include",
+    "add_service",
+    "serve_raw",
+    "on_handshake",
+    "on_join",
+    "on_drain",
+}
 REGISTERING |= {"implement", "declare", "proxy", "emitter", "offer_description"}
 """Functions that only note what is to be called: before a program starts they may run anywhere. Proxies and
 emitters call the methods above."""

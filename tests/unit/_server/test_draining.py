@@ -177,6 +177,81 @@ async def test_a_request_that_crosses_is_served_and_a_later_one_is_not_sent() ->
         await closing
 
 
+# ---------------------------------------------------------------- on_drain
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_an_endless_stream_ends_because_its_handler_is_told(kind: str) -> None:
+    """Nothing told it, so a drain waited until its time was over."""
+    async with scene() as it:
+        queues = set[asyncio.Queue[str | None]]()
+
+        @it.server.on("feed")
+        async def feed() -> AsyncIterator[str]:
+            queue = asyncio.Queue[str | None]()
+            queues.add(queue)
+            while (item := await queue.get()) is not None:
+                yield item
+
+        def end_feeds() -> None:
+            for queue in queues:
+                queue.put_nowait(None)
+
+        async def end_them_later() -> None:
+            await asyncio.sleep(0)
+            end_feeds()
+
+        it.server.on_drain(end_feeds if kind == "sync" else end_them_later)
+        streams = [it.client.stream("feed", returns=str) for _ in range(3)]
+        first = [start(anext(stream)) for stream in streams]
+        await turns_until(lambda: len(queues) == 3)
+        for queue in queues:
+            queue.put_nowait("first")
+            queue.put_nowait("last")
+        assert await asyncio.gather(*first) == ["first"] * 3
+        assert not it.server.draining
+        closing = start(it.server.close(drain=LONG))
+        assert [[item async for item in stream] for stream in streams] == [["last"]] * 3
+        await it.ends_well(closing)
+
+
+async def test_functions_are_called_once_for_each_drain_while_peers_are_there(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with scene() as it:
+        called, told = list[tuple[bool, bool]](), asyncio.Queue[str]()
+        it.client.on("bye", lambda: told.put_nowait("bye"))
+
+        @it.server.on_drain
+        async def say_bye() -> None:
+            called.append((it.server.draining, it.server.healthy))
+            await it.server.emit("bye")
+
+        @it.server.on_drain
+        def fail() -> None:
+            raise LookupError("a mistake")
+
+        @it.server.on_drain
+        async def hang() -> None:
+            await asyncio.Event().wait()
+
+        closing = start(it.server.close(drain=LONG))
+        assert await told.get() == "bye", "the client is idle, and is there yet"
+        await it.ended
+        await turns_until(lambda: not it.server.peers)
+        assert it.server.draining and not closing.done(), "it waits for async functions, too"
+        await it.server.close(drain=0.01)
+        await closing
+        assert called == [(True, False)] and not it.server.draining
+        assert messages(caplog)[-1].startswith("on_drain: ") and "fail failed" in messages(caplog)[-1]
+        await it.server.open()
+        await it.server.close()
+        assert len(called) == 1, "without a drain, handlers are cancelled at once"
+        await it.server.open()
+        await it.server.close(drain=0.01)
+        assert len(called) == 2
+
+
 # ---------------------------------------------------------------- the next connection
 
 

@@ -79,6 +79,8 @@ def test_sigterm_drains_and_ctrl_c_closes_at_once(
     caplog.set_level(logging.INFO, "wsrpc")
     before, program, work = signal.getsignal(signal.SIGTERM), Program(), Blocked()
     program.server.on("work", work)
+    told: list[bool] = []
+    program.server.on_drain(lambda: told.append(program.server.draining))
 
     async def use(client: Client) -> None:
         request = asyncio.create_task(client.request("work", timeout=None))
@@ -97,6 +99,7 @@ def test_sigterm_drains_and_ctrl_c_closes_at_once(
     assert ("draining: 1 connections, at most" in caplog.text) is (first == signal.SIGTERM)
     cut = first == signal.SIGTERM and then != "it ends"
     assert ("closing 1 connections that still have active work" in caplog.text) is cut
+    assert told == [True] * (first == signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
 
 

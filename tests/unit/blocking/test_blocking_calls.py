@@ -101,9 +101,10 @@ def test_on_a_closed_client_each_call_raises_connection_lost(served: Served) -> 
         assert (caught.value.code, caught.value.outcome) == (1000, outcome)
     stream.close()
     channel.abort()
-    client.connect()  # it can be used again
-    assert client.request("add", 1) == 1
-    client.close()
+    for begin in (client.connect, client.start):  # it can be used again
+        begin()
+        assert client.request("add", 1) == 1
+        client.close()
 
 
 def test_an_error_leaves_no_reference_to_what_the_caller_holds(client: Client) -> None:

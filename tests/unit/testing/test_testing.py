@@ -55,6 +55,34 @@ async def test_connect_gives_a_client_in_memory() -> None:
             pytest.fail("connected")
 
 
+@pytest.mark.parametrize("code", [1008, 4410, 1012])
+@pytest.mark.parametrize("when", ["later", "in open"])
+async def test_a_client_without_a_url_gives_up_where_one_with_a_url_does(when: str, code: int) -> None:
+    """Its requests waited for a connection that nobody would make."""
+    server = Server()
+
+    @server.on("open")
+    async def opened(peer: Peer) -> None:
+        if when == "in open":
+            await peer.close(code, "go away")
+
+    async with connect(server) as client:
+        if when == "later":
+            await server.peers[0].close(code, "go away")
+        await turns_until(lambda: client.state != "connected")
+        request = start(client.request("add", 1))
+        if code == 1012:
+            await asyncio.sleep(0)
+            assert (client.state, request.done()) == ("idle", False), "it waits for the next bind()"
+            request.cancel()
+            return
+        assert client.state == "closed"
+        for call in (request, client.emit("log"), client.wait_connected()):
+            with pytest.raises(ConnectionLost) as caught:
+                await call
+            assert (caught.value.code, caught.value.reason) == (code, "go away")
+
+
 # What a real dial sends is compared, but for what differs from one connection to the next.
 CHANGING = {"host", "sec-websocket-key"}
 
