@@ -102,6 +102,7 @@ class Dialing:
         self._context = contextvars.copy_context()
         """The user's context, in which the client dials."""
         self._task: asyncio.Task[None] | None = None
+        self._stopped = False
         self._delay: asyncio.Future[None] | None = None
         """The latest delay, from before its wait begins; done if `hurry` ended it."""
         self._attempts = 0
@@ -146,6 +147,7 @@ class Dialing:
     def stop(self) -> asyncio.Task[None] | None:
         """Stop for good. Returns the task that takes another moment to end, if there is one."""
         self.stop_timers()
+        self._stopped = True
         task = self._task
         if task is None or task.done():
             return None
@@ -170,7 +172,11 @@ class Dialing:
         try:
             dialed, attempts = await self._dial(delay)
         except Exception as exc:
-            self._listener.dialing_gave_up(exc)
+            if not self._stopped:
+                self._listener.dialing_gave_up(exc)
+            return
+        if self._stopped:
+            dialed.transport.abort()
             return
         if self.deadline is not None:
             self._patience = asyncio.get_running_loop().call_at(self.deadline, self._overdue)
@@ -190,7 +196,7 @@ class Dialing:
                     except Exception as exc:
                         self._last = exc
                         delay = self.schedule.failed(exc)
-                        if delay is None and not self.schedule.stopped:
+                        if self._stopped or (delay is None and not self.schedule.stopped):
                             raise
                         if delay is None:
                             raise ConnectFailed(self._attempts, exc) from exc
