@@ -417,10 +417,11 @@ def _walk(payload: bytes | bytearray, values: int, visits: int | None = None) ->
 def may_nest_deeper(payload: bytes | bytearray, depth: int) -> bool:
     """Whether a quick look cannot rule out that MessagePack nests deeper.
 
-    It has more values than a few, and more than ``depth`` bytes that can begin an array or a map.
+    It has more than ``depth`` bytes that can begin an array or a map. They are not counted in long text or bytes, that
+    is if there are few values.
     """
-    few = len(payload) <= depth or not _walk(payload, depth * SHARE, _FEW)[0]
-    return not few and len(payload.translate(None, _NO_CONTAINERS)) > depth
+    unsure = len(payload) > depth and (len(payload) <= LONG or _walk(payload, depth * SHARE, _FEW)[0])
+    return unsure and len(payload.translate(None, _NO_CONTAINERS)) > depth
 
 
 def msgpack_nests_deeper(payload: bytes | bytearray, depth: int) -> bool:
