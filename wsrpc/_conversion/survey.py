@@ -471,8 +471,7 @@ From Python 3.15 on, ``NoExtraItems`` is a sentinel of typing, whose class is th
 
 def _extra_items(cls: Any) -> bool:
     """Whether a `TypedDict` declares the types of further keys (PEP 728)."""
-    given = getattr(cls, "__extra_items__", None)
-    return _NO_EXTRA_ITEMS.isdisjoint((type(given).__name__, str(given)))
+    return _NO_EXTRA_ITEMS.isdisjoint((type(given := getattr(cls, "__extra_items__", None)).__name__, str(given)))
 
 
 def _fields_of(tp: Any) -> dict[str, Any]:
