@@ -103,7 +103,7 @@ class Dialing:
         """The user's context, in which the client dials."""
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
-        """`stop` was called. An attempt that does not wait any more, or suppresses its cancellation, still ends later."""
+        """`stop` was called. An attempt that suppresses its cancellation, or waits for nothing more, ends later."""
         self._delay: asyncio.Future[None] | None = None
         """The latest delay, from before its wait begins; done if `hurry` ended it."""
         self._attempts = 0
@@ -176,7 +176,7 @@ class Dialing:
             if not self._stopped:
                 self._listener.dialing_gave_up(exc)
             return
-        if self._stopped:  # the user's last call decides, and another one came after that for this attempt
+        if self._stopped:  # only the last call of the user counts
             dialed.transport.abort()
             return
         if self.deadline is not None:
