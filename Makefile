@@ -4,7 +4,7 @@
 #   make demo    run the example that shows most at once
 #   make quick   after each change: formatting, lints, types and the tests of the core, in less than a minute
 #   make test    every test, the ones against Node and Go included
-#   make test-pythons   the tests of what depends on the version, on every other supported Python of the machine
+#   make test-pythons   the unit, adapter and property tests, on every other supported Python of the machine
 #   make test-floors   the unit tests and those of the adapters with the lowest versions that pyproject.toml allows
 #   make test-beside   whether wsrpc installs beside the newest versions of other SDKs; asks the package index
 #   make test-browser   the tests in headless Chromium and Firefox; screenshots in build/screenshots
@@ -67,8 +67,8 @@ test: $(STAMPS)/docs $(STAMPS)/npm go engines
 	$(WITH_VENV) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal --durations=20 $(ARGS)
 
 # Those on the PATH, and pyenv's and uv's: python scripts/test_pythons.py names them.
-test-pythons: $(STAMPS)/venv
-	$(BIN)/python scripts/test_pythons.py $(ARGS)
+test-pythons: $(STAMPS)/npm engines
+	$(WITH_VENV) $(BIN)/python scripts/test_pythons.py $(ARGS)
 
 # The same tests run in full with the newest versions: make test. The tests of interop, the examples and the command
 # are left out, because they test little of how wsrpc uses its dependencies; the one that is here prints with rich.

@@ -24,6 +24,9 @@ AT_LEAST = {
     "rate": (1, "it counts requests and events per second; None: no limit"),
 }
 """Bounds below which peers could not communicate, and why."""
+DEEPEST = 512
+"""Levels of nesting that any peer sends or reads. Decoders stop much later, where depends on Python: at nearly 1,000
+levels with 3.11, at nearly 10,000 with 3.13, and from 3.14 on where the thread's stack ends."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,10 +45,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         values: maximum number of values in a message, including the keys of objects; at least 64. At most a quarter of
             them may be arrays and objects. A message with more values is not decoded. (4 MiB can hold four million
             empty arrays. Decoding them takes 1.5 s and 290 MB of memory.)
-        depth: maximum nesting of arrays and objects; at least 2. A message that is nested deeper is decoded, and then
-            handled like a message with more than ``values`` values. A message that is nested more than 512 levels deep,
-            and deeper than this limit, closes the connection with 1007. (The limit of Go's encoding/json is 10,000
-            levels, which is too many for Python's recursion.)
+        depth: maximum nesting of arrays and objects; 2 to 512. A message that is nested deeper is decoded, and then
+            handled like a message with more than ``values`` values. A message that is nested more than 512 levels deep
+            closes the connection with 1007. This side never sends one: the call raises `RecursionError`, and a request
+            whose result is nested deeper is rejected. (The limit of Go's encoding/json is 10,000 levels, which is too
+            many for Python's recursion.)
         name: maximum size of the name of an event or a channel. A request with a longer name is rejected, and such an
             event is dropped.
         rate: maximum number of requests and events from the remote peer, both per second and in one burst. Above the
@@ -121,7 +125,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     Raises:
         TypeError: a limit has a wrong type. The error message names the limit.
-        ValueError: a limit is too small. The error message names the limit.
+        ValueError: a limit is too small, or `depth` too large. The error message names the limit.
     """
 
     message: int = 4 * MiB
@@ -170,6 +174,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
                 least, why = LEAST[name]
                 if value < least and not (name in MAY_BE_ZERO and value == 0):
                     raise ValueError(f"Limits.{name} must be at least {least}, got {value!r}{why and f': {why}'}")
+        if self.depth > DEEPEST:
+            raise ValueError(f"Limits.depth must be at most {DEEPEST}, got {self.depth}: no peer sends deeper values")
 
     @property
     def running_bytes(self) -> int:

@@ -77,7 +77,7 @@ REFUSED: dict[int, dict[str, str]] = {
         "call URL echo ''": """an empty argument is not JSON: arguments are JSON, so write '""' for the text""",
         "call URL echo '{a: 1}'": f"{{a: 1}} is not JSON: object keys must be strings (byte 1); {QUOTES}…",
         """call URL echo '["a"'""": f'["a" is not JSON: its end is missing; {QUOTES}…',
-        f"call URL echo {'[' * 10_000}": f"{'[' * 60}… (9,940 more characters) is not JSON: it is nested too deeply; …",
+        f"call URL echo {'[' * 90_000}": f"{'[' * 60}… (89,940 more characters) is not JSON: it is nested too…",
         "call URL echo '\udcff'": "\\udcff is not JSON: it is not text in UTF-8; give @bytes:FILE for the bytes in …",
         "call URL echo @": """@ names no file: write @FILE, or '"@"' for the text""",
         "call URL echo @none.json": "cannot read none.json: No such file or directory",
@@ -117,6 +117,7 @@ REFUSED: dict[int, dict[str, str]] = {
         "listen NOBODY": "could not connect: …",
         "call SILENT add --timeout 0.2": "could not connect: there was no response in time",
         "call wss://URL add 2 3": "could not connect: the …",
+        f"call URL echo {'[' * 600}{']' * 600}": "the message is nested more than 512 levels deep, …",
         "call URL echo @large.json --profile go": "the message has 40032 bytes encoded, and at most 32768 may be sent…",
     },
 }

@@ -29,6 +29,7 @@ from wsrpc import (
     Client,
     CloseInfo,
     ConnectionLost,
+    HandlerFailed,
     Limits,
     MessageTooBig,
     Overloaded,
@@ -167,8 +168,8 @@ RECEIVED: dict[str, Received] = {
     "depth: 513 levels": Received(
         {}, [event(1)], [event(2, nested(511)), event(3)], closes=1007, says="nested more than 64 deep"
     ),
-    "depth: 601 levels of 600": Received(
-        {"depth": 600}, [event(1, nested(598))], [event(2, nested(599))], closes=1007, says="nested more than 600 deep"
+    "depth: 513 levels of 512": Received(
+        {"depth": 512}, [event(1, nested(510))], [event(2, nested(511))], closes=1007, says="nested more than 512 deep"
     ),
     "values": Received(
         {"values": 64},
@@ -342,10 +343,14 @@ SENT: dict[str, Sent] = {
     "values, plain": Sent({"values": 64}, False, MANY_VALUES, "receiver", "more than 64 values", "too many values"),
     "depth": Sent({"depth": 5}, True, DEEP_ONE, "receiver", "nested more than 5 deep", "nested too deep"),
     "depth, plain": Sent({"depth": 5}, False, DEEP_ONE, "receiver", "nested more than 5 deep", "nested too deep"),
+    "depth: 513 levels": Sent({}, True, nested(512), "encoder", "more than 512 levels|internal error"),
+    "depth: 513 levels, plain": Sent({}, False, nested(512), "encoder", "more than 512 levels|internal error"),
+    "depth: 5,000 levels": Sent({}, True, nested(5000), "encoder", "recursion|more than 512 levels|internal error"),
 }
 REFUSED: dict[str, dict[str, type[Exception]]] = {
     "sender": {"request": MessageTooBig, "response": RemoteError},
     "receiver": {"request": BadArguments, "response": BadResult},
+    "encoder": {"request": RecursionError, "response": HandlerFailed},
     "connection": {"request": ConnectionLost, "response": ConnectionLost},
 }
 """What the caller gets, by who refuses the value and where it is."""

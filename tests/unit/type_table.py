@@ -6,6 +6,7 @@ docs/reference/types.md shows it, and several tests play it.
 from __future__ import annotations
 
 import enum
+import sys
 from collections.abc import Iterable
 from dataclasses import InitVar, dataclass
 from datetime import UTC, datetime
@@ -32,6 +33,11 @@ import pydantic.dataclasses
 import typing_extensions
 from msgspec import Meta
 from pydantic import AfterValidator, Field, HttpUrl, PositiveInt, StringConstraints
+
+if sys.version_info >= (3, 15):
+    from typing import TypedDict as ExtendedDict
+else:
+    from typing_extensions import TypedDict as ExtendedDict
 
 USED_IN_ROWS = (AfterValidator, HttpUrl, Iterable, Literal, HttpUrl, StringConstraints, Decimal, datetime)
 
@@ -122,7 +128,7 @@ class Song(TypedDict):
     year: NotRequired[int]
 
 
-class Closed(typing_extensions.TypedDict, closed=True):
+class Closed(ExtendedDict, closed=True):
     title: str
 
 

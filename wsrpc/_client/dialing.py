@@ -107,6 +107,8 @@ class Dialing:
         self._context = contextvars.copy_context()
         """The user's context, in which the client dials."""
         self._task: asyncio.Task[None] | None = None
+        self._stopped = False
+        """`stop` was called. An attempt that suppresses its cancellation, or waits for nothing more, ends later."""
         self._delay: asyncio.Future[None] | None = None
         """The latest delay, from before its wait begins; done if `hurry` ended it."""
         self._attempts = 0
@@ -160,6 +162,7 @@ class Dialing:
     def stop(self) -> asyncio.Task[None] | None:
         """Stop for good. Returns the task that takes another moment to end, if there is one."""
         self.stop_timers()
+        self._stopped = True
         task = self._task
         if task is None or task.done():
             return None
@@ -184,7 +187,11 @@ class Dialing:
         try:
             dialed, attempts = await self._dial(delay)
         except Exception as exc:
-            self._listener.dialing_gave_up(exc)
+            if not self._stopped:
+                self._listener.dialing_gave_up(exc)
+            return
+        if self._stopped:  # only the last call of the user counts
+            dialed.transport.abort()
             return
         if self.deadline is not None:
             self._patience = asyncio.get_running_loop().call_at(self.deadline, self._overdue)
@@ -204,7 +211,7 @@ class Dialing:
                     except Exception as exc:
                         self._last = exc
                         delay = self.schedule.failed(exc)
-                        if delay is None and not self.schedule.stopped:
+                        if self._stopped or (delay is None and not self.schedule.stopped):
                             raise
                         if delay is None:
                             raise ConnectFailed(self._attempts, exc) from exc
@@ -236,7 +243,7 @@ class Dialing:
                 return await dialer(url, headers, to_resume=self._listener.asks_to_resume)
             except Exception as exc:
                 self._last = exc
-                if len(dialed) < len(urls) and self.schedule.may_retry(exc):
+                if len(dialed) < len(urls) and not self._stopped and self.schedule.may_retry(exc):
                     self._listener.passed_over(f"could not connect to {dialed[-1]}: {named(exc)}; dialing the next URL")
                     continue
                 if len(urls) > 1:

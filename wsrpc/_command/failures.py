@@ -140,7 +140,7 @@ _EXPLANATIONS: tuple[tuple[Any, int, Callable[[Any], str]], ...] = (
     ((ChannelClosed, StreamOverflow), REMOTE, one_line),
     (RequestTimeout, TIMEOUT, one_line),
     ((ConnectFailed, HandshakeRejected, ssl.SSLError), NOT_SENT, _no_connection),
-    ((MessageTooBig, QueueFull, TooManyRequests), NOT_SENT, one_line),
+    ((MessageTooBig, QueueFull, RecursionError, TooManyRequests), NOT_SENT, one_line),
     ((ValueError, TypeError), USAGE, one_line),
     (OSError, NOT_SENT, lambda error: f"could not connect: {_of_system(error)}"),
     (ProtocolError, UNKNOWN, one_line),

@@ -465,13 +465,13 @@ def _is_typed_dict(cls: Any) -> bool:
 
 
 _NO_EXTRA_ITEMS = frozenset({"NoneType", "NoExtraItems", "NoExtraItemsType", "_NoExtraItemsType"})
-"""Names of the class of ``__extra_items__`` in a `TypedDict` without such types, in all versions of typing and
-typing_extensions."""
+"""Names of the class of ``__extra_items__`` in a `TypedDict` without such types, in all versions of typing_extensions.
+From Python 3.15 on, ``NoExtraItems`` is a sentinel of typing, whose class is that of all sentinels."""
 
 
 def _extra_items(cls: Any) -> bool:
     """Whether a `TypedDict` declares the types of further keys (PEP 728)."""
-    return type(getattr(cls, "__extra_items__", None)).__name__ not in _NO_EXTRA_ITEMS
+    return _NO_EXTRA_ITEMS.isdisjoint((type(given := getattr(cls, "__extra_items__", None)).__name__, str(given)))
 
 
 def _fields_of(tp: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from ..errors import (
     UnexpectedChannel,
     short,
 )
-from ..limits import Limits
+from ..limits import DEEPEST, Limits
 from .dispatch import Dispatcher
 
 __all__ = ["Inbound"]
@@ -42,9 +42,6 @@ MINUTE = 60.0
 NOT_TEXT = "name is not text"
 TOO_DEEP = "nested too deep"
 TOO_MANY_VALUES = "too many values"
-HONEST_DEPTH = 512
-"""Nesting that values of an honest peer may have. How much more a decoder reads depends on the version of Python:
-nearly 1,000 levels with 3.11, nearly 10,000 with 3.13."""
 CONTROL = b'{"ws-wrapper":false,"wsrpc":'
 """Prefix of control messages, those of other versions included."""
 
@@ -215,8 +212,11 @@ class Inbound:
             self._foreign(payload, text)
             return None
         outline = codec.outline(payload)
-        if too_deep or (outline is not None and codec.nests_deeper(payload, outline, depth)):
-            self._drop_too_deep(payload, text, codec, outline)
+        known, most = (WireMessage(), DEEPEST) if outline is None else (outline, depth)
+        if too_deep:
+            self._fail(CloseCode.INVALID_DATA, self._too_deep)
+        elif codec.nests_deeper(payload, known, most):
+            self._drop_too_deep(payload, text, codec, known)
         else:
             self._drop_undecoded(payload, text, outline, "unreadable", f"does not decode: {why}")
         return None
@@ -425,9 +425,9 @@ class Inbound:
     def _too_deep(self) -> str:
         return f"nested more than {self._limits.depth} deep"
 
-    def _drop_too_deep(self, payload: bytes | bytearray, text: bool, codec: Codec, outline: WireMessage | None) -> None:
+    def _drop_too_deep(self, payload: bytes | bytearray, text: bool, codec: Codec, outline: WireMessage) -> None:
         """Drop a message that is nested too deep. End the connection if no honest peer would send it."""
-        if outline is None or codec.nests_deeper(payload, outline, max(self._limits.depth, HONEST_DEPTH)):
+        if codec.nests_deeper(payload, outline, DEEPEST):
             self._fail(CloseCode.INVALID_DATA, self._too_deep)
         else:
             self._drop_undecoded(payload, text, outline, TOO_DEEP, f"is {self._too_deep}")

@@ -16,7 +16,8 @@ from msgspec import UNSET, Raw, Struct
 
 from .._base.misuse import check_function
 from .._conversion.convert import EncHook, make_enc_hook
-from .counting import json_nests_deeper, json_objection, msgpack_objection
+from ..limits import DEEPEST
+from .counting import json_nests_deeper, json_objection, may_nest_deeper, msgpack_nests_deeper, msgpack_objection
 from .messages import (
     CONTAINERS,
     FLAT_LEVELS,
@@ -191,8 +192,53 @@ def _harmless(payload: bytes | bytearray) -> bytes | bytearray:
 
 _decode_json = msgspec.json.Decoder(WireMessage).decode
 _decode_json_strictly = msgspec.json.Decoder(StrictMessage).decode
-_decode_msgpack = msgspec.msgpack.Decoder(WireMessage).decode
+_read_msgpack = msgspec.msgpack.Decoder(WireMessage).decode
 _decode_msgpack_strictly = msgspec.msgpack.Decoder(StrictMessage).decode
+
+
+_TOO_DEEP = f"the message is nested more than {DEEPEST} levels deep, which no peer reads: make its values flatter"
+
+
+def _decode_msgpack(payload: bytes | bytearray) -> WireMessage:
+    """Decode a message. A malformed one raises `RecursionError` if it is nested too deep, whatever the Python."""
+    try:
+        return _read_msgpack(payload)
+    except ValueError:
+        if msgpack_nests_deeper(payload, DEEPEST):
+            raise RecursionError(_TOO_DEEP) from None
+        raise
+
+
+def _bounded(encode: Callable[[Any], bytes], nests_deeper: Callable[[bytes, int], bool]) -> Callable[[Any], bytes]:
+    """Return a function that encodes as ``encode`` does, and refuses values that are nested too deep.
+
+    Each level takes a byte at least, so short messages cost no more than a comparison.
+    """
+
+    def encode_bounded(message: Any) -> bytes:
+        payload = encode(message)
+        if len(payload) > DEEPEST and nests_deeper(payload, DEEPEST):
+            raise RecursionError(_TOO_DEEP)
+        return payload
+
+    return encode_bounded
+
+
+def _value_nests_deeper(value: Any, depth: int) -> bool:
+    """Whether a message, or a container of built-in values, has more than ``depth`` levels.
+
+    They are walked one by one. The function of the garbage collector finds a level in half the time of a loop.
+    """
+    level: list[Any] = [value]
+    for _ in range(depth):
+        level = [value for value in get_referents(*level) if value.__class__ in CONTAINERS]
+        if not level:
+            return False
+    return True
+
+
+def _encoded_nests_deeper(payload: bytes, depth: int) -> bool:
+    return may_nest_deeper(payload, depth) and _value_nests_deeper(msgspec.msgpack.decode(payload), depth)
 
 
 def strict_decoder(codec: Codec) -> Callable[[bytes | bytearray], WireMessage]:
@@ -225,8 +271,8 @@ class JsonCodec:
     def __init__(self, *, enc_hook: EncHook | None = None) -> None:
         check_function("enc_hook", enc_hook)
         self.enc_hook = enc_hook
-        # Bound methods of C objects, so that no Python call stands between a peer and msgspec.
-        self.encode: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
+        encode = msgspec.json.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
+        self.encode: Callable[[Any], bytes] = _bounded(encode, json_nests_deeper)
         self.decode: Callable[[bytes | bytearray], WireMessage] = _decode_json
 
     @staticmethod
@@ -261,7 +307,8 @@ class MsgpackCodec:
     def __init__(self, *, enc_hook: EncHook | None = None) -> None:
         check_function("enc_hook", enc_hook)
         self.enc_hook = enc_hook
-        self.encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
+        encode = msgspec.msgpack.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
+        self.encode: Callable[[Any], bytes] = _bounded(encode, _encoded_nests_deeper)
         self.decode: Callable[[bytes | bytearray], WireMessage] = _decode_msgpack
 
     @staticmethod
@@ -274,16 +321,8 @@ class MsgpackCodec:
 
     @staticmethod
     def nests_deeper(payload: bytes | bytearray, message: WireMessage, depth: int, /) -> bool:
-        # MessagePack has lengths instead of brackets, so the decoded values are walked, level by level. The function of
-        # the garbage collector finds a level in half the time of a loop.
-        if depth >= FLAT_LEVELS and is_flat(message):
-            return False
-        level: list[Any] = [message]
-        for _ in range(depth):
-            level = [value for value in get_referents(*level) if value.__class__ in CONTAINERS]
-            if not level:
-                return False
-        return True
+        # MessagePack has lengths instead of brackets, so the decoded values are walked.
+        return not (depth >= FLAT_LEVELS and is_flat(message)) and _value_nests_deeper(message, depth)
 
 
 def enc_hook_of(codec: Codec) -> EncHook | None:
@@ -317,8 +356,8 @@ class NegotiatedCodec(MsgpackCodec):
 
     def __init__(self, json: JsonCodec) -> None:
         super().__init__(enc_hook=json.enc_hook)
-        encode, encode_json = self.encode, json.encode
         hook = make_enc_hook(json.enc_hook)
+        encode, encode_json = msgspec.msgpack.Encoder(enc_hook=hook).encode, json.encode
 
         def encode_either(message: Any) -> bytes:
             try:
@@ -342,6 +381,8 @@ class NegotiatedCodec(MsgpackCodec):
                     return encode(message)
                 message = msgspec.to_builtins(message, builtin_types=_BYTES, str_keys=True, enc_hook=hook)
                 payload = encode(message)
+                if may_nest_deeper(payload, DEEPEST) and _value_nests_deeper(message, DEEPEST):
+                    raise RecursionError(_TOO_DEEP)
                 # Searching for two bytes takes far less time than checking each value.
                 return encode(_finite(message)) if _EXTREME.search(payload) else payload
             except (OverflowError, TypeError):
@@ -360,10 +401,11 @@ def _finite(value: Any) -> Any:
     """Return a value with None in place of NaN and infinities, for which JSON has no number."""
     if value.__class__ is float:
         return value if isfinite(value) else None
+    # Up to Python 3.11 a comprehension counts as a call, and 512 levels of two calls are too many.
     if value.__class__ is dict:
-        return {key: _finite(item) for key, item in value.items()}
+        return dict(zip(value, map(_finite, value.values()), strict=True))
     if value.__class__ in _ARRAYS:
-        return [_finite(item) for item in value]
+        return list(map(_finite, value))
     return value
 
 

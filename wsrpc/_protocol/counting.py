@@ -12,7 +12,7 @@ import gc
 import re
 from collections.abc import Callable, Iterator
 from itertools import accumulate
-from sys import getsizeof
+from sys import getsizeof, maxsize
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,7 +26,9 @@ __all__ = [
     "decode_any",
     "json_nests_deeper",
     "json_objection",
+    "may_nest_deeper",
     "memory_of",
+    "msgpack_nests_deeper",
     "msgpack_objection",
 ]
 
@@ -297,6 +299,7 @@ _TEXTS = frozenset({*range(0xA0, 0xC0), 0xD9, 0xDA, 0xDB, 0xC4, 0xC5, 0xC6})
 """First bytes of text and bytes, whose hashes are unpredictable in Python."""
 _ARRAYS_AND_EXTENSIONS = _ARRAYS | {0xC7, 0xC8, 0xC9, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8}
 _OTHERS = _all_but(bytes(_ARRAYS_AND_EXTENSIONS))
+_NO_CONTAINERS = _all_but(bytes(_ARRAYS | _MAPS))
 
 
 def msgpack_objection(payload: bytes | bytearray, values: int) -> str | None:
@@ -316,7 +319,7 @@ def msgpack_objection(payload: bytes | bytearray, values: int) -> str | None:
     if exceeds:
         return _too_many(values)
     if squares > NUMBER_KEYS**2 or (suspect and squares):
-        return _colliding_keys(payload)
+        return _walk_levels(payload)
     return None
 
 
@@ -411,12 +414,28 @@ def _walk(payload: bytes | bytearray, values: int, visits: int | None = None) ->
     return True, squares
 
 
+def may_nest_deeper(payload: bytes | bytearray, depth: int) -> bool:
+    """Whether a quick look cannot rule out that MessagePack nests deeper.
+
+    It has more than ``depth`` bytes that can begin an array or a map. They are not counted in long text or bytes, that
+    is if there are few values.
+    """
+    unsure = len(payload) > depth and (len(payload) <= LONG or _walk(payload, depth * SHARE, _FEW)[0])
+    return unsure and len(payload.translate(None, _NO_CONTAINERS)) > depth
+
+
+def msgpack_nests_deeper(payload: bytes | bytearray, depth: int) -> bool:
+    """Whether MessagePack has arrays and maps nested more than ``depth`` deep, up to where it is malformed."""
+    return may_nest_deeper(payload, depth) and _walk_levels(payload, depth) == _NESTED
+
+
 _UNCOUNTED = -1
 _PART_OF_KEY = -2
+_NESTED = "values that are nested too deep"
 
 
-def _colliding_keys(payload: bytes | bytearray) -> str | None:
-    """Say which keys of maps with more than 15 entries are too many; None if there are not too many."""
+def _walk_levels(payload: bytes | bytearray, depth: int = maxsize) -> str | None:
+    """Say which keys of maps with more than 15 entries are too many, or `_NESTED`; None if nothing is wrong."""
     steps = _STEPS
     outer: list[tuple[int, int]] = []
     # The values left in the present container, and how many of its keys were numbers (if they are counted).
@@ -452,6 +471,8 @@ def _colliding_keys(payload: bytes | bytearray) -> str | None:
                 pos = start + more + int.from_bytes(payload[pos + 1 : start], "big")
             else:
                 outer.append((left, numbers))
+                if len(outer) > depth:
+                    return _NESTED
                 size = _COUNTS.get(first, 0)
                 left = int.from_bytes(payload[pos + 1 : pos + 1 + size], "big") if size else first & 15
                 pos += 1 + size

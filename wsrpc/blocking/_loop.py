@@ -248,7 +248,8 @@ class LoopThread:
         try:
             try:
                 self._submit(hop)
-                hop.wait()
+                while not hop.wait(1):  # a signal that comes as the wait begins does not end it, with 3.14 often
+                    pass
             except LoopEnded:
                 raise
             except BaseException:  # KeyboardInterrupt, or what another signal handler raises

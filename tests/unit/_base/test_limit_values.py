@@ -43,6 +43,7 @@ def test_replace_makes_a_changed_copy_and_nothing_changes_in_place() -> None:
     [
         ("message", 511, ValueError, "must be at least 512, got 511: the hello of another wsrpc peer"),
         ("depth", 1, ValueError, "must be at least 2, got 1: every message is an object"),
+        ("depth", 513, ValueError, "must be at most 512, got 513: no peer sends deeper values"),
         ("values", 63, ValueError, "must be at least 64, got 63: an error has some 20"),
         ("rate", 0, ValueError, "must be at least 1, got 0: it counts requests and events"),
         ("replay", 1, ValueError, "must be at least 131072, got 1"),

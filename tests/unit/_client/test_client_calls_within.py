@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -22,7 +23,9 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 FACTORIES = [None, *filter(None, [getattr(asyncio, "eager_task_factory", None)])]
 
 
-@pytest.mark.parametrize("place", ["url", "auth", "sync auth", "open", "on_reconnect", "close"])
+@pytest.mark.parametrize(
+    "place", ["url", "auth", "sync auth", "auth that goes on", "auth that fails", "open", "on_reconnect", "close"]
+)
 @pytest.mark.parametrize("call", ["close", "bind"])
 @pytest.mark.parametrize("factory", FACTORIES, ids=lambda factory: "eager" if factory else "default")
 async def test_the_last_call_decides_also_where_it_is_made_within(place: str, call: str, factory: Any) -> None:
@@ -57,7 +60,18 @@ async def test_the_last_call_decides_also_where_it_is_made_within(place: str, ca
                 begun.append(asyncio.ensure_future(act()))
             return "token"
 
-        auth = act_in_task if place == "sync auth" else at("auth", "token")
+        async def stubborn() -> str:
+            if not acted.is_set():
+                act_in_task()
+                with suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+                if place == "auth that fails":
+                    raise OSError("no token")
+            return "token"
+
+        auth: Any = act_in_task if place == "sync auth" else at("auth", "token")
+        if place.startswith("auth that"):
+            auth = stubborn
         async with world(connect=False, url=at("url", "ws://server/"), auth=auth) as w:
             w.client.on("connect", at("open", None))
             w.client.on_reconnect(at("on_reconnect", None))

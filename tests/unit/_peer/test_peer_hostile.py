@@ -96,6 +96,9 @@ FATES: dict[str, list[Any]] = {
     "closes": [
         '{"a":["echo",' + "[" * 100_000,
         '{"a":["echo",' + "[" * 100_000 + "]" * 100_000 + "]}",
+        '{"a":["echo",' + "[" * 511,  # malformed, too: with each Python the depth decides
+        '{"a":["echo",' + "[" * 5000,
+        r'{"a":["\ud83d",' + "[" * 511 + "]" * 511 + "]}",
         b'{"i":1,"a":["echo","\xff"]}',
         b'{"ws-wrapper":false,"wsrpc":{"t":"credit","h":1,"n":1,"z":"\xff"}}',
         b'{"i":1,"a":["echo","' + b"x" * 10_000 + b'"],"unknown":"\xff"}',
@@ -213,7 +216,10 @@ async def test_what_a_rejection_echoes_is_bounded_and_tells_no_address_in_memory
     ("payload", "ignored"),
     [
         (b"\x81\xa1a\xdd\xff\xff\xff\xff\xa1e", "malformed"),  # lengths that lie
-        (b"\x81\xa1a\x92\xa4echo" + b"\x91" * 100_000 + b"\xc0", None),
+        *((b"\x81\xa1a\x92\xa4echo" + b"\x91" * levels + b"\xc0", None) for levels in (511, 5000, 100_000)),
+        *((b"\x81\xa1a\x92\xa4echo" + b"\x91" * levels, None) for levels in (511, 5000)),  # cut off
+        (b"\x81\xa1a\x93\xa1\xff" + b"\x91" * 511 + b"\xc0\xc0", None),  # text that is not UTF-8, and the depth
+        (b"\x81\xa1a\x92\xa4echo" + b"\x91" * 510, "malformed"),
         ('{"i":1,"a":["echo"]}', "foreign"),
         ("", "foreign"),
         ("{", "foreign"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -12,9 +14,10 @@ import pytest
 from msgspec import UNSET
 
 from wsrpc._protocol import codecs, counting
-from wsrpc._protocol.codecs import strict_decoder
+from wsrpc._protocol.codecs import BRACE, NegotiatedCodec, strict_decoder
 from wsrpc._protocol.counting import json_nests_deeper
-from wsrpc._protocol.messages import WireMessage
+from wsrpc._protocol.go import GoCodec
+from wsrpc._protocol.messages import Event, WireMessage
 from wsrpc.codecs import Codec, JsonCodec, MsgpackCodec
 
 CODECS: list[Codec] = [JsonCodec(), MsgpackCodec()]
@@ -75,6 +78,51 @@ def test_depth_is_counted_in_each_field(codec: Codec, field: str) -> None:
     payload = (msgspec.json if codec.text else msgspec.msgpack).encode({field: value})
     message = codec.decode(payload)
     assert not codec.nests_deeper(payload, message, 10) and codec.nests_deeper(payload, message, 9)
+
+
+@dataclass
+class Node:
+    next: Any
+
+
+def node(levels: int) -> Any:
+    value: Any = None
+    for _ in range(levels):
+        value = Node(value)
+    return value
+
+
+def array(levels: int) -> Any:
+    value: Any = math.nan  # MessagePack between peers writes null for it
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "around", [lambda value: value, lambda value: [*range(70_000), "x" * 9000, value, b"\x93" * 600]]
+)
+@pytest.mark.parametrize("make", [node, array])
+@pytest.mark.parametrize(
+    "codec", [*CODECS, NegotiatedCodec(JsonCodec()), GoCodec(JsonCodec())], ids=lambda codec: type(codec).__name__
+)
+def test_what_is_nested_more_than_512_levels_deep_is_not_encoded(codec: Codec, make: Any, around: Any) -> None:
+    """Python's own limit is another one in each version."""
+    others = 2 + isinstance(around(0), list)  # the message, its arguments
+    message = Event(("e", around(make(512 - others))))
+    payload = codec.encode(message)
+    decoded = (msgspec.json if payload[0] == BRACE else msgspec.msgpack).decode(payload, type=WireMessage)
+    reader = JsonCodec() if payload[0] == BRACE else MsgpackCodec()
+    assert reader.nests_deeper(payload, decoded, 511) and not reader.nests_deeper(payload, decoded, 512)
+    for levels in (513 - others, 800):
+        with pytest.raises(RecursionError, match="nested more than 512 levels deep"):
+            codec.encode(Event(("e", around(make(levels)))))
+
+
+@pytest.mark.parametrize("value", [["[" * 600], "{" * 600, {"a": b"\x91" * 600}, [[]] * 600, [{"k": 1.5}] * 600])
+@pytest.mark.parametrize("codec", [*CODECS, NegotiatedCodec(JsonCodec())], ids=lambda codec: type(codec).__name__)
+def test_many_values_and_what_looks_like_levels_are_encoded(codec: Codec, value: Any) -> None:
+    assert len(codec.encode(Event(("e", value)))) > 600
 
 
 def test_messagepack_depth_counts_keys() -> None:

@@ -118,8 +118,8 @@ def test_ctrl_c_cancels_remotely_before_it_is_raised(wait: str) -> None:
         served.run(server.peers[0].close())
 
 
-def interrupted(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGINT)
+def interrupted(process: subprocess.Popen[str], number: int = signal.SIGINT) -> None:
+    process.send_signal(number)
     _, err = process.communicate()
     assert process.returncode == -signal.SIGINT and err.rstrip().endswith("KeyboardInterrupt")
     assert "Warning" not in err
@@ -139,6 +139,24 @@ with Client(sys.argv[1]) as client:
         interrupted(process)
         served.until(lambda: not server.peers)
         assert left == ["hang"]
+
+
+def test_an_interrupt_that_does_not_wake_the_waiting_thread_is_noticed() -> None:
+    """With 3.14, Ctrl-C was often without effect if it came just before the wait began."""
+    program = """
+import _thread, sys
+from wsrpc.blocking import Client
+client = Client(sys.argv[1])
+client.on("interrupt", lambda: _thread.interrupt_main())
+with client:
+    client.request("hang", timeout=None)
+"""
+    server, _ = make_server()
+    with serving(server) as served:
+        process = run(program, served.url)
+        served.until(lambda: any(peer.active for peer in server.peers))
+        served.run(server.emit("interrupt"))
+        interrupted(process, 0)  # no signal
 
 
 def test_ctrl_c_stops_dialing() -> None:
