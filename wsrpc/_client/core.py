@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 
@@ -62,7 +63,7 @@ class ClientCore(PeerOwner):
         )
         self.life = life_of(self.peer)
         self.state: ClientState = "idle"
-        self.hooks = ReconnectHooks()
+        self.hooks = ReconnectHooks(registry)
         self._transport = transport
         self._order = Order()
         self._stopping: set[asyncio.Task[None]] = set()
@@ -297,7 +298,8 @@ class ClientCore(PeerOwner):
             self._order.dialing.opened()
         self._waiters.tell(None)
         if self.hooks.resumed_with is not None and (unfinished := self.hooks.handlers(self.hooks.resumed_with)):
-            self.life.reporter.complete("on_reconnect", unfinished)  # nothing waits for them
+            reporter = self.life.reporter
+            reporter.take_turn("on_reconnect", partial(reporter.complete, "on_reconnect", unfinished))
 
     def asked_in_vain(self) -> None:
         if self.state == "connecting" and self._order.dialing is not None:

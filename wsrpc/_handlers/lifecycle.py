@@ -1,4 +1,4 @@
-"""Handlers of lifecycle events: `open`, `close`, `error` and `message`, and those of `on_reconnect`."""
+"""Handlers of lifecycle events: `open`, `close`, `error` and `message`, and those of hooks such as `on_detach`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .._protocol.messages import WireMessage
 from .introspection import name_of
 from .invocation import CURRENT, Invocation
 from .layers import close_unawaited
-from .registry import Registry
+from .registry import LifecycleHandler, Registry
 
 __all__ = [
     "Closers",
@@ -33,6 +33,9 @@ Unfinished = tuple[str, str, Awaitable[Any]]
 
 NAMES = {"open": ("open", "connect"), "close": ("close", "disconnect")}
 """The names under which handlers of a lifecycle event may be registered, if there are several."""
+
+Turn = tuple[str, Callable[[], asyncio.Future[None] | None]]
+"""What is to be told, and the function that tells it. This returns what is done when the handlers have finished."""
 
 Raised = Callable[[str, str, BaseException], None]
 
@@ -157,9 +160,12 @@ class Reporter:
     """Calls the lifecycle handlers of one peer, and keeps the tasks of handlers that are coroutines.
 
     Exceptions of handlers go to the log. Handlers are called in the order of ``registries``.
+
+    Applications keep in these handlers who is there, so those that tell of one session, from its first drop to its
+    `close` handlers, take turns: each waits until the ones before have finished.
     """
 
-    __slots__ = ("_peer", "log", "loop", "registries", "running")
+    __slots__ = ("_peer", "_turns", "log", "loop", "registries", "running")
 
     def __init__(self, peer: Any, registries: tuple[Registry, ...], loop: Scheduler, log: PeerLog) -> None:
         self._peer = peer
@@ -168,6 +174,8 @@ class Reporter:
         self.log = log
         self.running: dict[asyncio.Task[None], Invocation | None] = {}
         """Tasks besides those of requests and events, each with the handler that started it."""
+        self._turns: tuple[Turn, ...] = ()
+        """The turns that are not over, the present one first."""
 
     def tell(self, event: str, argument: object) -> None:
         """Call the handlers of a lifecycle event with the peer and ``argument``."""
@@ -183,23 +191,86 @@ class Reporter:
         stage.call(event, function, args)
         self._complete(stage)
 
-    def complete(self, event: str, unfinished: list[Unfinished]) -> None:
+    def complete(self, event: str, unfinished: list[Unfinished]) -> asyncio.Task[None] | None:
         """Await calls of handlers of a lifecycle event in a task, one after another."""
         stage = self._stage(event)
         stage.unfinished.extend(unfinished)
-        self._complete(stage)
+        return self._complete(stage)
+
+    def tell_hooks(self, name: str, args: tuple[object, ...], after: asyncio.Future[None] | None = None) -> None:
+        """Call the functions of a hook, in their turn.
+
+        Args:
+            after: is done when the `open` handlers have finished.
+        """
+        hooks = [hook for registry in self.registries for hook in registry.hooks.get(name, ())]
+        if hooks:
+            if after is not None and not self._turns:
+                self.take_turn("open", lambda: after)
+            self.take_turn(name, lambda: self._call_hooks(name, hooks, args))
+
+    def _call_hooks(
+        self, name: str, hooks: list[LifecycleHandler], args: tuple[object, ...]
+    ) -> asyncio.Task[None] | None:
+        stage = self._stage(name)
+        for hook in hooks:
+            stage.call(name, hook.function, args[: hook.accepted])
+        return self._complete(stage)
 
     def _stage(self, event: str) -> Stage:
         return Stage(Invocation(self._peer, WireMessage(a=[event])), self.failed)
 
-    def _complete(self, stage: Stage) -> None:
-        if stage.unfinished:
-            task = stage.context.run(self.spawn, stage.complete())
-            task.add_done_callback(lambda _: stage.abandon())  # if it is cancelled before its first step
+    def _complete(self, stage: Stage) -> asyncio.Task[None] | None:
+        if not stage.unfinished:
+            return None
+        task = stage.context.run(self.spawn, stage.complete())
+        task.add_done_callback(lambda _: stage.abandon())  # if it is cancelled before its first step
+        return task
 
     def failed(self, event: str, name: str, exc: BaseException) -> None:
         """Log that a handler raised ``exc``."""
         self.log(logging.ERROR, "the handler of %r, %s, failed", event, name, exc_info=exc)
+
+    # ------------------------------------------------------------ turns
+
+    @property
+    def has_waiting_turns(self) -> bool:
+        """Whether something is to be told when the handlers that run have finished."""
+        return len(self._turns) > 1
+
+    def take_turn(self, what: str, tell: Callable[[], asyncio.Future[None] | None]) -> None:
+        """Tell something when everything before is told, and the handlers have finished.
+
+        If a session drops again before it was told that it had resumed, neither is told: else a client whose connection
+        is bad could make more and more turns wait.
+        """
+        before = self._turns
+        if what == "on_detach" and len(before) > 1 and before[-1][0] in ("on_resume", "on_reconnect"):
+            self._turns = before[:-1]
+            return
+        self._turns = (*before, (what, tell))
+        if not before:
+            self._begin_turn()
+
+    def flush_turns(self) -> None:
+        """Tell now what waits for its turn."""
+        waiting, self._turns = self._turns[1:], ()
+        for _, tell in waiting:
+            tell()
+
+    def _begin_turn(self) -> None:
+        turn = self._turns[0]
+        unfinished = turn[1]()
+        if unfinished is None:
+            self._turn_over(turn)
+        else:
+            unfinished.add_done_callback(lambda _: self._turn_over(turn))
+
+    def _turn_over(self, turn: Turn) -> None:
+        if self._turns and self._turns[0] is turn:  # else those behind it have not waited
+            self._turns = self._turns[1:]
+            if self._turns:
+                self._begin_turn()
 
     # ------------------------------------------------------------ tasks
 
