@@ -16,7 +16,7 @@ from .._protocol.messages import WireMessage
 from .introspection import name_of
 from .invocation import CURRENT, Invocation
 from .layers import close_unawaited
-from .registry import LifecycleHandler, Registry
+from .registry import Registry
 
 __all__ = [
     "Closers",
@@ -71,7 +71,7 @@ class Stage:
         self.unfinished = list(unfinished)
 
     def fire(self, registries: tuple[Registry, ...], event: str, args: tuple[object, ...]) -> None:
-        """Call the handlers of a lifecycle event, those of its own name first.
+        """Call the handlers of a lifecycle event, those of its own name first, or the functions of a hook.
 
         Each registry may have one handler of each name, and all of them are called, the server's first: a peer's own
         handler must not bypass the bookkeeping of its server.
@@ -81,6 +81,8 @@ class Stage:
                 taken = registry.take_lifecycle(name) if registry.lifecycle else None
                 if taken is not None:
                     self.call(name, taken.function, args[: taken.accepted])
+                for hook in registry.hooks.get(name, ()):
+                    self.call(name, hook.function, args[: hook.accepted])
 
     def call(self, event: str, handler: Callable[..., Any], args: tuple[object, ...]) -> None:
         """Call one handler."""
@@ -165,7 +167,7 @@ class Reporter:
     `close` handlers, take turns: each waits until the ones before have finished.
     """
 
-    __slots__ = ("_peer", "_turns", "log", "loop", "registries", "running")
+    __slots__ = ("_peer", "log", "loop", "registries", "running", "turns")
 
     def __init__(self, peer: Any, registries: tuple[Registry, ...], loop: Scheduler, log: PeerLog) -> None:
         self._peer = peer
@@ -174,16 +176,19 @@ class Reporter:
         self.log = log
         self.running: dict[asyncio.Task[None], Invocation | None] = {}
         """Tasks besides those of requests and events, each with the handler that started it."""
-        self._turns: tuple[Turn, ...] = ()
+        self.turns: tuple[Turn, ...] = ()
         """The turns that are not over, the present one first."""
 
     def tell(self, event: str, argument: object) -> None:
         """Call the handlers of a lifecycle event with the peer and ``argument``."""
         if not [registry for registry in self.registries if registry.lifecycle]:
             return  # most peers have no such handlers
+        self._fire(event, (self._peer, argument))
+
+    def _fire(self, event: str, args: tuple[object, ...]) -> asyncio.Task[None] | None:
         stage = self._stage(event)
-        stage.fire(self.registries, event, (self._peer, argument))
-        self._complete(stage)
+        stage.fire(self.registries, event, args)
+        return self._complete(stage)
 
     def call(self, event: str, function: Callable[..., Any], /, *args: object) -> None:
         """Call a user's function, sync or async, as a handler of a lifecycle event."""
@@ -197,25 +202,12 @@ class Reporter:
         stage.unfinished.extend(unfinished)
         return self._complete(stage)
 
-    def tell_hooks(self, name: str, args: tuple[object, ...], after: asyncio.Future[None] | None = None) -> None:
-        """Call the functions of a hook, in their turn.
-
-        Args:
-            after: is done when the `open` handlers have finished.
-        """
-        hooks = [hook for registry in self.registries for hook in registry.hooks.get(name, ())]
-        if hooks:
-            if after is not None and not self._turns:
-                self.take_turn("open", lambda: after)
-            self.take_turn(name, lambda: self._call_hooks(name, hooks, args))
-
-    def _call_hooks(
-        self, name: str, hooks: list[LifecycleHandler], args: tuple[object, ...]
-    ) -> asyncio.Task[None] | None:
-        stage = self._stage(name)
-        for hook in hooks:
-            stage.call(name, hook.function, args[: hook.accepted])
-        return self._complete(stage)
+    def tell_hooks(self, name: str, args: tuple[object, ...], opening: OpenPhase | None = None) -> None:
+        """Call the functions of a hook when their turn has come, and when the `open` handlers have finished."""
+        if any(name in registry.hooks for registry in self.registries):
+            if opening is not None and not self.turns:
+                self.take_turn("open", lambda: opening.over)
+            self.take_turn(name, lambda: self._fire(name, args))
 
     def _stage(self, event: str) -> Stage:
         return Stage(Invocation(self._peer, WireMessage(a=[event])), self.failed)
@@ -233,33 +225,28 @@ class Reporter:
 
     # ------------------------------------------------------------ turns
 
-    @property
-    def has_waiting_turns(self) -> bool:
-        """Whether something is to be told when the handlers that run have finished."""
-        return len(self._turns) > 1
-
     def take_turn(self, what: str, tell: Callable[[], asyncio.Future[None] | None]) -> None:
         """Tell something when everything before is told, and the handlers have finished.
 
         If a session drops again before it was told that it had resumed, neither is told: else a client whose connection
         is bad could make more and more turns wait.
         """
-        before = self._turns
+        before = self.turns
         if what == "on_detach" and len(before) > 1 and before[-1][0] in ("on_resume", "on_reconnect"):
-            self._turns = before[:-1]
+            self.turns = before[:-1]
             return
-        self._turns = (*before, (what, tell))
+        self.turns = (*before, (what, tell))
         if not before:
             self._begin_turn()
 
     def flush_turns(self) -> None:
         """Tell now what waits for its turn."""
-        waiting, self._turns = self._turns[1:], ()
+        waiting, self.turns = self.turns[1:], ()
         for _, tell in waiting:
             tell()
 
     def _begin_turn(self) -> None:
-        turn = self._turns[0]
+        turn = self.turns[0]
         unfinished = turn[1]()
         if unfinished is None:
             self._turn_over(turn)
@@ -267,9 +254,9 @@ class Reporter:
             unfinished.add_done_callback(lambda _: self._turn_over(turn))
 
     def _turn_over(self, turn: Turn) -> None:
-        if self._turns and self._turns[0] is turn:  # else those behind it have not waited
-            self._turns = self._turns[1:]
-            if self._turns:
+        if self.turns and self.turns[0] is turn:  # else those behind it have not waited
+            self.turns = self.turns[1:]
+            if self.turns:
                 self._begin_turn()
 
     # ------------------------------------------------------------ tasks

@@ -220,7 +220,7 @@ class PeerLife:
         while still():
             tasks = self.reporter.tasks(closers) | running.tasks(closers)
             if not tasks:
-                if running.then is None and not self.reporter.has_waiting_turns:
+                if running.then is None and len(self.reporter.turns) < 2:
                     break
                 self._tell_the_end()  # only handlers that wait for this close are left
                 continue
@@ -758,15 +758,11 @@ class PeerCore:
             self.log(logging.INFO, text, self.life.id, self.log.place, info.code, info.reason, self.session.ttl)
             self.session.look_for_room()
             self.room_changed()
-        kept = self.owner.keep_session(info)
-        if not self.session.detached:
-            return
-        if not kept:
+        if not self.owner.keep_session(info) and self.session.detached:
             self.end_detached(info.reason, ending=info)
-        elif dropped:
-            dialer, opening = self.options.dialer, self.out.opening
-            args = (msgspec.structs.replace(info, will_reconnect=True),) if dialer else (self.peer, info)
-            self.reporter.tell_hooks("on_detach", args, None if opening is None else opening.over)
+        elif dropped and self.session.detached:
+            args = (msgspec.structs.replace(info, will_reconnect=True),) if self.options.dialer else (self.peer, info)
+            self.reporter.tell_hooks("on_detach", args, self.out.opening)
 
     def session_reattached(self, connection: Connection, limits: Announced) -> None:
         """Let handlers start, and begin the statistics of another connection of the session."""

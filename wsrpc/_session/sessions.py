@@ -191,11 +191,6 @@ class ServerSession(Session):
         """The `Peer`, which has the principal of the session's client, and the info of its last connection."""
         return self._receiver.peer
 
-    @property
-    def principal(self) -> Any:
-        """The user, as `on_handshake` has set it."""
-        return self.peer.principal
-
     def end(
         self, info: CloseInfo, lost: ConnectionLost, happened: SessionInput = SessionInput.ENDED
     ) -> Connection | None:
@@ -208,8 +203,11 @@ class ServerSession(Session):
         if self._sessions is not None:
             self._sessions.forget(self)
             if self.sid and told.user_closed and not info.was_clean:
-                self._sessions.remember(Closed(self.sid, self.issued, self.presented, self.gen, self.principal, told))
-                self._loop.call_at(self._loop.time() + self.ttl, partial(self._sessions.told, self.sid))
+                closed = self._sessions.closed
+                closed[self.sid] = Closed(self.sid, self.issued, self.presented, self.gen, self.peer.principal, told)
+                if len(closed) > MOST_CLOSED:
+                    del closed[next(iter(closed))]
+                self._loop.call_at(self._loop.time() + self.ttl, partial(closed.pop, self.sid, None))
         return left
 
     def evict(self) -> None:
@@ -259,8 +257,8 @@ class Sessions:
         self._here = secrets.token_urlsafe(6)
         """Begins the names of these sessions. A session whose name begins otherwise belongs to another process."""
         self._named: dict[str, ServerSession] = {}
-        self._closed: dict[str, Closed] = {}
-        """Sessions that were closed without their clients, by name, the oldest first."""
+        self.closed: dict[str, Closed] = {}
+        """Sessions whose clients have still to be told how they were closed, by name, the oldest first."""
         self._holders: dict[object, Holder] = {}
         """The clients that have sessions without a connection."""
         self._held = 0
@@ -282,16 +280,6 @@ class Sessions:
         self.release(session)
         self._named.pop(session.sid, None)
 
-    def remember(self, closed: Closed) -> None:
-        """Remember how a session was closed, until the client is `told`."""
-        self._closed[closed.sid] = closed
-        if len(self._closed) > MOST_CLOSED:
-            del self._closed[next(iter(self._closed))]
-
-    def told(self, sid: str) -> None:
-        """Forget how a session was closed: the client knows, or could not resume it any more. Idempotent."""
-        self._closed.pop(sid, None)
-
     def resume(self, asked: Resume, connection: Connection, handshake: Handshake) -> ServerSession | Closed | GoneWhy:
         """Resume a session on ``connection``. Return the session, or why that is not possible.
 
@@ -300,20 +288,21 @@ class Sessions:
         here, dot, _ = asked.sid.partition(".")
         if dot and here != self._here:
             return "elsewhere"
-        session = self._named.get(asked.sid) or self._closed.get(asked.sid)
+        session = self._named.get(asked.sid) or self.closed.get(asked.sid)
         hashed = _hash(asked.token)
         # As much work without such a session as with one.
         newest = compare_digest(hashed, NO_TOKEN if session is None else session.issued)
         before = compare_digest(hashed, NO_TOKEN if session is None else session.presented)
         if session is None or not (newest or before) or asked.gen <= session.gen:
             return "expired"
-        if not _same(handshake.principal, session.principal):
+        principal = session.principal if isinstance(session, Closed) else session.peer.principal
+        if not _same(handshake.principal, principal):
             return "auth"
-        if isinstance(session, ServerSession) and session.closing:
+        if isinstance(session, Closed):
+            return session
+        if session.closing:
             session.drop(session.ending)  # the connection is dead on which it was to be closed
-            session = self._closed.get(asked.sid)
-        if session is None or isinstance(session, Closed):
-            return session or "expired"
+            return self.closed.get(asked.sid, "expired")
         if not session.resumable:
             return "expired"
         session.resume(asked, connection, handshake)
@@ -419,7 +408,7 @@ class Arrival:
             self.connection.receive = ignore_message
             await self.connection.transport.close(None if told.code == CloseCode.NO_STATUS else told.code, told.reason)
             if self.connection.ended is not None and self.connection.ended.was_clean:  # else it may come again
-                self._sessions.told(session.sid)
+                self._sessions.closed.pop(session.sid, None)
             raise ConnectionLost(told.code, told.reason, "not_sent")
         ended = self.connection.ended
         if session is None and ended is not None:
