@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from functools import partial
 
 import msgspec
 
@@ -297,9 +296,9 @@ class ClientCore(PeerOwner):
         if self._order.dialing is not None:
             self._order.dialing.opened()
         self._waiters.tell(None)
-        if self.hooks.resumed_with is not None and (unfinished := self.hooks.handlers(self.hooks.resumed_with)):
-            reporter = self.life.reporter
-            reporter.take_turn("on_reconnect", partial(reporter.complete, "on_reconnect", unfinished))
+        reporter, info = self.life.reporter, self.hooks.resumed_with
+        if info is not None:  # nothing waits for these handlers
+            reporter.take_turn("on_reconnect", lambda: reporter.complete("on_reconnect", self.hooks.handlers(info)))
 
     def asked_in_vain(self) -> None:
         if self.state == "connecting" and self._order.dialing is not None:
