@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from .._base.closing import CloseCode, CloseInfo
+from .._base.closing import KEEPS_OUT, CloseCode, CloseInfo
 from .._base.scheduler import Scheduler, Timer
 from .._protocol.control import (
     PROBE,
@@ -407,7 +407,8 @@ class Arrival:
             told = session.told
             self.connection.receive = ignore_message
             await self.connection.transport.close(None if told.code == CloseCode.NO_STATUS else told.code, told.reason)
-            if self.connection.ended is not None and self.connection.ended.was_clean:  # else it may come again
+            # Where hosts do not say whether the client knows, one that comes again would be told without end.
+            if told.code not in KEEPS_OUT or ((ended := self.connection.ended) is not None and ended.was_clean):
                 self._sessions.closed.pop(session.sid, None)
             raise ConnectionLost(told.code, told.reason, "not_sent")
         ended = self.connection.ended
