@@ -215,15 +215,14 @@ class ClusterPeer(Caller, Addressed):
     connection is closed with 4408 when `Limits.hard_cap` bytes are queued for the peer.
     """
 
-    __slots__ = ("_channel_name", "_sender", "address")
-
-    _sender: ClusterSender
+    __slots__ = ("_channel_name", "_close", "_sender", "address")
 
     def __init__(self, address: str, joined: Callable[[], ClusterMembership]) -> None:
         self.address = address
         """The peer's address, which is its `Handshake.address`."""
         self._channel_name = None
         self._sender = ClusterSender(address, joined)
+        self._close = self._sender.close
 
     def of(self, name: str) -> ClusterPeerChannel:
         """Return a named channel of the peer.
@@ -251,7 +250,7 @@ class ClusterPeer(Caller, Addressed):
             ValueError: ``code`` is not allowed in a Close frame, ``reason`` has more than 123 bytes, or ``reason`` is
                 given without a code.
         """
-        await self._sender.close(code, reason)
+        await self._close(code, reason)
 
     def __repr__(self) -> str:
         return f"<ClusterPeer {self.address!r}>"
