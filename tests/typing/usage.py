@@ -219,7 +219,10 @@ client.on_reconnect(lambda info, name="again": print(name, info))
 async def away(peer: Peer, info: CloseInfo) -> None: ...
 
 
-server.on_resume(lambda peer: print(peer.id))
+@server.on_resume
+def is_back(peer: Peer) -> None: ...
+
+
 client.on_detach(lambda: print("away"))
 server.on_handshake(lambda handshake: handshake.reject(503))
 server.on_join(lambda peer, room: peer.principal == room)
