@@ -296,9 +296,8 @@ class ClientCore(PeerOwner):
         if self._order.dialing is not None:
             self._order.dialing.opened()
         self._waiters.tell(None)
-        reporter, info = self.life.reporter, self.hooks.resumed_with
-        if info is not None:  # nothing waits for these handlers
-            reporter.take_turn("on_reconnect", lambda: reporter.complete("on_reconnect", self.hooks.handlers(info)))
+        if self.hooks.resumed_with is not None:
+            self.life.reporter.tell_hooks("on_reconnect", (self.hooks.resumed_with,))  # nothing waits for them
 
     def asked_in_vain(self) -> None:
         if self.state == "connecting" and self._order.dialing is not None:

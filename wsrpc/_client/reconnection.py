@@ -67,7 +67,7 @@ class ReconnectHooks:
         self.resumed_with = ReconnectInfo(True, attempts, max(0.0, now - self._lost_at))
 
     def connection_lost(self, now: float) -> None:
-        """Note when the connection ended. What was not told yet of its coming is not told any more."""
+        """Note when the connection ended."""
         self._lost_at = now
         self.resumed_with = None
 
@@ -82,9 +82,9 @@ class ReconnectHooks:
         self.began = self.resumed_with = None
 
     def handlers(self, info: ReconnectInfo) -> list[Unfinished]:
-        """Return the calls to make with ``info``, which is `began` or `resumed_with`. Await them one after another.
+        """Return the calls to make with ``info``, which is `began`. Await them one after another.
 
-        A call does nothing if that has ended by then.
+        A call does nothing if the session has ended by then.
         """
         return [
             ("on_reconnect", name_of(hook.function), self._call(hook.function, hook.accepted, info))
@@ -92,7 +92,7 @@ class ReconnectHooks:
         ]
 
     async def _call(self, function: Callable[..., Any], count: int, info: ReconnectInfo) -> None:
-        if self.began is info or self.resumed_with is info:
+        if self.began is info:
             result = function(*(info,)[:count])
             if inspect.isawaitable(result):
                 await result

@@ -196,18 +196,11 @@ class Reporter:
         stage.call(event, function, args)
         self._complete(stage)
 
-    def complete(self, event: str, unfinished: list[Unfinished]) -> asyncio.Task[None] | None:
-        """Await calls of handlers of a lifecycle event in a task, one after another."""
-        stage = self._stage(event)
-        stage.unfinished.extend(unfinished)
-        return self._complete(stage)
-
     def tell_hooks(self, name: str, args: tuple[object, ...], opening: OpenPhase | None = None) -> None:
         """Call the functions of a hook when their turn has come, and when the `open` handlers have finished."""
-        if any(name in registry.hooks for registry in self.registries):
-            if opening is not None and not self.turns:
-                self.take_turn("open", lambda: opening.over)
-            self.take_turn(name, lambda: self._fire(name, args))
+        if opening is not None and not self.turns:
+            self.take_turn("open", lambda: opening.over)
+        self.take_turn(name, lambda: self._fire(name, args))
 
     def _stage(self, event: str) -> Stage:
         return Stage(Invocation(self._peer, WireMessage(a=[event])), self.failed)
@@ -229,11 +222,12 @@ class Reporter:
         """Tell something when everything before is told, and the handlers have finished.
 
         If a session drops again before it was told that it had resumed, neither is told: else a client whose connection
-        is bad could make more and more turns wait.
+        is bad could make more and more turns wait. What a client is told of a resume waits for its `open` handlers, so
+        it may not even have a turn.
         """
         before = self.turns
-        if what == "on_detach" and len(before) > 1 and before[-1][0] in ("on_resume", "on_reconnect"):
-            self.turns = before[:-1]
+        if what == "on_detach" and len(before) > 1:
+            self.turns = before if before[-1][0] == "on_detach" else before[:-1]
             return
         self.turns = (*before, (what, tell))
         if not before:
