@@ -76,7 +76,8 @@ class SessionRecord:
 
     @property
     def over(self) -> bool:
-        return bool(self.closed_here or self.closed_there or self.killed)
+        ended = self.inside_there is not None and self.inside_there.over  # `close` handlers may be called later
+        return bool(self.closed_here or self.closed_there or self.killed or ended)
 
     def check(self) -> None:
         assert self.opened_here <= 1 and self.opened_there <= 1, f"{self.label} is opened twice"
