@@ -71,7 +71,9 @@ class Stage:
         self.unfinished = list(unfinished)
 
     def fire(self, registries: tuple[Registry, ...], event: str, args: tuple[object, ...]) -> None:
-        """Call the handlers of a lifecycle event, those of its own name first, or the functions of a hook.
+        """Call the handlers of a lifecycle event, those of its own name first.
+
+        The functions of a hook of that name are called in `complete`, each when the one before has finished.
 
         Each registry may have one handler of each name, and all of them are called, the server's first: a peer's own
         handler must not bypass the bookkeeping of its server.
@@ -82,7 +84,8 @@ class Stage:
                 if taken is not None:
                     self.call(name, taken.function, args[: taken.accepted])
                 for hook in registry.hooks.get(name, ()):
-                    self.call(name, hook.function, args[: hook.accepted])
+                    later = _called(hook.function, args[: hook.accepted])
+                    self.unfinished.append((name, name_of(hook.function), later))
 
     def call(self, event: str, handler: Callable[..., Any], args: tuple[object, ...]) -> None:
         """Call one handler."""
@@ -117,6 +120,12 @@ class Stage:
         for _, _, awaitable in self.unfinished:
             close_unawaited(awaitable)
         self.unfinished.clear()
+
+
+async def _called(function: Callable[..., Any], args: tuple[object, ...]) -> None:
+    result = function(*args)
+    if inspect.isawaitable(result):
+        await result
 
 
 class Closers:
