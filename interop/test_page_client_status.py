@@ -34,6 +34,7 @@ closed with 1008        | connecting open closed
 closed with 1000        | connecting open connecting open closed
 nobody there            | connecting closed
 closed while detached   | connecting open detached closed
+kicked while detached   | connecting open detached closed
 """
 CELLS = [[cell.strip() for cell in line.split("|")] for line in ROWS.strip().splitlines()]
 TABLE: dict[str, str] = dict(CELLS)
@@ -85,6 +86,13 @@ async def test_status(row: str) -> None:
                 await stage.peer.close(int(code), "because")
                 told = await call
                 assert words(told) == f"ConnectionLost {code} unknown"
+            case ["kicked", *_]:
+                peer = stage.peer
+                async with proxy.cut():
+                    await page.notes.until("detached")
+                    await peer.close(1008, "because")
+                assert words(await call) == "ConnectionLost 1008 unknown"
+                assert await page.run("return client.error.message") == "the connection has ended: 1008 because"
             case ["closed", *_]:
                 async with proxy.cut():
                     await page.notes.until("detached")

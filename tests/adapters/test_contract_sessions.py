@@ -272,6 +272,33 @@ async def test_how_a_client_leaves_that_cannot_drop_a_connection(host: Host, how
             assert (await hear(new))["t"] == ("resumed" if goes_on else "gone")
 
 
+@hosts
+@pytest.mark.parametrize("noticed", [True, False], ids=["detached", "half open"])
+async def test_a_client_that_was_kicked_while_it_was_away_is_told_when_it_comes_back(host: Host, noticed: bool) -> None:
+    """Also if the server has not noticed yet that it is away, and still waits for an answer to the Close frame."""
+    server, notes, told = noting(LIMITS.replace(close_timeout=20.0))
+    async with asyncio.timeout(30), host.serving(server) as url:
+        async with raw(url) as old:
+            resume = await begin(old)
+            await turns_until(lambda: notes == [1])
+            (peer,) = server.peers
+            if noticed:
+                old.drop()
+                await turns_until(lambda: peer.detached)
+            closing = asyncio.create_task(peer.close(1008, "kicked"))
+            await turns_until(lambda: closing.done() or not peer.connected)
+            async with raw(url, ASKS["subprotocol"]) as new:
+                await say(new, resume)
+                if not noticed and "answered close" in host.cannot:  # it took the client for told
+                    assert await hear(new) == {"t": "gone", "why": "expired"}
+                else:
+                    frame = await new.next_of(CLOSE)
+                    assert (frame.code, frame.payload[2:]) == (1008, b"kicked")
+                    await new.send(new.close_frame(1008))
+                    assert server.peers == () and told[0] == "open" and len(told) == 2
+            await closing
+
+
 @pytest.mark.parametrize("host", [host for host in HOSTS if "heartbeat" not in host.cannot], ids=repr)
 async def test_a_dead_line_ends_without_a_close_frame_if_a_session_goes_on(host: Host) -> None:
     server, notes, told = noting(LIMITS.replace(ping_interval=0.05, ping_timeout=0.05))

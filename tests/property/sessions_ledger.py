@@ -67,18 +67,25 @@ class SessionRecord:
         self.killed = False
         self.closing: Any = None
         """The transport with which the server has begun to close a connection."""
+        self.told_here: list[str] = []
+        self.told_there: list[str] = []
+        """What the handlers of each side were told of the connection: "detach" and "resume", and "close" at the end."""
         self.detached_at: float | None = None
         """When the server's side was first seen without a connection, if it has none."""
         self.down = [Lane(f"down, emitted, {label}"), Lane(f"down, awaited, {label}"), Lane(f"down, broadcast {label}")]
 
     @property
     def over(self) -> bool:
-        return bool(self.closed_here or self.closed_there or self.killed)
+        ended = self.inside_there is not None and self.inside_there.over  # `close` handlers may be called later
+        return bool(self.closed_here or self.closed_there or self.killed or ended)
 
     def check(self) -> None:
         assert self.opened_here <= 1 and self.opened_there <= 1, f"{self.label} is opened twice"
         assert self.closed_here <= self.opened_here, f"{self.label} is closed on the client"
         assert self.closed_there <= self.opened_there, f"{self.label} is closed on the server"
+        for told in (self.told_here, self.told_there):
+            rides = told[:-1] if told[-1:] == ["close"] else told
+            assert rides == (["detach", "resume"] * len(rides))[: len(rides)], f"{self.label}: out of order: {told}"
         for lane in self.down:
             lane.check()
 

@@ -3,7 +3,8 @@
 Whatever happens: an event arrives at most once and in order, and nothing is lost in a session that goes on; a session
 ends only for a reason that docs/explanation/sessions.md names; every call ends once, and its handler runs as often as
 its outcome says; the items of a stream have no gaps; `open`, `close` and `on_reconnect` are called once for each; once
-a side closes, no handler starts there; and in the end nothing is left. Time passes only where a rule says so.
+a side closes, no handler starts there; handlers are told of drops and resumes in order, though they take time; and in
+the end nothing is left. Time passes only where a rule says so.
 """
 
 from __future__ import annotations
@@ -78,6 +79,9 @@ class SessionsMachine(WorldMachine):
         self.reopened = False
         """Whether the session has gone on while its handlers still run: `on_reconnect` is told when they are done."""
         self.opens_slowly = False
+        self.slowness = 0
+        self.last_here: SessionRecord | None = None
+        """The session that the client has, or the last one."""
         self.first = True
         self.leapt = 0.0
         self.reads = asyncio.Semaphore(0)
@@ -135,7 +139,10 @@ class SessionsMachine(WorldMachine):
             client.on("open", self.opened_here)
             client.on("connect", self.opening)
             client.on("close", self.closed_here)
+            client.on("disconnect", partial(self.tell_here, "close"))
+            client.on_detach(partial(self.tell_here, "detach"))
             client.on_reconnect(self.back)
+            client.on_reconnect(self.resumed_here)
             for index in range(3):
                 client.on(f"note{index}", partial(self.arrived_here, index))
             client.on_raw(lambda peer, text: self.arrived_here(0, *self.raw(text)))
@@ -150,6 +157,9 @@ class SessionsMachine(WorldMachine):
         self.line = Line(server)
         server.on("open", self.opened_there)
         server.on("close", self.closed_there)
+        server.on("disconnect", partial(self.tell_there, "close"))
+        server.on_detach(partial(self.tell_there, "detach"))
+        server.on_resume(partial(self.tell_there, "resume"))
         for index, lane in enumerate(self.up):
             server.on(f"note{index}", partial(self.arrived_there, lane))
         server.on_raw(lambda peer, text: self.arrived_there(self.up[0], peer, *self.raw(text), ""))
@@ -239,7 +249,7 @@ class SessionsMachine(WorldMachine):
 
     def opened_here(self, peer: Peer) -> None:
         assert self.here is None, "open, and the session before is not closed"
-        self.here = self.session(peer.info.query["n"])
+        self.here = self.last_here = self.session(peer.info.query["n"])
         self.here.opened_here += 1
         self.here.inside_here = out_of(peer).session
         self.detached_at = 0.0
@@ -335,6 +345,23 @@ class SessionsMachine(WorldMachine):
             assert info.lost is None or info.lost is self.lost
         action, self.on_back = self.on_back, "nothing"
         self.act(action, before_the_queue=not info.resumed)
+
+    def resumed_here(self, info: ReconnectInfo) -> None:
+        if info.resumed:
+            self.tell_here("resume")
+
+    def tell_here(self, what: str, *_: object) -> None:
+        assert self.last_here is not None
+        self.last_here.told_here.append(what)
+
+    async def tell_there(self, what: str, peer: Peer, *_: object) -> None:
+        await self.turns(self.slowness)
+        peer.get("session").told_there.append(what)
+
+    @rule(slowness=st.sampled_from([0, 2, 8]))
+    def be_slow(self, slowness: int) -> None:
+        """From now on, handlers of the server take so many turns that are told of drops, resumes and ends."""
+        self.slowness = slowness
 
     def arrived_here(self, index: int, label: str, number: int, filling: str = "") -> None:
         session = self.sessions[label]
@@ -711,6 +738,8 @@ class SessionsMachine(WorldMachine):
 
     def note_detached(self) -> None:
         for session in self.sessions.values():
+            if session.inside_there is not None and session.inside_there.over:
+                continue  # its `close` handlers may wait for what was told before
             if session.peer is None or not session.peer.detached:
                 session.detached_at = None
             elif session.detached_at is None:
@@ -740,6 +769,7 @@ class SessionsMachine(WorldMachine):
     async def finish(self) -> None:
         until, client = self.until, self.client
         self.on_close = self.on_back = "nothing"
+        self.slowness = 0
         await self.release()
         for _ in range(8):  # half-open connections, and what waits for time
             await self.leap(1.1)
@@ -774,6 +804,8 @@ class SessionsMachine(WorldMachine):
         for session in self.sessions.values():
             assert session.opened_here == session.closed_here, session.label
             assert session.opened_there == session.closed_there, session.label
+            assert session.told_here[-1:] == ["close"] * session.opened_here, (session.label, session.told_here)
+            assert session.told_there[-1:] == ["close"] * session.opened_there, (session.label, session.told_there)
         await self.check_left(client.peer)
 
     async def check_whole(self) -> None:
@@ -786,6 +818,8 @@ class SessionsMachine(WorldMachine):
                     lane.check_complete()
         self.check_told()
         assert self.here is not None
+        for told in (self.here.told_here, self.here.told_there):
+            assert told[-1:] in ([], ["resume"]), told
         for peer in (self.client.peer, self.here.peer):
             stats = peer.stats()
             assert (peer.pending, peer.active, peer.channels, stats.kept) == (0, 0, 0, 0), (peer, stats)

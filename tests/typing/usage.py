@@ -213,6 +213,17 @@ async def again(info: ReconnectInfo) -> None: ...
 
 client.on_reconnect(lambda: print("again"))
 client.on_reconnect(lambda info, name="again": print(name, info))
+
+
+@server.on_detach
+async def away(peer: Peer, info: CloseInfo) -> None: ...
+
+
+@server.on_resume
+def is_back(peer: Peer) -> None: ...
+
+
+client.on_detach(lambda: print("away"))
 server.on_handshake(lambda handshake: handshake.reject(503))
 server.on_join(lambda peer, room: peer.principal == room)
 server.on_drain(asyncio.Event().set)

@@ -328,6 +328,10 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         Messages that were accepted for sending are sent first, then the Close frame. From the call on, no message that
         arrives is handled, and no handler starts. Cancelling is safe: the closing handshake continues.
 
+        If the peer of a server is `detached`, its session ends. If its client then asks to resume the session, within
+        the time in which it could have resumed, the new connection is closed with this code and reason. After 1008, a
+        wsrpc client stays away, as if it had been connected.
+
         Args:
             code: the close code. With None, the Close frame has no code, and the remote peer sees 1005.
             reason: the close reason, at most 123 bytes in UTF-8.

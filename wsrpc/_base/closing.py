@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["GOES_ON", "CloseCode", "CloseInfo", "check_close"]
+__all__ = ["GOES_ON", "KEEPS_OUT", "CloseCode", "CloseInfo", "check_close"]
 
 MAX_REASON = 123
 """Bytes of UTF-8 in a close reason: a control frame holds 125, of which the code takes two."""
@@ -60,6 +60,10 @@ _MAY_SEND = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 101
 
 GOES_ON = frozenset({CloseCode.ABNORMAL, CloseCode.CREDENTIALS_EXPIRED, CloseCode.RESUMES})
 """Ends of a connection after which its session may go on over another one."""
+
+
+KEEPS_OUT = frozenset({CloseCode.POLICY_VIOLATION, CloseCode.REPLACED})
+"""Ends of a connection after which a client does not dial again by default."""
 
 
 class CloseInfo(msgspec.Struct, frozen=True):

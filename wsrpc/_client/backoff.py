@@ -21,7 +21,7 @@ from tenacity.retry import retry_base
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
-from .._base.closing import CloseCode
+from .._base.closing import KEEPS_OUT, CloseCode
 from .._base.scheduler import Timers
 from .._base.strategies import Condition, check_strategies
 from .._transports.urls import BadURL
@@ -55,7 +55,7 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, HandshakeRejected):
         return error.status not in FATAL_STATUS
     if isinstance(error, ConnectionLost):
-        return error.code not in (CloseCode.POLICY_VIOLATION, CloseCode.REPLACED)
+        return error.code not in KEEPS_OUT
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)):
         return True  # the connection broke in the TLS handshake
     if isinstance(error, (BadURL, ssl.SSLError)):

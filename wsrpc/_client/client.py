@@ -226,7 +226,27 @@ class Client(Declarer, RawRegistrar, RawCaller):
         Raises:
             TypeError: ``function`` is not a function, or requires more than one argument.
         """
-        self._core.hooks.add(function)
+        self._registry.add_hook("on_reconnect", ("info",), function)
+        return function
+
+    @no_parentheses("@client.on_detach")
+    def on_detach(self, function: F, /) -> F:
+        """Register ``function(info)``, sync or async, for drops after which the session is kept. Works as a decorator.
+
+        ``info`` is the `CloseInfo` of the connection that has dropped. The function may also take no argument. While
+        the session is kept, the client is ``"detached"`` and dials. When the session resumes, the functions of
+        `on_reconnect` are called, and ``info.resumed`` is true. If the session ends instead, the `close` handlers are
+        called. A drop that ends the session at once calls only the `close` handlers.
+
+        The functions of one session run one after another, in the order in which things happened: these functions,
+        those of `on_reconnect` after a resume, and the `close` handlers. They run after the `open` handlers of the
+        session. If the connection drops again before the functions of `on_reconnect` were called, neither the resume
+        nor this drop calls functions. Exceptions are logged.
+
+        Raises:
+            TypeError: ``function`` is not a function, or requires more than one argument.
+        """
+        self._registry.add_hook("on_detach", ("info",), function)
         return function
 
     if not TYPE_CHECKING:

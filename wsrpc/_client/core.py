@@ -63,7 +63,7 @@ class ClientCore(PeerOwner):
         )
         self.life = life_of(self.peer)
         self.state: ClientState = "idle"
-        self.hooks = ReconnectHooks()
+        self.hooks = ReconnectHooks(registry)
         self._transport = transport
         self._order = Order()
         self._stopping: set[asyncio.Task[None]] = set()
@@ -301,8 +301,8 @@ class ClientCore(PeerOwner):
         if self._order.dialing is not None:
             self._order.dialing.opened()
         self._waiters.tell(None)
-        if self.hooks.resumed_with is not None and (unfinished := self.hooks.handlers(self.hooks.resumed_with)):
-            self.life.reporter.complete("on_reconnect", unfinished)  # nothing waits for them
+        if self.hooks.resumed_with is not None:
+            self.life.reporter.tell_hooks("on_reconnect", (self.hooks.resumed_with,))  # nothing waits for them
 
     def asked_in_vain(self) -> None:
         if self.state == "connecting" and self._order.dialing is not None:

@@ -10,7 +10,7 @@ import msgspec
 
 from .._handlers.introspection import name_of
 from .._handlers.lifecycle import Unfinished
-from .._handlers.registry import accepted
+from .._handlers.registry import Registry
 from ..errors import SessionLost
 
 __all__ = ["ReconnectHooks", "ReconnectInfo"]
@@ -42,21 +42,16 @@ class ReconnectHooks:
     for them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
         self.again = False
         """Whether there has been a connection since the client was made, or since `Client.close`."""
-        self._functions: list[tuple[Callable[..., Any], int]] = []
-        """Each with the number of arguments that it takes."""
         self._lost_at = 0.0
         self._lost: SessionLost | None = None
         self.began: ReconnectInfo | None = None
         """The info of the present session. None if it has the first connection, or if there is no session."""
         self.resumed_with: ReconnectInfo | None = None
         """The info of the present connection. None if the session has not resumed on it, or if there is none."""
-
-    def add(self, function: Callable[..., Any]) -> None:
-        """Call ``function`` from the next connection on; see `Client.on_reconnect`."""
-        self._functions.append((function, accepted("on_reconnect", ("info",), function)))
 
     def connection_made(self, attempts: int, now: float) -> None:
         """Note that a session begins.
@@ -72,7 +67,7 @@ class ReconnectHooks:
         self.resumed_with = ReconnectInfo(True, attempts, max(0.0, now - self._lost_at))
 
     def connection_lost(self, now: float) -> None:
-        """Note when the connection ended. What was not told yet of its coming is not told any more."""
+        """Note when the connection ended."""
         self._lost_at = now
         self.resumed_with = None
 
@@ -87,17 +82,17 @@ class ReconnectHooks:
         self.began = self.resumed_with = None
 
     def handlers(self, info: ReconnectInfo) -> list[Unfinished]:
-        """Return the calls to make with ``info``, which is `began` or `resumed_with`. Await them one after another.
+        """Return the calls to make with ``info``, which is `began`. Await them one after another.
 
-        A call does nothing if that has ended by then.
+        A call does nothing if the session has ended by then.
         """
         return [
-            ("on_reconnect", name_of(function), self._call(function, count, info))
-            for function, count in self._functions
+            ("on_reconnect", name_of(hook.function), self._call(hook.function, hook.accepted, info))
+            for hook in self._registry.hooks.get("on_reconnect", ())
         ]
 
     async def _call(self, function: Callable[..., Any], count: int, info: ReconnectInfo) -> None:
-        if self.began is info or self.resumed_with is info:
+        if self.began is info:
             result = function(*(info,)[:count])
             if inspect.isawaitable(result):
                 await result

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
 from .._api.caller import Caller
 from .._api.peer import life_of
+from .._base.closing import check_close
 from .._base.misuse import shown_as
 from .._base.names import ChannelRef, Offline, check_name, check_timeout
 from .._base.retry import ask_again
@@ -20,10 +21,8 @@ from .._sending.sender import Sender
 from .._server.membership import Addressed
 from .._streams.inbox import Inbox
 from ..errors import EngineLost, PeerNotFound, RequestTimeout
+from .membership import CLOSE_PEER, ClusterMembership
 from .relay import place
-
-if TYPE_CHECKING:
-    from .membership import ClusterMembership
 
 __all__ = ["ClusterPeer", "ClusterPeerChannel"]
 
@@ -166,6 +165,16 @@ class ClusterSender:
     ) -> Coroutine[Any, Any, Inbox]:
         return self._ask(lambda to: to.open_stream, channel, event, args, replace(options, wants_channel=True))
 
+    async def close(self, code: int | None, reason: str) -> None:
+        """Close the peer; see `ClusterPeer.close`."""
+        check_close(code, reason)
+        membership = self._joined()
+        if (here := membership.addresses.get(self._address)) is not None:
+            await here.close(code, reason)
+        else:
+            node = await membership.links.reach(self._node(membership))
+            await node.request(CLOSE_PEER, self._address, code, reason, timeout=membership.timeout)
+
     def converter(self, returns: Any, /) -> Callable[[Any], Any]:
         return self._joined().converter(returns)
 
@@ -206,13 +215,14 @@ class ClusterPeer(Caller, Addressed):
     connection is closed with 4408 when `Limits.hard_cap` bytes are queued for the peer.
     """
 
-    __slots__ = ("_channel_name", "_sender", "address")
+    __slots__ = ("_channel_name", "_close", "_sender", "address")
 
     def __init__(self, address: str, joined: Callable[[], ClusterMembership]) -> None:
         self.address = address
         """The peer's address, which is its `Handshake.address`."""
         self._channel_name = None
         self._sender = ClusterSender(address, joined)
+        self._close = self._sender.close
 
     def of(self, name: str) -> ClusterPeerChannel:
         """Return a named channel of the peer.
@@ -222,6 +232,25 @@ class ClusterPeer(Caller, Addressed):
         """
         check_name("a channel's name", name)
         return ClusterPeerChannel(name, self.address, self._sender)
+
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
+        """Close the connection of the peer, whichever process has it, and return when the connection has ended.
+
+        A detached peer is closed, too; see `Peer.close`. Cancelling is safe: the closing handshake continues.
+
+        Args:
+            code: the close code. With None, the Close frame has no code, and the peer sees 1005.
+            reason: the close reason, at most 123 bytes in UTF-8.
+
+        Raises:
+            PeerNotFound: no process has a peer with this address.
+            EngineLost: the peer may be connected to another process, and the engine cannot be reached.
+            RequestTimeout: the other process has not answered within `Limits.timeout`.
+            UnknownEvent: the other process runs a version of wsrpc without this method.
+            ValueError: ``code`` is not allowed in a Close frame, ``reason`` has more than 123 bytes, or ``reason`` is
+                given without a code.
+        """
+        await self._close(code, reason)
 
     def __repr__(self) -> str:
         return f"<ClusterPeer {self.address!r}>"

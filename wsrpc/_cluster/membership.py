@@ -16,11 +16,12 @@ from .._base.scheduler import LoopScheduler, Tasks
 from .._handlers.registry import Registry
 from .._protocol.codecs import JsonCodec
 from .._protocol.go import GoCodec
+from .._protocol.nodes import error_to_node
 from .._protocol.settings import Settings
 from .._server.membership import RoomMessage
 from .._server.rooms import Room, Rooms
 from ..engine import PATIENCE, Engine
-from ..errors import ConnectionLost, QueueFull, WsrpcError
+from ..errors import ConnectionLost, PeerNotFound, QueueFull, WsrpcError
 from ..stats import ClusterStats
 from .directory import Claim
 from .links import NodeLinks
@@ -28,12 +29,14 @@ from .node import BEAT, Node
 from .relay import Relay
 from .transport import EngineTransport
 
-__all__ = ["ClusterMembership"]
+__all__ = ["CLOSE_PEER", "ClusterMembership"]
 
 ROOM, MEMBERS = "room", "members"
 """What nodes say to each other of rooms: an event and a request."""
 CONNECTED = "connected"
 """Request of a node: whether the peer behind a higher claim to an address of its own has a connection."""
+CLOSE_PEER = "close_peer"
+"""Request of a node: close the peer that has an address. A node of version 0.2 rejects it."""
 CONFIRMED = 1.0
 """Seconds in which the other node has to say so. Else both keep the address, and this one asks again later."""
 
@@ -105,6 +108,13 @@ class ClusterMembership:
         if self.addresses.get(address) is peer:
             del self.addresses[address]
             self.directory.release(address, self.node.now)
+
+    async def _close_peer(self, address: str, code: int | None, reason: str) -> None:
+        """Close a peer of this node for another one."""
+        peer = self.addresses.get(address)
+        if peer is None:
+            raise error_to_node(PeerNotFound(address))
+        await peer.close(code, reason)
 
     def claim_contested(self, address: str, /) -> None:
         if address not in self._contested:
@@ -221,6 +231,7 @@ class ClusterMembership:
             side.on(ROOM, self._rooms.deliver)
             side.on(MEMBERS, self._rooms.members_of)
         side.on(CONNECTED, self._asked_whether_connected)
+        side.on(CLOSE_PEER, self._close_peer)
         registry_of(side).fall_back_to(self.relay.handler)
 
     # ------------------------------------------------------------ what the node reports

@@ -1,4 +1,4 @@
-"""Handlers of lifecycle events: `open`, `close`, `error` and `message`, and those of `on_reconnect`."""
+"""Handlers of lifecycle events: `open`, `close`, `error` and `message`, and those of hooks such as `on_detach`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,9 @@ Unfinished = tuple[str, str, Awaitable[Any]]
 
 NAMES = {"open": ("open", "connect"), "close": ("close", "disconnect")}
 """The names under which handlers of a lifecycle event may be registered, if there are several."""
+
+Turn = tuple[str, Callable[[], asyncio.Future[None] | None]]
+"""What is to be told, and the function that tells it. This returns what is done when the handlers have finished."""
 
 Raised = Callable[[str, str, BaseException], None]
 
@@ -70,6 +73,8 @@ class Stage:
     def fire(self, registries: tuple[Registry, ...], event: str, args: tuple[object, ...]) -> None:
         """Call the handlers of a lifecycle event, those of its own name first.
 
+        The functions of a hook of that name are called in `complete`, each when the one before has finished.
+
         Each registry may have one handler of each name, and all of them are called, the server's first: a peer's own
         handler must not bypass the bookkeeping of its server.
         """
@@ -78,6 +83,9 @@ class Stage:
                 taken = registry.take_lifecycle(name) if registry.lifecycle else None
                 if taken is not None:
                     self.call(name, taken.function, args[: taken.accepted])
+                for hook in registry.hooks.get(name, ()):
+                    later = _called(hook.function, args[: hook.accepted])
+                    self.unfinished.append((name, name_of(hook.function), later))
 
     def call(self, event: str, handler: Callable[..., Any], args: tuple[object, ...]) -> None:
         """Call one handler."""
@@ -112,6 +120,12 @@ class Stage:
         for _, _, awaitable in self.unfinished:
             close_unawaited(awaitable)
         self.unfinished.clear()
+
+
+async def _called(function: Callable[..., Any], args: tuple[object, ...]) -> None:
+    result = function(*args)
+    if inspect.isawaitable(result):
+        await result
 
 
 class Closers:
@@ -157,9 +171,12 @@ class Reporter:
     """Calls the lifecycle handlers of one peer, and keeps the tasks of handlers that are coroutines.
 
     Exceptions of handlers go to the log. Handlers are called in the order of ``registries``.
+
+    Applications keep in these handlers who is there, so those that tell of one session, from its first drop to its
+    `close` handlers, take turns: each waits until the ones before have finished.
     """
 
-    __slots__ = ("_peer", "log", "loop", "registries", "running")
+    __slots__ = ("_peer", "log", "loop", "registries", "running", "turns")
 
     def __init__(self, peer: Any, registries: tuple[Registry, ...], loop: Scheduler, log: PeerLog) -> None:
         self._peer = peer
@@ -168,14 +185,19 @@ class Reporter:
         self.log = log
         self.running: dict[asyncio.Task[None], Invocation | None] = {}
         """Tasks besides those of requests and events, each with the handler that started it."""
+        self.turns: tuple[Turn, ...] = ()
+        """The turns that are not over, the present one first."""
 
     def tell(self, event: str, argument: object) -> None:
         """Call the handlers of a lifecycle event with the peer and ``argument``."""
         if not [registry for registry in self.registries if registry.lifecycle]:
             return  # most peers have no such handlers
+        self._fire(event, (self._peer, argument))
+
+    def _fire(self, event: str, args: tuple[object, ...]) -> asyncio.Task[None] | None:
         stage = self._stage(event)
-        stage.fire(self.registries, event, (self._peer, argument))
-        self._complete(stage)
+        stage.fire(self.registries, event, args)
+        return self._complete(stage)
 
     def call(self, event: str, function: Callable[..., Any], /, *args: object) -> None:
         """Call a user's function, sync or async, as a handler of a lifecycle event."""
@@ -183,23 +205,62 @@ class Reporter:
         stage.call(event, function, args)
         self._complete(stage)
 
-    def complete(self, event: str, unfinished: list[Unfinished]) -> None:
-        """Await calls of handlers of a lifecycle event in a task, one after another."""
-        stage = self._stage(event)
-        stage.unfinished.extend(unfinished)
-        self._complete(stage)
+    def tell_hooks(self, name: str, args: tuple[object, ...], opening: OpenPhase | None = None) -> None:
+        """Call the functions of a hook when their turn has come, and when the `open` handlers have finished."""
+        if opening is not None and not self.turns:
+            self.take_turn("open", lambda: opening.over)
+        self.take_turn(name, lambda: self._fire(name, args))
 
     def _stage(self, event: str) -> Stage:
         return Stage(Invocation(self._peer, WireMessage(a=[event])), self.failed)
 
-    def _complete(self, stage: Stage) -> None:
-        if stage.unfinished:
-            task = stage.context.run(self.spawn, stage.complete())
-            task.add_done_callback(lambda _: stage.abandon())  # if it is cancelled before its first step
+    def _complete(self, stage: Stage) -> asyncio.Task[None] | None:
+        if not stage.unfinished:
+            return None
+        task = stage.context.run(self.spawn, stage.complete())
+        task.add_done_callback(lambda _: stage.abandon())  # if it is cancelled before its first step
+        return task
 
     def failed(self, event: str, name: str, exc: BaseException) -> None:
         """Log that a handler raised ``exc``."""
         self.log(logging.ERROR, "the handler of %r, %s, failed", event, name, exc_info=exc)
+
+    # ------------------------------------------------------------ turns
+
+    def take_turn(self, what: str, tell: Callable[[], asyncio.Future[None] | None]) -> None:
+        """Tell something when everything before is told, and the handlers have finished.
+
+        If a session drops again before it was told that it had resumed, neither is told: else a client whose connection
+        is bad could make more and more turns wait. What a client is told of a resume waits for its `open` handlers, so
+        it may not even have a turn.
+        """
+        before = self.turns
+        if what == "on_detach" and len(before) > 1:
+            self.turns = before if before[-1][0] == "on_detach" else before[:-1]
+            return
+        self.turns = (*before, (what, tell))
+        if not before:
+            self._begin_turn()
+
+    def flush_turns(self) -> None:
+        """Tell now what waits for its turn."""
+        waiting, self.turns = self.turns[1:], ()
+        for _, tell in waiting:
+            tell()
+
+    def _begin_turn(self) -> None:
+        turn = self.turns[0]
+        unfinished = turn[1]()
+        if unfinished is None:
+            self._turn_over(turn)
+        else:
+            unfinished.add_done_callback(lambda _: self._turn_over(turn))
+
+    def _turn_over(self, turn: Turn) -> None:
+        if self.turns and self.turns[0] is turn:  # else those behind it have not waited
+            self.turns = self.turns[1:]
+            if self.turns:
+                self._begin_turn()
 
     # ------------------------------------------------------------ tasks
 

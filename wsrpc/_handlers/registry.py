@@ -58,6 +58,8 @@ class LifecycleHandler(NamedTuple):
 _OF_JSON = frozenset({"str", "int", "float", "bool", "bytes", "list", "dict", "tuple", "set"})
 """Names of types that arguments have."""
 
+NO_HOOKS: Mapping[str, tuple[LifecycleHandler, ...]] = {}
+
 MAX_CONVERTERS = 1024
 """How many types of ``returns=`` are remembered with their converters."""
 
@@ -106,6 +108,7 @@ class Registry:
         "declared",
         "fallback",
         "handler_context",
+        "hooks",
         "lax",
         "layered",
         "lifecycle",
@@ -148,6 +151,8 @@ class Registry:
         self.handler_context: HandlerContext | None = None
         self.lifecycle: dict[tuple[str, bool], LifecycleHandler] = {}
         """Handlers of lifecycle events, by the event and whether they were registered with `once`."""
+        self.hooks = NO_HOOKS
+        """The functions of `on_detach`, `on_resume` and `on_reconnect`, by the name of that method."""
         self._converters: dict[Any, Callable[[Any], Any]] = {}
 
     def empty_copy(self) -> Registry:
@@ -378,7 +383,7 @@ class Registry:
         """
         events = [event for scope in self.scopes.values() for event in (*scope.handlers, *scope.once)]
         if form == "connection":
-            events += [event for event, _ in self.lifecycle]
+            events += [*(event for event, _ in self.lifecycle), *self.hooks]
             events += ["middleware" for scope in self.scopes.values() if scope.middleware]
         if events:
             raise ValueError(f"{name_of(function)} gets every message, so nothing would call the handlers of {events}")
@@ -478,6 +483,20 @@ class Registry:
             _warn_of_replacement(event, self.lifecycle.get((event, once)), handler)
             self.lifecycle[event, once] = handler
         self._look_for_observers()
+
+    def add_hook(self, name: str, arguments: tuple[str, ...], function: Callable[..., Any]) -> None:
+        """Register ``function`` beside those that have the same hook, which are called in order.
+
+        Args:
+            name: the method by which the user registers it.
+
+        Raises:
+            TypeError: it is not a function of these arguments, or of the first ones.
+            ValueError: nothing would call it.
+        """
+        self._check_called(f"a function of {name}", "connection")
+        hook = LifecycleHandler(function, accepted(name, arguments, function), location(function))
+        self.hooks = {**self.hooks, name: (*self.hooks.get(name, ()), hook)}
 
     def take_lifecycle(self, event: str) -> LifecycleHandler | None:
         """Return the handler for a lifecycle event, and remove it if it was registered with `once`."""

@@ -156,11 +156,11 @@ class PeerLife:
             ConnectionLost: a `close` handler has bound another transport meanwhile, or has closed the peer.
                 ``connection`` is closed, too.
         """
-        self.running.after_events(None)
+        self._tell_the_end()
         if self.core.session.lives:
             replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
             self.core.replace(replaced)
-            self.running.after_events(None)
+            self._tell_the_end()
             # A `close` handler may have said what is to be. (With eager tasks its first step runs at once.)
             session = self.core.session
             if session.lives or self.outbox.user_closed:
@@ -170,6 +170,11 @@ class PeerLife:
         if self.core.over:
             self.renew(self.core.session.ending)
         return self.core
+
+    def _tell_the_end(self) -> None:
+        """Call the `close` handlers of the last session now, if they wait for anything."""
+        self.running.after_events(None)
+        self.reporter.flush_turns()
 
     def bind(self, connection: Connection) -> None:
         """Begin a session on ``connection``; see `Peer.bind`."""
@@ -215,9 +220,9 @@ class PeerLife:
         while still():
             tasks = self.reporter.tasks(closers) | running.tasks(closers)
             if not tasks:
-                if running.then is None:
+                if running.then is None and len(self.reporter.turns) < 2:
                     break
-                running.after_events(None)  # only handlers that wait for this close are left
+                self._tell_the_end()  # only handlers that wait for this close are left
                 continue
             # A handler that ends makes room for one that waits, so look again.
             late = await closers.wait_besides(tasks, max(0.0, deadline - self.loop.time()))
@@ -706,7 +711,8 @@ class PeerCore:
         self.channels.end(lost)
         self.dispatcher.admission.update()
         # The application. `wait_closed` returns now: a handler that goes before the `close` handlers may wait in it.
-        life.running.after_events(partial(self._call_close_handlers, info))
+        tell = partial(self.reporter.take_turn, "close", partial(self._call_close_handlers, info))
+        life.running.after_events(tell)
         self._end_wait()
         self.owner.all_ended()
 
@@ -754,6 +760,9 @@ class PeerCore:
             self.room_changed()
         if not self.owner.keep_session(info) and self.session.detached:
             self.end_detached(info.reason, ending=info)
+        elif dropped and self.session.detached:
+            args = (msgspec.structs.replace(info, will_reconnect=True),) if self.options.dialer else (self.peer, info)
+            self.reporter.tell_hooks("on_detach", args, self.out.opening)
 
     def session_reattached(self, connection: Connection, limits: Announced) -> None:
         """Let handlers start, and begin the statistics of another connection of the session."""
@@ -769,8 +778,9 @@ class PeerCore:
         self.owner.resumed()
 
     def use_handshake(self, handshake: Handshake) -> None:
-        """Tell the owner of the handshake of the connection on which the session has resumed."""
+        """Tell the owner of the handshake of the connection on which the session has resumed, and then the handlers."""
         self.owner.use_handshake(handshake)
+        self.reporter.tell_hooks("on_resume", (self.peer,))
 
     def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
         """Tell the client that ``connection`` can begin a new session."""

@@ -19,7 +19,7 @@ from .._base.closing import CloseCode
 from .._base.expiry import EXPIRED
 from .._base.logs import OF_ONE_SERVER, LogBudget, logger
 from .._base.misuse import check_flag, check_number, no_parentheses, refusing
-from .._base.names import Profile, Redact, check_name
+from .._base.names import F, Profile, Redact, check_name
 from .._base.scheduler import Scheduler
 from .._base.state import PeerState
 from .._conversion.convert import DecHook, EncHook
@@ -454,6 +454,43 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         """
         accepted("on_drain", (), function)
         self._on_drain.append(function)
+        return function
+
+    @no_parentheses("@server.on_detach")
+    def on_detach(self, function: F, /) -> F:
+        """Register ``function(peer, info)``, sync or async, for peers that lose their connection. Works as a decorator.
+
+        The function is called when the connection of a peer has dropped, and the session of the peer is kept, so that
+        the client can resume it: the peer is detached; see `Peer.detached`. ``info`` is the `CloseInfo` of the
+        connection. Then either the functions of `on_resume` are called, or the `close` handlers. If a session ends
+        together with its connection, only the `close` handlers are called. A client may resume its session before the
+        server has noticed the drop. Then ``info.code`` is 4409, and the functions of `on_resume` are called right
+        after.
+
+        You can register several functions. The functions of one peer run one after another, in the order in which
+        things happened: the `open` handlers, the functions of `on_detach` and `on_resume`, and the `close` handlers.
+        If a connection drops again before the functions of `on_resume` were called for it, neither the resume nor this
+        drop calls functions. Exceptions are logged.
+
+        Raises:
+            TypeError: ``function`` is not a function, or requires more than these two arguments.
+            ValueError: a `serve_raw` function serves all connections.
+        """
+        self._registry.add_hook("on_detach", ("peer", "info"), function)
+        return function
+
+    @no_parentheses("@server.on_resume")
+    def on_resume(self, function: F, /) -> F:
+        """Register ``function(peer)``, sync or async, for peers that have a connection again. Works as a decorator.
+
+        The function is called when a session that was detached has resumed on another connection. `Peer.info`,
+        `Peer.address` and `Peer.state` are those of the new connection. See `on_detach`.
+
+        Raises:
+            TypeError: ``function`` is not a function, or requires more than one argument.
+            ValueError: a `serve_raw` function serves all connections.
+        """
+        self._registry.add_hook("on_resume", ("peer",), function)
         return function
 
     @no_parentheses("@server.serve_raw")

@@ -7,6 +7,7 @@ import hashlib
 import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from hmac import compare_digest
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from math import inf
@@ -14,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from .._base.closing import CloseCode, CloseInfo
+from .._base.closing import KEEPS_OUT, CloseCode, CloseInfo
 from .._base.scheduler import Scheduler, Timer
 from .._protocol.control import (
     PROBE,
@@ -46,6 +47,8 @@ FIRST_MESSAGE = 5.0
 """Seconds that a client has to say which session it means. After them it gets a new one."""
 PROBE_PAUSE = 1.0
 """Seconds between two answers to probes."""
+MOST_CLOSED = 10_000
+"""Closed sessions whose clients have not been told, at most: the oldest is forgotten. Each takes about half a KiB."""
 NO_TOKEN = hashlib.sha256(b"").digest()
 
 
@@ -191,15 +194,37 @@ class ServerSession(Session):
     def end(
         self, info: CloseInfo, lost: ConnectionLost, happened: SessionInput = SessionInput.ENDED
     ) -> Connection | None:
-        """End the session, without a report. What has waited is still in ``waiting``."""
+        """End the session, without a report. What has waited is still in ``waiting``.
+
+        If this side has closed it, and the client may not know, the client is told when it asks to resume.
+        """
+        told = self.ending if self.closing else info
         left = super().end(info, lost, happened)
         if self._sessions is not None:
             self._sessions.forget(self)
+            if self.sid and told.user_closed and not info.was_clean:
+                closed = self._sessions.closed
+                closed[self.sid] = Closed(self.sid, self.issued, self.presented, self.gen, self.peer.principal, told)
+                if len(closed) > MOST_CLOSED:
+                    del closed[next(iter(closed))]
+                self._loop.call_at(self._loop.time() + self.ttl, partial(closed.pop, self.sid, None))
         return left
 
     def evict(self) -> None:
         """End the session, which has no connection, because the server has no room for it."""
         self._end_detached(SessionInput.ENDED, "too many sessions without a connection")
+
+
+class Closed(Struct):
+    """A session that this side has closed while the client was away. It proves as a session does whose client asks."""
+
+    sid: str
+    issued: bytes
+    presented: bytes
+    gen: int
+    principal: object
+    told: CloseInfo
+    """How the client's next connection is closed."""
 
 
 class Holder(Struct, eq=False):
@@ -232,6 +257,8 @@ class Sessions:
         self._here = secrets.token_urlsafe(6)
         """Begins the names of these sessions. A session whose name begins otherwise belongs to another process."""
         self._named: dict[str, ServerSession] = {}
+        self.closed: dict[str, Closed] = {}
+        """Sessions whose clients have still to be told how they were closed, by name, the oldest first."""
         self._holders: dict[object, Holder] = {}
         """The clients that have sessions without a connection."""
         self._held = 0
@@ -253,7 +280,7 @@ class Sessions:
         self.release(session)
         self._named.pop(session.sid, None)
 
-    def resume(self, asked: Resume, connection: Connection, handshake: Handshake) -> ServerSession | GoneWhy:
+    def resume(self, asked: Resume, connection: Connection, handshake: Handshake) -> ServerSession | Closed | GoneWhy:
         """Resume a session on ``connection``. Return the session, or why that is not possible.
 
         A request that is refused changes nothing in the session.
@@ -261,15 +288,21 @@ class Sessions:
         here, dot, _ = asked.sid.partition(".")
         if dot and here != self._here:
             return "elsewhere"
-        session = self._named.get(asked.sid)
+        session = self._named.get(asked.sid) or self.closed.get(asked.sid)
         hashed = _hash(asked.token)
         # As much work without such a session as with one.
         newest = compare_digest(hashed, NO_TOKEN if session is None else session.issued)
         before = compare_digest(hashed, NO_TOKEN if session is None else session.presented)
         if session is None or not (newest or before) or asked.gen <= session.gen:
             return "expired"
-        if not _same(handshake.principal, session.peer.principal):
+        principal = session.principal if isinstance(session, Closed) else session.peer.principal
+        if not _same(handshake.principal, principal):
             return "auth"
+        if isinstance(session, Closed):
+            return session
+        if session.closing:
+            session.drop(session.ending)  # the connection is dead on which it was to be closed
+            return self.closed.get(asked.sid, "expired")
         if not session.resumable:
             return "expired"
         session.resume(asked, connection, handshake)
@@ -349,7 +382,7 @@ class Arrival:
         self.connection = Connection(transport)
         self.connection.owner = self
         self._early: list[tuple[bytes | bytearray, bool]] = []
-        self._decided: asyncio.Future[ServerSession | None] = asyncio.get_running_loop().create_future()
+        self._decided: asyncio.Future[ServerSession | Closed | None] = asyncio.get_running_loop().create_future()
 
     async def wait(self, deciding: Callable[[asyncio.Timeout], AbstractContextManager[None]]) -> ServerSession | None:
         """Return the session that has resumed. None for a new one.
@@ -358,7 +391,7 @@ class Arrival:
             deciding: lets the server end the wait when it closes.
 
         Raises:
-            ConnectionLost: the connection has ended.
+            ConnectionLost: the connection has ended, or is closed because the session was.
         """
         self.connection.start(self._receive, ignore_end)
         patience = asyncio.timeout(FIRST_MESSAGE)
@@ -370,6 +403,14 @@ class Arrival:
             if not self._decided.done():
                 self._new_session()  # a resume that comes later is out of place
             session = self._decided.result()
+        if isinstance(session, Closed):
+            told = session.told
+            self.connection.receive = ignore_message
+            await self.connection.transport.close(None if told.code == CloseCode.NO_STATUS else told.code, told.reason)
+            # Where hosts do not say whether the client knows, one that comes again would be told without end.
+            if told.code not in KEEPS_OUT or ((ended := self.connection.ended) is not None and ended.was_clean):
+                self._sessions.closed.pop(session.sid, None)
+            raise ConnectionLost(told.code, told.reason, "not_sent")
         ended = self.connection.ended
         if session is None and ended is not None:
             raise ConnectionLost(ended.code, ended.reason, "not_sent")
@@ -398,9 +439,9 @@ class Arrival:
 
     def _decide(self, asked: Resume) -> None:
         found = self._sessions.resume(asked, self.connection, self._handshake)
-        if isinstance(found, ServerSession):
-            if self.connection.owner is self:  # the session has lost this connection meanwhile, which is being closed
-                self.connection.disown()
+        if not isinstance(found, str):
+            if isinstance(found, ServerSession) and self.connection.owner is self:
+                self.connection.disown()  # the session has lost this connection meanwhile, which is being closed
             self._decided.set_result(found)
             return
         with suppress(ConnectionLost):  # it has just ended, and its end comes here

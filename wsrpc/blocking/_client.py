@@ -170,6 +170,16 @@ class Client(Endpoint, Root):
         self._apply(self._inner.on_reconnect, in_a_thread(function))
         return function
 
+    @no_parentheses("@client.on_detach")
+    def on_detach(self, function: F, /) -> F:
+        """Call ``function(info)`` in a thread for each drop after which the session is kept.
+
+        See `wsrpc.Client.on_detach`.
+        """
+        check_plain(function, "a function of on_detach")
+        self._apply(self._inner.on_detach, in_a_thread(function))
+        return function
+
     def __enter__(self) -> Self:
         self._enter()
         return self

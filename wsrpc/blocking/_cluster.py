@@ -54,6 +54,10 @@ class ClusterPeer(Caller):
         """Return a named channel of the peer."""
         return ClusterPeerChannel(self._inner.of(name), self._portal)
 
+    def close(self, code: int | None = 1000, reason: str = "") -> None:
+        """Close the connection of the peer, whichever process has it; see `wsrpc.cluster.ClusterPeer.close`."""
+        self._await(self._inner.close, code, reason)
+
 
 class ClusterPeerChannel(Caller):
     """Named channel of a `ClusterPeer`. `ClusterPeer.of` returns it."""

@@ -22,11 +22,13 @@ from wsrpc import (
     BadResult,
     ChannelClosed,
     Client,
+    CloseInfo,
     ConnectionLost,
     HandlerFailed,
     Handshake,
     Limits,
     MessageTooBig,
+    Reconnect,
     RemoteError,
     RequestTimeout,
     Retry,
@@ -34,11 +36,12 @@ from wsrpc import (
     UnknownEvent,
     current_peer,
 )
+from wsrpc._api.peer import core_of
 from wsrpc._cluster.cluster import membership_of
 from wsrpc._cluster.directory import Delta
 from wsrpc.engine import PATIENCE
 from wsrpc.errors import EngineLost, PeerNotFound, ReservedEvent, UnexpectedChannel
-from wsrpc.testing import MemoryTransport, ScriptedTransport
+from wsrpc.testing import Line, MemoryTransport, ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -404,6 +407,48 @@ async def test_the_peer_leaves(how: str) -> None:
             with pytest.raises(PeerNotFound, match="no node of the cluster has a peer with the address 'ada'") as none:
                 await emit("note", 1)
             assert none.value.outcome == "not_sent" and none.value.address == "ada"
+
+
+@pytest.mark.parametrize("detached", [False, True])
+async def test_a_peer_is_closed_from_any_process(route: str, detached: bool) -> None:
+    """Also one that has lost its connection: its client is told when it comes back."""
+    async with servers(2) as made:
+        line, ended = Line(made[1]), list[CloseInfo]()
+        client = Client("ws://server/?who=ada", dial=line.dial, reconnect=Reconnect(initial=0.001, max=0.001))
+        client.on("close", lambda peer, info: ended.append(info))
+        async with client:
+            await turns_until(lambda: made[0].cluster.locate("ada") and core_of(client.peer).session.resumable)
+            peer = World(made, Callee(), route).peer
+            if detached:
+                line.down = True
+                line.cut()
+                await turns_until(lambda: made.peer(1, "ada").detached)
+            await peer.close(1008, "kicked")
+            assert made[1].peers == ()
+            line.down = False
+            await turns_until(lambda: client.state == "closed")
+            assert [(info.code, info.reason) for info in ended] == [(1008, "kicked")]
+            await turns_until(lambda: made[0].cluster.locate("ada") is None)
+            if route != "the peer":
+                with pytest.raises(PeerNotFound) as none:
+                    await peer.close()
+                assert none.value.address == "ada"
+
+
+async def test_a_close_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world("there") as w:
+        with pytest.raises(ValueError, match="close code 1006 may not be sent"):
+            await w.peer.close(1006)
+        directory = membership_of(w.made[0].cluster).directory
+        with monkeypatch.context() as patch:  # the peer has left, and this node has not heard so
+            patch.setattr(directory, "locate", lambda address: w.made[1].cluster.nodes[0])
+            with pytest.raises(PeerNotFound, match="'eve'"):
+                await w.made[0].cluster.peer("eve").close()
+        await w.made.engine_goes()
+        with pytest.raises(EngineLost):
+            await w.peer.close()
+        assert w.callee.client.connected
+        w.engine.down = False
 
 
 async def test_a_peer_that_has_moved_is_looked_up_once_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,18 +173,8 @@ HARMLESS: dict[str, Callable[[World], Any]] = {
     "Room.members": lambda w: w.room.members(),
 }
 
-REGISTERING = {
-    "on",
-    "once",
-    "use",
-    "on_raw",
-    "include",
-    "add_service",
-    "serve_raw",
-    "on_handshake",
-    "on_join",
-    "on_drain",
-}
+REGISTERING = {"on", "once", "use", "on_raw", "include", "add_service", "serve_raw", "on_handshake", "on_join"}
+REGISTERING |= {"on_detach", "on_resume", "on_drain"}
 REGISTERING |= {"implement", "declare", "proxy", "emitter", "offer_description"}
 """Functions that only note what is to be called: before a program starts they may run anywhere. Proxies and
 emitters call the methods above."""

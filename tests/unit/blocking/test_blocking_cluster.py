@@ -84,6 +84,11 @@ def test_it_calls_peers_and_emits_to_rooms() -> None:
         assert lobby.members().addresses == ("user/1",)
         with pytest.raises(PeerNotFound):
             shop.peer("user/2").request("total", [])
+        client.on("close", lambda peer, info: told.put((info.code, info.reason)))
+        peer.close(1008, "kicked")
+        assert told.get() == (1008, "kicked")
+        with pytest.raises(PeerNotFound):
+            shop.peer("user/2").close()
 
 
 def test_outside_of_its_block_it_refuses() -> None:
