@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -222,6 +223,8 @@ client.on_raw(lambda peer, message: print(peer.id, message))
 
 ITEM = Key[Item]("item")
 VISITS: Key[int] = Key("visits")
+PLACES = Key[dict[str, list[int]]]("places")
+SEEN = Key[defaultdict[str, set[str]]]("seen")
 
 
 @server.on_handshake
@@ -249,6 +252,13 @@ async def with_types(peer: Peer) -> None:
     peer.state[VISITS] += 1
     peer.set(ITEM, Item("second"))
     peer.set("anything", "else")
+    peer.state[PLACES] = defaultdict(list)
+    peer.state[SEEN] = defaultdict(set)
+    peer.set(PLACES, defaultdict(list))
+    assert_type(peer.get(PLACES, defaultdict(list)), dict[str, list[int]])
+    assert_type(peer.state.get(PLACES, defaultdict(list)), dict[str, list[int]])
+    assert_type(peer.state.setdefault(SEEN, defaultdict(set)), defaultdict[str, set[str]])
+    assert_type(peer.state.pop(PLACES, defaultdict(list)), dict[str, list[int]])
     del peer.state[ITEM]
     print(peer.state["user"].name, peer.get("user", "nobody"))
     assert_type(server.peer("0123"), Peer | None)
