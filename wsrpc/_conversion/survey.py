@@ -30,7 +30,7 @@ from msgspec import inspect as mi
 from .caching import memoized
 from .pydantic_types import has_core_schema, is_pydantic
 
-__all__ = ["UNIONS", "Survey", "is_tagged", "survey_of", "unwrapped"]
+__all__ = ["UNIONS", "Survey", "constraints", "is_tagged", "survey_of", "unwrapped"]
 
 UNIONS = (Union, types.UnionType)
 
@@ -138,9 +138,9 @@ class Survey:
             elif _restricts(metadata) and place == "open":
                 self.meta = self.meta or repr(metadata)
             return
-        name = type(metadata).__name__ if type(metadata).__module__.partition(".")[0] == "annotated_types" else ""
-        if not _is_constraint(metadata) or name in _NO_CONSTRAINTS:
+        if not _is_constraint(metadata):
             return
+        name = _name_in_annotated_types(metadata)
         is_field = _is_pydantic_field(metadata)
         shown = "Field(...)" if is_field else repr(metadata)
         if name == "Timezone":
@@ -279,8 +279,20 @@ def _expanded(metadata: Iterable[Any]) -> Iterator[Any]:
             yield each
 
 
+def constraints(metadata: Iterable[Any]) -> list[Any]:
+    """Return those parts of the metadata of an `Annotated` that restrict values."""
+    return [m for m in _expanded(metadata) if (_restricts(m) if isinstance(m, msgspec.Meta) else _is_constraint(m))]
+
+
+def _name_in_annotated_types(metadata: Any) -> str:
+    cls: Any = type(metadata)
+    return cls.__name__ if cls.__module__.partition(".")[0] == "annotated_types" else ""
+
+
 def _is_constraint(metadata: Any) -> bool:
     """Whether metadata in an `Annotated` is a constraint. PEP 593 allows any other object there, too."""
+    if _name_in_annotated_types(metadata) in _NO_CONSTRAINTS:
+        return False
     if hasattr(metadata, "__get_pydantic_core_schema__"):
         return True
     return any(base.__module__.partition(".")[0] in _LIBRARIES for base in type(metadata).__mro__)
