@@ -329,7 +329,7 @@ def _fits_tuple(narrow: tuple[Any, ...], wide: tuple[Any, ...], *, sure: bool) -
 
 
 def _bare(tp: Any) -> tuple[Any, list[Any]]:
-    """Return a type without metadata and other names for it, which do not change how it travels, and its constraints."""
+    """Return a type without metadata and other names for it, which do not change how it travels, and constraints."""
     restricting: list[Any] = []
     while True:
         if typing.get_origin(tp) is Annotated:
