@@ -277,6 +277,8 @@ def _fits(narrow: Any, wide: Any, *, sure: bool = False) -> bool:
 
     If ``sure``, what is not known counts as no, and ``narrow`` must have the constraints of ``wide``.
     """
+    if narrow == wide:
+        return True
     narrow, given = _bare(narrow)
     wide, required = _bare(wide)
     if sure and any(each not in given for each in required):

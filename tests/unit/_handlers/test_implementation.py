@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NewType, Protocol
 
 import annotated_types
 import msgspec
+import pydantic
 import pytest
 from chat_contract import Chat, ChatImplementation, Line, LongLine, try_out
 from leftovers import nothing_left as nothing_left
@@ -137,6 +138,7 @@ def test_a_parameter_may_be_wider_and_a_result_narrower(one: Any, other: Any, ex
 
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
+Text = Annotated[str, pydantic.StringConstraints(pattern="^a")]
 Small = Annotated[int, msgspec.Meta(lt=10)]
 
 ENFORCED: list[tuple[Any, Any, Any, Any]] = [
@@ -150,6 +152,7 @@ ENFORCED: list[tuple[Any, Any, Any, Any]] = [
     (dict[str, Any], dict[str, Positive], {"x": 1}, {"x": 0}),
     (Positive | None, int | None, None, 0),
     (NewType("Age", Positive), int, 1, 0),
+    (list[Text], list[Text], ["a"], ["b"]),
     (tuple[int, ...], list[int] | tuple[int, ...], [1], ["a"]),
     (list[int], list, [1], ["a"]),
     (list, list[int], [1], ["a"]),
