@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import ssl
 import sys
 from collections.abc import AsyncGenerator, Callable
@@ -18,9 +19,9 @@ from .._client.backoff import Reconnect
 from .._client.client import Client
 from .._handlers.observation import Message
 from .._transports.urls import check_url, shown_url
-from ..errors import printable
+from ..errors import UnknownEvent, WsrpcError, printable, short
 from ..headers import check_header
-from .failures import UsageError
+from .failures import Failure, UsageError
 from .options import Options
 from .running import Job
 
@@ -28,6 +29,8 @@ __all__ = ["channels_of", "client_of", "connected", "on_channel", "retry_of"]
 
 CONNECTING = 30.0
 """Seconds for connecting, unless ``--timeout`` says otherwise."""
+DESCRIBING = 1.5
+"""Seconds for asking the server which channel has an event."""
 FIRST_DELAY = 0.5
 """Bound of the delay before the second attempt, in seconds; it doubles with each further one."""
 
@@ -53,7 +56,27 @@ async def connected(options: Options, job: Job, client: Client | None = None) ->
     job.doing = f"there was no connection yet to {shown_url(options.url)}"
     async with client:
         job.doing = "the connection was closed"
-        yield client
+        try:
+            yield client
+        except UnknownEvent:
+            job.advice = await _advice(client, options)
+            raise
+
+
+async def _advice(client: Client, options: Options) -> str:
+    """Return which channel of the server has the event; "" if its description does not say."""
+    from .asking import checked, describes  # only now, because it imports much that other calls do not need
+
+    try:
+        found = checked(await describes(client, options.url, seconds=DESCRIBING))
+    except (Failure, WsrpcError, ValueError):  # the server need not offer it
+        return ""
+    names = [each.channel for each in found.events if each.event == options.event]
+    if not names:
+        return ""
+    if names[0] is None:
+        return "the main channel has a handler for it: leave out --channel"
+    return f"the channel {short(names[0])} has a handler for it: add --channel {shlex.quote(names[0])}"
 
 
 def on_channel(client: Client, name: str | None) -> Client | Channel:
