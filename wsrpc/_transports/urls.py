@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-__all__ = ["BadURL", "check_proxy", "check_unix", "check_url", "environment_proxy", "shown_url"]
+__all__ = ["BadURL", "check_proxy", "check_unix", "check_url", "environment_proxy", "shown_url", "unix_sockets"]
 
 PROXY_SCHEMES = frozenset({"http", "https", "socks4", "socks4a", "socks5", "socks5h"})
 
@@ -63,6 +65,17 @@ def check_proxy(proxy: object) -> None:
         schemes = ", ".join(sorted(PROXY_SCHEMES))
         raise BadURL(f"proxy= is a URL whose scheme is one of {schemes}; or True, or None; got {shown_url(proxy)}")
     _check_parts(proxy, "a proxy's URL")
+
+
+@contextmanager
+def unix_sockets() -> Generator[None]:
+    """Raise `BadURL` in place of the error of an event loop without Unix sockets, which has no text."""
+    try:
+        yield
+    except NotImplementedError:
+        raise BadURL(
+            "unix= needs Unix sockets, which asyncio does not have on this system (Windows): use a host and a port"
+        ) from None
 
 
 def check_unix(path: Any, proxy: object) -> None:
