@@ -6,6 +6,7 @@ So a model with ``strict=True`` accepts a datetime or a tuple, which JSON only h
 
 from __future__ import annotations
 
+import sys
 import warnings
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ __all__ = [
     "Misfit",
     "core_schema_of",
     "has_core_schema",
+    "is_of_pydantic_1",
     "is_pydantic",
     "misfit",
     "pydantic_dumper",
@@ -44,6 +46,13 @@ def has_core_schema(tp: Any) -> bool:
 def is_pydantic(tp: Any) -> bool:
     """Whether this is a pydantic model, found out without importing pydantic."""
     return isinstance(tp, type) and hasattr(tp, "__pydantic_validator__") and hasattr(tp, "model_validate")
+
+
+def is_of_pydantic_1(tp: Any) -> bool:
+    """Whether a class, or metadata in an annotation, is of pydantic 1, which pydantic 2 ships as ``pydantic.v1``."""
+    installed = str(getattr(sys.modules.get("pydantic"), "VERSION", ""))
+    home = "pydantic." if installed.startswith("1.") else "pydantic.v1."
+    return any(base.__module__.startswith(home) for base in (tp if isinstance(tp, type) else type(tp)).__mro__)
 
 
 _MOST_DESCRIBED = 100
