@@ -21,7 +21,7 @@ from .._handlers.observation import Message
 from .._transports.urls import check_url, shown_url
 from ..errors import UnknownEvent, WsrpcError, printable, short
 from ..headers import check_header
-from .failures import Failure, UsageError
+from .failures import REMOTE, Failure, UsageError, explained
 from .options import Options
 from .running import Job
 
@@ -29,8 +29,6 @@ __all__ = ["channels_of", "client_of", "connected", "on_channel", "retry_of"]
 
 CONNECTING = 30.0
 """Seconds for connecting, unless ``--timeout`` says otherwise."""
-DESCRIBING = 1.5
-"""Seconds for asking the server which channel has an event."""
 FIRST_DELAY = 0.5
 """Bound of the delay before the second attempt, in seconds; it doubles with each further one."""
 
@@ -58,9 +56,8 @@ async def connected(options: Options, job: Job, client: Client | None = None) ->
         job.doing = "the connection was closed"
         try:
             yield client
-        except UnknownEvent:
-            job.advice = await _advice(client, options)
-            raise
+        except UnknownEvent as exc:
+            raise Failure(explained(exc)[1] + await _advice(client, options), REMOTE) from exc
 
 
 async def _advice(client: Client, options: Options) -> str:
@@ -68,15 +65,13 @@ async def _advice(client: Client, options: Options) -> str:
     from .asking import checked, describes  # only now, because it imports much that other calls do not need
 
     try:
-        found = checked(await describes(client, options.url, seconds=DESCRIBING))
+        found = checked(await describes(client, options.url, seconds=1.5))  # a hint is not worth more
     except (Failure, WsrpcError, ValueError):  # the server need not offer it
         return ""
-    names = [each.channel for each in found.events if each.event == options.event]
-    if not names:
-        return ""
-    if names[0] is None:
-        return "the main channel has a handler for it: leave out --channel"
-    return f"the channel {short(names[0])} has a handler for it: add --channel {shlex.quote(names[0])}"
+    channels = [each.channel for each in found.events if each.event == options.event]
+    if channels and (name := channels[0]) is not None:
+        return f"; the channel {short(name)} has a handler for it: add --channel {shlex.quote(name)}"
+    return "; the main channel has a handler for it: leave out --channel" if channels else ""
 
 
 def on_channel(client: Client, name: str | None) -> Client | Channel:

@@ -6,7 +6,6 @@ A terminal shows what its encoding has, and the rest escaped. Programs get UTF-8
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import select
 import stat
@@ -89,10 +88,7 @@ def _has_room(file: Any) -> bool:
 
 def _write(file: Any, data: bytes) -> None:
     while data:
-        written = file.write(data)
-        if written is None:
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        data = data[written:]
+        data = data[file.write(data) or 0 :]  # None if the file does not block and has no room
 
 
 def _colours() -> Any:

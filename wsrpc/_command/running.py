@@ -49,8 +49,6 @@ class Job:
         """The exit code, once the job has been stopped."""
         self._cause = ""
         """What has stopped it. Nothing is reported if this is empty."""
-        self.advice = ""
-        """What an error says at its end."""
         self.unanswered: str | None = None
         """The first request of the server for which the command has no handler. An error names it."""
 
@@ -82,8 +80,6 @@ class Job:
         if self.unanswered is not None and isinstance(failure, RemoteError):
             text += f"; the server requested {short(self.unanswered)} meanwhile: answer it with --answer NAME=VALUE"
         is_bug = code == UNKNOWN and not isinstance(failure, WsrpcError)
-        if self.advice:
-            text += f"; {self.advice}"
         if text:
             complain(text, "".join(traceback.format_exception(failure)).rstrip() if verbose and is_bug else "")
         return code

@@ -50,8 +50,7 @@ def is_pydantic(tp: Any) -> bool:
 
 def is_of_pydantic_1(tp: Any) -> bool:
     """Whether a class, or metadata in an annotation, is of pydantic 1, which pydantic 2 ships as ``pydantic.v1``."""
-    installed = str(getattr(sys.modules.get("pydantic"), "VERSION", ""))
-    home = "pydantic." if installed.startswith("1.") else "pydantic.v1."
+    home = "pydantic." if getattr(sys.modules.get("pydantic"), "VERSION", "").startswith("1.") else "pydantic.v1."
     return any(base.__module__.startswith(home) for base in (tp if isinstance(tp, type) else type(tp)).__mro__)
 
 

@@ -139,9 +139,9 @@ class Survey:
             elif _restricts(metadata) and place == "open":
                 self.meta = self.meta or repr(metadata)
             return
-        if not _is_constraint(metadata):
+        name = type(metadata).__name__ if type(metadata).__module__.partition(".")[0] == "annotated_types" else ""
+        if not _is_constraint(metadata) or name in _NO_CONSTRAINTS:
             return
-        name = _name_in_annotated_types(metadata)
         is_field = _is_pydantic_field(metadata)
         shown = "Field(...)" if is_field else repr(metadata)
         if is_of_pydantic_1(metadata):
@@ -286,18 +286,12 @@ def _expanded(metadata: Iterable[Any]) -> Iterator[Any]:
 
 def constraints(metadata: Iterable[Any]) -> list[Any]:
     """Return those parts of the metadata of an `Annotated` that restrict values."""
-    return [m for m in _expanded(metadata) if (_restricts(m) if isinstance(m, msgspec.Meta) else _is_constraint(m))]
-
-
-def _name_in_annotated_types(metadata: Any) -> str:
-    cls: Any = type(metadata)
-    return cls.__name__ if cls.__module__.partition(".")[0] == "annotated_types" else ""
+    others = [each for each in _expanded(metadata) if type(each).__name__ not in _NO_CONSTRAINTS]
+    return [m for m in others if (_restricts(m) if isinstance(m, msgspec.Meta) else _is_constraint(m))]
 
 
 def _is_constraint(metadata: Any) -> bool:
     """Whether metadata in an `Annotated` is a constraint. PEP 593 allows any other object there, too."""
-    if _name_in_annotated_types(metadata) in _NO_CONSTRAINTS:
-        return False
     if hasattr(metadata, "__get_pydantic_core_schema__"):
         return True
     return any(base.__module__.partition(".")[0] in _LIBRARIES for base in type(metadata).__mro__)

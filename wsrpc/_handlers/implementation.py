@@ -10,6 +10,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
+from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
 from .._base.names import ChannelRef
@@ -241,10 +242,9 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _other_items(member: Member, facts: Facts) -> str | None:
     source = next((p for p in facts.parameters if p.source == "stream"), None)
-    if member.source is None or source is None:
+    if member.source is None or source is None or (why := _other_type(member.source.type, source.type)) is None:
         return None
-    why = _other_type(member.source.type, source.type)
-    return None if why is None else f"the items of {member.source.name!r} are {why}"
+    return f"the items of {member.source.name!r} are {why}"
 
 
 def _other_type(declared: Any, own: Any) -> str | None:
@@ -318,16 +318,14 @@ def _fits_class(narrow: Any, wide: Any, *, sure: bool) -> bool:
         return _fits_tuple(inner, outer, sure=sure)
     if len(inner) != len(outer):  # list[int] and list, or tuple[int, str] and Sequence[Any]
         return bool(inner) or not sure
-    return all(_fits(one, other, sure=sure) for one, other in zip(inner, outer, strict=True))
+    return all(map(partial(_fits, sure=sure), inner, outer))
 
 
 def _fits_tuple(narrow: tuple[Any, ...], wide: tuple[Any, ...], *, sure: bool) -> bool:
     """Return whether a tuple fits another one, by the arguments of both types."""
     if wide[-1] is Ellipsis:
         return all(_fits(each, wide[0], sure=sure) for each in narrow if each is not Ellipsis)
-    if len(narrow) != len(wide) or narrow[-1] is Ellipsis:
-        return False
-    return all(_fits(one, other, sure=sure) for one, other in zip(narrow, wide, strict=True))
+    return len(narrow) == len(wide) and narrow[-1] is not Ellipsis and all(map(partial(_fits, sure=sure), narrow, wide))
 
 
 def _bare(tp: Any) -> tuple[Any, list[Any]]:

@@ -18,7 +18,7 @@ from websockets.http11 import Response
 from websockets.uri import WebSocketURI
 
 from .._base.names import StrPath
-from .urls import BadURL, unix_sockets
+from .urls import BadURL, check_unix_sockets
 
 __all__ = ["connect"]
 
@@ -50,8 +50,8 @@ async def connect(
     if uri.secure:
         tls = {"ssl": ssl or ssl_module.create_default_context(), "server_hostname": uri.host}
     if unix is not None:
-        with unix_sockets():
-            _, protocol = await loop.create_unix_connection(create, os.fspath(unix), **tls)
+        check_unix_sockets(loop)
+        _, protocol = await loop.create_unix_connection(create, os.fspath(unix), **tls)
     elif proxy is None:
         _, protocol = await loop.create_connection(create, uri.host, uri.port, **tls)
     elif proxy.lower().startswith("socks"):

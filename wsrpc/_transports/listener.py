@@ -18,7 +18,7 @@ from ..handshake import Handshake
 from ..limits import Limits
 from .accepted import AcceptedConnection, Reception
 from .health import Health
-from .urls import unix_sockets
+from .urls import check_unix_sockets
 from .websocket import WebSocketTransport
 
 __all__ = ["Listener", "check_place", "listen"]
@@ -151,8 +151,8 @@ async def listen(
     if ssl is not None:
         options["ssl_handshake_timeout"] = limits.open_timeout
     if unix is not None:
-        with unix_sockets():
-            server = await loop.create_unix_server(create, unix, **options)
+        check_unix_sockets(loop)
+        server = await loop.create_unix_server(create, unix, **options)
     elif sock is not None:
         _send_at_once(sock)
         server = await loop.create_server(create, sock=sock, **options)
