@@ -402,6 +402,17 @@ async def test_items_on_a_stream_that_was_left_bring_one_abort() -> None:
         assert await page.do("ignored") == {}
 
 
+async def test_an_unexpected_error_names_the_traceback_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Only `value`, which has no type, had the id."""
+    async with staged() as (page, stage, _proxy):
+        stage.server.on("divide", lambda: 1 / 0)
+        found = await page.run("return await client.request('divide').catch((error) => error.errorId)")
+        assert f"[{found}]" in caplog.text and len(found) == 8
+        assert (
+            await page.run("return String(await client.request('none').catch((error) => error.errorId))") == "undefined"
+        )
+
+
 async def test_a_stream_that_a_handler_returns_too_late_is_closed() -> None:
     """A channel was opened that nobody ended, so that the generator stayed open."""
     async with staged() as (page, stage, _proxy):

@@ -93,14 +93,16 @@ async def test_what_is_wrong_does_not_compile(package: Path, tmp_path: Path) -> 
 
 
 IN_NODE = """\
-import { Client, type ClientOptions, type Progress, type State, type Status, type WithOptions } from "python-wsrpc"
+import { Client, type ClientOptions, RemoteError, type State, type Status } from "python-wsrpc"
+import type { Progress, WithOptions } from "python-wsrpc"
 
 const options: ClientOptions = { timeout: 1000 }
 const client = new Client("ws://localhost/ws", options)
 const status: Status = client.status
 const state: State = status.get()
 const progress: WithOptions = { progress: ({ bytes }: Progress) => bytes.toFixed() }
-export const shown = [state, client.error?.code, client.retryAt?.toFixed(), client.with(progress)]
+const id = (error: unknown): string | undefined => (error instanceof RemoteError ? error.errorId : undefined)
+export const shown = [id, state, client.error?.code, client.retryAt?.toFixed(), client.with(progress)]
 """
 
 

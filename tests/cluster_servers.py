@@ -11,9 +11,9 @@ from leftovers import turns_until
 
 from wsrpc import Client, Handshake, Limits, Peer, Server
 from wsrpc._cluster.cluster import membership_of
-from wsrpc.cluster import Cluster
+from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.engine import Engine
-from wsrpc.testing import MemoryEngine, connect
+from wsrpc.testing import connect
 
 __all__ = ["Servers", "servers"]
 

@@ -114,4 +114,8 @@ async def nothing_left() -> AsyncGenerator[None]:
     await asyncio.sleep(0)
     complaints = [context for context in complaints if context["message"] not in NOT_OURS]
     assert not complaints, f"the event loop complained: {complaints}"
-    assert not open_sockets() - sockets_before, "sockets are left open"
+    left_open = open_sockets() - sockets_before
+    if isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):
+        assert not left_open, "sockets are left open"
+    else:  # uvloop has two sockets, which it replaces each time that it begins to run
+        assert len(left_open) <= len(sockets_before - open_sockets()), "sockets are left open"

@@ -2,6 +2,7 @@
 
 from ._cluster.calls import ClusterPeer, ClusterPeerChannel
 from ._cluster.cluster import Cluster, ClusterClient, ClusterRoom, ClusterRoomChannel
+from ._cluster.memory_engine import MemoryEngine
 
 __all__ = [
     "Cluster",
@@ -10,4 +11,5 @@ __all__ = [
     "ClusterPeerChannel",
     "ClusterRoom",
     "ClusterRoomChannel",
+    "MemoryEngine",
 ]

@@ -36,6 +36,8 @@ export class RemoteError extends WsrpcError {
   override name = "RemoteError"
   /** The error as it arrived, with all its fields. */
   readonly value: unknown
+  /** Of an unexpected exception, whose text a server does not send: its log has the traceback with this id. */
+  readonly errorId: string | undefined
 
   /**
    * @param isError whether the value is an error object. Anything can be thrown
@@ -43,11 +45,12 @@ export class RemoteError extends WsrpcError {
    */
   constructor(value: unknown, isError: unknown, hasBegun = false) {
     const isObject = isError && typeof value === "object" && value !== null
-    const { message, code, data } = isObject ? (value as Record<string, unknown>) : { message: value }
+    const { message, code, data, error_id } = isObject ? (value as Record<string, unknown>) : { message: value }
     const known = typeof code === "string" || typeof code === "number" ? code : undefined
     const notRun = !hasBegun && String(known).startsWith("wsrpc.") && NOT_RUN.has(String(known).slice(6))
     super(isObject ? textOf(message ?? "") : textOf(value), notRun ? "not_run" : "ran", known, data)
     this.value = value
+    this.errorId = typeof error_id === "string" ? error_id : undefined
   }
 }
 

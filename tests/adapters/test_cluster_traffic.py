@@ -10,8 +10,8 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import Client
+from wsrpc.cluster import MemoryEngine
 from wsrpc.engine import EngineListener
-from wsrpc.testing import MemoryEngine
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -12,9 +12,9 @@ from engines_in_use import connect as connect
 from engines_in_use import subject as subject
 
 from wsrpc import MessageTooBig
+from wsrpc.cluster import MemoryEngine
 from wsrpc.engine import Engine
 from wsrpc.errors import EngineLost
-from wsrpc.testing import MemoryEngine
 
 
 @pytest.fixture(scope="session")

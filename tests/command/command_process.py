@@ -67,7 +67,9 @@ async def start(
             prepare()
             os.environ.clear()
             os.environ.update(environment(env))
-            sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+            encoding = os.environ.get("PYTHONIOENCODING")
+            sys.stdin, sys.stdout = open(0), open(1, "w", encoding=encoding)  # noqa: SIM115
+            sys.stderr = open(2, "w", encoding=encoding, errors="backslashreplace")  # noqa: SIM115
             sys.orig_argv[:], sys.argv[:] = [*COMMAND, *arguments], ["wsrpc", *arguments]
             sys.dont_write_bytecode = True  # a test replaces an app.py within a second
             run_command()

@@ -155,6 +155,22 @@ async def test_what_is_refused(expected: int, line: str, tmp_path: Path) -> None
     assert matches(err.removeprefix("wsrpc: ").rstrip("\n"), REFUSED[expected][line]), err
 
 
+async def test_an_unknown_event_that_another_channel_has() -> None:
+    """Only the log of the server named the channel."""
+    async with serving() as played:
+        assert await refusal(1, "call", played.url, "say", '"hi"') == "No event listener for 'say'"
+        played.server.of("a b").on("spaced", lambda: None)
+        played.server.offer_description()
+        for channel, event in (("chat", "say"), ("a b", "spaced")):
+            found = f"the channel '{channel}' has a handler for it: add --channel {shlex.quote(channel)}"
+            for command in ("call", "stream"):
+                said = await refusal(1, command, played.url, event)
+                assert said == f"No event listener for '{event}'; {found}"
+        said = await refusal(1, "call", played.url, "add", "1", "2", "--channel", "chat")
+        assert said.endswith("; the main channel has a handler for it: leave out --channel")
+        assert await refusal(1, "call", played.url, "none") == "No event listener for 'none'"
+
+
 async def test_the_way_to_quote_a_word_works() -> None:
     async with serving() as played:
         for word in ("Ada", "it's", 'a "b" $HOME `ls` \\'):

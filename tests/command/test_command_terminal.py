@@ -33,8 +33,9 @@ CTRL_C, CTRL_D = "\x03", "\x04"
 class Terminal:
     """A terminal with a command in it, and everything that it has shown."""
 
-    def __init__(self, process: Process, controller: int) -> None:
+    def __init__(self, process: Process, controller: int, encoding: str) -> None:
         self.process = process
+        self._encoding = encoding
         self.shown = ""
         self._controller = controller
         self._news = asyncio.Event()
@@ -49,7 +50,7 @@ class Terminal:
         if not data:
             asyncio.get_running_loop().remove_reader(self._controller)
             self._over.set()
-        self.shown += data.decode().replace("\r\n", "\n")
+        self.shown += data.decode(self._encoding).replace("\r\n", "\n")
         self._news.set()
 
     def types(self, text: str) -> None:
@@ -71,7 +72,7 @@ class Terminal:
 
 @asynccontextmanager
 async def terminal(
-    *arguments: str, stdout: int | None = None, columns: int = 0, **options: Any
+    *arguments: str, stdout: int | None = None, columns: int = 0, encoding: str = "utf-8", **options: Any
 ) -> AsyncGenerator[Terminal]:
     """Run a command in a terminal of its own. Its stdout may be elsewhere."""
     controller, other = pty.openpty()
@@ -86,7 +87,7 @@ async def terminal(
         process = await start(*arguments, stdin=other, stdout=stdout or other, stderr=other, **options)
     finally:
         os.close(other)
-    found = Terminal(process, controller)
+    found = Terminal(process, controller, encoding)
     try:
         yield found
     finally:
@@ -129,6 +130,26 @@ async def test_without_rich_values_are_indented(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "rich.console", None)
     async with serving() as played:
         assert await screen("call", played.url, "echo", VALUE) == READABLE
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("cp1252", "ä \\u0142 \\U0001f642"), ("utf-8", "ä ł 🙂")])
+async def test_a_terminal_shows_what_its_encoding_has(encoding: str, shown: str) -> None:
+    """It got UTF-8, whatever its encoding."""
+    env = {"PYTHONIOENCODING": encoding, "NO_COLOR": "1"}
+    async with serving() as played:
+        async with terminal("call", played.url, "echo", '"ä ł 🙂"', env=env, encoding=encoding) as found:
+            assert await found.end() == 0
+            assert found.shown == f'"{shown}"\n'
+        async with terminal("call", played.url, "none ä ł 🙂", env=env, encoding=encoding) as found:
+            assert await found.end() == 1
+            assert found.shown == f"wsrpc: No event listener for 'none {shown}'\n"
+
+
+async def test_programs_get_utf_8_whatever_the_locale() -> None:
+    async with serving() as played:
+        for encoding in ("cp1252", "utf-16", "ascii"):
+            env = {"PYTHONIOENCODING": encoding, "LC_ALL": "C", "PYTHONUTF8": "0"}
+            assert await prints("call", played.url, "echo", '"ä ł 🙂"', env=env) == '"ä ł 🙂"\n'
 
 
 HOSTILE = "\x1b[2J\x9b2J\x07\u202egnp\u2028\x7f\r\nwsrpc: done"

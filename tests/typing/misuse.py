@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncIterable
 from typing import Any, Protocol
 
@@ -146,10 +147,14 @@ async def halves() -> None:
 
 
 VISITS = Key[int]("visits")
+PLACES = Key[defaultdict[str, list[int]]]("places")
 
 
 async def identity(peer: Peer, handshake: Handshake) -> None:
     peer.state[VISITS] = "many"  # error
+    peer.state[PLACES] = {}  # error
+    peer.state.setdefault(PLACES, {"a": [1]})  # error
+    peer.state[VISITS] = defaultdict(int)  # error
     peer.set(VISITS, "many")  # error
     text: str = peer.state[VISITS]  # error
     number: int = peer.get(VISITS)  # error

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -46,11 +47,11 @@ from wsrpc import (
 from wsrpc.blocking import Client as BlockingClient
 from wsrpc.blocking import ClusterClient as BlockingClusterClient
 from wsrpc.blocking import Stream as BlockingStream
-from wsrpc.cluster import Cluster, ClusterClient, ClusterPeer
+from wsrpc.cluster import Cluster, ClusterClient, ClusterPeer, MemoryEngine
 from wsrpc.codecs import Codec, JsonCodec, MsgpackCodec
 from wsrpc.engine import Engine
 from wsrpc.errors import PeerError
-from wsrpc.testing import Clock, FaultProxy, MemoryEngine, ScriptedTransport, connect, memory_transports, pair
+from wsrpc.testing import Clock, FaultProxy, ScriptedTransport, connect, memory_transports, pair
 from wsrpc.transport import ConnectionInfo, Receiver, Transport
 from wsrpc.types import EmitReport, RawConnection, ServerChannel
 
@@ -241,6 +242,8 @@ client.on_raw(lambda peer, message: print(peer.id, message))
 
 ITEM = Key[Item]("item")
 VISITS: Key[int] = Key("visits")
+PLACES = Key[dict[str, list[int]]]("places")
+SEEN = Key[defaultdict[str, set[str]]]("seen")
 
 
 @server.on_handshake
@@ -268,6 +271,13 @@ async def with_types(peer: Peer) -> None:
     peer.state[VISITS] += 1
     peer.set(ITEM, Item("second"))
     peer.set("anything", "else")
+    peer.state[PLACES] = defaultdict(list)
+    peer.state[SEEN] = defaultdict(set)
+    peer.set(PLACES, defaultdict(list))
+    assert_type(peer.get(PLACES, defaultdict(list)), dict[str, list[int]])
+    assert_type(peer.state.get(PLACES, defaultdict(list)), dict[str, list[int]])
+    assert_type(peer.state.setdefault(SEEN, defaultdict(set)), defaultdict[str, set[str]])
+    assert_type(peer.state.pop(PLACES, defaultdict(list)), dict[str, list[int]])
     del peer.state[ITEM]
     print(peer.state["user"].name, peer.get("user", "nobody"))
     assert_type(server.peer("0123"), Peer | None)

@@ -12,7 +12,7 @@ from .._base.logs import address_text
 from .._base.misuse import check_flag, check_limits_change, no_parentheses
 from .._base.names import check_name
 from .._base.scheduler import Scheduler
-from .._base.state import Key, PeerState
+from .._base.state import Key, PeerState, Value
 from .._handlers.injections import Injection, injections
 from .._handlers.registry import Registry
 from .._peer.core import PeerCore, PeerLife
@@ -252,7 +252,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     @overload
     def get(self, key: Key[T], default: None = None) -> T | None: ...
     @overload
-    def get(self, key: Key[T], default: T) -> T: ...
+    def get(self, key: Key[T], default: Value[T]) -> T: ...
     @overload
     def get(self, key: str, default: Any = None) -> Any: ...
 
@@ -261,7 +261,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         return self.state.get(key, default)
 
     @overload
-    def set(self, key: Key[T], value: T) -> None: ...
+    def set(self, key: Key[T], value: Value[T]) -> None: ...
     @overload
     def set(self, key: str, value: Any) -> None: ...
 

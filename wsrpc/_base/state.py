@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, Never, TypeAlias, TypeVar, overload
 
-__all__ = ["Key", "PeerState"]
+__all__ = ["Key", "PeerState", "Value"]
 
 T = TypeVar("T")
+
+Value: TypeAlias = T | Callable[[T], Never]
+"""The value of a `Key[T]`, as the type of a parameter.
+
+mypy reads an argument whose type mentions a function after the others. So the key decides what a value such as
+``defaultdict(list)`` holds. No value is a function of this type.
+"""
 
 
 class Key(Generic[T]):
@@ -69,7 +77,7 @@ class PeerState(dict[str, Any]):
         def __getitem__(self, key: Any, /) -> Any: ...
 
         @overload
-        def __setitem__(self, key: Key[T], value: T, /) -> None: ...
+        def __setitem__(self, key: Key[T], value: Value[T], /) -> None: ...
         @overload
         def __setitem__(self, key: str, value: Any, /) -> None: ...
         def __setitem__(self, key: Any, value: Any, /) -> None: ...
@@ -77,13 +85,13 @@ class PeerState(dict[str, Any]):
         @overload
         def get(self, key: Key[T], default: None = None, /) -> T | None: ...
         @overload
-        def get(self, key: Key[T], default: T, /) -> T: ...
+        def get(self, key: Key[T], default: Value[T], /) -> T: ...
         @overload
         def get(self, key: str, default: Any = None, /) -> Any: ...
         def get(self, key: Any, default: Any = None, /) -> Any: ...  # pyright: ignore[reportIncompatibleMethodOverride]
 
         @overload
-        def setdefault(self, key: Key[T], default: T, /) -> T: ...
+        def setdefault(self, key: Key[T], default: Value[T], /) -> T: ...
         @overload
         def setdefault(self, key: str, default: Any = None, /) -> Any: ...
         def setdefault(self, key: Any, default: Any = None, /) -> Any: ...  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -91,7 +99,7 @@ class PeerState(dict[str, Any]):
         @overload
         def pop(self, key: Key[T], /) -> T: ...
         @overload
-        def pop(self, key: Key[T], default: T, /) -> T: ...
+        def pop(self, key: Key[T], default: Value[T], /) -> T: ...
         @overload
         def pop(self, key: str, default: Any = ..., /) -> Any: ...
         def pop(self, key: Any, default: Any = None, /) -> Any: ...  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -13,7 +13,7 @@ from .._api.peer import Peer, RawRegistrar
 from .._api.registration import Declarer, Router, include
 from .._base.misuse import no_parentheses, refusing
 from .._base.names import F, Offline, Profile, Redact, StrPath, check_offline, check_timeout
-from .._base.state import Key
+from .._base.state import Key, Value
 from .._conversion.convert import DecHook, EncHook
 from .._handlers.registry import Registry
 from .._protocol.codecs import Codec
@@ -165,7 +165,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
     @overload
     def get(self, key: Key[T], default: None = None) -> T | None: ...
     @overload
-    def get(self, key: Key[T], default: T) -> T: ...
+    def get(self, key: Key[T], default: Value[T]) -> T: ...
     @overload
     def get(self, key: str, default: Any = None) -> Any: ...
 
@@ -174,7 +174,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
         return self.peer.get(key, default)
 
     @overload
-    def set(self, key: Key[T], value: T) -> None: ...
+    def set(self, key: Key[T], value: Value[T]) -> None: ...
     @overload
     def set(self, key: str, value: Any) -> None: ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import ssl
 import sys
 from collections.abc import AsyncGenerator, Callable
@@ -18,9 +19,9 @@ from .._client.backoff import Reconnect
 from .._client.client import Client
 from .._handlers.observation import Message
 from .._transports.urls import check_url, shown_url
-from ..errors import printable
+from ..errors import UnknownEvent, WsrpcError, printable, short
 from ..headers import check_header
-from .failures import UsageError
+from .failures import REMOTE, Failure, UsageError, explained
 from .options import Options
 from .running import Job
 
@@ -53,7 +54,24 @@ async def connected(options: Options, job: Job, client: Client | None = None) ->
     job.doing = f"there was no connection yet to {shown_url(options.url)}"
     async with client:
         job.doing = "the connection was closed"
-        yield client
+        try:
+            yield client
+        except UnknownEvent as exc:
+            raise Failure(explained(exc)[1] + await _advice(client, options), REMOTE) from exc
+
+
+async def _advice(client: Client, options: Options) -> str:
+    """Return which channel of the server has the event; "" if its description does not say."""
+    from .asking import checked, describes  # only now, because it imports much that other calls do not need
+
+    try:
+        found = checked(await describes(client, options.url, seconds=1.5))  # a hint is not worth more
+    except (Failure, WsrpcError, ValueError):  # the server need not offer it
+        return ""
+    channels = [each.channel for each in found.events if each.event == options.event]
+    if channels and (name := channels[0]) is not None:
+        return f"; the channel {short(name)} has a handler for it: add --channel {shlex.quote(name)}"
+    return "; the main channel has a handler for it: leave out --channel" if channels else ""
 
 
 def on_channel(client: Client, name: str | None) -> Client | Channel:

@@ -1,4 +1,7 @@
-"""Output of the command: JSON Lines for programs, readable JSON on a terminal, progress on stderr."""
+"""Output of the command: JSON Lines for programs, readable JSON on a terminal, progress on stderr.
+
+A terminal shows what its encoding has, and the rest escaped. Programs get UTF-8, whatever the locale.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +38,16 @@ class Output:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._file = None if sys.stdout is None else sys.stdout.fileno()  # pyright: ignore[reportUnnecessaryComparison]
+        # The file below the buffers, which on Windows gives text in UTF-8 to the console.
+        buffer: Any = getattr(sys.stdout, "buffer", None)
+        self._file: Any = getattr(buffer, "raw", buffer)
         self.readable = _is_terminal(sys.stdout)
         """Whether values are indented, and coloured if `rich` is installed."""
+        self._encoding = sys.stdout.encoding if self.readable else "utf-8"
         self._colours = _colours() if self.readable else None
-        if self._file is not None and stat.S_ISFIFO(os.fstat(self._file).st_mode) and sys.platform != "win32":
+        if self._file is not None and stat.S_ISFIFO(os.fstat(self._file.fileno()).st_mode) and sys.platform != "win32":
             # The writing end of a pipe becomes readable when its reader has closed the other end.
-            asyncio.get_running_loop().add_reader(self._file, job.stop, OUTPUT_CLOSED, "")
+            asyncio.get_running_loop().add_reader(self._file.fileno(), job.stop, OUTPUT_CLOSED, "")
 
     async def value(self, value: Any) -> None:
         """Write a value as JSON."""
@@ -61,7 +67,7 @@ class Output:
         text, values = printable(text), printable(values)
         if values and self._colours is not None:
             values = self._colours(values)
-        data = f"{text}{values}\n".encode()
+        data = f"{text}{values}\n".encode(self._encoding, "backslashreplace")
         if self._file is None:
             raise UsageError("stdout is closed, so the output cannot be written")
         try:
@@ -76,13 +82,13 @@ class Output:
             raise UsageError(f"cannot write to stdout: {exc.strerror}") from exc
 
 
-def _has_room(file: int) -> bool:
+def _has_room(file: Any) -> bool:
     return sys.platform != "win32" and bool(select.select([], [file], [], 0)[1])
 
 
-def _write(file: int, data: bytes) -> None:
+def _write(file: Any, data: bytes) -> None:
     while data:
-        data = data[os.write(file, data) :]
+        data = data[file.write(data) or 0 :]  # None if the file does not block and has no room
 
 
 def _colours() -> Any:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import inspect as mi
 
 from .caching import memoized
-from .pydantic_types import has_core_schema, is_pydantic, pydantic_dumper, pydantic_validator, summary
+from .pydantic_types import has_core_schema, is_pydantic, misfit, pydantic_dumper, pydantic_validator
 from .validation import Checked, wire_type
 
 __all__ = [
@@ -64,7 +64,7 @@ def make_dec_hook(user: DecHook | None) -> DecHook:
             try:
                 return pydantic_validator(tp)(value)
             except ValueError as exc:
-                raise ValueError(summary(exc)) from exc
+                raise misfit(exc, value) from exc
         if user is not None:
             return user(tp, value)
         raise TypeError(f"nothing can be converted to {type_name(tp)} without a dec_hook")

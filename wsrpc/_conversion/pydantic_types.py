@@ -6,6 +6,7 @@ So a model with ``strict=True`` accepts a datetime or a tuple, which JSON only h
 
 from __future__ import annotations
 
+import sys
 import warnings
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping
@@ -15,12 +16,14 @@ from typing import Any, NamedTuple, cast
 
 __all__ = [
     "BYTES_OPTIONS",
+    "Misfit",
     "core_schema_of",
     "has_core_schema",
+    "is_of_pydantic_1",
     "is_pydantic",
+    "misfit",
     "pydantic_dumper",
     "pydantic_validator",
-    "summary",
     "type_validator",
 ]
 
@@ -45,27 +48,54 @@ def is_pydantic(tp: Any) -> bool:
     return isinstance(tp, type) and hasattr(tp, "__pydantic_validator__") and hasattr(tp, "model_validate")
 
 
+def is_of_pydantic_1(tp: Any) -> bool:
+    """Whether a class, or metadata in an annotation, is of pydantic 1, which pydantic 2 ships as ``pydantic.v1``."""
+    home = "pydantic." if getattr(sys.modules.get("pydantic"), "VERSION", "").startswith("1.") else "pydantic.v1."
+    return any(base.__module__.startswith(home) for base in (tp if isinstance(tp, type) else type(tp)).__mro__)
+
+
 _MOST_DESCRIBED = 100
 """With more errors than this, only their number is reported: pydantic describes all of them or none."""
 
 
-def summary(exc: ValueError, skip: int = 0) -> str:
-    """Return the errors that pydantic found as one line, without the values, which may be large or secret.
+class Misfit(ValueError):
+    """A value does not fit a type that pydantic validates."""
+
+    def __init__(self, text: str, path: str) -> None:
+        super().__init__(text)
+        self.path = path
+        """The place of the first error in the value, in msgspec's form: ``.cups[0].size``."""
+
+
+def misfit(exc: ValueError, value: Any, skip: int = 0) -> Misfit:
+    """Return the error for what pydantic found, with one line of text without the values, which may be large or secret.
 
     ``skip``: the first steps of each path that the user does not know.
     """
     if not hasattr(exc, "errors"):
-        return str(exc)
+        return Misfit(str(exc), "")
     error = cast(Any, exc)
     count: int = error.error_count()
     if count > _MOST_DESCRIBED:
-        return f"{count} errors"
+        return Misfit(f"{count} errors", "")
     found = error.errors(include_url=False, include_context=False, include_input=False)[:3]
     paths = [".".join(map(str, each["loc"][skip:])) for each in found]
     parts = [f"{path}: {each['msg']}" if path else each["msg"] for path, each in zip(paths, found, strict=True)]
     if count > len(parts):
         parts.append(f"and {count - len(parts)} more")
-    return "; ".join(parts)
+    return Misfit("; ".join(parts), _place(found[0]["loc"][skip:], value))
+
+
+def _place(steps: tuple[int | str, ...], value: Any) -> str:
+    """Return the part of pydantic's path that is in the value, without missing fields and names of types in unions."""
+    place = ""
+    for step in steps:
+        try:
+            value = value[step]
+        except (LookupError, TypeError):
+            break
+        place += f"[{step}]" if isinstance(step, int) else f".{step}"
+    return place
 
 
 @lru_cache(maxsize=_MOST_TYPES)
@@ -116,7 +146,7 @@ def type_validator(tp: Any, *, strict: bool) -> Callable[[Any], Any]:
         try:
             return convert((value,))[0]
         except ValueError as exc:
-            raise ValueError(summary(exc, skip=1)) from exc
+            raise misfit(exc, value, skip=1) from exc
         except TypeError as exc:
             text, found, _ = str(exc).partition(" to supplied value")
             if not found:  # a constraint cannot be compared with the value

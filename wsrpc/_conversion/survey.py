@@ -28,9 +28,9 @@ import msgspec
 from msgspec import inspect as mi
 
 from .caching import memoized
-from .pydantic_types import has_core_schema, is_pydantic
+from .pydantic_types import has_core_schema, is_of_pydantic_1, is_pydantic
 
-__all__ = ["UNIONS", "Survey", "is_tagged", "survey_of", "unwrapped"]
+__all__ = ["UNIONS", "Survey", "constraints", "is_tagged", "survey_of", "unwrapped"]
 
 UNIONS = (Union, types.UnionType)
 
@@ -53,6 +53,7 @@ _NOT_SIZED = frozenset({int, float, bool, Decimal, datetime, date, time, timedel
 _NUMBERS = ("gt", "ge", "lt", "le", "multiple_of")
 _LENGTHS = ("min_length", "max_length")
 
+OF_PYDANTIC_1 = "is of pydantic 1, which wsrpc does not support: import it from pydantic 2"
 _USE_META = "use msgspec.Meta(...) or a class that checks itself in __post_init__"
 
 
@@ -143,7 +144,9 @@ class Survey:
             return
         is_field = _is_pydantic_field(metadata)
         shown = "Field(...)" if is_field else repr(metadata)
-        if name == "Timezone":
+        if is_of_pydantic_1(metadata):
+            self._refuse(owner, f"Field(...) {OF_PYDANTIC_1}")
+        elif name == "Timezone":
             self._refuse(
                 owner, f"neither msgspec nor pydantic enforces {shown}: write msgspec.Meta(tz=...) or AwareDatetime"
             )
@@ -191,7 +194,9 @@ class Survey:
     # ---------------------------------------------------------------- classes
 
     def _class(self, cls: Any, owner: str, place: Place) -> None:
-        if is_pydantic(cls):
+        if not self._hooked and is_of_pydantic_1(cls):
+            self._refuse(owner, f"{cls.__qualname__} {OF_PYDANTIC_1}, or pass a dec_hook= that converts to it")
+        elif is_pydantic(cls):
             for name, field in getattr(cls, "model_fields", {}).items():
                 hint: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
                 self.visit(hint, f"{cls.__qualname__}.{name}", "model")
@@ -277,6 +282,12 @@ def _expanded(metadata: Iterable[Any]) -> Iterator[Any]:
             yield from _expanded(each)
         else:
             yield each
+
+
+def constraints(metadata: Iterable[Any]) -> list[Any]:
+    """Return those parts of the metadata of an `Annotated` that restrict values."""
+    others = [each for each in _expanded(metadata) if type(each).__name__ not in _NO_CONSTRAINTS]
+    return [m for m in others if (_restricts(m) if isinstance(m, msgspec.Meta) else _is_constraint(m))]
 
 
 def _is_constraint(metadata: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from .._conversion.pydantic_types import Misfit
 from ..errors import BadArguments, set_text_for_log
 from .introspection import Parameter
 
@@ -100,6 +101,8 @@ def _misfit(
     where += _bounded(path) if path else f" ({_ordinal(index)})"
     text = _bounded(found["text"])
     data = {"parameter": parameter.name}
+    if exc is not None and isinstance(exc.__cause__, Misfit):
+        path += exc.__cause__.path
     if path:
         data["path"] = _bounded(path)
     if wanted := _EXPECTED.fullmatch(text):

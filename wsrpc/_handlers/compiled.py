@@ -245,7 +245,7 @@ class Handler:
             dec_hook: converts to types that msgspec does not know.
             lane: the handler runs one after another with the other handlers of this lane.
             instance: ``function`` is a method, and this is how its ``self`` is found.
-            member: the member of a contract that ``function`` implements, whose types unannotated parameters have.
+            member: the member of a contract that ``function`` implements, whose types count if they are narrower.
             shown_as: logs show the name and the place of this function.
             call: is called in place of ``function``, with the invocation and all values as they arrived.
 
@@ -256,7 +256,7 @@ class Handler:
         if instance is not None:
             facts = _as_method(facts, instance)
         if member is not None:
-            facts = completed(facts, function, member)
+            facts = completed(facts, member)
         if shown_as is not None:
             facts = facts._replace(name=name_of(shown_as), where=location(shown_as))
         thread, timeout = options.thread, options.timeout

@@ -1,7 +1,7 @@
 """Implementations of contracts: whether the methods of an object do what a contract declares, and as which handlers.
 
 The types of parameters and results are compared as they travel: a parameter may be wider than in the contract, and a
-result narrower.
+result narrower. Arguments are validated by the narrower type: no caller can send what the contract does not allow.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import inspect
 import typing
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
+from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
 from .._base.names import ChannelRef
 from .._conversion.convert import type_name
-from .._conversion.survey import UNIONS, unwrapped
+from .._conversion.survey import UNIONS, constraints, unwrapped
 from .contract import Contract, Kind, Member, read_contract
 from .introspection import Facts, Parameter, Role, by_place, introspect, location, result_of, signature_of
 from .method import Exposed, mark_in, mark_of
@@ -145,27 +146,27 @@ def _signature(function: Any) -> str:
     return f"{getattr(function, '__qualname__', repr(function))}{shown}"
 
 
-def completed(facts: Facts, function: Callable[..., Any], member: Member) -> Facts:
+def completed(facts: Facts, member: Member) -> Facts:
     """Return facts in which the parameters from the wire are those that the contract declares.
 
-    A parameter without an annotation has the type that the contract declares. One that the contract does not have gets
-    no value, so that no caller can set it. ``*args`` takes the place of those that only the contract names.
+    Each has the narrower type of the two; without an annotation it has the one that the contract declares. A parameter
+    that the contract does not have gets no value, so that no caller can set it. ``*args`` takes the place of those that
+    only the contract names.
     """
-    given = signature_of(function).parameters
     wanted = [p for p in member.parameters if p.source == "wire"]
     parameters: list[Parameter] = []
     for p in facts.parameters:
-        typed = p.source in ("wire", "rest") and given[p.name].annotation is not inspect.Parameter.empty
         if p.source == "wire":
             if wanted:
-                declared = wanted.pop(0)
-                parameters.append(p if typed else p._replace(type=declared.type))
+                parameters.append(p._replace(type=_narrower(wanted.pop(0).type, p.type)))
         elif p.source == "rest":
-            parameters += [q._replace(type=p.type if typed else q.type, keyword=False) for q in wanted]
+            parameters += [q._replace(type=_narrower(q.type, p.type), keyword=False) for q in wanted]
             rest = next((q.type for q in member.parameters if q.source == "rest"), None)
             if rest is not None:
-                parameters.append(p if typed else p._replace(type=rest))
+                parameters.append(p._replace(type=_narrower(rest, p.type)))
             wanted = []
+        elif p.source == "stream" and member.source is not None:
+            parameters.append(p._replace(type=_narrower(member.source.type, p.type)))
         else:
             parameters.append(p)
     return facts._replace(parameters=tuple(parameters))
@@ -222,8 +223,8 @@ def _other_parameters(declared: tuple[Parameter, ...], own: tuple[Parameter, ...
 
 
 def _other_parameter(p: Parameter, q: Parameter) -> str | None:
-    if not _fits(p.type, q.type):
-        return f"parameter {p.name!r} is {type_name(p.type)} in the contract, and {type_name(q.type)} here"
+    if (why := _other_type(p.type, q.type)) is not None:
+        return f"parameter {p.name!r} is {why}"
     if p.source == q.source == "wire" and not p.required:
         if q.required:
             return f"parameter {p.name!r} is optional in the contract, and required here"
@@ -241,10 +242,16 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _other_items(member: Member, facts: Facts) -> str | None:
     source = next((p for p in facts.parameters if p.source == "stream"), None)
-    if member.source is None or source is None or _fits(member.source.type, source.type):
+    if member.source is None or source is None or (why := _other_type(member.source.type, source.type)) is None:
         return None
-    declared, own = type_name(member.source.type), type_name(source.type)
-    return f"the items of {member.source.name!r} are {declared} in the contract, and {own} here"
+    return f"the items of {member.source.name!r} are {why}"
+
+
+def _other_type(declared: Any, own: Any) -> str | None:
+    text = f"{type_name(declared)} in the contract, and {type_name(own)} here"
+    if not _fits(declared, own):
+        return text
+    return f"{text}, and neither is narrower: write the same type" if _narrower(declared, own) is None else None
 
 
 def _other_result(member: Member, result: Any, *, says_nothing: bool) -> str | None:
@@ -260,22 +267,37 @@ _EXACT = frozenset({bool, int, float, str, bytes, date, datetime})
 """Types of which a subclass or a base class travels otherwise, or is refused."""
 
 
-def _fits(narrow: Any, wide: Any) -> bool:
-    """Return whether each value of the type ``narrow`` may be given where ``wide`` is expected, as far as is known."""
-    narrow, wide = _bare(narrow), _bare(wide)
-    if narrow is Any or wide is Any or narrow == wide:
+def _narrower(declared: Any, own: Any) -> Any:
+    """Return the type whose values all fit the other one, too; None if there is none, as far as is known."""
+    return declared if _fits(declared, own, sure=True) else own if _fits(own, declared, sure=True) else None
+
+
+def _fits(narrow: Any, wide: Any, *, sure: bool = False) -> bool:
+    """Return whether each value of the type ``narrow`` may be given where ``wide`` is expected, as far as is known.
+
+    If ``sure``, what is not known counts as no, and ``narrow`` must have the constraints of ``wide``.
+    """
+    if narrow == wide:
         return True
+    narrow, given = _bare(narrow)
+    wide, required = _bare(wide)
+    if sure and any(each not in given for each in required):
+        return False
+    if wide is Any or narrow == wide:
+        return True
+    if narrow is Any:
+        return not sure
     if typing.get_origin(narrow) in UNIONS:
-        return all(_fits(each, wide) for each in typing.get_args(narrow))
+        return all(_fits(each, wide, sure=sure) for each in typing.get_args(narrow))
     if typing.get_origin(wide) in UNIONS:
-        return any(_fits(narrow, each) for each in typing.get_args(wide))
+        return any(_fits(narrow, each, sure=sure) for each in typing.get_args(wide))
     if typing.get_origin(narrow) is Literal:
         return _fits_literal(typing.get_args(narrow), wide)
     if narrow is int and wide is float:
         return True
     if narrow in _EXACT or typing.get_origin(wide) is Literal:
         return False
-    return _fits_class(narrow, wide)
+    return _fits_class(narrow, wide, sure=sure)
 
 
 def _fits_literal(values: tuple[Any, ...], wide: Any) -> bool:
@@ -284,7 +306,7 @@ def _fits_literal(values: tuple[Any, ...], wide: Any) -> bool:
     return all(_fits(type(value), wide) for value in values)
 
 
-def _fits_class(narrow: Any, wide: Any) -> bool:
+def _fits_class(narrow: Any, wide: Any, *, sure: bool) -> bool:
     own, other = typing.get_origin(narrow) or narrow, typing.get_origin(wide) or wide
     try:
         if not issubclass(own, other):
@@ -293,25 +315,27 @@ def _fits_class(narrow: Any, wide: Any) -> bool:
         return bool(own == other)
     inner, outer = typing.get_args(narrow), typing.get_args(wide)
     if own is other is tuple and inner and outer:
-        return _fits_tuple(inner, outer)
-    if len(inner) != len(outer):
-        return True  # list[int] and list, or tuple[int, str] and Sequence[Any]
-    return all(_fits(one, other) for one, other in zip(inner, outer, strict=True))
+        return _fits_tuple(inner, outer, sure=sure)
+    if len(inner) != len(outer):  # list[int] and list, or tuple[int, str] and Sequence[Any]
+        return bool(inner) or not sure
+    return all(map(partial(_fits, sure=sure), inner, outer))
 
 
-def _fits_tuple(narrow: tuple[Any, ...], wide: tuple[Any, ...]) -> bool:
+def _fits_tuple(narrow: tuple[Any, ...], wide: tuple[Any, ...], *, sure: bool) -> bool:
     """Return whether a tuple fits another one, by the arguments of both types."""
     if wide[-1] is Ellipsis:
-        return all(_fits(each, wide[0]) for each in narrow if each is not Ellipsis)
-    return len(narrow) == len(wide) and narrow[-1] is not Ellipsis and all(map(_fits, narrow, wide))
+        return all(_fits(each, wide[0], sure=sure) for each in narrow if each is not Ellipsis)
+    return len(narrow) == len(wide) and narrow[-1] is not Ellipsis and all(map(partial(_fits, sure=sure), narrow, wide))
 
 
-def _bare(tp: Any) -> Any:
-    """Return a type without what does not change how it travels: metadata, and other names for it."""
+def _bare(tp: Any) -> tuple[Any, list[Any]]:
+    """Return a type without metadata and other names for it, which do not change how it travels, and constraints."""
+    restricting: list[Any] = []
     while True:
         if typing.get_origin(tp) is Annotated:
-            tp = typing.get_args(tp)[0]
+            tp, *metadata = typing.get_args(tp)
+            restricting += constraints(metadata)
         elif (inner := unwrapped(tp)) is not None:
             tp = inner
         else:
-            return type(None) if tp is None else Any if tp is object else tp
+            return type(None) if tp is None else Any if tp is object else tp, restricting

@@ -284,7 +284,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             path: the URL path that clients must use. None accepts any path.
             ssl: the TLS context. None for no TLS.
             sock: a bound socket, instead of host and port.
-            unix: the path of a Unix socket, instead of host and port.
+            unix: the path of a Unix socket, instead of host and port. asyncio has none on Windows.
             healthz: the URL path for health checks, which are plain HTTP requests. The response is 200 while the server
                 is `healthy`, and 503 while it drains (see `close`). To respond to health checks, the port stays open
                 while the server drains, and new connections get 503. With None, health checks are not possible, and the

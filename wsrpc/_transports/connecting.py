@@ -18,7 +18,7 @@ from websockets.http11 import Response
 from websockets.uri import WebSocketURI
 
 from .._base.names import StrPath
-from .urls import BadURL
+from .urls import BadURL, check_unix_sockets
 
 __all__ = ["connect"]
 
@@ -43,13 +43,14 @@ async def connect(
     Raises:
         OSError: the host or the proxy was not reached.
         InvalidProxyStatus, InvalidProxyMessage, ProxyError: the proxy has refused, or its answer is not valid.
-        BadURL: the URL of the proxy is not valid.
+        BadURL: the URL of the proxy is not valid, or the event loop has no Unix sockets.
     """
     loop = asyncio.get_running_loop()
     tls: dict[str, Any] = {}
     if uri.secure:
         tls = {"ssl": ssl or ssl_module.create_default_context(), "server_hostname": uri.host}
     if unix is not None:
+        check_unix_sockets(loop)
         _, protocol = await loop.create_unix_connection(create, os.fspath(unix), **tls)
     elif proxy is None:
         _, protocol = await loop.create_connection(create, uri.host, uri.port, **tls)

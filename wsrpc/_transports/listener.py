@@ -18,6 +18,7 @@ from ..handshake import Handshake
 from ..limits import Limits
 from .accepted import AcceptedConnection, Reception
 from .health import Health
+from .urls import check_unix_sockets
 from .websocket import WebSocketTransport
 
 __all__ = ["Listener", "check_place", "listen"]
@@ -150,6 +151,7 @@ async def listen(
     if ssl is not None:
         options["ssl_handshake_timeout"] = limits.open_timeout
     if unix is not None:
+        check_unix_sockets(loop)
         server = await loop.create_unix_server(create, unix, **options)
     elif sock is not None:
         _send_at_once(sock)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-__all__ = ["BadURL", "check_proxy", "check_unix", "check_url", "environment_proxy", "shown_url"]
+__all__ = ["BadURL", "check_proxy", "check_unix", "check_unix_sockets", "check_url", "environment_proxy", "shown_url"]
 
 PROXY_SCHEMES = frozenset({"http", "https", "socks4", "socks4a", "socks5", "socks5h"})
 
@@ -63,6 +64,12 @@ def check_proxy(proxy: object) -> None:
         schemes = ", ".join(sorted(PROXY_SCHEMES))
         raise BadURL(f"proxy= is a URL whose scheme is one of {schemes}; or True, or None; got {shown_url(proxy)}")
     _check_parts(proxy, "a proxy's URL")
+
+
+def check_unix_sockets(loop: asyncio.AbstractEventLoop) -> None:
+    """Raise `BadURL` for an event loop without Unix sockets, whose own error has no text."""
+    if type(loop).create_unix_connection is asyncio.AbstractEventLoop.create_unix_connection:
+        raise BadURL("unix= needs Unix sockets, which asyncio does not have on Windows: use a host and a port")
 
 
 def check_unix(path: Any, proxy: object) -> None:

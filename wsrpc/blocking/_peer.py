@@ -19,7 +19,7 @@ from .._api.stream import Stream as AsyncStream
 from .._base.misuse import no_parentheses
 from .._base.names import UNTYPED, F, Offline
 from .._base.retry import Retry
-from .._base.state import Key, PeerState
+from .._base.state import Key, PeerState, Value
 from .._handlers.injections import Injection, injections
 from .._streams.event_values import Keep
 from ..limits import Limits
@@ -417,7 +417,7 @@ class Endpoint(Registrar, Caller, EventReader):
     def get(self, key: Key[T], default: None = None) -> T | None: ...
 
     @overload
-    def get(self, key: Key[T], default: T) -> T: ...
+    def get(self, key: Key[T], default: Value[T]) -> T: ...
 
     @overload
     def get(self, key: str, default: Any = None) -> Any: ...
@@ -427,7 +427,7 @@ class Endpoint(Registrar, Caller, EventReader):
         return self._inner.get(key, default)
 
     @overload
-    def set(self, key: Key[T], value: T) -> None: ...
+    def set(self, key: Key[T], value: Value[T]) -> None: ...
 
     @overload
     def set(self, key: str, value: Any) -> None: ...

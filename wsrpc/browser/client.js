@@ -48,17 +48,20 @@ var RemoteError = class extends WsrpcError {
   name = "RemoteError";
   /** The error as it arrived, with all its fields. */
   value;
+  /** Of an unexpected exception, whose text a server does not send: its log has the traceback with this id. */
+  errorId;
   /**
    * @param isError whether the value is an error object. Anything can be thrown
    * @param hasBegun whether the handler has certainly run, because it has opened a channel
    */
   constructor(value, isError, hasBegun = false) {
     const isObject = isError && typeof value === "object" && value !== null;
-    const { message, code, data } = isObject ? value : { message: value };
+    const { message, code, data, error_id } = isObject ? value : { message: value };
     const known = typeof code === "string" || typeof code === "number" ? code : void 0;
     const notRun = !hasBegun && String(known).startsWith("wsrpc.") && NOT_RUN.has(String(known).slice(6));
     super(isObject ? textOf(message ?? "") : textOf(value), notRun ? "not_run" : "ran", known, data);
     this.value = value;
+    this.errorId = typeof error_id === "string" ? error_id : void 0;
   }
 };
 var ConnectionLost = class extends WsrpcError {

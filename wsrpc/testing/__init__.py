@@ -3,12 +3,10 @@
 `connect` gives you a client that is connected to a server in memory, and `pair` two peers that are connected to each
 other. Both are real: every message is encoded, carried and decoded as over a WebSocket. `Line` is such a way between
 clients and a server that tests can cut. `ScriptedTransport` plays the remote peer from a script. `Clock` is time under
-the test's control. `MemoryEngine` is the engine of a cluster whose nodes are in one process. `FaultProxy` stands
-between a client and a server, on real sockets, and causes network trouble.
+the test's control. `FaultProxy` stands between a client and a server, on real sockets, and causes network trouble.
 """
 
 from ._clock import Clock
-from ._engine import MemoryEngine
 from ._line import Line
 from ._memory import MemoryTransport, memory_transports
 from ._pairs import connect, pair
@@ -19,7 +17,6 @@ __all__ = [
     "Clock",
     "FaultProxy",
     "Line",
-    "MemoryEngine",
     "MemoryTransport",
     "ScriptedTransport",
     "connect",

@@ -106,6 +106,29 @@ def test_options(make: Callable[..., Any], options: dict[str, Any], text: str) -
     assert shown(str(caught.value)).startswith(text)
 
 
+class LoopOfWindows(asyncio.SelectorEventLoop):
+    """An event loop without Unix sockets, as those of Windows are."""
+
+    create_unix_connection = asyncio.AbstractEventLoop.create_unix_connection
+    create_unix_server = asyncio.AbstractEventLoop.create_unix_server
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda: wsrpc.dial("ws://localhost/", unix="/nowhere"),
+        lambda: Client("ws://localhost/", unix="/nowhere").__aenter__(),
+        lambda: Server().listen(unix="/nowhere").__aenter__(),
+    ],
+    ids=["dial", "client", "server"],
+)
+def test_unix_sockets_that_the_system_has_not(begin: Callable[[], Any]) -> None:
+    """The error had no text, and a client repeated the attempt."""
+    with pytest.raises(ValueError, match="asyncio does not have on Windows: use a host and a port"):
+        with asyncio.Runner(loop_factory=LoopOfWindows) as runner:
+            runner.run(begin())
+
+
 ANY_SERVER: Any = Server
 ANY_CLIENT: Any = Client
 CALLS: list[tuple[Callable[[], Any], str]] = [

@@ -23,8 +23,8 @@ from wsrpc._cluster.cluster import membership_of
 from wsrpc._cluster.directory import NEW
 from wsrpc._cluster.membership import CONFIRMED
 from wsrpc._cluster.node import TICK
-from wsrpc.cluster import Cluster
-from wsrpc.testing import MemoryEngine, connect
+from wsrpc.cluster import Cluster, MemoryEngine
+from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -11,8 +11,7 @@ from leftovers import turns_until
 from raw_websocket import ask
 
 from wsrpc import Server
-from wsrpc.cluster import Cluster
-from wsrpc.testing import MemoryEngine
+from wsrpc.cluster import Cluster, MemoryEngine
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -12,9 +12,8 @@ from leftovers import turns_until
 
 from wsrpc import Client, KeepLatest, Limits, Peer, Retry, Room, Server
 from wsrpc._cluster.cluster import membership_of
-from wsrpc.cluster import Cluster, ClusterClient
+from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
 from wsrpc.errors import EngineLost, ReservedEvent
-from wsrpc.testing import MemoryEngine
 from wsrpc.types import Members
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

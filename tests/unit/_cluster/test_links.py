@@ -12,7 +12,7 @@ from leftovers import turns_until
 
 from wsrpc import ConnectionLost
 from wsrpc._cluster.directory import Beat
-from wsrpc.testing import MemoryEngine
+from wsrpc.cluster import MemoryEngine
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

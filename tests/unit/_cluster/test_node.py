@@ -17,7 +17,8 @@ from wsrpc import CloseInfo, ConnectionLost
 from wsrpc._cluster.directory import LEASE
 from wsrpc._cluster.node import BEAT, TICK, Node
 from wsrpc._cluster.transport import EngineTransport
-from wsrpc.testing import Clock, MemoryEngine
+from wsrpc.cluster import MemoryEngine
+from wsrpc.testing import Clock
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

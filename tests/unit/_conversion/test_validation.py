@@ -7,8 +7,10 @@ A row has a value that fits and one that does not. Both are sent to a handler, i
 from __future__ import annotations
 
 import gc
+import importlib
 import subprocess
 import sys
+import warnings
 import weakref
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -160,6 +162,11 @@ class Robin(pydantic.BaseModel):
 class Wren(Robin): ...
 
 
+with warnings.catch_warnings(action="ignore"):  # that it does not know all of Python 3.14
+    v1 = importlib.import_module("pydantic.v1")
+
+OLD = "is of pydantic 1, which wsrpc does not support: import it from pydantic 2"
+
 REFUSED = [
     ("Opaque", r"values from the wire cannot be converted to test_validation\.Opaque: make it a dataclass.* dec_hook="),
     ("int | Opaque", "pydantic refuses the type: Unable to generate"),
@@ -185,6 +192,10 @@ REFUSED = [
     ("Annotated[int, Above(0)]", "a constraint that neither msgspec nor pydantic knows"),
     ("Iterable[HttpUrl]", r"Iterable cannot be enforced before it is read: write list\[...\]"),
     ("OwnDefault", "takes_self=True"),
+    # The texts said that a model of pydantic 1 must become one, and that an int has no length.
+    ("v1.BaseModel", rf"BaseModel {OLD}, or pass a dec_hook= that converts to it"),
+    ("list[v1.HttpUrl]", rf"HttpUrl {OLD}, or pass a dec_hook="),
+    ("Annotated[int, v1.Field(gt=0)]", rf"Field\(...\) {OLD}$"),
 ]
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from typing import Annotated, Any, Literal, NewType, Protocol
 
+import annotated_types
 import msgspec
+import pydantic
 import pytest
 from chat_contract import Chat, ChatImplementation, Line, LongLine, try_out
 from leftovers import nothing_left as nothing_left
@@ -132,6 +135,74 @@ FITS: list[tuple[Any, Any, tuple[bool, bool]]] = [
 def test_a_parameter_may_be_wider_and_a_result_narrower(one: Any, other: Any, expected: tuple[bool, bool]) -> None:
     assert (fits(one, other), fits(other, one)) == expected
     assert (fits(other, one, result=True), fits(one, other, result=True)) == expected
+
+
+Positive = Annotated[int, msgspec.Meta(gt=0)]
+Text = Annotated[str, pydantic.StringConstraints(pattern="^a")]
+Small = Annotated[int, msgspec.Meta(lt=10)]
+
+ENFORCED: list[tuple[Any, Any, Any, Any]] = [
+    (Literal["a", "b"], str, "a", "c"),
+    (list[Literal["a"]], Sequence[str], ["a"], ["b"]),
+    (Positive, int, 1, 0),
+    (int, Positive, 1, 0),  # the implementation may refuse more
+    (Positive, Annotated[int, msgspec.Meta(gt=0), msgspec.Meta(lt=10)], 1, 10),
+    (Annotated[int, annotated_types.Interval(gt=0, lt=5)], Annotated[int, annotated_types.Gt(0)], 4, 5),
+    (dict[str, Positive], dict[str, int], {"x": 1}, {"x": 0}),
+    (dict[str, Any], dict[str, Positive], {"x": 1}, {"x": 0}),
+    (Positive | None, int | None, None, 0),
+    (NewType("Age", Positive), int, 1, 0),
+    (list[Text], list[Text], ["a"], ["b"]),
+    (tuple[int, ...], list[int] | tuple[int, ...], [1], ["a"]),
+    (list[int], list, [1], ["a"]),
+    (list, list[int], [1], ["a"]),
+    (int, Any, 1, "a"),
+    (int, object, 1, "a"),
+    (Annotated[int, "an explanation"], Annotated[int, "another one"], 1, "a"),
+]
+
+
+def taking(tp: Any, base: type[Any]) -> Any:
+    """A class with methods that take arguments and items of a type; a contract if ``base`` is Protocol."""
+
+    async def one(self: Any, value: Any) -> None: ...
+    async def more(self: Any, *values: Any) -> None: ...
+    async def load(self: Any, values: Any) -> int:
+        return len([each async for each in values])
+
+    one.__annotations__["value"] = more.__annotations__["values"] = tp
+    load.__annotations__["values"] = AsyncIterable[tp]
+    return types.new_class("Taking", (base,), {}, lambda body: body.update(one=one, more=more, load=load))
+
+
+@pytest.mark.parametrize(("declared", "own", "fitting", "wrong"), ENFORCED)
+async def test_arguments_fit_the_narrower_type(declared: Any, own: Any, fitting: Any, wrong: Any) -> None:
+    """Only the type of the implementation was enforced, so it got values that its contract excludes."""
+    server = Server()
+    server.implement(taking(declared, Protocol), taking(own, object)())
+    async with connect(server) as client:
+        await client.request("one", fitting)
+        await client.request("more", fitting, fitting)
+        assert await client.request("load", send=[fitting]) == 1
+        for event, arguments in (("one", [wrong]), ("more", [wrong]), ("more", [fitting, wrong])):
+            with pytest.raises(BadArguments):
+                await client.request(event, *arguments)
+        with pytest.raises(wsrpc.RemoteError) as caught:
+            await client.request("load", send=[wrong])
+        assert caught.value.code == "wsrpc.bad_item"
+
+
+NEITHER: list[tuple[Any, Any]] = [
+    (Positive, Small),
+    (Literal["a"], Annotated[str, msgspec.Meta(max_length=5)]),
+    (list[Any], Sequence[int]),
+]
+
+
+@pytest.mark.parametrize(("declared", "own"), NEITHER)
+def test_types_of_which_neither_is_narrower_are_refused(declared: Any, own: Any) -> None:
+    with pytest.raises(TypeError, match=r"parameter 'value' is .*, and neither is narrower: write the same type"):
+        Server().implement(taking(declared, Protocol), taking(own, object)())
 
 
 class Lines(Protocol):

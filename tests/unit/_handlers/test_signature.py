@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+import annotated_types
 import future_annotated as future
 import msgspec
 import pydantic
@@ -262,6 +263,44 @@ def test_the_data_of_the_error_says_the_same() -> None:
     assert refused(add, 1, "x").data == {"parameter": "b", "expected": "int", "got": "str"}
     error = refused(typed_args, 1, 2, "x")
     assert error.data == {"parameter": "rest", "path": "[1]", "expected": "float", "got": "str"}
+
+
+class Order(pydantic.BaseModel):
+    items: dict[str, list[Model | int]] = pydantic.Field(default={}, alias="cups")
+    place: Model | None = None
+
+
+class Basket(msgspec.Struct):
+    orders: list[Order]
+
+
+AtLeastTwo = Annotated[int, annotated_types.Ge(2)]
+
+PATHS: list[tuple[Any, Any, str | None]] = [
+    (Model, {"id": "x"}, ".id"),
+    (Model, {}, None),  # as msgspec, which does not count a missing field to the path
+    (Order, {"place": {"id": "x"}}, ".place.id"),
+    (Order, {"cups": {"tea": [1, {"id": "x"}]}}, ".cups.tea[1]"),
+    (Order, {"cups": {}, "place": {}}, ".place"),
+    (Basket, {"orders": [{}, {"place": {"id": "x"}}]}, ".orders[1].place.id"),
+    (list[AtLeastTwo], [2, 1], "[1]"),
+    (dict[str, list[AtLeastTwo]], {"a": [2], "b": [2, 1]}, ".b[1]"),
+    (AtLeastTwo, 1, None),
+]
+
+
+@pytest.mark.parametrize(("tp", "value", "path"), PATHS)
+def test_errors_of_pydantic_say_the_path(tp: Any, value: Any, path: str | None) -> None:
+    """They did not: `data` named the parameter only."""
+
+    def handler(value: tp, *rest: tp) -> None: ...
+
+    data = refused(handler, value).data
+    assert isinstance(data, dict)
+    assert data.get("path") == path
+    fits = {Model: {"id": 1}, Order: {}, Basket: {"orders": []}}.get(tp, [] if path == "[1]" else {} if path else 2)
+    error = refused(handler, fits, fits, value)
+    assert error.data == {**data, "parameter": "rest", "path": f"[1]{path or ''}"}
 
 
 def test_a_default_is_the_very_same_object_and_need_not_fit_the_type() -> None:

@@ -13,9 +13,8 @@ from in_a_thread import serving
 
 from wsrpc import Handshake, Server
 from wsrpc.blocking import Client, ClusterClient
-from wsrpc.cluster import Cluster
+from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.errors import EngineLost, PeerNotFound
-from wsrpc.testing import MemoryEngine
 
 
 class ThreadedEngine(MemoryEngine):

@@ -21,7 +21,8 @@ from leftovers import turns_until
 
 from wsrpc import Reconnect
 from wsrpc.blocking import Client, ClusterClient
-from wsrpc.testing import FaultProxy, MemoryEngine
+from wsrpc.cluster import MemoryEngine
+from wsrpc.testing import FaultProxy
 
 # ------------------------------------------------------------ threads
 

@@ -12,9 +12,10 @@ __all__ = ["MemoryEngine"]
 
 
 class MemoryEngine:
-    """In-memory engine for testing a cluster. Pass the same object to the `Cluster` of each server.
+    """In-memory engine, for a cluster of one process. Pass the same object to the `Cluster` of each server.
 
-    An engine carries the messages of a cluster; see `wsrpc.engine`. Tests can interrupt it, and make it lose messages.
+    An engine carries the messages of a cluster; see `wsrpc.engine`. All servers must be in one event loop. Tests can
+    interrupt the engine, and make it lose messages.
 
     Messages that are published in one turn of the event loop arrive in a later turn.
 
