@@ -277,7 +277,7 @@ class SessionsMachine(WorldMachine):
         session.opened_there += 1
         session.peer, session.inside_there = peer, out_of(peer).session
         peer.set("session", session)
-        self.server.room(f"session {session.label}").add(peer)
+        peer.server.room(f"session {session.label}").add(peer)  # `kill` may have replaced `self.server` meanwhile
 
     def check_reason(self, info: CloseInfo, replaced: bool, why: SessionLost | None) -> None:
         """See that the client's session may end."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from .._handlers.introspection import name_of
-from .._handlers.lifecycle import Unfinished
+from .._handlers.lifecycle import Unfinished, called
 from .._handlers.registry import Registry
 from ..errors import SessionLost
 
@@ -93,6 +92,4 @@ class ReconnectHooks:
 
     async def _call(self, function: Callable[..., Any], count: int, info: ReconnectInfo) -> None:
         if self.began is info:
-            result = function(*(info,)[:count])
-            if inspect.isawaitable(result):
-                await result
+            await called(function, (info,)[:count])

@@ -111,8 +111,7 @@ class ClusterMembership:
 
     async def _close_peer(self, address: str, code: int | None, reason: str) -> None:
         """Close a peer of this node for another one."""
-        peer = self.addresses.get(address)
-        if peer is None:
+        if (peer := self.addresses.get(address)) is None:
             raise error_to_node(PeerNotFound(address))
         await peer.close(code, reason)
 

@@ -24,6 +24,7 @@ __all__ = [
     "Reporter",
     "Stage",
     "Unfinished",
+    "called",
     "ends_the_task",
 ]
 
@@ -73,7 +74,8 @@ class Stage:
     def fire(self, registries: tuple[Registry, ...], event: str, args: tuple[object, ...]) -> None:
         """Call the handlers of a lifecycle event, those of its own name first.
 
-        The functions of a hook of that name are called in `complete`, each when the one before has finished.
+        The functions of a hook of that name are called one after another, the first one now, and those behind one that
+        takes time in `complete`.
 
         Each registry may have one handler of each name, and all of them are called, the server's first: a peer's own
         handler must not bypass the bookkeeping of its server.
@@ -84,8 +86,11 @@ class Stage:
                 if taken is not None:
                     self.call(name, taken.function, args[: taken.accepted])
                 for hook in registry.hooks.get(name, ()):
-                    later = _called(hook.function, args[: hook.accepted])
-                    self.unfinished.append((name, name_of(hook.function), later))
+                    given = args[: hook.accepted]
+                    if self.unfinished:
+                        self.unfinished.append((name, name_of(hook.function), called(hook.function, given)))
+                    else:
+                        self.call(name, hook.function, given)
 
     def call(self, event: str, handler: Callable[..., Any], args: tuple[object, ...]) -> None:
         """Call one handler."""
@@ -122,7 +127,8 @@ class Stage:
         self.unfinished.clear()
 
 
-async def _called(function: Callable[..., Any], args: tuple[object, ...]) -> None:
+async def called(function: Callable[..., Any], args: tuple[object, ...]) -> None:
+    """Call a function, sync or async, when this is awaited."""
     result = function(*args)
     if inspect.isawaitable(result):
         await result
