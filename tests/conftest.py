@@ -20,6 +20,8 @@ from effort import QUICK
 
 TESTS = Path(__file__).parent
 UNIT = TESTS / "unit"
+ON_UVLOOP = os.environ.get("WSRPC_LOOP") == "uvloop"
+"""Tests run on uvloop, except those marked ``asyncio_loop``: make test-uvloop."""
 SLOW = (TESTS / "property", TESTS / "faults", TESTS / "test_typing.py", TESTS.parent / "interop" / "test_matrix_run.py")
 
 # In debug mode asyncio notes for each callback, task and future where it was made: ten calls deep for callbacks, and
@@ -42,12 +44,10 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-if os.environ.get("WSRPC_LOOP") == "uvloop":
+if ON_UVLOOP:
     import uvloop
 
-    @pytest.hookimpl
     def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-        """Run the tests on uvloop: make test-uvloop."""
         return {"uvloop": uvloop.new_event_loop}
 
 
@@ -62,8 +62,11 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) * 3 // 2
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the tests that take longest, so that no worker is busy with one when the others have nothing left."""
+    if ON_UVLOOP:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("asyncio_loop")])
+        items[:] = [item for item in items if not item.get_closest_marker("asyncio_loop")]
 
     @cache
     def is_slow(path: Path) -> bool:

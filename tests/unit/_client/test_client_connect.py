@@ -183,6 +183,7 @@ LATE = {
 }
 
 
+@pytest.mark.asyncio_loop
 @pytest.mark.parametrize("row", LATE.values(), ids=LATE)
 async def test_connect_timeout_ends_the_first_connection_with_its_open_handlers(
     row: Late, monkeypatch: pytest.MonkeyPatch

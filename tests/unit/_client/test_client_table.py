@@ -24,6 +24,8 @@ TO_DIAL = (Input.CONNECT, Input.START)
 ENDS_SESSION = (Input.BIND, Input.CLOSE, Input.GAVE_UP, Input.DROPPED, Input.LEFT, Input.LOST)
 WHILE_OPENING = [("opening", Input.DETACHED), ("resuming", Input.REOPENED), ("detached", Input.GAVE_UP)]
 """Cells whose connection drops while the `open` handlers run."""
+LATER = [("waiting", Input.GAVE_UP), ("detached", Input.GAVE_UP)]
+"""Cells in which the clock is put forward."""
 
 
 class Scene(World):
@@ -195,7 +197,11 @@ def closings(state: ClientState, happened: Input) -> list[tuple[int, bool, bool]
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize(
     ("state", "happened"),
-    [(state, happened) for state in STATES for happened in TABLE[state]],
+    [
+        pytest.param(state, happened, marks=[pytest.mark.asyncio_loop] * ((state, happened) in LATER))
+        for state in STATES
+        for happened in TABLE[state]
+    ],
     ids=lambda value: getattr(value, "name", value),
 )
 async def test_a_cell(state: ClientState, happened: Input, monkeypatch: pytest.MonkeyPatch) -> None:

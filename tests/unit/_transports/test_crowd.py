@@ -58,6 +58,7 @@ async def test_a_crowd_that_asks_at_once_is_let_in_a_few_at_a_time() -> None:
         await turns_until(lambda: not server.peers)
 
 
+@pytest.mark.asyncio_loop
 async def test_a_crowd_that_connects_at_once_is_accepted_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     accepted: list[object] = []
     real = socket.socket.accept
