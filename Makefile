@@ -6,11 +6,8 @@
 #   make test    every test, the ones against Node and Go included
 #   make test-pythons   the unit, adapter and property tests, on every other supported Python of the machine
 #   make test-floors   the unit tests and those of the adapters with the lowest versions that pyproject.toml allows
-<<<<<<< HEAD
 #   make test-beside   whether wsrpc installs beside the newest versions of other SDKs; asks the package index
-=======
 #   make test-uvloop   the tests of what depends on the event loop, on uvloop; all unit tests: ARGS=tests/unit
->>>>>>> s-small
 #   make test-browser   the tests in headless Chromium and Firefox; screenshots in build/screenshots
 #   make pictures   the same, and the screenshots that the documentation shows are renewed, in docs/images
 #   make test-nginx   examples/cluster behind nginx, which has to be there: apt-get install nginx-light
@@ -53,11 +50,7 @@ WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-<<<<<<< HEAD
-.PHONY: demo quick test test-pythons test-floors test-beside test-browser pictures test-nginx check docs docs-serve tables dist modules fmt bench soak mutants autobahn clean node go engines
-=======
-.PHONY: demo quick test test-pythons test-floors test-uvloop test-browser pictures test-nginx check docs docs-serve dist modules fmt bench soak mutants autobahn clean node go engines
->>>>>>> s-small
+.PHONY: demo quick test test-pythons test-floors test-beside test-uvloop test-browser pictures test-nginx check docs docs-serve tables dist modules fmt bench soak mutants autobahn clean node go engines
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
@@ -84,11 +77,9 @@ test-floors: $(STAMPS)/npm engines $(FLOORS)/.made
 	$(WITH_VENV) WSRPC_QUICK=1 $(FLOORS)/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \
 	  tests/unit tests/adapters tests/command/test_command_terminal.py $(ARGS)
 
-<<<<<<< HEAD
 # In a dry run of pip, a quarter of a minute: nothing is installed. Some SDKs: make test-beside ARGS=supabase
 test-beside: $(STAMPS)/venv
 	$(BIN)/python scripts/check_beside.py $(ARGS)
-=======
 # Only these, because the others run few lines that meet the event loop. In tests/adapters, a host or a library behaves
 # otherwise on uvloop: picows 2.3.1 does not notice a connection that is reset in the middle of a frame.
 UVLOOP := tests/unit/_client tests/unit/_server tests/unit/_session tests/unit/_transports \
@@ -96,7 +87,6 @@ UVLOOP := tests/unit/_client tests/unit/_server tests/unit/_session tests/unit/_
 test-uvloop: $(STAMPS)/dev
 	WSRPC_LOOP=uvloop WSRPC_QUICK=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \
 	  $(or $(ARGS),$(UVLOOP))
->>>>>>> s-small
 
 # Other browsers than the system's: make test-browser CHROMIUM=/path/to/chrome FIREFOX=/path/to/firefox
 test-browser: $(STAMPS)/browser $(STAMPS)/docs $(STAMPS)/npm
