@@ -1,4 +1,4 @@
-"""Refuses libraries that are older than wsrpc needs, as with ``pip install --no-deps`` or beside another package."""
+"""Refuses libraries that are older than wsrpc needs: installed without dependencies, or beside another package."""
 
 from __future__ import annotations
 
