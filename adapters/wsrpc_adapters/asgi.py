@@ -9,18 +9,25 @@ messages do not pass through ``receive()`` and ``send()``.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Protocol
 from urllib.parse import quote
+from weakref import WeakSet
 
-from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Server
+from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Limits, Server
 from wsrpc.adapting import refusal_headers
 from wsrpc.transport import Transport
 
 from ._asgi_transport import AsgiTransport, Event, Receive, Send
 
 __all__ = ["EXTENSION", "Application", "Reserve", "TakeOver", "WebSocket", "asgi", "lifespan", "serve_websocket"]
+
+logger = logging.getLogger("wsrpc")
+
+DEFAULT = Limits()
+told_of_pings: WeakSet[Server] = WeakSet()
 
 EXTENSION = "wsrpc"
 """Name of the extension with which an ASGI server hands over a connection.
@@ -203,12 +210,27 @@ async def serve(
         await serve_taken_over(server, handshake, take_over, receive)
         return
 
+    check_pings(server, handshake.limits)
+
     async def accepted(transport: AsgiTransport) -> None:
         with suppress(ConnectionLost):  # the server is closing, and has closed the connection
             await server.accept(transport, handshake)
 
     info = handshake.connection_info(underlying)
     await AsgiTransport(receive, send, info, handshake.limits).run(accepted)
+
+
+def check_pings(server: Server, limits: Limits) -> None:
+    """Say once for each server if its pings are set: an ASGI application can neither send nor see pings."""
+    pings = limits.ping_interval, limits.ping_timeout
+    if server not in told_of_pings and pings != (DEFAULT.ping_interval, DEFAULT.ping_timeout):
+        told_of_pings.add(server)
+        logger.warning(
+            "Limits(ping_interval=%s, ping_timeout=%s) has no effect: this ASGI server sends pings by its own settings. With "
+            "uvicorn, use --ws wsrpc_adapters.uvicorn:WebSocketProtocol, or set --ws-ping-interval and "
+            "--ws-ping-timeout",
+            *pings,
+        )
 
 
 async def serve_taken_over(server: Server, handshake: Handshake, take_over: TakeOver, receive: Receive) -> None:

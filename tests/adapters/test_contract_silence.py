@@ -168,8 +168,9 @@ async def test_a_slow_reader_is_kept_over_tls() -> None:
 
 
 @unable("heartbeat")
-async def test_no_ping_is_sent_and_nobody_is_dropped(flavour: OverSockets) -> None:
+async def test_no_ping_is_sent_and_nobody_is_dropped(flavour: OverSockets, caplog: pytest.LogCaptureFixture) -> None:
     async with flavour.raw(LIMITS.replace(ping_interval=0.02, ping_timeout=0.02)) as (transport, raw):
+        assert caplog.text.count("Limits(ping_interval=0.02, ping_timeout=0.02) has no effect: this ASGI server") == 1
         recorder = Recorder.of(transport)
         await timers_due(0.2)
         transport.send(b"the first frame")

@@ -360,9 +360,13 @@ class ClientCore(PeerOwner):
             return False
         if dialing is None or delay is None:
             if self.plan.reconnect is not None:
-                text = "the client gives up: the connection ended (%d %s), and Reconnect(%s=) allows no other attempt"
-                option = "stop" if dialing is not None and dialing.schedule.stopped else "retry"
-                self.life.log(logging.ERROR, text, lost.code, lost.reason, option)
+                why = "a client does not dial again after this code"
+                if dialing is not None and dialing.schedule.stopped:
+                    why = "Reconnect(stop=) allows no other attempt"
+                elif self.plan.reconnect.retry is not None:
+                    why = "Reconnect(retry=) allows no other attempt"
+                text = "the client gives up: the connection ended (%d %s), and %s"
+                self.life.log(logging.ERROR, text, lost.code, lost.reason, why)
             self._give_up(lost)
             return False
         self.move(happened)

@@ -151,6 +151,8 @@ class Dialer(Struct, frozen=True, kw_only=True):
                 check_url(url, tls=self.ssl is not None)
         if not callable(self.headers):
             _check_headers(self.headers)
+        if not callable(self.auth):
+            _check_token(self.auth)
         check_subprotocols(self.subprotocols)
         check_flag("compression", self.compression)
         check_unix(self.unix, self.proxy)
@@ -171,11 +173,9 @@ class Dialer(Struct, frozen=True, kw_only=True):
         headers = dict(given or {})
         if token is not None:
             headers = {name: value for name, value in headers.items() if str(name).lower() != "authorization"}
-            if not isinstance(token, str):
-                raise TypeError(f"auth= is a token, as text, or a function that returns it, got {type(token).__name__}")
+            _check_token(token)
             headers["Authorization"] = f"Bearer {token}"
-        for name, value in headers.items():  # because a `Dial` function need not check them
-            check_header(name, str(value))
+        _check_headers(headers)
         return [] if self.url is None else _urls(url), headers
 
     async def __call__(self, url: str, headers: dict[str, str], *, to_resume: bool) -> Dialed:
@@ -216,10 +216,20 @@ def _urls(given: object) -> list[str]:
 
 
 def _check_headers(given: Any) -> None:
-    if given is not None and not isinstance(given, Mapping):
+    """Refuse headers that cannot be sent, because a `Dial` function need not check them."""
+    if given is None:
+        return
+    if not isinstance(given, Mapping):
         raise TypeError(
             f"headers= is a mapping of names to values, or a function that returns one, got {type(given).__name__}"
         )
+    for name, value in cast("Mapping[str, object]", given).items():
+        check_header(name, str(value))
+
+
+def _check_token(given: object) -> None:
+    if given is not None and not isinstance(given, str):
+        raise TypeError(f"auth= is a token, as text, or a function that returns it, got {type(given).__name__}")
 
 
 async def _call(function: Callable[[], Any]) -> Any:

@@ -46,6 +46,8 @@ def check_url(url: object, *, tls: bool) -> None:
     if UNSENDABLE.search(url):
         raise BadURL(f"a URL has no spaces or control characters: percent-encode them, in {shown_url(url)}")
     _check_parts(url, "a URL")
+    if "," in urlsplit(url).netloc:
+        raise BadURL(f"a URL names one host: give several URLs as a list, got {shown_url(url)}")
     if urlsplit(url).fragment:
         raise BadURL(f"the URL of a WebSocket has no #fragment: remove it, from {shown_url(url)}")
     if tls and url.startswith("ws://"):

@@ -80,7 +80,7 @@ ENDS = {
         Reconnect(stop=stop_after_attempt(1)), ConnectionLost, r"1006 aborted.*Reconnect\(stop=\)", told=False
     ),
     "a fatal refusal": End(AT_ONCE, HandshakeRejected, "HTTP 401", failures=[OSError(), HandshakeRejected(401)]),
-    "1008": End(AT_ONCE, ConnectionLost, NO_RETRY % 1008, 1008, told=False),
+    "1008": End(AT_ONCE, ConnectionLost, r"1008 why\), and a client does not dial again after", 1008, told=False),
     "a function says no": End(Reconnect(retry=all_but_4401), ConnectionLost, NO_RETRY % 4401, 4401, told=False),
     "a function fails": End(Reconnect(retry=mistaken), LookupError, "a mistake", told=False),
 }
