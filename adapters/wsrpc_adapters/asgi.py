@@ -226,9 +226,8 @@ def check_pings(server: Server, limits: Limits) -> None:
     if server not in told_of_pings and pings != (DEFAULT.ping_interval, DEFAULT.ping_timeout):
         told_of_pings.add(server)
         logger.warning(
-            "Limits(ping_interval=%s, ping_timeout=%s) has no effect: this ASGI server sends pings by its own settings. With "
-            "uvicorn, use --ws wsrpc_adapters.uvicorn:WebSocketProtocol, or set --ws-ping-interval and "
-            "--ws-ping-timeout",
+            "Limits(ping_interval=%s, ping_timeout=%s) has no effect: this ASGI server sends pings by its own settings "
+            "(uvicorn: --ws-ping-interval, --ws-ping-timeout, or use --ws wsrpc_adapters.uvicorn:WebSocketProtocol)",
             *pings,
         )
 
