@@ -30,7 +30,7 @@ from msgspec import inspect as mi
 from .caching import memoized
 from .pydantic_types import has_core_schema, is_of_pydantic_1, is_pydantic
 
-__all__ = ["UNIONS", "Survey", "constraints", "is_tagged", "survey_of", "unwrapped"]
+__all__ = ["UNIONS", "Survey", "is_tagged", "survey_of", "unwrapped"]
 
 UNIONS = (Union, types.UnionType)
 
@@ -282,12 +282,6 @@ def _expanded(metadata: Iterable[Any]) -> Iterator[Any]:
             yield from _expanded(each)
         else:
             yield each
-
-
-def constraints(metadata: Iterable[Any]) -> list[Any]:
-    """Return those parts of the metadata of an `Annotated` that restrict values."""
-    others = [each for each in _expanded(metadata) if type(each).__name__ not in _NO_CONSTRAINTS]
-    return [m for m in others if (_restricts(m) if isinstance(m, msgspec.Meta) else _is_constraint(m))]
 
 
 def _is_constraint(metadata: Any) -> bool:

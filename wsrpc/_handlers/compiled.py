@@ -42,27 +42,43 @@ def _make_struct(wire: tuple[Any, ...], required: int, exact: bool) -> type[msgs
 _struct = memoized(_make_struct)
 
 
-def _compile(function: Callable[..., Any], facts: Facts, dec_hook: DecHook | None, lax: bool) -> Call:
+def _compile(
+    function: Callable[..., Any], facts: Facts, declared: tuple[Any, ...], dec_hook: DecHook | None, lax: bool
+) -> Call:
     """Return `Handler.call`.
+
+    Args:
+        declared: for each parameter the type in the contract that ``function`` implements; empty without a contract.
 
     Raises:
         TypeError: a parameter has a type that cannot be enforced.
     """
-    parameters: list[Parameter] = []
-    needs_options = False
     convert_items: dict[str, Callable[[Any], Any]] = {}
-    for p in facts.parameters:
-        try:
-            if p.source == "stream":
-                convert_items[p.name] = converter(p.type, dec_hook=dec_hook, lax=lax)
-            elif p.source != "injected":
-                prepared = prepare(p.type, dec_hook, lax)
-                p = p._replace(type=prepared.type)
-                needs_options |= prepared.needs_options and p.source == "wire"
-        except TypeError as exc:
-            raise facts.refusal(p.name, str(exc)) from exc
-        parameters.append(p)
-    convert = _converting(parameters, needs_options, dec_hook, lax)
+
+    def prepared(given: tuple[Parameter, ...], check: Converting | None) -> tuple[list[Parameter], Converting]:
+        parameters: list[Parameter] = []
+        needs_options = False
+        for p in given:
+            try:
+                if p.source == "stream":
+                    convert_items[p.name] = _both(
+                        convert_items.get(p.name), converter(p.type, dec_hook=dec_hook, lax=lax)
+                    )
+                elif p.source != "injected":
+                    ready = prepare(p.type, dec_hook, lax)
+                    p = p._replace(type=ready.type)
+                    needs_options |= ready.needs_options and p.source == "wire"
+            except TypeError as exc:
+                raise facts.refusal(p.name, str(exc)) from exc
+            parameters.append(p)
+        return parameters, _converting(parameters, needs_options, dec_hook, lax, check)
+
+    check = None
+    if any(tp not in (p.type, Any, object) for tp, p in zip(declared, facts.parameters, strict=False)):
+        # What the contract excludes must not reach an implementation that would take it.
+        of_contract = (p._replace(type=tp) for tp, p in zip(declared, facts.parameters, strict=True))
+        _, check = prepared(tuple(of_contract), None)
+    parameters, convert = prepared(facts.parameters, check)
 
     def call(invocation: Invocation, a: list[Any]) -> Any:
         given = convert(invocation, a)
@@ -91,13 +107,24 @@ def _compile(function: Callable[..., Any], facts: Facts, dec_hook: DecHook | Non
                 omitted.clear()
         return function(*args, **named)
 
-    return _with_fast_path(function, parameters, call)
+    return _with_fast_path(function, parameters, call) if check is None else call
+
+
+def _both(check: Callable[[Any], Any] | None, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a function that converts what ``check`` does not refuse."""
+    return convert if check is None else lambda value: (check(value), convert(value))[1]
+
+
+Converting = Callable[[Invocation, list[Any]], list[Any]]
 
 
 def _converting(
-    parameters: list[Parameter], needs_options: bool, dec_hook: DecHook | None, lax: bool
-) -> Callable[[Invocation, list[Any]], list[Any]]:
-    """Return the function that converts the arguments of a call, and checks how many there are."""
+    parameters: list[Parameter], needs_options: bool, dec_hook: DecHook | None, lax: bool, check: Converting | None
+) -> Converting:
+    """Return the function that converts the arguments of a call, and checks how many there are.
+
+    ``check`` sees them first.
+    """
     wire = [p for p in parameters if p.source == "wire"]
     rest = next((p for p in parameters if p.source == "rest"), None)
     least, most = sum(p.required for p in wire) + 1, len(wire) + 1
@@ -116,6 +143,8 @@ def _converting(
         if size > most and rest is None:
             a = invocation.without_surplus(a, most)
             size = len(a)
+        if check is not None:
+            check(invocation, a)
         if untyped:
             if size < least or (size > most and rest is None):
                 raise refused(parameters, None, a)
@@ -245,7 +274,7 @@ class Handler:
             dec_hook: converts to types that msgspec does not know.
             lane: the handler runs one after another with the other handlers of this lane.
             instance: ``function`` is a method, and this is how its ``self`` is found.
-            member: the member of a contract that ``function`` implements, whose types count if they are narrower.
+            member: the member of a contract that ``function`` implements, whose types the arguments have to fit, too.
             shown_as: logs show the name and the place of this function.
             call: is called in place of ``function``, with the invocation and all values as they arrived.
 
@@ -255,8 +284,9 @@ class Handler:
         facts = introspect(function)
         if instance is not None:
             facts = _as_method(facts, instance)
+        declared: tuple[Any, ...] = ()
         if member is not None:
-            facts = completed(facts, member)
+            facts, declared = completed(facts, function, member)
         if shown_as is not None:
             facts = facts._replace(name=name_of(shown_as), where=location(shown_as))
         thread, timeout = options.thread, options.timeout
@@ -268,7 +298,7 @@ class Handler:
         self.function = function
         """The user's object, unchanged."""
         self.facts = facts
-        self.call = _compile(function, facts, dec_hook, bool(options.lax)) if call is None else call
+        self.call = _compile(function, facts, declared, dec_hook, bool(options.lax)) if call is None else call
         """``call(invocation, a)``: ``a`` is the event's name and then the arguments, as they arrived.
 
         Returns what the function returns, which may be an awaitable. Raises `ArgumentsRefused` before the function is

@@ -1,7 +1,8 @@
 """Implementations of contracts: whether the methods of an object do what a contract declares, and as which handlers.
 
 The types of parameters and results are compared as they travel: a parameter may be wider than in the contract, and a
-result narrower. Arguments are validated by the narrower type: no caller can send what the contract does not allow.
+result narrower. Arguments have to fit both types: the contract's, and then the implementation's, to which they are
+converted.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ import inspect
 import typing
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
-from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
 from .._base.names import ChannelRef
 from .._conversion.convert import type_name
-from .._conversion.survey import UNIONS, constraints, unwrapped
+from .._conversion.survey import UNIONS, unwrapped
 from .contract import Contract, Kind, Member, read_contract
 from .introspection import Facts, Parameter, Role, by_place, introspect, location, result_of, signature_of
 from .method import Exposed, mark_in, mark_of
@@ -146,30 +146,37 @@ def _signature(function: Any) -> str:
     return f"{getattr(function, '__qualname__', repr(function))}{shown}"
 
 
-def completed(facts: Facts, member: Member) -> Facts:
-    """Return facts in which the parameters from the wire are those that the contract declares.
+def completed(facts: Facts, function: Callable[..., Any], member: Member) -> tuple[Facts, tuple[Any, ...]]:
+    """Return facts in which the parameters from the wire are those that the contract declares, and its types of them.
 
-    Each has the narrower type of the two; without an annotation it has the one that the contract declares. A parameter
-    that the contract does not have gets no value, so that no caller can set it. ``*args`` takes the place of those that
-    only the contract names.
+    A parameter without an annotation has the type that the contract declares. One that the contract does not have gets
+    no value, so that no caller can set it. ``*args`` takes the place of those that only the contract names. The types
+    have an item for each parameter of the facts.
     """
+    given = signature_of(function).parameters
     wanted = [p for p in member.parameters if p.source == "wire"]
     parameters: list[Parameter] = []
+    declared: list[Any] = []
+
+    def add(p: Parameter, typed: bool, tp: Any) -> None:
+        parameters.append(p if typed else p._replace(type=tp))
+        declared.append(tp)
+
     for p in facts.parameters:
+        typed = p.source in ("wire", "rest") and given[p.name].annotation is not inspect.Parameter.empty
         if p.source == "wire":
             if wanted:
-                parameters.append(p._replace(type=_narrower(wanted.pop(0).type, p.type)))
+                add(p, typed, wanted.pop(0).type)
         elif p.source == "rest":
-            parameters += [q._replace(type=_narrower(q.type, p.type), keyword=False) for q in wanted]
+            for q in wanted:
+                add(q._replace(type=p.type, keyword=False), typed, q.type)
             rest = next((q.type for q in member.parameters if q.source == "rest"), None)
             if rest is not None:
-                parameters.append(p._replace(type=_narrower(rest, p.type)))
+                add(p, typed, rest)
             wanted = []
-        elif p.source == "stream" and member.source is not None:
-            parameters.append(p._replace(type=_narrower(member.source.type, p.type)))
         else:
-            parameters.append(p)
-    return facts._replace(parameters=tuple(parameters))
+            add(p, True, member.source.type if p.source == "stream" and member.source is not None else Any)
+    return facts._replace(parameters=tuple(parameters)), tuple(declared)
 
 
 # ---------------------------------------------------------------- signatures
@@ -223,8 +230,8 @@ def _other_parameters(declared: tuple[Parameter, ...], own: tuple[Parameter, ...
 
 
 def _other_parameter(p: Parameter, q: Parameter) -> str | None:
-    if (why := _other_type(p.type, q.type)) is not None:
-        return f"parameter {p.name!r} is {why}"
+    if not _fits(p.type, q.type):
+        return f"parameter {p.name!r} is {type_name(p.type)} in the contract, and {type_name(q.type)} here"
     if p.source == q.source == "wire" and not p.required:
         if q.required:
             return f"parameter {p.name!r} is optional in the contract, and required here"
@@ -242,16 +249,10 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _other_items(member: Member, facts: Facts) -> str | None:
     source = next((p for p in facts.parameters if p.source == "stream"), None)
-    if member.source is None or source is None or (why := _other_type(member.source.type, source.type)) is None:
+    if member.source is None or source is None or _fits(member.source.type, source.type):
         return None
-    return f"the items of {member.source.name!r} are {why}"
-
-
-def _other_type(declared: Any, own: Any) -> str | None:
-    text = f"{type_name(declared)} in the contract, and {type_name(own)} here"
-    if not _fits(declared, own):
-        return text
-    return f"{text}, and neither is narrower: write the same type" if _narrower(declared, own) is None else None
+    declared, own = type_name(member.source.type), type_name(source.type)
+    return f"the items of {member.source.name!r} are {declared} in the contract, and {own} here"
 
 
 def _other_result(member: Member, result: Any, *, says_nothing: bool) -> str | None:
@@ -267,37 +268,22 @@ _EXACT = frozenset({bool, int, float, str, bytes, date, datetime})
 """Types of which a subclass or a base class travels otherwise, or is refused."""
 
 
-def _narrower(declared: Any, own: Any) -> Any:
-    """Return the type whose values all fit the other one, too; None if there is none, as far as is known."""
-    return declared if _fits(declared, own, sure=True) else own if _fits(own, declared, sure=True) else None
-
-
-def _fits(narrow: Any, wide: Any, *, sure: bool = False) -> bool:
-    """Return whether each value of the type ``narrow`` may be given where ``wide`` is expected, as far as is known.
-
-    If ``sure``, what is not known counts as no, and ``narrow`` must have the constraints of ``wide``.
-    """
-    if narrow == wide:
+def _fits(narrow: Any, wide: Any) -> bool:
+    """Return whether each value of the type ``narrow`` may be given where ``wide`` is expected, as far as is known."""
+    narrow, wide = _bare(narrow), _bare(wide)
+    if narrow is Any or wide is Any or narrow == wide:
         return True
-    narrow, given = _bare(narrow)
-    wide, required = _bare(wide)
-    if sure and any(each not in given for each in required):
-        return False
-    if wide is Any or narrow == wide:
-        return True
-    if narrow is Any:
-        return not sure
     if typing.get_origin(narrow) in UNIONS:
-        return all(_fits(each, wide, sure=sure) for each in typing.get_args(narrow))
+        return all(_fits(each, wide) for each in typing.get_args(narrow))
     if typing.get_origin(wide) in UNIONS:
-        return any(_fits(narrow, each, sure=sure) for each in typing.get_args(wide))
+        return any(_fits(narrow, each) for each in typing.get_args(wide))
     if typing.get_origin(narrow) is Literal:
         return _fits_literal(typing.get_args(narrow), wide)
     if narrow is int and wide is float:
         return True
     if narrow in _EXACT or typing.get_origin(wide) is Literal:
         return False
-    return _fits_class(narrow, wide, sure=sure)
+    return _fits_class(narrow, wide)
 
 
 def _fits_literal(values: tuple[Any, ...], wide: Any) -> bool:
@@ -306,7 +292,7 @@ def _fits_literal(values: tuple[Any, ...], wide: Any) -> bool:
     return all(_fits(type(value), wide) for value in values)
 
 
-def _fits_class(narrow: Any, wide: Any, *, sure: bool) -> bool:
+def _fits_class(narrow: Any, wide: Any) -> bool:
     own, other = typing.get_origin(narrow) or narrow, typing.get_origin(wide) or wide
     try:
         if not issubclass(own, other):
@@ -315,27 +301,25 @@ def _fits_class(narrow: Any, wide: Any, *, sure: bool) -> bool:
         return bool(own == other)
     inner, outer = typing.get_args(narrow), typing.get_args(wide)
     if own is other is tuple and inner and outer:
-        return _fits_tuple(inner, outer, sure=sure)
-    if len(inner) != len(outer):  # list[int] and list, or tuple[int, str] and Sequence[Any]
-        return bool(inner) or not sure
-    return all(map(partial(_fits, sure=sure), inner, outer))
+        return _fits_tuple(inner, outer)
+    if len(inner) != len(outer):
+        return True  # list[int] and list, or tuple[int, str] and Sequence[Any]
+    return all(_fits(one, other) for one, other in zip(inner, outer, strict=True))
 
 
-def _fits_tuple(narrow: tuple[Any, ...], wide: tuple[Any, ...], *, sure: bool) -> bool:
+def _fits_tuple(narrow: tuple[Any, ...], wide: tuple[Any, ...]) -> bool:
     """Return whether a tuple fits another one, by the arguments of both types."""
     if wide[-1] is Ellipsis:
-        return all(_fits(each, wide[0], sure=sure) for each in narrow if each is not Ellipsis)
-    return len(narrow) == len(wide) and narrow[-1] is not Ellipsis and all(map(partial(_fits, sure=sure), narrow, wide))
+        return all(_fits(each, wide[0]) for each in narrow if each is not Ellipsis)
+    return len(narrow) == len(wide) and narrow[-1] is not Ellipsis and all(map(_fits, narrow, wide))
 
 
-def _bare(tp: Any) -> tuple[Any, list[Any]]:
-    """Return a type without metadata and other names for it, which do not change how it travels, and constraints."""
-    restricting: list[Any] = []
+def _bare(tp: Any) -> Any:
+    """Return a type without what does not change how it travels: metadata, and other names for it."""
     while True:
         if typing.get_origin(tp) is Annotated:
-            tp, *metadata = typing.get_args(tp)
-            restricting += constraints(metadata)
+            tp = typing.get_args(tp)[0]
         elif (inner := unwrapped(tp)) is not None:
             tp = inner
         else:
-            return type(None) if tp is None else Any if tp is object else tp, restricting
+            return type(None) if tp is None else Any if tp is object else tp

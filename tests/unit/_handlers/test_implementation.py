@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import inspect
 import types
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
-from typing import Annotated, Any, Literal, NewType, Protocol
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, Protocol, TypedDict, TypeVar
 
 import annotated_types
 import msgspec
@@ -18,6 +20,8 @@ import wsrpc
 from wsrpc import AnonymousChannel, BadArguments, Client, Peer, Router, Server, Service, Stream
 from wsrpc.schema import describe
 from wsrpc.testing import connect
+
+T = TypeVar("T")
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -153,7 +157,6 @@ ENFORCED: list[tuple[Any, Any, Any, Any]] = [
     (Positive | None, int | None, None, 0),
     (NewType("Age", Positive), int, 1, 0),
     (list[Text], list[Text], ["a"], ["b"]),
-    (tuple[int, ...], list[int] | tuple[int, ...], [1], ["a"]),
     (list[int], list, [1], ["a"]),
     (list, list[int], [1], ["a"]),
     (int, Any, 1, "a"),
@@ -176,7 +179,7 @@ def taking(tp: Any, base: type[Any]) -> Any:
 
 
 @pytest.mark.parametrize(("declared", "own", "fitting", "wrong"), ENFORCED)
-async def test_arguments_fit_the_narrower_type(declared: Any, own: Any, fitting: Any, wrong: Any) -> None:
+async def test_arguments_fit_both_types(declared: Any, own: Any, fitting: Any, wrong: Any) -> None:
     """Only the type of the implementation was enforced, so it got values that its contract excludes."""
     server = Server()
     server.implement(taking(declared, Protocol), taking(own, object)())
@@ -192,17 +195,65 @@ async def test_arguments_fit_the_narrower_type(declared: Any, own: Any, fitting:
         assert caught.value.code == "wsrpc.bad_item"
 
 
-NEITHER: list[tuple[Any, Any]] = [
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+class Movie(TypedDict):
+    title: str
+
+
+@dataclasses.dataclass
+class Box(Generic[T]):
+    value: T
+
+
+@dataclasses.dataclass
+class IntBox(Box[int]):
+    pass
+
+
+ACCEPTED: list[tuple[Any, Any]] = [
+    # Neither type is narrower than the other, or it is hard to tell: arguments have to fit both.
     (Positive, Small),
     (Literal["a"], Annotated[str, msgspec.Meta(max_length=5)]),
     (list[Any], Sequence[int]),
+    (Annotated[int, pydantic.Field(ge=0)], Annotated[int, pydantic.Field(ge=0)]),
+    (Annotated[int, msgspec.Meta(ge=0, description="how many")], Annotated[int, msgspec.Meta(ge=0)]),
+    (Annotated[int, msgspec.Meta(ge=1)], Annotated[int, msgspec.Meta(ge=0)]),
+    (Movie, dict[str, Any]),
+    (Point, tuple[int, int]),
+    (Point, Sequence[int]),
+    (IntBox, Box[int]),
+    (dict, Mapping[str, Any]),
 ]
 
 
-@pytest.mark.parametrize(("declared", "own"), NEITHER)
-def test_types_of_which_neither_is_narrower_are_refused(declared: Any, own: Any) -> None:
-    with pytest.raises(TypeError, match=r"parameter 'value' is .*, and neither is narrower: write the same type"):
-        Server().implement(taking(declared, Protocol), taking(own, object)())
+@pytest.mark.parametrize(("declared", "own"), ACCEPTED)
+def test_types_that_differ_are_accepted_if_values_may_fit_both(declared: Any, own: Any) -> None:
+    Server().implement(taking(declared, Protocol), taking(own, object)())
+
+
+class Colour(str, enum.Enum):
+    RED = "red"
+
+
+class Paints(Protocol):
+    async def paint(self, colour: Colour, layers: int, at: tuple[int, ...]) -> list[str]: ...
+
+
+async def test_an_implementation_gets_values_of_its_own_types() -> None:
+    class Painter:
+        async def paint(self, colour: str, layers: float, at: Sequence[int]) -> list[str]:
+            return [f"{colour}", repr(layers), type(at).__name__]
+
+    server = Server()
+    server.implement(Paints, Painter())
+    async with connect(server) as client:
+        assert await client.request("paint", "red", 1, [1]) == ["red", "1.0", "list"]
+        with pytest.raises(BadArguments, match="argument 'colour'"):
+            await client.request("paint", "blue", 1, [1])
 
 
 class Lines(Protocol):
