@@ -152,6 +152,19 @@ async def test_programs_get_utf_8_whatever_the_locale() -> None:
             assert await prints("call", played.url, "echo", '"ä ł 🙂"', env=env) == '"ä ł 🙂"\n'
 
 
+async def test_a_pipe_that_does_not_block_gets_everything() -> None:
+    """Node and others share such pipes with their children. They may be full."""
+    text = "x" * 1_000_000
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with open(reading, encoding="utf-8") as pipe:
+        async with serving() as played:
+            process = await start("call", played.url, "echo", f'"{text}"', stdout=writing)
+            os.close(writing)
+            assert await asyncio.to_thread(pipe.read) == f'"{text}"\n'
+            assert await process.wait() == 0
+
+
 HOSTILE = "\x1b[2J\x9b2J\x07\u202egnp\u2028\x7f\r\nwsrpc: done"
 """Moves the cursor, changes the direction of the text, and begins a line that looks like one of the command."""
 HOSTILE_SCHEMA = {"type": "object", "properties": {HOSTILE: {"const": HOSTILE, "description": HOSTILE}}}

@@ -11,6 +11,9 @@ __all__ = ["check_dependencies"]
 FLOOR = re.compile(r"([\w.-]+)>=([\d.]+)")
 """A requirement in the metadata, which pip wrote from pyproject.toml. Those of the extras have a marker behind it."""
 
+OWN_BUILD = re.compile(r"[!+]|dev")
+"""In a version that somebody has chosen for a build of their own, which says little of what is in it."""
+
 
 def check_dependencies() -> None:
     """Check that each library has at least the version that wsrpc requires.
@@ -25,7 +28,10 @@ def check_dependencies() -> None:
         for floor in filter(None, map(FLOOR.fullmatch, wsrpc.requires or ())):
             name, needed = floor.groups()
             installed = version(name)
-            if _numbers(installed) < _numbers(needed):
+            own_build = {"!", "+", "d"} & set(
+                installed
+            )  # an epoch, a local version, a .dev release: nobody can compare
+            if not own_build and _numbers(installed) < _numbers(needed):
                 problem = f"wsrpc {wsrpc.version} needs {name} {needed} or later, and {installed} is installed"
                 problem += f": pip install '{name}>={needed}'"
                 break
@@ -34,4 +40,4 @@ def check_dependencies() -> None:
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", text)]
+    return [*map(int, re.findall(r"\d+", text)), 0, 0]  # 15 is 15.0.0

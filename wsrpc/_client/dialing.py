@@ -225,31 +225,35 @@ class Dialing:
             raise failure from failure.__cause__
 
     async def _attempt(self) -> Dialed:
-        """Dial the URLs one after another, until one is open or no other attempt may follow the failure.
+        """Dial the URLs one after another, until one is open.
 
         The order is random, so that the clients of a server that ends spread over the others. While a session may be
         resumed, its own server comes first: the others do not have it. Once it has ended, that server comes last, as it
-        has most likely just ended, too.
+        has most likely just ended, too. One that refuses for good, perhaps because it alone is misconfigured, ends the
+        attempts only if no other one opens.
         """
         dialer = self._plan.dialer
         urls, headers = await dialer.ask()
         random.shuffle(urls)
         urls.sort(key=lambda url: (url == self._home) != self._listener.asks_to_resume)
-        dialed: list[str] = []
+        failures: list[Exception] = []
         for url in urls:
+            if failures and not self._stopped:
+                text = f"could not connect to {shown_url(self._url)}: {named(failures[-1])}; dialing the next URL"
+                self._listener.passed_over(text)
             self._url = url
-            dialed.append(shown_url(url))
             try:
                 return await dialer(url, headers, to_resume=self._listener.asks_to_resume)
             except Exception as exc:
                 self._last = exc
-                if len(dialed) < len(urls) and not self._stopped and self.schedule.may_retry(exc):
-                    self._listener.passed_over(f"could not connect to {dialed[-1]}: {named(exc)}; dialing the next URL")
-                    continue
-                if len(urls) > 1:
-                    exc.add_note(f"dialed in this order: {', '.join(dialed)}")
-                raise
-        raise AssertionError("a client that dials has a URL")
+                failures.append(exc)
+                if self._stopped:
+                    break
+        if len(failures) == 1:
+            raise failures[0]
+        failure = next((exc for exc in failures if not self.schedule.may_retry(exc)), failures[-1])
+        failure.add_note(f"dialed in this order: {', '.join(map(shown_url, urls))}")
+        raise failure
 
     async def _wait(self, seconds: float) -> None:
         assert self._delay is not None

@@ -88,7 +88,11 @@ def _has_room(file: Any) -> bool:
 
 def _write(file: Any, data: bytes) -> None:
     while data:
-        data = data[file.write(data) or 0 :]  # None if the file does not block and has no room
+        written = file.write(data)
+        if written is None:  # the file does not block, and has no room
+            select.select([], [file], [])
+        else:
+            data = data[written:]
 
 
 def _colours() -> Any:

@@ -260,7 +260,18 @@ class Reporter:
         if unfinished is None:
             self._turn_over(turn)
         else:
+            patience: float = self._peer.limits.open_handlers
+            overdue = self.loop.call_at(self.loop.time() + patience, partial(self._turn_overdue, turn, patience))
+            unfinished.add_done_callback(lambda _: overdue.cancel())
             unfinished.add_done_callback(lambda _: self._turn_over(turn))
+
+    def _turn_overdue(self, turn: Turn, patience: float) -> None:
+        if len(self.turns) > 1 and self.turns[0] is turn:
+            text = (
+                "the handlers of %r have not finished within Limits.open_handlers=%g s, so others are called meanwhile"
+            )
+            self.log(logging.WARNING, text, turn[0], patience)
+        self._turn_over(turn)
 
     def _turn_over(self, turn: Turn) -> None:
         if self.turns and self.turns[0] is turn:  # else those behind it have not waited

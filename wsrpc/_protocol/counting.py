@@ -361,15 +361,18 @@ def _may_collide(payload: bytes | bytearray) -> bool:
     return False
 
 
-def _walk(payload: bytes | bytearray, values: int, visits: int | None = None) -> tuple[bool, int]:
+def _walk(
+    payload: bytes | bytearray, values: int, visits: int | None = None, most: int | None = None
+) -> tuple[bool, int]:
     """Return whether there are more than ``values``, and the sum of the squares of the sizes of large maps.
 
-    With ``visits`` the walk also ends, as if there were more, after that many values.
+    With ``visits`` the walk also ends, as if there were more, after that many values. ``most``: how many of them may be
+    containers or long, if not a share of ``values``.
 
     Large maps are those with their size in two or four bytes. A value that claims to be longer than the payload ends
     the walk, as it will end the decoding.
     """
-    steps, most = _STEPS, values // SHARE
+    steps, most = _STEPS, values // SHARE if most is None else most
     pos = looked = claimed = squares = 0
     slices = len(payload)  # bytes that may be compared in all, so that the walk stays linear
     try:
@@ -417,10 +420,10 @@ def _walk(payload: bytes | bytearray, values: int, visits: int | None = None) ->
 def may_nest_deeper(payload: bytes | bytearray, depth: int) -> bool:
     """Whether a quick look cannot rule out that MessagePack nests deeper.
 
-    It has more than ``depth`` bytes that can begin an array or a map. They are not counted in long text or bytes, that
-    is if there are few values.
+    It has more than ``depth`` bytes that can begin an array or a map. They are not counted in long text or bytes, and
+    in long arrays of one kind of number, that is if there are few other values.
     """
-    unsure = len(payload) > depth and (len(payload) <= LONG or _walk(payload, depth * SHARE, _FEW)[0])
+    unsure = len(payload) > depth and (len(payload) <= LONG or _walk(payload, maxsize, _FEW, depth)[0])
     return unsure and len(payload.translate(None, _NO_CONTAINERS)) > depth
 
 

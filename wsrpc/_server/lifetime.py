@@ -212,10 +212,12 @@ class Lifetime:
         """Return when all connections are closed, or the time is over."""
         peers = list(self.peers)
         logger.info("draining: %d connections, at most %g s", len(peers) + len(self.raw.all), seconds)
+        # First, so that these functions can still emit to peers that are idle.
+        told = [asyncio.ensure_future(_tell(function)) for function in self._on_drain]
         try:
             async with asyncio.timeout_at(self._deadline) as self._draining:
-                told = map(_tell, self._on_drain)  # first, so that they can still emit to peers that are idle
-                leaving = [*told, *map(self._close_idle, peers), self.raw.wait_done(self._closers)]
+                leaving = [*map(asyncio.shield, told), *map(self._close_idle, peers)]
+                leaving.append(self.raw.wait_done(self._closers))
                 endings = await asyncio.gather(*leaving, return_exceptions=True)
         except TimeoutError:
             if busy := sum(served.peer.connected for served in peers) + len(self.raw.all):
@@ -223,6 +225,8 @@ class Lifetime:
             return
         finally:
             self._draining = None
+            for task in told:  # one that suppresses this is left behind
+                task.cancel()
         _log_failures(endings)
 
     async def _close_idle(self, served: ServedPeer) -> None:

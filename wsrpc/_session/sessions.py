@@ -203,11 +203,10 @@ class ServerSession(Session):
         if self._sessions is not None:
             self._sessions.forget(self)
             if self.sid and told.user_closed and not info.was_clean:
-                closed = self._sessions.closed
-                closed[self.sid] = Closed(self.sid, self.issued, self.presented, self.gen, self.peer.principal, told)
-                if len(closed) > MOST_CLOSED:
-                    del closed[next(iter(closed))]
-                self._loop.call_at(self._loop.time() + self.ttl, partial(closed.pop, self.sid, None))
+                until = self._loop.call_at(self._loop.time() + self.ttl, partial(self._sessions.told, self.sid))
+                self._sessions.remember(
+                    Closed(self.sid, self.issued, self.presented, self.gen, self.peer.principal, told, until)
+                )
         return left
 
     def evict(self) -> None:
@@ -225,6 +224,8 @@ class Closed(Struct):
     principal: object
     told: CloseInfo
     """How the client's next connection is closed."""
+    until: Timer
+    """Ends this when the session could not have resumed any more."""
 
 
 class Holder(Struct, eq=False):
@@ -279,6 +280,17 @@ class Sessions:
         """Forget a session, which is over. Idempotent."""
         self.release(session)
         self._named.pop(session.sid, None)
+
+    def remember(self, closed: Closed) -> None:
+        """Remember a session whose client has still to be told how it was closed."""
+        self.closed[closed.sid] = closed
+        if len(self.closed) > MOST_CLOSED:
+            self.told(next(iter(self.closed)))
+
+    def told(self, sid: str) -> None:
+        """Forget a closed session: its client knows, or cannot ask any more. Idempotent."""
+        if (closed := self.closed.pop(sid, None)) is not None:
+            closed.until.cancel()
 
     def resume(self, asked: Resume, connection: Connection, handshake: Handshake) -> ServerSession | Closed | GoneWhy:
         """Resume a session on ``connection``. Return the session, or why that is not possible.
@@ -409,7 +421,7 @@ class Arrival:
             await self.connection.transport.close(None if told.code == CloseCode.NO_STATUS else told.code, told.reason)
             # Where hosts do not say whether the client knows, one that comes again would be told without end.
             if told.code not in KEEPS_OUT or ((ended := self.connection.ended) is not None and ended.was_clean):
-                self._sessions.closed.pop(session.sid, None)
+                self._sessions.told(session.sid)
             raise ConnectionLost(told.code, told.reason, "not_sent")
         ended = self.connection.ended
         if session is None and ended is not None:

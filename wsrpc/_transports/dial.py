@@ -147,8 +147,7 @@ class Dialer(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.url is not None and not callable(self.url):
-            for url in _urls(self.url):
-                check_url(url, tls=self.ssl is not None)
+            self._urls(self.url)
         if not callable(self.headers):
             _check_headers(self.headers)
         if not callable(self.auth):
@@ -176,7 +175,22 @@ class Dialer(Struct, frozen=True, kw_only=True):
             _check_token(token)
             headers["Authorization"] = f"Bearer {token}"
         _check_headers(headers)
-        return [] if self.url is None else _urls(url), headers
+        return [] if self.url is None else self._urls(url), headers
+
+    def _urls(self, given: object) -> list[str]:
+        """Return the URLs of the option, which may be a single one. One that is not valid is not left to chance.
+
+        Raises:
+            BadURL: one of them is not valid, or there is none.
+        """
+        urls = [given]
+        if isinstance(given, Sequence) and not isinstance(given, str | bytes):
+            urls = [*cast("Sequence[object]", given)]
+        if not urls:
+            raise BadURL("url= is a URL that begins with ws:// or wss://, or a sequence of them, got an empty sequence")
+        for url in urls:
+            check_url(url, tls=self.ssl is not None)
+        return cast("list[str]", urls)
 
     async def __call__(self, url: str, headers: dict[str, str], *, to_resume: bool) -> Dialed:
         """Dial ``url``. ``to_resume``: to resume a session, so the server waits for the first message.
@@ -199,20 +213,6 @@ class Dialer(Struct, frozen=True, kw_only=True):
             unix=self.unix,
         )
         return Dialed(transport, bool(others))
-
-
-def _urls(given: object) -> list[str]:
-    """Return the URLs of the option, which may be a single one. `check_url` refuses what is no text.
-
-    Raises:
-        BadURL: it is an empty sequence.
-    """
-    urls = [given]
-    if isinstance(given, Sequence) and not isinstance(given, str | bytes):
-        urls = [*cast("Sequence[object]", given)]
-    if not urls:
-        raise BadURL("url= is a URL that begins with ws:// or wss://, or a sequence of them, got an empty sequence")
-    return cast("list[str]", urls)
 
 
 def _check_headers(given: Any) -> None:

@@ -224,16 +224,34 @@ async def test_connect_timeout_covers_all_and_the_error_is_that_of_the_last_url_
     await net.close()
 
 
-async def test_a_failure_that_is_not_transient_ends_the_attempt_at_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failure_that_is_not_transient_counts_if_no_url_opens(caplog: pytest.LogCaptureFixture) -> None:
+    """One server that is misconfigured would end some of the clients for good: which ones is a matter of chance."""
     net = Net()
-    net.failures = dict.fromkeys(net.urls, HandshakeRejected(401, "who are you?"))
+    refused, *others = net.urls
+    net.failures = {refused: HandshakeRejected(401, "who are you?")}
+    for _ in range(20):
+        async with net.client():
+            pass
+    net.failures |= dict.fromkeys(others, OSError("nobody there"))
+    net.dialed.clear()
     client = net.client()
     client.start()
     with pytest.raises(HandshakeRejected, match="401"):
         await client.wait_connected()
-    assert len(net.dialed) == 1
+    assert len(net.dialed) == 3
     [error] = messages(caplog, logging.ERROR)
-    assert "the client gives up: " in error and error.endswith(f"dialed in this order: {net.dialed[0]!r}")
+    order = ", ".join(map(repr, net.dialed))
+    assert "the client gives up: " in error and error.endswith(f"dialed in this order: {order}")
+    await net.close()
+
+
+async def test_a_url_that_is_not_valid_is_not_left_to_chance() -> None:
+    net = Net()
+    for _ in range(20):
+        client = net.client(url=lambda: [net.urls[0], "http://typo"])
+        with pytest.raises(ValueError, match="a URL begins with ws://"):
+            await client.connect()
+    assert net.dialed == []
     await net.close()
 
 

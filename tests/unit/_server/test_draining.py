@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -219,7 +219,7 @@ async def test_functions_are_called_once_for_each_drain_while_peers_are_there(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with scene() as it:
-        called, told = list[tuple[bool, bool]](), asyncio.Queue[str]()
+        called, told, over = list[tuple[bool, bool]](), asyncio.Queue[str](), asyncio.Event()
         it.client.on("bye", lambda: told.put_nowait("bye"))
 
         @it.server.on_drain
@@ -233,7 +233,9 @@ async def test_functions_are_called_once_for_each_drain_while_peers_are_there(
 
         @it.server.on_drain
         async def hang() -> None:
-            await asyncio.Event().wait()
+            while not over.is_set():  # it also suppresses its cancellation
+                with suppress(asyncio.CancelledError):
+                    await over.wait()
 
         closing = start(it.server.close(drain=LONG))
         assert await told.get() == "bye", "the client is idle, and is there yet"
@@ -242,6 +244,7 @@ async def test_functions_are_called_once_for_each_drain_while_peers_are_there(
         assert it.server.draining and not closing.done(), "it waits for async functions, too"
         await it.server.close(drain=0.01)
         await closing
+        over.set()
         assert called == [(True, False)] and not it.server.draining
         assert messages(caplog)[-1].startswith("on_drain: ") and "fail failed" in messages(caplog)[-1]
         await it.server.open()

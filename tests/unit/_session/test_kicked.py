@@ -161,11 +161,14 @@ async def test_it_is_remembered_as_long_as_the_session_could_have_resumed(second
 
 async def test_the_number_that_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsrpc._session.sessions.MOST_CLOSED", 1)
-    returning = Returning()
+    returning = Returning(detached=30.0)
     await returning.kicked()
     oldest = returning.session
+    returning.clock.advance(5.0)
     await returning.kicked()
+    assert returning.clock.next_deadline == 35.0, "the timer of the oldest is gone, too"
     assert (await returning.resume())[0] is not None
+    assert returning.clock.next_deadline is None
     returning.session = oldest
     assert await returning.resume() == (None, GONE)
     await returning.server.close()

@@ -14,7 +14,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from session_story import Story, story
 
-from wsrpc import Client, CloseInfo, ConnectionLost, Handshake, Peer, ReconnectInfo, Server, blocking
+from wsrpc import Client, CloseInfo, ConnectionLost, Handshake, Limits, Peer, ReconnectInfo, Server, blocking
 from wsrpc.testing import connect
 from wsrpc.types import RawConnection
 
@@ -110,6 +110,22 @@ async def test_what_is_slow_holds_up_what_comes_later(s: Story, told: Told) -> N
     await closing
     await turns_until(lambda: told.there[2:])
     assert told.there == told.here == [1006, "resume", "close"]
+
+
+async def test_a_function_that_never_returns_holds_up_the_others_for_a_while_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The `close` handlers of a peer would not run before the server closes, however many of them there are."""
+    async with story(server=Limits(open_handlers=0.01)) as s:
+        never, closed = asyncio.Event(), asyncio.Event()
+        s.server.on_detach(lambda peer: never.wait())
+        s.server.on("close", closed.set)
+        await s.cut()
+        await turns_until(lambda: s.peer.detached)
+        await s.peer.close()
+        await closed.wait()
+        assert "'on_detach' have not finished within Limits.open_handlers=0.01 s" in caplog.text
+        never.set()
 
 
 async def test_a_drop_before_the_resume_was_told_is_left_out_together_with_it(s: Story, told: Told) -> None:
