@@ -77,8 +77,7 @@ class AcceptedConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         first = not self.head.size
         if first and self._reception.health is not None and (as_get := self._reception.health.as_get(data)) is not None:
-            self.is_head = True
-            data = as_get
+            data, self.is_head = as_get
         data, early = self.head.split(data)
         if early:  # keep it, and pause reading, so that it is one read at most
             self._early += early

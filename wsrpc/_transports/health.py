@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -31,16 +32,19 @@ class Health:
         self._path = path
         self._healthy = healthy
         self._degraded = degraded
-        self._head = f"HEAD {path}".encode()
+        self._line = re.compile(rb"(GET|HEAD|OPTIONS) (%b(?:\?\S*)?) HTTP/1\.[01]\r\n" % re.escape(path.encode()))
 
     def asks(self, request: Request) -> bool:
         """Whether ``request`` is a health check, not a client that asks for a WebSocket."""
         return request.path.partition("?")[0] == self._path and "Upgrade" not in request.headers
 
-    def as_get(self, data: bytes) -> bytes | None:
-        """Return ``data`` with GET for HEAD, which the library does not parse; None if it is no HEAD of the path."""
-        rest = data[len(self._head) :]
-        return b"GET " + data[5:] if data.startswith(self._head) and rest[:1] in (b" ", b"?") else None
+    def as_get(self, data: bytes) -> tuple[bytes, bool] | None:
+        """Return ``data`` as a GET with HTTP/1.1, and whether it is a HEAD; None if it does not ask for the path.
+
+        The library does not parse a HEAD, and before version 17 no HTTP/1.0, which some load balancers send.
+        """
+        found = self._line.match(data)
+        return found and (b"GET %b HTTP/1.1\r\n" % found[2] + data[found.end() :], found[1] == b"HEAD")
 
     def answer(self, *, head: bool) -> Response:
         """Return the answer to a health check; that to a HEAD has no body."""
