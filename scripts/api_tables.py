@@ -83,16 +83,18 @@ def _table(head: list[str], rows: Iterable[str]) -> list[str]:
 
 
 def _members(cls: griffe.Class, bases: Mapping[str, str]) -> Iterator[str]:
+    # Of these, the names say what there is, even without a description.
+    named = any(str(base).endswith(("Protocol", "IntEnum")) for base in cls.bases) and cls.name[-8:] != "Protocol"
     for name, member in cls.all_members.items():
         found = member.final_target if isinstance(member, griffe.Alias) else member
         if name.startswith("_") or (found.parent is not None and found.parent.path in bases):
             continue
-        if isinstance(found, griffe.Function) and found.docstring is not None:
-            yield _row(_call(name, found), _subject(found))
+        if isinstance(found, griffe.Function) and (found.docstring is not None or named):
+            yield _row(_call(name, found), _subject(found) or _mention(cls, name))
         elif isinstance(found, griffe.Attribute):
             if (value := str(found.value)).startswith("'wsrpc."):
                 yield _row(f"{name} = {value}", "The code of this error.")
-            elif (text := _subject(found) or _mention(cls, name)) or "IntEnum" in map(str, cls.bases):
+            elif (text := _subject(found) or _mention(cls, name)) or named:
                 yield _row(_field(found), text)
 
 
