@@ -26,7 +26,7 @@ from programs import PYTHON, listening, printed_by, start
 import wsrpc
 from interop.installed import install
 from interop.node import available_libraries, find_node
-from scripts import page_tables
+from scripts import api_tables, page_tables
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -316,6 +316,25 @@ def test_the_reference_has_every_public_name(module: str) -> None:
         same = module in ("wsrpc.errors", "wsrpc.handshake", "wsrpc.limits", "wsrpc.stats", "wsrpc.transport")
         shown = f"wsrpc.{name}" if same and name in at_the_root else f"{module}.{name}"
         assert shown in described, f"no page of docs/reference/api has '::: {shown}'"
+
+
+@pytest.mark.parametrize("page", api_tables.PAGES, ids=page_name)
+def test_a_page_of_the_reference_has_the_fields_of_structs_and_the_parameters_of_classes(page: Path) -> None:
+    text = page.read_text("utf-8")
+    for name in re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE):
+        module, _, attribute = name.rpartition(".")
+        found = getattr(importlib.import_module(module), attribute) if module in sys.modules else None
+        if not inspect.isclass(found):
+            continue
+        table = text.partition(f"### Members of `{name}`\n")[2].partition("\n### ")[0]
+        said = inspect.getdoc(found) or ""
+        fields = re.findall(r"^    (\w+): ", said.partition("\nAttributes:\n")[2].partition("\n\n")[0], re.MULTILINE)
+        parameters = re.findall(r"^    (\w+): ", said.partition("\nArgs:\n")[2].partition("\n\n")[0], re.MULTILINE)
+        missing = [each for each in fields + parameters if not re.search(rf"^\| `{each}\b", table, re.MULTILINE)]
+        assert not missing, f"{name} of {page.name}: {missing}"
+    if page.stem == "limits":
+        assert "| `ping_timeout: float \\| None = 20.0` |" in text
+    assert "::` " not in text and ":: |" not in text
 
 
 def test_the_table_of_close_codes_has_each_code() -> None:

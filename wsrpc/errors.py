@@ -256,9 +256,11 @@ class WsrpcError(Exception):
 class ConnectionLost(WsrpcError, ConnectionError):
     """The connection ended before the call was complete, or there is no connection.
 
-    ``outcome`` is ``"not_sent"`` if nothing was sent; you can then safely repeat the call. Otherwise, ``outcome`` is
-    ``"unknown"``, because the handler may have run. ``code`` and ``reason`` say how the connection ended. The code 1006
-    means that there was no Close frame.
+    Attributes:
+        code: the close code of the connection. 1006 means that there was no Close frame.
+        reason: the close reason.
+        outcome: ``"not_sent"`` if nothing was sent, so that you can safely repeat the call, or ``"unknown"``, because
+            the handler may have run.
     """
 
     def __init__(self, code: int = 1006, reason: str = "", outcome: Outcome = "unknown") -> None:

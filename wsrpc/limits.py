@@ -116,8 +116,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         close_timeout: maximum time of the closing handshake. After that, the connection is dropped. Also the time that
             ``close()`` gives running event handlers to finish.
         ping_interval: time between two pings. Each connection shortens this time at random by up to 10 %, so that not
-            all connections send pings at the same time. None: no pings. (The library `websockets` has the same
-            default.)
+            all connections send pings at the same time. None: no pings. Under uvicorn without wsrpc's
+            protocol, and under hypercorn, the ASGI server sends the pings, by its own options. (The library
+            `websockets` has the same default.)
         ping_timeout: maximum time until the response to a ping. After that, the connection is dropped, and its close
             code is 1011. If bytes are unsent, the time restarts whenever some bytes are sent, until 16 MiB have been
             sent after the ping. A slow reader is therefore not mistaken for a dead connection. None: pings only keep
