@@ -109,7 +109,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             run. After that, the handler is cancelled, and the caller gets `HandlerTimeout`. None: no limit. This limit
             does not apply to plain functions, threads, streams, uploads or conversations.
         open_handlers: maximum time that inbound messages and the messages in a client's queue wait for `open` handlers
-            to finish. On a client, the same limit then applies to `on_reconnect` handlers.
+            to finish. On a client, the same limit then applies to `on_reconnect` handlers. Also the time for which a
+            function of `on_detach` or `on_resume` holds up later ones and the `close` handlers.
         open_timeout: maximum time for one attempt at the opening handshake. On a server, the limit applies separately
             to the client's request and to the server's `on_handshake` function. (The library `websockets` has the same
             default.)

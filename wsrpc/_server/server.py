@@ -469,8 +469,9 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
 
         You can register several functions. The functions of one peer run one after another, in the order in which
         things happened: the `open` handlers, the functions of `on_detach` and `on_resume`, and the `close` handlers.
-        If a connection drops again before the functions of `on_resume` were called for it, neither the resume nor this
-        drop calls functions. Exceptions are logged.
+        After `Limits.open_handlers` seconds, a function no longer holds up the later ones, and this is logged. If a
+        connection drops again before the functions of `on_resume` were called for it, neither the resume nor this drop
+        calls functions. Exceptions are logged.
 
         Raises:
             TypeError: ``function`` is not a function, or requires more than these two arguments.
