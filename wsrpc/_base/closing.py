@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["GOES_ON", "KEEPS_OUT", "CloseCode", "CloseInfo", "check_close"]
+__all__ = ["GOES_ON", "KEEPS_OUT", "SAYS_NOTHING", "CloseCode", "CloseInfo", "check_close"]
 
 MAX_REASON = 123
 """Bytes of UTF-8 in a close reason: a control frame holds 125, of which the code takes two."""
@@ -62,6 +62,8 @@ GOES_ON = frozenset({CloseCode.ABNORMAL, CloseCode.CREDENTIALS_EXPIRED, CloseCod
 """Ends of a connection after which its session may go on over another one."""
 
 
+SAYS_NOTHING = frozenset({CloseCode.NORMAL, CloseCode.NO_STATUS})
+"""Ends of a connection that tell a client no more than that its session is over."""
 KEEPS_OUT = frozenset({CloseCode.POLICY_VIOLATION, CloseCode.REPLACED})
 """Ends of a connection after which a client does not dial again by default."""
 

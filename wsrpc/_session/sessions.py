@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from .._base.closing import KEEPS_OUT, CloseCode, CloseInfo
+from .._base.closing import KEEPS_OUT, SAYS_NOTHING, CloseCode, CloseInfo
 from .._base.scheduler import Scheduler, Timer
 from .._protocol.control import (
     PROBE,
@@ -196,13 +196,14 @@ class ServerSession(Session):
     ) -> Connection | None:
         """End the session, without a report. What has waited is still in ``waiting``.
 
-        If this side has closed it, and the client may not know, the client is told when it asks to resume.
+        If this side has closed it with a code that says why, and the client may not know, it is told when it asks to
+        resume.
         """
         told = self.ending if self.closing else info
         left = super().end(info, lost, happened)
         if self._sessions is not None:
             self._sessions.forget(self)
-            if self.sid and told.user_closed and not info.was_clean:
+            if self.sid and told.user_closed and told.code not in SAYS_NOTHING and not info.was_clean:
                 until = self._loop.call_at(self._loop.time() + self.ttl, partial(self._sessions.told, self.sid))
                 self._sessions.remember(
                     Closed(self.sid, self.issued, self.presented, self.gen, self.peer.principal, told, until)
@@ -418,7 +419,7 @@ class Arrival:
         if isinstance(session, Closed):
             told = session.told
             self.connection.receive = ignore_message
-            await self.connection.transport.close(None if told.code == CloseCode.NO_STATUS else told.code, told.reason)
+            await self.connection.transport.close(told.code, told.reason)
             # Where hosts do not say whether the client knows, one that comes again would be told without end.
             if told.code not in KEEPS_OUT or ((ended := self.connection.ended) is not None and ended.was_clean):
                 self._sessions.told(session.sid)

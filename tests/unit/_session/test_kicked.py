@@ -38,9 +38,12 @@ async def test_a_client_that_was_kicked_while_it_was_away_gives_up(code: int) ->
         assert len(s.server.peers) == 1
 
 
-@pytest.mark.parametrize("code", [None, 1000, 4001])
-async def test_other_codes_are_told_once_and_then_a_new_session_begins(code: int | None) -> None:
-    """A client that dials again after the code would come back without end if it was told each time."""
+@pytest.mark.parametrize(("code", "said"), [(None, []), (1000, []), (4001, [4001])])
+async def test_other_codes_are_told_once_and_then_a_new_session_begins(code: int | None, said: list[int]) -> None:
+    """A client that dials again after the code would come back without end if it was told each time.
+
+    A code that says nothing would only cost it another attempt, and a page that is hidden waits a minute for that.
+    """
     failures: list[BaseException] = []
 
     def retry(error: BaseException) -> bool:
@@ -55,7 +58,7 @@ async def test_other_codes_are_told_once_and_then_a_new_session_begins(code: int
         s.line.down = False
         await s.client.wait_connected()
         told = [error for error in failures if isinstance(error, ConnectionLost)]
-        assert [error.code for error in told] == [code or 1005] and not s.back[0].resumed
+        assert [error.code for error in told] == said and not s.back[0].resumed
         assert s.told.count("server opened") == 2
 
 
