@@ -86,7 +86,9 @@ class ProxiedConnection:
 
     def lost(self) -> None:
         """Report the end of the connection if neither socket is connected, and none will be."""
-        if self._connecting.done() and self.client.transport is None and self.server.transport is None:
+        # uvloop does not call `connection_lost` of the transport for which a cancelled task waits.
+        ends = () if self._connecting.cancelled() else (self.client, self.server)
+        if self._connecting.done() and all(end.transport is None for end in ends):
             self._ended(self)
 
     def reset(self) -> None:
