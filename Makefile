@@ -80,10 +80,10 @@ test-floors: $(STAMPS)/npm engines $(FLOORS)/.made
 # In a dry run of pip, a quarter of a minute: nothing is installed. Some SDKs: make test-beside ARGS=supabase
 test-beside: $(STAMPS)/venv
 	$(BIN)/python scripts/check_beside.py $(ARGS)
-# Only these, because the others run few lines that meet the event loop. In tests/adapters, a host or a library behaves
-# otherwise on uvloop: picows 2.3.1 does not notice a connection that is reset in the middle of a frame.
-UVLOOP := tests/unit/_client tests/unit/_server tests/unit/_session tests/unit/_transports \
-  tests/adapters/test_contract_messages.py tests/adapters/test_dialing.py
+
+# Only these unit tests, because the others run few lines that meet the event loop.
+UVLOOP := tests/unit/_client tests/unit/_server tests/unit/_session tests/unit/_transports tests/adapters \
+  tests/faults/test_fault_proxy.py
 test-uvloop: $(STAMPS)/dev
 	WSRPC_LOOP=uvloop WSRPC_QUICK=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \
 	  $(or $(ARGS),$(UVLOOP))

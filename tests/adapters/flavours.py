@@ -198,6 +198,11 @@ OVER_SOCKETS: list[OverSockets] = [*map(Dials, DIALINGS), DefaultAccepts(HOSTS[0
 FLAVOURS: list[Flavour] = [*OVER_SOCKETS, Memory()]
 
 
+def on_uvloop() -> bool:
+    """Whether the present test runs on uvloop."""
+    return not isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop)
+
+
 def able(ability: str) -> pytest.MarkDecorator:
     """Run a test with every flavour over sockets that has ``ability``; another, which is `unable`, tests the others."""
     return pytest.mark.parametrize("flavour", [each for each in OVER_SOCKETS if ability not in each.cannot], ids=repr)

@@ -36,6 +36,8 @@ ABILITIES: dict[str, str] = {
     "answered close": "`CloseInfo.was_clean` is true only if the client answered the Close frame",
     "pieces in": "a large message can be read in pieces",
     "pieces out": "a large message can be sent in pieces",
+    "sent before close": "messages that the server has sent, answers included, leave before the client's Close frame "
+    "is answered",
     "no code": "`close(None)` sends a Close frame without a code, and the client sees 1005",
     "close code": "a `close` handler gets the client's code and reason",
     "pause": "the server stops reading from the connection while a [raw](../how-to/raw.md) handler cannot keep up",
@@ -183,6 +185,9 @@ class Asgi(Host):
         "pieces in": "uvicorn passes on only whole messages. A message must fit into uvicorn's `ws_max_size` (16 MiB "
         "by default) and into `Limits.message`.",
         "pieces out": "wsrpc buffers the pieces, and sends them as one message after the last piece.",
+        "sent before close": "The ASGI server answers the Close frame at once. Messages that wait then are lost: those "
+        "that a slow client has not made room for, those that answer messages in the same read, and on uvloop those of "
+        "the same turn of the event loop. wsrpc clients and browsers handle no messages after they have begun to close.",
         "no code": "The client sees code 1000, because every close in ASGI has a code.",
         "written together": "Each message goes out in a separate write, because ASGI sends messages one by one.",
         "before a violation": "uvicorn discards valid messages that arrive in the same read as the violation.",

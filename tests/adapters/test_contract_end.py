@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 from core_driver import turns
-from flavours import FLAVOURS, OVER_SOCKETS, Flavour, OverSockets
-from raw_websocket import CLOSE, PING, PONG, TEXT
+from flavours import FLAVOURS, OVER_SOCKETS, Flavour, OverSockets, able, on_uvloop, unable
+from raw_websocket import CLOSE, PING, PONG, TEXT, RawPeer
 from recorder import Recorder
 
 from wsrpc import CloseInfo, ConnectionLost, Limits
@@ -178,10 +178,12 @@ async def test_the_code_the_other_side_gives(flavour: OverSockets, code: int | N
         recorder = Recorder()
         if not before_start:
             transport.start(recorder)
-        transport.send(b"on its way")
+        if in_order := "sent before close" not in flavour.cannot:
+            transport.send(b"on its way")
         reason = "" if code is None else "für immer"
         await raw.send(raw.frame(TEXT, "1"), raw.close_frame(code, reason), raw.frame(TEXT, "not looked at"))
-        assert (await raw.next_frame()).payload == b"on its way"
+        if in_order:
+            assert (await raw.next_frame()).payload == b"on its way"
         answer = await raw.next_frame()
         assert answer.opcode == CLOSE and answer.code == (code or 1005)
         raw.drop()
@@ -191,11 +193,59 @@ async def test_the_code_the_other_side_gives(flavour: OverSockets, code: int | N
         assert recorder.texts == ["1"]
 
 
+async def fill(transport: Transport, recorder: Recorder) -> int:
+    """Send until the system takes no more, and say how many messages that were."""
+    count = 0
+    while not recorder.paused:
+        transport.send(b"x" * 60_000)
+        count += 1
+        await asyncio.sleep(0)
+    return count
+
+
+async def read_to_close(raw: RawPeer) -> list[bytes]:
+    """Read the messages before the Close frame."""
+    seen: list[bytes] = []
+    while (frame := await raw.next_frame()).opcode != CLOSE:
+        seen.append(frame.payload)
+    return seen
+
+
+@able("sent before close")
+async def test_what_was_sent_leaves_before_a_close_frame_is_answered(flavour: OverSockets) -> None:
+    """Also what waits for room, and what answers a message in the same read."""
+    async with flavour.raw(LIMITS, receive_buffer=4096) as (transport, raw):
+        recorder = Recorder(lambda payload: transport.send(b"re " + payload))
+        transport.start(recorder)
+        count = await fill(transport, recorder)
+        await raw.send(raw.frame(TEXT, "1"), raw.close_frame())
+        seen = await read_to_close(raw)
+        assert len(seen) == count + 1 and seen[-1] == b"re 1"
+        raw.drop()
+        assert (await recorder.end()).was_clean
+
+
+@unable("sent before close")
+async def test_what_waits_is_lost_when_a_close_frame_arrives(flavour: OverSockets) -> None:
+    async with flavour.raw(LIMITS, receive_buffer=4096) as (transport, raw):
+        recorder = Recorder(lambda payload: transport.send(b"re " + payload))
+        transport.start(recorder)
+        count = await fill(transport, recorder)
+        await raw.send(raw.frame(TEXT, "1"), raw.close_frame())
+        seen = await read_to_close(raw)
+        assert len(seen) < count and b"re 1" not in seen
+        await recorder.end()
+
+
 @over_sockets
 @pytest.mark.parametrize("how", ["drop", "reset"])
 async def test_a_drop(flavour: OverSockets, how: str) -> None:
     """Before `start`, or in the middle of a frame."""
-    async with flavour.raw(LIMITS) as (transport, raw):
+    limits = LIMITS
+    if "picows" in flavour.name and on_uvloop():
+        # There picows 2.3.1 does not report a reset in the middle of a frame, but the next ping cannot be sent.
+        limits = LIMITS.replace(ping_interval=0.05, ping_timeout=60.0)
+    async with flavour.raw(limits) as (transport, raw):
         await raw.send(raw.frame(TEXT, "whole"), raw.frame(PING))
         await raw.next_of(PONG)  # it has read them
         if how == "drop":

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -22,6 +25,8 @@ __all__ = ["Opened", "Output"]
 
 RSV1 = 0x40
 """Marks the first frame of a compressed message."""
+BYTES_ACKED = 120
+"""Where Linux has the field ``tcpi_bytes_acked`` in the structure ``tcp_info``."""
 
 
 class Opened(Struct, frozen=True, kw_only=True):
@@ -77,6 +82,8 @@ class Output(FrameWriter):
         self.close_sent = False
         self.close_received = False
         self.written = opened.written
+        self._added = 0
+        """Bytes that TLS has added to those that were written; only on uvloop, see `backlog`."""
         self.open = not tcp.is_closing()
         """Whether messages can be sent."""
         self.diverts = not self.open or self._compression is not None
@@ -199,6 +206,13 @@ class Output(FrameWriter):
             # asyncio's TLS writes through a transport of its own, which takes large pieces, and does not count them.
             # It has no public name.
             tcp = getattr(getattr(tcp, "_ssl_protocol", None), "_transport", None)
+        # That of uvloop's TLS cannot be reached. On Linux the socket says how many bytes the remote peer has received.
+        if sys.platform == "linux" and self._tcp.get_extra_info("ssl_object") and not hasattr(self._tcp, "_ssl_protocol"):
+            with suppress(OSError, AttributeError):  # not TCP, or closed
+                tcp_info = self._tcp.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+                (received,) = struct.unpack_from("Q", tcp_info, BYTES_ACKED)
+                self._added = max(self._added, received - self.written)
+                size = max(size, self.written + self._added - received)
         return size
 
     def send_ping(self, payload: bytes) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from ._frame_boundaries import FrameBoundaries
 from ._sockets import reset_when_closed, unsent
@@ -85,7 +86,9 @@ class ProxiedConnection:
 
     def lost(self) -> None:
         """Report the end of the connection if neither socket is connected, and none will be."""
-        if self._connecting.done() and self.client.transport is None and self.server.transport is None:
+        # uvloop does not call `connection_lost` of the transport for which a cancelled task waits.
+        ends = () if self._connecting.cancelled() else (self.client, self.server)
+        if self._connecting.done() and all(end.transport is None for end in ends):
             self._ended(self)
 
     def reset(self) -> None:
@@ -141,12 +144,13 @@ class End(asyncio.Protocol):
     # ------------------------------------------------------------ the socket
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        tcp: Any = transport  # asyncio's annotation says less than it passes, and uvloop's have other base classes
+        self.transport = tcp
         self._connection.made(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._troubles.none_delay and not self._transit:
+        # uvloop reads before the server is reached: it ignores `pause_reading` within `connection_made`.
+        if self._troubles.none_delay and not self._transit and self._connection.connected:
             self._pass(data)  # in this turn: a turn more, and `drop` would lose what has arrived without a proxy
         else:
             self._put(data)

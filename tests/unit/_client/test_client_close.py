@@ -25,6 +25,7 @@ async def test_both_sides_learn_code_and_reason(code: int | None, reason: str, t
         assert (await lost(w.client.wait_connected(), "not_sent")).code == told
 
 
+@pytest.mark.asyncio_loop
 @pytest.mark.parametrize("moment", ["connected", "while open handlers run"])
 async def test_what_was_accepted_leaves_before_the_close_frame_and_handlers_are_cancelled(
     moment: str, monkeypatch: pytest.MonkeyPatch

@@ -232,6 +232,7 @@ async def test_a_cancelled_connect_goes_on_for_another_caller(how: str) -> None:
 # ---------------------------------------------------------------- start
 
 
+@pytest.mark.asyncio_loop
 async def test_start_dials_for_a_server_that_is_not_there_yet_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """`connect` waits, and gives up after ``connect_timeout``."""
     async with world(connect=False, connect_timeout=30.0) as w:
