@@ -118,14 +118,19 @@ async def test_a_function_that_never_returns_holds_up_the_others_for_a_while_onl
     """The `close` handlers of a peer would not run before the server closes, however many of them there are."""
     async with story(server=Limits(open_handlers=0.01)) as s:
         never, closed = asyncio.Event(), asyncio.Event()
-        s.server.on_detach(lambda peer: never.wait())
+        closing: list[asyncio.Task[None]] = []
+
+        @s.server.on_detach
+        async def hang(peer: Peer) -> None:
+            closing.append(asyncio.create_task(peer.close()))  # begins before any timer
+            await never.wait()
+
         s.server.on("close", closed.set)
         await s.cut()
-        await turns_until(lambda: s.peer.detached)
-        await s.peer.close()
         await closed.wait()
         assert "'on_detach' have not finished within Limits.open_handlers=0.01 s" in caplog.text
         never.set()
+        await closing[0]
 
 
 async def test_a_drop_before_the_resume_was_told_is_left_out_together_with_it(s: Story, told: Told) -> None:
