@@ -207,7 +207,11 @@ class Output(FrameWriter):
             # It has no public name.
             tcp = getattr(getattr(tcp, "_ssl_protocol", None), "_transport", None)
         # That of uvloop's TLS cannot be reached. On Linux the socket says how many bytes the remote peer has received.
-        if sys.platform == "linux" and self._tcp.get_extra_info("ssl_object") and not hasattr(self._tcp, "_ssl_protocol"):
+        if (
+            sys.platform == "linux"
+            and self._tcp.get_extra_info("ssl_object")
+            and not hasattr(self._tcp, "_ssl_protocol")
+        ):
             with suppress(OSError, AttributeError):  # not TCP, or closed
                 tcp_info = self._tcp.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
                 (received,) = struct.unpack_from("Q", tcp_info, BYTES_ACKED)
