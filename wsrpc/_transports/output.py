@@ -83,7 +83,7 @@ class Output(FrameWriter):
         self.close_received = False
         self.written = opened.written
         self._added = 0
-        """Bytes that TLS has added to those that were written; only on uvloop, see `backlog`."""
+        """Bytes that TLS has added to those that were written, where `backlog` asks the socket."""
         self.open = not tcp.is_closing()
         """Whether messages can be sent."""
         self.diverts = not self.open or self._compression is not None
@@ -206,7 +206,8 @@ class Output(FrameWriter):
             # asyncio's TLS writes through a transport of its own, which takes large pieces, and does not count them.
             # It has no public name.
             tcp = getattr(getattr(tcp, "_ssl_protocol", None), "_transport", None)
-        # That of uvloop's TLS cannot be reached. On Linux the socket says how many bytes the remote peer has received.
+        # The transport under the TLS of uvloop or picows cannot be reached. On Linux the socket says how many bytes the
+        # remote peer's system has received.
         if (
             sys.platform == "linux"
             and self._tcp.get_extra_info("ssl_object")
