@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -199,23 +198,19 @@ class Output(FrameWriter):
     # ------------------------------------------------------------ what `Heartbeat` and `StallWatch` use
 
     def backlog(self) -> int:
-        size = 0
-        tcp: Any = self._tcp
-        while tcp is not None:
-            size += tcp.get_write_buffer_size()
+        tcp, size = self._tcp, 0
+        inner: Any = tcp
+        while inner is not None:
+            size += inner.get_write_buffer_size()
             # asyncio's TLS writes through a transport of its own, which takes large pieces, and does not count them.
             # It has no public name.
-            tcp = getattr(getattr(tcp, "_ssl_protocol", None), "_transport", None)
+            inner = getattr(getattr(inner, "_ssl_protocol", None), "_transport", None)
         # The transport under the TLS of uvloop or picows cannot be reached. On Linux the socket says how many bytes the
         # remote peer's system has received.
-        if (
-            sys.platform == "linux"
-            and self._tcp.get_extra_info("ssl_object")
-            and not hasattr(self._tcp, "_ssl_protocol")
-        ):
+        if sys.platform == "linux" and tcp.get_extra_info("ssl_object") and not hasattr(tcp, "_ssl_protocol"):
             with suppress(OSError, AttributeError):  # not TCP, or closed
-                tcp_info = self._tcp.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
-                (received,) = struct.unpack_from("Q", tcp_info, BYTES_ACKED)
+                tcp_info = tcp.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+                received = int.from_bytes(tcp_info[BYTES_ACKED : BYTES_ACKED + 8], sys.byteorder)
                 self._added = max(self._added, received - self.written)
                 size = max(size, self.written + self._added - received)
         return size
