@@ -84,8 +84,8 @@ test-beside: $(STAMPS)/venv
 # Only these unit tests, because the others run few lines that meet the event loop.
 UVLOOP := tests/unit/_client tests/unit/_server tests/unit/_session tests/unit/_transports tests/adapters \
   tests/faults/test_fault_proxy.py
-test-uvloop: $(STAMPS)/dev
-	WSRPC_LOOP=uvloop WSRPC_QUICK=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \
+test-uvloop: $(STAMPS)/dev engines
+	$(WITH_VENV) WSRPC_LOOP=uvloop WSRPC_QUICK=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \
 	  $(or $(ARGS),$(UVLOOP))
 
 # Other browsers than the system's: make test-browser CHROMIUM=/path/to/chrome FIREFOX=/path/to/firefox

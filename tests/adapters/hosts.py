@@ -187,7 +187,7 @@ class Asgi(Host):
         "pieces out": "wsrpc buffers the pieces, and sends them as one message after the last piece.",
         "sent before close": "The ASGI server answers the Close frame at once. Messages that wait then are lost: those "
         "that a slow client has not made room for, those that answer messages in the same read, and on uvloop those of "
-        "the same turn of the event loop. wsrpc clients and browsers handle no messages after beginning to close.",
+        "the same turn of the event loop. wsrpc clients and browsers ignore messages once they have begun to close.",
         "no code": "The client sees code 1000, because every close in ASGI has a code.",
         "written together": "Each message goes out in a separate write, because ASGI sends messages one by one.",
         "before a violation": "uvicorn discards valid messages that arrive in the same read as the violation.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -83,7 +82,7 @@ class Output(FrameWriter):
         self.close_received = False
         self.written = opened.written
         self._added = 0
-        """Bytes that TLS has added to those that were written; only on uvloop, see `backlog`."""
+        """Bytes that TLS has added to those that were written, where `backlog` asks the socket."""
         self.open = not tcp.is_closing()
         """Whether messages can be sent."""
         self.diverts = not self.open or self._compression is not None
@@ -199,22 +198,19 @@ class Output(FrameWriter):
     # ------------------------------------------------------------ what `Heartbeat` and `StallWatch` use
 
     def backlog(self) -> int:
-        size = 0
-        tcp: Any = self._tcp
-        while tcp is not None:
-            size += tcp.get_write_buffer_size()
+        tcp, size = self._tcp, 0
+        inner: Any = tcp
+        while inner is not None:
+            size += inner.get_write_buffer_size()
             # asyncio's TLS writes through a transport of its own, which takes large pieces, and does not count them.
             # It has no public name.
-            tcp = getattr(getattr(tcp, "_ssl_protocol", None), "_transport", None)
-        # That of uvloop's TLS cannot be reached. On Linux the socket says how many bytes the remote peer has received.
-        if (
-            sys.platform == "linux"
-            and self._tcp.get_extra_info("ssl_object")
-            and not hasattr(self._tcp, "_ssl_protocol")
-        ):
-            with suppress(OSError, AttributeError, struct.error):  # not TCP, or closed; or an old kernel
-                tcp_info = self._tcp.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
-                (received,) = struct.unpack_from("Q", tcp_info, BYTES_ACKED)
+            inner = getattr(getattr(inner, "_ssl_protocol", None), "_transport", None)
+        # The transport under the TLS of uvloop or picows cannot be reached. On Linux the socket says how many bytes the
+        # remote peer's system has received.
+        if sys.platform == "linux" and tcp.get_extra_info("ssl_object") and not hasattr(tcp, "_ssl_protocol"):
+            with suppress(OSError, AttributeError):  # not TCP, or closed
+                tcp_info = tcp.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+                received = int.from_bytes(tcp_info[BYTES_ACKED : BYTES_ACKED + 8], sys.byteorder)
                 self._added = max(self._added, received - self.written)
                 size = max(size, self.written + self._added - received)
         return size
