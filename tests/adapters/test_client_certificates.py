@@ -57,7 +57,7 @@ def client(url: str, certificate: str | None) -> Client:
 
 
 def device_of(certificate: Mapping[str, Any]) -> str:
-    return dict(pair for names in certificate["subject"] for pair in names)["commonName"]
+    return str(dict(pair for names in certificate["subject"] for pair in names)["commonName"])
 
 
 def known_by_certificate(handshake: Handshake) -> None:

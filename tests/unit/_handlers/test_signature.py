@@ -509,7 +509,7 @@ def test_what_a_web_framework_would_find_is_refused(mark: Any, event: str) -> No
     async def by_default(row: int, user: str | None = mark) -> None: ...
 
     server = Server()
-    register = server.on_handshake if event == "on_handshake" else server.on(event)
+    register: Callable[[Any], object] = server.on_handshake if event == "on_handshake" else server.on(event)
     text = rf"parameter 'user'.*{name_of_mark(mark)}\(\.\.\.\) is for the routes of a web framework.*peer\.state"
     with pytest.raises(TypeError, match=text):
         register(by_default)
