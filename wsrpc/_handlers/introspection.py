@@ -289,7 +289,8 @@ def of_framework(given: Any) -> str:
             "the value as handshake.state[...] in on_handshake, or as state= of serve_websocket, and read peer.state"
         )
     if typing.get_origin(given) is Annotated or typing.get_origin(given) in UNIONS:
-        return next(filter(None, map(of_framework, typing.get_args(given))), "")
+        parts: tuple[Any, ...] = typing.get_args(given)
+        return next((text for part in parts if (text := of_framework(part))), "")
     inner = unwrapped(given)
     return "" if inner is None else of_framework(inner)
 
