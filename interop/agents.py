@@ -77,6 +77,8 @@ take any number get one list there, which the agent makes of them before the lib
 and ``connect`` take ``read_limit=``, bytes of a message, for the WebSocket library's own. ``events`` of kind close
 have what the library tells its users: always 1011 if the other side has closed, and its code in the reason's text.
 Things thrown are always errors, and named "context.Canceled", "context.DeadlineExceeded" or "error".
+Go alone has ``nils()`` (an object of a nil slice, map and bytes, and of an empty slice), ``when(time)`` → time,
+``twice(duration)`` → duration, and ``variadic(list ...int)``, which ends the program.
 
 Journal entries are dicts with ``kind`` and ``peer``: open; close (code, reason, clean); error (message);
 event (channel, event, args); started (channel, event); aborted (channel, event, reason: thrown); channel

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from interop.agents import Agent, AgentError
 from interop.peers import Agents, Counterpart, Link, until
-from wsrpc import BadArguments, ConnectionLost, Limits, MessageTooBig, RemoteError
+from wsrpc import BadArguments, Client, ConnectionLost, Limits, MessageTooBig, RemoteError
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -153,6 +155,35 @@ async def test_the_number_of_arguments(gopher: Counterpart, agents: Agents, go_l
         with pytest.raises(RemoteError, match=r"^incorrect number of arguments$") as raised:
             await link.peer.request("add", 1)
         assert not isinstance(raised.value, BadArguments)
+
+
+async def test_a_handler_that_is_variadic_ends_the_program() -> None:
+    """The text of the error, and go.md, led there: "pass one argument for each parameter"."""
+    async with Agent.start("go-coder") as agent:
+        url = (await agent.call("listen", path="/ws"))["url"]
+        async with Client(url, profile="go", reconnect=None) as client:
+            with pytest.raises(BadArguments, match=r"if its last parameter is variadic \(\.\.\.\), do not call it"):
+                await client.request("variadic", 1, 2)
+            with pytest.raises(ConnectionLost):
+                await client.request("variadic", [1, 2])
+        with pytest.raises(AgentError, match=r"cannot use .* in Call"):
+            await agent.call("state")
+
+
+async def test_what_is_nil_in_go_is_null(go_link: Link) -> None:
+    assert await go_link.peer.request("nils") == {"slice": None, "map": None, "bytes": None, "empty": []}
+
+
+async def test_times_have_a_zone_and_durations_are_nanoseconds(go_link: Link) -> None:
+    at = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+    assert await go_link.peer.request("when", at, returns=datetime) == at
+    with pytest.raises(RemoteError, match="parsing time"):
+        await go_link.peer.request("when", at.replace(tzinfo=None))
+    delta = timedelta(seconds=1, microseconds=2)
+    with pytest.raises(RemoteError, match=r"cannot unmarshal string into Go value of type time\.Duration"):
+        await go_link.peer.request("twice", delta)
+    sent = delta // timedelta(microseconds=1) * 1000  # as in go.md
+    assert timedelta(microseconds=await go_link.peer.request("twice", sent, returns=int) / 1000) == 2 * delta
 
 
 async def test_nothing_but_the_protocol_is_said(gopher: Counterpart, agents: Agents) -> None:

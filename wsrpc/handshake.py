@@ -41,6 +41,9 @@ class Handshake:
         remote: the address and port of the client. None if they are unknown, for example over a Unix socket.
         local: the address and port of the server, or None.
         secure: whether the connection uses TLS.
+        certificate: the certificate that the client has proven to own, as a dict in the form of
+            `ssl.SSLSocket.getpeercert`, or None. It is the one of the connection to this server, so behind a proxy that
+            terminates TLS, it is None. Some hosts never set it.
         subprotocols: the subprotocols that the client offers, in its order of preference, without ``wsrpc.resume``,
             with which a web page asks to resume its session.
         response_headers: headers to add to the response. Names ignore case. To repeat a header such as ``Set-Cookie``,
@@ -69,6 +72,7 @@ class Handshake:
         remote: tuple[str, int] | None = None,
         local: tuple[str, int] | None = None,
         secure: bool = False,
+        certificate: Mapping[str, Any] | None = None,
         subprotocols: Sequence[str] | None = None,
         limits: Limits | None = None,
         compression: bool = False,
@@ -79,6 +83,8 @@ class Handshake:
             target: the path and query of the request.
             remote: the address and port of the client.
             local: the address and port of the server.
+            certificate: the verified certificate of the client, as ``get_extra_info("peercert")`` of asyncio returns
+                it.
             subprotocols: the offered subprotocols. By default, they are read from the headers.
         """
         self.target, self.path, self.query = split_target(target)
@@ -89,6 +95,7 @@ class Handshake:
         self.remote = remote
         self.local = local
         self.secure = secure
+        self.certificate = certificate or None  # {} is one that was not verified
         if subprotocols is None:
             offered = self.headers.get("sec-websocket-protocol", "").split(",")
             subprotocols = [name.strip() for name in offered if name.strip()]

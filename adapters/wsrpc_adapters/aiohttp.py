@@ -98,6 +98,7 @@ def handshake_of(request: web.Request, *, limits: Limits | None = None, compress
         remote=_address_of(request, "peername"),
         local=_address_of(request, "sockname"),
         secure=request.secure,
+        certificate=None if request.transport is None else request.transport.get_extra_info("peercert"),
         limits=limits,
         compression=compression,
     )

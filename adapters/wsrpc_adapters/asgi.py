@@ -32,8 +32,9 @@ told_of_pings: WeakSet[Server] = WeakSet()
 EXTENSION = "wsrpc"
 """Name of the extension with which an ASGI server hands over a connection.
 
-``scope["extensions"]["wsrpc"]`` is a dict with a `Reserve` function under the key ``"reserve"``. A middleware that has
-to see each message must remove the extension from the scope.
+``scope["extensions"]["wsrpc"]`` is a dict with a `Reserve` function under the key ``"reserve"``, and under the key
+``"certificate"`` the value of `Handshake.certificate`. A middleware that has to see each message must remove the key
+``"reserve"``, or the extension from the scope.
 """
 
 TakeOver = Callable[[Callable[[], None]], Transport | None]
@@ -198,8 +199,7 @@ async def serve(
         with suppress(OSError):  # the client has left
             await refuse(exc, scope, send)
         return
-    extensions: Mapping[str, Mapping[str, Any]] = scope.get("extensions") or {}
-    reserve: Reserve | None = extensions.get(EXTENSION, {}).get("reserve")
+    reserve: Reserve | None = offered(scope).get("reserve")
     take_over = None if reserve is None else reserve(handshake, underlying)
     headers = encoded(handshake.response_headers.pairs())
     try:
@@ -254,6 +254,12 @@ async def serve_taken_over(server: Server, handshake: Handshake, take_over: Take
         transport.abort()
 
 
+def offered(scope: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the ASGI server offers as `EXTENSION`."""
+    extensions: Mapping[str, Mapping[str, Any]] = scope.get("extensions") or {}
+    return extensions.get(EXTENSION, {})
+
+
 def handshake_of(scope: Mapping[str, Any], server: Server) -> Handshake:
     """Return the handshake that the client asks for, from the scope of its connection."""
     headers: dict[str, str] = {}
@@ -270,6 +276,7 @@ def handshake_of(scope: Mapping[str, Any], server: Server) -> Handshake:
         remote=address(scope.get("client")),
         local=address(scope.get("server")),
         secure=scope.get("scheme") in ("wss", "https"),
+        certificate=offered(scope).get("certificate"),
         subprotocols=scope.get("subprotocols"),
         limits=server.limits,
         compression=server.compression,

@@ -73,6 +73,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.response.status_code == 101:  # else uvicorn has refused the request
             self._held = b""
             self._offered["reserve"] = self._reserve
+            self._offered["certificate"] = self.transport.get_extra_info("peercert")
             scope: Any = self.scope
             scope["extensions"][EXTENSION] = self._offered
 

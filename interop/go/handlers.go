@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
+	"time"
 	"unicode/utf16"
 
 	wrapper "github.com/bminer/ws-server-wrapper-go"
@@ -63,6 +64,12 @@ func (p *peers) attachTo(label any, on registering, back func(context.Context) s
 	on("askMany", func(ctx context.Context, event string, n int) ([]any, error) {
 		return askMany(ctx, back(ctx), event, n)
 	})
+	on("nils", func() (map[string]any, error) {
+		return map[string]any{"slice": []int(nil), "map": map[string]int(nil), "bytes": []byte(nil), "empty": []int{}}, nil
+	})
+	on("when", func(at time.Time) (time.Time, error) { return at, nil })
+	on("twice", func(duration time.Duration) (time.Duration, error) { return 2 * duration, nil })
+	on("variadic", func(list ...int) (int, error) { return len(list), nil })
 	p.attachStreams(on)
 }
 

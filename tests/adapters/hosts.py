@@ -29,6 +29,7 @@ ABILITIES: dict[str, str] = {
     "refusal body": "a refused client gets the status, body and headers that `on_handshake` set",
     "refusal log": "a refused handshake is no error in the log",
     "async handshake": "`on_handshake` can be an `async def` function",
+    "certificate": "`handshake.certificate` is the client's [certificate](../how-to/client-certificates.md)",
     "limits per connection": "`on_handshake` can limit the size of inbound messages",
     "compression": "permessage-deflate, for a server or for one connection",
     "early": "data that a client sends before it has received the handshake response is kept",
@@ -138,6 +139,8 @@ class Picows(Host):
     cannot: ClassVar[Mapping[str, str]] = {
         "async handshake": "With an `async def` function, `wsrpc_adapters.picows.listen` raises `TypeError`, because "
         "picows can only call plain functions.",
+        "certificate": "`handshake.certificate` is always None, because picows passes the request without its "
+        "connection.",
         "compression": "The adapter for picows never compresses messages.",
     }
 
@@ -175,6 +178,7 @@ class Asgi(Host):
 
     name = "asgi-uvicorn"
     cannot: ClassVar[Mapping[str, str]] = {
+        "certificate": "`handshake.certificate` is always None, because these ASGI servers do not pass it on.",
         "compression": "uvicorn compresses messages for every client that offers compression, as browsers do. Small "
         "messages are much faster if you turn uvicorn's option `ws_per_message_deflate` off.",
         "refusal log": 'uvicorn 0.50 to 0.54 logs "ASGI callable returned without completing handshake".',

@@ -45,7 +45,9 @@ class Rule(NamedTuple):
     gate: Gate = lets_in
     """The `on_handshake` function."""
     asks: tuple[str, ...] = ()
-    """More header lines of the request; HOST is the address of the server."""
+    """More header lines of the request; HOST is the value of ``Host``."""
+    host: str | None = None
+    """The header ``Host``; None for the address of the server."""
     target: str = "/ws"
     options: Mapping[str, Any] = {}
     """Of the server."""
@@ -169,6 +171,17 @@ NOT_ALLOWED = "this origin is not allowed\n"
 RULES: dict[str, Rule] = {
     # Origins.
     "own origin": Rule(asks=("Origin: http://HOST",)),
+    "name that resolves to the server": Rule(
+        asks=("Origin: http://HOST",),
+        host="evil.example:8000",
+        options=LISTED,
+        status=403,
+        body=NOT_ALLOWED,
+        logged="Server(origins=['http://evil.example:8000']), or allowed_hosts= with the name of this server",
+    ),
+    "name of the server": Rule(
+        asks=("Origin: http://HOST",), host="app.lan:8000", options={"allowed_hosts": ["app.lan"]}
+    ),
     "another origin": Rule(
         asks=FROM_EVIL, options=LISTED, status=403, body=NOT_ALLOWED, logged="origins=['https://evil.example']"
     ),
@@ -312,7 +325,7 @@ async def test_a_rule_of_the_handshake(host: Host, name: str, caplog: pytest.Log
 
     server.on_handshake(waits if iscoroutinefunction(rule.gate) else decides)
     async with host.serving(server) as url:
-        own = f"127.0.0.1:{port_of(url)}"
+        own = rule.host or f"127.0.0.1:{port_of(url)}"
         lines = "".join(f"{line.replace('HOST', own)}\r\n" for line in rule.asks)
         request = handshake(rule.target, host=own)[:-2] + lines.encode("latin-1") + b"\r\n"
         async with asking(port_of(url), request) as (head, peer):

@@ -15,7 +15,7 @@ from test_docs import LIBRARIES, PORT, README, ROOT, WITH_STREAMS, blocks_of, ou
 
 import wsrpc
 from interop.installed import install
-from interop.node import find_node
+from interop.node import JS, find_node
 from wsrpc import AnonymousChannel, Client, CloseInfo, Context, Handshake, Server
 from wsrpc.transport import ConnectionInfo
 from wsrpc.types import EmitReport, Message, RawConnection
@@ -38,6 +38,25 @@ def test_names_in_the_tables_for_other_libraries_exist() -> None:
     shown = {name for owner, name in re.findall(r"\b(\w+)\.([a-z_]\w+)", code) if owner in NAMES}
     assert len(shown) > 40
     assert shown - {name for each in OBJECTS for name in dir(each)} == set()
+
+
+NO_COUNTERPART = {"listeners", "isConnecting"}
+"""Of ws-wrapper: in wsrpc, an event has one handler, and a client that is not connected dials or waits."""
+
+
+def test_the_page_of_ws_wrapper_has_all_its_names() -> None:
+    """It lacked those that only look at a socket, and the options."""
+    library = JS / "node_modules" / "ws-wrapper" / "lib"
+    source = "".join((library / name).read_text("utf-8") for name in ("wrapper.mjs", "channel.mjs"))
+    names = set(
+        re.findall(
+            r"^\t(?:get )?([a-zA-Z]+)\(.*\) \{$|\boptions\.(\w+)|WebSocketWrapper\.(\w+) =", source, re.MULTILINE
+        )
+    )
+    wanted = {name for found in names for name in found if name} - {"constructor"}
+    left = "\n".join(re.findall(r"^\| (.+?) \| ", WS_WRAPPER.read_text("utf-8"), re.MULTILINE))
+    assert {"on", "request", "errorToJSON", "MAX_SEND_QUEUE_SIZE"} <= wanted
+    assert wanted - set(re.findall(r"\w+", left)) == NO_COUNTERPART
 
 
 def write_programs(page: Path, folder: Path, port: str) -> None:

@@ -24,7 +24,7 @@ from collections.abc import (
 from enum import Enum
 from typing import Annotated, Any, Literal, NamedTuple
 
-from .._conversion.survey import UNIONS
+from .._conversion.survey import UNIONS, unwrapped
 from .injections import Injection, injections, stream_annotations
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "is_async",
     "location",
     "name_of",
+    "of_framework",
     "read_annotation",
     "read_signature",
     "result_of",
@@ -47,6 +48,9 @@ __all__ = [
 ]
 
 _LIBRARIES = frozenset({"annotated_types", "msgspec", "pydantic"})
+_FRAMEWORKS = frozenset({"fastapi.params", "litestar.di", "litestar.params"})
+"""Modules of the classes of ``Depends(...)``, ``Header()``, ``Dependency()`` and so on, which say where a web framework
+finds the value of a parameter. They are known by name, so that no framework is imported."""
 
 
 class Parameter(NamedTuple):
@@ -273,6 +277,24 @@ def _must_not_restrict(tp: Any) -> None:
         )
 
 
+def of_framework(given: Any) -> str:
+    """Say why a parameter cannot have ``given`` as its default or type, if that contains ``Depends(...)`` or the like.
+
+    Otherwise the caller would give what the framework is expected to find, such as the user; and a default that is such
+    an object counts as true.
+    """
+    if any(base.__module__ in _FRAMEWORKS for base in type(given).__mro__):
+        return (
+            f"{type(given).__name__}(...) is for the routes of a web framework, and wsrpc would not resolve it: set "
+            "the value as handshake.state[...] in on_handshake, or as state= of serve_websocket, and read peer.state"
+        )
+    if typing.get_origin(given) is Annotated or typing.get_origin(given) in UNIONS:
+        parts: tuple[Any, ...] = typing.get_args(given)
+        return next((text for part in parts if (text := of_framework(part))), "")
+    inner = unwrapped(given)
+    return "" if inner is None else of_framework(inner)
+
+
 def _annotated_type(given: inspect.Parameter, layers: list[Any]) -> Any:
     try:
         return _resolve(given.annotation, layers)
@@ -294,6 +316,8 @@ def _parameter(given: inspect.Parameter, layers: list[Any], bound: Collection[st
     if given.kind is given.VAR_KEYWORD or (given.kind is given.KEYWORD_ONLY and given.name in bound):
         return None
     tp = _annotated_type(given, layers)
+    if text := of_framework(given.default) or of_framework(tp):
+        raise TypeError(text)
     required, keyword = given.default is given.empty, given.kind is given.KEYWORD_ONLY
     read = Parameter(given.name, "wire", tp, required, None if required else given.default, keyword)
     if (injection := _injection_of(tp)) is not None:

@@ -19,7 +19,7 @@ from .compiled import ArgumentsRefused, Handler
 from .contract import Member, placed_members
 from .implementation import implementing
 from .injections import Injection
-from .introspection import is_async, location, name_of
+from .introspection import is_async, location, name_of, of_framework
 from .invocation import Invocation
 from .layers import HandlerContext, Middleware, Route
 from .method import DEFAULTS, HandlerOptions
@@ -566,7 +566,8 @@ def accepted(what: str, names: Sequence[str], function: Callable[..., Any], *, m
     """Return how many of the arguments called ``names`` the ``function`` takes: all of them, or only the first ones.
 
     Raises:
-        TypeError: it is not a function, it needs more arguments, or it has a ``yield``.
+        TypeError: it is not a function, it needs more arguments, a web framework would have to find one of them, or it
+            has a ``yield``.
     """
     if not callable(function):
         raise TypeError(f"{what} takes a function of ({', '.join(names)}), got {function!r}")
@@ -581,6 +582,9 @@ def accepted(what: str, names: Sequence[str], function: Callable[..., Any], *, m
             signature.bind(*names[:count])
         except TypeError:
             continue
+        for parameter in signature.parameters.values():
+            if text := of_framework(parameter.default):
+                raise TypeError(f"{what}, parameter {parameter.name!r} of {function!r}: {text}")
         return count
     expected = ", ".join(names)
     raise TypeError(f"{what}: the function is called with ({expected}), but {function!r} takes {signature}")

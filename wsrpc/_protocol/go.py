@@ -93,6 +93,7 @@ def rejection_from(e: Any, flag: Any, codec: Codec, event: str, count: int) -> R
     if codec.__class__ is GoCodec and error.message == MISCOUNTED:
         return BadArguments(
             f"{event}() was sent {count} arguments, but its handler in Go has another number of parameters: pass one "
-            "argument for each parameter, and None for one that is to be left out"
+            "argument for each parameter, and None for one that is to be left out; if its last parameter is variadic "
+            "(...), do not call it, because that ends the Go program"
         )
     return error

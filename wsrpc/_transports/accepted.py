@@ -235,6 +235,7 @@ class Reception:
             remote=address(connection.tcp.get_extra_info("peername")),
             local=address(connection.tcp.get_extra_info("sockname")),
             secure=self._secure,
+            certificate=connection.tcp.get_extra_info("peercert") if self._secure else None,
             limits=self._limits,
             compression=self._compression,
         )

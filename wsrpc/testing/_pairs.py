@@ -65,6 +65,7 @@ async def connect(
     client: Client | None = None,
     state: Mapping[Any, Any] | None = None,
     principal: object = None,
+    certificate: Mapping[str, Any] | None = None,
     clock: Clock | None = None,
 ) -> AsyncGenerator[Client]:
     """Connect a client to ``server`` in memory: ``async with connect(server) as client``.
@@ -83,6 +84,7 @@ async def connect(
             over the network. Without this argument, register handlers on the client that ``async with`` returns.
         state: the initial `Handshake.state`, which becomes `Peer.state`.
         principal: the initial `Handshake.principal`, which becomes `Peer.principal`.
+        certificate: the client's certificate, which becomes `Handshake.certificate`.
         clock: a clock that controls the deadlines of both sides, such as the timeouts of requests.
 
     Raises:
@@ -96,6 +98,7 @@ async def connect(
     asked = await _request(server, core, path, headers)
     asked.state.update(state or {})
     asked.principal = principal
+    asked.certificate = certificate
     await server.handshake(asked)
     ours, theirs = transports_for(asked.connection_info(), core.limits, asked.limits)
     core.scheduler.use(clock)

@@ -7,16 +7,20 @@ import math
 import operator
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import annotated_types
+import fastapi
 import future_annotated as future
+import litestar.di
+import litestar.params
 import msgspec
 import pydantic
 import pytest
+import typing_extensions
 from type_table import CONVERSIONS
 
-from wsrpc import AnonymousChannel, Context
+from wsrpc import AnonymousChannel, Context, Peer, Server, Service, method
 from wsrpc._handlers import compiled
 from wsrpc._handlers.compiled import ArgumentsRefused, Handler
 from wsrpc._handlers.injections import Injection, injections
@@ -468,6 +472,115 @@ def test_types_that_cannot_work_are_refused(handler: Any, text: str) -> None:
         Handler(handler)
     if getattr(handler, "__module__", "") == __name__:
         assert f"{__file__}:" in str(caught.value), "it says where the handler is"
+
+
+def current_user() -> str:
+    return "root"
+
+
+CurrentUser = Annotated[str, fastapi.Depends(current_user)]
+AliasOfUser = typing_extensions.TypeAliasType("AliasOfUser", CurrentUser)
+
+
+class OfTheApplication(type(fastapi.Depends(current_user))):  # type: ignore[misc]
+    """A subclass of the framework's class, in a module of the application."""
+
+
+MARKS = [
+    *(fastapi.Depends(current_user), fastapi.Security(current_user), fastapi.Header(), fastapi.Query(gt=3)),
+    *(fastapi.Cookie(), fastapi.Body(), fastapi.Path(), fastapi.Form(), fastapi.File()),
+    *litestar.di.NamedDependency.__metadata__,
+    *(litestar.params.HeaderParameter(), litestar.params.BodyKwarg()),
+    OfTheApplication(current_user),
+]
+
+
+def name_of_mark(mark: Any) -> str:
+    return type(mark).__name__
+
+
+@pytest.mark.parametrize("mark", MARKS, ids=name_of_mark)
+@pytest.mark.parametrize("event", ["delete", "open", "on_handshake"])
+def test_what_a_web_framework_would_find_is_refused(mark: Any, event: str) -> None:
+    """The caller gave the user, and a default that nobody had resolved counted as a user."""
+
+    async def by_annotation(row: int, user: Annotated[str, mark]) -> None: ...
+
+    async def by_default(row: int, user: str | None = mark) -> None: ...
+
+    server = Server()
+    register: Callable[[Any], object] = server.on_handshake if event == "on_handshake" else server.on(event)
+    text = rf"parameter 'user'.*{name_of_mark(mark)}\(\.\.\.\) is for the routes of a web framework.*peer\.state"
+    with pytest.raises(TypeError, match=text):
+        register(by_default)
+    if event == "delete":
+        with pytest.raises(TypeError, match=text):
+            register(by_annotation)
+
+
+FOR_ROUTES = r"parameter 'user': Depends\(\.\.\.\) is for the routes"
+
+
+def aliased(user: CurrentUser) -> None: ...
+
+
+def optional(user: CurrentUser | None = None) -> None: ...
+
+
+def alias_of_alias(user: AliasOfUser) -> None: ...
+
+
+def deeper(user: Annotated[CurrentUser, msgspec.Meta(min_length=1)]) -> None: ...
+
+
+def rest(*user: CurrentUser) -> None: ...
+
+
+def dropped(*args: int, user: str = fastapi.Depends(current_user)) -> None: ...
+
+
+def as_text(user: "CurrentUser") -> None: ...
+
+
+def injected_as_well(user: Annotated[FakePeer, fastapi.Depends(current_user)]) -> None: ...
+
+
+def bound_by_name(row: int, *, user: CurrentUser) -> tuple[int, str]:
+    return row, user
+
+
+@pytest.mark.parametrize(
+    "function", [aliased, optional, alias_of_alias, deeper, rest, dropped, as_text, injected_as_well], ids=name_of
+)
+def test_such_a_parameter_is_found_wherever_it_stands(function: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError, match=FOR_ROUTES):
+        Handler(function)
+
+
+def test_methods_of_services_and_contracts_have_no_such_parameter_either() -> None:
+    class Rows(Service):
+        @method
+        def delete(self, row: int, user: CurrentUser) -> None: ...
+
+    class Contract(Protocol):
+        async def delete(self, row: int, user: CurrentUser) -> None: ...
+
+    class Factory(Service):
+        def __init__(self, peer: Peer, user: str = fastapi.Depends(current_user)) -> None: ...
+
+        @method
+        def delete(self, row: int) -> None: ...
+
+    with pytest.raises(TypeError, match=f"handler .*Rows.delete .*{FOR_ROUTES}"):
+        Server().add_service(Rows)
+    with pytest.raises(TypeError, match=f"contract .*Contract.delete .*{FOR_ROUTES}"):
+        Server().declare(Contract)
+    with pytest.raises(TypeError, match="add_service, parameter 'user'"):
+        Server().add_service(Factory)
+
+
+def test_a_value_that_a_partial_has_bound_does_not_come_from_the_caller() -> None:
+    assert run(functools.partial(bound_by_name, user="root"), 1) == (1, "root")
 
 
 def test_threads_are_for_plain_functions() -> None:

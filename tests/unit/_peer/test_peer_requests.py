@@ -6,12 +6,13 @@ How a request ends at each place where its message can be has a table of its own
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from core_driver import ABORTED, Driven, rejection
 
-from wsrpc import RpcError
+from wsrpc import Context, RpcError
 from wsrpc.errors import UnexpectedChannel
 
 # ---------------------------------------------------------------- two things in one turn of the event loop
@@ -47,6 +48,40 @@ async def test_a_cancellation_wins_and_otherwise_what_came_first(steps: list[str
 
 
 # ---------------------------------------------------------------- cancelling
+
+
+@pytest.mark.parametrize(
+    ("kind", "middleware", "begins"),
+    [
+        ("async def", False, False),
+        ("async def", True, False),
+        ("def", False, True),
+        ("def", True, False),
+        ("stream", False, False),
+    ],
+)
+async def test_a_request_that_is_cancelled_in_the_same_read(kind: str, middleware: bool, begins: bool) -> None:
+    """No page said that its handler does not begin. In JavaScript it does."""
+    d, began = Driven(), list[str]()
+
+    async def waits() -> None:
+        began.append(kind)
+
+    async def yields() -> AsyncIterator[int]:
+        began.append(kind)
+        yield 1
+
+    async def around(ctx: Context, call_next: Any) -> Any:
+        began.append("middleware")
+        return await call_next(ctx)
+
+    d.peer.on("e", {"async def": waits, "def": lambda: began.append(kind), "stream": yields}[kind])
+    if middleware:
+        d.peer.use(around)
+    sent = await d.fed({"i": 1, "a": ["e"]}, {"i": 1, "x": ABORTED, "_": 1})
+    assert began == [kind] * begins
+    assert sent == [{"i": 1, "d": None} if begins else {"i": 1, "e": ABORTED, "_": 1}]
+    d.assert_empty()
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,7 @@ async def test_what_go_says_of_a_wrong_number_of_arguments() -> None:
                 await asked
             assert type(raised.value) is wanted
             assert ("add() was sent 3 arguments" in str(raised.value)) is (profile == "go")
+            assert ("variadic (...), do not call it" in str(raised.value)) is (profile == "go")
 
 
 # ---------------------------------------------------------------- profile="ws-wrapper-3"

@@ -182,6 +182,16 @@ async def test_what_a_real_dial_refuses(options: dict[str, Any], error: type[Exc
 USER = Key[str]("user")
 
 
+async def test_a_certificate_is_there_in_on_handshake() -> None:
+    server, seen = Server(), list[object]()
+    server.on_handshake(lambda handshake: seen.append(handshake.certificate))
+    certificate = {"subject": ((("commonName", "Ada"),),)}
+    for given in (certificate, None):
+        async with connect(server, certificate=given):
+            pass
+    assert seen == [certificate, None]
+
+
 async def test_state_and_principal_are_there_in_on_handshake_and_after() -> None:
     server = Server()
     seen: list[tuple[object, object]] = []

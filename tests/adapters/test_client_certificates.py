@@ -1,0 +1,106 @@
+"""Clients that are known by their certificates, in every place where a server runs and terminates TLS."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asgi_servers import hypercorn_serving, uvicorn_serving
+from hosts import Host, application, running
+from served import LIMITS, Endings, hosts
+
+from wsrpc import Client, Handshake, HandshakeRejected, Server
+from wsrpc.cluster import Cluster, MemoryEngine
+from wsrpc_adapters import picows
+from wsrpc_adapters.asgi import asgi
+from wsrpc_adapters.uvicorn import WebSocketProtocol
+
+MADE = Path(__file__).parents[1] / "certificates"
+CA, CERTIFICATE, KEY = (str(MADE / name) for name in ("ca.pem", "server.pem", "server.key"))
+ADA, OTHER = "client", "renewed"
+"""Certificates of the same authority: of Ada, and of ``localhost``."""
+
+
+@asynccontextmanager
+async def over_tls(host: Host, server: Server, asks: ssl.VerifyMode) -> AsyncGenerator[str]:
+    """Serve over TLS, and give the URL."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=CA)
+    context.load_cert_chain(CERTIFICATE, KEY)
+    context.verify_mode = asks
+    files: dict[str, Any] = {"ssl_certfile": CERTIFICATE, "ssl_keyfile": KEY, "ssl_ca_certs": CA, "ssl_cert_reqs": asks}
+    async with AsyncExitStack() as stack:
+        if host.name == "websockets":
+            yield (await stack.enter_async_context(server.listen(ssl=context))).url
+        elif host.name == "picows":
+            yield (await stack.enter_async_context(picows.listen(server, ssl=context))).url
+        elif host.name == "aiohttp":
+            yield await stack.enter_async_context(running(application(server), ssl=context))
+        elif host.name == "asgi-hypercorn":
+            files = {"certfile": CERTIFICATE, "keyfile": KEY, "ca_certs": CA, "verify_mode": asks}
+            port = await stack.enter_async_context(hypercorn_serving(asgi(server), **files))
+            yield f"wss://127.0.0.1:{port}/"
+        else:
+            ws = WebSocketProtocol if host.name == "uvicorn" else "websockets-sansio"
+            port = await stack.enter_async_context(uvicorn_serving(asgi(server), ws, **files))
+            yield f"wss://127.0.0.1:{port}/"
+
+
+def client(url: str, certificate: str | None) -> Client:
+    context = ssl.create_default_context(cafile=CA)
+    if certificate is not None:
+        context.load_cert_chain(MADE / f"{certificate}.pem", MADE / f"{certificate}.key")
+    return Client(url, ssl=context, limits=LIMITS, reconnect=None)
+
+
+def device_of(certificate: Mapping[str, Any]) -> str:
+    return str(dict(pair for names in certificate["subject"] for pair in names)["commonName"])
+
+
+def known_by_certificate(handshake: Handshake) -> None:
+    if handshake.certificate is None:
+        handshake.reject(401, "no certificate")
+    handshake.principal = handshake.address = device_of(handshake.certificate)
+
+
+@hosts
+async def test_a_client_with_a_certificate_cannot_take_the_place_of_another(host: Host) -> None:
+    """The address could only come from what a client said, and the client whose name it said got 4410."""
+    server = Server(limits=LIMITS, cluster=Cluster(MemoryEngine(), name="devices"))
+    endings = Endings(server)
+    server.on_handshake(known_by_certificate)
+    server.on("echo", lambda value: value)
+    async with over_tls(host, server, ssl.CERT_REQUIRED) as url:
+        ada, thief = client(url, ADA), client(f"{url}?device=Ada", OTHER)
+        if "certificate" in host.cannot:
+            for each in (ada, thief):
+                with pytest.raises(HandshakeRejected, match=r"401|403"):
+                    await each.connect()
+            return
+        async with ada, thief:
+            assert {peer.address for peer in server.peers} == {"Ada", "localhost"}
+            assert {peer.principal for peer in server.peers} == {"Ada", "localhost"}
+            assert await ada.request("echo", "still here") == "still here"
+            async with client(url, ADA) as again:
+                assert (await endings.next()).code == 4410, "the same device may, of course"
+                assert await again.request("echo", "here") == "here"
+
+
+@hosts
+async def test_a_client_without_a_certificate_has_none(host: Host) -> None:
+    server, seen = Server(limits=LIMITS), list[Handshake]()
+    server.on_handshake(seen.append)
+    async with over_tls(host, server, ssl.CERT_OPTIONAL) as url:
+        for certificate in (None, ADA):
+            async with client(url, certificate):
+                pass
+    assert [handshake.secure for handshake in seen] == [True, True]
+    names = [handshake.certificate and device_of(handshake.certificate) for handshake in seen]
+    assert names == [None, None if "certificate" in host.cannot else "Ada"]
+
+
+def test_a_certificate_that_nobody_verified_counts_as_none() -> None:
+    assert Handshake("/", {}, certificate={}).certificate is None  # what `getpeercert` says of it
