@@ -203,7 +203,7 @@ async def test_a_generation_is_used_once() -> None:
         *(({}, acks, 4400) for acks in ([(2, 32)], [(1, HUGE)], [(1, 999)], [(1, len('{"a":["hello","x"]}')), (0, 0)])),
         *(({"limits": {"values": least}}, [], 1007) for least in (-1, -HUGE)),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 async def test_who_says_that_more_or_else_has_arrived_than_was_sent_ends_its_session(
     changes: dict[str, Any], acks: list[tuple[int, int]], code: int
