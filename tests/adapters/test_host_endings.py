@@ -169,7 +169,7 @@ async def said(url: str, what: str) -> AsyncGenerator[RawPeer]:
 @pytest.mark.parametrize("what", CONTROL)
 async def test_nothing_that_a_client_says_keeps_its_connection_open(place: str, what: str) -> None:
     """A number of 200 digits made the close reason too long for a Close frame, and closing raised an exception."""
-    server = echo_server()
+    server = echo_server(limits=LIMITS.replace(close_timeout=0.1))
     async with asyncio.timeout(8), served_at(place, server) as url:
         async with said(url, what) as peer:
             frame = await peer.next_of(CLOSE)
