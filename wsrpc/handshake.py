@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from ._base.headers import HeadersView, split_target
+from ._base.headers import split_target
 from ._base.logs import address_text
 from ._base.state import PeerState
 from .errors import HandshakeRejected, short
-from .headers import HEADER_VALUE, HeadersLike, ResponseHeaders, any_case, check_header
+from .headers import HEADER_VALUE, Headers, HeadersLike, ResponseHeaders, any_case, check_header
 from .limits import Limits
 from .transport import ConnectionInfo
 
@@ -35,7 +35,8 @@ class Handshake:
         query: the parameters of the query. If a name is repeated, the last value counts, and ``query.get_all(name)``
             returns all values.
         headers: the headers of the request. Names ignore case; iteration yields them in lower case. The values of a
-            repeated header are joined with commas. Each character of a value is one byte (Latin-1).
+            repeated header are joined with commas, and ``headers.get_all(name)`` returns each value. Each character of
+            a value is one byte (Latin-1).
         origin: the ``Origin`` header, which browsers send, or None.
         host: the host that the client connected to, with the port if the client sent one.
         remote: the address and port of the client. None if they are unknown, for example over a Unix socket.
@@ -88,8 +89,7 @@ class Handshake:
             subprotocols: the offered subprotocols. By default, they are read from the headers.
         """
         self.target, self.path, self.query = split_target(target)
-        # The first is the way of `Server.listen`, whose handshakes are the most.
-        self.headers: Mapping[str, str] = headers if headers.__class__ is HeadersView else any_case(headers)
+        self.headers: Headers = any_case(headers)
         self.origin = self.headers.get("origin")
         self.host = self.headers.get("host", "")
         self.remote = remote
@@ -114,7 +114,8 @@ class Handshake:
     @property
     def bearer_token(self) -> str | None:
         """The token from ``Authorization: Bearer``, ``?access_token=`` or a subprotocol ``bearer.<token>``, or None."""
-        scheme, _, token = self.headers.get("authorization", "").partition(" ")
+        given: str = self.headers.get("authorization", "")
+        scheme, _, token = given.partition(" ")
         if scheme.lower() == "bearer" and token.strip():
             return token.strip()
         if self.query.get("access_token"):

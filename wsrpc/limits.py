@@ -18,7 +18,7 @@ MAY_BE_NONE = frozenset({"sent_message", "rate", "timeout", "handler", "ping_int
 """Bounds that may be None."""
 AT_LEAST = {
     "replay": (128 * KiB, "64 KiB are acknowledged at once; 0 turns resuming off"),
-    "message": (512, "the hello of another wsrpc peer has some 200 bytes and has to pass"),
+    "message": (512, "the hello of another wsrpc peer has to pass; for raw connections, receive(max_size=)"),
     "depth": (2, "every message is an object with an array in it"),
     "values": (64, "an error has some 20, and every response has to pass"),
     "rate": (1, "it counts requests and events per second; None: no limit"),

@@ -28,9 +28,10 @@ supports this; otherwise, the transport keeps the part until it gets the last pa
 ``send_piece`` raises the same exceptions as ``send``. Between the first and the last part, nothing else may be sent.
 ``pause_receiving()`` stops reading, which slows down the remote peer. Bytes that were already read may still be
 delivered. ``resume_receiving()`` starts reading again. Both methods can be called at any time: during ``receive``,
-repeatedly, and after the end. While receiving is paused, pings without a response do not end the connection, and
-``close`` resumes reading by itself. ``largest`` is the maximum size, in bytes, of an inbound message, or of a frame if
-a message is delivered frame by frame. A larger message closes the connection with 1009. You can set ``largest``.
+repeatedly, and after the end. While receiving is paused, pings without a response do not end the connection, a
+connection that has dropped ends when a ping cannot be sent, and ``close`` resumes reading by itself. ``largest`` is the
+maximum size, in bytes, of an inbound message, or of a frame if a message is delivered frame by frame. A larger message
+closes the connection with 1009. You can set ``largest``.
 
 **Sessions** (optional). ``session_survives()`` tells the transport that the peer's session resumes on another
 connection if this connection drops. After this call, a transport that detects a dead connection ends it without a Close
@@ -44,10 +45,10 @@ other method of the receiver is called. ``close(code, reason)`` writes the messa
 closing handshake, and returns when the connection has ended. If the closing handshake takes too long, ``close`` drops
 the connection. Messages that arrive after ``close`` may still be delivered; a receiver that has closed ignores them.
 With None as the code, the Close frame is empty, and both sides report 1005. A library that cannot send an empty Close
-frame sends 1000. ``abort()`` drops the connection immediately, and may lose messages that were sent. After ``abort``,
-no message is delivered. ``connection_lost`` is called soon afterwards, but not from inside ``abort``. ``close`` and
-``abort`` can be called at any time and more than once. Cancelling ``close`` or ``drain`` is safe: the closing
-continues.
+frame sends 1000. If ``close`` raises an exception, wsrpc logs it and calls ``abort()``. ``abort()`` drops the
+connection immediately, and may lose messages that were sent. After ``abort``, no message is delivered.
+``connection_lost`` is called soon afterwards, but not from inside ``abort``. ``close`` and ``abort`` can be called at
+any time and more than once. Cancelling ``close`` or ``drain`` is safe: the closing continues.
 """
 
 from __future__ import annotations

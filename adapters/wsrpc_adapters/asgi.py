@@ -18,6 +18,7 @@ from weakref import WeakSet
 
 from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Limits, Server
 from wsrpc.adapting import refusal_headers
+from wsrpc.headers import Headers
 from wsrpc.transport import Transport
 
 from ._asgi_transport import AsgiTransport, Event, Receive, Send
@@ -262,17 +263,15 @@ def offered(scope: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def handshake_of(scope: Mapping[str, Any], server: Server) -> Handshake:
     """Return the handshake that the client asks for, from the scope of its connection."""
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        if name in headers:  # HTTP/2 splits Cookie
-            value = f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}"
-        headers[name] = value
+    headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
+    cookies = [value for name, value in headers if name == "cookie"]
+    if len(cookies) > 1:  # HTTP/2 splits it
+        headers = [*(pair for pair in headers if pair[0] != "cookie"), ("cookie", "; ".join(cookies))]
     path = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("utf-8", "surrogateescape")
     query = scope.get("query_string", b"").decode("utf-8", "surrogateescape")
     return Handshake(
         f"{path.partition('?')[0]}?{query}",
-        headers,
+        Headers(headers),
         remote=address(scope.get("client")),
         local=address(scope.get("server")),
         secure=scope.get("scheme") in ("wss", "https"),

@@ -43,6 +43,8 @@ NOT_ACCEPTED = (
     "has to remove the offer from the scope, by scope['extensions'].pop('wsrpc', None)"
 )
 
+NO_HANDSHAKE = "the opening handshake is not valid; it must not have a body\n"
+
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """Protocol class for uvicorn. An object serves one WebSocket until a wsrpc server takes over the connection.
@@ -80,6 +82,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         if self._held is None:
             super().data_received(data)
+            if self.conn.handshake_exc is not None and not self.transport.is_closing():
+                # The request has a body, a line that is too long, or too many headers. uvicorn 0.54 answers nothing,
+                # and would raise when it shuts down. `websockets` has an answer for some of them.
+                answer = b"".join(self.conn.data_to_send()) or self.conn.reject(400, NO_HANDSHAKE).serialize()
+                self.transport.write(answer)
+                self.transport.close()
         else:
             # Most likely the answer is on its way to the client, and the application is about to take over. A client
             # that does not wait for the answer is not read further: what is kept is one read.

@@ -124,6 +124,7 @@ async def test_headers_that_come_in_parts_are_joined() -> None:
     played = Played(asgi(server), headers=headers, query_string=b"q=%20", scheme="wss", client=("1.2.3.4", 5))
     await played.next()
     assert seen[0].headers == {"cookie": "a=1; b=2", "x-a": "1, 2"}
+    assert (seen[0].headers.get_all("cookie"), seen[0].headers.get_all("x-a")) == (["a=1; b=2"], ["1", "2"])
     assert (dict(seen[0].query), seen[0].secure, seen[0].remote) == ({"q": " "}, True, ("1.2.3.4", 5))
     played.running.cancel()
     await asyncio.wait([played.running])

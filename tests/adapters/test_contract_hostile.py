@@ -35,7 +35,8 @@ LONG_FORM, HIGHEST_BIT = "length in the long form", "highest bit of a length"
 PING_BEFORE, BEHIND_CLOSE = "violation behind a ping", "violation behind a close"
 IN_MESSAGE, TOO_LARGE = "close in a message", "large message behind a ping"
 
-SENDABLE = (1000, 1003, 4999)
+SENDABLE = (1000, 1003, 1014, 3000, 4999)
+UNSENDABLE = (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)
 
 ROWS: dict[str, tuple[Callable[[RawPeer], bytes], Answers]] = {
     "mask": (wrong_mask, [1002]),
@@ -46,8 +47,12 @@ ROWS: dict[str, tuple[Callable[[RawPeer], bytes], Answers]] = {
     "continuation of nothing": (lambda raw: raw.frame(CONT, "x"), [1002]),
     "message in a message": (lambda raw: raw.frame(TEXT, "x", fin=False) + raw.frame(BINARY, "y"), [1002]),
     "close frame of one byte": (lambda raw: raw.frame(CLOSE, b"\x03"), [1002]),
-    **{f"close code {code}": (partial(RawPeer.close_frame, code=code), [1002]) for code in (999, 1005, 5000)},
+    **{f"close code {code}": (partial(RawPeer.close_frame, code=code), [1002]) for code in UNSENDABLE},
     "close reason that is not UTF-8": (lambda raw: raw.frame(CLOSE, b"\x03\xe8\xff\xff"), [1007]),
+    "close reason that breaks off": (lambda raw: raw.frame(CLOSE, b"\x03\xe8\xc3"), [1007]),
+    "close reason with half of a character": (lambda raw: raw.frame(CLOSE, b"\x0f\xa0\xed\xa0\x80"), [1007]),
+    "long close frame": (lambda raw: raw.frame(CLOSE, b"\x0f\xa0" + b"x" * 124), [1002]),
+    "close frame without FIN": (lambda raw: raw.frame(CLOSE, b"\x03\xe8", fin=False), [1002]),
     LONG_FORM: (lambda raw: length(raw, 126, b"\0\5"), [1002]),
     HIGHEST_BIT: (lambda raw: length(raw, 127, b"\x80" + bytes(7)), [1002]),
     PING_BEFORE: (lambda raw: raw.frame(PING, "p") + raw.frame(0x3, "x"), [b"p", 1002]),

@@ -200,3 +200,17 @@ async def test_a_paused_connection_is_not_taken_for_a_dead_one(flavour: OverSock
         transport.resume_receiving()
         ping = await raw.next_of(PING)  # it goes on from there, and finds what is dead
         assert (await recorder.end()).code == 1011
+
+
+@able("heartbeat")
+@pytest.mark.parametrize("how", ["drop", "reset"])
+async def test_a_paused_connection_that_has_dropped_ends(flavour: OverSockets, how: str) -> None:
+    """A connection whose user did not read was never found to be over: nothing was written, either."""
+    async with flavour.raw(LIMITS.replace(ping_interval=0.02)) as (transport, raw):
+        recorder = Recorder.of(transport)
+        await raw.next_of(PING)
+        transport.pause_receiving()
+        await raw.send(raw.frame(TEXT, "not read"))
+        raw.drop() if how == "drop" else raw.reset()
+        assert (await recorder.end()).code == 1006
+        assert recorder.messages == []

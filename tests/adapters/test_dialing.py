@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from typing import Any
 
 import pytest
 from dialings import DIALINGS, Dialing
-from raw_websocket import accept_response, raw_server
+from raw_websocket import CLOSE, TEXT, accept_response, raw_server
 from served import LIMITS, echo_server, tls
 
-from wsrpc import Client, Handshake, HandshakeRejected, Server, is_transient
+from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Reconnect, Server, is_transient
 
 dialings = pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
 
@@ -127,3 +128,25 @@ async def test_through_a_proxy_of_the_environment_or_of_one_s_own(
             await loop.sock_sendall(sock, accept_response(await loop.sock_recv(sock, 1000)))
             (await dialed).abort()
             sock.close()
+
+
+@dialings
+async def test_nothing_that_a_server_says_keeps_the_connection_open(dialing: Dialing) -> None:
+    """A number of 200 digits made the close reason too long for a Close frame, and closing raised an exception."""
+    welcome = {"t": "welcome", "features": ["resume"], "limits": {}, "sid": "a.b", "token": "t", "ttl": 60}
+    async with asyncio.timeout(8), raw_server() as server:
+        once = Reconnect(retry=lambda error: False)
+        client = Client(server.url, dial=dialing.dial, limits=LIMITS, reconnect=once)
+        connecting = asyncio.create_task(client.connect())
+        raw = await server.accept()
+        await connecting
+        request = asyncio.create_task(client.request("anything", timeout=None))
+        for control in (welcome, {"t": "ack", "n": 10**200, "bytes": 0}):
+            await raw.send(raw.frame(TEXT, json.dumps({"ws-wrapper": False, "wsrpc": control})))
+        frame = await raw.next_of(CLOSE)
+        assert (frame.code, len(frame.reason)) == (4400, 123)
+        raw.drop()
+        with pytest.raises(ConnectionLost) as caught:
+            await request
+        assert (caught.value.code, caught.value.reason) == (4400, frame.reason)
+        await client.close()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
-from hosts import Host
+from hosts import HOSTS, Host, serving_starlette
 from leftovers import turns_until
-from raw_websocket import CLOSE, TEXT
+from raw_websocket import CLOSE, TEXT, RawPeer
 from served import LIMITS, Endings, Observed, echo_server, hosts, raw
 
 from wsrpc import ConnectionLost, Handshake, Peer, Server, dial
@@ -108,3 +111,69 @@ async def test_a_handler_may_close_its_own_connection_and_the_server(host: Host)
                 with pytest.raises(ConnectionLost):
                     await seen.client.request(event)
                 assert (await seen.ended).code == code
+
+
+# ---------------------------------------------------------------- who says what makes a long close reason
+
+HUGE = 10**200
+"""A number that close reasons quote, with more digits than a close reason has room for."""
+CONTROL: dict[str, tuple[int, list[dict[str, Any]]]] = {
+    "ack": (4400, [{"t": "ack", "n": HUGE, "bytes": 0}]),
+    "bytes of ack": (4400, [{"t": "ack", "n": 0, "bytes": HUGE}]),
+    "limits": (1007, [{"t": "limits", "limits": {"message": -HUGE}}]),
+    "hello": (1007, []),
+    "resume": (4400, []),
+}
+"""The code of the Close frame that answers, and control messages after the opening."""
+PLACES = [*map(repr, HOSTS), "uvicorn-websockets", "uvicorn-wsproto"]
+
+
+def served_at(place: str, server: Server) -> Any:
+    """Serve at a host, or with another WebSocket implementation of uvicorn."""
+    host = next((host for host in HOSTS if repr(host) == place), None)
+    return serving_starlette(server, place) if host is None else host.serving(server)
+
+
+async def say(peer: RawPeer, **control: Any) -> None:
+    await peer.send(peer.frame(TEXT, json.dumps({"ws-wrapper": False, "wsrpc": control})))
+
+
+async def hear(peer: RawPeer) -> Any:
+    return json.loads((await peer.next_of(TEXT)).payload)["wsrpc"]
+
+
+@asynccontextmanager
+async def said(url: str, what: str) -> AsyncGenerator[RawPeer]:
+    """A raw peer that has said ``what``."""
+    hello: dict[str, Any] = {"t": "hello", "v": 1, "features": ["resume"], "limits": {}}
+    async with raw(url) as peer:
+        if what == "hello":
+            await say(peer, **hello | {"limits": {"message": -HUGE}})
+            yield peer
+            return
+        await say(peer, **hello)
+        welcome = await hear(peer)
+        await say(peer, t="ack", n=0, bytes=0)
+        for control in CONTROL[what][1]:
+            await say(peer, **control)
+        if what != "resume":
+            yield peer
+            return
+    names = {"sid": welcome["sid"], "token": welcome["token"], "gen": 1, "rx": HUGE, "bytes": 0}
+    async with raw(url, "Wsrpc-Resume: 1") as peer:
+        await say(peer, **hello | {"t": "resume"} | names)
+        yield peer
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("what", CONTROL)
+async def test_nothing_that_a_client_says_keeps_its_connection_open(place: str, what: str) -> None:
+    """A number of 200 digits made the close reason too long for a Close frame, and closing raised an exception."""
+    server = echo_server(limits=LIMITS.replace(close_timeout=0.1))
+    async with asyncio.timeout(8), served_at(place, server) as url:
+        async with said(url, what) as peer:
+            frame = await peer.next_of(CLOSE)
+            assert (frame.code, len(frame.reason)) == (CONTROL[what][0], 123)
+            await peer.send(peer.frame(CLOSE, frame.payload))
+            await peer.read_to_end()
+            await turns_until(lambda: server.peers == ())

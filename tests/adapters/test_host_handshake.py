@@ -122,6 +122,10 @@ def reads_the_query(given: Handshake) -> None:
     assert given.query.get_all("x") == ["&"] and given.query.get_all("y") == []
 
 
+def reads_headers(given: Handshake) -> None:
+    assert given.headers.get_all("X-TEAM") == ["red", "blue"] and given.headers.get_all("x-no") == []
+
+
 def small_messages(given: Handshake) -> None:
     given.limits = given.limits.replace(message=4096)
 
@@ -210,7 +214,7 @@ RULES: dict[str, Rule] = {
     # What is asked for.
     "target": Rule(reads_the_query, target=ODD, seen={"target": ODD, "path": "/ws"}),
     "names of headers in any case": Rule(
-        asks=("X-Team: red", "x-team: blue", "X-EMPTY:"), headers={"X-Team": "red, blue", "x-empty": ""}
+        reads_headers, asks=("X-Team: red", "x-team: blue", "X-EMPTY:"), headers={"X-Team": "red, blue", "x-empty": ""}
     ),
     "header of bytes": Rule(asks=("Cookie: a=\xff\xfe",), headers={"cookie": "a=\xff\xfe"}),
     # Subprotocols.

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import re
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from typing import Annotated, Any
 
@@ -18,6 +18,8 @@ from fastapi import Depends, FastAPI, WebSocket, WebSocketException
 from leftovers import turns_until
 from raw_websocket import BINARY, CLOSE, TEXT, ask, asking, build_frame, handshake, raw_client
 from served import LIMITS, PEM, Endings, echo_server, tls
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from wsrpc import Client, Handshake, HandshakeRejected, Limits, Peer, Server, dial
 from wsrpc.types import WebSocketTransport
@@ -406,6 +408,38 @@ async def test_uvicorn_s_shutdown_closes_with_1012(who: str, close_timeout: floa
             await turns_until(lambda: server.peers)
         info = await endings.next()
         assert info.code == 1012 and (info.was_clean is (who == "client") or options)
+
+
+UNREADABLE: dict[str, tuple[int, bytes]] = {
+    "body": (400, handshake("/", "Content-Length: 4") + b"body"),
+    "body that does not come": (400, handshake("/", "Content-Length: 4")),
+    "chunks": (400, handshake("/", "Transfer-Encoding: chunked") + b"0\r\n\r\n"),
+    "long header": (431, handshake("/", "Cookie: " + "x" * 9000)),
+    "many headers": (431, handshake("/", *(f"X-{n}: 1" for n in range(200)))),
+    "long path": (414, handshake("/" + "x" * 9000)),
+}
+"""Requests that `websockets` does not read, and the status that answers them."""
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+async def test_a_request_that_cannot_be_read_is_answered_and_uvicorn_shuts_down(case: str) -> None:
+    """It got no answer, and uvicorn's shutdown raised an exception, before the other connections were closed."""
+    status, request = UNREADABLE[case]
+    server, state = echo_server(), list[bool]()
+    endings = Endings(server)
+
+    @asynccontextmanager
+    async def live(app: object) -> AsyncGenerator[None]:
+        async with lifespan(server)(app):
+            yield
+        state.append(server.healthy)
+
+    async with AsyncExitStack() as left:
+        async with uvicorn_serving(Starlette(routes=[Mount("/", asgi(server))], lifespan=live), OURS) as port:
+            await left.enter_async_context(client(port))
+            head, _ = await left.enter_async_context(asking(port, request))
+            assert int(head.split()[1]) == status
+        assert (await endings.next()).code == 1012 and state == [False]
 
 
 @pytest.mark.parametrize("case", PLAIN)

@@ -101,6 +101,8 @@ async def world(**options: Any) -> AsyncGenerator[World]:
 
 
 OTHER = "x" * 43
+HUGE = 10**200
+"""A number with more digits than a close reason has room for."""
 
 
 @pytest.mark.parametrize(
@@ -197,11 +199,11 @@ async def test_a_generation_is_used_once() -> None:
 @pytest.mark.parametrize(
     ("changes", "acks", "code"),
     [
-        *(({"rx": rx, "bytes": size}, [], 4400) for rx, size in [(2, 100), (1, 15), (-1, 0), (0, 1)]),
-        *(({}, acks, 4400) for acks in ([(2, 32)], [(1, 999)], [(1, len('{"a":["hello","x"]}')), (0, 0)])),
-        ({"limits": {"values": -1}}, [], 1007),
+        *(({"rx": rx, "bytes": size}, [], 4400) for rx, size in [(2, 100), (1, 15), (-1, 0), (0, 1), (HUGE, 0)]),
+        *(({}, acks, 4400) for acks in ([(2, 32)], [(1, HUGE)], [(1, 999)], [(1, len('{"a":["hello","x"]}')), (0, 0)])),
+        *(({"limits": {"values": least}}, [], 1007) for least in (-1, -HUGE)),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 async def test_who_says_that_more_or_else_has_arrived_than_was_sent_ends_its_session(
     changes: dict[str, Any], acks: list[tuple[int, int]], code: int

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["GOES_ON", "KEEPS_OUT", "SAYS_NOTHING", "CloseCode", "CloseInfo", "check_close"]
+__all__ = ["GOES_ON", "KEEPS_OUT", "SAYS_NOTHING", "CloseCode", "CloseInfo", "check_close", "sendable"]
 
 MAX_REASON = 123
 """Bytes of UTF-8 in a close reason: a control frame holds 125, of which the code takes two."""
@@ -88,6 +88,10 @@ class CloseInfo(msgspec.Struct, frozen=True):
     will_reconnect: bool = False
 
 
+def _may_send(code: int) -> bool:
+    return code in _MAY_SEND or 3000 <= code <= 4999
+
+
 def check_close(code: int | None, reason: str) -> int:
     """Check that RFC 6455 allows an endpoint to send a close code and a reason.
 
@@ -109,7 +113,7 @@ def check_close(code: int | None, reason: str) -> int:
         if reason:
             raise ValueError(f"a close reason needs a code in front of it: close(1000, {reason[:MAX_REASON]!r})")
         return CloseCode.NO_STATUS
-    if code not in _MAY_SEND and not 3000 <= code <= 4999:
+    if not _may_send(code):
         raise ValueError(
             f"close code {code} may not be sent: expected 1000-1003, 1007-1014 or 3000-4999 (1000 is a normal close), "
             "or None for no code"
@@ -118,3 +122,15 @@ def check_close(code: int | None, reason: str) -> int:
     if size > MAX_REASON:
         raise ValueError(f"a close reason has at most {MAX_REASON} bytes of UTF-8, got {size}")
     return code
+
+
+def sendable(code: int | None, reason: str) -> tuple[int | None, str]:
+    """Return what a Close frame can carry of a code and a reason that no user has given to `close`.
+
+    They may hold what a remote peer has sent. The reason is cut to 123 bytes of valid UTF-8. A code that may not be
+    sent becomes 1011, but 1005, which says that there is none, becomes None.
+    """
+    if code is None or code == CloseCode.NO_STATUS:
+        return None, ""
+    cut = reason.encode(errors="replace")[:MAX_REASON].decode(errors="ignore")
+    return (code if _may_send(code) else CloseCode.INTERNAL_ERROR), cut

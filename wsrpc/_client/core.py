@@ -17,7 +17,7 @@ from .._peer.core import PeerCore
 from .._peer.owner import PeerOwner
 from .._protocol.settings import Settings
 from .._sending.checks import check_thread
-from .._session.connection import Connection
+from .._session.connection import Connection, close_transport
 from .._transports.dial import Dialed
 from ..errors import ConnectionLost, SessionLost, noted
 from ..transport import Transport
@@ -198,7 +198,7 @@ class ClientCore(PeerOwner):
         if stopping:
             await asyncio.wait(stopping)
         if transport is not None:
-            await transport.close(code, reason)
+            await close_transport(transport, code, reason)
         # The user may have called `connect` or `bind` meanwhile. What runs then does not belong to this close.
         await self.life.join(self.limits.close_timeout, self._closers, lambda: order is self._order)
         if order is self._order:
@@ -310,7 +310,7 @@ class ClientCore(PeerOwner):
 
     def not_resumed(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
         if self.state != "connecting":  # a `close` handler has closed the client, or bound another connection
-            self.life.reporter.spawn(connection.transport.close(CloseCode.GOING_AWAY))
+            self.life.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
             return
         self.move(Input.DIALED)
         with suppress(ConnectionLost):

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from .._api.peer import Peer, core_of
 from .._api.registration import Registrar
-from .._base.closing import CloseCode, CloseInfo
+from .._base.closing import CloseCode, CloseInfo, sendable
 from .._base.scheduler import Tasks
 from .._client.backoff import Reconnect
 from .._client.client import Client, ReconnectInfo
@@ -197,7 +197,7 @@ class NodeLinks:
             self._broken.pop(node, None)
         for end in (client, peer):
             if end is not None:
-                self._tasks.spawn(end.close(CloseCode.GOING_AWAY, f"node {node} is gone"))
+                self._tasks.spawn(end.close(*sendable(CloseCode.GOING_AWAY, f"node {node} is gone")))
 
     def missed(self, node: str) -> None:
         """Note that something could not be sent to a node. It is told when there is a connection with room."""

@@ -165,7 +165,7 @@ class PeerLife:
             session = self.core.session
             if session.lives or self.outbox.user_closed:
                 last = replaced if session.lives else session.ending
-                self.reporter.spawn(connection.transport.close(last.code, last.reason))
+                self.reporter.spawn(connection.close(last.code, last.reason))
                 raise ConnectionLost(last.code, last.reason, "not_sent")
         if self.core.over:
             self.renew(self.core.session.ending)
@@ -647,7 +647,7 @@ class PeerCore:
         left = self.session.end(info, ConnectionLost(info.code, info.reason))
         self.session_over(replaced=replaced)
         if left is not None:
-            self.reporter.spawn(left.transport.close(info.code, info.reason))
+            self.reporter.spawn(left.close(info.code, info.reason))
 
     def end_detached(
         self,
@@ -677,7 +677,7 @@ class PeerCore:
             self.session.stop_receiving()
             self.dispatcher.admission.pause()  # a Close frame is queued, and the client may ignore it
             # Not `session.close`: before the task runs, the session may resume on the other connection.
-            self.reporter.spawn(connection.transport.close(code, reason))
+            self.reporter.spawn(connection.close(code, reason))
 
     def session_over(self, *, replaced: bool = False) -> None:
         """End everything that belongs to the session, which is over, and call the `close` handlers.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -483,12 +484,22 @@ class Inbound:
         if payload is not None and self._raw_as_it_came(payload):
             return
         self._ignored["malformed"] += 1
-        self._reporter.tell("error", ProtocolError(f"ignored {why}"))
+        error, running = ProtocolError(f"ignored {why}"), self._admission.running
+        only = None if self._shared.raw_only is None else self._shared.scopes[RAW].handlers[""]
+        if only is None or only.lane is None or not (running.invocations or running.waiting_room.items):
+            self._reporter.tell("error", error)
+        else:
+            self._reporter.spawn(self._tell_behind(running.lane(only.lane), error))
         times = self._violated().malformed_at
         now = self._out.loop.time()
         times.append(now)
         if len(times) > MOST_MALFORMED and now - times.pop(0) < MINUTE:
             self._fail(CloseCode.INVALID_DATA, f"more than {MOST_MALFORMED} malformed messages a minute")
+
+    async def _tell_behind(self, lane: asyncio.Lock, error: ProtocolError) -> None:
+        """Call the `error` handlers once an async `Service.on_json` has handled the messages before."""
+        async with lane:
+            self._reporter.tell("error", error)
 
     def _not_utf8(self) -> None:
         self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1

@@ -44,7 +44,8 @@ class RawConnection:
     ``server`` is the server. Only one task at a time may receive messages; any number of tasks may send messages.
 
     While no task is waiting for a message, the server reads ahead by at most about `Limits.high_water` bytes; after
-    that, the client has to wait. The end of the connection is noticed only after these bytes have been received.
+    that, the client has to wait. A Close frame is noticed only after these bytes have been received. That the client
+    has gone is noticed earlier, when a ping cannot be sent.
     """
 
     def __init__(self, link: RawLink, state: PeerState, server: Server, codec: Codec) -> None:
@@ -123,7 +124,8 @@ class RawConnection:
     async def wait_closed(self) -> CloseInfo:
         """Wait until the connection has ended, and return how it ended. Cancelling is safe.
 
-        While more than about `Limits.high_water` bytes are waiting to be received, the end is not noticed.
+        While more than about `Limits.high_water` bytes are waiting to be received, a Close frame is not noticed. If the
+        client has gone, the code is then 1006.
 
         Raises:
             RuntimeError: called in a thread other than the event loop's.

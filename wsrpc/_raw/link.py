@@ -18,6 +18,7 @@ from .._channels.source import close_source, iterate
 from .._sending.checks import check_thread, raw_payload
 from .._sending.slow_readers import Slow, SlowReaderQueue
 from .._sending.turns import SendTurns, Turn
+from .._session.connection import close_transport
 from ..errors import ConnectionLost, QueueFull
 from ..limits import Limits
 from ..stats import PeerStats
@@ -214,7 +215,7 @@ class RawLink:
         """Close the connection: no message can be sent any more, and none is received."""
         self.feed.stop()
         self._closed_with = (code, reason)
-        self._broken_off = spawn_later(self.transport.close(code, reason))
+        self._broken_off = spawn_later(close_transport(self.transport, code, reason))
 
     # ------------------------------------------------------------ broadcasts
 
@@ -266,7 +267,7 @@ class RawLink:
                 self._broadcasts.flush(everything=True)  # they were reported as sent
         self.closing = True
         self.feed.stop()
-        await self.transport.close(code, reason)
+        await close_transport(self.transport, code, reason)
 
     def expire(self) -> None:
         """Close the connection because the credentials of its client have expired, unless it is closed."""
@@ -284,5 +285,5 @@ class RawLink:
         """Close the connection because of what the other side sent; return the error to raise."""
         self.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
         self.feed.stop()
-        await self.transport.close(code, reason)
+        await close_transport(self.transport, code, reason)
         return ConnectionLost(code, reason)

@@ -29,7 +29,7 @@ RawFunction = Callable[[RawConnection], Awaitable[Any]]
 def refusal_of(exc: BaseException) -> tuple[int, str]:
     """Return the close code and reason for an exception of user code."""
     if isinstance(exc, RpcError):
-        return CloseCode.POLICY_VIOLATION, exc.message.encode(errors="replace")[:123].decode(errors="ignore")
+        return CloseCode.POLICY_VIOLATION, exc.message
     return CloseCode.INTERNAL_ERROR, "internal error"
 
 

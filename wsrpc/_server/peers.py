@@ -21,6 +21,7 @@ from .._peer.owner import PeerOwner
 from .._protocol.settings import Settings
 from .._raw.serving import refusal_of
 from .._sending.outbound import Outbound
+from .._session.connection import close_transport
 from .._session.sessions import Arrival, Sessions
 from ..errors import ConnectionLost, RpcError, SessionLost
 from ..handshake import Handshake
@@ -206,7 +207,7 @@ def served_peer(peer: object) -> ServedPeer | None:
 
 async def refuse(transport: Transport, code: int, reason: str) -> ConnectionLost:
     """Close a connection that gets no peer; return the error to raise."""
-    await transport.close(code, reason)
+    await close_transport(transport, code, reason)
     return ConnectionLost(code, reason, "not_sent")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 
-from .._base.closing import CloseCode, CloseInfo
+from .._base.closing import GOES_ON, CloseCode, CloseInfo
 from .._base.scheduler import Scheduler, Timer
 from .._protocol.control import (
     MSGPACK,
@@ -145,6 +145,8 @@ class ClientSession(Session):
         if self._silences >= MOST_SILENCES:
             self._end_detached(SessionInput.REFUSED, "the server does not answer")
             return
+        if info.code >= 3000 and info.code not in GOES_ON:  # the server has closed the session meanwhile
+            self.ending = info
         self.asking = None
         connection.disown()
         connection.transport.abort()

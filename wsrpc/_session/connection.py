@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from .._base.closing import CloseInfo
+from .._base.closing import CloseInfo, sendable
+from .._base.logs import logger
 from ..transport import Receiver, Traffic, Transport
 
-__all__ = ["Connection", "ConnectionOwner", "Receive", "ignore_end", "ignore_message"]
+__all__ = ["Connection", "ConnectionOwner", "Receive", "close_transport", "ignore_end", "ignore_message"]
 
 Receive = Callable[[bytes | bytearray, bool], None]
 
@@ -77,6 +78,10 @@ class Connection:
         self.owner = None
         self.receive, self.read_ended = ignore_message, ignore_end
 
+    async def close(self, code: int | None, reason: str = "") -> None:
+        """Close the connection, whatever the code and the reason; see `close_transport`."""
+        await close_transport(self.transport, code, reason)
+
     @property
     def traffic(self) -> Traffic | None:
         """The traffic that the transport has counted. None if it does not count."""
@@ -101,6 +106,19 @@ class Connection:
         self.ended = info
         if self.owner is not None:
             self.owner.connection_lost(self, info)
+
+
+async def close_transport(transport: Transport, code: int | None, reason: str = "") -> None:
+    """Close a connection, and return when it has ended. Cancelling is safe: the closing continues.
+
+    Every connection that the core closes is closed here, so that no code or reason can keep it open. They are sent as
+    far as they are `sendable`. If the transport raises all the same, the connection is dropped.
+    """
+    try:
+        await transport.close(*sendable(code, reason))
+    except Exception as exc:
+        logger.error("closing a connection failed, so it is dropped: %r", transport, exc_info=exc)
+        transport.abort()
 
 
 def ignore_message(payload: bytes | bytearray, text: bool, /) -> None:

@@ -712,7 +712,7 @@ class Session:
         if why is not None:
             self._receiver.log(logging.WARNING, "closing the connection with %d: %s", code, why)
             connection.disown()
-            self._receiver.spawn(connection.transport.close(code, why))
+            self._receiver.spawn(connection.close(code, why))
             self._end_detached(SessionInput.ENDED, why)
             return
         self._stop_timers()
@@ -773,7 +773,7 @@ class Session:
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Close the connection, and return when it has ended. Cancelling is safe."""
         if self._connection is not None:
-            await self._connection.transport.close(code, reason)
+            await self._connection.close(code, reason)
 
     def _end_detached(self, happened: SessionInput, why: str) -> None:
         """End a session that has no connection."""
@@ -805,7 +805,7 @@ class Session:
         asking = self.asking
         if asking is not None:
             asking.disown()
-            self._receiver.spawn(asking.transport.close(CloseCode.GOING_AWAY))
+            self._receiver.spawn(asking.close(CloseCode.GOING_AWAY))
         return left
 
     def _stop_timers(self) -> None:

@@ -155,10 +155,10 @@ class ServerSession(Session):
         if old is not None:  # before anything is counted
             info = CloseInfo(CloseCode.FENCED, "the session goes on over another connection")
             self._detach(info)
-            self._receiver.spawn(old.transport.close(info.code, info.reason))
+            self._receiver.spawn(old.close(info.code, info.reason))
         received = self.received
         if received is None or not self.resumable:  # the end of the old connection has ended it
-            self._receiver.spawn(connection.transport.close(CloseCode.GOING_AWAY))
+            self._receiver.spawn(connection.close(CloseCode.GOING_AWAY))
             return
         answer = Resumed(received.n, received.bytes, token, announce(self.limits))
         try:
@@ -419,7 +419,7 @@ class Arrival:
         if isinstance(session, Closed):
             told = session.told
             self.connection.receive = ignore_message
-            await self.connection.transport.close(told.code, told.reason)
+            await self.connection.close(told.code, told.reason)
             # Where hosts do not say whether the client knows, one that comes again would be told without end.
             if told.code not in KEEPS_OUT or ((ended := self.connection.ended) is not None and ended.was_clean):
                 self._sessions.told(session.sid)

@@ -110,11 +110,23 @@ class Heartbeat:
         end the session, if the remote peer is there after all."""
         self._until_next = False
         """Whether the timer is that of the next ping, although the last one was not answered yet."""
+        self._deaf = False
+        """Whether pongs are not read, so that no ping asks for one."""
 
     def start(self) -> None:
         """Send pings from now on, unless ``ping_interval`` is None. Calling `start` again has no effect."""
         if self._interval is not None and self._timer is None:
             self._timer = self._loop.call_at(self._loop.time() + self._interval, self._beat)
+
+    def read_pongs(self, read: bool) -> None:
+        """Expect responses to pings from now on, or expect none, because nothing is read. Start sending pings.
+
+        Pings without responses still show that a connection has dropped, because the system cannot send them.
+        """
+        if self._deaf is read:
+            self._deaf = not read
+            self.stop()
+        self.start()
 
     def session_survives(self) -> None:
         """Record that the session resumes on another connection if this connection is dead."""
@@ -143,7 +155,7 @@ class Heartbeat:
     def _beat(self) -> None:
         assert self._interval is not None
         now = self._loop.time()
-        if self._timeout is None:  # only to keep the connection open where a NAT would forget it
+        if self._timeout is None or self._deaf:  # only to keep the connection open where a NAT would forget it
             self._timer = self._loop.call_at(now + self._interval, self._beat)
             self._output.send_ping(b"")
             return

@@ -188,7 +188,7 @@ class WebSocketTransport:
     def pause_receiving(self) -> None:
         if self._receiving and not self._closing and not self._tcp.is_closing():
             self._receiving = False
-            self._heartbeat.stop()  # the answers to its pings would not be read
+            self._heartbeat.read_pongs(False)
             self._tcp.pause_reading()
 
     def resume_receiving(self) -> None:
@@ -211,7 +211,7 @@ class WebSocketTransport:
         self._resume_reading()
         # Not before: until now an answer to a ping need not have been read.
         if self._output.open:
-            self._heartbeat.start()
+            self._heartbeat.read_pongs(True)
 
     def _resume_reading(self) -> None:
         if not self._tcp.is_closing():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,7 +12,11 @@ from core_driver import Blocked, Driven, idle, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, CloseCode, Limits, Server
+from wsrpc import Client, CloseCode, ConnectionLost, Limits, RpcError, Server, Service
+from wsrpc._base.closing import check_close, sendable
+from wsrpc._session.connection import Connection
+from wsrpc.testing import ScriptedTransport, memory_transports
+from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -86,6 +91,129 @@ async def test_a_code_or_reason_that_may_not_be_sent_is_a_local_error(code: int,
                 with pytest.raises(ValueError, match=text):
                     await closable.close(code, reason)
             assert client.connected
+
+
+class Fails(ScriptedTransport):
+    """A transport that cannot close."""
+
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
+        raise RuntimeError("this cannot be closed")
+
+
+async def closes_itself(transport: ScriptedTransport) -> None:
+    peer = Driven(bind=False).peer
+    peer.bind(transport)
+    await peer.close(4000, "enough")
+
+
+async def answers_a_violation(transport: ScriptedTransport) -> None:
+    Driven(bind=False).peer.bind(transport)
+    transport.feed(*['{"a":["work"'] * 12)
+
+
+async def refuses_a_reason(transport: ScriptedTransport) -> None:
+    server = Server()
+    server.add_service(Refuses)
+    await server.accept(transport)
+
+
+async def refuses_when_it_is_closed(transport: ScriptedTransport) -> None:
+    server = Server()
+    await server.close()
+    with pytest.raises(ConnectionLost):
+        await server.accept(transport)
+
+
+async def closes_a_server(transport: ScriptedTransport) -> None:
+    server = Server()
+    await server.accept(transport)
+    await server.close()
+    assert server.peers == ()
+
+
+async def ends_a_raw_function(transport: ScriptedTransport) -> None:
+    server = Server()
+
+    @server.serve_raw
+    async def serve(connection: RawConnection) -> None:
+        raise RpcError("\ud800 is half of a character" + "x" * 100)
+
+    await server.accept(transport)
+
+
+async def closes_a_client(transport: ScriptedTransport) -> None:
+    async with Client() as client:
+        await client.bind(transport)
+
+
+class Refuses(Service):
+    """Refuses each connection, for a reason that is longer than a Close frame can hold."""
+
+    def on_open(self) -> None:
+        raise RpcError("ü" * 100)
+
+
+ENDS: dict[str, tuple[Callable[[ScriptedTransport], Awaitable[None]], tuple[int, str]]] = {
+    each.__name__: (each, end)
+    for each, end in (
+        (closes_itself, (4000, "enough")),
+        (answers_a_violation, (1007, "more than 10 malformed messages a minute")),
+        (refuses_a_reason, (1008, "ü" * 61)),
+        (refuses_when_it_is_closed, (1012, "the server is closing")),
+        (closes_a_server, (1012, "the server is closing")),
+        (ends_a_raw_function, (1008, "? is half of a character" + "x" * 99)),
+        (closes_a_client, (1000, "")),
+    )
+}
+"""What ends a connection, and how it ends."""
+
+
+@pytest.mark.parametrize("how", ENDS)
+async def test_a_connection_ends_although_its_transport_cannot_close(
+    how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Closing raised in a task, and the connection stayed open. A reason that was too long did the same."""
+    end, (code, reason) = ENDS[how]
+    for transport in (ScriptedTransport(), Fails()):
+        await end(transport)
+        await turns(20)
+        assert transport.closed is not None
+        fails = isinstance(transport, Fails)
+        assert (transport.closed.code, transport.closed.reason) == ((1006, "aborted") if fails else (code, reason))
+        assert ("closing a connection failed, so it is dropped" in caplog.text) is fails
+
+
+async def test_another_connection_while_the_first_one_is_closed_without_a_code() -> None:
+    """The first one was closed once more, with the code 1005, and that raised an exception in a task."""
+    d = Driven(bind=False)
+    first, other = memory_transports()
+    other.start(Connection(other))
+    d.peer.bind(first)
+    closing = start(d.peer.close(None))
+    await turns(1)
+    d.peer.bind(ScriptedTransport())
+    await closing
+    await turns()
+    assert d.peer.connected
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        *(((code, "why"), (code, "why")) for code in (1000, 1011, 1014, 3000, 4999)),
+        *(((code, "why"), (1011, "why")) for code in (-1, 0, 999, 1004, 1006, 1015, 1016, 2999, 5000, 70_000)),
+        *(((code, "why"), (None, "")) for code in (None, 1005)),
+        *(
+            ((4000, "x" + letter * 123), (4000, "x" + letter * many))
+            for letter, many in (("x", 122), ("ü", 61), ("🦆", 30))
+        ),
+        ((4000, "\udcff"), (4000, "?")),
+    ],
+)
+def test_what_a_close_frame_cannot_carry(given: tuple[int | None, str], sent: tuple[int | None, str]) -> None:
+    code, reason = sendable(*given)
+    assert (code, reason) == sent
+    assert check_close(code, reason) == (1005 if code is None else code)
 
 
 def test_every_code_that_has_a_name() -> None:

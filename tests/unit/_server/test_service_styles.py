@@ -88,10 +88,38 @@ async def test_on_json_gets_every_message_decoded_and_converted_in_order() -> No
     transport.feed('{"a":[1]}', '{"i":[2],"x":[]}', b'{"b":[]}', '{"a":["text"]}', "[]", "{broken")
     await turns_until(lambda: len(got) == 3)
     assert got == [{"a": [1]}, {"i": [2], "x": []}, {"b": []}]
-    assert errors[-1] == "handler: argument 'value' (1st): expected object, got array"
+    assert errors[-2] == "handler: argument 'value' (1st): expected object, got array"
+    assert errors[-1].startswith("ignored a message that is not JSON")
     assert peer.ignored["malformed"] == 1
     transport.expect(b"ok", b"ok", b"ok")
     assert server.peers == (peer,)
+    await server.close()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_errors_of_on_json_are_told_in_order(is_async: bool) -> None:
+    """What is not JSON was told before the messages before it, if an async method handled those."""
+    told: list[object] = []
+
+    class Numbers(Service):
+        def on_json(self, value: int) -> None:
+            told.append(value)
+
+    class AsyncNumbers(Service):
+        async def on_json(self, value: int) -> None:
+            await asyncio.sleep(0)
+            told.append(value)
+
+    server = Server()
+    server.add_service(AsyncNumbers if is_async else Numbers)
+    server.on("error", lambda peer, error: told.append(type(error).__name__))
+    transport = ScriptedTransport()
+    await server.accept(transport)
+    for messages in (["{", "1", "{", "2", '"two"', "{", "{", "3"], ["{"]):
+        transport.feed(*messages)
+    await turns_until(lambda: len(told) == 9)
+    wrong = "ProtocolError"
+    assert told == [wrong, 1, wrong, 2, "BadArguments", wrong, wrong, 3, wrong]
     await server.close()
 
 

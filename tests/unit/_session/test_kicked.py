@@ -59,6 +59,7 @@ async def test_other_codes_are_told_once_and_then_a_new_session_begins(code: int
         await s.client.wait_connected()
         told = [error for error in failures if isinstance(error, ConnectionLost)]
         assert [error.code for error in told] == said and not s.back[0].resumed
+        assert [(info.code, info.will_reconnect) for info in s.closed] == [(said[0] if said else 1006, True)]
         assert s.told.count("server opened") == 2
 
 
