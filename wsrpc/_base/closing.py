@@ -64,8 +64,8 @@ GOES_ON = frozenset({CloseCode.ABNORMAL, CloseCode.CREDENTIALS_EXPIRED, CloseCod
 
 SAYS_NOTHING = frozenset({CloseCode.NORMAL, CloseCode.NO_STATUS})
 """Ends of a connection that tell a client no more than that its session is over."""
-KEEPS_OUT = frozenset({CloseCode.POLICY_VIOLATION, CloseCode.REPLACED})
-"""Ends of a connection after which a client does not dial again by default."""
+KEEPS_OUT = frozenset({CloseCode.POLICY_VIOLATION, CloseCode.UNAUTHORIZED, CloseCode.FORBIDDEN, CloseCode.REPLACED})
+"""Ends of a connection after which a client does not dial again by default. Those of pages: browser/src/backoff.ts."""
 
 
 class CloseInfo(msgspec.Struct, frozen=True):
