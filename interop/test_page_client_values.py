@@ -135,7 +135,7 @@ async def test_what_a_server_sends(codec: str) -> None:
 
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
 async def test_large_integers_are_numbers(codec: str) -> None:
-    """In MessagePack they were of the type bigint, which neither a sum nor JSON takes, and which no declaration names."""
+    """In MessagePack they were of the type bigint, which neither a sum nor JSON takes, and which no declaration has."""
     stage = Stage(Server())
     async with stage.server.listen() as listener, Page.start(listener.url, codec=codec) as page:
         assert await page.do("ask", name="sync") == "synced"

@@ -6,8 +6,8 @@ A row says what happens, and what the page and the server see of it. The columns
   ``next`` (another connection has said something), ``resumed:rx:bytes``, ``say:…`` (a control message), ``text:…``,
   ``drop``, ``shut:code`` (a Close frame), ``hold`` and ``release`` (handshakes get no answer), ``refuse`` and ``allow``
   (they get 503). Those of the page: ``open``, ``send:…``, ``close:code:reason``, ``wake:…``, ``hide``, ``show``,
-  ``leave``, ``keep``, ``freeze``, ``thaw``, and ``clock:…``, which sets the clock by so many seconds. Others wait: ``got:…`` for what the server gets on the present connection,
-  and ``until:…`` for an event.
+  ``leave``, ``keep``, ``freeze``, ``thaw``, and ``clock:…``, which sets the clock by so many seconds. Others wait:
+  ``got:…`` for what the server gets on the present connection, and ``until:…`` for an event.
 - The state and the events of the socket afterwards.
 - What the server has got, by connections, control messages by their names, and the code of a Close frame in brackets.
 """

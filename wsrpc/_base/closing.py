@@ -38,7 +38,9 @@ class CloseCode(IntEnum):
     TLS_HANDSHAKE = 1015
     """This code is never sent."""
     UNAUTHORIZED = 3000
+    """By default, the client does not dial again, as after HTTP status 401."""
     FORBIDDEN = 3003
+    """By default, the client does not dial again, as after HTTP status 403."""
     TIMEOUT = 3008
     ACCOUNTING = 4400
     SLOW_CONSUMER = 4408
