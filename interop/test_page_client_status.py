@@ -324,6 +324,30 @@ async def test_a_function_without_credentials_is_called_again(target: str) -> No
         assert told == ["ConnectionLost", f"the connection has ended: 1006 {TARGETS[target]}", 3, "open", "synced"]
 
 
+@pytest.mark.parametrize("state", ["connecting", "detached"])
+async def test_the_function_may_close_the_client_if_the_user_has_to_log_in(state: str) -> None:
+    stage = Stage(Server(limits=Limits(close_timeout=1)))
+    async with stage.server.listen() as listener, FaultProxy(listener.url) as proxy, Page.start() as page:
+        await page.run(
+            f"""
+            let isIn = {json.dumps(state == "detached")}
+            const client = new Client(() => (isIn || client.close(3000), {json.dumps(proxy.url)}), {{ WebSocket }})
+            client.status.subscribe((state) => note(state + " " + client.error?.code))
+            globalThis.other = client
+            if (isIn) note(await client.request("sync"))
+            isIn = false
+            """
+        )
+        if state == "detached":
+            await page.notes.until("synced")
+            proxy.drop()
+        await page.notes.until("closed 3000")
+        assert "detached 1006" in page.notes.all or state == "connecting"
+        assert await page.run("return await other.request('sync').catch(({ outcome }) => outcome)") == "not_sent"
+        assert proxy.connections == 0
+        await page.do("open", at=listener.url)
+
+
 @pytest.mark.parametrize(
     ("target", "options", "error"),
     [
