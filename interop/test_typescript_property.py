@@ -178,7 +178,7 @@ def composed(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     }
     members = st.lists(LEAVES, min_size=1, max_size=2)  # not tuples of types that refer to themselves
     return st.one_of(
-        *(several.map(lambda each, key=key: {key: each}) for key in ("anyOf", "oneOf", "allOf")),
+        st.tuples(st.sampled_from(["anyOf", "oneOf", "allOf"]), several).map(lambda each: {each[0]: each[1]}),
         st.fixed_dictionaries({}, optional=of_object),
         inner.map(lambda each: {"type": "array", "items": each}),
         st.tuples(members, inner, st.integers(0, 2)).map(

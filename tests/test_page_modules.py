@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from interop.node import find_node
-from wsrpc import CloseCode, ConnectionLost
+from wsrpc import ConnectionLost
 from wsrpc._client.backoff import is_transient
 
 ROOT = Path(__file__).parent.parent

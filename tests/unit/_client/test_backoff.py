@@ -31,7 +31,10 @@ def bad_url() -> Exception:
 TRANSIENT: list[BaseException] = [
     *(ConnectionRefusedError(), TimeoutError(), OSError("no route"), InvalidHandshake(), EOFError()),
     *(HandshakeRejected(status) for status in (408, 429, 500, 502, 503)),
-    *(ConnectionLost(code) for code in (1000, 1001, 1002, 1003, 1006, 1007, 1009, 1011, 1012, 1013, 3008, 4000, 4401, 4411)),
+    *(
+        ConnectionLost(code)
+        for code in (1000, 1001, 1002, 1003, 1006, 1007, 1009, 1011, 1012, 1013, 3008, 4000, 4401, 4411)
+    ),
     ssl.SSLEOFError(),
 ]
 FATAL: list[BaseException] = [
