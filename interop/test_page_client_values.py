@@ -231,9 +231,9 @@ async def test_streams_and_uploads_of_bytes_and_large_items(codec: str) -> None:
 
 def claiming(code: bytes, size: int, key: bytes = b"") -> bytes:
     """Return a megabyte of lists or maps in each other, each of which claims to contain as much as it could alone."""
-    count = min(1_000_000 // (1 + len(key)) - 3000, 2 ** (8 * size) - 1)
+    count = min(1_000_000 // (1 + len(key)) - 3000, (1 << 8 * size) - 1)
     head = bytes.fromhex("82a16901a164") + (code + count.to_bytes(size, "big") + key) * 500
-    return head.ljust(1_000_000, b"\0")
+    return head + bytes(1_000_000 - len(head))
 
 
 @pytest.mark.parametrize(
