@@ -487,7 +487,7 @@ async def test_an_error_in_the_source_of_an_upload_stops_the_handler() -> None:
         refuses = "{ [Symbol.iterator]: () => ({ next() { throw 'first' }, return() { throw 'second' } }) }"
         assert await page.run(f"return await client.upload('upload', {refuses}).catch(String)") == "first"
         await turns_until(lambda: page.faults)
-        assert page.faults.pop() == "uncaughtException: second"
+        assert page.faults.pop() == "console: second"
         await stage.notes.until("stop", 3)
         stage.server.on("length", length)
         assert await page.run("return await client.upload('length', 'abc')") == 3
@@ -666,6 +666,80 @@ async def test_what_cannot_be_sent_is_refused_at_once_without_a_connection(codec
         await page.do("go", at=proxy.url)
         assert await page.do("ask", name="sync") == "synced"
         assert stage.notes.all == []
+
+
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+async def test_what_cannot_be_sent_is_refused_at_once_while_detached(codec: str) -> None:
+    """Events were accepted, and threw when the session went on, where nobody could catch it: a Node process ended."""
+    limits = Limits(close_timeout=1, message=10_000)
+    async with staged(limits, codec=codec) as (page, stage, proxy):
+        refuses = """
+            const values = ["x".repeat(10_000), 1n]
+            const names = []
+            for (const value of values) {
+              try { client.emit("event", value) } catch ({ name }) { names.push(name) }
+              await client.request("sync", value).catch(({ name }) => names.push(name))
+            }
+            client.emit("event", "x".repeat(5000)) // which nobody refuses
+            return names
+            """
+        refused = ["Refused", "Refused", "TypeError", "TypeError"]
+        assert await page.run(refuses) == refused
+        await stage.notes.until("began")
+        peer = stage.peer
+        async with proxy.cut():
+            await page.notes.until("detached")
+            assert await page.run(refuses) == refused
+        await stage.notes.until("began", 2)
+        async with proxy.cut():
+            await page.notes.until("detached", 2)
+            assert await page.run(refuses) == refused
+            await peer.close()  # so that it is sent in the next session
+        await stage.notes.until("began", 3)
+        assert await page.do("ask", name="sync") == "synced"
+
+
+async def test_an_event_whose_handler_fails_is_reported() -> None:
+    """It was thrown in a microtask, which ends a process of Node. `window.onerror` gets it in a page."""
+    async with staged() as (page, stage, _proxy):
+        await page.run(
+            """
+            client.on("breaks", () => { throw new Error("in a handler") })
+            client.on("reads", async function () { return this.items() })
+            """
+        )
+        await stage.peer.emit("breaks")
+        await stage.peer.emit("reads")
+        assert await stage.peer.request("values", 1) == 1
+        await turns_until(lambda: len(page.faults) == 2)
+        first, second = page.faults
+        assert first.startswith("console: Error: in a handler")
+        assert second.startswith("console: TypeError: an event has no answer")
+        page.faults.clear()
+        # A page has `reportError`.
+        await page.run("globalThis.reportError = ({ message }) => note(message)")
+        await stage.peer.emit("breaks")
+        await page.notes.until("in a handler")
+
+
+async def test_what_is_not_read_has_a_bound_without_a_session() -> None:
+    """It was kept in the connection, without end."""
+    async with staged(plain=True, options={"buffer": 100_000}) as (page, _stage, proxy), proxy.stall():
+        sent = await page.run(
+            """
+            let sent = 0
+            for (; sent < 20_000 && client.status.get() === "open"; sent++) {
+              client.emit("event", "x".repeat(10_000))
+              await null
+            }
+            return sent
+            """
+        )
+        assert sent < 5000  # the system's buffers have several MB
+        assert await page.run("return client.error.code") == 4408
+        assert await page.run("return client.error.message") == (
+            "the connection has ended: 4408 too much waits to be sent"
+        )
 
 
 async def test_a_request_on_a_channel_with_options() -> None:

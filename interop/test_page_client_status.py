@@ -28,7 +28,8 @@ dropped                 | connecting open detached open closed
 killed and back         | connecting open detached connecting open closed
 drained                 | connecting open connecting open closed
 expired                 | connecting open detached open closed
-closed with 4401        | connecting open closed
+closed with 3000        | connecting open closed
+closed with 3003        | connecting open closed
 closed with 4410        | connecting open closed
 closed with 1008        | connecting open closed
 closed with 1000        | connecting open connecting open closed
@@ -145,6 +146,39 @@ async def test_what_is_sent_while_detached_goes_to_the_next_session_if_this_one_
                 await peer.close()
         assert await page.run("await sent\nreturn await client.request('seen')") == [1, 2, 4]
         assert statuses(page) == "connecting open detached " + ("open" if ends == "resumed" else "connecting open")
+
+
+def rejects_two(handshake: Handshake) -> None:
+    if handshake.bearer_token in ("token-2", "token-3"):
+        handshake.reject(401)
+
+
+async def test_subscribers_hear_of_each_failed_attempt_and_whether_the_session_resumed() -> None:
+    """They heard of changes of the state only: nothing while attempts failed, nor how."""
+    stage = Stage(Server(limits=Limits(close_timeout=1)))
+    async with stage.server.listen() as listener, FaultProxy(listener.url) as proxy, Page.start() as page:
+        stage.server.on_handshake(rejects_two)
+        await page.do("open", at=proxy.url)
+        await page.run(
+            """
+            client.status.subscribe((state, resumed) => {
+              const { error, retryAt } = client
+              const waits = retryAt > Date.now() - 1000 && retryAt < Date.now() + 60_000
+              note(["told", state, error?.code ?? "-", retryAt === undefined ? "now" : waits, resumed].join(" "))
+            })
+            """
+        )
+        assert await page.do("ask", name="sync") == "synced"
+        proxy.drop()
+        await page.notes.until("told open - now true")
+        told = [text for text in page.notes.all if text.startswith("told")]
+        failed = ["told detached 1006 true false"] * 3  # the drop, and two attempts
+        assert told == ["told open - now false", *failed, "told open - now true"]
+        await stage.peer.close(1012, "restart")
+        await page.notes.until("told connecting 1012 true false")
+        await page.notes.until("told open - now false", 2)
+        await page.run("client.close(3000, 'log in')")
+        assert page.notes.all[-1] == "told closed 3000 now false"
 
 
 async def test_a_subscriber_may_close_call_and_unsubscribe() -> None:
@@ -288,6 +322,30 @@ async def test_a_function_without_credentials_is_called_again(target: str) -> No
             """
         )
         assert told == ["ConnectionLost", f"the connection has ended: 1006 {TARGETS[target]}", 3, "open", "synced"]
+
+
+@pytest.mark.parametrize("state", ["connecting", "detached"])
+async def test_the_function_may_close_the_client_if_the_user_has_to_log_in(state: str) -> None:
+    stage = Stage(Server(limits=Limits(close_timeout=1)))
+    async with stage.server.listen() as listener, FaultProxy(listener.url) as proxy, Page.start() as page:
+        await page.run(
+            f"""
+            let isIn = {json.dumps(state == "detached")}
+            const client = new Client(() => (isIn || client.close(3000), {json.dumps(proxy.url)}), {{ WebSocket }})
+            client.status.subscribe((state) => note(state + " " + client.error?.code))
+            globalThis.other = client
+            if (isIn) note(await client.request("sync"))
+            isIn = false
+            """
+        )
+        if state == "detached":
+            await page.notes.until("synced")
+            proxy.drop()
+        await page.notes.until("closed 3000")
+        assert "detached 1006" in page.notes.all or state == "connecting"
+        assert await page.run("return await other.request('sync').catch(({ outcome }) => outcome)") == "not_sent"
+        assert proxy.connections == 0
+        await page.do("open", at=listener.url)
 
 
 @pytest.mark.parametrize(

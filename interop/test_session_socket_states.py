@@ -6,8 +6,8 @@ A row says what happens, and what the page and the server see of it. The columns
   ``next`` (another connection has said something), ``resumed:rx:bytes``, ``say:…`` (a control message), ``text:…``,
   ``drop``, ``shut:code`` (a Close frame), ``hold`` and ``release`` (handshakes get no answer), ``refuse`` and ``allow``
   (they get 503). Those of the page: ``open``, ``send:…``, ``close:code:reason``, ``wake:…``, ``hide``, ``show``,
-  ``leave``, ``keep``, ``freeze``, ``thaw``. Others wait: ``got:…`` for what the server gets on the present connection,
-  and ``until:…`` for an event.
+  ``leave``, ``keep``, ``freeze``, ``thaw``, and ``clock:…``, which sets the clock by so many seconds. Others wait:
+  ``got:…`` for what the server gets on the present connection, and ``until:…`` for an event.
 - The state and the events of the socket afterwards.
 - What the server has got, by connections, control messages by their names, and the code of a Close frame in brackets.
 """
@@ -169,6 +169,15 @@ ROWS: dict[str, Row] = {
         "open, detached, resumed",
         "hello ack a probe (4412) | resume",
     ),
+    **{
+        f"open: a connection that dies in silence, and the clock is set by {seconds} s": (
+            f"open welcome got:ack clock:{seconds} send:a next resumed:1:1 until:resumed",
+            OPEN,
+            "open, detached, resumed",
+            "hello ack a probe (4412) | resume",
+        )
+        for seconds in (-3600, -30 * 86400, 3600)
+    },
     "open: a server that cannot be probed": ("open welcome:noprobe got:ack quiet", OPEN, "open", "hello ack"),
     **{
         f"open: close code {code} ends it": (
@@ -177,7 +186,7 @@ ROWS: dict[str, Row] = {
             f"open, close {code}",
             f"hello ack ({code})",
         )
-        for code in (1000, 1001, 1008, 1012, 1013, 4400, 4401, 4403, 4409, 4410)
+        for code in (1000, 1001, 1008, 1012, 1013, 3000, 3003, 4000, 4400, 4409, 4410)
     },
     "open: expired credentials do not": (
         "open welcome got:ack shut:4411 next resumed:0:0 until:resumed",
@@ -321,7 +330,7 @@ ROWS: dict[str, Row] = {
             f"open, detached, close {code}",
             f"hello ack | resume ({code})",
         )
-        for code in (1008, 4401, 4403, 4410)
+        for code in (1008, 3000, 3003, 4410)
     },
     **{
         f"resuming: close code {code} does not": (
@@ -374,6 +383,19 @@ ROWS: dict[str, Row] = {
         "open, detached, resumed",
         "hello ack (4412) | resume",
     ),
+    # The time of the machine goes on, and that of the process does not, as on some systems.
+    "open: the machine was asleep": (
+        "open welcome got:ack clock:3600 wake:pageshow next resumed:0:0 until:resumed",
+        OPEN,
+        "open, detached, resumed",
+        "hello ack (4412) | resume",
+    ),
+    "open: the clock was set back": (
+        "open welcome got:ack clock:-3600 wake:pageshow got:probe say:alive",
+        OPEN,
+        "open",
+        "hello ack probe",
+    ),
     "open: the page freezes": ("open welcome got:ack freeze", OPEN, "open, detached", "hello ack (4412)"),
     "open: the page freezes and thaws": (
         "open welcome got:ack hide freeze thaw next resumed:0:0 until:resumed",
@@ -414,7 +436,7 @@ ROWS: dict[str, Row] = {
     "plain: the page may come back": ("open got:hello keep", OPEN, "open", "hello"),
 }
 
-PAGE = ("wake", "hide", "show", "leave", "keep", "freeze", "thaw")
+PAGE = ("clock", "wake", "hide", "show", "leave", "keep", "freeze", "thaw")
 """Steps for which Node has to have a page, of its own because all sockets of the page take part."""
 WELCOMES: dict[str, dict[str, Any]] = {
     "": {},

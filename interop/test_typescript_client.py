@@ -100,6 +100,7 @@ const options: ClientOptions = { timeout: 1000 }
 const client = new Client("ws://localhost/ws", options)
 const status: Status = client.status
 const state: State = status.get()
+status.subscribe((state: State, resumed: boolean) => console.log(state, resumed))
 const progress: WithOptions = { progress: ({ bytes }: Progress) => bytes.toFixed() }
 const id = (error: unknown): string | undefined => (error instanceof RemoteError ? error.errorId : undefined)
 export const shown = [id, state, client.error?.code, client.retryAt?.toFixed(), client.with(progress)]

@@ -228,7 +228,7 @@ def declarations(description: Description, /, *, ws_wrapper: Literal[3, 4] = 4, 
     for name, schema in description.definitions.items():
         about = comment(str(schema.get("description", "")))
         text = "unknown" if name in endless else type_of(schema, names)
-        if text.startswith("{\n"):
+        if text.startswith("{\n") and text.find("\n}") == len(text) - 2:  # one object, and no union
             parts.append(f"{about}export interface {names.definitions[name]} {text}\n")
         else:
             parts.append(f"{about}export type {names.definitions[name]} = {text}\n")
@@ -334,12 +334,15 @@ def _braces(inner: str, indent: str = "") -> str:
 def _event(event: EventSchema, names: Names, indent: str, answer: Answer) -> str:
     parameters: list[str] = []
     about = [event.doc]
-    for parameter, name in zip(event.parameters, parameter_names(p.name for p in event.parameters), strict=True):
+    named = parameter_names(p.name for p in event.parameters)
+    # A description from elsewhere may have a parameter that is needed behind one that is not.
+    needed = max((number for number, p in enumerate(event.parameters) if not (p.optional or p.rest)), default=-1)
+    for number, (parameter, name) in enumerate(zip(event.parameters, named, strict=True)):
         tp = type_of(parameter.schema, names, indent)
         if parameter.rest:
             parameters.append(f"...{name}: {in_parentheses(tp)}[]")
         else:
-            parameters.append(f"{name}{'?' if parameter.optional else ''}: {tp}")
+            parameters.append(f"{name}{'?' if number > needed else ''}: {tp}")
         if text := parameter.schema.get("description"):
             about.append(f"@param {name} {text}")
     about += [f"Not described: {note}." for note in event.notes]

@@ -6,7 +6,7 @@ const LONGEST = 30_000
 const STABLE = 10_000
 
 /** Close codes after which a client does not dial again: policy violation, unauthorized, forbidden, and replaced. */
-const FINAL = new Set([1008, 3000, 3003, 4401, 4403, 4410])
+const FINAL = new Set([1008, 3000, 3003, 4410])
 
 /** Whether another connection may succeed after one that ended with this close code. */
 export const mayDialAgain = (code: number): boolean => !FINAL.has(code)

@@ -3,7 +3,8 @@
 import type { Args, Group, Handles, Of, Result, Sent, Shape, Shaped } from "./api.js"
 import { Backoff, mayDialAgain, onWake } from "./backoff.js"
 import { FINISHED, type Channel } from "./channel.js"
-import { json, type Codec } from "./codec.js"
+import { now } from "./clock.js"
+import { json, type Codec, type Message } from "./codec.js"
 import { ConnectionLost, Refused, RemoteError, WsrpcError } from "./errors.js"
 import { Handlers, report, type Handler } from "./handlers.js"
 import { Peer, type PeerOwner } from "./peer.js"
@@ -14,11 +15,19 @@ import type { Address, SocketOptions, Target } from "./target.js"
 /** The state of a client: `detached` while its session waits for another connection. */
 export type State = "connecting" | "open" | "detached" | "closed"
 
+/** @param resumed whether the client is `open` again with the session that it had */
+export type Subscriber = (state: State, resumed: boolean) => void
+
 /** The state of a client, with the functions that `useSyncExternalStore` of React takes. */
 export interface Status {
   get(): State
-  /** @returns a function that ends the subscription */
-  subscribe(subscriber: (state: State) => void): () => void
+  /**
+   * Calls a function when the state has changed, and when an attempt to connect has failed: `error` and `retryAt` of
+   * the client are new then.
+   *
+   * @returns a function that ends the subscription
+   */
+  subscribe(subscriber: Subscriber): () => void
 }
 
 export interface ClientOptions extends SocketOptions {
@@ -62,13 +71,13 @@ class Sessions implements PeerOwner, Holder {
   readonly options: ClientOptions
   readonly #target: Target
   readonly #handlers = new Map<string | undefined, Handlers>()
-  readonly #subscribers = new Set<(state: State) => void>()
+  readonly #subscribers = new Set<Subscriber>()
   readonly #listening = new AbortController()
   readonly #backoff = new Backoff()
   readonly #waiting = new Set<Waiting>()
   readonly counts: Record<string, number> = {}
   state: State = "connecting"
-  /** Why there is no session. */
+  /** Why there is no connection. */
   error: ConnectionLost | undefined
   #peer: Peer | undefined
   /** Whether the session takes new messages. */
@@ -78,7 +87,7 @@ class Sessions implements PeerOwner, Holder {
   /** When the session has begun. 0 if there is none. */
   #openedAt = 0
   #dialTimer: ReturnType<typeof setTimeout> | undefined
-  #dialAt = 0
+  #retryAt: number | undefined
 
   constructor(target: Target, options: ClientOptions) {
     if (!(options.WebSocket ?? globalThis.WebSocket)) {
@@ -96,26 +105,26 @@ class Sessions implements PeerOwner, Holder {
   }
 
   get retryAt(): number | undefined {
-    const at = this.#peer ? this.#peer.retryAt : this.#dialAt
-    return at > Date.now() ? at : undefined
+    return this.#peer ? this.#peer.retryAt : this.#retryAt
   }
 
   #dial(): void {
     clearTimeout(this.#dialTimer)
+    this.#retryAt = undefined
     this.#peer = new Peer(this.#target, this.options, this.options.codec ?? json, this)
   }
 
-  subscribe(subscriber: (state: State) => void): () => void {
+  subscribe(subscriber: Subscriber): () => void {
     this.#subscribers.add(subscriber)
     return () => void this.#subscribers.delete(subscriber)
   }
 
-  #move(state: State): void {
-    if (state === this.state) return
+  /** Tells the subscribers of a state, which may be the one before: an attempt has failed. */
+  #move(state: State, resumed = false): void {
     this.state = state
     for (const subscriber of [...this.#subscribers]) {
       if (this.state !== state) break // a subscriber has closed the client, of which all know already
-      guarded(() => subscriber(state))
+      guarded(() => subscriber(state, resumed))
     }
   }
 
@@ -124,7 +133,7 @@ class Sessions implements PeerOwner, Holder {
   request(request: Request): Promise<any> {
     request.holder = this
     try {
-      if (!request.isDone) this.#start(request, request.args)
+      if (!request.isDone) this.#start(request, { a: [request.event, ...request.args], ...request.place })
     } catch (error) {
       request.reject(error)
     }
@@ -137,18 +146,19 @@ class Sessions implements PeerOwner, Holder {
 
   emit(place: Place, event: string, args: unknown[]): void {
     // Nobody learns what becomes of an event that waits, as of one that was sent.
-    this.#start({ start: (peer) => void peer.send({ a: [event, ...args], ...place }), reject() {} }, args)
+    const message = { a: [event, ...args], ...place }
+    this.#start({ start: (peer) => void peer.send(message), reject() {} }, message)
   }
 
-  #start(waiting: Waiting, args: readonly unknown[]): void {
+  #start(waiting: Waiting, message: Message): void {
     if (this.#takes) waiting.start(this.#peer!)
     else if (this.state === "closed") throw this.error
     else if (this.#waiting.size >= (this.options.offline ?? 256)) {
       throw new Refused(`${this.#waiting.size} messages wait for a connection already`)
     } else {
-      // What cannot be sent is found now. A session that goes on has its codec, and another one begins with JSON.
-      const { codec = json } = this.options
-      codec.encode({ a: [...args] }, this.state === "detached")
+      // What cannot be sent is found now: nobody could catch it later. What a session can send, the next one can, too.
+      if (this.#peer) this.#peer.check(message)
+      else (this.options.codec ?? json).encode(message, false)
       this.#waiting.add(waiting)
     }
   }
@@ -173,13 +183,14 @@ class Sessions implements PeerOwner, Holder {
   opened(): void {
     this.#takes = true
     this.#drains = false
-    this.#openedAt = Date.now()
+    this.#openedAt = now()
     this.error = undefined
     this.#move("open") // what subscribers send goes before what has waited
     this.#startWaiting()
   }
 
-  detached(): void {
+  detached(error: ConnectionLost): void {
+    this.error = error
     this.#takes = false // if the session is lost, what is sent from now on goes to the next one
     this.#move("detached")
   }
@@ -187,7 +198,8 @@ class Sessions implements PeerOwner, Holder {
   resumed(): void {
     this.#takes = !this.#drains
     this.#startWaiting()
-    this.#move("open")
+    this.error = undefined
+    this.#move("open", true)
   }
 
   draining(waiting: Request[]): void {
@@ -206,7 +218,7 @@ class Sessions implements PeerOwner, Holder {
 
   closed(error: ConnectionLost): void {
     const code = error.code as number
-    const lasted = this.#openedAt && Date.now() - this.#openedAt
+    const lasted = this.#openedAt && now() - this.#openedAt
     this.#openedAt = 0
     this.#takes = false
     this.#peer = undefined
@@ -214,7 +226,7 @@ class Sessions implements PeerOwner, Holder {
     if (mayDialAgain(code)) {
       this.error = error
       const delay = this.#backoff.delay(code, lasted)
-      this.#dialAt = Date.now() + delay
+      this.#retryAt = Date.now() + delay
       this.#dialTimer = setTimeout(() => this.#dial(), delay)
       this.#move("connecting")
     } else this.#end(error)
@@ -231,7 +243,7 @@ class Sessions implements PeerOwner, Holder {
   #end(error: ConnectionLost): void {
     this.error = error
     this.#takes = false
-    this.#dialAt = 0
+    this.#retryAt = undefined
     this.#listening.abort()
     clearTimeout(this.#dialTimer)
     this.#move("closed")
@@ -402,8 +414,8 @@ export class Client<A extends Shape = any> extends Caller<A> {
   }
 
   /**
-   * Why there is no session: how the last attempt to connect has failed, or the last session has ended. Its `code` is
-   * the close code. Undefined while there is a session.
+   * Why there is no connection: how the last attempt to connect has failed, or the last connection has ended. Its
+   * `code` is the close code. Undefined while the client is `open`.
    */
   get error(): ConnectionLost | undefined {
     return this.sessions.error

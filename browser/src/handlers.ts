@@ -21,9 +21,11 @@ export class Handlers {
   }
 }
 
-/** Reports an exception that nobody catches, as for a listener of a DOM event. */
+/**
+ * Reports an exception that nobody catches, as for a listener of a DOM event: `window.onerror` gets it. In Node, where
+ * an uncaught one would end the process, it is written to the console.
+ */
 export function report(error: unknown): void {
-  queueMicrotask(() => {
-    throw error
-  })
+  if (typeof reportError === "function") reportError(error)
+  else console.error(error)
 }

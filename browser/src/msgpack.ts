@@ -8,6 +8,9 @@ const encoder = new TextEncoder()
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 /** Arrays and maps may be nested this deep, as in wsrpc's other codecs. */
 const DEPTH = 512
+/** Integers from `LEAST` to below `BEYOND` are sent as integers, as in JSON. Others have too many bits. */
+const LEAST = -(2 ** 63)
+const BEYOND = 2 ** 64
 
 /** Returns the bytes of an `ArrayBuffer` or a view of one. */
 function bytesOf(value: unknown): Uint8Array | undefined {
@@ -17,7 +20,6 @@ function bytesOf(value: unknown): Uint8Array | undefined {
 
 /** In JSON, bytes are base64. The value is read from its holder, because Node's `Buffer` has a `toJSON` of its own. */
 function withBase64(this: any, key: string, value: unknown): unknown {
-  if (typeof value === "bigint") throw new TypeError("a bigint can only be sent to a server that has said it knows MessagePack")
   const bytes = bytesOf(this[key])
   if (!bytes) return value
   let text = ""
@@ -92,7 +94,7 @@ class Writer {
   }
 
   #number(value: number): void {
-    if (!Number.isSafeInteger(value) || Object.is(value, -0)) {
+    if (!Number.isInteger(value) || value < LEAST || value >= BEYOND || Object.is(value, -0)) {
       if (!Number.isFinite(value)) return this.#byte(0xc0) // null, as in JSON
       this.#byte(0xcb)
       const begin = this.#reserve(8)
@@ -102,17 +104,11 @@ class Writer {
       this.#byte(0xd2)
       const begin = this.#reserve(4)
       this.#view.setInt32(begin, value)
-    } else this.#bigint(BigInt(value))
-  }
-
-  #bigint(value: bigint): void {
-    const unsigned = value > 0n
-    if (BigInt[unsigned ? "asUintN" : "asIntN"](64, value) !== value) {
-      throw new TypeError("an integer of more than 64 bits cannot be sent")
+    } else {
+      this.#byte(value > 0 ? 0xcf : 0xd3)
+      const begin = this.#reserve(8)
+      this.#view[value > 0 ? "setBigUint64" : "setBigInt64"](begin, BigInt(value))
     }
-    this.#byte(unsigned ? 0xcf : 0xd3)
-    const begin = this.#reserve(8)
-    this.#view[unsigned ? "setBigUint64" : "setBigInt64"](begin, value)
   }
 
   write(value: any, depth = 0): void {
@@ -129,7 +125,6 @@ class Writer {
     else if (typeof value === "string") this.#text(value)
     else if (typeof value === "number") this.#number(value)
     else if (typeof value === "boolean") this.#byte(value ? 0xc3 : 0xc2)
-    else if (typeof value === "bigint") this.#bigint(value)
     else if (Array.isArray(value)) {
       this.#length(value.length, [0x90, 15], undefined, 0xdc)
       for (const item of value) this.write(item, depth + 1)
@@ -148,6 +143,8 @@ class Reader {
   readonly #bytes: Uint8Array
   readonly #view: DataView
   #at = 0
+  /** Values that lists and maps have announced, and that were not read. Each takes a byte at least. */
+  #owed = 0
 
   constructor(data: ArrayBuffer) {
     this.#bytes = new Uint8Array(data)
@@ -182,16 +179,23 @@ class Reader {
     return decoder.decode(this.#take(size))
   }
 
+  /** Refuses lists that announce more values than the message can have, for which memory would be reserved. */
+  #owe(values: number): void {
+    this.#owed += values
+    if (this.#owed > this.#bytes.length - this.#at) throw new RangeError("the message is too short")
+  }
+
   #list(length: number, depth: number): unknown[] {
-    if (length > this.#bytes.length - this.#at) throw new RangeError("the message is too short")
-    return Array.from({ length }, () => this.read(depth + 1))
+    this.#owe(length)
+    return Array.from({ length }, () => this.#item(depth))
   }
 
   #map(length: number, depth: number): Record<string, unknown> {
+    this.#owe(2 * length)
     const map: Record<string, unknown> = {}
     for (let number = 0; number < length; number++) {
-      const key = String(this.read(depth + 1))
-      const value = this.read(depth + 1)
+      const key = String(this.#item(depth))
+      const value = this.#item(depth)
       // An assignment would set the prototype.
       if (key === "__proto__") Object.defineProperty(map, key, { value, enumerable: true, writable: true, configurable: true })
       else map[key] = value
@@ -199,10 +203,9 @@ class Reader {
     return map
   }
 
-  /** An integer of 64 bits, as a number if that is exact. */
-  #wide(value: bigint): number | bigint {
-    const number = Number(value)
-    return Number.isSafeInteger(number) ? number : value
+  #item(depth: number): unknown {
+    this.#owed--
+    return this.read(depth + 1)
   }
 
   read(depth = 0): unknown {
@@ -232,7 +235,7 @@ class Reader {
       case 0xce:
         return this.#uint(1 << (code - 0xcc))
       case 0xcf:
-        return this.#wide(this.#view.getBigUint64(this.#skip(8)))
+        return Number(this.#view.getBigUint64(this.#skip(8))) // rounded, as in JSON
       case 0xd0:
         return this.#view.getInt8(this.#skip(1))
       case 0xd1:
@@ -240,7 +243,7 @@ class Reader {
       case 0xd2:
         return this.#view.getInt32(this.#skip(4))
       case 0xd3:
-        return this.#wide(this.#view.getBigInt64(this.#skip(8)))
+        return Number(this.#view.getBigInt64(this.#skip(8)))
       case 0xd9:
       case 0xda:
       case 0xdb:
@@ -259,8 +262,8 @@ class Reader {
 /**
  * Sends MessagePack to servers that know it, in which an `ArrayBuffer` and every view of one are bytes. All other
  * messages are JSON with base64 strings, as in wsrpc's other codecs: those to other servers, and those that are sent
- * before the server has answered the first one. A parameter with the annotation `bytes` takes both. Integers from a
- * server are of the type `bigint` if a number cannot hold them; a `bigint` can be sent only in MessagePack.
+ * before the server has answered the first one. A parameter with the annotation `bytes` takes both. Integers are
+ * numbers, as in JSON: those that a number cannot hold are rounded, and a `bigint` cannot be sent.
  */
 export const msgpack: Codec = {
   feature: "msgpack",

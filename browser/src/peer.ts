@@ -3,7 +3,7 @@
 import { Channel, FINISHED } from "./channel.js"
 import { json, type Codec, type Message } from "./codec.js"
 import { count, writeControl, type Control } from "./control.js"
-import { ChannelClosed, ConnectionLost, Refused, RemoteError, textOf, WsrpcError } from "./errors.js"
+import { ChannelClosed, ConnectionLost, Refused, RemoteError, textOf, WsrpcError, type Outcome } from "./errors.js"
 import { report, type Handlers } from "./handlers.js"
 import { sizeOf, type Data } from "./ledger.js"
 import type { Holder, Request } from "./request.js"
@@ -24,7 +24,8 @@ export interface PeerOwner {
   /** Returns the handlers of the main channel (undefined), or of a named one, if there have ever been any. */
   handlers(channel: string | undefined): Handlers | undefined
   opened(): void
-  detached(): void
+  /** The connection has dropped, or an attempt to resume has failed. Another one follows. */
+  detached(error: ConnectionLost): void
   resumed(): void
   closed(error: ConnectionLost): void
   /** The server is about to close: nothing new is begun in this session, nor are the requests that have waited. */
@@ -64,18 +65,18 @@ export class Peer implements Holder {
       features,
       receive: (data, size) => this.#receive(data, size),
       control: (message) => this.#control(message),
+      detached: (code, reason) => owner.detached(lost(code, reason, "not_sent")),
       busy: () => this.isBusy,
     })
     this.#socket.binaryType = "arraybuffer"
     this.#socket.onopen = () => owner.opened()
-    this.#socket.ondetached = () => owner.detached()
     this.#socket.onresumed = () => owner.resumed()
     this.#socket.onclose = ({ code, reason }) => this.end(code, reason)
   }
 
-  /** When the next attempt to connect begins, if it waits. Otherwise a time in the past. */
-  get retryAt(): number {
-    return this.#socket.since
+  /** When the next attempt to connect begins, if it waits. */
+  get retryAt(): number | undefined {
+    return this.#socket.retryAt
   }
 
   /** Connects now, if the session waits for its next attempt. */
@@ -110,6 +111,11 @@ export class Peer implements Holder {
     const size = this.#sized(data)
     this.#socket.post(data, size)
     return size
+  }
+
+  /** Checks that a message can be sent later. Throws what `send` throws. */
+  check(message: Message): void {
+    this.#sized(this.#encoded(message))
   }
 
   #encoded(message: Message): Data {
@@ -363,18 +369,17 @@ export class Peer implements Holder {
 
   /** The session is over: everything in it fails. */
   end(code: number, reason: string): void {
-    const text = `the connection has ended: ${code} ${reason}`.trim()
-    const lost = (outcome: "unknown" | "not_sent") => new ConnectionLost(text, outcome, code)
+    const ended = (outcome: Outcome) => lost(code, reason, outcome)
     const waiting = [...this.#waiting]
     this.#waiting.clear()
     const requests = [...this.#requests.values()]
     this.#requests.clear()
     this.#givenUp.clear()
-    for (const request of requests) request.reject(lost(request.kept?.sent === false ? "not_sent" : "unknown"))
-    for (const request of waiting) request.reject(lost("not_sent"))
-    for (const call of [...this.#calls.values()]) call.cancel(lost("unknown"))
-    for (const channel of [...this.#channels.values()]) channel.over(lost("unknown"))
-    this.#owner.closed(lost("not_sent"))
+    for (const request of requests) request.reject(ended(request.kept?.sent === false ? "not_sent" : "unknown"))
+    for (const request of waiting) request.reject(ended("not_sent"))
+    for (const call of [...this.#calls.values()]) call.cancel(ended("unknown"))
+    for (const channel of [...this.#channels.values()]) channel.over(ended("unknown"))
+    this.#owner.closed(ended("not_sent"))
   }
 }
 
@@ -457,6 +462,11 @@ export class Call {
       this.#channel!.abort(error) // the result cannot be sent
     }
   }
+}
+
+/** Returns the error for the end of a connection. */
+function lost(code: number, reason: string, outcome: Outcome): ConnectionLost {
+  return new ConnectionLost(`the connection has ended: ${code} ${reason}`.trim(), outcome, code)
 }
 
 /** The places that a request occupies at the server while it is handled. */

@@ -1,6 +1,7 @@
 // `SessionSocket`: a WebSocket that survives drops.
 
 import { Backoff, listen, mayDialAgain, onWake } from "./backoff.js"
+import { now } from "./clock.js"
 import { isCounted, readControl, writeControl, type Control } from "./control.js"
 import { Received, Sent, sizeOf, type Data, type Kept } from "./ledger.js"
 import type { Address, SocketOptions, Target, WebSocketClass, WebSocketLike } from "./target.js"
@@ -15,6 +16,8 @@ export interface Above {
   receive?(data: Data, size: number): void
   /** Takes control messages that are not about the session, and those with the server's features and limits. */
   control(message: Control): void
+  /** The connection has dropped, or an attempt to resume has failed. Another one follows. */
+  detached?(code: number, reason: string): void
   /** Whether calls are pending, so that silence is noticed soon even if nobody sees the page. */
   busy(): boolean
 }
@@ -47,6 +50,8 @@ const PATIENCE_MOST = 60_000
 const LONGEST_TIMER = 2 ** 31 - 1
 /** Bytes of a reason in a Close frame. */
 const LONGEST_REASON = 123
+const WOKEN = "the page has woken up"
+const SILENT = "the server does not answer"
 const MISMATCH = "the server counts differently"
 
 type State = "connecting" | "open" | "detached" | "resuming" | "closing" | "closed"
@@ -99,8 +104,10 @@ export class SessionSocket extends EventTarget implements WebSocket {
   #connection: WebSocketLike | undefined
   /** Distinguishes the present attempt to connect from those that were given up. */
   #attempt = 0
-  /** When it was opened, or the attempt to make it begins, which may wait. For `Client`. */
-  since = 0
+  /** When it was opened, or the attempt to make it has begun. */
+  #since = 0
+  /** When the next attempt begins, as `Date.now()` will be then, if it waits. For `Client`. */
+  retryAt: number | undefined
   /** Until the next attempt, the end of an attempt, the end of the wait for an answer, or the next look for silence. */
   #timer: Timer
 
@@ -184,11 +191,16 @@ export class SessionSocket extends EventTarget implements WebSocket {
   /** Sends a message as `send` does, and returns what is kept of it. For `Client`. */
   post(data: Data, size?: number): Kept | undefined {
     if (this.readyState !== SessionSocket.OPEN) return undefined
-    const full = this.#sent !== undefined && this.#sent.memory > (this.#options.buffer ?? 16 * 1024 * 1024)
+    const waits = this.#sent?.memory ?? this.#connection!.bufferedAmount
+    const full = waits > (this.#options.buffer ?? 16 * 1024 * 1024)
     const connected = this.#state === "open" && !full
     const kept = this.#sent?.keep(data, size ?? sizeOf(data), connected)
     if (connected) this.#connection!.send(data)
-    if (full) this.#end(4408, "too much waits to be sent")
+    if (full) {
+      const unread = this.#sent ? undefined : this.#connection
+      this.#end(4408, "too much waits to be sent")
+      unread?.terminate?.() // the package ws would keep what waits for 30 s, because nobody reads the Close frame
+    }
     return kept
   }
 
@@ -226,7 +238,8 @@ export class SessionSocket extends EventTarget implements WebSocket {
     const target = this.#target
     const open = (address: string | URL | Address) => attempt === this.#attempt && this.#open(address)
     const fail = (error: unknown) => attempt === this.#attempt && this.#dropped(ABNORMAL, String(error), false)
-    this.since = Date.now()
+    this.#since = now()
+    this.retryAt = undefined
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail)
     else if (this.#state === "connecting") open(target) // a wrong one throws in the constructor
     else Promise.resolve(target).then(open).catch(fail)
@@ -251,7 +264,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
 
   #opened(connection: WebSocketLike): void {
     clearTimeout(this.#timer)
-    this.#heard = this.since = Date.now()
+    this.#heard = this.#since = now()
     const hello = { v: 1, features: [...this.#above.features, "resume", "probe"], limits: {} }
     if (this.#state === "resuming") {
       const { n, bytes } = this.#received
@@ -268,22 +281,23 @@ export class SessionSocket extends EventTarget implements WebSocket {
   /** The connection has ended by itself, is silent, or could not be made. */
   #dropped(code: number, reason: string, wasClean: boolean): void {
     const goesOn = this.#sent && (code === ABNORMAL || code === EXPIRED)
-    if (this.#state === "resuming" ? mayDialAgain(code) : this.#state === "open" && goesOn) this.#detach(code)
+    if (this.#state === "resuming" ? mayDialAgain(code) : this.#state === "open" && goesOn) this.#detach(code, reason)
     else this.#end(code, reason, wasClean)
   }
 
   /** Goes on without a connection, and connects again. */
-  #detach(code: number): void {
+  #detach(code: number, reason: string): void {
     const wasOpen = this.#state === "open"
     this.#leave(RESUMES)
     this.#state = "detached"
-    const delay = this.#backoff.delay(code, wasOpen ? Date.now() - this.since : 0)
-    this.since = Date.now() + delay
+    const delay = this.#backoff.delay(code, wasOpen ? now() - this.#since : 0)
+    this.retryAt = Date.now() + delay
     this.#wait(delay, () => this.retry())
     if (wasOpen) {
       this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl)
       this.dispatchEvent(new Event("detached"))
     }
+    this.#above.detached?.(code, reason)
   }
 
   /** Connects now, if the next attempt waits. For `Client`. */
@@ -298,6 +312,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
     const connection = this.#connection
     this.#connection = undefined
     this.#attempt++
+    this.retryAt = undefined
     clearTimeout(this.#timer)
     clearTimeout(this.#ackTimer)
     this.#ackTimer = this.#answerDue = undefined
@@ -323,7 +338,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
   }
 
   #arrived(data: Data, origin: string): void {
-    this.#heard = Date.now()
+    this.#heard = now()
     this.#answerDue = undefined
     const control = typeof data === "string" ? readControl(data) : undefined
     if (this.#state === "resuming") return this.#answered(control)
@@ -390,8 +405,8 @@ export class SessionSocket extends EventTarget implements WebSocket {
   }
 
   #unanswered(): void {
-    if (++this.#silences < MOST_SILENCES) this.#detach(ABNORMAL)
-    else this.#end(ABNORMAL, "the server does not answer")
+    if (++this.#silences < MOST_SILENCES) this.#detach(ABNORMAL, SILENT)
+    else this.#end(ABNORMAL, SILENT)
   }
 
   // ------------------------------------------------------------ silence
@@ -399,19 +414,19 @@ export class SessionSocket extends EventTarget implements WebSocket {
   /** Asks whether the connection is alive when nothing has arrived for some time, and leaves it without an answer. */
   #watch(): void {
     if (this.#state !== "open" || !this.#probes) return
-    const now = Date.now()
-    if (this.#answerDue !== undefined && now >= this.#answerDue) {
+    const time = now()
+    if (this.#answerDue !== undefined && time >= this.#answerDue) {
       this.#patience = Math.min(2 * this.#patience, PATIENCE_MOST)
       return this.#dropped(ABNORMAL, "the connection is silent", false)
     }
     const seen = globalThis.document?.visibilityState !== "hidden" || this.#above.busy()
-    if (this.#answerDue === undefined && now >= this.#heard + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience)
+    if (this.#answerDue === undefined && time >= this.#heard + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience)
     // A call may begin while nobody sees the page.
-    this.#wait((this.#answerDue ?? (seen ? this.#heard : now) + QUIET) - now, () => this.#watch())
+    this.#wait((this.#answerDue ?? (seen ? this.#heard : time) + QUIET) - time, () => this.#watch())
   }
 
   #probe(patience: number): void {
-    this.#answerDue = Math.min(this.#answerDue ?? Infinity, Date.now() + patience)
+    this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience)
     this.#say({ t: "probe" })
   }
 
@@ -428,8 +443,9 @@ export class SessionSocket extends EventTarget implements WebSocket {
   /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
   #park(): void {
     if (!this.#sent || this.readyState !== SessionSocket.OPEN) return
-    this.#detach(ABNORMAL)
+    this.#detach(ABNORMAL, "the page stops")
     clearTimeout(this.#timer)
+    this.retryAt = undefined
   }
 
   /**
@@ -438,15 +454,15 @@ export class SessionSocket extends EventTarget implements WebSocket {
    * @param sure whether the connection has probably ended, so that another one is quicker than an answer
    */
   #wake(sure: boolean): void {
-    const now = Date.now()
+    const time = now()
     if (this.#state === "open" && this.#probes) {
-      if (this.#sent && (sure || now - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#detach(ABNORMAL)
+      if (this.#sent && (sure || time - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#detach(ABNORMAL, WOKEN)
       else {
         this.#probe(PATIENCE_AWAKE)
         this.#watch()
       }
     }
-    if (this.#state === "resuming" && now - this.since > ANSWER) this.#detach(ABNORMAL)
+    if (this.#state === "resuming" && time - this.#since > ANSWER) this.#detach(ABNORMAL, WOKEN)
     this.retry()
   }
 

@@ -12,6 +12,8 @@ export interface WebSocketLike {
   onclose: ((event: any) => void) | null
   send(data: any): void
   close(code?: number, reason?: string): void
+  /** Drops the connection. Only the package `ws` has it. */
+  terminate?(): void
 }
 export type WebSocketClass = new (url: string, protocols: string[]) => WebSocketLike
 
@@ -30,8 +32,8 @@ export interface SocketOptions {
   /** The class of connections. Default: the global `WebSocket`. */
   readonly WebSocket?: WebSocketClass
   /**
-   * Bytes that may wait for an acknowledgement or a connection, about. When more wait, the next message ends the
-   * session with code 4408. Default: 16 MiB.
+   * Bytes that may wait to be sent or, in a session, for an acknowledgement or a connection, about. When more wait, the
+   * next message ends the session with code 4408. Default: 16 MiB.
    */
   readonly buffer?: number
 }

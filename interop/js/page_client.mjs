@@ -187,7 +187,8 @@ const commands = {
     const more = codec === "msgpack" ? { codec: msgpack } : {}
     client = new Client(target, { WebSocket, timeout: 0, ...more, ...options })
     if (statuses) note(client.status.get())
-    client.status.subscribe((status) => note(status))
+    let last = client.status.get()
+    client.status.subscribe((status) => status !== last && note((last = status)))
     for (const [name, handler] of Object.entries(handlers)) {
       client.on(name, handler)
       client.of("named").on(name, handler)

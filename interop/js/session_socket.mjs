@@ -49,6 +49,10 @@ const steps = {
   },
   close: (name, ...args) => sockets.get(name).close(...args),
   forget: (name) => sockets.delete(name),
+  clock(_, seconds) {
+    const before = Date.now
+    Date.now = () => before() + 1000 * seconds
+  },
   wake: (_, type) => dispatchEvent(new Event(type)),
   freeze: () => document.dispatchEvent(new Event("freeze")),
   thaw: () => document.dispatchEvent(new Event("resume")),

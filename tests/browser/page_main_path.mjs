@@ -19,7 +19,7 @@ const failure = (call) =>
 export async function mainPath(codec) {
   const client = new Client("/ws", codec === "msgpack" ? { codec: msgpack } : {})
   const states = [client.status.get()]
-  client.status.subscribe((state) => states.push(state))
+  client.status.subscribe((state) => state !== states.at(-1) && states.push(state))
   let left = () => {}
   const notes = []
   client.on("left", () => left())

@@ -6,7 +6,7 @@ import { Client } from "/wsrpc/client.js"
 export async function begin() {
   const client = new Client("/ws")
   const noted = { states: [], items: [], events: [], end: null }
-  client.status.subscribe((state) => noted.states.push(state))
+  client.status.subscribe((state) => state !== noted.states.at(-1) && noted.states.push(state))
   for (const type of ["freeze", "resume"]) document.addEventListener(type, () => noted.events.push(type))
   addEventListener("pageshow", ({ persisted }) => persisted && noted.events.push("restored"))
   const read = async () => {

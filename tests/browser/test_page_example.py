@@ -27,7 +27,7 @@ SIZE = 30_000_000
 WATCH = """() => {
     globalThis.states = []
     const status = document.querySelector("#status")
-    const changed = () => states.push(status.textContent)
+    const changed = () => status.textContent !== states.at(-1) && states.push(status.textContent)
     new MutationObserver(changed).observe(status, { childList: true, characterData: true, subtree: true })
 }"""
 

@@ -329,9 +329,9 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         arrives is handled, and no handler starts. Cancelling is safe: the closing handshake continues.
 
         If the peer of a server is `detached`, its session ends. If its client then asks to resume the session, within
-        the time in which it could have resumed, the new connection is closed with this code and reason; after 1008, a
-        wsrpc client stays away, as if it had been connected. With the code 1000 or None, the client gets a new session
-        instead.
+        the time in which it could have resumed, the new connection is closed with this code and reason; after a
+        code such as 1008, a wsrpc client stays away, as if it had been connected. With the code 1000 or None, the
+        client gets a new session instead.
 
         Args:
             code: the close code. With None, the Close frame has no code, and the remote peer sees 1005.

@@ -38,7 +38,9 @@ class CloseCode(IntEnum):
     TLS_HANDSHAKE = 1015
     """This code is never sent."""
     UNAUTHORIZED = 3000
+    """By default, the client does not dial again, as after HTTP status 401."""
     FORBIDDEN = 3003
+    """By default, the client does not dial again, as after HTTP status 403."""
     TIMEOUT = 3008
     ACCOUNTING = 4400
     SLOW_CONSUMER = 4408
@@ -64,8 +66,8 @@ GOES_ON = frozenset({CloseCode.ABNORMAL, CloseCode.CREDENTIALS_EXPIRED, CloseCod
 
 SAYS_NOTHING = frozenset({CloseCode.NORMAL, CloseCode.NO_STATUS})
 """Ends of a connection that tell a client no more than that its session is over."""
-KEEPS_OUT = frozenset({CloseCode.POLICY_VIOLATION, CloseCode.REPLACED})
-"""Ends of a connection after which a client does not dial again by default."""
+KEEPS_OUT = frozenset({CloseCode.POLICY_VIOLATION, CloseCode.UNAUTHORIZED, CloseCode.FORBIDDEN, CloseCode.REPLACED})
+"""Ends of a connection after which a client does not dial again by default. Those of pages: browser/src/backoff.ts."""
 
 
 class CloseInfo(msgspec.Struct, frozen=True):

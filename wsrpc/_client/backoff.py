@@ -49,8 +49,8 @@ def is_transient(error: BaseException) -> bool:
     """Return whether another attempt to connect may succeed after ``error``.
 
     `Reconnect` uses this function by default. The result is false after HTTP 400, 401, 403, 404, 405, 410, 426 or 501,
-    and after close code 1008 (policy violation) or 4410 (another connection now has this client's address). It is also
-    false if the verification of a certificate failed, or if a URL is not valid.
+    and after close code 1008 (policy violation), 3000 (unauthorized), 3003 (forbidden) or 4410 (another connection now
+    has this client's address). It is also false if the verification of a certificate failed, or if a URL is not valid.
     """
     if isinstance(error, HandshakeRejected):
         return error.status not in FATAL_STATUS

@@ -2,7 +2,7 @@
 var INITIAL = 500;
 var LONGEST = 3e4;
 var STABLE = 1e4;
-var FINAL = /* @__PURE__ */ new Set([1008, 3e3, 3003, 4401, 4403, 4410]);
+var FINAL = /* @__PURE__ */ new Set([1008, 3e3, 3003, 4410]);
 var mayDialAgain = (code) => !FINAL.has(code);
 var Backoff = class {
   #failures = 0;
@@ -102,9 +102,8 @@ var Handlers = class {
   }
 };
 function report(error) {
-  queueMicrotask(() => {
-    throw error;
-  });
+  if (typeof reportError === "function") reportError(error);
+  else console.error(error);
 }
 
 // src/ledger.ts
@@ -386,6 +385,18 @@ var Channel = class {
   }
 };
 
+// src/clock.ts
+var SLEPT = 1e3;
+var lead = Infinity;
+var slept = 0;
+function now() {
+  const running = performance.now();
+  const before = lead;
+  lead = Date.now() - running;
+  if (lead - before > SLEPT) slept += lead - before;
+  return running + slept;
+}
+
 // src/codec.ts
 function refuseBytes(value) {
   if (typeof value !== "object" || value === null) return;
@@ -448,6 +459,8 @@ var PATIENCE_AWAKE = 2e3;
 var PATIENCE_MOST = 6e4;
 var LONGEST_TIMER = 2 ** 31 - 1;
 var LONGEST_REASON = 123;
+var WOKEN = "the page has woken up";
+var SILENT = "the server does not answer";
 var MISMATCH = "the server counts differently";
 var SessionSocket = class _SessionSocket extends EventTarget {
   static CONNECTING = 0;
@@ -475,8 +488,10 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   #connection;
   /** Distinguishes the present attempt to connect from those that were given up. */
   #attempt = 0;
-  /** When it was opened, or the attempt to make it begins, which may wait. For `Client`. */
-  since = 0;
+  /** When it was opened, or the attempt to make it has begun. */
+  #since = 0;
+  /** When the next attempt begins, as `Date.now()` will be then, if it waits. For `Client`. */
+  retryAt;
   /** Until the next attempt, the end of an attempt, the end of the wait for an answer, or the next look for silence. */
   #timer;
   /** Whether the server answers probes. Undefined before its welcome. */
@@ -549,11 +564,16 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   /** Sends a message as `send` does, and returns what is kept of it. For `Client`. */
   post(data, size) {
     if (this.readyState !== _SessionSocket.OPEN) return void 0;
-    const full = this.#sent !== void 0 && this.#sent.memory > (this.#options.buffer ?? 16 * 1024 * 1024);
+    const waits = this.#sent?.memory ?? this.#connection.bufferedAmount;
+    const full = waits > (this.#options.buffer ?? 16 * 1024 * 1024);
     const connected = this.#state === "open" && !full;
     const kept = this.#sent?.keep(data, size ?? sizeOf(data), connected);
     if (connected) this.#connection.send(data);
-    if (full) this.#end(4408, "too much waits to be sent");
+    if (full) {
+      const unread = this.#sent ? void 0 : this.#connection;
+      this.#end(4408, "too much waits to be sent");
+      unread?.terminate?.();
+    }
     return kept;
   }
   /** Takes back a message that no connection has got. For `Client`. Returns false if it is too late. */
@@ -587,7 +607,8 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     const target = this.#target;
     const open = (address) => attempt === this.#attempt && this.#open(address);
     const fail = (error) => attempt === this.#attempt && this.#dropped(ABNORMAL, String(error), false);
-    this.since = Date.now();
+    this.#since = now();
+    this.retryAt = void 0;
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail);
     else if (this.#state === "connecting") open(target);
     else Promise.resolve(target).then(open).catch(fail);
@@ -611,7 +632,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   }
   #opened(connection) {
     clearTimeout(this.#timer);
-    this.#heard = this.since = Date.now();
+    this.#heard = this.#since = now();
     const hello = { v: 1, features: [...this.#above.features, "resume", "probe"], limits: {} };
     if (this.#state === "resuming") {
       const { n, bytes } = this.#received;
@@ -627,21 +648,22 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   /** The connection has ended by itself, is silent, or could not be made. */
   #dropped(code, reason, wasClean) {
     const goesOn = this.#sent && (code === ABNORMAL || code === EXPIRED);
-    if (this.#state === "resuming" ? mayDialAgain(code) : this.#state === "open" && goesOn) this.#detach(code);
+    if (this.#state === "resuming" ? mayDialAgain(code) : this.#state === "open" && goesOn) this.#detach(code, reason);
     else this.#end(code, reason, wasClean);
   }
   /** Goes on without a connection, and connects again. */
-  #detach(code) {
+  #detach(code, reason) {
     const wasOpen = this.#state === "open";
     this.#leave(RESUMES);
     this.#state = "detached";
-    const delay = this.#backoff.delay(code, wasOpen ? Date.now() - this.since : 0);
-    this.since = Date.now() + delay;
+    const delay = this.#backoff.delay(code, wasOpen ? now() - this.#since : 0);
+    this.retryAt = Date.now() + delay;
     this.#wait(delay, () => this.retry());
     if (wasOpen) {
       this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl);
       this.dispatchEvent(new Event("detached"));
     }
+    this.#above.detached?.(code, reason);
   }
   /** Connects now, if the next attempt waits. For `Client`. */
   retry() {
@@ -654,13 +676,14 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     const connection = this.#connection;
     this.#connection = void 0;
     this.#attempt++;
+    this.retryAt = void 0;
     clearTimeout(this.#timer);
     clearTimeout(this.#ackTimer);
     this.#ackTimer = this.#answerDue = void 0;
     if (!connection) return;
     connection.onmessage = connection.onclose = null;
-    const now = connection.readyState === _SessionSocket.OPEN || code === RESUMES || !globalThis.document;
-    if (now) connection.close(code);
+    const now2 = connection.readyState === _SessionSocket.OPEN || code === RESUMES || !globalThis.document;
+    if (now2) connection.close(code);
     else connection.onopen = () => connection.close(code);
   }
   /** Does something later, in place of what was to be done. */
@@ -673,7 +696,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     this.#connection.send(writeControl(control));
   }
   #arrived(data, origin) {
-    this.#heard = Date.now();
+    this.#heard = now();
     this.#answerDue = void 0;
     const control = typeof data === "string" ? readControl(data) : void 0;
     if (this.#state === "resuming") return this.#answered(control);
@@ -733,24 +756,24 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     }
   }
   #unanswered() {
-    if (++this.#silences < MOST_SILENCES) this.#detach(ABNORMAL);
-    else this.#end(ABNORMAL, "the server does not answer");
+    if (++this.#silences < MOST_SILENCES) this.#detach(ABNORMAL, SILENT);
+    else this.#end(ABNORMAL, SILENT);
   }
   // ------------------------------------------------------------ silence
   /** Asks whether the connection is alive when nothing has arrived for some time, and leaves it without an answer. */
   #watch() {
     if (this.#state !== "open" || !this.#probes) return;
-    const now = Date.now();
-    if (this.#answerDue !== void 0 && now >= this.#answerDue) {
+    const time = now();
+    if (this.#answerDue !== void 0 && time >= this.#answerDue) {
       this.#patience = Math.min(2 * this.#patience, PATIENCE_MOST);
       return this.#dropped(ABNORMAL, "the connection is silent", false);
     }
     const seen = globalThis.document?.visibilityState !== "hidden" || this.#above.busy();
-    if (this.#answerDue === void 0 && now >= this.#heard + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
-    this.#wait((this.#answerDue ?? (seen ? this.#heard : now) + QUIET) - now, () => this.#watch());
+    if (this.#answerDue === void 0 && time >= this.#heard + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
+    this.#wait((this.#answerDue ?? (seen ? this.#heard : time) + QUIET) - time, () => this.#watch());
   }
   #probe(patience) {
-    this.#answerDue = Math.min(this.#answerDue ?? Infinity, Date.now() + patience);
+    this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience);
     this.#say({ t: "probe" });
   }
   // ------------------------------------------------------------ the page
@@ -764,8 +787,9 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
   #park() {
     if (!this.#sent || this.readyState !== _SessionSocket.OPEN) return;
-    this.#detach(ABNORMAL);
+    this.#detach(ABNORMAL, "the page stops");
     clearTimeout(this.#timer);
+    this.retryAt = void 0;
   }
   /**
    * Looks after the connection at once, because the page has woken up.
@@ -773,15 +797,15 @@ var SessionSocket = class _SessionSocket extends EventTarget {
    * @param sure whether the connection has probably ended, so that another one is quicker than an answer
    */
   #wake(sure) {
-    const now = Date.now();
+    const time = now();
     if (this.#state === "open" && this.#probes) {
-      if (this.#sent && (sure || now - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#detach(ABNORMAL);
+      if (this.#sent && (sure || time - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#detach(ABNORMAL, WOKEN);
       else {
         this.#probe(PATIENCE_AWAKE);
         this.#watch();
       }
     }
-    if (this.#state === "resuming" && now - this.since > ANSWER) this.#detach(ABNORMAL);
+    if (this.#state === "resuming" && time - this.#since > ANSWER) this.#detach(ABNORMAL, WOKEN);
     this.retry();
   }
   // ------------------------------------------------------------ the end
@@ -1078,17 +1102,17 @@ var Peer = class {
       features,
       receive: (data, size) => this.#receive(data, size),
       control: (message) => this.#control(message),
+      detached: (code, reason) => owner.detached(lost(code, reason, "not_sent")),
       busy: () => this.isBusy
     });
     this.#socket.binaryType = "arraybuffer";
     this.#socket.onopen = () => owner.opened();
-    this.#socket.ondetached = () => owner.detached();
     this.#socket.onresumed = () => owner.resumed();
     this.#socket.onclose = ({ code, reason }) => this.end(code, reason);
   }
-  /** When the next attempt to connect begins, if it waits. Otherwise a time in the past. */
+  /** When the next attempt to connect begins, if it waits. */
   get retryAt() {
-    return this.#socket.since;
+    return this.#socket.retryAt;
   }
   /** Connects now, if the session waits for its next attempt. */
   retry() {
@@ -1117,6 +1141,10 @@ var Peer = class {
     const size = this.#sized(data);
     this.#socket.post(data, size);
     return size;
+  }
+  /** Checks that a message can be sent later. Throws what `send` throws. */
+  check(message) {
+    this.#sized(this.#encoded(message));
   }
   #encoded(message) {
     return this.#codec.encode(message, this.#features.includes(this.#codec.feature));
@@ -1340,18 +1368,17 @@ var Peer = class {
   }
   /** The session is over: everything in it fails. */
   end(code, reason) {
-    const text = `the connection has ended: ${code} ${reason}`.trim();
-    const lost = (outcome) => new ConnectionLost(text, outcome, code);
+    const ended = (outcome) => lost(code, reason, outcome);
     const waiting = [...this.#waiting];
     this.#waiting.clear();
     const requests = [...this.#requests.values()];
     this.#requests.clear();
     this.#givenUp.clear();
-    for (const request of requests) request.reject(lost(request.kept?.sent === false ? "not_sent" : "unknown"));
-    for (const request of waiting) request.reject(lost("not_sent"));
-    for (const call of [...this.#calls.values()]) call.cancel(lost("unknown"));
-    for (const channel of [...this.#channels.values()]) channel.over(lost("unknown"));
-    this.#owner.closed(lost("not_sent"));
+    for (const request of requests) request.reject(ended(request.kept?.sent === false ? "not_sent" : "unknown"));
+    for (const request of waiting) request.reject(ended("not_sent"));
+    for (const call of [...this.#calls.values()]) call.cancel(ended("unknown"));
+    for (const channel of [...this.#channels.values()]) channel.over(ended("unknown"));
+    this.#owner.closed(ended("not_sent"));
   }
 };
 var Call = class {
@@ -1426,6 +1453,9 @@ var Call = class {
     }
   }
 };
+function lost(code, reason, outcome) {
+  return new ConnectionLost(`the connection has ended: ${code} ${reason}`.trim(), outcome, code);
+}
 var placesOf = (request) => request.place.h === void 0 ? 1 : 0;
 function remember(ids, id, value) {
   ids.set(id, value);
@@ -1462,7 +1492,7 @@ var Sessions = class {
   #waiting = /* @__PURE__ */ new Set();
   counts = {};
   state = "connecting";
-  /** Why there is no session. */
+  /** Why there is no connection. */
   error;
   #peer;
   /** Whether the session takes new messages. */
@@ -1472,7 +1502,7 @@ var Sessions = class {
   /** When the session has begun. 0 if there is none. */
   #openedAt = 0;
   #dialTimer;
-  #dialAt = 0;
+  #retryAt;
   constructor(target, options) {
     if (!(options.WebSocket ?? globalThis.WebSocket)) {
       throw new TypeError("there is no WebSocket: pass the class of the package ws, new Client(url, { WebSocket })");
@@ -1487,30 +1517,30 @@ var Sessions = class {
     else if (this.state === "connecting") this.#dial();
   }
   get retryAt() {
-    const at = this.#peer ? this.#peer.retryAt : this.#dialAt;
-    return at > Date.now() ? at : void 0;
+    return this.#peer ? this.#peer.retryAt : this.#retryAt;
   }
   #dial() {
     clearTimeout(this.#dialTimer);
+    this.#retryAt = void 0;
     this.#peer = new Peer(this.#target, this.options, this.options.codec ?? json, this);
   }
   subscribe(subscriber) {
     this.#subscribers.add(subscriber);
     return () => void this.#subscribers.delete(subscriber);
   }
-  #move(state) {
-    if (state === this.state) return;
+  /** Tells the subscribers of a state, which may be the one before: an attempt has failed. */
+  #move(state, resumed = false) {
     this.state = state;
     for (const subscriber of [...this.#subscribers]) {
       if (this.state !== state) break;
-      guarded(() => subscriber(state));
+      guarded(() => subscriber(state, resumed));
     }
   }
   // ------------------------------------------------------------ sending
   request(request) {
     request.holder = this;
     try {
-      if (!request.isDone) this.#start(request, request.args);
+      if (!request.isDone) this.#start(request, { a: [request.event, ...request.args], ...request.place });
     } catch (error) {
       request.reject(error);
     }
@@ -1520,17 +1550,18 @@ var Sessions = class {
     return !this.#waiting.delete(request);
   }
   emit(place, event, args) {
-    this.#start({ start: (peer) => void peer.send({ a: [event, ...args], ...place }), reject() {
-    } }, args);
+    const message = { a: [event, ...args], ...place };
+    this.#start({ start: (peer) => void peer.send(message), reject() {
+    } }, message);
   }
-  #start(waiting, args) {
+  #start(waiting, message) {
     if (this.#takes) waiting.start(this.#peer);
     else if (this.state === "closed") throw this.error;
     else if (this.#waiting.size >= (this.options.offline ?? 256)) {
       throw new Refused(`${this.#waiting.size} messages wait for a connection already`);
     } else {
-      const { codec = json } = this.options;
-      codec.encode({ a: [...args] }, this.state === "detached");
+      if (this.#peer) this.#peer.check(message);
+      else (this.options.codec ?? json).encode(message, false);
       this.#waiting.add(waiting);
     }
   }
@@ -1550,19 +1581,21 @@ var Sessions = class {
   opened() {
     this.#takes = true;
     this.#drains = false;
-    this.#openedAt = Date.now();
+    this.#openedAt = now();
     this.error = void 0;
     this.#move("open");
     this.#startWaiting();
   }
-  detached() {
+  detached(error) {
+    this.error = error;
     this.#takes = false;
     this.#move("detached");
   }
   resumed() {
     this.#takes = !this.#drains;
     this.#startWaiting();
-    this.#move("open");
+    this.error = void 0;
+    this.#move("open", true);
   }
   draining(waiting) {
     this.#takes = false;
@@ -1578,7 +1611,7 @@ var Sessions = class {
   }
   closed(error) {
     const code = error.code;
-    const lasted = this.#openedAt && Date.now() - this.#openedAt;
+    const lasted = this.#openedAt && now() - this.#openedAt;
     this.#openedAt = 0;
     this.#takes = false;
     this.#peer = void 0;
@@ -1586,7 +1619,7 @@ var Sessions = class {
     if (mayDialAgain(code)) {
       this.error = error;
       const delay = this.#backoff.delay(code, lasted);
-      this.#dialAt = Date.now() + delay;
+      this.#retryAt = Date.now() + delay;
       this.#dialTimer = setTimeout(() => this.#dial(), delay);
       this.#move("connecting");
     } else this.#end(error);
@@ -1601,7 +1634,7 @@ var Sessions = class {
   #end(error) {
     this.error = error;
     this.#takes = false;
-    this.#dialAt = 0;
+    this.#retryAt = void 0;
     this.#listening.abort();
     clearTimeout(this.#dialTimer);
     this.#move("closed");
@@ -1733,8 +1766,8 @@ var Client = class extends Caller {
     };
   }
   /**
-   * Why there is no session: how the last attempt to connect has failed, or the last session has ended. Its `code` is
-   * the close code. Undefined while there is a session.
+   * Why there is no connection: how the last attempt to connect has failed, or the last connection has ended. Its
+   * `code` is the close code. Undefined while the client is `open`.
    */
   get error() {
     return this.sessions.error;

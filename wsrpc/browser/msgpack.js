@@ -25,12 +25,13 @@ var json = {
 var encoder = new TextEncoder();
 var decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 var DEPTH = 512;
+var LEAST = -(2 ** 63);
+var BEYOND = 2 ** 64;
 function bytesOf(value) {
   if (ArrayBuffer.isView(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
   return value instanceof ArrayBuffer ? new Uint8Array(value) : void 0;
 }
 function withBase64(key, value) {
-  if (typeof value === "bigint") throw new TypeError("a bigint can only be sent to a server that has said it knows MessagePack");
   const bytes = bytesOf(this[key]);
   if (!bytes) return value;
   let text = "";
@@ -94,7 +95,7 @@ var Writer = class {
     this.#bytes.set(bytes, begin);
   }
   #number(value) {
-    if (!Number.isSafeInteger(value) || Object.is(value, -0)) {
+    if (!Number.isInteger(value) || value < LEAST || value >= BEYOND || Object.is(value, -0)) {
       if (!Number.isFinite(value)) return this.#byte(192);
       this.#byte(203);
       const begin = this.#reserve(8);
@@ -104,16 +105,11 @@ var Writer = class {
       this.#byte(210);
       const begin = this.#reserve(4);
       this.#view.setInt32(begin, value);
-    } else this.#bigint(BigInt(value));
-  }
-  #bigint(value) {
-    const unsigned = value > 0n;
-    if (BigInt[unsigned ? "asUintN" : "asIntN"](64, value) !== value) {
-      throw new TypeError("an integer of more than 64 bits cannot be sent");
+    } else {
+      this.#byte(value > 0 ? 207 : 211);
+      const begin = this.#reserve(8);
+      this.#view[value > 0 ? "setBigUint64" : "setBigInt64"](begin, BigInt(value));
     }
-    this.#byte(unsigned ? 207 : 211);
-    const begin = this.#reserve(8);
-    this.#view[unsigned ? "setBigUint64" : "setBigInt64"](begin, value);
   }
   write(value, depth = 0) {
     if (depth > DEPTH) throw new TypeError(`a value is nested more than ${DEPTH} levels deep, or contains itself`);
@@ -129,7 +125,6 @@ var Writer = class {
     else if (typeof value === "string") this.#text(value);
     else if (typeof value === "number") this.#number(value);
     else if (typeof value === "boolean") this.#byte(value ? 195 : 194);
-    else if (typeof value === "bigint") this.#bigint(value);
     else if (Array.isArray(value)) {
       this.#length(value.length, [144, 15], void 0, 220);
       for (const item of value) this.write(item, depth + 1);
@@ -147,6 +142,8 @@ var Reader = class {
   #bytes;
   #view;
   #at = 0;
+  /** Values that lists and maps have announced, and that were not read. Each takes a byte at least. */
+  #owed = 0;
   constructor(data) {
     this.#bytes = new Uint8Array(data);
     this.#view = new DataView(data);
@@ -174,24 +171,29 @@ var Reader = class {
   #text(size) {
     return decoder.decode(this.#take(size));
   }
+  /** Refuses lists that announce more values than the message can have, for which memory would be reserved. */
+  #owe(values) {
+    this.#owed += values;
+    if (this.#owed > this.#bytes.length - this.#at) throw new RangeError("the message is too short");
+  }
   #list(length, depth) {
-    if (length > this.#bytes.length - this.#at) throw new RangeError("the message is too short");
-    return Array.from({ length }, () => this.read(depth + 1));
+    this.#owe(length);
+    return Array.from({ length }, () => this.#item(depth));
   }
   #map(length, depth) {
+    this.#owe(2 * length);
     const map = {};
     for (let number = 0; number < length; number++) {
-      const key = String(this.read(depth + 1));
-      const value = this.read(depth + 1);
+      const key = String(this.#item(depth));
+      const value = this.#item(depth);
       if (key === "__proto__") Object.defineProperty(map, key, { value, enumerable: true, writable: true, configurable: true });
       else map[key] = value;
     }
     return map;
   }
-  /** An integer of 64 bits, as a number if that is exact. */
-  #wide(value) {
-    const number = Number(value);
-    return Number.isSafeInteger(number) ? number : value;
+  #item(depth) {
+    this.#owed--;
+    return this.read(depth + 1);
   }
   read(depth = 0) {
     if (depth > DEPTH) throw new RangeError("the message is nested too deep");
@@ -220,7 +222,8 @@ var Reader = class {
       case 206:
         return this.#uint(1 << code - 204);
       case 207:
-        return this.#wide(this.#view.getBigUint64(this.#skip(8)));
+        return Number(this.#view.getBigUint64(this.#skip(8)));
+      // rounded, as in JSON
       case 208:
         return this.#view.getInt8(this.#skip(1));
       case 209:
@@ -228,7 +231,7 @@ var Reader = class {
       case 210:
         return this.#view.getInt32(this.#skip(4));
       case 211:
-        return this.#wide(this.#view.getBigInt64(this.#skip(8)));
+        return Number(this.#view.getBigInt64(this.#skip(8)));
       case 217:
       case 218:
       case 219:

@@ -2,7 +2,7 @@
 var INITIAL = 500;
 var LONGEST = 3e4;
 var STABLE = 1e4;
-var FINAL = /* @__PURE__ */ new Set([1008, 3e3, 3003, 4401, 4403, 4410]);
+var FINAL = /* @__PURE__ */ new Set([1008, 3e3, 3003, 4410]);
 var mayDialAgain = (code) => !FINAL.has(code);
 var Backoff = class {
   #failures = 0;
@@ -27,6 +27,18 @@ function onWake(wake, signal) {
   listen(globalThis, "pageshow", () => wake(false), signal);
   listen(page, "resume", () => wake(true), signal);
   listen(page, "visibilitychange", () => page.visibilityState !== "hidden" && wake(false), signal);
+}
+
+// src/clock.ts
+var SLEPT = 1e3;
+var lead = Infinity;
+var slept = 0;
+function now() {
+  const running = performance.now();
+  const before = lead;
+  lead = Date.now() - running;
+  if (lead - before > SLEPT) slept += lead - before;
+  return running + slept;
 }
 
 // src/control.ts
@@ -140,6 +152,8 @@ var PATIENCE_AWAKE = 2e3;
 var PATIENCE_MOST = 6e4;
 var LONGEST_TIMER = 2 ** 31 - 1;
 var LONGEST_REASON = 123;
+var WOKEN = "the page has woken up";
+var SILENT = "the server does not answer";
 var MISMATCH = "the server counts differently";
 var SessionSocket = class _SessionSocket extends EventTarget {
   static CONNECTING = 0;
@@ -167,8 +181,10 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   #connection;
   /** Distinguishes the present attempt to connect from those that were given up. */
   #attempt = 0;
-  /** When it was opened, or the attempt to make it begins, which may wait. For `Client`. */
-  since = 0;
+  /** When it was opened, or the attempt to make it has begun. */
+  #since = 0;
+  /** When the next attempt begins, as `Date.now()` will be then, if it waits. For `Client`. */
+  retryAt;
   /** Until the next attempt, the end of an attempt, the end of the wait for an answer, or the next look for silence. */
   #timer;
   /** Whether the server answers probes. Undefined before its welcome. */
@@ -241,11 +257,16 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   /** Sends a message as `send` does, and returns what is kept of it. For `Client`. */
   post(data, size) {
     if (this.readyState !== _SessionSocket.OPEN) return void 0;
-    const full = this.#sent !== void 0 && this.#sent.memory > (this.#options.buffer ?? 16 * 1024 * 1024);
+    const waits = this.#sent?.memory ?? this.#connection.bufferedAmount;
+    const full = waits > (this.#options.buffer ?? 16 * 1024 * 1024);
     const connected = this.#state === "open" && !full;
     const kept = this.#sent?.keep(data, size ?? sizeOf(data), connected);
     if (connected) this.#connection.send(data);
-    if (full) this.#end(4408, "too much waits to be sent");
+    if (full) {
+      const unread = this.#sent ? void 0 : this.#connection;
+      this.#end(4408, "too much waits to be sent");
+      unread?.terminate?.();
+    }
     return kept;
   }
   /** Takes back a message that no connection has got. For `Client`. Returns false if it is too late. */
@@ -279,7 +300,8 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     const target = this.#target;
     const open = (address) => attempt === this.#attempt && this.#open(address);
     const fail = (error) => attempt === this.#attempt && this.#dropped(ABNORMAL, String(error), false);
-    this.since = Date.now();
+    this.#since = now();
+    this.retryAt = void 0;
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail);
     else if (this.#state === "connecting") open(target);
     else Promise.resolve(target).then(open).catch(fail);
@@ -303,7 +325,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   }
   #opened(connection) {
     clearTimeout(this.#timer);
-    this.#heard = this.since = Date.now();
+    this.#heard = this.#since = now();
     const hello = { v: 1, features: [...this.#above.features, "resume", "probe"], limits: {} };
     if (this.#state === "resuming") {
       const { n, bytes } = this.#received;
@@ -319,21 +341,22 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   /** The connection has ended by itself, is silent, or could not be made. */
   #dropped(code, reason, wasClean) {
     const goesOn = this.#sent && (code === ABNORMAL || code === EXPIRED);
-    if (this.#state === "resuming" ? mayDialAgain(code) : this.#state === "open" && goesOn) this.#detach(code);
+    if (this.#state === "resuming" ? mayDialAgain(code) : this.#state === "open" && goesOn) this.#detach(code, reason);
     else this.#end(code, reason, wasClean);
   }
   /** Goes on without a connection, and connects again. */
-  #detach(code) {
+  #detach(code, reason) {
     const wasOpen = this.#state === "open";
     this.#leave(RESUMES);
     this.#state = "detached";
-    const delay = this.#backoff.delay(code, wasOpen ? Date.now() - this.since : 0);
-    this.since = Date.now() + delay;
+    const delay = this.#backoff.delay(code, wasOpen ? now() - this.#since : 0);
+    this.retryAt = Date.now() + delay;
     this.#wait(delay, () => this.retry());
     if (wasOpen) {
       this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl);
       this.dispatchEvent(new Event("detached"));
     }
+    this.#above.detached?.(code, reason);
   }
   /** Connects now, if the next attempt waits. For `Client`. */
   retry() {
@@ -346,13 +369,14 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     const connection = this.#connection;
     this.#connection = void 0;
     this.#attempt++;
+    this.retryAt = void 0;
     clearTimeout(this.#timer);
     clearTimeout(this.#ackTimer);
     this.#ackTimer = this.#answerDue = void 0;
     if (!connection) return;
     connection.onmessage = connection.onclose = null;
-    const now = connection.readyState === _SessionSocket.OPEN || code === RESUMES || !globalThis.document;
-    if (now) connection.close(code);
+    const now2 = connection.readyState === _SessionSocket.OPEN || code === RESUMES || !globalThis.document;
+    if (now2) connection.close(code);
     else connection.onopen = () => connection.close(code);
   }
   /** Does something later, in place of what was to be done. */
@@ -365,7 +389,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     this.#connection.send(writeControl(control));
   }
   #arrived(data, origin) {
-    this.#heard = Date.now();
+    this.#heard = now();
     this.#answerDue = void 0;
     const control = typeof data === "string" ? readControl(data) : void 0;
     if (this.#state === "resuming") return this.#answered(control);
@@ -425,24 +449,24 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     }
   }
   #unanswered() {
-    if (++this.#silences < MOST_SILENCES) this.#detach(ABNORMAL);
-    else this.#end(ABNORMAL, "the server does not answer");
+    if (++this.#silences < MOST_SILENCES) this.#detach(ABNORMAL, SILENT);
+    else this.#end(ABNORMAL, SILENT);
   }
   // ------------------------------------------------------------ silence
   /** Asks whether the connection is alive when nothing has arrived for some time, and leaves it without an answer. */
   #watch() {
     if (this.#state !== "open" || !this.#probes) return;
-    const now = Date.now();
-    if (this.#answerDue !== void 0 && now >= this.#answerDue) {
+    const time = now();
+    if (this.#answerDue !== void 0 && time >= this.#answerDue) {
       this.#patience = Math.min(2 * this.#patience, PATIENCE_MOST);
       return this.#dropped(ABNORMAL, "the connection is silent", false);
     }
     const seen = globalThis.document?.visibilityState !== "hidden" || this.#above.busy();
-    if (this.#answerDue === void 0 && now >= this.#heard + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
-    this.#wait((this.#answerDue ?? (seen ? this.#heard : now) + QUIET) - now, () => this.#watch());
+    if (this.#answerDue === void 0 && time >= this.#heard + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
+    this.#wait((this.#answerDue ?? (seen ? this.#heard : time) + QUIET) - time, () => this.#watch());
   }
   #probe(patience) {
-    this.#answerDue = Math.min(this.#answerDue ?? Infinity, Date.now() + patience);
+    this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience);
     this.#say({ t: "probe" });
   }
   // ------------------------------------------------------------ the page
@@ -456,8 +480,9 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
   #park() {
     if (!this.#sent || this.readyState !== _SessionSocket.OPEN) return;
-    this.#detach(ABNORMAL);
+    this.#detach(ABNORMAL, "the page stops");
     clearTimeout(this.#timer);
+    this.retryAt = void 0;
   }
   /**
    * Looks after the connection at once, because the page has woken up.
@@ -465,15 +490,15 @@ var SessionSocket = class _SessionSocket extends EventTarget {
    * @param sure whether the connection has probably ended, so that another one is quicker than an answer
    */
   #wake(sure) {
-    const now = Date.now();
+    const time = now();
     if (this.#state === "open" && this.#probes) {
-      if (this.#sent && (sure || now - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#detach(ABNORMAL);
+      if (this.#sent && (sure || time - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#detach(ABNORMAL, WOKEN);
       else {
         this.#probe(PATIENCE_AWAKE);
         this.#watch();
       }
     }
-    if (this.#state === "resuming" && now - this.since > ANSWER) this.#detach(ABNORMAL);
+    if (this.#state === "resuming" && time - this.#since > ANSWER) this.#detach(ABNORMAL, WOKEN);
     this.retry();
   }
   // ------------------------------------------------------------ the end

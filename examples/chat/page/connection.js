@@ -35,14 +35,14 @@ export class Connection extends EventTarget {
     const options = { codec: msgpack, timeout: 0 }
     const client = (this.client = new Client(`/ws?name=${encodeURIComponent(name)}`, options))
     for (const [event, handler] of this.#handlers) client.on(event, handler)
-    client.status.subscribe((status) => client === this.client && this.#changed(status))
+    client.status.subscribe((...change) => client === this.client && this.#changed(...change))
     this.#become("connecting")
   }
 
-  #changed(status) {
-    const isNew = status === "open" && !this.session
-    if (status === "connecting" || status === "closed") this.session = undefined
-    else this.session ??= {}
+  #changed(status, resumed) {
+    const isNew = status === "open" && !resumed
+    if (isNew) this.session = {}
+    else if (status === "connecting" || status === "closed") this.session = undefined
     this.#become(status === "open" ? "open" : "offline")
     if (isNew) this.dispatchEvent(new Event("session"))
   }

@@ -31,12 +31,15 @@ def bad_url() -> Exception:
 TRANSIENT: list[BaseException] = [
     *(ConnectionRefusedError(), TimeoutError(), OSError("no route"), InvalidHandshake(), EOFError()),
     *(HandshakeRejected(status) for status in (408, 429, 500, 502, 503)),
-    *(ConnectionLost(code) for code in (1000, 1001, 1002, 1003, 1006, 1007, 1009, 1011, 1012, 1013, 3000, 4401, 4411)),
+    *(
+        ConnectionLost(code)
+        for code in (1000, 1001, 1002, 1003, 1006, 1007, 1009, 1011, 1012, 1013, 3008, 4000, 4401, 4411)
+    ),
     ssl.SSLEOFError(),
 ]
 FATAL: list[BaseException] = [
     *(HandshakeRejected(status) for status in (400, 401, 403, 404, 405, 410, 426, 501)),
-    *(ConnectionLost(code) for code in (1008, 4410)),
+    *(ConnectionLost(code) for code in (1008, 3000, 3003, 4410)),
     *(
         ssl.SSLCertVerificationError(1, "not trusted"),
         bad_url(),

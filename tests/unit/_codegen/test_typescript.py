@@ -307,12 +307,17 @@ def test_types_that_are_nothing_but_themselves_are_unknown() -> None:
         "D": {"anyOf": [{"type": "null"}, {"type": "array", "items": ref("D")}]},
         "E": {"type": "object", "properties": {"e": ref("E")}},
         "F": ref("E"),
+        "G": {"anyOf": [{"type": "object", "properties": {"g": {}}}, {"type": "boolean"}]},
+        "H": {"allOf": [{"type": "object", "properties": {"h": {}}}] * 2 + [ref("E")]},
     }
     text = declarations(Description((), (), schemas))
     for name in "ABC":
         assert f"export type {name} = unknown\n" in text
     assert "export type D = D[] | null\n" in text
     assert "export interface E {\n  e?: E\n" in text and "export type F = E\n" in text
+    # Only an object is an interface, and not what begins with one.
+    assert "export type G = {\n  g?: unknown\n} | boolean\n" in text
+    assert "export type H = {\n  h?: unknown\n} & E\n" in text
 
 
 def test_names_that_mean_something_in_typescript() -> None:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 # ---------------------------------------------------------------- what clients do
 
 
-@pytest.mark.parametrize("code", [1008, 4410])
+@pytest.mark.parametrize("code", [1008, 3000, 4410])
 async def test_a_client_that_was_kicked_while_it_was_away_gives_up(code: int) -> None:
     async with story() as s:
         peer = s.peer
