@@ -108,7 +108,7 @@ class SessionReceiver(Protocol):
         """The session has resumed: what has waited was sent, and messages are let in."""
 
     def use_handshake(self, handshake: Handshake, /) -> None:
-        """On a server: the connection on which the session has resumed was made by ``handshake``."""
+        """On a server: the connection on which the session is about to resume was made by ``handshake``."""
 
     def session_over(self) -> None:
         """The session is over; see `Session.end_reason`. Called once, unless this side has ended it."""
