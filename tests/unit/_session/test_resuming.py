@@ -12,7 +12,10 @@ from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from session_story import Story, refuse, story
+from tenacity import RetryCallState
+from tenacity.wait import wait_base
 
+import wsrpc._client.backoff
 from wsrpc import (
     AnonymousChannel,
     ChannelClosed,
@@ -22,6 +25,7 @@ from wsrpc import (
     Limits,
     MessageTooBig,
     Peer,
+    Reconnect,
     Server,
     SessionLost,
 )
@@ -154,6 +158,31 @@ async def test_limits_that_were_changed_hold_on(side: str) -> None:
             assert await other.request("size", "x" * 1000) == 1000
             with pytest.raises(MessageTooBig):
                 await other.request("size", "x" * 5000)
+
+
+class Counting(wait_base):
+    """Wait for nothing, and note the number of failures."""
+
+    def __init__(self) -> None:
+        self.failures: list[int] = []
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        self.failures.append(retry_state.attempt_number)
+        return 0.0
+
+
+@pytest.mark.parametrize(("least", "failures"), [(0.0, [1, 1, 1]), (3600.0, [1, 2, 3])])
+async def test_a_client_whose_sessions_resume_and_last_counts_no_failures(
+    least: float, failures: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After four drops in 30 seconds it waited for up to half a minute, although the server could be reached."""
+    monkeypatch.setattr(wsrpc._client.backoff, "SERVED", least)
+    counting = Counting()
+    async with story(reconnect=Reconnect(wait=counting)) as s:
+        for drops in range(1, 4):
+            s.line.cut()
+            await turns_until(lambda: len(s.back) == drops)
+        assert all(info.resumed for info in s.back) and counting.failures == failures
 
 
 @dataclass(frozen=True)
