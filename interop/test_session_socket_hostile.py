@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from interop.page_client import Page as ClientPage
 from interop.session_pages import Connection, Page, Pages, Script, until
 from wsrpc import Peer, Server
 from wsrpc.testing import FaultProxy
@@ -36,6 +37,25 @@ async def test_a_server_that_drops_each_connection_is_dialed_ever_more_rarely() 
         gaps = [later.at - earlier.at for earlier, later in itertools.pairwise(script.connections)]
         assert [gap >= least for gap, least in zip(gaps, (0.24, 0.49, 0.98, 1.98), strict=True)] == [True] * 4
         await page.do(["close"])
+
+
+async def test_drops_of_a_session_that_resumes_and_lasts_are_no_series_of_failures() -> None:
+    """After four drops in 30 seconds a page waited for half a minute, although the server could be reached."""
+    ahead = "globalThis.ahead = 0; const { now } = Date; Date.now = () => now() + ahead"
+    async with Server().listen() as listener, FaultProxy(listener.url) as proxy, ClientPage.start() as page:
+        await page.run(f"Math.random = () => 1e4; {ahead}")  # pauses take hours, and their bound is told
+        await page.do("open", at=proxy.url)
+        await page.notes.until("open")
+        bounds: list[float] = []
+        for count, lasted in enumerate((0, 1500, 5000, 0, 0, 1500, 0), 1):
+            await page.run(f"ahead += {lasted}")
+            proxy.drop()
+            await page.notes.until("detached", count)
+            bounds.append(round(await page.run("return client.retryAt - Date.now()") / 1e7, 1))
+            await page.run("client.connect()")
+            await page.notes.until("open", count + 1)
+        assert bounds == [0.5, 0.5, 0.5, 1, 2, 0.5, 1]
+        await page.do("close")
 
 
 async def test_a_server_that_says_gone_is_asked_once() -> None:

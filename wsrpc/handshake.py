@@ -51,10 +51,11 @@ class Handshake:
             use the method ``add(name, value)``. Values are ASCII. You cannot replace the headers of the WebSocket
             handshake itself.
         limits: the limits of this connection. To change them, set this attribute, for example to
-            ``handshake.limits.replace(message=4096)``.
+            ``handshake.limits.replace(message=4096)``. A session resumes only on a connection with equal limits.
         compression: whether to use permessage-deflate if the client offers it.
         state: the initial `Peer.state`.
-        principal: the identity of the client, which becomes `Peer.principal`.
+        principal: the identity of the client, which becomes `Peer.principal`. A session resumes only on a connection
+            with an equal principal.
         address: the application's name for the client, which becomes `Peer.address`. With this name, `Cluster.peer`
             finds the client in any process. If part of the address identifies the user, derive that part from the
             client's credentials. In a cluster, only one client at a time can have a given address. When another client

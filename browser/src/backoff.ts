@@ -2,8 +2,10 @@
 
 const INITIAL = 500
 const LONGEST = 30_000
-/** Milliseconds that a connection must last, so that its end is not a failure. */
+/** Milliseconds that a connection must last, so that the failures before it no longer count. */
 const STABLE = 10_000
+/** The same for a connection on which the session has resumed. A server may drop each connection at once. */
+const SERVED = 1_000
 
 /** Close codes after which a client does not dial again: policy violation, unauthorized, forbidden, and replaced. */
 const FINAL = new Set([1008, 3000, 3003, 4410])
@@ -14,6 +16,12 @@ export const mayDialAgain = (code: number): boolean => !FINAL.has(code)
 /** Counts failures, and gives random delays, so that not all pages of a server come back at once. */
 export class Backoff {
   #failures = 0
+  #enough = STABLE
+
+  /** Notes that the session has resumed on the connection. */
+  resumed(): void {
+    this.#enough = SERVED
+  }
 
   /**
    * Returns the milliseconds until the next attempt.
@@ -22,8 +30,9 @@ export class Backoff {
    * @param lasted the milliseconds for which it was open; 0 for a failed attempt
    */
   delay(code: number, lasted: number): number {
-    const delay = Math.random() * Math.min(LONGEST, INITIAL * 2 ** this.#failures)
-    this.#failures = lasted < STABLE ? this.#failures + 1 : 0
+    if (lasted >= this.#enough) this.#failures = 0
+    this.#enough = STABLE
+    const delay = Math.random() * Math.min(LONGEST, INITIAL * 2 ** this.#failures++)
     return code === 1013 ? delay + 10_000 : delay
   }
 }

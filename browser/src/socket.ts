@@ -395,6 +395,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
       clearTimeout(this.#expiryTimer)
       this.#token = answer.token
       this.#silences = 0
+      this.#backoff.resumed()
       this.#received.tell()
       this.#state = "open"
       this.#sent!.sendAll((data) => this.#connection!.send(data))

@@ -828,3 +828,27 @@ class SessionsMachine(WorldMachine):
 @pytest.mark.timeout(7200 if SOAK else 120)
 class TestSessionsMachine(SessionsMachine.TestCase):  # type: ignore[misc,valid-type]
     settings = settings(max_examples=examples(250), stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("half_open", [False, True])
+@pytest.mark.parametrize("held", [None, 0, 1])
+def test_events_stay_in_order_when_a_handler_waits_for_the_resume(half_open: bool, held: int | None) -> None:
+    """A message that came first on the next connection overtook a handler whose task waited for that connection."""
+    state = SessionsMachine()
+    state.begin(replay=1024 * 1024, window=256, offline=256, cap=None)
+    state.request(side=0, which=0, kind="park", timeout=None)
+    state.expire(which=0, count=1, kind="now", turns=0)
+    state.open_gate()
+    state.cut_when_some_has_arrived(half_open=half_open, held=held, count=1, turns=2)
+    state.holds()
+    state.teardown()
+
+
+def test_a_peer_of_a_killed_server_is_in_no_room_of_the_next_server() -> None:
+    """The `open` handler of the killed server put it into a room of the new one."""
+    state = SessionsMachine()
+    state.begin(replay=1024 * 1024, window=256, offline=256, cap=None)
+    state.say(really=True, what="bind")
+    state.kill(really=True)
+    state.holds()
+    state.teardown()

@@ -36,9 +36,11 @@ TRY_AGAIN_LATER = 10.0
 RESTART = 0.8
 """Seconds: upper bound of the delay after a server has closed with 1012, because another worker serves meanwhile."""
 SERVED = 1.0
-"""Seconds that a connection must last, so that its end with 1012 or 4411 is no failure.
+"""Seconds that a connection must last, so that its end with 1012 or 4411 is no failure, or that a session which has
+resumed on it ends the count of failures.
 
-A server may do nothing but restart, or take a token whose time is over (with PyJWT's ``leeway``)."""
+A server may do nothing but restart, or take a token whose time is over (with PyJWT's ``leeway``), or drop each
+connection at once."""
 LONGEST_RETRY_AFTER = 24 * 3600.0
 """Seconds: a server that asks for more means something else, or has its clock wrong."""
 
@@ -69,7 +71,7 @@ class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
     The first delay is a random time between 0 and ``initial`` seconds. The upper bound doubles with each failure, up to
     ``max`` seconds. Because delays are random, clients that lost their connections at the same time do not all connect
     again at the same time. A drop counts as a failure. The count restarts after a connection that lasted ``stable``
-    seconds.
+    seconds, or on which the session resumed and that lasted a second.
 
     After close code 1012 (service restart), the delay is at most 0.8 seconds, and the drop does not count as a failure,
     unless the connection lasted less than a second. Thus a rolling restart hardly delays calls. A ``wait`` of your own
@@ -84,7 +86,8 @@ class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         initial: upper bound of the first delay, in seconds.
         max: largest upper bound of a delay, in seconds.
-        stable: how long a connection must last, in seconds, before the count of failures restarts.
+        stable: how long a connection must last, in seconds, before the count of failures restarts. If the session
+            resumed on the connection, one second is enough.
         wait: a ``wait_…`` object of the tenacity library, instead of ``initial`` and ``max``. All tenacity objects get
             the number of failures as the attempt number.
         stop: a ``stop_…`` object of tenacity. The default does not limit the number of attempts.
@@ -143,6 +146,8 @@ class Schedule:
             retry_error_callback=self._stop,
         )
         self._opened_at: float | None = None
+        self._enough = self._stable
+        """Seconds that the connection must last to end the count of failures."""
         self.stopped = False
         """Whether the last failure ends the attempts because of ``stop``, not because of ``retry``."""
         self._no_delay = False
@@ -159,7 +164,11 @@ class Schedule:
 
     def opened(self) -> None:
         """Note when there is a connection."""
-        self._opened_at = self._clock.time()
+        self._opened_at, self._enough = self._clock.time(), self._stable
+
+    def resumed(self) -> None:
+        """Note that the session has resumed on the connection."""
+        self._enough = min(self._stable, SERVED)
 
     def skip_delay(self) -> None:
         """Let the client dial at once after the next drop, if it is to dial again."""
@@ -171,7 +180,7 @@ class Schedule:
         self._opened_at = None
         restarts = error.code == CloseCode.SERVICE_RESTART and lasted >= SERVED
         expired = error.code == CloseCode.CREDENTIALS_EXPIRED and lasted >= SERVED
-        self.begin(0 if restarts or expired or lasted >= self._stable else self._failures)
+        self.begin(0 if restarts or expired or lasted >= self._enough else self._failures)
         at_once, self._no_delay = self._no_delay or expired, False
         delay = self.failed(error, self._wait_for_restart if restarts else self._wait)
         if (restarts or expired) and delay is not None:

@@ -290,6 +290,8 @@ class ClientCore(PeerOwner):
 
     def resumed(self) -> None:
         self.hooks.resumed(self._attempts, self.scheduler.time())
+        if self._order.dialing is not None:
+            self._order.dialing.schedule.resumed()
         if self.peer_core.out.opening is not None:
             self.move(Input.REOPENED)
             self._waiters.tell(None)  # an `open` handler does not wait for itself; the others see that, and wait on

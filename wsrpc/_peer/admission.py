@@ -84,6 +84,8 @@ class Admission:
         self.paused: asyncio.Future[None] | None = None
         """Set while no handler may start, because a Close frame is queued. Done when the session is over, or goes on
         over another connection."""
+        self.late = 0
+        """Handlers that wait for this in tasks. Later messages wait until they have started, to stay in order."""
         self._holding = Hold.NONE
         self._refuses: Callable[[], bool] | None = None
         """Returns whether a new request is refused, once this side drains."""
@@ -177,6 +179,7 @@ class Admission:
         running = self.running
         return (
             self.paused is not None
+            or self.late > 0
             or self._out.session.full  # our answers could not leave
             or running.count >= running.limit
             or (running.held > 0 and running.held + size > running.most_held)
@@ -217,6 +220,7 @@ class Admission:
             or self._refuses is not None
             or self._bucket is not None
             or self.paused is not None
+            or self.late > 0
         )
 
     def reject(self, i: int, error: RpcError, /) -> None:

@@ -776,11 +776,12 @@ class PeerCore:
         """Tell the owner that the session has resumed."""
         self.log(logging.INFO, "peer %s at %s goes on with its session", self.life.id, self.log.place)
         self.owner.resumed()
+        if not self.options.dialer and self.session.transport is not None:  # else it has just ended
+            self.reporter.tell_hooks("on_resume", (self.peer,))
 
     def use_handshake(self, handshake: Handshake) -> None:
-        """Tell the owner of the handshake of the connection on which the session has resumed, and then the handlers."""
+        """Tell the owner of the handshake of the connection on which the session resumes."""
         self.owner.use_handshake(handshake)
-        self.reporter.tell_hooks("on_resume", (self.peer,))
 
     def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
         """Tell the client that ``connection`` can begin a new session."""

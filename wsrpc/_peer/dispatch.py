@@ -329,12 +329,19 @@ class Dispatcher:
         Raises:
             asyncio.CancelledError: the session is over.
         """
-        while (paused := self.admission.paused) is not None:
-            await asyncio.shield(paused)
-            if self._session.end_reason is not None:
-                self.answers.ignored["dropped at the end"] += 1
-                invocation.note_orphaned(self._session.end_reason)
-                raise invocation.cancellation()
+        admission = self.admission
+        admission.late += 1
+        try:
+            while (paused := admission.paused) is not None:
+                await asyncio.shield(paused)
+                if self._session.end_reason is not None:
+                    self.answers.ignored["dropped at the end"] += 1
+                    invocation.note_orphaned(self._session.end_reason)
+                    raise invocation.cancellation()
+        finally:
+            admission.late -= 1
+            if not admission.late:
+                self.loop.call_soon(admission.room_changed)  # later, so that this handler comes first
 
     async def call_in_task(self, invocation: Invocation, call: Call) -> Any:
         """Call a handler within its task, when it may start, and do what `complete` does with the result."""

@@ -71,7 +71,7 @@ class PeerOwner:
         return None
 
     def use_handshake(self, handshake: Handshake) -> None:
-        """On a server: the session has resumed on another connection, with this handshake."""
+        """On a server: the session resumes on another connection, with this handshake."""
 
     def keep_session(self, info: CloseInfo) -> bool:
         """Prepare for another connection of the session, which has none now. Return False to end the session."""

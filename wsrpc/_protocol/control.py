@@ -167,12 +167,13 @@ class Resumed(Struct, tag_field="t", tag="resumed"):
     limits: Announced
 
 
-GoneWhy = Literal["expired", "auth", "elsewhere", "closed"]
+GoneWhy = Literal["expired", "auth", "elsewhere", "limits", "closed"]
 """Why a session cannot be resumed.
 
 - ``"expired"``: there is no such session any more, or the token is wrong.
 - ``"auth"``: the token is right, and the connection is somebody else's.
 - ``"elsewhere"``: it is a session of another server, or of another process. Its name alone says so.
+- ``"limits"``: the connection has other limits than the session, which has ended.
 - ``"closed"``: from the client, which is about to close.
 """
 

@@ -37,6 +37,7 @@ GONE = {
     "expired": "the server has no such session any more",
     "auth": "the connection has another principal than the session",
     "elsewhere": "it is a session of another server process",
+    "limits": "the connection has other limits than the session",
 }
 """What `SessionLost` says for each reason of a `Gone`."""
 

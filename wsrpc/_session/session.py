@@ -108,7 +108,7 @@ class SessionReceiver(Protocol):
         """The session has resumed: what has waited was sent, and messages are let in."""
 
     def use_handshake(self, handshake: Handshake, /) -> None:
-        """On a server: the connection on which the session has resumed was made by ``handshake``."""
+        """On a server: the connection on which the session is about to resume was made by ``handshake``."""
 
     def session_over(self) -> None:
         """The session is over; see `Session.end_reason`. Called once, unless this side has ended it."""
@@ -435,10 +435,16 @@ class Session:
     def wait(self, message: WaitingMessage) -> None:
         """Let a message wait for another connection. Only while the session may get one."""
         if self.waiting is None:
-            self.waiting = WaitingQueue()
+            self.waiting = WaitingQueue(self._taken_back)
         self.waiting.add(message)
         self.recount()
         self.look_for_room()
+
+    def _taken_back(self) -> None:
+        """Note that less waits. While it leaves on another connection, nothing may overtake it: see `_reattach`."""
+        if self.connection is None:
+            self.recount()
+            self.look_for_room()
 
     async def drain(self) -> None:
         """Wait until the session has room, or is over. Cancelling is safe."""
@@ -684,7 +690,7 @@ class Session:
         self.ending = info
         self._choose_send()
         if self.waiting is None:
-            self.waiting = WaitingQueue()
+            self.waiting = WaitingQueue(self._taken_back)
         self._stop_timers()
         self._expiry_timer = self._loop.call_at(self._loop.time() + self.ttl, self._expired)
         self._receiver.session_detached(info, True)
@@ -729,7 +735,7 @@ class Session:
         self._receiver.session_reattached(connection, limits)
         self._send_waiting(connection)
         self._announce_changes()
-        self.look_for_room()
+        self._sent_full()  # as much may be kept as before, and the last connection's timer is stopped
         self._receiver.room_changed()
         if self._connection is connection and not self.closing:
             connection.start(received.through(self._receive), self._read_ended)

@@ -151,11 +151,7 @@ class ServerSession(Session):
         """Resume on ``connection``. Whatever the old one still delivers changes nothing any more."""
         self.gen, self.presented = asked.gen, _hash(asked.token)
         token = self._new_token()
-        old = self._connection
-        if old is not None:  # before anything is counted
-            info = CloseInfo(CloseCode.FENCED, "the session goes on over another connection")
-            self._detach(info)
-            self._receiver.spawn(old.close(info.code, info.reason))
+        self._fence()  # before anything is counted
         received = self.received
         if received is None or not self.resumable:  # the end of the old connection has ended it
             self._receiver.spawn(connection.close(CloseCode.GOING_AWAY))
@@ -165,9 +161,20 @@ class ServerSession(Session):
             connection.transport.send(write_control(answer), True)
         except ConnectionLost:  # it has dropped already, so the client comes again
             return
+        self._receiver.use_handshake(handshake)  # before messages that have waited are handled
         self._reattach(connection, asked.rx, asked.bytes, asked.limits)
-        if self._connection is connection:  # else the session has just ended
-            self._receiver.use_handshake(handshake)
+
+    def _fence(self) -> None:
+        """Close the old connection, if there is one: the client has another."""
+        old = self._connection
+        if old is not None:
+            info = CloseInfo(CloseCode.FENCED, "the session goes on over another connection")
+            self._detach(info)
+            self._receiver.spawn(old.close(info.code, info.reason))
+
+    def fits(self, handshake: Handshake) -> bool:
+        """Return whether the session can go on after another handshake: its limits are those of the first one."""
+        return handshake.limits == self._settings.limits
 
     # ------------------------------------------------------------ what it takes without a connection
 
@@ -210,9 +217,11 @@ class ServerSession(Session):
                 )
         return left
 
-    def evict(self) -> None:
-        """End the session, which has no connection, because the server has no room for it."""
-        self._end_detached(SessionInput.ENDED, "too many sessions without a connection")
+    def evict(self, why: str = "too many sessions without a connection") -> None:
+        """End the session. Its connection, if there is still one, is closed: the client has another."""
+        self._fence()
+        if self.detached:
+            self._end_detached(SessionInput.ENDED, why)
 
 
 class Closed(Struct):
@@ -296,7 +305,8 @@ class Sessions:
     def resume(self, asked: Resume, connection: Connection, handshake: Handshake) -> ServerSession | Closed | GoneWhy:
         """Resume a session on ``connection``. Return the session, or why that is not possible.
 
-        A request that is refused changes nothing in the session.
+        A request that is refused changes nothing in the session, unless the client proves that it is its own: then the
+        client gets a new session in its place.
         """
         here, dot, _ = asked.sid.partition(".")
         if dot and here != self._here:
@@ -318,6 +328,9 @@ class Sessions:
             return self.closed.get(asked.sid, "expired")
         if not session.resumable:
             return "expired"
+        if not session.fits(handshake):
+            session.evict("the connection has other limits than the session")
+            return "limits"
         session.resume(asked, connection, handshake)
         return session
 

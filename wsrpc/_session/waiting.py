@@ -49,11 +49,16 @@ class WaitingMessage(Struct, eq=False):
 
 
 class WaitingQueue:
-    """Messages that wait, in order."""
+    """Messages that wait, in order.
 
-    __slots__ = ("_items", "outliving", "outliving_size", "size")
+    Args:
+        removed: called when a message was taken out.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_items", "_removed", "outliving", "outliving_size", "size")
+
+    def __init__(self, removed: Callable[[], None] = lambda: None) -> None:
+        self._removed = removed
         self._items: dict[WaitingMessage, None] = {}
         self.size = 0
         """Bytes of all messages."""
@@ -79,6 +84,7 @@ class WaitingQueue:
         message.queue = None
         del self._items[message]
         self._count(message, -1)
+        self._removed()
 
     def _count(self, message: WaitingMessage, more: int) -> None:
         size = more * len(message.payload)

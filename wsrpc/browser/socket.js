@@ -2,10 +2,16 @@
 var INITIAL = 500;
 var LONGEST = 3e4;
 var STABLE = 1e4;
+var SERVED = 1e3;
 var FINAL = /* @__PURE__ */ new Set([1008, 3e3, 3003, 4410]);
 var mayDialAgain = (code) => !FINAL.has(code);
 var Backoff = class {
   #failures = 0;
+  #enough = STABLE;
+  /** Notes that the session has resumed on the connection. */
+  resumed() {
+    this.#enough = SERVED;
+  }
   /**
    * Returns the milliseconds until the next attempt.
    *
@@ -13,8 +19,9 @@ var Backoff = class {
    * @param lasted the milliseconds for which it was open; 0 for a failed attempt
    */
   delay(code, lasted) {
-    const delay = Math.random() * Math.min(LONGEST, INITIAL * 2 ** this.#failures);
-    this.#failures = lasted < STABLE ? this.#failures + 1 : 0;
+    if (lasted >= this.#enough) this.#failures = 0;
+    this.#enough = STABLE;
+    const delay = Math.random() * Math.min(LONGEST, INITIAL * 2 ** this.#failures++);
     return code === 1013 ? delay + 1e4 : delay;
   }
 };
@@ -440,6 +447,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
       clearTimeout(this.#expiryTimer);
       this.#token = answer.token;
       this.#silences = 0;
+      this.#backoff.resumed();
       this.#received.tell();
       this.#state = "open";
       this.#sent.sendAll((data) => this.#connection.send(data));

@@ -66,9 +66,11 @@ def test_the_delay_is_random_between_nothing_and_a_bound_that_doubles() -> None:
 
 
 # A schedule without randomness waits 1, 2, 4, ... seconds. A step is an attempt that fails, or a connection that lasts
-# for some seconds and ends with a code; and the delay after it, None if there is no other attempt.
+# for some seconds and ends with a code, perhaps one on which the session resumed; and the delay after it, None if there
+# is no other attempt.
 FAIL = OSError()
-Step = tuple[Exception | tuple[float, int], float | None]
+Step = tuple[Exception | tuple[float, int] | tuple[float, int, str], float | None]
+RESUMED = "resumed"
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,11 @@ Step = tuple[Exception | tuple[float, int], float | None]
         pytest.param({}, [(FAIL, 1), ((0, 1006), 2), ((59.9, 1006), 4), (FAIL, 8)], id="drops count as failures"),
         pytest.param({}, [(FAIL, 1), (FAIL, 2), ((60.0, 1006), 1), (FAIL, 2)], id="a minute ends the count"),
         pytest.param({}, [(FAIL, 1), (FAIL, 2), *[((1.0, 1012), 1)] * 9, (FAIL, 1)], id="a restart is no failure"),
+        pytest.param(
+            {}, [((5.0, 1006), 1), *[((1.0, 1006, RESUMED), 1)] * 9, (FAIL, 2), ((1.0, 1006), 4)], id="a resume"
+        ),
+        pytest.param({}, [((0.99, 1006, RESUMED), 2**number) for number in range(4)], id="resumes, and drops at once"),
+        pytest.param({"stable": 0.5}, [(FAIL, 1), ((0.5, 1006, RESUMED), 1)], id="a shorter stable"),
         pytest.param(
             {"stop": stop_after_attempt(3)}, [*[((1.0, 4411), 0)] * 9, ((0, 1006), 1)], id="expired credentials"
         ),
@@ -100,6 +107,8 @@ def test_the_delays_after_failures_and_connections(options: dict[str, Any], step
     for what, _ in steps:
         if isinstance(what, tuple):
             schedule.opened()
+            if what[2:]:
+                schedule.resumed()
             clock.advance(what[0])
             found.append(schedule.dropped(ConnectionLost(what[1])))
         else:

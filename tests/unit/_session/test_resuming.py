@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -11,8 +12,24 @@ from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from session_story import Story, refuse, story
+from tenacity import RetryCallState
+from tenacity.wait import wait_base
 
-from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Limits, MessageTooBig, Server, SessionLost
+import wsrpc._client.backoff
+from wsrpc import (
+    AnonymousChannel,
+    ChannelClosed,
+    ConnectionLost,
+    Context,
+    Handshake,
+    Limits,
+    MessageTooBig,
+    Peer,
+    Reconnect,
+    Server,
+    SessionLost,
+)
+from wsrpc._server.peers import served_peer
 from wsrpc.testing import Clock, Line
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -141,6 +158,110 @@ async def test_limits_that_were_changed_hold_on(side: str) -> None:
             assert await other.request("size", "x" * 1000) == 1000
             with pytest.raises(MessageTooBig):
                 await other.request("size", "x" * 5000)
+
+
+class Counting(wait_base):
+    """Wait for nothing, and note the number of failures."""
+
+    def __init__(self) -> None:
+        self.failures: list[int] = []
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        self.failures.append(retry_state.attempt_number)
+        return 0.0
+
+
+@pytest.mark.parametrize(("least", "failures"), [(0.0, [1, 1, 1]), (3600.0, [1, 2, 3])])
+async def test_a_client_whose_sessions_resume_and_last_counts_no_failures(
+    least: float, failures: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After four drops in 30 seconds it waited for up to half a minute, although the server could be reached."""
+    monkeypatch.setattr(wsrpc._client.backoff, "SERVED", least)
+    counting = Counting()
+    async with story(reconnect=Reconnect(wait=counting)) as s:
+        for _ in range(3):
+            s.line.cut()
+            await turns_until(lambda: s.back)
+            assert s.back.pop().resumed
+        assert counting.failures == failures
+
+
+@dataclass(frozen=True)
+class User:
+    name: str
+    role: str = field(compare=False)
+
+
+async def test_what_waited_is_handled_as_the_new_handshake_says() -> None:
+    """It was handled with the state from before, and the principal stayed the object of the first handshake."""
+    server, roles = Server(limits=Limits(running=3)), iter(["admin", "guest"])
+    got, go_on = list[Any](), asyncio.Event()
+
+    @server.on_handshake
+    def check(handshake: Handshake) -> None:
+        handshake.state["role"] = role = next(roles)
+        handshake.principal = User("ada", role)
+
+    @server.on("who")
+    async def who(peer: Peer) -> None:
+        assert isinstance(peer.principal, User)
+        got.append((peer.state["role"], peer.principal.role))
+        await go_on.wait()
+
+    async with story(server=server) as s:
+        peer, served = s.peer, served_peer(s.peer)
+        assert served is not None
+        for _ in range(4):
+            s.client.emit_nowait("who")
+        await turns_until(lambda: len(got) == 3)
+        s.line.down = True
+        served.expire_at(0.0)
+        await turns_until(lambda: peer.detached)
+        go_on.set()
+        await turns()
+        await s.repair()
+        assert s.back[0].resumed and server.peers == (peer,)
+        await turns_until(lambda: len(got) == 4)
+        assert got == [("admin", "admin")] * 3 + [("guest", "guest")]
+
+
+@pytest.mark.parametrize("half_open", [False, True])
+async def test_a_client_that_comes_back_with_other_limits_begins_a_new_session(half_open: bool) -> None:
+    """It kept the limits of the first handshake, also after its user was allowed less."""
+    server, sizes, cancelled = Server(), iter([4096, 4096, 1024]), list[str]()
+
+    @server.on_handshake
+    def check(handshake: Handshake) -> None:
+        handshake.limits = handshake.limits.replace(message=next(sizes), rate=1000)
+
+    @server.on("wait")
+    async def wait(ctx: Context) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.append(str(ctx.cancel_reason))
+
+    async with story(server=server) as s:
+        asked = asyncio.create_task(s.client.request("wait"))
+        await turns_until(lambda: s.peer.active)
+        await s.cut()
+        await s.repair()
+        first = s.peer
+        assert s.back[0].resumed, "the limits are the same, although the object is not"
+        await s.cut(half_open=half_open)
+        assert first.connected is half_open
+        await s.repair()
+        lost = s.back[1].lost
+        assert lost is not None and lost.reason == "the connection has other limits than the session"
+        with pytest.raises(SessionLost, match="other limits") as caught:
+            await asked
+        assert caught.value.outcome == "unknown"
+        await turns_until(lambda: len(cancelled) == 1)
+        assert "the connection has other limits than the session" in cancelled[0]
+        assert s.peer is not first and s.peer.limits.message == 1024
+        with pytest.raises(MessageTooBig):
+            await s.client.emit("note", "x" * 2000)
+        assert not first.connected and s.told.count("server closed") == 1
 
 
 # ---------------------------------------------------------------- how it ends

@@ -88,7 +88,7 @@ class Above:
         self.told.append("refused")
 
     def use_handshake(self, handshake: Handshake, /) -> None:
-        self.told.append("goes on")
+        self.told.append("handshake")
 
     def memory(self) -> int:
         return 0
@@ -140,7 +140,7 @@ async def test_what_is_sent_without_a_connection_waits_and_can_be_taken_back() -
     assert story.client.got == [b'"back"']
     assert not tickets[0].take_back(), "it was sent"
     assert story.client.told == ["agreed", "detached", "resumed"]
-    assert story.server.told == ["agreed", "detached", "resumed", "goes on"]
+    assert story.server.told == ["agreed", "detached", "handshake", "resumed"]
 
 
 async def test_a_refused_message_waits_before_the_end_is_reported() -> None:

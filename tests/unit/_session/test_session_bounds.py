@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import timers_due, turns_until
 from session_story import SMALL, SOON, refuse, story
+from stream_driver import control, hello, welcome
 from tenacity import wait_fixed
 
-from wsrpc import Client, Handshake, Limits, Peer, QueueFull, Reconnect, Server
-from wsrpc.testing import Line
+from wsrpc import AnonymousChannel, Client, CloseInfo, Handshake, Limits, Peer, QueueFull, Reconnect, Server
+from wsrpc._server.server import accept_of
+from wsrpc.testing import Clock, Line, ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -136,6 +139,88 @@ async def test_the_users_messages_and_those_of_the_session_take_no_room_from_eac
         assert await uploading == sum(range(500)) and heard == [*range(20)]
 
 
+@pytest.mark.parametrize("how", ["cancelled", "timed out"])
+@pytest.mark.parametrize("side", ["server", "client"])
+async def test_requests_that_no_longer_wait_make_room(side: str, how: str) -> None:
+    """Senders waited on, as if the requests still took the room."""
+    limits = Limits(replay=SMALL, timeout=0.3 if how == "timed out" else None)
+    async with story(server=limits, client=limits) as s:
+        receiver, heard = (s.client, s.peer) if side == "client" else (s.peer, s.client)
+        heard.on("talk", talk)
+        channel = await receiver.open_channel("talk")
+        await s.cut()
+        asked = [asyncio.create_task(channel.request("never", "x" * 40_000)) for _ in range(4)]
+        await turns(10)
+        emitting = asyncio.create_task(channel.emit("word"))
+        await turns(10)
+        assert not emitting.done()
+        if how == "cancelled":
+            for request in asked:
+                request.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        await emitting
+        channel.close()
+        await s.repair()
+
+
+async def talk(channel: AnonymousChannel) -> None:
+    await channel.wait_closed()
+
+
+async def test_a_client_that_acknowledges_nothing_after_a_resume_is_closed_as_without_one() -> None:
+    server, clock, lines = Server(limits=STALLS), Clock(), list[ScriptedTransport]()
+
+    async def connect(first: dict[str, Any], **headers: str) -> dict[str, Any]:
+        lines.append(line := ScriptedTransport())
+        accepting = asyncio.create_task(accept_of(server)(line, Handshake("/", headers, limits=STALLS), clock))
+        await turns(5)
+        line.feed(first)
+        await accepting
+        answer: dict[str, Any] = line.take()[0]["wsrpc"]
+        return answer
+
+    given = await connect(hello("resume"))
+    lines[0].feed(control("ack", n=0, bytes=0))
+    fill(server.peers[0], lines[0])
+    asked = hello("resume", t="resume")
+    asked["wsrpc"] |= {"sid": given["sid"], "token": given["token"], "gen": 1, "rx": 0, "bytes": 0}
+    assert (await connect(asked, **{"Wsrpc-Resume": "1"}))["t"] == "resumed"
+    clock.advance(STALLS.stall)
+    await turns_until(lambda: lines[1].closed)
+    assert lines[1].closed == UNACKNOWLEDGED
+    await server.close()
+
+
+async def test_a_server_that_acknowledges_nothing_after_a_resume_is_closed_as_without_one() -> None:
+    lines = list[ScriptedTransport]()
+
+    async def dial(url: str, **options: Any) -> ScriptedTransport:
+        lines.append(ScriptedTransport())
+        return lines[-1]
+
+    client = Client("ws://server/", dial=dial, limits=STALLS, reconnect=SOON)
+    async with client:
+        given = welcome("resume")
+        given["wsrpc"] |= {"sid": "s", "token": "t", "ttl": 60.0}
+        lines[0].feed(given)
+        fill(client.peer, lines[0])
+        await turns_until(lambda: len(lines) == 2 and lines[1].take())
+        lines[1].feed(control("resumed", rx=0, bytes=0, token="t", limits={}))
+        await turns_until(lambda: lines[1].closed)
+        assert lines[1].closed == UNACKNOWLEDGED
+
+
+STALLS = Limits(replay=SMALL, stall=0.3)
+UNACKNOWLEDGED = CloseInfo(4408, "nothing was acknowledged for 0.3 s", was_clean=True)
+
+
+def fill(peer: Peer, line: ScriptedTransport) -> None:
+    """Send more than may be kept, of which nothing arrives, and cut the line."""
+    for _ in range(20):
+        peer.emit_nowait("n", "x" * 10_000)
+    line.lose()
+
+
 # ---------------------------------------------------------------- all sessions without a connection
 
 
@@ -178,6 +263,25 @@ async def test_the_client_whose_sessions_take_most_loses_one_although_another_ha
             await peer.emit("n", "x" * size)
         assert server.peers == peers[1:]
     await server.close()
+
+
+async def test_requests_that_no_longer_wait_count_no_more() -> None:
+    """The largest session is the one that holds most, not the one that once did."""
+    server = Server(detached_bytes=1024 * 1024)
+    async with story(server=server) as s, Client("ws://server/", dial=s.line.dial, reconnect=SOON):
+        await s.settled()
+        once, now = server.peers
+        await s.cut()
+        await turns_until(lambda: now.detached)
+        asked = [asyncio.create_task(once.request("never", "x" * 250_000)) for _ in range(3)]
+        await turns(10)
+        for request in asked:
+            request.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        for _ in range(10):
+            await now.emit("n", "x" * 30_000)
+        assert server.peers == (once, now)
+        s.line.down = False
 
 
 async def test_broadcasts_that_wait_count() -> None:
