@@ -423,17 +423,22 @@ class Dispatcher:
         """Deal with what a handler has raised. Return False if the exception is for the event loop."""
         if isinstance(exc, (KeyboardInterrupt, SystemExit)):
             return False
-        if isinstance(exc, asyncio.CancelledError):
-            if invocation.cancelled:
-                unanswered = invocation.cancelled is not _ORPHANED and invocation.served is None
-                if invocation.id is not None and unanswered:
-                    # The caller has stopped waiting. The rejection is for what else sees the messages of this
-                    # connection.
-                    self.answers.reject(invocation.id, RpcError(ABORTED))
-                return True
-            if invocation.task is not None and invocation.task.cancelling():
-                return False
-        elif isinstance(exc, GeneratorExit) and not invocation.is_current:
+        if invocation.is_stopped_by(exc):
+            # The task ends as cancelled, and the remote peer does not get the application's reason.
+            if invocation.served is not None:
+                self._channel_answers.failed(invocation, RpcError(ABORTED))
+            elif invocation.id is not None:
+                self.answers.reject(invocation.id, RpcError(ABORTED))
+            invocation.note_orphaned(None)  # if it waits for a thread, it must not begin in it
+            return False
+        if isinstance(exc, asyncio.CancelledError) and invocation.cancelled:
+            unanswered = invocation.cancelled is not _ORPHANED and invocation.served is None
+            if invocation.id is not None and unanswered:
+                # The caller has stopped waiting. The rejection is for what else sees the messages of this
+                # connection.
+                self.answers.reject(invocation.id, RpcError(ABORTED))
+            return True
+        if isinstance(exc, GeneratorExit) and not invocation.is_current:
             return False  # the coroutine is thrown away, with its event loop
         self._failed(invocation, exc)
         return True
