@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
@@ -18,7 +19,7 @@ from .._handlers.introspection import Role
 from .._handlers.invocation import ChannelPhase, Invocation
 from .._handlers.observation import mark_processed
 from .._protocol.messages import ItemsFailed, NoMoreItems
-from .._protocol.rejections import error_to_wire
+from .._protocol.rejections import ABORTED, error_to_wire
 from .._streams.recipients import MismatchDetector
 from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here
 from .admission import Admission
@@ -145,15 +146,22 @@ class ChannelAnswers:
         invocation.leave_lane()  # or the next `start`, which ends this one, would wait for its end
         label = invocation.label
         end: NoMoreItems | ItemsFailed = NoMoreItems()
+        stopped: asyncio.CancelledError | None = None
         try:
             try:
                 await producer.run(source)
             except ItemRefused:
                 raise
+            except asyncio.CancelledError as exc:
+                if invocation.cancelled:
+                    raise  # the consumer has left, or its session has ended
+                stopped, end = exc, ItemsFailed(*error_to_wire(RpcError(ABORTED)))
             except Exception as exc:
                 error = self._answers.sendable(self._answers.for_caller(exc, label), label)
                 end = ItemsFailed(*error_to_wire(error))
             await producer.finish(end)
+            if stopped is not None:
+                raise stopped
         except ItemRefused as exc:
             if not producer.over:
                 self._note_refusal(label, exc)
