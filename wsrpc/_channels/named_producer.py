@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from .._base.names import Source
 from .._protocol.messages import Item, ItemsFailed, NoMoreItems, RequestOptions, WireMessage
-from .._protocol.rejections import of_started_call
+from .._protocol.rejections import error_to_wire, of_started_call, shortened
 from .._streams.recipients import Decode
-from ..errors import ChannelClosed, ConnectionLost, RemoteError
+from ..errors import ChannelClosed, ConnectionLost, MessageTooBig, RemoteError, RpcError
 from .producer import ITEM_REQUEST, ItemRefused
 from .readers import NamedChannel
 from .source import iterate
@@ -104,6 +105,22 @@ class NamedProducer:
             await self._channel.send_in_turn("next", (end,))
         except (ChannelClosed, ConnectionLost) as exc:
             raise ItemRefused(exc) from None
+
+    async def fail(self, error: RpcError) -> None:
+        """Tell the consumer why there are no more items, as far as it takes the text.
+
+        Raises:
+            ItemRefused: it wants nothing more, or the connection is lost.
+            MessageTooBig: it does not even take the name of the channel.
+        """
+        try:
+            await self.finish(ItemsFailed(*error_to_wire(error)))
+        except MessageTooBig as exc:
+            for smaller in shortened(error, exc):
+                with suppress(MessageTooBig):
+                    await self.finish(ItemsFailed(*error_to_wire(smaller)))
+                    return
+            raise
 
     def _check_wanted(self) -> None:
         if self._over:

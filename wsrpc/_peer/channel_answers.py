@@ -18,8 +18,8 @@ from .._channels.table import ChannelTable
 from .._handlers.introspection import Role
 from .._handlers.invocation import ChannelPhase, Invocation
 from .._handlers.observation import mark_processed
-from .._protocol.messages import ItemsFailed, NoMoreItems
-from .._protocol.rejections import ABORTED, error_to_wire
+from .._protocol.messages import NoMoreItems
+from .._protocol.rejections import ABORTED
 from .._streams.recipients import MismatchDetector
 from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here
 from .admission import Admission
@@ -145,23 +145,18 @@ class ChannelAnswers:
         producer = self._named[name] = NamedProducer(self._readers.channel(name), send_item, invocation.orphan)
         invocation.leave_lane()  # or the next `start`, which ends this one, would wait for its end
         label = invocation.label
-        end: NoMoreItems | ItemsFailed = NoMoreItems()
-        stopped: asyncio.CancelledError | None = None
         try:
             try:
                 await producer.run(source)
+                await producer.finish(NoMoreItems())
             except ItemRefused:
                 raise
-            except asyncio.CancelledError as exc:
-                if invocation.cancelled:
-                    raise  # the consumer has left, or its session has ended
-                stopped, end = exc, ItemsFailed(*error_to_wire(RpcError(ABORTED)))
+            except asyncio.CancelledError:
+                if not invocation.cancelled:  # neither has the consumer left, nor has its session ended
+                    await producer.fail(RpcError(ABORTED))
+                raise
             except Exception as exc:
-                error = self._answers.sendable(self._answers.for_caller(exc, label), label)
-                end = ItemsFailed(*error_to_wire(error))
-            await producer.finish(end)
-            if stopped is not None:
-                raise stopped
+                await producer.fail(self._answers.sendable(self._answers.for_caller(exc, label), label))
         except ItemRefused as exc:
             if not producer.over:
                 self._note_refusal(label, exc)

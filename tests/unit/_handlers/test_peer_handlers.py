@@ -295,16 +295,20 @@ async def test_a_handler_whose_task_the_application_cancels_gives_its_channel_ba
     async with pair(limits=Limits(channels=2), extensions=extensions) as (a, b):
         for handler in handlers:
             b.on(handler.__name__.replace("_", " "), handler)
+
+        async def call() -> None:
+            if kind == "upload":
+                await a.request(kind, send=source())
+            elif "stream" in kind:
+                async for _ in a.stream(kind):
+                    pass
+            else:
+                async with await a.open_channel(kind) as channel:
+                    await anext(channel.events("word"))
+
         for _ in range(5):
             with pytest.raises(RemoteError, match="Request aborted"):
-                if kind == "upload":
-                    await a.request(kind, send=source())
-                elif "stream" in kind:
-                    async for _ in a.stream(kind):
-                        pass
-                else:
-                    async with await a.open_channel(kind) as channel:
-                        await anext(channel.events("word"))
+                await call()
         await turns()
         assert (a.channels, b.channels, a.pending, b.active) == (0, 0, 0, 0)
     assert len(tasks) == 5 and all(task.cancelled() for task in tasks)
