@@ -174,8 +174,9 @@ def shortened(reason: object, why: object) -> Iterator[RpcError]:
     The last one fits whatever the remote peer may announce. A character takes up to 12 bytes with a codec that escapes
     it, so nobody can say beforehand which one fits.
     """
-    most = 200 if isinstance(reason, RpcError) else 0
-    while most:
-        yield without_data(reason, why, most)
-        most //= 2
+    if isinstance(reason, RpcError):
+        most = 200
+        while most:
+            yield without_data(reason, why, most)
+            most //= 2
     yield RpcError(ABORTED)

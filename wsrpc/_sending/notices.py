@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from msgspec import UnsetType
@@ -28,13 +29,16 @@ def send_notice(out: Outbound, notice: Notice, reason: object, warn: Callable[..
     """
     try:
         send_error(out, notice, reason)
+    except MessageTooBig:
+        return  # `Limits.sent_message` lets next to nothing through
     except Exception as exc:
         # A user's enc_hook may raise anything. That the remote peer learns of the end matters more.
         warn("the reason of a cancellation or an abort cannot be encoded, and was left out", exc_info=exc)
         try:
             send_error(out, notice, without_data(reason, NOT_ENCODABLE) if isinstance(reason, RpcError) else None)
-        except Exception:
-            send_error(out, notice, None)  # not even its message or code can be encoded
+        except Exception:  # not even its message or code can be encoded
+            with suppress(MessageTooBig):
+                send_error(out, notice, None)
 
 
 def send_error(out: Outbound, notice: Notice, reason: object) -> None:
@@ -48,7 +52,7 @@ def send_error(out: Outbound, notice: Notice, reason: object) -> None:
         out.reply(out.terms.encode(notice(*reason_to_wire(reason))))
     except MessageTooBig as exc:
         for smaller in shortened(reason, exc):
-            payload = out.terms.encode(notice(*reason_to_wire(smaller)))
-            if out.refusal(payload) is None:
-                break
-        out.reply(payload)
+            with suppress(MessageTooBig):
+                out.reply(out.terms.encode(notice(*reason_to_wire(smaller))))
+                return
+        raise
