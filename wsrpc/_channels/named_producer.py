@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import Any
 
 from .._base.names import Source
-from .._protocol.messages import Item, ItemsFailed, NoMoreItems, RequestOptions, WireMessage
-from .._protocol.rejections import error_to_wire, of_started_call, shortened
+from .._protocol.messages import Event, Item, ItemsFailed, NoMoreItems, RequestOptions, WireMessage
+from .._protocol.rejections import of_started_call
+from .._sending.notices import send_error
 from .._streams.recipients import Decode
-from ..errors import ChannelClosed, ConnectionLost, MessageTooBig, RemoteError, RpcError
+from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError
 from .producer import ITEM_REQUEST, ItemRefused
 from .readers import NamedChannel
 from .source import iterate
@@ -94,7 +94,7 @@ class NamedProducer:
         finally:
             await items.aclose()
 
-    async def finish(self, end: NoMoreItems | ItemsFailed) -> None:
+    async def finish(self) -> None:
         """Tell the consumer that there are no more items.
 
         Raises:
@@ -102,25 +102,22 @@ class NamedProducer:
         """
         self._check_wanted()
         try:
-            await self._channel.send_in_turn("next", (end,))
+            await self._channel.send_in_turn("next", (NoMoreItems(),))
         except (ChannelClosed, ConnectionLost) as exc:
             raise ItemRefused(exc) from None
 
-    async def fail(self, error: RpcError) -> None:
+    def fail(self, error: RpcError) -> None:
         """Tell the consumer why there are no more items, as far as it takes the text.
+
+        It does not wait for room, because the task of the producer may be cancelled.
 
         Raises:
             ItemRefused: it wants nothing more, or the connection is lost.
             MessageTooBig: it does not even take the name of the channel.
         """
-        try:
-            await self.finish(ItemsFailed(*error_to_wire(error)))
-        except MessageTooBig as exc:
-            for smaller in shortened(error, exc):
-                with suppress(MessageTooBig):
-                    await self.finish(ItemsFailed(*error_to_wire(smaller)))
-                    return
-            raise
+        self._check_wanted()
+        name = str(self._channel.name)
+        send_error(self._channel.out, lambda e, flag: Event(("next", ItemsFailed(e, flag)), name), error)
 
     def _check_wanted(self) -> None:
         if self._over:

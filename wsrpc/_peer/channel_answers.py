@@ -18,7 +18,6 @@ from .._channels.table import ChannelTable
 from .._handlers.introspection import Role
 from .._handlers.invocation import ChannelPhase, Invocation
 from .._handlers.observation import mark_processed
-from .._protocol.messages import NoMoreItems
 from .._protocol.rejections import ABORTED
 from .._streams.recipients import MismatchDetector
 from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here
@@ -148,15 +147,15 @@ class ChannelAnswers:
         try:
             try:
                 await producer.run(source)
-                await producer.finish(NoMoreItems())
+                await producer.finish()
             except ItemRefused:
                 raise
             except asyncio.CancelledError:
                 if not invocation.cancelled:  # neither has the consumer left, nor has its session ended
-                    await producer.fail(RpcError(ABORTED))
+                    producer.fail(RpcError(ABORTED))
                 raise
             except Exception as exc:
-                await producer.fail(self._answers.sendable(self._answers.for_caller(exc, label), label))
+                producer.fail(self._answers.sendable(self._answers.for_caller(exc, label), label))
         except ItemRefused as exc:
             if not producer.over:
                 self._note_refusal(label, exc)

@@ -326,7 +326,7 @@ async def test_an_error_travels_with_the_end(caplog: pytest.LogCaptureFixture) -
 
 
 @pytest.mark.parametrize("ends", ["the task is cancelled", "the generator raises it"])
-@pytest.mark.parametrize("at", ["the generator waits", "an item is sent"])
+@pytest.mark.parametrize("at", ["the generator waits", "an item is sent", "the connection is full"])
 async def test_a_cancellation_on_its_own_side_travels_with_the_end(
     ends: str, at: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -346,7 +346,12 @@ async def test_a_cancellation_on_its_own_side_travels_with_the_end(
         task.cancel("not for consumers")
     elif sent:
         d.feed({"i": sent[0]["i"]})
+    if at == "the connection is full":
+        d.transport.pause()
     go.set()
+    await turns()
+    assert task.done()
+    d.transport.resume()
     *_, last = await d.fed()
     assert last == end(e={"message": "Request aborted"}, _=1)
     assert task.cancelled() is (ends == "the task is cancelled")
