@@ -81,6 +81,7 @@ result     | ok done       | ok done     | ok done     | ok done     | ok done  
 rejection  | Remote done   | Remote done | Remote done | Remote done | Remote done | Remote done
 failure    | Failed done   | Failed done | Failed done | Failed done | Failed done | Failed done
 gives up   | Failed stop   | Failed stop | Failed stop | Failed stop | Failed stop | Failed stop
+stopped    | Remote stop   | Remote stop | Remote stop | Remote stop | Remote stop | Remote stop
 timeout    | Timeout! -    | Timeout! -  | Timeout! -  | Timeout! -  | Timeout? -  | Timeout? stop
 cancel     | Cancelled -   | Cancelled - | Cancelled - | Cancelled - | Cancelled - | Cancelled stop
 drop       |               |             | ok done     | ok done     | Lost? -     | Lost? stop
@@ -94,7 +95,8 @@ leave      |               |             |             |             |          
 """How the calls end at each place.
 
 - result, rejection, failure: the handler returns, raises `RpcError`, or raises another exception
-- gives up: the handler is cancelled on its own side
+- gives up: what the handler waits for is cancelled on its own side
+- stopped: the application on the handler's side cancels the handler's task
 - timeout, cancel: the caller's time limit is over, or its task is cancelled
 - drop: the connection drops, without a session that could continue; a client connects again
 - resume, lost: the connection drops, and the session continues on another one, or is lost
@@ -224,6 +226,8 @@ class Scene(ABC):
         self.answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.seen = "-"
         self.reason: tuple[object, ...] = ()
+        self.task: asyncio.Task[Any] | None = None
+        self.stopped = False
         self.occupied = asyncio.Event()
         self.vacate = asyncio.Event()
         # What this side does.
@@ -254,7 +258,10 @@ class Scene(ABC):
     async def watched(self) -> AsyncGenerator[None]:
         assert self.seen == "-", "the handler runs a second time"
         self.seen = "runs"
+        self.task = asyncio.current_task()
         try:
+            if self.kind != "conversation":
+                await self.perhaps_stopped()
             yield
         except (asyncio.CancelledError, GeneratorExit) as exc:
             self.seen, self.reason = "stop", exc.args
@@ -263,6 +270,11 @@ class Scene(ABC):
             self.seen = "done"
             raise
         self.seen = "done"
+
+    async def perhaps_stopped(self) -> None:
+        if self.stopped:
+            self.stop_handler()
+            await asyncio.sleep(0)
 
     async def request(self) -> list[int]:
         async with self.watched():
@@ -295,6 +307,7 @@ class Scene(ABC):
     async def conversation(self, channel: AnonymousChannel) -> None:
         async with self.watched():
             await channel.wait_for("go")
+            await self.perhaps_stopped()
             self.produced = 1
             if self.place != "between":
                 await self.answer
@@ -397,6 +410,10 @@ class Scene(ABC):
                 self.answer.set_exception(ValueError("not for callers"))
             case "gives up":
                 self.answer.cancel()
+            case "stopped":
+                self.stopped = True
+                if self.task is not None:
+                    self.stop_handler()
             case "timeout" if self.place == "not connected":
                 await asyncio.wait([task])
             case "timeout":
@@ -426,6 +443,10 @@ class Scene(ABC):
             case _:
                 await self.leave_channel()
         await self.some_time()
+
+    def stop_handler(self) -> None:
+        assert self.task is not None
+        self.task.cancel("not for callers")
 
     async def until(self, condition: Any) -> None:
         """Wait until a condition holds, while the clock goes on."""
@@ -500,7 +521,8 @@ class Scene(ABC):
         assert type(error) is expected_class, repr(error)
         assert getattr(error, "outcome", None) == OUTCOMES[expected[len(name) :]]
         if name == "Remote":
-            assert (error.message, error.code) == ("no", "mine")
+            aborted = "Request aborted", None
+            assert (error.message, error.code) == (aborted if self.ending == "stopped" else ("no", "mine"))
         elif name == "Timeout":
             assert (error.event, error.timeout) == (self.kind, self.options["timeout"])
             assert str(error).endswith("; nothing was sent") == (error.outcome == "not_sent")

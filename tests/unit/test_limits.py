@@ -29,6 +29,7 @@ from wsrpc import (
     Client,
     CloseInfo,
     ConnectionLost,
+    Context,
     HandlerFailed,
     Limits,
     MessageTooBig,
@@ -387,6 +388,114 @@ async def test_a_value_above_a_limit_fails_its_own_call_and_nothing_else(
         assert await waiting is True
         receiver, sender = (client.peer, peer) if how == "response" else (peer, client.peer)
         assert receiver.ignored == ({row.counted: 1} if row.counted else {}) and not sender.ignored
+
+
+# ---------------------------------------------------------------- errors above the smallest limit
+
+SMALLEST = 512
+LONG_ERRORS: dict[str, RpcError] = {
+    "long": RpcError("x" * 5000, code="E"),
+    "escaped": RpcError("\x01" * 300, code="E"),
+    "quotes": RpcError('"' * 300, code="E"),
+    "of 3 bytes": RpcError("数" * 400, code="E"),
+    "of 4 bytes": RpcError("🦊" * 400, code="E"),
+    "data": RpcError("with data", code="E", data={"key": "y" * 1000}),
+    "bytes": RpcError("with bytes", code="E", data=b"y" * 1000),
+    "fields": RpcError("with fields", code="E", fields={"key": "y" * 1000}),
+    "many values": RpcError("with many values", code="E", data=[0] * 1000),
+    "code": RpcError("with a code", code="E" * 1000),
+    "escaped code": RpcError("with a code", code="\x01" * 1000),
+}
+ENDS = "request", "stream", "upload", "conversation", "named items", "abort", "cancellation"
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("caller", ["client", "server"])
+@pytest.mark.parametrize("codec", [JsonCodec, MsgpackCodec])
+@pytest.mark.parametrize("replay", [0, 128 * 1024], ids=["no session", "session"])
+async def test_an_error_above_the_smallest_limit_arrives_shortened(
+    end: str, caller: str, codec: Any, replay: int
+) -> None:
+    """It closed the connection, with all other calls, or never arrived: the reader of a stream waited."""
+    limits = Limits(message=SMALLEST, values=64, replay=replay)
+    server = Server(limits=limits, codec=codec())
+    client = Client("ws://server/", limits=limits, codec=codec())
+    far: Any = server if caller == "client" else client
+    seen: asyncio.Queue[Any] = asyncio.Queue()
+    error: RpcError
+
+    async def fails() -> None:
+        raise error
+
+    async def stream() -> AsyncIterator[int]:
+        yield 1
+        raise error
+
+    async def upload(items: AsyncIterator[int]) -> None:
+        async for _ in items:
+            raise error
+
+    async def conversation(channel: AnonymousChannel) -> None:
+        if end == "conversation":
+            await channel.wait_for("go")
+            raise error
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.put_nowait(channel.close_reason)
+
+    async def waits(ctx: Context) -> None:
+        seen.put_nowait("began")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.put_nowait(ctx.cancel_reason)
+
+    async def source() -> AsyncIterator[int]:
+        while True:
+            yield 1
+            await asyncio.sleep(0)
+
+    for handler in (fails, stream, upload, conversation, waits):
+        far.on(handler.__name__, handler)
+    far.of("feed").on("start", stream)
+    async with connect(server, client=client):
+        near: Any = client if caller == "client" else server.peers[0]
+        other = start(near.request("waits"))
+        assert await seen.get() == "began"
+
+        async def call() -> None:
+            match end:
+                case "request":
+                    await near.request("fails")
+                case "stream" | "named items":
+                    async for _ in near.stream("stream") if end == "stream" else near.of("feed").items():
+                        pass
+                case "upload":
+                    await near.request("upload", send=source())
+                case "conversation":
+                    async with await near.open_channel("conversation") as channel:
+                        reading = channel.events("word")
+                        await channel.emit("go")
+                        await anext(reading)
+                case "abort":
+                    async with await near.open_channel("conversation") as channel:
+                        await channel.abort(error)
+                    raise await seen.get()
+                case _:
+                    task = start(near.request("waits"))
+                    assert await seen.get() == "began"
+                    task.cancel(error)  # the reason need not be a text
+                    raise await seen.get()
+
+        for error in LONG_ERRORS.values():
+            with pytest.raises(RemoteError) as got:
+                await call()
+            if error.code == "E":
+                assert (got.value.message[:9], got.value.code) == (error.message[:9], "E")
+        assert not other.done() and near.connected if near is not client else client.peer.connected
+        other.cancel()
+        await seen.get()
 
 
 # ---------------------------------------------------------------- how many calls there may be

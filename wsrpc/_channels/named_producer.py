@@ -6,10 +6,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from .._base.names import Source
-from .._protocol.messages import Item, ItemsFailed, NoMoreItems, RequestOptions, WireMessage
+from .._protocol.messages import Event, Item, ItemsFailed, NoMoreItems, RequestOptions, WireMessage
 from .._protocol.rejections import of_started_call
+from .._sending.notices import send_error
 from .._streams.recipients import Decode
-from ..errors import ChannelClosed, ConnectionLost, RemoteError
+from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError
 from .producer import ITEM_REQUEST, ItemRefused
 from .readers import NamedChannel
 from .source import iterate
@@ -93,7 +94,7 @@ class NamedProducer:
         finally:
             await items.aclose()
 
-    async def finish(self, end: NoMoreItems | ItemsFailed) -> None:
+    async def finish(self) -> None:
         """Tell the consumer that there are no more items.
 
         Raises:
@@ -101,9 +102,22 @@ class NamedProducer:
         """
         self._check_wanted()
         try:
-            await self._channel.send_in_turn("next", (end,))
+            await self._channel.send_in_turn("next", (NoMoreItems(),))
         except (ChannelClosed, ConnectionLost) as exc:
             raise ItemRefused(exc) from None
+
+    def fail(self, error: RpcError) -> None:
+        """Tell the consumer why there are no more items, as far as it takes the text.
+
+        It does not wait for room, because the task of the producer may be cancelled.
+
+        Raises:
+            ItemRefused: it wants nothing more, or the connection is lost.
+            MessageTooBig: it does not even take the name of the channel.
+        """
+        self._check_wanted()
+        name = str(self._channel.name)
+        send_error(self._channel.out, lambda e, flag: Event(("next", ItemsFailed(e, flag)), name), error)
 
     def _check_wanted(self) -> None:
         if self._over:

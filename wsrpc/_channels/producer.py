@@ -393,10 +393,12 @@ class Producer:
                     await self._wait()
                 if not self._send(value):
                     await self._send_in_turn(value)
-        except BaseException:
+        except BaseException as exc:
             if isinstance(taken, tuple):  # a step that has begun, and would keep its generator from being closed
-                with suppress(GeneratorExit, StopAsyncIteration):
-                    await complete_step(*taken, GeneratorExit())
+                # Not GeneratorExit: until Python 3.13 that leaves a generator suspended which the step itself awaits.
+                end = asyncio.CancelledError(*exc.args if isinstance(exc, asyncio.CancelledError) else ())
+                with suppress(asyncio.CancelledError, StopAsyncIteration):
+                    await complete_step(*taken, end)
             raise
 
     # ------------------------------------------------------------ one item

@@ -257,6 +257,11 @@ class Invocation(msgspec.Struct, eq=False):
         """Return the exception for a cancelled handler, where asyncio does not raise it."""
         return asyncio.CancelledError(bounded_reason(self.cancel_reason))
 
+    def is_stopped_by(self, exc: BaseException) -> bool:
+        """Return whether the handler ends with ``exc`` because the application has cancelled its task."""
+        stopped = isinstance(exc, asyncio.CancelledError) and not self.cancelled
+        return stopped and self.task is not None and self.task.cancelling() > 0
+
     def orphan(self, reason: object) -> None:
         """Cancel the handler, because nobody can get its answer."""
         self.cancel(reason)

@@ -6,13 +6,15 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from .._base.closing import CloseCode
 from .._base.misuse import check_has_run
 from .._handlers.compiled import ArgumentsRefused
 from .._handlers.lifecycle import Reporter
 from .._protocol.messages import Rejection, Resolution
-from .._protocol.rejections import error_to_wire, text_for_peer, without_data
+from .._protocol.rejections import error_to_wire, text_for_peer
+from .._sending.notices import send_error
 from .._sending.outbound import Outbound
 from ..errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code, is_made_here, made_here
 
@@ -54,19 +56,16 @@ class Answers:
 
     def reject(self, i: int, error: RpcError) -> None:
         """Reject request ``i`` with ``error``, or with what can be sent of it."""
+        rejection = partial(Rejection, i)
         try:
-            self._out.reply(self._out.terms.encode(Rejection(i, *error_to_wire(error))))
-            return
-        except MessageTooBig as exc:
-            error = without_data(error, exc)
+            send_error(self._out, rejection, error)
         except Exception as exc:
-            # The error's own data cannot be encoded, or its text not be made: the request still gets an answer.
-            error = self._internal(exc, f"request #{i}")
-        try:
-            self._out.reply(self._out.terms.encode(Rejection(i, *error_to_wire(error))))
-        except Exception:
-            # A codec that cannot encode even that can answer nobody: the caller must not wait without a limit.
-            self._fail(CloseCode.INTERNAL_ERROR, "the codec cannot encode a rejection")
+            try:
+                # The error's own data cannot be encoded, or its text not be made: the request still gets an answer.
+                send_error(self._out, rejection, self._internal(exc, f"request #{i}"))
+            except Exception:
+                # A codec that cannot encode even that can answer nobody: the caller must not wait without a limit.
+                self._fail(CloseCode.INTERNAL_ERROR, "the codec cannot encode a rejection")
 
     def resolve(self, i: int, value: object, label: str) -> None:
         """Resolve request ``i``, or reject it if ``value`` cannot be sent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
@@ -17,8 +18,7 @@ from .._channels.table import ChannelTable
 from .._handlers.introspection import Role
 from .._handlers.invocation import ChannelPhase, Invocation
 from .._handlers.observation import mark_processed
-from .._protocol.messages import ItemsFailed, NoMoreItems
-from .._protocol.rejections import error_to_wire
+from .._protocol.rejections import ABORTED
 from .._streams.recipients import MismatchDetector
 from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here
 from .admission import Admission
@@ -144,16 +144,18 @@ class ChannelAnswers:
         producer = self._named[name] = NamedProducer(self._readers.channel(name), send_item, invocation.orphan)
         invocation.leave_lane()  # or the next `start`, which ends this one, would wait for its end
         label = invocation.label
-        end: NoMoreItems | ItemsFailed = NoMoreItems()
         try:
             try:
                 await producer.run(source)
+                await producer.finish()
             except ItemRefused:
                 raise
+            except asyncio.CancelledError:
+                if not invocation.cancelled:  # neither has the consumer left, nor has its session ended
+                    producer.fail(RpcError(ABORTED))
+                raise
             except Exception as exc:
-                error = self._answers.sendable(self._answers.for_caller(exc, label), label)
-                end = ItemsFailed(*error_to_wire(error))
-            await producer.finish(end)
+                producer.fail(self._answers.sendable(self._answers.for_caller(exc, label), label))
         except ItemRefused as exc:
             if not producer.over:
                 self._note_refusal(label, exc)

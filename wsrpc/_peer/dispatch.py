@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable, Coroutine, Hashable
+import types
+from collections.abc import Callable, Coroutine, Generator, Hashable
 from contextvars import Context
 from functools import cached_property
 from types import CoroutineType
@@ -14,6 +15,7 @@ from typing import Any
 from msgspec import UNSET
 
 from .._base.names import RAW, RESERVED_EVENTS, Source
+from .._base.scheduler import EAGER
 from .._channels.core import ChannelCore, ChannelState
 from .._channels.readers import FOR_READERS, Readers
 from .._channels.source import as_source
@@ -261,7 +263,10 @@ class Dispatcher:
         """Do the rest of a handler in a task. If the task waits after its first step, count the handler."""
         running = self.running
         outer, running.beginning = running.beginning, invocation
-        task = self.loop.spawn(self._drive(invocation, work), context)
+        drive = self._drive(invocation, work)
+        if not EAGER:
+            drive.send(None)  # up to `_until_begun`, where it notices that its task is cancelled before its first step
+        task = self.loop.spawn(drive, context)
         running.beginning = outer
         self._mark = None  # the time of the first step, which may have run, must not count for another handler
         if task.done():
@@ -286,10 +291,17 @@ class Dispatcher:
 
     async def _drive(self, invocation: Invocation, work: Any) -> None:
         """Do within its task what is left of a handler, which has returned ``work``, and answer."""
-        invocation.begun = True
-        if invocation.task is not None:  # the task has not begun at once
-            self.running.not_begun -= 1
         try:
+            if not EAGER:
+                try:
+                    await _until_begun()
+                except BaseException:
+                    close_unawaited(work)
+                    raise
+                finally:
+                    if invocation.task is not None:  # the task has not begun at once
+                        self.running.not_begun -= 1
+            invocation.begun = True
             if invocation.cancelled or self.admission.paused is not None:
                 await self._begin_late(invocation, work)
             if work.__class__ is CoroutineType:  # as `complete`, one coroutine less
@@ -430,17 +442,22 @@ class Dispatcher:
         """Deal with what a handler has raised. Return False if the exception is for the event loop."""
         if isinstance(exc, (KeyboardInterrupt, SystemExit)):
             return False
-        if isinstance(exc, asyncio.CancelledError):
-            if invocation.cancelled:
-                unanswered = invocation.cancelled is not _ORPHANED and invocation.served is None
-                if invocation.id is not None and unanswered:
-                    # The caller has stopped waiting. The rejection is for what else sees the messages of this
-                    # connection.
-                    self.answers.reject(invocation.id, RpcError(ABORTED))
-                return True
-            if invocation.task is not None and invocation.task.cancelling():
-                return False
-        elif isinstance(exc, GeneratorExit) and not invocation.is_current:
+        if invocation.is_stopped_by(exc):
+            # The task ends as cancelled, and the remote peer does not get the application's reason.
+            if invocation.served is not None:
+                self._channel_answers.failed(invocation, RpcError(ABORTED))
+            elif invocation.id is not None:
+                self.answers.reject(invocation.id, RpcError(ABORTED))
+            invocation.note_orphaned(None)  # if it waits for a thread, it must not begin in it
+            return False
+        if isinstance(exc, asyncio.CancelledError) and invocation.cancelled:
+            unanswered = invocation.cancelled is not _ORPHANED and invocation.served is None
+            if invocation.id is not None and unanswered:
+                # The caller has stopped waiting. The rejection is for what else sees the messages of this
+                # connection.
+                self.answers.reject(invocation.id, RpcError(ABORTED))
+            return True
+        if isinstance(exc, GeneratorExit) and not invocation.is_current:
             return False  # the coroutine is thrown away, with its event loop
         self._failed(invocation, exc)
         return True
@@ -562,3 +579,9 @@ class Dispatcher:
         if invocation.event == "stop":
             return self._own.has(channel, "start") or self._shared.has(channel, "start")
         return invocation.event == "next" and channel in self.admission.readers.read_before
+
+
+@types.coroutine
+def _until_begun() -> Generator[None, None, None]:
+    """Suspend a coroutine until a task takes its first step."""
+    yield

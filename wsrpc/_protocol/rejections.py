@@ -7,6 +7,7 @@ error never become attributes and never choose a class by name: only wsrpc's own
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 from msgspec import UNSET, UnsetType
@@ -38,6 +39,7 @@ __all__ = [
     "reason_from_wire",
     "reason_of",
     "reason_to_wire",
+    "shortened",
     "text_for_peer",
     "without_data",
 ]
@@ -158,8 +160,23 @@ def text_for_peer(error: BaseException) -> str:
     return error.message if isinstance(error, RpcError) and error.message else str(error)
 
 
-def without_data(error: RpcError, why: object) -> RpcError:
-    """Return ``error`` without its data and fields, which cannot be sent."""
-    small = RpcError(f"{as_text(error.message)[:200]} (data and fields left out: {why})")
+def without_data(error: RpcError, why: object, most: int = 200) -> RpcError:
+    """Return ``error`` without its data and fields, which cannot be sent, and with ``most`` characters of its text."""
+    what = "shortened" if error.data is None and not error.fields else "data and fields left out"
+    small = RpcError(f"{as_text(error.message)[:most]} ({what}: {why})")
     small.code = error.code if not isinstance(error.code, str) else error.code[:100]
     return small
+
+
+def shortened(reason: object, why: object) -> Iterator[RpcError]:
+    """Yield what to send for an error or a reason that is too big, each smaller than the one before.
+
+    The last one fits whatever the remote peer may announce. A character takes up to 12 bytes with a codec that escapes
+    it, so nobody can say beforehand which one fits.
+    """
+    if isinstance(reason, RpcError):
+        most = 200
+        while most:
+            yield without_data(reason, why, most)
+            most //= 2
+    yield RpcError(ABORTED)

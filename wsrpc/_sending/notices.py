@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from msgspec import UnsetType
 
-from .._protocol.rejections import reason_to_wire, without_data
+from .._protocol.rejections import reason_to_wire, shortened, without_data
 from ..errors import MessageTooBig, RpcError
 from .outbound import Outbound
 
-__all__ = ["send_notice"]
+__all__ = ["send_error", "send_notice"]
 
 NOT_ENCODABLE = "they cannot be encoded"
 """What the remote peer is told of such a reason. The encoder's own words may contain a secret."""
 
 Notice = Callable[[Any, int | UnsetType], object]
-"""Makes the message from the fields of its reason."""
+"""Makes the message from the fields of its error or reason."""
 
 
 def send_notice(out: Outbound, notice: Notice, reason: object, warn: Callable[..., None]) -> None:
@@ -27,21 +28,31 @@ def send_notice(out: Outbound, notice: Notice, reason: object, warn: Callable[..
         warn: writes a line into the log.
     """
     try:
-        out.reply(out.terms.encode(notice(*reason_to_wire(reason))))
-    except MessageTooBig as exc:
-        _send_briefly(out, notice, without_data(reason, exc) if isinstance(reason, RpcError) else None)
+        send_error(out, notice, reason)
+    except MessageTooBig:
+        return  # `Limits.sent_message` lets next to nothing through
     except Exception as exc:
         # A user's enc_hook may raise anything. That the remote peer learns of the end matters more.
         warn("the reason of a cancellation or an abort cannot be encoded, and was left out", exc_info=exc)
-        _send_briefly(out, notice, without_data(reason, NOT_ENCODABLE) if isinstance(reason, RpcError) else None)
+        try:
+            send_error(out, notice, without_data(reason, NOT_ENCODABLE) if isinstance(reason, RpcError) else None)
+        except Exception:  # not even its message or code can be encoded
+            with suppress(MessageTooBig):
+                send_error(out, notice, None)
 
 
-def _send_briefly(out: Outbound, notice: Notice, reason: RpcError | None) -> None:
+def send_error(out: Outbound, notice: Notice, reason: object) -> None:
+    """Send what holds an error or a reason, shortened as far as the remote peer needs it.
+
+    Raises:
+        MessageTooBig: this side may send next to nothing (`Limits.sent_message`).
+        Exception: it cannot be encoded.
+    """
     try:
         out.reply(out.terms.encode(notice(*reason_to_wire(reason))))
-    except MessageTooBig:
-        return  # the remote peer takes next to nothing
-    except Exception:
-        if reason is None:
-            raise
-        _send_briefly(out, notice, None)  # not even its message or code can be encoded
+    except MessageTooBig as exc:
+        for smaller in shortened(reason, exc):
+            with suppress(MessageTooBig):
+                out.reply(out.terms.encode(notice(*reason_to_wire(smaller))))
+                return
+        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -112,6 +113,23 @@ async def test_the_reason_of_an_abort_travels(both: Both, reason: Any, there: An
         got = (got.message, got.code, got.data)
     assert got == there and type(got) is type(there)
     assert ours.close_reason is reason
+
+
+@pytest.mark.parametrize(
+    "reason", [None, "bored" * 20, RpcError("bored" * 20), object(), RpcError("no", data=object())]
+)
+async def test_an_abort_that_is_larger_than_this_side_may_send_ends_it_on_this_side(reason: Any) -> None:
+    async with pair(limits=Limits(sent_message=48), extensions=False) as (a, b):
+        gone = asyncio.Event()
+
+        @b.on("c")
+        async def c(channel: AnonymousChannel) -> None:
+            await gone.wait()
+
+        channel = await a.open_channel("c")
+        await channel.abort(reason)
+        assert channel.closed and a.channels == 0 and a.connected
+        gone.set()
 
 
 @WAYS

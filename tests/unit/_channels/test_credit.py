@@ -212,24 +212,46 @@ async def test_items_that_grow_keep_to_the_bytes(kind: str) -> None:
     d.assert_empty()
 
 
-async def test_a_source_that_waits_behind_items_that_wait_is_closed_with_its_channel() -> None:
-    closed, gate = list[str](), asyncio.Event()
+@pytest.mark.parametrize("end", ["it is left", "an item is refused", "the connection ends"])
+async def test_a_source_that_waits_behind_items_that_wait_is_closed_with_its_channel(end: str) -> None:
+    """A generator inside the handler's generator was never closed, because the step got `GeneratorExit`."""
+    ended, gate = list[str](), asyncio.Event()
 
-    async def growing() -> AsyncIterator[str]:
+    async def rows() -> AsyncIterator[str]:
         try:
             for n in range(20):
-                yield "x" * (1 if n < 5 else 1000)
+                yield "x" * (1 if n < 19 or end != "an item is refused" else 1000)
+                if n == 10 and end != "an item is refused":
+                    d.transport.pause()
             await gate.wait()
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
         finally:
             await asyncio.sleep(0)
-            closed.append("closed")
+            ended.append("rows")
 
-    d = await producing(growing)
-    await started(d, size=3000)
-    assert d.peer.channels == 1 and not closed
-    await d.fed({"h": 5, "x": None})
+    async def handler() -> AsyncIterator[str]:
+        try:
+            async for row in rows():
+                yield row
+        finally:
+            await asyncio.sleep(0)
+            ended.append("handler")
+
+    d = Driven(extensions=True)
+    await agreed(d, "batches", "credit", message=512)
+    d.peer.on("s", handler)
+    await d.fed({"i": 5, "a": ["s"]})
+    await started(d)
+    if end == "it is left":
+        d.feed({"h": 5, "x": None})
+    elif end == "the connection ends":
+        d.transport.lose()
+    await turns(20)
+    assert ended == ["cancelled", "rows", "handler"]
+    d.transport.resume()
     await turns()
-    assert closed == ["closed"]
     d.assert_empty()
 
 

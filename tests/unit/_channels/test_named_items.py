@@ -325,6 +325,40 @@ async def test_an_error_travels_with_the_end(caplog: pytest.LogCaptureFixture) -
     assert_over(d)
 
 
+@pytest.mark.parametrize("ends", ["the task is cancelled", "the generator raises it"])
+@pytest.mark.parametrize("at", ["the generator waits", "an item is sent", "the connection is full"])
+async def test_a_cancellation_on_its_own_side_travels_with_the_end(
+    ends: str, at: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The consumer was not told, and waited without a limit."""
+    d, go = Driven(), asyncio.Event()
+
+    @d.peer.of("feed").on("start")
+    async def feed() -> AsyncIterator[int]:
+        if at == "an item is sent":
+            yield 1
+        await go.wait()
+        raise asyncio.CancelledError
+
+    sent = await d.fed(START)
+    [task] = d.peer._core.dispatcher.running.tasks()
+    if ends == "the task is cancelled":
+        task.cancel("not for consumers")
+    elif sent:
+        d.feed({"i": sent[0]["i"]})
+    if at == "the connection is full":
+        d.transport.pause()
+    go.set()
+    await turns()
+    assert task.done()
+    d.transport.resume()
+    *_, last = await d.fed()
+    assert last == end(e={"message": "Request aborted"}, _=1)
+    assert task.cancelled() is (ends == "the task is cancelled")
+    assert len(caplog.records) == (ends != "the task is cancelled")
+    d.assert_empty()
+
+
 async def test_the_connection_ends_what_is_produced(caplog: pytest.LogCaptureFixture) -> None:
     d = Driven()
     made = Producer(d.peer)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, idle, messages, rejection, turns
+from core_driver import ABORTED, Blocked, Driven, idle, messages, rejection, turns
 from leftovers import turns_until
 
-from wsrpc import AnonymousChannel, BadArguments, Context, RemoteError, RpcError, Server, UnknownEvent
+from wsrpc import AnonymousChannel, BadArguments, Context, Limits, RemoteError, RpcError, Server, UnknownEvent
 from wsrpc.testing import connect, pair
 from wsrpc.types import Message
 
@@ -178,6 +180,138 @@ async def test_what_the_caller_may_not_know_is_internal_with_an_id_that_the_log_
     await idle(d)
     assert [("handling work" in text) for text in messages(caplog, logging.ERROR)] == [True]
     d.assert_empty()
+
+
+@pytest.mark.parametrize("message", [{"i": 1, "a": ["work"]}, {"a": ["work"]}], ids=["request", "event"])
+@pytest.mark.parametrize("way", ["async", "not begun", "in middleware", "behind", "ordered", "task group", "thread"])
+async def test_a_handler_whose_task_the_application_cancels_answers_and_leaves_nothing(
+    way: str, message: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The request got no answer, and its place was taken until the connection ended."""
+    begun, release = list[str](), threading.Event()
+
+    async def work() -> None:
+        begun.append("handler")
+        if way == "task group":
+            async with asyncio.TaskGroup() as group:
+                group.create_task(asyncio.Event().wait())
+                await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    async def middleware(ctx: Context, call_next: Any) -> Any:
+        if ctx.event == "later":
+            return await call_next(ctx)
+        begun.append("middleware")
+        if way == "in middleware":
+            await asyncio.Event().wait()
+        return await call_next(ctx)
+
+    d = Driven(limits=Limits(running=1))
+    d.peer.on("work", release.wait if way == "thread" else work, ordered=way == "ordered", thread=way == "thread")
+    d.peer.on("later", lambda: turns(1))
+    if way in ("in middleware", "behind"):
+        d.peer.use(middleware)
+    d.feed(message, {"i": 2, "a": ["later"]})
+    if way != "not begun":
+        await turns()
+    assert d.take() == []
+    [task] = d.peer._core.dispatcher.running.tasks()
+    task.cancel("not for callers")
+    await asyncio.wait([task])
+    release.set()
+    await idle(d)
+    aborted = {"i": 1, "e": {"message": "Request aborted"}, "_": 1}
+    assert d.take() == [aborted, {"i": 2, "d": None}][0 if "i" in message else 1 :]
+    assert task.cancelled(), "the application may wait for it"
+    assert len(begun) == {"thread": 0, "behind": 2, "not begun": int(sys.version_info >= (3, 12))}.get(way, 1)
+    assert caplog.records == []
+    d.assert_empty()
+
+
+async def test_a_handler_that_is_cancelled_before_its_thread_begins_never_runs() -> None:
+    ran: list[int] = []
+    go = threading.Event()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    d = Driven()
+    d.peer.on("first", go.wait, thread=True)
+    d.peer.on("second", lambda: ran.append(2), thread=True)
+    d.feed({"i": 1, "a": ["first"]})
+    await turns()
+    [first] = d.peer._core.dispatcher.running.tasks()
+    d.feed({"i": 2, "a": ["second"]})
+    await turns()
+    [second] = d.peer._core.dispatcher.running.tasks() - {first}
+    second.cancel()
+    await asyncio.wait([second])
+    assert rejection(d.take(), 2) == ABORTED
+    go.set()
+    await idle(d)
+    assert ran == [] and d.take() == [{"i": 1, "d": True}]
+    d.assert_empty()
+
+
+@pytest.mark.parametrize("kind", ["stream", "plain stream", "upload", "conversation", "returned"])
+@pytest.mark.parametrize("extensions", [True, False], ids=["wsrpc", "plain"])
+async def test_a_handler_whose_task_the_application_cancels_gives_its_channel_back(kind: str, extensions: bool) -> None:
+    """Eight of them used up `Limits.channels`, and their readers waited without a limit."""
+    tasks: list[asyncio.Task[Any]] = []
+
+    def cancelled() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+        task.cancel()
+
+    async def stream() -> AsyncIterator[int]:
+        yield 1
+        cancelled()
+        await turns(1)
+
+    def plain_stream() -> Iterator[int]:
+        yield 1
+        cancelled()
+        yield from range(1000)
+
+    async def upload(items: AsyncIterator[int]) -> None:
+        async for _ in items:
+            cancelled()
+
+    async def conversation(channel: AnonymousChannel) -> None:
+        cancelled()
+        await channel.wait_for("never")
+
+    async def returned(ctx: Context) -> AnonymousChannel:
+        channel = ctx.channel()
+        cancelled()
+        await turns(1)
+        return channel
+
+    async def source() -> AsyncIterator[int]:
+        while True:
+            yield 0
+            await turns(1)
+
+    handlers = stream, plain_stream, upload, conversation, returned
+    async with pair(limits=Limits(channels=2), extensions=extensions) as (a, b):
+        for handler in handlers:
+            b.on(handler.__name__.replace("_", " "), handler)
+
+        async def call() -> None:
+            if kind == "upload":
+                await a.request(kind, send=source())
+            elif "stream" in kind:
+                async for _ in a.stream(kind):
+                    pass
+            else:
+                async with await a.open_channel(kind) as channel:
+                    await anext(channel.events("word"))
+
+        for _ in range(5):
+            with pytest.raises(RemoteError, match="Request aborted"):
+                await call()
+        await turns()
+        assert (a.channels, b.channels, a.pending, b.active) == (0, 0, 0, 0)
+    assert len(tasks) == 5 and all(task.cancelled() for task in tasks)
 
 
 async def test_an_abort_without_what_cannot_be_encoded_says_so(caplog: pytest.LogCaptureFixture) -> None:
