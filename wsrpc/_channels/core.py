@@ -678,6 +678,9 @@ class ChannelCore:
         self._send_end(FINISHED_REASON)
         self.finish_locally()
 
+    def forget_error(self) -> None:
+        self.reason = self.error = None
+
     def finish_locally(self) -> None:
         """End it in good order. The remote peer knows that it has ended."""
         self.end(FINISHED, None)

@@ -274,6 +274,19 @@ class Invocation(msgspec.Struct, eq=False):
         if active.get(i) is self:
             del active[i]
 
+    def release(self) -> None:
+        """Drop what it holds of messages, because the handler has exited.
+
+        Its context refers to it, and asyncio keeps that of a cancelled timer until the timer would have ended. What a
+        `Context` shows stays for as long as the user keeps that object.
+        """
+        self.task = self.thread = self.upload = None
+        if self.user_channel is None:
+            self.channel = None
+        if self._context is None or self._context() is None:
+            self.inbound.a = self.inbound.a[:1]
+            self.view = self.cancel_reason = None
+
     def leave_lane(self) -> None:
         """Let the next handler of the lane run. Idempotent."""
         lane, self.lane = self.lane, None

@@ -25,6 +25,7 @@ from .._handlers.lookup import find, route_to
 from .._handlers.observation import Message, mark_processed
 from .._handlers.registry import Registry
 from .._handlers.suggestions import Unhandled
+from .._protocol.counting import SMALL
 from .._protocol.messages import Resolution, WireMessage
 from .._protocol.rejections import ABORTED, BAD_ITEM, bounded_reason
 from .._sending.message_sender import MessageSender
@@ -190,6 +191,8 @@ class Dispatcher:
                 raise
         if view is not None:
             mark_processed(view)
+        if len(payload) > SMALL:  # what the handler has started may keep its context for long
+            invocation.release()
         if (since := self._mark) is not None:
             self._mark = now = self.loop.time()
             if now - since > SLOW_HANDLER:
@@ -449,9 +452,13 @@ class Dispatcher:
                 channel.stop_listening()  # nothing is left that could listen
         if invocation.view is not None:
             mark_processed(invocation.view)
-        if invocation not in self.running.invocations:
-            return
-        self.running.remove(invocation)
+        if invocation in self.running.invocations:
+            self.running.remove(invocation)
+            self._made_room()
+        invocation.release()
+
+    def _made_room(self) -> None:
+        """Start messages that waited for the place of a handler, which is counted no more."""
         if not self.active:
             self.admission.update()
         if self.running.waiting_room.items:

@@ -153,6 +153,9 @@ class ReadableChannel(Protocol):
     def finish_locally(self) -> None:
         """End the channel in good order. The remote peer knows that it has ended."""
 
+    def forget_error(self) -> None:
+        """Forget why the channel has ended: its only reader raises that, and so the error refers to who reads."""
+
     def warn(self, text: str, /) -> None: ...
 
     def count_misfit(self, event: str, why: Exception, /) -> None:
@@ -495,6 +498,8 @@ class Inbox(MessageQueue):
     def take_error(self) -> BaseException | None:
         """Return the exception that the reader gets after the last message, the first time. Then return None."""
         error, self.error = self.error, None
+        if self._owns:
+            self.channel.forget_error()
         return error
 
     # ------------------------------------------------------------ leaving
