@@ -222,6 +222,7 @@ class ChannelCore:
         "error",
         "heard",
         "id",
+        "is_served",
         "out",
         "reason",
         "recipients",
@@ -231,9 +232,10 @@ class ChannelCore:
         "unread",
     )
 
-    def __init__(self, id: int, owner: ChannelOwner) -> None:
+    def __init__(self, id: int, owner: ChannelOwner, *, served: bool = False) -> None:
         self.id = id
         """The id of the request that opened it, which is the channel's name on the wire."""
+        self.is_served = served
         self._owner = owner
         self.out = owner.out
         self.state = ChannelState.NEW
