@@ -281,8 +281,7 @@ class Invocation(msgspec.Struct, eq=False):
         `Context` shows stays for as long as the user keeps that object.
         """
         self.task = self.thread = self.upload = None
-        if self.user_channel is None:
-            self.channel = None
+        self.channel = None if self.user_channel is None else self.channel
         if self._context is None or self._context() is None:
             self.inbound.a = self.inbound.a[:1]
             self.view = self.cancel_reason = None

@@ -687,7 +687,6 @@ class PeerCore:
         """
         life, session, out, lost = self.life, self.session, self.out, self.session.end_reason
         assert lost is not None
-        life.running.measured = None
         # Nothing more leaves on this session. What is sent from now on, by whatever is told of the end, waits for the
         # next one, if the owner wants that.
         out.session_over()

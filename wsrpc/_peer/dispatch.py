@@ -454,18 +454,14 @@ class Dispatcher:
             mark_processed(invocation.view)
         if invocation in self.running.invocations:
             self.running.remove(invocation)
-            self._made_room()
+            if not self.active:
+                self.admission.update()
+            if self.running.waiting_room.items:
+                self.admission.pump()
+            if self.running.then is not None:
+                self.running.look_for_events()
+            self._out.session.recount()
         invocation.release()
-
-    def _made_room(self) -> None:
-        """Start messages that waited for the place of a handler, which is counted no more."""
-        if not self.active:
-            self.admission.update()
-        if self.running.waiting_room.items:
-            self.admission.pump()
-        if self.running.then is not None:
-            self.running.look_for_events()
-        self._out.session.recount()
 
     def end(self, reason: Exception) -> None:
         """Cancel the handlers of requests: the session is over, so nobody can get their answers.

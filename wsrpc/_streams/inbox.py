@@ -329,7 +329,9 @@ class Inbox(MessageQueue):
         if waiter is not None and waiter.done():
             waiter = None
         if waiter is not None:  # it is taken in the next turn of the event loop, so that it need not count as unread
-            decoded = not (large and self.channel.is_served) or self._hold(size)
+            decoded = not (large and self.channel.is_served)
+            if not decoded and self.unread.take(size, 0):
+                decoded, self._in_hand = True, size + ENTRY
         elif credited or not (crowded or (queue and needed > limits.stream_queue)):
             decoded = needed <= self._reserved or self._reserve(needed)
         else:
@@ -362,8 +364,8 @@ class Inbox(MessageQueue):
             self.queue.extend([(value, share, None, None) for value in values[1:]])
             self.received_bytes += size
         else:
-            large = size > MOST_TOGETHER
-            if (error := self.keep(Packed(payload), None, decode, granted=True, large=large)) is not None:
+            error = self.keep(Packed(payload), None, decode, granted=True, large=size > MOST_TOGETHER)
+            if error is not None:
                 self._overflow(error)
                 return
         self.received += count
@@ -375,13 +377,6 @@ class Inbox(MessageQueue):
         if not self.unread.reserve(more * DECODED):
             return False
         self._reserved += more
-        return True
-
-    def _hold(self, size: int) -> bool:
-        """Count a message that the reader is about to take. Return False if there is no memory for it."""
-        if not self.unread.take(size, 0):
-            return False
-        self._in_hand = size + ENTRY
         return True
 
     def _overflow(self, error: StreamOverflow) -> None:
@@ -497,7 +492,7 @@ class Inbox(MessageQueue):
 
     def _decoded(self, payload: bytes, size: int, decode: Decode) -> tuple[Any, int]:
         """Return the value of a message that has waited encoded, and its size. Of several items return the first."""
-        self._put_down()
+        self.unread.release(self._in_hand)
         self._in_hand = size + ENTRY
         a = decode(payload).a
         if not self.items:
@@ -601,13 +596,8 @@ class Inbox(MessageQueue):
             self.channel.answer(i)
 
     def _release(self) -> None:
-        self._put_down()
-        self.unread.release(self._reserved * DECODED)
-        self._reserved = 0
-
-    def _put_down(self) -> None:
-        self.unread.release(self._in_hand)
-        self._in_hand = 0
+        self.unread.release(self._in_hand + self._reserved * DECODED)
+        self._in_hand = self._reserved = 0
 
 
 def error_in(end: dict[str, Any]) -> RemoteError | None:

@@ -73,7 +73,12 @@ def test_a_timer_does_not_hold_the_context_in_which_it_was_started() -> None:
         scheduler.renew()
         var.set("of a handler")
         fired = asyncio.Event()
-        scheduler.call_at(scheduler.time(), lambda: (seen.append(var.get()), fired.set()))
+
+        def fire() -> None:
+            seen.append(var.get())
+            fired.set()
+
+        scheduler.call_at(scheduler.time(), fire)
         await fired.wait()
 
     asyncio.run(main())

@@ -11,6 +11,7 @@ import logging
 import tracemalloc
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -89,7 +90,7 @@ def big() -> str:
 def held() -> list[int]:
     """Return the sizes of what takes as much memory as one of `big`, and was made since tracing began."""
     traces = tracemalloc.take_snapshot().traces
-    return [trace.size for trace in traces if trace.size > MOST]  # type: ignore[attr-defined]
+    return [trace.size for trace in traces if trace.size > MOST]
 
 
 @pytest.fixture
@@ -180,6 +181,10 @@ async def cancelled(call: Awaitable[object], until: Callable[[], object]) -> Non
     await asyncio.wait([task])
 
 
+async def request(event: str, client: Client, peer: Peer) -> None:
+    await client.request(event, big())
+
+
 async def stream(client: Client, event: str, most: int = 9) -> None:
     async with client.stream(event, big()) as items:
         async for _ in items:
@@ -213,10 +218,7 @@ def failing() -> Any:
 Scenario = Callable[[Client, Peer], Awaitable[object]]
 
 ENDED: dict[str, Scenario] = {
-    **{
-        f"answered: {event}": lambda client, peer, event=event: client.request(event, big())
-        for event in ("plain", "awaits", "in a thread", "in order")
-    },
+    **{f"answered: {event}": partial(request, event) for event in ("plain", "awaits", "in a thread", "in order")},
     "rejected": lambda client, peer: caught(client.request("fails", big())),
     "unknown": lambda client, peer: caught(client.request("no such", big())),
     "wrong arguments": lambda client, peer: caught(client.request("awaits", big(), 2)),
