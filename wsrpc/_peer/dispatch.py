@@ -25,7 +25,6 @@ from .._handlers.lookup import find, route_to
 from .._handlers.observation import Message, mark_processed
 from .._handlers.registry import Registry
 from .._handlers.suggestions import Unhandled
-from .._protocol.counting import SMALL
 from .._protocol.messages import Resolution, WireMessage
 from .._protocol.rejections import ABORTED, BAD_ITEM, bounded_reason
 from .._sending.message_sender import MessageSender
@@ -191,8 +190,7 @@ class Dispatcher:
                 raise
         if view is not None:
             mark_processed(view)
-        if len(payload) > SMALL:  # what the handler has started may keep its context for long
-            invocation.release()
+        invocation.release()
         if (since := self._mark) is not None:
             self._mark = now = self.loop.time()
             if now - since > SLOW_HANDLER:

@@ -78,7 +78,7 @@ def memory_of(values: list[Any]) -> int:
     """
     size = 0
     keys: set[int] = set()
-    """Those that were counted, by identity: msgspec decodes a short key of JSON objects to the same string most times."""
+    """Those that were counted, by identity: msgspec decodes most short keys of JSON to the same string each time."""
     todo: list[Any] = [values]
     while todo:
         value = todo.pop()
