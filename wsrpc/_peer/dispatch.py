@@ -188,9 +188,11 @@ class Dispatcher:
                 handler.put_back()  # if its arguments did not fit, the next message may have it
             if not self._raised(invocation, exc):
                 raise
-        if view is not None:
+        if view is None and invocation.shown is None:  # nearly always, and as `release` without a call
+            message.a = [name]
+        else:
             mark_processed(view)
-        invocation.release()
+            invocation.release()
         if (since := self._mark) is not None:
             self._mark = now = self.loop.time()
             if now - since > SLOW_HANDLER:
