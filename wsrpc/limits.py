@@ -77,8 +77,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         unread_bytes: maximum memory for the unread messages of all anonymous channels, streams and readers of events on
             a connection. The channel or reader that exceeds the limit ends with `StreamOverflow`. A message counts as
             the memory that it takes, at least 176 bytes. Items that a remote wsrpc peer sends within its credit (see
-            ``stream_window``) are counted, but always accepted. (The default equals ``hard_cap``, the limit for the
-            other direction. Chrome accepts 15 MiB of unread data on an HTTP/2 connection.)
+            ``stream_window``) are counted, but always accepted, except for an item of more than 32 KiB that exceeds the
+            rest of the credit. In an upload, such an item counts until its handler asks for the next one. (The default
+            equals ``hard_cap``, the limit for the other direction. Chrome accepts 15 MiB of unread data on an HTTP/2
+            connection.)
         stream_window: maximum number of items of one stream that a remote wsrpc peer can send before this side has read
             them. When this side has read half of them, it sends new credit, which permits the remote peer to send more
             items. It also limits the size of the items, see `stream_window_bytes`. (With 256, a fast reader of small

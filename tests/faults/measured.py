@@ -1,6 +1,8 @@
-"""Programs that know their own memory: ``measured.py serve BYTES``, with that bound for sessions without a connection,
-and ``measured.py URL BYTES``, which downloads more slowly than the server could send, and prints by how many bytes
-it and the server have grown.
+"""Programs that know their own memory.
+
+``measured.py serve BYTES`` has that bound for sessions without a connection; with ``uncollected`` it runs without the
+garbage collector. ``measured.py URL BYTES`` downloads more slowly than the server could send, and prints by how many
+bytes it and the server have grown.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,15 @@ def make_server(most: int) -> Server:
     async def work(data: Any) -> None:
         await asyncio.Event().wait()
 
+    @server.on("sleep")
+    async def sleep(data: str) -> None:
+        await asyncio.sleep(3600)
+
+    @server.on("keep")
+    async def keep(items: AsyncIterator[str]) -> None:
+        async for _ in items:
+            await asyncio.Event().wait()
+
     @server.on("download")
     def download(size: int) -> Iterator[bytes]:
         return (item(number) for number in range(size // ITEM))
@@ -72,7 +83,8 @@ def make_server(most: int) -> Server:
     @server.on("state")
     def state() -> tuple[int, int, int]:
         """Return the memory, and the numbers of sessions without a connection, and with one."""
-        gc.collect()
+        if gc.isenabled():
+            gc.collect()
         detached = server.stats().detached
         return memory(), detached, len(server.peers) - detached
 
@@ -94,6 +106,8 @@ async def download(url: str, size: int) -> None:
 
 
 if __name__ == "__main__":
+    if "uncollected" in sys.argv:
+        gc.disable()
     if sys.argv[1] == "serve":
         make_server(int(sys.argv[2])).run("127.0.0.1", 0)
     else:

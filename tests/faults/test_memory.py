@@ -1,5 +1,6 @@
 """Memory of whole programs: a slow consumer makes nobody keep more, and sessions without a connection take what
-`Server(detached_bytes=)` says, not a multiple of it.
+`Server(detached_bytes=)` says, not a multiple of it. What has ended takes nothing, and what one connection sends to
+slow handlers no more than its limits say.
 
 ``WSRPC_SOAK=1`` downloads 1 GiB instead of an amount that fits an ordinary test run.
 """
@@ -45,7 +46,7 @@ class Measured:
         """Return its memory, and the numbers of sessions without a connection, and with one."""
         return await self.client.request("state", returns=tuple[int, int, int])
 
-    async def leave_after(self, *messages: object) -> int:
+    async def leave_after(self, *messages: object, resumes: bool = True) -> int:
         """Begin a session, send messages that the server handles, and drop the connection.
 
         Returns how many sessions have no connection then.
@@ -53,7 +54,7 @@ class Measured:
         hello = {"t": "hello", "v": 1, "features": ["resume"], "limits": {}}
         control = [{"ws-wrapper": False, "wsrpc": fields} for fields in (hello, {"t": "ack", "n": 0, "bytes": 0})]
         async with raw_client(self.port) as raw:
-            for message in (*control, *messages, {"i": 1, "a": ["state"]}):
+            for message in (*(control if resumes else ()), *messages, {"i": 1, "a": ["state"]}):
                 await raw.send(raw.frame(TEXT, json.dumps(message)))
             while json.loads((await raw.next_of(TEXT)).payload).get("i") != 1:
                 pass
@@ -64,8 +65,8 @@ class Measured:
 
 
 @asynccontextmanager
-async def measured() -> AsyncGenerator[Measured]:
-    async with listening(await start(*PROGRAM, "serve", str(BOUND))) as url:
+async def measured(bound: int = BOUND, *options: str) -> AsyncGenerator[Measured]:
+    async with listening(await start(*PROGRAM, "serve", str(bound), *options)) as url:
         async with Client(url) as client:
             yield Measured(client, urlsplit(url).port or 0)
 
@@ -75,6 +76,7 @@ async def measured() -> AsyncGenerator[Measured]:
     [
         pytest.param(10, "x" * MIB, id="long texts"),
         pytest.param(5, [{}] * 20_000, id="what takes more once it is decoded"),
+        pytest.param(5, {f"k{number}": 1.5 for number in range(100_000)}, id="what has many different keys"),
         pytest.param(1000, "", id="what takes little but its handler"),
     ],
 )
@@ -95,3 +97,45 @@ async def test_small_messages_that_wait_count_with_what_keeps_them() -> None:
             assert await server.leave_after({"a": ["join"]}) == session + 1
         grown = await server.client.request("broadcast", returns=int, timeout=None) - idle
         assert BOUND / 2 < grown < BOUND * 2
+
+
+@pytest.mark.parametrize("resumes", [True, False], ids=["sessions", "connections"])
+async def test_what_has_ended_takes_no_memory_without_the_garbage_collector(resumes: bool) -> None:
+    """60 sessions with 16 handlers of 1 MB each, ended one after the other, left 489 MiB at a bound of 4."""
+    bound = 4 * MIB
+    calls = [{"i": i + 2, "a": ["sleep", "x" * (MIB // 4)]} for i in range(16)]
+    async with measured(bound, "uncollected") as server:
+        await server.leave_after(*calls, resumes=resumes)
+        idle = (await server.state())[0]
+        for _ in range(200 if SOAK else 40):
+            await server.leave_after(*calls, resumes=resumes)
+        assert (await server.state())[0] - idle < 2 * bound + 32 * MIB
+
+
+@pytest.mark.parametrize("features", [["credit"], []], ids=["wsrpc", "plain"])
+@pytest.mark.parametrize("busy", [True, False], ids=["unread", "in the hands of handlers"])
+async def test_what_is_uploaded_to_slow_handlers_is_bounded(features: list[str], busy: bool) -> None:
+    """The last item within the credit could be as large as `Limits.message`, on each channel."""
+    hello = {"t": "hello", "v": 1, "features": features, "limits": {}}
+    small, large = ({"value": value, "done": False} for value in ("", "x" * 3 * MIB))
+    async with measured() as server, raw_client(server.port) as raw:
+
+        async def answers(count: int) -> list[dict[str, object]]:
+            found = [json.loads((await raw.next_of(TEXT)).payload) for _ in range(count)]
+            return [message for message in found if "x" in message]
+
+        await raw.send(raw.frame(TEXT, json.dumps({"ws-wrapper": False, "wsrpc": hello})))
+        await answers(1)
+        idle = (await server.state())[0]
+        for h in range(2, 26):
+            await raw.send(raw.frame(TEXT, json.dumps({"i": h, "a": ["keep"]})))
+            await answers(3 if features else 2)  # the channel, credit and `start`
+        for h in range(2, 26):
+            for item in (small, large) if busy else (large,):
+                await raw.send(raw.frame(TEXT, json.dumps({"h": h, "a": ["next", item]})))
+        await raw.send(raw.frame(TEXT, json.dumps({"i": 1, "a": ["state"]})))
+        aborts = list[str]()
+        while (message := json.loads((await raw.next_of(TEXT)).payload)).get("i") != 1:
+            aborts += [message["x"]["message"]] if "x" in message else []
+        assert len(aborts) == 19 and all("Limits.unread_bytes" in text for text in aborts)
+        assert message["d"][0] - idle < 48 * MIB

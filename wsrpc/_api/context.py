@@ -27,6 +27,9 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     """The event or request that a handler is handling.
 
     To get this object, annotate a parameter of the handler with the class, or call `current_context`.
+
+    When the handler exits, its message is dropped, unless this object is still in use. If a task that the handler has
+    started calls `current_context` after that, ``args`` is empty, and ``message`` and ``cancel_reason`` are None.
     """
 
     _invocation: Invocation

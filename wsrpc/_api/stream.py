@@ -182,7 +182,10 @@ class Stream(Generic[T_co]):
             await asyncio.sleep(0)
         if error is not None:
             note_member(error, self._member)
-            raise error
+            try:
+                raise error
+            finally:  # else the error would refer to this frame, and the frame to the error
+                del error, task
         raise StopAsyncIteration
 
     async def _open_inbox(self) -> Inbox:

@@ -155,7 +155,8 @@ class LoopScheduler:
 
     def _take_time(self, clock: Any) -> None:
         self.time = time.monotonic if _is_asyncio(clock.time, "time") else clock.time
-        self.call_at = clock.call_at
+        # Else a timer would refer to the handler within which it was started, and a cancelled one, too.
+        self.call_at = clock.call_at if self._clock else partial(clock.call_at, context=contextvars.copy_context())
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         loop = self._loop or asyncio.get_running_loop()

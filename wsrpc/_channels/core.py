@@ -222,6 +222,7 @@ class ChannelCore:
         "error",
         "heard",
         "id",
+        "is_served",
         "out",
         "reason",
         "recipients",
@@ -231,9 +232,10 @@ class ChannelCore:
         "unread",
     )
 
-    def __init__(self, id: int, owner: ChannelOwner) -> None:
+    def __init__(self, id: int, owner: ChannelOwner, *, served: bool = False) -> None:
         self.id = id
         """The id of the request that opened it, which is the channel's name on the wire."""
+        self.is_served = served
         self._owner = owner
         self.out = owner.out
         self.state = ChannelState.NEW
@@ -677,6 +679,9 @@ class ChannelCore:
         """End it in good order on both sides."""
         self._send_end(FINISHED_REASON)
         self.finish_locally()
+
+    def forget_error(self) -> None:
+        self.reason = self.error = None
 
     def finish_locally(self) -> None:
         """End it in good order. The remote peer knows that it has ended."""

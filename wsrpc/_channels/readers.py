@@ -265,7 +265,7 @@ class NamedChannel:
 
     __slots__ = ("_readers", "items_out", "name", "recipients", "unread")
 
-    has_credit = closed = abort_waits = False
+    has_credit = is_served = closed = abort_waits = False
     credit_share = 0
 
     def __init__(self, readers: Readers, name: ChannelRef) -> None:
@@ -405,6 +405,8 @@ class NamedChannel:
     def grant(self, items: int, size: int) -> None: ...
 
     def abort(self, reason: object) -> None: ...
+
+    def forget_error(self) -> None: ...
 
     def finish_locally(self) -> None: ...
 

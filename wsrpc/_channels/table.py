@@ -137,7 +137,7 @@ class ChannelTable:
         if len(self.served) + len(self.undelivered) >= self.limits.channels:
             text = f"{self.limits.channels} channels are open already (Limits.channels), close some"
             raise made_here(RemoteError(text, TOO_MANY))
-        channel = ChannelCore(h, self)
+        channel = ChannelCore(h, self, served=True)
         self.undelivered[channel] = event
         return channel
 

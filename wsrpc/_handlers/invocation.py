@@ -141,7 +141,8 @@ class Invocation(msgspec.Struct, eq=False):
     """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
     lane: asyncio.Lock | None = None
     """Keeps other handlers of its lane waiting, or lets it wait itself."""
-    _context: ref[Any] | None = None
+    shown: ref[Any] | None = None
+    """Refers to the `context` that the user's code got. None if it has asked for none."""
     _memory: int | None = None
 
     @property
@@ -168,10 +169,10 @@ class Invocation(msgspec.Struct, eq=False):
 
         A context holds its invocation. The other direction is weak, or each call would be a reference cycle.
         """
-        context = None if self._context is None else self._context()
+        context = None if self.shown is None else self.shown()
         if context is None:
             context = self.context_class(self)
-            self._context = ref(context)
+            self.shown = ref(context)
         return context
 
     @property
@@ -278,6 +279,18 @@ class Invocation(msgspec.Struct, eq=False):
         i, active = self.inbound.i, self.runner.active
         if active.get(i) is self:
             del active[i]
+
+    def release(self) -> None:
+        """Drop what it holds of messages, because the handler has exited.
+
+        Its context refers to it, and asyncio keeps that of a cancelled timer until the timer would have ended. What a
+        `Context` shows stays for as long as the user keeps that object.
+        """
+        self.task = self.thread = self.upload = None
+        self.channel = None if self.user_channel is None else self.channel
+        if self.shown is None or self.shown() is None:
+            self.inbound.a = self.inbound.a[:1]
+            self.view = self.cancel_reason = None
 
     def leave_lane(self) -> None:
         """Let the next handler of the lane run. Idempotent."""

@@ -18,7 +18,7 @@ from .._channels.table import ChannelTable
 from .._handlers.introspection import Role
 from .._handlers.invocation import ChannelPhase, Invocation
 from .._handlers.observation import mark_processed
-from .._protocol.rejections import ABORTED
+from .._protocol.rejections import ABORTED, error_from_wire, error_to_wire
 from .._streams.recipients import MismatchDetector
 from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here
 from .admission import Admission
@@ -196,10 +196,12 @@ class ChannelAnswers:
         assert channel is not None
         if channel.closed:
             return
+        # A new error, which the channel keeps, because that of a handler refers to the handler's variables.
+        reason = error_from_wire(*error_to_wire(self._answers.sendable(error, invocation.label)))
         if _role(invocation) is Role.UPLOAD:
-            self._answer_end(invocation, lambda i: self._answers.reject(i, error))
+            self._answer_end(invocation, lambda i: self._answers.reject(i, reason))
         else:
-            channel.abort(self._answers.sendable(error, invocation.label))
+            channel.abort(reason)
 
     def _answer_end(self, invocation: Invocation, answer: Callable[[int], None]) -> None:
         """Answer the caller's last message with the result of an upload, now or when that message comes."""

@@ -767,6 +767,7 @@ class PeerCore:
     def session_reattached(self, connection: Connection, limits: Announced) -> None:
         """Let handlers start, and begin the statistics of another connection of the session."""
         info = connection.transport.info
+        self.life.running.measured = None  # from now on, measuring each message would be in vain
         self.dispatcher.admission.unpause()
         self.life.history.begin(info, self.out.loop.time())
         self.log.remote = info.remote
@@ -793,7 +794,7 @@ class PeerCore:
         calls, room = running.invocations, running.waiting_room
         return (
             (0 if broadcasts is None else broadcasts.size)
-            + sum(call.memory for call in calls)
+            + running.memory()
             + room.size
             + (0 if unread is None else unread.used)
             + MESSAGE * len(room)

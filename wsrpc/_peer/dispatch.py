@@ -190,8 +190,11 @@ class Dispatcher:
                 handler.put_back()  # if its arguments did not fit, the next message may have it
             if not self._raised(invocation, exc):
                 raise
-        if view is not None:
+        if view is None and invocation.shown is None:  # nearly always, and as `release` without a call
+            message.a = [name]
+        else:
             mark_processed(view)
+            invocation.release()
         if (since := self._mark) is not None:
             self._mark = now = self.loop.time()
             if now - since > SLOW_HANDLER:
@@ -473,16 +476,16 @@ class Dispatcher:
                 channel.stop_listening()  # nothing is left that could listen
         if invocation.view is not None:
             mark_processed(invocation.view)
-        if invocation not in self.running.invocations:
-            return
-        self.running.remove(invocation)
-        if not self.active:
-            self.admission.update()
-        if self.running.waiting_room.items:
-            self.admission.pump()
-        if self.running.then is not None:
-            self.running.look_for_events()
-        self._out.session.recount()
+        if invocation in self.running.invocations:
+            self.running.remove(invocation)
+            if not self.active:
+                self.admission.update()
+            if self.running.waiting_room.items:
+                self.admission.pump()
+            if self.running.then is not None:
+                self.running.look_for_events()
+            self._out.session.recount()
+        invocation.release()
 
     def end(self, reason: Exception) -> None:
         """Cancel the handlers of requests: the session is over, so nobody can get their answers.

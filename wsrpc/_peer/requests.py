@@ -127,7 +127,10 @@ class Requester:
                 self._requests.drop(pending)
                 raise
             if isinstance(answer, Exception):
-                raise answer
+                try:
+                    raise answer
+                finally:  # else the exception would refer to this frame, and the frame to the exception
+                    del answer, pending
             if answer.e is not UNSET:
                 raise self.out.rejection_from(answer, event, len(args))
             if answer.h:
@@ -335,7 +338,7 @@ class Requester:
         try:
             await self._produce(self._producer(opened, event, timeout), send)
         except ChannelClosed as exc:
-            raise (opened.error or exc) from None
+            raise _why_ended(opened, exc) from None
         except ItemRefused as exc:
             opened.abort(None)
             raise exc.error from None
@@ -352,7 +355,7 @@ class Requester:
         except (ChannelClosed, ConnectionLost) as exc:
             # The handler may have run, although this message was not sent because the connection has just broken.
             await opened.wait_closed()
-            raise (opened.error or exc) from None
+            raise _why_ended(opened, exc) from None
         except RemoteError as exc:
             raise of_started_call(exc) from None
         except RequestTimeout as exc:
@@ -395,9 +398,12 @@ class Requester:
         if finished and running.cancelled():
             raise asyncio.CancelledError("the source was cancelled")  # not by this function
         error = None if running.cancelled() else running.exception()
-        producer.check_channel()
-        if error is not None:
-            raise error
+        try:
+            producer.check_channel()
+            if error is not None:
+                raise error
+        finally:  # as in `send_request`
+            del error, running
 
 
 async def _send_all(producer: Producer, send: Source) -> None:
@@ -405,6 +411,15 @@ async def _send_all(producer: Producer, send: Source) -> None:
         await producer.run(send)
     finally:
         await close_source(send)
+
+
+def _why_ended(channel: ChannelCore, exc: ChannelClosed | ConnectionLost) -> Exception:
+    """Return the error with which a channel has ended, and which it forgets. Without one, return ``exc``."""
+    error = channel.error or exc
+    channel.forget_error()
+    if error is not exc:
+        exc.reason = ""  # which may be the error, whose context it becomes
+    return error
 
 
 def _for_handler(exc: BaseException) -> RpcError:

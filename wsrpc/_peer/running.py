@@ -43,6 +43,7 @@ class RunningHandlers:
         "invocations",
         "limit",
         "limits",
+        "measured",
         "most_held",
         "not_begun",
         "noted_unknown",
@@ -62,6 +63,8 @@ class RunningHandlers:
         """Bytes of the messages that called these handlers."""
         self.held_by_channels = 0
         """Bytes of the messages that opened the channels which are open."""
+        self.measured: int | None = None
+        """Bytes that all messages in ``invocations`` take, decoded. None unless `memory` was asked for lately."""
         self.then: Callable[[], None] | None = None
         """Is called once the events before the end of the session are handled."""
         self.on_channels = 0
@@ -90,6 +93,12 @@ class RunningHandlers:
         """Number of handlers that run, the one that takes its first step included."""
         first = self.beginning
         return len(self.invocations) + (first is not None and first not in self.invocations)
+
+    def memory(self) -> int:
+        """Return the bytes that the messages of handlers take, decoded. Each is measured once, until this is reset."""
+        if self.measured is None:
+            self.measured = sum(each.memory for each in self.invocations)
+        return self.measured
 
     def lane(self, key: Hashable) -> asyncio.Lock:
         """Return the lock of the handlers that run one after another."""
@@ -121,6 +130,8 @@ class RunningHandlers:
                 self.on_channels += 1
         self.invocations[invocation] = None
         self.count += 1
+        if self.measured is not None:
+            self.measured += invocation.memory
         if invocation.channel_phase is _RESERVED:
             self.held_by_channels += invocation.size
         else:
@@ -129,6 +140,8 @@ class RunningHandlers:
     def remove(self, invocation: Invocation) -> None:
         """Count a handler no more, because it has exited."""
         del self.invocations[invocation]
+        if self.measured is not None:
+            self.measured -= invocation.memory
         phase = invocation.channel_phase
         if phase is _RESERVED or phase is _OPEN:
             self.held_by_channels -= invocation.size

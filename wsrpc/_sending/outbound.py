@@ -180,6 +180,7 @@ class Outbound:
     def session_over(self) -> None:
         """Send nothing more: the session is over, and what was agreed in it holds no more."""
         self.terms = self._settings.terms
+        self.slow_reader = None
         self.update_clear()
 
     def enter_loop(self) -> None:

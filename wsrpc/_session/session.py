@@ -806,6 +806,8 @@ class Session:
         self._move(happened)
         self._stop_timers()
         self._choose_send()
+        if self.sent is not None:
+            self.sent.forget()
         self.full = False
         self._wake()
         asking = self.asking

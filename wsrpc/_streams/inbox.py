@@ -29,6 +29,10 @@ back."""
 LEAST_RESERVED = 4096
 """Bytes of messages for which memory is reserved at once."""
 
+MOST_TOGETHER = 8192
+"""Bytes of the largest message of several items for which there is always room within the credit. (wsrpc sends up to
+4 KiB.) When the first one is read all of them are decoded."""
+
 
 class Packed(bytes):
     """An encoded message of several items. In other messages an array is one item without a value."""
@@ -51,14 +55,17 @@ class MessageQueue:
         self.taken_bytes: int = 0
 
     def keep(
-        self, payload: bytes | bytearray, i: int | None, decode: Decode, *, granted: bool = False
+        self, payload: bytes | bytearray, i: int | None, decode: Decode, *, granted: bool = False, large: bool = False
     ) -> StreamOverflow | None:
-        """Append a message, encoded. Return the error if there is no room. There is if its place was ``granted``."""
+        """Append a message, encoded. Return the error if there is no room.
+
+        There is if its place was ``granted``, unless the message is ``large`` and there is no memory for it.
+        """
         unread, size, waiting = self.unread, len(payload), self.received_bytes - self.taken_bytes
         most = unread.limits.stream_queue
         if self.queue and waiting + size > most and not granted:
             return StreamOverflow(f"{waiting} bytes wait to be read (Limits.stream_queue={most})")
-        if not unread.take(size, waiting + len(self.queue) * ENTRY, granted=granted):
+        if not unread.take(size, waiting + len(self.queue) * ENTRY, granted=granted and not large):
             return StreamOverflow(f"{unread} as this message came")
         self.queue.append((payload if isinstance(payload, bytes) else bytes(payload), size, i, decode))
         self.received_bytes += size
@@ -114,6 +121,11 @@ class ReadableChannel(Protocol):
         ...
 
     @property
+    def is_served(self) -> bool:
+        """Whether the remote peer has opened it. It may open many, so that what their readers have taken counts."""
+        ...
+
+    @property
     def credit_share(self) -> int:
         """Bytes of one stream that may be in flight now."""
         ...
@@ -152,6 +164,9 @@ class ReadableChannel(Protocol):
 
     def finish_locally(self) -> None:
         """End the channel in good order. The remote peer knows that it has ended."""
+
+    def forget_error(self) -> None:
+        """Forget why the channel has ended: its only reader raises that, and so the error refers to who reads."""
 
     def warn(self, text: str, /) -> None: ...
 
@@ -211,7 +226,9 @@ class Inbox(MessageQueue):
         "_event",
         "_granted",
         "_granted_bytes",
+        "_in_hand",
         "_owns",
+        "_postponed",
         "_producer",
         "_reader",
         "_renew_at",
@@ -256,6 +273,10 @@ class Inbox(MessageQueue):
         self._window_bytes = self.unread.limits.stream_window_bytes
         self._reserved = 0
         """Bytes that may wait here decoded, because memory is reserved for them."""
+        self._in_hand = 0
+        """Bytes that count for the message that the reader has taken last, until it asks for the next one."""
+        self._postponed = False
+        """Whether the producer gets credit when the reader asks for the next item."""
         self.over = False
         """Nothing more will arrive."""
         self.error: BaseException | None = None
@@ -298,6 +319,7 @@ class Inbox(MessageQueue):
         needed = self.received_bytes - self.taken_bytes + size
         credited = self.received < self._granted and self.received_bytes < self._granted_bytes
         crowded = not credited and len(queue) >= limits.stream_window
+        large = size > SMALLEST_SHARE and self.received_bytes + size > self._granted_bytes
         answered = False
         if i is UNSET:
             i = None
@@ -306,8 +328,10 @@ class Inbox(MessageQueue):
         waiter = self._waiter
         if waiter is not None and waiter.done():
             waiter = None
-        if waiter is not None:  # it is taken in the next turn of the event loop, so that it need not count
-            decoded = True
+        if waiter is not None:  # it is taken in the next turn of the event loop, so that it need not count as unread
+            decoded = not (large and self.channel.is_served)
+            if not decoded and self.unread.take(size, 0):
+                decoded, self._in_hand = True, size + ENTRY
         elif credited or not (crowded or (queue and needed > limits.stream_queue)):
             decoded = needed <= self._reserved or self._reserve(needed)
         else:
@@ -315,7 +339,7 @@ class Inbox(MessageQueue):
         if decoded:
             queue.append((value, size, i, None))
             self.received_bytes += size
-        elif (error := self.keep(payload, i, decode, granted=credited)) is not None:
+        elif (error := self.keep(payload, i, decode, granted=credited, large=large)) is not None:
             self._overflow(error)
             return
         self.received += 1
@@ -340,7 +364,10 @@ class Inbox(MessageQueue):
             self.queue.extend([(value, share, None, None) for value in values[1:]])
             self.received_bytes += size
         else:
-            self.keep(Packed(payload), None, decode, granted=True)
+            error = self.keep(Packed(payload), None, decode, granted=True, large=size > MOST_TOGETHER)
+            if error is not None:
+                self._overflow(error)
+                return
         self.received += count
         self.wake()
 
@@ -431,8 +458,10 @@ class Inbox(MessageQueue):
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             raise RuntimeError("two tasks read the same stream: give each its own, or let one read")
-        if self._reserved:
+        if self._reserved or self._in_hand:
             self._release()
+        if self._postponed:
+            self.grant_credit()
         waiter = self._waiter = self.unread.loop.create_future()
         return waiter
 
@@ -455,12 +484,16 @@ class Inbox(MessageQueue):
         if i is not None:
             self.channel.answer(i)
         if self._granted and (taken >= self._renew_at or taken_bytes >= self._renew_bytes_at) and not self.over:
-            self.grant_credit()
+            if size > self._window_bytes:  # of such items one at a time is all that memory is counted for
+                self._postponed = True
+            else:
+                self.grant_credit()
         return value
 
     def _decoded(self, payload: bytes, size: int, decode: Decode) -> tuple[Any, int]:
         """Return the value of a message that has waited encoded, and its size. Of several items return the first."""
-        self.unread.give_back(size)
+        self.unread.release(self._in_hand)
+        self._in_hand = size + ENTRY
         a = decode(payload).a
         if not self.items:
             return a, size
@@ -486,6 +519,7 @@ class Inbox(MessageQueue):
         if not self._granted:
             size = min(size, SMALLEST_SHARE)
         self._window_bytes = size
+        self._postponed = False
         self._granted = self.taken + items
         self._granted_bytes = max(self._granted_bytes, self.taken_bytes + size)
         self._renew_at = self.taken + (items + 1) // 2
@@ -495,6 +529,8 @@ class Inbox(MessageQueue):
     def take_error(self) -> BaseException | None:
         """Return the exception that the reader gets after the last message, the first time. Then return None."""
         error, self.error = self.error, None
+        if self._owns:
+            self.channel.forget_error()
         return error
 
     # ------------------------------------------------------------ leaving
@@ -560,8 +596,8 @@ class Inbox(MessageQueue):
             self.channel.answer(i)
 
     def _release(self) -> None:
-        self.unread.release(self._reserved * DECODED)
-        self._reserved = 0
+        self.unread.release(self._in_hand + self._reserved * DECODED)
+        self._in_hand = self._reserved = 0
 
 
 def error_in(end: dict[str, Any]) -> RemoteError | None:

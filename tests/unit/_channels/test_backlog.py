@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from core_driver import Driven, messages, rejection, start, turns
 from leftovers import nothing_left as nothing_left
 from peers_inside import unread_at
+from stream_driver import done, emptied, hello, item
 from stream_sides import consuming, requested
 
 from wsrpc import AnonymousChannel, ChannelClosed, Context, Limits
@@ -172,3 +175,96 @@ async def test_credit_is_kept_whatever_else_waits(size: int) -> None:
     d.feed({"h": h, "a": ["next", {"done": True}]})
     assert [number async for number, _ in stream] == list(range(64))
     assert unread_at(d.peer) == 0
+
+
+LARGE = "x" * 60_000
+"""More than the 32 KiB of an item that always fits within the credit, and than a window of these tests."""
+
+
+def upload(h: int, *values: Any) -> list[dict[str, Any]]:
+    return [item(h, value) for value in values]
+
+
+async def uploading(*features: str) -> tuple[Driven, dict[int, asyncio.Event]]:
+    """A peer with three uploads, on channels 1 to 3, whose handlers take an item, and the next when they may go on."""
+    d, go = Driven(extensions=True, limits=Limits(unread_bytes=150_000)), dict[int, asyncio.Event]()
+    await d.fed(hello(*features))
+
+    async def keep(h: int, items: AsyncIterator[str]) -> None:
+        async for _ in items:
+            await go[h].wait()
+            go[h].clear()
+
+    d.peer.on("keep", keep)
+    for h in (1, 2, 3):
+        go[h] = asyncio.Event()
+        await d.fed({"i": h, "a": ["keep", h]})
+    return d, go
+
+
+def aborted(sent: list[Any]) -> list[int]:
+    aborts = [message for message in sent if "x" in message]
+    assert all("Limits.unread_bytes=150000" in message["x"]["message"] for message in aborts)
+    return [message["h"] for message in aborts]
+
+
+@pytest.mark.parametrize("features", [("credit", "batches"), ()], ids=["wsrpc", "plain"])
+@pytest.mark.parametrize("before", [("",), ()], ids=["unread", "taken"])
+async def test_large_items_on_all_channels_take_no_more_than_may_be(
+    features: tuple[str, ...], before: tuple[str, ...]
+) -> None:
+    """Within the credit, the last item could be as large as a message may be, on each channel."""
+    d, go = await uploading(*features)
+    for h in (1, 2, 3):
+        await d.fed(*upload(h, *before))
+    assert aborted(await d.fed(*upload(1, LARGE), *upload(2, LARGE))) == []
+    assert aborted(await d.fed(*upload(3, LARGE))) == [3]
+    for _ in range(1 + len(before)):
+        go[1].set()  # its handler asks for the next one
+        await turns()
+    assert aborted(await d.fed(*upload(1, LARGE))) == []
+    for h in (1, 2):
+        await d.fed({"h": h, "x": "bye"})
+    await emptied(d.peer)
+    assert unread_at(d.peer) == 0
+
+
+async def test_several_items_in_a_large_message_need_memory_too() -> None:
+    d, _ = await uploading("credit", "batches")
+    for h in (1, 2, 3):
+        await d.fed(*upload(h, ""))
+    batch = [LARGE, "x"]
+    sent = await d.fed(*({"h": h, "a": ["next", batch]} for h in (1, 2, 3)))
+    assert aborted(sent) == [3]
+    for h in (1, 2):
+        await d.fed({"h": h, "x": "bye"})
+    assert unread_at(d.peer) == 0
+
+
+async def test_items_that_are_not_large_always_fit_within_the_credit() -> None:
+    d, _ = await uploading("credit")
+    for h in (1, 2, 3):
+        await d.fed(*upload(h, ""))
+    for h in (1, 2, 3):
+        assert aborted(await d.fed(*upload(h, "x" * 30_000, "x" * 30_000))) == []
+    for h in (1, 2, 3):
+        await d.fed({"h": h, "x": "bye"})
+    assert unread_at(d.peer) == 0
+
+
+async def test_after_an_item_larger_than_the_window_credit_waits_until_the_next_one_is_wanted() -> None:
+    """So an honest producer has one such item there at a time, and its streams do not end for want of memory."""
+    d, stream, h = await consuming(limits=Limits(stream_window=64))
+    d.take()
+    reading = start(anext(stream))
+    await turns()
+    d.feed(item(h, LARGE))
+    assert await reading == LARGE
+    d.expect()
+    reading = start(anext(stream))
+    await turns()
+    [granted] = [message["wsrpc"] for message in d.take()]
+    assert granted["t"] == "credit" and granted["bytes"] > len(LARGE)
+    d.feed(item(h, 1), done(h))
+    assert await reading == 1
+    await stream.aclose()

@@ -1,18 +1,27 @@
-"""What users tie into a circle through a call (an exception in an argument, say) is freed by the garbage collector."""
+"""What has ended holds no messages, even if the garbage collector never comes.
+
+What users tie into a circle through a call (an exception in an argument, say) is freed by the garbage collector.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
+import tracemalloc
 import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from session_story import story
 
-from wsrpc import Context, RemoteError
-from wsrpc.testing import pair
+from wsrpc import AnonymousChannel, Client, ConnectionLost, Context, Peer, RemoteError, RequestTimeout, RpcError, Server
+from wsrpc.testing import connect, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -66,3 +75,224 @@ async def test_a_context_and_an_exception_in_the_arguments_of_their_own_call(kin
         gc.collect()
         assert len(watched) == CALLS
         assert sum(ref() is not None for ref in watched) == 0
+
+
+# ---------------------------------------------------------------- without the collector
+
+MOST = 700_000
+"""Bytes of the largest object that may be left: less than each of `big`, and more than any buffer."""
+
+
+def big() -> str:
+    return "x" * 1_000_000
+
+
+def held() -> list[int]:
+    """Return the sizes of what takes as much memory as one of `big`, and was made since tracing began."""
+    traces = tracemalloc.take_snapshot().traces
+    return [trace.size for trace in traces if trace.size > MOST]
+
+
+@pytest.fixture
+async def uncollected() -> AsyncGenerator[None]:
+    gc.collect()
+    gc.disable()
+    tracemalloc.start(1)
+    yield
+    tracemalloc.stop()
+    gc.enable()
+
+
+def serving() -> Server:
+    """A server with handlers of all kinds. Those that take long wait for a timer, which is cancelled with them."""
+    server = Server()
+
+    def plain(value: str) -> int:
+        asyncio.get_running_loop().call_later(3600, print).cancel()  # a library may do that
+        return len(value)
+
+    async def awaits(value: str) -> int:
+        await asyncio.sleep(0)
+        return len(value)
+
+    async def long(value: str) -> None:
+        await asyncio.sleep(3600)
+
+    async def fails(value: str) -> None:
+        await asyncio.sleep(0)
+        raise RpcError("no")
+
+    async def items(value: str) -> AsyncIterator[str]:
+        for number in range(3):
+            yield f"{value}{number}"
+
+    async def items_slow(value: str) -> AsyncIterator[str]:
+        for number in range(1000):
+            yield f"{value}{number}"
+            await asyncio.sleep(3600)
+
+    async def items_fail(value: str) -> AsyncIterator[str]:
+        yield f"{value}1"
+        raise RpcError("no")
+
+    async def reads(value: str, given: AsyncIterator[str]) -> int:
+        return sum([len(one) async for one in given])
+
+    async def reads_one(value: str, given: AsyncIterator[str]) -> int:
+        return len(await anext(given))
+
+    async def reads_slowly(value: str, given: AsyncIterator[str]) -> None:
+        async for _ in given:
+            await asyncio.sleep(3600)
+
+    async def reads_and_fails(value: str, given: AsyncIterator[str]) -> None:
+        await anext(given)
+        raise RpcError("no")
+
+    async def talks(value: str, channel: AnonymousChannel) -> None:
+        async with channel.events("say") as said:
+            await channel.emit("say", await anext(said))
+
+    for handler in (plain, awaits, long, fails, items, items_slow, items_fail, reads, reads_one, reads_slowly):
+        server.on(handler.__name__, handler)
+    server.on("reads_and_fails", reads_and_fails)
+    server.on("talks", talks)
+    server.on("in a thread", plain_in_thread, thread=True)
+    server.on("in order", awaits, ordered=True)
+    server.on("limited", long, timeout=0.01)
+    return server
+
+
+def plain_in_thread(value: str) -> int:
+    return len(value)
+
+
+async def caught(call: Awaitable[object]) -> None:
+    """Await a call that fails."""
+    with pytest.raises((RpcError, RequestTimeout)):
+        await call
+
+
+async def cancelled(call: Awaitable[object], until: Callable[[], object]) -> None:
+    """Cancel a call once that holds."""
+    task = asyncio.ensure_future(call)
+    await turns_until(until)
+    task.cancel(big())
+    await asyncio.wait([task])
+
+
+async def request(event: str, client: Client, peer: Peer) -> None:
+    await client.request(event, big())
+
+
+async def stream(client: Client, event: str, most: int = 9) -> None:
+    async with client.stream(event, big()) as items:
+        async for _ in items:
+            most -= 1
+            if not most:
+                break
+
+
+async def talk(client: Client) -> None:
+    async with await client.open_channel("talks", big()) as channel, channel.events("say") as said:
+        await channel.emit("say", big())
+        await anext(said)
+
+
+async def read_one(client: Client, peer: Peer) -> None:
+    async with client.events("news") as news:
+        for _ in range(3):
+            await peer.emit("news", big())
+        await anext(news)
+
+
+def three() -> list[str]:
+    return [big() for _ in range(3)]
+
+
+def failing() -> Any:
+    yield big()
+    raise ValueError
+
+
+Scenario = Callable[[Client, Peer], Awaitable[object]]
+
+ENDED: dict[str, Scenario] = {
+    **{f"answered: {event}": partial(request, event) for event in ("plain", "awaits", "in a thread", "in order")},
+    "rejected": lambda client, peer: caught(client.request("fails", big())),
+    "unknown": lambda client, peer: caught(client.request("no such", big())),
+    "wrong arguments": lambda client, peer: caught(client.request("awaits", big(), 2)),
+    "a handler that takes too long": lambda client, peer: caught(client.request("limited", big())),
+    "timed out": lambda client, peer: caught(client.request("long", big(), timeout=0.01)),
+    "cancelled": lambda client, peer: cancelled(client.request("long", big()), lambda: peer.active),
+    "an event": lambda client, peer: client.emit("awaits", big()),
+    "events that are read": read_one,
+    "a stream": lambda client, peer: stream(client, "items"),
+    "a stream that is left": lambda client, peer: stream(client, "items", 1),
+    "a stream that fails": lambda client, peer: caught(stream(client, "items_fail")),
+    "an upload": lambda client, peer: client.request("reads", big(), send=three()),
+    "an upload that is left": lambda client, peer: client.request("reads_one", big(), send=three()),
+    "an upload that is rejected": lambda client, peer: caught(client.request("reads_and_fails", big(), send=three())),
+    "an upload that is cancelled": lambda client, peer: cancelled(
+        client.request("reads_slowly", big(), send=three()), lambda: peer.channels
+    ),
+    "a conversation": lambda client, peer: talk(client),
+}
+
+
+async def failed_upload(client: Client, peer: Peer) -> None:
+    with pytest.raises(ValueError, match=r"^$"):
+        await client.request("reads", big(), send=failing())
+
+
+ENDED["an upload whose source fails"] = failed_upload
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("scenario", [pytest.param(scenario, id=name) for name, scenario in ENDED.items()])
+async def test_what_has_ended_holds_no_messages(scenario: Scenario) -> None:
+    """A cancelled timer kept its context, and so the call with its arguments; errors and frames kept each other."""
+    server = serving()
+    async with connect(server) as client:
+        (peer,) = server.peers
+        await scenario(client, peer)
+        await turns_until(lambda: not (peer.active or peer.channels or held()), patience=2)
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("by", ["client", "server"])
+async def test_a_connection_that_has_closed_holds_no_messages(by: str) -> None:
+    server = serving()
+    async with connect(server) as client:
+        (peer,) = server.peers
+        calls = [
+            asyncio.ensure_future(call)
+            for call in (
+                client.request("long", big()),
+                client.request("reads_slowly", big(), send=three()),
+                stream(client, "items_slow"),
+            )
+        ]
+        await turns_until(lambda: peer.active == 3 and peer.channels == 2)
+        peer.emit_nowait("news", big())
+        await (client if by == "client" else peer).close()
+        await asyncio.wait(calls)
+        assert all(isinstance(call.exception(), ConnectionLost) for call in calls)
+        calls.clear()
+        await turns_until(lambda: not held(), patience=2)
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("who", ["server", "client"])
+async def test_a_session_that_is_over_holds_no_messages(who: str) -> None:
+    async with story(server=serving()) as s:
+        peer = s.peer if who == "server" else s.client.peer
+        for end in s.ends:
+            end.hold()
+        peer.emit_nowait("news", big())  # sent, and not acknowledged
+        await s.cut()
+        peer.emit_nowait("news", big())  # waits
+        assert len(held()) >= 2
+        await peer.close()
+        await s.client.close()
+        await turns_until(lambda: not held(), patience=2)

@@ -64,6 +64,33 @@ async def test_tasks_that_a_handler_starts_know_whose_they_are() -> None:
         assert await client.request("ask") == f"{server.peers[0].id} ask"
 
 
+@pytest.mark.parametrize("kept", [False, True], ids=["dropped", "kept"])
+@pytest.mark.parametrize("waits", [False, True], ids=["plain", "async"])
+async def test_a_task_finds_the_arguments_after_its_handler_only_if_the_context_was_kept(
+    waits: bool, kept: bool
+) -> None:
+    server, go = Server(), asyncio.Event()
+    tasks: list[asyncio.Task[tuple[str, tuple[Any, ...]]]] = []
+
+    async def later(ctx: Context | None) -> tuple[str, tuple[Any, ...]]:
+        await go.wait()
+        assert ctx in (None, current_context())
+        return current_context().event, current_context().args
+
+    def plain(value: str) -> None:
+        tasks.append(asyncio.create_task(later(current_context() if kept else None)))
+
+    async def handler(value: str) -> None:
+        await asyncio.sleep(0)
+        plain(value)
+
+    server.on("ask", handler if waits else plain)
+    async with connect(server) as client:
+        await client.request("ask", "x")
+        go.set()
+        assert await tasks[0] == ("ask", ("x",) if kept else ())
+
+
 async def test_middleware_of_server_peer_and_channels_is_around_their_handlers() -> None:
     server = Server()
 

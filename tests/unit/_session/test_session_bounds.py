@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -339,3 +341,36 @@ async def test_what_handlers_have_done_with_counts_no_more() -> None:
         assert server.peers == (ada, *bob) and not last.detached, "the largest of the client that takes most"
         go.set()
     await server.close()
+
+
+async def test_counting_a_message_that_waits_does_not_look_at_each_handler() -> None:
+    """Each one cost a sum over the handlers of its session."""
+    server, looks = Server(), 0
+
+    @server.on("wait")
+    async def wait(data: str) -> None:
+        await asyncio.Event().wait()
+
+    async with story(server=server) as s:
+        calls = [asyncio.create_task(s.client.request("wait", "x" * 100)) for _ in range(200)]
+        await turns_until(lambda: s.peer.active == 200)
+        peer = s.peer
+        await s.cut()
+        peer.emit_nowait("first")
+
+        def look(frame: FrameType, event: str, argument: object) -> None:
+            nonlocal looks
+            looks += event == "call"
+
+        sys.setprofile(look)
+        try:
+            for _ in range(10):
+                peer.emit_nowait("next")
+        finally:
+            sys.setprofile(None)
+        assert looks < 10 * 100
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+        await s.repair()
+        await turns_until(lambda: peer.active == 0)
