@@ -131,8 +131,12 @@ class Client(Endpoint, Root):
         def over() -> Exception:
             return ConnectionLost(1000, "the client was closed", "not_sent")
 
+        async def closing() -> None:
+            if inner.state not in ("idle", "closed"):
+                await inner.close()
+
         # Calls that come before `connect` belong to the loop of this thread, too.
-        portal = Portal("Client", "wsrpc.Client", inner.close, over, first=core_of(inner).enter_loop)
+        portal = Portal("Client", "wsrpc.Client", closing, over, first=core_of(inner).enter_loop)
         PORTALS[inner.peer] = weakref.ref(portal)  # it refers to the peer, which must not keep it alive
         super().__init__(inner, portal)
 
