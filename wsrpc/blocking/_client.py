@@ -150,6 +150,11 @@ class Client(Endpoint, Root):
         """The state of the client; see `ClientState`."""
         return self._inner.state
 
+    @property
+    def closes_in(self) -> float | None:
+        """Seconds until the server closes the connection, because it drains; see `wsrpc.Client.closes_in`."""
+        return self._inner.closes_in
+
     def declare(self, contract: TypeForm[Any], /) -> None:
         """Declare which events this side emits; see `wsrpc.Client.declare`."""
         self._apply(self._inner.declare, contract)

@@ -169,8 +169,7 @@ class Hop:
         self._interrupted = self._written = True
         if not self._started:
             self.fail(asyncio.CancelledError())
-        else:
-            self.cancel()
+        self.cancel()
         if self.over:
             self._discard()
 
@@ -247,19 +246,15 @@ class LoopThread:
         self._started = allocate_lock()
         """Is acquired by who starts the thread, and never released."""
         self._ready = Flag()
-        self._over = Flag()
+        # Not `Thread.is_alive`: if `Thread.join` is interrupted, that is False while the thread runs (3.11, observed).
+        self.over = Flag()
+        """The loop has ended, and the client is closed."""
         self._thread = threading.Thread(target=self._run, name=f"{name} loop", daemon=True)
 
     @property
     def is_current(self) -> bool:
         """Whether this is the loop's own thread."""
         return self._thread.ident == get_ident()
-
-    @property
-    def over(self) -> bool:
-        """Whether the loop has ended, and the client is closed."""
-        # Not `Thread.is_alive`: if `Thread.join` is interrupted, that is False while the thread runs (3.11, observed).
-        return self._over.is_set
 
     def run(self, function: Callable[[], Any], *, written: bool = False, stepped: bool = False) -> Any:
         """Call a function in the loop's thread, await the coroutine that it may return, and return the result.
@@ -303,7 +298,7 @@ class LoopThread:
         self.ended = True
         self._tell(self._stop.set)
         if wait:
-            self._over.wait()
+            self.over.wait()
             self._thread.join()
 
     # There is no lock between the threads: the loop's thread wakes as soon as it is told to, and would wait for it.
@@ -335,7 +330,7 @@ class LoopThread:
         self._tell(self._interrupted, hop)
         if not hop.over:  # else the lock was acquired already, or nobody waits for it
             # The loop may have ended before it was told. Nothing runs any more once its thread has ended.
-            while not hop.wait(1) and not self.over:
+            while not hop.wait(1) and not self.over.is_set:
                 pass
 
     def _take_back(self, hop: Hop) -> bool:
@@ -358,7 +353,7 @@ class LoopThread:
                 self._ready.set()
                 self._run_to_end(loop.create_task(self._serve()))
         finally:
-            self._over.set()
+            self.over.set()
 
     def _run_to_end(self, serving: asyncio.Task[None]) -> None:
         while not serving.done():
@@ -496,9 +491,6 @@ class Portal:
             self._closed = True
         if thread is not None:
             thread.end(wait=wait)
-            with self._guard:
-                if self._thread is thread and thread.over:
-                    self._thread = None
 
     def abandon(self) -> None:
         """Close it because nothing refers to the client any more, or because the program ends."""
@@ -518,7 +510,7 @@ class Portal:
                 if self._closed:
                     raise self._over()
                 thread = self._thread
-                if thread is None or thread.over:
+                if thread is None or thread.over.is_set:
                     thread = self._thread = LoopThread(self._name, self._closing, self._first)
             if not thread.ended:
                 return thread
@@ -526,6 +518,8 @@ class Portal:
 
     def _check_caller(self, thread: LoopThread | None) -> None:
         name = self._name
+        if thread is not None and thread.over.is_set:
+            thread = None  # its id may be that of another one
         if thread is not None and thread.pid != os.getpid():
             raise RuntimeError(
                 f"this {name} was in use when the process forked, and its thread exists only in the parent: "
