@@ -185,11 +185,11 @@ export class Peer implements Holder {
   #giveUp(i: number, canAnswer: boolean): void {
     const places = placesOf(this.#requests.get(i)!)
     this.#requests.delete(i)
+    this.#finished()
     if (canAnswer) {
       const forgotten = remember(this.#givenUp, i, places)
       this.#free(forgotten ?? 0)
     } else this.#free(places)
-    this.#finished()
   }
 
   /** Sends requests that have waited for the places of others. */
@@ -251,8 +251,8 @@ export class Peer implements Holder {
     else if (message.h) this.#opened(i, request)
     else if (request?.opens) request.reject(new WsrpcError(`"${request.event}" answers with a value: use request()`, "ran"))
     else request?.resolve(message.d)
-    this.#free(places)
     this.#finished()
+    this.#free(places)
   }
 
   /** A channel is the answer to a request. */

@@ -1181,11 +1181,11 @@ var Peer = class {
   #giveUp(i, canAnswer) {
     const places = placesOf(this.#requests.get(i));
     this.#requests.delete(i);
+    this.#finished();
     if (canAnswer) {
       const forgotten = remember(this.#givenUp, i, places);
       this.#free(forgotten ?? 0);
     } else this.#free(places);
-    this.#finished();
   }
   /** Sends requests that have waited for the places of others. */
   #free(places) {
@@ -1239,8 +1239,8 @@ var Peer = class {
     else if (message.h) this.#opened(i, request);
     else if (request?.opens) request.reject(new WsrpcError(`"${request.event}" answers with a value: use request()`, "ran"));
     else request?.resolve(message.d);
-    this.#free(places);
     this.#finished();
+    this.#free(places);
   }
   /** A channel is the answer to a request. */
   #opened(i, request) {
