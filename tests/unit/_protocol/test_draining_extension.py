@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -206,7 +206,7 @@ async def emit_nowait(peer: Peer) -> None:
 
 
 WORK = {"nothing": None, "asked": asked, "reading": reading, "opening": opening, "called": called}
-NEW = {
+NEW: dict[str, Callable[[Peer], Awaitable[Any]]] = {
     "request": lambda peer: peer.request("new"),
     "named": lambda peer: peer.of("chat").request("new"),
     "event": lambda peer: peer.emit("new"),
@@ -229,7 +229,7 @@ async def test_where_new_messages_go(work: str, after: int | None, new: str) -> 
     told = await d.fed(control("drain") if after is None else drain(after))
     waits = begun is None or (after is not None and after < 1000)
     assert told == ([QUIET] if waits and after is not None else [])
-    going = start(NEW[new](d.peer))
+    going = asyncio.ensure_future(NEW[new](d.peer))
     await turns()
     sent = [message for message in d.take() if "new" in message.get("a", ())]
     assert len(sent) == (after is None or not (waits or new in LASTING))
