@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,13 +13,13 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from msgspec import msgpack
 
-from interop.page_client import Page, Stage, scripted, words
+from interop.page_client import Notes, Page, Stage, scripted, words
 from wsrpc import Handshake, Limits, Server
 from wsrpc.testing import FaultProxy
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-STATES = "connecting", "open", "detached", "closed"
+STATES = "connecting", "open", "draining", "detached", "closed"
 
 # Each status that a subscriber sees, after the first one.
 ROWS = """
@@ -26,7 +27,7 @@ plain server, dropped   | connecting open connecting open closed
 sessions off, dropped   | connecting open connecting open closed
 dropped                 | connecting open detached open closed
 killed and back         | connecting open detached connecting open closed
-drained                 | connecting open connecting open closed
+drained                 | connecting open draining connecting open closed
 expired                 | connecting open detached open closed
 closed with 3000        | connecting open closed
 closed with 3003        | connecting open closed
@@ -179,6 +180,106 @@ async def test_subscribers_hear_of_each_failed_attempt_and_whether_the_session_r
         await page.notes.until("told open - now false", 2)
         await page.run("client.close(3000, 'log in')")
         assert page.notes.all[-1] == "told closed 3000 now false"
+
+
+class Drains:
+    """A server that says when it drains, and answers only what the test answers."""
+
+    def __init__(self) -> None:
+        self.heard = Notes()
+        self.ids: dict[str, int] = {}
+        self.line: Any = None
+
+    async def receive(self, line: Any, message: Any) -> None:
+        self.line = line
+        if "a" in message:
+            self.ids[message["a"][0]] = message.get("i", 0)
+            self.heard.add(message["a"][0])
+        elif "e" in message:
+            self.heard.add("pong")
+
+    async def control(self, line: Any, text: Any) -> None:
+        self.line = line
+        told = json.loads(text)["wsrpc"]
+        if told["t"] == "hello":
+            await self.say(t="welcome", features=["drain", "credit"], limits={})
+        self.heard.add(f"{told['t']} {told.get('after_ms', '')}".strip())
+
+    async def say(self, **control: Any) -> None:
+        await self.line.send(json.dumps({"ws-wrapper": False, "wsrpc": control}))
+
+    async def answer(self, event: str) -> None:
+        await self.line.send(json.dumps({"i": self.ids[event], "d": 1}))
+
+    async def so_far(self) -> list[str]:
+        """What was heard, once the page has answered a request of which it has no handler."""
+        await self.line.send(json.dumps({"i": 2 + 2 * len(self.heard.all), "a": ["ping"]}))
+        await self.heard.until("pong", self.heard.all.count("pong") + 1)
+        return self.heard.all
+
+
+NEW_CALLS = {
+    "request": "client.request('new')",
+    "event": "client.emit('new')",
+    "stream": "client.stream('new').next()",
+    "upload": "client.upload('new', [1])",
+    "conversation": "client.open('new')",
+}
+AFTER: list[Any] = [60_000, 1000, 999, 0, None, -1, "soon", 2**60]
+
+
+@pytest.mark.parametrize("after", AFTER)
+@pytest.mark.parametrize("work", [True, False], ids=["work", "nothing"])
+async def test_where_new_calls_go_while_the_server_drains(work: bool, after: Any) -> None:
+    """A request that would have ended a stream waited until the server had closed."""
+    server = Drains()
+    goes = work and after == 60_000
+    async with scripted(server.receive, server.control) as url, Page.start(url, statuses=True) as page:
+        await page.notes.until("open")
+        await server.heard.until("hello")
+        await server.so_far()
+        if work:
+            await page.run("client.request('work').catch(() => {})")
+            await server.heard.until("work")
+        await server.say(**{"t": "drain"} if after is None else {"t": "drain", "after_ms": after})
+        await page.notes.until("draining")
+        left = await page.run("return client.closesAt === undefined ? null : client.closesAt - Date.now()")
+        assert left <= after if after in (60_000, 1000, 999, 0) else left is None
+        if not goes:  # with 1000, a timer says so
+            await server.heard.until("drain 0")
+        for new, code in NEW_CALLS.items():
+            await page.run(f"Promise.resolve({code.replace('new', new)}).catch(() => {{}})")
+        heard = {*NEW_CALLS} & {*await server.so_far()}
+        assert heard == ({"request", "event"} if goes else set())
+        assert statuses(page) == "connecting open draining"
+        if goes:
+            assert "drain 0" not in server.heard.all
+            await server.answer("work")  # and not what came later
+        await server.heard.until("drain 0")
+        await server.line.close(1012)
+        for new in {*NEW_CALLS} - heard:
+            await server.heard.until(new)  # on the next connection
+        assert await page.run("return client.closesAt ?? null") is None
+        assert server.heard.all.count("drain 0") == 1
+
+
+async def test_a_request_ends_a_stream_while_the_server_drains() -> None:
+    server = Server()
+    stopped = asyncio.Event()
+
+    @server.on("feed")
+    async def feed() -> AsyncIterator[int]:
+        yield 1
+        await stopped.wait()
+
+    server.on("stop", stopped.set)
+    async with server.listen() as listener, Page.start(listener.url, statuses=True) as page:
+        await page.run("globalThis.feed = client.stream('feed'); await feed.next()")
+        closing = asyncio.create_task(server.close(drain=60))
+        await page.notes.until("draining")
+        assert await page.run("await client.request('stop'); return (await feed.next()).done") is True
+        await closing
+        await page.notes.until("connecting")
 
 
 async def test_a_subscriber_may_close_call_and_unsubscribe() -> None:

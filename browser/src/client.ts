@@ -12,8 +12,11 @@ import { Request, type CallOptions, type Holder, type Place } from "./request.js
 import { Items, Producer, type Progress, type Source } from "./streams.js"
 import type { Address, SocketOptions, Target } from "./target.js"
 
-/** The state of a client: `detached` while its session waits for another connection. */
-export type State = "connecting" | "open" | "detached" | "closed"
+/**
+ * The state of a client: `draining` while it is connected to a server that is about to close, and `detached` while its
+ * session waits for another connection.
+ */
+export type State = "connecting" | "open" | "draining" | "detached" | "closed"
 
 /** @param resumed whether the client is `open` again with the session that it had */
 export type Subscriber = (state: State, resumed: boolean) => void
@@ -82,8 +85,10 @@ class Sessions implements PeerOwner, Holder {
   #peer: Peer | undefined
   /** Whether the session takes new messages. */
   #takes = false
-  /** Whether the server is about to close it. */
+  /** Whether the server drains. Then streams, uploads and conversations are not begun: they might not end in time. */
   #drains = false
+  /** When the server closes the connection, because it drains. */
+  closesAt: number | undefined
   /** When the session has begun. 0 if there is none. */
   #openedAt = 0
   #dialTimer: ReturnType<typeof setTimeout> | undefined
@@ -151,7 +156,7 @@ class Sessions implements PeerOwner, Holder {
   }
 
   #start(waiting: Waiting, message: Message): void {
-    if (this.#takes) waiting.start(this.#peer!)
+    if (this.#takes && !(this.#drains && opensChannel(waiting))) waiting.start(this.#peer!)
     else if (this.state === "closed") throw this.error
     else if (this.#waiting.size >= (this.options.offline ?? 256)) {
       throw new Refused(`${this.#waiting.size} messages wait for a connection already`)
@@ -199,12 +204,17 @@ class Sessions implements PeerOwner, Holder {
     this.#takes = !this.#drains
     this.#startWaiting()
     this.error = undefined
-    this.#move("open", true)
+    this.#move(this.#drains ? "draining" : "open", true)
   }
 
-  draining(waiting: Request[]): void {
-    this.#takes = false
+  draining(closesAt: number): void {
     this.#drains = true
+    this.closesAt = closesAt || undefined
+    this.#move("draining")
+  }
+
+  silent(waiting: Request[]): void {
+    this.#takes = false
     for (const request of waiting) void this.request(request)
   }
 
@@ -221,6 +231,7 @@ class Sessions implements PeerOwner, Holder {
     const lasted = this.#openedAt && now() - this.#openedAt
     this.#openedAt = 0
     this.#takes = false
+    this.closesAt = undefined
     this.#peer = undefined
     if (this.state === "closed") return
     if (mayDialAgain(code)) {
@@ -255,6 +266,8 @@ class Sessions implements PeerOwner, Holder {
     this.counts[kind] = (this.counts[kind] ?? 0) + 1
   }
 }
+
+const opensChannel = (waiting: Waiting): boolean => waiting instanceof Request && waiting.opens
 
 function guarded(run: () => void): void {
   try {
@@ -424,6 +437,14 @@ export class Client<A extends Shape = any> extends Caller<A> {
   /** When the next attempt to connect begins, as `Date.now()` will be then. Undefined if none waits. */
   get retryAt(): number | undefined {
     return this.sessions.retryAt
+  }
+
+  /**
+   * When the server closes the connection, because it drains, as `Date.now()` will be then. Undefined if it does not
+   * drain, or does not say when.
+   */
+  get closesAt(): number | undefined {
+    return this.sessions.closesAt
   }
 
   /** Connects now, if the next attempt waits. Otherwise it has no effect. */

@@ -16,6 +16,10 @@ const FIRST_ID = 2 ** 30 + 1
 const LAST_ID = 2 ** 31 - 1
 /** How many ids are remembered of calls that were given up, and of channels that have ended. */
 const REMEMBERED = 1024
+/** Milliseconds before the server closes in which nothing new is begun there: it might arrive too late. */
+const MARGIN = 1_000
+/** More milliseconds than that fire a timer at once. */
+const LONGEST_TIMER = 2 ** 31 - 1
 /** How many requests of the server are handled at once. */
 const CALLS = 10_000
 
@@ -28,8 +32,10 @@ export interface PeerOwner {
   detached(error: ConnectionLost): void
   resumed(): void
   closed(error: ConnectionLost): void
-  /** The server is about to close: nothing new is begun in this session, nor are the requests that have waited. */
-  draining(waiting: Request[]): void
+  /** The server drains, and closes at a time as that of `Date.now()`. NaN: it does not say when. */
+  draining(closesAt: number): void
+  /** It is about to close: nothing new is begun in this session, nor are the requests that have waited. */
+  silent(waiting: Request[]): void
   /** Something that arrived was not used. */
   ignored(kind: string): void
 }
@@ -56,6 +62,11 @@ export class Peer implements Holder {
   #occupied = 0
   /** Requests that wait because the server runs so many. */
   readonly #waiting = new Set<Request>()
+  /** Since the server drains: the ids of the requests, calls and channels that were there before. */
+  #begun: Set<number> | undefined
+  #drainTimer: ReturnType<typeof setTimeout> | undefined
+  /** Whether nothing new is begun. */
+  #isSilent = false
 
   constructor(target: Target, options: SocketOptions, codec: Codec, owner: PeerOwner) {
     this.#owner = owner
@@ -180,6 +191,7 @@ export class Peer implements Holder {
   #giveUp(i: number, canAnswer: boolean): void {
     const places = placesOf(this.#requests.get(i)!)
     this.#requests.delete(i)
+    this.#finished()
     if (canAnswer) {
       const forgotten = remember(this.#givenUp, i, places)
       this.#free(forgotten ?? 0)
@@ -245,6 +257,7 @@ export class Peer implements Holder {
     else if (message.h) this.#opened(i, request)
     else if (request?.opens) request.reject(new WsrpcError(`"${request.event}" answers with a value: use request()`, "ran"))
     else request?.resolve(message.d)
+    this.#finished()
     this.#free(places)
   }
 
@@ -307,6 +320,7 @@ export class Peer implements Holder {
     if (!this.#awaits(call)) return
     this.send({ i: call.id!, ...answer })
     this.#calls.delete(call.id!)
+    if (!answer.h) this.#finished()
   }
 
   /** Answers a call with an error, as `answer` does. */
@@ -314,6 +328,7 @@ export class Peer implements Holder {
     if (!this.#awaits(call)) return
     this.#calls.delete(call.id!)
     this.tell({ i: call.id! }, "e", reason)
+    this.#finished()
   }
 
   /** Answers a call with a channel. It has ended already if the server has cancelled the call. */
@@ -344,6 +359,7 @@ export class Peer implements Holder {
       request.reject(error)
     }
     for (const call of [...this.#calls.values()]) if (call.h === channel.id) call.cancel(error)
+    this.#finished()
   }
 
   // ------------------------------------------------------------ the session
@@ -360,15 +376,46 @@ export class Peer implements Holder {
     } else if (control.t === "credit") {
       this.#channels.get(count(control, "h"))?.credited(count(control, "n"), count(control, "bytes"))
     } else if (control.t === "drain") {
-      const waiting = [...this.#waiting]
-      this.#waiting.clear()
-      this.#owner.draining(waiting)
-      this.#socket.post(writeControl({ t: "drain", after_ms: 0 }))
+      this.#drains(count(control, "after_ms"))
     }
+  }
+
+  /** The server closes in so many milliseconds, or in NaN. Until then, what had begun may need further calls. */
+  #drains(ms: number): void {
+    if (this.#isSilent) return
+    this.#owner.draining(Date.now() + ms)
+    clearTimeout(this.#drainTimer)
+    this.#begun ??= new Set([...this.#requests.keys(), ...this.#calls.keys(), ...this.#channels.keys()])
+    if (ms >= MARGIN) {
+      this.#drainTimer = setTimeout(() => this.#beSilent(), Math.min(ms - MARGIN, LONGEST_TIMER))
+      this.#finished()
+    } else this.#beSilent()
+  }
+
+  /** Begins nothing new when what had begun before the server drained has ended. */
+  #finished(): void {
+    if (!this.#begun) return
+    for (const id of this.#begun) {
+      if ([this.#requests, this.#calls, this.#channels].some((ids) => ids.has(id))) return
+      this.#begun.delete(id)
+    }
+    this.#beSilent()
+  }
+
+  #beSilent(): void {
+    if (this.#isSilent) return
+    this.#isSilent = true
+    clearTimeout(this.#drainTimer)
+    const waiting = [...this.#waiting]
+    this.#waiting.clear()
+    this.#owner.silent(waiting)
+    this.#socket.post(writeControl({ t: "drain", after_ms: 0 }))
   }
 
   /** The session is over: everything in it fails. */
   end(code: number, reason: string): void {
+    this.#isSilent = true
+    clearTimeout(this.#drainTimer)
     const ended = (outcome: Outcome) => lost(code, reason, outcome)
     const waiting = [...this.#waiting]
     this.#waiting.clear()

@@ -253,6 +253,7 @@ class ClusterClient(ClusterView):
         membership, self._membership = self._membership, None
         if membership is not None:
             self._leaving = spawn_later(membership.close())  # in a task, so that cancelling only stops the waiting
+        if self._leaving is not None:
             await asyncio.shield(self._leaving)
 
     def room(self, name: str) -> ClusterRoom:

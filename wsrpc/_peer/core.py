@@ -291,7 +291,7 @@ class PeerCore:
             settings,
             loop,
             life.outbox,
-            Draining(self.session, loop, life.ignored, self._fall_silent, dialer=options.dialer),
+            Draining(self.session, loop, life.ignored, self._work, self._fall_silent, dialer=options.dialer),
             ignored=life.ignored,
             fail=fail,
         )
@@ -537,6 +537,7 @@ class PeerCore:
         channels = self.channels
         if isinstance(message, Drain):
             self.out.draining.received(message)
+            self.out.update_clear()
         elif (channel := channels.find(message.h)) is None:
             if not channels.expects_credit(message.h):
                 self.ignored["credit for no channel"] += 1
@@ -555,9 +556,24 @@ class PeerCore:
         # While a request of this side is pending, a new request may be part of its handler's work.
         return self.out.draining.quiet and not (self.out.requests or self.channels.opened)
 
+    def _work(self) -> Coroutine[Any, Any, None] | None:
+        """Return what waits for the end of the requests, handlers and channels of this session, if there are any."""
+        requests = [pending for pending in self.out.requests.all() if pending.flight]  # those that were sent
+        handlers = [each.task for each in self.dispatcher.active.values() if each.task is not None]
+        channels = self.channels.all()
+
+        async def finish() -> None:
+            waits: list[asyncio.Future[Any]] = [*(pending.future for pending in requests), *handlers]
+            for future in waits:
+                await asyncio.wait({future})
+            for channel in channels + [pending.channel for pending in requests if pending.channel is not None]:
+                await channel.wait_closed()
+            self.out.draining.be_silent()
+
+        return finish() if self.out.is_open and (requests or handlers or channels) else None
+
     def _fall_silent(self) -> bool:
         """Begin nothing new, because the remote peer is about to close. Return whether `open` handlers still run."""
-        self.out.update_clear()
         self.messages.begin_nothing()
         self.life.running.run_in_tasks(True)
         self.log(logging.INFO, "the remote peer is about to close: new messages wait for another connection")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from .._base.scheduler import Scheduler
+from .._base.scheduler import Scheduler, Timer
 from .._protocol.control import DRAIN, Drain
 from .._protocol.messages import MAX_ID
 from .._session.session import Session
@@ -14,19 +15,24 @@ from .._session.session import Session
 __all__ = ["Draining"]
 
 
+MARGIN = 1.0
+"""Seconds before the remote peer closes in which nothing new is begun there: it might arrive too late."""
+
+
 class Draining:
     """The end of a session that both sides prepare for.
 
-    The side that accepted may `drain`: then the side that dialed begins nothing new in the session, and says so.
-    Everything that crossed with the request to drain has arrived by then, so nothing needs to be refused.
+    The side that accepted may `drain`. While calls of the side that dialed are in progress that had begun before, and
+    there is time, that side goes on as before. Then it begins nothing new in the session, and says so. Everything that
+    crossed with the request to drain has arrived by then, so nothing needs to be refused.
 
     Args:
         ignored: counts messages that make no sense.
+        work: returns what waits for the end of the work in progress, and then calls `be_silent`. None if there is none.
         fall_silent: called when this side begins nothing new. Returns whether it says so only after `opened`.
     """
 
     __slots__ = (
-        "_closing_at",
         "_dialer",
         "_fall_silent",
         "_ignored",
@@ -35,6 +41,9 @@ class Draining:
         "_owes_quiet",
         "_quiet",
         "_session",
+        "_waits",
+        "_work",
+        "closes_at",
         "silent",
     )
 
@@ -43,6 +52,7 @@ class Draining:
         session: Session,
         loop: Scheduler,
         ignored: Counter[str],
+        work: Callable[[], Coroutine[Any, Any, None] | None],
         fall_silent: Callable[[], bool],
         *,
         dialer: bool,
@@ -50,10 +60,13 @@ class Draining:
         self._session = session
         self._loop = loop
         self._ignored = ignored
+        self._work = work
         self._fall_silent = fall_silent
         self._dialer = dialer
-        self._closing_at: float | None = None
-        """When this side is going to close, if it has said so."""
+        self.closes_at: float | None = None
+        """When the side that accepted is going to close, if it has said so."""
+        self._waits: list[Timer | asyncio.Task[None]] = []
+        """The wait for the work of this side, which dialed, and what ends this wait when no time is left."""
         self._quiet = False
         """Whether the side that dialed has said that it begins nothing new."""
         self.silent = False
@@ -68,13 +81,13 @@ class Draining:
 
     def drain(self, until: float) -> None:
         """Ask the remote peer to begin nothing new, because this side closes at the time ``until`` at the latest."""
-        self._closing_at = until
+        self.closes_at = until
         self.agreed()
 
     def agreed(self) -> None:
         """Ask for that if this side drained before it knew what the remote peer supports."""
-        if self._agreed and self._closing_at is not None:
-            self._session.say(Drain(max(0, round((self._closing_at - self._loop.time()) * 1000))))
+        if self._agreed and self.closes_at is not None and not self._quiet:
+            self._session.say(Drain(max(0, round((self.closes_at - self._loop.time()) * 1000))))
 
     @property
     def quiet(self) -> bool:
@@ -88,25 +101,40 @@ class Draining:
             await self._on_quiet
 
     def session_over(self) -> None:
-        """End the wait for the remote peer."""
+        """End the wait for the remote peer, or for this side's work."""
+        self._stop_waiting()
         if self._on_quiet is not None and not self._on_quiet.done():
             self._on_quiet.set_result(None)
+
+    def _stop_waiting(self) -> None:
+        for each in self._waits:
+            each.cancel()
 
     def received(self, drain: Drain) -> None:
         """Take what the remote peer says."""
         if not 0 <= drain.after_ms <= MAX_ID:
             self._ignored["drain that makes no sense"] += 1
         elif self._agreed and self._dialer and not self._quiet:
+            self.closes_at = self._loop.time() + drain.after_ms / 1000
+            self._stop_waiting()
+            if drain.after_ms >= MARGIN * 1000 and (work := self._work()) is not None:
+                self._waits = [self._loop.call_at(self.closes_at - MARGIN, self.be_silent), self._loop.spawn(work)]
+            else:
+                self.be_silent()
+        elif self._agreed and self.closes_at is not None and not self._quiet:
+            self._quiet = True
+            self.session_over()
+        else:
+            self._ignored["control message out of place"] += 1
+
+    def be_silent(self) -> None:
+        """Begin nothing new, and say so. Idempotent."""
+        if not self.silent:
             self._quiet = self.silent = True
             # Requests of `open` handlers are still served, so they are sent before the answer.
             self._owes_quiet = self._fall_silent()
             if not self._owes_quiet:
                 self._session.say(Drain(0))
-        elif self._agreed and self._closing_at is not None and not self._quiet:
-            self._quiet = True
-            self.session_over()
-        else:
-            self._ignored["control message out of place"] += 1
 
     def opened(self) -> None:
         """Say what had to wait for the `open` handlers."""

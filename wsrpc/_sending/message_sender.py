@@ -139,7 +139,7 @@ class MessageSender:
             pending.turn = turn
         try:
             while True:
-                must_wait = self.must_wait(message)
+                must_wait = self.must_wait(message, pending)
                 if bound:
                     self._check_bound(must_wait)
                 needs_room = not must_wait or self._belongs_to_session(message)
@@ -178,7 +178,7 @@ class MessageSender:
         """Refuse a message that is bound to the connection if that has ended or begins nothing new."""
         if not self._session.connected:
             raise self.out.not_sent()
-        if must_wait and self.out.silent:
+        if must_wait and self.out.draining.closes_at is not None:
             raise self._drained()
 
     def _try_to_send(self, message: Event | Request | Raw) -> int | None:
@@ -189,7 +189,7 @@ class MessageSender:
         payload = out.terms.encode(message)
         return len(payload) if out.send(payload) else None
 
-    def must_wait(self, message: Event | Request | Raw) -> bool:
+    def must_wait(self, message: Event | Request | Raw, pending: Pending | None = None) -> bool:
         """Return whether a message has to wait for a connection.
 
         Raises:
@@ -207,7 +207,10 @@ class MessageSender:
             return False
         if session.lives and not session.closing:
             if out.is_open:
-                return out.silent and not self._is_awaited(CURRENT.get(None)) and self._must_wait_for_another()
+                # While the remote peer drains, a stream, an upload or a conversation might not end in time.
+                lasts = pending is not None and pending.options.wants_channel
+                waits = out.silent or (lasts and out.draining.closes_at is not None)
+                return waits and not self._is_awaited(CURRENT.get(None)) and self._must_wait_for_another()
             # `open` and `on_reconnect` handlers send first. A server's peer has no queue that could be overtaken.
             return self._outbox.keeps_offline and not out.in_open_handler()
         if self._outbox.expects_session:

@@ -115,7 +115,7 @@ class Outbound:
 
     @property
     def silent(self) -> bool:
-        """Whether the remote peer is about to close: new requests and events wait for another session."""
+        """Whether the remote peer is about to close, and new requests and events wait for another session."""
         return self.draining.silent
 
     @property
@@ -132,9 +132,8 @@ class Outbound:
     def update_clear(self) -> None:
         """Find out again whether a message may go straight to the transport: what this depends on has changed."""
         session = self.session
-        self.clear = (
-            self.is_open and session.connected and not (self.draining.silent or session.full or self.turns.awaited)
-        )
+        ready = self.is_open and session.connected and self.draining.closes_at is None
+        self.clear = ready and not (session.full or self.turns.awaited)
 
     # ------------------------------------------------------------ opening
 

@@ -171,17 +171,16 @@ class Lifetime:
             return
         self._happened(asked)
         deadline = asyncio.get_running_loop().time() + min(drain, LONGEST)
-        if self._end is None:
+        if first := self._end is None:
             self.scheduler.renew()
             self.gate.close()
             self.peers.closing = True
-            self._deadline = deadline
-            if drain:
-                for served in self.peers:
-                    served.core.drain(deadline)
             self._end = spawn_later(self._run_end(drain))
+        if first or deadline < self._deadline:
+            self._deadline = deadline
+            for served in self.peers if drain else ():
+                served.core.drain(deadline)
         self._closers.add_current()
-        self._deadline = min(self._deadline, deadline)
         if self._draining is not None and not self._draining.expired():
             self._draining.reschedule(self._deadline)
         await asyncio.shield(self._end)

@@ -195,6 +195,8 @@ class ServedPeer(PeerOwner):
             elif channels := set(core.channels.all()) - running.channels(closers):
                 await channels.pop().wait_closed()
             elif not out.draining.quiet:
+                if out.opening is not None or running.tasks():
+                    core.drain(core.out.loop.time())  # the remote peer waits for the answers of `closers`
                 await out.draining.wait_quiet()
             else:
                 return

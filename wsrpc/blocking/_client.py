@@ -131,8 +131,12 @@ class Client(Endpoint, Root):
         def over() -> Exception:
             return ConnectionLost(1000, "the client was closed", "not_sent")
 
+        async def closing() -> None:
+            if inner.state not in ("idle", "closed"):
+                await inner.close()
+
         # Calls that come before `connect` belong to the loop of this thread, too.
-        portal = Portal("Client", "wsrpc.Client", inner.close, over, first=core_of(inner).enter_loop)
+        portal = Portal("Client", "wsrpc.Client", closing, over, first=core_of(inner).enter_loop)
         PORTALS[inner.peer] = weakref.ref(portal)  # it refers to the peer, which must not keep it alive
         super().__init__(inner, portal)
 
@@ -145,6 +149,11 @@ class Client(Endpoint, Root):
     def state(self) -> ClientState:
         """The state of the client; see `ClientState`."""
         return self._inner.state
+
+    @property
+    def closes_in(self) -> float | None:
+        """Seconds until the server closes the connection, because it drains; see `wsrpc.Client.closes_in`."""
+        return self._inner.closes_in
 
     def declare(self, contract: TypeForm[Any], /) -> None:
         """Declare which events this side emits; see `wsrpc.Client.declare`."""

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import warnings
-from _thread import allocate_lock
+from _thread import allocate_lock, start_new_thread
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -37,6 +37,7 @@ class Hop:
 
     Args:
         function: is called in the loop's thread. If it returns a coroutine, that is awaited there.
+        waiting: holds the call while its coroutine waits.
         written: wait until what it sends is written, too, because the program may end next.
         stepped: the coroutine needs no task; see `_step`.
     """
@@ -52,15 +53,18 @@ class Hop:
         "_interrupted",
         "_started",
         "_stepped",
-        "_stepping",
         "_task",
+        "_waiting",
         "_written",
         "over",
         "result",
     )
 
-    def __init__(self, function: Callable[[], Any], *, written: bool = False, stepped: bool = False) -> None:
+    def __init__(
+        self, function: Callable[[], Any], waiting: set[Hop], *, written: bool = False, stepped: bool = False
+    ) -> None:
         self._function = function
+        self._waiting = waiting
         self._stepped = stepped
         self._written = written
         # A handler that calls is known as that handler in the loop's thread, too.
@@ -74,8 +78,6 @@ class Hop:
         """The future that the coroutine waits for, if it has no task."""
         self._cancels = False
         """The coroutine gets a CancelledError in its next step."""
-        self._stepping: set[Hop]
-        """The calls of the loop that wait without a task, this one too while it waits. `start` sets it."""
         self.over = False
         self.result: Any = None
         self._error: BaseException | None = None
@@ -89,12 +91,8 @@ class Hop:
         error, self._error = self._error, None
         return error
 
-    def start(self, loop: asyncio.AbstractEventLoop, stepping: set[Hop]) -> None:
-        """Call the function, and run the coroutine that it may return.
-
-        Args:
-            stepping: holds the call while it waits without a task.
-        """
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Call the function, and run the coroutine that it may return."""
         self._started = True
         try:
             result = self._context.run(self._function)
@@ -106,8 +104,8 @@ class Hop:
             self._finished()
             return
         self._coroutine = result
+        self._waiting.add(self)
         if self._stepped:
-            self._stepping = stepping
             self._context.run(self._step)
             return
         if sys.version_info >= (3, 12):
@@ -136,9 +134,7 @@ class Hop:
         else:
             awaited.add_done_callback(self._step, context=self._context)
             self._awaited = awaited
-            self._stepping.add(self)
             return
-        self._stepping.discard(self)
         self._finished()
 
     def _cancelled_early(self, task: asyncio.Task[None]) -> None:
@@ -171,19 +167,20 @@ class Hop:
     def interrupt(self) -> None:
         """Cancel the call, because its caller was interrupted."""
         self._interrupted = self._written = True
-        if self._task is not None:
-            self._task.cancel()
-        elif self._awaited is not None:
-            self.cancel_step()
-        elif not self._started:
+        if not self._started:
             self.fail(asyncio.CancelledError())
+        self.cancel()
         if self.over:
             self._discard()
 
-    def cancel_step(self) -> None:
-        """Raise CancelledError where the coroutine waits. It has no task."""
-        self._cancels = True
-        self._awaited.cancel()
+    def cancel(self) -> asyncio.Task[None] | None:
+        """Raise CancelledError where the coroutine waits. Return the task in which it ends."""
+        if self._task is not None:
+            self._task.cancel()
+        elif self._awaited is not None:
+            self._cancels = True
+            self._awaited.cancel()
+        return self._task
 
     def fail(self, error: BaseException) -> None:
         """End a call that has no task."""
@@ -191,40 +188,68 @@ class Hop:
         self._end()
 
     def _end(self) -> None:
+        self._waiting.discard(self)
         self.over = True
         self._done.release()
 
 
+class Flag:
+    """Event that an interrupted `wait` does not break. (A `threading.Event` may stay locked then: 3.11, observed.)"""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._unset = allocate_lock()
+        self._unset.acquire()
+
+    def set(self) -> None:
+        """Wake all that wait. Call it once, in a thread that no signal interrupts."""
+        self.is_set = True
+        self._unset.release()
+
+    def wait(self) -> None:
+        """Return when it is set. Who is interrupted after its `acquire` keeps others waiting, but not for long."""
+        while not self.is_set:
+            if self._unset.acquire(True, 1):
+                self._unset.release()
+
+
 class LoopThread:
-    """Event loop in a daemon thread, from its construction to `end`.
+    """Event loop in a daemon thread, from its first call to `end`.
+
+    KeyboardInterrupt may come anywhere in a caller. So each step that a caller makes can be made again, by the next
+    caller, and what must not be left half done happens in threads that no signal interrupts.
 
     Args:
         name: of the thread.
+        closing: closes the asynchronous client. The loop ends only when that is closed.
         first: is called in the loop's thread before anything else.
     """
 
-    def __init__(self, name: str, first: Callable[[], object] | None = None) -> None:
-        self._closing: Closing | None = None
-        """Is awaited in the loop before it ends."""
-        self._guard = threading.Lock()
+    def __init__(self, name: str, closing: Closing, first: Callable[[], object] | None = None) -> None:
+        self._name = name
+        self._closing = closing
+        self._first = first
         self._hops: deque[Hop] = deque()
         """Calls that the loop has not started yet."""
-        self._stepping: set[Hop] = set()
-        """Calls that wait without a task. They must be ended with the loop, as tasks are."""
+        self._waiting: set[Hop] = set()
+        """Calls whose coroutine waits."""
         self._woken = False
         """Whether the loop is about to take what is in ``_hops``, so that no other call need wake it."""
-        self._ended = False
+        self.ended = False
         """No more calls are accepted."""
         self._drained = False
         """No more calls are started."""
         self.pid = os.getpid()
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(Workers(name))
-        if first is not None:
-            self._loop.call_soon(first)
+        self._loop: asyncio.AbstractEventLoop
+        """Exists once ``_ready`` is set."""
         self._stop = asyncio.Event()
+        self._started = allocate_lock()
+        """Is acquired by who starts the thread, and never released."""
+        self._ready = Flag()
+        # Not `Thread.is_alive`: if `Thread.join` is interrupted, that is False while the thread runs (3.11, observed).
+        self.over = Flag()
+        """The loop has ended, and the client is closed."""
         self._thread = threading.Thread(target=self._run, name=f"{name} loop", daemon=True)
-        self._thread.start()
 
     @property
     def is_current(self) -> bool:
@@ -243,20 +268,20 @@ class LoopThread:
         Raises:
             LoopEnded: the loop has ended, or ends before the coroutine does.
         """
-        hop = Hop(function, written=written, stepped=stepped)
+        hop = Hop(function, self._waiting, written=written, stepped=stepped)
         error: BaseException | None = None
         try:
             try:
                 self._submit(hop)
                 while not hop.wait(1):  # a signal that comes as the wait begins does not end it, with 3.14 often
-                    pass
+                    self._tell(self._start_all)  # another caller may have been interrupted before it did so
             except LoopEnded:
                 raise
             except BaseException:  # KeyboardInterrupt, or what another signal handler raises
                 self._interrupt(hop)
                 raise
             error = hop.take_error()
-            if isinstance(error, asyncio.CancelledError) and self._ended:
+            if isinstance(error, asyncio.CancelledError) and self.ended:
                 raise LoopEnded
             if error is not None:
                 raise error
@@ -264,40 +289,48 @@ class LoopThread:
         finally:
             del hop, error  # the error refers to its traceback, and that to this frame
 
-    def end(self, *, wait: bool, closing: Closing | None = None) -> None:
-        """Take no more calls, and end the loop. Idempotent.
+    def end(self, *, wait: bool) -> None:
+        """Take no more calls, close the client, and end the loop. Idempotent.
 
         Args:
             wait: until the thread has ended.
-            closing: is awaited in the loop before it ends.
         """
-        with self._guard:
-            if not self._ended:
-                self._ended = True
-                self._closing = closing
-                self._loop.call_soon_threadsafe(self._stop.set)
+        self.ended = True
+        self._tell(self._stop.set)
         if wait:
+            self.over.wait()
             self._thread.join()
 
     # There is no lock between the threads: the loop's thread wakes as soon as it is told to, and would wait for it.
 
     def _submit(self, hop: Hop) -> None:
-        if self._ended:
+        if self.ended:
             raise LoopEnded
         self._hops.append(hop)
         if self._drained and self._take_back(hop):
             raise LoopEnded
         if not self._woken:
             self._woken = True
-            with suppress(RuntimeError):  # the loop is closed, and the call was failed before
-                self._loop.call_soon_threadsafe(self._start_all)
+            self._tell(self._start_all)
+
+    def _tell(self, function: Callable[..., object], *args: Any) -> None:
+        """Call a function in the loop's thread, which starts now if it has not."""
+        if not self._started.locked():
+            start_new_thread(self._start, ())
+        self._ready.wait()
+        with suppress(RuntimeError):  # the loop is closed, and all calls were failed before
+            self._loop.call_soon_threadsafe(function, *args)
+
+    def _start(self) -> None:
+        # In a thread, because KeyboardInterrupt in the midst of `Thread.start` leaves nobody who knows whether it runs.
+        if self._started.acquire(False):
+            self._thread.start()
 
     def _interrupt(self, hop: Hop) -> None:
-        with suppress(RuntimeError):  # as above
-            self._loop.call_soon_threadsafe(self._interrupted, hop)
+        self._tell(self._interrupted, hop)
         if not hop.over:  # else the lock was acquired already, or nobody waits for it
             # The loop may have ended before it was told. Nothing runs any more once its thread has ended.
-            while not hop.wait(1) and self._thread.is_alive():
+            while not hop.wait(1) and not self.over.is_set:
                 pass
 
     def _take_back(self, hop: Hop) -> bool:
@@ -311,27 +344,35 @@ class LoopThread:
     # ------------------------------------------------------------ in the loop's thread
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            serving = runner.get_loop().create_task(self._serve())
-            while not serving.done():
-                try:
-                    self._loop.run_until_complete(serving)
-                except (SystemExit, KeyboardInterrupt) as exc:
-                    # A function that the loop calls, such as a hook of `log_payloads=`, does not end the program from
-                    # here, and must not end the loop: its callers would wait without end.
-                    message = "a function that the client calls in its event loop wanted to end the program"
-                    self._loop.call_exception_handler({"message": message, "exception": exc})
+        try:
+            with asyncio.Runner() as runner:
+                self._loop = loop = runner.get_loop()
+                loop.set_default_executor(Workers(self._name))
+                if self._first is not None:
+                    loop.call_soon(self._first)
+                self._ready.set()
+                self._run_to_end(loop.create_task(self._serve()))
+        finally:
+            self.over.set()
+
+    def _run_to_end(self, serving: asyncio.Task[None]) -> None:
+        while not serving.done():
+            try:
+                self._loop.run_until_complete(serving)
+            except (SystemExit, KeyboardInterrupt) as exc:
+                # A function that the loop calls, such as a hook of `log_payloads=`, does not end the program from
+                # here, and must not end the loop: its callers would wait without end.
+                message = "a function that the client calls in its event loop wanted to end the program"
+                self._loop.call_exception_handler({"message": message, "exception": exc})
 
     async def _serve(self) -> None:
-        try:
-            await self._stop.wait()
-            if self._closing is not None:
-                await self._closing()
-        finally:
-            self._drained = True
-            self._start_all()
-            for hop in [*self._stepping]:
-                hop.cancel_step()
+        await self._stop.wait()
+        await self._closing()  # calls in progress fail as they do in the asynchronous client
+        self._drained = True
+        self._start_all()
+        if tasks := [task for hop in [*self._waiting] if (task := hop.cancel()) is not None]:
+            await asyncio.wait(tasks)
+        await self._closing()  # one of them may have connected meanwhile
 
     def _start_all(self) -> None:
         """Start the calls in the queue. At the end, fail them."""
@@ -344,7 +385,7 @@ class LoopThread:
             if self._drained:
                 hop.fail(asyncio.CancelledError())
             else:
-                hop.start(self._loop, self._stepping)
+                hop.start(self._loop)
 
     def _interrupted(self, hop: Hop) -> None:
         # Its caller may have been interrupted before it was in the queue, or before the loop was woken for it.
@@ -402,7 +443,7 @@ class Portal:
         """
         thread = self._thread
         self._check_caller(thread)
-        if thread is None:
+        if thread is None or thread.ended:
             thread = self._start()
         try:
             return thread.run(function, stepped=stepped and self._steps)
@@ -411,7 +452,8 @@ class Portal:
 
     def apply(self, function: Callable[[], Any]) -> Any:
         """Call a plain function: in the loop's thread if there is one, else in this one."""
-        return function() if self._thread is None else self.run(function)
+        thread = self._thread
+        return function() if thread is None or thread.ended else self.run(function)
 
     def settle(self, function: Callable[[], Any]) -> None:
         """Run what ends something, such as a stream. Nothing is left to end once the loop's thread has ended."""
@@ -441,19 +483,19 @@ class Portal:
 
     def close_soon(self) -> None:
         """Close the client and end the loop's thread, without waiting for it."""
-        self._end(wait=False, closing=self._closing)
+        self._end(wait=False)
 
-    def _end(self, *, wait: bool, closing: Closing | None = None) -> None:
+    def _end(self, *, wait: bool) -> None:
         with self._guard:
-            thread, self._thread = self._thread, None
+            thread = self._thread
             self._closed = True
         if thread is not None:
-            thread.end(wait=wait, closing=closing)
+            thread.end(wait=wait)
 
     def abandon(self) -> None:
         """Close it because nothing refers to the client any more, or because the program ends."""
         thread = self._thread
-        if thread is not None and thread.pid == os.getpid():
+        if thread is not None and not thread.ended and thread.pid == os.getpid():
             warnings.warn(
                 f"a {self._name} was not closed: use `with`, or call close()",
                 ResourceWarning,
@@ -462,15 +504,22 @@ class Portal:
             self.close_soon()
 
     def _start(self) -> LoopThread:
-        with self._guard:
-            if self._closed:
-                raise self._over()
-            if self._thread is None:
-                self._thread = LoopThread(self._name, self._first)
-            return self._thread
+        """Return the loop's thread. The last one must have ended: the client cannot be in two loops."""
+        while True:
+            with self._guard:
+                if self._closed:
+                    raise self._over()
+                thread = self._thread
+                if thread is None or thread.over.is_set:
+                    thread = self._thread = LoopThread(self._name, self._closing, self._first)
+            if not thread.ended:
+                return thread
+            thread.end(wait=True)
 
     def _check_caller(self, thread: LoopThread | None) -> None:
         name = self._name
+        if thread is not None and thread.over.is_set:
+            thread = None  # its id may be that of another one
         if thread is not None and thread.pid != os.getpid():
             raise RuntimeError(
                 f"this {name} was in use when the process forked, and its thread exists only in the parent: "

@@ -1080,6 +1080,8 @@ var Producer = class {
 var FIRST_ID = 2 ** 30 + 1;
 var LAST_ID = 2 ** 31 - 1;
 var REMEMBERED = 1024;
+var MARGIN = 1e3;
+var LONGEST_TIMER2 = 2 ** 31 - 1;
 var CALLS = 1e4;
 var Peer = class {
   #socket;
@@ -1102,6 +1104,11 @@ var Peer = class {
   #occupied = 0;
   /** Requests that wait because the server runs so many. */
   #waiting = /* @__PURE__ */ new Set();
+  /** Since the server drains: the ids of the requests, calls and channels that were there before. */
+  #begun;
+  #drainTimer;
+  /** Whether nothing new is begun. */
+  #isSilent = false;
   constructor(target, options, codec, owner) {
     this.#owner = owner;
     this.#codec = codec;
@@ -1210,6 +1217,7 @@ var Peer = class {
   #giveUp(i, canAnswer) {
     const places = placesOf(this.#requests.get(i));
     this.#requests.delete(i);
+    this.#finished();
     if (canAnswer) {
       const forgotten = remember(this.#givenUp, i, places);
       this.#free(forgotten ?? 0);
@@ -1267,6 +1275,7 @@ var Peer = class {
     else if (message.h) this.#opened(i, request);
     else if (request?.opens) request.reject(new WsrpcError(`"${request.event}" answers with a value: use request()`, "ran"));
     else request?.resolve(message.d);
+    this.#finished();
     this.#free(places);
   }
   /** A channel is the answer to a request. */
@@ -1322,12 +1331,14 @@ var Peer = class {
     if (!this.#awaits(call)) return;
     this.send({ i: call.id, ...answer });
     this.#calls.delete(call.id);
+    if (!answer.h) this.#finished();
   }
   /** Answers a call with an error, as `answer` does. */
   fail(call, reason) {
     if (!this.#awaits(call)) return;
     this.#calls.delete(call.id);
     this.tell({ i: call.id }, "e", reason);
+    this.#finished();
   }
   /** Answers a call with a channel. It has ended already if the server has cancelled the call. */
   openChannel(call) {
@@ -1354,6 +1365,7 @@ var Peer = class {
       request.reject(error);
     }
     for (const call of [...this.#calls.values()]) if (call.h === channel.id) call.cancel(error);
+    this.#finished();
   }
   // ------------------------------------------------------------ the session
   #control(control) {
@@ -1368,14 +1380,42 @@ var Peer = class {
     } else if (control.t === "credit") {
       this.#channels.get(count(control, "h"))?.credited(count(control, "n"), count(control, "bytes"));
     } else if (control.t === "drain") {
-      const waiting = [...this.#waiting];
-      this.#waiting.clear();
-      this.#owner.draining(waiting);
-      this.#socket.post(writeControl({ t: "drain", after_ms: 0 }));
+      this.#drains(count(control, "after_ms"));
     }
+  }
+  /** The server closes in so many milliseconds, or in NaN. Until then, what had begun may need further calls. */
+  #drains(ms) {
+    if (this.#isSilent) return;
+    this.#owner.draining(Date.now() + ms);
+    clearTimeout(this.#drainTimer);
+    this.#begun ??= /* @__PURE__ */ new Set([...this.#requests.keys(), ...this.#calls.keys(), ...this.#channels.keys()]);
+    if (ms >= MARGIN) {
+      this.#drainTimer = setTimeout(() => this.#beSilent(), Math.min(ms - MARGIN, LONGEST_TIMER2));
+      this.#finished();
+    } else this.#beSilent();
+  }
+  /** Begins nothing new when what had begun before the server drained has ended. */
+  #finished() {
+    if (!this.#begun) return;
+    for (const id of this.#begun) {
+      if ([this.#requests, this.#calls, this.#channels].some((ids) => ids.has(id))) return;
+      this.#begun.delete(id);
+    }
+    this.#beSilent();
+  }
+  #beSilent() {
+    if (this.#isSilent) return;
+    this.#isSilent = true;
+    clearTimeout(this.#drainTimer);
+    const waiting = [...this.#waiting];
+    this.#waiting.clear();
+    this.#owner.silent(waiting);
+    this.#socket.post(writeControl({ t: "drain", after_ms: 0 }));
   }
   /** The session is over: everything in it fails. */
   end(code, reason) {
+    this.#isSilent = true;
+    clearTimeout(this.#drainTimer);
     const ended = (outcome) => lost(code, reason, outcome);
     const waiting = [...this.#waiting];
     this.#waiting.clear();
@@ -1505,8 +1545,10 @@ var Sessions = class {
   #peer;
   /** Whether the session takes new messages. */
   #takes = false;
-  /** Whether the server is about to close it. */
+  /** Whether the server drains. Then streams, uploads and conversations are not begun: they might not end in time. */
   #drains = false;
+  /** When the server closes the connection, because it drains. */
+  closesAt;
   /** When the session has begun. 0 if there is none. */
   #openedAt = 0;
   #dialTimer;
@@ -1563,7 +1605,7 @@ var Sessions = class {
     } }, message);
   }
   #start(waiting, message) {
-    if (this.#takes) waiting.start(this.#peer);
+    if (this.#takes && !(this.#drains && opensChannel(waiting))) waiting.start(this.#peer);
     else if (this.state === "closed") throw this.error;
     else if (this.#waiting.size >= (this.options.offline ?? 256)) {
       throw new Refused(`${this.#waiting.size} messages wait for a connection already`);
@@ -1603,11 +1645,15 @@ var Sessions = class {
     this.#takes = !this.#drains;
     this.#startWaiting();
     this.error = void 0;
-    this.#move("open", true);
+    this.#move(this.#drains ? "draining" : "open", true);
   }
-  draining(waiting) {
-    this.#takes = false;
+  draining(closesAt) {
     this.#drains = true;
+    this.closesAt = closesAt || void 0;
+    this.#move("draining");
+  }
+  silent(waiting) {
+    this.#takes = false;
     for (const request of waiting) void this.request(request);
   }
   #startWaiting() {
@@ -1622,6 +1668,7 @@ var Sessions = class {
     const lasted = this.#openedAt && now() - this.#openedAt;
     this.#openedAt = 0;
     this.#takes = false;
+    this.closesAt = void 0;
     this.#peer = void 0;
     if (this.state === "closed") return;
     if (mayDialAgain(code)) {
@@ -1653,6 +1700,7 @@ var Sessions = class {
     this.counts[kind] = (this.counts[kind] ?? 0) + 1;
   }
 };
+var opensChannel = (waiting) => waiting instanceof Request && waiting.opens;
 function guarded(run) {
   try {
     run();
@@ -1783,6 +1831,13 @@ var Client = class extends Caller {
   /** When the next attempt to connect begins, as `Date.now()` will be then. Undefined if none waits. */
   get retryAt() {
     return this.sessions.retryAt;
+  }
+  /**
+   * When the server closes the connection, because it drains, as `Date.now()` will be then. Undefined if it does not
+   * drain, or does not say when.
+   */
+  get closesAt() {
+    return this.sessions.closesAt;
   }
   /** Connects now, if the next attempt waits. Otherwise it has no effect. */
   connect() {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -164,6 +164,129 @@ async def connected() -> Driven:
     return d
 
 
+async def asked(d: Driven) -> list[Any]:
+    _, i = await d.asks("work")
+    return [{"i": i, "d": 1}]
+
+
+async def reading(d: Driven) -> list[Any]:
+    task, i = await d.asks("work")
+    task.cancel()
+    opening = start(d.peer.open_channel("talk"))
+    await turns()
+    h = d.take()[-1]["i"]
+    await d.fed({"i": i, "d": 1}, {"i": h, "h": 1})
+    await opening
+    return [{"h": h, "x": {"message": "closed", "code": "wsrpc.closed"}, "_": 1}]
+
+
+async def opening(d: Driven) -> list[Any]:
+    """A stream that was requested before, and whose channel opens later."""
+    stream = d.peer.stream("work")
+    start(anext(stream, None))
+    await turns()
+    h = d.take()[-1]["i"]
+    return [{"i": h, "h": 1}, {"h": h, "i": 7, "a": ["next", {"done": True}]}]
+
+
+async def called(d: Driven) -> list[Any]:
+    done = asyncio.Event()
+
+    async def wait() -> None:
+        await done.wait()
+
+    d.peer.on("wait", wait)
+    d.peer.on("done", done.set)
+    await d.fed({"i": 2, "a": ["wait"]})
+    return [{"a": ["done"]}]
+
+
+async def emit_nowait(peer: Peer) -> None:
+    peer.emit_nowait("new")
+
+
+WORK = {"nothing": None, "asked": asked, "reading": reading, "opening": opening, "called": called}
+NEW: dict[str, Callable[[Peer], Awaitable[Any]]] = {
+    "request": lambda peer: peer.request("new"),
+    "named": lambda peer: peer.of("chat").request("new"),
+    "event": lambda peer: peer.emit("new"),
+    "event at once": emit_nowait,
+    "stream": lambda peer: anext(peer.stream("new")),
+    "upload": lambda peer: peer.request("new", send=[1]),
+    "conversation": lambda peer: peer.open_channel("new"),
+}
+LASTING = {"stream", "upload", "conversation"}
+
+
+@pytest.mark.parametrize("new", NEW)
+@pytest.mark.parametrize("after", [60_000, 1000, 999, 0, None])
+@pytest.mark.parametrize("work", WORK)
+async def test_where_new_messages_go(work: str, after: int | None, new: str) -> None:
+    """A request that would have ended a stream waited until the server had closed."""
+    d = await connected()
+    begun = WORK[work]
+    ends = [] if begun is None else await begun(d)
+    told = await d.fed(control("drain") if after is None else drain(after))
+    waits = begun is None or (after is not None and after < 1000)
+    assert told == ([QUIET] if waits and after is not None else [])
+    going = asyncio.ensure_future(NEW[new](d.peer))
+    await turns()
+    sent = [message for message in d.take() if "new" in message.get("a", ())]
+    assert len(sent) == (after is None or not (waits or new in LASTING))
+    said = await d.fed(*ends)
+    if after is not None:
+        assert (QUIET in said) == (not waits), "also if what is new has not ended"
+        assert d.peer.connected
+        d.transport.lose()
+        d.rebind()
+        await turns()
+        again = [message for message in d.take() if "new" in message.get("a", ())]
+        assert len(again) == 1 - len(sent)
+    going.cancel()
+    await d.peer.close()
+    await asyncio.gather(going, return_exceptions=True)
+
+
+async def test_no_time_is_left_at_some_point_and_the_server_may_say_so_again() -> None:
+    d = await connected()
+    work, _ = await d.asks("work")
+    assert await d.fed(drain(9000)) == []
+    d.clock.advance(3)
+    there, _ = await d.asks("there")
+    assert await d.fed(drain(4000)) == []
+    d.clock.advance(2.999)
+    too, _ = await d.asks("there, too")
+    d.clock.advance(0.001)
+    await turns()
+    assert d.take() == [QUIET]
+    late = start(d.peer.request("late"))
+    await turns()
+    d.expect()
+    d.clock.advance(10)
+    assert await d.fed(drain(0)) == [] and d.ignored["control message out of place"] == 1
+    d.transport.lose()
+    d.rebind()
+    await turns()
+    assert [message["a"] for message in d.take()[1:]] == [["late"]]
+    late.cancel()
+    ended = await asyncio.gather(work, there, too, late, return_exceptions=True)
+    assert [type(each).__name__ for each in ended] == ["ConnectionLost"] * 3 + ["CancelledError"]
+
+
+async def test_a_server_that_closes_sooner_says_so() -> None:
+    async with accepted("drain") as it:
+        await it.fed({"i": 1, "a": ["work"]})
+        await it.leaves()
+        closings = [start(it.server.close(drain=2 * LONG)), start(it.server.close(drain=LONG / 2))]
+        await turns()
+        [said] = it.line.take()
+        assert 0 < said["wsrpc"]["after_ms"] <= LONG / 2 * 1000
+        it.work.go.set()
+        await it.fed(QUIET)
+        assert await it.is_over() == 1012
+        await asyncio.gather(*closings)
+
+
 @pytest.mark.parametrize("full", [False, True])
 async def test_a_client_answers_once_and_keeps_what_is_new(full: bool, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "wsrpc")
@@ -174,7 +297,7 @@ async def test_a_client_answers_once_and_keeps_what_is_new(full: bool, caplog: p
         d.transport.pause()
         waiting = [start(d.peer.emit("e", 0))]
         await turns()
-    assert await d.fed(drain()) == [QUIET]
+    assert await d.fed(drain(999)) == [QUIET]
     assert "the remote peer is about to close: new messages wait for another connection" in messages(caplog, 0)
     d.transport.resume()
     await turns()
@@ -253,7 +376,7 @@ async def test_what_nobody_waits_for_waits_for_the_next_connection() -> None:
     d.peer.on("spawn", lambda: tasks.append(start(later("task"))))
     d.peer.on("stubborn", stubborn)
     await d.fed({"a": ["event"]}, {"i": 2, "a": ["spawn"]}, {"i": 4, "a": ["stubborn"]})
-    await d.fed({"i": 4, "x": "no"}, drain())
+    await d.fed({"i": 4, "x": "no"}, drain(999))
     go_on.set()
     await turns()
     assert not [message for message in d.take() if "a" in message]

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -56,7 +56,7 @@ class Scene:
         closing = start(self.server.close(drain=seconds))
         await turns_until(lambda: "draining" in repr(self.server))
         if self.extensions:
-            await turns_until(lambda: out_of(self.client.peer).silent)
+            await turns_until(lambda: self.client.closes_in is not None)
         return closing
 
     async def ends_well(self, closing: asyncio.Task[None]) -> None:
@@ -89,7 +89,7 @@ async def a_request(it: Scene) -> AsyncGenerator[None]:
     await turns_until(lambda: it.work.cancelled)
     it.work.go.set()
     assert await request == []
-    assert it.logged == (["heard"] if not it.extensions else []), "of a wsrpc client it waits"
+    assert it.logged == ["heard"]
 
 
 async def requests_within_requests(it: Scene) -> AsyncGenerator[None]:
@@ -160,21 +160,22 @@ async def test_what_was_begun_ends_well_and_then_1012(
         await it.ends_well(closing)
 
 
-async def test_a_request_that_crosses_is_served_and_a_later_one_is_not_sent() -> None:
+async def test_later_requests_are_served_while_earlier_ones_are_in_progress() -> None:
     async with scene() as it:
         first = await it.works()
         closing = start(it.server.close(drain=LONG))
         await asyncio.sleep(0)  # the server is draining, and the client cannot know
         assert await it.client.request("echo", 1) == 1
-        await turns_until(lambda: out_of(it.client.peer).silent)
-        late = start(it.client.request("echo", "late"))
-        await asyncio.sleep(0)
+        await turns_until(lambda: it.client.closes_in is not None)
+        assert 0 < it.client.closes_in <= LONG  # type: ignore[operator]
+        assert await it.client.request("echo", 2) == 2
         it.work.go.set()
         assert await first == []
+        await it.ends_well(closing)
+        assert it.client.closes_in is None
         with pytest.raises(ConnectionLost) as lost:  # this client does not dial again
-            await late
+            await it.client.request("echo", "late")
         assert lost.value.outcome == "not_sent"
-        await closing
 
 
 # ---------------------------------------------------------------- on_drain
@@ -271,7 +272,7 @@ async def test_what_a_client_sends_meanwhile_arrives_at_the_next_server_once_and
     async with asyncio.timeout(8), old.listen() as first, new.listen() as second:
         urls = iter([first.url, second.url])
         async with Client(lambda: next(urls), limits=LIMITS, reconnect=AT_ONCE) as client:
-            request = start(client.request("work"))
+            await client.emit("work")
             await turns_until(lambda: work.started)
             closing = start(old.close(drain=LONG))
             await turns_until(lambda: out_of(client.peer).silent)
@@ -282,10 +283,86 @@ async def test_what_a_client_sends_meanwhile_arrives_at_the_next_server_once_and
                 await asyncio.sleep(0)
             assert client.connected and not any(task.done() for task in requests)
             work.go.set()
-            assert await request == []
             assert await asyncio.gather(*requests) == list(range(1, 20, 2))
             await closing
             assert arrived == list(range(20))
+
+
+async def test_a_request_that_ends_a_stream_without_an_end() -> None:
+    """It waited until the time of the drain was over."""
+    async with scene() as it:
+        stopped = asyncio.Event()
+
+        @it.server.on("feed")
+        async def feed() -> AsyncIterator[int]:
+            yield 1
+            await stopped.wait()
+
+        it.server.on("stop", stopped.set)
+        stream = it.client.stream("feed", returns=int)
+        assert await anext(stream) == 1
+        closing = await it.drains()
+        await it.client.request("stop")
+        assert [item async for item in stream] == []
+        await it.ends_well(closing)
+
+
+async def test_no_call_fails_in_a_rolling_restart() -> None:
+    """Callers without a pause, streams and uploads, while one server after another drains."""
+    servers = [Server(limits=LIMITS) for _ in range(4)]
+
+    async def count(n: int) -> AsyncIterator[int]:
+        for number in range(n):
+            yield number
+            await asyncio.sleep(0)
+
+    async def total(numbers: AsyncIterator[int]) -> int:
+        return sum([number async for number in numbers])
+
+    for server in servers:
+        server.on("echo", lambda value: value)
+        server.on("count", count)
+        server.on("total", total)
+    over, done = asyncio.Event(), [0, 0, 0, 0]
+    url = ""
+
+    async def ask(client: Client) -> None:
+        assert await client.request("echo", done[0]) is not None
+
+    async def read(client: Client) -> None:
+        assert [item async for item in client.stream("count", 20)] == [*range(20)]
+
+    async def send(client: Client) -> None:
+        assert await client.request("total", send=range(20)) == 190
+
+    async def tell(client: Client) -> None:
+        await client.emit("echo", 1)
+        await asyncio.sleep(0)
+
+    async def repeat(number: int, call: Callable[[Client], Awaitable[None]], client: Client) -> None:
+        while not over.is_set():
+            await call(client)
+            done[number] += 1
+
+    async with asyncio.timeout(30), AsyncExitStack() as stack:
+        urls = [(await stack.enter_async_context(server.listen())).url for server in servers]
+        url = urls[0]
+        clients = [Client(lambda: url, limits=LIMITS, reconnect=AT_ONCE) for _ in range(2)]
+        for client in clients:
+            await stack.enter_async_context(client)
+        calls = [
+            start(repeat(number, call, client))
+            for client in clients
+            for number, call in enumerate((ask, read, send, tell))
+            for _ in range(2)
+        ]
+        for number, server in enumerate(servers[:-1]):
+            done[:] = [0] * len(done)
+            await turns_until(lambda: min(done) > 3)
+            url = urls[number + 1]
+            await server.close(drain=LONG)
+        over.set()
+        await asyncio.gather(*calls)
 
 
 # ---------------------------------------------------------------- the end
@@ -311,7 +388,7 @@ async def test_another_close_cuts_it_short(begun: bool) -> None:
         request = await it.works()
         closings = [start(it.server.close(drain=LONG)), start(it.server.serve_forever())]
         if begun:
-            await turns_until(lambda: out_of(it.client.peer).silent)
+            await turns_until(lambda: it.client.closes_in is not None)
             closings.append(start(it.server.close(drain=10 * LONG)))
             await asyncio.sleep(0)
             assert not any(each.done() for each in closings) and it.client.connected

@@ -16,10 +16,11 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from effort import QUICK
 from in_a_thread import Served, make_server, serving
 from leftovers import turns_until
 
-from wsrpc import Reconnect
+from wsrpc import ConnectionLost, Limits, Reconnect
 from wsrpc.blocking import Client, ClusterClient
 from wsrpc.cluster import MemoryEngine
 from wsrpc.testing import FaultProxy
@@ -60,6 +61,40 @@ def test_fifty_threads_lose_and_mix_up_nothing(served: Served, cuts: int) -> Non
         client.request("echo", 0, timeout=None)  # the last cut may come after the last of their answers
         served.idle(client)
     served.run(proxy.__aexit__())
+
+
+def test_threads_may_connect_call_and_close_at_the_same_time(served: Served) -> None:
+    """A `close` beside a `connect` left the client in an event loop that had ended, where nothing could reach it."""
+    client = Client(served.url)
+    over = threading.Event()
+
+    def call() -> int:
+        answered = 0
+        while not over.is_set():
+            with suppress(ConnectionLost):
+                client.connect()
+                assert client.request("add", answered, 1) == answered + 1
+                answered += 1
+        return answered
+
+    def close() -> None:
+        for _ in range(100):
+            client.close()
+            while not client.connected and client.state != "closing":
+                pass  # somebody connects soon
+        over.set()
+
+    with ThreadPoolExecutor() as pool:
+        calling, closing = [pool.submit(call) for _ in range(4)], pool.submit(close)
+        try:
+            closing.result(timeout=60)
+        finally:
+            over.set()
+        assert all(each.result() for each in calling)
+    client.close()
+    with client:
+        assert client.request("add", 1, 2) == 3
+        served.idle(client)
 
 
 # ------------------------------------------------------------ Ctrl-C
@@ -173,6 +208,129 @@ with socket.create_server(("127.0.0.1", 0)) as mute, Client(url, connect_timeout
     process = run(program)
     assert process.stdout is not None and process.stdout.readline() == "dialing\n"
     interrupted(process)
+
+
+CALLS = {
+    "calls": """
+client = Client(sys.argv[1])
+def attempt():
+    client.connect()
+    assert client.request("add", 1, 2) == 3
+    client.close()
+def after():
+    client.close()
+    attempt()
+""",
+    "with": """
+client = Client(sys.argv[1])
+def attempt():
+    with client:
+        assert client.request("add", 1, 2) == 3
+after = attempt
+""",
+    "cluster": """
+def attempt():
+    global client
+    client = ClusterClient(MemoryEngine())
+    with client:
+        client.room("lobby").emit("news")
+def after():
+    client.__exit__()
+""",
+}
+ALARMS = """
+import gc, random, signal, sys, threading
+from contextlib import suppress
+from wsrpc.blocking import Client, ClusterClient
+from wsrpc.cluster import MemoryEngine
+
+class Alarm({base}):
+    pass
+
+def raises(number, frame):
+    global armed
+    if armed:
+        armed -= 1
+        raise Alarm
+
+def disturbed():
+    global armed
+    try:
+        armed = 1 + number % 2  # the second one comes while the first is dealt with, or soon after
+        signal.setitimer(signal.ITIMER_REAL, 0.001 + random.random() * 0.006, 0.0005)
+        with suppress(Alarm):
+            while armed:  # one that came in a callback of `gc` is lost
+                attempt()
+        while armed:
+            pass
+    except Alarm:
+        pass
+
+{attempt}
+armed = 0
+signal.signal(signal.SIGALRM, raises)
+for number in range({rounds}):
+    disturbed()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    after()
+attempt()
+gc.collect()
+left = [*threading.enumerate()][1:]
+for thread in left:
+    thread.join(8)
+print("held", [thread.name for thread in left if thread.is_alive()])
+"""
+
+
+@pytest.mark.parametrize("base", ["KeyboardInterrupt", "TimeoutError"])
+@pytest.mark.parametrize("calls", CALLS)
+def test_a_client_can_be_used_again_wherever_a_signal_raised(calls: str, base: str) -> None:
+    """One that came while the first call started the thread of the client's loop left two loops, and none worked."""
+    program = ALARMS.format(base=base, attempt=CALLS[calls], rounds=60 if QUICK else 200)
+    server, _ = make_server()
+    with serving(server) as served:
+        process = run(program, served.url)
+        out, err = process.communicate()
+        assert out == "held []\n", err
+
+
+def test_ctrl_c_in_close_lets_the_client_connect_again(served: Served) -> None:
+    """While the old loop still waited for the server's Close frame, the next one met a client that belonged to it."""
+
+    class Alarm(BaseException):
+        pass
+
+    def raises(number: int, frame: object) -> None:
+        raise Alarm
+
+    async def make_proxy() -> FaultProxy:
+        return await FaultProxy(served.url).__aenter__()
+
+    def interrupt(thread: int) -> None:
+        while client.state != "closing":
+            pass
+        signal.pthread_kill(thread, signal.SIGUSR1)
+
+    proxy = served.run(make_proxy())
+    urls = iter([proxy.url, served.url])
+    before = signal.signal(signal.SIGUSR1, raises)
+    try:
+        client = Client(lambda: next(urls), limits=Limits(close_timeout=0.5))
+        client.connect()
+        assert client.request("add", 1, 2) == 3
+        silence = proxy.silence("down")
+        served.run(silence.__aenter__())
+        interrupting = threading.Thread(target=interrupt, args=(threading.get_ident(),))
+        interrupting.start()
+        with pytest.raises(Alarm):
+            client.close()
+        interrupting.join()
+        with client:
+            assert client.request("add", 1, 2) == 3
+        served.run(silence.__aexit__(None, None, None))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        served.run(proxy.__aexit__())
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # some come within a callback of `gc`
