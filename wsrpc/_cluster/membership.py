@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from .._api.peer import Peer, life_of
 from .._api.registration import Registrar, registry_of
@@ -94,6 +94,11 @@ class ClusterMembership:
     def connected(self) -> bool:
         """Whether the engine can be reached."""
         return self.node.connected
+
+    async def wait_connected(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await self.node.engine.reachable.wait()
 
     # ------------------------------------------------------------ the addresses of this node
 
@@ -296,6 +301,9 @@ class ClusterMembership:
             lost_events=self.relay.lost,
             ignored=dict(node.ignored),
         )
+
+    def forget(self) -> None:
+        self._left()
 
     async def close(self) -> None:
         self._left()

@@ -10,10 +10,12 @@ from cluster_servers import Servers, servers
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, KeepLatest, Limits, Peer, Retry, Room, Server
+from wsrpc import Client, KeepLatest, Limits, Peer, QueueFull, Retry, Room, Server
 from wsrpc._cluster.cluster import membership_of
+from wsrpc._server.broadcast import PATIENCE
 from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
-from wsrpc.errors import EngineLost, ReservedEvent
+from wsrpc.errors import EngineLost, PeerNotFound, ReservedEvent
+from wsrpc.testing import connect
 from wsrpc.types import Members
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -107,6 +109,26 @@ async def test_skip(how: str) -> None:
             assert each.heard[:-1] == [(n,) for n, (_, left_out) in enumerate(skips) if name not in left_out]
         with pytest.raises(TypeError, match="skip= takes a peer"):
             await room.emit("said", 1, skip="bob")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("by", ["peer", "address"])
+async def test_nobody_waits_for_a_slow_member_that_is_skipped(by: str) -> None:
+    """With its `ClusterPeer`, each `emit` waited for it, and `emit_nowait` was refused for everybody."""
+    limits = Limits(high_water=1000, hard_cap=2000, ping_interval=None, close_timeout=2.0)
+    async with servers(2, limits=limits) as made:
+        slow, fast = await join_lobby(made, "slow", "fast")
+        peer, room = made.peer(0, "slow"), made[0].room("lobby")
+        assert slow.client.peer.transport is not None
+        slow.client.peer.transport.pause_receiving()
+        with pytest.raises(QueueFull):
+            while True:
+                peer.emit_nowait("said", "x" * 100)
+        skip: Any = peer if by == "peer" else made[0].cluster.peer("slow")
+        async with asyncio.timeout(PATIENCE / 2):
+            await room.emit("said", 1, skip=skip)
+        room.emit_nowait("said", 2, "x" * 1000, skip=skip)
+        await turns_until(lambda: len(fast.heard) == 2)
+        assert peer.connected
 
 
 async def test_members() -> None:
@@ -274,6 +296,42 @@ async def test_a_gap_is_told_after_the_last_event_that_is_missing(cut: int) -> N
 
 def links(server: Server) -> list[Peer]:
     return membership_of(server.cluster).links.peers
+
+
+@pytest.mark.parametrize("how", ["close", "open", "accept"])
+def test_a_server_whose_event_loop_was_closed_forgets_its_part_in_the_cluster(how: str) -> None:
+    """Its rooms and its `cluster` went on with the part that it had in the event loop that is gone."""
+    server = Server(cluster=Cluster(MemoryEngine(), name="shop"))
+    server.on_handshake(lambda handshake: setattr(handshake, "address", "ada"))
+    server.on("open", server.room("lobby").add)
+
+    async def join() -> Client:
+        return await connect(server).__aenter__()
+
+    async def again() -> None:
+        if how == "close":
+            await server.close()
+        elif how == "open":
+            await server.open()
+        if how != "accept":
+            assert await server.room("lobby").members() == Members(())
+            assert (await server.room("lobby").emit("said", 1)).sent == 0
+            with pytest.raises(EngineLost if how == "close" else PeerNotFound):
+                await server.cluster.peer("ada").request("add")
+        if how != "close":
+            async with connect(server):
+                await turns_until(lambda: server.cluster.connected)
+                assert await server.room("lobby").members() == Members(("ada",))
+            await server.close()
+
+    with asyncio.Runner() as runner:
+        left = runner.run(join())
+    assert left.peer is not None
+    gone: list[dict[str, Any]] = []
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_exception_handler(lambda _, context: gone.append(context))
+        runner.run(again())
+    assert gone == [], "nothing is told to what is gone"
 
 
 async def test_a_program_without_a_server() -> None:
