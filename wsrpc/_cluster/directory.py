@@ -17,11 +17,22 @@ its own claims when it hears of theirs.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-__all__ = ["LEASE", "NEW", "Beat", "Claim", "Delta", "Directory", "DirectoryListener", "Snapshot"]
+__all__ = [
+    "LEASE",
+    "NEW",
+    "Beat",
+    "Claim",
+    "Counter",
+    "Delta",
+    "Directory",
+    "DirectoryListener",
+    "NodeName",
+    "Snapshot",
+]
 
 LEASE = 5.0
 """Seconds after the last word of a node, after which it is gone."""
@@ -31,6 +42,14 @@ NEW = 1.5
 """Seconds for which a node has just started: the others may not have said yet what they have."""
 REMEMBERED = 60.0
 """Seconds for which the counter of a claim is remembered after the claim is gone."""
+
+
+MOST = 2**53
+"""No counter is larger. One that a program on the engine made up could not be exceeded, and not be encoded."""
+
+Counter = Annotated[int, Meta(ge=0, le=MOST)]
+NodeName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+"""A word of a subject of the engine; see `wsrpc.engine`. With another one, a broker would end the connection."""
 
 
 class Claim(NamedTuple):
@@ -43,18 +62,18 @@ class Claim(NamedTuple):
 class Beat(Struct, tag_field="t", tag="beat"):
     """A node is there."""
 
-    node: str
-    seq: int
+    node: NodeName
+    seq: Counter
     """The number of its latest change."""
 
 
 class Delta(Struct, tag_field="t", tag="delta", omit_defaults=True):
     """Changes of a node: what it has from now on, and what it has no more."""
 
-    node: str
-    seq: int
+    node: NodeName
+    seq: Counter
     """The number of this change. Each change has the next one."""
-    claims: dict[str, int] = {}
+    claims: dict[str, Counter] = {}
     """Addresses, each with the counter of its claim."""
     released: list[str] = []
     rooms: list[str] = []
@@ -66,11 +85,11 @@ class Delta(Struct, tag_field="t", tag="delta", omit_defaults=True):
 class Snapshot(Struct, tag_field="t", tag="snapshot", omit_defaults=True):
     """All that a node has, or a part of it."""
 
-    node: str
-    seq: int
-    part: int
-    parts: int
-    claims: dict[str, int] = {}
+    node: NodeName
+    seq: Counter
+    part: Counter
+    parts: Counter
+    claims: dict[str, Counter] = {}
     rooms: list[str] = []
 
 
@@ -198,7 +217,7 @@ class Directory:
             *(remote.claims.get(address, 0) for remote in self._remotes.values()),
             0,
         )
-        self._claims[address] = self._changed[address] = counter
+        self._claims[address] = self._changed[address] = counter = min(counter, MOST)
         self._listener.changed()
         return Claim(counter, self.me)
 
@@ -259,6 +278,8 @@ class Directory:
             return
         if remote.seq is None and beat.seq == 0:
             remote.seq = 0
+        elif remote.seq is not None and remote.seq > beat.seq:  # somebody else has spoken for it
+            remote.seq = None
         if remote.seq is None or remote.seq < beat.seq:
             self._listener.needs_snapshot(beat.node)
 

@@ -73,6 +73,11 @@ def link_limits(limits: Limits, largest: int) -> Limits:
     )
 
 
+def node_of(peer: Peer) -> str:
+    """Return the node behind a session."""
+    return peer.info.path.removeprefix("/")
+
+
 class NodeLinks:
     """The other nodes, as peers.
 
@@ -259,7 +264,7 @@ class NodeLinks:
         self._serve(side)
 
     def _told_lost(self, peer: Peer) -> None:
-        self._lost(peer.info.path.removeprefix("/"))
+        self._lost(node_of(peer))
 
     def _say_lost(self, node: str, peer: Peer) -> None:
         """Say what is missing before anything else is said on a new session."""
@@ -277,6 +282,9 @@ class NodeLinks:
         for node in [node for node, other in self._peers.items() if other is peer]:
             del self._peers[node]
             self._check_broken(node, info)
+            for left in self._server.peers:  # somebody else may have dialed in the name of that node
+                if left.connected and node_of(left) == node:
+                    self._peers[node] = left
 
     def _client_reconnected(self, node: str, _: ReconnectInfo) -> None:
         if (client := self._clients.get(node)) is not None:
