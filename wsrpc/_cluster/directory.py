@@ -42,6 +42,10 @@ NEW = 1.5
 """Seconds for which a node has just started: the others may not have said yet what they have."""
 REMEMBERED = 60.0
 """Seconds for which the counter of a claim is remembered after the claim is gone."""
+UNDER_WAY = 2.0
+"""Seconds for which a message is under way, at most: an engine that takes longer counts as lost."""
+MOST_EMITTED = 100_000
+"""Rooms of which is remembered when something was emitted to them, at most. No process emits to as many in a moment."""
 
 
 MOST = 2**53
@@ -110,15 +114,20 @@ class DirectoryListener(Protocol):
     def needs_snapshot(self, node: str, /) -> None:
         """Something of that node is not known here."""
 
+    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
+        """These rooms have members at that node, which may have missed what was emitted here lately."""
+
 
 class Remote:
     """What is known of another node."""
 
-    __slots__ = ("claims", "heard_at", "name", "parts", "rooms", "seq")
+    __slots__ = ("claims", "current_at", "heard_at", "name", "parts", "rooms", "seq")
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
         self.heard_at = now
+        self.current_at = float("-inf")
+        """When something came that showed that all was known here that the node had published."""
         self.seq: int | None = None
         """The number of the latest change that is known here. None before anything is known."""
         self.claims: dict[str, int] = {}
@@ -166,6 +175,8 @@ class Directory:
         """The other nodes at which a room has members."""
         self._gone: dict[str, tuple[int, float]] = {}
         """Counters of claims that are gone, and since when, the oldest first."""
+        self._emitted: dict[str, float] = {}
+        """When this node last emitted to each room, the oldest first."""
 
     # ------------------------------------------------------------ questions
 
@@ -243,6 +254,13 @@ class Directory:
             self._changed_rooms[room] = False
             self._listener.changed()
 
+    def note_emitted(self, room: str, now: float) -> None:
+        """Note that this node emits to a room. Other nodes may have members of which it has not heard so far."""
+        self._emitted.pop(room, None)
+        self._emitted[room] = now
+        if len(self._emitted) > MOST_EMITTED:
+            del self._emitted[next(iter(self._emitted))]
+
     def beat(self) -> Beat:
         """Return what to publish now and then, after `take_deltas`."""
         return Beat(self.me, self.seq)
@@ -282,6 +300,8 @@ class Directory:
             remote.seq = None
         if remote.seq is None or remote.seq < beat.seq:
             self._listener.needs_snapshot(beat.node)
+        else:
+            remote.current_at = now
 
     def heard_delta(self, delta: Delta, now: float) -> None:
         """Apply a change of another node, unless one before it is missing."""
@@ -352,8 +372,13 @@ class Directory:
             self._take_claim(remote, address, counter, now, first=first)
         for room in delta.left:
             self._drop_room(remote, room)
+        since = remote.current_at - UNDER_WAY
+        missed = [room for room in delta.rooms if room not in remote.rooms and self._emitted.get(room, since) > since]
         for room in delta.rooms:
             self._take_room(remote, room)
+        remote.current_at = now
+        if missed:
+            self._listener.rooms_missed(remote.name, missed)
 
     def _take_claim(self, remote: Remote, address: str, counter: int, now: float, *, first: bool) -> None:
         """Note a claim of another node, of which nothing was known until now if it is among the ``first``."""

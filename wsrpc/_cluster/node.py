@@ -47,6 +47,9 @@ class NodeListener(Protocol):
     def claim_contested(self, address: str, /) -> None:
         """Another node has a higher claim to an address of this one."""
 
+    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
+        """These rooms have members at that node, which may have missed what was emitted here lately."""
+
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
         """Another node has opened a connection."""
 
@@ -322,6 +325,9 @@ class Node:
 
     def claim_contested(self, address: str, /) -> None:
         self._listener.claim_contested(address)
+
+    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
+        self._listener.rooms_missed(node, rooms)
 
     def needs_snapshot(self, node: str, /) -> None:
         now = self._clock.time()

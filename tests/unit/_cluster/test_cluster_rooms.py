@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -120,7 +121,7 @@ async def test_nobody_waits_for_a_slow_member_that_is_skipped(by: str) -> None:
         peer, room = made.peer(0, "slow"), made[0].room("lobby")
         assert slow.client.peer.transport is not None
         slow.client.peer.transport.pause_receiving()
-        with pytest.raises(QueueFull):
+        with suppress(QueueFull):
             while True:
                 peer.emit_nowait("said", "x" * 100)
         skip: Any = peer if by == "peer" else made[0].cluster.peer("slow")
@@ -222,6 +223,67 @@ async def test_a_room_that_got_its_first_member_while_the_engine_was_away() -> N
         made.memory.down = False
         await turns_until(lambda: gaps)
         assert gaps == ["new"] and nodes_of(made[0], "new")
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("by", ["a server", "a program"])
+async def test_events_that_another_process_emits_before_it_knows_of_the_first_member(lost: int, by: str) -> None:
+    """A client has joined, as the answer says. Events were lost without a word until the other process knew that."""
+    async with servers(2) as made, ClusterClient(made.engine, name="shop") as shop:
+        room = made[0].room("new") if by == "a server" else shop.room("new")
+        gaps: list[str] = []
+        made[1].cluster.on_gap(lambda room: gaps.append(room.name))
+        listener = Listener()
+        await made.join(1, "ada", listener.client)
+        made[1].room("other").add(made.peer(1, "ada"))
+        made[1].on("join", lambda name: made[1].room(name).add(made.peer(1, "ada")))
+        await turns_until(lambda: nodes_of(made[0], "other"))
+        made.memory.lose(lost)  # what says that there is a member
+        await listener.client.request("join", "quiet")
+        await turns_until(lambda: nodes_of(made[0], "quiet"))
+        made[1].room("new").add(made.peer(1, "ada"))
+        made.memory.lose(lost)
+        report = await room.emit("said", 1)
+        assert (report.nodes, report.missed) == ((), ()) and gaps == []
+        await turns_until(lambda: gaps)
+        await room.emit("said", 2)
+        await turns_until(lambda: listener.heard == [(2,)])
+        made[1].room("new").add(made[1].peers[0])
+        made[0].room("new").emit_nowait("said", 3)
+        await turns_until(lambda: listener.heard == [(2,), (3,)])
+        assert gaps == ["new"], "only what was emitted to is told, and only once"
+
+
+@pytest.mark.parametrize("fault", ["frozen", "down"])
+async def test_a_client_joins_at_once_while_the_engine_does_not_answer(fault: str) -> None:
+    async with servers(2) as made:
+        client = await made.join(1, "ada")
+        made[1].on_join(lambda peer, room: True)
+        if fault == "frozen":
+            made.memory.freeze()
+        else:
+            await made.engine_goes()
+        async with asyncio.timeout(1):
+            await client.of("rooms").request("join", "new")
+        made.memory.thaw()
+        made.memory.down = False
+        await turns_until(lambda: nodes_of(made[0], "new"))
+
+
+async def test_members_that_were_there_before_the_other_process_knew_of_theirs() -> None:
+    """It could not reach the engine from the beginning. What the other one emitted meanwhile is missing there."""
+    async with servers(1) as made:
+        made.memory.down = True
+        late = await made.add()
+        gaps: list[str] = []
+        late.cluster.on_gap(lambda room: gaps.append(room.name))
+        async with connect(late):
+            late.room("new").add(late.peers[0])
+            assert (await made[0].room("new").emit("said", "missing")).nodes == ()
+            made.memory.down = False
+            await turns_until(lambda: gaps)
+        assert gaps == ["new"]
+        await made.meet()
 
 
 async def test_gaps_are_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -47,6 +47,9 @@ class One:
     def node_left(self, node: str, silent: bool, /) -> None:
         self.told.append(f"{node} left")
 
+    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
+        self.told.append(f"{node} has missed {rooms}")
+
     def claim_contested(self, address: str, /) -> None:
         self.told.append(f"{address} is contested")
 
@@ -268,6 +271,26 @@ async def test_what_somebody_else_has_said_for_a_node_does_not_last() -> None:
             assert a.node.directory.nodes_of("hall") == ()
             await w.pass_time(2 * BEAT)
             assert a.node.directory.nodes_of("hall") == (b.node.id,) and a.node.directory.nodes_of("cellar") == ()
+
+
+async def test_what_was_emitted_while_a_first_member_was_under_way_is_missed() -> None:
+    """A beat that was published before the member came arrives after the event was emitted, and proves nothing."""
+    async with world() as w:
+        a, b = w.ones
+        w.engine.freeze()
+        w.clock.advance(BEAT)
+        b.node.directory.enter("hall")
+        a.node.directory.note_emitted("hall", a.node.now)
+        await turns(5)
+        w.clock.advance(TICK)
+        w.engine.thaw()
+        await turns(5)
+        assert a.told[-1] == f"{b.node.id} has missed ['hall']" and b.told[-1] != f"{a.node.id} has missed ['hall']"
+        b.node.directory.leave("hall")
+        await w.pass_time(3 * BEAT)
+        b.node.directory.enter("hall")
+        await turns(5)
+        assert len([text for text in a.told if "missed" in text]) == 1, "that event was emitted long before"
 
 
 async def test_a_claim_cannot_make_a_counter_too_large() -> None:
