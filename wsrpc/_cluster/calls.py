@@ -93,7 +93,6 @@ class ClusterSender:
         options: RequestOptions,
     ) -> Any:
         """Make a request by a method of `Sender`, and once more if the peer has moved before the request came."""
-        _refuse_offline(options.offline)
         check_sending(channel, event, None)
         membership = self._joined()
         if options.timeout is UNSET:
@@ -189,8 +188,8 @@ def _shortened(options: RequestOptions, seconds: float) -> RequestOptions:
 def _refuse_offline(offline: Offline | None) -> None:
     if offline is not None:
         raise ValueError(
-            "offline= is for clients, which wait for their connection: a call to a peer of the cluster fails if there "
-            "is none"
+            "offline= is for requests: an event for a peer of the cluster is sent without learning whether the peer is "
+            "connected; make a request if you must know"
         )
 
 

@@ -21,18 +21,7 @@ from typing import Annotated, NamedTuple, Protocol
 
 from msgspec import Meta, Struct
 
-__all__ = [
-    "LEASE",
-    "NEW",
-    "Beat",
-    "Claim",
-    "Counter",
-    "Delta",
-    "Directory",
-    "DirectoryListener",
-    "NodeName",
-    "Snapshot",
-]
+__all__ = ["LEASE", "NEW", "Beat", "Claim", "Counter", "Delta", "Directory", "DirectoryListener", "Name", "Snapshot"]
 
 LEASE = 5.0
 """Seconds after the last word of a node, after which it is gone."""
@@ -52,7 +41,7 @@ MOST = 2**53
 """No counter is larger. One that a program on the engine made up could not be exceeded, and not be encoded."""
 
 Counter = Annotated[int, Meta(ge=0, le=MOST)]
-NodeName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 """A word of a subject of the engine; see `wsrpc.engine`. With another one, a broker would end the connection."""
 
 
@@ -66,7 +55,7 @@ class Claim(NamedTuple):
 class Beat(Struct, tag_field="t", tag="beat"):
     """A node is there."""
 
-    node: NodeName
+    node: Name
     seq: Counter
     """The number of its latest change."""
 
@@ -74,7 +63,7 @@ class Beat(Struct, tag_field="t", tag="beat"):
 class Delta(Struct, tag_field="t", tag="delta", omit_defaults=True):
     """Changes of a node: what it has from now on, and what it has no more."""
 
-    node: NodeName
+    node: Name
     seq: Counter
     """The number of this change. Each change has the next one."""
     claims: dict[str, Counter] = {}
@@ -89,7 +78,7 @@ class Delta(Struct, tag_field="t", tag="delta", omit_defaults=True):
 class Snapshot(Struct, tag_field="t", tag="snapshot", omit_defaults=True):
     """All that a node has, or a part of it."""
 
-    node: NodeName
+    node: Name
     seq: Counter
     part: Counter
     parts: Counter
@@ -260,6 +249,11 @@ class Directory:
         self._emitted[room] = now
         if len(self._emitted) > MOST_EMITTED:
             del self._emitted[next(iter(self._emitted))]
+
+    def note_told(self, node: str, now: float) -> None:
+        """Note that a node was told that it may have missed whatever was emitted so far."""
+        if node in self._remotes:
+            self._remotes[node].current_at = now + UNDER_WAY
 
     def beat(self) -> Beat:
         """Return what to publish now and then, after `take_deltas`."""

@@ -251,6 +251,8 @@ class ClusterMembership:
         self.links.node_left(node, silent)
 
     def rooms_missed(self, node: str, rooms: list[str], /) -> None:
+        if node in self.links.broken:
+            return  # the next session says so of all rooms
         try:
             self.links.at_once(node).emit_nowait(MISSED, rooms)
         except WsrpcError:  # the next session says so

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from .directory import Beat, Counter, Delta, NodeName, Snapshot
+from .directory import Beat, Counter, Delta, Name, Snapshot
 
 __all__ = [
     "Accepted",
@@ -35,13 +35,13 @@ ConnectionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_-
 class Ask(Struct, tag_field="t", tag="ask"):
     """Send `Snapshot`s of yourself to ``node``."""
 
-    node: NodeName
+    node: Name
 
 
 class Left(Struct, tag_field="t", tag="left"):
     """``node`` leaves the cluster."""
 
-    node: NodeName
+    node: Name
 
 
 class Probe(Struct, tag_field="t", tag="probe"):
