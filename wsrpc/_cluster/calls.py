@@ -209,6 +209,11 @@ class ClusterPeer(Caller, Addressed):
     - `ConnectionLost` with ``outcome="unknown"``: during the call, the peer's process ended or could not be reached for
       5 seconds.
 
+    While the peer's connection is down and its session is kept, requests wait for it. With ``offline="fail"``, they
+    raise `ConnectionLost` immediately. The outcome of a `RequestTimeout` is ``"not_sent"`` if the request was not sent
+    to the peer. If the peer's process cannot say that within half a second, it is ``"unknown"``. `emit` and
+    `emit_nowait` do not accept ``offline=``.
+
     `emit` returns when the event is accepted for sending to the other process. Events that one process sends to one
     peer arrive in order. An event is lost if the peer leaves before the event arrives. If a peer reads too slowly, its
     connection is closed with 4408 when `Limits.hard_cap` bytes are queued for the peer.
