@@ -53,6 +53,8 @@ class Process:
     def node_left(self, node: str, silent: bool, /) -> None:
         self.links.node_left(node, silent)
 
+    def rooms_missed(self, node: str, rooms: list[str], /) -> None: ...
+
     def claim_contested(self, address: str, /) -> None: ...
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any
 
+import msgspec
 import pytest
-from cluster_servers import servers
-from engines_in_use import OnServer
+from cluster_servers import Servers, servers
+from engines_in_use import KINDS, InMemory, MortalEngine, OnServer, Recorder
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, Limits, MessageTooBig, RemoteError
+from wsrpc import Client, ConnectionLost, Limits, MessageTooBig, RemoteError
 from wsrpc._cluster.cluster import membership_of
+from wsrpc._cluster.wire import Data, encode
 from wsrpc.cluster import ClusterClient
+from wsrpc.engine import EngineConnection
 from wsrpc.errors import EngineLost
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -74,6 +78,134 @@ async def test_calls_streams_and_rooms(broker: OnServer) -> None:
         with pytest.raises(EngineLost):
             await made[0].cluster.peer("user/1").request("add", 1, 2)
         assert await made[1].cluster.peer("user/1").request("add", 1, 2) == 3
+
+
+# ---------------------------------------------------------------- what else is on the engine
+
+
+@pytest.fixture(params=KINDS)
+def carrier(request: pytest.FixtureRequest) -> Iterator[MortalEngine]:
+    carrier = InMemory() if request.param == "memory" else OnServer(request.param)
+    yield carrier
+    carrier.kill()
+
+
+DEEP = b"\x91" * 100_000 + b"\xc0"
+GARBAGE = {
+    "no MessagePack": b"hello",
+    "nothing": b"",
+    "invalid UTF-8": b"\x82\xa1t\xa3ask\xa4node\xa3\xff\xfe\xfd",
+    "invalid UTF-8 in a tag": b"\x82\xa1t\xa3\xff\xfe\xfd\xa4node\xa1a",
+    "a surrogate": b"\x82\xa1t\xa3ask\xa4node\xa3\xed\xa0\x80",
+    "deep": DEEP,
+    "deep in an unknown field": b"\x83\xa1t\xa3ask\xa4node\xa1a\xa1z" + DEEP,
+    "a long list that is not there": b"\x84\xa1t\xa5delta\xa4node\xa1a\xa3seq\x01\xa5rooms\xdd\xff\xff\xff\xff",
+}
+
+
+def without_sense(name: Any, number: Any) -> dict[str, Any]:
+    """Return a message of each kind, with a value that cannot be."""
+    connection = f"{name}/{name}/1" if isinstance(name, str) else name
+    return {
+        "beat": {"node": name, "seq": number},
+        "delta": {"node": name, "seq": number, "claims": {"ada": number}},
+        "snapshot": {"node": name, "seq": number, "part": number, "parts": number, "claims": {"ada": number}},
+        "ask": {"node": name},
+        "left": {"node": name},
+        "open": {"conn": connection, "headers": {}},
+        "opened": {"conn": connection},
+        "refused": {"conn": connection, "reason": ""},
+        "data": {"conn": connection, "seq": number, "messages": []},
+        "mark": {"conn": connection, "seq": number},
+        "close": {"conn": connection, "seq": number, "code": number, "reason": ""},
+        "reset": {"conn": connection, "reason": ""},
+    }
+
+
+NUMBERS = (-(2**63), -1, 2**63, 2**64 - 1, 1.5, None)
+NAMES = ("", "a b", "*", ">", "a.b", "a\r\nPUB x 0\r\n", "a\n", "x" * 65, "\u00e9", None)
+
+
+async def until_it_has_come(made: Servers, publisher: EngineConnection) -> None:
+    """Wait until each server has got what was published before."""
+    ignored = [membership_of(server.cluster).node.ignored for server in made.all]
+    before = [each.total() for each in ignored]
+    publisher.publish("shop.all", b"the last one")
+    await turns_until(lambda: all(each.total() > count for each, count in zip(ignored, before, strict=True)))
+
+
+async def test_garbage_is_counted_and_nothing_is_lost(carrier: MortalEngine) -> None:
+    """Each process left the engine at the first invalid UTF-8, and with it all calls that were under way."""
+    async with servers(2, carrier.engine, patience=60) as made:
+        client, heard = callee()
+        going_on = asyncio.Event()
+        client.on("wait", going_on.wait)
+        made[1].on("open", made[1].room("lobby").add)
+        await made.join(1, "ada", client)
+        peer = made[0].cluster.peer("ada")
+        waits = asyncio.create_task(peer.request("wait"))
+        publisher = await carrier.engine.connect(Recorder())
+        ids = [server.cluster.nodes[0] for server in made.all]
+        garbage = [*GARBAGE.values()]
+        for name, number in [(ids[0], number) for number in NUMBERS] + [(name, 1) for name in NAMES]:
+            for tag, fields in without_sense(name, number).items():
+                if name != ids[0] or any(value is number for value in fields.values()):
+                    garbage.append(msgspec.msgpack.encode({"t": tag, **fields}))
+        for number, message in enumerate(garbage):
+            publisher.publish("shop.all", message)
+            if number % 20 == 19:
+                await until_it_has_come(made, publisher)
+                assert await peer.request("add", number, 1) == number + 1
+        await until_it_has_come(made, publisher)
+        assert (await made[0].room("lobby").emit("said", 1)).nodes == (ids[1],)
+        await turns_until(lambda: heard == [1])
+        going_on.set()
+        assert await waits is True
+        for server in made.all:
+            stats = server.stats().cluster
+            assert stats is not None and (stats.engines_lost, stats.gaps, stats.nodes) == (0, 0, 2)
+            assert sum(stats.ignored.values()) >= len(garbage)
+        await publisher.close()
+
+
+INSIDE = {
+    "no JSON": (b"hello", True),
+    "invalid UTF-8": (b'{"a":["x","\xff\xfe"],"i":1}', True),
+    "invalid UTF-8 in an unknown field": (b'{"a":["said"],"z":"\xff"}', True),
+    "deep": (b'{"a":["x",' + b"[" * 100_000, True),
+    "deep and binary": (DEEP, False),
+    "a large number": (b'{"a":["x"],"i":18446744073709551616}', True),
+    "a room's message without sense": (b'{"a":["room",5]}', True),
+    "a room's message for a member without end": (b'{"a":["room",["lobby",null,"said",' + b"[" * 1000, True),
+    "a call to nobody": (b'{"a":["x"],"i":2,"c":"ada\\u0000"}', True),
+    "an item of no stream": (b'{"a":["next",{"value":1}],"h":77}', True),
+    "credit of no stream": (b'{"ws-wrapper":{"credit":[77,1e400,-1]}}', True),
+    "a time that is none": (b'{"a":["add",1,2],"i":4,"c":"ada\\u0000","t":-1e308}', True),
+}
+
+
+@pytest.mark.parametrize("inside", INSIDE)
+async def test_garbage_within_a_session_of_two_processes(carrier: MortalEngine, inside: str) -> None:
+    """As if the other process had sent it: the session may end with it, and there is another one at once."""
+    async with servers(2, carrier.engine, patience=60) as made:
+        client, _ = callee()
+        await made.join(1, "ada", client)
+        peer, node = made[0].cluster.peer("ada"), membership_of(made[1].cluster).node
+        publisher = await carrier.engine.connect(Recorder())
+        (transport,) = node._transports.values()
+        payload, text = INSIDE[inside]
+        data = Data(transport.conn, transport._received + 1, [payload], [] if text else [0])
+        publisher.publish(f"shop.{node.id}", encode(data))
+        await until_it_has_come(made, publisher)
+        await turns_until(lambda: transport._received >= data.seq or transport.conn not in node._transports)
+        answer = None
+        while answer is None:
+            await asyncio.sleep(0)  # it may be refused at once
+            with suppress(ConnectionLost):
+                answer = await peer.request("add", 1, 2)
+        assert answer == 3
+        assert [server.stats().cluster.engines_lost for server in made.all] == [0, 0]  # type: ignore[union-attr]
+        await publisher.close()
 
 
 async def test_a_message_that_the_engine_does_not_take(broker: OnServer) -> None:

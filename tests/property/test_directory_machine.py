@@ -2,17 +2,20 @@
 
 Whatever happens: what a node knows of another one is what that one had at some time, and once messages flow again, all
 directories agree on nodes, addresses and rooms, and no address has two owners. Where two nodes claim one address, a
-client that is connected keeps it unless another connected one has it.
+client that is connected keeps it unless another connected one has it. Where a node emits to a room and does not know of
+a member at another node, it finds out later that this one has missed something.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import hypothesis.strategies as st
 from effort import examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from wsrpc._cluster.directory import LEASE, Beat, Delta, Directory, Snapshot
+from wsrpc._cluster.directory import LEASE, UNDER_WAY, Beat, Delta, Directory, Snapshot
 
 ADDRESSES = ["ada", "bob", "cyd"]
 ROOMS = ["hall", "attic"]
@@ -23,10 +26,19 @@ addresses = st.sampled_from(ADDRESSES)
 rooms = st.sampled_from(ROOMS)
 
 
+class Sent(NamedTuple):
+    """What a node has published, to one other node or to all, and when."""
+
+    sender: str
+    receiver: str | None
+    message: Message
+    at: float
+
+
 class Node:
     """One node, as its owner sees it."""
 
-    def __init__(self, name: str, sent: list[tuple[str, str | None, Message]]) -> None:
+    def __init__(self, name: str, sent: list[Sent], machine: DirectoryMachine) -> None:
         self.directory = Directory(name, self)
         self.has: dict[str, bool] = {}
         """Addresses of the clients that have a session here, each with whether it is connected."""
@@ -36,7 +48,10 @@ class Node:
         self.asks: set[str] = set()
         self.history: list[tuple[frozenset[str], frozenset[str]]] = [(frozenset(), frozenset())]
         """What it has ever published."""
+        self.missed: set[tuple[str, str]] = set()
+        """Other nodes, each with a room, that have missed something that was emitted here, and were not told so far."""
         self._sent = sent
+        self._machine = machine
 
     @property
     def name(self) -> str:
@@ -49,6 +64,11 @@ class Node:
     def node_left(self, node: str, silent: bool, /) -> None:
         self.known.remove(node)
         self.asks.discard(node)
+        # A session with it ends, and the next one tells it that what was sent to any room may be missing.
+        self.missed = {(other, room) for other, room in self.missed if other != node}
+
+    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
+        self.missed -= {(node, room) for room in rooms}
 
     def claim_contested(self, address: str, /) -> None:
         assert address in self.has, "it is told of an address that it does not have"
@@ -66,11 +86,11 @@ class Node:
             self.history.append((frozenset(self.has), frozenset(self.rooms)))
         if beat:
             deltas.append(self.directory.beat())
-        self._sent.extend((self.name, None, message) for message in deltas)
+        self._sent.extend(Sent(self.name, None, message, self._machine.now) for message in deltas)
 
     def answer(self, asker: str) -> None:
         self.publish()
-        self._sent.extend((self.name, asker, part) for part in self.directory.snapshot())
+        self._sent.extend(Sent(self.name, asker, part, self._machine.now) for part in self.directory.snapshot())
 
 
 class DirectoryMachine(RuleBasedStateMachine):
@@ -78,8 +98,7 @@ class DirectoryMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.now = 0.0
         self.count = 0
-        self.sent: list[tuple[str, str | None, Message]] = []
-        """What nodes have published: from whom, to whom (None: to all), and what."""
+        self.sent: list[Sent] = []
         self.nodes: list[Node] = []
         self.histories: dict[str, Node] = {}
         self.apart: set[frozenset[int]] = set()
@@ -88,7 +107,7 @@ class DirectoryMachine(RuleBasedStateMachine):
 
     def new(self) -> Node:
         self.count += 1
-        node = Node(f"node {self.count}", self.sent)
+        node = Node(f"node {self.count}", self.sent, self)
         self.histories[node.name] = node
         return node
 
@@ -108,7 +127,9 @@ class DirectoryMachine(RuleBasedStateMachine):
     def deliver(self, lost: set[int] | None = None) -> None:
         sent = self.sent[:]
         self.sent.clear()
-        for sender, receiver, message in sent:
+        for sender, receiver, message, at in sent:
+            if at + UNDER_WAY < self.now:
+                continue  # the engine has lost it
             for index, node in enumerate(self.nodes):
                 if node.name == sender or receiver not in (None, node.name) or (lost and index in lost):
                     continue
@@ -168,6 +189,15 @@ class DirectoryMachine(RuleBasedStateMachine):
         else:
             node.rooms.discard(room)
             node.directory.leave(room)
+            for other in self.nodes:
+                other.missed.discard((node.name, room))
+
+    @rule(at=which, room=rooms)
+    def emit(self, at: int, room: str) -> None:
+        node = self.nodes[at]
+        node.directory.note_emitted(room, self.now)
+        reached = {node.name, *node.directory.nodes_of(room)}
+        node.missed |= {(each.name, room) for each in self.nodes if room in each.rooms and each.name not in reached}
 
     @rule(at=which, beat=st.booleans())
     def publish(self, at: int, beat: bool) -> None:
@@ -193,6 +223,8 @@ class DirectoryMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.5, LEASE]))
     def time_passes(self, seconds: float) -> None:
+        for node in self.nodes:
+            node.publish()  # which it does in the same turn of the event loop
         self.now += seconds
         for node in self.nodes:
             node.directory.tick(self.now)
@@ -200,7 +232,9 @@ class DirectoryMachine(RuleBasedStateMachine):
     @rule(at=which)
     def kill(self, at: int) -> None:
         """A process is gone, and another one takes its place."""
-        self.nodes[at] = self.new()
+        gone, self.nodes[at] = self.nodes[at].name, self.new()
+        for node in self.nodes:
+            node.missed = {(other, room) for other, room in node.missed if other != gone}
 
     # ------------------------------------------------------------ what must hold
 
@@ -255,6 +289,7 @@ class DirectoryMachine(RuleBasedStateMachine):
         for node in self.nodes:
             assert sorted(node.directory.nodes) == names
             assert not node.asks
+            assert not node.missed, "events were lost without a word"
         for address in ADDRESSES:
             owners: list[str | None] = [node.name for node in self.nodes if address in node.has]
             assert len(owners) <= 1, f"{address} has two owners: {owners}"

@@ -285,9 +285,9 @@ class Client(Declarer, RawRegistrar, RawCaller):
 
         Raises:
             ConnectFailed: ``connect_timeout`` was reached, ``Reconnect(stop=)`` ended the attempts, or, with
-                ``reconnect=None``, the only attempt failed.
+                ``reconnect=None``, the only attempt got no response.
             HandshakeRejected, ssl.SSLError, ValueError: the server refused the connection, TLS failed, or the URL is
-                not valid; another attempt would fail in the same way.
+                not valid; another attempt would fail in the same way, or ``reconnect=None`` allows none.
             ConnectionLost: `close` was called; or the connection ended while its `open` handlers were running, and the
                 client does not dial again.
         """

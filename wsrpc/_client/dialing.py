@@ -12,7 +12,7 @@ from msgspec import Struct
 from .._base.scheduler import Timers, spawn_later
 from .._transports.dial import Dialed, Dialer
 from .._transports.urls import shown_url
-from ..errors import ConnectFailed, ConnectionLost, named, noted
+from ..errors import ConnectFailed, ConnectionLost, HandshakeRejected, named, noted
 from .backoff import Reconnect, Schedule
 from .sleep import WakeWatch
 
@@ -213,6 +213,8 @@ class Dialing:
                         delay = self.schedule.failed(exc)
                         if self._stopped or (delay is None and not self.schedule.stopped):
                             raise
+                        if self._plan.reconnect is None and isinstance(exc, HandshakeRejected):
+                            raise  # the only answer: `ConnectFailed` says no more
                         if delay is None:
                             raise ConnectFailed(self._attempts, exc) from exc
                         text = f"could not connect: {noted(exc)}"

@@ -93,7 +93,6 @@ class ClusterSender:
         options: RequestOptions,
     ) -> Any:
         """Make a request by a method of `Sender`, and once more if the peer has moved before the request came."""
-        _refuse_offline(options.offline)
         check_sending(channel, event, None)
         membership = self._joined()
         if options.timeout is UNSET:
@@ -189,8 +188,8 @@ def _shortened(options: RequestOptions, seconds: float) -> RequestOptions:
 def _refuse_offline(offline: Offline | None) -> None:
     if offline is not None:
         raise ValueError(
-            "offline= is for clients, which wait for their connection: a call to a peer of the cluster fails if there "
-            "is none"
+            "offline= is for requests: an event for a peer of the cluster is sent without learning whether the peer is "
+            "connected; make a request if you must know"
         )
 
 
@@ -209,6 +208,11 @@ class ClusterPeer(Caller, Addressed):
     - `EngineLost`: the peer may be connected to another process, and the engine cannot be reached. Nothing was sent.
     - `ConnectionLost` with ``outcome="unknown"``: during the call, the peer's process ended or could not be reached for
       5 seconds.
+
+    While the peer's connection is down and its session is kept, requests wait for it. With ``offline="fail"``, they
+    raise `ConnectionLost` immediately. The outcome of a `RequestTimeout` is ``"not_sent"`` if the request was not sent
+    to the peer. If the peer's process cannot say that within half a second, it is ``"unknown"``. `emit` and
+    `emit_nowait` do not accept ``offline=``.
 
     `emit` returns when the event is accepted for sending to the other process. Events that one process sends to one
     peer arrive in order. An event is lost if the peer leaves before the event arrives. If a peer reads too slowly, its

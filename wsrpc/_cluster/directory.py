@@ -17,11 +17,11 @@ its own claims when it hears of theirs.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-__all__ = ["LEASE", "NEW", "Beat", "Claim", "Delta", "Directory", "DirectoryListener", "Snapshot"]
+__all__ = ["LEASE", "NEW", "Beat", "Claim", "Counter", "Delta", "Directory", "DirectoryListener", "Name", "Snapshot"]
 
 LEASE = 5.0
 """Seconds after the last word of a node, after which it is gone."""
@@ -31,6 +31,18 @@ NEW = 1.5
 """Seconds for which a node has just started: the others may not have said yet what they have."""
 REMEMBERED = 60.0
 """Seconds for which the counter of a claim is remembered after the claim is gone."""
+UNDER_WAY = 2.0
+"""Seconds for which a message is under way, at most: an engine that takes longer counts as lost."""
+MOST_EMITTED = 100_000
+"""Rooms of which is remembered when something was emitted to them, at most. No process emits to as many in a moment."""
+
+
+MOST = 2**53
+"""No counter is larger. One that a program on the engine made up could not be exceeded, and not be encoded."""
+
+Counter = Annotated[int, Meta(ge=0, le=MOST)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+"""A word of a subject of the engine; see `wsrpc.engine`. With another one, a broker would end the connection."""
 
 
 class Claim(NamedTuple):
@@ -43,18 +55,18 @@ class Claim(NamedTuple):
 class Beat(Struct, tag_field="t", tag="beat"):
     """A node is there."""
 
-    node: str
-    seq: int
+    node: Name
+    seq: Counter
     """The number of its latest change."""
 
 
 class Delta(Struct, tag_field="t", tag="delta", omit_defaults=True):
     """Changes of a node: what it has from now on, and what it has no more."""
 
-    node: str
-    seq: int
+    node: Name
+    seq: Counter
     """The number of this change. Each change has the next one."""
-    claims: dict[str, int] = {}
+    claims: dict[str, Counter] = {}
     """Addresses, each with the counter of its claim."""
     released: list[str] = []
     rooms: list[str] = []
@@ -66,11 +78,11 @@ class Delta(Struct, tag_field="t", tag="delta", omit_defaults=True):
 class Snapshot(Struct, tag_field="t", tag="snapshot", omit_defaults=True):
     """All that a node has, or a part of it."""
 
-    node: str
-    seq: int
-    part: int
-    parts: int
-    claims: dict[str, int] = {}
+    node: Name
+    seq: Counter
+    part: Counter
+    parts: Counter
+    claims: dict[str, Counter] = {}
     rooms: list[str] = []
 
 
@@ -91,15 +103,20 @@ class DirectoryListener(Protocol):
     def needs_snapshot(self, node: str, /) -> None:
         """Something of that node is not known here."""
 
+    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
+        """These rooms have members at that node, which may have missed what was emitted here lately."""
+
 
 class Remote:
     """What is known of another node."""
 
-    __slots__ = ("claims", "heard_at", "name", "parts", "rooms", "seq")
+    __slots__ = ("claims", "current_at", "heard_at", "name", "parts", "rooms", "seq")
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
         self.heard_at = now
+        self.current_at = float("-inf")
+        """When something came that showed that all was known here that the node had published."""
         self.seq: int | None = None
         """The number of the latest change that is known here. None before anything is known."""
         self.claims: dict[str, int] = {}
@@ -147,6 +164,8 @@ class Directory:
         """The other nodes at which a room has members."""
         self._gone: dict[str, tuple[int, float]] = {}
         """Counters of claims that are gone, and since when, the oldest first."""
+        self._emitted: dict[str, float] = {}
+        """When this node last emitted to each room, the oldest first."""
 
     # ------------------------------------------------------------ questions
 
@@ -198,7 +217,7 @@ class Directory:
             *(remote.claims.get(address, 0) for remote in self._remotes.values()),
             0,
         )
-        self._claims[address] = self._changed[address] = counter
+        self._claims[address] = self._changed[address] = counter = min(counter, MOST)
         self._listener.changed()
         return Claim(counter, self.me)
 
@@ -223,6 +242,18 @@ class Directory:
             self._rooms.discard(room)
             self._changed_rooms[room] = False
             self._listener.changed()
+
+    def note_emitted(self, room: str, now: float) -> None:
+        """Note that this node emits to a room. Other nodes may have members of which it has not heard so far."""
+        self._emitted.pop(room, None)
+        self._emitted[room] = now
+        if len(self._emitted) > MOST_EMITTED:
+            del self._emitted[next(iter(self._emitted))]
+
+    def note_told(self, node: str, now: float) -> None:
+        """Note that a node was told that it may have missed whatever was emitted so far."""
+        if node in self._remotes:
+            self._remotes[node].current_at = now + UNDER_WAY
 
     def beat(self) -> Beat:
         """Return what to publish now and then, after `take_deltas`."""
@@ -259,8 +290,12 @@ class Directory:
             return
         if remote.seq is None and beat.seq == 0:
             remote.seq = 0
+        elif remote.seq is not None and remote.seq > beat.seq:  # somebody else has spoken for it
+            remote.seq = None
         if remote.seq is None or remote.seq < beat.seq:
             self._listener.needs_snapshot(beat.node)
+        else:
+            remote.current_at = now
 
     def heard_delta(self, delta: Delta, now: float) -> None:
         """Apply a change of another node, unless one before it is missing."""
@@ -331,8 +366,13 @@ class Directory:
             self._take_claim(remote, address, counter, now, first=first)
         for room in delta.left:
             self._drop_room(remote, room)
+        since = remote.current_at - UNDER_WAY
+        missed = [room for room in delta.rooms if room not in remote.rooms and self._emitted.get(room, since) > since]
         for room in delta.rooms:
             self._take_room(remote, room)
+        remote.current_at = now
+        if missed:
+            self._listener.rooms_missed(remote.name, missed)
 
     def _take_claim(self, remote: Remote, address: str, counter: int, now: float, *, first: bool) -> None:
         """Note a claim of another node, of which nothing was known until now if it is among the ``first``."""

@@ -107,7 +107,7 @@ class NodeLinks:
         """Peers of the nodes that have dialed."""
         self._dialed: dict[str, asyncio.Event] = {}
         """For callers that wait until a node has dialed."""
-        self._broken: dict[str, None] = {}
+        self.broken: dict[str, None] = {}
         """Nodes that may miss what was sent to them, the oldest first: the last session has broken, for instance."""
         self._closed_for_good = False
         self._tasks = Tasks()
@@ -189,12 +189,12 @@ class NodeLinks:
         self._wake(node)  # who waits for it need not wait any longer
         client, peer = self._clients.pop(node, None), self._peers.pop(node, None)
         in_session = peer is not None or (client is not None and client.state in IN_SESSION)
-        if node in self._broken or (silent and in_session):
+        if node in self.broken or (silent and in_session):
             self._lost(node)
         if silent and in_session:  # it may come back
             self._mark_broken(node)
         elif not silent:
-            self._broken.pop(node, None)
+            self.broken.pop(node, None)
         for end in (client, peer):
             if end is not None:
                 self._tasks.spawn(end.close(*sendable(CloseCode.GOING_AWAY, f"node {node} is gone")))
@@ -209,7 +209,7 @@ class NodeLinks:
     async def _say_missed(self, node: str, peer: Peer) -> None:
         with suppress(WsrpcError):  # the next connection says so
             await peer.emit(LOST)
-            self._broken.pop(node, None)
+            self._note_told(node)
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str]) -> None:
         """Begin a session with a node that has dialed, or go on with it."""
@@ -263,20 +263,27 @@ class NodeLinks:
 
     def _say_lost(self, node: str, peer: Peer) -> None:
         """Say what is missing before anything else is said on a new session."""
-        if node in self._broken:
+        if node in self.broken:
             with suppress(WsrpcError):  # this one has broken, too
                 peer.emit_nowait(LOST)
-                del self._broken[node]
+                self._note_told(node)
+
+    def _note_told(self, node: str) -> None:
+        self.broken.pop(node, None)
+        self._node.directory.note_told(node, self._node.now)
 
     def _mark_broken(self, node: str) -> None:
-        self._broken[node] = None
-        if len(self._broken) > MOST_BROKEN:
-            del self._broken[next(iter(self._broken))]
+        self.broken[node] = None
+        if len(self.broken) > MOST_BROKEN:
+            del self.broken[next(iter(self.broken))]
 
     def _closed(self, peer: Peer, info: CloseInfo) -> None:
         for node in [node for node, other in self._peers.items() if other is peer]:
             del self._peers[node]
             self._check_broken(node, info)
+            for left in self._server.peers:  # somebody else may have dialed in the name of that node
+                if left.connected and left.info.path == f"/{node}":
+                    self._peers[node] = left
 
     def _client_reconnected(self, node: str, _: ReconnectInfo) -> None:
         if (client := self._clients.get(node)) is not None:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from .._api.peer import Peer, life_of
 from .._api.registration import Registrar, registry_of
@@ -31,8 +31,8 @@ from .transport import EngineTransport
 
 __all__ = ["CLOSE_PEER", "ClusterMembership"]
 
-ROOM, MEMBERS = "room", "members"
-"""What nodes say to each other of rooms: an event and a request."""
+ROOM, MEMBERS, MISSED = "room", "members", "missed"
+"""What nodes say to each other of rooms: an event, a request, and that events of rooms may be missing."""
 CONNECTED = "connected"
 """Request of a node: whether the peer behind a higher claim to an address of its own has a connection."""
 CLOSE_PEER = "close_peer"
@@ -76,10 +76,6 @@ class ClusterMembership:
         self._contested: set[str] = set()
         """Addresses of peers of this node to which another node has a higher claim."""
         self._settling = Tasks()
-        self._reached = False
-        """Whether the engine was reached before."""
-        self._filled: set[str] = set()
-        """Rooms that got their first member while the engine was away: other nodes did not know of it."""
         self._telling = Tasks()
         """The `on_gap` functions that are coroutine functions and have not ended."""
         self._gaps = 0
@@ -94,6 +90,11 @@ class ClusterMembership:
     def connected(self) -> bool:
         """Whether the engine can be reached."""
         return self.node.connected
+
+    async def wait_connected(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await self.node.engine.reachable.wait()
 
     # ------------------------------------------------------------ the addresses of this node
 
@@ -173,15 +174,17 @@ class ClusterMembership:
 
     def room_filled(self, room: str) -> None:
         self.directory.enter(room)
-        if self._reached and not self.connected:
-            self._filled.add(room)
 
     def room_emptied(self, room: str) -> None:
         self.directory.leave(room)
-        self._filled.discard(room)
+
+    def _nodes_of(self, room: str) -> tuple[str, ...]:
+        """Return the nodes to which an event for a room is sent. What others turn out to have missed is told later."""
+        self.directory.note_emitted(room, self.node.now)
+        return self.directory.nodes_of(room)
 
     async def send_to_room(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        nodes, missed = self.directory.nodes_of(message.room), list[str]()
+        nodes, missed = self._nodes_of(message.room), list[str]()
         for node in nodes:
             with self._noting_missed(message, node, missed):
                 if self.connected:
@@ -191,7 +194,7 @@ class ClusterMembership:
         return tuple(node for node in nodes if node not in missed), tuple(missed)
 
     def send_to_room_nowait(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        nodes, missed = self.directory.nodes_of(message.room), list[str]()
+        nodes, missed = self._nodes_of(message.room), list[str]()
         for node in nodes:
             with self._noting_missed(message, node, missed):
                 self.links.at_once(node).emit_nowait(ROOM, message)
@@ -229,23 +232,14 @@ class ClusterMembership:
         if self._rooms is not None:
             side.on(ROOM, self._rooms.deliver)
             side.on(MEMBERS, self._rooms.members_of)
+            side.on(MISSED, self._tell_gap)
         side.on(CONNECTED, self._asked_whether_connected)
         side.on(CLOSE_PEER, self._close_peer)
         registry_of(side).fall_back_to(self.relay.handler)
 
     # ------------------------------------------------------------ what the node reports
 
-    def engine_back(self) -> None:
-        self._reached = True
-        if self._filled:
-            self._settling.spawn(self._tell_filled())
-
-    async def _tell_filled(self) -> None:
-        """Tell of the rooms that other nodes could not know of, when they do."""
-        await asyncio.sleep(BEAT)
-        if self.connected:  # else this is called again
-            filled, self._filled = self._filled, set()
-            self._tell_gap(filled)
+    def engine_back(self) -> None: ...
 
     def engine_lost(self, reason: str, /) -> None:
         self._engines_lost += 1
@@ -255,6 +249,14 @@ class ClusterMembership:
 
     def node_left(self, node: str, silent: bool, /) -> None:
         self.links.node_left(node, silent)
+
+    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
+        if node in self.links.broken:
+            return  # the next session says so of all rooms
+        try:
+            self.links.at_once(node).emit_nowait(MISSED, rooms)
+        except WsrpcError:  # the next session says so
+            self.links.missed(node)
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
         self.links.accepted(transport, headers)
@@ -296,6 +298,9 @@ class ClusterMembership:
             lost_events=self.relay.lost,
             ignored=dict(node.ignored),
         )
+
+    def forget(self) -> None:
+        self._left()
 
     async def close(self) -> None:
         self._left()

@@ -124,7 +124,7 @@ class MemoryEngineConnection:
         return sum(len(payload) for _, payload in self._out)
 
     def hears(self, subject: str) -> bool:
-        return subject in self._subjects and not self._lost.done()
+        return subject in self._subjects and not self._lost.done() and not self._loop.is_closed()
 
     def publish(self, subject: str, payload: bytes, /) -> None:
         self._check()

@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Protocol
 
-import msgspec
-
 from .._base.closing import CloseCode, CloseInfo
 from .._base.logs import logger
 from .._base.scheduler import LoopScheduler, Scheduler
@@ -48,6 +46,9 @@ class NodeListener(Protocol):
 
     def claim_contested(self, address: str, /) -> None:
         """Another node has a higher claim to an address of this one."""
+
+    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
+        """These rooms have members at that node, which may have missed what was emitted here lately."""
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
         """Another node has opened a connection."""
@@ -216,14 +217,23 @@ class Node:
     # ------------------------------------------------------------ what other nodes say
 
     def received(self, subject: str, payload: bytes) -> None:
-        """Take a message from the engine."""
-        now = self._clock.time()
+        """Take a message from the engine, which anybody may have sent. Raises nothing: it would end the connection."""
         self.messages_in += 1
         try:
             message = wire.decode(payload)
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):  # msgspec raises more than `DecodeError`
             self.ignored["not a message of this version"] += 1
             return
+        try:
+            self._take(subject, message, self._clock.time())
+        except Exception:
+            self.ignored["a message that failed"] += 1
+            if self.ignored["a message that failed"] == 1:
+                logger.exception(
+                    "node %s of cluster %r: a message failed, which is only logged once", self.id, self._name
+                )
+
+    def _take(self, subject: str, message: wire.NodeMessage, now: float) -> None:
         match message:
             case wire.Data() | wire.Mark() | wire.Close() | wire.Reset():
                 self._for_connection(message)
@@ -259,7 +269,7 @@ class Node:
             return
         if acceptor != self.id or dialer not in self.directory.nodes:
             self.ignored["a connection that makes no sense"] += 1
-            if acceptor == self.id and dialer:
+            if acceptor == self.id:
                 self.engine.tell(dialer, wire.Refused(message.conn, "not known"))
             return
         transport = self._make(message.conn, dialer)
@@ -284,7 +294,7 @@ class Node:
         if transport is None:
             dialer, acceptor = wire.ends_of(message.conn)
             other = acceptor if dialer == self.id else dialer
-            if other and not isinstance(message, wire.Reset):
+            if not isinstance(message, wire.Reset):
                 self.engine.tell(other, wire.Reset(message.conn, "there is no such connection"))
             return
         match message:
@@ -315,6 +325,9 @@ class Node:
 
     def claim_contested(self, address: str, /) -> None:
         self._listener.claim_contested(address)
+
+    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
+        self._listener.rooms_missed(node, rooms)
 
     def needs_snapshot(self, node: str, /) -> None:
         now = self._clock.time()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import msgspec
-from msgspec import Struct
+from typing import Annotated
 
-from .directory import Beat, Delta, Snapshot
+import msgspec
+from msgspec import Meta, Struct
+
+from .directory import Beat, Counter, Delta, Name, Snapshot
 
 __all__ = [
     "Accepted",
@@ -26,16 +28,20 @@ __all__ = [
 ]
 
 
+ConnectionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_-]{1,64}/[0-9]{1,16}\Z")]
+"""See `connection_name`."""
+
+
 class Ask(Struct, tag_field="t", tag="ask"):
     """Send `Snapshot`s of yourself to ``node``."""
 
-    node: str
+    node: Name
 
 
 class Left(Struct, tag_field="t", tag="left"):
     """``node`` leaves the cluster."""
 
-    node: str
+    node: Name
 
 
 class Probe(Struct, tag_field="t", tag="probe"):
@@ -45,7 +51,7 @@ class Probe(Struct, tag_field="t", tag="probe"):
 class Open(Struct, tag_field="t", tag="open"):
     """A connection is to be opened."""
 
-    conn: str
+    conn: ConnectionName
     """Name of the connection, see `connection_name`."""
     headers: dict[str, str]
 
@@ -53,21 +59,21 @@ class Open(Struct, tag_field="t", tag="open"):
 class Accepted(Struct, tag_field="t", tag="opened"):  # the tag that nodes of earlier versions know
     """The connection is accepted."""
 
-    conn: str
+    conn: ConnectionName
 
 
 class Refused(Struct, tag_field="t", tag="refused"):
     """The connection is not accepted."""
 
-    conn: str
+    conn: ConnectionName
     reason: str
 
 
 class Data(Struct, tag_field="t", tag="data"):
     """Messages of a connection that were sent in one turn of the event loop."""
 
-    conn: str
-    seq: int
+    conn: ConnectionName
+    seq: Counter
     """The number of the first one. The first message of each side has 1."""
     messages: list[bytes]
     binary: list[int] = []
@@ -77,23 +83,23 @@ class Data(Struct, tag_field="t", tag="data"):
 class Mark(Struct, tag_field="t", tag="mark"):
     """So many messages were sent on the connection. A node that has received fewer has lost some."""
 
-    conn: str
-    seq: int
+    conn: ConnectionName
+    seq: Counter
 
 
 class Close(Struct, tag_field="t", tag="close"):
     """The connection is closed after message ``seq``."""
 
-    conn: str
-    seq: int
-    code: int
+    conn: ConnectionName
+    seq: Counter
+    code: Annotated[int, Meta(ge=1000, le=4999)]
     reason: str
 
 
 class Reset(Struct, tag_field="t", tag="reset"):
     """The connection is over: messages were lost, or this node has no connection of that name."""
 
-    conn: str
+    conn: ConnectionName
     reason: str
 
 
@@ -111,7 +117,7 @@ def decode(payload: bytes) -> NodeMessage:
     """Return what a node has said.
 
     Raises:
-        msgspec.DecodeError: it is not of this application, or of another version.
+        ValueError, RecursionError: it is not of this application, or of another version.
     """
     said: NodeMessage = _decoder.decode(payload)
     return said
@@ -123,6 +129,6 @@ def connection_name(dialer: str, acceptor: str, number: int) -> str:
 
 
 def ends_of(conn: str) -> tuple[str, str]:
-    """Return the node that dialed and the one that accepted. Both are empty if the name makes no sense."""
-    parts = conn.split("/")
-    return (parts[0], parts[1]) if len(parts) == 3 else ("", "")
+    """Return the node that dialed and the one that accepted."""
+    dialer, acceptor, _ = conn.split("/")
+    return dialer, acceptor

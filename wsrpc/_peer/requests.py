@@ -87,6 +87,7 @@ class Requester:
         """Send through ``messages`` from now on: a session begins, or the next one is waited for."""
         self.messages = messages
         self.out = messages.out
+        self._between_nodes = messages.out.between_nodes
         # The same methods without a call in between.
         self.send_event = messages.send_event
         self.send_event_nowait = messages.send_event_nowait
@@ -112,6 +113,8 @@ class Requester:
                     timeout = options.timeout
                     if timeout is not None:
                         check_timeout(timeout)
+            if self._between_nodes and channel is not None:
+                options = replace(options, timeout=timeout, is_passed_on=True)
             pending = self._send_at_once(channel, event, args, timeout, options)
             if pending is None:
                 check_sending(channel, event, self.out.thread)

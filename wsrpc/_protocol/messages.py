@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec.structs import replace
 
 from .._base.names import ChannelRef, Offline, Source
 from .._base.retry import Retry
@@ -66,6 +67,7 @@ class WireMessage(Struct):
         x: a cancellation of a request, or the end of an anonymous channel.
         flag: whether ``e`` was made from an exception.
         ours: false in the control messages of wsrpc peers.
+        t: between nodes of a cluster, for a request that is passed on: the caller's ``timeout=`` and ``offline=``.
     """
 
     a: Any = UNSET
@@ -77,11 +79,14 @@ class WireMessage(Struct):
     x: Any = UNSET
     flag: Any = field(default=UNSET, name="_")
     ours: Any = field(default=UNSET, name="ws-wrapper")
+    t: Any = UNSET
 
 
 LONGEST = 1 + 64
 """Length of the longest ``a`` that is accepted: a name and its arguments. No honest program has so many."""
 Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
+Terms = tuple[Annotated[float, Meta(ge=0)] | None, Offline | None]
+"""The options of a request of another node, of those that travel."""
 
 
 class StrictMessage(WireMessage, forbid_unknown_fields=True):
@@ -96,6 +101,7 @@ class StrictMessage(WireMessage, forbid_unknown_fields=True):
     i: Id | UnsetType = UNSET
     h: Id | None = None
     ours: UnsetType | None = field(default=UNSET, name="ws-wrapper")
+    t: Terms | UnsetType = UNSET
 
 
 CONTAINERS: frozenset[type] = frozenset({list, dict, tuple})
@@ -141,13 +147,14 @@ class Request(Struct):
     a: tuple[Any, ...]
     c: str | UnsetType = UNSET
     h: int | UnsetType = UNSET
+    t: Any = UNSET
 
 
 class RequestOptions(Struct, frozen=True, eq=False):
     """Options of one request. See `Caller.request` for those that its caller gives.
 
-    None of them travels at present. One that does is a field here and in `Request`, which `message` fills, and a field
-    of `WireMessage`, which `relayed` reads. If `StrictMessage` gives it a type, messages with another one are unusual.
+    Those that travel, with ``is_passed_on``, are the field ``t`` of `Request`, which `message` fills, and of
+    `WireMessage`, which `relayed` reads. Where `StrictMessage` does not accept them, they are ignored.
 
     `Caller`, `AnonymousChannel`, ``with_options`` of proxies, and the classes of `wsrpc.blocking` each declare the
     options that users may give.
@@ -166,6 +173,8 @@ class RequestOptions(Struct, frozen=True, eq=False):
     within_call: bool = False
     """It belongs to a call that has begun, which has one such request at a time. `Limits.pending` does not count it:
     `TooManyRequests` would come too late."""
+    is_passed_on: bool = False
+    """Another node passes it on. That one has the timeout, because it knows whether the request was sent."""
     member: str | None = None
     """The member of a contract that was called, such as ``Chat.say``, for errors."""
 
@@ -173,13 +182,17 @@ class RequestOptions(Struct, frozen=True, eq=False):
         """Return the message of a request with these options."""
         if channel is None:
             return Request(i, a)
-        return Request(i, a, UNSET, channel) if isinstance(channel, int) else Request(i, a, channel)
+        message = Request(i, a, UNSET, channel) if isinstance(channel, int) else Request(i, a, channel)
+        if self.is_passed_on:
+            message.t = (self.timeout, self.offline)
+        return message
 
     @classmethod
     def relayed(cls, message: WireMessage, *, wants_channel: bool) -> RequestOptions:
         """Return the options with which a node passes on a request of another node."""
-        # The other node has a timeout, and cancels the request.
-        return cls(timeout=None, wants_channel=wants_channel, between_nodes=True, within_call=message.h is not None)
+        options = cls(wants_channel=wants_channel, between_nodes=True, within_call=message.h is not None)
+        timeout, offline = message.t if message.t.__class__ is tuple else (None, None)
+        return replace(options, timeout=timeout, offline=offline)
 
 
 NO_OPTIONS = RequestOptions()

@@ -18,6 +18,7 @@ from ..errors import (
     PeerNotFound,
     QueueFull,
     RemoteError,
+    RequestTimeout,
     RpcError,
     StreamOverflow,
     TooManyRequests,
@@ -54,6 +55,8 @@ def error_to_node(error: Exception) -> RpcError:
         data = [error.address]
     elif isinstance(error, ConnectionLost):
         code, data = f"{PREFIX}ConnectionLost", [error.code, error.reason, error.outcome]
+    elif isinstance(error, RequestTimeout):
+        data = [error.event, error.timeout, error.outcome]
     elif isinstance(error, ChannelClosed):
         code, data = f"{PREFIX}ConnectionLost", [1006, as_text(error.reason), "unknown"]
     return made_here(RemoteError(str(error), code, data))
@@ -86,4 +89,5 @@ def is_ended_by_caller(reason: object) -> bool:
 _MADE_OF_DATA: dict[str, Callable[..., Exception]] = {
     f"{PREFIX}ConnectionLost": ConnectionLost,
     f"{PREFIX}PeerNotFound": PeerNotFound,
+    f"{PREFIX}RequestTimeout": RequestTimeout,
 }

@@ -24,6 +24,10 @@ MAX_REMEMBERED = 1024
 """How many ids of ended requests or channels are remembered, to recognize messages that come too late for them."""
 
 
+PASSED_ON = 0.5
+"""Seconds after the timeout of a request in which the node that passes it on says whether it was sent."""
+
+
 class InFlight:
     """Requests that were sent in one session and are not answered yet, in numbers, and the callers that wait to send.
 
@@ -247,7 +251,7 @@ class PendingRequests:
         self._next = number + 2 if number <= LAST_ID - 2 else self._first
         deadline = None
         if timeout is not None:
-            deadline = self._loop.time() + timeout
+            deadline = self._loop.time() + timeout + (PASSED_ON if options.is_passed_on else 0.0)
             if self._timer is None or deadline < self._timer_at:
                 self._set_timer(deadline)
         entry = pending[number] = Pending(number, event, self._loop.create_future(), timeout, deadline, options)

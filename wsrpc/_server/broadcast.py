@@ -249,11 +249,13 @@ class Audience:
         """The receivers above their high-water mark whose connections are not known to be broken."""
         stalled: dict[ServedPeer | RawLink, Outbound | RawLink] = {}
         for member, inside in self.members.items():
+            if member in skipped or inside.address in skipped:
+                continue
             if isinstance(inside, ServedPeer):
                 core = inside.life.core
-                if core.out.session.full and (core.connected or core.detached) and member not in skipped:
+                if core.out.session.full and (core.connected or core.detached):
                     stalled[inside] = core.out
-            elif inside.full and not inside.closed and member not in skipped:
+            elif inside.full and not inside.closed:
                 stalled[inside] = inside
         return stalled
 

@@ -122,6 +122,12 @@ class Lifetime:
         if self._join is not None and self.peers.membership is None:
             self.peers.membership = self._rooms.membership = self._join()
 
+    async def join_and_wait(self) -> None:
+        """Join the cluster, if there is one, and wait for its engine for a moment. Idempotent. Cancelling is safe."""
+        self.join()
+        if self.peers.membership is not None:
+            await self.peers.membership.wait_connected()
+
     async def _leave(self) -> None:
         membership = self.peers.membership
         if membership is not None:
@@ -130,10 +136,12 @@ class Lifetime:
 
     def forget(self) -> None:
         """Forget all connections, because their event loop was closed."""
+        membership, self.peers.membership, self._rooms.membership = self.peers.membership, None, None
+        if membership is not None:  # first, so that what is forgotten is not told to other nodes
+            membership.forget()
         self.peers.clear()
         self.raw.clear()
         self.ports.clear()
-        self.peers.membership = None
 
     def stats(self) -> ServerStats:
         """See `Server.stats`."""

@@ -44,6 +44,9 @@ class Membership(Protocol):
         """Whether the engine can be reached."""
         ...
 
+    async def wait_connected(self) -> None:
+        """Wait until the engine can be reached, for as long as an engine may take to answer. Cancelling is safe."""
+
     def claim(self, address: str, peer: Peer, /) -> None:
         """Claim an address for a peer of this server. A peer that has it now is closed with 4410."""
 
@@ -72,6 +75,9 @@ class Membership(Protocol):
     def stats(self) -> ClusterStats:
         """Return the numbers of this part."""
         ...
+
+    def forget(self) -> None:
+        """Be no part of the cluster any more, because the event loop was closed."""
 
     async def close(self) -> None:
         """Leave the cluster. Cancelling stops the waiting."""

@@ -362,6 +362,9 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         The server keeps its handlers, its services, rooms that were created with options, all other settings, and
         ``state``. The peers, the members of rooms, and the `stats` are reset.
 
+        In a cluster, this method also waits until the engine is reached, but at most 1.5 seconds: without its engine,
+        the server serves its own clients. Cancelling is safe: the server stays open.
+
         Raises:
             RuntimeError: the server is still closing.
         """
@@ -371,7 +374,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             self._lifetime = self._new_lifetime()
         elif not lifetime.healthy:
             raise RuntimeError("this server is still closing: await server.close() before you open it again")
-        self._lifetime.join()
+        await self._lifetime.join_and_wait()
 
     async def serve_forever(self) -> None:
         """Wait until the server is closed. Cancelling is safe.

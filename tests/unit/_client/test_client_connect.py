@@ -50,6 +50,8 @@ class Raised(NamedTuple):
 
 RAISED = {
     "401": Raised(AT_ONCE, [HandshakeRejected(401, "who are you?")], HandshakeRejected, "HTTP 401: who"),
+    "429, no reconnect": Raised(None, [HandshakeRejected(429, "slow down")], HandshakeRejected, "HTTP 429: slow down"),
+    "503, and stop": Raised(THRICE, [HandshakeRejected(503)] * 3, ConnectFailed, "in 3 attempts; .*HTTP 503"),
     "no reconnect": Raised(
         None, [OSError("gone")], ConnectFailed, "could not connect in 1 attempt; the last one: OSError: gone"
     ),

@@ -190,9 +190,8 @@ ERRORS: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (lambda peer: peer.emit("open"), ReservedEvent, "reserved"),
 ]
 OFFLINE: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
-    (lambda peer: peer.request("echo", offline="queue"), ValueError, "offline= is for clients"),
-    (lambda peer: peer.emit("note", 1, offline="fail"), ValueError, "offline= is for clients"),
-    (lambda peer: peer.emit_nowait("note", 1, offline="fail"), ValueError, "offline= is for clients"),
+    (lambda peer: peer.emit("note", 1, offline="fail"), ValueError, "offline= is for requests"),
+    (lambda peer: peer.emit_nowait("note", 1, offline="fail"), ValueError, "offline= is for requests"),
 ]
 
 
@@ -433,6 +432,81 @@ async def test_a_peer_is_closed_from_any_process(route: str, detached: bool) -> 
                 with pytest.raises(PeerNotFound) as none:
                     await peer.close()
                 assert none.value.address == "ada"
+
+
+CALLS: dict[str, Callable[..., Any]] = {
+    "request": lambda peer, **options: peer.request("echo", 1, **options),
+    "on a channel": lambda peer, **options: peer.of("chat").request("say", "hi", **options),
+    "upload": lambda peer, **options: peer.request("last", send=range(3), **options),
+    "stream": lambda peer, **options: anext(peer.stream("items", "int", 3, **options)),
+    "conversation": lambda peer, **options: peer.open_channel("talk", "x", **options),
+    "retry": lambda peer, **options: peer.request("echo", 1, retry=Retry(attempts=2), **options),
+}
+
+
+@pytest.mark.parametrize("kind", CALLS)
+async def test_a_call_to_a_peer_that_is_detached(route: str, kind: str) -> None:
+    """Through another process, it said that the handler may have run, although nothing was sent."""
+    async with servers(2) as made:
+        line, callee = Line(made[1]), Callee()
+        client = Client("ws://server/?who=ada", dial=line.dial, reconnect=Reconnect(initial=0.001, max=0.001))
+        callee.client = client
+        client.on("echo", callee.echo)
+        async with client:
+            await turns_until(lambda: made[0].cluster.locate("ada") and core_of(client.peer).session.resumable)
+            peer, call = World(made, callee, route).peer, CALLS[kind]
+            line.down = True
+            line.cut()
+            await turns_until(lambda: made.peer(1, "ada").detached)
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(RequestTimeout) as late:
+                await call(peer, timeout=0.2)
+            assert late.value.outcome == "not_sent" and 0 < late.value.timeout <= 0.2
+            assert asyncio.get_running_loop().time() - began >= 0.2
+            with pytest.raises(ConnectionLost) as lost:
+                async with asyncio.timeout(5):
+                    await call(peer, timeout=60, offline="fail")
+            assert lost.value.outcome == "not_sent" and not isinstance(lost.value, PeerNotFound)
+            waits = asyncio.create_task(peer.request("echo", 2, timeout=60, offline="queue"))
+            await turns_until(lambda: made.peer(1, "ada").pending == 1)
+            line.down = False
+            assert await waits == [2] and callee.seen == [(2,)], "nothing that was not sent came later"
+
+
+async def test_a_request_within_a_conversation_with_a_peer_that_is_detached(route: str) -> None:
+    async with servers(2) as made:
+        line = Line(made[1])
+        client = Client("ws://server/?who=ada", dial=line.dial, reconnect=Reconnect(initial=0.001, max=0.001))
+        asked = list[int]()
+
+        @client.on("talk")
+        async def talk(channel: AnonymousChannel) -> None:
+            channel.on("ask", asked.append)
+            await channel.wait_closed()
+
+        async with client:
+            await turns_until(lambda: made[0].cluster.locate("ada") and core_of(client.peer).session.resumable)
+            channel = await World(made, Callee(), route).peer.open_channel("talk")
+            await channel.request("ask", 1)
+            line.down = True
+            line.cut()
+            await turns_until(lambda: made.peer(1, "ada").detached)
+            with pytest.raises(RequestTimeout) as late:
+                await channel.request("ask", 2, timeout=0.2)
+            assert late.value.outcome == "not_sent"
+            line.down = False
+            await channel.request("ask", 3, timeout=60)
+            assert asked == [1, 3]
+            channel.close()
+
+
+async def test_a_call_whose_process_does_not_say_in_time_whether_it_was_sent() -> None:
+    async with world("there") as w:
+        w.engine.freeze()
+        with pytest.raises(RequestTimeout, match=r"within 0\.1 s") as late:
+            await w.peer.request("echo", 1, timeout=0.1)
+        assert late.value.outcome == "unknown"
+        w.engine.thaw()
 
 
 async def test_a_close_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
@@ -12,6 +13,7 @@ from raw_websocket import ask
 
 from wsrpc import Server
 from wsrpc.cluster import Cluster, MemoryEngine
+from wsrpc.engine import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -32,6 +34,21 @@ async def test_a_server_without_its_engine_is_degraded_and_goes_on() -> None:
                 if engine.down:
                     engine.cut()
                 await turns_until(lambda: server.cluster.connected is not engine.down)
+
+
+@pytest.mark.parametrize("fault", ["", "down", "frozen"])
+async def test_a_server_that_is_open_is_connected_to_its_engine_if_that_answers(fault: str) -> None:
+    """It returned before, so that the first calls raised `EngineLost`. An engine that is away does not hold it up."""
+    engine = MemoryEngine()
+    engine.down = fault == "down"
+    if fault == "frozen":
+        engine.freeze()
+    server = Server(cluster=Cluster(engine))
+    async with asyncio.timeout(3 * PATIENCE):
+        await server.open()
+    assert server.cluster.connected is (fault == "")
+    engine.thaw()
+    await server.close()
 
 
 async def test_processes_that_come_and_go_have_a_line_each_and_nothing_to_worry_about(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ from cluster_servers import Servers, servers
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, KeepLatest, Limits, Peer, Retry, Room, Server
+from wsrpc import Client, KeepLatest, Limits, Peer, QueueFull, Retry, Room, Server
 from wsrpc._cluster.cluster import membership_of
+from wsrpc._server.broadcast import PATIENCE
 from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
-from wsrpc.errors import EngineLost, ReservedEvent
+from wsrpc.errors import EngineLost, PeerNotFound, ReservedEvent
+from wsrpc.testing import connect
 from wsrpc.types import Members
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -109,6 +112,26 @@ async def test_skip(how: str) -> None:
             await room.emit("said", 1, skip="bob")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("by", ["peer", "address"])
+async def test_nobody_waits_for_a_slow_member_that_is_skipped(by: str) -> None:
+    """With its `ClusterPeer`, each `emit` waited for it, and `emit_nowait` was refused for everybody."""
+    limits = Limits(high_water=1000, hard_cap=2000, ping_interval=None, close_timeout=2.0)
+    async with servers(2, limits=limits) as made:
+        slow, fast = await join_lobby(made, "slow", "fast")
+        peer, room = made.peer(0, "slow"), made[0].room("lobby")
+        assert slow.client.peer.transport is not None
+        slow.client.peer.transport.pause_receiving()
+        with suppress(QueueFull):
+            while True:
+                peer.emit_nowait("said", "x" * 100)
+        skip: Any = peer if by == "peer" else made[0].cluster.peer("slow")
+        async with asyncio.timeout(PATIENCE / 2):
+            await room.emit("said", 1, skip=skip)
+        room.emit_nowait("said", 2, "x" * 1000, skip=skip)
+        await turns_until(lambda: len(fast.heard) == 2)
+        assert peer.connected
+
+
 async def test_members() -> None:
     assert await Server().room("lobby").members() == Members(()), "also without a cluster"
     async with servers(3) as made:
@@ -202,6 +225,67 @@ async def test_a_room_that_got_its_first_member_while_the_engine_was_away() -> N
         assert gaps == ["new"] and nodes_of(made[0], "new")
 
 
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("by", ["a server", "a program"])
+async def test_events_that_another_process_emits_before_it_knows_of_the_first_member(lost: int, by: str) -> None:
+    """A client has joined, as the answer says. Events were lost without a word until the other process knew that."""
+    async with servers(2) as made, ClusterClient(made.engine, name="shop") as shop:
+        room = made[0].room("new") if by == "a server" else shop.room("new")
+        gaps: list[str] = []
+        made[1].cluster.on_gap(lambda room: gaps.append(room.name))
+        listener = Listener()
+        await made.join(1, "ada", listener.client)
+        made[1].room("other").add(made.peer(1, "ada"))
+        made[1].on("join", lambda name: made[1].room(name).add(made.peer(1, "ada")))
+        await turns_until(lambda: nodes_of(made[0], "other"))
+        made.memory.lose(lost)  # what says that there is a member
+        await listener.client.request("join", "quiet")
+        await turns_until(lambda: nodes_of(made[0], "quiet"))
+        made[1].room("new").add(made.peer(1, "ada"))
+        made.memory.lose(lost)
+        report = await room.emit("said", 1)
+        assert (report.nodes, report.missed) == ((), ()) and gaps == []
+        await turns_until(lambda: gaps)
+        await room.emit("said", 2)
+        await turns_until(lambda: listener.heard == [(2,)])
+        made[1].room("new").add(made[1].peers[0])
+        made[0].room("new").emit_nowait("said", 3)
+        await turns_until(lambda: listener.heard == [(2,), (3,)])
+        assert gaps == ["new"], "only what was emitted to is told, and only once"
+
+
+@pytest.mark.parametrize("fault", ["frozen", "down"])
+async def test_a_client_joins_at_once_while_the_engine_does_not_answer(fault: str) -> None:
+    async with servers(2) as made:
+        client = await made.join(1, "ada")
+        made[1].on_join(lambda peer, room: True)
+        if fault == "frozen":
+            made.memory.freeze()
+        else:
+            await made.engine_goes()
+        async with asyncio.timeout(1):
+            await client.of("rooms").request("join", "new")
+        made.memory.thaw()
+        made.memory.down = False
+        await turns_until(lambda: nodes_of(made[0], "new"))
+
+
+async def test_members_that_were_there_before_the_other_process_knew_of_theirs() -> None:
+    """It could not reach the engine from the beginning. What the other one emitted meanwhile is missing there."""
+    async with servers(1) as made:
+        made.memory.down = True
+        late = await made.add()
+        gaps: list[str] = []
+        late.cluster.on_gap(lambda room: gaps.append(room.name))
+        async with connect(late):
+            late.room("new").add(late.peers[0])
+            assert (await made[0].room("new").emit("said", "missing")).nodes == ()
+            made.memory.down = False
+            await turns_until(lambda: gaps)
+        assert gaps == ["new"]
+        await made.meet()
+
+
 async def test_gaps_are_told(caplog: pytest.LogCaptureFixture) -> None:
     """After more than a lease without the engine, each room with members is told that messages may be missing."""
     async with servers(2, patience=60) as made:
@@ -274,6 +358,42 @@ async def test_a_gap_is_told_after_the_last_event_that_is_missing(cut: int) -> N
 
 def links(server: Server) -> list[Peer]:
     return membership_of(server.cluster).links.peers
+
+
+@pytest.mark.parametrize("how", ["close", "open", "accept"])
+def test_a_server_whose_event_loop_was_closed_forgets_its_part_in_the_cluster(how: str) -> None:
+    """Its rooms and its `cluster` went on with the part that it had in the event loop that is gone."""
+    server = Server(cluster=Cluster(MemoryEngine(), name="shop"))
+    server.on_handshake(lambda handshake: setattr(handshake, "address", "ada"))
+    server.on("open", server.room("lobby").add)
+
+    async def join() -> Client:
+        return await connect(server).__aenter__()
+
+    async def again() -> None:
+        if how == "close":
+            await server.close()
+        elif how == "open":
+            await server.open()
+        if how != "accept":
+            assert await server.room("lobby").members() == Members(())
+            assert (await server.room("lobby").emit("said", 1)).sent == 0
+            with pytest.raises(EngineLost if how == "close" else PeerNotFound):
+                await server.cluster.peer("ada").request("add")
+        if how != "close":
+            async with connect(server):
+                await turns_until(lambda: server.cluster.connected)
+                assert await server.room("lobby").members() == Members(("ada",))
+            await server.close()
+
+    with asyncio.Runner() as runner:
+        left = runner.run(join())
+    assert left.peer is not None
+    gone: list[dict[str, Any]] = []
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_exception_handler(lambda _, context: gone.append(context))
+        runner.run(again())
+    assert gone == [], "nothing is told to what is gone"
 
 
 async def test_a_program_without_a_server() -> None:

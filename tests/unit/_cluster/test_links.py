@@ -12,6 +12,7 @@ from leftovers import turns_until
 
 from wsrpc import ConnectionLost
 from wsrpc._cluster.directory import Beat
+from wsrpc._cluster.wire import Open, connection_name, encode
 from wsrpc.cluster import MemoryEngine
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -50,6 +51,20 @@ async def test_a_call_to_a_node_that_leaves_or_falls_silent_says_so(one: int, si
         with pytest.raises(ConnectionLost, match=f"node {b.node.id} is gone") as caught:
             await call
         assert caught.value.outcome == "unknown" and a.lost == [b.node.id] * silent
+
+
+async def test_a_session_that_somebody_begins_for_another_node_does_not_replace_the_real_one() -> None:
+    """When it ended, the node had no session with the other one, and no other one was dialed."""
+    engine = MemoryEngine()
+    async with processes(engine) as made:
+        a, b = sorted(made, key=lambda one: one.node.id)
+        real, conn = b.peer(a), connection_name(a.node.id, b.node.id, 77)
+        engine.carry(f"shop.{b.node.id}", encode(Open(conn, {})))
+        assert conn in b.node._transports
+        await turns_until(lambda: conn not in b.node._transports)
+        await turns(10)
+        assert b.links.peer(a.node.id) is real
+        assert await b.peer(a).request("negate", 1) == -1
 
 
 async def test_who_waits_for_a_node_that_leaves_need_not_wait_any_longer() -> None:

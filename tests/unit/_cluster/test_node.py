@@ -14,9 +14,10 @@ from leftovers import turns_until
 from recorder import Recorder
 
 from wsrpc import CloseInfo, ConnectionLost
-from wsrpc._cluster.directory import LEASE
+from wsrpc._cluster.directory import LEASE, Delta, Snapshot
 from wsrpc._cluster.node import BEAT, TICK, Node
 from wsrpc._cluster.transport import EngineTransport
+from wsrpc._cluster.wire import encode
 from wsrpc.cluster import MemoryEngine
 from wsrpc.testing import Clock
 
@@ -45,6 +46,9 @@ class One:
 
     def node_left(self, node: str, silent: bool, /) -> None:
         self.told.append(f"{node} left")
+
+    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
+        self.told.append(f"{node} has missed {rooms}")
 
     def claim_contested(self, address: str, /) -> None:
         self.told.append(f"{address} is contested")
@@ -235,6 +239,68 @@ async def test_what_has_arrived_before_a_clean_end_is_delivered_and_nothing_afte
         theirs.transport.resume_receiving()
         await turns(3)
         assert (theirs.messages, theirs.log[-1], theirs.wrong) == ([(b"bye", True)], "connection_lost", [])
+
+
+async def test_a_message_that_fails_does_not_end_the_connection_to_the_engine(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world() as w:
+        a, b = w.ones
+        ours, theirs = await w.connect()
+
+        def fail(payload: bytes, text: bool) -> None:
+            raise RuntimeError("a mistake of ours")
+
+        monkeypatch.setattr(theirs, "receive", fail)
+        for number in range(3):
+            ours.transport.send(b"%d" % number)
+            await turns(3)
+        assert b.node.ignored == {"a message that failed": 3} and a.node.ignored == {}
+        assert caplog.text.count("only logged once") == 1 and b.told.count("engine lost") == 0
+
+
+async def test_what_somebody_else_has_said_for_a_node_does_not_last() -> None:
+    """A snapshot with a high number hid all that the node said later."""
+    async with world() as w:
+        a, b = w.ones
+        b.node.directory.enter("hall")
+        await turns(5)
+        for forged in (Snapshot(b.node.id, 2**53, 0, 1, {}, ["cellar"]), Delta(b.node.id, 2, left=["hall"])):
+            w.engine.carry(f"shop.{a.node.id}", encode(forged))
+            await turns(5)
+            assert a.node.directory.nodes_of("hall") == ()
+            await w.pass_time(2 * BEAT)
+            assert a.node.directory.nodes_of("hall") == (b.node.id,) and a.node.directory.nodes_of("cellar") == ()
+
+
+async def test_what_was_emitted_while_a_first_member_was_under_way_is_missed() -> None:
+    """A beat that was published before the member came arrives after the event was emitted, and proves nothing."""
+    async with world() as w:
+        a, b = w.ones
+        w.engine.freeze()
+        w.clock.advance(BEAT)
+        b.node.directory.enter("hall")
+        a.node.directory.note_emitted("hall", a.node.now)
+        await turns(5)
+        w.clock.advance(TICK)
+        w.engine.thaw()
+        await turns(5)
+        assert a.told[-1] == f"{b.node.id} has missed ['hall']" and b.told[-1] != f"{a.node.id} has missed ['hall']"
+        b.node.directory.leave("hall")
+        await w.pass_time(3 * BEAT)
+        b.node.directory.enter("hall")
+        await turns(5)
+        assert len([text for text in a.told if "missed" in text]) == 1, "that event was emitted long before"
+
+
+async def test_a_claim_cannot_make_a_counter_too_large() -> None:
+    async with world() as w:
+        a, b = w.ones
+        w.engine.carry(f"shop.{a.node.id}", encode(Snapshot("zz", 1, 0, 1, {"ada": 2**53})))
+        await turns(5)
+        assert a.node.directory.claim("ada").counter == 2**53
+        await turns(5)
+        assert b.node.directory.locate("ada") == a.node.id and b.node.ignored == {}
 
 
 async def test_a_dial_that_is_cancelled_leaves_no_connection() -> None:
