@@ -65,6 +65,8 @@ class SessionRecord:
         self.opened_here = self.opened_there = 0
         self.closed_here = self.closed_there = 0
         self.killed = False
+        self.cut_short = False
+        """Whether time has passed while its killed server closed: handlers may be cancelled before they begin."""
         self.closing: Any = None
         """The transport with which the server has begun to close a connection."""
         self.told_here: list[str] = []
