@@ -16,7 +16,7 @@ from pages import HOW_TO, commands, python_blocks
 from programs import PYTHON, UVICORN, UVICORN_STARTED, free_port, listening, printed_by, start
 from test_docs import blocks_of, program_of
 
-from wsrpc import Client, ConnectFailed, ConnectionLost, HandshakeRejected, Server
+from wsrpc import Client, ConnectionLost, HandshakeRejected, Server
 
 
 @asynccontextmanager
@@ -140,8 +140,8 @@ async def test_a_program_drains_before_uvicorn_stops(program: str, tmp_path: Pat
                 try:
                     async with Client(url, reconnect=None):
                         pass
-                except ConnectFailed as failed:
-                    status = getattr(failed.last_error, "status", None)
+                except HandshakeRejected as refused:
+                    status = refused.status
                 except ConnectionLost:
                     pass  # it came just before the server drained
             may_end.set()

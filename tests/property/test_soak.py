@@ -86,9 +86,11 @@ async def test_every_one_of_very_many_ends_once_and_nothing_is_left(
         try:
             gc.collect()
             memory = tracemalloc.get_traced_memory()[0]
+            held = tracemalloc.take_snapshot()
             await storm.rage(ways, count, at_once)
             after = await living_objects()
             grown = tracemalloc.get_traced_memory()[0] - memory
+            where = [str(line) for line in tracemalloc.take_snapshot().compare_to(held, "lineno")[:5]]
         finally:
             tracemalloc.stop()
         assert storm.ends.keys() == {"value", "cancelled"} and storm.ends.total() == count
@@ -98,5 +100,5 @@ async def test_every_one_of_very_many_ends_once_and_nothing_is_left(
             assert peer._core.dispatcher.active == {} and peer._core.dispatcher.running.tasks() == set()
         assert other_tasks() == tasks
         assert after == before
-        assert grown < LEFT, f"{grown} bytes more than before"
+        assert grown < LEFT, f"{grown} bytes more than before: {where}"
     assert (complaints, caplog.records) == ([], [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Literal
 
 import pytest
@@ -172,9 +172,13 @@ class Waits:
             d.transport.pause()
         elif self.place == "for capacity":
             await d.fed(welcome(running=1, waiting=0, waiting_bytes=0))
-            start(d.peer.request("takes the place", timeout=None))
+            start(self.take_the_place())
         await turns()
         d.take()
+
+    async def take_the_place(self) -> None:
+        with suppress(ConnectionLost):
+            await self.d.peer.request("takes the place", timeout=None)
 
     async def opened(self, peer: Peer) -> None:
         await peer.emit("hello", offline="fail")  # `open` handlers have a connection
