@@ -28,7 +28,7 @@ LEFT = 1024 * 1024  # bytes
 
 
 def held() -> tracemalloc.Snapshot:
-    """What is allocated, except where objects are counted: Python's table of interned strings may grow by 7 MiB there."""
+    """What is allocated, except where objects are counted. Python's table of strings may grow by 7 MiB there."""
     return tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(False, leftovers.__file__)])
 
 
