@@ -43,8 +43,8 @@ class Handshake:
         local: the address and port of the server, or None.
         secure: whether the connection uses TLS.
         certificate: the certificate that the client has proven to own, as a dict in the form of
-            `ssl.SSLSocket.getpeercert`, or None. It is the one of the connection to this server, so behind a proxy that
-            terminates TLS, it is None. Some hosts never set it.
+            `ssl.SSLSocket.getpeercert`, or None. Behind a proxy that terminates TLS, it is the proxy's own
+            certificate, or None. Some hosts never set it.
         subprotocols: the subprotocols that the client offers, in its order of preference, without ``wsrpc.resume``,
             with which a web page asks to resume its session.
         response_headers: headers to add to the response. Names ignore case. To repeat a header such as ``Set-Cookie``,

@@ -173,6 +173,9 @@ async def dial(
     ``unix`` is only for ``ws://`` URLs, because aiohttp does not support TLS on Unix sockets. With ``session``, give
     the session a connector instead: ``aiohttp.ClientSession(connector=aiohttp.UnixConnector(path))``.
 
+    If a server does not respond over TLS, the socket of the failed attempt stays open for up to 30 seconds, because
+    aiohttp waits until the server ends TLS, too.
+
     Raises:
         HandshakeRejected: the status of the server's response is not 101, or the response is a redirect that is not
             followed.

@@ -6,15 +6,17 @@ ability: the tests look there, and the table in docs/reference/adapters.md is ma
 
 from __future__ import annotations
 
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager as Context
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from ssl import SSLContext
 from typing import Any, ClassVar
 
 from aiohttp import web
-from asgi_servers import SERVERS
+from asgi_servers import SERVERS, hypercorn_serving, uvicorn_serving
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 
@@ -22,6 +24,10 @@ from wsrpc import Server
 from wsrpc_adapters import picows
 from wsrpc_adapters.aiohttp import aiohttp_handler
 from wsrpc_adapters.asgi import asgi, lifespan
+from wsrpc_adapters.uvicorn import WebSocketProtocol
+
+MADE = Path(__file__).parents[1] / "certificates"
+CA, CERTIFICATE, KEY = (str(MADE / name) for name in ("ca.pem", "server.pem", "server.key"))
 
 ABILITIES: dict[str, str] = {
     "subprotocol": "`on_handshake` chooses the subprotocol",
@@ -236,3 +242,27 @@ class AsgiHypercorn(Asgi):
 
 
 HOSTS: list[Host] = [Default(), Aiohttp(), Picows(), Uvicorn(), Asgi(), AsgiHypercorn()]
+
+
+@asynccontextmanager
+async def over_tls(host: Host, server: Server, asks: ssl.VerifyMode = ssl.CERT_NONE) -> AsyncGenerator[str]:
+    """Serve over TLS, and give the URL. ``asks``: whether for certificates of clients."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=CA)
+    context.load_cert_chain(CERTIFICATE, KEY)
+    context.verify_mode = asks
+    files: dict[str, Any] = {"ssl_certfile": CERTIFICATE, "ssl_keyfile": KEY, "ssl_ca_certs": CA, "ssl_cert_reqs": asks}
+    async with AsyncExitStack() as stack:
+        if host.name == "websockets":
+            yield (await stack.enter_async_context(server.listen(ssl=context))).url
+        elif host.name == "picows":
+            yield (await stack.enter_async_context(picows.listen(server, ssl=context))).url
+        elif host.name == "aiohttp":
+            yield await stack.enter_async_context(running(application(server), ssl=context))
+        elif host.name == "asgi-hypercorn":
+            files = {"certfile": CERTIFICATE, "keyfile": KEY, "ca_certs": CA, "verify_mode": asks}
+            port = await stack.enter_async_context(hypercorn_serving(asgi(server), **files))
+            yield f"wss://127.0.0.1:{port}/"
+        else:
+            ws = WebSocketProtocol if host.name == "uvicorn" else "websockets-sansio"
+            port = await stack.enter_async_context(uvicorn_serving(asgi(server), ws, **files))
+            yield f"wss://127.0.0.1:{port}/"

@@ -3,50 +3,18 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from asgi_servers import hypercorn_serving, uvicorn_serving
-from hosts import Host, application, running
+from hosts import CA, MADE, Host, over_tls
 from served import LIMITS, Endings, hosts
 
 from wsrpc import Client, Handshake, HandshakeRejected, Server
 from wsrpc.cluster import Cluster, MemoryEngine
-from wsrpc_adapters import picows
-from wsrpc_adapters.asgi import asgi
-from wsrpc_adapters.uvicorn import WebSocketProtocol
 
-MADE = Path(__file__).parents[1] / "certificates"
-CA, CERTIFICATE, KEY = (str(MADE / name) for name in ("ca.pem", "server.pem", "server.key"))
 ADA, OTHER = "client", "renewed"
 """Certificates of the same authority: of Ada, and of ``localhost``."""
-
-
-@asynccontextmanager
-async def over_tls(host: Host, server: Server, asks: ssl.VerifyMode) -> AsyncGenerator[str]:
-    """Serve over TLS, and give the URL."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=CA)
-    context.load_cert_chain(CERTIFICATE, KEY)
-    context.verify_mode = asks
-    files: dict[str, Any] = {"ssl_certfile": CERTIFICATE, "ssl_keyfile": KEY, "ssl_ca_certs": CA, "ssl_cert_reqs": asks}
-    async with AsyncExitStack() as stack:
-        if host.name == "websockets":
-            yield (await stack.enter_async_context(server.listen(ssl=context))).url
-        elif host.name == "picows":
-            yield (await stack.enter_async_context(picows.listen(server, ssl=context))).url
-        elif host.name == "aiohttp":
-            yield await stack.enter_async_context(running(application(server), ssl=context))
-        elif host.name == "asgi-hypercorn":
-            files = {"certfile": CERTIFICATE, "keyfile": KEY, "ca_certs": CA, "verify_mode": asks}
-            port = await stack.enter_async_context(hypercorn_serving(asgi(server), **files))
-            yield f"wss://127.0.0.1:{port}/"
-        else:
-            ws = WebSocketProtocol if host.name == "uvicorn" else "websockets-sansio"
-            port = await stack.enter_async_context(uvicorn_serving(asgi(server), ws, **files))
-            yield f"wss://127.0.0.1:{port}/"
 
 
 def client(url: str, certificate: str | None) -> Client:

@@ -110,6 +110,26 @@ async def test_tls(dialing: Dialing) -> None:
         assert not is_transient(caught.value)
 
 
+@dialings
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", id="without TLS"),
+        pytest.param(b"\x15\x03\x03\0\x02\x02\x50", id="alert"),
+    ],
+)
+async def test_a_failed_tls_handshake_is_tried_again(dialing: Dialing, answer: bytes) -> None:
+    """A load balancer that restarts ended a running client for good."""
+    async with raw_server() as server:
+        dialed = asyncio.create_task(dialing.dial(f"wss://localhost:{server.port}/", ssl=tls()[1], limits=LIMITS))
+        loop, sock = asyncio.get_running_loop(), await server.accept_tcp()
+        assert await loop.sock_recv(sock, 1 << 16)
+        await loop.sock_sendall(sock, answer)
+        with pytest.raises(ssl.SSLError) as caught:
+            await dialed
+        assert is_transient(caught.value)
+
+
 @pytest.mark.parametrize("dialing", [one for one in DIALINGS if one.name != "aiohttp"], ids=repr)
 async def test_through_a_proxy_of_the_environment_or_of_one_s_own(
     dialing: Dialing, monkeypatch: pytest.MonkeyPatch

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 import pytest
-from hosts import Host
+from hosts import CA, Host, over_tls
+from leftovers import turns_until
 from raw_websocket import CLOSE, TEXT
 from served import LIMITS, hosts, raw
 
-from wsrpc import CloseInfo, Server
+from wsrpc import CloseInfo, Server, dial
 from wsrpc.types import RawConnection
 
 
@@ -51,3 +53,28 @@ async def test_how_it_ends(host: Host, who: str, caplog: pytest.LogCaptureFixtur
             await peer.send(peer.close_frame(frame.code))
             peer.drop()
     assert ("a mistake" in caplog.text) is (who == "raise")
+
+
+@hosts
+async def test_stats_after_the_end_over_tls(host: Host) -> None:
+    """While the function had more to do, `Server.stats` raised AttributeError, and the end was never counted."""
+    server = Server(limits=LIMITS)
+    ended, released = asyncio.Event(), asyncio.Event()
+
+    @server.serve_raw
+    async def serve(connection: RawConnection) -> None:
+        await connection.wait_closed()
+        ended.set()
+        await released.wait()
+
+    async with over_tls(host, server) as url:
+        transport = await dial(url, ssl=ssl.create_default_context(cafile=CA), limits=LIMITS)
+        await turns_until(lambda: server.stats().peers)
+        transport.abort()
+        await ended.wait()
+        for _ in range(10):  # the host closes what it takes for its own
+            await asyncio.sleep(0)
+        assert server.stats().unsent == 0
+        released.set()
+        await turns_until(lambda: not server.stats().peers)
+        assert sum(server.stats().closed.values()) == 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import re
 import socket
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
@@ -121,6 +123,24 @@ async def test_over_tls_where_small_messages_are_sent_at_once_whatever_socket_uv
             assert isinstance(server.peers[0].transport, WebSocketTransport)
             assert sockets[0].proto == 0, "asyncio would have set the option itself"
             assert sockets[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_what_has_ended_does_not_wait_for_the_garbage_collector() -> None:
+    """Half a message of 1 MB stayed in memory."""
+    server = echo_server()
+    ended: list[weakref.ref[object]] = []
+    server.on("open", lambda peer: ended.append(weakref.ref(peer.transport)))
+    async with uvicorn_serving(asgi(server), WebSocketProtocol) as port:
+        gc.collect()
+        gc.disable()
+        try:
+            async with raw_client(port) as peer:
+                await peer.send(peer.frame(TEXT, "x" * 1_000_000)[:-1])
+                await turns_until(lambda: ended)
+                peer.reset()
+            await turns_until(lambda: ended[0]() is None)
+        finally:
+            gc.enable()
 
 
 # ---------------------------------------------------------------- uvicorn's own connections

@@ -52,16 +52,16 @@ def is_transient(error: BaseException) -> bool:
 
     `Reconnect` uses this function by default. The result is false after HTTP 400, 401, 403, 404, 405, 410, 426 or 501,
     and after close code 1008 (policy violation), 3000 (unauthorized), 3003 (forbidden) or 4410 (another connection now
-    has this client's address). It is also false if the verification of a certificate failed, or if a URL is not valid.
+    has this client's address). It is also false if the server's certificate could not be verified, or if a URL is not
+    valid. After another error of TLS it is true: a load balancer that restarts may cause it.
     """
     if isinstance(error, HandshakeRejected):
         return error.status not in FATAL_STATUS
     if isinstance(error, ConnectionLost):
         return error.code not in KEEPS_OUT
-    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)):
-        return True  # the connection broke in the TLS handshake
-    if isinstance(error, (BadURL, ssl.SSLError)):
+    if isinstance(error, (BadURL, ssl.SSLCertVerificationError)):
         return False
+    # Other errors of TLS, too: a load balancer that restarts may answer without TLS, or with an alert.
     return isinstance(error, Exception)
 
 

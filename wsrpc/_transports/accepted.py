@@ -289,8 +289,8 @@ class Reception:
         """Answer a request with something else than a WebSocket, and end the connection."""
         if not self._write(tcp, answer):
             return
+        self._closing.add(tcp)
         if tcp.can_write_eof():
-            self._closing.add(tcp)
             with suppress(OSError, RuntimeError):  # the connection is broken already, which is reported elsewhere
                 tcp.write_eof()
         else:  # TLS

@@ -155,6 +155,8 @@ class Dialer(Struct, frozen=True, kw_only=True):
         check_subprotocols(self.subprotocols)
         check_flag("compression", self.compression)
         check_unix(self.unix, self.proxy)
+        if getattr(self.ssl, "protocol", None) == ssl_module.PROTOCOL_TLS_SERVER:  # every TLS handshake would fail
+            raise ValueError("ssl= is a context for servers: a client's is made with ssl.create_default_context()")
         given: Any = self.dial
         if not callable(given):
             raise TypeError(f"dial= is an async function that opens a connection, such as wsrpc.dial; got {given!r}")

@@ -121,6 +121,9 @@ class WebSocketTransport:
 
     @property
     def unsent(self) -> int:
+        # Closing asyncio's TLS transport twice, as some hosts do, makes it forget what it would need to answer.
+        if self._ended is not None:
+            return 0
         return self._output.unwritten + self._tcp.get_write_buffer_size()
 
     def session_survives(self) -> None:
@@ -414,8 +417,9 @@ class FrameTransport(WebSocketTransport):
         self._delivery.stop()
         if self._over is not None:
             self._over.set_result(None)
-        if self._lost is not None:
-            self._lost(exc)
+        lost, self._lost = self._lost, None  # whose object may refer to this one
+        if lost is not None:
+            lost(exc)
 
 
 class WebSocketConnection(FrameTransport, asyncio.Protocol):

@@ -55,6 +55,7 @@ def test_registering(make: Callable[[], Any], mistake: Callable[[Any], object], 
 PORT = "port= is a number from 0 (a free one) to 65535, got "
 LISTEN = "use `async with server.listen"
 FOR_CLIENTS = ssl.create_default_context()
+FOR_SERVERS = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
 OPTIONS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (Server, {"limits": 5}, "limits= takes a wsrpc.Limits, got 5"),
     (Server, {"codec": 5}, "codec= takes a codec such as wsrpc.codecs.JsonCodec(), got 5"),
@@ -82,6 +83,7 @@ OPTIONS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (Client, {"dial": 5}, "dial= is an async function that opens a connection, such as wsrpc.dial; got 5"),
     (Client, {"reconnect": False}, "reconnect= takes a wsrpc.Reconnect or None, got False"),
     (Client, {"url": URL, "ssl": FOR_CLIENTS}, "ssl= goes with a wss:// URL, got 'ws://localhost'"),
+    (Client, {"url": "wss://localhost", "ssl": FOR_SERVERS}, "ssl= is a context for servers: a client's is made with "),
     (KeepLatest, {"key": "x"}, "KeepLatest(key) takes a plain function of the event's arguments, got 'x'"),
     (Limits, {"depth": "5"}, "Limits.depth is a whole number, got '5'"),
     (Retry, {"attempts": True}, "Retry(attempts=) counts the first one, too: 1 or more; got True"),

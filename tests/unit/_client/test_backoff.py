@@ -36,6 +36,7 @@ TRANSIENT: list[BaseException] = [
         for code in (1000, 1001, 1002, 1003, 1006, 1007, 1009, 1011, 1012, 1013, 3008, 4000, 4401, 4411)
     ),
     ssl.SSLEOFError(),
+    ssl.SSLError(1, "[SSL: TLSV1_ALERT_INTERNAL_ERROR] tlsv1 alert internal error"),
 ]
 FATAL: list[BaseException] = [
     *(HandshakeRejected(status) for status in (400, 401, 403, 404, 405, 410, 426, 501)),

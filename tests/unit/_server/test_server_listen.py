@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from leftovers import nothing_left as nothing_left
-from raw_websocket import ask, handshake
+from raw_websocket import PATIENCE, ask, handshake
 
 from wsrpc import Client, HandshakeRejected, Limits, Peer, Server, dial
 from wsrpc.testing import memory_transports
@@ -108,6 +109,28 @@ async def test_a_handshake_that_never_ends_does_not_hold_up_closing() -> None:
                 await client.request("echo", 1)
             async with asyncio.timeout(8):
                 await server.close()
+
+
+async def test_who_is_refused_over_tls_and_does_not_leave_is_dropped() -> None:
+    """The connection stayed for 30 s, which is asyncio's own limit."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(PEM)
+    trusting = ssl.create_default_context(cafile=str(PEM))
+    server = echo_server(limits=LIMITS.replace(close_timeout=0.1))
+
+    def stay(port: int) -> bytes:
+        """Return the answer, once the connection has ended. TLS is not ended from this side."""
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as tcp:
+            secure = trusting.wrap_socket(tcp, server_hostname="localhost")
+            secure.sendall(handshake("/elsewhere"))
+            answer = b"".join(iter(lambda: secure.recv(1000), b""))
+            with socket.socket(fileno=secure.detach()) as below, suppress(ConnectionResetError):
+                below.settimeout(PATIENCE)
+                assert below.recv(1) == b""
+            return answer
+
+    async with server.listen(path="/ws", ssl=context) as listener:
+        assert (await asyncio.to_thread(stay, listener.port)).startswith(b"HTTP/1.1 404")
 
 
 # ---------------------------------------------------------------- accept
