@@ -6,6 +6,7 @@ How a request ends at each place where its message can be has a table of its own
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -51,17 +52,12 @@ async def test_a_cancellation_wins_and_otherwise_what_came_first(steps: list[str
 
 
 @pytest.mark.parametrize(
-    ("kind", "middleware", "begins"),
-    [
-        ("async def", False, False),
-        ("async def", True, False),
-        ("def", False, True),
-        ("def", True, False),
-        ("stream", False, False),
-    ],
+    ("kind", "middleware"),
+    [("async def", False), ("async def", True), ("def", False), ("def", True), ("stream", False)],
 )
-async def test_a_request_that_is_cancelled_in_the_same_read(kind: str, middleware: bool, begins: bool) -> None:
-    """No page said that its handler does not begin. In JavaScript it does."""
+async def test_a_request_that_is_cancelled_in_the_same_read(kind: str, middleware: bool) -> None:
+    """No page said that its handler does not begin on Python 3.11, where its task begins a turn later."""
+    begins = sys.version_info >= (3, 12) or (kind, middleware) == ("def", False)
     d, began = Driven(), list[str]()
 
     async def waits() -> None:
@@ -79,8 +75,11 @@ async def test_a_request_that_is_cancelled_in_the_same_read(kind: str, middlewar
     if middleware:
         d.peer.use(around)
     sent = await d.fed({"i": 1, "a": ["e"]}, {"i": 1, "x": ABORTED, "_": 1})
-    assert began == [kind] * begins
-    assert sent == [{"i": 1, "d": None} if begins else {"i": 1, "e": ABORTED, "_": 1}]
+    assert began == (["middleware"] * middleware + [kind] * (kind != "stream")) * begins
+    answer: dict[str, Any] = {"i": 1, "h": 1} if kind == "stream" else {"i": 1, "d": None}
+    assert sent == [answer if begins else {"i": 1, "e": ABORTED, "_": 1}]
+    if kind == "stream" and begins:  # and goes on: the cancellation came after the answer
+        await d.fed({"h": 1, "x": ABORTED})
     d.assert_empty()
 
 
