@@ -125,6 +125,9 @@ async def _dial(
             proxy=proxy,
             read_buffer_init_size=READ_BUFFER,
             socket_factory=connect,
+            # The TLS of aiofastnet, with which picows is faster, does not go on reading after a pause: what it has
+            # received, but not decrypted, waits until more arrives.
+            use_aiofastnet=False if request.url.startswith("wss:") else None,
         )
         if reader is None:
             raise ConnectionError("the connection was closed during the opening handshake")

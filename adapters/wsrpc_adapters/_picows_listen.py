@@ -131,7 +131,7 @@ class _PicowsPort:
         library: Any = picows  # its annotations are incomplete
         options: dict[str, Any] = {"ssl": ssl, "backlog": BACKLOG}
         if ssl is not None:
-            options["ssl_handshake_timeout"] = limits.open_timeout
+            options |= {"ssl_handshake_timeout": limits.open_timeout, "use_aiofastnet": False}  # see `_dial`
         try:
             await self._bind(host, port)
             for listening in self._sockets:

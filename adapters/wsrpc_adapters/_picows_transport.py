@@ -140,8 +140,9 @@ class _Tap(asyncio.BufferedProtocol):
         self._ws = ws
         self._feed: Callable[[int], None] = picows.buffer_updated
         self._whole_buffer: Callable[[int], memoryview] = picows.get_buffer
-        # Reads are bounded only after the first large one, because the buffer is small until then.
-        self.get_buffer = picows.get_buffer  # type: ignore[method-assign]
+        # Reads are bounded only after the first large one, because the buffer is small until then. The event loop's TLS
+        # looks at the method once only.
+        self.get_buffer = self._bounded_buffer if ws.is_secure else picows.get_buffer  # type: ignore[method-assign]
         self.pause_writing = transport.pause_writing  # type: ignore[method-assign]
         self.resume_writing = transport.resume_writing  # type: ignore[method-assign]
 
@@ -177,6 +178,7 @@ class _Tap(asyncio.BufferedProtocol):
         self._transport.connection_lost(exc)
         self._picows.connection_lost(exc)
         self._reader.ended(self._ws)
+        self.__dict__.clear()
 
 
 async def _retrieve_error(ws: WSTransport) -> None:

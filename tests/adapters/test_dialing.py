@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from dialings import DIALINGS, Dialing
 from raw_websocket import CLOSE, TEXT, accept_response, raw_server
+from recorder import Recorder
 from served import LIMITS, echo_server, tls
 
 from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Reconnect, Server, is_transient
+from wsrpc.types import RawConnection
 
 dialings = pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
 
@@ -85,6 +87,36 @@ async def test_a_proxy_that_is_not_valid_is_not_tried_again(
         with pytest.raises(ValueError) as caught:
             await dialing.dial("ws://192.0.2.1/", proxy=setting, limits=LIMITS)
         assert not is_transient(caught.value)
+
+
+@dialings
+async def test_over_tls_reading_goes_on_after_a_pause(dialing: Dialing) -> None:
+    """With picows, what was received, but not yet decrypted, waited for the next packet."""
+    context, trusting = tls()
+    server = Server(limits=LIMITS)
+    texts = [f"{number:1000}" for number in range(400)]
+    loop = asyncio.get_running_loop()
+
+    @server.serve_raw
+    async def writes(connection: RawConnection) -> None:
+        await connection.receive()
+        for text in texts:
+            await connection.send(text)
+        await connection.wait_closed()
+
+    def pause(_: bytes) -> None:
+        transport.pause_receiving()
+        loop.call_soon(transport.resume_receiving)
+
+    async with server.listen("localhost", ssl=context) as listener:
+        transport = await dialing.dial(f"wss://localhost:{listener.port}/", ssl=trusting, limits=LIMITS)
+        recorder = Recorder(pause)
+        transport.start(recorder)
+        transport.send(b"begin")
+        transport.flush()
+        await recorder.until(lambda: len(recorder.messages) == len(texts))
+        assert recorder.texts == texts
+        await transport.close()
 
 
 @dialings
