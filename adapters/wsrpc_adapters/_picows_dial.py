@@ -101,6 +101,7 @@ async def _dial(
         given["Sec-WebSocket-Protocol"] = ", ".join(offered)
     library: Any = picows  # its annotations are incomplete
     socks: list[socket.socket] = []
+    tls = request.url.startswith("wss:") or (proxy or "").lower().startswith("https:")
 
     async def connect(parsed: WSParsedURL) -> socket.socket:
         # Opened here, because a connection that picows opens is not accessible until its handshake is over.
@@ -127,7 +128,7 @@ async def _dial(
             socket_factory=connect,
             # The TLS of aiofastnet, with which picows is faster, does not go on reading after a pause: what it has
             # received, but not decrypted, waits until more arrives.
-            use_aiofastnet=False if request.url.startswith("wss:") else None,
+            use_aiofastnet=False if tls else None,
         )
         if reader is None:
             raise ConnectionError("the connection was closed during the opening handshake")

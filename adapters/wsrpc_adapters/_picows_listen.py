@@ -85,7 +85,7 @@ class _ListeningSocket(socket.socket):
     """A listening socket that puts the accepted one into `ACCEPTED`: picows shows a request without its connection.
 
     The event loop accepts in one context, and handles the connection in a copy of it. With loops that accept without
-    this object (uvloop, Windows), `Handshake.remote` is None.
+    this object (Windows, TLS on uvloop), `Handshake.remote` is None.
     """
 
     def __init__(self, family: int) -> None:

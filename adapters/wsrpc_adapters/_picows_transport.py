@@ -178,6 +178,7 @@ class _Tap(asyncio.BufferedProtocol):
         self._transport.connection_lost(exc)
         self._picows.connection_lost(exc)
         self._reader.ended(self._ws)
+        # This object and picows' protocol refer to each other. The buffer would wait for the garbage collector.
         self.__dict__.clear()
 
 
