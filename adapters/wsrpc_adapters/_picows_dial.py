@@ -26,6 +26,7 @@ from wsrpc import HandshakeRejected, Limits
 from wsrpc.adapting import (
     BadURL,
     DialRequest,
+    FrameTransport,
     address,
     environment_proxy,
     follow_redirects,
@@ -109,8 +110,10 @@ async def _dial(
         socks.append(sock)
         return sock
 
+    made: list[FrameTransport] = []
+
     def listener(request: WSUpgradeRequest, response: WSUpgradeResponse) -> PicowsReader:
-        return PicowsReader(limits, client=True)
+        return PicowsReader(limits, client=True, opened=lambda transport, ws: made.append(transport))
 
     try:
         ws, reader = await library.ws_connect(
@@ -132,9 +135,9 @@ async def _dial(
         )
         if reader is None:
             raise ConnectionError("the connection was closed during the opening handshake")
-        assert isinstance(reader, PicowsReader)
-        reader.transport.info = _describe(ws, offered)
-        return reader.transport
+        (transport,) = made
+        transport.info = _describe(ws, offered)
+        return transport
     except WSInvalidStatusError as exc:
         raise _rejected(exc) from None
     except (WSHandshakeError, ProxyError) as exc:

@@ -117,6 +117,8 @@ class PicowsReader(WSListener):
 
     def read_ended(self, ws: WSTransport, size: int, messages: int, began: float) -> None:
         """End a read, after picows has parsed it."""
+        if ws.is_disconnected:
+            return  # it ended in the turn of its handshake
         if ws.is_close_frame_sent and not self.stopped:
             # picows may have found a violation, has sent a Close frame then, and will end the connection.
             sent = ws.close_handshake.sent
@@ -125,7 +127,12 @@ class PicowsReader(WSListener):
         self.transport.read_ended(size, messages, began)
 
     def ended(self, ws: WSTransport) -> None:
-        """Retrieve picows' exception, of which the event loop would complain otherwise: of a server's violation."""
+        """Let go of the transport, which refers to this object: its buffers would wait for the garbage collector.
+
+        Retrieve picows' exception, of which the event loop would complain otherwise: of a server's violation.
+        """
+        del self.transport, self._delivery
+        self._opened = self._lost = None
         if self._client:
             self._retrieving = asyncio.get_running_loop().create_task(_retrieve_error(ws))
 

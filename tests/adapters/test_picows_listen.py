@@ -100,7 +100,7 @@ async def test_what_has_ended_holds_no_messages_without_the_collector(secure: bo
                 await turns_until(lambda: not server.peers)
             await client.close()
             await turns_until(
-                lambda: not any(trace.size > 700_000 for trace in tracemalloc.take_snapshot().traces), patience=2
+                lambda: not any(trace.size > 200_000 for trace in tracemalloc.take_snapshot().traces), patience=2
             )
     finally:
         tracemalloc.stop()
