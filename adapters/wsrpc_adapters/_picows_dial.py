@@ -26,6 +26,7 @@ from wsrpc import HandshakeRejected, Limits
 from wsrpc.adapting import (
     BadURL,
     DialRequest,
+    FrameTransport,
     address,
     environment_proxy,
     follow_redirects,
@@ -101,6 +102,7 @@ async def _dial(
         given["Sec-WebSocket-Protocol"] = ", ".join(offered)
     library: Any = picows  # its annotations are incomplete
     socks: list[socket.socket] = []
+    tls = request.url.startswith("wss:") or (proxy or "").lower().startswith("https:")
 
     async def connect(parsed: WSParsedURL) -> socket.socket:
         # Opened here, because a connection that picows opens is not accessible until its handshake is over.
@@ -108,8 +110,10 @@ async def _dial(
         socks.append(sock)
         return sock
 
+    made: list[FrameTransport] = []
+
     def listener(request: WSUpgradeRequest, response: WSUpgradeResponse) -> PicowsReader:
-        return PicowsReader(limits, client=True)
+        return PicowsReader(limits, client=True, opened=lambda transport, ws: made.append(transport))
 
     try:
         ws, reader = await library.ws_connect(
@@ -125,12 +129,15 @@ async def _dial(
             proxy=proxy,
             read_buffer_init_size=READ_BUFFER,
             socket_factory=connect,
+            # The TLS of aiofastnet, with which picows is faster, does not go on reading after a pause: what it has
+            # received, but not decrypted, waits until more arrives.
+            use_aiofastnet=False if tls else None,
         )
         if reader is None:
             raise ConnectionError("the connection was closed during the opening handshake")
-        assert isinstance(reader, PicowsReader)
-        reader.transport.info = _describe(ws, offered)
-        return reader.transport
+        (transport,) = made
+        transport.info = _describe(ws, offered)
+        return transport
     except WSInvalidStatusError as exc:
         raise _rejected(exc) from None
     except (WSHandshakeError, ProxyError) as exc:

@@ -85,7 +85,7 @@ class _ListeningSocket(socket.socket):
     """A listening socket that puts the accepted one into `ACCEPTED`: picows shows a request without its connection.
 
     The event loop accepts in one context, and handles the connection in a copy of it. With loops that accept without
-    this object (as on Windows), `Handshake.remote` is None.
+    this object (Windows, TLS on uvloop), `Handshake.remote` is None.
     """
 
     def __init__(self, family: int) -> None:
@@ -131,7 +131,7 @@ class _PicowsPort:
         library: Any = picows  # its annotations are incomplete
         options: dict[str, Any] = {"ssl": ssl, "backlog": BACKLOG}
         if ssl is not None:
-            options["ssl_handshake_timeout"] = limits.open_timeout
+            options |= {"ssl_handshake_timeout": limits.open_timeout, "use_aiofastnet": False}  # see `_dial`
         try:
             await self._bind(host, port)
             for listening in self._sockets:

@@ -117,6 +117,8 @@ class PicowsReader(WSListener):
 
     def read_ended(self, ws: WSTransport, size: int, messages: int, began: float) -> None:
         """End a read, after picows has parsed it."""
+        if ws.is_disconnected:
+            return  # it ended in the turn of its handshake
         if ws.is_close_frame_sent and not self.stopped:
             # picows may have found a violation, has sent a Close frame then, and will end the connection.
             sent = ws.close_handshake.sent
@@ -125,7 +127,12 @@ class PicowsReader(WSListener):
         self.transport.read_ended(size, messages, began)
 
     def ended(self, ws: WSTransport) -> None:
-        """Retrieve picows' exception, of which the event loop would complain otherwise: of a server's violation."""
+        """Let go of the transport, which refers to this object: its buffers would wait for the garbage collector.
+
+        Retrieve picows' exception, of which the event loop would complain otherwise: of a server's violation.
+        """
+        del self.transport, self._delivery
+        self._opened = self._lost = None
         if self._client:
             self._retrieving = asyncio.get_running_loop().create_task(_retrieve_error(ws))
 
@@ -140,8 +147,9 @@ class _Tap(asyncio.BufferedProtocol):
         self._ws = ws
         self._feed: Callable[[int], None] = picows.buffer_updated
         self._whole_buffer: Callable[[int], memoryview] = picows.get_buffer
-        # Reads are bounded only after the first large one, because the buffer is small until then.
-        self.get_buffer = picows.get_buffer  # type: ignore[method-assign]
+        # Reads are bounded only after the first large one, because the buffer is small until then. The event loop's TLS
+        # looks at the method once only.
+        self.get_buffer = self._bounded_buffer if ws.is_secure else picows.get_buffer  # type: ignore[method-assign]
         self.pause_writing = transport.pause_writing  # type: ignore[method-assign]
         self.resume_writing = transport.resume_writing  # type: ignore[method-assign]
 
@@ -177,6 +185,8 @@ class _Tap(asyncio.BufferedProtocol):
         self._transport.connection_lost(exc)
         self._picows.connection_lost(exc)
         self._reader.ended(self._ws)
+        # This object and picows' protocol refer to each other. The buffer would wait for the garbage collector.
+        self.__dict__.clear()
 
 
 async def _retrieve_error(ws: WSTransport) -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 from dialings import DIALINGS, Dialing
 from raw_websocket import CLOSE, TEXT, accept_response, raw_server
-from served import LIMITS, echo_server, tls
+from recorder import Recorder
+from served import LIMITS, PEM, echo_server, tls
 
 from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Reconnect, Server, is_transient
+from wsrpc.types import RawConnection
 
 dialings = pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
 
@@ -85,6 +90,79 @@ async def test_a_proxy_that_is_not_valid_is_not_tried_again(
         with pytest.raises(ValueError) as caught:
             await dialing.dial("ws://192.0.2.1/", proxy=setting, limits=LIMITS)
         assert not is_transient(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dialing", "secure"),
+    # aiohttp has read the certificates that it trusts before the test names one.
+    [
+        (each, secure)
+        for each in DIALINGS
+        for secure in ("server", "proxy")
+        if (each.name, secure) != ("aiohttp", "proxy")
+    ],
+    ids=str,
+)
+async def test_over_tls_reading_goes_on_after_a_pause(
+    dialing: Dialing, secure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With picows, what was received, but not yet decrypted, waited for the next packet."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(PEM))
+    context, trusting = tls()
+    server = Server(limits=LIMITS)
+    texts = [f"{number:1000}" for number in range(400)]
+    loop = asyncio.get_running_loop()
+
+    @server.serve_raw
+    async def writes(connection: RawConnection) -> None:
+        await connection.receive()
+        for text in texts:
+            await connection.send(text)
+        await connection.wait_closed()
+
+    def pause(_: bytes) -> None:
+        transport.pause_receiving()
+        loop.call_soon(transport.resume_receiving)
+
+    async with AsyncExitStack() as stack:
+        if secure == "server":
+            listener = await stack.enter_async_context(server.listen("localhost", ssl=context))
+            url, proxy = f"wss://localhost:{listener.port}/", None
+        else:
+            listener = await stack.enter_async_context(server.listen("localhost"))
+            port = await stack.enter_async_context(proxy_over_tls(context))
+            url, proxy = f"ws://localhost:{listener.port}/", f"https://localhost:{port}"
+        transport = await dialing.dial(url, ssl=None if proxy else trusting, proxy=proxy, limits=LIMITS)
+        recorder = Recorder(pause)
+        transport.start(recorder)
+        transport.send(b"begin")
+        transport.flush()
+        await recorder.until(lambda: len(recorder.messages) == len(texts))
+        assert recorder.texts == texts
+        await transport.close()
+
+
+@asynccontextmanager
+async def proxy_over_tls(context: ssl.SSLContext) -> AsyncGenerator[int]:
+    """A proxy for one connection, which it forwards to where the client asks; its port."""
+
+    async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(1 << 20):
+            sink.write(data)
+        sink.close()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, port = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode().rsplit(":", 1)
+        inner, out = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await asyncio.gather(copy(reader, out), copy(inner, writer))
+        done.set()
+
+    done = asyncio.Event()
+    async with await asyncio.start_server(forward, "localhost", 0, family=socket.AF_INET, ssl=context) as listening:
+        yield listening.sockets[0].getsockname()[1]
+        async with asyncio.timeout(8):
+            await done.wait()
 
 
 @dialings

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import socket
+import tracemalloc
 
 import pytest
+from flavours import on_uvloop
 from leftovers import turns_until
 from raw_websocket import ask, asking, handshake, raw_client
+from recorder import Recorder
 from served import LIMITS, echo_server, tls
 
 from wsrpc import Client, Handshake, HandshakeRejected, Server, dial
+from wsrpc.adapting import READ
+from wsrpc.types import RawConnection
 from wsrpc_adapters import picows
 
 
@@ -25,7 +31,80 @@ async def test_over_tls() -> None:
         assert listener.url.startswith("wss://")
         async with Client(url, ssl=trusting) as client:
             assert await client.request("echo", "x" * 1_000_000) == "x" * 1_000_000
-        assert seen[0].secure and seen[0].remote is not None
+        assert seen[0].secure and (on_uvloop() or seen[0].remote is not None)
+
+
+async def test_over_tls_reading_goes_on_after_a_pause() -> None:
+    """What was received, but not yet decrypted, waited for the next packet."""
+    context, trusting = tls()
+    server = Server(limits=LIMITS)
+    texts = [f"{number:1000}" for number in range(400)]
+    got: list[str | bytes] = []
+
+    @server.serve_raw
+    async def reads(connection: RawConnection) -> None:
+        async for message in connection:
+            got.append(message)
+            await asyncio.sleep(0)
+
+    async with picows.listen(server, "localhost", ssl=context) as listener:
+        transport = await dial(f"wss://localhost:{listener.port}/", ssl=trusting, limits=LIMITS)
+        Recorder.of(transport)
+        for text in texts:
+            transport.send(text.encode())
+        transport.flush()
+        await turns_until(lambda: len(got) == len(texts))
+        assert got == texts
+        await transport.close()
+
+
+async def test_over_tls_a_flood_is_handled_in_parts() -> None:
+    context, trusting = tls()
+    server = Server(limits=LIMITS)
+    came: list[int] = []
+    server.on("n", came.append)
+    message = b'{"a":["n",1]}'
+    async with picows.listen(server, "localhost", ssl=context) as listener:
+        transport = await dial(f"wss://localhost:{listener.port}/", ssl=trusting, limits=LIMITS)
+        Recorder.of(transport)
+        events = 16 * READ // len(message)
+        for _ in range(events):
+            transport.send(message)
+        transport.flush()
+        most = 0
+        async with asyncio.timeout(8):
+            while len(came) < events:
+                before = len(came)
+                await asyncio.sleep(0)
+                most = max(most, len(came) - before)
+        assert most <= 2 * READ // len(message)  # two reads, because the first is handled while the next one waits
+        await transport.close()
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+@pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
+async def test_what_has_ended_holds_no_messages_without_the_collector(secure: bool, end: str) -> None:
+    context, trusting = tls() if secure else (None, None)
+    server = echo_server()
+    gc.collect()
+    gc.disable()
+    try:
+        async with picows.listen(server, "localhost", ssl=context) as listener:
+            url = f"{'wss' if secure else 'ws'}://localhost:{listener.port}/"
+            tracemalloc.start(1)
+            client = Client(url, dial=picows.dial, ssl=trusting, limits=LIMITS, reconnect=None)
+            await client.connect()
+            assert len(await client.request("echo", "x" * 1_000_000)) == 1_000_000
+            if end == "abort":
+                client.peer.info.underlying.underlying_transport.abort()
+                await turns_until(lambda: not server.peers)
+            await client.close()
+            await turns_until(
+                lambda: not any(trace.size > 200_000 for trace in tracemalloc.take_snapshot().traces), patience=2
+            )
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 async def test_its_path_and_the_connection_header_of_firefox() -> None:
