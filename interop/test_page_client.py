@@ -724,24 +724,68 @@ async def test_an_event_whose_handler_fails_is_reported() -> None:
         await page.notes.until("in a handler")
 
 
-async def test_what_is_not_read_has_a_bound_without_a_session() -> None:
-    """It was kept in the connection, without end."""
-    async with staged(plain=True, options={"buffer": 100_000}) as (page, _stage, proxy), proxy.stall():
-        sent = await page.run(
+@pytest.mark.parametrize("plain", [False, True], ids=["session", "plain"])
+async def test_events_are_refused_when_too_many_wait(plain: bool) -> None:
+    """Without a session they were kept in the connection without end; then the connection was closed."""
+    async with staged(plain=plain, options={"buffer": 1_000_000}) as (page, stage, proxy):
+        counted = asyncio.Event()
+        arrived: list[int] = []
+
+        @stage.server.on("event")
+        def event(number: int, _text: str) -> None:
+            arrived.append(number)
+            if len(arrived) == sent:
+                counted.set()
+
+        async with proxy.stall():
+            sent, text = await page.run(
+                """
+                let sent = 0
+                try {
+                  for (; sent < 20_000; sent++) {
+                    client.emit("event", sent, "x".repeat(20_000))
+                    await null
+                  }
+                } catch (error) {
+                  return [sent, `${error.name} ${error.outcome}: ${error.message}`]
+                }
+                return [sent, ""]
+                """
+            )
+            assert text == "Refused not_sent: 256 messages wait to be sent already"
+            assert sent < 5000  # the system's buffers have several MB
+        await counted.wait()
+        assert arrived == [*range(sent)]
+        assert await page.run("return client.status.get()") == "open"
+
+
+@pytest.mark.parametrize("where", ["session", "plain", "offline"])
+async def test_calls_of_more_than_the_buffer_wait(where: str) -> None:
+    """The session was lost with 4408, calls that were never sent said "unknown", and events that waited vanished."""
+    arrived: list[int] = []
+    all_arrived = asyncio.Event()
+    server = Server(extensions=where != "plain")
+    server.on("length", len)
+
+    @server.on("event")
+    def event(number: int, _text: str) -> None:
+        arrived.append(number)
+        if number == 99:
+            all_arrived.set()
+
+    async with server.listen() as listener, Page.start(listener.url, options={"buffer": 1_000_000}) as page:
+        if where != "offline":
+            await page.run("await client.request('length', 'x')")
+        sizes = await page.run(
             """
-            let sent = 0
-            for (; sent < 20_000 && client.status.get() === "open"; sent++) {
-              client.emit("event", "x".repeat(10_000))
-              await null
-            }
-            return sent
+            const text = "x".repeat(100_000)
+            for (let number = 0; number < 100; number++) client.emit("event", number, text)
+            return Promise.all([...Array(100)].map(() => client.request("length", text)))
             """
         )
-        assert sent < 5000  # the system's buffers have several MB
-        assert await page.run("return client.error.code") == 4408
-        assert await page.run("return client.error.message") == (
-            "the connection has ended: 4408 too much waits to be sent"
-        )
+        assert sizes == [100_000] * 100
+        await all_arrived.wait()
+        assert arrived == [*range(100)]
 
 
 async def test_a_request_on_a_channel_with_options() -> None:

@@ -185,8 +185,9 @@ async def test_subscribers_hear_of_each_failed_attempt_and_whether_the_session_r
 class Drains:
     """A server that says when it drains, and answers only what the test answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, **limits: int) -> None:
         self.heard = Notes()
+        self.limits = limits
         self.ids: dict[str, int] = {}
         self.line: Any = None
 
@@ -202,7 +203,7 @@ class Drains:
         self.line = line
         told = json.loads(text)["wsrpc"]
         if told["t"] == "hello":
-            await self.say(t="welcome", features=["drain", "credit"], limits={})
+            await self.say(t="welcome", features=["drain", "credit"], limits=self.limits)
         self.heard.add(f"{told['t']} {told.get('after_ms', '')}".strip())
 
     async def say(self, **control: Any) -> None:
@@ -261,6 +262,63 @@ async def test_where_new_calls_go_while_the_server_drains(work: bool, after: Any
             await server.heard.until(new)  # on the next connection
         assert await page.run("return client.closesAt ?? null") is None
         assert server.heard.all.count("drain 0") == 1
+
+
+async def test_requests_that_wait_for_a_place_wait_for_the_next_connection() -> None:
+    """Those beyond the bound for calls without a connection were refused, though the client had accepted them."""
+    server = Drains(running=1)
+    async with scripted(server.receive, server.control) as url, Page.start(url, statuses=True) as page:
+        await page.notes.until("open")
+        await server.heard.until("hello")
+        await server.so_far()
+        await page.run(
+            """
+            for (let number = 0; number < 600; number++) {
+              client.request(`call ${number}`).catch(({ message }) => note(message))
+            }
+            """
+        )
+        await server.heard.until("call 0")
+        await server.say(t="drain", after_ms=60_000)
+        await server.answer("call 0")
+        await server.heard.until("drain 0")
+        await server.line.close(1012)
+        for number in range(1, 600):
+            await server.heard.until(f"call {number}")
+            await server.answer(f"call {number}")
+        assert statuses(page) == "connecting open draining connecting open"
+
+
+@pytest.mark.parametrize(
+    "needs", ["client.request('one')", "client.stream('count').next().then(({ value }) => value)"], ids=["request", "stream"]
+)
+@pytest.mark.parametrize("answers", ["value", "items"])
+async def test_a_handler_that_a_draining_server_awaits_may_call_it(needs: str, answers: str) -> None:
+    """Such a call waited for the next connection, and the server for the handler."""
+    server = Server()
+    server.on("one", lambda: 1)
+    got: list[Any] = []
+
+    @server.on("count")
+    async def count() -> AsyncIterator[int]:
+        yield 1
+
+    @server.on_drain
+    async def say_farewell() -> None:
+        (peer,) = server.peers
+        if answers == "value":
+            got.append(await peer.request("farewell"))
+        else:
+            async with peer.stream("farewell") as items:
+                got.extend([item async for item in items])
+
+    async with server.listen() as listener, Page.start(listener.url, statuses=True) as page:
+        handler = "async () =>" if answers == "value" else "async function* ()"
+        result = "return" if answers == "value" else "yield"
+        await page.run(f"client.on('farewell', {handler} {{ {result} await {needs} }})")
+        await page.notes.until("open")
+        await server.close(drain=60)
+        assert got == [1]
 
 
 async def test_a_request_ends_a_stream_while_the_server_drains() -> None:

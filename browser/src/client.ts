@@ -54,6 +54,8 @@ export interface WithOptions extends CallOptions {
 }
 
 const MOST_ATTEMPTS = 8
+/** Milliseconds after which a full connection is looked at again. */
+const ROOM = 20
 
 /** A token is sent in the name of a subprotocol. Names may have these characters. */
 const TOKEN = /^[\w!#$%&'*+.^`|~-]*$/
@@ -83,14 +85,15 @@ class Sessions implements PeerOwner, Holder {
   /** Why there is no connection. */
   error: ConnectionLost | undefined
   #peer: Peer | undefined
-  /** Whether the session takes new messages. */
-  #takes = false
   /** Whether the server drains. Then streams, uploads and conversations are not begun: they might not end in time. */
   #drains = false
+  /** Whether it is about to close, so that nothing is begun. */
+  #isSilent = false
   /** When the server closes the connection, because it drains. */
   closesAt: number | undefined
   /** When the session has begun. 0 if there is none. */
   #openedAt = 0
+  #roomTimer: ReturnType<typeof setTimeout> | undefined
   #dialTimer: ReturnType<typeof setTimeout> | undefined
   #retryAt: number | undefined
 
@@ -156,16 +159,28 @@ class Sessions implements PeerOwner, Holder {
   }
 
   #start(waiting: Waiting, message: Message): void {
-    if (this.#takes && !(this.#drains && opensChannel(waiting))) waiting.start(this.#peer!)
+    if (this.#canStart(waiting)) waiting.start(this.#peer!)
     else if (this.state === "closed") throw this.error
-    else if (this.#waiting.size >= (this.options.offline ?? 256)) {
-      throw new Refused(`${this.#waiting.size} messages wait for a connection already`)
+    else if (this.#waiting.size >= (this.options.offline ?? 256) && !(this.#isConnected && waiting instanceof Request)) {
+      throw new Refused(`${this.#waiting.size} messages wait to be sent already`)
     } else {
       // What cannot be sent is found now: nobody could catch it later. What a session can send, the next one can, too.
       if (this.#peer) this.#peer.check(message)
       else (this.options.codec ?? json).encode(message, false)
       this.#waiting.add(waiting)
+      this.#watchRoom()
     }
+  }
+
+  /** If the session is lost, what is sent while it is detached goes to the next one. */
+  get #isConnected(): boolean {
+    return this.state === "open" || this.state === "draining"
+  }
+
+  #canStart(waiting: Waiting): boolean {
+    if (!this.#isConnected || !this.#peer!.hasRoom) return false
+    // A handler that the server awaits may need an answer of the server.
+    return this.#peer!.isAwaited || !(this.#isSilent || (this.#drains && opensChannel(waiting)))
   }
 
   // ------------------------------------------------------------ the course of a session
@@ -186,8 +201,7 @@ class Sessions implements PeerOwner, Holder {
   }
 
   opened(): void {
-    this.#takes = true
-    this.#drains = false
+    this.#drains = this.#isSilent = false
     this.#openedAt = now()
     this.error = undefined
     this.#move("open") // what subscribers send goes before what has waited
@@ -196,15 +210,14 @@ class Sessions implements PeerOwner, Holder {
 
   detached(error: ConnectionLost): void {
     this.error = error
-    this.#takes = false // if the session is lost, what is sent from now on goes to the next one
     this.#move("detached")
   }
 
   resumed(): void {
-    this.#takes = !this.#drains
+    this.state = this.#drains ? "draining" : "open"
     this.#startWaiting()
     this.error = undefined
-    this.#move(this.#drains ? "draining" : "open", true)
+    this.#move(this.state, true)
   }
 
   draining(closesAt: number): void {
@@ -214,23 +227,35 @@ class Sessions implements PeerOwner, Holder {
   }
 
   silent(waiting: Request[]): void {
-    this.#takes = false
-    for (const request of waiting) void this.request(request)
+    this.#isSilent = true
+    for (const request of waiting) {
+      request.holder = this
+      this.#waiting.add(request)
+    }
   }
 
   #startWaiting(): void {
     for (const waiting of [...this.#waiting]) {
-      if (!this.#takes) break
+      if (!this.#canStart(waiting)) continue
       this.#waiting.delete(waiting)
       guarded(() => waiting.start(this.#peer!))
     }
+    this.#watchRoom()
+  }
+
+  /** A WebSocket does not tell when it has written what it was given, so this asks, as long as something waits. */
+  #watchRoom(): void {
+    if (!this.#waiting.size || !this.#isConnected || this.#peer!.hasRoom) return
+    this.#roomTimer ??= setTimeout(() => {
+      this.#roomTimer = undefined
+      this.#startWaiting()
+    }, ROOM)
   }
 
   closed(error: ConnectionLost): void {
     const code = error.code as number
     const lasted = this.#openedAt && now() - this.#openedAt
     this.#openedAt = 0
-    this.#takes = false
     this.closesAt = undefined
     this.#peer = undefined
     if (this.state === "closed") return
@@ -253,7 +278,6 @@ class Sessions implements PeerOwner, Holder {
 
   #end(error: ConnectionLost): void {
     this.error = error
-    this.#takes = false
     this.#retryAt = undefined
     this.#listening.abort()
     clearTimeout(this.#dialTimer)

@@ -109,17 +109,28 @@ export class Peer implements Holder {
     this.#socket.close(code, reason)
   }
 
+  /** Whether the server waits for a handler here, or for what it sends on a channel. The ids of the server are even. */
+  get isAwaited(): boolean {
+    return this.#calls.size > 0 || [...this.#channels.keys()].some((id) => id % 2 === 0)
+  }
+
+  /** Whether events and requests can be sent. They leave room for what has to be sent: answers and channels. */
+  get hasRoom(): boolean {
+    return this.#socket.fullness <= 1 / 2
+  }
+
   // ------------------------------------------------------------ sending
 
   /**
    * Sends a message, and returns its size.
    *
-   * @throws Refused if it is larger than the server accepts
+   * @throws Refused if it is larger than the server accepts, or too much waits to be sent
    * @throws TypeError if it cannot be encoded
    */
   send(message: Message): number {
     const data = this.#encoded(message)
     const size = this.#sized(data)
+    if (this.#socket.fullness > 1) throw new Refused("too much waits to be sent")
     this.#socket.post(data, size)
     return size
   }

@@ -190,9 +190,8 @@ export class SessionSocket extends EventTarget implements WebSocket {
 
   /** Sends a message as `send` does, and returns what is kept of it. For `Client`. */
   post(data: Data, size?: number): Kept | undefined {
-    if (this.readyState !== SessionSocket.OPEN) return undefined
-    const waits = this.#sent?.memory ?? this.#connection!.bufferedAmount
-    const full = waits > (this.#options.buffer ?? 16 * 1024 * 1024)
+    if (this.readyState !== SessionSocket.OPEN) return { data, size: 0, sent: false }
+    const full = this.fullness > 1
     const connected = this.#state === "open" && !full
     const kept = this.#sent?.keep(data, size ?? sizeOf(data), connected)
     if (connected) this.#connection!.send(data)
@@ -202,6 +201,12 @@ export class SessionSocket extends EventTarget implements WebSocket {
       unread?.terminate?.() // the package ws would keep what waits for 30 s, because nobody reads the Close frame
     }
     return kept
+  }
+
+  /** How much waits to be sent, or may have to be sent again: more than 1 ends the session. For `Client`. */
+  get fullness(): number {
+    if (this.readyState !== SessionSocket.OPEN) return Infinity
+    return (this.#sent?.memory ?? this.#connection!.bufferedAmount) / (this.#options.buffer ?? 16 * 1024 * 1024)
   }
 
   /** Takes back a message that no connection has got. For `Client`. Returns false if it is too late. */

@@ -33,7 +33,8 @@ export interface SocketOptions {
   readonly WebSocket?: WebSocketClass
   /**
    * Bytes that may wait to be sent or, in a session, for an acknowledgement or a connection, about. When more wait, the
-   * next message ends the session with code 4408. Default: 16 MiB.
+   * next message ends the session with code 4408. The calls and events of a `Client` wait when it is half full.
+   * Default: 16 MiB.
    */
   readonly buffer?: number
 }

@@ -570,9 +570,8 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   }
   /** Sends a message as `send` does, and returns what is kept of it. For `Client`. */
   post(data, size) {
-    if (this.readyState !== _SessionSocket.OPEN) return void 0;
-    const waits = this.#sent?.memory ?? this.#connection.bufferedAmount;
-    const full = waits > (this.#options.buffer ?? 16 * 1024 * 1024);
+    if (this.readyState !== _SessionSocket.OPEN) return { data, size: 0, sent: false };
+    const full = this.fullness > 1;
     const connected = this.#state === "open" && !full;
     const kept = this.#sent?.keep(data, size ?? sizeOf(data), connected);
     if (connected) this.#connection.send(data);
@@ -582,6 +581,11 @@ var SessionSocket = class _SessionSocket extends EventTarget {
       unread?.terminate?.();
     }
     return kept;
+  }
+  /** How much waits to be sent, or may have to be sent again: more than 1 ends the session. For `Client`. */
+  get fullness() {
+    if (this.readyState !== _SessionSocket.OPEN) return Infinity;
+    return (this.#sent?.memory ?? this.#connection.bufferedAmount) / (this.#options.buffer ?? 16 * 1024 * 1024);
   }
   /** Takes back a message that no connection has got. For `Client`. Returns false if it is too late. */
   takeBack(kept) {
@@ -1144,16 +1148,25 @@ var Peer = class {
   close(code, reason) {
     this.#socket.close(code, reason);
   }
+  /** Whether the server waits for a handler here, or for what it sends on a channel. The ids of the server are even. */
+  get isAwaited() {
+    return this.#calls.size > 0 || [...this.#channels.keys()].some((id) => id % 2 === 0);
+  }
+  /** Whether events and requests can be sent. They leave room for what has to be sent: answers and channels. */
+  get hasRoom() {
+    return this.#socket.fullness <= 1 / 2;
+  }
   // ------------------------------------------------------------ sending
   /**
    * Sends a message, and returns its size.
    *
-   * @throws Refused if it is larger than the server accepts
+   * @throws Refused if it is larger than the server accepts, or too much waits to be sent
    * @throws TypeError if it cannot be encoded
    */
   send(message) {
     const data = this.#encoded(message);
     const size = this.#sized(data);
+    if (this.#socket.fullness > 1) throw new Refused("too much waits to be sent");
     this.#socket.post(data, size);
     return size;
   }
@@ -1525,6 +1538,7 @@ function isStream(value) {
 
 // src/client.ts
 var MOST_ATTEMPTS = 8;
+var ROOM = 20;
 var TOKEN = /^[\w!#$%&'*+.^`|~-]*$/;
 function withToken(address) {
   if (TOKEN.test(address.token ?? "")) return address;
@@ -1543,14 +1557,15 @@ var Sessions = class {
   /** Why there is no connection. */
   error;
   #peer;
-  /** Whether the session takes new messages. */
-  #takes = false;
   /** Whether the server drains. Then streams, uploads and conversations are not begun: they might not end in time. */
   #drains = false;
+  /** Whether it is about to close, so that nothing is begun. */
+  #isSilent = false;
   /** When the server closes the connection, because it drains. */
   closesAt;
   /** When the session has begun. 0 if there is none. */
   #openedAt = 0;
+  #roomTimer;
   #dialTimer;
   #retryAt;
   constructor(target, options) {
@@ -1605,15 +1620,24 @@ var Sessions = class {
     } }, message);
   }
   #start(waiting, message) {
-    if (this.#takes && !(this.#drains && opensChannel(waiting))) waiting.start(this.#peer);
+    if (this.#canStart(waiting)) waiting.start(this.#peer);
     else if (this.state === "closed") throw this.error;
-    else if (this.#waiting.size >= (this.options.offline ?? 256)) {
-      throw new Refused(`${this.#waiting.size} messages wait for a connection already`);
+    else if (this.#waiting.size >= (this.options.offline ?? 256) && !(this.#isConnected && waiting instanceof Request)) {
+      throw new Refused(`${this.#waiting.size} messages wait to be sent already`);
     } else {
       if (this.#peer) this.#peer.check(message);
       else (this.options.codec ?? json).encode(message, false);
       this.#waiting.add(waiting);
+      this.#watchRoom();
     }
+  }
+  /** If the session is lost, what is sent while it is detached goes to the next one. */
+  get #isConnected() {
+    return this.state === "open" || this.state === "draining";
+  }
+  #canStart(waiting) {
+    if (!this.#isConnected || !this.#peer.hasRoom) return false;
+    return this.#peer.isAwaited || !(this.#isSilent || this.#drains && opensChannel(waiting));
   }
   // ------------------------------------------------------------ the course of a session
   handlers(channel) {
@@ -1629,8 +1653,7 @@ var Sessions = class {
     return this.#listening.signal;
   }
   opened() {
-    this.#takes = true;
-    this.#drains = false;
+    this.#drains = this.#isSilent = false;
     this.#openedAt = now();
     this.error = void 0;
     this.#move("open");
@@ -1638,14 +1661,13 @@ var Sessions = class {
   }
   detached(error) {
     this.error = error;
-    this.#takes = false;
     this.#move("detached");
   }
   resumed() {
-    this.#takes = !this.#drains;
+    this.state = this.#drains ? "draining" : "open";
     this.#startWaiting();
     this.error = void 0;
-    this.#move(this.#drains ? "draining" : "open", true);
+    this.#move(this.state, true);
   }
   draining(closesAt) {
     this.#drains = true;
@@ -1653,21 +1675,32 @@ var Sessions = class {
     this.#move("draining");
   }
   silent(waiting) {
-    this.#takes = false;
-    for (const request of waiting) void this.request(request);
+    this.#isSilent = true;
+    for (const request of waiting) {
+      request.holder = this;
+      this.#waiting.add(request);
+    }
   }
   #startWaiting() {
     for (const waiting of [...this.#waiting]) {
-      if (!this.#takes) break;
+      if (!this.#canStart(waiting)) continue;
       this.#waiting.delete(waiting);
       guarded(() => waiting.start(this.#peer));
     }
+    this.#watchRoom();
+  }
+  /** A WebSocket does not tell when it has written what it was given, so this asks, as long as something waits. */
+  #watchRoom() {
+    if (!this.#waiting.size || !this.#isConnected || this.#peer.hasRoom) return;
+    this.#roomTimer ??= setTimeout(() => {
+      this.#roomTimer = void 0;
+      this.#startWaiting();
+    }, ROOM);
   }
   closed(error) {
     const code = error.code;
     const lasted = this.#openedAt && now() - this.#openedAt;
     this.#openedAt = 0;
-    this.#takes = false;
     this.closesAt = void 0;
     this.#peer = void 0;
     if (this.state === "closed") return;
@@ -1688,7 +1721,6 @@ var Sessions = class {
   }
   #end(error) {
     this.error = error;
-    this.#takes = false;
     this.#retryAt = void 0;
     this.#listening.abort();
     clearTimeout(this.#dialTimer);

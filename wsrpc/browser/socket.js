@@ -263,9 +263,8 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   }
   /** Sends a message as `send` does, and returns what is kept of it. For `Client`. */
   post(data, size) {
-    if (this.readyState !== _SessionSocket.OPEN) return void 0;
-    const waits = this.#sent?.memory ?? this.#connection.bufferedAmount;
-    const full = waits > (this.#options.buffer ?? 16 * 1024 * 1024);
+    if (this.readyState !== _SessionSocket.OPEN) return { data, size: 0, sent: false };
+    const full = this.fullness > 1;
     const connected = this.#state === "open" && !full;
     const kept = this.#sent?.keep(data, size ?? sizeOf(data), connected);
     if (connected) this.#connection.send(data);
@@ -275,6 +274,11 @@ var SessionSocket = class _SessionSocket extends EventTarget {
       unread?.terminate?.();
     }
     return kept;
+  }
+  /** How much waits to be sent, or may have to be sent again: more than 1 ends the session. For `Client`. */
+  get fullness() {
+    if (this.readyState !== _SessionSocket.OPEN) return Infinity;
+    return (this.#sent?.memory ?? this.#connection.bufferedAmount) / (this.#options.buffer ?? 16 * 1024 * 1024);
   }
   /** Takes back a message that no connection has got. For `Client`. Returns false if it is too late. */
   takeBack(kept) {
