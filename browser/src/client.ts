@@ -85,12 +85,6 @@ class Sessions implements PeerOwner, Holder {
   /** Why there is no connection. */
   error: ConnectionLost | undefined
   #peer: Peer | undefined
-  /** Whether the server drains. Then streams, uploads and conversations are not begun: they might not end in time. */
-  #drains = false
-  /** Whether it is about to close, so that nothing is begun. */
-  #isSilent = false
-  /** When the server closes the connection, because it drains. */
-  closesAt: number | undefined
   /** When the session has begun. 0 if there is none. */
   #openedAt = 0
   #roomTimer: ReturnType<typeof setTimeout> | undefined
@@ -108,12 +102,16 @@ class Sessions implements PeerOwner, Holder {
   }
 
   connect(): void {
-    if (this.#peer) this.#peer.retry()
+    if (this.#peer) this.#peer.socket.retry()
     else if (this.state === "connecting") this.#dial()
   }
 
   get retryAt(): number | undefined {
-    return this.#peer ? this.#peer.retryAt : this.#retryAt
+    return this.#peer ? this.#peer.socket.retryAt : this.#retryAt
+  }
+
+  get closesAt(): number | undefined {
+    return this.#peer?.closesAt
   }
 
   #dial(): void {
@@ -177,10 +175,13 @@ class Sessions implements PeerOwner, Holder {
     return this.state === "open" || this.state === "draining"
   }
 
+  /** Events and requests leave room for what has to be sent: answers and channels. */
+  get #hasRoom(): boolean {
+    return this.#peer!.socket.fullness <= 1 / 2
+  }
+
   #canStart(waiting: Waiting): boolean {
-    if (!this.#isConnected || !this.#peer!.hasRoom) return false
-    // A handler that the server awaits may need an answer of the server.
-    return this.#peer!.isAwaited || !(this.#isSilent || (this.#drains && opensChannel(waiting)))
+    return this.#isConnected && this.#hasRoom && this.#peer!.takes(waiting instanceof Request && waiting.opens)
   }
 
   // ------------------------------------------------------------ the course of a session
@@ -201,7 +202,6 @@ class Sessions implements PeerOwner, Holder {
   }
 
   opened(): void {
-    this.#drains = this.#isSilent = false
     this.#openedAt = now()
     this.error = undefined
     this.#move("open") // what subscribers send goes before what has waited
@@ -214,20 +214,17 @@ class Sessions implements PeerOwner, Holder {
   }
 
   resumed(): void {
-    this.state = this.#drains ? "draining" : "open"
+    this.state = this.#peer!.drains ? "draining" : "open"
     this.#startWaiting()
     this.error = undefined
     this.#move(this.state, true)
   }
 
-  draining(closesAt: number): void {
-    this.#drains = true
-    this.closesAt = closesAt || undefined
+  draining(): void {
     this.#move("draining")
   }
 
-  silent(waiting: Request[]): void {
-    this.#isSilent = true
+  waits(waiting: Iterable<Request>): void {
     for (const request of waiting) {
       request.holder = this
       this.#waiting.add(request)
@@ -245,7 +242,7 @@ class Sessions implements PeerOwner, Holder {
 
   /** A WebSocket does not tell when it has written what it was given, so this asks, as long as something waits. */
   #watchRoom(): void {
-    if (!this.#waiting.size || !this.#isConnected || this.#peer!.hasRoom) return
+    if (!this.#waiting.size || !this.#isConnected || this.#hasRoom) return
     this.#roomTimer ??= setTimeout(() => {
       this.#roomTimer = undefined
       this.#startWaiting()
@@ -256,7 +253,6 @@ class Sessions implements PeerOwner, Holder {
     const code = error.code as number
     const lasted = this.#openedAt && now() - this.#openedAt
     this.#openedAt = 0
-    this.closesAt = undefined
     this.#peer = undefined
     if (this.state === "closed") return
     if (mayDialAgain(code)) {
@@ -271,7 +267,7 @@ class Sessions implements PeerOwner, Holder {
   close(code: number, reason: string): void {
     if (this.state === "closed") return
     const peer = this.#peer
-    peer?.close(code, reason)
+    peer?.socket.close(code, reason) // its calls fail below
     this.#end(new ConnectionLost("the client is closed", "not_sent", code))
     peer?.end(code, reason) // at once: a server that is silent does not answer the Close frame
   }
@@ -290,8 +286,6 @@ class Sessions implements PeerOwner, Holder {
     this.counts[kind] = (this.counts[kind] ?? 0) + 1
   }
 }
-
-const opensChannel = (waiting: Waiting): boolean => waiting instanceof Request && waiting.opens
 
 function guarded(run: () => void): void {
   try {

@@ -32,17 +32,17 @@ export interface PeerOwner {
   detached(error: ConnectionLost): void
   resumed(): void
   closed(error: ConnectionLost): void
-  /** The server drains, and closes at a time as that of `Date.now()`. NaN: it does not say when. */
-  draining(closesAt: number): void
-  /** It is about to close: nothing new is begun in this session, nor are the requests that have waited. */
-  silent(waiting: Request[]): void
+  /** The server drains, so that another session follows. */
+  draining(): void
+  /** Requests that have waited for a place at the server wait for the next session. */
+  waits(requests: Iterable<Request>): void
   /** Something that arrived was not used. */
   ignored(kind: string): void
 }
 
 /** The two sides of a session with a server. It is dropped when the session ends. */
 export class Peer implements Holder {
-  readonly #socket: SessionSocket
+  readonly socket: SessionSocket
   readonly #owner: PeerOwner
   readonly #codec: Codec
   readonly #requests = new Map<number, Request>()
@@ -64,6 +64,8 @@ export class Peer implements Holder {
   readonly #waiting = new Set<Request>()
   /** Since the server drains: the ids of the requests, calls and channels that were there before. */
   #begun: Set<number> | undefined
+  /** When the server closes, because it drains. */
+  closesAt: number | undefined
   #drainTimer: ReturnType<typeof setTimeout> | undefined
   /** Whether nothing new is begun. */
   #isSilent = false
@@ -72,27 +74,17 @@ export class Peer implements Holder {
     this.#owner = owner
     this.#codec = codec
     const features = ["batches", "credit", "drain", ...(codec.feature ? [codec.feature] : [])]
-    this.#socket = new SessionSocket(target, [], options, {
+    this.socket = new SessionSocket(target, [], options, {
       features,
       receive: (data, size) => this.#receive(data, size),
       control: (message) => this.#control(message),
       detached: (code, reason) => owner.detached(lost(code, reason, "not_sent")),
       busy: () => this.isBusy,
     })
-    this.#socket.binaryType = "arraybuffer"
-    this.#socket.onopen = () => owner.opened()
-    this.#socket.onresumed = () => owner.resumed()
-    this.#socket.onclose = ({ code, reason }) => this.end(code, reason)
-  }
-
-  /** When the next attempt to connect begins, if it waits. */
-  get retryAt(): number | undefined {
-    return this.#socket.retryAt
-  }
-
-  /** Connects now, if the session waits for its next attempt. */
-  retry(): void {
-    this.#socket.retry()
+    this.socket.binaryType = "arraybuffer"
+    this.socket.onopen = () => owner.opened()
+    this.socket.onresumed = () => owner.resumed()
+    this.socket.onclose = ({ code, reason }) => this.end(code, reason)
   }
 
   get isBusy(): boolean {
@@ -104,19 +96,20 @@ export class Peer implements Holder {
     return this.#features.includes("credit")
   }
 
-  /** Closes the connection. Calls fail only with `end`, or when the other side has closed it, too. */
-  close(code: number, reason: string): void {
-    this.#socket.close(code, reason)
+  /** Whether the server drains. */
+  get drains(): boolean {
+    return this.#begun !== undefined
   }
 
-  /** Whether the server waits for a handler here, or for what it sends on a channel. The ids of the server are even. */
-  get isAwaited(): boolean {
-    return this.#calls.size > 0 || [...this.#channels.keys()].some((id) => id % 2 === 0)
-  }
-
-  /** Whether events and requests can be sent. They leave room for what has to be sent: answers and channels. */
-  get hasRoom(): boolean {
-    return this.#socket.fullness <= 1 / 2
+  /**
+   * Whether an event or a request can be sent in this session although the server may drain.
+   *
+   * @param opens whether it opens a channel. That might not end in time
+   */
+  takes(opens: boolean): boolean {
+    if (!this.#isSilent && !(opens && this.drains)) return true
+    // The server awaits a handler, which may need an answer of the server. The ids of its calls are even.
+    return [...this.#calls.keys(), ...this.#channels.keys()].some((id) => id % 2 === 0)
   }
 
   // ------------------------------------------------------------ sending
@@ -124,14 +117,13 @@ export class Peer implements Holder {
   /**
    * Sends a message, and returns its size.
    *
-   * @throws Refused if it is larger than the server accepts, or too much waits to be sent
+   * @throws Refused if it is larger than the server accepts
    * @throws TypeError if it cannot be encoded
    */
   send(message: Message): number {
     const data = this.#encoded(message)
     const size = this.#sized(data)
-    if (this.#socket.fullness > 1) throw new Refused("too much waits to be sent")
-    this.#socket.post(data, size)
+    this.socket.post(data, size)
     return size
   }
 
@@ -155,7 +147,7 @@ export class Peer implements Holder {
     try {
       this.send({ ...message, ...reasonOnWire(key, reason) })
     } catch (error) {
-      this.#socket.post(JSON.stringify({ ...message, [key]: { message: (error as Error).message }, _: 1 }))
+      this.socket.post(JSON.stringify({ ...message, [key]: { message: (error as Error).message }, _: 1 }))
     }
   }
 
@@ -174,7 +166,7 @@ export class Peer implements Holder {
     const { place, event, args } = request
     try {
       const data = this.#encoded({ i, a: [event, ...args], ...place })
-      request.kept = this.#socket.post(data, this.#sized(data))
+      request.kept = this.socket.post(data, this.#sized(data))
     } catch (error) {
       request.reject(error)
       return
@@ -186,7 +178,7 @@ export class Peer implements Holder {
   withdraw(request: Request, reason: unknown): boolean {
     if (this.#waiting.delete(request)) return false
     const { id: i, kept } = request
-    const isBack = kept && this.#socket.takeBack(kept)
+    const isBack = kept && this.socket.takeBack(kept)
     if (!isBack) this.tell({ i }, "x", reason)
     this.#giveUp(i, !isBack)
     return !isBack
@@ -194,8 +186,12 @@ export class Peer implements Holder {
 
   #newId(): number {
     do this.#nextId = this.#nextId + 2 > LAST_ID ? FIRST_ID : this.#nextId + 2
-    while ([this.#requests, this.#channels, this.#givenUp].some((ids) => ids.has(this.#nextId)))
+    while (this.#isUsed(this.#nextId) || this.#givenUp.has(this.#nextId))
     return this.#nextId
+  }
+
+  #isUsed(id: number): boolean {
+    return [this.#requests, this.#calls, this.#channels].some((ids) => ids.has(id))
   }
 
   /** Forgets a request whose answer nobody awaits. If one can come, its place stays occupied until then. */
@@ -295,7 +291,7 @@ export class Peer implements Holder {
     if (i === undefined) {
       if (!found.length) this.#owner.ignored("unknown event")
       for (const handler of found) void this.#handleEvent(() => handler.apply(new Call(this, undefined), args))
-    } else if ([this.#calls, this.#channels, this.#requests].some((ids) => ids.has(i))) this.#owner.ignored("duplicate id")
+    } else if (this.#isUsed(i)) this.#owner.ignored("duplicate id")
     else if (!found[0]) {
       const exists = handlers || c === undefined
       const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`
@@ -356,7 +352,7 @@ export class Peer implements Holder {
 
   /** Gives credit for a channel, in totals. */
   grant(h: number, n: number, bytes: number): void {
-    this.#socket.post(writeControl({ t: "credit", h, n, bytes }))
+    this.socket.post(writeControl({ t: "credit", h, n, bytes }))
   }
 
   /** Forgets a channel that has ended, and the requests on it: those of this side fail, and the others are cancelled. */
@@ -394,9 +390,10 @@ export class Peer implements Holder {
   /** The server closes in so many milliseconds, or in NaN. Until then, what had begun may need further calls. */
   #drains(ms: number): void {
     if (this.#isSilent) return
-    this.#owner.draining(Date.now() + ms)
     clearTimeout(this.#drainTimer)
+    this.closesAt = Date.now() + ms || undefined // NaN: the server does not say when
     this.#begun ??= new Set([...this.#requests.keys(), ...this.#calls.keys(), ...this.#channels.keys()])
+    this.#owner.draining()
     if (ms >= MARGIN) {
       this.#drainTimer = setTimeout(() => this.#beSilent(), Math.min(ms - MARGIN, LONGEST_TIMER))
       this.#finished()
@@ -407,7 +404,7 @@ export class Peer implements Holder {
   #finished(): void {
     if (!this.#begun) return
     for (const id of this.#begun) {
-      if ([this.#requests, this.#calls, this.#channels].some((ids) => ids.has(id))) return
+      if (this.#isUsed(id)) return
       this.#begun.delete(id)
     }
     this.#beSilent()
@@ -417,10 +414,9 @@ export class Peer implements Holder {
     if (this.#isSilent) return
     this.#isSilent = true
     clearTimeout(this.#drainTimer)
-    const waiting = [...this.#waiting]
+    this.#owner.waits(this.#waiting)
     this.#waiting.clear()
-    this.#owner.silent(waiting)
-    this.#socket.post(writeControl({ t: "drain", after_ms: 0 }))
+    this.socket.post(writeControl({ t: "drain", after_ms: 0 }))
   }
 
   /** The session is over: everything in it fails. */

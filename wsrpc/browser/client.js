@@ -1088,7 +1088,7 @@ var MARGIN = 1e3;
 var LONGEST_TIMER2 = 2 ** 31 - 1;
 var CALLS = 1e4;
 var Peer = class {
-  #socket;
+  socket;
   #owner;
   #codec;
   #requests = /* @__PURE__ */ new Map();
@@ -1110,6 +1110,8 @@ var Peer = class {
   #waiting = /* @__PURE__ */ new Set();
   /** Since the server drains: the ids of the requests, calls and channels that were there before. */
   #begun;
+  /** When the server closes, because it drains. */
+  closesAt;
   #drainTimer;
   /** Whether nothing new is begun. */
   #isSilent = false;
@@ -1117,25 +1119,17 @@ var Peer = class {
     this.#owner = owner;
     this.#codec = codec;
     const features = ["batches", "credit", "drain", ...codec.feature ? [codec.feature] : []];
-    this.#socket = new SessionSocket(target, [], options, {
+    this.socket = new SessionSocket(target, [], options, {
       features,
       receive: (data, size) => this.#receive(data, size),
       control: (message) => this.#control(message),
       detached: (code, reason) => owner.detached(lost(code, reason, "not_sent")),
       busy: () => this.isBusy
     });
-    this.#socket.binaryType = "arraybuffer";
-    this.#socket.onopen = () => owner.opened();
-    this.#socket.onresumed = () => owner.resumed();
-    this.#socket.onclose = ({ code, reason }) => this.end(code, reason);
-  }
-  /** When the next attempt to connect begins, if it waits. */
-  get retryAt() {
-    return this.#socket.retryAt;
-  }
-  /** Connects now, if the session waits for its next attempt. */
-  retry() {
-    this.#socket.retry();
+    this.socket.binaryType = "arraybuffer";
+    this.socket.onopen = () => owner.opened();
+    this.socket.onresumed = () => owner.resumed();
+    this.socket.onclose = ({ code, reason }) => this.end(code, reason);
   }
   get isBusy() {
     return this.#requests.size + this.#calls.size + this.#channels.size > 0;
@@ -1144,30 +1138,30 @@ var Peer = class {
   get givesCredit() {
     return this.#features.includes("credit");
   }
-  /** Closes the connection. Calls fail only with `end`, or when the other side has closed it, too. */
-  close(code, reason) {
-    this.#socket.close(code, reason);
+  /** Whether the server drains. */
+  get drains() {
+    return this.#begun !== void 0;
   }
-  /** Whether the server waits for a handler here, or for what it sends on a channel. The ids of the server are even. */
-  get isAwaited() {
-    return this.#calls.size > 0 || [...this.#channels.keys()].some((id) => id % 2 === 0);
-  }
-  /** Whether events and requests can be sent. They leave room for what has to be sent: answers and channels. */
-  get hasRoom() {
-    return this.#socket.fullness <= 1 / 2;
+  /**
+   * Whether an event or a request can be sent in this session although the server may drain.
+   *
+   * @param opens whether it opens a channel. That might not end in time
+   */
+  takes(opens) {
+    if (!this.#isSilent && !(opens && this.drains)) return true;
+    return [...this.#calls.keys(), ...this.#channels.keys()].some((id) => id % 2 === 0);
   }
   // ------------------------------------------------------------ sending
   /**
    * Sends a message, and returns its size.
    *
-   * @throws Refused if it is larger than the server accepts, or too much waits to be sent
+   * @throws Refused if it is larger than the server accepts
    * @throws TypeError if it cannot be encoded
    */
   send(message) {
     const data = this.#encoded(message);
     const size = this.#sized(data);
-    if (this.#socket.fullness > 1) throw new Refused("too much waits to be sent");
-    this.#socket.post(data, size);
+    this.socket.post(data, size);
     return size;
   }
   /** Checks that a message can be sent later. Throws what `send` throws. */
@@ -1187,7 +1181,7 @@ var Peer = class {
     try {
       this.send({ ...message, ...reasonOnWire(key, reason) });
     } catch (error) {
-      this.#socket.post(JSON.stringify({ ...message, [key]: { message: error.message }, _: 1 }));
+      this.socket.post(JSON.stringify({ ...message, [key]: { message: error.message }, _: 1 }));
     }
   }
   /** Sends a request, now or when the server has room for it. */
@@ -1204,7 +1198,7 @@ var Peer = class {
     const { place, event, args } = request;
     try {
       const data = this.#encoded({ i, a: [event, ...args], ...place });
-      request.kept = this.#socket.post(data, this.#sized(data));
+      request.kept = this.socket.post(data, this.#sized(data));
     } catch (error) {
       request.reject(error);
       return;
@@ -1215,7 +1209,7 @@ var Peer = class {
   withdraw(request, reason) {
     if (this.#waiting.delete(request)) return false;
     const { id: i, kept } = request;
-    const isBack = kept && this.#socket.takeBack(kept);
+    const isBack = kept && this.socket.takeBack(kept);
     if (!isBack) this.tell({ i }, "x", reason);
     this.#giveUp(i, !isBack);
     return !isBack;
@@ -1223,8 +1217,11 @@ var Peer = class {
   #newId() {
     do
       this.#nextId = this.#nextId + 2 > LAST_ID ? FIRST_ID : this.#nextId + 2;
-    while ([this.#requests, this.#channels, this.#givenUp].some((ids) => ids.has(this.#nextId)));
+    while (this.#isUsed(this.#nextId) || this.#givenUp.has(this.#nextId));
     return this.#nextId;
+  }
+  #isUsed(id) {
+    return [this.#requests, this.#calls, this.#channels].some((ids) => ids.has(id));
   }
   /** Forgets a request whose answer nobody awaits. If one can come, its place stays occupied until then. */
   #giveUp(i, canAnswer) {
@@ -1311,7 +1308,7 @@ var Peer = class {
     if (i === void 0) {
       if (!found.length) this.#owner.ignored("unknown event");
       for (const handler of found) void this.#handleEvent(() => handler.apply(new Call(this, void 0), args));
-    } else if ([this.#calls, this.#channels, this.#requests].some((ids) => ids.has(i))) this.#owner.ignored("duplicate id");
+    } else if (this.#isUsed(i)) this.#owner.ignored("duplicate id");
     else if (!found[0]) {
       const exists = handlers || c === void 0;
       const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`;
@@ -1365,7 +1362,7 @@ var Peer = class {
   // ------------------------------------------------------------ channels
   /** Gives credit for a channel, in totals. */
   grant(h, n, bytes) {
-    this.#socket.post(writeControl({ t: "credit", h, n, bytes }));
+    this.socket.post(writeControl({ t: "credit", h, n, bytes }));
   }
   /** Forgets a channel that has ended, and the requests on it: those of this side fail, and the others are cancelled. */
   forget(channel, error) {
@@ -1399,9 +1396,10 @@ var Peer = class {
   /** The server closes in so many milliseconds, or in NaN. Until then, what had begun may need further calls. */
   #drains(ms) {
     if (this.#isSilent) return;
-    this.#owner.draining(Date.now() + ms);
     clearTimeout(this.#drainTimer);
+    this.closesAt = Date.now() + ms || void 0;
     this.#begun ??= /* @__PURE__ */ new Set([...this.#requests.keys(), ...this.#calls.keys(), ...this.#channels.keys()]);
+    this.#owner.draining();
     if (ms >= MARGIN) {
       this.#drainTimer = setTimeout(() => this.#beSilent(), Math.min(ms - MARGIN, LONGEST_TIMER2));
       this.#finished();
@@ -1411,7 +1409,7 @@ var Peer = class {
   #finished() {
     if (!this.#begun) return;
     for (const id of this.#begun) {
-      if ([this.#requests, this.#calls, this.#channels].some((ids) => ids.has(id))) return;
+      if (this.#isUsed(id)) return;
       this.#begun.delete(id);
     }
     this.#beSilent();
@@ -1420,10 +1418,9 @@ var Peer = class {
     if (this.#isSilent) return;
     this.#isSilent = true;
     clearTimeout(this.#drainTimer);
-    const waiting = [...this.#waiting];
+    this.#owner.waits(this.#waiting);
     this.#waiting.clear();
-    this.#owner.silent(waiting);
-    this.#socket.post(writeControl({ t: "drain", after_ms: 0 }));
+    this.socket.post(writeControl({ t: "drain", after_ms: 0 }));
   }
   /** The session is over: everything in it fails. */
   end(code, reason) {
@@ -1557,12 +1554,6 @@ var Sessions = class {
   /** Why there is no connection. */
   error;
   #peer;
-  /** Whether the server drains. Then streams, uploads and conversations are not begun: they might not end in time. */
-  #drains = false;
-  /** Whether it is about to close, so that nothing is begun. */
-  #isSilent = false;
-  /** When the server closes the connection, because it drains. */
-  closesAt;
   /** When the session has begun. 0 if there is none. */
   #openedAt = 0;
   #roomTimer;
@@ -1578,11 +1569,14 @@ var Sessions = class {
     onWake(() => this.connect(), this.#listening.signal);
   }
   connect() {
-    if (this.#peer) this.#peer.retry();
+    if (this.#peer) this.#peer.socket.retry();
     else if (this.state === "connecting") this.#dial();
   }
   get retryAt() {
-    return this.#peer ? this.#peer.retryAt : this.#retryAt;
+    return this.#peer ? this.#peer.socket.retryAt : this.#retryAt;
+  }
+  get closesAt() {
+    return this.#peer?.closesAt;
   }
   #dial() {
     clearTimeout(this.#dialTimer);
@@ -1635,9 +1629,12 @@ var Sessions = class {
   get #isConnected() {
     return this.state === "open" || this.state === "draining";
   }
+  /** Events and requests leave room for what has to be sent: answers and channels. */
+  get #hasRoom() {
+    return this.#peer.socket.fullness <= 1 / 2;
+  }
   #canStart(waiting) {
-    if (!this.#isConnected || !this.#peer.hasRoom) return false;
-    return this.#peer.isAwaited || !(this.#isSilent || this.#drains && opensChannel(waiting));
+    return this.#isConnected && this.#hasRoom && this.#peer.takes(waiting instanceof Request && waiting.opens);
   }
   // ------------------------------------------------------------ the course of a session
   handlers(channel) {
@@ -1653,7 +1650,6 @@ var Sessions = class {
     return this.#listening.signal;
   }
   opened() {
-    this.#drains = this.#isSilent = false;
     this.#openedAt = now();
     this.error = void 0;
     this.#move("open");
@@ -1664,18 +1660,15 @@ var Sessions = class {
     this.#move("detached");
   }
   resumed() {
-    this.state = this.#drains ? "draining" : "open";
+    this.state = this.#peer.drains ? "draining" : "open";
     this.#startWaiting();
     this.error = void 0;
     this.#move(this.state, true);
   }
-  draining(closesAt) {
-    this.#drains = true;
-    this.closesAt = closesAt || void 0;
+  draining() {
     this.#move("draining");
   }
-  silent(waiting) {
-    this.#isSilent = true;
+  waits(waiting) {
     for (const request of waiting) {
       request.holder = this;
       this.#waiting.add(request);
@@ -1691,7 +1684,7 @@ var Sessions = class {
   }
   /** A WebSocket does not tell when it has written what it was given, so this asks, as long as something waits. */
   #watchRoom() {
-    if (!this.#waiting.size || !this.#isConnected || this.#peer.hasRoom) return;
+    if (!this.#waiting.size || !this.#isConnected || this.#hasRoom) return;
     this.#roomTimer ??= setTimeout(() => {
       this.#roomTimer = void 0;
       this.#startWaiting();
@@ -1701,7 +1694,6 @@ var Sessions = class {
     const code = error.code;
     const lasted = this.#openedAt && now() - this.#openedAt;
     this.#openedAt = 0;
-    this.closesAt = void 0;
     this.#peer = void 0;
     if (this.state === "closed") return;
     if (mayDialAgain(code)) {
@@ -1715,7 +1707,7 @@ var Sessions = class {
   close(code, reason) {
     if (this.state === "closed") return;
     const peer = this.#peer;
-    peer?.close(code, reason);
+    peer?.socket.close(code, reason);
     this.#end(new ConnectionLost("the client is closed", "not_sent", code));
     peer?.end(code, reason);
   }
@@ -1732,7 +1724,6 @@ var Sessions = class {
     this.counts[kind] = (this.counts[kind] ?? 0) + 1;
   }
 };
-var opensChannel = (waiting) => waiting instanceof Request && waiting.opens;
 function guarded(run) {
   try {
     run();
