@@ -290,7 +290,9 @@ async def test_requests_that_wait_for_a_place_wait_for_the_next_connection() -> 
 
 
 @pytest.mark.parametrize(
-    "needs", ["client.request('one')", "client.stream('count').next().then(({ value }) => value)"], ids=["request", "stream"]
+    "needs",
+    ["client.request('one')", "client.stream('count').next().then(({ value }) => value)"],
+    ids=["request", "stream"],
 )
 @pytest.mark.parametrize("answers", ["value", "items"])
 async def test_a_handler_that_a_draining_server_awaits_may_call_it(needs: str, answers: str) -> None:
@@ -416,6 +418,24 @@ async def test_what_a_server_says_that_makes_no_sense() -> None:
             assert told["error"]["message"] == "[object Object]"
             counted = await page.do("ignored")
             assert counted["foreign"] >= 8
+
+
+@pytest.mark.parametrize(("code", "longest"), [(1012, 500), (1001, 2000)])
+async def test_a_planned_restart_is_no_failure(code: int, longest: int) -> None:
+    """Each of several restarts doubled the delay, unless the connection before it had lasted ten seconds."""
+    server = Server()
+    async with server.listen() as listener, Page.start(listener.url, statuses=True) as page:
+        await page.run(
+            "globalThis.ahead = 0; const { now } = Date; Date.now = () => now() + ahead; Math.random = () => 1"
+        )
+        for restart in range(1, 4):
+            await page.notes.until("open", restart)
+            assert await page.run("ahead += 2000; return client.request('no').catch(({ code }) => code)")
+            (peer,) = server.peers
+            await peer.close(code)
+            await page.notes.until("connecting", restart + 1)
+            delay = await page.run("const delay = client.retryAt - Date.now(); client.connect(); return delay")
+        assert longest / 2 < delay <= longest
 
 
 async def test_an_attempt_that_waits_is_made_at_once() -> None:

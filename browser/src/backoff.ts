@@ -7,6 +7,8 @@ const STABLE = 10_000
 /** The same for a connection on which the session has resumed. A server may drop each connection at once. */
 const SERVED = 1_000
 
+/** The close code of a server that restarts: it is no failure if the connection has lasted as long. */
+const RESTART = 1012
 /** Close codes after which a client does not dial again: policy violation, unauthorized, forbidden, and replaced. */
 const FINAL = new Set([1008, 3000, 3003, 4410])
 
@@ -30,7 +32,7 @@ export class Backoff {
    * @param lasted the milliseconds for which it was open; 0 for a failed attempt
    */
   delay(code: number, lasted: number): number {
-    if (lasted >= this.#enough) this.#failures = 0
+    if (lasted >= (code === RESTART ? SERVED : this.#enough)) this.#failures = 0
     this.#enough = STABLE
     const delay = Math.random() * Math.min(LONGEST, INITIAL * 2 ** this.#failures++)
     return code === 1013 ? delay + 10_000 : delay

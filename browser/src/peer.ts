@@ -108,6 +108,7 @@ export class Peer implements Holder {
    */
   takes(opens: boolean): boolean {
     if (!this.#isSilent && !(opens && this.drains)) return true
+    if (this.closesAt! - Date.now() < MARGIN) return false
     // The server awaits a handler, which may need an answer of the server. The ids of its calls are even.
     return [...this.#calls.keys(), ...this.#channels.keys()].some((id) => id % 2 === 0)
   }

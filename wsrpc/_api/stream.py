@@ -250,15 +250,18 @@ def error_of(stream: Stream[Any]) -> BaseException | None:
     return None if inbox is None else inbox.error
 
 
-def read_arrived(stream: Stream[T_co], most: int) -> Iterator[T_co]:
+def read_arrived(stream: Stream[T_co], most: int, *, end: bool = True) -> Iterator[T_co]:
     """Return up to ``most`` items that can be read without waiting.
+
+    Args:
+        end: read the end, too, if it has arrived. This needs a running event loop.
 
     Raises:
         StopAsyncIteration, Exception: as for iterating, if the end has arrived, too.
     """
     while most > 0:
         inbox = stream._reading  # pyright: ignore[reportPrivateUsage]
-        if inbox is None or not (inbox.queue or inbox.over):
+        if inbox is None or not (inbox.queue or (end and inbox.over)):
             return
         reading = stream.__anext__()
         try:

@@ -53,6 +53,8 @@ class Root(Delegate):
             raise
 
     def _close(self, closing: Callable[[], Any]) -> None:
+        if self._portal.is_left_behind:
+            return
         self._portal.check()
         try:
             self._portal.settle(closing)

@@ -246,6 +246,8 @@ class LoopThread:
         self._started = allocate_lock()
         """Is acquired by who starts the thread, and never released."""
         self._ready = Flag()
+        self._refusal: RuntimeError | None = None
+        """Why the thread could not start."""
         # Not `Thread.is_alive`: if `Thread.join` is interrupted, that is False while the thread runs (3.11, observed).
         self.over = Flag()
         """The loop has ended, and the client is closed."""
@@ -296,6 +298,8 @@ class LoopThread:
             wait: until the thread has ended.
         """
         self.ended = True
+        if self._refusal is not None:
+            return  # it has never begun
         self._tell(self._stop.set)
         if wait:
             self.over.wait()
@@ -314,17 +318,28 @@ class LoopThread:
             self._tell(self._start_all)
 
     def _tell(self, function: Callable[..., object], *args: Any) -> None:
-        """Call a function in the loop's thread, which starts now if it has not."""
+        """Call a function in the loop's thread, which starts now if it has not.
+
+        Raises:
+            RuntimeError: the system has no thread for it.
+        """
         if not self._started.locked():
             start_new_thread(self._start, ())
         self._ready.wait()
+        if self._refusal is not None:
+            raise self._refusal
         with suppress(RuntimeError):  # the loop is closed, and all calls were failed before
             self._loop.call_soon_threadsafe(function, *args)
 
     def _start(self) -> None:
         # In a thread, because KeyboardInterrupt in the midst of `Thread.start` leaves nobody who knows whether it runs.
         if self._started.acquire(False):
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError as exc:
+                self._refusal, self.ended = exc, True
+                self.over.set()
+                self._ready.set()
 
     def _interrupt(self, hop: Hop) -> None:
         self._tell(self._interrupted, hop)
@@ -456,12 +471,21 @@ class Portal:
         return function() if thread is None or thread.ended else self.run(function)
 
     def settle(self, function: Callable[[], Any]) -> None:
-        """Run what ends something, such as a stream. Nothing is left to end once the loop's thread has ended."""
+        """Run what ends something, such as a stream. Nothing is left to end once the loop's thread has ended.
+
+        Nor does a process that was forked meanwhile end anything: it belongs to the parent.
+        """
         thread = self._thread
+        if thread is None or self.is_left_behind:
+            return
         self._check_caller(thread)
-        if thread is not None:
-            with suppress(LoopEnded):
-                thread.run(function, written=True)
+        with suppress(LoopEnded):
+            thread.run(function, written=True)
+
+    @property
+    def is_left_behind(self) -> bool:
+        """Whether the process has forked since the loop's thread started, which exists only in the parent."""
+        return self._thread is not None and self._thread.pid != os.getpid()
 
     def open(self) -> None:
         """Allow calls again after `close`."""
@@ -495,12 +519,11 @@ class Portal:
     def abandon(self) -> None:
         """Close it because nothing refers to the client any more, or because the program ends."""
         thread = self._thread
-        if thread is not None and not thread.ended and thread.pid == os.getpid():
-            warnings.warn(
-                f"a {self._name} was not closed: use `with`, or call close()",
-                ResourceWarning,
-                stacklevel=2,
-            )
+        if thread is None or thread.ended or self.is_left_behind:
+            return
+        try:
+            warnings.warn(f"a {self._name} was not closed: use `with`, or call close()", ResourceWarning, stacklevel=2)
+        finally:
             self.close_soon()
 
     def _start(self) -> LoopThread:
@@ -520,7 +543,7 @@ class Portal:
         name = self._name
         if thread is not None and thread.over.is_set:
             thread = None  # its id may be that of another one
-        if thread is not None and thread.pid != os.getpid():
+        if thread is not None and self.is_left_behind:
             raise RuntimeError(
                 f"this {name} was in use when the process forked, and its thread exists only in the parent: "
                 "make another one in each child"

@@ -35,7 +35,7 @@ class Stream(Iterator[T_co]):
     threads.
     """
 
-    __slots__ = ("_arrived", "_at_once", "_error", "_inner", "_portal")
+    __slots__ = ("_arrived", "_at_once", "_error", "_inner", "_left", "_portal")
 
     def __init__(self, inner: AsyncStream[T_co], portal: Portal, *, at_once: int = MOST) -> None:
         self._inner = inner
@@ -44,6 +44,7 @@ class Stream(Iterator[T_co]):
         self._arrived: deque[T_co] = deque()
         self._error: BaseException | None = None
         """What comes after the items that have arrived."""
+        self._left = False
 
     def __enter__(self) -> Self:
         try:
@@ -68,9 +69,14 @@ class Stream(Iterator[T_co]):
                 raise StopIteration
             if error is not None:
                 raise error
+            if self._left:
+                raise StopIteration
             try:
                 self._portal.run(self._read)
             except ConnectionLost:  # the client was closed, and with it the stream, whose handler may have run
+                self._read_arrived(self._at_once, end=False)  # the end is read in a loop, and there is none
+                if self._arrived or self._error is not None:
+                    continue
                 error = error_of(self._inner)
                 if error is None:
                     raise
@@ -81,7 +87,14 @@ class Stream(Iterator[T_co]):
         # Items go into this object at once, so that none is lost if the caller is interrupted.
         try:
             self._arrived.append(await anext(self._inner))
-            for item in read_arrived(self._inner, self._at_once - 1):
+        except (StopAsyncIteration, Exception) as exc:
+            self._error = exc
+        else:
+            self._read_arrived(self._at_once - 1)
+
+    def _read_arrived(self, most: int, *, end: bool = True) -> None:
+        try:
+            for item in read_arrived(self._inner, most, end=end):
                 self._arrived.append(item)
         except (StopAsyncIteration, Exception) as exc:
             self._error = exc
@@ -93,6 +106,7 @@ class Stream(Iterator[T_co]):
     def _leave(self, error: BaseException | None) -> None:
         self._arrived.clear()
         self._error = None
+        self._left = True
         self._portal.settle(partial(self._inner.__aexit__, None, error, None))
 
     def __repr__(self) -> str:

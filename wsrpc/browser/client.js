@@ -3,6 +3,7 @@ var INITIAL = 500;
 var LONGEST = 3e4;
 var STABLE = 1e4;
 var SERVED = 1e3;
+var RESTART = 1012;
 var FINAL = /* @__PURE__ */ new Set([1008, 3e3, 3003, 4410]);
 var mayDialAgain = (code) => !FINAL.has(code);
 var Backoff = class {
@@ -19,7 +20,7 @@ var Backoff = class {
    * @param lasted the milliseconds for which it was open; 0 for a failed attempt
    */
   delay(code, lasted) {
-    if (lasted >= this.#enough) this.#failures = 0;
+    if (lasted >= (code === RESTART ? SERVED : this.#enough)) this.#failures = 0;
     this.#enough = STABLE;
     const delay = Math.random() * Math.min(LONGEST, INITIAL * 2 ** this.#failures++);
     return code === 1013 ? delay + 1e4 : delay;
@@ -1149,6 +1150,7 @@ var Peer = class {
    */
   takes(opens) {
     if (!this.#isSilent && !(opens && this.drains)) return true;
+    if (this.closesAt - Date.now() < MARGIN) return false;
     return [...this.#calls.keys(), ...this.#channels.keys()].some((id) => id % 2 === 0);
   }
   // ------------------------------------------------------------ sending

@@ -25,6 +25,7 @@ from wsrpc import (
     Retry,
     UnknownEvent,
     WsrpcError,
+    current_peer,
 )
 from wsrpc.blocking import Client
 
@@ -151,6 +152,31 @@ def test_leaving_a_stream_stops_the_producer(served: Served, client: Client) -> 
         if number == 500:
             break
     served.idle(client)  # else the handlers would run on
+
+
+def test_a_stream_gives_what_has_arrived_before_the_client_was_closed(served: Served, client: Client) -> None:
+    """As in the asynchronous client. It was lost, and came after `close` of the stream and `connect`."""
+    arrived = threading.Semaphore(0)
+    client.on("arrived", arrived.release)
+
+    @served.server.on("told")
+    async def told() -> AsyncIterator[int]:
+        for number in range(400):
+            yield number
+        await current_peer().emit("arrived")
+        await asyncio.Event().wait()
+
+    read, left = client.stream("told"), client.stream("told")
+    for numbers in (read, left):
+        assert next(numbers) == 0
+        arrived.acquire()
+    client.close()
+    assert [next(read) for _ in range(399)] == [*range(1, 400)]
+    with pytest.raises(ConnectionLost):
+        next(read)
+    left.close()
+    client.connect()
+    assert [*left] == []
 
 
 def test_what_has_arrived_is_read_in_one_hop(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

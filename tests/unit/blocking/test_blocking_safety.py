@@ -10,9 +10,10 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -431,6 +432,44 @@ def test_it_is_refused_in_a_forked_child(client: Client) -> None:
     assert client.request("echo", 1) == 1
 
 
+@forks
+def test_a_forked_child_that_leaves_a_block_raises_what_the_block_raised(served: Served) -> None:
+    """The error that it may not use the client took the place of that, and of the exit code of `sys.exit`."""
+    with ExitStack() as block:
+        client = block.enter_context(Client(served.url))
+        numbers = block.enter_context(client.stream("count", 10**9))
+
+        def leave() -> None:
+            with block:
+                raise ValueError("of the block")
+
+        assert in_child(leave) == "of the block"
+        assert next(numbers) == 0  # the parent goes on
+
+
+@pytest.mark.parametrize("use", ["connect", "with"])
+def test_a_system_without_threads_is_told_and_the_next_call_tries_again(
+    served: Served, use: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a single free thread, which waited to start the loop's, every call waited for ever."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.endswith(" loop"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    client = Client(served.url)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            client.connect() if use == "connect" else client.__enter__()
+    client.close()
+    monkeypatch.undo()
+    with client:
+        assert client.request("echo", 1) == 1
+
+
 # ------------------------------------------------------------ forgotten ones
 
 
@@ -439,6 +478,17 @@ def test_a_client_that_is_thrown_away_is_closed_with_a_warning(served: Served) -
     clients[0].connect()
     peer = served.peer()
     with pytest.warns(ResourceWarning, match=r"a wsrpc\.blocking\.Client was not closed: use `with`, or call close"):
+        clients.clear()
+    served.run(turns_until(lambda: peer not in served.server.peers))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_it_is_closed_also_if_the_warning_is_an_error(served: Served) -> None:
+    clients = [Client(served.url)]
+    clients[0].connect()
+    peer = served.peer()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         clients.clear()
     served.run(turns_until(lambda: peer not in served.server.peers))
 
