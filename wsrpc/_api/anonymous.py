@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     T = TypeVar("T", default=Any)
 
-__all__ = ["AnonymousChannel", "channel_of", "core_of"]
-
 
 class AnonymousChannel(Registrar, EventReader):
     """Channel without a name, opened by one request. Both sides can send, read and register handlers on it.

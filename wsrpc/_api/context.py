@@ -19,8 +19,6 @@ from .peer import Peer
 if TYPE_CHECKING:
     from .annotations import Server
 
-__all__ = ["CallNext", "Context", "HandlerContext", "Middleware", "current_context", "current_peer"]
-
 
 @Invocation.shows
 class Context(msgspec.Struct, eq=False, weakref=True):

@@ -32,8 +32,6 @@ from .registration import Registrar
 if TYPE_CHECKING:
     from .annotations import Room, Server
 
-__all__ = ["Peer", "RawRegistrar", "core_of", "life_of"]
-
 T = TypeVar("T")
 
 

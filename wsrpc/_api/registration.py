@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from .context import Middleware
 
-__all__ = ["Declarer", "Registrar", "Router", "RouterChannel", "include", "registry_of"]
-
 M = TypeVar("M", bound="Middleware")
 
 _MISSING: Any = object()

@@ -18,8 +18,6 @@ from .._protocol.rejections import reason_of
 from .._streams.inbox import Inbox
 from ..errors import ChannelClosed, bad_item, note_member
 
-__all__ = ["Stream", "end_after", "error_of", "read_arrived"]
-
 T_co = TypeVar("T_co", covariant=True)
 
 

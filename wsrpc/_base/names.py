@@ -9,26 +9,6 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from msgspec import UNSET
 
-__all__ = [
-    "RAW",
-    "RESERVED_EVENTS",
-    "STREAM_EVENTS",
-    "UNTYPED",
-    "ChannelRef",
-    "F",
-    "Offline",
-    "OnChannel",
-    "Profile",
-    "Redact",
-    "Source",
-    "StrPath",
-    "check_address",
-    "check_event",
-    "check_name",
-    "check_offline",
-    "check_timeout",
-]
-
 F = TypeVar("F", bound=Callable[..., Any])
 """A handler; decorators return it unchanged, so that it keeps its own signature."""
 

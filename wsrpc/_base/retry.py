@@ -34,8 +34,6 @@ from .names import Source
 from .scheduler import Scheduler
 from .strategies import Condition, check_strategies
 
-__all__ = ["Retry", "ask_again", "check_retry"]
-
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """Rules for sending a request again when it fails, for ``request(retry=)``.

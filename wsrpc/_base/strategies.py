@@ -13,8 +13,6 @@ from tenacity.wait import wait_base
 
 from .misuse import check_number
 
-__all__ = ["Condition", "check_strategies"]
-
 Condition = retry_base | Callable[[BaseException], bool]
 """Decides whether to go on: one of tenacity's retry objects, or a plain function of the exception."""
 

@@ -33,16 +33,6 @@ from ..errors import (
 )
 from ..limits import Limits
 
-__all__ = [
-    "FINISHED",
-    "ChannelCore",
-    "ChannelListener",
-    "ChannelOwner",
-    "ChannelState",
-    "DeliveryState",
-    "UnreadMessages",
-]
-
 
 class ChannelState(enum.Enum):
     """State of an anonymous channel on one side. It is followed by the next one, or by the last one."""

@@ -25,8 +25,6 @@ from .core import ChannelCore
 from .pulls import Pulls
 from .source import iterate
 
-__all__ = ["ITEM_REQUEST", "ItemRefused", "Producer", "complete_step"]
-
 ITEM_REQUEST = RequestOptions(timeout=None, offline="fail", within_call=True)
 """Options of an item that is sent as a request. The consumer may take its time before it answers."""
 

@@ -10,8 +10,6 @@ from msgspec import UNSET
 from ..errors import BadArguments, Overloaded
 from .core import ChannelCore
 
-__all__ = ["Pulls"]
-
 LARGEST_PULL = 100_000
 MOST_PULLS = 64
 """Pulls that may wait for their items. A consumer that asks ahead does so by one or two."""

@@ -8,8 +8,6 @@ from functools import partial
 from .._base.scheduler import Scheduler, Timer
 from .core import ChannelCore
 
-__all__ = ["SilenceWatch"]
-
 PATIENCE = 5.0
 """Seconds within which a program that has requested a stream begins to read it."""
 

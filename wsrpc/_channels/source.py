@@ -12,8 +12,6 @@ from typing import Any
 from .._base.names import Source
 from .._handlers.injections import injections
 
-__all__ = ["as_source", "close_source", "iterate", "iterate_in_thread"]
-
 
 async def iterate(source: Source) -> AsyncGenerator[Any]:
     """Iterate over the items of either kind of iterable."""

@@ -29,8 +29,6 @@ from ..limits import Limits
 from .core import FINISHED, ChannelCore, ChannelListener, UnreadMessages
 from .silence import SilenceWatch
 
-__all__ = ["NO_CHANNELS", "TOO_MANY", "ChannelTable"]
-
 V = TypeVar("V")
 
 TOO_MANY = "wsrpc.too_many_channels"

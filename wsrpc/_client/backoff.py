@@ -27,8 +27,6 @@ from .._base.strategies import Condition, check_strategies
 from .._transports.urls import BadURL
 from ..errors import ConnectionLost, HandshakeRejected, repr_of
 
-__all__ = ["DEFAULT_RECONNECT", "Reconnect", "Schedule", "is_transient"]
-
 FATAL_STATUS = frozenset({400, 401, 403, 404, 405, 410, 426, 501})
 
 TRY_AGAIN_LATER = 10.0

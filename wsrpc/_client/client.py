@@ -27,8 +27,6 @@ from .dialing import DialPlan
 from .reconnection import ReconnectInfo
 from .states import ClientState
 
-__all__ = ["Client", "ReconnectInfo", "core_of"]
-
 T = TypeVar("T")
 
 

@@ -28,8 +28,6 @@ from .reconnection import ReconnectHooks
 from .states import ClientState, Input, after
 from .waiters import ConnectionWaiters
 
-__all__ = ["ClientCore"]
-
 
 class ClientCore(PeerOwner):
     """Inside of a client. The table of `_client.states` says what each of its inputs does in each state.

@@ -16,8 +16,6 @@ from ..errors import ConnectFailed, ConnectionLost, HandshakeRejected, named, no
 from .backoff import Reconnect, Schedule
 from .sleep import WakeWatch
 
-__all__ = ["NOT_CONNECTED", "OPENING", "DialPlan", "Dialing"]
-
 NOT_CONNECTED = "no connection"
 OPENING = "the `open` handlers have not finished"
 

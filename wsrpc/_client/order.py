@@ -9,8 +9,6 @@ from typing import Any
 from .._base.scheduler import spawn_later
 from .dialing import Dialing
 
-__all__ = ["Order"]
-
 
 class Order:
     """The work that a client does for the user's last `connect`, `bind` or `close`.

@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 from .._base.scheduler import Timer, Timers
 
-__all__ = ["WakeWatch"]
-
 LOOK_EVERY = 1.0
 """Seconds between two looks, by the event loop's clock, which counts only while the machine is awake."""
 ASLEEP = 10.0

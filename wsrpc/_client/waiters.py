@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
-__all__ = ["ConnectionWaiters"]
-
 
 class Callers:
     """Callers that wait in one event loop for the same outcome."""

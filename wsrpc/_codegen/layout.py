@@ -11,25 +11,6 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = [
-    "Bracketed",
-    "Expression",
-    "Keyword",
-    "Union",
-    "assignment",
-    "call",
-    "class_head",
-    "comment",
-    "docstring",
-    "fits",
-    "function_head",
-    "import_from",
-    "literal",
-    "statement",
-    "subscript",
-    "text_of",
-]
-
 WIDTH = 88
 
 

@@ -13,8 +13,6 @@ from .python_names import identifier, is_plain
 from .python_plan import Plan, Tag
 from .python_types import ANY, Form, Types, default_of
 
-__all__ = ["Models"]
-
 MOST_ALIASES = 30
 """How many aliases may be named in each other: Python evaluates them as one type."""
 MOST_MENTIONS = 100_000

@@ -11,8 +11,6 @@ from .._schema.definitions import PREFIX, Schema
 from .layout import Expression, Keyword, Union, call, literal, subscript, text_of
 from .python_plan import Plan
 
-__all__ = ["ANY", "Form", "Types", "default_of"]
-
 Kind = Literal[
     "any", "null", "bool", "integer", "number", "string", "text", "enum", "literal", "list", "set", "tuple", "dict",
     "array", "object", "union",

@@ -12,19 +12,6 @@ import click
 
 from .values import event_and_value
 
-__all__ = [
-    "CALL",
-    "CONNECTION",
-    "EVENTS",
-    "HEADER",
-    "UPLOAD",
-    "URL",
-    "Command",
-    "Options",
-    "channel_option",
-    "take_option",
-]
-
 Options = SimpleNamespace
 """Values of the options and arguments of one command."""
 

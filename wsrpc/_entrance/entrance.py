@@ -24,8 +24,6 @@ from ..limits import Limits
 from .origins import OriginRule, Origins
 from .proxies import TrustedProxies
 
-__all__ = ["Entrance", "Gate"]
-
 OWN_HEADERS = frozenset({"connection", "upgrade", "content-length", "transfer-encoding"})
 """Response headers that belong to the handshake itself, besides ``Sec-WebSocket-…``."""
 

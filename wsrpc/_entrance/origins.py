@@ -15,8 +15,6 @@ from .._handlers.introspection import is_async
 from ..errors import HandshakeRejected, short
 from ..handshake import Handshake
 
-__all__ = ["ANY_ORIGIN", "OriginRule", "Origins"]
-
 
 class _AnyOrigin:
     def __repr__(self) -> str:

@@ -9,8 +9,6 @@ from msgspec import Struct
 
 from .invocation import Invocation
 
-__all__ = ["Injection", "injections", "stream_annotations"]
-
 
 class Injection(Struct, frozen=True):
     """How a parameter gets an object that does not come from the wire."""

@@ -27,26 +27,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 from .._conversion.survey import UNIONS, unwrapped
 from .injections import Injection, injections, stream_annotations
 
-__all__ = [
-    "Facts",
-    "Parameter",
-    "Result",
-    "Role",
-    "annotations_of",
-    "by_place",
-    "channel_parameters",
-    "introspect",
-    "is_async",
-    "location",
-    "name_of",
-    "of_framework",
-    "read_annotation",
-    "read_signature",
-    "result_of",
-    "signature_of",
-    "without_partials",
-]
-
 _LIBRARIES = frozenset({"annotated_types", "msgspec", "pydantic"})
 _FRAMEWORKS = frozenset({"fastapi.params", "litestar.di", "litestar.params"})
 """Modules of the classes of ``Depends(...)``, ``Header()``, ``Dependency()`` and so on, which say where a web framework

@@ -21,8 +21,6 @@ from .._streams.inbox import Upload
 from ..errors import BadArguments, ChannelClosed, made_here
 from .observation import Message
 
-__all__ = ["CURRENT", "Call", "Cancelled", "ChannelPhase", "Invocation", "Runner"]
-
 C = TypeVar("C")
 
 

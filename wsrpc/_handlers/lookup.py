@@ -11,8 +11,6 @@ from .invocation import Invocation
 from .layers import Middleware, Route, around
 from .registry import Registry
 
-__all__ = ["find", "route_to", "unknown_event"]
-
 
 def find(registry: Registry, channel: ChannelRef, event: str) -> Route:
     """Return the route of an event or a request, for which ``registry`` goes before those that it inherits from.

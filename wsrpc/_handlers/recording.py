@@ -12,8 +12,6 @@ from .layers import Middleware
 from .method import DEFAULTS, HandlerOptions
 from .registry import Registry
 
-__all__ = ["RecordingRegistry"]
-
 
 class RecordingRegistry(Registry):
     """The registry of a router: it remembers each registration, to repeat it in the registry that includes the router.

@@ -15,7 +15,8 @@ from .._base.misuse import check_flag, check_function, check_no_yield
 from .._base.names import RAW, RESERVED_EVENTS, ChannelRef, check_event
 from .._conversion.convert import DecHook, converter
 from ..errors import short
-from .compiled import ArgumentsRefused, Handler
+from .arguments import ArgumentsRefused
+from .compiled import Handler
 from .contract import Member, placed_members
 from .implementation import implementing
 from .injections import Injection
@@ -23,14 +24,6 @@ from .introspection import is_async, location, name_of, of_framework
 from .invocation import Invocation
 from .layers import HandlerContext, Middleware, Route
 from .method import DEFAULTS, HandlerOptions
-
-__all__ = [
-    "LifecycleHandler",
-    "Registry",
-    "Scope",
-    "accepted",
-    "raw_handler",
-]
 
 
 class RawOnly(NamedTuple):

@@ -12,8 +12,6 @@ from itertools import chain, islice
 from .._base.names import ChannelRef
 from .registry import Registry, Scope
 
-__all__ = ["Unhandled"]
-
 LONGEST = 32
 """Length in characters of the longest name that is compared with others."""
 MOST = 128

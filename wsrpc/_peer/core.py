@@ -49,8 +49,6 @@ from .requests import Requester
 from .running import RunningHandlers
 from .waiting import Hold
 
-__all__ = ["PeerCore", "PeerLife"]
-
 WORK = 4 * 1024
 """Bytes that a running handler, an open channel or a pending request takes besides its message, about."""
 

@@ -53,8 +53,6 @@ from .channel_answers import ChannelAnswers
 from .requests import Requester
 from .running import RunningHandlers
 
-__all__ = ["SLOW_HANDLER", "Dispatcher"]
-
 SLOW_HANDLER = 0.1
 """Seconds for which a plain function may hold the event loop before a warning names it."""
 

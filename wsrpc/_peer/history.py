@@ -7,8 +7,6 @@ import msgspec
 from .._session.connection import Connection
 from ..transport import ConnectionInfo, Traffic
 
-__all__ = ["ConnectionHistory"]
-
 
 class ConnectionHistory:
     """Statistics of one peer's connections, the present one and those before it."""

@@ -7,8 +7,6 @@ import msgspec
 from .._handlers.registry import Registry
 from .._protocol.settings import Settings
 
-__all__ = ["PeerOptions"]
-
 
 class PeerOptions(msgspec.Struct, frozen=True):
     """Options of a peer. They never change."""

@@ -13,8 +13,6 @@ from .._session.sessions import Sessions
 from ..errors import SessionLost
 from ..handshake import Handshake
 
-__all__ = ["PeerOwner"]
-
 
 class PeerOwner:
     """The client, or the entry of a server's table, that a peer belongs to. The peer reports to it.

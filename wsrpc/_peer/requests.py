@@ -43,8 +43,6 @@ from ..errors import (
 )
 from ..limits import Limits
 
-__all__ = ["Requester", "check_source"]
-
 SOURCE_FAILED = "what was sent failed at its source"
 
 

@@ -20,8 +20,6 @@ from .counting import SHARE
 from .go import GoCodec, largest_sent
 from .nodes import NODE
 
-__all__ = ["Settings", "Terms", "make_settings"]
-
 UNLIMITED = Announced(*(sys.maxsize,) * len(Announced.__struct_fields__))
 """What a plain peer accepts, as far as is known."""
 

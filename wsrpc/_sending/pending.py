@@ -17,8 +17,6 @@ from .._session.waiting import Told, WaitingMessage
 from ..errors import ConnectionLost, TooManyRequests
 from .turns import SendTurns, Turn
 
-__all__ = ["MAX_REMEMBERED", "InFlight", "Pending", "PendingRequests"]
-
 FIRST_ID, LAST_ID = 2**30, 2**31 - 1
 MAX_REMEMBERED = 1024
 """How many ids of ended requests or channels are remembered, to recognize messages that come too late for them."""

@@ -30,8 +30,6 @@ from .lifetime import CLOSING
 from .peers import ServedPeer, refuse, refuse_because, served_peer
 from .services import STYLES, BaseService, attach, check_callbacks, exposed, finished, style_of
 
-__all__ = ["Hosting"]
-
 
 class ServiceClass(NamedTuple):
     """A class that was added, with its channel and its factory, which takes ``takes`` arguments."""

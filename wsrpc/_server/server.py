@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 
     from .._cluster.cluster import Cluster
 
-__all__ = ["Server", "ServerChannel", "Service", "accept_of", "settings_of"]
-
 DRAIN = "drain= is a number of seconds, 0 or more"
 
 R = TypeVar("R", bound=RawFunction)

@@ -19,8 +19,6 @@ from ..errors import RemoteError, StreamOverflow
 from .memory import DECODED, ENTRY, UnreadMemory
 from .recipients import Decode, Recipient
 
-__all__ = ["SMALLEST_SHARE", "Inbox", "MessageQueue", "NextEvent", "ReadableChannel", "Upload"]
-
 SMALLEST_SHARE = 32 * 1024
 """Bytes of one stream that may be in flight, however many streams there are. (Less makes them wait for credit.) Each
 stream begins with these: how many others begin at the same time shows only later, and granted credit is never taken

@@ -5,8 +5,6 @@ from __future__ import annotations
 from .._base.scheduler import Scheduler
 from ..limits import Limits
 
-__all__ = ["DECODED", "ENTRY", "UnreadMemory"]
-
 ENTRY = 176
 """Bytes that an unread message takes besides its payload: its entry in a queue, and the headers of the objects that it
 consists of. (Measured with tracemalloc: 170 to 177 decoded, 81 to 181 encoded.)"""

@@ -30,12 +30,11 @@ from .deadlines import Deadlines
 from .fairness import Turns
 from .head import Head, latin_1_headers
 from .health import Health
+from .output import Opened
 from .per_loop import shared
 from .plain_handshake import plain_answer, plain_request
 from .server_handshake import LIBRARY_LOGGER, judge, serialized
-from .websocket import Opened, Underlying, WebSocketConnection, WebSocketTransport
-
-__all__ = ["HANDSHAKE", "AcceptedConnection", "Reception"]
+from .websocket import Underlying, WebSocketConnection, WebSocketTransport
 
 HANDSHAKE = 0.000125
 """Approximate seconds that a handshake costs, from the request to the answer and the peer. (Without TLS, 0.08 ms on a

@@ -15,8 +15,6 @@ from typing import Any, Protocol
 
 from .per_loop import shared
 
-__all__ = ["MUCH", "READ", "Loop", "Turns", "next_read", "turns_of"]
-
 READ = 16 * 1024
 """Maximum number of bytes of one read while messages are small. (asyncio itself reads up to 256 KiB, which can be ten
 thousand small messages: other connections would wait noticeably for a few that send without a pause.)"""

@@ -21,8 +21,6 @@ try:
 except ImportError:  # no compiler was at hand when the library was installed
     from websockets.utils import apply_mask
 
-__all__ = ["BINARY", "CLOSE", "CONTROL", "FIN", "PING", "PONG", "RESERVED", "TEXT", "FrameReader", "FrameWriter"]
-
 FIN, RESERVED = 0x80, 0x70
 TEXT, BINARY = 0x81, 0x82  # whole messages: with FIN, without extensions
 CLOSE, PING, PONG = 0x88, 0x89, 0x8A

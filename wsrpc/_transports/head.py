@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from websockets.datastructures import Headers
 
-__all__ = ["Head", "latin_1_headers"]
-
 END = b"\r\n\r\n"
 
 

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, proxy
 
-__all__ = ["shared"]
-
 T = TypeVar("T")
 
 _of_loops: WeakKeyDictionary[Any, dict[object, Any]] = WeakKeyDictionary()

@@ -15,8 +15,6 @@ from hashlib import sha1
 from websockets.datastructures import Headers
 from websockets.http11 import Request
 
-__all__ = ["plain_answer", "plain_request"]
-
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """Of RFC 6455, section 1.3."""
 

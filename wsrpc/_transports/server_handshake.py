@@ -14,8 +14,6 @@ from .._base.logs import quieten, safe_logger
 from ..handshake import Handshake
 from .compression import AcceptedCompression
 
-__all__ = ["LIBRARY_LOGGER", "judge", "serialized"]
-
 LIBRARY_LOGGER = safe_logger("wsrpc.websockets")
 """The library's own log. wsrpc logs what the library would say at INFO itself, with the peer's id."""
 LIBRARY_LOGGER.setLevel(logging.WARNING)

@@ -28,8 +28,6 @@ from .heartbeat import Heartbeat
 from .output import Opened, Output
 from .per_loop import shared
 
-__all__ = ["FrameTransport", "Opened", "Reader", "Underlying", "WebSocketConnection", "WebSocketTransport"]
-
 
 class Send(typing.Protocol):
     """`Transport.send`."""

@@ -13,8 +13,6 @@ from ._delegate import blocking_form, upload
 from ._handlers import marked
 from ._loop import Portal
 
-__all__ = ["implement", "make_proxy"]
-
 
 class BlockingProxy(Proxy):
     """Base class of blocking proxies. Each method runs that of a `Proxy` in the loop's thread, and waits."""

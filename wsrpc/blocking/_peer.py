@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     T = TypeVar("T", default=Any)
 
-__all__ = ["AnonymousChannel", "Caller", "Channel", "Endpoint", "Peer"]
-
 
 class EventReader(Delegate):
     """`events` and `wait_for`."""

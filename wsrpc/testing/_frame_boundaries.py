@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["FrameBoundaries"]
-
 LONGEST_HEAD = 64 * 1024
 """Bytes of an HTTP head, above which the stream is taken for something else."""
 

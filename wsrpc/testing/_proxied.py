@@ -13,8 +13,6 @@ from ._sockets import reset_when_closed, unsent
 from ._transit import FIN, RESET, Transit
 from ._troubles import Cut, Direction, Troubles
 
-__all__ = ["ProxiedConnection"]
-
 LARGEST_TRANSIT = 256 * 1024
 """Bytes that may be on their way in one direction; above it nothing more is read."""
 

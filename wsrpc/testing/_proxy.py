@@ -17,8 +17,6 @@ from ._proxied import ProxiedConnection
 from ._sockets import bound
 from ._troubles import Cut, Direction, Troubles
 
-__all__ = ["FaultProxy"]
-
 T = TypeVar("T")
 
 Trouble: TypeAlias = AbstractAsyncContextManager[None]

@@ -11,8 +11,6 @@ from contextlib import suppress
 if sys.platform == "linux":
     from fcntl import ioctl
 
-__all__ = ["bound", "reset_when_closed", "unsent"]
-
 SIOCOUTQNSD = 0x894B
 """Linux: number of bytes in a TCP socket that were not sent. (Python has no name for it.)"""
 

@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 from ._troubles import Troubles
 
-__all__ = ["FIN", "RESET", "Transit"]
-
 FIN, RESET = b"", None
 """Entries beside bytes: the normal end of a direction, and the reset of the connection."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 from typing import Literal, TypeAlias
 
-__all__ = ["Cut", "Direction", "Troubles"]
-
 Direction: TypeAlias = Literal["up", "down"]
 """``"up"`` is towards the server, ``"down"`` towards the client."""
 
