@@ -21,7 +21,7 @@ from raw_websocket import BINARY, PATIENCE, PING, RawServer, accept_response, bu
 
 from wsrpc import Client, ConnectionLost, Limits, Reconnect, Server
 from wsrpc.testing import FaultProxy
-from wsrpc.testing._frame_boundaries import FrameBoundaries
+from wsrpc.testing._proxied import FrameBoundaries
 
 Direction = Literal["up", "down"]
 RESET = (b"", "reset")

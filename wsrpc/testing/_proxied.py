@@ -4,14 +4,148 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from ._frame_boundaries import FrameBoundaries
 from ._sockets import reset_when_closed, unsent
-from ._transit import FIN, RESET, Transit
 from ._troubles import Cut, Direction, Troubles
+
+LONGEST_HEAD = 64 * 1024
+"""Bytes of an HTTP head, above which the stream is taken for something else."""
+
+
+class FrameBoundaries:
+    """Follows one direction of a connection from its first byte: an HTTP head, then frames. Keeps no payload.
+
+    A stream that is not a WebSocket's (a refused handshake, or anything but HTTP) has no frames.
+    """
+
+    def __init__(self) -> None:
+        self._begun = bytearray()  # of an HTTP head, or of a frame's header
+        self._is_websocket: bool | None = None  # None in the HTTP head
+        self._left = 0  # bytes of the present frame's payload
+
+    def feed(self, data: bytes) -> int | None:
+        """Follow the next bytes.
+
+        Returns:
+            Position of the middle of the first payload that begins in ``data``, counted from the start of ``data``. It
+            may lie behind the end of ``data``. None if no payload begins there.
+        """
+        at = self._end_of_head(data) if self._is_websocket is None else 0
+        if not self._is_websocket:
+            return None
+        size = len(data)
+        middle: int | None = None
+        while size - at > self._left:
+            at += self._left
+            self._left = 0
+            missing = self._header_size() - len(self._begun)
+            piece = data[at : at + missing]
+            self._begun += piece
+            at += len(piece)
+            if len(self._begun) == self._header_size():
+                self._left = self._payload_size()
+                self._begun.clear()
+                if middle is None and self._left:
+                    middle = at + self._left // 2
+        self._left -= size - at
+        return middle
+
+    def _end_of_head(self, data: bytes) -> int:
+        """Position in ``data`` at which the HTTP head ends, or the end of ``data``."""
+        before = len(self._begun)
+        self._begun += data
+        head, end, _ = self._begun.partition(b"\r\n\r\n")
+        if end:
+            self._is_websocket = not head.startswith(b"HTTP/") or head[:12].endswith(b" 101")
+        elif len(head) > LONGEST_HEAD:
+            self._is_websocket = False
+        else:
+            return len(data)
+        self._begun.clear()
+        return len(head) + len(end) - before
+
+    def _header_size(self) -> int:
+        """Bytes of the present frame's header, as far as is known from its first two bytes."""
+        if len(self._begun) < 2:
+            return 2
+        second = self._begun[1]
+        return 2 + {126: 2, 127: 8}.get(second & 0x7F, 0) + (4 if second & 0x80 else 0)
+
+    def _payload_size(self) -> int:
+        size = self._begun[1] & 0x7F
+        if size < 126:
+            return size
+        return int.from_bytes(self._begun[2:4] if size == 126 else self._begun[2:10], "big")
+
+
+FIN, RESET = b"", None
+"""Entries beside bytes: the normal end of a direction, and the reset of the connection."""
+
+SLICE = 0.01
+"""Seconds that one piece takes at a bounded rate."""
+
+
+class Transit:
+    """Queue of pieces, each with the time at which it may arrive, which ``troubles`` decide."""
+
+    def __init__(self, troubles: Troubles, time: Callable[[], float]) -> None:
+        self._troubles = troubles
+        self._time = time
+        self._pieces: deque[tuple[float, float, bytes | None]] = deque()
+        """When each piece came, when it may arrive, and the piece."""
+        self._carried = 0.0
+        """When, at a bounded rate, everything before has arrived."""
+        self.size = 0
+        """Bytes in the queue."""
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def put(self, piece: bytes | None) -> None:
+        """Add a piece that was read."""
+        now = self._time()
+        if not self._pieces:
+            self._carried = max(self._carried, now)
+        self._pieces.append((now, now + self._troubles.draw_delay(), piece))
+        self.size += len(piece or b"")
+
+    def due(self) -> float:
+        """Return when `take` may be called next."""
+        came, due, piece = self._pieces[0]
+        due = min(due, came + self._troubles.longest_delay)  # the delay may have ended meanwhile
+        rate = self._troubles.rate
+        if rate is None or not piece:
+            return due
+        return max(due, self._carried) + min(len(piece), self._slice(rate)) / rate
+
+    def take(self) -> bytes | None:
+        """Remove and return the piece that arrives next."""
+        rate = self._troubles.rate
+        due = self.due()
+        came, _, piece = self._pieces.popleft()
+        if rate is None or not piece:
+            self.size -= len(piece or b"")
+            return piece
+        # A late call is made up for, up to one slice.
+        self._carried = max(due, self._time() - SLICE)
+        first, rest = piece[: self._slice(rate)], piece[self._slice(rate) :]
+        if rest:
+            self._pieces.appendleft((came, came, rest))
+        self.size -= len(first)
+        return first
+
+    def clear(self) -> None:
+        """Remove everything."""
+        self._pieces.clear()
+        self.size = 0
+
+    def _slice(self, rate: float) -> int:
+        return max(1, int(rate * SLICE))
+
 
 LARGEST_TRANSIT = 256 * 1024
 """Bytes that may be on their way in one direction; above it nothing more is read."""
