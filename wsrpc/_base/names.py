@@ -31,7 +31,7 @@ Source: TypeAlias = AsyncIterable[Any] | Iterable[Any]
 StrPath: TypeAlias = str | PathLike[str]
 """The path of a file."""
 
-Profile = Literal["go", "ws-wrapper-3"]
+Profile = Literal["go"]
 """The implementation on the other side, if it lacks some of what ws-wrapper 4 has."""
 
 Redact: TypeAlias = Callable[[Literal["in", "out"], str, Sequence[Any]], Any]

@@ -460,9 +460,9 @@ class Dispatcher:
         """Return the lock of the handlers that run one after another."""
         return self.running.lane(key)
 
-    def make_channel(self, i: int, event: str) -> ChannelCore:
+    def make_channel(self, i: int) -> ChannelCore:
         """Make a channel for the handler of request ``i``; see `ChannelTable.make`."""
-        return self.channels.make(i, event)
+        return self.channels.make(i)
 
     def find_channel(self, h: int) -> ChannelCore | None:
         """Return an open channel. None if there is no such channel."""

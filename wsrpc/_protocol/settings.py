@@ -41,8 +41,6 @@ class Terms(msgspec.Struct, frozen=True):
     plain: bool = True
     """Whether the remote peer is not wsrpc, as far as is known. A wsrpc peer keeps to credit when it produces. A peer
     without that feature may still have sessions: a web page with ws-wrapper on a connection that resumes."""
-    channels: bool = True
-    """Whether the remote peer knows anonymous channels."""
     batches: bool = False
     """Whether the remote peer takes several items of a stream in one message."""
     stop: bool = False
@@ -67,7 +65,6 @@ class Terms(msgspec.Struct, frozen=True):
             largest,
             min(largest, announced.values // SHARE),
             plain,
-            self.channels or not plain,
             BATCHES in common,
             STOP in common,
             announced,
@@ -96,8 +93,6 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     """Whether to send control messages to peers that understand them."""
     binary: NegotiatedCodec | None = None
     """The codec to use with peers that also have it."""
-    channels: bool = True
-    """Whether plain peers know anonymous channels."""
     between_nodes: bool = False
     """Whether these are connections between two nodes of a cluster, see ``_protocol.nodes``."""
     log_payloads: bool | Redact = False
@@ -112,7 +107,7 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     def terms(self) -> Terms:
         """The terms of a connection on which nothing was negotiated. All peers with these settings share them."""
         largest = largest_sent(self.limits, self.codec)
-        return Terms(self.codec.encode, self.codec.text, largest, largest, channels=self.channels)
+        return Terms(self.codec.encode, self.codec.text, largest, largest)
 
     def agreed(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> Terms:
         """Return the terms of a connection whose remote peer has said what it supports; see `Terms.agreed`.
@@ -167,12 +162,11 @@ def make_settings(
     check_no_yield("expose_errors=", asked)
     codec = codec or JsonCodec(enc_hook=enc_hook)
     if profile is not None and profile != NODE:
-        if profile not in ("go", "ws-wrapper-3"):
-            raise ValueError(f'profile= is "go" (ws-server-wrapper-go), "ws-wrapper-3" or None, got {profile!r}')
+        if profile != "go":
+            raise ValueError(f'profile= is "go" (ws-server-wrapper-go) or None, got {profile!r}')
         if type(codec) is not JsonCodec:
             raise ValueError(f"profile={profile!r} speaks JSON in text messages, and codec= is {codec!r}: leave it out")
-        if profile == "go":
-            codec, extensions = GoCodec(codec), False
+        codec, extensions = GoCodec(codec), False
     # A codec of the user's own has been set on both sides; it is never replaced by another one.
     binary = NegotiatedCodec(codec) if extensions and type(codec) is JsonCodec else None
     return Settings(
@@ -181,7 +175,6 @@ def make_settings(
         expose_errors,
         extensions,
         binary,
-        channels=profile != "ws-wrapper-3",
         between_nodes=profile == NODE,
         log_payloads=log_payloads,
     )
