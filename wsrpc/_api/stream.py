@@ -12,7 +12,7 @@ import msgspec
 
 from .._base.misuse import refusing
 from .._base.scheduler import Timer
-from .._handlers.injections import stream_annotations
+from .._handlers.introspection import stream_annotations
 from .._handlers.invocation import Invocation
 from .._protocol.rejections import reason_of
 from .._streams.inbox import Inbox

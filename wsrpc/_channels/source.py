@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from .._base.names import Source
-from .._handlers.injections import injections
+from .._handlers.introspection import injections
 
 
 async def iterate(source: Source) -> AsyncGenerator[Any]:

@@ -22,8 +22,8 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from .._base.closing import KEEPS_OUT, CloseCode
+from .._base.retry import Condition, check_strategies
 from .._base.scheduler import Timers
-from .._base.strategies import Condition, check_strategies
 from .._transports.urls import BadURL
 from ..errors import ConnectionLost, HandshakeRejected, repr_of
 

@@ -19,8 +19,7 @@ from .._conversion.validation import Checked
 from .arguments import refused
 from .contract import Member
 from .implementation import completed
-from .injections import Injection
-from .introspection import Facts, Parameter, Role, introspect, location, name_of
+from .introspection import Facts, Injection, Parameter, Role, introspect, location, name_of
 from .invocation import Call, Invocation
 from .method import DEFAULTS, HandlerOptions
 

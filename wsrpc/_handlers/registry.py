@@ -19,8 +19,7 @@ from .arguments import ArgumentsRefused
 from .compiled import Handler
 from .contract import Member, placed_members
 from .implementation import implementing
-from .injections import Injection
-from .introspection import is_async, location, name_of, of_framework
+from .introspection import Injection, is_async, location, name_of, of_framework
 from .invocation import Invocation
 from .layers import HandlerContext, Middleware, Route
 from .method import DEFAULTS, HandlerOptions

@@ -41,8 +41,7 @@ from .admission import Admission
 from .answers import Answers
 from .dispatch import Dispatcher
 from .inbound import Inbound
-from .options import PeerOptions
-from .owner import PeerOwner
+from .owner import PeerOptions, PeerOwner
 from .payload_log import PayloadLog
 from .requests import Requester
 from .running import RunningHandlers

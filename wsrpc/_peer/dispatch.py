@@ -25,7 +25,6 @@ from .._handlers.invocation import CURRENT, Call, Cancelled, ChannelPhase, Invoc
 from .._handlers.layers import Middleware, Route, around, close_unawaited, when_over
 from .._handlers.observation import Message, mark_processed
 from .._handlers.registry import Registry
-from .._handlers.suggestions import Unhandled
 from .._protocol.messages import Resolution, WireMessage
 from .._protocol.rejections import ABORTED, BAD_ITEM, bounded_reason
 from .._sending.message_sender import MessageSender
@@ -604,7 +603,7 @@ class Dispatcher:
             self.count("wrong arguments", text)
         elif isinstance(exc, UnknownEvent) and is_made_here(exc):
             if not self._crosses_an_end(invocation):
-                self.count("unknown event", self._unhandled(invocation, error))
+                self.count("unknown event", error)
         elif error is exc:
             self.answers.log(logging.ERROR, "handling %s failed: %s", invocation.label, error)
 
@@ -613,13 +612,7 @@ class Dispatcher:
         if not self.running.noted_unknown and invocation.event not in RESERVED_EVENTS:
             self.running.noted_unknown = True
             text = "a request was refused: %s (further ones are not logged)"
-            self.answers.log(logging.INFO, text, self._unhandled(invocation, error))
-
-    def _unhandled(self, invocation: Invocation, error: RpcError) -> Unhandled:
-        """Return what the log says of an event without a handler."""
-        h = invocation.inbound.h
-        channel = invocation.channel_name if h is None else h
-        return Unhandled(error, channel, invocation.event, (self._own, self._shared))
+            self.answers.log(logging.INFO, text, error)
 
     def _crosses_an_end(self, invocation: Invocation) -> bool:
         """Return whether a message without a handler is about items of a named channel that have come to their end.

@@ -32,12 +32,10 @@ from ..errors import HandshakeRejected
 from ..handshake import Handshake
 from ..limits import Limits
 from .deadlines import Deadlines
-from .fairness import Turns
-from .head import Head, latin_1_headers
+from .fairness import Turns, shared
 from .health import Health
 from .output import Opened
-from .per_loop import shared
-from .server_handshake import LIBRARY_LOGGER, judge, serialized
+from .server_handshake import LIBRARY_LOGGER, Head, judge, latin_1_headers, serialized
 from .websocket import Underlying, WebSocketConnection, WebSocketTransport
 
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

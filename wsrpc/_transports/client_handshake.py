@@ -18,9 +18,8 @@ from ..limits import Limits
 from ..transport import ConnectionInfo
 from .compression import OfferedCompression
 from .dial_request import DialRequest
-from .head import Head, latin_1_headers
 from .output import Opened
-from .server_handshake import LIBRARY_LOGGER
+from .server_handshake import LIBRARY_LOGGER, Head, latin_1_headers
 from .websocket import Underlying, WebSocketConnection, WebSocketTransport
 
 USER_AGENT = f"Python/{sys.version_info.major}.{sys.version_info.minor} wsrpc"

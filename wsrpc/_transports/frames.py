@@ -13,8 +13,7 @@ from struct import Struct
 from typing import Protocol
 
 from .._base.closing import CloseCode
-from .fairness import Loop
-from .per_loop import shared
+from .fairness import Loop, shared
 
 try:
     from websockets.speedups import apply_mask

@@ -21,7 +21,7 @@ from .._base.names import UNTYPED, F, Offline
 from .._base.retry import Retry
 from .._base.state import Key, PeerState, Value
 from .._handlers.contract import Contract, Kind, Member, read_contract
-from .._handlers.injections import Injection, injections
+from .._handlers.introspection import Injection, injections
 from .._protocol.messages import RequestOptions
 from .._streams.event_values import Keep
 from ..limits import Limits

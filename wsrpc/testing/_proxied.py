@@ -3,14 +3,102 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
+import struct
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-from ._sockets import reset_when_closed, unsent
-from ._troubles import Cut, Direction, Troubles
+if sys.platform == "linux":
+    from fcntl import ioctl
+
+SIOCOUTQNSD = 0x894B
+"""Linux: number of bytes in a TCP socket that were not sent. (Python has no name for it.)"""
+
+LINGER_ZERO = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+
+
+def bound(port: int) -> socket.socket:
+    """Return a TCP socket bound to this loopback port, or for 0 to a free one. Several sockets can share a port."""
+    # With the protocol named, asyncio turns Nagle's algorithm off for what it accepts: small pieces leave at once.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        for option in ("SO_REUSEADDR", "SO_REUSEPORT"):  # systems differ in which of the two is needed
+            if hasattr(socket, option):
+                sock.setsockopt(socket.SOL_SOCKET, getattr(socket, option), 1)
+        sock.bind(("127.0.0.1", port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def reset_when_closed(transport: asyncio.Transport) -> None:
+    """Make the closing of a socket send a RST, which drops what was not sent."""
+    sock = transport.get_extra_info("socket")
+    with suppress(OSError):  # closed already; or broken by the remote end, where some systems refuse this
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
+
+
+def unsent(transport: asyncio.Transport) -> int:
+    """Return the number of bytes that were written and not sent. Only on Linux it includes those in the kernel."""
+    waiting = transport.get_write_buffer_size()
+    sock = transport.get_extra_info("socket")
+    if sys.platform != "linux" or sock.fileno() < 0:
+        return waiting
+    kept: int = struct.unpack("i", ioctl(sock.fileno(), SIOCOUTQNSD, bytes(4)))[0]
+    return waiting + kept
+
+
+Direction: TypeAlias = Literal["up", "down"]
+"""``"up"`` is towards the server, ``"down"`` towards the client."""
+
+
+class Cut:
+    """One block of `FaultProxy.cut_after`."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+
+class Troubles:
+    """Troubles of one direction, for all connections. Each block that is entered adds an entry to one of the lists."""
+
+    def __init__(self, jitter: random.Random) -> None:
+        self._jitter = jitter
+        self.passed = 0
+        """Bytes that were passed on, of all connections."""
+        self.silences: list[None] = []
+        self.stalls: list[None] = []
+        self.mid_frames: list[None] = []
+        self.cuts: list[Cut] = []
+        self.delays: list[tuple[float, float]] = []
+        """Seconds, and the most that jitter adds to them."""
+        self.rates: list[float] = []
+        """Bytes per second, of each connection."""
+
+    @property
+    def none_delay(self) -> bool:
+        """Whether bytes may be passed on as soon as they are read."""
+        return not (self.stalls or self.delays or self.rates)
+
+    @property
+    def rate(self) -> float | None:
+        """The rate that applies, in bytes per second."""
+        return min(self.rates, default=None)
+
+    @property
+    def longest_delay(self) -> float:
+        """Seconds that a piece is delayed at most."""
+        return sum(seconds + jitter for seconds, jitter in self.delays)
+
+    def draw_delay(self) -> float:
+        """Seconds that the next piece is delayed."""
+        return sum(seconds + self._jitter.uniform(0.0, jitter) for seconds, jitter in self.delays)
+
 
 LONGEST_HEAD = 64 * 1024
 """Bytes of an HTTP head, above which the stream is taken for something else."""

@@ -13,9 +13,7 @@ from typing import Literal, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from .._transports.urls import check_url
-from ._proxied import ProxiedConnection
-from ._sockets import bound
-from ._troubles import Cut, Direction, Troubles
+from ._proxied import Cut, Direction, ProxiedConnection, Troubles, bound
 
 T = TypeVar("T")
 
