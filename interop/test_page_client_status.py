@@ -159,16 +159,17 @@ async def test_subscribers_hear_of_each_failed_attempt_and_whether_the_session_r
     stage = Stage(Server(limits=Limits(close_timeout=1)))
     async with stage.server.listen() as listener, FaultProxy(listener.url) as proxy, Page.start() as page:
         stage.server.on_handshake(rejects_two)
-        await page.do("open", at=proxy.url)
-        await page.run(
-            """
-            client.status.subscribe((state, resumed) => {
-              const { error, retryAt } = client
-              const waits = retryAt > Date.now() - 1000 && retryAt < Date.now() + 60_000
-              note(["told", state, error?.code ?? "-", retryAt === undefined ? "now" : waits, resumed].join(" "))
-            })
-            """
-        )
+        async with proxy.stall():  # it is not open before somebody listens
+            await page.do("open", at=proxy.url)
+            await page.run(
+                """
+                client.status.subscribe((state, resumed) => {
+                  const { error, retryAt } = client
+                  const waits = retryAt > Date.now() - 1000 && retryAt < Date.now() + 60_000
+                  note(["told", state, error?.code ?? "-", retryAt === undefined ? "now" : waits, resumed].join(" "))
+                })
+                """
+            )
         assert await page.do("ask", name="sync") == "synced"
         proxy.drop()
         await page.notes.until("told open - now true")

@@ -11,6 +11,7 @@ import ast
 import asyncio
 import importlib
 import inspect
+import pkgutil
 import re
 import statistics
 import sys
@@ -322,8 +323,7 @@ def test_the_reference_has_every_public_name(module: str) -> None:
 def test_a_page_of_the_reference_has_the_fields_of_structs_and_the_parameters_of_classes(page: Path) -> None:
     text = page.read_text("utf-8")
     for name in re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE):
-        module, _, attribute = name.rpartition(".")
-        found = getattr(importlib.import_module(module), attribute) if module in sys.modules else None
+        found = pkgutil.resolve_name(name)
         if not inspect.isclass(found):
             continue
         table = text.partition(f"### Members of `{name}`\n")[2].partition("\n### ")[0]
