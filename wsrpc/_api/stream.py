@@ -206,7 +206,8 @@ class Stream(Generic[T_co]):
         return inbox
 
     def _begin(self, inbox: Inbox) -> None:
-        inbox.channel.check_thread("anext(stream)")
+        if not inbox.over:
+            inbox.channel.check_thread("anext(stream)")
         inbox.begin()
 
     def _leave(self, reason: object) -> None:
@@ -242,24 +243,21 @@ def end_after(stream: Stream[Any], seconds: float, error: Exception) -> Timer:
     return inbox.end_after(seconds, error)
 
 
-def error_of(stream: Stream[Any]) -> BaseException | None:
-    """Return the error with which a stream has ended, and which nobody has read. None if there is none."""
+def is_over(stream: Stream[Any]) -> bool:
+    """Return whether nothing more will arrive on a stream that was opened."""
     inbox = stream._inbox  # pyright: ignore[reportPrivateUsage]
-    return None if inbox is None else inbox.error
+    return inbox is not None and inbox.over
 
 
-def read_arrived(stream: Stream[T_co], most: int, *, end: bool = True) -> Iterator[T_co]:
+def read_arrived(stream: Stream[T_co], most: int) -> Iterator[T_co]:
     """Return up to ``most`` items that can be read without waiting.
-
-    Args:
-        end: read the end, too, if it has arrived. This needs a running event loop.
 
     Raises:
         StopAsyncIteration, Exception: as for iterating, if the end has arrived, too.
     """
     while most > 0:
         inbox = stream._reading  # pyright: ignore[reportPrivateUsage]
-        if inbox is None or not (inbox.queue or (end and inbox.over)):
+        if inbox is None or not (inbox.queue or inbox.over):
             return
         reading = stream.__anext__()
         try:

@@ -51,7 +51,7 @@ class Root(Delegate):
             raise
 
     def _close(self, closing: Callable[[], Any]) -> None:
-        if self._portal.is_left_behind:
+        if self._portal.forked:  # what a child raises in the parent's `with` block, such as SystemExit, goes on
             return
         self._portal.check()
         try:

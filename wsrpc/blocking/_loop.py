@@ -243,17 +243,16 @@ class LoopThread:
         self._started = allocate_lock()
         """Is acquired by who starts the thread, and never released."""
         self._ready = Flag()
-        self._refusal: RuntimeError | None = None
-        """Why the thread could not start."""
         # Not `Thread.is_alive`: if `Thread.join` is interrupted, that is False while the thread runs (3.11, observed).
         self.over = Flag()
         """The loop has ended, and the client is closed."""
         self._thread = threading.Thread(target=self._run, name=f"{name} loop", daemon=True)
+        self._ident: int | None = None
 
     @property
     def is_current(self) -> bool:
         """Whether this is the loop's own thread."""
-        return self._thread.ident == get_ident()
+        return self._ident == get_ident()
 
     def run(self, function: Callable[[], Any], *, written: bool = False, stepped: bool = False) -> Any:
         """Call a function in the loop's thread, await the coroutine that it may return, and return the result.
@@ -295,12 +294,11 @@ class LoopThread:
             wait: until the thread has ended.
         """
         self.ended = True
-        if self._refusal is not None:
-            return  # it has never begun
         self._tell(self._stop.set)
         if wait:
             self.over.wait()
-            self._thread.join()
+            if self._thread.ident is not None:
+                self._thread.join()
 
     # There is no lock between the threads: the loop's thread wakes as soon as it is told to, and would wait for it.
 
@@ -315,16 +313,10 @@ class LoopThread:
             self._tell(self._start_all)
 
     def _tell(self, function: Callable[..., object], *args: Any) -> None:
-        """Call a function in the loop's thread, which starts now if it has not.
-
-        Raises:
-            RuntimeError: the system has no thread for it.
-        """
+        """Call a function in the loop's thread, which starts now if it has not."""
         if not self._started.locked():
             start_new_thread(self._start, ())
         self._ready.wait()
-        if self._refusal is not None:
-            raise self._refusal
         with suppress(RuntimeError):  # the loop is closed, and all calls were failed before
             self._loop.call_soon_threadsafe(function, *args)
 
@@ -333,12 +325,11 @@ class LoopThread:
         if self._started.acquire(False):
             try:
                 self._thread.start()
-            except RuntimeError as exc:
-                self._refusal, self.ended = exc, True
-                self.over.set()
-                self._ready.set()
+            except RuntimeError:  # the system has no more threads: the loop runs in this one
+                self._run()
 
     def _interrupt(self, hop: Hop) -> None:
+        self._take_back(hop)  # also if the system has no thread for the loop
         self._tell(self._interrupted, hop)
         if not hop.over:  # else the lock was acquired already, or nobody waits for it
             # The loop may have ended before it was told. Nothing runs any more once its thread has ended.
@@ -356,6 +347,7 @@ class LoopThread:
     # ------------------------------------------------------------ in the loop's thread
 
     def _run(self) -> None:
+        self._ident = get_ident()
         try:
             with asyncio.Runner() as runner:
                 self._loop = loop = runner.get_loop()
@@ -468,21 +460,26 @@ class Portal:
         return function() if thread is None or thread.ended else self.run(function)
 
     def settle(self, function: Callable[[], Any]) -> None:
-        """Run what ends something, such as a stream. Nothing is left to end once the loop's thread has ended.
+        """Run what ends something, such as a stream.
 
-        Nor does a process that was forked meanwhile end anything: it belongs to the parent.
+        Nothing is left to end once the loop's thread has ended. In a forked child, what there is belongs to the parent.
         """
         thread = self._thread
-        if thread is None or self.is_left_behind:
-            return
-        self._check_caller(thread)
-        with suppress(LoopEnded):
-            thread.run(function, written=True)
+        if thread is not None and not self.forked:
+            self._check_caller(thread)
+            with suppress(LoopEnded):
+                thread.run(function, written=True)
 
     @property
-    def is_left_behind(self) -> bool:
-        """Whether the process has forked since the loop's thread started, which exists only in the parent."""
-        return self._thread is not None and self._thread.pid != os.getpid()
+    def forked(self) -> bool:
+        """Whether the loop's thread runs in the parent process, which has forked since it started."""
+        thread = self._thread
+        return thread is not None and not thread.over.is_set and thread.pid != os.getpid()
+
+    def wait_over(self) -> None:
+        """Wait until the loop has ended, if it was started."""
+        if self._thread is not None:
+            self._thread.over.wait()
 
     def open(self) -> None:
         """Allow calls again after `close`."""
@@ -516,12 +513,13 @@ class Portal:
     def abandon(self) -> None:
         """Close it because nothing refers to the client any more, or because the program ends."""
         thread = self._thread
-        if thread is None or thread.ended or self.is_left_behind:
-            return
-        try:
-            warnings.warn(f"a {self._name} was not closed: use `with`, or call close()", ResourceWarning, stacklevel=2)
-        finally:
-            self.close_soon()
+        if thread is not None and not thread.ended and thread.pid == os.getpid():
+            self.close_soon()  # first, because the warning may be an error
+            warnings.warn(
+                f"a {self._name} was not closed: use `with`, or call close()",
+                ResourceWarning,
+                stacklevel=2,
+            )
 
     def _start(self) -> LoopThread:
         """Return the loop's thread. The last one must have ended: the client cannot be in two loops."""
@@ -540,7 +538,7 @@ class Portal:
         name = self._name
         if thread is not None and thread.over.is_set:
             thread = None  # its id may be that of another one
-        if thread is not None and self.is_left_behind:
+        if self.forked:
             raise RuntimeError(
                 f"this {name} was in use when the process forked, and its thread exists only in the parent: "
                 "make another one in each child"

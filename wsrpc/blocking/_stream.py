@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
@@ -9,7 +10,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from .._api.stream import Stream as AsyncStream
-from .._api.stream import error_of, read_arrived
+from .._api.stream import is_over, read_arrived
 from ..errors import ConnectionLost
 from ._loop import Portal
 
@@ -33,7 +34,7 @@ class Stream(Iterator[T_co]):
     threads.
     """
 
-    __slots__ = ("_arrived", "_at_once", "_error", "_inner", "_left", "_portal")
+    __slots__ = ("_arrived", "_at_once", "_error", "_inner", "_portal")
 
     def __init__(self, inner: AsyncStream[T_co], portal: Portal, *, at_once: int = MOST) -> None:
         self._inner = inner
@@ -42,7 +43,6 @@ class Stream(Iterator[T_co]):
         self._arrived: deque[T_co] = deque()
         self._error: BaseException | None = None
         """What comes after the items that have arrived."""
-        self._left = False
 
     def __enter__(self) -> Self:
         try:
@@ -62,37 +62,27 @@ class Stream(Iterator[T_co]):
 
     def __next__(self) -> T_co:
         while not self._arrived:
-            error, self._error = self._error, None
-            if isinstance(error, StopAsyncIteration):
+            if isinstance(self._error, StopAsyncIteration):
                 raise StopIteration
+            error, self._error = self._error, None
             if error is not None:
                 raise error
-            if self._left:
-                raise StopIteration
             try:
                 self._portal.run(self._read)
             except ConnectionLost:  # the client was closed, and with it the stream, whose handler may have run
-                self._read_arrived(self._at_once, end=False)  # the end is read in a loop, and there is none
-                if self._arrived or self._error is not None:
-                    continue
-                error = error_of(self._inner)
-                if error is None:
+                self._portal.wait_over()
+                if not is_over(self._inner):
                     raise
-                raise error.with_traceback(None) from None
+                # What has arrived is read as in an asynchronous client. The factory leaves the thread's own loop alone.
+                with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+                    runner.run(self._read())
         return self._arrived.popleft()
 
     async def _read(self) -> None:
         # Items go into this object at once, so that none is lost if the caller is interrupted.
         try:
             self._arrived.append(await anext(self._inner))
-        except (StopAsyncIteration, Exception) as exc:
-            self._error = exc
-        else:
-            self._read_arrived(self._at_once - 1)
-
-    def _read_arrived(self, most: int, *, end: bool = True) -> None:
-        try:
-            for item in read_arrived(self._inner, most, end=end):
+            for item in read_arrived(self._inner, self._at_once - 1):
                 self._arrived.append(item)
         except (StopAsyncIteration, Exception) as exc:
             self._error = exc
@@ -103,8 +93,7 @@ class Stream(Iterator[T_co]):
 
     def _leave(self, error: BaseException | None) -> None:
         self._arrived.clear()
-        self._error = None
-        self._left = True
+        self._error = StopAsyncIteration()
         self._portal.settle(partial(self._inner.__aexit__, None, error, None))
 
     def __repr__(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from in_a_thread import Served
+from leftovers import turns_until
 
 from wsrpc import (
     BadResult,
@@ -25,7 +26,6 @@ from wsrpc import (
     Retry,
     UnknownEvent,
     WsrpcError,
-    current_peer,
 )
 from wsrpc.blocking import Client
 
@@ -154,29 +154,38 @@ def test_leaving_a_stream_stops_the_producer(served: Served, client: Client) -> 
     served.idle(client)  # else the handlers would run on
 
 
-def test_a_stream_gives_what_has_arrived_before_the_client_was_closed(served: Served, client: Client) -> None:
-    """As in the asynchronous client. It was lost, and came after `close` of the stream and `connect`."""
-    arrived = threading.Semaphore(0)
-    client.on("arrived", arrived.release)
-
-    @served.server.on("told")
-    async def told() -> AsyncIterator[int]:
-        for number in range(400):
-            yield number
-        await current_peer().emit("arrived")
-        await asyncio.Event().wait()
-
-    read, left = client.stream("told"), client.stream("told")
-    for numbers in (read, left):
-        assert next(numbers) == 0
-        arrived.acquire()
-    client.close()
-    assert [next(read) for _ in range(399)] == [*range(1, 400)]
+def test_items_that_have_arrived_are_read_after_the_client_was_closed(served: Served) -> None:
+    """As in an asynchronous client; so are events."""
+    with Client(served.url) as client:
+        stream = client.stream("count", 10**9).__enter__()
+        inbox: Any = stream._inner._inbox
+        window = client.peer.limits.stream_window
+        client._portal.run(lambda: turns_until(lambda: inbox.received == window))
+    assert [next(stream) for _ in range(window)] == [*range(window)]
     with pytest.raises(ConnectionLost):
-        next(read)
-    left.close()
-    client.connect()
-    assert [*left] == []
+        next(stream)
+    assert [*stream] == []
+
+
+@pytest.mark.parametrize("read", [0, 1])
+def test_events_that_have_arrived_are_read_after_the_client_was_closed(served: Served, read: int) -> None:
+    with Client(served.url) as client:
+        events = client.events("said", returns=int)
+        for number in range(400):
+            client.request("say", number)
+        numbers = [next(events) for _ in range(read)]
+    assert [*numbers, *events] == [*range(400)]
+
+
+def test_a_stream_that_was_closed_yields_nothing_when_the_client_connects_again(served: Served) -> None:
+    with Client(served.url) as client:
+        numbers = client.stream("count", 10**9)
+        next(numbers)
+        client.request("echo", 1)
+        client.close()
+        numbers.close()
+        client.connect()
+        assert [*numbers] == []
 
 
 def test_what_has_arrived_is_read_in_one_hop(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

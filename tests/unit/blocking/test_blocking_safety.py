@@ -10,10 +10,10 @@ import signal
 import subprocess
 import sys
 import threading
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -241,7 +241,7 @@ def after():
 }
 ALARMS = """
 import gc, random, signal, sys, threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from wsrpc.blocking import Client, ClusterClient
 from wsrpc.cluster import MemoryEngine
 
@@ -432,45 +432,77 @@ def test_it_is_refused_in_a_forked_child(client: Client) -> None:
     assert client.request("echo", 1) == 1
 
 
+class Left(Exception):
+    """What the body of a `with` block raises."""
+
+
 @forks
-def test_a_forked_child_that_leaves_a_block_raises_what_the_block_raised(served: Served) -> None:
-    """The error that it may not use the client took the place of that, and of the exit code of `sys.exit`."""
-    with ExitStack() as block:
-        client = block.enter_context(Client(served.url))
-        numbers = block.enter_context(client.stream("count", 10**9))
+def test_leaving_the_blocks_in_a_forked_child_raises_nothing_else(served: Served) -> None:
+    blocks = ExitStack()
+    client = blocks.enter_context(Client(served.url))
+    numbers = blocks.enter_context(client.stream("count", 10**9))
+    assert next(numbers) == 0
 
-        def leave() -> None:
-            with block:
-                raise ValueError("of the block")
+    def leave() -> None:
+        with suppress(Left), blocks:
+            raise Left
 
-        assert in_child(leave) == "of the block"
-        assert next(numbers) == 0  # the parent goes on
+    assert in_child(leave) == "None"
+    assert [*islice(numbers, 500)] == [*range(1, 501)], "they are the parent's"
+    blocks.close()
 
 
-@pytest.mark.parametrize("use", ["connect", "with"])
-def test_a_system_without_threads_is_told_and_the_next_call_tries_again(
-    served: Served, use: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a single free thread, which waited to start the loop's, every call waited for ever."""
-    start = threading.Thread.start
+# ------------------------------------------------------------ threads that the system does not have
 
-    def refuse(thread: threading.Thread) -> None:
-        if thread.name.endswith(" loop"):
-            raise RuntimeError("can't start new thread")
-        start(thread)
+FEW_THREADS = """
+import os, resource, sys, threading
+from wsrpc.blocking import Client
 
-    client = Client(served.url)
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match="can't start new thread"):
-            client.connect() if use == "connect" else client.__enter__()
-    client.close()
-    monkeypatch.undo()
-    with client:
-        assert client.request("echo", 1) == 1
+resource.setrlimit(resource.RLIMIT_AS, (600 << 20,) * 2)
+threading.stack_size(32 << 20)
+client, over = Client(sys.argv[1]), []
+try:
+    while True:
+        over.append(threading.Event())
+        threading.Thread(target=over[-1].wait, daemon=True).start()
+except RuntimeError:
+    over.pop()
+tasks = len(os.listdir("/proc/self/task"))
+over.pop().set()
+while len(os.listdir("/proc/self/task")) == tasks:
+    pass  # its memory is free only then
+client.connect()
+print(client.request("add", 1, 2), flush=True)
+for each in over:
+    each.set()
+client.close()
+client.connect()
+print(client.request("add", 3, 4), flush=True)
+client.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of address space is that of Linux")
+def test_one_free_thread_is_enough(served: Served) -> None:
+    process = run(FEW_THREADS, served.url)
+    try:
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert out == "3\n7\n", err
 
 
 # ------------------------------------------------------------ forgotten ones
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_client_that_is_thrown_away_is_closed_where_warnings_are_errors(served: Served) -> None:
+    clients = [Client(served.url)]
+    clients[0].connect()
+    peer = served.peer()
+    clients.clear()
+    served.run(turns_until(lambda: peer not in served.server.peers))
 
 
 def test_a_client_that_is_thrown_away_is_closed_with_a_warning(served: Served) -> None:
@@ -478,17 +510,6 @@ def test_a_client_that_is_thrown_away_is_closed_with_a_warning(served: Served) -
     clients[0].connect()
     peer = served.peer()
     with pytest.warns(ResourceWarning, match=r"a wsrpc\.blocking\.Client was not closed: use `with`, or call close"):
-        clients.clear()
-    served.run(turns_until(lambda: peer not in served.server.peers))
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_it_is_closed_also_if_the_warning_is_an_error(served: Served) -> None:
-    clients = [Client(served.url)]
-    clients[0].connect()
-    peer = served.peer()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
         clients.clear()
     served.run(turns_until(lambda: peer not in served.server.peers))
 
