@@ -243,7 +243,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Generator[list[logging.LogRecord]]:
 @asynccontextmanager
 async def story(seed: int, limits: Limits, *, extensions: bool = True) -> AsyncGenerator[Story]:
     server = Server(limits=limits, extensions=extensions)
-    async with server.listen() as listener, FaultProxy(listener.url, seed=seed) as proxy:
+    async with server.listen() as listener, FaultProxy(listener.url) as proxy:
         told = Story(proxy, server, seed, limits, extensions=extensions)
         server.on("hello", lambda: None)
         async with told.client:

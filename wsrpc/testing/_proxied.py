@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
 import struct
 import sys
@@ -67,37 +66,13 @@ class Cut:
 class Troubles:
     """Troubles of one direction, for all connections. Each block that is entered adds an entry to one of the lists."""
 
-    def __init__(self, jitter: random.Random) -> None:
-        self._jitter = jitter
+    def __init__(self) -> None:
         self.passed = 0
         """Bytes that were passed on, of all connections."""
         self.silences: list[None] = []
         self.stalls: list[None] = []
         self.mid_frames: list[None] = []
         self.cuts: list[Cut] = []
-        self.delays: list[tuple[float, float]] = []
-        """Seconds, and the most that jitter adds to them."""
-        self.rates: list[float] = []
-        """Bytes per second, of each connection."""
-
-    @property
-    def none_delay(self) -> bool:
-        """Whether bytes may be passed on as soon as they are read."""
-        return not (self.stalls or self.delays or self.rates)
-
-    @property
-    def rate(self) -> float | None:
-        """The rate that applies, in bytes per second."""
-        return min(self.rates, default=None)
-
-    @property
-    def longest_delay(self) -> float:
-        """Seconds that a piece is delayed at most."""
-        return sum(seconds + jitter for seconds, jitter in self.delays)
-
-    def draw_delay(self) -> float:
-        """Seconds that the next piece is delayed."""
-        return sum(seconds + self._jitter.uniform(0.0, jitter) for seconds, jitter in self.delays)
 
 
 LONGEST_HEAD = 64 * 1024
@@ -172,68 +147,6 @@ class FrameBoundaries:
 
 FIN, RESET = b"", None
 """Entries beside bytes: the normal end of a direction, and the reset of the connection."""
-
-SLICE = 0.01
-"""Seconds that one piece takes at a bounded rate."""
-
-
-class Transit:
-    """Queue of pieces, each with the time at which it may arrive, which ``troubles`` decide."""
-
-    def __init__(self, troubles: Troubles, time: Callable[[], float]) -> None:
-        self._troubles = troubles
-        self._time = time
-        self._pieces: deque[tuple[float, float, bytes | None]] = deque()
-        """When each piece came, when it may arrive, and the piece."""
-        self._carried = 0.0
-        """When, at a bounded rate, everything before has arrived."""
-        self.size = 0
-        """Bytes in the queue."""
-
-    def __bool__(self) -> bool:
-        return bool(self._pieces)
-
-    def put(self, piece: bytes | None) -> None:
-        """Add a piece that was read."""
-        now = self._time()
-        if not self._pieces:
-            self._carried = max(self._carried, now)
-        self._pieces.append((now, now + self._troubles.draw_delay(), piece))
-        self.size += len(piece or b"")
-
-    def due(self) -> float:
-        """Return when `take` may be called next."""
-        came, due, piece = self._pieces[0]
-        due = min(due, came + self._troubles.longest_delay)  # the delay may have ended meanwhile
-        rate = self._troubles.rate
-        if rate is None or not piece:
-            return due
-        return max(due, self._carried) + min(len(piece), self._slice(rate)) / rate
-
-    def take(self) -> bytes | None:
-        """Remove and return the piece that arrives next."""
-        rate = self._troubles.rate
-        due = self.due()
-        came, _, piece = self._pieces.popleft()
-        if rate is None or not piece:
-            self.size -= len(piece or b"")
-            return piece
-        # A late call is made up for, up to one slice.
-        self._carried = max(due, self._time() - SLICE)
-        first, rest = piece[: self._slice(rate)], piece[self._slice(rate) :]
-        if rest:
-            self._pieces.appendleft((came, came, rest))
-        self.size -= len(first)
-        return first
-
-    def clear(self) -> None:
-        """Remove everything."""
-        self._pieces.clear()
-        self.size = 0
-
-    def _slice(self, rate: float) -> int:
-        return max(1, int(rate * SLICE))
-
 
 LARGEST_TRANSIT = 256 * 1024
 """Bytes that may be on their way in one direction; above it nothing more is read."""
@@ -339,7 +252,9 @@ class End(asyncio.Protocol):
         self._other: Direction = "down" if direction == "up" else "up"
         self._troubles = troubles
         self._boundaries = FrameBoundaries() if framed else None
-        self._transit = Transit(troubles, asyncio.get_running_loop().time)
+        self._transit: deque[bytes | None] = deque()
+        """What was read and cannot be passed on yet."""
+        self._transit_size = 0
         self._timer: asyncio.TimerHandle | None = None
         self.transport: asyncio.Transport | None = None
         self._lossy = False
@@ -370,7 +285,7 @@ class End(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         # uvloop reads before the server is reached: it ignores `pause_reading` within `connection_made`.
-        if self._troubles.none_delay and not self._transit and self._connection.connected:
+        if not self._troubles.stalls and not self._transit and self._connection.connected:
             self._pass(data)  # in this turn: a turn more, and `drop` would lose what has arrived without a proxy
         else:
             self._put(data)
@@ -394,6 +309,7 @@ class End(asyncio.Protocol):
         """Reset the connection: the remote end of the socket gets a RST."""
         self._over = True
         self._transit.clear()
+        self._transit_size = 0
         self._stop_timer()
         if self.transport is not None:
             reset_when_closed(self.transport)
@@ -423,18 +339,14 @@ class End(asyncio.Protocol):
         self.update()
 
     def update(self) -> None:
-        """Do what the troubles allow now: pass on what is due, pause or resume reading."""
+        """Do what the troubles allow now: pass on what was read, pause or resume reading."""
         if self._over:
             return
         self._stop_timer()
-        loop = asyncio.get_running_loop()
         while self._transit and self._may_pass():
-            due = self._transit.due()
-            if due > loop.time():
-                self._timer = loop.call_at(due, self.update)
-                break
-            piece = self._transit.take()
+            piece = self._transit.popleft()
             if piece:
+                self._transit_size -= len(piece)
                 self._pass(piece)
             else:
                 self._pass_end(piece)
@@ -445,7 +357,8 @@ class End(asyncio.Protocol):
 
     def _put(self, piece: bytes | None) -> None:
         if not self._over:
-            self._transit.put(piece)
+            self._transit.append(piece)
+            self._transit_size += len(piece or b"")
             self.update()
 
     def _may_pass(self) -> bool:
@@ -454,7 +367,7 @@ class End(asyncio.Protocol):
         return not self._full or self._finished or bool(self._troubles.silences)
 
     def _read_or_not(self) -> None:
-        reading = not self._over and self._may_pass() and self._transit.size < LARGEST_TRANSIT
+        reading = not self._over and self._may_pass() and self._transit_size < LARGEST_TRANSIT
         if reading is not self._reading and self.transport is not None:
             self._reading = reading
             if reading:
