@@ -71,7 +71,9 @@ class Survey:
         self.instead = ""
         """What to do about it without pydantic."""
         self.needs_msgspec = ""
-        """The first thing found that pydantic ignores, does not know, or not as strictly."""
+        """The first thing found that pydantic does not know, or not as strictly."""
+        self.meta = ""
+        """The first constraint of msgspec, which pydantic ignores."""
         self.not_for_pydantic = ""
         """Why pydantic must not validate the type: it would ignore something."""
         self.misread = ""
@@ -133,7 +135,7 @@ class Survey:
             if _restricts(metadata) and place == "model":
                 self._refuse(owner, f"pydantic ignores {metadata!r}: write Field(...)")
             elif _restricts(metadata) and place == "open":
-                self.needs_msgspec = self.needs_msgspec or repr(metadata)
+                self.meta = self.meta or repr(metadata)
             return
         name = type(metadata).__name__ if type(metadata).__module__.partition(".")[0] == "annotated_types" else ""
         if not _is_constraint(metadata) or name in _NO_CONSTRAINTS:

@@ -52,10 +52,10 @@ def wire_type(tp: Any, *, hooked: bool, lax: bool) -> Any:
         if problem:
             raise TypeError(problem)
         if survey.needs_pydantic:
-            if survey.needs_msgspec:
+            if of_msgspec := survey.meta or survey.needs_msgspec:
                 raise TypeError(
-                    f"{_name(tp)} has something that only msgspec enforces ({survey.needs_msgspec}) and something that "
-                    f"only pydantic enforces ({survey.needs_pydantic}): write both for one of them"
+                    f"{_name(tp)} has something that only msgspec enforces ({of_msgspec}) and something that only "
+                    f"pydantic enforces ({survey.needs_pydantic}): write both for one of them"
                 )
             return _checked(tp, survey, lax)
         msgspec.json.Decoder(tp)
