@@ -180,7 +180,7 @@ class Survey:
         if len({cls for cls in classes if _is_text(cls)}) > 1:
             why = "unions may not contain more than one str-like type"
         elif len(objects) > 1 and any(map(_is_sealed, objects)):
-            if not all(map(_is_tagged, objects)):
+            if not all(map(is_tagged, objects)):
                 why = f"pydantic does not see the fields of Struct types and attrs classes: {tag}"
         elif Any not in classes and (len(objects) > 1 or (len(classes) > 1 and any(map(_is_custom, classes)))):
             self._require_pydantic(f"{tp}", owner, place, tag)
@@ -457,7 +457,7 @@ def _derives(cls: Any, base: type) -> bool:
     return isinstance(cls, type) and issubclass(cls, base)
 
 
-def _is_tagged(cls: Any) -> bool:
+def is_tagged(cls: Any) -> bool:
     """Whether a class is a Struct with a tag, by which msgspec knows it among others."""
     cls = get_origin(cls) or cls
     return _is_struct(cls) and cls.__struct_config__.tag is not None
