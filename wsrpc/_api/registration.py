@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from .._base.misuse import check_flag, no_parentheses
 from .._base.names import RESERVED_EVENTS, ChannelRef, F, OnChannel, check_event, check_name
-from .._handlers.layers import Middleware
+from .._handlers.layers import Middleware as AnyMiddleware
 from .._handlers.method import DEFAULTS, HandlerOptions
 from .._handlers.registry import Registry
 
@@ -60,7 +60,7 @@ class RecordingRegistry(Registry):
     def declare(self, channel: ChannelRef, contract: Any) -> None:
         self._record("declare", channel, contract)
 
-    def use(self, channel: ChannelRef, middleware: Middleware) -> None:
+    def use(self, channel: ChannelRef, middleware: AnyMiddleware) -> None:
         self._record("use", channel, middleware)
 
     def include_in(self, registry: Registry, channel: str | None) -> None:
