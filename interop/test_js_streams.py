@@ -109,23 +109,6 @@ async def test_a_version_without_streams_requests_one(
             assert await link.call("request", event="numbers", args=[3]) == {"resolved": None, "undefined": True}
         async with asyncio.timeout(PATIENCE):
             await until(lambda: link.peer.channels == 0)
-        [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-        assert "'numbers'" in warning and "ws-wrapper 3 and older have no streams" in warning
-
-
-@pytest.mark.parametrize(("library", "role"), OLD, ids=named(OLD))
-async def test_the_profile_of_versions_without_streams(
-    agents: Agents, library: str, role: Role, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with agents.link(library, role, profile="ws-wrapper-3") as link:
-        numbers = Numbers(link)
-        for event in ("numbers", "plain_numbers", "iterable"):
-            refused = await link.ask_in_vain(event, 3)
-            assert refused["message"].startswith(f"'{event}' is answered with a stream") and refused["is_error"]
-            assert refused["props"]["code"] == "wsrpc.no_channels"
-        assert await link.ask("add", 1, 2) == 3 and await link.peer.request("add", 1, 2) == 3
-        assert numbers.ended.empty() and link.peer.channels == 0
-    assert caplog.records == []
 
 
 # ---------------------------------------------------------------- Python produces

@@ -354,7 +354,7 @@ async def story(codec: Codec, limits: Limits, seed: int) -> AsyncGenerator[Story
     async with AsyncExitStack() as stack:
         listener = await stack.enter_async_context(server.listen())
         # Two, so that the page can come back while the other one keeps its old connection half open.
-        proxies = [await stack.enter_async_context(FaultProxy(listener.url, seed=seed)) for _ in range(2)]
+        proxies = [await stack.enter_async_context(FaultProxy(listener.url)) for _ in range(2)]
         page = await stack.enter_async_context(Page.start(proxies[0].url, codec, seed))
         told = Story(page, server, proxies, seed, goes_on=limits.replay > 0)
         for _ in range(2):  # then both sides know the name of the session, and count

@@ -21,7 +21,7 @@ from leftovers import nothing_left as nothing_left
 from programs import ROOT, start
 
 from interop.test_page_cuts import SEED, Codec, Page
-from wsrpc.testing._sockets import bound
+from wsrpc.testing._proxied import bound
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -18,7 +18,8 @@ if typing.TYPE_CHECKING:
     from ._base.retry import Retry
     from ._base.state import Key
     from ._client.backoff import Reconnect, is_transient
-    from ._client.client import Client, ReconnectInfo
+    from ._client.client import Client
+    from ._client.reconnection import ReconnectInfo
     from ._entrance.origins import ANY_ORIGIN
     from ._handlers.method import method
     from ._sending.slow_readers import KeepLatest

@@ -11,20 +11,7 @@ from typing import Literal
 import msgspec
 
 from ._codegen.checking import InvalidDescription, by_channel, check_description, is_answered, schemas_of_event
-from ._codegen.layout import (
-    Expression,
-    Keyword,
-    call,
-    class_head,
-    comment,
-    docstring,
-    fits,
-    function_head,
-    import_from,
-    literal,
-    statement,
-    subscript,
-)
+from ._codegen.layout import class_head, comment, docstring, literal, subscript
 from ._codegen.name_table import NameTable
 from ._codegen.python_models import Models
 from ._codegen.python_names import IMPORTS, class_name, identifier, is_plain, module_names
@@ -36,14 +23,13 @@ from ._schema.description import Description, EventSchema
 __all__ = ["InvalidDescription", "client_module"]
 
 HEAD = """\
-# Made by `python -m wsrpc client`. Make it anew when the server changes, instead of
-# changing it here.
+# Made by `python -m wsrpc client`. Make it anew when the server changes, instead of changing it here.
+# fmt: off
+# ruff: noqa: E501, B006
 """
 NEEDS_PYDANTIC = """\
 # pydantic must be installed: it tells classes apart that have no field with a tag.
 """
-MUTABLE_DEFAULT = "B006"
-LONG_LINE = "E501"
 
 
 def client_module(description: Description, /, *, models: Literal["structs", "dataclasses"] = "structs") -> str:
@@ -78,20 +64,13 @@ def client_module(description: Description, /, *, models: Literal["structs", "da
     types = [schema for event in (*description.events, *description.emits) for schema in schemas_of_event(event)]
     written = Models(definitions, types, names, dataclasses=models == "dataclasses")
     parts = written.written()
-    contracts = _Contracts(written, names)
-    parts += contracts.written(description)
+    parts += _Contracts(written, names).written(description)
     body = "\n\n\n".join(parts)
     text = f"\nfrom __future__ import annotations\n{_imports(body)}"
     if body:
         blank = "\n\n" if body.startswith(("class ", "def ", "@")) else "\n"  # as ruff sorts imports
         text += f"{blank}{body}\n"
-    head = HEAD + (NEEDS_PYDANTIC if written.plan.by_pydantic else "")
-    exceptions = [MUTABLE_DEFAULT] if contracts.mutable_defaults else []
-    if not all(map(fits, text.splitlines())):
-        exceptions.append(LONG_LINE)
-    if exceptions:
-        head += f"# ruff: noqa: {', '.join(exceptions)}\n"
-    return head + text
+    return HEAD + (NEEDS_PYDANTIC if written.plan.by_pydantic else "") + text
 
 
 def _imports(body: str) -> str:
@@ -100,7 +79,7 @@ def _imports(body: str) -> str:
     modules = [name for name in sorted(used) if not IMPORTS[name]]
     standard = ["import datetime as dt" if name == "dt" else f"import {name}" for name in modules if name in STANDARD]
     for home in sorted({IMPORTS[name] for name in used} - {""}):
-        standard += import_from(home, sorted(name for name in used if IMPORTS[name] == home))
+        standard.append(f"from {home} import {', '.join(sorted(name for name in used if IMPORTS[name] == home))}")
     others = [f"import {name}" for name in modules if name not in STANDARD]
     if "wsrpc.cluster." in body:
         others.append("import wsrpc.cluster")
@@ -117,8 +96,6 @@ class _Contracts:
         self._models = models
         self._names = names
         self._caller = names.claim("Caller")
-        self.mutable_defaults = False
-        """Whether a default of a parameter is a list or a dict. Nothing changes it: it is sent, or not."""
 
     def written(self, description: Description) -> list[str]:
         channels = by_channel(description.events)
@@ -144,9 +121,9 @@ class _Contracts:
 
     def _function(self, name: str, channel: str | None, contract: str) -> list[str]:
         of = "" if channel is None else f".of({literal(channel)})"
-        head = function_head(f"def {name}", [f"caller: {self._caller}", "/"], contract, ":")
         about = docstring(f"Return a proxy for {_called(channel)}.", "    ")
-        return [*head, *about, *_returned(of, contract)]
+        head = f"def {name}(caller: {self._caller}, /) -> {contract}:"
+        return [head, *about, f"    return caller{of}.proxy({contract})"]
 
     def _protocol(self, name: str, about: str, events: list[EventSchema], *, emitted: bool = False) -> list[str]:
         table = NameTable(self._models.reserved)
@@ -155,7 +132,7 @@ class _Contracts:
             if event.event not in called:
                 called[event.event] = table.claim(_method_name(event.event))
         types = self._models.types(called.values(), in_class=False)
-        lines = class_head(name, ["Protocol"]) + docstring(about, "    ")
+        lines = [class_head(name, ["Protocol"]), *docstring(about, "    ")]
         for event in events:
             lines += ["", *self._method(called[event.event], event, types, answered=not emitted or is_answered(event))]
         return lines
@@ -166,38 +143,37 @@ class _Contracts:
         result = self._result(event, types) if answered else "None"
         lines = comment("\n".join(types.notes), "    ")
         if name != event.event:
-            lines += statement(call("@wsrpc.method", literal(event.event)), "    ")
+            lines.append(f"    @wsrpc.method({literal(event.event)})")
         head = "def" if event.kind in ("stream", "exchange") else "async def"
         about = docstring(_about(event), "    " * 2)
-        lines += function_head(f"{head} {name}", parameters, result, ":" if about else ": ...", "    ")
+        lines.append(f"    {head} {name}({', '.join(parameters)}) -> {result}:" + ("" if about else " ..."))
         return [*lines, *about, *(["        ..."] if about else [])]  # pyright asks for it
 
-    def _parameters(self, event: EventSchema, types: Types) -> list[Expression]:
+    def _parameters(self, event: EventSchema, types: Types) -> list[str]:
         table = NameTable(("self",))
         # What stands before a parameter that must be given must be given, too.
         needed = max((n for n, each in enumerate(event.parameters) if not each.optional and not each.rest), default=-1)
-        parameters: list[Expression] = ["self"]
+        parameters = ["self"]
         for number, each in enumerate(event.parameters):
             form = types.of(each.schema)
             name = table.claim(_parameter_name(each.name))
             if each.rest:
-                parameters.append(Keyword(f"*{name}", form.expression, ": "))
+                parameters.append(f"*{name}: {form.expression}")
             elif number <= needed:
-                parameters.append(Keyword(name, form.expression, ": "))
+                parameters.append(f"{name}: {form.expression}")
             else:
                 known = default_of(each.schema["default"], form) if "default" in each.schema else None
                 if known in (None, "set()"):  # a call would be one default for all calls
                     known = "..."
-                self.mutable_defaults = self.mutable_defaults or known[0] in "[{"
-                parameters.append(Keyword(name, form.expression, ": ", f" = {known}"))
+                parameters.append(f"{name}: {form.expression} = {known}")
         if event.kind in ("upload", "exchange"):
             items = subscript("AsyncIterable", types.of(event.sends).expression)
             if needed + 1 < len(event.parameters) and not event.parameters[-1].rest:
                 parameters.append("*")
-            parameters.append(Keyword(table.claim("items"), items, ": "))
+            parameters.append(f"{table.claim('items')}: {items}")
         return parameters
 
-    def _result(self, event: EventSchema, types: Types) -> Expression:
+    def _result(self, event: EventSchema, types: Types) -> str:
         if event.kind in ("stream", "exchange"):
             return subscript("wsrpc.Stream", types.of(event.items).expression)
         if event.kind == "conversation":
@@ -235,14 +211,3 @@ def _about(event: EventSchema) -> str:
         parts.append("\n".join(["Args:", *described]))
     parts += [f"Not described: {note}." for note in event.notes]
     return "\n\n".join(filter(None, parts))
-
-
-def _returned(of: str, contract: str) -> list[str]:
-    flat = f"    return caller{of}.proxy({contract})"
-    if fits(flat):
-        return [flat]
-    before = f"    return caller{of}.proxy("
-    if fits(before):
-        return [before, f"        {contract}", "    )"]
-    inner = of.removeprefix(".of(").removesuffix(")")
-    return ["    return caller.of(", f"        {inner}", f"    ).proxy({contract})"]

@@ -22,8 +22,6 @@ from wsrpc import CloseCode, CloseInfo, ConnectionLost, Limits
 from wsrpc.adapting import Delivery, StallWatch, check_close, turns_of
 from wsrpc.transport import ConnectionInfo, Receiver, Traffic
 
-__all__ = ["AsgiTransport", "Event", "Receive", "Send"]
-
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]

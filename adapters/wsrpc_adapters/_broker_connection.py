@@ -13,8 +13,6 @@ from wsrpc.adapting import one_line
 from wsrpc.engine import FEW, PATIENCE, PROBE, EngineListener
 from wsrpc.errors import EngineLost
 
-__all__ = ["GRACE", "Broker", "BrokerConnection", "abort", "host_of", "refuse_options", "said"]
-
 BATCH = 256 * 1024
 """Bytes that are written at once, at most, unless a message is larger."""
 

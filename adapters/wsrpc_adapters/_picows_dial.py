@@ -39,8 +39,6 @@ from wsrpc.types import WebSocketTransport
 
 from ._picows_transport import PicowsReader
 
-__all__ = ["dial"]
-
 READ_BUFFER = 4096
 """Initial bytes of the read buffer, which picows doubles when it is full. Its own 16 KiB would double the memory of an
 idle connection."""

@@ -26,8 +26,6 @@ from wsrpc.types import Listening, WebSocketTransport
 from ._picows_dial import LOG, READ_BUFFER
 from ._picows_transport import PicowsReader
 
-__all__ = ["listen"]
-
 logger = logging.getLogger("wsrpc")
 
 BACKLOG = 1024

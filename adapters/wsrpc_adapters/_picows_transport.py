@@ -18,8 +18,6 @@ from wsrpc import Limits
 from wsrpc.adapting import MUCH, Delivery, FrameTransport, Opened
 from wsrpc.transport import ConnectionInfo
 
-__all__ = ["PicowsReader"]
-
 TEXT, BINARY = WSMsgType.TEXT, WSMsgType.BINARY
 
 

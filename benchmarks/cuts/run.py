@@ -61,9 +61,7 @@ async def cut(ends: Ends, cuts: int) -> Outcome:
     outcome, began = Outcome(), time.monotonic()
     async with AsyncExitStack() as stack:
         # Two, so that a client can come back while the other one keeps its old connection half open.
-        proxies = [
-            await stack.enter_async_context(FaultProxy(f"ws://127.0.0.1:{ends.port}/", seed=SEED)) for _ in range(2)
-        ]
+        proxies = [await stack.enter_async_context(FaultProxy(f"ws://127.0.0.1:{ends.port}/")) for _ in range(2)]
         for number, kind in enumerate(kinds(cuts, dice)):
             here, other = proxies
             if kind == "before any event":

@@ -11,7 +11,7 @@
 export type Outcome = "not_sent" | "not_run" | "ran" | "unknown"
 
 /** The error codes of a server that has not run the handler. */
-const NOT_RUN = new Set(["bad_arguments", "unknown_event", "overloaded", "draining", "no_channels"])
+const NOT_RUN = new Set(["bad_arguments", "unknown_event", "overloaded", "draining"])
 
 /** A call has failed. */
 export class WsrpcError extends Error {

@@ -181,10 +181,10 @@ RULES: dict[str, Rule] = {
         options=LISTED,
         status=403,
         body=NOT_ALLOWED,
-        logged="Server(origins=['http://evil.example:8000']), or allowed_hosts= with the name of this server",
+        logged="Server(origins=['http://evil.example:8000'])",
     ),
     "name of the server": Rule(
-        asks=("Origin: http://HOST",), host="app.lan:8000", options={"allowed_hosts": ["app.lan"]}
+        asks=("Origin: http://HOST",), host="app.lan:8000", options={"origins": ["http://app.lan:8000"]}
     ),
     "another origin": Rule(
         asks=FROM_EVIL, options=LISTED, status=403, body=NOT_ALLOWED, logged="origins=['https://evil.example']"

@@ -243,7 +243,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Generator[list[logging.LogRecord]]:
 @asynccontextmanager
 async def story(seed: int, limits: Limits, *, extensions: bool = True) -> AsyncGenerator[Story]:
     server = Server(limits=limits, extensions=extensions)
-    async with server.listen() as listener, FaultProxy(listener.url, seed=seed) as proxy:
+    async with server.listen() as listener, FaultProxy(listener.url) as proxy:
         told = Story(proxy, server, seed, limits, extensions=extensions)
         server.on("hello", lambda: None)
         async with told.client:
@@ -252,7 +252,7 @@ async def story(seed: int, limits: Limits, *, extensions: bool = True) -> AsyncG
             yield told
 
 
-ON_FIRST_USE = "ChannelAnswers", "OfflineQueue", "SilenceWatch", "UnreadMessages", "Violations", "WaitingRoom"
+ON_FIRST_USE = "ChannelAnswers", "OfflineQueue", "UnreadMessages", "Violations", "WaitingRoom"
 """Of these a peer has one or none, whatever the peer on the last connection happened to need."""
 
 

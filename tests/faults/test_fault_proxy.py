@@ -21,7 +21,7 @@ from raw_websocket import BINARY, PATIENCE, PING, RawServer, accept_response, bu
 
 from wsrpc import Client, ConnectionLost, Limits, Reconnect, Server
 from wsrpc.testing import FaultProxy
-from wsrpc.testing._frame_boundaries import FrameBoundaries
+from wsrpc.testing._proxied import FrameBoundaries
 
 Direction = Literal["up", "down"]
 RESET = (b"", "reset")
@@ -179,8 +179,6 @@ TROUBLES: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("cut", "refuse", "silence", "stall"), ()),
     "mid_frame": ("up",),
     "half_close": ("down",),
-    "delay": (60,),
-    "slow": (1,),
     "cut_after": (100, "up"),
 }
 
@@ -208,8 +206,6 @@ async def test_nothing_works_outside_of_its_block(name: str, args: tuple[Any, ..
         ("mid_frame", (None,), ValueError),
         ("cut_after", (-1, "up"), ValueError),
         ("cut_after", (1.5, "up"), TypeError),
-        *(("delay", args, ValueError) for args in ((-0.1,), (float("nan"),), (0.1, -0.1))),
-        *(("slow", (rate,), ValueError) for rate in (0, float("inf"))),
     ],
 )
 async def test_what_makes_no_sense_is_refused_at_once(name: str, args: tuple[Any, ...], error: type[Exception]) -> None:
@@ -396,44 +392,6 @@ async def test_a_stall_fills_the_senders_buffers_and_loses_nothing(direction: Di
             await some_turns()
             assert not hearing.done()
         assert await hearing == (b"bye", "fin")
-
-
-async def test_a_delay_is_at_least_that_long_keeps_the_order_and_bounds_what_is_on_its_way() -> None:
-    data = os.urandom(MANY)
-    now = asyncio.get_running_loop().time
-    async with bench() as b:
-        client, server = await b.line()
-        began = now()
-        async with b.proxy.delay(0.05, jitter=0.02):
-            async with b.proxy.delay(3600):
-                pass
-            for at in range(0, 1000, 100):
-                await client.send(data[at : at + 100])
-                await asyncio.sleep(0)
-            assert await server.receive(1000) == data[:1000]
-            assert now() - began >= 0.05
-        async with b.proxy.delay(3600):
-            sending = asyncio.create_task(client.send(data))
-            await client.stuck()
-            assert not sending.done()
-        assert await server.receive(len(data)) == data, "it arrives when the delay ends"
-        await sending
-
-
-async def test_a_slow_connection_takes_its_time_in_each_direction() -> None:
-    data = os.urandom(2000)
-    async with bench() as b:
-        client, server = await b.line()
-        began, before = asyncio.get_running_loop().time(), b.proxy.bytes_up
-        async with b.proxy.slow(20_000), b.proxy.slow(1e9):
-            await asyncio.gather(client.send(data), server.send(data))
-            first = await server.receive(1)  # it comes bit by bit
-            assert b.proxy.bytes_up < before + 2000
-            assert [first + await server.receive(1999), await client.receive(2000)] == [data, data]
-            assert asyncio.get_running_loop().time() - began >= 0.1
-        async with b.proxy.slow(10):
-            await client.send(b"x" * 100_000)
-        assert await server.receive(100_000) == b"x" * 100_000, "what waits arrives when it is fast again"
 
 
 @both_ways

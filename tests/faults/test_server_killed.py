@@ -21,7 +21,7 @@ from effort import SOAK
 from programs import start
 
 from wsrpc import Client, ConnectionLost, Limits, Reconnect, Retry
-from wsrpc.testing._sockets import bound
+from wsrpc.testing._proxied import bound
 
 KILLS = 200 if SOAK else 12
 PROGRAM = str(Path(__file__).with_name("mortal_server.py"))

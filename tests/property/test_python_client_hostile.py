@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from effort import examples
-from generated import check_statements, check_types, formatting, lint, loaded, proxies_of
+from generated import check_statements, check_types, lint, loaded, proxies_of
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
@@ -147,5 +147,4 @@ def test_nothing_of_a_description_is_run(tmp_path: Path, models: Any) -> None:
 
     judge()
     assert next(made) > examples(300) // 2
-    assert formatting(tmp_path) == ""
     assert lint(tmp_path) == ""

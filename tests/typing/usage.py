@@ -400,9 +400,9 @@ async def testing() -> None:
     await Client().bind(scripted)
     scripted.feed({"a": ["log"]}, "text", b"binary")
     scripted.expect({"i": 1, "d": None})
-    async with FaultProxy("ws://127.0.0.1:8080/ws", seed=1) as proxy:
+    async with FaultProxy("ws://127.0.0.1:8080/ws") as proxy:
         assert_type(proxy, FaultProxy)
-        async with proxy.cut_after(100, direction="up"), proxy.silence("down"), proxy.delay(0.1, jitter=0.1):
+        async with proxy.cut_after(100, direction="up"), proxy.silence("down"):
             proxy.drop()
 
 

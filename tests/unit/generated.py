@@ -142,11 +142,6 @@ def ruff(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def formatting(folder: Path) -> str:
-    """What ``ruff format`` would change."""
-    return ruff(folder, "format", "--diff")
-
-
 def lint(folder: Path) -> str:
     """What ``ruff check`` says. A name of one letter is the server's."""
     said = ruff(folder, "check", "--select", "E,F,I,UP,B", "--ignore", "E741,E742,E743", "--output-format", "concise")

@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from .._base.misuse import no_keywords, refused
 from .._base.names import UNTYPED, Source
 from .._channels.core import ChannelCore
-from .._handlers.injections import Injection, injections
+from .._handlers.introspection import Injection, injections
 from .._handlers.invocation import Invocation
 from .._handlers.method import HandlerOptions
 from .._protocol.messages import RequestOptions
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from typing_extensions import TypeForm, TypeVar
 
     T = TypeVar("T", default=Any)
-
-__all__ = ["AnonymousChannel", "channel_of", "core_of"]
 
 
 class AnonymousChannel(Registrar, EventReader):

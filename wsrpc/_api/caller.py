@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     T = TypeVar("T", default=Any)
 
-__all__ = ["Caller", "RawCaller", "ReadingCaller"]
-
 
 class Caller(OnChannel):
     """`emit`, `emit_nowait`, `request`, `stream` and `open_channel` on one channel of one peer.

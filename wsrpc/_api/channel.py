@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     T = TypeVar("T", default=Any)
 
-__all__ = ["Channel"]
-
 
 class Channel(Declarer, ReadingCaller):
     """Named channel of one peer, with its own event names. `Peer.of` returns it.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .._base.state import PeerState
-from .._handlers.injections import Injection, injections
+from .._handlers.introspection import Injection, injections
 from .._handlers.invocation import CURRENT, Invocation
 from .._handlers.observation import Message
 from .anonymous import AnonymousChannel, channel_of
@@ -18,8 +18,6 @@ from .peer import Peer
 
 if TYPE_CHECKING:
     from .annotations import Server
-
-__all__ = ["CallNext", "Context", "HandlerContext", "Middleware", "current_context", "current_peer"]
 
 
 @Invocation.shows

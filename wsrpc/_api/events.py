@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     T = TypeVar("T", default=Any)
 
-__all__ = ["EventReader"]
-
 
 class EventReader(OnChannel):
     """`events` and `wait_for` on one channel of one peer."""

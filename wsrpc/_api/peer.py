@@ -13,11 +13,10 @@ from .._base.misuse import check_flag, check_limits_change, no_parentheses
 from .._base.names import check_name
 from .._base.scheduler import Scheduler
 from .._base.state import Key, PeerState, Value
-from .._handlers.injections import Injection, injections
+from .._handlers.introspection import Injection, injections
 from .._handlers.registry import Registry
 from .._peer.core import PeerCore, PeerLife
-from .._peer.options import PeerOptions
-from .._peer.owner import PeerOwner
+from .._peer.owner import PeerOptions, PeerOwner
 from .._protocol.settings import Settings
 from .._sending.checks import check_thread, check_thread_of_plain
 from .._session.connection import Connection
@@ -31,8 +30,6 @@ from .registration import Registrar
 
 if TYPE_CHECKING:
     from .annotations import Room, Server
-
-__all__ = ["Peer", "RawRegistrar", "core_of", "life_of"]
 
 T = TypeVar("T")
 

@@ -26,8 +26,6 @@ from .._sending.sender import Sender
 from ..errors import WsrpcError, note_member
 from .stream import Stream
 
-__all__ = ["Emitter", "Proxy", "make_emitter", "make_proxy", "typed", "with_options"]
-
 T = TypeVar("T")
 Made = TypeVar("Made", bound="TypedCaller")
 

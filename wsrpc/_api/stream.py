@@ -12,13 +12,11 @@ import msgspec
 
 from .._base.misuse import refusing
 from .._base.scheduler import Timer
-from .._handlers.injections import stream_annotations
+from .._handlers.introspection import stream_annotations
 from .._handlers.invocation import Invocation
 from .._protocol.rejections import reason_of
 from .._streams.inbox import Inbox
 from ..errors import ChannelClosed, bad_item, note_member
-
-__all__ = ["Stream", "end_after", "is_over", "read_arrived"]
 
 T_co = TypeVar("T_co", covariant=True)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from math import inf
 
-__all__ = ["TokenBucket"]
-
 ENOUGH = 1 - 1e-6
 """The part of a token that is taken for a whole one: with floats, ten times 0.1 s may be a little less than 1 s."""
 

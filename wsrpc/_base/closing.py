@@ -10,8 +10,6 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["GOES_ON", "KEEPS_OUT", "SAYS_NOTHING", "CloseCode", "CloseInfo", "check_close", "sendable"]
-
 MAX_REASON = 123
 """Bytes of UTF-8 in a close reason: a control frame holds 125, of which the code takes two."""
 

@@ -6,8 +6,6 @@ import re
 from contextlib import suppress
 from importlib.metadata import distribution, version
 
-__all__ = ["check_dependencies"]
-
 FLOOR = re.compile(r"([\w.-]+)>=([\d.]+)")
 """A requirement in the metadata, which pip wrote from pyproject.toml. Those of the extras have a marker behind it."""
 

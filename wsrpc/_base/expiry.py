@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 from .scheduler import Timer, Timers
 
-__all__ = ["EXPIRED", "Expiry"]
-
 EXPIRED = "the credentials have expired"
 """Close reason."""
 

@@ -12,8 +12,6 @@ from websockets.datastructures import Headers as LibraryHeaders
 
 from ..headers import Headers, Query
 
-__all__ = ["HeadersView", "address", "joined_headers", "path_of", "refusal_headers", "split_target", "visible_target"]
-
 VISIBLE = re.compile("[!-~]*")
 NO_QUERY = Query()
 

@@ -12,8 +12,6 @@ from typing import Any
 from ..errors import LONGEST_LINE, one_line
 from .buckets import TokenBucket
 
-__all__ = ["OF_ONE_SERVER", "LogBudget", "PeerLog", "address_text", "for_log", "logger", "quieten", "safe_logger"]
-
 _PASSWORD = re.compile(r"(?<=://)[^\s/?#]*@")
 _WORD = re.compile(r"\S+")
 

@@ -8,20 +8,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, Never, TypeVar, cast
 
-__all__ = [
-    "check_flag",
-    "check_function",
-    "check_has_run",
-    "check_limits_change",
-    "check_no_yield",
-    "check_number",
-    "no_keywords",
-    "no_parentheses",
-    "refused",
-    "refusing",
-    "shown_as",
-]
-
 NOT_RUN: tuple[type, ...] = (Iterator, AsyncIterator, Future, functools.partial)
 """Types of objects that do or bring something later, besides functions and what can be awaited."""
 

@@ -9,26 +9,6 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from msgspec import UNSET
 
-__all__ = [
-    "RAW",
-    "RESERVED_EVENTS",
-    "STREAM_EVENTS",
-    "UNTYPED",
-    "ChannelRef",
-    "F",
-    "Offline",
-    "OnChannel",
-    "Profile",
-    "Redact",
-    "Source",
-    "StrPath",
-    "check_address",
-    "check_event",
-    "check_name",
-    "check_offline",
-    "check_timeout",
-]
-
 F = TypeVar("F", bound=Callable[..., Any])
 """A handler; decorators return it unchanged, so that it keeps its own signature."""
 
@@ -51,7 +31,7 @@ Source: TypeAlias = AsyncIterable[Any] | Iterable[Any]
 StrPath: TypeAlias = str | PathLike[str]
 """The path of a file."""
 
-Profile = Literal["go", "ws-wrapper-3"]
+Profile = Literal["go"]
 """The implementation on the other side, if it lacks some of what ws-wrapper 4 has."""
 
 Redact: TypeAlias = Callable[[Literal["in", "out"], str, Sequence[Any]], Any]

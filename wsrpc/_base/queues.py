@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-__all__ = ["BoundedQueue"]
-
 T = TypeVar("T")
 
 

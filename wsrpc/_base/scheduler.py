@@ -10,8 +10,6 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
 
-__all__ = ["EAGER", "LoopScheduler", "Scheduler", "Tasks", "Timer", "Timers", "spawn_later"]
-
 EAGER = sys.version_info >= (3, 12)
 """Whether a coroutine's first step can run at once, inside its own task."""
 

@@ -6,8 +6,6 @@ import asyncio
 import signal
 from collections.abc import Callable
 
-__all__ = ["handle_signal"]
-
 
 def handle_signal(loop: asyncio.AbstractEventLoop, number: int, callback: Callable[[], object]) -> None:
     """Call ``callback`` in ``loop`` at each signal ``number``. Call this in the main thread.

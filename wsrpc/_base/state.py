@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Never, TypeAlias, TypeVar, overload
 
-__all__ = ["Key", "PeerState", "Value"]
-
 T = TypeVar("T")
 
 Value: TypeAlias = T | Callable[[T], Never]

@@ -20,8 +20,7 @@ from .._sending.message_sender import MessageSender
 from .._sending.outbound import Outbound
 from .._sending.sender import RefusingSender, Sender
 from .._streams.event_values import Waits
-from .._streams.inbox import Inbox, MessageQueue, Upload
-from .._streams.memory import UnreadMemory
+from .._streams.inbox import Inbox, MessageQueue, UnreadMemory, Upload
 from .._streams.recipients import Decode, FanOut, Recipient, add, each_of, remove
 from ..errors import (
     ChannelClosed,
@@ -32,16 +31,6 @@ from ..errors import (
     short,
 )
 from ..limits import Limits
-
-__all__ = [
-    "FINISHED",
-    "ChannelCore",
-    "ChannelListener",
-    "ChannelOwner",
-    "ChannelState",
-    "DeliveryState",
-    "UnreadMessages",
-]
 
 
 class ChannelState(enum.Enum):

@@ -15,8 +15,6 @@ from .producer import ITEM_REQUEST, ItemRefused
 from .readers import NamedChannel
 from .source import iterate
 
-__all__ = ["NamedProducer"]
-
 SendItem = Callable[[str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
 
 

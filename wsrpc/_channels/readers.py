@@ -24,8 +24,6 @@ from ..errors import ChannelClosed, ConnectionLost, QueueFull, RpcError, StreamO
 from ..limits import Limits
 from .core import UnreadMessages
 
-__all__ = ["FOR_READERS", "NamedChannel", "ReaderListener", "Readers"]
-
 
 def _read(*_: Any) -> None:
     """Do nothing: the readers of the event have received it."""

@@ -10,9 +10,7 @@ from functools import partial
 from typing import Any
 
 from .._base.names import Source
-from .._handlers.injections import injections
-
-__all__ = ["as_source", "close_source", "iterate", "iterate_in_thread"]
+from .._handlers.introspection import injections
 
 
 async def iterate(source: Source) -> AsyncGenerator[Any]:

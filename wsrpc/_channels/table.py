@@ -27,16 +27,12 @@ from ..errors import (
 )
 from ..limits import Limits
 from .core import FINISHED, ChannelCore, ChannelListener, UnreadMessages
-from .silence import SilenceWatch
-
-__all__ = ["NO_CHANNELS", "TOO_MANY", "ChannelTable"]
 
 V = TypeVar("V")
 
 TOO_MANY = "wsrpc.too_many_channels"
 """The code of a request whose handler ran, and whose answer would have been one channel too many."""
 
-NO_CHANNELS = "wsrpc.no_channels"
 """The code of a request of a peer that knows no channels, if its answer would have been one."""
 
 
@@ -79,15 +75,13 @@ class ChannelTable:
         reason."""
         self._produced: dict[int, None] = {}
         """Ended channels on which this side has produced."""
-        self._silence: SilenceWatch | None = None
-        """Exists once a plain peer was given a channel."""
         self._credited: dict[int, None] = {}
         """Ids of the channels whose items are read, by credit."""
         self.opened: dict[int, ChannelCore] = {}
         """Channels that this side opened."""
         self.served: dict[int, ChannelCore] = {}
         """Channels that the remote peer opened."""
-        self.undelivered: dict[ChannelCore, str] = {}
+        self.undelivered: dict[ChannelCore, None] = {}
         """Channels of handlers that run, which the remote peer does not know of yet, and the events of their requests.
         Each counts as a served one."""
 
@@ -121,16 +115,12 @@ class ChannelTable:
         channel.opened()
         return channel
 
-    def make(self, h: int, event: str) -> ChannelCore:
+    def make(self, h: int) -> ChannelCore:
         """Make a channel for the handler of request ``h``. The remote peer does not know of it until `deliver`.
 
         Raises:
-            RemoteError: there are too many, or the remote peer knows no channels. It does not say that the handler did
-                not run.
+            RemoteError: there are too many. It does not say that the handler did not run.
         """
-        if not self.out.terms.channels:
-            text = f"{event!r} is answered with a stream or another channel, and ws-wrapper 3 has none: call a handler"
-            raise made_here(RemoteError(f"{text} that returns a value", NO_CHANNELS))
         # Two kinds do not count: channels that are over and whose reader here is late, and those whose handler has not
         # exited yet. The remote peer may open the next channel as soon as it has ended one. Such handlers count as
         # running ones instead.
@@ -138,7 +128,7 @@ class ChannelTable:
             text = f"{self.limits.channels} channels are open already (Limits.channels), close some"
             raise made_here(RemoteError(text, TOO_MANY))
         channel = ChannelCore(h, self, served=True)
-        self.undelivered[channel] = event
+        self.undelivered[channel] = None
         return channel
 
     def deliver(self, channel: ChannelCore) -> None:
@@ -157,15 +147,10 @@ class ChannelTable:
         if channel.id in self.served:
             raise RpcError(f"request id {channel.id} is that of a channel which is still open")
         self._aborted.pop(channel.id, None)
-        terms = self.out.terms
-        self.out.reply(terms.encode(ChannelCreated(channel.id)))
-        event = self.undelivered.pop(channel, "")
+        self.out.reply(self.out.terms.encode(ChannelCreated(channel.id)))
+        self.undelivered.pop(channel, None)
         self.served[channel.id] = channel
         channel.opened()
-        if terms.plain:
-            if self._silence is None:
-                self._silence = SilenceWatch(self.out.loop, self.limits.unread, self.warn)
-            self._silence.given(channel, event)
 
     # ------------------------------------------------------------ what channels ask for
 
@@ -254,8 +239,6 @@ class ChannelTable:
         served = self.served.get(h) is channel
         if served:
             del self.served[h]
-            if self._silence is not None:
-                self._silence.ended(channel)
         elif self.opened.get(h) is channel:
             del self.opened[h]
         else:

@@ -22,12 +22,10 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from .._base.closing import KEEPS_OUT, CloseCode
+from .._base.retry import Condition, check_strategies
 from .._base.scheduler import Timers
-from .._base.strategies import Condition, check_strategies
 from .._transports.urls import BadURL
 from ..errors import ConnectionLost, HandshakeRejected, repr_of
-
-__all__ = ["DEFAULT_RECONNECT", "Reconnect", "Schedule", "is_transient"]
 
 FATAL_STATUS = frozenset({400, 401, 403, 404, 405, 410, 426, 501})
 

@@ -27,8 +27,6 @@ from .dialing import DialPlan
 from .reconnection import ReconnectInfo
 from .states import ClientState
 
-__all__ = ["Client", "ReconnectInfo", "core_of"]
-
 T = TypeVar("T")
 
 
@@ -81,9 +79,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
             closes the connection when it receives certain messages that other servers ignore. The client raises an
             exception instead of sending such a message. Outbound messages can be at most 32 KiB, unless
             `Limits.sent_message` is set. Raw messages, extensions and other codecs are not available. See the guide
-            "Talk to Go programs". ``"ws-wrapper-3"`` if plain peers use ws-wrapper 3 or older, which have no streams or
-            other anonymous channels: their requests for one are rejected with the code ``wsrpc.no_channels``, instead
-            of being resolved with ``undefined``.
+            "Talk to Go programs".
 
     Raises:
         TypeError, ValueError: an option, or the URL, is not valid.

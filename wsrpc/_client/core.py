@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from contextlib import suppress
+from types import TracebackType
+from typing import Any
 
 import msgspec
 
 from .._api.peer import Peer, life_of
 from .._base.closing import CloseCode, CloseInfo, check_close
-from .._base.scheduler import LoopScheduler
+from .._base.scheduler import LoopScheduler, spawn_later
 from .._handlers.lifecycle import Closers, Unfinished
 from .._handlers.registry import Registry
 from .._peer.core import PeerCore
@@ -23,12 +26,115 @@ from ..errors import ConnectionLost, SessionLost, noted
 from ..transport import Transport
 from .backoff import Schedule
 from .dialing import NOT_CONNECTED, OPENING, Dialing, DialPlan
-from .order import Order
 from .reconnection import ReconnectHooks
 from .states import ClientState, Input, after
-from .waiters import ConnectionWaiters
 
-__all__ = ["ClientCore"]
+
+class Callers:
+    """Callers that wait in one event loop for the same outcome."""
+
+    def __init__(self) -> None:
+        self.told: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self.count = 0
+
+    async def wait(self) -> Exception | None:
+        """Return why there will be no connection, or None if there is one. Cancelling is safe."""
+        self.count += 1
+        try:
+            return await asyncio.shield(self.told)
+        finally:
+            self.count -= 1
+
+
+class ConnectionWaiters:
+    """The callers that wait for a connection, or for the reason why none will come.
+
+    ``failure`` is that reason, until `expect`.
+    """
+
+    def __init__(self) -> None:
+        self.failure: Exception | None = None
+        self._traceback: TracebackType | None = None
+        """The traceback of the failure when it came. Each time that the failure is raised would add to it."""
+        self._waiting: Callers | None = None
+        """The present callers. If their event loop has ended, nobody waits any more."""
+
+    @property
+    def count(self) -> int:
+        """How many callers wait."""
+        waiting = self._present()
+        return 0 if waiting is None else waiting.count
+
+    def expect(self) -> None:
+        """Forget the failure: a connection may come."""
+        self.failure = None
+
+    def tell(self, failure: Exception | None) -> None:
+        """Wake the callers: there is a connection, or there will be none because of ``failure``."""
+        self.failure = failure
+        self._traceback = None if failure is None else failure.__traceback__
+        waiting = self._present()
+        self._waiting = None
+        if waiting is not None:
+            waiting.told.set_result(failure)
+
+    async def wait(self) -> None:
+        """Return when there is a connection. Cancelling is safe.
+
+        Raises:
+            Exception: there will be none, because of this.
+        """
+        failure = self.failure
+        if failure is None:
+            waiting = self._present()
+            if waiting is None:
+                waiting = self._waiting = Callers()
+            failure = await waiting.wait()
+        if failure is not None:
+            raise failure.with_traceback(self._traceback)
+
+    def _present(self) -> Callers | None:
+        """Return the callers that wait in the running event loop."""
+        waiting = self._waiting
+        return None if waiting is None or waiting.told.get_loop() is not asyncio.get_running_loop() else waiting
+
+
+class Order:
+    """The work that a client does for the user's last `connect`, `bind` or `close`.
+
+    The next call of these ends the order and makes a new one. Work that finishes late compares its order with the
+    client's present one, and changes nothing if they differ. Before the first call, and after a `connect` that was
+    cancelled, a client has an empty order.
+    """
+
+    def __init__(self, dialing: Dialing | None = None) -> None:
+        self.dialing = dialing
+        """None for a `close`, and for a client without a URL."""
+        self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is a `connect` that has not had an open connection yet, and raises why it gets none."""
+        return self.dialing is not None and self.dialing.first
+
+    def stop_timers(self) -> None:
+        """Let go of the event loop."""
+        if self.dialing is not None:
+            self.dialing.stop_timers()
+
+    def end(self) -> asyncio.Task[None] | None:
+        """Stop all of it but a `close`. Returns the task of the dialing, if it takes another moment to end."""
+        return None if self.dialing is None else self.dialing.stop()
+
+    @property
+    def closing(self) -> asyncio.Task[None] | None:
+        """The task of a `close` that has not ended."""
+        return None if self._closing is None or self._closing.done() else self._closing
+
+    def close(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a `close`, which goes on when its caller is cancelled."""
+        self._closing = task = spawn_later(coroutine)
+        return task
 
 
 class ClientCore(PeerOwner):

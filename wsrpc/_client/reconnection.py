@@ -12,8 +12,6 @@ from .._handlers.lifecycle import Unfinished, called
 from .._handlers.registry import Registry
 from ..errors import SessionLost
 
-__all__ = ["ReconnectHooks", "ReconnectInfo"]
-
 
 class ReconnectInfo(msgspec.Struct, frozen=True):
     """Argument of `Client.on_reconnect` functions.

@@ -9,8 +9,6 @@ from __future__ import annotations
 from enum import Enum
 from typing import Literal, get_args
 
-__all__ = ["STATES", "TABLE", "ClientState", "Input", "after"]
-
 ClientState = Literal[
     "idle", "connecting", "waiting", "opening", "connected", "detached", "resuming", "closing", "closed"
 ]

@@ -24,9 +24,6 @@ from ..errors import EngineLost, PeerNotFound, RequestTimeout
 from .membership import CLOSE_PEER, ClusterMembership
 from .relay import place
 
-__all__ = ["ClusterPeer", "ClusterPeerChannel"]
-
-
 Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
 """A method of `Sender` that makes a request."""
 

@@ -29,8 +29,6 @@ from .membership import ClusterMembership
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
-__all__ = ["Cluster", "ClusterClient", "ClusterRoom", "ClusterRoomChannel", "membership_of"]
-
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 SkipAddressed: TypeAlias = ClusterPeer | Iterable[ClusterPeer] | None

@@ -21,8 +21,6 @@ from typing import Annotated, NamedTuple, Protocol
 
 from msgspec import Meta, Struct
 
-__all__ = ["LEASE", "NEW", "Beat", "Claim", "Counter", "Delta", "Directory", "DirectoryListener", "Name", "Snapshot"]
-
 LEASE = 5.0
 """Seconds after the last word of a node, after which it is gone."""
 PART = 1000

@@ -13,8 +13,6 @@ from ..engine import Engine, EngineConnection
 from ..errors import EngineLost
 from .wire import NodeMessage, encode
 
-__all__ = ["ALL", "EngineLink", "EngineLinkListener"]
-
 ALL = "all"
 """In place of a node's name: the subject that all nodes hear."""
 DEAF = 5.0

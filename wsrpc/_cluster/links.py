@@ -19,7 +19,8 @@ from .._api.registration import Registrar
 from .._base.closing import CloseCode, CloseInfo, sendable
 from .._base.scheduler import Tasks
 from .._client.backoff import Reconnect
-from .._client.client import Client, ReconnectInfo
+from .._client.client import Client
+from .._client.reconnection import ReconnectInfo
 from .._protocol.nodes import NODE
 from .._server.server import Server, accept_of
 from ..engine import PATIENCE
@@ -29,8 +30,6 @@ from ..limits import Limits
 from .directory import LEASE
 from .node import Node
 from .transport import EngineTransport
-
-__all__ = ["NodeLinks"]
 
 MiB = 1024 * 1024
 DEFAULT = Limits()

@@ -29,8 +29,6 @@ from .node import BEAT, Node
 from .relay import Relay
 from .transport import EngineTransport
 
-__all__ = ["CLOSE_PEER", "ClusterMembership"]
-
 ROOM, MEMBERS, MISSED = "room", "members", "missed"
 """What nodes say to each other of rooms: an event, a request, and that events of rooms may be missing."""
 CONNECTED = "connected"

@@ -8,8 +8,6 @@ import random
 from ..engine import FEW, PATIENCE, EngineListener
 from ..errors import EngineLost, MessageTooBig
 
-__all__ = ["MemoryEngine"]
-
 
 class MemoryEngine:
     """In-memory engine, for a cluster of one process. Pass the same object to the `Cluster` of each server.

@@ -18,8 +18,6 @@ from .directory import LEASE, Beat, Delta, Directory, Snapshot
 from .engine_link import ALL, EngineLink
 from .transport import EngineTransport
 
-__all__ = ["BEAT", "Node", "NodeListener"]
-
 BEAT = 1.5
 """Seconds between two beats."""
 TICKS = 3

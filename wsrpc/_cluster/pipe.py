@@ -24,8 +24,6 @@ from ..errors import (
     made_here,
 )
 
-__all__ = ["Pipe"]
-
 GROWTH = 8
 """How much larger a message may become when it is encoded anew: MessagePack has one byte for a control character, and
 JSON six."""

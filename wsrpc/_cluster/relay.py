@@ -23,8 +23,6 @@ from .._sending.sender import Sender
 from ..errors import ChannelClosed, PeerNotFound, QueueFull, UnknownEvent, WsrpcError, made_here, one_line
 from .pipe import Pipe
 
-__all__ = ["Relay", "place"]
-
 VALUE, CHANNEL = "\0", "\1"
 """What follows the address: the caller wants a value, or a channel."""
 

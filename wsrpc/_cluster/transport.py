@@ -13,8 +13,6 @@ from ..transport import ConnectionInfo, Receiver
 from .engine_link import EngineLink
 from .wire import Close, Data, Mark, Reset
 
-__all__ = ["EngineTransport"]
-
 SLICE = 32 * 1024
 """Bytes that are gathered before they are published, at most, unless a message is larger or the engine takes less."""
 

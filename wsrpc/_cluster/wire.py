@@ -9,25 +9,6 @@ from msgspec import Meta, Struct
 
 from .directory import Beat, Counter, Delta, Name, Snapshot
 
-__all__ = [
-    "Accepted",
-    "Ask",
-    "Close",
-    "Data",
-    "Left",
-    "Mark",
-    "NodeMessage",
-    "Open",
-    "Probe",
-    "Refused",
-    "Reset",
-    "connection_name",
-    "decode",
-    "encode",
-    "ends_of",
-]
-
-
 ConnectionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_-]{1,64}/[0-9]{1,16}\Z")]
 """See `connection_name`."""
 

@@ -14,8 +14,6 @@ from .._base.names import RESERVED_EVENTS, check_event, check_name
 from .._schema.definitions import MEMBER_NAMES, PREFIX
 from .._schema.description import Description, EventSchema
 
-__all__ = ["InvalidDescription", "by_channel", "check_description", "inner_schemas", "is_answered", "schemas_of_event"]
-
 MOST_LEVELS = 40
 """How deep a schema may be nested. Python's parser takes 200 brackets in each other."""
 MOST_TYPES = 7

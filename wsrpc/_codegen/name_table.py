@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-__all__ = ["NameTable"]
-
 
 class NameTable:
     """The names that are in use in one place: a module, a class, or the parameters of a function."""

@@ -7,13 +7,11 @@ from typing import Any, NamedTuple
 
 from .._schema.definitions import Schema
 from .checking import InvalidDescription
-from .layout import Expression, Keyword, Union, assignment, call, class_head, comment, docstring, literal, statement
+from .layout import call, class_head, comment, docstring, literal
 from .name_table import NameTable
 from .python_names import identifier, is_plain
 from .python_plan import Plan, Tag
 from .python_types import ANY, Form, Types, default_of
-
-__all__ = ["Models"]
 
 MOST_ALIASES = 30
 """How many aliases may be named in each other: Python evaluates them as one type."""
@@ -94,15 +92,15 @@ class Models:
         about = str(self.plan.definitions[name].get("description", ""))
         notes = [about, *dict.fromkeys(self._notes[name])]
         value = self._aliases[name].expression
-        return [*comment("\n".join(filter(None, notes))), *assignment(self.plan.names[name], "TypeAlias", value)]
+        return [*comment("\n".join(filter(None, notes))), f"{self.plan.names[name]}: TypeAlias = {value}"]
 
     # ------------------------------------------------------------ classes
 
     def _enumeration(self, name: str) -> list[str]:
         schema = self.plan.definitions[name]
-        lines = class_head(self.plan.names[name], ["enum.Enum"]) + _about(schema, blank=True)
+        lines = [class_head(self.plan.names[name], ["enum.Enum"]), *_about(schema, blank=True)]
         for value, member in self.plan.enumerations[name].items():
-            lines += assignment(member.rpartition(".")[2], None, literal(value), "    ")
+            lines.append(f"    {member.rpartition('.')[2]} = {literal(value)}")
         return lines
 
     def _class(self, name: str) -> list[str]:
@@ -112,21 +110,21 @@ class Models:
         called = [table.claim(field.wanted) for field in fields]
         types = self.types(called, constrained=name not in self.plan.by_pydantic)
         lines: list[str] = []
-        options = [Keyword("array_like", "True")] if kind == "array" else []
+        options = ["array_like=True"] if kind == "array" else []
         required = [field.required for field in fields]
         if sorted(required, reverse=True) != required:
-            options.append(Keyword("kw_only", "True"))
+            options.append("kw_only=True")
         for field, each in zip(fields, called, strict=True):
             lines += self._field(field, each, types, is_struct=kind != "dataclass")
         if tag is not None:
             if tag.field != "type" and kind != "array":
-                options.append(Keyword("tag_field", literal(tag.field)))
-            options.append(Keyword("tag", literal(tag.value)))
+                options.append(f"tag_field={literal(tag.field)}")
+            options.append(f"tag={literal(tag.value)}")
         if kind == "dataclass":
-            decorator = call("@dataclasses.dataclass", Keyword("slots", "True"), *options)
-            head = [*statement(decorator), *class_head(self.plan.names[name], [])]
+            decorator = call("@dataclasses.dataclass", "slots=True", *options)
+            head = [decorator, class_head(self.plan.names[name])]
         else:
-            head = class_head(self.plan.names[name], ["msgspec.Struct", *options])
+            head = [class_head(self.plan.names[name], ["msgspec.Struct", *options])]
         about = _about(schema, blank=bool(lines))
         return [*head, *about, *(lines or ([] if about else ["    pass"]))]
 
@@ -137,26 +135,26 @@ class Models:
         about = str(schema.get("description", ""))
         lines = comment("\n".join(filter(None, [about, *types.notes])), "    ")
         annotation = form.expression
-        options: list[Keyword] = []
+        options: list[str] = []
         default: str | None = None
         if not field.required:
             default = default_of(schema["default"], form) if "default" in schema else None
             if default is None:
                 default = "msgspec.UNSET"
-                annotation = _or_unset(form)
+                annotation = f"{annotation} | msgspec.UnsetType"
             if default == "set()":
                 default = f"{types.builtin('set')}()"
             if _needs_function(default, is_struct=is_struct):
-                options.append(Keyword("default_factory", f"lambda: {default}"))
+                options.append(f"default_factory=lambda: {default}")
             else:
-                options.append(Keyword("default", default))
+                options.append(f"default={default}")
         renamed = field.key not in (None, name)
         if renamed:
-            options.append(Keyword("name", literal(field.key)))
-        value: Expression | None = default
-        if options and (options[0].name == "default_factory" or renamed):
+            options.append(f"name={literal(field.key)}")
+        value: str | None = default
+        if options and (options[0].startswith("default_factory=") or renamed):
             value = call("msgspec.field" if is_struct else "dataclasses.field", *options)
-        return lines + assignment(name, annotation, value, "    ")
+        return [*lines, f"    {name}: {annotation}" + (f" = {value}" if value is not None else "")]
 
 
 class _Field(NamedTuple):
@@ -189,15 +187,6 @@ def _fields_of_array(schema: Schema, tag: Tag | None) -> list[_Field]:
 
 def _has_default_from(items: Iterable[Any]) -> bool:
     return all(each.__class__ is dict and "default" in each for each in items)
-
-
-def _or_unset(form: Form) -> Expression:
-    if form.kind == "any":
-        return Union((form.expression, "msgspec.UnsetType"))
-    members = (
-        tuple(each.expression for each in form.inner) if isinstance(form.expression, Union) else (form.expression,)
-    )
-    return Union((*members, "msgspec.UnsetType"))
 
 
 def _needs_function(default: str, *, is_struct: bool) -> bool:

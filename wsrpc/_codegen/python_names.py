@@ -9,8 +9,6 @@ import unicodedata
 
 from .name_table import NameTable
 
-__all__ = ["IMPORTS", "class_name", "identifier", "is_plain", "member_name", "module_names"]
-
 IMPORTS: dict[str, str] = {
     "builtins": "",
     "dataclasses": "",

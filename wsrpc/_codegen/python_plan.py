@@ -16,8 +16,6 @@ from .checking import InvalidDescription, inner_schemas
 from .name_table import NameTable
 from .python_names import IMPORTS, class_name, is_plain, member_name
 
-__all__ = ["ClassKind", "Plan", "Tag", "is_enumeration", "merged"]
-
 MOST_STEPS = 3_000_000
 """How many references may be followed, for unions that have members of each other for instance."""
 MOST_LEVELS = 200

@@ -8,10 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from .._schema.definitions import PREFIX, Schema
-from .layout import Expression, Keyword, Union, call, literal, subscript, text_of
+from .layout import call, literal, subscript, union
 from .python_plan import Plan
-
-__all__ = ["ANY", "Form", "Types", "default_of"]
 
 Kind = Literal[
     "any", "null", "bool", "integer", "number", "string", "text", "enum", "literal", "list", "set", "tuple", "dict",
@@ -25,7 +23,7 @@ class Form(NamedTuple):
     """A Python type."""
 
     kind: Kind
-    expression: Expression
+    expression: str
     inner: tuple[Form, ...] = ()
     """The members of a union; the type of the items of a list, a set or a dict."""
     values: tuple[Any, ...] = ()
@@ -190,7 +188,7 @@ class Types:
     def _bounded(self, form: Form, limits: Mapping[str, Any]) -> Form:
         if not limits or not self._constrained:
             return form
-        meta = call("msgspec.Meta", *(Keyword(key, literal(value)) for key, value in limits.items()))
+        meta = call("msgspec.Meta", *(f"{key}={literal(value)}" for key, value in limits.items()))
         return form._replace(expression=subscript("Annotated", form.expression, meta))
 
     # ------------------------------------------------------------ unions
@@ -201,7 +199,7 @@ class Types:
         for form in forms:
             for each in form.inner if form.kind == "union" else (form,):
                 each = _NULL if each.kind == "null" else each  # None | None, of two aliases, is no type
-                members[each.kind, text_of(each.expression)] = each
+                members[each.kind, each.expression] = each
         found = list(members.values())
         if not found or any(each.kind == "any" for each in found):
             return ANY
@@ -223,7 +221,7 @@ class Types:
         if len(joined) > MOST_MEMBERS:
             self.notes[f"The union has more than {MOST_MEMBERS} members: it is Any."] = None
             return ANY
-        return Form("union", Union(tuple(each.expression for each in joined)), tuple(joined))
+        return Form("union", union(each.expression for each in joined), tuple(joined))
 
     def _without_bounds(self, form: Form) -> Form:
         match form.kind:
@@ -300,14 +298,14 @@ _UNDECIDED = "Nothing tells the members of {} apart: it is Any."
 
 
 def _shown(forms: Iterable[Form]) -> str:
-    return " | ".join(text_of(each.expression) for each in forms)
+    return union(each.expression for each in forms)
 
 
 def _is_literal(value: Any) -> bool:
     return value.__class__ in (str, bool) or (value.__class__ is int and -(2**63) <= value < 2**63)
 
 
-def _literal_of(values: tuple[Any, ...]) -> Expression:
+def _literal_of(values: tuple[Any, ...]) -> str:
     return subscript("Literal", *map(literal, values))
 
 

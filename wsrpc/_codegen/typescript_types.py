@@ -13,18 +13,6 @@ from typing import Any, NamedTuple
 from .._schema.definitions import PREFIX, Schema
 from .name_table import NameTable
 
-__all__ = [
-    "BASE64",
-    "Names",
-    "comment",
-    "endless_types",
-    "in_parentheses",
-    "parameter_names",
-    "property_name",
-    "type_names",
-    "type_of",
-]
-
 BASE64 = "Base64"
 """The name of the type of bytes in JSON."""
 

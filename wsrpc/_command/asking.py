@@ -21,8 +21,6 @@ from .._transports.urls import shown_url
 from ..errors import BadResult, RemoteError, UnknownEvent, WsrpcError, one_line
 from .failures import REMOTE, TIMEOUT, Failure, explained
 
-__all__ = ["ask", "checked", "describes", "written"]
-
 MOST_BYTES = 16 * 1024 * 1024
 """Size of all pages together. (A page is a message, which `Limits.message` bounds.)"""
 MOST_PAGES = 10_000

@@ -18,8 +18,6 @@ from .output import Output, Progress
 from .running import Job, in_event_loop
 from .values import argument, items_of
 
-__all__ = ["call", "emit", "stream", "upload"]
-
 ARGUMENTS = """\b
 An argument is
   2, true, '"Ada"', '{"a": [1]}'   JSON

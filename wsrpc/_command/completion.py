@@ -17,8 +17,6 @@ from .connection import channels_of, client_of
 from .failures import Failure
 from .options import COMPLETE, Options
 
-__all__ = ["complete", "completion"]
-
 SECONDS = 1.5
 """Time for asking a server, while the user waits after pressing Tab."""
 

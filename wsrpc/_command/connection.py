@@ -25,8 +25,6 @@ from .failures import REMOTE, Failure, UsageError, explained
 from .options import Options
 from .running import Job
 
-__all__ = ["channels_of", "client_of", "connected", "on_channel", "retry_of"]
-
 CONNECTING = 30.0
 """Seconds for connecting, unless ``--timeout`` says otherwise."""
 FIRST_DELAY = 0.5

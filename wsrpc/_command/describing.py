@@ -19,8 +19,6 @@ from .options import CONNECTION, URL, Command, Options, channel_option
 from .output import Output
 from .running import Job, in_event_loop
 
-__all__ = ["describe", "signatures"]
-
 
 @click.command(cls=Command, epilog="\b\nexample:\n  wsrpc describe ws://localhost:8080 --channel chat")
 @URL

@@ -29,8 +29,6 @@ from ..errors import (
     short,
 )
 
-__all__ = ["NOT_SENT", "OUTPUT_CLOSED", "REMOTE", "TIMEOUT", "UNKNOWN", "USAGE", "Failure", "UsageError", "explained"]
-
 REMOTE = 1
 """The remote peer has refused or failed, or its answer cannot be used."""
 USAGE = 2

@@ -23,9 +23,6 @@ from .loading import load, read
 from .options import HEADER, Options, several
 from .running import complain
 
-__all__ = ["client", "types"]
-
-
 COMMON = several(
     click.argument("target", type=click.Path()),
     click.option(

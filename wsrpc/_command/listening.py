@@ -13,15 +13,13 @@ from .._api.peer import Peer
 from .._base.closing import CloseInfo
 from .._base.names import RESERVED_EVENTS
 from .._client.backoff import Reconnect, is_transient
-from .._client.client import ReconnectInfo
+from .._client.reconnection import ReconnectInfo
 from .._handlers.observation import Message
 from ..errors import ConnectionLost, one_line
 from .connection import client_of, connected
 from .options import CONNECTION, EVENTS, URL, Command, Options, channel_option, take_option
 from .output import Output
 from .running import Job, complain, in_event_loop
-
-__all__ = ["listen"]
 
 MOST_UNWRITTEN = 10_000
 MOST_UNWRITTEN_BYTES = 16 * 1024 * 1024

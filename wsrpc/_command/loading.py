@@ -18,8 +18,6 @@ from .._client.client import Client
 from .._server.server import Server
 from .failures import UsageError
 
-__all__ = ["load", "read"]
-
 WANTED = (Server, Client, Router)
 
 

@@ -12,19 +12,6 @@ import click
 
 from .values import event_and_value
 
-__all__ = [
-    "CALL",
-    "CONNECTION",
-    "EVENTS",
-    "HEADER",
-    "UPLOAD",
-    "URL",
-    "Command",
-    "Options",
-    "channel_option",
-    "take_option",
-]
-
 Options = SimpleNamespace
 """Values of the options and arguments of one command."""
 
@@ -107,7 +94,7 @@ HEADER = click.option(
 URL = click.argument("url")
 EVENTS = click.argument("events", metavar="[EVENT]...", nargs=-1, shell_complete=_offered)
 RETRIES = click.IntRange(min=0)
-PROFILES = click.Choice(["go", "ws-wrapper-3"])
+PROFILES = click.Choice(["go"])
 CONNECTION = several(
     click.option("--timeout", metavar="SECONDS", type=_seconds, help="Limit the time for connecting and the request."),
     click.option("--retry", metavar="N", type=RETRIES, default=0, help="Try again, as long as nothing has run."),
@@ -122,7 +109,7 @@ CONNECTION = several(
     click.option("--key", type=click.Path(), help="The certificate's private key, if it is in another file."),
     click.option("--insecure", is_flag=True, help="Do not verify the server's certificate."),
     click.option("--compress", is_flag=True, help="Offer to compress messages."),
-    click.option("--profile", type=PROFILES, help="Send only what ws-server-wrapper-go or ws-wrapper 3 accepts."),
+    click.option("--profile", type=PROFILES, help="Send only what ws-server-wrapper-go accepts."),
     click.option("--verbose", is_flag=True, help="Show the library's log and each message on stderr."),
 )
 """How to connect."""

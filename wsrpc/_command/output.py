@@ -19,8 +19,6 @@ from ..errors import printable
 from .failures import OUTPUT_CLOSED, UsageError
 from .running import Job
 
-__all__ = ["Output", "Progress"]
-
 PIPE = 4096
 """Bytes that a pipe takes without blocking if it takes any. (Linux's PIPE_BUF; POSIX guarantees 512.)"""
 

@@ -14,8 +14,6 @@ from .failures import OUTPUT_CLOSED, USAGE, Failure
 from .options import COMPLETE
 from .running import complain
 
-__all__ = ["main"]
-
 COMMANDS = {
     "call": "calling",
     "stream": "calling",

@@ -19,8 +19,6 @@ from ..errors import RemoteError, WsrpcError, printable, short
 from .failures import UNKNOWN, USAGE, explained
 from .options import Options
 
-__all__ = ["Job", "complain", "in_event_loop", "leave"]
-
 PATIENCE = 0.7
 """Seconds from an interruption to the end, in which the cancellation and the Close frame are sent. The end does not
 depend on the remote peer."""

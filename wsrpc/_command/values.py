@@ -15,8 +15,6 @@ import msgspec
 from ..errors import one_line
 from .failures import UsageError
 
-__all__ = ["Form", "Items", "argument", "event_and_value", "items_of"]
-
 Form = Literal["json", "text", "bytes"]
 """What an item of an upload is: the JSON of a line, the text of a line, or bytes as they come."""
 

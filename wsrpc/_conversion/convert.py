@@ -18,20 +18,6 @@ from .caching import memoized
 from .pydantic_types import has_core_schema, is_pydantic, misfit, pydantic_dumper, pydantic_validator
 from .validation import Checked, wire_type
 
-__all__ = [
-    "EXACT_TYPES",
-    "DecHook",
-    "EncHook",
-    "Prepared",
-    "convert_options",
-    "converter",
-    "make_dec_hook",
-    "make_enc_hook",
-    "nodes_of",
-    "prepare",
-    "type_name",
-]
-
 _R = TypeVar("_R")
 
 DecHook = Callable[[type[Any], Any], Any]

@@ -14,19 +14,6 @@ from functools import lru_cache
 from operator import is_
 from typing import Any, NamedTuple, cast
 
-__all__ = [
-    "BYTES_OPTIONS",
-    "Misfit",
-    "core_schema_of",
-    "has_core_schema",
-    "is_of_pydantic_1",
-    "is_pydantic",
-    "misfit",
-    "pydantic_dumper",
-    "pydantic_validator",
-    "type_validator",
-]
-
 # Bytes are the exception. pydantic's default for them is text in UTF-8, which most bytes are not. Here they are base64,
 # as everywhere else in wsrpc, unless the model's config says otherwise (ser_json_bytes, val_json_bytes) or the field
 # has a plain serializer of its own.

@@ -30,8 +30,6 @@ from msgspec import inspect as mi
 from .caching import memoized
 from .pydantic_types import has_core_schema, is_of_pydantic_1, is_pydantic
 
-__all__ = ["UNIONS", "Survey", "is_tagged", "survey_of", "unwrapped"]
-
 UNIONS = (Union, types.UnionType)
 
 Place = Literal["open", "sealed", "model"]

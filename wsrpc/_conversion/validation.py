@@ -22,8 +22,6 @@ from ..errors import one_line
 from .pydantic_types import type_validator
 from .survey import UNIONS, is_tagged, survey_of
 
-__all__ = ["PART", "Checked", "wire_type"]
-
 PART = "x-part"
 """Marks a part that msgspec describes in a JSON Schema that pydantic makes. The value is a key of `Checked.parts`."""
 

@@ -24,8 +24,6 @@ from ..limits import Limits
 from .origins import OriginRule, Origins
 from .proxies import TrustedProxies
 
-__all__ = ["Entrance", "Gate"]
-
 OWN_HEADERS = frozenset({"connection", "upgrade", "content-length", "transfer-encoding"})
 """Response headers that belong to the handshake itself, besides ``Sec-WebSocket-…``."""
 
@@ -64,11 +62,9 @@ class Gate:
 class Entrance:
     """Accepts or refuses connections. Listeners and adapters call `check` for each handshake."""
 
-    def __init__(
-        self, origins: Origins, allowed_hosts: Iterable[str], trusted_proxies: Iterable[str], budget: LogBudget
-    ) -> None:
+    def __init__(self, origins: Origins, trusted_proxies: Iterable[str], budget: LogBudget) -> None:
         self._budget = budget
-        self._origins = OriginRule(origins, allowed_hosts, budget)
+        self._origins = OriginRule(origins, budget)
         self._proxies = TrustedProxies(trusted_proxies)
         self._function: HandshakeFunction | None = None
         self._where = ""

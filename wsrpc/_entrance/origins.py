@@ -15,8 +15,6 @@ from .._handlers.introspection import is_async
 from ..errors import HandshakeRejected, short
 from ..handshake import Handshake
 
-__all__ = ["ANY_ORIGIN", "OriginRule", "Origins"]
-
 
 class _AnyOrigin:
     def __repr__(self) -> str:
@@ -36,25 +34,17 @@ WEB = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^\s/?#@:,\[\]\\]+)(?::(\d{1,5}))
 """The origin of a web page: scheme, host, and the port unless it is the scheme's default."""
 OTHER = re.compile(r"(?!https?:)[a-z][a-z0-9+.-]*://[^\s/?#,]*")
 """The origin of a browser extension or an application."""
-HOST = re.compile(r"\.?[^\s/?#@:,\[\]\\*.][^\s/?#@:,\[\]\\*]*")
-"""An entry of ``allowed_hosts``; one that begins with a dot is for subdomains, too."""
-LOCAL = ("localhost", ".localhost")
-"""Names that no DNS server of an attacker resolves."""
 
 
 class OriginRule:
     """Decides whether a request's ``Origin`` may connect. A request without one comes from no browser, and may connect.
 
     Raises:
-        TypeError, ValueError: ``origins`` or ``allowed_hosts`` is not valid.
+        TypeError, ValueError: ``origins`` is not valid.
     """
 
-    def __init__(self, origins: Origins, allowed_hosts: Iterable[str], budget: LogBudget) -> None:
+    def __init__(self, origins: Origins, budget: LogBudget) -> None:
         self._budget = budget
-        given: Any = allowed_hosts
-        if isinstance(given, str) or not isinstance(given, Iterable):
-            raise TypeError(f"allowed_hosts= takes a list of host names such as ['app.example'], got {given!r}")
-        self._hosts = (*LOCAL, *map(_host, allowed_hosts))
         self.allows_any = isinstance(origins, _AnyOrigin)
         self._function: Callable[[Handshake], object] | None = None
         self._listed: frozenset[str] = frozenset()
@@ -90,26 +80,11 @@ class OriginRule:
             self._warn(handshake, "the function of origins= refused it")
         else:
             clear = _canonical(origin)
-            own = clear is not None and _is_own(clear, handshake)
-            if clear is not None and (clear in self._listed or (own and self._names_server(clear))):
+            if clear is not None and (clear in self._listed or (_is_own(clear, handshake) and _names_server(clear))):
                 return
             why = "it is malformed" if clear is None else f"to allow it: Server(origins=[{short(origin)}])"
-            self._warn(handshake, f"{why}, or allowed_hosts= with the name of this server" if own else why)
+            self._warn(handshake, why)
         raise HandshakeRejected(403, "this origin is not allowed\n")
-
-    def _names_server(self, origin: str) -> bool:
-        """Whether a page whose host is that of the request comes from this server, and not from DNS rebinding.
-
-        The owner of a name can serve a page, and then let the name resolve to this server: for the browser, both are
-        one host. With TLS, the browser has checked that the certificate is for the name; and it lets no page that was
-        loaded with TLS connect without. An address is not resolved.
-        """
-        if origin.startswith("https:"):
-            return True
-        host = re.sub(r"^http://|\.?(:\d+)?$", "", origin)
-        with suppress(ValueError):
-            return bool(ip_address(host.strip("[]")))
-        return any(f".{host}".endswith(name) if name[0] == "." else host == name for name in self._hosts)
 
     def _warn(self, handshake: Handshake, why: str) -> None:
         origin = short(handshake.origin)
@@ -128,15 +103,6 @@ def _listed(origin: Any) -> str:
     return clear
 
 
-def _host(name: Any) -> str:
-    if not isinstance(name, str) or not HOST.fullmatch(name):
-        raise ValueError(
-            f"allowed_hosts= takes names such as 'app.example', without scheme and port, and names such as "
-            f"'.app.example', which include all subdomains; addresses are always allowed; got {name!r}"
-        )
-    return name.lower()
-
-
 def _canonical(origin: str) -> str | None:
     """Return ``origin`` in lower case, without the scheme's default port; None if it is not an origin."""
     origin = origin.lower()
@@ -153,3 +119,18 @@ def _is_own(origin: str, handshake: Handshake) -> bool:
         return False  # a page that was loaded without TLS may have been changed on the way
     # Where a proxy terminates TLS, the host names no port, and the port is that of the page's scheme.
     return _canonical(f"{scheme}://{handshake.host}") == origin
+
+
+def _names_server(origin: str) -> bool:
+    """Whether a page whose host is that of the request comes from this server, and not from DNS rebinding.
+
+    The owner of a name can serve a page, and then let the name resolve to this server: for the browser, both are one
+    host. With TLS, the browser has checked that the certificate is for the name; and it lets no page that was loaded
+    with TLS connect without. An address is not resolved, and no DNS server of an attacker resolves ``localhost``.
+    """
+    if origin.startswith("https:"):
+        return True
+    host = re.sub(r"^http://|\.?(:\d+)?$", "", origin)
+    with suppress(ValueError):
+        return bool(ip_address(host.strip("[]")))
+    return f".{host}".endswith(".localhost")

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, NamedTuple
 
-__all__ = ["UNIX", "Forwarded", "TrustedProxies"]
-
 UNIX = "unix"
 """Entry of ``trusted_proxies`` that trusts everything that connects over a Unix socket."""
 

@@ -12,8 +12,6 @@ from .._conversion.pydantic_types import Misfit
 from ..errors import BadArguments, set_text_for_log
 from .introspection import Parameter
 
-__all__ = ["ArgumentsRefused", "refused"]
-
 
 class ArgumentsRefused(Exception):
     """Raised before the handler runs: the arguments do not fit it. ``error`` is for the caller.

@@ -16,15 +16,12 @@ from .._conversion.caching import memoized
 from .._conversion.convert import EXACT_TYPES, DecHook, convert_options, converter, prepare
 from .._conversion.survey import UNIONS
 from .._conversion.validation import Checked
-from .arguments import ArgumentsRefused, refused
+from .arguments import refused
 from .contract import Member
 from .implementation import completed
-from .injections import Injection
-from .introspection import Facts, Parameter, Role, introspect, location, name_of
+from .introspection import Facts, Injection, Parameter, Role, introspect, location, name_of
 from .invocation import Call, Invocation
 from .method import DEFAULTS, HandlerOptions
-
-__all__ = ["ArgumentsRefused", "Handler"]
 
 # ---------------------------------------------------------------- the call
 

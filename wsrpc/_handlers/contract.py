@@ -27,8 +27,6 @@ from .introspection import (
 )
 from .method import DEFAULTS, Exposed, mark_of
 
-__all__ = ["Contract", "Kind", "Member", "check_emitted", "placed_members", "read_contract"]
-
 
 class Kind(Enum):
     """What a member of a contract is, for its caller."""

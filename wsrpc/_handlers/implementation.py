@@ -20,8 +20,6 @@ from .contract import Contract, Kind, Member, read_contract
 from .introspection import Facts, Parameter, Role, by_place, introspect, location, result_of, signature_of
 from .method import Exposed, mark_in, mark_of
 
-__all__ = ["Method", "Methods", "completed", "implementing", "methods_of"]
-
 
 class Method(NamedTuple):
     """A method of a class that is a handler."""

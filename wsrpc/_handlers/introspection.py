@@ -14,6 +14,8 @@ import types
 import typing
 from collections.abc import (
     AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
     Awaitable,
     Callable,
     Collection,
@@ -24,28 +26,32 @@ from collections.abc import (
 from enum import Enum
 from typing import Annotated, Any, Literal, NamedTuple
 
-from .._conversion.survey import UNIONS, unwrapped
-from .injections import Injection, injections, stream_annotations
+from msgspec import Struct
 
-__all__ = [
-    "Facts",
-    "Parameter",
-    "Result",
-    "Role",
-    "annotations_of",
-    "by_place",
-    "channel_parameters",
-    "introspect",
-    "is_async",
-    "location",
-    "name_of",
-    "of_framework",
-    "read_annotation",
-    "read_signature",
-    "result_of",
-    "signature_of",
-    "without_partials",
-]
+from .._conversion.survey import UNIONS, unwrapped
+from .invocation import Invocation
+
+
+class Injection(Struct, frozen=True):
+    """How a parameter gets an object that does not come from the wire."""
+
+    get: Callable[[Invocation], Any]
+    """Returns the object. It runs in each call of the handler, so it should be a function written in C if possible."""
+    conversation: bool = False
+    """The object is a channel, and the handler's body runs while that channel is open."""
+    blocking: bool = False
+    """The class is for threads: its methods wait instead of being awaited."""
+
+
+injections: dict[type[Any], Injection] = {Invocation: Injection(lambda invocation: invocation)}
+"""How a parameter annotated with a class, or with ``Cls | None``, gets its value. Higher layers add their classes.
+
+A subclass of such a class is not injected, because the object may be any instance of the class.
+"""
+
+stream_annotations: set[Any] = {AsyncIterator, AsyncIterable}
+"""Annotations of a parameter that reads what the caller sends with ``send=``. A higher layer adds `Stream`."""
+
 
 _LIBRARIES = frozenset({"annotated_types", "msgspec", "pydantic"})
 _FRAMEWORKS = frozenset({"fastapi.params", "litestar.di", "litestar.params"})

@@ -21,8 +21,6 @@ from .._streams.inbox import Upload
 from ..errors import BadArguments, ChannelClosed, made_here
 from .observation import Message
 
-__all__ = ["CURRENT", "Call", "Cancelled", "ChannelPhase", "Invocation", "Runner"]
-
 C = TypeVar("C")
 
 
@@ -83,11 +81,11 @@ class Runner(Protocol):
         """Return the lock of the handlers that run one after another."""
         ...
 
-    def make_channel(self, i: int, event: str, /) -> Any:
+    def make_channel(self, i: int, /) -> Any:
         """Make a `ChannelCore` for the handler of request ``i``. The remote peer does not know of it yet.
 
         Raises:
-            RemoteError: there are too many, or the remote peer knows no channels.
+            RemoteError: there are too many.
         """
 
     def find_channel(self, h: int, /) -> Any:
@@ -205,13 +203,13 @@ class Invocation(msgspec.Struct, eq=False):
 
         Raises:
             BadArguments: the message is an event, which has no answer.
-            RemoteError: there is no room for another channel, or the remote peer knows no channels.
+            RemoteError: there is no room for another channel.
         """
         if self.channel is None:
             if self.id is None:
                 text = f"{self.event!r} opens a channel, so it has to be requested, and came as an event"
                 raise made_here(BadArguments(text))
-            self.channel = self.runner.make_channel(self.id, self.event)
+            self.channel = self.runner.make_channel(self.id)
         return self.channel
 
     def without_surplus(self, a: list[Any], most: int) -> list[Any]:

@@ -21,8 +21,6 @@ from .arguments import ArgumentsRefused
 from .compiled import Handler
 from .invocation import Call, Invocation
 
-__all__ = ["HandlerContext", "Middleware", "Route", "around", "close_unawaited", "when_over"]
-
 # The first argument of both is a `Context`, whose class lies in a higher layer.
 Middleware = Callable[[Any, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]
 HandlerContext = Callable[[Any], AbstractAsyncContextManager[Any]]

@@ -18,17 +18,6 @@ from .invocation import CURRENT, Invocation
 from .layers import close_unawaited
 from .registry import Registry
 
-__all__ = [
-    "Closers",
-    "OpenPhase",
-    "Reporter",
-    "Stage",
-    "Unfinished",
-    "called",
-    "ends_the_task",
-]
-
-
 Unfinished = tuple[str, str, Awaitable[Any]]
 """Event, name of the handler, and the awaitable that its call returned."""
 

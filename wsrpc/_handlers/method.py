@@ -11,8 +11,6 @@ from msgspec import UNSET, Struct, UnsetType
 from .._base.misuse import check_flag
 from .._base.names import F, check_event, check_timeout
 
-__all__ = ["DEFAULTS", "MARK", "Exposed", "HandlerOptions", "mark_in", "mark_of", "method"]
-
 MARK = "_wsrpc_method"
 """Attribute of a function that `method` has decorated."""
 

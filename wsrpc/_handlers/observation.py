@@ -13,8 +13,6 @@ from .._protocol.messages import WireMessage, channel_id, id_from_wire
 from .._protocol.rejections import error_from_wire, reason_from_wire
 from ..errors import BoundedRepr, RemoteError
 
-__all__ = ["Message", "mark_processed"]
-
 
 class _Head(NamedTuple):
     """What is kept of a message that was decoded."""

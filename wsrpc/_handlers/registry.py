@@ -15,22 +15,14 @@ from .._base.misuse import check_flag, check_function, check_no_yield
 from .._base.names import RAW, RESERVED_EVENTS, ChannelRef, check_event
 from .._conversion.convert import DecHook, converter
 from ..errors import short
-from .compiled import ArgumentsRefused, Handler
+from .arguments import ArgumentsRefused
+from .compiled import Handler
 from .contract import Member, placed_members
 from .implementation import implementing
-from .injections import Injection
-from .introspection import is_async, location, name_of, of_framework
+from .introspection import Injection, is_async, location, name_of, of_framework
 from .invocation import Invocation
 from .layers import HandlerContext, Middleware, Route
 from .method import DEFAULTS, HandlerOptions
-
-__all__ = [
-    "LifecycleHandler",
-    "Registry",
-    "Scope",
-    "accepted",
-    "raw_handler",
-]
 
 
 class RawOnly(NamedTuple):

@@ -28,8 +28,6 @@ from .waiting import Dispatch, Hold, Kind, ReceivedMessage
 if TYPE_CHECKING:
     from .._channels.core import ChannelCore
 
-__all__ = ["Admission"]
-
 # Constants, because Python 3.11 looks members of an enum up slowly, and these are asked for with each message.
 _ON_CHANNEL, _REQUEST, _EVENT = Kind
 _NONE_HELD = Hold.NONE

@@ -10,15 +10,13 @@ from functools import partial
 
 from .._base.closing import CloseCode
 from .._base.misuse import check_has_run
-from .._handlers.compiled import ArgumentsRefused
+from .._handlers.arguments import ArgumentsRefused
 from .._handlers.lifecycle import Reporter
 from .._protocol.messages import Rejection, Resolution
 from .._protocol.rejections import error_to_wire, text_for_peer
 from .._sending.notices import send_error
 from .._sending.outbound import Outbound
 from ..errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code, is_made_here, made_here
-
-__all__ = ["Answers"]
 
 
 class Answers:

@@ -24,8 +24,6 @@ from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_cl
 from .admission import Admission
 from .answers import Answers
 
-__all__ = ["ChannelAnswers"]
-
 
 class ChannelAnswers:
     """Answers requests with channels, and runs streams, uploads and conversations on them.

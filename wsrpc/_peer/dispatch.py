@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from .._base.names import RAW, RESERVED_EVENTS, Source
+from .._base.names import RAW, RESERVED_EVENTS, ChannelRef, Source
 from .._base.scheduler import EAGER
 from .._channels.core import ChannelCore, ChannelState
 from .._channels.readers import FOR_READERS, Readers
@@ -22,11 +22,9 @@ from .._channels.source import as_source
 from .._channels.table import TOO_MANY, ChannelTable
 from .._handlers.compiled import Handler
 from .._handlers.invocation import CURRENT, Call, Cancelled, ChannelPhase, Invocation
-from .._handlers.layers import Route, close_unawaited, when_over
-from .._handlers.lookup import find, route_to
+from .._handlers.layers import Middleware, Route, around, close_unawaited, when_over
 from .._handlers.observation import Message, mark_processed
 from .._handlers.registry import Registry
-from .._handlers.suggestions import Unhandled
 from .._protocol.messages import Resolution, WireMessage
 from .._protocol.rejections import ABORTED, BAD_ITEM, bounded_reason
 from .._sending.message_sender import MessageSender
@@ -53,7 +51,58 @@ from .channel_answers import ChannelAnswers
 from .requests import Requester
 from .running import RunningHandlers
 
-__all__ = ["SLOW_HANDLER", "Dispatcher"]
+
+def find(registry: Registry, channel: ChannelRef, event: str) -> Route:
+    """Return the route of an event or a request, for which ``registry`` goes before those that it inherits from.
+
+    A handler that was registered with `once` is marked as taken, so that no other message gets it. A route that does
+    not call it has to put it back (`Handler.put_back`).
+    """
+    routes = registry.routes
+    found = routes.main.get(event) if channel is None else routes.named.get((channel, event))
+    if found is not None:
+        return found
+    handler, lasting = registry.take(channel, event)
+    route = route_to(registry, channel, handler)
+    if lasting and channel is None:
+        routes.main[event] = route
+    elif lasting:
+        routes.named[channel, event] = route
+    return route
+
+
+def route_to(registry: Registry, channel: ChannelRef, handler: Handler | None) -> Route:
+    """Return the route to a handler, or to none: through the middleware of the server, the peer, then the channel."""
+    middleware: list[Middleware] = []
+    handler_context = None
+    for each in registry.lineage():
+        for place in (None,) if channel is None else (None, channel):
+            if place in each.scopes:
+                middleware += each.scopes[place].middleware
+        handler_context = each.handler_context or handler_context
+    call = _refuse(registry) if handler is None else handler.call
+    return around(handler, call, middleware, handler_context, registry.time_limit)
+
+
+def _refuse(registry: Registry) -> Any:
+    def refuse(invocation: Invocation, a: list[Any]) -> Any:
+        raise unknown_event(registry, invocation)
+
+    return refuse
+
+
+def unknown_event(registry: Registry, invocation: Invocation) -> UnknownEvent:
+    """Return the error for an event without a handler, in ws-wrapper 4.3.1's words: its users match on them."""
+    h = invocation.inbound.h
+    channel = invocation.channel_name if h is None else h
+    if isinstance(channel, str) and not any(channel in each.scopes for each in registry.lineage()):
+        text = f"Channel '{channel}' does not exist"
+    else:
+        text = f"No event listener for '{invocation.event}'"
+        if channel is not None:
+            text += f" on channel '{channel}'"
+    return made_here(UnknownEvent(text))
+
 
 SLOW_HANDLER = 0.1
 """Seconds for which a plain function may hold the event loop before a warning names it."""
@@ -410,9 +459,9 @@ class Dispatcher:
         """Return the lock of the handlers that run one after another."""
         return self.running.lane(key)
 
-    def make_channel(self, i: int, event: str) -> ChannelCore:
+    def make_channel(self, i: int) -> ChannelCore:
         """Make a channel for the handler of request ``i``; see `ChannelTable.make`."""
-        return self.channels.make(i, event)
+        return self.channels.make(i)
 
     def find_channel(self, h: int) -> ChannelCore | None:
         """Return an open channel. None if there is no such channel."""
@@ -554,7 +603,7 @@ class Dispatcher:
             self.count("wrong arguments", text)
         elif isinstance(exc, UnknownEvent) and is_made_here(exc):
             if not self._crosses_an_end(invocation):
-                self.count("unknown event", self._unhandled(invocation, error))
+                self.count("unknown event", error)
         elif error is exc:
             self.answers.log(logging.ERROR, "handling %s failed: %s", invocation.label, error)
 
@@ -563,13 +612,7 @@ class Dispatcher:
         if not self.running.noted_unknown and invocation.event not in RESERVED_EVENTS:
             self.running.noted_unknown = True
             text = "a request was refused: %s (further ones are not logged)"
-            self.answers.log(logging.INFO, text, self._unhandled(invocation, error))
-
-    def _unhandled(self, invocation: Invocation, error: RpcError) -> Unhandled:
-        """Return what the log says of an event without a handler."""
-        h = invocation.inbound.h
-        channel = invocation.channel_name if h is None else h
-        return Unhandled(error, channel, invocation.event, (self._own, self._shared))
+            self.answers.log(logging.INFO, text, error)
 
     def _crosses_an_end(self, invocation: Invocation) -> bool:
         """Return whether a message without a handler is about items of a named channel that have come to their end.

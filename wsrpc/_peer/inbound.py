@@ -35,8 +35,6 @@ from ..errors import (
 from ..limits import DEEPEST, Limits
 from .dispatch import Dispatcher
 
-__all__ = ["Inbound"]
-
 MOST_MALFORMED = 10
 """Malformed messages within a minute that do not end the connection."""
 MINUTE = 60.0

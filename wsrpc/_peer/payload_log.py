@@ -15,8 +15,6 @@ from .._protocol.counting import SMALL, decode_any
 from .._protocol.messages import WireMessage, channel_id
 from ..errors import BoundedRepr
 
-__all__ = ["PayloadLog"]
-
 LONGEST = 400
 LONGEST_NAME = 100
 MOST_NAMES = 10_000

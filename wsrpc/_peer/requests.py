@@ -43,8 +43,6 @@ from ..errors import (
 )
 from ..limits import Limits
 
-__all__ = ["Requester", "check_source"]
-
 SOURCE_FAILED = "what was sent failed at its source"
 
 
@@ -192,7 +190,7 @@ class Requester:
             and event.__class__ is str
             and (event not in RESERVED_EVENTS if channel is None else isinstance(channel, str))
             and get_ident() == out.thread
-            and flight.requests < terms.announced.running
+            and flight.requests < terms.most_requests
             and flight.bytes <= terms.room_for_any
             and not flight.awaited
         ):

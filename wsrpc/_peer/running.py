@@ -17,8 +17,6 @@ from ..errors import RemoteError, made_here
 from ..limits import Limits
 from .waiting import NOTHING_WAITS, ReceivedMessage, WaitingRoom
 
-__all__ = ["RunningHandlers"]
-
 # Constants, because Python 3.11 looks members of an enum up slowly, and handlers that wait ask for these.
 _RESERVED, _OPEN = ChannelPhase.RESERVED, ChannelPhase.OPEN
 

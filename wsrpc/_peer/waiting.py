@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from .._channels.core import ChannelCore
     from .._streams.inbox import Inbox
 
-__all__ = ["NOTHING_WAITS", "Dispatch", "Hold", "Kind", "ReceivedMessage", "WaitingRoom"]
-
 
 class Kind(IntEnum):
     """The kind of a message, on which it depends whether `open` handlers hold it back."""

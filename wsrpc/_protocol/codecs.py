@@ -31,17 +31,6 @@ from .messages import (
     is_flat,
 )
 
-__all__ = [
-    "BRACE",
-    "Codec",
-    "JsonCodec",
-    "MsgpackCodec",
-    "NegotiatedCodec",
-    "enc_hook_of",
-    "json_text",
-    "strict_decoder",
-]
-
 BRACE = ord("{")
 """The first byte of a message in JSON. No message in MessagePack begins with it."""
 

@@ -25,35 +25,6 @@ from msgspec import Struct
 
 from ..limits import LEAST, Limits
 
-__all__ = [
-    "BATCHES",
-    "CREDIT",
-    "DRAIN",
-    "MSGPACK",
-    "PROBE",
-    "RESUME",
-    "STOP",
-    "UNCOUNTED",
-    "Ack",
-    "Alive",
-    "Announced",
-    "Changed",
-    "Control",
-    "Credit",
-    "Drain",
-    "Gone",
-    "GoneWhy",
-    "Hello",
-    "Probe",
-    "Resume",
-    "Resumed",
-    "Welcome",
-    "announce",
-    "is_control",
-    "read_control",
-    "write_control",
-]
-
 LARGEST = 4096
 """Bytes of the largest control message."""
 
@@ -75,7 +46,7 @@ class Announced(Struct, frozen=True):
     message: int = 2**53
     running: int = 2**53
     waiting: int = 2**53
-    waiting_bytes: int = 2**53
+    waiting_bytes: int = 2**55  # more than two messages of any size
     values: int = 2**53
     running_bytes: int = 2**53
 

@@ -17,21 +17,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-__all__ = [
-    "ARRAY_KEYS",
-    "NUMBER_KEYS",
-    "SHARE",
-    "SLOW_FLOATS",
-    "SMALL",
-    "decode_any",
-    "json_nests_deeper",
-    "json_objection",
-    "may_nest_deeper",
-    "memory_of",
-    "msgpack_nests_deeper",
-    "msgpack_objection",
-]
-
 T = TypeVar("T")
 
 SMALL = 4096

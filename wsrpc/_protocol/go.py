@@ -20,8 +20,6 @@ from .codecs import Codec, JsonCodec
 from .messages import Event, Request
 from .rejections import error_from_wire
 
-__all__ = ["GoCodec", "largest_sent", "refuse_raw", "rejection_from"]
-
 LARGEST = 32 * 1024
 """Bytes of the largest message that coder/websocket reads, unless the program calls SetReadLimit."""
 

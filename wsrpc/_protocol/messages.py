@@ -18,34 +18,6 @@ from msgspec.structs import replace
 from .._base.names import ChannelRef, Offline, Source
 from .._base.retry import Retry
 
-__all__ = [
-    "CONTAINERS",
-    "FLAT_LEVELS",
-    "LONGEST",
-    "MAX_ID",
-    "NO_OPTIONS",
-    "Cancellation",
-    "ChannelAbort",
-    "ChannelCreated",
-    "Event",
-    "Item",
-    "ItemsFailed",
-    "NoMoreItems",
-    "Raw",
-    "Rejection",
-    "Request",
-    "RequestOptions",
-    "Resolution",
-    "StrictMessage",
-    "WireMessage",
-    "channel_id",
-    "event_on",
-    "id_from_wire",
-    "is_flat",
-    "is_id",
-    "place_on",
-]
-
 MAX_ID = 2**53 - 1
 """Largest integer that JavaScript holds exactly."""
 

@@ -28,8 +28,6 @@ from ..errors import (
     made_here,
 )
 
-__all__ = ["ENDED_BY_CALLER", "NODE", "as_raised", "error_to_node", "is_ended_by_caller", "passed_on"]
-
 NODE: Any = "node"
 """The ``profile=`` of connections between two nodes. It is not for users."""
 

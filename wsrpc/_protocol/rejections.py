@@ -26,24 +26,6 @@ from ..errors import (
     short,
 )
 
-__all__ = [
-    "ABORTED",
-    "BAD_ITEM",
-    "DESCRIPTION_CHANGED",
-    "FINISHED_REASON",
-    "bounded_reason",
-    "error_from_wire",
-    "error_to_wire",
-    "is_finished",
-    "of_started_call",
-    "reason_from_wire",
-    "reason_of",
-    "reason_to_wire",
-    "shortened",
-    "text_for_peer",
-    "without_data",
-]
-
 _CLASSES: dict[Any, type[RemoteError]] = {
     cls.code: cls for cls in (BadArguments, UnknownEvent, Overloaded, Draining, HandlerFailed, HandlerTimeout)
 }

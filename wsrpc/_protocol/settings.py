@@ -20,8 +20,6 @@ from .counting import SHARE
 from .go import GoCodec, largest_sent
 from .nodes import NODE
 
-__all__ = ["Settings", "Terms", "make_settings"]
-
 UNLIMITED = Announced(*(sys.maxsize,) * len(Announced.__struct_fields__))
 """What a plain peer accepts, as far as is known."""
 
@@ -43,14 +41,16 @@ class Terms(msgspec.Struct, frozen=True):
     plain: bool = True
     """Whether the remote peer is not wsrpc, as far as is known. A wsrpc peer keeps to credit when it produces. A peer
     without that feature may still have sessions: a web page with ws-wrapper on a connection that resumes."""
-    channels: bool = True
-    """Whether the remote peer knows anonymous channels."""
     batches: bool = False
     """Whether the remote peer takes several items of a stream in one message."""
     stop: bool = False
     """Whether the remote peer answers ``stop`` when it produces on a named channel."""
     announced: Announced = UNLIMITED
     """The limits that the remote peer has announced."""
+    most_requests: int = sys.maxsize
+    """Requests that the remote peer accepts before it has answered any: they run, or wait for that."""
+    most_bytes: int = sys.maxsize
+    """Their bytes."""
     room_for_any: int = sys.maxsize
     """While no more bytes of requests than this are in flight, the remote peer has room for any message."""
 
@@ -69,23 +69,32 @@ class Terms(msgspec.Struct, frozen=True):
             largest,
             min(largest, announced.values // SHARE),
             plain,
-            self.channels or not plain,
             BATCHES in common,
             STOP in common,
             announced,
-            max(0, announced.running_bytes - announced.message),
+            *_room(announced),
         )
 
     def within(self, announced: Announced, most: int) -> Terms:
         """Return these terms with other limits of the remote peer. ``most``: the bytes that this side may send."""
         largest = min(announced.message, most)
+        most_requests, most_bytes, room_for_any = _room(announced)
         return msgspec.structs.replace(
             self,
             largest=largest,
             unchecked=min(largest, announced.values // SHARE),
             announced=announced,
-            room_for_any=max(0, announced.running_bytes - announced.message),
+            most_requests=most_requests,
+            most_bytes=most_bytes,
+            room_for_any=room_for_any,
         )
+
+
+def _room(announced: Announced) -> tuple[int, int, int]:
+    """Return `Terms.most_requests`, `Terms.most_bytes` and `Terms.room_for_any`."""
+    # A message that does not fit among those that run waits, and all behind it: less than a message is left unused.
+    most = announced.running_bytes + announced.waiting_bytes - announced.message
+    return announced.running + announced.waiting, most, max(0, most - announced.message)
 
 
 class Settings(msgspec.Struct, frozen=True, dict=True):
@@ -98,8 +107,6 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     """Whether to send control messages to peers that understand them."""
     binary: NegotiatedCodec | None = None
     """The codec to use with peers that also have it."""
-    channels: bool = True
-    """Whether plain peers know anonymous channels."""
     between_nodes: bool = False
     """Whether these are connections between two nodes of a cluster, see ``_protocol.nodes``."""
     log_payloads: bool | Redact = False
@@ -114,7 +121,7 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     def terms(self) -> Terms:
         """The terms of a connection on which nothing was negotiated. All peers with these settings share them."""
         largest = largest_sent(self.limits, self.codec)
-        return Terms(self.codec.encode, self.codec.text, largest, largest, channels=self.channels)
+        return Terms(self.codec.encode, self.codec.text, largest, largest)
 
     def agreed(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> Terms:
         """Return the terms of a connection whose remote peer has said what it supports; see `Terms.agreed`.
@@ -169,12 +176,11 @@ def make_settings(
     check_no_yield("expose_errors=", asked)
     codec = codec or JsonCodec(enc_hook=enc_hook)
     if profile is not None and profile != NODE:
-        if profile not in ("go", "ws-wrapper-3"):
-            raise ValueError(f'profile= is "go" (ws-server-wrapper-go), "ws-wrapper-3" or None, got {profile!r}')
+        if profile != "go":
+            raise ValueError(f'profile= is "go" (ws-server-wrapper-go) or None, got {profile!r}')
         if type(codec) is not JsonCodec:
             raise ValueError(f"profile={profile!r} speaks JSON in text messages, and codec= is {codec!r}: leave it out")
-        if profile == "go":
-            codec, extensions = GoCodec(codec), False
+        codec, extensions = GoCodec(codec), False
     # A codec of the user's own has been set on both sides; it is never replaced by another one.
     binary = NegotiatedCodec(codec) if extensions and type(codec) is JsonCodec else None
     return Settings(
@@ -183,7 +189,6 @@ def make_settings(
         expose_errors,
         extensions,
         binary,
-        channels=profile != "ws-wrapper-3",
         between_nodes=profile == NODE,
         log_payloads=log_payloads,
     )

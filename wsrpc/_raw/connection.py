@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from .._api.annotations import Room, Server
 
-__all__ = ["RawConnection", "RawMessage", "link_of"]
-
 T = TypeVar("T")
 
 WHOLE = (str, bytes, bytearray, memoryview)

@@ -10,8 +10,6 @@ from .._base.closing import CloseInfo
 from ..errors import ConnectionLost
 from ..transport import Transport
 
-__all__ = ["Feed", "Piece"]
-
 EACH = 64
 """Bytes that a piece counts for besides its own, so that empty ones are bounded, too."""
 

@@ -25,8 +25,6 @@ from ..stats import PeerStats
 from ..transport import Traffic, Transport
 from .feed import Feed
 
-__all__ = ["Pieces", "RawLink", "RawMessage"]
-
 RawMessage: TypeAlias = str | bytes
 """A text message or a binary one."""
 

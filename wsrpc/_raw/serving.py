@@ -20,8 +20,6 @@ from ..transport import Receiver, Transport
 from .connection import RawConnection, link_of
 from .link import RawLink
 
-__all__ = ["RawConnections", "RawFunction", "RawServing", "refusal_of"]
-
 RawFunction = Callable[[RawConnection], Awaitable[Any]]
 """A user's function that serves a connection."""
 

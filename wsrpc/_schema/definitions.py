@@ -8,20 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal
 
-__all__ = [
-    "MEMBER_NAMES",
-    "PREFIX",
-    "Form",
-    "Schema",
-    "named",
-    "objects",
-    "reachable",
-    "rebuilt",
-    "renamed",
-    "stores_no_defaults",
-    "unused",
-]
-
 Schema = dict[str, Any]
 Form = Literal["sent", "given"]
 PREFIX = "#/$defs/"

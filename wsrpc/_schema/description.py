@@ -19,8 +19,6 @@ from .._handlers.registry import Registry
 from .definitions import Form
 from .json_types import Described, schemas_of
 
-__all__ = ["Description", "EventSchema", "Kind", "ParameterSchema", "declared_members", "describe", "shown_handlers"]
-
 Kind = Literal["value", "stream", "upload", "exchange", "conversation"]
 """Kind of the response to a request.
 

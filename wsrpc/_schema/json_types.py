@@ -32,8 +32,6 @@ from .definitions import (
 )
 from .models import MODES, Models, describe_models, models_in
 
-__all__ = ["Described", "schemas_of"]
-
 UNKNOWN = "x-unknown"
 """Marks a class without a schema, until it is known whether an annotation has one."""
 NO_SCHEMA = " has no JSON Schema"

@@ -13,8 +13,6 @@ from .._conversion.pydantic_types import BYTES_OPTIONS, core_schema_of, is_pydan
 from .._conversion.validation import Checked
 from .definitions import MEMBER_NAMES, Form, Schema, renamed, stores_no_defaults
 
-__all__ = ["MODES", "Models", "describe_models", "models_in"]
-
 MODES: dict[Form, Literal["validation", "serialization"]] = {"sent": "validation", "given": "serialization"}
 
 

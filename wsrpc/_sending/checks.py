@@ -11,8 +11,6 @@ from .._base.names import RESERVED_EVENTS, ChannelRef, check_event
 from .._protocol.control import is_control
 from ..errors import ReservedEvent
 
-__all__ = ["Objections", "check_sending", "check_thread", "check_thread_of_plain", "raw_message", "raw_payload"]
-
 
 def check_sending(channel: ChannelRef, event: str, thread: int | None) -> None:
     """Refuse a name that cannot be sent, and a call from another thread than ``thread``.

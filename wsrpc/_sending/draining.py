@@ -12,9 +12,6 @@ from .._protocol.control import DRAIN, Drain
 from .._protocol.messages import MAX_ID
 from .._session.session import Session
 
-__all__ = ["Draining"]
-
-
 MARGIN = 1.0
 """Seconds before the remote peer closes in which nothing new is begun there: it might arrive too late."""
 

@@ -23,8 +23,6 @@ from .outbox import Outbox
 from .pending import Pending
 from .turns import Turn
 
-__all__ = ["MessageSender"]
-
 
 class MessageSender:
     """Sends the events, requests and raw messages of one session: at once, in turn, or on a later connection.

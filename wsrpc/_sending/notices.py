@@ -12,8 +12,6 @@ from .._protocol.rejections import reason_to_wire, shortened, without_data
 from ..errors import MessageTooBig, RpcError
 from .outbound import Outbound
 
-__all__ = ["send_error", "send_notice"]
-
 NOT_ENCODABLE = "they cannot be encoded"
 """What the remote peer is told of such a reason. The encoder's own words may contain a secret."""
 

@@ -13,8 +13,6 @@ from .._session.waiting import Told, WaitingMessage, WaitingQueue
 from ..errors import ConnectionLost, MessageTooBig, QueueFull
 from ..limits import Limits
 
-__all__ = ["OfflineQueue"]
-
 Refusal = Callable[[bytes, bool], MessageTooBig | None]
 """`Outbound.refusal`: says why the remote peer would not accept a message, which is raw or not."""
 

@@ -25,8 +25,6 @@ from .outbox import Outbox
 from .slow_readers import Slow, SlowReaderQueue
 from .turns import SendTurns
 
-__all__ = ["Outbound"]
-
 
 class Outbound:
     """The way out of one session of a peer: its opening, and what may leave on it now. `MessageSender` does the rest.

@@ -12,8 +12,6 @@ from ..errors import ConnectionLost
 from .offline import OfflineQueue
 from .pending import Pending, PendingRequests
 
-__all__ = ["Outbox"]
-
 
 class Outbox:
     """What the sending half of a peer keeps from one session to the next.

@@ -10,8 +10,6 @@ from .._protocol.messages import RequestOptions
 from .._streams.event_values import ToValue, Waits
 from .._streams.inbox import Inbox
 
-__all__ = ["ReadingSender", "RefusingSender", "Sender"]
-
 
 class Sender(Protocol):
     """Sends for a `Caller`: `Requester`, `ClusterSender`, or `RefusingSender` after the end of a channel."""

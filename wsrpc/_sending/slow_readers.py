@@ -11,8 +11,6 @@ import msgspec
 from .._base.queues import BoundedQueue
 from ..errors import ConnectionLost, repr_of
 
-__all__ = ["KeepLatest", "Slow", "SlowReaderQueue", "check_slow"]
-
 ENTRY = 256
 """Bytes that a waiting message takes besides its payload. (Peers may share the payload.)"""
 

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from .._base.scheduler import Scheduler
 from .._session.waiting import WaitingMessage
 
-__all__ = ["SendTurns", "Turn"]
-
 
 class SendTurns:
     """Queue of the senders that wait until there is room: one sends at a time, first come, first served.

@@ -34,8 +34,6 @@ from .peers import ServedPeer
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
-__all__ = ["Audience", "Broadcaster", "EmitReport", "RawBroadcaster", "Skip", "addresses_of", "kept", "skipped_by"]
-
 T = TypeVar("T")
 S = TypeVar("S")
 

@@ -16,8 +16,6 @@ from ..errors import RemoteError, RpcError, made_here
 from .peers import served_peer
 from .rooms import NOT_ALLOWED, Allow, Decider
 
-__all__ = ["CHANNEL", "offer_description"]
-
 CHANNEL = "wsrpc"
 """The channel on which clients ask for the description."""
 PAGE = 24 * 1024

@@ -18,8 +18,7 @@ from .._base.names import RESERVED_EVENTS, check_name
 from .._entrance.entrance import Gate
 from .._handlers.compiled import Handler
 from .._handlers.implementation import Methods, methods_of
-from .._handlers.injections import Injection
-from .._handlers.introspection import is_async
+from .._handlers.introspection import Injection, is_async
 from .._handlers.lifecycle import ends_the_task
 from .._handlers.method import HandlerOptions
 from .._handlers.registry import Registry, accepted, raw_handler
@@ -29,8 +28,6 @@ from ..transport import Transport
 from .lifetime import CLOSING
 from .peers import ServedPeer, refuse, refuse_because, served_peer
 from .services import STYLES, BaseService, attach, check_callbacks, exposed, finished, style_of
-
-__all__ = ["Hosting"]
 
 
 class ServiceClass(NamedTuple):

@@ -26,8 +26,6 @@ from .rooms import Rooms
 from .services import finished
 from .states import ServerInput, ServerState, after
 
-__all__ = ["CLOSING", "Lifetime"]
-
 CLOSING = "the server is closing"
 """The close reason."""
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from .._base.misuse import refusing
 
-__all__ = ["Listening", "OpenPort", "Port"]
-
 
 class Port(Protocol):
     """Port that accepts connections for a server. The listeners of wsrpc and of its adapters have these methods."""

@@ -11,8 +11,6 @@ from msgspec import Struct
 from .._api.peer import Peer
 from ..stats import ClusterStats
 
-__all__ = ["Addressed", "Membership", "RoomMessage", "join_of"]
-
 
 class Addressed:
     """Somebody who has an address, in whichever process: a `ClusterPeer`."""

@@ -30,9 +30,6 @@ from ..transport import Traffic, Transport
 from .membership import Membership
 from .services import BaseService, OpenedServices
 
-__all__ = ["Peers", "ServedPeer", "refuse", "refuse_because", "served_peer"]
-
-
 NO_TRAFFIC = Traffic()
 NONE_IGNORED = Counter[str]()
 

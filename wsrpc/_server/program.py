@@ -17,8 +17,6 @@ from .._base.signals import handle_signal
 from .._handlers.registry import accepted
 from .listening import Listening
 
-__all__ = ["run"]
-
 S = TypeVar("S")
 
 

@@ -29,18 +29,6 @@ from .broadcast import Audience, Broadcaster, EmitReport, RawBroadcaster, Skip, 
 from .membership import Membership, RoomMessage
 from .peers import ServedPeer, refuse_because, served_peer
 
-__all__ = [
-    "NOT_ALLOWED",
-    "Allow",
-    "Decider",
-    "Members",
-    "Room",
-    "RoomChannel",
-    "RoomFrom",
-    "RoomMembers",
-    "Rooms",
-]
-
 CHANNEL = "rooms"
 """The channel on which clients join and leave."""
 NOT_ALLOWED = "not allowed"

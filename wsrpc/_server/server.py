@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 
     from .._cluster.cluster import Cluster
 
-__all__ = ["Server", "ServerChannel", "Service", "accept_of", "settings_of"]
-
 DRAIN = "drain= is a number of seconds, 0 or more"
 
 R = TypeVar("R", bound=RawFunction)
@@ -121,13 +119,10 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
     Args:
         limits: the limits of each connection.
         origins: the origins of web pages that can connect, in addition to the server's own host. Browsers send the
-            origin of a page in the ``Origin`` header. You can also pass `ANY_ORIGIN`, or a function that takes the
+            origin of a page in the ``Origin`` header. If pages are loaded without TLS from a name other than
+            ``localhost``, such as ``"http://app.lan"``, list this origin, too: any website could let its own name
+            resolve to this server (DNS rebinding). You can also pass `ANY_ORIGIN`, or a function that takes the
             `Handshake` and returns whether the origin may connect.
-        allowed_hosts: the names of the server's own host, for pages that are loaded without TLS, such as
-            ``"app.lan"``. Without this list, any website could let its own name resolve to this server and connect (DNS
-            rebinding). ``".app.lan"`` also includes all subdomains. IP addresses and ``localhost`` are always allowed,
-            and so is every name if the page is loaded with TLS. Has no effect if ``origins`` is a function or
-            `ANY_ORIGIN`.
         trusted_proxies: the addresses and networks of the proxies that you trust, for example ``"10.0.0.0/8"``.
             ``"unix"`` trusts connections over Unix sockets. The server uses the headers ``X-Forwarded-For``,
             ``X-Forwarded-Proto`` and ``X-Forwarded-Host`` only from these proxies. By default, no proxy is trusted.
@@ -170,7 +165,6 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         *,
         limits: Limits | None = None,
         origins: Origins = (),
-        allowed_hosts: Iterable[str] = (),
         trusted_proxies: Iterable[str] = (),
         compression: bool = False,
         codec: Codec | None = None,
@@ -193,7 +187,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         check_number("detached_bytes= is a number of bytes, 0 or more", detached_bytes, 0)
         check_flag("compression", compression)
         budget = LogBudget(*OF_ONE_SERVER)
-        self._entrance = Entrance(origins, allowed_hosts, trusted_proxies, budget)
+        self._entrance = Entrance(origins, trusted_proxies, budget)
         self._compression = compression
         self._settings = make_settings(limits, codec, enc_hook, expose_errors, extensions, log_payloads, profile)
         self._registry = Registry(dec_hook=dec_hook, lax=lax)

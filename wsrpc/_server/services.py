@@ -18,20 +18,6 @@ from .._raw.connection import RawConnection
 from .._raw.serving import refusal_of
 from ..errors import RpcError
 
-__all__ = [
-    "CHANNEL",
-    "STYLES",
-    "BaseService",
-    "Exposed",
-    "OpenedServices",
-    "attach",
-    "check_callbacks",
-    "exposed",
-    "finished",
-    "owner_of",
-    "style_of",
-]
-
 CHANNEL = "_wsrpc_channel"
 """Attribute of a service: the name of the channel under which its class was added."""
 

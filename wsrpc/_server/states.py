@@ -8,8 +8,6 @@ from __future__ import annotations
 from enum import Enum
 from typing import Literal, get_args
 
-__all__ = ["STATES", "TABLE", "ServerInput", "ServerState", "after"]
-
 ServerState = Literal["open", "draining", "closing", "closed", "abandoned"]
 """A server is ``"open"`` when it is made. It is ``"abandoned"`` when its event loop was closed without
 `Server.close`."""

@@ -27,8 +27,6 @@ from .connection import Connection, ignore_end
 from .session import NOT_CONNECTED, VERSION, Session, SessionReceiver
 from .states import SessionInput, SessionState
 
-__all__ = ["ClientSession"]
-
 ANSWER_TIMEOUT = 5.0
 """Seconds in which the server answers that the session has resumed, or that it is gone."""
 MOST_SILENCES = 2

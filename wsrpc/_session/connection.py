@@ -9,8 +9,6 @@ from .._base.closing import CloseInfo, sendable
 from .._base.logs import logger
 from ..transport import Receiver, Traffic, Transport
 
-__all__ = ["Connection", "ConnectionOwner", "Receive", "close_transport", "ignore_end", "ignore_message"]
-
 Receive = Callable[[bytes | bytearray, bool], None]
 
 

@@ -18,8 +18,6 @@ from .._protocol.control import Ack, write_control
 from ..errors import ConnectionLost
 from ..limits import Limits
 
-__all__ = ["Acknowledger", "Mismatch", "ReplayBuffer"]
-
 ACK_MESSAGES = 256
 ACK_BYTES = 64 * 1024
 """So much is acknowledged within a turn of the event loop. It is little compared with what the remote peer may keep."""

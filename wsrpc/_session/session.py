@@ -47,8 +47,6 @@ from .ledger import Acknowledger, Mismatch, ReplayBuffer, Send
 from .states import SessionInput, SessionState, after
 from .waiting import WaitingMessage, WaitingQueue
 
-__all__ = ["MESSAGE", "NOT_CONNECTED", "VERSION", "Session", "SessionReceiver"]
-
 NOT_CONNECTED = CloseInfo(CloseCode.ABNORMAL, "not connected")
 VERSION = 1
 SESSION = 16 * 1024

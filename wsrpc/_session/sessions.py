@@ -41,8 +41,6 @@ from .connection import Connection, ignore_end, ignore_message
 from .session import NOT_CONNECTED, Session, SessionReceiver
 from .states import SessionInput
 
-__all__ = ["FIRST_MESSAGE", "Arrival", "ServerSession", "Sessions"]
-
 FIRST_MESSAGE = 5.0
 """Seconds that a client has to say which session it means. After them it gets a new one."""
 PROBE_PAUSE = 1.0

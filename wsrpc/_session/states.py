@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["TABLE", "SessionInput", "SessionState", "after"]
-
 
 class SessionState(Enum):
     """State of a session."""

@@ -8,8 +8,6 @@ from msgspec import Struct
 
 from ..errors import ConnectionLost
 
-__all__ = ["Told", "WaitingMessage", "WaitingQueue"]
-
 Told = Callable[[Exception | None], None]
 """Called with None when a message is sent, or with the error if it never will be."""
 

@@ -8,8 +8,6 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 import msgspec
 from msgspec import UNSET
 
-__all__ = ["Keep", "ToValue", "Waits", "check_keep", "value_of"]
-
 Keep: TypeAlias = Literal["all", "newest"]
 """Which unread events wait for a reader."""
 

@@ -10,8 +10,6 @@ from msgspec import UNSET
 from .._protocol.counting import decode_any
 from .._protocol.messages import WireMessage
 
-__all__ = ["Decode", "FanOut", "MismatchDetector", "Recipient", "add", "each_of", "remove"]
-
 Decode = Callable[[bytes | bytearray], WireMessage]
 
 

@@ -18,11 +18,9 @@ from ..limits import Limits
 from ..transport import ConnectionInfo
 from .compression import OfferedCompression
 from .dial_request import DialRequest
-from .head import Head, latin_1_headers
-from .server_handshake import LIBRARY_LOGGER
-from .websocket import Opened, Underlying, WebSocketConnection, WebSocketTransport
-
-__all__ = ["ClientOpening", "ClientRequest", "presentable"]
+from .output import Opened
+from .server_handshake import LIBRARY_LOGGER, Head, latin_1_headers
+from .websocket import Underlying, WebSocketConnection, WebSocketTransport
 
 USER_AGENT = f"Python/{sys.version_info.major}.{sys.version_info.minor} wsrpc"
 

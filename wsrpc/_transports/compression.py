@@ -16,8 +16,6 @@ from websockets.extensions.permessage_deflate import (
 )
 from websockets.typing import ExtensionParameter
 
-__all__ = ["AcceptedCompression", "OfferedCompression"]
-
 SMALLEST_WINDOW = "8"
 """Window with which zlib decompresses, but does not compress. Not all versions of the library refuse it."""
 

@@ -20,8 +20,6 @@ from websockets.uri import WebSocketURI
 from .._base.names import StrPath
 from .urls import BadURL, check_unix_sockets
 
-__all__ = ["connect"]
-
 P = TypeVar("P", bound=asyncio.Protocol)
 
 LONGEST_ANSWER = 64 * 1024

@@ -10,9 +10,6 @@ import asyncio
 import contextvars
 from typing import Protocol
 
-__all__ = ["Deadlines"]
-
-
 EMPTY_CONTEXT = contextvars.Context()
 """Context of the timer. That of the connection that starts it would keep the objects of its variables alive."""
 

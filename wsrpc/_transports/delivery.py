@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 from ..transport import Receiver
 
-__all__ = ["Delivery"]
-
 
 class Delivery:
     """Passes messages to a transport's receiver: joins fragments, and keeps messages that arrive before `start`.

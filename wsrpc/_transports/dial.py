@@ -24,8 +24,6 @@ from .dial_request import OTHER_ORIGINS, DialRequest, check_subprotocols, follow
 from .urls import BadURL, check_unix, check_url, environment_proxy
 from .websocket import WebSocketTransport
 
-__all__ = ["Dial", "Dialed", "Dialer", "PerAttempt", "dial"]
-
 T = TypeVar("T")
 PerAttempt: TypeAlias = T | Callable[[], T] | Callable[[], Awaitable[T]]
 """A value, or a function (sync or async) that returns it and is called for each attempt to connect."""

@@ -17,8 +17,6 @@ from ..handshake import RESUME_HEADER, has_token
 from ..headers import HEADER_NAME, check_header
 from .urls import BadURL, check_proxy, check_unix, check_url, shown_url
 
-__all__ = ["OTHER_ORIGINS", "DialRequest", "check_subprotocols", "follow_redirects"]
-
 T = TypeVar("T")
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})

@@ -11,11 +11,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary, proxy
 
-from .per_loop import shared
+T = TypeVar("T")
 
-__all__ = ["MUCH", "READ", "Loop", "Turns", "next_read", "turns_of"]
+_of_loops: WeakKeyDictionary[Any, dict[object, Any]] = WeakKeyDictionary()
+
+
+def shared(loop: Any, create: Callable[..., T], *arguments: object) -> T:
+    """Return ``create(loop, *arguments)``: always the same object for the same event loop and the same arguments."""
+    objects = _of_loops.setdefault(loop, {})
+    found: T | None = objects.get((create, arguments))
+    if found is None:
+        # A reference would keep the loop alive.
+        found = objects[create, arguments] = create(proxy(loop), *arguments)
+    return found
+
 
 READ = 16 * 1024
 """Maximum number of bytes of one read while messages are small. (asyncio itself reads up to 256 KiB, which can be ten

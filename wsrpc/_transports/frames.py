@@ -13,15 +13,12 @@ from struct import Struct
 from typing import Protocol
 
 from .._base.closing import CloseCode
-from .fairness import Loop
-from .per_loop import shared
+from .fairness import Loop, shared
 
 try:
     from websockets.speedups import apply_mask
 except ImportError:  # no compiler was at hand when the library was installed
     from websockets.utils import apply_mask
-
-__all__ = ["BINARY", "CLOSE", "CONTROL", "FIN", "PING", "PONG", "RESERVED", "TEXT", "FrameReader", "FrameWriter"]
 
 FIN, RESERVED = 0x80, 0x70
 TEXT, BINARY = 0x81, 0x82  # whole messages: with FIN, without extensions

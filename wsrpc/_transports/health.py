@@ -10,8 +10,6 @@ from typing import Any
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-__all__ = ["Health"]
-
 
 class Health:
     """Answers ``GET`` and ``HEAD`` of one path: 200 "ok", or 503 "draining" once ``healthy()`` is false.

@@ -25,8 +25,6 @@ from .._base.closing import CloseCode
 from .._base.scheduler import Timer, Timers
 from ..limits import Limits
 
-__all__ = ["Heartbeat", "StallWatch"]
-
 CLOSELY = 0.5
 """Seconds between two looks at a backlog, at most."""
 

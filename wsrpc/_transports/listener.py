@@ -21,8 +21,6 @@ from .health import Health
 from .urls import check_unix_sockets
 from .websocket import WebSocketTransport
 
-__all__ = ["Listener", "check_place", "listen"]
-
 logger = logging.getLogger("wsrpc")
 
 BACKLOG = 1024

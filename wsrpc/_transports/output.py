@@ -20,8 +20,6 @@ from ..transport import ConnectionInfo
 from .frames import CLOSE, FIN, PING, PONG, FrameWriter
 from .heartbeat import StallWatch
 
-__all__ = ["Opened", "Output"]
-
 RSV1 = 0x40
 """Marks the first frame of a compressed message."""
 BYTES_ACKED = 120

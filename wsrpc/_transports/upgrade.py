@@ -23,10 +23,9 @@ from ..headers import HEADER_VALUE, ResponseHeaders
 from ..limits import Limits
 from .client_handshake import ClientRequest, presentable
 from .dial_request import DialRequest
+from .output import Opened
 from .server_handshake import LIBRARY_LOGGER, judge, serialized
-from .websocket import Opened, Underlying, WebSocketConnection, WebSocketTransport
-
-__all__ = ["ClientUpgrade", "ServerUpgrade"]
+from .websocket import Underlying, WebSocketConnection, WebSocketTransport
 
 
 class ServerUpgrade:

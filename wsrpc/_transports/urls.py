@@ -9,8 +9,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-__all__ = ["BadURL", "check_proxy", "check_unix", "check_unix_sockets", "check_url", "environment_proxy", "shown_url"]
-
 PROXY_SCHEMES = frozenset({"http", "https", "socks4", "socks4a", "socks5", "socks5h"})
 
 UNSENDABLE = re.compile(r"[\x00-\x20\x7f]")

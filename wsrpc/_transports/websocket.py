@@ -22,13 +22,10 @@ from ..limits import Limits
 from ..transport import Receiver, Traffic
 from .deadlines import Deadlines
 from .delivery import Delivery
-from .fairness import MUCH, READ, next_read, turns_of
+from .fairness import MUCH, READ, next_read, shared, turns_of
 from .frames import CONTROL, FIN, PING, PONG, RESERVED, TEXT, FrameReader
 from .heartbeat import Heartbeat
 from .output import Opened, Output
-from .per_loop import shared
-
-__all__ = ["FrameTransport", "Opened", "Reader", "Underlying", "WebSocketConnection", "WebSocketTransport"]
 
 
 class Send(typing.Protocol):

@@ -29,8 +29,6 @@ from ._peer import Endpoint, Peer
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
-__all__ = ["Client", "Root"]
-
 T = TypeVar("T")
 
 

@@ -28,8 +28,6 @@ from ._peer import Caller
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
-__all__ = ["ClusterClient", "ClusterPeer", "ClusterPeerChannel", "ClusterRoom", "ClusterRoomChannel"]
-
 T = TypeVar("T")
 
 SkipAddressed: TypeAlias = "ClusterPeer | Iterable[ClusterPeer] | None"

@@ -14,8 +14,6 @@ from .._channels.source import iterate_in_thread
 from .._peer.requests import check_source
 from ._loop import Portal
 
-__all__ = ["FORMS", "PORTALS", "Delegate", "blocking_form", "inner_of", "own_form", "upload"]
-
 T = TypeVar("T")
 
 

@@ -24,8 +24,6 @@ from ._loop import Portal
 from ._stream import Stream
 from ._workers import without_exit
 
-__all__ = ["MISSING", "check_plain", "in_a_thread", "marked", "register"]
-
 MISSING: Any = object()
 """The default of an argument that was not given."""
 

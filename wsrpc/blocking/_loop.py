@@ -18,9 +18,6 @@ from typing import Any
 from .._api.anonymous import AnonymousChannel, core_of
 from ._workers import Workers
 
-__all__ = ["LoopEnded", "LoopThread", "Portal"]
-
-
 Closing = Callable[[], Coroutine[Any, Any, None]]
 """Closes an asynchronous client."""
 

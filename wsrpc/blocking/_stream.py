@@ -14,8 +14,6 @@ from .._api.stream import is_over, read_arrived
 from ..errors import ConnectionLost
 from ._loop import Portal
 
-__all__ = ["Stream"]
-
 T_co = TypeVar("T_co", covariant=True)
 
 MOST = 256

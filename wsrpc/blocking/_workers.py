@@ -9,8 +9,6 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["Workers", "without_exit"]
-
 Job = tuple[Future[Any], Callable[[], Any]]
 """A function that runs in a thread, and the future that gets its result."""
 

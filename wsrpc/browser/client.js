@@ -38,7 +38,7 @@ function onWake(wake, signal) {
 }
 
 // src/errors.ts
-var NOT_RUN = /* @__PURE__ */ new Set(["bad_arguments", "unknown_event", "overloaded", "draining", "no_channels"]);
+var NOT_RUN = /* @__PURE__ */ new Set(["bad_arguments", "unknown_event", "overloaded", "draining"]);
 var WsrpcError = class extends Error {
   constructor(message, outcome, code, data) {
     super(message);

@@ -11,8 +11,6 @@ from typing import Any
 
 from .._base.scheduler import LoopScheduler, Timer
 
-__all__ = ["Clock"]
-
 
 class Clock:
     """Clock whose time changes only with `advance`. Pass it to `pair` or `connect`.

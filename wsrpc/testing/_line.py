@@ -17,8 +17,6 @@ from ..limits import Limits
 from ._clock import Clock
 from ._memory import MemoryTransport, transports_for
 
-__all__ = ["Line", "handshake_of"]
-
 
 class Line:
     """In-memory network between clients and ``server``. Pass ``line.dial`` to clients. `cut` drops all connections::

@@ -13,8 +13,6 @@ from ..headers import any_case
 from ..limits import Limits
 from ..transport import ConnectionInfo, Receiver
 
-__all__ = ["MemoryTransport", "memory_transports"]
-
 
 class MemoryTransport:
     """One end of an in-memory connection. `memory_transports` creates both ends.

@@ -25,8 +25,6 @@ from ._clock import Clock
 from ._line import handshake_of
 from ._memory import memory_transports, transports_for
 
-__all__ = ["connect", "pair"]
-
 
 @asynccontextmanager
 async def pair(

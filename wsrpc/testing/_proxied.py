@@ -4,16 +4,149 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
+import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-from ._frame_boundaries import FrameBoundaries
-from ._sockets import reset_when_closed, unsent
-from ._transit import FIN, RESET, Transit
-from ._troubles import Cut, Direction, Troubles
+if sys.platform == "linux":
+    from fcntl import ioctl
 
-__all__ = ["ProxiedConnection"]
+SIOCOUTQNSD = 0x894B
+"""Linux: number of bytes in a TCP socket that were not sent. (Python has no name for it.)"""
+
+LINGER_ZERO = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+
+
+def bound(port: int) -> socket.socket:
+    """Return a TCP socket bound to this loopback port, or for 0 to a free one. Several sockets can share a port."""
+    # With the protocol named, asyncio turns Nagle's algorithm off for what it accepts: small pieces leave at once.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        for option in ("SO_REUSEADDR", "SO_REUSEPORT"):  # systems differ in which of the two is needed
+            if hasattr(socket, option):
+                sock.setsockopt(socket.SOL_SOCKET, getattr(socket, option), 1)
+        sock.bind(("127.0.0.1", port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def reset_when_closed(transport: asyncio.Transport) -> None:
+    """Make the closing of a socket send a RST, which drops what was not sent."""
+    sock = transport.get_extra_info("socket")
+    with suppress(OSError):  # closed already; or broken by the remote end, where some systems refuse this
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
+
+
+def unsent(transport: asyncio.Transport) -> int:
+    """Return the number of bytes that were written and not sent. Only on Linux it includes those in the kernel."""
+    waiting = transport.get_write_buffer_size()
+    sock = transport.get_extra_info("socket")
+    if sys.platform != "linux" or sock.fileno() < 0:
+        return waiting
+    kept: int = struct.unpack("i", ioctl(sock.fileno(), SIOCOUTQNSD, bytes(4)))[0]
+    return waiting + kept
+
+
+Direction: TypeAlias = Literal["up", "down"]
+"""``"up"`` is towards the server, ``"down"`` towards the client."""
+
+
+class Cut:
+    """One block of `FaultProxy.cut_after`."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+
+class Troubles:
+    """Troubles of one direction, for all connections. Each block that is entered adds an entry to one of the lists."""
+
+    def __init__(self) -> None:
+        self.passed = 0
+        """Bytes that were passed on, of all connections."""
+        self.silences: list[None] = []
+        self.stalls: list[None] = []
+        self.mid_frames: list[None] = []
+        self.cuts: list[Cut] = []
+
+
+LONGEST_HEAD = 64 * 1024
+"""Bytes of an HTTP head, above which the stream is taken for something else."""
+
+
+class FrameBoundaries:
+    """Follows one direction of a connection from its first byte: an HTTP head, then frames. Keeps no payload.
+
+    A stream that is not a WebSocket's (a refused handshake, or anything but HTTP) has no frames.
+    """
+
+    def __init__(self) -> None:
+        self._begun = bytearray()  # of an HTTP head, or of a frame's header
+        self._is_websocket: bool | None = None  # None in the HTTP head
+        self._left = 0  # bytes of the present frame's payload
+
+    def feed(self, data: bytes) -> int | None:
+        """Follow the next bytes.
+
+        Returns:
+            Position of the middle of the first payload that begins in ``data``, counted from the start of ``data``. It
+            may lie behind the end of ``data``. None if no payload begins there.
+        """
+        at = self._end_of_head(data) if self._is_websocket is None else 0
+        if not self._is_websocket:
+            return None
+        size = len(data)
+        middle: int | None = None
+        while size - at > self._left:
+            at += self._left
+            self._left = 0
+            missing = self._header_size() - len(self._begun)
+            piece = data[at : at + missing]
+            self._begun += piece
+            at += len(piece)
+            if len(self._begun) == self._header_size():
+                self._left = self._payload_size()
+                self._begun.clear()
+                if middle is None and self._left:
+                    middle = at + self._left // 2
+        self._left -= size - at
+        return middle
+
+    def _end_of_head(self, data: bytes) -> int:
+        """Position in ``data`` at which the HTTP head ends, or the end of ``data``."""
+        before = len(self._begun)
+        self._begun += data
+        head, end, _ = self._begun.partition(b"\r\n\r\n")
+        if end:
+            self._is_websocket = not head.startswith(b"HTTP/") or head[:12].endswith(b" 101")
+        elif len(head) > LONGEST_HEAD:
+            self._is_websocket = False
+        else:
+            return len(data)
+        self._begun.clear()
+        return len(head) + len(end) - before
+
+    def _header_size(self) -> int:
+        """Bytes of the present frame's header, as far as is known from its first two bytes."""
+        if len(self._begun) < 2:
+            return 2
+        second = self._begun[1]
+        return 2 + {126: 2, 127: 8}.get(second & 0x7F, 0) + (4 if second & 0x80 else 0)
+
+    def _payload_size(self) -> int:
+        size = self._begun[1] & 0x7F
+        if size < 126:
+            return size
+        return int.from_bytes(self._begun[2:4] if size == 126 else self._begun[2:10], "big")
+
+
+FIN, RESET = b"", None
+"""Entries beside bytes: the normal end of a direction, and the reset of the connection."""
 
 LARGEST_TRANSIT = 256 * 1024
 """Bytes that may be on their way in one direction; above it nothing more is read."""
@@ -119,7 +252,9 @@ class End(asyncio.Protocol):
         self._other: Direction = "down" if direction == "up" else "up"
         self._troubles = troubles
         self._boundaries = FrameBoundaries() if framed else None
-        self._transit = Transit(troubles, asyncio.get_running_loop().time)
+        self._transit: deque[bytes | None] = deque()
+        """What was read and cannot be passed on yet."""
+        self._transit_size = 0
         self._timer: asyncio.TimerHandle | None = None
         self.transport: asyncio.Transport | None = None
         self._lossy = False
@@ -150,7 +285,7 @@ class End(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         # uvloop reads before the server is reached: it ignores `pause_reading` within `connection_made`.
-        if self._troubles.none_delay and not self._transit and self._connection.connected:
+        if not self._troubles.stalls and not self._transit and self._connection.connected:
             self._pass(data)  # in this turn: a turn more, and `drop` would lose what has arrived without a proxy
         else:
             self._put(data)
@@ -174,6 +309,7 @@ class End(asyncio.Protocol):
         """Reset the connection: the remote end of the socket gets a RST."""
         self._over = True
         self._transit.clear()
+        self._transit_size = 0
         self._stop_timer()
         if self.transport is not None:
             reset_when_closed(self.transport)
@@ -203,18 +339,14 @@ class End(asyncio.Protocol):
         self.update()
 
     def update(self) -> None:
-        """Do what the troubles allow now: pass on what is due, pause or resume reading."""
+        """Do what the troubles allow now: pass on what was read, pause or resume reading."""
         if self._over:
             return
         self._stop_timer()
-        loop = asyncio.get_running_loop()
         while self._transit and self._may_pass():
-            due = self._transit.due()
-            if due > loop.time():
-                self._timer = loop.call_at(due, self.update)
-                break
-            piece = self._transit.take()
+            piece = self._transit.popleft()
             if piece:
+                self._transit_size -= len(piece)
                 self._pass(piece)
             else:
                 self._pass_end(piece)
@@ -225,7 +357,8 @@ class End(asyncio.Protocol):
 
     def _put(self, piece: bytes | None) -> None:
         if not self._over:
-            self._transit.put(piece)
+            self._transit.append(piece)
+            self._transit_size += len(piece or b"")
             self.update()
 
     def _may_pass(self) -> bool:
@@ -234,7 +367,7 @@ class End(asyncio.Protocol):
         return not self._full or self._finished or bool(self._troubles.silences)
 
     def _read_or_not(self) -> None:
-        reading = not self._over and self._may_pass() and self._transit.size < LARGEST_TRANSIT
+        reading = not self._over and self._may_pass() and self._transit_size < LARGEST_TRANSIT
         if reading is not self._reading and self.transport is not None:
             self._reading = reading
             if reading:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from math import inf
 from operator import index
 from typing import Literal, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from .._transports.urls import check_url
-from ._proxied import ProxiedConnection
-from ._sockets import bound
-from ._troubles import Cut, Direction, Troubles
-
-__all__ = ["FaultProxy"]
+from ._proxied import Cut, Direction, ProxiedConnection, Troubles, bound
 
 T = TypeVar("T")
 
@@ -46,13 +40,12 @@ class FaultProxy:
 
     Args:
         target: the URL of the server, ``ws://`` or ``wss://``.
-        seed: the seed of the random jitter of `delay`. The same seed produces the same numbers.
 
     Raises:
         ValueError: ``target`` is not a ``ws://`` or ``wss://`` URL.
     """
 
-    def __init__(self, target: str, *, seed: int | None = None) -> None:
+    def __init__(self, target: str) -> None:
         check_url(target, tls=False)
         parts = urlsplit(target)
         if not parts.hostname:
@@ -60,8 +53,7 @@ class FaultProxy:
         self._target = parts
         self._framed = parts.scheme == "ws"
         self._address = parts.hostname, parts.port or (80 if self._framed else 443)
-        jitter = random.Random(seed)
-        self._troubles: dict[Direction, Troubles] = {direction: Troubles(jitter) for direction in DIRECTIONS}
+        self._troubles: dict[Direction, Troubles] = {direction: Troubles() for direction in DIRECTIONS}
         self._connections: set[ProxiedConnection] = set()
         self._state: Literal["new", "open", "closed"] = "new"
         self._port = 0
@@ -246,30 +238,6 @@ class FaultProxy:
             ValueError: ``direction`` is not ``"up"`` or ``"down"``.
         """
         return self._lasting(self._one_or_both(direction), lambda on: on.stalls, None)
-
-    def delay(self, seconds: float, jitter: float = 0.0) -> Trouble:
-        """Delay all bytes, in order and in both directions, by ``seconds`` plus up to ``jitter`` seconds.
-
-        At most 256 KiB are in transit in each direction of a connection. At the end of the block, the delayed bytes
-        arrive.
-
-        Raises:
-            ValueError: ``seconds`` or ``jitter`` is negative or infinite.
-        """
-        for number in (seconds, jitter):
-            if not 0 <= number < inf:
-                raise ValueError(f"a number of seconds is not negative, got {number!r}")
-        return self._lasting(self._one_or_both(None), lambda on: on.delays, (seconds, jitter))
-
-    def slow(self, bytes_per_second: float) -> Trouble:
-        """Limit the rate of each connection in each direction. In nested blocks, the lowest rate applies.
-
-        Raises:
-            ValueError: the rate is not more than 0. To stop all bytes, use `stall`.
-        """
-        if not 0 < bytes_per_second < inf:
-            raise ValueError(f"a rate is more than 0 bytes per second, got {bytes_per_second!r}")
-        return self._lasting(self._one_or_both(None), lambda on: on.rates, bytes_per_second)
 
     def half_close(self, direction: Direction) -> Trouble:
         """End one direction of the current connections, with a FIN after the bytes that were sent.

@@ -10,8 +10,6 @@ from .._base.closing import CloseCode, CloseInfo, check_close
 from ..errors import ConnectionLost
 from ..transport import ConnectionInfo, Receiver
 
-__all__ = ["ScriptedTransport"]
-
 
 class ScriptedTransport:
     """Transport for testing a single peer. The test acts as the remote peer.

@@ -21,7 +21,7 @@ from wsrpc import (
     HandshakeRejected,
     Reconnect,
 )
-from wsrpc._client import sleep
+from wsrpc._client import dialing
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -171,9 +171,9 @@ async def test_what_is_sent_without_a_connection_leaves_in_order_after_the_open_
 async def test_on_wake_a_connection_that_the_server_has_given_up_is_replaced(
     slept: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, asleep = sleep.clock, [0.0]
-    monkeypatch.setattr(sleep, "clock", lambda: real() + asleep[0])  # which counts time asleep
-    monkeypatch.setattr(sleep, "LOOK_EVERY", 0.01)
+    real, asleep = dialing.clock, [0.0]
+    monkeypatch.setattr(dialing, "clock", lambda: real() + asleep[0])  # which counts time asleep
+    monkeypatch.setattr(dialing, "LOOK_EVERY", 0.01)
     async with world(reconnect=NEVER) as w:
         await w.expect("open")
         asleep[0] = slept

@@ -120,9 +120,9 @@ EVENTS = [
 ]
 EMITS = [event("start", result=None, doc="It begins.")]
 MODULE = '''\
-# Made by `python -m wsrpc client`. Make it anew when the server changes, instead of
-# changing it here.
-# ruff: noqa: B006
+# Made by `python -m wsrpc client`. Make it anew when the server changes, instead of changing it here.
+# fmt: off
+# ruff: noqa: E501, B006
 from __future__ import annotations
 import builtins
 import datetime as dt
@@ -190,18 +190,8 @@ class Main(Protocol):
     @wsrpc.method("\\u202e\\n")
     async def event(self) -> None: ...
     async def tagged(self) -> One | Two: ...
-    async def names(
-        self,
-        self_: int,
-        class_: int,
-        a: int,
-        a_: int,
-        items: int,
-        items_: AsyncIterable[Any],
-    ) -> None: ...
-    async def defaults(
-        self, a: dt.date = ..., b: Any = ..., c: builtins.list[int] = []
-    ) -> None: ...
+    async def names(self, self_: int, class_: int, a: int, a_: int, items: int, items_: AsyncIterable[Any]) -> None: ...
+    async def defaults(self, a: dt.date = ..., b: Any = ..., c: builtins.list[int] = []) -> None: ...
     async def needed(self, a: int, b: int) -> None: ...
     async def described(self, a: int) -> None:
         """Say "so".

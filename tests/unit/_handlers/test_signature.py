@@ -22,8 +22,9 @@ from type_table import CONVERSIONS
 
 from wsrpc import AnonymousChannel, Context, Peer, Server, Service, method
 from wsrpc._handlers import compiled
-from wsrpc._handlers.compiled import ArgumentsRefused, Handler
-from wsrpc._handlers.injections import Injection, injections
+from wsrpc._handlers.arguments import ArgumentsRefused
+from wsrpc._handlers.compiled import Handler
+from wsrpc._handlers.introspection import Injection, injections
 from wsrpc._handlers.invocation import Invocation
 from wsrpc._handlers.method import HandlerOptions
 from wsrpc._protocol.messages import WireMessage

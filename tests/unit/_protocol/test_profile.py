@@ -6,15 +6,12 @@ Go itself is in interop/test_go_strictness.py, and ws-wrapper 3 in interop/test_
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from core_driver import turns
 from leftovers import nothing_left as nothing_left
-from stream_driver import PLAIN, welcome
 
-from wsrpc import BadArguments, Client, Context, Limits, MessageTooBig, RemoteError, Server
+from wsrpc import BadArguments, Client, Limits, MessageTooBig, RemoteError, Server
 from wsrpc.codecs import JsonCodec, MsgpackCodec
 from wsrpc.testing import ScriptedTransport
 
@@ -26,13 +23,12 @@ HUGE = 10**400
 def test_options_that_do_not_go_together() -> None:
     make: Any
     for make in (Server, Client):
-        with pytest.raises(ValueError, match=r'^profile= is "go" .*, "ws-wrapper-3" or None, got \'rust\'$'):
+        with pytest.raises(ValueError, match=r'^profile= is "go" .* or None, got \'rust\'$'):
             make(profile="rust")
-        for profile in ("go", "ws-wrapper-3"):
-            with pytest.raises(ValueError, match=rf"^profile='{profile}' speaks JSON in text messages"):
-                make(profile=profile, codec=MsgpackCodec())
-            make(profile=profile, codec=JsonCodec(enc_hook=str))
-            make(profile=profile, enc_hook=str)
+        with pytest.raises(ValueError, match=r"^profile='go' speaks JSON in text messages"):
+            make(profile="go", codec=MsgpackCodec())
+        make(profile="go", codec=JsonCodec(enc_hook=str))
+        make(profile="go", enc_hook=str)
 
 
 async def test_nothing_but_the_protocol_is_said() -> None:
@@ -116,71 +112,3 @@ async def test_what_go_says_of_a_wrong_number_of_arguments() -> None:
             assert type(raised.value) is wanted
             assert ("add() was sent 3 arguments" in str(raised.value)) is (profile == "go")
             assert ("variadic (...), do not call it" in str(raised.value)) is (profile == "go")
-
-
-# ---------------------------------------------------------------- profile="ws-wrapper-3"
-
-
-def with_channels(app: Client | Server) -> list[str]:
-    """Handlers of each kind that is answered with a channel. Return the names of those that run."""
-    ran: list[str] = []
-
-    async def stream() -> AsyncIterator[int]:
-        ran.append("stream")
-        yield 1
-
-    async def upload(items: AsyncIterator[int]) -> int:
-        ran.append("upload")
-        return sum([item async for item in items])
-
-    async def iterator() -> Any:
-        return iter([1, 2])
-
-    async def by_hand(ctx: Context) -> Any:
-        return ctx.channel()
-
-    for handler in (stream, upload, iterator, by_hand):
-        app.on(handler.__name__, handler)
-    app.once("once", stream)
-    app.on("value", lambda: 5)
-    return ran
-
-
-@pytest.mark.parametrize("event", ["stream", "upload", "once", "iterator", "by_hand"])
-@pytest.mark.parametrize("middleware", [False, True])
-@pytest.mark.parametrize("features", PLAIN, ids=repr)
-async def test_ws_wrapper_3_is_told_that_it_has_no_channels(
-    event: str, middleware: bool, features: tuple[str, ...] | None
-) -> None:
-    transport = ScriptedTransport()
-    async with Client(transport=transport, profile="ws-wrapper-3") as client:
-        ran = with_channels(client)
-        if middleware:
-            client.use(lambda ctx, call_next: call_next(ctx))
-        transport.take()  # hello
-        if features is not None:
-            transport.feed(welcome(*features))
-        transport.feed({"i": 1, "a": [event]})
-        await turns()
-        [rejected] = transport.take()
-        assert rejected["i"] == 1 and rejected["e"]["code"] == "wsrpc.no_channels"
-        assert rejected["e"]["message"].startswith(f"'{event}' is answered with a stream or another channel, and ws-")
-        transport.feed({"i": 2, "a": ["value"]})
-        await turns()
-        transport.expect({"i": 2, "d": 5})
-        assert ran == [] and (client.peer.channels, client.peer.active) == (0, 0)
-
-
-async def test_wsrpc_peers_of_that_server_have_streams() -> None:
-    server = Server(profile="ws-wrapper-3")
-    with_channels(server)
-    async with server.listen() as listener, Client(listener.url) as client:
-        async with client.stream("stream") as items:
-            assert [item async for item in items] == [1]
-        async with Client(listener.url, extensions=False) as plain:
-            with pytest.raises(RemoteError, match="ws-wrapper 3 has none: call a handler that returns a value"):
-                async with plain.stream("stream") as items:
-                    await anext(items)
-            assert await plain.request("value") == 5
-        async with client.stream("once") as items:
-            assert [item async for item in items] == [1], "no request that is rejected uses it up"

@@ -63,7 +63,6 @@ class Page:
         (("batches", "credit", "probe"), {}),
         (("probe",), {}),
         (("resume", "probe"), {"limits": Limits(replay=0)}),
-        (("resume", "probe"), {"profile": "ws-wrapper-3"}),
     ],
     ids=str,
 )

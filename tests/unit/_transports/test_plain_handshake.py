@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from wsrpc._transports.plain_handshake import plain_answer, plain_request
+from wsrpc._transports.accepted import plain_answer, plain_request
 from wsrpc._transports.server_handshake import serialized
 
 KEY = "AAECAwQFBgcICQoLDA0ODw=="
