@@ -190,7 +190,7 @@ class Requester:
             and event.__class__ is str
             and (event not in RESERVED_EVENTS if channel is None else isinstance(channel, str))
             and get_ident() == out.thread
-            and flight.requests < terms.most_requests
+            and flight.requests < terms.announced.running
             and flight.bytes <= terms.room_for_any
             and not flight.awaited
         ):

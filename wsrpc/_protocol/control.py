@@ -46,7 +46,7 @@ class Announced(Struct, frozen=True):
     message: int = 2**53
     running: int = 2**53
     waiting: int = 2**53
-    waiting_bytes: int = 2**55  # more than two messages of any size
+    waiting_bytes: int = 2**53
     values: int = 2**53
     running_bytes: int = 2**53
 

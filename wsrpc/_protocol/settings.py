@@ -47,10 +47,6 @@ class Terms(msgspec.Struct, frozen=True):
     """Whether the remote peer answers ``stop`` when it produces on a named channel."""
     announced: Announced = UNLIMITED
     """The limits that the remote peer has announced."""
-    most_requests: int = sys.maxsize
-    """Requests that the remote peer accepts before it has answered any: they run, or wait for that."""
-    most_bytes: int = sys.maxsize
-    """Their bytes."""
     room_for_any: int = sys.maxsize
     """While no more bytes of requests than this are in flight, the remote peer has room for any message."""
 
@@ -72,29 +68,19 @@ class Terms(msgspec.Struct, frozen=True):
             BATCHES in common,
             STOP in common,
             announced,
-            *_room(announced),
+            max(0, announced.running_bytes - announced.message),
         )
 
     def within(self, announced: Announced, most: int) -> Terms:
         """Return these terms with other limits of the remote peer. ``most``: the bytes that this side may send."""
         largest = min(announced.message, most)
-        most_requests, most_bytes, room_for_any = _room(announced)
         return msgspec.structs.replace(
             self,
             largest=largest,
             unchecked=min(largest, announced.values // SHARE),
             announced=announced,
-            most_requests=most_requests,
-            most_bytes=most_bytes,
-            room_for_any=room_for_any,
+            room_for_any=max(0, announced.running_bytes - announced.message),
         )
-
-
-def _room(announced: Announced) -> tuple[int, int, int]:
-    """Return `Terms.most_requests`, `Terms.most_bytes` and `Terms.room_for_any`."""
-    # A message that does not fit among those that run waits, and all behind it: less than a message is left unused.
-    most = announced.running_bytes + announced.waiting_bytes - announced.message
-    return announced.running + announced.waiting, most, max(0, most - announced.message)
 
 
 class Settings(msgspec.Struct, frozen=True, dict=True):

@@ -29,14 +29,14 @@ PASSED_ON = 0.5
 class InFlight:
     """Requests that were sent in one session and are not answered yet, in numbers, and the callers that wait to send.
 
-    A wsrpc peer announces how many handlers it runs at once, and how many messages may wait for them. A request beyond
-    that waits on this side, in turn, so that the remote peer need not refuse it. A plain peer has no limit. Nothing is
-    known of the remote peer of the next session, which has an object of its own.
+    A wsrpc peer announces how many handlers it runs at once, and how much may wait for them. A request beyond that
+    waits on this side, in turn, so that the remote peer need not refuse it. A plain peer has no limit. Nothing is known
+    of the remote peer of the next session, which has an object of its own.
 
     A request on an anonymous channel does not count, because a reader may answer it.
     """
 
-    __slots__ = ("_full", "_loop", "_turns", "awaited", "bytes", "given_up", "requests")
+    __slots__ = ("_full", "_loop", "_turns", "awaited", "bytes", "given_up", "requests", "waiting")
 
     def __init__(self, loop: Scheduler) -> None:
         self._loop = loop
@@ -44,6 +44,8 @@ class InFlight:
         """With the cancelled ones: each occupies the remote peer until it is answered."""
         self.bytes = 0
         """Without the cancelled ones."""
+        self.waiting = 0
+        """Bytes of the requests that wait for a handler at the remote peer: the sum of their ``waits_there``."""
         self.given_up: dict[int, int] = {}
         """Ids of the cancelled requests that are not answered yet, and by how much each counts in ``requests``."""
         self.awaited = False
@@ -66,6 +68,7 @@ class InFlight:
 
     def left(self, pending: Pending) -> None:
         """Stop counting a request that was sent."""
+        self.leave_waiting_room(pending)
         if pending.h is None:
             self.requests -= 1
             self.bytes -= pending.size
@@ -91,7 +94,7 @@ class InFlight:
 
     def is_scarce(self, terms: Terms) -> bool:
         """Return whether a request has to go through `take`, because the remote peer may not accept it at once."""
-        return self.requests >= terms.most_requests or self.bytes > terms.room_for_any or self.awaited
+        return self.requests >= terms.announced.running or self.bytes > terms.room_for_any or self.awaited
 
     def turn(self, leave: Callable[[], WaitingMessage] | None) -> Turn:
         """Return a turn for `take`."""
@@ -112,10 +115,16 @@ class InFlight:
         """
         pending.turn, turns = turn, self._queue()
         while not pending.future.done() and turn.left is None:  # it may time out in the queue, or leave it
-            limits = terms()
-            too_many = self.requests >= limits.most_requests
-            self._full = too_many or (self.bytes > 0 and self.bytes + size() > limits.most_bytes)
+            limits = terms().announced
+            needed = size()
+            if self.requests < limits.running and (self.bytes == 0 or self.bytes + needed <= limits.running_bytes):
+                needed = 0
+            self._full = needed > 0 and (
+                self.requests >= limits.running + limits.waiting or self.waiting + needed > limits.waiting_bytes
+            )
             if not self._full and (turn.held or not turns.busy):
+                pending.waits_there = needed
+                self.waiting += needed
                 return
             self.awaited = True
             await turn.wait()
@@ -123,9 +132,16 @@ class InFlight:
     def leave(self, pending: Pending, turn: Turn) -> None:
         """End a turn: the request was sent, or will not be."""
         pending.turn = None
+        if pending.flight is None:
+            self.leave_waiting_room(pending)
         if turn.held:
             turn.end()
             self._rest_if_idle()
+
+    def leave_waiting_room(self, pending: Pending) -> None:
+        """Stop counting the bytes with which a request waits for a handler at the remote peer. Idempotent."""
+        self.waiting -= pending.waits_there
+        pending.waits_there = 0
 
     def freed(self) -> None:
         """Let callers go on that wait: a request was answered."""
@@ -165,6 +181,8 @@ class Pending(Struct, eq=False):
     """Its turn, while it waits for room: that of the connection or that of the remote peer."""
     flight: InFlight | None = None
     """Those of the session in which it was sent. None until it is sent."""
+    waits_there: int = 0
+    """Bytes that count in `InFlight.waiting`: the remote peer ran no further handler when its turn came."""
     size: int = 0
     """Bytes that count in `InFlight.bytes`."""
     channel: Any = None
@@ -257,7 +275,7 @@ class PendingRequests:
         if pending is None:
             return None
         flight = pending.flight
-        if pending.h is None and flight is not None:
+        if pending.h is None and flight is not None and not pending.waits_there:
             # Most requests, and the same as `_left` without a call.
             flight.requests -= 1
             flight.bytes -= pending.size
@@ -300,6 +318,8 @@ class PendingRequests:
         """Stop counting a request that is not in the table any more."""
         if pending.flight is not None:
             pending.flight.left(pending)
+        else:
+            self.flight.leave_waiting_room(pending)
         h = pending.h
         if h is not None and (others := self._on_channel.get(h)) is not None:
             others.discard(pending)
@@ -322,6 +342,7 @@ class PendingRequests:
         """Fail the requests that were sent in the session."""
         flight, self.flight = self.flight, InFlight(self._loop)
         for pending in list(self._pending.values()):
+            pending.waits_there = 0  # what is left is counted on the next connection
             if pending.flight is flight:
                 self.fail(pending, lost.for_outcome("unknown"))
         if self._timer is not None and not self._pending:

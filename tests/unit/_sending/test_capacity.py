@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
-from core_driver import Blocked, start, turns
+from core_driver import Blocked, redialing, start, turns
+from stream_driver import welcome
 
 from wsrpc import ConnectionLost, Limits, RequestTimeout
 from wsrpc.testing import Clock, pair
 
 TIGHT = Limits(running=2, waiting=3)
+
+
+@pytest.mark.parametrize("first", ["times out", "waits"])
+async def test_a_drop_forgets_the_capacity_of_requests_that_wait_for_the_connection(first: str) -> None:
+    room = {"running": 1, "waiting": 100, "running_bytes": 10_000, "waiting_bytes": 1_000}
+    d = redialing(extensions=True)
+    await d.fed(welcome(**room))
+    runs = start(d.peer.request("work", timeout=None))
+    await turns()
+    d.transport.pause()
+    waits = start(d.peer.request("work", "x" * 600, timeout=1.0))
+    await turns()
+    if first == "times out":
+        d.clock.advance(2.0)
+    d.transport.lose()
+    await turns()
+    d.rebind()
+    await turns()
+    d.feed(*({"i": message["i"], "d": "done"} for message in d.take() if "a" in message))
+    results = await asyncio.gather(runs, waits, return_exceptions=True)
+    assert [type(result) for result in results] == [ConnectionLost, RequestTimeout if first == "times out" else str]
+    size = len(json.dumps({"i": 2**30 + 1, "a": ["work", "x" * 600]}, separators=(",", ":")))
+    await d.fed(welcome(**{**room, "waiting_bytes": size}))
+    tasks = [start(d.peer.request("work", "x" * 600, timeout=None)) for _ in range(3)]
+    await turns()
+    assert sum("work" in message.get("a", ()) for message in d.take()) == 2, "one runs, one waits there"
+    for task in tasks:
+        task.cancel()
+    await turns()
 
 
 async def test_a_request_that_waits_for_capacity_can_fail_in_any_way_and_the_next_one_leaves() -> None:
