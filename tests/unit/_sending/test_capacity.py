@@ -7,6 +7,7 @@ import json
 
 import pytest
 from core_driver import Blocked, redialing, start, turns
+from leftovers import turns_until
 from stream_driver import welcome
 
 from wsrpc import ConnectionLost, Limits, RequestTimeout
@@ -42,6 +43,30 @@ async def test_a_drop_forgets_the_capacity_of_requests_that_wait_for_the_connect
     for task in tasks:
         task.cancel()
     await turns()
+
+
+@pytest.mark.parametrize(
+    ("limits", "small", "large", "size"),
+    [
+        (Limits(running=2, waiting=100, message=100_000), 2, 5, 60_000),
+        (Limits(), 1024, 8, 2**20),
+    ],
+    ids=["tight", "default"],
+)
+async def test_what_does_not_fit_behind_handlers_that_run_waits_on_this_side(
+    limits: Limits, small: int, large: int, size: int
+) -> None:
+    """There was room for the bytes in all, but not for those that had to wait."""
+    work = Blocked()
+    async with pair(limits=limits) as (a, b):
+        b.on("work", work)
+        await turns()
+        asking = [start(a.request("work", "s")) for _ in range(small)]
+        await turns_until(lambda: len(work.started) == small)
+        asking += [start(a.request("work", "x" * size)) for _ in range(large)]
+        await turns()
+        work.go.set()
+        assert len(await asyncio.gather(*asking)) == small + large
 
 
 async def test_a_request_that_waits_for_capacity_can_fail_in_any_way_and_the_next_one_leaves() -> None:
