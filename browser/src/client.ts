@@ -102,12 +102,12 @@ class Sessions implements PeerOwner, Holder {
   }
 
   connect(): void {
-    if (this.#peer) this.#peer.socket.retry()
+    if (this.#peer) this.#peer.retry()
     else if (this.state === "connecting") this.#dial()
   }
 
   get retryAt(): number | undefined {
-    return this.#peer ? this.#peer.socket.retryAt : this.#retryAt
+    return this.#peer ? this.#peer.retryAt : this.#retryAt
   }
 
   get closesAt(): number | undefined {
@@ -175,13 +175,8 @@ class Sessions implements PeerOwner, Holder {
     return this.state === "open" || this.state === "draining"
   }
 
-  /** Events and requests leave room for what has to be sent: answers and channels. */
-  get #hasRoom(): boolean {
-    return this.#peer!.socket.fullness <= 1 / 2
-  }
-
   #canStart(waiting: Waiting): boolean {
-    return this.#isConnected && this.#hasRoom && this.#peer!.takes(waiting instanceof Request && waiting.opens)
+    return this.#isConnected && this.#peer!.hasRoom && this.#peer!.takes(waiting instanceof Request && waiting.opens)
   }
 
   // ------------------------------------------------------------ the course of a session
@@ -242,7 +237,7 @@ class Sessions implements PeerOwner, Holder {
 
   /** A WebSocket does not tell when it has written what it was given, so this asks, as long as something waits. */
   #watchRoom(): void {
-    if (!this.#waiting.size || !this.#isConnected || this.#hasRoom) return
+    if (!this.#waiting.size || !this.#isConnected || this.#peer!.hasRoom) return
     this.#roomTimer ??= setTimeout(() => {
       this.#roomTimer = undefined
       this.#startWaiting()
@@ -267,7 +262,7 @@ class Sessions implements PeerOwner, Holder {
   close(code: number, reason: string): void {
     if (this.state === "closed") return
     const peer = this.#peer
-    peer?.socket.close(code, reason) // its calls fail below
+    peer?.close(code, reason)
     this.#end(new ConnectionLost("the client is closed", "not_sent", code))
     peer?.end(code, reason) // at once: a server that is silent does not answer the Close frame
   }

@@ -42,7 +42,7 @@ export interface PeerOwner {
 
 /** The two sides of a session with a server. It is dropped when the session ends. */
 export class Peer implements Holder {
-  readonly socket: SessionSocket
+  readonly #socket: SessionSocket
   readonly #owner: PeerOwner
   readonly #codec: Codec
   readonly #requests = new Map<number, Request>()
@@ -74,17 +74,37 @@ export class Peer implements Holder {
     this.#owner = owner
     this.#codec = codec
     const features = ["batches", "credit", "drain", ...(codec.feature ? [codec.feature] : [])]
-    this.socket = new SessionSocket(target, [], options, {
+    this.#socket = new SessionSocket(target, [], options, {
       features,
       receive: (data, size) => this.#receive(data, size),
       control: (message) => this.#control(message),
       detached: (code, reason) => owner.detached(lost(code, reason, "not_sent")),
       busy: () => this.isBusy,
     })
-    this.socket.binaryType = "arraybuffer"
-    this.socket.onopen = () => owner.opened()
-    this.socket.onresumed = () => owner.resumed()
-    this.socket.onclose = ({ code, reason }) => this.end(code, reason)
+    this.#socket.binaryType = "arraybuffer"
+    this.#socket.onopen = () => owner.opened()
+    this.#socket.onresumed = () => owner.resumed()
+    this.#socket.onclose = ({ code, reason }) => this.end(code, reason)
+  }
+
+  /** When the next attempt to connect begins, if it waits. */
+  get retryAt(): number | undefined {
+    return this.#socket.retryAt
+  }
+
+  /** Connects now, if the session waits for its next attempt. */
+  retry(): void {
+    this.#socket.retry()
+  }
+
+  /** Closes the connection. Calls fail only with `end`, or when the other side has closed it, too. */
+  close(code: number, reason: string): void {
+    this.#socket.close(code, reason)
+  }
+
+  /** Whether events and requests can be sent. They leave room for what has to be sent: answers and channels. */
+  get hasRoom(): boolean {
+    return this.#socket.fullness <= 1 / 2
   }
 
   get isBusy(): boolean {
@@ -124,7 +144,7 @@ export class Peer implements Holder {
   send(message: Message): number {
     const data = this.#encoded(message)
     const size = this.#sized(data)
-    this.socket.post(data, size)
+    this.#socket.post(data, size)
     return size
   }
 
@@ -148,7 +168,7 @@ export class Peer implements Holder {
     try {
       this.send({ ...message, ...reasonOnWire(key, reason) })
     } catch (error) {
-      this.socket.post(JSON.stringify({ ...message, [key]: { message: (error as Error).message }, _: 1 }))
+      this.#socket.post(JSON.stringify({ ...message, [key]: { message: (error as Error).message }, _: 1 }))
     }
   }
 
@@ -167,7 +187,7 @@ export class Peer implements Holder {
     const { place, event, args } = request
     try {
       const data = this.#encoded({ i, a: [event, ...args], ...place })
-      request.kept = this.socket.post(data, this.#sized(data))
+      request.kept = this.#socket.post(data, this.#sized(data))
     } catch (error) {
       request.reject(error)
       return
@@ -179,7 +199,7 @@ export class Peer implements Holder {
   withdraw(request: Request, reason: unknown): boolean {
     if (this.#waiting.delete(request)) return false
     const { id: i, kept } = request
-    const isBack = kept && this.socket.takeBack(kept)
+    const isBack = kept && this.#socket.takeBack(kept)
     if (!isBack) this.tell({ i }, "x", reason)
     this.#giveUp(i, !isBack)
     return !isBack
@@ -353,7 +373,7 @@ export class Peer implements Holder {
 
   /** Gives credit for a channel, in totals. */
   grant(h: number, n: number, bytes: number): void {
-    this.socket.post(writeControl({ t: "credit", h, n, bytes }))
+    this.#socket.post(writeControl({ t: "credit", h, n, bytes }))
   }
 
   /** Forgets a channel that has ended, and the requests on it: those of this side fail, and the others are cancelled. */
@@ -417,7 +437,7 @@ export class Peer implements Holder {
     clearTimeout(this.#drainTimer)
     this.#owner.waits(this.#waiting)
     this.#waiting.clear()
-    this.socket.post(writeControl({ t: "drain", after_ms: 0 }))
+    this.#socket.post(writeControl({ t: "drain", after_ms: 0 }))
   }
 
   /** The session is over: everything in it fails. */

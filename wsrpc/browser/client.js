@@ -585,8 +585,8 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   }
   /** How much waits to be sent, or may have to be sent again: more than 1 ends the session. For `Client`. */
   get fullness() {
-    if (this.readyState !== _SessionSocket.OPEN) return Infinity;
-    return (this.#sent?.memory ?? this.#connection.bufferedAmount) / (this.#options.buffer ?? 16 * 1024 * 1024);
+    const waits = this.#sent?.memory ?? this.#connection?.bufferedAmount ?? Infinity;
+    return waits / (this.#options.buffer ?? 16 * 1024 * 1024);
   }
   /** Takes back a message that no connection has got. For `Client`. Returns false if it is too late. */
   takeBack(kept) {
@@ -1089,7 +1089,7 @@ var MARGIN = 1e3;
 var LONGEST_TIMER2 = 2 ** 31 - 1;
 var CALLS = 1e4;
 var Peer = class {
-  socket;
+  #socket;
   #owner;
   #codec;
   #requests = /* @__PURE__ */ new Map();
@@ -1120,17 +1120,33 @@ var Peer = class {
     this.#owner = owner;
     this.#codec = codec;
     const features = ["batches", "credit", "drain", ...codec.feature ? [codec.feature] : []];
-    this.socket = new SessionSocket(target, [], options, {
+    this.#socket = new SessionSocket(target, [], options, {
       features,
       receive: (data, size) => this.#receive(data, size),
       control: (message) => this.#control(message),
       detached: (code, reason) => owner.detached(lost(code, reason, "not_sent")),
       busy: () => this.isBusy
     });
-    this.socket.binaryType = "arraybuffer";
-    this.socket.onopen = () => owner.opened();
-    this.socket.onresumed = () => owner.resumed();
-    this.socket.onclose = ({ code, reason }) => this.end(code, reason);
+    this.#socket.binaryType = "arraybuffer";
+    this.#socket.onopen = () => owner.opened();
+    this.#socket.onresumed = () => owner.resumed();
+    this.#socket.onclose = ({ code, reason }) => this.end(code, reason);
+  }
+  /** When the next attempt to connect begins, if it waits. */
+  get retryAt() {
+    return this.#socket.retryAt;
+  }
+  /** Connects now, if the session waits for its next attempt. */
+  retry() {
+    this.#socket.retry();
+  }
+  /** Closes the connection. Calls fail only with `end`, or when the other side has closed it, too. */
+  close(code, reason) {
+    this.#socket.close(code, reason);
+  }
+  /** Whether events and requests can be sent. They leave room for what has to be sent: answers and channels. */
+  get hasRoom() {
+    return this.#socket.fullness <= 1 / 2;
   }
   get isBusy() {
     return this.#requests.size + this.#calls.size + this.#channels.size > 0;
@@ -1163,7 +1179,7 @@ var Peer = class {
   send(message) {
     const data = this.#encoded(message);
     const size = this.#sized(data);
-    this.socket.post(data, size);
+    this.#socket.post(data, size);
     return size;
   }
   /** Checks that a message can be sent later. Throws what `send` throws. */
@@ -1183,7 +1199,7 @@ var Peer = class {
     try {
       this.send({ ...message, ...reasonOnWire(key, reason) });
     } catch (error) {
-      this.socket.post(JSON.stringify({ ...message, [key]: { message: error.message }, _: 1 }));
+      this.#socket.post(JSON.stringify({ ...message, [key]: { message: error.message }, _: 1 }));
     }
   }
   /** Sends a request, now or when the server has room for it. */
@@ -1200,7 +1216,7 @@ var Peer = class {
     const { place, event, args } = request;
     try {
       const data = this.#encoded({ i, a: [event, ...args], ...place });
-      request.kept = this.socket.post(data, this.#sized(data));
+      request.kept = this.#socket.post(data, this.#sized(data));
     } catch (error) {
       request.reject(error);
       return;
@@ -1211,7 +1227,7 @@ var Peer = class {
   withdraw(request, reason) {
     if (this.#waiting.delete(request)) return false;
     const { id: i, kept } = request;
-    const isBack = kept && this.socket.takeBack(kept);
+    const isBack = kept && this.#socket.takeBack(kept);
     if (!isBack) this.tell({ i }, "x", reason);
     this.#giveUp(i, !isBack);
     return !isBack;
@@ -1364,7 +1380,7 @@ var Peer = class {
   // ------------------------------------------------------------ channels
   /** Gives credit for a channel, in totals. */
   grant(h, n, bytes) {
-    this.socket.post(writeControl({ t: "credit", h, n, bytes }));
+    this.#socket.post(writeControl({ t: "credit", h, n, bytes }));
   }
   /** Forgets a channel that has ended, and the requests on it: those of this side fail, and the others are cancelled. */
   forget(channel, error) {
@@ -1422,7 +1438,7 @@ var Peer = class {
     clearTimeout(this.#drainTimer);
     this.#owner.waits(this.#waiting);
     this.#waiting.clear();
-    this.socket.post(writeControl({ t: "drain", after_ms: 0 }));
+    this.#socket.post(writeControl({ t: "drain", after_ms: 0 }));
   }
   /** The session is over: everything in it fails. */
   end(code, reason) {
@@ -1571,11 +1587,11 @@ var Sessions = class {
     onWake(() => this.connect(), this.#listening.signal);
   }
   connect() {
-    if (this.#peer) this.#peer.socket.retry();
+    if (this.#peer) this.#peer.retry();
     else if (this.state === "connecting") this.#dial();
   }
   get retryAt() {
-    return this.#peer ? this.#peer.socket.retryAt : this.#retryAt;
+    return this.#peer ? this.#peer.retryAt : this.#retryAt;
   }
   get closesAt() {
     return this.#peer?.closesAt;
@@ -1631,12 +1647,8 @@ var Sessions = class {
   get #isConnected() {
     return this.state === "open" || this.state === "draining";
   }
-  /** Events and requests leave room for what has to be sent: answers and channels. */
-  get #hasRoom() {
-    return this.#peer.socket.fullness <= 1 / 2;
-  }
   #canStart(waiting) {
-    return this.#isConnected && this.#hasRoom && this.#peer.takes(waiting instanceof Request && waiting.opens);
+    return this.#isConnected && this.#peer.hasRoom && this.#peer.takes(waiting instanceof Request && waiting.opens);
   }
   // ------------------------------------------------------------ the course of a session
   handlers(channel) {
@@ -1686,7 +1698,7 @@ var Sessions = class {
   }
   /** A WebSocket does not tell when it has written what it was given, so this asks, as long as something waits. */
   #watchRoom() {
-    if (!this.#waiting.size || !this.#isConnected || this.#hasRoom) return;
+    if (!this.#waiting.size || !this.#isConnected || this.#peer.hasRoom) return;
     this.#roomTimer ??= setTimeout(() => {
       this.#roomTimer = void 0;
       this.#startWaiting();
@@ -1709,7 +1721,7 @@ var Sessions = class {
   close(code, reason) {
     if (this.state === "closed") return;
     const peer = this.#peer;
-    peer?.socket.close(code, reason);
+    peer?.close(code, reason);
     this.#end(new ConnectionLost("the client is closed", "not_sent", code));
     peer?.end(code, reason);
   }

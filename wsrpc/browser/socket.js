@@ -278,8 +278,8 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   }
   /** How much waits to be sent, or may have to be sent again: more than 1 ends the session. For `Client`. */
   get fullness() {
-    if (this.readyState !== _SessionSocket.OPEN) return Infinity;
-    return (this.#sent?.memory ?? this.#connection.bufferedAmount) / (this.#options.buffer ?? 16 * 1024 * 1024);
+    const waits = this.#sent?.memory ?? this.#connection?.bufferedAmount ?? Infinity;
+    return waits / (this.#options.buffer ?? 16 * 1024 * 1024);
   }
   /** Takes back a message that no connection has got. For `Client`. Returns false if it is too late. */
   takeBack(kept) {
