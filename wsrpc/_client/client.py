@@ -160,7 +160,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
 
     @property
     def closes_in(self) -> float | None:
-        """Seconds until the server closes the connection, because it drains. None if the server does not drain.
+        """Seconds until the server closes the connection at the latest. None if the server does not drain.
 
         Requests and events are sent to that server while calls are in progress that began before it drained, and at
         least a second is left. Otherwise, they wait for the next connection.

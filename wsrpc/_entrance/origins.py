@@ -94,7 +94,7 @@ class OriginRule:
 
 def _listed(origin: Any) -> str:
     clear = _canonical(origin) if isinstance(origin, str) else None
-    if clear is None:
+    if clear is None or "*" in clear or clear.startswith(("ws:", "wss:")):
         hint = "; origins=ANY_ORIGIN allows all" if origin == "*" else ""
         raise ValueError(
             f"an origin must look as browsers send it, without a path, such as 'https://example.com' or "

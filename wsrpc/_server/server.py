@@ -706,10 +706,10 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
 
         Args:
             drain: the maximum time, in seconds, to wait for active work in both directions: handlers, requests, streams
-                and channels. Each connection is closed as soon as it has no active work. While the server drains, a
-                wsrpc client queues new messages for its next connection. New requests from other clients are rejected
-                with `Draining`. Calling `close` again with a smaller ``drain``, or without ``drain``, ends the drain
-                sooner.
+                and channels. Each connection is closed as soon as it has no active work. A wsrpc client queues new
+                messages for its next connection when its earlier calls are answered. New requests from other clients
+                are rejected with `Draining`. Calling `close` again with a smaller ``drain``, or without ``drain``, ends
+                the drain sooner.
 
         Raises:
             TypeError, ValueError: ``drain`` is not a number, or is negative.

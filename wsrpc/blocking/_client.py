@@ -152,7 +152,7 @@ class Client(Endpoint, Root):
 
     @property
     def closes_in(self) -> float | None:
-        """Seconds until the server closes the connection, because it drains; see `wsrpc.Client.closes_in`."""
+        """Seconds until a server that drains closes the connection at the latest; see `wsrpc.Client.closes_in`."""
         return self._inner.closes_in
 
     def declare(self, contract: TypeForm[Any], /) -> None:

@@ -135,7 +135,9 @@ async def test_the_log_has_the_line_to_paste(origin: str, caplog: pytest.LogCapt
     assert f"refused the origin {origin!r}; {hint}" in record.getMessage()
 
 
-@pytest.mark.parametrize("wrong", ["example.com", "https://example.com/", "*", "http://["])
+@pytest.mark.parametrize(
+    "wrong", ["example.com", "https://example.com/", "*", "http://[", "https://*.example.com", "ws://example.com"]
+)
 def test_what_no_browser_sends_is_refused_at_once(wrong: str) -> None:
     with pytest.raises(ValueError, match="an origin must look as browsers send it") as caught:
         Server(origins=[wrong])
