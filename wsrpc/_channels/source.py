@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
-from functools import partial
 from typing import Any
 
 from .._base.names import Source
@@ -27,22 +27,37 @@ async def iterate_in_thread(source: Iterable[Any]) -> AsyncGenerator[Any]:
     """Iterate over the items of an iterator that may block: each is made in a thread."""
     loop = asyncio.get_running_loop()
     iterator = iter(source)
+    close = getattr(iterator, "close", None)
     context = contextvars.copy_context()
+    lock = threading.Lock()
+    making = left = False
     nothing = object()
-    making: asyncio.Future[Any] | None = None
+
+    def make() -> Any:
+        nonlocal making
+        try:
+            return next(iterator, nothing)
+        finally:
+            with lock:
+                making = False
+                is_last = left
+            if is_last and close is not None:
+                close()
+
     try:
         while True:
-            making = loop.run_in_executor(None, context.run, partial(next, iterator, nothing))
-            value = await asyncio.shield(making)
+            making = True
+            # A cancellation does not reach the thread. That thread closes the iterator when it has made the item:
+            # the loop may have ended by then.
+            value = await asyncio.shield(loop.run_in_executor(None, context.run, make))
             if value is nothing:
                 return
             yield value
     finally:
-        close = getattr(iterator, "close", None)
-        if close is not None and making is not None and not making.done():
-            # It was cancelled, but the thread goes on. A generator can be closed when the thread is done.
-            making.add_done_callback(lambda done: done.exception() or loop.run_in_executor(None, context.run, close))
-        elif close is not None:
+        with lock:
+            left = True
+            is_made = not making
+        if is_made and close is not None:
             # Even if the task is cancelled before a thread has begun with it.
             await asyncio.shield(loop.run_in_executor(None, context.run, close))
 

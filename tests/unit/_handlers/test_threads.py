@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
 
@@ -43,6 +45,37 @@ async def test_what_a_thread_raises_late_is_nobodys_business(error: Exception, e
         go_on.set()
         await turns_until(lambda: not right.active)
     gc.collect()  # and `nothing_left` sees what the loop says then
+
+
+async def test_a_generator_that_makes_an_item_in_a_thread_when_its_loop_ends_is_closed_there() -> None:
+    begun, go_on, closed, said = threading.Event(), threading.Event(), threading.Event(), list[Any]()
+
+    class Workers(ThreadPoolExecutor):
+        def shutdown(self, *args: Any, **options: Any) -> None:
+            go_on.set()  # the loop takes no new work by now
+            super().shutdown(*args, **options)
+
+    def numbers() -> Iterator[int]:
+        try:
+            yield 1
+            begun.set()
+            go_on.wait()
+            yield 2
+        finally:
+            closed.set()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(Workers())
+        loop.set_exception_handler(lambda _, context: said.append(context))
+        async with pair() as (left, right):
+            right.on("numbers", numbers, thread=True)
+            async with left.stream("numbers") as stream:
+                assert await anext(stream) == 1
+                await turns_until(begun.is_set)
+
+    await asyncio.to_thread(asyncio.run, main())
+    assert closed.is_set() and said == []
 
 
 async def test_a_thread_has_a_copy_of_the_context_and_an_awaitable_that_it_returns_is_awaited_in_the_loop() -> None:
