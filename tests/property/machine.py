@@ -72,7 +72,7 @@ class ConnectedPeers(LoopMachine):
             self.ends = list(memory_transports(limits=self.limits))
             for peer, end in zip(self.peers, self.ends, strict=True):
                 # JavaScript and Go count from 1 on each connection, so that the ids of the last one come again.
-                peer._out.requests._next = peer._out.requests._first
+                peer._outbox.requests._next = peer._outbox.requests._first
                 peer.bind(end)
 
         self.inside(main)
@@ -111,7 +111,7 @@ class ConnectedPeers(LoopMachine):
     def requests_are_counted(self) -> None:
         """What limits requests to the remote peer's places agrees with the requests that there are."""
         for peer in getattr(self, "peers", ()):
-            requests = peer._out.requests
+            requests = peer._outbox.requests
             table = list(requests._pending.values())
             sent = [pending for pending in table if pending.flight is not None]
             given_up = sum(requests.flight.given_up.values())
@@ -144,7 +144,7 @@ class ConnectedPeers(LoopMachine):
             await peer._life.join(0, Closers())
             assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
             assert peer._core.dispatcher.active == {} and peer.stats().waiting == 0
-            assert not peer._out.turns.busy and peer._core.reporter.running == {}
+            assert not peer._outbox.busy and peer._core.reporter.running == {}
             assert peer._core.channels.undelivered == {}
         assert self.clock.next_deadline is None, "a timer is left"
         left = asyncio.all_tasks() - {asyncio.current_task()}

@@ -418,11 +418,8 @@ class SessionsMachine(WorldMachine):
     def check_full(self, error: Exception) -> None:
         """See that only the user's own messages fill the client's queue, not what waits with the session."""
         if isinstance(error, QueueFull) and "not connected" in str(error):
-            out = peer_core(self.client.peer).out
-            inside, queue = out.session.waiting, out.outbox.offline_queue()
-            count, size = len(queue), queue.size
-            if inside is not None:
-                count, size = count + inside.outliving, size + inside.outliving_size
+            queue = peer_core(self.client.peer).life.outbox.queue
+            count, size = queue.user_count, queue.user_size
             assert count == self.limits.offline or size + max(SIZES) > self.limits.offline_bytes, error
 
     @rule(side=sides, which=some, size=sizes, count=st.integers(1, 4))

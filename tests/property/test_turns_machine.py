@@ -127,7 +127,7 @@ class FullLine(LoopMachine):
         await self.turns(5 + 3 * len(self.sending))
         self._take()
         assert self.left == sorted(set(self.left)), f"they left in another order: {self.left}"
-        assert not self.peer._out.turns.busy
+        assert not self.peer._outbox.busy
         await self.peer.emit("n", self.number + 1)
         self.transport.expect({"a": ["n", self.number + 1]})
         await self.peer.close()

@@ -103,7 +103,7 @@ class Driven:
         assert peer._core.dispatcher.active == {}
         assert peer.stats().waiting == 0
         assert peer._core.dispatcher.running.tasks() == set()
-        assert not peer._out.turns.busy
+        assert not peer._outbox.busy
 
     @property
     def ignored(self) -> dict[str, int]:

@@ -14,8 +14,7 @@ from .._channels.core import ChannelCore
 from .._peer.requests import Requester
 from .._protocol.messages import NO_OPTIONS, Raw, RequestOptions
 from .._sending.checks import check_thread, raw_message
-from .._sending.message_sender import MessageSender
-from .._sending.outbound import Outbound
+from .._sending.outbox import Outbox
 from .._sending.sender import ReadingSender, Sender
 from .._streams.event_values import Waits, value_of
 from .anonymous import AnonymousChannel
@@ -325,14 +324,8 @@ class RawCaller(ReadingCaller):
     __slots__ = ()
 
     @property
-    def _messages(self) -> MessageSender:
-        """The message sender of the present session, or of the next one."""
-        return cast("Requester", self._sender).messages
-
-    @property
-    def _out(self) -> Outbound:
-        """The way out of the same session."""
-        return self._messages.out
+    def _outbox(self) -> Outbox:
+        return cast("Requester", self._sender).outbox
 
     def _binary_is_free(self) -> bool:
         """Return whether a binary message is a raw one."""
@@ -362,14 +355,11 @@ class RawCaller(ReadingCaller):
         """
         if offline is not None:
             check_offline(offline)
-        messages, raw = self._messages, self._check_raw(message)
-        out = messages.out
-        if not (out.clear and out.hand_over(raw)):
-            await messages.send_in_turn(raw, None, out.outbox.bound_by(offline))
+        await self._outbox.send_raw(self._check_raw(message), offline)
 
     async def send_json(self, value: object, *, offline: Offline | None = None) -> None:
         """Send a value as a raw text message in JSON; see `send_raw`. It is encoded like an argument of `emit`."""
-        await self.send_raw(self._out.json_text(value), offline=offline)
+        await self.send_raw(self._outbox.out.json_text(value), offline=offline)
 
     def send_raw_nowait(self, message: str | bytes, *, offline: Offline | None = None) -> None:
         """Send a raw message without waiting, from a plain function in the event loop's thread.
@@ -384,14 +374,11 @@ class RawCaller(ReadingCaller):
         """
         if offline is not None:
             check_offline(offline)
-        messages, raw = self._messages, self._check_raw(message)
-        messages.out.check_cap(raw.payload)
-        if messages.must_wait(raw) or not messages.out.hand_over(raw):
-            messages.let_wait(raw, offline)
+        self._outbox.send_now(self._check_raw(message), offline)
 
     def _check_raw(self, message: Any) -> Raw:
-        check_thread(self._out.thread, "peer.send_raw(...)")
-        self._out.check_raw()
+        check_thread(self._outbox.out.thread, "peer.send_raw(...)")
+        self._outbox.out.check_raw()
         payload, text = raw_message(message)
         if not text and not self._binary_is_free():
             raise ValueError(

@@ -164,7 +164,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             bytes_in=None if passed is None else passed.bytes_in,
             bytes_out=None if passed is None else passed.bytes_out,
             unsent=0 if connection is None else connection.transport.unsent,
-            kept=core.messages.kept,
+            kept=self._life.outbox.kept,
             detached=core.detached,
             slow=connection is not None and core.session.full,
             dropped=self.dropped,

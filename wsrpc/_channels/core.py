@@ -16,8 +16,8 @@ from .._protocol.messages import Event, RequestOptions, Resolution, WireMessage,
 from .._protocol.nodes import ENDED_BY_CALLER
 from .._protocol.rejections import FINISHED_REASON
 from .._sending.checks import check_thread, check_thread_of_plain
-from .._sending.message_sender import MessageSender
 from .._sending.outbound import Outbound
+from .._sending.outbox import Outbox
 from .._sending.sender import RefusingSender, Sender
 from .._streams.event_values import Waits
 from .._streams.inbox import Inbox, MessageQueue, UnreadMemory, Upload
@@ -101,7 +101,7 @@ class ChannelOwner(Protocol):
     """What a channel has from its session, and reports to it. Implemented by `ChannelTable` of ``_channels.table``."""
 
     out: Outbound
-    messages: MessageSender
+    outbox: Outbox
     registry: Registry
     sender: Sender
     """Sends for the users of channels."""
@@ -599,7 +599,7 @@ class ChannelCore:
 
     def send_in_turn(self, event: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, int]:
         """Send an event of a producer once the connection has room. Return its size."""
-        return self._owner.messages.send_in_turn(Event((event, *args), h=self.id))
+        return self._owner.outbox.send_in_turn(Event((event, *args), h=self.id), begun_in=self.out)
 
     def produce(self, on_credit: Callable[[int, int], None]) -> None:
         """Call ``on_credit`` with the totals of the credit that the remote peer gives, and has given so far."""

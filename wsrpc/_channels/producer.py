@@ -92,7 +92,7 @@ class Pulls:
         return ids
 
 
-ITEM_REQUEST = RequestOptions(timeout=None, offline="fail", within_call=True)
+ITEM_REQUEST = RequestOptions(timeout=None, within_call=True)
 """Options of an item that is sent as a request. The consumer may take its time before it answers."""
 
 BURST = 64

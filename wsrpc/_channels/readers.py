@@ -14,8 +14,8 @@ from .._handlers.compiled import Handler
 from .._handlers.registry import Registry
 from .._protocol.messages import Event, RequestOptions, Resolution, WireMessage
 from .._sending.checks import check_sending, check_thread, check_thread_of_plain
-from .._sending.message_sender import MessageSender
 from .._sending.outbound import Outbound
+from .._sending.outbox import Outbox
 from .._sending.pending import Pending
 from .._streams.event_values import ToValue, Waits
 from .._streams.inbox import Inbox, NextEvent
@@ -58,6 +58,7 @@ class Readers:
     Args:
         limits: the limits of the peer.
         registries: the peer's own registry and the shared one, which tell whether an event has a handler.
+        outbox: sends for the readers.
         count: counts, by kind, events that do not fit their reader.
         warn: writes a line into the log.
         survives: readers of events stay when the connection ends, because another one may come.
@@ -72,8 +73,7 @@ class Readers:
         "_unread",
         "channels",
         "count",
-        "messages",
-        "out",
+        "outbox",
         "read_before",
         "stops",
         "warn",
@@ -83,15 +83,13 @@ class Readers:
         self,
         limits: Limits,
         registries: tuple[Registry, Registry],
+        outbox: Outbox,
         *,
         count: Callable[[str, str], None],
         warn: Callable[[str], None],
         survives: bool,
     ) -> None:
-        self.messages: MessageSender
-        """The message sender of the present session, or of the last one."""
-        self.out: Outbound
-        """The way out of that session."""
+        self.outbox = outbox
         self.warn = warn
         self.count = count
         self.channels: dict[ChannelRef, NamedChannel] = {}
@@ -117,14 +115,14 @@ class Readers:
         """Reject a request of the remote peer."""
         self._listener.reject(i, error)
 
-    def use(self, messages: MessageSender, listener: ReaderListener) -> None:
-        """Send through ``messages``, and tell ``listener`` of readers.
-
-        Called when a session begins, or the next one is waited for.
-        """
-        self.messages = messages
-        self.out = messages.out
+    def use(self, listener: ReaderListener) -> None:
+        """Tell ``listener`` of readers from now on: it is that of another session."""
         self._listener = listener
+
+    @property
+    def out(self) -> Outbound:
+        """The way out of the present session, or of the last one."""
+        return self.outbox.out
 
     # ------------------------------------------------------------ reading
 
@@ -363,12 +361,13 @@ class NamedChannel:
 
     def send_in_turn(self, event: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, int]:
         """Send an event of a producer once the connection has room. Return its size."""
-        return self._readers.messages.send_in_turn(Event((event, *args), str(self.name)), bound=True)
+        message = Event((event, *args), str(self.name))
+        return self._readers.outbox.send_in_turn(message, begun_in=self.out)
 
     def start_items(self, inbox: Inbox) -> None:
         """Send ``start``."""
         try:
-            self._readers.messages.send_event_nowait(self.name, "start", ())
+            self._readers.outbox.send_event_nowait(self.name, "start", ())
         except (ConnectionLost, QueueFull) as exc:
             inbox.end(exc)
 

@@ -10,8 +10,9 @@ from .._handlers.registry import Registry
 from .._protocol.messages import Cancellation, ChannelAbort, ChannelCreated
 from .._protocol.nodes import as_raised
 from .._protocol.rejections import ABORTED, is_finished, reason_from_wire, text_for_peer
-from .._sending.message_sender import MessageSender
 from .._sending.notices import send_notice
+from .._sending.outbound import Outbound
+from .._sending.outbox import Outbox
 from .._sending.pending import MAX_REMEMBERED
 from .._sending.sender import Sender
 from .._streams.inbox import SMALLEST_SHARE
@@ -53,7 +54,8 @@ class ChannelTable:
 
     def __init__(
         self,
-        messages: MessageSender,
+        out: Outbound,
+        outbox: Outbox,
         registry: Registry,
         limits: Limits,
         unread: Callable[[], UnreadMessages],
@@ -62,8 +64,8 @@ class ChannelTable:
         listener: ChannelListener,
         warn: Callable[..., None],
     ) -> None:
-        self.messages = messages
-        self.out = messages.out
+        self.out = out
+        self.outbox = outbox
         self.limits = limits
         self.sender = sender
         self.listener = listener

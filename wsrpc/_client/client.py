@@ -165,8 +165,9 @@ class Client(Declarer, RawRegistrar, RawCaller):
         Requests and events are sent to that server while calls are in progress that began before it drained, and at
         least a second is left. Otherwise, they wait for the next connection.
         """
-        at = self._core.peer_core.out.draining.closes_at
-        return None if at is None else max(0.0, at - self._core.scheduler.time())
+        core = self._core.peer_core
+        at = core.out.draining.closes_at
+        return None if at is None or core.over else max(0.0, at - self._core.scheduler.time())
 
     @overload
     def get(self, key: Key[T], default: None = None) -> T | None: ...

@@ -120,7 +120,7 @@ class Relay:
             fail: is called if too much waits.
         """
         try:
-            if not out.turns.awaited:
+            if not out.callers_wait:
                 sender.send_event_nowait(on, a[0], tuple(a[1:]))
                 return
             size = len(out.terms.encode(event_on(on, tuple(a)))) + TASK

@@ -8,7 +8,6 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -24,10 +23,8 @@ from .._protocol.codecs import NegotiatedCodec
 from .._protocol.control import Announced, Credit, Drain
 from .._protocol.messages import MAX_ID, WireMessage
 from .._sending.draining import Draining
-from .._sending.message_sender import MessageSender
 from .._sending.outbound import Outbound
 from .._sending.outbox import Outbox
-from .._sending.pending import Pending
 from .._session.client import ClientSession
 from .._session.connection import Connection, Receive
 from .._session.session import MESSAGE, NOT_CONNECTED
@@ -99,8 +96,7 @@ WORK = 4 * 1024
 class PeerLife:
     """The inside of a `Peer` from its making to its end, and what it keeps from one session to the next.
 
-    ``core`` is the inside of the present session. A client's peer has a new core as soon as a session has ended, so
-    that messages wait for the next session. Any peer has one when another transport is bound.
+    ``core`` is the inside of the present session. It is that of the last session until the next one begins.
 
     Args:
         peer: the object that users hold.
@@ -144,33 +140,26 @@ class PeerLife:
             odd=options.dialer,
             keeps_offline=options.keeps_offline,
             fails_offline=options.fails_offline,
-            expired=self._expired,
+            is_awaited=self.running.is_awaited,
+            expired=lambda pending: self.sender.expired(pending),
             queued=owner.queued,
-            left_out=self.history.left_out,
             warn=log.warn,
         )
-        self.readers = Readers(limits, (own, shared), count=self.count, warn=log.warn, survives=options.keeps_offline)
+        self.readers = Readers(
+            limits, (own, shared), self.outbox, count=self.count, warn=log.warn, survives=options.keeps_offline
+        )
         self.sender = Requester(
-            self.outbox.requests, limits, own, readers=self.readers, warn=log.warn, keep=self.reporter.keep
+            self.outbox, settings, own, readers=self.readers, warn=log.warn, keep=self.reporter.keep
         )
         own.inherit(shared, limits.handler)
         self.core: PeerCore
-        """The inside of the present session, of the next one, or on a server of the last one."""
+        """The inside of the present session, of the first one, or of the last one."""
         self._use(PeerCore(self, NOT_CONNECTED))
-
-    def renew(self, ending: CloseInfo) -> None:
-        """Wait for the next session: the last one has ended with ``ending``."""
-        core = PeerCore(self, ending)
-        core.dispatcher.context = self.core.dispatcher.context  # events of the last session may start later
-        self._use(core)
-
-    def _expired(self, pending: Pending) -> None:
-        self.sender.expired(pending)
 
     def _use(self, core: PeerCore) -> None:
         self.core = core
-        self.sender.use(core.messages)
-        self.readers.use(core.messages, core.dispatcher.admission)
+        self.outbox.out = core.out
+        self.readers.use(core.dispatcher.admission)
 
     # ------------------------------------------------------------ sessions
 
@@ -209,7 +198,7 @@ class PeerLife:
                 self.reporter.spawn(connection.close(last.code, last.reason))
                 raise ConnectionLost(last.code, last.reason, "not_sent")
         if self.core.over:
-            self.renew(self.core.session.ending)
+            self._use(PeerCore(self, self.core.session.ending))
         return self.core
 
     def _tell_the_end(self) -> None:
@@ -220,14 +209,6 @@ class PeerLife:
     def bind(self, connection: Connection) -> None:
         """Begin a session on ``connection``; see `Peer.bind`."""
         self.make_way(self.check_new(connection)).begin(connection)
-
-    def present_messages(self) -> MessageSender:
-        """Return the message sender of ``core``.
-
-        A session that is over asks for it. If it held the next session, each
-        reference to an old one would keep all later ones alive.
-        """
-        return self.core.messages
 
     def admission(self) -> Admission:
         """Return the admission of ``core``."""
@@ -302,7 +283,6 @@ class PeerCore:
         "ignored",
         "life",
         "log",
-        "messages",
         "options",
         "out",
         "owner",
@@ -324,24 +304,23 @@ class PeerCore:
         self.reporter = life.reporter
         self.session: ClientSession | ServerSession
         if options.dialer:
-            self.session = ClientSession(settings, loop, self, ending=ending)
+            self.session = ClientSession(settings, loop, self, life.outbox.queue, ending=ending)
         else:
-            self.session = ServerSession(settings, loop, self, sessions=owner.sessions, ending=ending)
+            self.session = ServerSession(
+                settings, loop, self, life.outbox.queue, sessions=owner.sessions, ending=ending
+            )
         self.out = Outbound(
             self.session,
             settings,
             loop,
-            life.outbox,
+            life.outbox.requests,
+            life.outbox.gate,
             Draining(self.session, loop, life.ignored, self._work, self._fall_silent, dialer=options.dialer),
-            ignored=life.ignored,
-            fail=fail,
-        )
-        self.messages = MessageSender(
-            self.out,
-            life.outbox,
             has_channel=self._has_channel,
-            is_awaited=life.running.is_awaited,
-            present=life.present_messages,
+            ignored=life.ignored,
+            left_out=life.history.left_out,
+            warn=life.log.warn,
+            fail=fail,
         )
         answers = Answers(
             self.out,
@@ -357,7 +336,7 @@ class PeerCore:
             shared,
             running=life.running,
             requester=life.sender,
-            messages=self.messages,
+            out=self.out,
             answers=answers,
             readers=life.readers,
             present=life.admission,
@@ -539,10 +518,7 @@ class PeerCore:
         out, session = self.out, self.session
         out.opening = None
         if not (session.closing or out.silent):
-            try:
-                self.messages.flush_offline()
-            except ConnectionLost:  # its end is reported later, and unsent messages stay in the queue
-                session.note_dead()
+            session.send_queued(users=True)
         if session.closing:
             return
         out.end_opening()
@@ -615,7 +591,6 @@ class PeerCore:
 
     def _fall_silent(self) -> bool:
         """Begin nothing new, because the remote peer is about to close. Return whether `open` handlers still run."""
-        self.messages.begin_nothing()
         self.life.running.run_in_tasks(True)
         self.log(logging.INFO, "the remote peer is about to close: new messages wait for another connection")
         return bool(self.out.opening_invocations)
@@ -624,7 +599,7 @@ class PeerCore:
         """Note that the session has become full, or has room again, or has another connection or none."""
         if self.out.flush_broadcasts():
             self.dispatcher.admission.room_changed()
-            self.out.turns.wake()
+            self.life.outbox.gate.wake()
             self.out.update_clear()
 
     # ------------------------------------------------------------ the end
@@ -653,8 +628,7 @@ class PeerCore:
             self.end_detached(why, SessionInput.CLOSED, ending=ending)
             return
         if out.silent or not (out.is_open or session.closing):
-            with suppress(ConnectionLost):
-                self.messages.flush_offline()
+            session.send_queued(users=True)
         if not session.closing:
             if out.slow_reader is not None:
                 out.slow_reader.flush(everything=True)
@@ -748,8 +722,6 @@ class PeerCore:
         # next one, if the owner wants that.
         out.session_over()
         info = session.ending = self._report_end(lost, replaced)
-        if self.options.dialer and life.core is self:
-            life.renew(info)
         if info.user_closed:
             closed_here(lost)
         # The opening, and the preparation of the end.
@@ -759,7 +731,7 @@ class PeerCore:
         if out.silent:
             life.running.run_in_tasks(False)
         # What this side has sent, or would send.
-        self.messages.end(lost)
+        life.outbox.end_session(lost)
         # What it does for the remote peer. The events that wait start their handlers, which may read a channel, so
         # before the channels end.
         self.dispatcher.end(lost)
@@ -808,7 +780,7 @@ class PeerCore:
     def session_detached(self, info: CloseInfo, dropped: bool) -> None:
         """Keep the session without a connection, if the owner wants that."""
         if dropped:
-            self.messages.drop_bound()
+            self.life.outbox.end_connection()
             self.out.overdue = False
             self._end_wait()
             text = "peer %s at %s lost its connection: %d %s; its session is kept for %g s"
@@ -829,6 +801,15 @@ class PeerCore:
         self.life.history.begin(info, self.out.loop.time())
         self.log.remote = info.remote
         self.out.reattach(limits)
+
+    @property
+    def user_may_send(self) -> bool:
+        """Whether the user's messages leave now."""
+        return self.out.is_open and not self.out.silent
+
+    def objection(self, payload: bytes, raw: bool) -> Exception | None:
+        """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""
+        return self.out.refusal(payload, raw)
 
     def session_resumed(self) -> None:
         """Tell the owner that the session has resumed."""

@@ -27,7 +27,7 @@ from .._handlers.observation import Message, mark_processed
 from .._handlers.registry import Registry
 from .._protocol.messages import Resolution, WireMessage
 from .._protocol.rejections import ABORTED, BAD_ITEM, bounded_reason
-from .._sending.message_sender import MessageSender
+from .._sending.outbound import Outbound
 from ..errors import (
     BadArguments,
     BadResult,
@@ -135,7 +135,7 @@ class Dispatcher:
         *,
         running: RunningHandlers,
         requester: Requester,
-        messages: MessageSender,
+        out: Outbound,
         answers: Answers,
         readers: Readers,
         present: Callable[[], Admission],
@@ -152,7 +152,7 @@ class Dispatcher:
         self._peer = peer
         self._own = own
         self._shared = shared
-        self._out = out = messages.out
+        self._out = out
         self._session = out.session
         self.loop = out.loop
         self.answers = answers
@@ -173,7 +173,8 @@ class Dispatcher:
             fail=fail,
         )
         self.channels = ChannelTable(
-            messages,
+            out,
+            requester.outbox,
             own,
             running.limits,
             readers.unread,

@@ -300,7 +300,7 @@ class Inbound:
         if pending is not None and h is None:
             return
         # `was_given_up` also makes room for another request, so it has to be asked whatever the answer is.
-        was_ours = pending is not None or requests.flight.was_given_up(i)
+        was_ours = pending is not None or requests.was_given_up(i)
         if was_ours and h is not None and message.e is UNSET:
             if pending is not None and pending.options.wants_channel:
                 pending.channel = self._channels.open(i)

@@ -22,11 +22,11 @@ from .._channels.source import close_source
 from .._handlers.registry import Registry
 from .._protocol.messages import NO_OPTIONS, Cancellation, NoMoreItems, Request, RequestOptions
 from .._protocol.rejections import of_started_call, reason_of
+from .._protocol.settings import Settings
 from .._sending.checks import check_sending
-from .._sending.message_sender import MessageSender
 from .._sending.notices import send_notice
-from .._sending.outbound import Outbound
-from .._sending.pending import Pending, PendingRequests
+from .._sending.outbox import Outbox
+from .._sending.pending import Pending
 from .._streams.inbox import Inbox
 from .._streams.recipients import MismatchDetector
 from ..errors import (
@@ -41,7 +41,6 @@ from ..errors import (
     WsrpcError,
     note_member,
 )
-from ..limits import Limits
 
 SOURCE_FAILED = "what was sent failed at its source"
 
@@ -49,7 +48,7 @@ SOURCE_FAILED = "what was sent failed at its source"
 class Requester:
     """Sends requests, and turns answers into results or errors: the `Sender` of a peer, through which `Caller` sends.
 
-    Callers hold it from one session to the next. Each call sends through ``messages``, or straight through ``out``.
+    Callers hold it from one session to the next.
 
     Args:
         registry: the peer's registry, which has the user's hook for types.
@@ -57,38 +56,29 @@ class Requester:
         keep: keeps a task that sends items, so that it is waited for when the peer closes.
     """
 
-    messages: MessageSender
-    """The message sender of the present session, or of the next one."""
-    out: Outbound
-    """Its way out."""
-
     def __init__(
         self,
-        requests: PendingRequests,
-        limits: Limits,
+        outbox: Outbox,
+        settings: Settings,
         registry: Registry,
         *,
         readers: Readers,
         warn: Callable[..., None],
         keep: Callable[[asyncio.Task[None]], None],
     ) -> None:
-        self._requests = requests
-        self._limits = limits
+        self.outbox = outbox
+        self._requests = outbox.requests
+        self._limits = settings.limits
+        self._between_nodes = settings.between_nodes
         self._warn = warn
         self._keep = keep
         self._warned: dict[str, None] = {}
         self.converter = registry.converter
         self.read_events = readers.read_events
         self.read_items = readers.read_items
-
-    def use(self, messages: MessageSender) -> None:
-        """Send through ``messages`` from now on: a session begins, or the next one is waited for."""
-        self.messages = messages
-        self.out = messages.out
-        self._between_nodes = messages.out.between_nodes
         # The same methods without a call in between.
-        self.send_event = messages.send_event
-        self.send_event_nowait = messages.send_event_nowait
+        self.send_event = outbox.send_event
+        self.send_event_nowait = outbox.send_event_nowait
 
     # ------------------------------------------------------------ one request
 
@@ -115,7 +105,7 @@ class Requester:
                 options = replace(options, timeout=timeout, is_passed_on=True)
             pending = self._send_at_once(channel, event, args, timeout, options)
             if pending is None:
-                check_sending(channel, event, self.out.thread)
+                check_sending(channel, event, self.outbox.out.thread)
                 pending = self._requests.open(channel, event, timeout, options)
             try:
                 if pending.flight is None:
@@ -133,7 +123,7 @@ class Requester:
                 finally:  # else the exception would refer to this frame, and the frame to the exception
                     del answer, pending
             if answer.e is not UNSET:
-                raise self.out.rejection_from(answer, event, len(args))
+                raise self.outbox.out.rejection_from(answer, event, len(args))
             if answer.h:
                 return pending.channel if options.wants_channel else self._unexpected_channel(event, convert)
             value: Any = None if answer.d is UNSET else answer.d
@@ -149,25 +139,37 @@ class Requester:
 
     async def _send(self, message: Request, pending: Pending) -> None:
         """Send a request now, or when that is possible."""
-        out, flight = self.out, self._requests.flight
-        if pending.h is None and flight.is_scarce(out.terms):
+        outbox, requests = self.outbox, self._requests
+        out = outbox.out
+        if pending.h is None and (requests.capacity.busy or requests.flight.is_scarce(out.terms)):
             await self._send_when_accepted(message, pending)
         elif out.clear and out.send(payload := out.terms.encode(message)):
-            flight.was_sent(pending, len(payload))
+            requests.flight.was_sent(pending, len(payload))
         else:
-            await self.messages.send_in_turn(message, pending, out.outbox.bound_by(pending.options.offline))
+            await outbox.send_in_turn(message, pending, pending.options.offline)
 
     async def _send_when_accepted(self, message: Request, pending: Pending) -> None:
         """Send a request once the remote peer can accept it."""
-        out, messages, flight = self.out, self.messages, self._requests.flight
-        bound = out.outbox.bound_by(pending.options.offline)
-        turn = flight.turn(None if bound else partial(messages.wait_for_next, message, pending))
+        requests, outbox = self._requests, self.outbox
+        turn = requests.capacity.enter()
         try:
-            await flight.take(pending, turn, lambda: out.terms, lambda: len(out.terms.encode(message)))
-            if not pending.future.done() and turn.left is None:
-                await messages.send_in_turn(message, pending, bound)
+            outbox.check(message, pending)
+            while not (turn.first and self._take_capacity(message, pending)):
+                pending.turn = turn
+                await turn.wait()
+                if pending.future.done():  # the request has failed
+                    return
+                outbox.check(message, pending)
+            await outbox.send_in_turn(message, pending, pending.options.offline)
         finally:
-            flight.leave(pending, turn)
+            pending.turn = None
+            if pending.flight is None:
+                requests.flight.leave_waiting_room(pending)
+            turn.leave()
+
+    def _take_capacity(self, message: Request, pending: Pending) -> bool:
+        terms = self.outbox.out.terms
+        return self._requests.flight.take(pending, terms, len(terms.encode(message)))
 
     def _send_at_once(
         self,
@@ -183,7 +185,7 @@ class Requester:
         and counts as `InFlight.was_sent` does, all in one place, because a call costs more than a check. Where it
         returns None it has done nothing: `send_request` then finds out what is wrong, or waits.
         """
-        out, requests = self.out, self._requests
+        out, requests = self.outbox.out, self._requests
         flight, terms = requests.flight, out.terms
         if not (
             out.clear
@@ -192,7 +194,7 @@ class Requester:
             and get_ident() == out.thread
             and flight.requests < terms.announced.running
             and flight.bytes <= terms.room_for_any
-            and not flight.awaited
+            and not requests.capacity.busy
         ):
             return None
         pending = requests.open(channel, event, timeout, options)
@@ -216,7 +218,7 @@ class Requester:
 
         JavaScript answers null with a channel, by mistake (4.3.1, observed).
         """
-        admits_none = self.out.hears_null_as_channel
+        admits_none = self.outbox.out.hears_null_as_channel
         if admits_none and convert is not None:
             try:
                 convert(None)
@@ -253,9 +255,9 @@ class Requester:
 
     def _take_back(self, pending: Pending, reason: object) -> None:
         """Take a request out of the offline queue if it waits there, or else tell the remote peer to stop."""
-        if not pending.take_back() and pending.flight is not None:
+        if not self.outbox.take_back(pending) and pending.flight is not None:
             self._requests.flight.give_up(pending)
-            send_notice(self.out, partial(Cancellation, pending.id), reason, self._warn)
+            send_notice(self.outbox.out, partial(Cancellation, pending.id), reason, self._warn)
 
     # ------------------------------------------------------------ several requests as one call
 
@@ -270,8 +272,8 @@ class Requester:
             idempotent=options.idempotent,
             event=event,
             timeout=self._limits.timeout if options.timeout is UNSET else options.timeout,
-            loop=self.out.loop,
-            expects_connection=lambda: self.out.expects_connection,
+            loop=self.outbox.out.loop,
+            expects_connection=lambda: self.outbox.expects_connection,
         )
 
     async def _open(

@@ -16,8 +16,8 @@ from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler, spawn_later
 from .._channels.source import close_source, iterate
 from .._sending.checks import check_thread, raw_payload
+from .._sending.gate import Gate, Turn
 from .._sending.slow_readers import Slow, SlowReaderQueue
-from .._sending.turns import SendTurns, Turn
 from .._session.connection import close_transport
 from ..errors import ConnectionLost, QueueFull
 from ..limits import Limits
@@ -65,8 +65,8 @@ class RawLink:
         self.feed = Feed(transport, limits.high_water)
         self.receive = self.feed.receive
         self.receive_piece = self.feed.receive_piece
-        self._turns = SendTurns(loop, lambda: self.full)
-        """Of the senders, who wait while the transport is full."""
+        self._gate = Gate(loop)
+        """The callers that wait while the transport is full, the one that sends a message in pieces among them."""
         self._over = loop.create_future()
         self._midway = False
         """Whether some pieces of a message have been sent, and not the last one. No other message may be sent then."""
@@ -91,7 +91,7 @@ class RawLink:
         self.full = False
         self._broadcasts.flush()
         self.overdue = self.overdue and self.full
-        self._turns.wake()
+        self._gate.wake()
 
     def connection_lost(self, info: CloseInfo, /) -> None:
         """Let the reader and the senders see that the connection has ended."""
@@ -99,7 +99,7 @@ class RawLink:
         if not self._over.done():
             self._over.set_result(None)
         self.full = False
-        self._turns.end_all()
+        self._gate.wake_all()
         self.forget()
 
     # ------------------------------------------------------------ state
@@ -149,31 +149,30 @@ class RawLink:
     async def send(self, payload: bytes, text: bool) -> None:
         """Send a message; see `RawConnection.send`."""
         self.check_open()
-        if not self._turns.busy:
+        if not (self._gate.busy or self.full):
             self.transport.send(payload, text)
             return
-        turn = await self._take_turn()
+        turn = self._gate.enter()
         try:
-            self.check_open()
+            await self._wait_for_room(turn)
             self.transport.send(payload, text)
         finally:
-            turn.end()
+            turn.leave()
 
     async def send_pieces(self, pieces: Pieces) -> None:
         """Send a message piece by piece; see `RawConnection.send`."""
         self.check_open()
-        turn = await self._take_turn()
+        turn = self._gate.enter()
         kind: bool | None = None
         try:
-            self.check_open()
+            await self._wait_for_room(turn)
             async for piece in iterate(pieces):
                 payload, text = raw_payload(piece)
                 if kind is None:
                     kind = text
                 elif kind is not text:
                     raise TypeError("the pieces of a message are all str or all bytes, got both")
-                if self.full:
-                    await turn.wait()
+                await self._wait_for_room(turn)
                 self.transport.send_piece(payload, text, False)
                 self._midway = True
             if kind is None:
@@ -186,16 +185,19 @@ class RawLink:
                 self._break_off(CloseCode.INTERNAL_ERROR, UNFINISHED)
             raise
         finally:
-            turn.end()
+            turn.leave()
             await close_source(pieces)
 
-    async def _take_turn(self) -> Turn:
-        turn = Turn(self._turns)
-        if self._turns.busy:
+    async def _wait_for_room(self, turn: Turn) -> None:
+        """Wait until all earlier callers have sent and there is room. Cancelling is safe.
+
+        Raises:
+            ConnectionLost: nothing can be sent any more.
+        """
+        self.check_open()
+        while self.full or not turn.first:
             await turn.wait()
-        else:
-            turn.begin()
-        return turn
+            self.check_open()
 
     def check_open(self) -> None:
         """Check that messages can be sent, as far as this side knows.

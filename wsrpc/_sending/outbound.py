@@ -1,9 +1,10 @@
-"""`Outbound`: the way out of a session, and what may leave on it now."""
+"""`Outbound`: the way out of a session, and what may leave there now."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable
+from enum import Enum
 from threading import get_ident
 
 from .._base.closing import CloseCode
@@ -16,46 +17,62 @@ from .._protocol.go import GoCodec, refuse_raw, rejection_from
 from .._protocol.messages import Raw, WireMessage
 from .._protocol.nodes import as_raised
 from .._protocol.settings import Settings
+from .._session.queue import Entry
 from .._session.session import Session
-from .._session.waiting import WaitingMessage
 from ..errors import ConnectionLost, MessageTooBig, QueueFull
 from .checks import Objections
 from .draining import Draining
-from .outbox import Outbox
+from .gate import Gate
+from .pending import PendingRequests
 from .slow_readers import Slow, SlowReaderQueue
-from .turns import SendTurns
+
+
+class Line(Enum):
+    """What the session of a peer takes at present, as far as there is room."""
+
+    NONE = "nothing: there is no session, or it is about to end"
+    AWAY = "messages wait for another connection of the session"
+    OPENING = "what `open` handlers send"
+    DRAINING = "what belongs to something that has begun: the remote peer is about to close"
+    OPEN = "everything"
 
 
 class Outbound:
-    """The way out of one session of a peer: its opening, and what may leave on it now. `MessageSender` does the rest.
+    """The way out of one session of a peer: its opening, and what may leave there now. `Outbox` does the rest.
 
     ``terms`` say what was negotiated in the session. While ``clear`` is true a message may go straight to the
     transport: the fast path checks nothing else.
 
     Args:
-        outbox: what outlives the session.
+        requests: those of the peer.
+        gate: the callers that wait for room, from one session to the next.
+        has_channel: returns whether an anonymous channel is open.
         ignored: counts answers that cannot be sent.
+        left_out: called with the number of broadcasts that were left out, because the remote peer reads too slowly.
+        warn: writes a line into the log.
         fail: ends the connection with a code and a reason.
     """
 
     __slots__ = (
         "_fail",
+        "_gate",
         "_ignored",
+        "_left_out",
         "_settings",
+        "_warn",
         "clear",
         "draining",
+        "has_channel",
         "is_open",
         "loop",
         "opening",
         "opening_invocations",
-        "outbox",
         "overdue",
         "requests",
         "session",
         "slow_reader",
         "terms",
         "thread",
-        "turns",
     )
 
     def __init__(
@@ -63,24 +80,30 @@ class Outbound:
         session: Session,
         settings: Settings,
         loop: Scheduler,
-        outbox: Outbox,
+        requests: PendingRequests,
+        gate: Gate,
         draining: Draining,
         *,
+        has_channel: Callable[[int], bool],
         ignored: Counter[str],
+        left_out: Callable[[int], None],
+        warn: Callable[..., None],
         fail: Callable[[int, str], None],
     ) -> None:
         self._settings = settings
+        self.has_channel = has_channel
         self._ignored = ignored
         self._fail = fail
         self.session = session
-        self.outbox = outbox
+        self._gate = gate
+        self._left_out = left_out
+        self._warn = warn
         self.draining = draining
-        self.requests = outbox.requests
+        self.requests = requests
         self.terms = settings.terms
         self.loop = loop
         self.thread = get_ident()
         self.clear = False
-        self.turns = SendTurns(loop, self._is_full)
         self.overdue = False
         """A broadcast has waited for the session as long as broadcasts do, and it has not drained since."""
         self.slow_reader: SlowReaderQueue | None = None
@@ -96,10 +119,7 @@ class Outbound:
         marks = f"{' full' if self.session.full else ''}{' silent' if self.silent else ''}"
         return f"<Outbound {self.state}{marks}>"
 
-    def _is_full(self) -> bool:
-        return self.session.full
-
-    # ------------------------------------------------------------ the gate
+    # ------------------------------------------------------------ the line
 
     @property
     def state(self) -> str:
@@ -112,14 +132,21 @@ class Outbound:
         return "closing" if session.closing else "open" if self.is_open else "opening"
 
     @property
+    def line(self) -> Line:
+        """What the session takes at present, as far as there is room."""
+        session = self.session
+        if session.awaits_connection:
+            return Line.AWAY
+        if not session.connected:
+            return Line.NONE
+        if not self.is_open:
+            return Line.OPENING
+        return Line.DRAINING if self.silent else Line.OPEN
+
+    @property
     def silent(self) -> bool:
         """Whether the remote peer is about to close, and new requests and events wait for another session."""
         return self.draining.silent
-
-    @property
-    def expects_connection(self) -> bool:
-        """Whether there is a connection, or another one may come."""
-        return self.session.takes_messages or self.outbox.expects_session
 
     def not_sent(self) -> ConnectionLost:
         """Return the error for a message that no connection will take."""
@@ -127,11 +154,15 @@ class Outbound:
         reason = ending.reason or ("closed on this side" if ending.user_closed else "")
         return ConnectionLost(ending.code, reason, "not_sent")
 
+    @property
+    def callers_wait(self) -> bool:
+        """Whether callers wait for room."""
+        return self._gate.busy
+
     def update_clear(self) -> None:
         """Find out again whether a message may go straight to the transport: what this depends on has changed."""
-        session = self.session
-        ready = self.is_open and session.connected and self.draining.closes_at is None
-        self.clear = ready and not (session.full or self.turns.awaited)
+        ready = self.line is Line.OPEN and self.draining.closes_at is None
+        self.clear = ready and not (self.session.full or self._gate.busy)
 
     # ------------------------------------------------------------ opening
 
@@ -170,9 +201,6 @@ class Outbound:
         self.thread = get_ident()
         if announced != self.terms.announced:
             self.terms = self.terms.within(announced, self._settings.terms.largest)
-        waiting, queue = self.session.waiting, self.outbox.queue
-        if waiting is not None and queue is not None:
-            queue.refuse_too_big(waiting, self.terms.unchecked, self.refusal)
 
     def session_over(self) -> None:
         """Send nothing more: the session is over, and what was agreed in it holds no more."""
@@ -195,8 +223,8 @@ class Outbound:
                 lambda payload, text: session.send(payload, text),
                 lambda: session.full,
                 self._settings.limits.behind,
-                self.outbox.warn,
-                self.outbox.left_out,
+                self._warn,
+                self._left_out,
             )
         waits = self.slow_reader.add(payload, text, slow, key)
         session.recount()
@@ -224,10 +252,9 @@ class Outbound:
     # ------------------------------------------------------------ straight to the transport
 
     def send(self, payload: bytes) -> bool:
-        """Hand a message to the transport. Return False if its connection has just ended and another one will come.
+        """Hand a message to the transport. Return False if its connection has just ended.
 
         Raises:
-            ConnectionLost: ``"not_sent"``, no other connection will come.
             MessageTooBig: the remote peer would not accept the message.
         """
         terms = self.terms
@@ -235,45 +262,29 @@ class Outbound:
             raise refusal
         text = terms.text
         try:
-            ticket: WaitingMessage | None = self.session.send(payload, payload[0] == BRACE if text is None else text)
+            ticket: Entry | None = self.session.send(payload, payload[0] == BRACE if text is None else text)
         except ConnectionLost as exc:
             return self._not_taken(exc)
-        # The caller decides where it waits instead: in the session, or in the queue that outlives the session.
-        return ticket is None or not ticket.take_back()
+        return ticket is None or not self._take_back(ticket)
 
     def hand_over(self, raw: Raw) -> bool:
         """Hand a raw message to the transport, like `send`."""
         if len(raw.payload) > self.terms.unchecked and (refusal := self.refusal(raw.payload, raw=True)) is not None:
             raise refusal
         try:
-            ticket: WaitingMessage | None = self.session.send(raw.payload, raw.text)
+            ticket: Entry | None = self.session.send(raw.payload, raw.text)
         except ConnectionLost as exc:
             return self._not_taken(exc)
-        return ticket is None or not ticket.take_back()
+        return ticket is None or not self._take_back(ticket)
 
-    def send_nowait(self, payload: bytes, /) -> bool:
-        """Send an encoded message without waiting. Return False if the connection has just ended and another will come.
-
-        Raises:
-            QueueFull: at the hard cap.
-            MessageTooBig: the remote peer would not accept the message.
-            ConnectionLost: ``"not_sent"``.
-        """
-        if not self.clear:
-            if not self.session.lives:
-                raise self.not_sent()
-            self.check_cap(payload)
-        return self.send(payload)
+    def _take_back(self, ticket: Entry) -> bool:
+        """Take back a message that the session has queued. The outbox decides whether it waits, and for what."""
+        taken_back = ticket.take_back()
+        self.session.queue_changed()
+        return taken_back
 
     def _not_taken(self, exc: ConnectionLost) -> bool:
-        """Return False if a message that the session can neither send nor keep may wait for another session.
-
-        Raises:
-            ConnectionLost: it may not wait.
-        """
-        self.session.note_dead()
-        if not self.outbox.expects_session:
-            raise exc
+        self.session.note_dead(exc)
         return False
 
     def reply(self, payload: bytes, /) -> None:

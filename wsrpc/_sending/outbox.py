@@ -1,43 +1,100 @@
-"""`Outbox`: what the sending half of a peer keeps from one session to the next."""
+"""`Outbox`: sends the messages of a peer, and decides where each one waits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
+from threading import get_ident
+from typing import Any, NamedTuple
 
-from .._base.closing import CloseInfo
-from .._base.names import Offline
+from msgspec import UNSET
+
+from .._base.closing import CloseCode, CloseInfo
+from .._base.misuse import shown_as
+from .._base.names import RESERVED_EVENTS, ChannelRef, Offline
 from .._base.scheduler import Scheduler
+from .._handlers.invocation import CURRENT, Invocation
+from .._protocol.codecs import BRACE
+from .._protocol.messages import Event, Raw, Request, event_on
 from .._protocol.settings import Settings
-from ..errors import ConnectionLost
-from .offline import OfflineQueue
+from .._session.queue import Entry, SendQueue
+from ..errors import ChannelClosed, ConnectionLost
+from .checks import check_sending
+from .gate import Gate
+from .outbound import Line, Outbound
 from .pending import Pending, PendingRequests
 
 
-class Outbox:
-    """What the sending half of a peer keeps from one session to the next.
+class Scope(Enum):
+    """What a message belongs to."""
 
-    These are the pending requests, whose ids go on counting, and the messages of a client that wait for a session.
+    BEGUN = "something that has begun in the session: an anonymous channel, a stream, or an `open` handler"
+    SESSION = "the session: all other messages of a server, and of a client that does not connect again"
+    PEER = "the peer: all other messages of a client"
+
+
+class Place(Enum):
+    """Where a message goes."""
+
+    NOW = "it leaves now"
+    GATE = "its caller waits for room, and the message is encoded then"
+    QUEUE = "it waits, encoded: for a connection, for the `open` handlers, or for the next session"
+
+
+PLACES: dict[Line, dict[Scope, Place | None]] = {
+    Line.NONE: {Scope.BEGUN: None, Scope.SESSION: None, Scope.PEER: Place.QUEUE},
+    Line.AWAY: {Scope.BEGUN: Place.QUEUE, Scope.SESSION: Place.QUEUE, Scope.PEER: Place.QUEUE},
+    Line.OPENING: {Scope.BEGUN: Place.NOW, Scope.SESSION: Place.NOW, Scope.PEER: Place.QUEUE},
+    Line.DRAINING: {Scope.BEGUN: Place.NOW, Scope.SESSION: None, Scope.PEER: Place.QUEUE},
+    Line.OPEN: {Scope.BEGUN: Place.NOW, Scope.SESSION: Place.NOW, Scope.PEER: Place.NOW},
+}
+"""Where a message goes, by the state of the line and the scope of the message. None: the message fails.
+
+Three rules apply on top of the table. A message with ``offline="fail"`` fails where others wait in the queue, except
+while `open` handlers run. A message of the peer fails if there is no session and none is expected. While the session is
+full, what would leave now waits at the gate, and so does what would wait in the queue and ends with the session.
+"""
+
+
+class Call(NamedTuple):
+    """What was true of a message when it was given to the outbox."""
+
+    scope: Scope
+    out: Outbound
+    """The way out of the session of that time. A message that does not belong to the peer ends with this session."""
+    h: Any
+    """The anonymous channel of the message, or ``UNSET``."""
+    lasts: bool = False
+    """Whether the message opens a stream, an upload or a conversation."""
+    needs_connection: bool = False
+    """Whether the message fails instead of waiting for another connection."""
+
+
+class Outbox:
+    """Sends the events, requests and raw messages of a peer, from one session to the next.
+
+    A message leaves at once, waits at the ``gate`` until there is room, or waits in the ``queue``: see `PLACES`.
 
     Args:
         odd: whether the ids of requests are odd: the side that dialed uses those.
         keeps_offline: whether messages that are sent without a session wait for the next one.
-        fails_offline: whether a message without ``offline=`` fails instead of waiting for the next session.
+        fails_offline: whether a message without ``offline=`` fails if there is no connection.
+        is_awaited: returns whether the remote peer waits for the handler that this context belongs to.
         expired: called with each request whose deadline is over.
-        queued: called when a message begins to wait for a connection.
-        left_out: called with the number of broadcasts that were left out, because the remote peer reads too slowly.
+        queued: called when a message of the user begins to wait in the queue.
         warn: writes a line into the log.
     """
 
     __slots__ = (
+        "_codec",
         "_fails_offline",
-        "_queued",
-        "_settings",
+        "_is_awaited",
+        "gate",
         "keeps_offline",
-        "left_out",
+        "out",
         "queue",
         "requests",
         "user_closed",
-        "warn",
     )
 
     def __init__(
@@ -48,31 +105,38 @@ class Outbox:
         odd: bool,
         keeps_offline: bool,
         fails_offline: bool,
+        is_awaited: Callable[[Invocation | None], bool],
         expired: Callable[[Pending], None],
         queued: Callable[[], None],
-        left_out: Callable[[int], None],
         warn: Callable[..., None],
     ) -> None:
-        self._settings = settings
-        self._queued = queued
-        self.left_out = left_out
-        self.warn = warn
+        self._codec = settings.codec
+        self._is_awaited = is_awaited
         self.requests = PendingRequests(loop, odd=odd, limit=settings.limits.pending, expired=expired)
-        self.queue: OfflineQueue | None = None
-        """None until the first message waits for a session. A server's peer never has one."""
+        self.queue = SendQueue(settings.limits, queued, warn)
+        self.gate = Gate(loop)
+        """The callers that wait until the session has room."""
+        self.out: Outbound
+        """The way out of the present session, of the next one, or of the last one."""
         self.keeps_offline = keeps_offline
         self._fails_offline = fails_offline
         self.user_closed = False
         """Whether the user has closed the peer, and nothing has begun another session since."""
+
+    def __repr__(self) -> str:
+        return f"<Outbox {self.out.state} queued={len(self.queue)}>"
+
+    # ------------------------------------------------------------ sessions to come
 
     @property
     def expects_session(self) -> bool:
         """Whether messages that are sent without a session wait for the next one."""
         return self.keeps_offline and not self.user_closed
 
-    def bound_by(self, offline: Offline | None) -> bool:
-        """Return whether a message with that option is bound to the present connection."""
-        return self._fails_offline if offline is None else offline == "fail"
+    @property
+    def expects_connection(self) -> bool:
+        """Whether there is a connection, or another one may come."""
+        return self.out.session.takes_messages or self.expects_session
 
     def expect_session(self) -> None:
         """Keep what is sent without a session: there will be one."""
@@ -83,34 +147,262 @@ class Outbox:
         """Refuse what is sent from now on without a session: there will be none."""
         self.keeps_offline = False
 
-    def offline_queue(self) -> OfflineQueue:
-        """Return the queue of the messages that wait for a session."""
-        if self.queue is None:
-            self.queue = OfflineQueue(self._settings.codec, self._settings.limits, self._queued, self.warn)
-        return self.queue
+    # ------------------------------------------------------------ where a message goes
+
+    def _call(
+        self,
+        message: Event | Request | Raw,
+        pending: Pending | None = None,
+        offline: Offline | None = None,
+        begun_in: Outbound | None = None,
+    ) -> Call:
+        """Return what is true of a message at the time of the call that sends it."""
+        out, options = self.out, None if pending is None else pending.options
+        if begun_in is not None or message.h is not UNSET or (options is not None and options.within_call):
+            return Call(Scope.BEGUN, begun_in or out, message.h)
+        if out.in_open_handler():
+            scope = Scope.BEGUN
+        else:
+            scope = Scope.PEER if self.keeps_offline else Scope.SESSION
+        lasts = options is not None and options.wants_channel
+        return Call(scope, out, UNSET, lasts, offline == "fail" or (offline is None and self._fails_offline))
+
+    def _line(self, call: Call) -> Line:
+        """Return the state of the line for a message.
+
+        While the remote peer drains, what a handler sends for which the remote peer waits leaves as before. Streams,
+        uploads and conversations might not end in time: they wait from the beginning of the drain.
+        """
+        out = self.out
+        line = out.line
+        drains = line is Line.DRAINING or (line is Line.OPEN and call.lasts and out.draining.closes_at is not None)
+        if drains:
+            line = Line.OPEN if self._is_awaited(CURRENT.get(None)) else Line.DRAINING
+        return line
+
+    def _place(self, call: Call) -> Place:
+        """Return where a message goes.
+
+        Raises:
+            ConnectionLost: ``"not_sent"``, the message may not wait for another connection, or none will come.
+            ChannelClosed: the message is for an anonymous channel that has ended.
+        """
+        line, scope, session = self._line(call), call.scope, self.out.session
+        place = PLACES[line][scope] if scope is Scope.PEER or self._goes_on(call) else None
+        if call.needs_connection and place is Place.QUEUE and line is not Line.OPENING:
+            place = None
+        if place is None or (line is Line.NONE and not self.expects_session):
+            if line is Line.DRAINING and scope is not Scope.BEGUN:
+                raise ConnectionLost(CloseCode.SERVICE_RESTART, "the other side is draining", "not_sent")
+            lost = call.out.not_sent()
+            raise lost if call.h is UNSET else ChannelClosed(str(call.h), lost)
+        if session.full and (place is Place.NOW or scope is not Scope.PEER):
+            return Place.GATE
+        return place
+
+    def _goes_on(self, call: Call) -> bool:
+        """Return whether the session of a message goes on, and its channel, if it has one."""
+        return call.out is self.out and (call.h is UNSET or call.out.has_channel(call.h))
+
+    # ------------------------------------------------------------ sending
+
+    @shown_as("emit")
+    async def send_event(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
+    ) -> None:
+        """See `Caller.emit`."""
+        out = self.out
+        if channel is None and event.__class__ is str and event not in RESERVED_EVENTS and get_ident() == out.thread:
+            message = Event((event, *args))  # most events, without the two calls below
+        else:
+            check_sending(channel, event, out.thread)
+            message = event_on(channel, (event, *args))
+        if not (out.clear and out.send(out.terms.encode(message))):
+            await self.send_in_turn(message, None, offline)
+
+    def send_event_nowait(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
+    ) -> None:
+        """See `Caller.emit_nowait`."""
+        check_sending(channel, event, self.out.thread)
+        self.send_now(event_on(channel, (event, *args)), offline)
+
+    async def send_raw(self, raw: Raw, offline: Offline | None) -> None:
+        """See `RawCaller.send_raw`."""
+        if not (self.out.clear and self.out.hand_over(raw)):
+            await self.send_in_turn(raw, None, offline)
+
+    def send_now(self, message: Event | Raw, offline: Offline | None) -> None:
+        """Send a message without waiting for room, or let it wait in the queue.
+
+        Raises:
+            ConnectionLost: ``"not_sent"``, the message may not wait.
+            ChannelClosed: the message is for an anonymous channel that has ended.
+            QueueFull: the session holds as much as `Limits.hard_cap` allows, or too much waits in the queue.
+        """
+        out = self.out
+        if out.clear and self._leave(message) is not None:
+            return
+        call = self._call(message, None, offline)
+        while True:
+            place = self._place(call)
+            if place is Place.GATE:
+                out.check_cap(self._encode(message)[0])
+                place = Place.QUEUE if out.session.awaits_connection else Place.NOW
+            if place is Place.QUEUE:
+                self._enqueue(message, call)
+                return
+            if self._leave(message) is not None:
+                return
+
+    def check(self, message: Request, pending: Pending) -> None:
+        """Refuse a request that could neither be sent nor wait.
+
+        Raises:
+            ConnectionLost: ``"not_sent"``.
+        """
+        self._place(self._call(message, pending, pending.options.offline))
+
+    async def send_in_turn(
+        self,
+        message: Event | Request | Raw,
+        pending: Pending | None = None,
+        offline: Offline | None = None,
+        *,
+        begun_in: Outbound | None = None,
+    ) -> int:
+        """Send a message behind those that wait for room, or let it wait in the queue. Cancelling is safe.
+
+        Args:
+            begun_in: the message belongs to something that has begun in this session.
+
+        Returns:
+            The size of the message in bytes. 0 if it waits for the next session, or is not sent.
+
+        Raises:
+            ChannelClosed: the message is for an anonymous channel that has ended meanwhile.
+            ConnectionLost: ``"not_sent"``, the message may not wait for another connection, or none will come.
+            QueueFull: too many messages of the user wait in the queue.
+        """
+        gate, turn, call = self.gate, None, self._call(message, pending, offline, begun_in)
+        try:
+            while True:
+                place = self._place(call)
+                if place is not Place.GATE and (not gate.busy if turn is None else turn.first):
+                    if place is Place.QUEUE:
+                        return self._enqueue(message, call, pending)
+                    if (size := self._leave(message)) is not None:
+                        if pending is not None:
+                            self.requests.flight.was_sent(pending, size)
+                        return size
+                    continue  # the connection has just ended
+                if turn is None:
+                    turn = gate.enter()
+                    if pending is not None:
+                        pending.turn = turn
+                await turn.wait()
+                if pending is not None and pending.future.done():  # the request has failed
+                    return 0
+        finally:
+            if turn is not None:
+                turn.leave()
+                self.out.update_clear()
+            if pending is not None:
+                pending.turn = None
+
+    def _leave(self, message: Event | Request | Raw) -> int | None:
+        """Hand a message to the transport. Return its size, or None if the connection has just ended."""
+        out = self.out
+        if isinstance(message, Raw):
+            return len(message.payload) if out.hand_over(message) else None
+        payload = out.terms.encode(message)
+        return len(payload) if out.send(payload) else None
+
+    # ------------------------------------------------------------ waiting
+
+    @property
+    def busy(self) -> bool:
+        """Whether a caller would have to wait for room."""
+        return self.gate.busy or self.out.session.full
+
+    async def wait_written(self) -> None:
+        """Wait until all callers that wait for room have sent. Cancelling is safe."""
+        turn = self.gate.enter()
+        try:
+            while self.out.session.full or not turn.first:
+                await turn.wait()
+        finally:
+            turn.leave()
+            self.out.update_clear()
+
+    @property
+    def kept(self) -> int:
+        """Bytes of the messages that wait for a connection, or may have to be sent again on another one."""
+        return self.out.session.kept + self.queue.user_size
+
+    def _enqueue(self, message: Event | Request | Raw, call: Call, pending: Pending | None = None) -> int:
+        """Let a message wait in the queue. Return its size in bytes if it waits with its session, and else 0.
+
+        Raises:
+            MessageTooBig: the remote peer would not accept it.
+            QueueFull: too many messages of the user wait in the queue.
+        """
+        is_raw, of_session = isinstance(message, Raw), call.scope is not Scope.PEER
+        if of_session:
+            payload, text = self._encode(message)
+            if (refusal := call.out.refusal(payload, is_raw)) is not None:
+                raise refusal
+        elif isinstance(message, Raw):
+            payload, text = message.payload, message.text
+        else:  # nothing is negotiated yet
+            payload, text = self._codec.encode(message), self._codec.text
+        entry = Entry(payload, text, of_session, raw=is_raw)
+        if pending is not None:
+            entry.report, pending.entry = self.requests.report(pending), entry
+        if not of_session:
+            self.queue.add(entry)
+            return 0
+        call.out.session.wait(entry)
+        return len(payload)
+
+    def take_back(self, pending: Pending) -> bool:
+        """Take a request back, if it waits in the queue. Return False if it does not."""
+        entry, pending.entry = pending.entry, None
+        if entry is None or not entry.take_back():
+            return False
+        self.out.session.queue_changed()
+        return True
+
+    def _encode(self, message: Event | Request | Raw) -> tuple[bytes, bool]:
+        """Encode a message as was negotiated in the session. Return the payload, and whether it is text."""
+        if isinstance(message, Raw):
+            return message.payload, message.text
+        terms = self.out.terms
+        payload = terms.encode(message)
+        return payload, payload[0] == BRACE if terms.text is None else terms.text
+
+    # ------------------------------------------------------------ the end of a connection, of a session, and of all
+
+    def end_connection(self) -> None:
+        """Let the callers that wait look again: the session goes on without its connection."""
+        self.gate.wake_all()
+        self.requests.capacity.wake_all()
 
     def end_session(self, lost: ConnectionLost) -> None:
-        """Fail with ``lost`` the requests that were sent in the session, and what is bound to its connection."""
+        """Fail with ``lost`` what belongs to the session, which is over. All else waits for the next one, if any."""
+        self.queue.end_session(lost)
         self.requests.end_session(lost)
-        self.refuse_bound(lost)
-
-    def refuse_bound(self, lost: ConnectionLost) -> None:
-        """Fail with ``lost`` what was not sent and is bound to the connection, which has ended."""
-        if self.queue is not None:
-            self.queue.refuse_bound(lost)
-        for pending in self.requests.unsent():
-            # A request on an anonymous channel ends with that.
-            if pending.h is None and self.bound_by(pending.options.offline):
-                self.requests.fail(pending, lost.for_outcome("not_sent"))
+        if not self.expects_session:
+            self.discard(self.out.session.ending)
+        self.gate.wake_all()
 
     def discard(self, info: CloseInfo) -> None:
         """Drop everything that waits for a session, because none will come. Requests fail, and events are logged."""
         self.discard_requests(info)
-        if self.queue is not None:
-            self.queue.discard()
+        self.queue.discard()
 
     def discard_requests(self, info: CloseInfo) -> None:
         """Fail the requests that were not sent yet."""
         for pending in self.requests.unsent():
-            pending.take_back()
+            self.take_back(pending)
             self.requests.fail(pending, ConnectionLost(info.code, info.reason, "not_sent"))

@@ -13,9 +13,9 @@ from .._base.names import ChannelRef
 from .._base.scheduler import Scheduler, Timer
 from .._protocol.messages import RequestOptions, WireMessage
 from .._protocol.settings import Terms
-from .._session.waiting import Told, WaitingMessage
+from .._session.queue import Entry, Report
 from ..errors import ConnectionLost, TooManyRequests
-from .turns import SendTurns, Turn
+from .gate import Gate, Turn
 
 FIRST_ID, LAST_ID = 2**30, 2**31 - 1
 MAX_REMEMBERED = 1024
@@ -27,19 +27,18 @@ PASSED_ON = 0.5
 
 
 class InFlight:
-    """Requests that were sent in one session and are not answered yet, in numbers, and the callers that wait to send.
+    """Requests that were sent in one session and are not answered yet, in numbers.
 
     A wsrpc peer announces how many handlers it runs at once, and how much may wait for them. A request beyond that
-    waits on this side, in turn, so that the remote peer need not refuse it. A plain peer has no limit. Nothing is known
-    of the remote peer of the next session, which has an object of its own.
+    waits on this side, at `PendingRequests.capacity`, so that the remote peer need not refuse it. A plain peer has no
+    limit. Nothing is known of the remote peer of the next session, which has an object of its own.
 
     A request on an anonymous channel does not count, because a reader may answer it.
     """
 
-    __slots__ = ("_full", "_loop", "_turns", "awaited", "bytes", "given_up", "requests", "waiting")
+    __slots__ = ("bytes", "given_up", "requests", "waiting")
 
-    def __init__(self, loop: Scheduler) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
         self.requests = 0
         """With the cancelled ones: each occupies the remote peer until it is answered."""
         self.bytes = 0
@@ -48,18 +47,12 @@ class InFlight:
         """Bytes of the requests that wait for a handler at the remote peer: the sum of their ``waits_there``."""
         self.given_up: dict[int, int] = {}
         """Ids of the cancelled requests that are not answered yet, and by how much each counts in ``requests``."""
-        self.awaited = False
-        """Whether a caller waits in `take`, so that each answer is to call `freed`."""
-        self._full = False
-        """Whether the caller whose turn it is has to wait."""
-        self._turns: SendTurns | None = None
-        """None until the remote peer could not accept a request at once."""
 
     # ------------------------------------------------------------ requests that come and go
 
     def was_sent(self, pending: Pending, size: int) -> None:
         """Note that a request was handed to the transport, in ``size`` bytes."""
-        pending.waiting = None
+        pending.entry = None
         pending.flight = self
         if pending.h is None:
             self.requests += 1
@@ -80,84 +73,36 @@ class InFlight:
         if len(self.given_up) > MAX_REMEMBERED:
             self.requests -= self.given_up.pop(next(iter(self.given_up)))
 
-    def was_given_up(self, number: int) -> bool:
-        """Return whether request ``number`` was cancelled lately, and forget that."""
+    def forget_given_up(self, number: int) -> bool:
+        """Forget that request ``number`` was cancelled, because it is answered. Return whether it was."""
         places = self.given_up.pop(number, None)
-        if places is None:
-            return False
-        self.requests -= places
-        if self.awaited:
-            self.freed()
-        return True
+        self.requests -= places or 0
+        return places is not None
 
-    # ------------------------------------------------------------ callers that wait
+    # ------------------------------------------------------------ room for another request
 
     def is_scarce(self, terms: Terms) -> bool:
-        """Return whether a request has to go through `take`, because the remote peer may not accept it at once."""
-        return self.requests >= terms.announced.running or self.bytes > terms.room_for_any or self.awaited
+        """Return whether the remote peer may not accept a request at once."""
+        return self.requests >= terms.announced.running or self.bytes > terms.room_for_any
 
-    def turn(self, leave: Callable[[], WaitingMessage] | None) -> Turn:
-        """Return a turn for `take`."""
-        return Turn(self._queue(), leave=leave)
-
-    def _queue(self) -> SendTurns:
-        if self._turns is None:
-            self._turns = SendTurns(self._loop, lambda: self._full)
-        return self._turns
-
-    async def take(self, pending: Pending, turn: Turn, terms: Callable[[], Terms], size: Callable[[], int]) -> None:
-        """Wait until the remote peer can accept a request of ``size()`` bytes, encoded, and for its ``turn``.
-
-        Call `leave` afterwards, whatever happens. Cancelling is safe.
-
-        Args:
-            terms: returns the present terms of the session.
-        """
-        pending.turn, turns = turn, self._queue()
-        while not pending.future.done() and turn.left is None:  # it may time out in the queue, or leave it
-            limits = terms().announced
-            needed = size()
-            if self.requests < limits.running and (self.bytes == 0 or self.bytes + needed <= limits.running_bytes):
-                needed = 0
-            self._full = needed > 0 and (
-                self.requests >= limits.running + limits.waiting or self.waiting + needed > limits.waiting_bytes
-            )
-            if not self._full and (turn.held or not turns.busy):
-                pending.waits_there = needed
-                self.waiting += needed
-                return
-            self.awaited = True
-            await turn.wait()
-
-    def leave(self, pending: Pending, turn: Turn) -> None:
-        """End a turn: the request was sent, or will not be."""
-        pending.turn = None
-        if pending.flight is None:
-            self.leave_waiting_room(pending)
-        if turn.held:
-            turn.end()
-            self._rest_if_idle()
+    def take(self, pending: Pending, terms: Terms, size: int) -> bool:
+        """Return whether the remote peer can accept a request of ``size`` bytes, and count where it waits there."""
+        limits = terms.announced
+        needed = size
+        if self.requests < limits.running and (self.bytes == 0 or self.bytes + needed <= limits.running_bytes):
+            needed = 0
+        if needed and (
+            self.requests >= limits.running + limits.waiting or self.waiting + needed > limits.waiting_bytes
+        ):
+            return False
+        pending.waits_there = needed
+        self.waiting += needed
+        return True
 
     def leave_waiting_room(self, pending: Pending) -> None:
         """Stop counting the bytes with which a request waits for a handler at the remote peer. Idempotent."""
         self.waiting -= pending.waits_there
         pending.waits_there = 0
-
-    def freed(self) -> None:
-        """Let callers go on that wait: a request was answered."""
-        self._full = False
-        self._queue().wake()
-        self._rest_if_idle()
-
-    def _rest_if_idle(self) -> None:
-        if not self._queue().busy:
-            self.awaited = False
-
-    def end(self, *, leave: bool) -> None:
-        """End the queue with the session; see `SendTurns.end_all`."""
-        self._full = False
-        if self._turns is not None:
-            self._turns.end_all(leave=leave)
 
 
 class Pending(Struct, eq=False):
@@ -175,7 +120,7 @@ class Pending(Struct, eq=False):
     options: RequestOptions
     h: int | None = None
     """The anonymous channel on which it was made."""
-    waiting: WaitingMessage | None = None
+    entry: Entry | None = None
     """Its message, while that waits for a connection."""
     turn: Turn | None = None
     """Its turn, while it waits for room: that of the connection or that of the remote peer."""
@@ -187,11 +132,6 @@ class Pending(Struct, eq=False):
     """Bytes that count in `InFlight.bytes`."""
     channel: Any = None
     """The channel that has answered it."""
-
-    def take_back(self) -> bool:
-        """Take its message back, if that waits for a connection. Return False if it does not."""
-        waiting, self.waiting = self.waiting, None
-        return waiting is not None and waiting.take_back()
 
 
 class PendingRequests:
@@ -216,8 +156,10 @@ class PendingRequests:
         self._timer: Timer | None = None
         self._timer_at = 0.0
         self._on_channel: dict[int, set[Pending]] = {}
-        self.flight = InFlight(loop)
+        self.flight = InFlight()
         """Those of the present session, or of the last one."""
+        self.capacity = Gate(loop)
+        """The callers that wait until the remote peer can accept another request."""
         self._taken: Container[int] = ()
         """Ids of the anonymous channels that requests of this session have opened."""
 
@@ -258,16 +200,16 @@ class PendingRequests:
             self._on_channel.setdefault(channel, set()).add(entry)
         return entry
 
-    def told(self, pending: Pending) -> Told:
-        """Return what is told that the message of a request was sent, or never will be."""
+    def report(self, pending: Pending) -> Report:
+        """Return a function to call when the message of a request is sent, or when it never will be."""
 
-        def told(error: Exception | None) -> None:
+        def report(error: Exception | None) -> None:
             if error is not None:
                 self.fail(pending, error)
-            elif pending.waiting is not None:
-                self.flight.was_sent(pending, len(pending.waiting.payload))
+            elif pending.entry is not None:
+                self.flight.was_sent(pending, len(pending.entry.payload))
 
-        return told
+        return report
 
     def settle(self, message: WireMessage) -> Pending | None:
         """Give an answer to the caller that waits for it, and return the request. None if there is no such request."""
@@ -284,9 +226,16 @@ class PendingRequests:
         future = pending.future
         if not future.done():
             future.set_result(message)
-        if self.flight.awaited:
-            self.flight.freed()
+        if self.capacity.busy:
+            self.capacity.wake()
         return pending
+
+    def was_given_up(self, number: int) -> bool:
+        """Return whether request ``number`` was cancelled lately. It occupies the remote peer no more."""
+        was = self.flight.forget_given_up(number)
+        if was and self.capacity.busy:
+            self.capacity.wake()
+        return was
 
     def fail(self, pending: Pending, error: Exception) -> None:
         """End a request with ``error``."""
@@ -294,7 +243,7 @@ class PendingRequests:
             pending.future.set_result(error)
         self.drop(pending)
         if pending.turn is not None:
-            pending.turn.pass_by()
+            pending.turn.wake()
 
     def find(self, number: int) -> Pending | None:
         return self._pending.get(number)
@@ -340,11 +289,12 @@ class PendingRequests:
 
     def end_session(self, lost: ConnectionLost) -> None:
         """Fail the requests that were sent in the session."""
-        flight, self.flight = self.flight, InFlight(self._loop)
+        flight, self.flight = self.flight, InFlight()
         for pending in list(self._pending.values()):
             pending.waits_there = 0  # what is left is counted on the next connection
             if pending.flight is flight:
                 self.fail(pending, lost.for_outcome("unknown"))
+        self.capacity.wake_all()
         if self._timer is not None and not self._pending:
             self.stop()
 

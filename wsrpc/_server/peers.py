@@ -183,8 +183,8 @@ class ServedPeer(PeerOwner):
         while core.connected:
             if out.opening is not None and not closers.cover(out.opening.task, out.opening_invocations[0]):
                 await closers.wait_besides({out.opening.over}, None)  # a handler of the opening may begin to close
-            elif out.turns.busy:
-                await core.messages.wait_written()
+            elif self.life.outbox.busy:
+                await self.life.outbox.wait_written()
             elif tasks := running.tasks(closers):
                 await closers.wait_besides(tasks, None)
             elif unsettled := out.requests.unsettled():

@@ -24,6 +24,7 @@ from .._protocol.control import (
 from .._protocol.settings import Settings
 from ..errors import ConnectionLost, short
 from .connection import Connection, ignore_end
+from .queue import SendQueue
 from .session import NOT_CONNECTED, VERSION, Session, SessionReceiver
 from .states import SessionInput, SessionState
 
@@ -48,9 +49,15 @@ class ClientSession(Session):
     greeting = Welcome
 
     def __init__(
-        self, settings: Settings, loop: Scheduler, receiver: SessionReceiver, *, ending: CloseInfo = NOT_CONNECTED
+        self,
+        settings: Settings,
+        loop: Scheduler,
+        receiver: SessionReceiver,
+        queue: SendQueue,
+        *,
+        ending: CloseInfo = NOT_CONNECTED,
     ) -> None:
-        super().__init__(settings, loop, receiver, ending=ending)
+        super().__init__(settings, loop, receiver, queue, ending=ending)
         self._token = ""
         """The secret that proves that the session is this side's."""
         self._gen = 0

@@ -26,6 +26,8 @@ ACK_SECONDS = 1.0
 
 Send = Callable[[bytes, bool], Any]
 Receive = Callable[[bytes | bytearray, bool], None]
+NotTaken = Callable[[bytes, bool, ConnectionLost], Any]
+"""Called with a message that the connection has not taken, and the error that tells why."""
 
 
 class Mismatch(Exception):
@@ -81,33 +83,33 @@ class ReplayBuffer:
     def __len__(self) -> int:
         return len(self._payloads)
 
-    def through(self, send: Send, not_taken: Send) -> Send:
+    def through(self, send: Send, not_taken: NotTaken) -> Send:
         """Return a function that passes a message to ``send``, and counts and keeps it.
 
         If ``send`` does not take a message, it is neither counted nor kept, but passed to ``not_taken``. If that
         returns None, the error goes on to the caller.
         """
-        payloads, texts = self._payloads, self._texts
+        keep = self.keep
 
         def send_counted(payload: bytes, text: bool = True, /) -> Any:
             try:
                 send(payload, text)
-            except ConnectionLost:
-                if (waiting := not_taken(payload, text)) is None:
+            except ConnectionLost as exc:
+                if (waiting := not_taken(payload, text, exc)) is None:
                     raise
                 return waiting
-            payloads.append(payload)
-            texts.append(text)
-            self.size = size = self.size + len(payload)
-            if size >= self._limit or len(payloads) >= self._most:
-                self._is_full(size)
+            keep(payload, text)
             return None
 
         return send_counted
 
     def keep(self, payload: bytes, text: bool) -> None:
         """Count and keep a message that has just been sent."""
-        self.through(_ignore, _ignore)(payload, text)
+        self._payloads.append(payload)
+        self._texts.append(text)
+        self.size = size = self.size + len(payload)
+        if size >= self._limit or len(self._payloads) >= self._most:
+            self._is_full(size)
 
     def _is_full(self, size: int) -> None:
         if self.forgets:  # what was being sent at the time of `forget` still comes here
@@ -266,7 +268,3 @@ class Acknowledger:
     def _acknowledge_rest(self) -> None:
         if self.n != self._told:
             self.acknowledge()
-
-
-def _ignore(payload: bytes, text: bool, /) -> None:
-    """Do nothing more: the message was sent."""

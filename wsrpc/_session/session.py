@@ -44,8 +44,8 @@ from ..limits import Limits
 from ..transport import Transport
 from .connection import Connection, Receive, ignore_end, ignore_message
 from .ledger import Acknowledger, Mismatch, ReplayBuffer, Send
+from .queue import Entry, SendQueue
 from .states import SessionInput, SessionState, after
-from .waiting import WaitingMessage, WaitingQueue
 
 NOT_CONNECTED = CloseInfo(CloseCode.ABNORMAL, "not connected")
 VERSION = 1
@@ -99,6 +99,14 @@ class SessionReceiver(Protocol):
             dropped: its connection has ended. Else an attempt to resume it has failed.
         """
 
+    @property
+    def user_may_send(self) -> bool:
+        """Whether the user's messages leave. Else they wait for the `open` handlers, or for another session."""
+        ...
+
+    def objection(self, payload: bytes, raw: bool, /) -> Exception | None:
+        """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""
+
     def session_reattached(self, connection: Connection, limits: Announced, /) -> None:
         """The session has another connection. What the remote peer has missed was sent again, what waits was not."""
 
@@ -128,7 +136,7 @@ class Session:
 
     ``send`` sends a message or lets it wait: `_choose_send` shows all cases. It is an attribute, so that a plain peer's
     messages go straight to the method of the transport. It returns None, or for a message that waits a
-    `WaitingMessage`, with which the message can be taken back. It raises `ConnectionLost` for a message that can
+    `Entry`, with which the message can be taken back. It raises `ConnectionLost` for a message that can
     neither be sent nor wait.
 
     A control message looks like any other one until it is decoded. So the receiver gives `take_control` those messages
@@ -137,6 +145,7 @@ class Session:
     It exists before its first connection, with which it begins.
 
     Args:
+        queue: the messages of the peer that wait for a connection.
         ending: why there is no connection so far.
     """
 
@@ -148,6 +157,7 @@ class Session:
         "_features",
         "_kept_back",
         "_loop",
+        "_queue",
         "_read_ended",
         "_receive",
         "_receiver",
@@ -171,16 +181,22 @@ class Session:
         "sid",
         "state",
         "ttl",
-        "waiting",
     )
 
     greeting: type[Hello | Welcome]
     """What the remote peer says first."""
 
     def __init__(
-        self, settings: Settings, loop: Scheduler, receiver: SessionReceiver, *, ending: CloseInfo = NOT_CONNECTED
+        self,
+        settings: Settings,
+        loop: Scheduler,
+        receiver: SessionReceiver,
+        queue: SendQueue,
+        *,
+        ending: CloseInfo = NOT_CONNECTED,
     ) -> None:
         self._settings = settings
+        self._queue = queue
         self._loop = loop
         self._receiver = receiver
         self._can_resume = False
@@ -222,8 +238,6 @@ class Session:
         self.ends_with_connection = False
         """Whether the session ends with its connection: too much was sent to keep, or the client is about to close."""
         # What waits.
-        self.waiting: WaitingQueue | None = None
-        """The messages that no connection has got. None until there is one."""
         self.full = False
         """Whether the transport is crowded, or as much is kept or waits as may be. Then senders wait that can."""
         self._room: asyncio.Future[None] | None = None
@@ -410,39 +424,60 @@ class Session:
         with suppress(ConnectionLost):
             self.send(write_control(message), True)
 
-    def note_dead(self) -> None:
+    def note_dead(self, why: ConnectionLost) -> None:
         """Note that the connection is dead: it has not taken a message. See `has_dead_connection`."""
         connection = self._connection
         if connection is not None and not connection.dead:
+            if not self.closing:
+                self.ending = CloseInfo(why.code, why.reason)  # until the connection tells more
             connection.dead = True
             self._choose_send()
             self._receiver.room_changed()
 
-    def _not_taken(self, payload: bytes, text: bool = True, /) -> WaitingMessage | None:
-        self.note_dead()
+    def _not_taken(self, payload: bytes, text: bool, why: ConnectionLost) -> Entry | None:
+        self.note_dead(why)
         return self._wait(payload, text) if self.resumable else None
 
-    def _wait(self, payload: bytes, text: bool = True, /) -> WaitingMessage:
-        message = WaitingMessage(payload, text)
-        self.wait(message)
-        return message
+    def _wait(self, payload: bytes, text: bool = True, /) -> Entry:
+        entry = Entry(payload, text)
+        self.wait(entry)
+        return entry
 
     def _not_sent(self, payload: bytes, text: bool = True, /) -> None:
         raise ConnectionLost(self.ending.code, self.ending.reason, "not_sent")
 
-    def wait(self, message: WaitingMessage) -> None:
-        """Let a message wait for another connection. Only while the session may get one."""
-        if self.waiting is None:
-            self.waiting = WaitingQueue(self._taken_back)
-        self.waiting.add(message)
+    def wait(self, entry: Entry) -> None:
+        """Let a message that ends with the session wait for another connection. Only while the session may get one."""
+        self._queue.add(entry)
+        self.queue_changed()
+
+    def queue_changed(self) -> None:
+        """Note that more waits with the session, or less."""
         self.recount()
         self.look_for_room()
 
-    def _taken_back(self) -> None:
-        """Note that less waits. While it leaves on another connection, nothing may overtake it: see `_reattach`."""
-        if self.connection is None:
-            self.recount()
-            self.look_for_room()
+    def send_queued(self, *, users: bool) -> None:
+        """Send what waits, oldest first, as far as the connection takes it.
+
+        Args:
+            users: whether the user's messages leave, too.
+        """
+        for entry in self._queue.all():
+            if (connection := self.connection) is None:
+                return
+            if entry.queue is None or not (users or entry.of_session):
+                continue
+            if not entry.of_session and (error := self._receiver.objection(entry.payload, entry.raw)) is not None:
+                self._queue.refuse(entry, error)
+                continue
+            try:
+                connection.send(entry.payload, entry.text)
+            except ConnectionLost as exc:
+                self.note_dead(exc)
+                return
+            entry.was_sent()
+            if self.sent is not None and not self.ends_with_connection:
+                self.sent.keep(entry.payload, entry.text)
 
     async def drain(self) -> None:
         """Wait until the session has room, or is over. Cancelling is safe."""
@@ -457,7 +492,7 @@ class Session:
         full = (
             (connection is not None and connection.crowded)
             or (self.sent is not None and self.sent.full)
-            or (self.waiting is not None and self.kept >= self._settings.limits.replay)
+            or (self._queue.session_size > 0 and self.kept >= self._settings.limits.replay)
         )
         if full != self.full and not self.over:
             self.full = full
@@ -475,19 +510,13 @@ class Session:
     @property
     def kept(self) -> int:
         """Bytes of the messages that may have to be sent again, or wait and end with the session."""
-        waiting, sent = self.waiting, self.sent
-        size = 0 if waiting is None else waiting.size - waiting.outliving_size
-        return size if sent is None else size + sent.size
-
-    @property
-    def kept_messages(self) -> int:
-        """How many messages may have to be sent again, or wait."""
-        return (0 if self.waiting is None else len(self.waiting)) + (0 if self.sent is None else len(self.sent))
+        sent, waiting = self.sent, self._queue.session_size
+        return waiting if sent is None else waiting + sent.size
 
     def memory(self) -> int:
         """Return the bytes that the session takes at present, about: what is sent, received and being worked on."""
-        outliving = 0 if self.waiting is None else self.waiting.outliving_size
-        return SESSION + self.kept + outliving + MESSAGE * self.kept_messages + self._receiver.memory()
+        messages = len(self._queue) + (0 if self.sent is None else len(self.sent))
+        return SESSION + self.kept + self._queue.user_size + MESSAGE * messages + self._receiver.memory()
 
     def recount(self) -> None:
         """Note that the session takes more memory, or less."""
@@ -687,8 +716,6 @@ class Session:
         self._move(SessionInput.CUT)
         self.ending = info
         self._choose_send()
-        if self.waiting is None:
-            self.waiting = WaitingQueue(self._taken_back)
         self._stop_timers()
         self._expiry_timer = self._loop.call_at(self._loop.time() + self.ttl, self._expired)
         self._receiver.session_detached(info, True)
@@ -731,31 +758,13 @@ class Session:
         self._choose_send()  # until now, new messages waited behind those
         self._survive(connection)
         self._receiver.session_reattached(connection, limits)
-        self._send_waiting(connection)
+        self.send_queued(users=self._receiver.user_may_send)
         self._announce_changes()
         self._sent_full()  # as much may be kept as before, and the last connection's timer is stopped
         self._receiver.room_changed()
         if self._connection is connection and not self.closing:
             connection.start(received.through(self._receive), self._read_ended)
         self._receiver.session_resumed()
-
-    def _send_waiting(self, connection: Connection) -> None:
-        waiting, sent = self.waiting, self.sent
-        assert sent is not None
-        if waiting is None:
-            return
-        for message in waiting.all():
-            if connection.dead or message.queue is not waiting:
-                continue
-            try:
-                connection.send(message.payload, message.text)
-            except ConnectionLost:
-                self.note_dead()
-            else:
-                message.was_sent()
-                sent.keep(message.payload, message.text)
-        if not waiting:
-            self.waiting = None
 
     def _announce_changes(self) -> None:
         """Announce what has changed while the session had no connection. It follows what has waited."""
@@ -787,7 +796,7 @@ class Session:
     def end(
         self, info: CloseInfo, lost: ConnectionLost, happened: SessionInput = SessionInput.ENDED
     ) -> Connection | None:
-        """End the session, without a report. What has waited is still in ``waiting``.
+        """End the session, without a report. What has waited is still in the queue.
 
         Args:
             info: how its last connection has ended, or is going to end.

@@ -38,6 +38,7 @@ from ..errors import ConnectionLost
 from ..handshake import Handshake
 from ..transport import Transport
 from .connection import Connection, ignore_end, ignore_message
+from .queue import SendQueue
 from .session import NOT_CONNECTED, Session, SessionReceiver
 from .states import SessionInput
 
@@ -68,11 +69,12 @@ class ServerSession(Session):
         settings: Settings,
         loop: Scheduler,
         receiver: SessionReceiver,
+        queue: SendQueue,
         *,
         sessions: Sessions | None,
         ending: CloseInfo = NOT_CONNECTED,
     ) -> None:
-        super().__init__(settings, loop, receiver, ending=ending)
+        super().__init__(settings, loop, receiver, queue, ending=ending)
         self._sessions = sessions
         self.presented = self.issued = NO_TOKEN
         """The token that the client has last presented, which it may present again if the answer was lost, and the
@@ -199,7 +201,7 @@ class ServerSession(Session):
     def end(
         self, info: CloseInfo, lost: ConnectionLost, happened: SessionInput = SessionInput.ENDED
     ) -> Connection | None:
-        """End the session, without a report. What has waited is still in ``waiting``.
+        """End the session, without a report. What has waited is still in the queue.
 
         If this side has closed it with a code that says why, and the client may not know, it is told when it asks to
         resume.

@@ -58,7 +58,7 @@ async def effect(ask: Ask, before: Before) -> list[Any]:
     task = start(ask(d))
     await turns()
     flight = requests.flight
-    seen: list[Any] = [d.take(), len(requests), flight.requests, flight.bytes, d.peer._core.messages.queued]
+    seen: list[Any] = [d.take(), len(requests), flight.requests, flight.bytes, len(d.peer._outbox.queue)]
     seen += [(pending.timeout, pending.deadline, pending.size) for pending in requests.all()]
     await d.fed({"i": FIRST, "d": 3})
     task.cancel()

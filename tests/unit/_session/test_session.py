@@ -19,9 +19,9 @@ from wsrpc._protocol.control import Announced, Credit, Drain
 from wsrpc._protocol.settings import make_settings
 from wsrpc._session.client import ClientSession
 from wsrpc._session.connection import Connection
+from wsrpc._session.queue import Entry, SendQueue
 from wsrpc._session.session import Session
 from wsrpc._session.sessions import Arrival, ServerSession, Sessions
-from wsrpc._session.waiting import WaitingMessage
 from wsrpc.testing import MemoryTransport, memory_transports
 from wsrpc.transport import ConnectionInfo
 
@@ -41,6 +41,7 @@ class Above:
         self.peer = self
         self.got: list[bytes] = []
         self.told: list[str] = []
+        self.queue = SendQueue(Limits(), lambda: None, self.log.warn)
         self.controls: list[Credit | Drain] = []
         self.lost: ConnectionLost | None = None
         self.session: Session
@@ -70,6 +71,11 @@ class Above:
         self.controls.append(message)
 
     def room_changed(self) -> None: ...
+
+    user_may_send = True
+
+    def objection(self, payload: bytes, raw: bool, /) -> Exception | None:
+        return None
 
     def connection_ended(self, connection: Connection, /) -> None: ...
 
@@ -104,9 +110,9 @@ class Story:
 
     async def begin(self) -> MemoryTransport:
         near, far = memory_transports()
-        accepted = ServerSession(SETTINGS, self.loop, self.server, sessions=self.sessions)
+        accepted = ServerSession(SETTINGS, self.loop, self.server, self.server.queue, sessions=self.sessions)
         self.server.begin(accepted, Connection(far))
-        self.client.begin(ClientSession(SETTINGS, self.loop, self.client), Connection(near))
+        self.client.begin(ClientSession(SETTINGS, self.loop, self.client, self.client.queue), Connection(near))
         await turns(10)
         return near
 
@@ -132,7 +138,7 @@ async def test_what_is_sent_without_a_connection_waits_and_can_be_taken_back() -
     await turns(10)
     await story.cut(near)
     tickets = [story.client.session.send(b"%d" % number, True) for number in range(3)]
-    assert all(isinstance(ticket, WaitingMessage) for ticket in tickets)
+    assert all(isinstance(ticket, Entry) for ticket in tickets)
     assert tickets[1].take_back() and not tickets[1].take_back()
     story.server.session.send(b'"back"', True)
     await story.resume()
@@ -150,7 +156,7 @@ async def test_a_refused_message_waits_before_the_end_is_reported() -> None:
     session = story.client.session
     assert session.connection is not None
     ticket = session.send(b"1", True)
-    assert isinstance(ticket, WaitingMessage)
+    assert isinstance(ticket, Entry)
     assert session.connection is None and not session.detached and session.resumable
     await turns(10)
     await story.resume()
@@ -203,7 +209,7 @@ async def test_what_is_kept_back_within_something_that_is_kept_back_leaves_after
 async def test_a_plain_peer_gets_what_the_transport_gets() -> None:
     near, _ = memory_transports()
     above = Above()
-    above.begin(ServerSession(SETTINGS, LoopScheduler(), above, sessions=None), Connection(near))
+    above.begin(ServerSession(SETTINGS, LoopScheduler(), above, above.queue, sessions=None), Connection(near))
     assert above.session.send == near.send
     near.abort()
     await turns(10)
