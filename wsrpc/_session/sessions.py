@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, suppress
 from functools import partial
 from hmac import compare_digest
 from ipaddress import IPv6Address, IPv6Network, ip_address
-from math import inf
 from typing import Any
 
 from msgspec import Struct, field
@@ -43,8 +42,6 @@ from .states import SessionInput
 
 FIRST_MESSAGE = 5.0
 """Seconds that a client has to say which session it means. After them it gets a new one."""
-PROBE_PAUSE = 1.0
-"""Seconds between two answers to probes."""
 MOST_CLOSED = 10_000
 """Closed sessions whose clients have not been told, at most: the oldest is forgotten. Each takes about half a KiB."""
 NO_TOKEN = hashlib.sha256(b"").digest()
@@ -59,7 +56,7 @@ class ServerSession(Session):
         sessions: those of the server. None if there is no server, so that the session ends with its connection.
     """
 
-    __slots__ = ("_answer_timer", "_answered_at", "_sessions", "counted", "gen", "holder", "issued", "presented")
+    __slots__ = ("_sessions", "counted", "gen", "holder", "issued", "presented")
 
     greeting = Hello
 
@@ -83,10 +80,6 @@ class ServerSession(Session):
         """Bytes that count for it while it has no connection."""
         self.holder: Holder | None = None
         """The client that these bytes count for. None while the session has a connection."""
-        self._answered_at = -inf
-        """When a probe was last answered."""
-        self._answer_timer: Timer | None = None
-        """Answers the probes that came within `PROBE_PAUSE` after that."""
 
     def _new_offer(self) -> list[str]:
         return [*super()._new_offer(), PROBE]
@@ -116,32 +109,10 @@ class ServerSession(Session):
             self.end_with_connection()
             return True
         if isinstance(message, Probe) and PROBE in self.common:
-            self._answer_probe()
+            if not self.full:  # a client that does not read has to learn nothing, and its answers would pile up
+                self._send_uncounted(write_control(Alive()))
             return True
         return super()._take(message)
-
-    def _answer_probe(self) -> None:
-        """Answer at once, or at the end of the pause, for all probes that have come by then.
-
-        So a flood of probes costs no more than one of messages that are ignored.
-        """
-        if self._answer_timer is None:
-            due = self._answered_at + PROBE_PAUSE
-            if due <= self._loop.time():
-                self._say_alive()
-            else:
-                self._answer_timer = self._loop.call_at(due, self._say_alive)
-
-    def _say_alive(self) -> None:
-        self._answer_timer = None
-        self._answered_at = self._loop.time()
-        self._send_uncounted(write_control(Alive()))
-
-    def _stop_timers(self) -> None:
-        super()._stop_timers()
-        if self._answer_timer is not None:
-            self._answer_timer.cancel()
-            self._answer_timer = None
 
     # ------------------------------------------------------------ on another connection
 
