@@ -9,10 +9,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from hmac import compare_digest
-from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from .._base.closing import KEEPS_OUT, SAYS_NOTHING, CloseCode, CloseInfo
 from .._base.scheduler import Scheduler, Timer
@@ -56,7 +55,7 @@ class ServerSession(Session):
         sessions: those of the server. None if there is no server, so that the session ends with its connection.
     """
 
-    __slots__ = ("_sessions", "counted", "gen", "holder", "issued", "presented")
+    __slots__ = ("_sessions", "counted", "gen", "issued", "presented")
 
     greeting = Hello
 
@@ -78,8 +77,6 @@ class ServerSession(Session):
         """The highest that the client has said."""
         self.counted = 0
         """Bytes that count for it while it has no connection."""
-        self.holder: Holder | None = None
-        """The client that these bytes count for. None while the session has a connection."""
 
     def _new_offer(self) -> list[str]:
         return [*super()._new_offer(), PROBE]
@@ -154,8 +151,8 @@ class ServerSession(Session):
 
     def recount(self) -> None:
         """Note that the session takes more memory, or less."""
-        if self.holder is not None and self._sessions is not None:
-            self._sessions.recount(self, self.holder)
+        if self.counted and self._sessions is not None:
+            self._sessions.hold(self)
 
     def _reattach(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
         if self._sessions is not None:
@@ -207,18 +204,6 @@ class Closed(Struct):
     """Ends this when the session could not have resumed any more."""
 
 
-class Holder(Struct, eq=False):
-    """The sessions of one client that have no connection, the oldest first, and the bytes that they take."""
-
-    key: object
-    sessions: dict[ServerSession, None] = field(default_factory=dict[ServerSession, None])
-    memory: int = 0
-
-
-def _memory(holder: Holder) -> int:
-    return holder.memory
-
-
 def _counted(session: ServerSession) -> int:
     return session.counted
 
@@ -227,8 +212,7 @@ class Sessions:
     """The sessions of a server that can resume on another connection.
 
     Each is kept for ``kept_for`` seconds without a connection. Those without one take at most ``limit`` bytes together.
-    When they take more, the client whose sessions take most loses the largest one: no client can end the sessions of
-    another one that takes less.
+    When they take more, the largest one ends, and of several the oldest.
     """
 
     def __init__(self, kept_for: float, limit: int) -> None:
@@ -239,10 +223,10 @@ class Sessions:
         self._named: dict[str, ServerSession] = {}
         self.closed: dict[str, Closed] = {}
         """Sessions whose clients have still to be told how they were closed, by name, the oldest first."""
-        self._holders: dict[object, Holder] = {}
-        """The clients that have sessions without a connection."""
-        self._held = 0
-        """Bytes that these sessions take together."""
+        self._held: dict[ServerSession, None] = {}
+        """The sessions without a connection, the oldest first."""
+        self._memory = 0
+        """Bytes that they take together."""
         self._ending = False
         """Whether sessions are being ended to keep the bound."""
 
@@ -306,63 +290,27 @@ class Sessions:
     # ------------------------------------------------------------ the bound
 
     def hold(self, session: ServerSession) -> None:
-        """Count a session that has no connection any more."""
-        if session.holder is None:
-            key = _holder_key(session)
-            holder = session.holder = self._holders.setdefault(key, Holder(key))
-            holder.sessions[session] = None
-            self.recount(session, holder)
-
-    def recount(self, session: ServerSession, holder: Holder) -> None:
-        """Count a session without a connection anew: more or less waits in it. Idempotent."""
-        self._count(session, holder, session.memory())
-        self._keep_bound()
-
-    def release(self, session: ServerSession) -> None:
-        """Stop counting a session: it has a connection, or is over. Idempotent."""
-        holder, session.holder = session.holder, None
-        if holder is not None:
-            self._count(session, holder, 0)
-            del holder.sessions[session]
-            if not holder.sessions:
-                del self._holders[holder.key]
-
-    def _count(self, session: ServerSession, holder: Holder, held: int) -> None:
-        more = held - session.counted
-        session.counted = held
-        holder.memory += more
-        self._held += more
-
-    def _keep_bound(self) -> None:
+        """Count a session that has no connection any more, or anew: more or less waits in it. Idempotent."""
+        self._held[session] = None
+        self._count(session, session.memory())
         if self._ending:  # a `close` handler has sent something
             return
         self._ending = True
         try:
-            while self._held > self._limit:
+            while self._memory > self._limit:
                 # Evictions are rare, and even many thousands of sessions are looked through in milliseconds.
-                most = max(self._holders.values(), key=_memory)
-                max(most.sessions, key=_counted).evict()
+                max(self._held, key=_counted).evict()
         finally:
             self._ending = False
 
+    def release(self, session: ServerSession) -> None:
+        """Stop counting a session: it has a connection, or is over. Idempotent."""
+        self._held.pop(session, None)
+        self._count(session, 0)
 
-def _holder_key(session: ServerSession) -> object:
-    """Return what is the same for all sessions of one client: its principal's hash, or else its network."""
-    principal = session.peer.principal
-    if principal is not None:
-        with suppress(Exception):  # of the user's class
-            return "principal", hash(principal)
-    remote: tuple[str, int] | None = session.peer.info.remote
-    if remote is None:
-        return None
-    host = remote[0]
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
-        return IPv6Network((int(address), 64), strict=False)  # which one client has
-    return str(address)
+    def _count(self, session: ServerSession, size: int) -> None:
+        self._memory += size - session.counted
+        session.counted = size
 
 
 class Arrival:

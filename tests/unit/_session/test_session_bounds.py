@@ -245,28 +245,6 @@ async def test_they_are_bounded_together_and_the_oldest_and_then_the_largest_end
     await server.close()
 
 
-async def test_the_client_whose_sessions_take_most_loses_one_although_another_has_the_largest() -> None:
-    server = Server(detached_bytes=900_000)
-
-    @server.on_handshake
-    def name(handshake: Handshake) -> None:
-        handshake.principal = handshake.query["user"]
-
-    line = Line(server)
-    async with asyncio.timeout(20), AsyncExitStack() as stack:
-        for user in ("ada", "ada", "bob"):
-            await stack.enter_async_context(Client(f"ws://server/?user={user}", dial=line.dial, reconnect=SOON))
-        peers = server.peers
-        await turns(20)
-        line.down = True
-        line.cut()
-        await turns_until(lambda: not any(peer.connected for peer in peers))
-        for peer, size in zip(peers, (310_000, 300_000, 350_000), strict=True):
-            await peer.emit("n", "x" * size)
-        assert server.peers == peers[1:]
-    await server.close()
-
-
 async def test_requests_that_no_longer_wait_count_no_more() -> None:
     """The largest session is the one that holds most, not the one that once did."""
     server = Server(detached_bytes=1024 * 1024)
