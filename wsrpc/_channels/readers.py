@@ -243,12 +243,6 @@ class Readers:
         own, shared = self._registries
         return own.layered or shared.layered or own.has(channel, event) or shared.has(channel, event)
 
-    def of_events(self, message: WireMessage) -> list[Inbox]:
-        """Return the readers of an event that has arrived."""
-        channel = self.channels.get(message.c)
-        found = None if channel is None else channel.recipients.get(message.a[0])
-        return [each for each in found.members if isinstance(each, Inbox)] if isinstance(found, FanOut) else []
-
     def take(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> bool:
         """Pass a message to its readers. Return False if there are none, or if handlers are to get it."""
         channel = self.channels.get(message.c)

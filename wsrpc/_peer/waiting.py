@@ -14,9 +14,7 @@ from .._handlers.observation import Message, mark_processed
 from .._protocol.messages import WireMessage
 
 if TYPE_CHECKING:
-    from .._base.names import ChannelRef
     from .._channels.core import ChannelCore
-    from .._streams.inbox import Inbox
 
 
 class Kind(IntEnum):
@@ -54,22 +52,14 @@ class ReceivedMessage(Struct, eq=False):
     """Runs its handler, in the session in which it came. That may be over by then."""
     channel: ChannelCore | None = None
     """The anonymous channel that it came on."""
-    key: tuple[ChannelRef, str] | None = None
-    """Its channel and name, once it was decoded for a reader."""
-    readers: tuple[tuple[Inbox, int], ...] = ()
-    """The readers that got it before its turn, so that it needs no handler. For each: how many messages it has taken
-    once it has taken this one."""
+    is_read: bool = False
+    """Whether a reader has got it, so that it waits only for its handler."""
 
     @property
     def too_late(self) -> bool:
         """Whether its channel has ended and it is not to be handled. Events outlive an end by the remote peer."""
         channel = self.channel
         return channel is not None and (channel.ended_here if self.id is None else channel.closed)
-
-    @property
-    def was_taken(self) -> bool:
-        """Whether one of its readers has taken it."""
-        return any(inbox.taken >= count for inbox, count in self.readers)
 
     def mark_processed(self) -> None:
         """Tell those that observe messages that nothing more happens to it."""
