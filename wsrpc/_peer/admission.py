@@ -22,8 +22,7 @@ from .._streams.inbox import Inbox
 from .._streams.recipients import Decode, Recipient
 from ..errors import Draining, Overloaded, RemoteError, RpcError
 from .answers import Answers
-from .running import RunningHandlers
-from .waiting import Dispatch, Hold, Kind, ReceivedMessage
+from .running import Dispatch, Hold, Kind, ReceivedMessage, RunningHandlers
 
 if TYPE_CHECKING:
     from .._channels.core import ChannelCore

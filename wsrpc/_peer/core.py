@@ -44,8 +44,7 @@ from .inbound import Inbound
 from .owner import PeerOptions, PeerOwner
 from .payload_log import PayloadLog
 from .requests import Requester
-from .running import RunningHandlers
-from .waiting import Hold
+from .running import Hold, RunningHandlers
 
 
 class ConnectionHistory:
