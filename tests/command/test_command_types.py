@@ -111,7 +111,6 @@ async def run(folder: Path, line: str, status: int = 0) -> tuple[str, str]:
         ("types cafe:server --msgpack", "  streams: {\n    menu: () => string\n  }\n", NOTE),
         ("types app:server --json", '"event": "add"', ""),
         ("client cafe:server", "class Cup(msgspec.Struct):", NOTE),
-        ("client cafe:server --models dataclasses", "@dataclasses.dataclass(slots=True)\nclass Cup:", NOTE),
     ],
 )
 async def test_what_is_written(folder: Path, line: str, part: str, said: str) -> None:
@@ -140,7 +139,7 @@ async def test_the_description_can_be_a_file(folder: Path) -> None:
     await run(folder, "types cafe:server --json -o cafe.json")
     described = {event["event"]: event for event in json.loads((folder / "cafe.json").read_text("utf-8"))["events"]}
     assert described["brew"]["doc"] == "Brew some cups." and described["menu"]["items"] == {"type": "string"}
-    for command in ("client", "client --models dataclasses", "types", "types --json"):
+    for command in ("client", "types", "types --json"):
         assert await run(folder, f"{command} cafe.json") == await run(folder, f"{command} cafe:server")
 
 

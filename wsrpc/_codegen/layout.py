@@ -11,11 +11,6 @@ def subscript(head: str, *items: str) -> str:
     return f"{head}[{', '.join(items)}]"
 
 
-def call(head: str, *items: str) -> str:
-    """Return ``head(items)``."""
-    return f"{head}({', '.join(items)})"
-
-
 def union(members: Iterable[str]) -> str:
     """Return ``A | B``."""
     return " | ".join(members)

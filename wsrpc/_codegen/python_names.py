@@ -11,12 +11,10 @@ from .name_table import NameTable
 
 IMPORTS: dict[str, str] = {
     "builtins": "",
-    "dataclasses": "",
     "dt": "",
     "enum": "",
     "msgspec": "",
     "wsrpc": "",
-    "Annotated": "typing",
     "Any": "typing",
     "AsyncIterable": "collections.abc",
     "Decimal": "decimal",

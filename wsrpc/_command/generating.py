@@ -68,16 +68,9 @@ def types(**params: Any) -> int:
 
 @click.command(epilog=TARGET)
 @COMMON
-@click.option(
-    "--models",
-    type=click.Choice(["structs", "dataclasses"]),
-    default="structs",
-    help="Make the types msgspec.Structs (the default), or dataclasses where that is possible.",
-)
 def client(**params: Any) -> int:
     """Write a Python module with the types of a server, and a typed proxy for each of its channels."""
-    options = Options(**params)
-    return _generate(options, lambda description: client_module(description, models=options.models))
+    return _generate(Options(**params), client_module)
 
 
 def _generate(options: Options, text_of: Callable[[Description], str]) -> int:

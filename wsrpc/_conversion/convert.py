@@ -166,9 +166,7 @@ def prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
     """
     if tp is Any or tp is object:
         return Prepared(tp, False)
-    wire = wire_type(tp, lambda part: _converter(part, dec_hook, lax), hooked=dec_hook is not None, lax=lax)
-    if isinstance(wire, Checked):  # it may hold the hook, so no cache may keep it
-        return Prepared(wire, True)
+    wire = wire_type(tp, hooked=dec_hook is not None, lax=lax)
     needs_options, unknown = _examine(wire)
     if unknown is not None and dec_hook is None:
         raise TypeError(

@@ -15,7 +15,6 @@ from msgspec.structs import astuple
 from .._conversion.caching import memoized
 from .._conversion.convert import EXACT_TYPES, DecHook, convert_options, converter, prepare
 from .._conversion.survey import UNIONS
-from .._conversion.validation import Checked
 from .arguments import refused
 from .contract import Member
 from .implementation import completed
@@ -26,7 +25,8 @@ from .method import DEFAULTS, HandlerOptions
 # ---------------------------------------------------------------- the call
 
 
-def _make_struct(wire: tuple[Any, ...], required: int, exact: bool) -> type[msgspec.Struct]:
+@memoized
+def _struct(wire: tuple[Any, ...], required: int, exact: bool) -> type[msgspec.Struct]:
     """Make the type of the arguments as msgspec sees them: an array of the event's name and then the parameters.
 
     Optional parameters have a default only so that the array may be shorter; the default is never read.
@@ -34,9 +34,6 @@ def _make_struct(wire: tuple[Any, ...], required: int, exact: bool) -> type[msgs
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [("event", Any)]
     fields += [(f"p{i}", tp) if i < required else (f"p{i}", tp, None) for i, tp in enumerate(wire)]
     return msgspec.defstruct("Arguments", fields, array_like=True, forbid_unknown_fields=exact)
-
-
-_struct = memoized(_make_struct)
 
 
 def _compile(
@@ -125,10 +122,7 @@ def _converting(
     wire = [p for p in parameters if p.source == "wire"]
     rest = next((p for p in parameters if p.source == "rest"), None)
     least, most = sum(p.required for p in wire) + 1, len(wire) + 1
-    # A `Checked` may hold the hook, and a hook may be the method of an object that no cache should keep alive.
-    holds_hook = dec_hook is not None and any(isinstance(p.type, Checked) for p in wire)
-    make_struct = _make_struct if holds_hook else _struct
-    arguments = make_struct(tuple(p.type for p in wire), least - 1, rest is None)
+    arguments = _struct(tuple(p.type for p in wire), least - 1, rest is None)
     convert = partial(msgspec.convert, type=arguments, **convert_options(needs_options, dec_hook, lax))
     convert_rest = None
     if rest is not None and rest.type is not Any:

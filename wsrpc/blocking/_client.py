@@ -21,7 +21,7 @@ from .._protocol.codecs import Codec
 from .._transports.dial import Dial, PerAttempt, dial
 from ..errors import ConnectionLost
 from ..limits import Limits
-from ._delegate import PORTALS, Delegate
+from ._delegate import PORTALS, Delegate, Same
 from ._handlers import check_plain, in_a_thread
 from ._loop import Portal
 from ._peer import Endpoint, Peer
@@ -145,15 +145,10 @@ class Client(Endpoint, Root):
         """The client's peer, which stays the same for all connections."""
         return Peer(self._inner.peer, self._portal)
 
-    @property
-    def state(self) -> ClientState:
-        """The state of the client; see `ClientState`."""
-        return self._inner.state
-
-    @property
-    def closes_in(self) -> float | None:
-        """Seconds until a server that drains closes the connection at the latest; see `wsrpc.Client.closes_in`."""
-        return self._inner.closes_in
+    state: Same[ClientState] = Same()
+    """The state of the client; see `ClientState`."""
+    closes_in: Same[float | None] = Same()
+    """Seconds until a server that drains closes the connection at the latest; see `wsrpc.Client.closes_in`."""
 
     def declare(self, contract: TypeForm[Any], /) -> None:
         """Declare which events this side emits; see `wsrpc.Client.declare`."""
