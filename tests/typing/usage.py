@@ -72,7 +72,7 @@ class Where(TypedDict):
 
 # ---------------------------------------------------------------- handlers keep their signatures
 
-server = Server(limits=Limits(message=1024, timeout=None), origins=["https://example.com"], lax=True)
+server = Server(limits=Limits(message=1024, timeout=None), origins=["https://example.com"])
 client = Client("ws://127.0.0.1:8080/ws")
 router = Router()
 
@@ -111,7 +111,7 @@ def registering_by_calls(channel: Channel, everywhere: ServerChannel, peer: Peer
     server.on("slow", None)
     server.on("max", max)
     channel.on("name", lambda: "Ada")
-    everywhere.once("slow", slow, lax=True)
+    everywhere.once("slow", slow)
     peer.on("slow", slow, ordered=True)
     server.include(router)
     client.include(router, channel="more")

@@ -49,13 +49,12 @@ class Checked(type):
         return True  # msgspec asks for this after it has called the hook
 
 
-def wire_type(tp: Any, convert: Convert, *, hooked: bool, lax: bool) -> Any:
+def wire_type(tp: Any, convert: Convert, *, hooked: bool) -> Any:
     """Return the type that msgspec converts to in place of ``tp``: itself, or a `Checked` if pydantic validates it.
 
     Args:
         convert: used for the parts that only msgspec knows.
         hooked: the user has a ``dec_hook``.
-        lax: use pydantic's lax rules instead of its strict ones. Models keep those of their own config.
 
     Raises:
         TypeError: no library enforces all that ``tp`` says; the text says which part and what to do.
@@ -68,7 +67,7 @@ def wire_type(tp: Any, convert: Convert, *, hooked: bool, lax: bool) -> Any:
         if survey.needs_pydantic:
             if survey.meta:
                 raise _both(tp, survey.meta, survey.needs_pydantic)
-            return _checked(tp, convert, hooked, lax)
+            return _checked(tp, convert, hooked)
         msgspec.json.Decoder(tp)
     except NameError:
         pass  # the caller reports names that cannot be resolved
@@ -97,7 +96,7 @@ def _both(tp: Any, of_msgspec: str, of_pydantic: str) -> TypeError:
 # ---------------------------------------------------------------- pydantic
 
 
-def _checked(tp: Any, convert: Convert, hooked: bool, lax: bool) -> Checked:
+def _checked(tp: Any, convert: Convert, hooked: bool) -> Checked:
     """Make the class for a type that pydantic validates."""
     survey = survey_of(tp, hooked)
     reason = survey.needs_pydantic
@@ -106,7 +105,7 @@ def _checked(tp: Any, convert: Convert, hooked: bool, lax: bool) -> Checked:
     translation = _Translation(convert, hooked)
     translated = translation.translate(tp)
     try:
-        validate = type_validator(translated, strict=not lax)
+        validate = type_validator(translated)
     except Exception as exc:  # anything that pydantic raises for a type that it refuses
         why = one_line(" ".join(str(exc).split()), 300)
         raise TypeError(f"msgspec cannot enforce {reason}, and pydantic refuses the type: {why}") from exc

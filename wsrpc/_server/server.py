@@ -131,7 +131,6 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         codec: as for `Client`.
         dec_hook: as for `Client`.
         enc_hook: as for `Client`.
-        lax: as for `Client`.
         expose_errors: as for `Client`.
         extensions: as for `Client`.
         log_payloads: as for `Client`.
@@ -170,7 +169,6 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         codec: Codec | None = None,
         dec_hook: DecHook | None = None,
         enc_hook: EncHook | None = None,
-        lax: bool = False,
         expose_errors: bool | Callable[[BaseException], bool] = False,
         extensions: bool = True,
         log_payloads: bool | Redact = False,
@@ -190,7 +188,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         self._entrance = Entrance(origins, trusted_proxies, budget)
         self._compression = compression
         self._settings = make_settings(limits, codec, enc_hook, expose_errors, extensions, log_payloads, profile)
-        self._registry = Registry(dec_hook=dec_hook, lax=lax)
+        self._registry = Registry(dec_hook=dec_hook)
         self._channel_name = None
         self.state = PeerState()
         self._channels: dict[str, ServerChannel] = {}

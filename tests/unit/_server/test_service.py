@@ -59,7 +59,7 @@ class Desk(Service):
         assert ctx.peer is self.peer is current_peer()
         return [sum(by), ctx.event]
 
-    @wsrpc.method("inThread", thread=True, lax=True)
+    @wsrpc.method("inThread", thread=True)
     def in_thread(self, value: int) -> bool:
         with pytest.raises(RuntimeError):
             asyncio.get_running_loop()
