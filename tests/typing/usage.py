@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypedDict, assert_type
@@ -40,7 +39,6 @@ from wsrpc import (
     RpcError,
     Server,
     Stream,
-    current_context,
     is_transient,
     with_options,
 )
@@ -181,21 +179,15 @@ async def errors() -> None:
 
 @server.use
 async def timing(ctx: Context, call_next: Callable[[Context], Awaitable[Any]]) -> Any:
+    assert_type(current_context(), Context)
     ctx.args = [*ctx.args, "more"]
     return await call_next(ctx)
-
-
-@asynccontextmanager
-async def traced(ctx: Context) -> AsyncGenerator[None]:
-    assert_type(current_context(), Context)
-    yield
 
 
 router.use(timing)
 client.use(timing)
 server.of("shop").use(timing)
-server.handler_context = lambda ctx: asyncio.timeout(5)
-Server(handler_context=traced, expose_errors=lambda error: isinstance(error, ValueError))
+Server(expose_errors=lambda error: isinstance(error, ValueError))
 
 
 # ---------------------------------------------------------------- lifecycle

@@ -20,7 +20,7 @@ from .contract import Member, placed_members
 from .implementation import implementing
 from .introspection import Injection, is_async, location, name_of, of_framework
 from .invocation import Invocation
-from .layers import HandlerContext, Middleware, Route
+from .layers import Middleware, Route
 from .method import DEFAULTS, HandlerOptions
 
 
@@ -98,7 +98,6 @@ class Registry:
         "dec_hook",
         "declared",
         "fallback",
-        "handler_context",
         "hooks",
         "layered",
         "lifecycle",
@@ -136,7 +135,6 @@ class Registry:
         self.takes_raw = False
         self.raw_only: RawOnly | None = None
         """Set if one function gets every message, so that handlers of events are never called."""
-        self.handler_context: HandlerContext | None = None
         self.lifecycle: dict[tuple[str, bool], LifecycleHandler] = {}
         """Handlers of lifecycle events, by the event and whether they were registered with `once`."""
         self.hooks = NO_HOOKS
@@ -264,8 +262,7 @@ class Registry:
         self._look_for_layers()
 
     def _look_for_layers(self) -> None:
-        has_middleware = any(scope.middleware for scope in self.scopes.values())
-        self.layered = has_middleware or self.handler_context is not None
+        self.layered = any(scope.middleware for scope in self.scopes.values())
         self.changed()
 
     def has(self, channel: ChannelRef, event: str) -> bool:
@@ -443,13 +440,6 @@ class Registry:
             raise TypeError(f"middleware is an async function of (ctx, call_next), {middleware!r} does not take both")
         self._check_called(repr(middleware), "connection")
         self.scope(channel).middleware.append(middleware)
-        self._look_for_layers()
-
-    def set_handler_context(self, handler_context: HandlerContext | None) -> None:
-        """Run each handler within ``handler_context(ctx)``, inside of all middleware."""
-        if handler_context is not None and not callable(handler_context):
-            raise TypeError(f"handler_context= is a function of the context, got {handler_context!r}")
-        self.handler_context = handler_context
         self._look_for_layers()
 
     # Handlers of lifecycle events are called with positional arguments that are not converted.

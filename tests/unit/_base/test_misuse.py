@@ -63,7 +63,6 @@ OPTIONS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (Server, {"expose_errors": "x"}, "expose_errors= is True, False or a function of the exception, got 'x'"),
     (Server, {"log_payloads": 5}, "log_payloads= is True, False or a plain function(direction, event, args), got 5"),
     (Server, {"trusted_proxies": 5}, "trusted_proxies= takes a list of addresses and networks, got 5"),
-    (Server, {"handler_context": 5}, "handler_context= is a function of the context, got 5"),
     (Server, {"slow": "drop"}, 'slow= is "close", "drop_newest", "drop_oldest" or wsrpc.KeepLatest(); got \'drop\''),
     (Server, {"origins": "https://a.b"}, "origins= takes a list of origins, got text: use origins=['https://a.b']"),
     (Server, {"detached": 0}, "detached= is a number of seconds, 0.001 or more; got 0"),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from itertools import permutations, product
 from typing import Any
 
@@ -41,11 +40,6 @@ async def pass_on(ctx: Context, call_next: CallNext) -> Any:
     return await call_next(ctx)
 
 
-@asynccontextmanager
-async def around(ctx: Context) -> AsyncIterator[None]:
-    yield
-
-
 CHANGES: dict[str, Callable[[Registry], object]] = {
     "handler": lambda registry: registry.add(None, "e", lambda: 1),
     "handler of a channel": lambda registry: registry.add("room", "e", lambda: 2),
@@ -56,8 +50,6 @@ CHANGES: dict[str, Callable[[Registry], object]] = {
     "middleware": lambda registry: registry.use(None, pass_on),
     "middleware of a channel": lambda registry: registry.use("room", pass_on),
     "channel removed": lambda registry: registry.remove_scope("room"),
-    "context": lambda registry: registry.set_handler_context(around),
-    "no context": lambda registry: registry.set_handler_context(None),
 }
 
 
@@ -82,7 +74,7 @@ def test_a_change_shows_in_each_route_that_was_made_before(first: str, of_server
                 layered = any(scope and scope.middleware for scope in scopes)
                 if handler:
                     handler.put_back()
-                    assert (found.call is handler.call) is not (layered or changed.handler_context is not None)
+                    assert (found.call is handler.call) is not layered
 
 
 # ---------------------------------------------------------------- routers
