@@ -34,12 +34,11 @@ class Checked(type):
         return True  # msgspec asks for this after it has called the hook
 
 
-def wire_type(tp: Any, *, hooked: bool, lax: bool) -> Any:
+def wire_type(tp: Any, *, hooked: bool) -> Any:
     """Return the type that msgspec converts to in place of ``tp``: itself, or a `Checked` if pydantic validates it.
 
     Args:
         hooked: the user has a ``dec_hook``.
-        lax: use pydantic's lax rules instead of its strict ones. Models keep those of their own config.
 
     Raises:
         TypeError: no library enforces all that ``tp`` says; the text says which part and what to do.
@@ -56,7 +55,7 @@ def wire_type(tp: Any, *, hooked: bool, lax: bool) -> Any:
                     f"pydantic enforces ({survey.needs_pydantic}): write both for one of them, or make them two "
                     "parameters"
                 )
-            return _checked(tp, hooked, lax)
+            return _checked(tp, hooked)
         msgspec.json.Decoder(tp)
     except NameError:
         pass  # the caller reports names that cannot be resolved
@@ -75,14 +74,14 @@ def _name(tp: Any) -> str:
     return tp.__qualname__ if isinstance(tp, type) and not get_args(tp) else str(tp)
 
 
-def _checked(tp: Any, hooked: bool, lax: bool) -> Checked:
+def _checked(tp: Any, hooked: bool) -> Checked:
     """Make the class for a type that pydantic validates."""
     survey = survey_of(tp, hooked)
     reason = survey.needs_pydantic
     if importlib.util.find_spec("pydantic") is None:
         raise TypeError(f"msgspec cannot enforce {reason}: {survey.instead}, or install pydantic")
     try:
-        validate = type_validator(tp, strict=not lax)
+        validate = type_validator(tp)
     except Exception as exc:  # anything that pydantic raises for a type that it refuses
         why = one_line(" ".join(str(exc).split()), 300)
         raise TypeError(f"msgspec cannot enforce {reason}, and pydantic refuses the type: {why}") from exc

@@ -36,9 +36,7 @@ def _struct(wire: tuple[Any, ...], required: int, exact: bool) -> type[msgspec.S
     return msgspec.defstruct("Arguments", fields, array_like=True, forbid_unknown_fields=exact)
 
 
-def _compile(
-    function: Callable[..., Any], facts: Facts, declared: tuple[Any, ...], dec_hook: DecHook | None, lax: bool
-) -> Call:
+def _compile(function: Callable[..., Any], facts: Facts, declared: tuple[Any, ...], dec_hook: DecHook | None) -> Call:
     """Return `Handler.call`.
 
     Args:
@@ -55,17 +53,15 @@ def _compile(
         for p in given:
             try:
                 if p.source == "stream":
-                    convert_items[p.name] = _both(
-                        convert_items.get(p.name), converter(p.type, dec_hook=dec_hook, lax=lax)
-                    )
+                    convert_items[p.name] = _both(convert_items.get(p.name), converter(p.type, dec_hook=dec_hook))
                 elif p.source != "injected":
-                    ready = prepare(p.type, dec_hook, lax)
+                    ready = prepare(p.type, dec_hook)
                     p = p._replace(type=ready.type)
                     needs_options |= ready.needs_options and p.source == "wire"
             except TypeError as exc:
                 raise facts.refusal(p.name, str(exc)) from exc
             parameters.append(p)
-        return parameters, _converting(parameters, needs_options, dec_hook, lax, check)
+        return parameters, _converting(parameters, needs_options, dec_hook, check)
 
     check = None
     if any(tp not in (p.type, Any, object) for tp, p in zip(declared, facts.parameters, strict=False)):
@@ -113,7 +109,7 @@ Converting = Callable[[Invocation, list[Any]], list[Any]]
 
 
 def _converting(
-    parameters: list[Parameter], needs_options: bool, dec_hook: DecHook | None, lax: bool, check: Converting | None
+    parameters: list[Parameter], needs_options: bool, dec_hook: DecHook | None, check: Converting | None
 ) -> Converting:
     """Return the function that converts the arguments of a call, and checks how many there are.
 
@@ -123,10 +119,10 @@ def _converting(
     rest = next((p for p in parameters if p.source == "rest"), None)
     least, most = sum(p.required for p in wire) + 1, len(wire) + 1
     arguments = _struct(tuple(p.type for p in wire), least - 1, rest is None)
-    convert = partial(msgspec.convert, type=arguments, **convert_options(needs_options, dec_hook, lax))
+    convert = partial(msgspec.convert, type=arguments, **convert_options(needs_options, dec_hook))
     convert_rest = None
     if rest is not None and rest.type is not Any:
-        convert_rest = converter(list.__class_getitem__(rest.type), dec_hook=dec_hook, lax=lax)
+        convert_rest = converter(list.__class_getitem__(rest.type), dec_hook=dec_hook)
     untyped = all(p.type is Any for p in wire)
 
     def converted(invocation: Invocation, a: list[Any]) -> list[Any]:
@@ -289,7 +285,7 @@ class Handler:
         self.function = function
         """The user's object, unchanged."""
         self.facts = facts
-        self.call = _compile(function, facts, declared, dec_hook, bool(options.lax)) if call is None else call
+        self.call = _compile(function, facts, declared, dec_hook) if call is None else call
         """``call(invocation, a)``: ``a`` is the event's name and then the arguments, as they arrived.
 
         Returns what the function returns, which may be an awaitable. Raises `ArgumentsRefused` before the function is

@@ -73,14 +73,12 @@ def find(registry: Registry, channel: ChannelRef, event: str) -> Route:
 def route_to(registry: Registry, channel: ChannelRef, handler: Handler | None) -> Route:
     """Return the route to a handler, or to none: through the middleware of the server, the peer, then the channel."""
     middleware: list[Middleware] = []
-    handler_context = None
     for each in registry.lineage():
         for place in (None,) if channel is None else (None, channel):
             if place in each.scopes:
                 middleware += each.scopes[place].middleware
-        handler_context = each.handler_context or handler_context
     call = _refuse(registry) if handler is None else handler.call
-    return around(handler, call, middleware, handler_context, registry.time_limit)
+    return around(handler, call, middleware, registry.time_limit)
 
 
 def _refuse(registry: Registry) -> Any:

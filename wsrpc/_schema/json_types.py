@@ -98,7 +98,7 @@ def _describable(tp: Any, hooked: bool) -> Any:
     """Return the type that msgspec converts to in place of ``tp``; raise an exception if it has no schema."""
     wire = tp
     if tp is not Any and tp is not object:
-        wire = wire_type(tp, hooked=hooked, lax=False)
+        wire = wire_type(tp, hooked=hooked)
     msgspec.json.schema_components([wire], schema_hook=lambda cls: {UNKNOWN: ""})
     describe_models([wire])
     return wire

@@ -141,7 +141,6 @@ class ClusterClient(Root):
         codec: Codec | None = None,
         enc_hook: EncHook | None = None,
         dec_hook: DecHook | None = None,
-        lax: bool = False,
         connect_timeout: float | None = 5.0,
     ) -> None:
         inner = AsyncClusterClient(
@@ -151,7 +150,6 @@ class ClusterClient(Root):
             codec=codec,
             enc_hook=enc_hook,
             dec_hook=dec_hook,
-            lax=lax,
             connect_timeout=connect_timeout,
         )
 

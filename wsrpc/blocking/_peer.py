@@ -216,14 +216,10 @@ class Registrar(Delegate):
     __slots__ = ()
 
     @overload
-    def on(
-        self, event: str, /, *, lax: bool | None = None, ordered: bool = False, hidden: bool = False
-    ) -> Callable[[F], F]: ...
+    def on(self, event: str, /, *, ordered: bool = False, hidden: bool = False) -> Callable[[F], F]: ...
 
     @overload
-    def on(
-        self, event: str, handler: F, /, *, lax: bool | None = None, ordered: bool = False, hidden: bool = False
-    ) -> F: ...
+    def on(self, event: str, handler: F, /, *, ordered: bool = False, hidden: bool = False) -> F: ...
 
     @overload
     def on(self, event: str, handler: None, /) -> None: ...
@@ -234,7 +230,6 @@ class Registrar(Delegate):
         handler: Any = MISSING,
         /,
         *,
-        lax: bool | None = None,
         ordered: bool = False,
         hidden: bool = False,
     ) -> Any:
@@ -244,22 +239,20 @@ class Registrar(Delegate):
             TypeError: the function is an ``async def``, or cannot be a handler.
             ValueError: as for `wsrpc.Peer.on`.
         """
-        return register(self._inner, self._portal, "on", event, handler, lax=lax, ordered=ordered, hidden=hidden)
+        return register(self._inner, self._portal, "on", event, handler, ordered=ordered, hidden=hidden)
 
     @overload
-    def once(self, event: str, /, *, lax: bool | None = None, hidden: bool = False) -> Callable[[F], F]: ...
+    def once(self, event: str, /, *, hidden: bool = False) -> Callable[[F], F]: ...
 
     @overload
-    def once(self, event: str, handler: F, /, *, lax: bool | None = None, hidden: bool = False) -> F: ...
+    def once(self, event: str, handler: F, /, *, hidden: bool = False) -> F: ...
 
     @overload
     def once(self, event: str, handler: None, /) -> None: ...
 
-    def once(
-        self, event: Any = MISSING, handler: Any = MISSING, /, *, lax: bool | None = None, hidden: bool = False
-    ) -> Any:
+    def once(self, event: Any = MISSING, handler: Any = MISSING, /, *, hidden: bool = False) -> Any:
         """Register a handler for only the next event or request with the given name; see `on`."""
-        return register(self._inner, self._portal, "once", event, handler, lax=lax, hidden=hidden)
+        return register(self._inner, self._portal, "once", event, handler, hidden=hidden)
 
     def implement(self, contract: TypeForm[Any], implementation: object, /) -> None:
         """Register the methods of an object, which run in threads, for a contract; see `wsrpc.Peer.implement`.

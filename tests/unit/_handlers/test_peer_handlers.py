@@ -15,7 +15,7 @@ import pytest
 from core_driver import ABORTED, Blocked, Driven, idle, messages, rejection, turns
 from leftovers import turns_until
 
-from wsrpc import AnonymousChannel, BadArguments, Context, Limits, RemoteError, RpcError, Server, UnknownEvent
+from wsrpc import AnonymousChannel, BadArguments, CallNext, Context, Limits, RemoteError, RpcError, Server, UnknownEvent
 from wsrpc.testing import connect, pair
 from wsrpc.types import Message
 
@@ -449,7 +449,7 @@ async def test_a_middleware_that_goes_on_twice_fails_and_the_handler_runs_once()
     assert ran == [1]
 
 
-async def test_handler_context_is_around_each_handler() -> None:
+async def test_middleware_runs_each_handler_in_a_context_manager() -> None:
     log: list[str] = []
 
     @asynccontextmanager
@@ -463,7 +463,13 @@ async def test_handler_context_is_around_each_handler() -> None:
     async def fail() -> None:
         raise RpcError("no")
 
-    server = Server(handler_context=around)
+    server = Server()
+
+    @server.use
+    async def within(ctx: Context, call_next: CallNext) -> Any:
+        async with around(ctx):
+            return await call_next(ctx)
+
     server.on("sync", lambda: log.append("sync"))
     server.on("fail", fail)
     async with connect(server) as client:
@@ -471,11 +477,7 @@ async def test_handler_context_is_around_each_handler() -> None:
         for event in ("fail", "nobody"):
             with pytest.raises(RemoteError):
                 await client.request(event)
-    assert log == ["enter sync", "sync", "exit", "enter fail", "exit"]
-    with pytest.raises(TypeError, match="handler_context= is a function of the context, got 5"):
-        Server(handler_context=5)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="handler_context="):
-        server.handler_context = "soon"  # type: ignore[assignment]
+    assert log == ["enter sync", "sync", "exit", "enter fail", "exit", "enter nobody", "exit"]
 
 
 # ---------------------------------------------------------------- message handlers
