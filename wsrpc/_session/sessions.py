@@ -80,9 +80,9 @@ class ServerSession(Session):
         self.gen = 0
         """The highest that the client has said."""
         self.counted = 0
-        """Bytes that count for it while it has no connection."""
+        """Bytes that count for it while it has no connection, or is over."""
         self.holder: Holder | None = None
-        """The client that these bytes count for. None while the session has a connection."""
+        """The client that these bytes count for. None while the session has a connection, or once nothing is left."""
         self._answered_at = -inf
         """When a probe was last answered."""
         self._answer_timer: Timer | None = None
@@ -181,6 +181,9 @@ class ServerSession(Session):
         if self._sessions is not None and self.detached:
             self._sessions.hold(self)
 
+    def memory(self) -> int:
+        return super().memory() if not self.over or self._receiver.memory() else 0
+
     def recount(self) -> None:
         """Note that the session takes more memory, or less."""
         if self.holder is not None and self._sessions is not None:
@@ -216,7 +219,12 @@ class ServerSession(Session):
         return left
 
     def evict(self, why: str = "too many sessions without a connection") -> None:
-        """End the session. Its connection, if there is still one, is closed: the client has another."""
+        """End the session, or drop what is left of it if it is over.
+
+        Its connection, if there is still one, is closed: the client has another.
+        """
+        if self.over:
+            self._receiver.drop_rest()
         self._fence()
         if self.detached:
             self._end_detached(SessionInput.ENDED, why)
@@ -237,27 +245,19 @@ class Closed(Struct):
 
 
 class Holder(Struct, eq=False):
-    """The sessions of one client that have no connection, the oldest first, and the bytes that they take."""
+    """The sessions of one client that count: those without a connection, and what is left of those that are over."""
 
     key: object
     sessions: dict[ServerSession, None] = field(default_factory=dict[ServerSession, None])
     memory: int = 0
 
 
-def _memory(holder: Holder) -> int:
-    return holder.memory
-
-
-def _counted(session: ServerSession) -> int:
-    return session.counted
-
-
 class Sessions:
     """The sessions of a server that can resume on another connection.
 
-    Each is kept for ``kept_for`` seconds without a connection. Those without one take at most ``limit`` bytes together.
-    When they take more, the client whose sessions take most loses the largest one: no client can end the sessions of
-    another one that takes less.
+    Each is kept for ``kept_for`` seconds without a connection. Those without one, and what handlers and readers still
+    hold of those that are over, take at most ``limit`` bytes together. When they take more, the client whose sessions
+    take most loses the largest one: no client can end the sessions of another one that takes less.
     """
 
     def __init__(self, kept_for: float, limit: int) -> None:
@@ -335,7 +335,7 @@ class Sessions:
     # ------------------------------------------------------------ the bound
 
     def hold(self, session: ServerSession) -> None:
-        """Count a session that has no connection any more."""
+        """Count a session that has no connection any more, or that is over."""
         if session.holder is None:
             key = _holder_key(session)
             holder = session.holder = self._holders.setdefault(key, Holder(key))
@@ -343,12 +343,15 @@ class Sessions:
             self.recount(session, holder)
 
     def recount(self, session: ServerSession, holder: Holder) -> None:
-        """Count a session without a connection anew: more or less waits in it. Idempotent."""
-        self._count(session, holder, session.memory())
-        self._keep_bound()
+        """Count a session anew that has no connection, or is over: it holds more, or less. Idempotent."""
+        if held := session.memory():
+            self._count(session, holder, held)
+            self._keep_bound()
+        else:
+            self.release(session)
 
     def release(self, session: ServerSession) -> None:
-        """Stop counting a session: it has a connection, or is over. Idempotent."""
+        """Stop counting a session: it has a connection, or nothing is left of it. Idempotent."""
         holder, session.holder = session.holder, None
         if holder is not None:
             self._count(session, holder, 0)
@@ -369,8 +372,10 @@ class Sessions:
         try:
             while self._held > self._limit:
                 # Evictions are rare, and even many thousands of sessions are looked through in milliseconds.
-                most = max(self._holders.values(), key=_memory)
-                max(most.sessions, key=_counted).evict()
+                most = max(self._holders.values(), key=lambda holder: holder.memory)
+                largest = max(most.sessions, key=lambda session: session.counted)
+                self.release(largest)  # handlers that it cancels may take their time, or ignore that
+                largest.evict()
         finally:
             self._ending = False
 
