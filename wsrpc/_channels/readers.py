@@ -197,11 +197,6 @@ class Readers:
         for channel in list(self.channels.values()):
             channel.end_session(error)
 
-    def end_late(self) -> None:
-        """Drop what nobody has read on channels that are over, because the peer ends, too."""
-        if self._unread is not None:
-            self._unread.leave_late()
-
     def leave_loop(self) -> None:
         """End all readers, because their event loop has ended."""
         with suppress(RuntimeError):  # of a closed loop, where a task still waits

@@ -14,7 +14,7 @@ from .._base.buckets import TokenBucket
 from .._base.queues import BoundedQueue
 from .._channels.core import ChannelCore
 from .._channels.table import TOO_MANY
-from .._handlers.invocation import ChannelPhase, Invocation
+from .._handlers.invocation import Cancelled, ChannelPhase, Invocation
 from .._handlers.lifecycle import Closers
 from .._handlers.observation import Message, mark_processed
 from .._protocol.messages import WireMessage
@@ -170,7 +170,7 @@ class RunningHandlers:
         self.held_by_channels = 0
         """Bytes of the messages that opened the channels which are open."""
         self.measured: int | None = None
-        """Bytes that all messages in ``invocations`` take, decoded. None unless `memory` was asked for lately."""
+        """What `memory` returns next. None if it has to be measured."""
         self.then: Callable[[], None] | None = None
         """Is called once the events before the end of the session are handled."""
         self.on_channels = 0
@@ -201,9 +201,12 @@ class RunningHandlers:
         return len(self.invocations) + (first is not None and first not in self.invocations)
 
     def memory(self) -> int:
-        """Return the bytes that the messages of handlers take, decoded. Each is measured once, until this is reset."""
+        """Return the bytes that handlers take, with their decoded messages. Each is measured once.
+
+        Those that nobody waits for any more are about to exit, or cannot be made to, and do not count.
+        """
         if self.measured is None:
-            self.measured = sum(each.memory for each in self.invocations)
+            self.measured = sum(each.memory for each in self.invocations if each.cancelled is not Cancelled.ORPHANED)
         return self.measured
 
     def lane(self, key: Hashable) -> asyncio.Lock:
@@ -247,7 +250,7 @@ class RunningHandlers:
         """Count a handler no more, because it has exited."""
         del self.invocations[invocation]
         if self.measured is not None:
-            self.measured -= invocation.memory
+            self.measured = None if invocation.cancelled else self.measured - invocation.memory
         phase = invocation.channel_phase
         if phase is _RESERVED or phase is _OPEN:
             self.held_by_channels -= invocation.size

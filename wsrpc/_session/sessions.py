@@ -76,7 +76,7 @@ class ServerSession(Session):
         self.gen = 0
         """The highest that the client has said."""
         self.counted = 0
-        """Bytes that count for it while it has no connection."""
+        """Bytes that count for it while it has no connection, or is over."""
 
     def _new_offer(self) -> list[str]:
         return [*super()._new_offer(), PROBE]
@@ -149,6 +149,9 @@ class ServerSession(Session):
         if self._sessions is not None and self.detached:
             self._sessions.hold(self)
 
+    def memory(self) -> int:
+        return super().memory() if not self.over or self._receiver.memory() else 0
+
     def recount(self) -> None:
         """Note that the session takes more memory, or less."""
         if self.counted and self._sessions is not None:
@@ -184,7 +187,12 @@ class ServerSession(Session):
         return left
 
     def evict(self, why: str = "too many sessions without a connection") -> None:
-        """End the session. Its connection, if there is still one, is closed: the client has another."""
+        """End the session, or drop what is left of it if it is over.
+
+        Its connection, if there is still one, is closed: the client has another.
+        """
+        if self.over:
+            self._receiver.drop_rest()
         self._fence()
         if self.detached:
             self._end_detached(SessionInput.ENDED, why)
@@ -211,8 +219,9 @@ def _counted(session: ServerSession) -> int:
 class Sessions:
     """The sessions of a server that can resume on another connection.
 
-    Each is kept for ``kept_for`` seconds without a connection. Those without one take at most ``limit`` bytes together.
-    When they take more, the largest one ends, and of several the oldest.
+    Each is kept for ``kept_for`` seconds without a connection. Those without one, and what handlers and readers still
+    hold of those that are over, take at most ``limit`` bytes together. When they take more, the largest one ends, and of
+    several the oldest.
     """
 
     def __init__(self, kept_for: float, limit: int) -> None:
@@ -224,7 +233,7 @@ class Sessions:
         self.closed: dict[str, Closed] = {}
         """Sessions whose clients have still to be told how they were closed, by name, the oldest first."""
         self._held: dict[ServerSession, None] = {}
-        """The sessions without a connection, the oldest first."""
+        """The sessions without a connection, and those that are over of which something is left, the oldest first."""
         self._memory = 0
         """Bytes that they take together."""
         self._ending = False
@@ -290,21 +299,26 @@ class Sessions:
     # ------------------------------------------------------------ the bound
 
     def hold(self, session: ServerSession) -> None:
-        """Count a session that has no connection any more, or anew: more or less waits in it. Idempotent."""
+        """Count a session that has no connection, or is over, anew: it holds more, or less. Idempotent."""
+        if not (held := session.memory()):
+            self.release(session)
+            return
         self._held[session] = None
-        self._count(session, session.memory())
+        self._count(session, held)
         if self._ending:  # a `close` handler has sent something
             return
         self._ending = True
         try:
             while self._memory > self._limit:
                 # Evictions are rare, and even many thousands of sessions are looked through in milliseconds.
-                max(self._held, key=_counted).evict()
+                largest = max(self._held, key=_counted)
+                self.release(largest)  # handlers that it cancels may take their time, or ignore that
+                largest.evict()
         finally:
             self._ending = False
 
     def release(self, session: ServerSession) -> None:
-        """Stop counting a session: it has a connection, or is over. Idempotent."""
+        """Stop counting a session: it has a connection, or nothing is left of it. Idempotent."""
         self._held.pop(session, None)
         self._count(session, 0)
 

@@ -93,6 +93,8 @@ class Above:
     def memory(self) -> int:
         return 0
 
+    def drop_rest(self) -> None: ...
+
 
 class Story:
     """A client and a server, which has many sessions."""
