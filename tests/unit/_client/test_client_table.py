@@ -269,3 +269,10 @@ async def test_a_cell(state: ClientState, happened: Input, monkeypatch: pytest.M
             task.cancel()
         await asyncio.gather(*s.tasks, return_exceptions=True)
         await s.server.close()
+
+
+def test_what_is_in_no_cell_cannot_happen() -> None:
+    for state in STATES:
+        for happened in {*Input} - {*TABLE[state]}:
+            with pytest.raises(AssertionError, match="cannot happen"):
+                after(state, happened)

@@ -12,7 +12,7 @@ from core_driver import ABORTED, Blocked, Driven, redialing, rejection, start, t
 from leftovers import nothing_left as nothing_left
 from stream_driver import control, hello, welcome
 
-from wsrpc import Context, Peer, Server, current_peer
+from wsrpc import ConnectionLost, Context, Peer, Server, current_peer
 from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -364,3 +364,16 @@ async def test_open_handlers_may_still_ask() -> None:
     assert asked["a"] == ["who am I?"]
     assert await d.fed({"i": asked["i"], "d": 1}) == [QUIET], "nothing else was sent before or after"
     await kept
+
+
+async def test_a_peer_that_keeps_nothing_gets_an_error() -> None:
+    d = Driven(dialer=True, extensions=True)
+    await d.fed(welcome("drain"), drain())
+    for attempt in (d.peer.emit("e"), d.peer.request("q"), d.peer.of("chat").request("q"), d.peer.open_channel("c")):
+        with pytest.raises(ConnectionLost, match="draining") as lost:
+            await attempt
+        assert (lost.value.code, lost.value.outcome) == (1012, "not_sent")
+    with pytest.raises(ConnectionLost, match="draining"):
+        d.peer.emit_nowait("e")
+    d.expect()
+    d.assert_empty()
