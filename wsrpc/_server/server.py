@@ -108,56 +108,52 @@ class ServerChannel(Declarer, Broadcaster):
 class Server(Declarer, RawRegistrar, RawBroadcaster):
     """Server that accepts connections, and creates a `Peer` for each of them.
 
-        Handlers that you register on the server run for every peer. If you also register a handler for the same event on a
-        peer, only the peer's handler runs for that peer. For lifecycle events (see `on`), both handlers run.
+    Handlers that you register on the server run for every peer. If you also register a handler for the same event on a
+    peer, only the peer's handler runs for that peer. For lifecycle events (see `on`), both handlers run.
 
-        The attribute ``state`` is a mapping in which the application can store objects, such as a database connection; see
-        `Key`. Handlers access it as ``peer.server.state`` or ``ctx.server.state``. The mapping keeps its values when the
-        server is closed and opened again.
+    The attribute ``state`` is a mapping in which the application can store objects, such as a database connection; see
+    `Key`. Handlers access it as ``peer.server.state`` or ``ctx.server.state``. The mapping keeps its values when the
+    server is closed and opened again.
 
-        Args:
-            limits: the limits of each connection.
-            origins: the origins of web pages that can connect, in addition to the server's own host. Browsers send the
-                origin of a page in the ``Origin`` header. If pages are loaded without TLS from a name other than
-                ``localhost``, such as ``"http://app.lan"``, list this origin, too: any website could let its own name
-                resolve to this server (DNS rebinding). You can also pass `ANY_ORIGIN`, or a function that takes the
-                `Handshake` and returns whether the origin may connect.
-            trusted_proxies: the addresses and networks of the proxies that you trust, for example ``"10.0.0.0/8"``.
-                ``"unix"`` trusts connections over Unix sockets. The server uses the headers ``X-Forwarded-For``,
-                ``X-Forwarded-Proto`` and ``X-Forwarded-Host`` only from these proxies. By default, no proxy is trusted.
-            compression: whether to use permessage-deflate with clients that offer it. An `on_handshake` function can change
-                this for one connection.
-            codec: as for `Client`.
-            dec_hook: as for `Client`.
-            enc_hook: as for `Client`.
-            expose_errors: as for `Client`.
-            extensions: as for `Client`.
-            log_payloads: as for `Client`.
-            profile: as for `Client`.
-            slow: the policy for broadcasts to slow readers, which are peers whose connection is full; see `PeerStats.slow`.
-                With ``"close"``, the messages are queued, and the connection of a peer whose unsent bytes reach
-                `Limits.hard_cap` is closed with 4408. The other policies queue at most `Limits.behind` bytes of messages
-                for each peer. Beyond this limit, ``"drop_newest"`` drops new messages, and ``"drop_oldest"`` and
-                ``KeepLatest(key)`` drop the oldest messages. ``KeepLatest(key)`` also keeps only the latest message of each
-                key. `Peer.dropped` counts the dropped messages.
-            room_from: a function that takes the `ConnectionInfo` of a new peer or raw connection, and returns the name of
-                the room that it joins. `Peer.home_room` and `RawConnection.home_room` are this room. The function is called
-                after the factories of services. If it raises an `RpcError`, the connection is closed with 1008, and the
-                reason is the text of the error. For any other exception, the close code is 1011.
-            detached: the maximum time, in seconds, that the session of a client whose connection has dropped is kept. (The
-                default of Socket.IO is 2 minutes, if this feature is turned on, and that of SignalR is 30 s.)
-            detached_bytes: the approximate maximum memory, in bytes, for the sessions of all clients whose connections have
-    <<<<<<< HEAD
-                dropped. When it is exceeded, the largest session ends.
-    =======
-                dropped, and for what handlers and readers still hold of sessions that have ended. When it is exceeded, the
-                client whose sessions take most loses the largest one.
-    >>>>>>> s-mem
-            cluster: the cluster that this process joins. Rooms and `Cluster.peer` then reach the peers of all processes in
-                the cluster. See `Cluster`.
+    Args:
+        limits: the limits of each connection.
+        origins: the origins of web pages that can connect, in addition to the server's own host. Browsers send the
+            origin of a page in the ``Origin`` header. If pages are loaded without TLS from a name other than
+            ``localhost``, such as ``"http://app.lan"``, list this origin, too: any website could let its own name
+            resolve to this server (DNS rebinding). You can also pass `ANY_ORIGIN`, or a function that takes the
+            `Handshake` and returns whether the origin may connect.
+        trusted_proxies: the addresses and networks of the proxies that you trust, for example ``"10.0.0.0/8"``.
+            ``"unix"`` trusts connections over Unix sockets. The server uses the headers ``X-Forwarded-For``,
+            ``X-Forwarded-Proto`` and ``X-Forwarded-Host`` only from these proxies. By default, no proxy is trusted.
+        compression: whether to use permessage-deflate with clients that offer it. An `on_handshake` function can change
+            this for one connection.
+        codec: as for `Client`.
+        dec_hook: as for `Client`.
+        enc_hook: as for `Client`.
+        expose_errors: as for `Client`.
+        extensions: as for `Client`.
+        log_payloads: as for `Client`.
+        profile: as for `Client`.
+        slow: the policy for broadcasts to slow readers, which are peers whose connection is full; see `PeerStats.slow`.
+            With ``"close"``, the messages are queued, and the connection of a peer whose unsent bytes reach
+            `Limits.hard_cap` is closed with 4408. The other policies queue at most `Limits.behind` bytes of messages
+            for each peer. Beyond this limit, ``"drop_newest"`` drops new messages, and ``"drop_oldest"`` and
+            ``KeepLatest(key)`` drop the oldest messages. ``KeepLatest(key)`` also keeps only the latest message of each
+            key. `Peer.dropped` counts the dropped messages.
+        room_from: a function that takes the `ConnectionInfo` of a new peer or raw connection, and returns the name of
+            the room that it joins. `Peer.home_room` and `RawConnection.home_room` are this room. The function is called
+            after the factories of services. If it raises an `RpcError`, the connection is closed with 1008, and the
+            reason is the text of the error. For any other exception, the close code is 1011.
+        detached: the maximum time, in seconds, that the session of a client whose connection has dropped is kept. (The
+            default of Socket.IO is 2 minutes, if this feature is turned on, and that of SignalR is 30 s.)
+        detached_bytes: the approximate maximum memory, in bytes, for the sessions of all clients whose connections have
+            dropped, and for what handlers and readers still hold of sessions that have ended. When it is exceeded, the
+            largest session ends.
+        cluster: the cluster that this process joins. Rooms and `Cluster.peer` then reach the peers of all processes in
+            the cluster. See `Cluster`.
 
-        Raises:
-            TypeError, ValueError: an option is not valid.
+    Raises:
+        TypeError, ValueError: an option is not valid.
     """
 
     def __init__(

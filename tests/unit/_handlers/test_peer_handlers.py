@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from core_driver import ABORTED, Blocked, Driven, idle, messages, rejection, turns
-from leftovers import turns_until
 
 from wsrpc import AnonymousChannel, BadArguments, CallNext, Context, Limits, RemoteError, RpcError, Server, UnknownEvent
 from wsrpc.testing import connect, pair
@@ -312,25 +311,6 @@ async def test_a_handler_whose_task_the_application_cancels_gives_its_channel_ba
         await turns()
         assert (a.channels, b.channels, a.pending, b.active) == (0, 0, 0, 0)
     assert len(tasks) == 5 and all(task.cancelled() for task in tasks)
-
-
-async def test_an_abort_without_what_cannot_be_encoded_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    async with pair() as (a, b):
-        reasons: list[Any] = []
-
-        @b.on("talk")
-        async def talk(channel: AnonymousChannel) -> None:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                reasons.append(channel.close_reason)
-
-        for reason in (RpcError("bored", code="E", data=object()), RpcError("\ud800", code="E", data=object())):
-            await (await a.open_channel("talk")).abort(reason)
-        await turns_until(lambda: len(reasons) == 2)
-    left_out = "bored (data and fields left out: they cannot be encoded)"
-    assert [(reason.message, reason.code) for reason in reasons] == [(left_out, "E"), ("Request aborted", None)]
-    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
 
 
 class Mute(Exception):

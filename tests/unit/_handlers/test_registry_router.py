@@ -16,24 +16,8 @@ from wsrpc._peer.dispatch import find
 from wsrpc.testing import connect
 
 
-def keyword_only(*args: int, n: int) -> None: ...
-
-
 def add(a: int, b: int) -> int:
     return a + b
-
-
-@pytest.mark.parametrize("wrong", [None, 5, b"x", ("a",)])
-def test_what_is_no_name_and_no_handler_is_refused_when_it_is_registered(wrong: Any) -> None:
-    for maker in (Server(), Client(), Router()):
-        for register in (maker.on, maker.of("room").once):
-            with pytest.raises(TypeError, match="an event's name is a string"):
-                register(wrong, lambda: None)
-            with pytest.raises(TypeError, match="parameter 'n'"):
-                register("e")(keyword_only)
-        for name in (wrong, ""):
-            with pytest.raises(TypeError, match="a channel's name is a non-empty string"):
-                maker.of(name)
 
 
 async def pass_on(ctx: Context, call_next: CallNext) -> Any:
