@@ -10,11 +10,21 @@ import ast
 import msgspec
 
 from ._codegen.checking import InvalidDescription, by_channel, check_description, is_answered, schemas_of_event
-from ._codegen.layout import class_head, comment, docstring, literal, subscript
 from ._codegen.name_table import NameTable
 from ._codegen.python_models import Models
-from ._codegen.python_names import IMPORTS, class_name, identifier, is_plain, module_names
 from ._codegen.python_plan import merged
+from ._codegen.python_text import (
+    IMPORTS,
+    class_head,
+    class_name,
+    comment,
+    docstring,
+    identifier,
+    is_plain,
+    literal,
+    module_names,
+    subscript,
+)
 from ._codegen.python_types import Types, default_of
 from ._schema.definitions import renamed
 from ._schema.description import Description, EventSchema

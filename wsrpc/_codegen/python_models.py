@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 from .._schema.definitions import Schema
 from .checking import InvalidDescription
-from .layout import class_head, comment, docstring, literal
 from .name_table import NameTable
-from .python_names import identifier, is_plain
 from .python_plan import Plan, Tag
+from .python_text import class_head, comment, docstring, identifier, is_plain, literal
 from .python_types import ANY, Form, Types, default_of
 
 MOST_ALIASES = 30

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from .._schema.definitions import MEMBER_NAMES, PREFIX, Schema, renamed
 from .checking import InvalidDescription, parts
 from .name_table import NameTable
-from .python_names import IMPORTS, class_name, is_plain, member_name
+from .python_text import IMPORTS, class_name, is_plain, member_name
 
 MOST_STEPS = 3_000_000
 """How many references may be followed, for unions that have members of each other for instance."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from .._schema.definitions import PREFIX, Schema
-from .layout import literal, subscript, union
 from .python_plan import Plan
+from .python_text import literal, subscript, union
 
 Kind = Literal[
     "any", "null", "bool", "integer", "number", "string", "text", "enum", "literal", "list", "set", "tuple", "dict",
