@@ -157,10 +157,10 @@ class Requester:
         """Send a request once the remote peer can accept it."""
         out, messages, flight = self.out, self.messages, self._requests.flight
         bound = out.outbox.bound_by(pending.options.offline)
-        turn = flight.turn(None if bound else partial(messages.wait_for_next, message, pending))
+        turn = flight.turn()
         try:
             await flight.take(pending, turn, lambda: out.terms, lambda: len(out.terms.encode(message)))
-            if not pending.future.done() and turn.left is None:
+            if not pending.future.done():
                 await messages.send_in_turn(message, pending, bound)
         finally:
             flight.leave(pending, turn)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from msgspec import UNSET
@@ -127,8 +126,7 @@ class MessageSender:
             return await successor.send_in_turn(message, pending, bound)  # the session has ended since the call
         if of_session:
             bound = False  # the channel belongs to the session, and ends with it
-        leave = None if of_session or bound else partial(self.wait_for_next, message, pending)
-        turn = Turn(self._turns, bound=bound, leave=leave)
+        turn = Turn(self._turns, bound=bound)
         if pending is not None:
             pending.turn = turn
         try:
@@ -139,11 +137,9 @@ class MessageSender:
                 needs_room = not must_wait or self._belongs_to_session(message)
                 if (needs_room and self._session.full) or (self._turns.awaited and not turn.held):
                     await turn.wait()
-                    # It has left with the session, or timed out in the queue.
-                    if turn.left is not None or (pending is not None and pending.future.done()):
+                    if pending is not None and pending.future.done():  # it has timed out in the queue
                         return 0
-                    if leave is not None and (successor := self._successor) is not None:
-                        # No session was expected when this one ended, but a `close` handler has begun one.
+                    if not (of_session or bound) and (successor := self._successor) is not None:
                         return await successor.send_in_turn(message, pending)
                     continue
                 if not must_wait and (size := self._try_to_send(message)) is not None:
@@ -164,8 +160,10 @@ class MessageSender:
             self.out.update_clear()
         if bound and pending is None:
             await self._outbox.offline_queue().keep_and_wait(message, self._session, self.out.loop)
+        elif pending is None:
+            self._keep(message)
         else:
-            self.wait_for_next(message, pending, bound)
+            pending.waiting = self._keep(message, self._requests.told(pending), bound=bound)
         return 0
 
     def _check_bound(self, must_wait: bool) -> None:
@@ -268,23 +266,15 @@ class MessageSender:
 
     # ------------------------------------------------------------ waiting for the next session
 
-    def wait_for_next(
-        self, message: Event | Request | Raw, pending: Pending | None, bound: bool = False
-    ) -> WaitingMessage:
+    def _keep(self, message: Event | Request | Raw, told: Told | None = None, *, bound: bool = False) -> WaitingMessage:
         """Let a message wait for the next session, or in this one if that has opened and waits for a connection.
 
         Args:
-            bound: it is a request that waits for the present connection to open.
+            bound: it waits for the present connection to open.
 
         Raises:
             QueueFull: too much waits already.
         """
-        if pending is None:
-            return self._keep(message)
-        waiting = pending.waiting = self._keep(message, self._requests.told(pending), bound=bound)
-        return waiting
-
-    def _keep(self, message: Event | Request | Raw, told: Told | None = None, *, bound: bool = False) -> WaitingMessage:
         at_once = self.out.is_open and not self.out.silent and self._session.awaits_connection
         return self._outbox.offline_queue().keep(message, self._session, told, bound=bound, at_once=at_once)
 
@@ -333,11 +323,7 @@ class MessageSender:
         self._turns.drop_bound()
 
     def end(self, lost: ConnectionLost) -> None:
-        """Fail with ``lost`` what belongs to the session, which is over. All else waits for the next, if there is one.
-
-        The messages that wait for the next session keep their order: those that have waited in the session go first,
-        then those before which others waited for room.
-        """
+        """Fail with ``lost`` what belongs to the session, which is over. The rest waits for the next one, if any."""
         outbox, flight = self._outbox, self._requests.flight
         outliving: list[WaitingMessage] = []
         for message in () if self._session.waiting is None else self._session.waiting.all():
@@ -351,8 +337,8 @@ class MessageSender:
         outbox.end_session(lost)
         if not outbox.expects_session:
             outbox.discard(self._session.ending)
-        self._turns.end_all(leave=outbox.expects_session)
-        flight.end(leave=outbox.expects_session)
+        self._turns.end_all()
+        flight.end()
 
     # ------------------------------------------------------------ errors
 

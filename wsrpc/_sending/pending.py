@@ -36,7 +36,7 @@ class InFlight:
     A request on an anonymous channel does not count, because a reader may answer it.
     """
 
-    __slots__ = ("_full", "_loop", "_turns", "awaited", "bytes", "given_up", "requests", "waiting")
+    __slots__ = ("_full", "_loop", "_turns", "awaited", "bytes", "given_up", "over", "requests", "waiting")
 
     def __init__(self, loop: Scheduler) -> None:
         self._loop = loop
@@ -50,6 +50,8 @@ class InFlight:
         """Ids of the cancelled requests that are not answered yet, and by how much each counts in ``requests``."""
         self.awaited = False
         """Whether a caller waits in `take`, so that each answer is to call `freed`."""
+        self.over = False
+        """Whether the session has ended, so that nobody waits any more."""
         self._full = False
         """Whether the caller whose turn it is has to wait."""
         self._turns: SendTurns | None = None
@@ -96,9 +98,9 @@ class InFlight:
         """Return whether a request has to go through `take`, because the remote peer may not accept it at once."""
         return self.requests >= terms.announced.running or self.bytes > terms.room_for_any or self.awaited
 
-    def turn(self, leave: Callable[[], WaitingMessage] | None) -> Turn:
+    def turn(self) -> Turn:
         """Return a turn for `take`."""
-        return Turn(self._queue(), leave=leave)
+        return Turn(self._queue())
 
     def _queue(self) -> SendTurns:
         if self._turns is None:
@@ -114,7 +116,7 @@ class InFlight:
             terms: returns the present terms of the session.
         """
         pending.turn, turns = turn, self._queue()
-        while not pending.future.done() and turn.left is None:  # it may time out in the queue, or leave it
+        while not (pending.future.done() or self.over):  # it may time out in the queue
             limits = terms().announced
             needed = size()
             if self.requests < limits.running and (self.bytes == 0 or self.bytes + needed <= limits.running_bytes):
@@ -153,11 +155,12 @@ class InFlight:
         if not self._queue().busy:
             self.awaited = False
 
-    def end(self, *, leave: bool) -> None:
+    def end(self) -> None:
         """End the queue with the session; see `SendTurns.end_all`."""
+        self.over = True
         self._full = False
         if self._turns is not None:
-            self._turns.end_all(leave=leave)
+            self._turns.end_all()
 
 
 class Pending(Struct, eq=False):

@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from .._base.scheduler import Scheduler
-from .._session.waiting import WaitingMessage
 
 
 class SendTurns:
@@ -54,20 +53,11 @@ class SendTurns:
                 if not woken.done():
                     woken.set_result(False)
 
-    def end_all(self, *, leave: bool = False) -> None:
-        """End all turns, because there is nothing to wait for any more.
-
-        Args:
-            leave: the senders that can leave the queue with their message do so, in order.
-        """
-        holder, waiting = self._holder, self._waiting
-        self._holder = self._waiting = None
-        if leave and holder is not None and holder.is_woken:
-            holder.leave_queue()
-        for woken, turn in () if waiting is None else waiting.items():
+    def end_all(self) -> None:
+        """End all turns, because there is nothing to wait for any more. The senders go on in order."""
+        waiting, self._holder, self._waiting = self._waiting, None, None
+        for woken in waiting or ():
             if not woken.done():
-                if leave:
-                    turn.leave_queue()
                 woken.set_result(False)
 
     # ------------------------------------------------------------ what a turn does here
@@ -111,23 +101,15 @@ class Turn:
 
     Args:
         bound: the message belongs to the present connection.
-        leave: lets the message wait elsewhere, where messages do not wait for turns. None if it cannot leave.
     """
 
-    __slots__ = ("_error", "_leave", "_turns", "_woken", "bound", "left")
+    __slots__ = ("_turns", "_woken", "bound")
 
-    def __init__(
-        self, turns: SendTurns, *, bound: bool = False, leave: Callable[[], WaitingMessage] | None = None
-    ) -> None:
+    def __init__(self, turns: SendTurns, *, bound: bool = False) -> None:
         self._turns = turns
-        self._leave = leave
         self._woken: asyncio.Future[bool] | None = None
         """What the sender waits for."""
-        self._error: Exception | None = None
-        """Why the message could not wait elsewhere."""
         self.bound = bound
-        self.left: WaitingMessage | None = None
-        """The message that has left the queue. The sender has nothing more to do."""
 
     @property
     def held(self) -> bool:
@@ -142,42 +124,22 @@ class Turn:
         """Wait at the end of the queue, or at its head if it is this sender's turn already.
 
         Afterwards it is this sender's turn (``held``), unless it was passed by, the turn is ``bound`` and its
-        connection ended, or all turns ended. Then the message may have ``left``. Cancelling is safe.
-
-        Raises:
-            Exception: the message could not leave, because of this.
+        connection ended, or all turns ended. Cancelling is safe.
         """
         self._woken = woken = self._turns.enter(self)
         try:
             await woken
         except BaseException:
             self.end()  # it may have been woken in the same turn of the event loop
-            if self.left is not None:
-                self.left.take_back()
             raise
         finally:
             self._woken = None
             self._turns.leave(woken)
-        if self._error is not None:
-            raise self._error
 
     def pass_by(self) -> None:
         """End the sender's wait, if it waits: its request has failed."""
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(False)
-
-    @property
-    def is_woken(self) -> bool:
-        """Whether the sender is about to go on after it has waited."""
-        return self._woken is not None and self._woken.done()
-
-    def leave_queue(self) -> None:
-        """Let the message wait elsewhere, if it can."""
-        if self._leave is not None:
-            try:
-                self.left = self._leave()
-            except Exception as exc:
-                self._error = exc
 
     def end(self) -> None:
         """Let the next one send: this sender has sent, or will not. Nothing happens if it was not its turn."""
