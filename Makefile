@@ -72,7 +72,7 @@ test-pythons: $(STAMPS)/npm engines
 	$(WITH_VENV) $(BIN)/python scripts/test_pythons.py $(ARGS)
 
 # The same tests run in full with the newest versions: make test. The tests of interop, the examples and the command
-# are left out, because they test little of how wsrpc uses its dependencies; the one that is here prints with rich.
+# are left out, because they test little of how wsrpc uses its dependencies.
 test-floors: $(STAMPS)/npm engines $(FLOORS)/.made
 	$(WITH_VENV) WSRPC_QUICK=1 $(FLOORS)/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \
 	  tests/unit tests/adapters tests/command/test_command_terminal.py $(ARGS)

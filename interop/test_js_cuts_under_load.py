@@ -131,14 +131,10 @@ def check_what_javascript_saw(journal: list[dict[str, Any]]) -> None:
 @asynccontextmanager
 async def cut(line: Cuttable, work: Work, chance: random.Random) -> AsyncGenerator[None]:
     """Cuts the connection somewhere, in one way or the other."""
-    how = chance.choice(["bytes up", "bytes down", "frame up", "frame down", "line", "javascript", "python"])
+    how = chance.choice(["bytes up", "bytes down", "line", "javascript", "python"])
     kind, _, direction = how.partition(" ")
     if kind == "bytes":
         async with line.proxy.cut_after(chance.randrange(1, 4_000), "up" if direction == "up" else "down"):
-            yield
-    elif kind == "frame":
-        await line.caller.request("echo", "in the middle of the work")
-        async with line.proxy.mid_frame("up" if direction == "up" else "down"):
             yield
     else:
         for _ in range(chance.randrange(4)):

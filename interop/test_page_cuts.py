@@ -37,7 +37,7 @@ PAGE_WAYS = tuple(way for way in WAYS if way != "translate")
 """A handler of a page cannot send a stream while it reads one."""
 LISTENERS = 2
 """To events of the page: the client, and the socket of its session."""
-KINDS = "bytes", "bytes", "bytes", "frame", "line", "half open", "half close", "wake", "abort"
+KINDS = "bytes", "bytes", "bytes", "line", "half open", "half close", "wake", "abort"
 CANCELLED = "cancel", "expire", "abortStream", "abortUpload"
 # Few handlers at once, so that some requests wait at either end for a place.
 GOES_ON = Limits(running=5, close_timeout=1.0, replay=256 * 1024, stream_window=32)
@@ -246,10 +246,6 @@ class Story:
     async def _cut_bytes(self) -> None:
         at = self.dice.randrange(self.dice.choice((1, 300, 1000, 5000, 20_000)))
         async with self.proxy.cut_after(at, self._direction()):
-            await self._dialed()
-
-    async def _cut_frame(self) -> None:
-        async with self.proxy.mid_frame(self._direction()):
             await self._dialed()
 
     async def _cut_line(self) -> None:

@@ -171,26 +171,6 @@ TIMES = {
 }
 
 
-@pytest.mark.parametrize("program", ["calls.ts", "listens.ts", "streams.ts"])
-async def test_what_ws_wrapper_3_lacks_does_not_compile(program: str, tmp_path: Path) -> None:
-    added = project("ws-wrapper", tmp_path)
-    await generate(tmp_path / "events.d.ts", "--ws-wrapper", "3")
-    found = await tsc(tmp_path, program, *added)
-    assert bool(found) == (program == "streams.ts")
-    (tmp_path / "signal.ts").write_text(SIGNAL, "utf-8")
-    assert await tsc(tmp_path, "signal.ts", *added) == [("signal.ts", 6, 2349)]
-
-
-SIGNAL = """\
-import WebSocketWrapper from "ws-wrapper"
-import type { Typed } from "./events.js"
-
-declare const socket: any
-const server = new WebSocketWrapper(socket) as Typed<WebSocketWrapper>
-server.signal(AbortSignal.timeout(1000))
-"""
-
-
 @pytest.mark.parametrize("library", WITH_STREAMS)
 async def test_streams_and_channels_have_the_types_that_were_declared(library: str, tmp_path: Path) -> None:
     added = project(library, tmp_path)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import griffe
 
-from scripts.docs_names import MADE_BY_THE_LIBRARY, REFERENCE, UNSUPPORTED, describe_members
+from scripts.docs_names import MADE_BY_THE_LIBRARY, REFERENCE, UNSUPPORTED, describe_members, show_type_alone
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(page for page in REFERENCE.glob("*.md") if page.name != "index.md")
@@ -106,6 +106,7 @@ def _left(cls: griffe.Class) -> Iterator[str]:
 
 def _field(found: griffe.Attribute) -> str:
     """A field with its type, and the default that a class gives it."""
+    show_type_alone(found)
     shown = found.name
     if found.annotation is not None:
         shown += f": {found.annotation}"

@@ -63,6 +63,8 @@ class Prepare(griffe.Extension):
                 self._prepare(each)
             elif isinstance(each, griffe.Object) and each.docstring is not None:
                 self._link(each, each.docstring)
+            if isinstance(each, griffe.Attribute):
+                show_type_alone(each)
             if isinstance(each, griffe.Class) and each.name in MADE_BY_THE_LIBRARY:
                 each.members.pop("__init__", None)
             if isinstance(each, griffe.Function):
@@ -95,6 +97,12 @@ class Prepare(griffe.Extension):
         if isinstance(scope, griffe.Class) and first in scope.all_members:
             return f"{scope.all_members[first].canonical_path}{f'.{rest}' if rest else ''}"
         return None
+
+
+def show_type_alone(attribute: griffe.Attribute) -> None:
+    """Show an attribute that is another object's, such as ``name: Same[str] = Same()``, as ``name: str``."""
+    if isinstance(attribute.annotation, griffe.ExprSubscript) and str(attribute.value) == "Same()":
+        attribute.annotation, attribute.value = attribute.annotation.slice, None
 
 
 def describe_members(cls: griffe.Class, docstring: griffe.Docstring) -> None:

@@ -15,21 +15,18 @@ import msgspec
 import pytest
 
 from benchmarks import results
-from benchmarks.__main__ import anything_wrong, choose
-from benchmarks.clients.__main__ import KINDS as CLIENT_KINDS
+from benchmarks.__main__ import anything_wrong
 from benchmarks.clients.tasks import TASKS, Task
 from benchmarks.cuts.ends import on_wsrpc
 from benchmarks.cuts.run import cut
 from benchmarks.generator import compile_load, run_load
 from benchmarks.measure import Sample
 from benchmarks.page_clients import run_page_clients
-from benchmarks.processes import BenchmarkError, Child, start
+from benchmarks.processes import Child, start
 from benchmarks.protocols import ADD, BROADCAST, Call, Echo, Texts, echo, echo_bytes
 from benchmarks.report import analysis, pages, tables
-from benchmarks.runner import Cores, able
-from benchmarks.servers.__main__ import KINDS as SERVER_KINDS
+from benchmarks.runner import Cores
 from benchmarks.subjects import SUBJECTS, WSRPC, Subject
-from benchmarks.workloads import ON_CURVES, SECTIONS, PythonClient
 
 ROOT = Path(__file__).parent.parent
 CORES = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else [0]
@@ -75,46 +72,6 @@ def test_wrong_answers_fail_the_run_and_do_not_count() -> None:
     run.sections[0].samples["k"]["wsrpc"] = [Sample(answers=200, seconds=1.0, wrong=50)] * 3
     assert anything_wrong(run)
     assert "1.50!" in tables.report(run)
-
-
-# ---------------------------------------------------------------- the lists
-
-
-def test_keys_are_unique_and_bases_exist() -> None:
-    keys = [workload.key for section in SECTIONS for workload in section.workloads]
-    assert len(set(keys)) == len(keys)
-    assert len(BY_KEY) == len(SUBJECTS)
-    for section in SECTIONS:
-        assert all(able(BY_KEY[section.base], workload) for workload in section.workloads), section.key
-    assert all(subject in BY_KEY for subject in ON_CURVES)
-
-
-def test_every_program_that_the_lists_name_exists() -> None:
-    started = {str(command[-1]) for subject in SUBJECTS if "benchmarks.servers" in (command := _command(subject))}
-    assert started <= SERVER_KINDS.keys()
-    assert {subject.client for subject in SUBJECTS if subject.client} == CLIENT_KINDS.keys()
-    asked = {
-        workload.task for section in SECTIONS for workload in section.workloads if isinstance(workload, PythonClient)
-    }
-    assert asked == TASKS.keys()
-
-
-def _command(subject: Subject) -> list[str]:
-    return [] if {"node", "go"} & set(subject.needs) and subject.key != "grpc" else list(map(str, subject.command()))
-
-
-def test_only_and_without_choose() -> None:
-    chosen = choose(["echo-"], ["go", "js"])
-    assert [workload.key for section in chosen.sections for workload in section.workloads] == ["echo-1k", "echo-64k"]
-    assert chosen.curves == ()
-    keys = {subject.key for subject in chosen.subjects}
-    assert "wsrpc" in keys and not keys & {"js", "go", "grpc"}
-    assert choose([], ["curves"]).curves == ()
-    assert "websockets" in {subject.key for subject in choose([], ["websockets"]).subjects}, "the base of all ratios"
-    with pytest.raises(BenchmarkError, match=r"chooses nothing.*echo-64k.*curve-broadcast"):
-        choose(["nonesuch"], [])
-    with pytest.raises(BenchmarkError, match="--without nonesuch: not one of"):
-        choose([], ["nonesuch"])
 
 
 # ---------------------------------------------------------------- measuring, for a moment

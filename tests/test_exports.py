@@ -43,7 +43,7 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
     [
         ("import wsrpc", {"asyncio", "msgspec", "websockets", "wsrpc.errors"}),
         ("from wsrpc import Client", {"wsrpc._server", "wsrpc._cluster", "wsrpc._codegen", "wsrpc._entrance"}),
-        ("from wsrpc import Server", {"wsrpc._client", "wsrpc._codegen", "wsrpc._command", "click", "rich"}),
+        ("from wsrpc import Server", {"wsrpc._client", "wsrpc._codegen", "wsrpc._command", "click"}),
     ],
 )
 def test_a_program_loads_only_what_it_uses(program: str, unused: set[str]) -> None:

@@ -22,7 +22,6 @@ from wsrpc.python_client import client_module
 from wsrpc.schema import describe
 
 CODE = [*sorted((ROOT / "tests" / "typing").glob("*.py")), *sorted((ROOT / "examples").glob("*.py"))]
-MODELS: list[Any] = ["structs", "dataclasses"]
 USES = """
 import api
 import wsrpc
@@ -89,20 +88,18 @@ def pyright(folder: Path) -> Findings:
 @pytest.mark.parametrize("checker", [mypy, pyright])
 def test_code_is_judged_as_it_should_be(checker: Callable[[Path], Findings], tmp_path: Path) -> None:
     texts = {file.name: file.read_text("utf-8") for file in CODE}
-    for models in MODELS:
-        texts[f"api_{models}.py"] = client_module(describe(server), models=models)
-        texts[f"uses_{models}.py"] = USES.replace("import api\n", f"import api_{models} as api\n")
+    texts["api.py"] = client_module(describe(server))
+    texts["uses_api.py"] = USES
     for name, text in texts.items():
         (tmp_path / name).write_text(text, "utf-8")
     lines = [(name, number, line) for name in texts for number, line in enumerate(texts[name].splitlines(), 1)]
     wanted = {(name, number) for name, number, line in lines if line.endswith("# error")}
-    assert {name for name, _ in wanted} == {"misuse.py", "uses_structs.py", "uses_dataclasses.py"}
+    assert {name for name, _ in wanted} == {"misuse.py", "uses_api.py"}
     found = checker(tmp_path)
     assert {place: text for place, text in found.items() if place not in wanted} == {}
     assert wanted - found.keys() == set(), "lines that should be refused and are not"
 
 
-@pytest.mark.parametrize("models", MODELS)
-def test_ruff_finds_nothing_in_generated_modules(tmp_path: Path, models: Any) -> None:
-    (tmp_path / "api.py").write_text(client_module(describe(server), models=models), "utf-8")
+def test_ruff_finds_nothing_in_generated_modules(tmp_path: Path) -> None:
+    (tmp_path / "api.py").write_text(client_module(describe(server)), "utf-8")
     assert lint(tmp_path) == ""

@@ -586,7 +586,11 @@ class UnexpectedChannel(WsrpcError):
 
 
 class StreamOverflow(WsrpcError):
-    """More unread items or events arrived than `Limits.stream_queue` or `Limits.unread_bytes` allow."""
+    """More unread items or events arrived than `Limits.stream_queue` or `Limits.unread_bytes` allow.
+
+    It is also raised instead of the unread messages of an ended session that were dropped because of
+    ``Server(detached_bytes=)``.
+    """
 
 
 # ---------------------------------------------------------------- local limits

@@ -6,16 +6,25 @@
 from __future__ import annotations
 
 import ast
-from typing import Literal
 
 import msgspec
 
 from ._codegen.checking import InvalidDescription, by_channel, check_description, is_answered, schemas_of_event
-from ._codegen.layout import class_head, comment, docstring, literal, subscript
 from ._codegen.name_table import NameTable
 from ._codegen.python_models import Models
-from ._codegen.python_names import IMPORTS, class_name, identifier, is_plain, module_names
 from ._codegen.python_plan import merged
+from ._codegen.python_text import (
+    IMPORTS,
+    class_head,
+    class_name,
+    comment,
+    docstring,
+    identifier,
+    is_plain,
+    literal,
+    module_names,
+    subscript,
+)
 from ._codegen.python_types import Types, default_of
 from ._schema.definitions import renamed
 from ._schema.description import Description, EventSchema
@@ -27,12 +36,9 @@ HEAD = """\
 # fmt: off
 # ruff: noqa: E501, B006
 """
-NEEDS_PYDANTIC = """\
-# pydantic must be installed: it tells classes apart that have no field with a tag.
-"""
 
 
-def client_module(description: Description, /, *, models: Literal["structs", "dataclasses"] = "structs") -> str:
+def client_module(description: Description, /) -> str:
     """Return the source code of a Python module with a typed client for the events in ``description``.
 
     The module contains:
@@ -42,11 +48,6 @@ def client_module(description: Description, /, *, models: Literal["structs", "da
     - for each channel with emitted events, a `Protocol` with these events
 
     The same description always gives the same source code.
-
-    Args:
-        models: whether to generate msgspec Structs (``"structs"``) or dataclasses (``"dataclasses"``). With
-            dataclasses, the types that a dataclass cannot express are still Structs: classes with a field whose name is
-            not valid in Python, classes that are sent as arrays, and tagged unions.
 
     Raises:
         InvalidDescription: no module can be generated from the description.
@@ -62,15 +63,15 @@ def client_module(description: Description, /, *, models: Literal["structs", "da
     definitions = dict(sorted(definitions.items()))
     names = module_names()
     types = [schema for event in (*description.events, *description.emits) for schema in schemas_of_event(event)]
-    written = Models(definitions, types, names, dataclasses=models == "dataclasses")
+    written = Models(definitions, types, names)
     parts = written.written()
     parts += _Contracts(written, names).written(description)
     body = "\n\n\n".join(parts)
     text = f"\nfrom __future__ import annotations\n{_imports(body)}"
     if body:
-        blank = "\n\n" if body.startswith(("class ", "def ", "@")) else "\n"  # as ruff sorts imports
+        blank = "\n\n" if body.startswith(("class ", "def ")) else "\n"  # as ruff sorts imports
         text += f"{blank}{body}\n"
-    return HEAD + (NEEDS_PYDANTIC if written.plan.by_pydantic else "") + text
+    return HEAD + text
 
 
 def _imports(body: str) -> str:
@@ -86,7 +87,7 @@ def _imports(body: str) -> str:
     return "".join("\n" + "\n".join(lines) + "\n" for lines in (standard, others) if lines)
 
 
-STANDARD = ("builtins", "dataclasses", "dt", "enum")
+STANDARD = ("builtins", "dt", "enum")
 
 
 class _Contracts:
@@ -131,7 +132,7 @@ class _Contracts:
         for event in events:
             if event.event not in called:
                 called[event.event] = table.claim(_method_name(event.event))
-        types = self._models.types(called.values(), in_class=False)
+        types = self._models.types(called.values())
         lines = [class_head(name, ["Protocol"]), *docstring(about, "    ")]
         for event in events:
             lines += ["", *self._method(called[event.event], event, types, answered=not emitted or is_answered(event))]

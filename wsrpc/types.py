@@ -1,6 +1,6 @@
 """The types of objects that wsrpc passes to your functions or returns, for annotations."""
 
-from ._api.context import HandlerContext, Middleware
+from ._api.context import Middleware
 from ._api.registration import RouterChannel
 from ._base.names import RESERVED_EVENTS, Redact
 from ._base.state import PeerState
@@ -19,7 +19,6 @@ __all__ = [
     "ClientState",
     "Dial",
     "EmitReport",
-    "HandlerContext",
     "Listening",
     "Members",
     "Message",

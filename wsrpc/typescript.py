@@ -7,12 +7,11 @@ python-wsrpc or ws-wrapper.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Literal
 
 import msgspec
 
 from ._base.misuse import check_flag
-from ._codegen.checking import by_channel, schemas_of_event
+from ._codegen.checking import by_channel
 from ._codegen.typescript_types import (
     BASE64,
     Names,
@@ -24,7 +23,6 @@ from ._codegen.typescript_types import (
     type_names,
     type_of,
 )
-from ._schema.definitions import reachable
 from .errors import printable
 from .schema import Description, EventSchema, ParameterSchema
 
@@ -34,13 +32,6 @@ HEAD = """\
 /* eslint-disable */
 // Made by `python -m wsrpc types`. Make it anew when handlers change, instead of changing it here.
 """
-HEAD_3 = """\
-// For ws-wrapper 3, which has no streams, uploads and conversations: they are left out.
-"""
-SIGNAL = "  signal(signal: AbortSignal): this\n"
-SIGNAL_3 = (
-    "  /** ws-wrapper 3 cannot cancel a request. */\n  signal: never\n"  # else it would be `any`, as the class is
-)
 
 CHANNELS = {
     "AnonymousChannel": """\
@@ -142,7 +133,8 @@ export interface Calls<E extends EventMap> {
   request<K extends keyof E & string>(event: K, ...args: Parameters<E[K]>): Promise<ReturnType<E[K]>>
   emit<K extends Emitted<E> & string>(event: K, ...args: Parameters<E[K]>): void
   timeout(ms: number): this
-%s}
+  signal(signal: AbortSignal): this
+}
 type Others<W> = Omit<W, "request" | "emit" | "timeout" | "signal" | "of">
 
 /** `on` and what goes with it, for the events that are emitted on one channel. */
@@ -194,7 +186,7 @@ GLOBAL = (
 )
 
 
-def declarations(description: Description, /, *, ws_wrapper: Literal[3, 4] = 4, msgpack: bool = False) -> str:
+def declarations(description: Description, /, *, msgpack: bool = False) -> str:
     """Return TypeScript declarations of the described events, as the text of a ``.ts`` or ``.d.ts`` file.
 
     The file contains the types of parameters and results, and ``Api``, with which the ``Client`` of python-wsrpc is
@@ -208,17 +200,10 @@ def declarations(description: Description, /, *, ws_wrapper: Literal[3, 4] = 4, 
     same description always gives the same file.
 
     Args:
-        ws_wrapper: the major version of ws-wrapper that the client uses. The declarations for version 3 do not contain
-            what it lacks: handlers with a stream, an upload or a conversation. A call of ``signal()`` is an error. They
-            do not contain ``Api`` either.
         msgpack: whether the client is a ``Client`` with the codec ``msgpack``, so that bytes are a ``Uint8Array``
             instead of base64 text. The declarations contain nothing for ws-wrapper, which has no MessagePack.
     """
     check_flag("msgpack", msgpack)
-    if ws_wrapper not in (3, 4):
-        raise ValueError(f"ws_wrapper is 3 or 4, got {ws_wrapper!r}")
-    if ws_wrapper == 3:
-        description = _without_channels(description)
     names = Names(
         type_names(description.definitions, (*OURS, *GLOBAL)),
         "Uint8Array" if msgpack else BASE64,
@@ -234,14 +219,13 @@ def declarations(description: Description, /, *, ws_wrapper: Literal[3, 4] = 4, 
             parts.append(f"{about}export type {names.definitions[name]} = {text}\n")
     if not msgpack and b'"contentEncoding":"base64"' in msgspec.json.encode(description):
         parts.append(BYTES)
-    if ws_wrapper == 4:
-        parts.append(f"{API}{_api(description, names)}\n")
+    parts.append(f"{API}{_api(description, names)}\n")
     if not msgpack:
-        parts += _for_ws_wrapper(description, names, ws_wrapper)
-    return printable("\n".join([f"{HEAD}{HEAD_3 if ws_wrapper == 3 else ''}", *parts]))
+        parts += _for_ws_wrapper(description, names)
+    return printable("\n".join([HEAD, *parts]))
 
 
-def _for_ws_wrapper(description: Description, names: Names, ws_wrapper: Literal[3, 4]) -> list[str]:
+def _for_ws_wrapper(description: Description, names: Names) -> list[str]:
     parts: list[str] = []
     main, named = _channels(description.events, names, _answer)
     parts.append(f"/** Events that you can request or emit on the main channel. */\nexport type Events = {main}\n")
@@ -251,20 +235,7 @@ def _for_ws_wrapper(description: Description, names: Names, ws_wrapper: Literal[
     parts.append(f"/** Events that you can listen for on named channels. */\nexport type ChannelEmits = {named}\n")
     kinds = [name for event in description.events for name in NEEDED[event.kind]]
     parts += [text for name, text in CHANNELS.items() if name in kinds]
-    parts.append(TYPED.replace("%s", SIGNAL_3 if ws_wrapper == 3 else SIGNAL))
-    return parts
-
-
-def _without_channels(description: Description) -> Description:
-    """Return the events whose answers are values, with the definitions that they need."""
-    events, emits = (
-        tuple(event for event in each if event.kind == "value") for each in (description.events, description.emits)
-    )
-    used = reachable(
-        [schema for event in (*events, *emits) for schema in schemas_of_event(event)],
-        description.definitions,
-    )
-    return Description(events, emits, {name: description.definitions[name] for name in used})
+    return [*parts, TYPED]
 
 
 Answer = Callable[[EventSchema, Names, str], str]

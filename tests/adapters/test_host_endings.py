@@ -19,20 +19,6 @@ from wsrpc import ConnectionLost, Handshake, Peer, Server, dial
 
 
 @hosts
-@pytest.mark.parametrize("who", ["server", "client"])
-async def test_a_close_is_told_to_both_sides(host: Host, who: str) -> None:
-    server = echo_server()
-    endings, told = Endings(server), (4321, "für immer", True)
-    async with host.serving(server) as url, Observed(url) as seen:
-        await (server.peers[0] if who == "server" else seen.client).close(*told[:2])
-        for side, info in (("client", await seen.ended), ("server", await endings.next())):
-            unknown = side == "server" and who == "client" and "close code" in host.cannot
-            assert (info.code, info.reason, info.was_clean) == ((1006, "", False) if unknown else told)
-            assert info.user_closed is (side == who)
-        await turns_until(lambda: server.peers == ())
-
-
-@hosts
 async def test_a_server_closes_with_1012_and_refuses_who_comes_until_it_is_served_again(host: Host) -> None:
     server = echo_server()
     async with host.serving(server) as url, Observed(url) as seen:

@@ -236,7 +236,7 @@ def doubling() -> dict[str, Any]:
 
 @pytest.mark.parametrize(("command", "code"), [("describe", 1), ("types", 2), ("client", 2)])
 async def test_a_description_that_cannot_be_used(command: str, code: int) -> None:
-    said = "event 'add': 'type' in a schema is text, or a list of different texts, got a list"
+    said = "event 'add': in its schema: a list of types has different ones"
     async with describing(lambda after=None: {"items": [{"event": doubling()}], "next": None}) as url:
         assert said in await refusal(code, command, url)
 

@@ -37,13 +37,13 @@ def interrupted_at_import(folder: Path, module: str, *words: str) -> subprocess.
     return begins_with(folder, code, *words)
 
 
-async def test_a_call_imports_neither_rich_nor_other_commands(tmp_path: Path) -> None:
+async def test_a_call_imports_no_other_commands(tmp_path: Path) -> None:
     code = "import os, sys\nleave = os._exit\nos._exit = lambda code: print(*sys.modules, flush=True) or leave(code)\n"
     async with serving() as played:
         done = await asyncio.to_thread(begins_with, tmp_path, code, *COMMAND, "call", played.url, "add", "2", "3")
     answer, modules = done.stdout.splitlines()
     assert answer == "5" and "wsrpc._command.calling" in modules.split()
-    unused = {"rich", "wsrpc._codegen", "wsrpc._command.describing", "wsrpc._command.generating"}
+    unused = {"wsrpc._codegen", "wsrpc._command.describing", "wsrpc._command.generating"}
     assert not unused & set(modules.split())
 
 

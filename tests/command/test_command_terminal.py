@@ -1,4 +1,4 @@
-"""`wsrpc` on a terminal: readable values, colours, progress, Ctrl-C and Ctrl-D as they are typed.
+"""`wsrpc` on a terminal: readable values, Ctrl-C and Ctrl-D as they are typed.
 
 The terminal is a pseudo-terminal of the system, which does what matters here: it is one for `isatty`, it turns Ctrl-C
 into SIGINT and Ctrl-D into the end of the input.
@@ -12,9 +12,8 @@ import json
 import os
 import pty
 import re
-import sys
 import termios
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,7 +25,6 @@ from command_process import PATIENCE, prints, run, serving, start
 from wsrpc import Handshake, Peer, RpcError
 
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 CTRL_C, CTRL_D = "\x03", "\x04"
 
 
@@ -71,12 +69,9 @@ class Terminal:
 
 
 @asynccontextmanager
-async def terminal(
-    *arguments: str, stdout: int | None = None, columns: int = 0, encoding: str = "utf-8", **options: Any
-) -> AsyncGenerator[Terminal]:
-    """Run a command in a terminal of its own. Its stdout may be elsewhere."""
+async def terminal(*arguments: str, encoding: str = "utf-8", **options: Any) -> AsyncGenerator[Terminal]:
+    """Run a command in a terminal of its own."""
     controller, other = pty.openpty()
-    termios.tcsetwinsize(other, (24, columns))
 
     def prepare() -> None:
         os.setsid()
@@ -84,7 +79,7 @@ async def terminal(
 
     try:
         options = {"prepare": prepare, **options}
-        process = await start(*arguments, stdin=other, stdout=stdout or other, stderr=other, **options)
+        process = await start(*arguments, stdin=other, stdout=other, stderr=other, **options)
     finally:
         os.close(other)
     found = Terminal(process, controller, encoding)
@@ -118,16 +113,7 @@ READABLE = """\
 """
 
 
-@pytest.mark.parametrize("env", [{}, {"NO_COLOR": ""}, {"TERM": "dumb"}], ids=str)
-async def test_values_are_indented_and_coloured(env: dict[str, str]) -> None:
-    async with serving() as played:
-        shown = await screen("call", played.url, "echo", VALUE, env=env)
-        assert COLOUR.sub("", shown) == READABLE
-        assert (shown == READABLE) == bool(env)
-
-
-async def test_without_rich_values_are_indented(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rich.console", None)
+async def test_values_are_indented() -> None:
     async with serving() as played:
         assert await screen("call", played.url, "echo", VALUE) == READABLE
 
@@ -135,7 +121,7 @@ async def test_without_rich_values_are_indented(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(("encoding", "shown"), [("cp1252", "ä \\u0142 \\U0001f642"), ("utf-8", "ä ł 🙂")])
 async def test_a_terminal_shows_what_its_encoding_has(encoding: str, shown: str) -> None:
     """It got UTF-8, whatever its encoding."""
-    env = {"PYTHONIOENCODING": encoding, "NO_COLOR": "1"}
+    env = {"PYTHONIOENCODING": encoding}
     async with serving() as played:
         async with terminal("call", played.url, "echo", '"ä ł 🙂"', env=env, encoding=encoding) as found:
             assert await found.end() == 0
@@ -241,7 +227,7 @@ async def test_what_a_server_sends_moves_no_cursor_and_begins_no_line(arguments:
     command, *options = arguments.split()
     async with hostile_server() as url, terminal(command, url, *options) as found:
         await found.end()
-        shown = COLOUR.sub("", found.shown)
+        shown = found.shown
         assert set(filter(UNSAFE.match, shown)) <= {"\n"}, shown
         assert "gnp" in shown or command == "emit"
         assert "\nwsrpc: done" not in shown
@@ -261,7 +247,7 @@ async def test_generated_files_have_no_control_characters(command: str, tmp_path
 
 
 async def test_events_are_readable_lines() -> None:
-    async with serving() as played, terminal("listen", played.url, env={"NO_COLOR": "1"}) as found:
+    async with serving() as played, terminal("listen", played.url) as found:
         peer = await played.peers.get()
         await peer.of("chat").emit("said", "Ada", {"text": "hi"})
         await peer.emit("ready")
@@ -282,7 +268,7 @@ async def test_ctrl_c_stops_the_handler() -> None:
 
 
 async def test_lines_are_uploaded_as_they_are_typed() -> None:
-    async with serving() as played, terminal("upload", played.url, "total", "-", env={"NO_COLOR": "1"}) as found:
+    async with serving() as played, terminal("upload", played.url, "total", "-") as found:
         assert await played.started.get() == "total"
         found.types("1\n")
         assert await played.started.get() == "total 1"
@@ -290,45 +276,4 @@ async def test_lines_are_uploaded_as_they_are_typed() -> None:
         assert await played.started.get() == "total 21"
         found.types(CTRL_D)
         assert await found.end() == 0
-        assert COLOUR.sub("", found.shown) == "1\n20\n21\n"
-
-
-@pytest.mark.parametrize("columns", [0, 80, 40])
-async def test_an_upload_shows_one_line_of_progress(tmp_path: Path, columns: int) -> None:
-    """Which is not wrapped in a narrow window, and stays if the upload is interrupted."""
-    (tmp_path / "items").write_text(f"{1:1000}\n" * 1000, "utf-8")
-    async with serving() as played:
-
-        async def begins(items: AsyncIterator[int]) -> None:
-            await anext(items)
-            await asyncio.Event().wait()
-
-        played.server.on("begins", begins)
-        words = ["--send", "items"]
-        async with terminal("upload", played.url, "begins", *words, cwd=tmp_path, columns=columns) as found:
-            await found.shows("sent ")
-            found.types(CTRL_C)
-            assert await found.end() == 130
-            line, said, _ = progress(found).split("\n")
-            count = re.match(r"sent ([\d,]+ items?), \d", line)
-            assert count is not None and len(line) <= (columns or 80) - 3
-            assert said == f"wsrpc: interrupted: the upload to begins was cancelled after {count[1]}"
-        async with terminal("upload", played.url, "total", *words, cwd=tmp_path, columns=columns, stdout=PIPE) as found:
-            assert await found.end() == 0
-            whole = "sent 1,000 items, 977.5 KiB of 977.5 KiB, 100 %"
-            assert progress(found) == f"{whole[: columns - 3] if columns else whole}\n"
-
-
-def progress(found: Terminal) -> str:
-    """The last line of the progress that a terminal has shown."""
-    return found.shown.rpartition("\r\x1b[K")[2]
-
-
-async def test_a_download_shows_its_progress_where_its_items_are_not_shown() -> None:
-    async with serving() as played:
-        async with terminal("stream", played.url, "countdown", "1500", stdout=PIPE) as found:
-            assert found.process.stdout is not None
-            assert len((await found.process.stdout.read()).splitlines()) == 1500
-            assert await found.end() == 0
-            assert re.fullmatch(r"received 1,500 items, \d\.\d KiB\n", progress(found))
-        assert "received" not in await screen("stream", played.url, "countdown", "3")
+        assert found.shown == "1\n20\n21\n"

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-from wsrpc import Client, Peer, Server
+from wsrpc import AnonymousChannel, Client, Peer, Server
 
 ITEM = 64 * 1024
 SLOWER = 5
@@ -54,6 +54,10 @@ def make_server(most: int) -> Server:
     @server.on("sleep")
     async def sleep(data: str) -> None:
         await asyncio.sleep(3600)
+
+    @server.on("talk")
+    async def talk(channel: AnonymousChannel) -> None:
+        await asyncio.Event().wait()
 
     @server.on("keep")
     async def keep(items: AsyncIterator[str]) -> None:

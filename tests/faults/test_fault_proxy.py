@@ -9,19 +9,15 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from leftovers import open_sockets, other_tasks, turns_until
-from raw_websocket import BINARY, PATIENCE, PING, RawServer, accept_response, build_frame, handshake, raw_server
+from raw_websocket import PATIENCE, RawServer, accept_response, handshake, raw_server
 
 from wsrpc import Client, ConnectionLost, Limits, Reconnect, Server
 from wsrpc.testing import FaultProxy
-from wsrpc.testing._proxied import FrameBoundaries
 
 Direction = Literal["up", "down"]
 RESET = (b"", "reset")
@@ -177,7 +173,6 @@ async def test_its_url_is_that_of_the_target_at_its_own_port(target: str, expect
 
 TROUBLES: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("cut", "refuse", "silence", "stall"), ()),
-    "mid_frame": ("up",),
     "half_close": ("down",),
     "cut_after": (100, "up"),
 }
@@ -202,8 +197,7 @@ async def test_nothing_works_outside_of_its_block(name: str, args: tuple[Any, ..
 @pytest.mark.parametrize(
     ("name", "args", "error"),
     [
-        *((name, ("sideways",), ValueError) for name in ("silence", "stall", "mid_frame", "half_close")),
-        ("mid_frame", (None,), ValueError),
+        *((name, ("sideways",), ValueError) for name in ("silence", "stall", "half_close")),
         ("cut_after", (-1, "up"), ValueError),
         ("cut_after", (1.5, "up"), TypeError),
     ],
@@ -300,60 +294,6 @@ async def test_cut_after_counts_for_each_connection_and_each_block() -> None:
         await passes(*lines[2], b"y" * 100)
 
 
-@given(
-    upwards=st.booleans(),
-    sizes=st.lists(st.one_of(st.integers(0, 130), st.sampled_from([65535, 65536, 70000])), max_size=6),
-    cuts=st.lists(st.integers(0, 1 << 20), max_size=12),
-)
-def test_the_middles_of_frames_are_found_in_whatever_pieces_they_come(
-    upwards: bool, sizes: list[int], cuts: list[int]
-) -> None:
-    data = handshake() if upwards else accept_response(handshake())
-    ends: dict[int, int] = {}  # of headers, with the middle of what follows
-    for size in sizes:
-        frame = build_frame(BINARY, bytes(size), masked=upwards)
-        header = len(data) + len(frame) - size
-        if size:
-            ends[header] = header + size // 2
-        data += frame
-    boundaries = FrameBoundaries()
-    places = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
-    for at, end in pairwise(places):
-        expected = [middle - at for header, middle in ends.items() if at < header <= end]
-        assert boundaries.feed(data[at:end]) == (expected[0] if expected else None)
-
-
-def test_what_is_no_websocket_has_no_frames() -> None:
-    boundaries = FrameBoundaries()
-    frames = build_frame(BINARY, b"x" * 100, masked=False) * 3
-    head = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 70000\r\n\r\n"
-    assert [boundaries.feed(piece) for piece in (head, frames, frames)] == [None] * 3
-
-
-@both_ways
-@pytest.mark.parametrize("size", [1, 126, 1_000_000])
-async def test_the_next_frame_with_a_payload_is_cut_in_the_middle(size: int, direction: Direction) -> None:
-    up = direction == "up"
-    frame = build_frame(BINARY, os.urandom(size), masked=up)
-    header = len(frame) - size
-    half = frame[: header + size // 2]
-    async with bench() as b:
-        sender, receiver = await b.line(direction, opened=True)
-        await passes(sender, receiver, frame)
-        async with b.proxy.mid_frame(direction):
-            await passes(sender, receiver, build_frame(PING, masked=up))
-            await sender.send(frame)
-            assert await receiver.to_end() == (half, "reset")
-            sender, receiver = await b.line(direction, opened=True)
-            await sender.send(frame)
-            assert await receiver.to_end() == (half, "reset"), "a new connection is opened and then cut"
-        sender, receiver = await b.line(direction, opened=True)
-        await passes(sender, receiver, frame[:header])
-        async with b.proxy.mid_frame(direction):
-            await passes(sender, receiver, frame[header:])  # it had begun
-        await passes(sender, receiver, frame)
-
-
 async def test_silence_loses_what_is_sent_one_way_and_hides_the_end() -> None:
     async with bench() as b:
         whole, (client, server) = await b.line(), await b.line()
@@ -435,8 +375,6 @@ async def test_tls_passes_through_and_is_cut() -> None:
             reconnect=Reconnect(initial=0.005, max=0.02),
         ) as client,
     ):
-        with pytest.raises(ValueError, match="TLS"):
-            proxy.mid_frame("up")
         assert await client.request("echo", 1) == 1
         async with proxy.cut_after(5, "up"):
             with pytest.raises(ConnectionLost):

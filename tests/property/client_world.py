@@ -235,8 +235,8 @@ class Place:
         troubles: dict[str, Callable[[], AbstractAsyncContextManager[None]]] = {
             "cut": proxy.cut,
             "refuse": proxy.refuse,
-            "mid_frame_up": lambda: proxy.mid_frame("up"),
-            "mid_frame_down": lambda: proxy.mid_frame("down"),
+            "few_bytes_up": lambda: proxy.cut_after(10, "up"),
+            "few_bytes_down": lambda: proxy.cut_after(10, "down"),
             "stall_up": lambda: proxy.stall("up"),
         }
         await self._troubles.enter_async_context(troubles[kind]())

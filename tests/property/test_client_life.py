@@ -393,7 +393,7 @@ class ClientLife(WorldMachine):
         self.dials = mode
         self.let_through("dial_gate")
 
-    @rule(place=places, kind=st.sampled_from(["cut", "refuse", "mid_frame_up", "mid_frame_down", "stall_up"]))
+    @rule(place=places, kind=st.sampled_from(["cut", "refuse", "few_bytes_up", "few_bytes_down", "stall_up"]))
     def trouble(self, place: int, kind: str) -> None:
         self.run(self.places[place].trouble(kind))
 

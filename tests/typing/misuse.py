@@ -122,7 +122,6 @@ async def middleware_asks_a_context(ctx: str, call_next: object) -> Any: ...
 
 server.use(middleware_takes_two_arguments)  # error
 server.use(middleware_asks_a_context)  # error
-server.handler_context = lambda ctx: 5  # error
 
 
 class HalfATransport:

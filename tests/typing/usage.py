@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypedDict, assert_type
@@ -72,7 +71,7 @@ class Where(TypedDict):
 
 # ---------------------------------------------------------------- handlers keep their signatures
 
-server = Server(limits=Limits(message=1024, timeout=None), origins=["https://example.com"], lax=True)
+server = Server(limits=Limits(message=1024, timeout=None), origins=["https://example.com"])
 client = Client("ws://127.0.0.1:8080/ws")
 router = Router()
 
@@ -111,7 +110,7 @@ def registering_by_calls(channel: Channel, everywhere: ServerChannel, peer: Peer
     server.on("slow", None)
     server.on("max", max)
     channel.on("name", lambda: "Ada")
-    everywhere.once("slow", slow, lax=True)
+    everywhere.once("slow", slow)
     peer.on("slow", slow, ordered=True)
     server.include(router)
     client.include(router, channel="more")
@@ -181,21 +180,15 @@ async def errors() -> None:
 
 @server.use
 async def timing(ctx: Context, call_next: Callable[[Context], Awaitable[Any]]) -> Any:
+    assert_type(current_context(), Context)
     ctx.args = [*ctx.args, "more"]
     return await call_next(ctx)
-
-
-@asynccontextmanager
-async def traced(ctx: Context) -> AsyncGenerator[None]:
-    assert_type(current_context(), Context)
-    yield
 
 
 router.use(timing)
 client.use(timing)
 server.of("shop").use(timing)
-server.handler_context = lambda ctx: asyncio.timeout(5)
-Server(handler_context=traced, expose_errors=lambda error: isinstance(error, ValueError))
+Server(expose_errors=lambda error: isinstance(error, ValueError))
 
 
 # ---------------------------------------------------------------- lifecycle

@@ -20,13 +20,11 @@ from wsrpc._conversion.convert import converter
 
 _numbers = itertools.count()
 
-CALLS = {"msgspec.field", "msgspec.Meta", "dataclasses.field", "dataclasses.dataclass", "wsrpc.method"}
-CALLS |= {"set", "builtins.set", "caller.of", "caller.proxy"}
+CALLS = {"msgspec.field", "wsrpc.method", "set", "builtins.set", "caller.of", "caller.proxy"}
 MODULES = {
     "__future__",
     "builtins",
     "collections.abc",
-    "dataclasses",
     "datetime",
     "decimal",
     "enum",
@@ -35,7 +33,7 @@ MODULES = {
     "uuid",
     "wsrpc",
 }
-IMPORTS = {"annotations", "builtins", "dataclasses", "dt", "enum", "msgspec", "wsrpc"}
+IMPORTS = {"annotations", "builtins", "dt", "enum", "msgspec", "wsrpc"}
 TYPES = {"bool", "bytes", "dict", "float", "int", "list", "set", "str", "tuple"}
 ATTRIBUTES = {
     *("msgspec.Struct", "msgspec.UNSET", "msgspec.UnsetType", "enum.Enum", "dt.datetime", "dt.date", "dt.time"),

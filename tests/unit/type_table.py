@@ -262,13 +262,6 @@ ROWS = [
         {"name": ""},
         "a pydantic dataclass and a plain dataclass, `Account | Point`",
     ),
-    Row(
-        "tuple[Limited, Annotated[int, Field(gt=0)]]",
-        "pydantic",
-        [{"x": 1}, 1],
-        [{"x": -1}, 1],
-        "a Struct in `tuple[Limited, Annotated[int, Field(gt=0)]]`",
-    ),
 ]
 
 MORE = [
@@ -279,7 +272,6 @@ MORE = [
     Row("Exact", "pydantic", {"x": 1}, {"x": 1, "y": 1}),
     Row("Frozen", "pydantic", {"x": 1}, {"x": 0}),
     Row("Swapped[PositiveInt, str]", "pydantic", {"a": 1}, {"a": 0}),
-    Row("Cat | Dog | Annotated[int, Field(gt=0)]", "pydantic", {"type": "Dog", "name": "Rex"}, {"name": "Rex"}),
     Row("Annotated[list[Annotated[int, Field(gt=0)]], Meta(title='Numbers')]", "pydantic", [1], [0]),
 ]
 """Further ones, which are not worth a row in the docs."""

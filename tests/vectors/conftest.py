@@ -43,14 +43,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         _parametrize(metafunc, "scenario", scenarios)
     if "any_scenario" in names:
         _parametrize(metafunc, "any_scenario", scenarios + config.stash[OTHERS])
-    if "halves" in names:
-        by_name = {scenario.name: scenario for scenario in scenarios}
-        pairs = [
-            (scenario, by_name[scenario.counterpart])
-            for scenario in by_name.values()
-            if scenario.counterpart in by_name and scenario.name < scenario.counterpart
-        ]
-        metafunc.parametrize("halves", pairs, ids=[left.name.rpartition("/")[0] for left, _ in pairs])
 
 
 def _parametrize(metafunc: pytest.Metafunc, name: str, scenarios: list[Scenario]) -> None:

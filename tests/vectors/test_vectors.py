@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from vectors.conformance.deviations import for_pair, for_wsrpc
+from vectors.conformance.deviations import for_wsrpc
 from vectors.conformance.mirror import Mirror, idle
-from vectors.conformance.pairs import play
 from vectors.conformance.replay import replay
 from vectors.conformance.scenario import Scenario, parsed
 from vectors.conformance.steps import has_lone_surrogate
@@ -17,15 +16,6 @@ async def test_scenario(scenario: Scenario) -> None:
 
     await replay(expected)
 
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-
-
-async def test_both_halves_against_each_other(halves: tuple[Scenario, Scenario]) -> None:
-    left, right = halves
-
-    compared = await play(left, right, for_pair(left, right))
-
-    assert compared > 0
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -121,8 +120,6 @@ CallNext = Callable[[Context], Awaitable[Any]]
 """Second argument of middleware: runs the next middleware or the handler, and returns its result."""
 Middleware = Callable[[Context, CallNext], Awaitable[Any]]
 """Function that runs around handlers; see `Router.use`."""
-HandlerContext = Callable[[Context], AbstractAsyncContextManager[Any]]
-"""Function that returns an async context manager in which a handler runs; see `Server.handler_context`."""
 
 
 def current_context() -> Context:

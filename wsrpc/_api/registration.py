@@ -7,10 +7,9 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
-from msgspec.structs import replace
 
 from .._base.misuse import check_flag, no_parentheses
-from .._base.names import RESERVED_EVENTS, ChannelRef, F, OnChannel, check_event, check_name
+from .._base.names import ChannelRef, F, OnChannel, check_event, check_name
 from .._handlers.layers import Middleware as AnyMiddleware
 from .._handlers.method import DEFAULTS, HandlerOptions
 from .._handlers.registry import Registry
@@ -30,8 +29,8 @@ class RecordingRegistry(Registry):
 
     __slots__ = ("_included", "_recorded")
 
-    def __init__(self, *, lax: bool = False) -> None:
-        super().__init__(dec_hook=_any_type, lax=lax)
+    def __init__(self) -> None:
+        super().__init__(dec_hook=_any_type)
         self._recorded: list[tuple[str, ChannelRef, tuple[Any, ...], dict[str, Any]]] = []
         self._included = False
 
@@ -76,11 +75,6 @@ class RecordingRegistry(Registry):
         self._included = True
         for name, own, args, more in self._recorded:
             at = channel if own is None else own
-            if name == "add":
-                event, function, options = args
-                # A lifecycle event takes no options; under a channel the same name is an ordinary one.
-                if options.lax is None and (at is not None or event not in RESERVED_EVENTS):
-                    args = (event, function, replace(options, lax=self.lax))
             getattr(registry, name)(at, *args, **more)
 
 
@@ -106,7 +100,6 @@ class Registrar(OnChannel):
         event: str,
         /,
         *,
-        lax: bool | None = None,
         thread: bool = False,
         ordered: bool = False,
         timeout: float | UnsetType | None = UNSET,
@@ -120,7 +113,6 @@ class Registrar(OnChannel):
         handler: F,
         /,
         *,
-        lax: bool | None = None,
         thread: bool = False,
         ordered: bool = False,
         timeout: float | UnsetType | None = UNSET,
@@ -136,7 +128,6 @@ class Registrar(OnChannel):
         handler: Any = _MISSING,
         /,
         *,
-        lax: bool | None = None,
         thread: bool = False,
         ordered: bool = False,
         timeout: float | UnsetType | None = UNSET,
@@ -151,8 +142,6 @@ class Registrar(OnChannel):
         event; all of these handlers run.
 
         Args:
-            lax: whether msgspec converts arguments leniently, for example numeric strings to numbers. None, the
-                default, uses the ``lax`` option of the server, client or router.
             thread: whether to run a plain function in a thread instead of the event loop.
             ordered: whether the handler handles the messages of each peer one at a time, in the order of arrival,
                 instead of concurrently.
@@ -170,7 +159,7 @@ class Registrar(OnChannel):
                 is reserved for wsrpc.
         """
         _check_event("on", event)
-        options = HandlerOptions(lax=lax, thread=thread, ordered=ordered, timeout=timeout, hidden=hidden)
+        options = HandlerOptions(thread=thread, ordered=ordered, timeout=timeout, hidden=hidden)
         return self._register(event, handler, options, once=False)
 
     @overload
@@ -179,7 +168,6 @@ class Registrar(OnChannel):
         event: str,
         /,
         *,
-        lax: bool | None = None,
         thread: bool = False,
         timeout: float | UnsetType | None = UNSET,
         hidden: bool = False,
@@ -192,7 +180,6 @@ class Registrar(OnChannel):
         handler: F,
         /,
         *,
-        lax: bool | None = None,
         thread: bool = False,
         timeout: float | UnsetType | None = UNSET,
         hidden: bool = False,
@@ -207,7 +194,6 @@ class Registrar(OnChannel):
         handler: Any = _MISSING,
         /,
         *,
-        lax: bool | None = None,
         thread: bool = False,
         timeout: float | UnsetType | None = UNSET,
         hidden: bool = False,
@@ -222,7 +208,7 @@ class Registrar(OnChannel):
         The options and exceptions are those of `on`.
         """
         _check_event("once", event)
-        options = HandlerOptions(lax=lax, thread=thread, timeout=timeout, hidden=hidden)
+        options = HandlerOptions(thread=thread, timeout=timeout, hidden=hidden)
         return self._register(event, handler, options, once=True)
 
     def _register(self, event: str, handler: Any, options: HandlerOptions, *, once: bool) -> Any:
@@ -292,15 +278,12 @@ class Router(Declarer):
 
     Use routers to split an application into modules. Register everything before you include the router: later
     registrations raise RuntimeError.
-
-    Args:
-        lax: whether msgspec converts the arguments of handlers leniently, for example numeric strings to numbers.
     """
 
     __slots__ = ("_channel_name", "_registry")
 
-    def __init__(self, *, lax: bool = False) -> None:
-        self._registry = RecordingRegistry(lax=lax)
+    def __init__(self) -> None:
+        self._registry = RecordingRegistry()
         self._channel_name = None
 
     def of(self, name: str, *, ordered: bool = False) -> RouterChannel:

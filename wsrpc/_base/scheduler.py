@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
@@ -21,15 +20,6 @@ def spawn_later(coroutine: Coroutine[Any, Any, None], context: contextvars.Conte
     `create_task` takes the first step at once.
     """
     return asyncio.Task(coroutine, loop=asyncio.get_running_loop(), context=context)
-
-
-def _is_asyncio(method: Any, name: str) -> bool:
-    """Whether a method of a loop is the one that asyncio's own loops inherit.
-
-    Each request reads the time and makes a future. asyncio's methods only pass that on to `time.monotonic` and
-    `asyncio.Future`, so these are called directly: it saves two calls in Python.
-    """
-    return getattr(method, "__func__", None) is getattr(asyncio.BaseEventLoop, name)
 
 
 class Timer(Protocol):
@@ -140,8 +130,6 @@ class LoopScheduler:
         self._loop = loop
         self._take_time(self._clock or loop)
         self.create_future = loop.create_future
-        if _is_asyncio(loop.create_future, "create_future"):
-            self.create_future = partial(asyncio.Future, loop=loop)
         self.spawn = _spawn_in(loop)
         return True
 
@@ -152,7 +140,7 @@ class LoopScheduler:
         self._take_time(clock or self._loop)
 
     def _take_time(self, clock: Any) -> None:
-        self.time = time.monotonic if _is_asyncio(clock.time, "time") else clock.time
+        self.time = clock.time
         # Else a timer would refer to the handler within which it was started, and a cancelled one, too.
         self.call_at = clock.call_at if self._clock else partial(clock.call_at, context=contextvars.copy_context())
 

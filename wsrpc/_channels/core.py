@@ -166,6 +166,13 @@ class UnreadMessages(UnreadMemory):
         for channel in list(self._late):
             channel.stop_listening()
 
+    def drop_all(self, why: str) -> None:
+        """Drop everything that is unread after the end. Its readers get `StreamOverflow`."""
+        self.leave_late()
+        for inbox in [each for each in self.inboxes if each.queue]:
+            inbox.drop_all()
+            inbox.error = StreamOverflow(f"unread messages were dropped: {why}")
+
 
 class ChannelFanOut(FanOut):
     """All readers of one event name on an anonymous channel. The handler of that name gets each event, too."""

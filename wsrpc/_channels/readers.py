@@ -195,11 +195,6 @@ class Readers:
         for channel in list(self.channels.values()):
             channel.end_session(error)
 
-    def end_late(self) -> None:
-        """Drop what nobody has read on channels that are over, because the peer ends, too."""
-        if self._unread is not None:
-            self._unread.leave_late()
-
     def leave_loop(self) -> None:
         """End all readers, because their event loop has ended."""
         with suppress(RuntimeError):  # of a closed loop, where a task still waits
@@ -240,12 +235,6 @@ class Readers:
         """Return whether anything is to run for an event: a handler, or middleware."""
         own, shared = self._registries
         return own.layered or shared.layered or own.has(channel, event) or shared.has(channel, event)
-
-    def of_events(self, message: WireMessage) -> list[Inbox]:
-        """Return the readers of an event that has arrived."""
-        channel = self.channels.get(message.c)
-        found = None if channel is None else channel.recipients.get(message.a[0])
-        return [each for each in found.members if isinstance(each, Inbox)] if isinstance(found, FanOut) else []
 
     def take(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> bool:
         """Pass a message to its readers. Return False if there are none, or if handlers are to get it."""

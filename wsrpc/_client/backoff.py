@@ -148,8 +148,6 @@ class Schedule:
         """Seconds that the connection must last to end the count of failures."""
         self.stopped = False
         """Whether the last failure ends the attempts because of ``stop``, not because of ``retry``."""
-        self._no_delay = False
-        """Whether the client dials at once after the next drop."""
         self._series: Iterator[AttemptManager]
         self._attempt: AttemptManager
         self.begin()
@@ -168,10 +166,6 @@ class Schedule:
         """Note that the session has resumed on the connection."""
         self._enough = min(self._stable, SERVED)
 
-    def skip_delay(self) -> None:
-        """Let the client dial at once after the next drop, if it is to dial again."""
-        self._no_delay = True
-
     def dropped(self, error: ConnectionLost) -> float | None:
         """Return the delay now that the connection has ended; see `failed`."""
         lasted = -1.0 if self._opened_at is None else self._clock.time() - self._opened_at
@@ -179,11 +173,10 @@ class Schedule:
         restarts = error.code == CloseCode.SERVICE_RESTART and lasted >= SERVED
         expired = error.code == CloseCode.CREDENTIALS_EXPIRED and lasted >= SERVED
         self.begin(0 if restarts or expired or lasted >= self._enough else self._failures)
-        at_once, self._no_delay = self._no_delay or expired, False
         delay = self.failed(error, self._wait_for_restart if restarts else self._wait)
         if (restarts or expired) and delay is not None:
             self.begin()
-        return 0.0 if at_once and delay is not None else delay
+        return 0.0 if expired and delay is not None else delay
 
     @property
     def _failures(self) -> int:

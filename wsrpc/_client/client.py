@@ -62,8 +62,6 @@ class Client(Declarer, RawRegistrar, RawCaller):
         codec: the codec that encodes and decodes messages. The default is ``JsonCodec(enc_hook=enc_hook)``.
         dec_hook: function that converts decoded values to types that msgspec does not support; see `DecHook`.
         enc_hook: function that converts values that msgspec cannot encode into other values; see `EncHook`.
-        lax: whether to convert leniently, for example numeric strings to numbers. This applies to the arguments of
-            handlers and to ``returns=``.
         expose_errors: whether to send the text of unexpected exceptions to the remote peer, or a function that decides
             this for each exception.
         extensions: whether to ask the server if it also uses wsrpc. If it does, the connection has flow control and
@@ -105,7 +103,6 @@ class Client(Declarer, RawRegistrar, RawCaller):
         codec: Codec | None = None,
         dec_hook: DecHook | None = None,
         enc_hook: EncHook | None = None,
-        lax: bool = False,
         expose_errors: bool | Callable[[BaseException], bool] = False,
         extensions: bool = True,
         log_payloads: bool | Redact = False,
@@ -117,7 +114,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
             raise ValueError("unix= goes with a url, for its host and path: Client('ws://localhost/', unix=path)")
         check_timeout(connect_timeout, "connect_timeout", more_than_0=True)
         settings = make_settings(limits, codec, enc_hook, expose_errors, extensions, log_payloads, profile)
-        self._registry = registry = Registry(dec_hook=dec_hook, lax=lax)
+        self._registry = registry = Registry(dec_hook=dec_hook)
         self._channel_name = None
         check_offline(offline)
         dialer = Dialer(

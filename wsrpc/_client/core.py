@@ -120,7 +120,7 @@ class Order:
     def stop_timers(self) -> None:
         """Let go of the event loop."""
         if self.dialing is not None:
-            self.dialing.stop_timers()
+            self.dialing.stop_patience()
 
     def end(self) -> asyncio.Task[None] | None:
         """Stop all of it but a `close`. Returns the task of the dialing, if it takes another moment to end."""
@@ -482,23 +482,6 @@ class ClientCore(PeerOwner):
         self._log_retry(text, delay, planned=lost.code == CloseCode.SERVICE_RESTART)
         dialing.begin(delay)
         return True
-
-    def woke(self, seconds: float) -> None:
-        """Dial now: this machine was asleep for ``seconds``, and its connection is most likely gone."""
-        dialing = self._order.dialing
-        if dialing is None:
-            return
-        dialing.schedule.begin()
-        interval, timeout = self.limits.ping_interval, self.limits.ping_timeout
-        transport = self.peer.transport
-        if self.state in ("waiting", "detached"):
-            dialing.hurry()
-        elif transport is None or interval is None or timeout is None or seconds < interval + timeout:
-            return  # the remote peer still waits for it
-        elif self.state in ("opening", "connected"):
-            dialing.schedule.skip_delay()
-            why = f"this machine was asleep for {seconds:.0f} s"
-            self.peer_core.session.drop(CloseInfo(CloseCode.ABNORMAL, why))
 
     # ------------------------------------------------------------ dialing
 

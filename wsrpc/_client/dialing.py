@@ -5,56 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-import time
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from msgspec import Struct
 
-from .._base.scheduler import Timer, Timers, spawn_later
+from .._base.scheduler import Timers, spawn_later
 from .._transports.dial import Dialed, Dialer
 from .._transports.urls import shown_url
 from ..errors import ConnectFailed, ConnectionLost, HandshakeRejected, named, noted
 from .backoff import Reconnect, Schedule
-
-LOOK_EVERY = 1.0
-"""Seconds between two looks, by the event loop's clock, which counts only while the machine is awake."""
-ASLEEP = 10.0
-"""Seconds away that count as sleep. A busy machine may be late by less."""
-
-# The event loop's clock stands still while the machine sleeps, on Linux and macOS; this one does not.
-_BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
-
-
-def clock() -> float:
-    """Return seconds, including those in which the machine sleeps."""
-    return time.time() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
-
-
-class WakeWatch:
-    """Calls ``woke(seconds)`` soon after the machine, or the process, has been away for long. Runs until `stop`."""
-
-    def __init__(self, loop: Timers, woke: Callable[[float], None]) -> None:
-        self._loop = loop
-        self._woke = woke
-        self._looked = clock()
-        self._timer: Timer = self._next()
-
-    def stop(self) -> None:
-        """Stop watching, and let go of the event loop. Idempotent."""
-        self._timer.cancel()
-
-    def _next(self) -> Timer:
-        return self._loop.call_at(self._loop.time() + LOOK_EVERY, self._look)
-
-    def _look(self) -> None:
-        now = clock()
-        away = now - self._looked - LOOK_EVERY
-        self._looked = now
-        self._timer = self._next()
-        if away >= ASLEEP:
-            self._woke(away)
-
 
 NOT_CONNECTED = "no connection"
 OPENING = "the `open` handlers have not finished"
@@ -106,9 +65,6 @@ class DialingListener(Protocol):
     def dialing_gave_up(self, failure: Exception, /) -> None:
         """There will be no other attempt, or the time for the first connection is over."""
 
-    def woke(self, seconds: float, /) -> None:
-        """This machine was asleep for so long."""
-
 
 class Dialing:
     """Dials for one order of the user: until there is a connection, and again after each drop.
@@ -118,7 +74,7 @@ class Dialing:
     attempt.
 
     Args:
-        clock: of the `Schedule` and the `WakeWatch`.
+        clock: of the `Schedule`.
         first: it dials for a `connect`, not for a `start` or after a `bind`.
     """
 
@@ -141,14 +97,11 @@ class Dialing:
             self.deadline = asyncio.get_running_loop().time() + plan.timeout
         self._patience: asyncio.TimerHandle | None = None
         """Ends a first connection whose `open` handlers are not done at the deadline."""
-        self._watch = None if plan.reconnect is None else WakeWatch(clock, listener.woke)
         self._context = contextvars.copy_context()
         """The user's context, in which the client dials."""
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
         """`stop` was called. An attempt that suppresses its cancellation, or waits for nothing more, ends later."""
-        self._delay: asyncio.Future[None] | None = None
-        """The latest delay, from before its wait begins; done if `hurry` ended it."""
         self._attempts = 0
         """Attempts since a connection was open."""
         self._last: Exception | None = None
@@ -160,7 +113,6 @@ class Dialing:
 
     def begin(self, delay: float | None = None) -> None:
         """Begin a series of attempts, after ``delay`` seconds if that is not None."""
-        self._delay = asyncio.get_running_loop().create_future()  # here, as the task begins in the next turn
         self._task = spawn_later(self._run(delay), self._context.copy())
 
     def session_begins(self) -> None:
@@ -170,7 +122,7 @@ class Dialing:
 
     def opened(self) -> None:
         """Forget the attempts: there is a connection, and its `open` handlers are done."""
-        self._stop_patience()
+        self.stop_patience()
         self.first, self.deadline = False, None
         self._attempts, self._last = 0, None
 
@@ -180,7 +132,7 @@ class Dialing:
         Raises:
             Exception: whatever a strategy of the user raises.
         """
-        self._stop_patience()
+        self.stop_patience()
         self._last = error
         return self.schedule.dropped(error)
 
@@ -191,15 +143,9 @@ class Dialing:
         failed.__cause__ = self._last or late
         return failed
 
-    def stop_timers(self) -> None:
-        """Let go of the event loop."""
-        self._stop_patience()
-        if self._watch is not None:
-            self._watch.stop()
-
     def stop(self) -> asyncio.Task[None] | None:
         """Stop for good. Returns the task that takes another moment to end, if there is one."""
-        self.stop_timers()
+        self.stop_patience()
         self._stopped = True
         task = self._task
         if task is None or task.done():
@@ -207,12 +153,8 @@ class Dialing:
         task.cancel()
         return task
 
-    def hurry(self) -> None:
-        """End the delay between two attempts."""
-        if self._delay is not None and not self._delay.done():
-            self._delay.set_result(None)
-
-    def _stop_patience(self) -> None:
+    def stop_patience(self) -> None:
+        """Let go of the event loop."""
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
@@ -241,7 +183,7 @@ class Dialing:
             async with limit:
                 while True:
                     if delay is not None:
-                        await self._wait(delay)
+                        await asyncio.sleep(delay)
                         self._listener.attempt_begins()
                     self._attempts += 1
                     try:
@@ -256,7 +198,6 @@ class Dialing:
                         if delay is None:
                             raise ConnectFailed(self._attempts, exc) from exc
                         text = f"could not connect: {noted(exc)}"
-                    self._delay = asyncio.get_running_loop().create_future()
                     self._listener.attempt_failed(text, delay)
         except TimeoutError:
             if not limit.expired():
@@ -294,7 +235,3 @@ class Dialing:
         failure = next((exc for exc in failures if not self.schedule.may_retry(exc)), failures[-1])
         failure.add_note(f"dialed in this order: {', '.join(map(shown_url, urls))}")
         raise failure
-
-    async def _wait(self, seconds: float) -> None:
-        assert self._delay is not None
-        await asyncio.wait([self._delay], timeout=seconds)

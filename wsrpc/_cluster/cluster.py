@@ -197,7 +197,6 @@ class ClusterClient(ClusterView):
         codec: as for `Client`.
         enc_hook: as for `Client`.
         dec_hook: as for `Client`.
-        lax: as for `Client`.
         connect_timeout: the maximum time to reach the engine, in seconds. None for no limit.
 
     Raises:
@@ -213,12 +212,11 @@ class ClusterClient(ClusterView):
         codec: Codec | None = None,
         enc_hook: EncHook | None = None,
         dec_hook: DecHook | None = None,
-        lax: bool = False,
         connect_timeout: float | None = 5.0,
     ) -> None:
         super().__init__(engine, name)
         self._settings = make_settings(limits, codec, enc_hook)
-        self._registry = Registry(dec_hook=dec_hook, lax=lax)
+        self._registry = Registry(dec_hook=dec_hook)
         self._connect_timeout = connect_timeout
         self._entered = False
         self._why_not_joined = "use `async with`"

@@ -81,7 +81,7 @@ class ClusterMembership:
         self.node = Node(engine, name, self)
         self.directory = self.node.directory
         codec = JsonCodec() if isinstance(settings.codec, GoCodec) else settings.codec
-        options = {"codec": codec, "dec_hook": registry.dec_hook, "lax": registry.lax}
+        options = {"codec": codec, "dec_hook": registry.dec_hook}
         self.links = NodeLinks(self.node, settings.limits, options, serve=self._serve, lost=self._session_lost)
 
     @property

@@ -6,113 +6,93 @@ Schema gives it, each reference leads to a definition, and nothing is nested dee
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+import msgspec
+from msgspec import Struct, field
 
 from .._base.names import RESERVED_EVENTS, check_event, check_name
 from .._schema.definitions import MEMBER_NAMES, PREFIX
 from .._schema.description import Description, EventSchema
+from ..errors import short
 
-MOST_LEVELS = 40
-"""How deep a schema may be nested. Python's parser takes 200 brackets in each other."""
+MOST_LEVELS = 80
+"""On how many levels the objects and arrays of a schema may be nested. Python's parser takes 200 brackets in each
+other."""
 MOST_TYPES = 7
 """JSON Schema has so many types."""
-
-Check = Callable[[Any], bool]
 
 
 class InvalidDescription(ValueError):
     """A description cannot be used, because it has a wrong shape or is too large."""
 
 
-def _is_text(value: Any) -> bool:
-    return value.__class__ is str
+class _Discriminator(Struct):
+    property: str = field(name="propertyName", default="")
+    mapping: dict[str | int, str] = {}
 
 
-def _is_number(value: Any) -> bool:
-    return value.__class__ in (int, float) and math.isfinite(value)
+class _Schema(Struct):
+    """The keywords that are read, with the shapes that JSON Schema gives them."""
+
+    ref: str = field(name="$ref", default="")
+    title: str = ""
+    description: str = ""
+    format: str = ""
+    encoding: str = field(name="contentEncoding", default="")
+    type: str | list[str] = ""
+    enum: list[Any] = []
+    member_names: list[str] = field(name=MEMBER_NAMES, default=[])
+    required: list[str] = []
+    properties: dict[str, _Schema | bool] = {}
+    further: _Schema | bool = field(name="additionalProperties", default=True)
+    items: _Schema | bool = True
+    first: list[_Schema | bool] = field(name="prefixItems", default=[])
+    any_of: list[_Schema | bool] | None = field(name="anyOf", default=None)
+    one_of: list[_Schema | bool] | None = field(name="oneOf", default=None)
+    all_of: list[_Schema | bool] | None = field(name="allOf", default=None)
+    discriminator: _Discriminator | None = None
+    least_items: int = field(name="minItems", default=0)
+    most_items: int = field(name="maxItems", default=0)
+
+    def __post_init__(self) -> None:
+        # Each type is written with the items of the schema. If one could be repeated, the text would double on each
+        # level.
+        if self.type.__class__ is not str and not 0 < len(self.type) == len(set(self.type)) <= MOST_TYPES:
+            raise ValueError("a list of types has different ones")
+        if [] in (self.any_of, self.one_of, self.all_of):
+            raise ValueError("a union has members")
 
 
-def _is_count(value: Any) -> bool:
-    return value.__class__ is int and value >= 0
-
-
-def _is_schema(value: Any) -> bool:
-    return value.__class__ in (dict, bool)
-
-
-def _is_list_of(is_item: Check) -> Check:
-    return lambda value: value.__class__ in (list, tuple) and all(map(is_item, value))
-
-
-def _is_object_of(is_item: Check) -> Check:
-    return lambda value: value.__class__ is dict and all(map(is_item, value.values()))
-
-
-_are_texts = _is_list_of(_is_text)
-_are_schemas = _is_list_of(_is_schema)
-_is_mapping = _is_object_of(_is_text)  # the tags of a discriminator, its keys, may be integers
-
-
-def _is_shallow(value: Any) -> bool:
-    todo = [(value, 1)]
+def parts(schema: Any) -> Iterator[dict[str, Any]]:
+    """Yield a schema, and all that are written in it."""
+    todo = [schema]
     while todo:
-        each, level = todo.pop()
-        if level > MOST_LEVELS:
-            return False
-        if each.__class__ in (list, tuple, dict):
-            todo.extend((inner, level + 1) for inner in (each.values() if each.__class__ is dict else each))
-    return True
+        each = todo.pop()
+        if each.__class__ is dict:
+            yield each
+            todo.extend(_inner_schemas(each))
 
 
-def _are_values(value: Any) -> bool:
-    return value.__class__ in (list, tuple) and _is_shallow(value)
-
-
-def _are_members(value: Any) -> bool:
-    return _are_schemas(value) and bool(value)
-
-
-def _is_discriminator(value: Any) -> bool:
-    return value.__class__ is dict and _is_text(value.get("propertyName", "")) and _is_mapping(value.get("mapping", {}))
-
-
-def _is_type(value: Any) -> bool:
-    # Each type is written with the items of the schema. If one could be repeated, the text would double on each level.
-    return _is_text(value) or (_are_texts(value) and 0 < len(value) <= MOST_TYPES and len(set(value)) == len(value))
-
-
-_SHAPES: dict[str, tuple[str, Check]] = {
-    keyword: (wanted, is_right)
-    for wanted, is_right, keywords in (
-        ("text", _is_text, ("$ref", "title", "description", "format", "contentEncoding", "pattern")),
-        ("text, or a list of different texts", _is_type, ("type",)),
-        ("a list of values", _are_values, ("enum",)),
-        ("a value that is not nested deeply", _is_shallow, ("const", "default")),
-        ("a list of texts", _are_texts, (MEMBER_NAMES, "required")),
-        ("an object of schemas", _is_object_of(_is_schema), ("properties",)),
-        ("a schema", _is_schema, ("additionalProperties", "items")),
-        ("a list of schemas", _are_schemas, ("prefixItems",)),
-        ("a list of schemas", _are_members, ("anyOf", "oneOf", "allOf")),
-        ('an object with "propertyName" and "mapping"', _is_discriminator, ("discriminator",)),
-        ("a number", _is_number, ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")),
-        ("a number from 0 on", _is_count, ("minLength", "maxLength", "minItems", "maxItems")),
-        ("a number from 0 on", _is_count, ("minProperties", "maxProperties")),
-    )
-    for keyword in keywords
-}
-"""The shape of each keyword, in words, and the function that checks it."""
-
-
-def inner_schemas(schema: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield the schemas that are written directly in a schema."""
+def _inner_schemas(schema: Mapping[str, Any]) -> Iterator[Any]:
     yield from schema.get("properties", {}).values()
     for key in ("items", "additionalProperties"):
         if key in schema:
             yield schema[key]
     for key in ("anyOf", "oneOf", "allOf", "prefixItems"):
         yield from schema.get(key, ())
+
+
+def _is_shallow(value: Any) -> bool:
+    todo = [(value, 1)]
+    while todo:
+        each, level = todo.pop()
+        if each.__class__ in (list, tuple, dict):
+            if level > MOST_LEVELS:
+                return False
+            todo.extend((inner, level + 1) for inner in (each.values() if each.__class__ is dict else each))
+    return True
 
 
 def _check_schema(schema: Any, definitions: Iterable[str], where: str) -> None:
@@ -125,22 +105,16 @@ def _check_schema(schema: Any, definitions: Iterable[str], where: str) -> None:
     Raises:
         InvalidDescription: it has a wrong shape; the text says where, and what was expected.
     """
-    todo: list[tuple[Any, int]] = [(schema, 1)]
-    while todo:
-        each, level = todo.pop()
-        if each.__class__ is bool:
-            continue
-        if each.__class__ is not dict:
-            raise InvalidDescription(f"{where}: a schema is an object, got {_shown(each)}")
-        if level > MOST_LEVELS:
-            raise InvalidDescription(f"{where}: the schema is nested deeper than {MOST_LEVELS} levels")
-        for key, (wanted, is_right) in _SHAPES.items():
-            if key in each and not is_right(each[key]):
-                raise InvalidDescription(f"{where}: {key!r} in a schema is {wanted}, got {_shown(each[key])}")
-        ref: str = each.get("$ref", "")
-        if "$ref" in each and (not ref.startswith(PREFIX) or ref.removeprefix(PREFIX) not in definitions):
-            raise InvalidDescription(f"{where}: {_shown(ref)} refers to no definition of the description")
-        todo.extend((inner, level + 1) for inner in inner_schemas(each))
+    if not _is_shallow(schema):
+        raise InvalidDescription(f"{where}: the schema is nested on more than {MOST_LEVELS} levels")
+    try:
+        msgspec.convert(schema, _Schema | bool)
+    except msgspec.ValidationError as exc:
+        raise InvalidDescription(f"{where}: in its schema: {exc}") from exc
+    for each in parts(schema):
+        ref = each.get("$ref")
+        if ref is not None and (not ref.startswith(PREFIX) or ref.removeprefix(PREFIX) not in definitions):
+            raise InvalidDescription(f"{where}: {short(ref)} refers to no definition of the description")
 
 
 def schemas_of_event(event: EventSchema) -> list[Any]:
@@ -170,11 +144,11 @@ def check_description(description: Description) -> None:
     """
     definitions = description.definitions
     for name, schema in definitions.items():
-        _check_schema(schema, definitions, f"definition {_shown(name)}")
+        _check_schema(schema, definitions, f"definition {short(name)}")
     for events in (description.events, description.emits):
         seen: set[tuple[str | None, str]] = set()
         for event in events:
-            where = f"event {_shown(event.event)}"
+            where = f"event {short(event.event)}"
             if (event.channel, event.event) in seen:
                 raise InvalidDescription(f"{where} is there twice on one channel")
             seen.add((event.channel, event.event))
@@ -194,13 +168,3 @@ def _check_event(event: EventSchema, definitions: Iterable[str], where: str) -> 
         _check_schema(schema, definitions, where)
     if any(parameter.rest for parameter in event.parameters[:-1]):
         raise InvalidDescription(f"{where} has a parameter after the one that takes all further arguments")
-
-
-def _shown(value: Any) -> str:
-    """Return the beginning of a value in one line, for an error."""
-    if value.__class__ in (list, tuple, dict):
-        return f"a {value.__class__.__name__}"
-    if value.__class__ is int and abs(value) >= 10**50:
-        return "a large number"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -1,4 +1,4 @@
-"""The classes of a Python module that is made of a description: Structs, dataclasses, enumerations and aliases."""
+"""The classes of a Python module that is made of a description: Structs, enumerations and aliases."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 from .._schema.definitions import Schema
 from .checking import InvalidDescription
-from .layout import call, class_head, comment, docstring, literal
 from .name_table import NameTable
-from .python_names import identifier, is_plain
 from .python_plan import Plan, Tag
+from .python_text import class_head, comment, docstring, identifier, is_plain, literal
 from .python_types import ANY, Form, Types, default_of
 
 MOST_ALIASES = 30
@@ -22,16 +21,13 @@ MOST_MENTIONS = 100_000
 class Models:
     """The classes of a module, by the definitions of which they are made."""
 
-    def __init__(
-        self, definitions: Mapping[str, Schema], types: Iterable[Any], names: NameTable, *, dataclasses: bool
-    ) -> None:
+    def __init__(self, definitions: Mapping[str, Schema], types: Iterable[Any], names: NameTable) -> None:
         """
         Args:
             types: the schemas of parameters and results.
             names: the names in use in the module.
-            dataclasses: make dataclasses where that is possible.
         """
-        self.plan = Plan(definitions, types, names, dataclasses=dataclasses)
+        self.plan = Plan(definitions, types, names)
         self.reserved = set(self.plan.reserved)
         """Names that fields and methods cannot have."""
         self._aliases: dict[str, Form] = {}
@@ -43,16 +39,16 @@ class Models:
         self._sizes: dict[str, int] = {}
         """How many mentions one mention of an alias counts as."""
 
-    def types(self, members: Iterable[str] = (), **options: bool) -> Types:
+    def types(self, members: Iterable[str] = ()) -> Types:
         """Return what makes the types of a class with these members."""
-        return Types(self.plan, self._alias, members=tuple(members), **options)
+        return Types(self.plan, self._alias, members=tuple(members))
 
     def written(self) -> list[str]:
         """Return the text of each definition: enumerations first, because defaults name their members."""
         kinds = self.plan.kinds
         parts = [self._enumeration(name) for name in self.plan.definitions if kinds[name] == "enum"]
-        for chosen in (("struct", "dataclass"), ("array",)):
-            parts += [self._class(name) for name in self.plan.definitions if kinds[name] in chosen]
+        for kind in ("struct", "array"):
+            parts += [self._class(name) for name in self.plan.definitions if kinds[name] == kind]
         for name in self.plan.definitions:
             if kinds[name] == "alias":
                 self._alias(name)
@@ -75,7 +71,7 @@ class Models:
         self._open.append(name)
         before = self._mentions
         self._mention(1)
-        types = self.types(constrained=True)
+        types = self.types()
         form = types.of(self.plan.definitions[name])
         self._open.pop()
         self._notes.setdefault(name, []).extend(types.notes)
@@ -108,52 +104,40 @@ class Models:
         fields = _fields_of_array(schema, tag) if kind == "array" else _fields_of_object(schema, tag)
         table = NameTable(self.reserved)
         called = [table.claim(field.wanted) for field in fields]
-        types = self.types(called, constrained=name not in self.plan.by_pydantic)
+        types = self.types(called)
         lines: list[str] = []
         options = ["array_like=True"] if kind == "array" else []
         required = [field.required for field in fields]
         if sorted(required, reverse=True) != required:
             options.append("kw_only=True")
         for field, each in zip(fields, called, strict=True):
-            lines += self._field(field, each, types, is_struct=kind != "dataclass")
+            lines += self._field(field, each, types)
         if tag is not None:
             if tag.field != "type" and kind != "array":
                 options.append(f"tag_field={literal(tag.field)}")
             options.append(f"tag={literal(tag.value)}")
-        if kind == "dataclass":
-            decorator = call("@dataclasses.dataclass", "slots=True", *options)
-            head = [decorator, class_head(self.plan.names[name])]
-        else:
-            head = [class_head(self.plan.names[name], ["msgspec.Struct", *options])]
+        head = class_head(self.plan.names[name], ["msgspec.Struct", *options])
         about = _about(schema, blank=bool(lines))
-        return [*head, *about, *(lines or ([] if about else ["    pass"]))]
+        return [head, *about, *(lines or ([] if about else ["    pass"]))]
 
-    def _field(self, field: _Field, name: str, types: Types, *, is_struct: bool) -> list[str]:
+    def _field(self, field: _Field, name: str, types: Types) -> list[str]:
         types.notes.clear()
         schema: Schema = field.schema if field.schema.__class__ is dict else {}
         form = types.of(field.schema)
         about = str(schema.get("description", ""))
         lines = comment("\n".join(filter(None, [about, *types.notes])), "    ")
         annotation = form.expression
-        options: list[str] = []
-        default: str | None = None
+        value: str | None = None
         if not field.required:
-            default = default_of(schema["default"], form) if "default" in schema else None
-            if default is None:
-                default = "msgspec.UNSET"
+            value = default_of(schema["default"], form) if "default" in schema else None
+            if value is None:
+                value = "msgspec.UNSET"
                 annotation = f"{annotation} | msgspec.UnsetType"
-            if default == "set()":
-                default = f"{types.builtin('set')}()"
-            if _needs_function(default, is_struct=is_struct):
-                options.append(f"default_factory=lambda: {default}")
-            else:
-                options.append(f"default={default}")
-        renamed = field.key not in (None, name)
-        if renamed:
-            options.append(f"name={literal(field.key)}")
-        value: str | None = default
-        if options and (options[0].startswith("default_factory=") or renamed):
-            value = call("msgspec.field" if is_struct else "dataclasses.field", *options)
+            if value == "set()":
+                value = f"{types.builtin('set')}()"
+        if field.key not in (None, name):
+            default = "" if value is None else f"default={value}, "
+            value = f"msgspec.field({default}name={literal(field.key)})"
         return [*lines, f"    {name}: {annotation}" + (f" = {value}" if value is not None else "")]
 
 
@@ -187,13 +171,6 @@ def _fields_of_array(schema: Schema, tag: Tag | None) -> list[_Field]:
 
 def _has_default_from(items: Iterable[Any]) -> bool:
     return all(each.__class__ is dict and "default" in each for each in items)
-
-
-def _needs_function(default: str, *, is_struct: bool) -> bool:
-    """Whether a default is made by a function: msgspec copies an empty container for each object, and no other one."""
-    if default in ("[]", "{}") or default.endswith("set()"):
-        return not is_struct
-    return default[0] in "[{"
 
 
 def _field_name(key: str) -> str:

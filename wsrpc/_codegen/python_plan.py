@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal, NamedTuple
 
-from .._schema.definitions import MEMBER_NAMES, PREFIX, Schema, objects, renamed
-from .checking import InvalidDescription, inner_schemas
+from .._schema.definitions import MEMBER_NAMES, PREFIX, Schema, renamed
+from .checking import InvalidDescription, parts
 from .name_table import NameTable
-from .python_names import IMPORTS, class_name, is_plain, member_name
+from .python_text import IMPORTS, class_name, is_plain, member_name
 
 MOST_STEPS = 3_000_000
 """How many references may be followed, for unions that have members of each other for instance."""
 MOST_LEVELS = 200
 """On how many levels classes may be fields of each other. (msgspec takes some 300 with Python's recursion limit.)"""
 
-CONSTRAINTS = frozenset(
-    {
-        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
-        *("minLength", "maxLength", "minItems", "maxItems", "pattern"),
-    }
-)
-"""Keywords that become a ``msgspec.Meta``."""
-ClassKind = Literal["struct", "dataclass", "array", "enum", "alias"]
+ClassKind = Literal["struct", "array", "enum", "alias"]
 """The kind of class for a definition: ``"array"`` is a Struct that travels as an array, ``"alias"`` names a type."""
 
 _NOTES = frozenset({"title", "description", "default", "examples", "deprecated"})
@@ -46,19 +38,9 @@ class Tag(NamedTuple):
 
 def references(schema: Any) -> Iterator[str]:
     """Yield the names of the definitions to which a schema refers directly."""
-    for each in _parts(schema):
+    for each in parts(schema):
         if "$ref" in each:
             yield each["$ref"].removeprefix(PREFIX)
-
-
-def _parts(schema: Any) -> Iterator[Schema]:
-    """Yield a schema, and all that are written in it."""
-    todo = [schema]
-    while todo:
-        each = todo.pop()
-        if each.__class__ is dict:
-            yield each
-            todo.extend(inner_schemas(each))
 
 
 # ---------------------------------------------------------------- one class for both forms
@@ -153,14 +135,11 @@ def _without_notes(schema: Any) -> Any:
 class Plan:
     """The kind of class for each definition, and the tags of unions."""
 
-    def __init__(
-        self, definitions: Mapping[str, Schema], types: Iterable[Any], names: NameTable, *, dataclasses: bool
-    ) -> None:
+    def __init__(self, definitions: Mapping[str, Schema], types: Iterable[Any], names: NameTable) -> None:
         """
         Args:
             types: the schemas of parameters and results.
             names: the names in use in the module.
-            dataclasses: make dataclasses where that is possible.
         """
         self.definitions = definitions
         self.kinds: dict[str, ClassKind] = {name: _kind(schema) for name, schema in definitions.items()}
@@ -176,25 +155,14 @@ class Plan:
         """The values of each enumeration, with its members, such as ``Colour.RED``."""
         self.tags: dict[str, Tag] = {}
         """Tags of Structs, by definition."""
-        self.by_pydantic: set[str] = set()
-        """Classes of unions without tags, and all classes in them: pydantic decides which of them a value is."""
         self._left = MOST_STEPS
         roots = list(types)
         self._check_levels({name for root in roots for name in references(root)})
         for members, field in self._unions((*roots, *definitions.values())):
             for kind in ("struct", "array"):
                 self._give_tags([name for name in members if self.kinds[name] == kind], field)
-        for members, _ in self._unions(roots):
-            classes = [name for name in members if self.kinds[name] == "struct"]
-            if len(classes) > 1 and not self.is_tagged(classes):
-                self.by_pydantic |= self._closure(classes)
-        for name in [name for name in definitions if self.kinds[name] == "struct"]:
-            wanted = dataclasses and name not in self.tags and self._may_be_dataclass(name)
-            if self.by_pydantic and _is_constrained(self.definitions[name]):
-                wanted = False  # pydantic, which would look into a dataclass, does not know msgspec's constraints
-            if wanted or name in self.by_pydantic:
-                self.kinds[name] = "dataclass"
-            elif name not in self.tags:
+        for name in definitions:
+            if self.kinds[name] == "struct" and name not in self.tags:
                 self._tag_alone(name)
 
     def members(self, schemas: Iterable[Any]) -> list[str]:
@@ -221,7 +189,7 @@ class Plan:
     def _check_levels(self, roots: Iterable[str]) -> None:
         """Refuse classes that are fields of each other on so many levels that no type can be made of them.
 
-        msgspec and pydantic visit the classes of a type as this does, each once, and call themselves for each level.
+        msgspec visits the classes of a type as this does, each once, and calls itself for each level.
         """
         if len(self.definitions) <= MOST_LEVELS:
             return
@@ -252,7 +220,7 @@ class Plan:
     def _unions(self, schemas: Iterable[Any]) -> Iterator[tuple[list[str], str | None]]:
         """Yield the classes of each union, and the field that is said to tell them apart."""
         for schema in schemas:
-            for part in _parts(schema):
+            for part in parts(schema):
                 if members := _members(part):
                     yield self.members(members), part.get("discriminator", {}).get("propertyName")
 
@@ -277,41 +245,6 @@ class Plan:
         first: str = next(iter(schema["properties"]), "")
         if first in schema.get("required", ()) and (value := _single_values(schema).get(first)) is not None:
             self.tags[name] = Tag(first, value)
-
-    def _closure(self, names: Sequence[str]) -> set[str]:
-        """Return these classes and all that are in them, if pydantic can decide among them; else an empty set.
-
-        It compares fields, so it must see those of all classes: none may be a Struct. A class that contains itself is
-        left out because pydantic would try each member on each level.
-        """
-        uses: dict[str, set[str]] = {}
-        todo = list(names)
-        while todo:
-            name = todo.pop()
-            if name in uses:
-                continue
-            self._spend()
-            if self.kinds[name] == "array" or name in self.tags:
-                return set()
-            if self.kinds[name] == "struct" and not (
-                self._may_be_dataclass(name) and _knows_defaults(self.definitions[name])
-            ):
-                return set()
-            uses[name] = set(references(self.definitions[name]))
-            todo.extend(uses[name])
-        try:
-            TopologicalSorter(uses).prepare()
-        except CycleError:
-            return set()
-        return set(uses)
-
-    def _may_be_dataclass(self, name: str) -> bool:
-        """Whether each field can have the name that travels: msgspec renames only those of Structs."""
-        return all(is_plain(field) and field not in self.reserved for field in self.definitions[name]["properties"])
-
-
-def _is_constrained(schema: Schema) -> bool:
-    return any(not CONSTRAINTS.isdisjoint(each) for each in objects(schema))
 
 
 def _are_distinct(tags: Sequence[Tag]) -> bool:
@@ -375,12 +308,3 @@ def _single(properties: Mapping[str, Any], required: Iterable[str]) -> dict[str,
         if (field in always or schema.get("default") == values[0]) and _FIELD_NAME.fullmatch(str(values[0])):
             found[field] = values[0]
     return found
-
-
-def _knows_defaults(schema: Schema) -> bool:
-    """Whether each field that may be left out has a default."""
-    required = schema.get("required", ())
-    return all(
-        field in required or (each.__class__ is dict and "default" in each)
-        for field, each in schema["properties"].items()
-    )

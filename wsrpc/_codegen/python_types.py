@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from .._schema.definitions import PREFIX, Schema
-from .layout import call, literal, subscript, union
 from .python_plan import Plan
+from .python_text import literal, subscript, union
 
 Kind = Literal[
     "any", "null", "bool", "integer", "number", "string", "text", "enum", "literal", "list", "set", "tuple", "dict",
@@ -48,8 +46,7 @@ _TEXTS = {
     "decimal": "Decimal",
 }
 _LARGEST = 2**53
-"""Bounds above it are left out: they could not have come through JSON as they were meant."""
-_MOST_LENGTH = 2**31
+"""Defaults above it are left out: they could not have come through JSON as they were meant."""
 MOST_MEMBERS = 200
 """How many members a union may have: Python reads ``A | B | C`` as two operations, one in the other."""
 
@@ -57,27 +54,15 @@ MOST_MEMBERS = 200
 class Types:
     """Makes the types of one place: of the fields of a class, or of the parameters and results of a contract."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        alias: Callable[[str], Form],
-        *,
-        members: Collection[str] = (),
-        constrained: bool = False,
-        in_class: bool = True,
-    ) -> None:
+    def __init__(self, plan: Plan, alias: Callable[[str], Form], *, members: Collection[str] = ()) -> None:
         """
         Args:
             alias: gives the type of a definition that becomes an alias.
             members: the names of the fields or methods of the class around, which hide builtins of the same name.
-            constrained: say bounds and patterns, too.
-            in_class: the types are those of fields, into which pydantic does not look.
         """
         self._plan = plan
         self._alias = alias
         self._members = frozenset(members)
-        self._constrained = constrained
-        self._in_class = in_class
         self.notes: dict[str, None] = {}
         """What could not be said, in sentences."""
 
@@ -135,10 +120,9 @@ class Types:
             case "boolean":
                 return Form("bool", self.builtin("bool"))
             case "integer":
-                return self._bounded(Form("integer", self.builtin("int")), _integer_bounds(schema))
+                return Form("integer", self.builtin("int"))
             case "number":
-                # Whether a float is a multiple depends on how it is rounded, so that is left out.
-                return self._bounded(Form("number", self.builtin("float")), _bounds(schema))
+                return Form("number", self.builtin("float"))
             case "string":
                 return self._of_string(schema)
             case "array":
@@ -146,10 +130,7 @@ class Types:
             case "object":
                 value: Any = {} if "properties" in schema else schema.get("additionalProperties", {})
                 inner = self.of(value)
-                expression = subscript(self.builtin("dict"), self.builtin("str"), inner.expression)
-                return self._bounded(
-                    Form("dict", expression, (inner,)), _lengths(schema, "minProperties", "maxProperties")
-                )
+                return self._dict(inner)
             case _:
                 return ANY
 
@@ -158,10 +139,10 @@ class Types:
             return Form("text", self.builtin("bytes"))
         if name := _TEXTS.get(schema.get("format", "")):
             return Form("text", name)
-        limits = _lengths(schema, "minLength", "maxLength")
-        if "pattern" in schema and _is_pattern(schema["pattern"]):
-            limits["pattern"] = schema["pattern"]
-        return self._bounded(Form("string", self.builtin("str")), limits)
+        return Form("string", self.builtin("str"))
+
+    def _dict(self, inner: Form) -> Form:
+        return Form("dict", subscript(self.builtin("dict"), self.builtin("str"), inner.expression), (inner,))
 
     def _of_array(self, schema: Schema) -> Form:
         first = schema.get("prefixItems", ())
@@ -180,21 +161,12 @@ class Types:
             return Form("tuple", subscript(self.builtin("tuple"), "()"))
         inner = self.of(schema.get("items", {}))
         kind: Literal["list", "set"] = "set" if schema.get("uniqueItems") is True and _is_scalar(inner) else "list"
-        return self._bounded(
-            Form(kind, subscript(self.builtin(kind), inner.expression), (inner,)),
-            _lengths(schema, "minItems", "maxItems"),
-        )
-
-    def _bounded(self, form: Form, limits: Mapping[str, Any]) -> Form:
-        if not limits or not self._constrained:
-            return form
-        meta = call("msgspec.Meta", *(f"{key}={literal(value)}" for key, value in limits.items()))
-        return form._replace(expression=subscript("Annotated", form.expression, meta))
+        return Form(kind, subscript(self.builtin(kind), inner.expression), (inner,))
 
     # ------------------------------------------------------------ unions
 
     def union(self, forms: Iterable[Form]) -> Form:
-        """Return the union of these types, as msgspec or pydantic can decide it; else a wider type."""
+        """Return the union of these types, as msgspec can decide it; else a wider type."""
         members: dict[tuple[str, str], Form] = {}
         for form in forms:
             for each in form.inner if form.kind == "union" else (form,):
@@ -211,10 +183,6 @@ class Types:
         if objects is None or self._are_mixed_structs(arrays, objects):
             return ANY
         nulls = [each for each in found if each.kind == "null"]
-        if arrays or objects:
-            # msgspec 0.22 confuses the bounds of one member with the items of another, and crashes the interpreter:
-            # Annotated[str, Meta(pattern="a")] | list[int], Annotated[str, Meta(min_length=1)] | tuple[int, str]
-            scalars, arrays, objects = (list(map(self._without_bounds, each)) for each in (scalars, arrays, objects))
         joined = [*scalars, *arrays, *objects, *nulls]
         if len(joined) == 1:
             return joined[0]
@@ -222,19 +190,6 @@ class Types:
             self.notes[f"The union has more than {MOST_MEMBERS} members: it is Any."] = None
             return ANY
         return Form("union", union(each.expression for each in joined), tuple(joined))
-
-    def _without_bounds(self, form: Form) -> Form:
-        match form.kind:
-            case "integer" | "number" | "string":
-                builtin = {"integer": "int", "number": "float", "string": "str"}[form.kind]
-                return form._replace(expression=self.builtin(builtin))
-            case "list" | "set":
-                return form._replace(expression=subscript(self.builtin(form.kind), form.inner[0].expression))
-            case "dict":
-                inner = form.inner[0].expression
-                return form._replace(expression=subscript(self.builtin("dict"), self.builtin("str"), inner))
-            case _:
-                return form
 
     def _scalars(self, found: list[Form]) -> list[Form]:
         """Return the scalars of a union. msgspec takes one type that is text, one of integers and one of floats."""
@@ -272,20 +227,16 @@ class Types:
         if len(found) < 2:
             return found
         if all(each.kind == "dict" for each in found):
-            return [Form("dict", subscript(self.builtin("dict"), self.builtin("str"), "Any"), (ANY,))]
+            return [self._dict(ANY)]
         names = [each.class_name for each in found]
         if all(names) and self._plan.is_tagged(names):
-            return found
-        if all(names) and not self._in_class and self._plan.by_pydantic.issuperset(names):
             return found
         self.notes[_UNDECIDED.format(_shown(found))] = None
         return None
 
     def _are_mixed_structs(self, arrays: list[Form], objects: list[Form]) -> bool:
         """Whether there are Structs that travel as arrays, and other ones, which msgspec takes in no union."""
-        mixed = any(each.kind == "array" for each in arrays) and any(
-            each.kind == "object" and self._plan.kinds[each.class_name] == "struct" for each in objects
-        )
+        mixed = any(each.kind == "array" for each in arrays) and any(each.kind == "object" for each in objects)
         if mixed:
             self.notes[_UNDECIDED.format(_shown([*arrays, *objects]))] = None
         return mixed
@@ -314,45 +265,6 @@ def _is_scalar(form: Form) -> bool:
     return form.kind in _SCALARS or (form.kind == "union" and all(map(_is_scalar, form.inner)))
 
 
-def _integer_bounds(schema: Schema) -> dict[str, Any]:
-    found = {key: int(value) for key, value in _bounds(schema).items() if value == int(value)}
-    multiple = schema.get("multipleOf", 0)
-    if multiple == int(multiple) and 0 < multiple < _LARGEST:
-        found["multiple_of"] = int(multiple)
-    return found
-
-
-def _bounds(schema: Schema) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, name, other in (
-        ("exclusiveMinimum", "gt", ""),
-        ("minimum", "ge", "gt"),
-        ("exclusiveMaximum", "lt", ""),
-        ("maximum", "le", "lt"),
-    ):
-        if key in schema and abs(schema[key]) < _LARGEST and other not in found:
-            found[name] = schema[key]
-    return found
-
-
-def _lengths(schema: Schema, least: str, most: str) -> dict[str, Any]:
-    named = {"min_length": schema.get(least), "max_length": schema.get(most)}
-    return {name: value for name, value in named.items() if value is not None and value < _MOST_LENGTH}
-
-
-def _is_pattern(pattern: str) -> bool:
-    """Whether it is a pattern in Python, too: JSON Schema has those of JavaScript, and pydantic those of Rust."""
-    if len(pattern) > 500:
-        return False
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            re.compile(pattern)
-        except (re.error, ValueError, OverflowError, RecursionError, Warning):
-            return False
-    return True
-
-
 # ---------------------------------------------------------------- defaults
 
 
@@ -374,7 +286,7 @@ def _default_of(value: Any, form: Form) -> str | None:
     if value is None:
         return "None" if kind in ("null", "any") else None
     if cls in (list, tuple):
-        return _container(value, form)
+        return {"list": "[]", "any": "[]", "set": "set()"}.get(kind) if not value else None
     if cls is dict:
         return "{}" if not value and kind in ("dict", "any") else None
     wanted: dict[type, tuple[str, ...]] = {
@@ -386,17 +298,3 @@ def _default_of(value: Any, form: Form) -> str | None:
     if kind not in wanted.get(cls, ()) or (cls in (int, float) and not abs(value) < _LARGEST):
         return None
     return literal(value)
-
-
-def _container(value: Collection[Any], form: Form) -> str | None:
-    if form.kind == "any":
-        form = Form("list", "", (ANY,))
-    if form.kind not in ("list", "set") or len(value) > 20:
-        return None
-    if not value:
-        return "[]" if form.kind == "list" else "set()"
-    items = [_default_of(each, form.inner[0]) for each in value]
-    known = [each for each in items if each is not None]
-    if len(known) < len(items):
-        return None
-    return f"[{', '.join(known)}]" if form.kind == "list" else f"{{{', '.join(known)}}}"

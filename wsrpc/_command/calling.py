@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -77,22 +76,20 @@ examples:
 @in_event_loop
 async def stream(options: Options, job: Job) -> None:
     """Request a stream, and print its items as they arrive."""
-    args, sent, _ = _arguments(options, job, shown=False)
+    args, sent = _arguments(options, job)
     output = Output(job)
     limits = {} if options.timeout is None else {"timeout": options.timeout}
-    progress = Progress("received", job, f"{options.event} was stopped", shown=not output.readable)
+    progress = Progress(job, f"{options.event} was stopped")
     async with connected(options, job) as client:
         job.doing = f"{options.event} was cancelled"
         items = on_channel(client, options.channel).stream(options.event, *args, send=sent, **limits)
-        with progress:
-            async with items:
-                job.doing = f"{options.event} was stopped"
-                async for item in items:
-                    text = output.as_json(item)
-                    await output.line(values=text)
-                    progress.add(len(text))
-                    if progress.items == options.take:
-                        break
+        async with items:
+            job.doing = f"{options.event} was stopped"
+            async for item in items:
+                await output.value(item)
+                progress.add()
+                if progress.items == options.take:
+                    break
 
 
 @click.command(
@@ -117,7 +114,7 @@ async def emit(options: Options, job: Job) -> None:
 
 async def _request(options: Options, job: Job) -> None:
     began = time.monotonic()
-    args, sent, progress = _arguments(options, job)
+    args, sent = _arguments(options, job)
     output = Output(job)
     async with connected(options, job) as client:
         job.doing = f"{options.event} was cancelled"
@@ -127,8 +124,7 @@ async def _request(options: Options, job: Job) -> None:
         if sent is None:
             limits["retry"] = retry_of(options)
         try:
-            with progress:
-                answer = await on_channel(client, options.channel).request(options.event, *args, send=sent, **limits)
+            answer = await on_channel(client, options.channel).request(options.event, *args, send=sent, **limits)
         except RequestTimeout as exc:
             if options.timeout is None:
                 raise
@@ -138,23 +134,18 @@ async def _request(options: Options, job: Job) -> None:
         await output.value(answer)
 
 
-def _arguments(
-    options: Options, job: Job, *, shown: bool = True
-) -> tuple[list[Any], AsyncGenerator[Any] | None, Progress]:
-    """Return the values of the arguments, the items to upload, and the progress of uploading them, if it is shown."""
+def _arguments(options: Options, job: Job) -> tuple[list[Any], AsyncGenerator[Any] | None]:
+    """Return the values of the arguments, and the items to upload."""
     _check_event(options)
     from_stdin = options.args.count("-")
     if from_stdin + (options.send is not None) > 1:
         raise UsageError("a request has one upload: give - once for stdin, or --send FILE")
     args = [argument(text) for text in options.args if text != "-"]
     path = "-" if from_stdin else options.send
-    note = f"the upload to {options.event} was cancelled"
     if path is None:
-        return args, None, Progress("sent", job, note)
-    items = items_of(path, options.form)
-    # Items that are typed on the terminal are seen there anyway.
-    progress = Progress("sent", job, note, size=items.size, shown=shown and not os.isatty(items.file))
-    return args, items.read(progress.add), progress
+        return args, None
+    progress = Progress(job, f"the upload to {options.event} was cancelled")
+    return args, items_of(path, options.form).read(progress.add)
 
 
 def _check_event(options: Options) -> None:

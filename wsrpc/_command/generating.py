@@ -6,8 +6,9 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 import msgspec
@@ -39,12 +40,6 @@ file; or the ws:// or wss:// URL of a server that offers its description."""
 @COMMON
 @click.option("--json", is_flag=True, help="Write JSON Schema instead of TypeScript.")
 @click.option(
-    "--ws-wrapper",
-    type=click.Choice(["3", "4"]),
-    help="The version of ws-wrapper that the client uses (default: 4). Version 3 has no streams, uploads and "
-    "conversations, so they are left out.",
-)
-@click.option(
     "--msgpack",
     is_flag=True,
     help="Write declarations for a Client with the codec msgpack, whose bytes are a Uint8Array. They contain nothing "
@@ -53,31 +48,16 @@ file; or the ws:// or wss:// URL of a server that offers its description."""
 def types(**params: Any) -> int:
     """Write TypeScript declarations of the events that a server, client or router has handlers for."""
     options = Options(**params)
-    for given, name in ((options.ws_wrapper is not None, "--ws-wrapper"), (options.msgpack, "--msgpack")):
-        if options.json and given:
-            raise UsageError(f"{name} is for TypeScript: leave out --json")
-    if options.ws_wrapper is not None and options.msgpack:
-        raise UsageError("ws-wrapper has no MessagePack: leave out --ws-wrapper or --msgpack")
-    version: Literal[3, 4] = 3 if options.ws_wrapper == "3" else 4
-
-    def text_of(description: Description) -> str:
-        return declarations(description, ws_wrapper=version, msgpack=options.msgpack)
-
-    return _generate(options, _as_json if options.json else text_of)
+    if options.json and options.msgpack:
+        raise UsageError("--msgpack is for TypeScript: leave out --json")
+    return _generate(options, _as_json if options.json else partial(declarations, msgpack=options.msgpack))
 
 
 @click.command(epilog=TARGET)
 @COMMON
-@click.option(
-    "--models",
-    type=click.Choice(["structs", "dataclasses"]),
-    default="structs",
-    help="Make the types msgspec.Structs (the default), or dataclasses where that is possible.",
-)
 def client(**params: Any) -> int:
     """Write a Python module with the types of a server, and a typed proxy for each of its channels."""
-    options = Options(**params)
-    return _generate(options, lambda description: client_module(description, models=options.models))
+    return _generate(Options(**params), client_module)
 
 
 def _generate(options: Options, text_of: Callable[[Description], str]) -> int:

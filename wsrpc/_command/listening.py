@@ -148,4 +148,4 @@ async def _write(event: _Event, output: Output) -> None:
     time = f"{event.time:%H:%M:%S}.{event.time.microsecond // 1000:03}"
     channel = "" if name is None else f"{one_line(name)}: "
     values = "".join(f" {msgspec.json.encode(value).decode()}" for value in args)
-    await output.line(f"{time} {channel}{one_line(event.event)}", values=values)
+    await output.line(f"{time} {channel}{one_line(event.event)}{values}")

@@ -112,11 +112,9 @@ class Items(NamedTuple):
     """The file descriptor."""
     name: str
     form: Form
-    size: int | None
-    """Bytes in all, if that is known."""
 
-    async def read(self, count: Callable[[int], None]) -> AsyncGenerator[Any]:
-        """Yield the items. Call ``count`` with the bytes of each once the next one is asked for. Cancelling is safe.
+    async def read(self, count: Callable[[], None]) -> AsyncGenerator[Any]:
+        """Yield the items. Call ``count`` for each once the next one is asked for. Cancelling is safe.
 
         A thread reads, because no other way of reading files and pipes without blocking works on all systems. A thread
         that still waits for input when the program ends cannot be joined, so the program ends without joining it.
@@ -126,7 +124,7 @@ class Items(NamedTuple):
         while chunk := await self._chunk():
             if self.form == "bytes":
                 yield chunk
-                count(len(chunk))
+                count()
                 continue
             lines = chunk.split(b"\n")
             for line in lines[:-1]:
@@ -135,7 +133,7 @@ class Items(NamedTuple):
                 rest.clear()
                 if self.form == "text" or whole.strip():
                     yield self._item(whole, number)
-                    count(len(whole) + 1)
+                    count()
             if lines[-1]:
                 rest.append(lines[-1])
                 if len(rest) * READ > LONGEST_LINE:
@@ -143,7 +141,7 @@ class Items(NamedTuple):
         if rest:
             whole = b"".join(rest)
             yield self._item(whole, number + 1)
-            count(len(whole))
+            count()
 
     async def _chunk(self) -> bytes:
         try:
@@ -166,10 +164,9 @@ def items_of(path: str, form: Form) -> Items:
     if path == "-":
         if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
             raise UsageError("stdin is closed: there is nothing to upload")
-        return Items(sys.stdin.fileno(), "stdin", form, None)
+        return Items(sys.stdin.fileno(), "stdin", form)
     try:
         file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        size = os.fstat(file).st_size
     except OSError as exc:
         raise UsageError(f"cannot read {path}: {exc.strerror}") from exc
-    return Items(file, path, form, size or None)
+    return Items(file, path, form)

@@ -137,27 +137,27 @@ class Prepared(NamedTuple):
     has only as text. msgspec takes its time for options, so they are passed only if they are necessary."""
 
 
-def _cached_without_hook(make: Callable[[Any, DecHook | None, bool], _R]) -> Callable[[Any, DecHook | None, bool], _R]:
+def _cached_without_hook(make: Callable[[Any, DecHook | None], _R]) -> Callable[[Any, DecHook | None], _R]:
     """Cache what ``make`` returns for a type, unless there is a hook.
 
     A hook may be the method of an object that no cache should keep alive.
     """
 
     @memoized
-    def cached(tp: Any, _: str, lax: bool) -> _R:
-        return make(tp, None, lax)
+    def cached(tp: Any, _: str) -> _R:
+        return make(tp, None)
 
-    def call(tp: Any, dec_hook: DecHook | None, lax: bool) -> _R:
+    def call(tp: Any, dec_hook: DecHook | None) -> _R:
         if dec_hook is not None:
-            return make(tp, dec_hook, lax)
+            return make(tp, dec_hook)
         # ``A | B`` equals ``B | A``, but pydantic prefers the first member. Their texts differ.
-        return cached(tp, "" if isinstance(tp, type) else str(tp), lax)
+        return cached(tp, "" if isinstance(tp, type) else str(tp))
 
     return call
 
 
 @_cached_without_hook
-def prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
+def prepare(tp: Any, dec_hook: DecHook | None) -> Prepared:
     """Find out which library validates ``tp``, and whether msgspec needs options.
 
     Raises:
@@ -166,9 +166,7 @@ def prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
     """
     if tp is Any or tp is object:
         return Prepared(tp, False)
-    wire = wire_type(tp, lambda part: _converter(part, dec_hook, lax), hooked=dec_hook is not None, lax=lax)
-    if isinstance(wire, Checked):  # it may hold the hook, so no cache may keep it
-        return Prepared(wire, True)
+    wire = wire_type(tp, hooked=dec_hook is not None)
     needs_options, unknown = _examine(wire)
     if unknown is not None and dec_hook is None:
         raise TypeError(
@@ -178,10 +176,9 @@ def prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
     return Prepared(wire, needs_options)
 
 
-def convert_options(needed: bool, dec_hook: DecHook | None, lax: bool) -> dict[str, Any]:
+def convert_options(needed: bool, dec_hook: DecHook | None) -> dict[str, Any]:
     """Return the keyword arguments for `msgspec.convert`, only those that make a difference."""
-    options: dict[str, Any] = {"dec_hook": make_dec_hook(dec_hook), "str_keys": True} if needed else {}
-    return {**options, "strict": False} if lax else options
+    return {"dec_hook": make_dec_hook(dec_hook), "str_keys": True} if needed else {}
 
 
 # ---------------------------------------------------------------- one value to one type
@@ -198,13 +195,13 @@ def _unboxed(exc: msgspec.ValidationError) -> msgspec.ValidationError:
 
 
 @_cached_without_hook
-def _converter(tp: Any, dec_hook: DecHook | None, lax: bool) -> Callable[[Any], Any]:
+def _converter(tp: Any, dec_hook: DecHook | None) -> Callable[[Any], Any]:
     if tp is Any or tp is object:
         return lambda value: value
     # msgspec caches its analysis of a Struct, but analyses `list[int]` anew in each call. As the field of a Struct
     # `list[int]` is cached, too.
-    tp, needs_options = prepare(tp, dec_hook, lax)
-    options = convert_options(needs_options, dec_hook, lax)
+    tp, needs_options = prepare(tp, dec_hook)
+    options = convert_options(needs_options, dec_hook)
     box = msgspec.defstruct("Box", [("value", tp)], array_like=True)
     convert: Callable[..., Any] = msgspec.convert
     exact: type[Any] | None = tp if tp in EXACT_TYPES else None
@@ -222,7 +219,7 @@ def _converter(tp: Any, dec_hook: DecHook | None, lax: bool) -> Callable[[Any], 
     return convert_value
 
 
-def converter(tp: Any, *, dec_hook: DecHook | None = None, lax: bool = False) -> Callable[[Any], Any]:
+def converter(tp: Any, *, dec_hook: DecHook | None = None) -> Callable[[Any], Any]:
     """Make a function that converts decoded JSON or MessagePack to ``tp``. Without a hook the function is cached.
 
     The function raises `msgspec.ValidationError` if a value does not fit, with msgspec's path (``$`` is the value).
@@ -231,4 +228,4 @@ def converter(tp: Any, *, dec_hook: DecHook | None = None, lax: bool = False) ->
     Raises:
         TypeError: nothing can be converted to ``tp``; the text says why.
     """
-    return _converter(tp, dec_hook, lax)
+    return _converter(tp, dec_hook)

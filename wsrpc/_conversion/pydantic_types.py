@@ -104,10 +104,10 @@ def pydantic_validator(tp: Any) -> Callable[[Any], Any]:
     return _from_decoded(tp.model_validate_json if validator is None else validator.validate_json)
 
 
-def type_validator(tp: Any, *, strict: bool) -> Callable[[Any], Any]:
+def type_validator(tp: Any) -> Callable[[Any], Any]:
     """Make a function that converts decoded JSON or MessagePack to ``tp``, which may be any type.
 
-    ``strict`` applies to everything without a config of its own; models and pydantic's dataclasses have one.
+    It is strict with everything that has no config of its own; models and pydantic's dataclasses have one.
 
     The function raises `ValueError` with one line of text if a value does not fit.
 
@@ -123,8 +123,8 @@ def type_validator(tp: Any, *, strict: bool) -> Callable[[Any], Any]:
         # The items belong to the handler, which may change them.
         warnings.filterwarnings("ignore", message=".*`ReadOnly`")
         warnings.filterwarnings("error", message="The '.*' attribute .* has no effect", category=UserWarning)
-        adapter: Any = TypeAdapter(boxed, config=ConfigDict(strict=strict))
-    validator = _validator(adapter.core_schema, {"strict": strict})
+        adapter: Any = TypeAdapter(boxed, config=ConfigDict(strict=True))
+    validator = _validator(adapter.core_schema, {"strict": True})
     if validator is None:
         raise TypeError("wsrpc needs pydantic 2.13 or newer for it: update pydantic")
     convert = _from_decoded(validator.validate_json)

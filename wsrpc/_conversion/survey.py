@@ -71,7 +71,7 @@ class Survey:
         self.instead = ""
         """What to do about it without pydantic."""
         self.needs_msgspec = ""
-        """The first thing found that pydantic does not know, or not as strictly."""
+        """The first thing found that pydantic does not know."""
         self.meta = ""
         """The first constraint of msgspec, which pydantic ignores."""
         self.not_for_pydantic = ""
@@ -97,11 +97,7 @@ class Survey:
             # msgspec ignores all constraints there, even its own, so there is an owner in any case.
             for bound in (tp.__bound__, getattr(tp, "__default__", None), *tp.__constraints__):
                 self.visit(bound, owner or tp.__name__, place)
-        elif origin is Literal:
-            # For pydantic 1, 1.0 and true are the same in a Literal.
-            if place == "open" and not owner and any(isinstance(each, int) for each in get_args(tp)):
-                self.needs_msgspec = self.needs_msgspec or f"{tp}"
-        elif (tp, place) not in self._seen:
+        elif origin is not Literal and (tp, place) not in self._seen:
             self._seen.append((tp, place))
             self._inside.append(tp)
             self._part(tp, origin or tp, owner, place)
@@ -180,7 +176,7 @@ class Survey:
         if len({cls for cls in classes if _is_text(cls)}) > 1:
             why = "unions may not contain more than one str-like type"
         elif len(objects) > 1 and any(map(_is_sealed, objects)):
-            if not all(map(is_tagged, objects)):
+            if not all(map(_is_tagged, objects)):
                 why = f"pydantic does not see the fields of Struct types and attrs classes: {tag}"
         elif Any not in classes and (len(objects) > 1 or (len(classes) > 1 and any(map(_is_custom, classes)))):
             self._require_pydantic(f"{tp}", owner, place, tag)
@@ -457,7 +453,7 @@ def _derives(cls: Any, base: type) -> bool:
     return isinstance(cls, type) and issubclass(cls, base)
 
 
-def is_tagged(cls: Any) -> bool:
+def _is_tagged(cls: Any) -> bool:
     """Whether a class is a Struct with a tag, by which msgspec knows it among others."""
     cls = get_origin(cls) or cls
     return _is_struct(cls) and cls.__struct_config__.tag is not None

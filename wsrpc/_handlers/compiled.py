@@ -15,7 +15,6 @@ from msgspec.structs import astuple
 from .._conversion.caching import memoized
 from .._conversion.convert import EXACT_TYPES, DecHook, convert_options, converter, prepare
 from .._conversion.survey import UNIONS
-from .._conversion.validation import Checked
 from .arguments import refused
 from .contract import Member
 from .implementation import completed
@@ -26,7 +25,8 @@ from .method import DEFAULTS, HandlerOptions
 # ---------------------------------------------------------------- the call
 
 
-def _make_struct(wire: tuple[Any, ...], required: int, exact: bool) -> type[msgspec.Struct]:
+@memoized
+def _struct(wire: tuple[Any, ...], required: int, exact: bool) -> type[msgspec.Struct]:
     """Make the type of the arguments as msgspec sees them: an array of the event's name and then the parameters.
 
     Optional parameters have a default only so that the array may be shorter; the default is never read.
@@ -36,12 +36,7 @@ def _make_struct(wire: tuple[Any, ...], required: int, exact: bool) -> type[msgs
     return msgspec.defstruct("Arguments", fields, array_like=True, forbid_unknown_fields=exact)
 
 
-_struct = memoized(_make_struct)
-
-
-def _compile(
-    function: Callable[..., Any], facts: Facts, declared: tuple[Any, ...], dec_hook: DecHook | None, lax: bool
-) -> Call:
+def _compile(function: Callable[..., Any], facts: Facts, declared: tuple[Any, ...], dec_hook: DecHook | None) -> Call:
     """Return `Handler.call`.
 
     Args:
@@ -58,17 +53,15 @@ def _compile(
         for p in given:
             try:
                 if p.source == "stream":
-                    convert_items[p.name] = _both(
-                        convert_items.get(p.name), converter(p.type, dec_hook=dec_hook, lax=lax)
-                    )
+                    convert_items[p.name] = _both(convert_items.get(p.name), converter(p.type, dec_hook=dec_hook))
                 elif p.source != "injected":
-                    ready = prepare(p.type, dec_hook, lax)
+                    ready = prepare(p.type, dec_hook)
                     p = p._replace(type=ready.type)
                     needs_options |= ready.needs_options and p.source == "wire"
             except TypeError as exc:
                 raise facts.refusal(p.name, str(exc)) from exc
             parameters.append(p)
-        return parameters, _converting(parameters, needs_options, dec_hook, lax, check)
+        return parameters, _converting(parameters, needs_options, dec_hook, check)
 
     check = None
     if any(tp not in (p.type, Any, object) for tp, p in zip(declared, facts.parameters, strict=False)):
@@ -116,7 +109,7 @@ Converting = Callable[[Invocation, list[Any]], list[Any]]
 
 
 def _converting(
-    parameters: list[Parameter], needs_options: bool, dec_hook: DecHook | None, lax: bool, check: Converting | None
+    parameters: list[Parameter], needs_options: bool, dec_hook: DecHook | None, check: Converting | None
 ) -> Converting:
     """Return the function that converts the arguments of a call, and checks how many there are.
 
@@ -125,14 +118,11 @@ def _converting(
     wire = [p for p in parameters if p.source == "wire"]
     rest = next((p for p in parameters if p.source == "rest"), None)
     least, most = sum(p.required for p in wire) + 1, len(wire) + 1
-    # A `Checked` may hold the hook, and a hook may be the method of an object that no cache should keep alive.
-    holds_hook = dec_hook is not None and any(isinstance(p.type, Checked) for p in wire)
-    make_struct = _make_struct if holds_hook else _struct
-    arguments = make_struct(tuple(p.type for p in wire), least - 1, rest is None)
-    convert = partial(msgspec.convert, type=arguments, **convert_options(needs_options, dec_hook, lax))
+    arguments = _struct(tuple(p.type for p in wire), least - 1, rest is None)
+    convert = partial(msgspec.convert, type=arguments, **convert_options(needs_options, dec_hook))
     convert_rest = None
     if rest is not None and rest.type is not Any:
-        convert_rest = converter(list.__class_getitem__(rest.type), dec_hook=dec_hook, lax=lax)
+        convert_rest = converter(list.__class_getitem__(rest.type), dec_hook=dec_hook)
     untyped = all(p.type is Any for p in wire)
 
     def converted(invocation: Invocation, a: list[Any]) -> list[Any]:
@@ -295,7 +285,7 @@ class Handler:
         self.function = function
         """The user's object, unchanged."""
         self.facts = facts
-        self.call = _compile(function, facts, declared, dec_hook, bool(options.lax)) if call is None else call
+        self.call = _compile(function, facts, declared, dec_hook) if call is None else call
         """``call(invocation, a)``: ``a`` is the event's name and then the arguments, as they arrived.
 
         Returns what the function returns, which may be an awaitable. Raises `ArgumentsRefused` before the function is

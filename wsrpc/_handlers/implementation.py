@@ -1,21 +1,16 @@
 """Implementations of contracts: whether the methods of an object do what a contract declares, and as which handlers.
 
-The types of parameters and results are compared as they travel: a parameter may be wider than in the contract, and a
-result narrower. Arguments have to fit both types: the contract's, and then the implementation's, to which they are
-converted.
+The kinds and the parameters are compared. Their types are not: arguments have to fit both, the contract's, and then the
+implementation's, to which they are converted.
 """
 
 from __future__ import annotations
 
 import inspect
-import typing
 from collections.abc import Callable, Iterator
-from datetime import date, datetime
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from .._base.names import ChannelRef
-from .._conversion.convert import type_name
-from .._conversion.survey import UNIONS, unwrapped
 from .contract import Contract, Kind, Member, read_contract
 from .introspection import Facts, Parameter, Role, by_place, introspect, location, result_of, signature_of
 from .method import Exposed, mark_in, mark_of
@@ -197,11 +192,7 @@ def _difference(member: Member, facts: Facts, function: Any) -> str | None:
     says_nothing = kind is Kind.REQUEST and result.type is Any and member.kind in (Kind.STREAM, Kind.CONVERSATION)
     if kind is not member.kind and not says_nothing:
         return f"the contract declares {member.kind.value}, and this is {kind.value}"
-    return (
-        _other_parameters(by_place(member.parameters), facts.parameters)
-        or _other_items(member, facts)
-        or _other_result(member, result.type, says_nothing=says_nothing)
-    )
+    return _other_parameters(by_place(member.parameters), facts.parameters)
 
 
 def _other_parameters(declared: tuple[Parameter, ...], own: tuple[Parameter, ...]) -> str | None:
@@ -218,23 +209,13 @@ def _other_parameters(declared: tuple[Parameter, ...], own: tuple[Parameter, ...
             return f"it has no parameter for {p.name!r}"
         if places.get(p.name, number) != number:
             return f"parameter {p.name!r} is in another place, and arguments travel by place"
-        if (why := _other_parameter(p, q)) is not None:
-            return why
-    if wanted_rest is not None:
-        if rest is None or len(wire) > len(wanted):
-            return f"it does not take *{wanted_rest.name} after the same parameters"
-        return _other_parameter(wanted_rest, rest)
-    return None
-
-
-def _other_parameter(p: Parameter, q: Parameter) -> str | None:
-    if not _fits(p.type, q.type):
-        return f"parameter {p.name!r} is {type_name(p.type)} in the contract, and {type_name(q.type)} here"
-    if p.source == q.source == "wire" and not p.required:
-        if q.required:
-            return f"parameter {p.name!r} is optional in the contract, and required here"
-        if p.default is not ... and not _equal(p.default, q.default):
-            return f"parameter {p.name!r} has the default {p.default!r} in the contract, and {q.default!r} here"
+        if q.source == "wire" and not p.required:
+            if q.required:
+                return f"parameter {p.name!r} is optional in the contract, and required here"
+            if p.default is not ... and not _equal(p.default, q.default):
+                return f"parameter {p.name!r} has the default {p.default!r} in the contract, and {q.default!r} here"
+    if wanted_rest is not None and (rest is None or len(wire) > len(wanted)):
+        return f"it does not take *{wanted_rest.name} after the same parameters"
     return None
 
 
@@ -243,81 +224,3 @@ def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, bool) is not isinstance(other, bool):
         return False
     return one is other or bool(one == other) or repr(one) == repr(other)  # NaN equals nothing
-
-
-def _other_items(member: Member, facts: Facts) -> str | None:
-    source = next((p for p in facts.parameters if p.source == "stream"), None)
-    if member.source is None or source is None or _fits(member.source.type, source.type):
-        return None
-    declared, own = type_name(member.source.type), type_name(source.type)
-    return f"the items of {member.source.name!r} are {declared} in the contract, and {own} here"
-
-
-def _other_result(member: Member, result: Any, *, says_nothing: bool) -> str | None:
-    if says_nothing or member.kind is Kind.CONVERSATION or _fits(result, member.result):
-        return None
-    what = "each item" if member.kind in (Kind.STREAM, Kind.EXCHANGE) else "the result"
-    return f"{what} is {type_name(member.result)} in the contract, and {type_name(result)} here"
-
-
-# ---------------------------------------------------------------- types
-
-_EXACT = frozenset({bool, int, float, str, bytes, date, datetime})
-"""Types of which a subclass or a base class travels otherwise, or is refused."""
-
-
-def _fits(narrow: Any, wide: Any) -> bool:
-    """Return whether each value of the type ``narrow`` may be given where ``wide`` is expected, as far as is known."""
-    narrow, wide = _bare(narrow), _bare(wide)
-    if narrow is Any or wide is Any or narrow == wide:
-        return True
-    if typing.get_origin(narrow) in UNIONS:
-        return all(_fits(each, wide) for each in typing.get_args(narrow))
-    if typing.get_origin(wide) in UNIONS:
-        return any(_fits(narrow, each) for each in typing.get_args(wide))
-    if typing.get_origin(narrow) is Literal:
-        return _fits_literal(typing.get_args(narrow), wide)
-    if narrow is int and wide is float:
-        return True
-    if narrow in _EXACT or typing.get_origin(wide) is Literal:
-        return False
-    return _fits_class(narrow, wide)
-
-
-def _fits_literal(values: tuple[Any, ...], wide: Any) -> bool:
-    if typing.get_origin(wide) is Literal:
-        return set(map(repr, values)) <= set(map(repr, typing.get_args(wide)))
-    return all(_fits(type(value), wide) for value in values)
-
-
-def _fits_class(narrow: Any, wide: Any) -> bool:
-    own, other = typing.get_origin(narrow) or narrow, typing.get_origin(wide) or wide
-    try:
-        if not issubclass(own, other):
-            return False
-    except TypeError:  # not classes, or of a kind that knows no subclasses, such as TypedDict
-        return bool(own == other)
-    inner, outer = typing.get_args(narrow), typing.get_args(wide)
-    if own is other is tuple and inner and outer:
-        return _fits_tuple(inner, outer)
-    if len(inner) != len(outer):
-        return True  # list[int] and list, or tuple[int, str] and Sequence[Any]
-    return all(_fits(one, other) for one, other in zip(inner, outer, strict=True))
-
-
-def _fits_tuple(narrow: tuple[Any, ...], wide: tuple[Any, ...]) -> bool:
-    """Return whether a tuple fits another one, by the arguments of both types."""
-    if wide[-1] is Ellipsis:
-        return all(_fits(each, wide[0]) for each in narrow if each is not Ellipsis)
-    return len(narrow) == len(wide) and narrow[-1] is not Ellipsis and all(map(_fits, narrow, wide))
-
-
-def _bare(tp: Any) -> Any:
-    """Return a type without what does not change how it travels: metadata, and other names for it."""
-    while True:
-        if typing.get_origin(tp) is Annotated:
-            tp = typing.get_args(tp)[0]
-        elif (inner := unwrapped(tp)) is not None:
-            tp = inner
-        else:
-            return type(None) if tp is None else Any if tp is object else tp

@@ -23,6 +23,9 @@ from .observation import Message
 
 C = TypeVar("C")
 
+WORK = 4 * 1024
+"""Bytes that a running handler, an open channel or a pending request takes besides its message, about."""
+
 
 class Cancelled(enum.IntEnum):
     """Whether a handler is cancelled, and whether its request still gets an answer. The value never decreases."""
@@ -145,9 +148,9 @@ class Invocation(msgspec.Struct, eq=False):
 
     @property
     def memory(self) -> int:
-        """Bytes that its decoded message takes, about. It is measured when this is first asked for."""
+        """Bytes that it takes with its decoded message, about. It is measured when this is first asked for."""
         if self._memory is None:
-            self._memory = memory_of(self.inbound.a)
+            self._memory = WORK + memory_of(self.inbound.a)
         return self._memory
 
     @property

@@ -1,4 +1,4 @@
-"""The layers around a handler: middleware, the handler context, its lane, its thread and its time limit.
+"""The layers around a handler: middleware, its lane, its thread and its time limit.
 
 `around` puts them around the compiled call of a handler when it is first used. The result is one call, which returns a
 value at once, or something that has still to be awaited or streamed.
@@ -10,7 +10,6 @@ import asyncio
 import contextvars
 import inspect
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -21,9 +20,8 @@ from .arguments import ArgumentsRefused
 from .compiled import Handler
 from .invocation import Call, Invocation
 
-# The first argument of both is a `Context`, whose class lies in a higher layer.
+# The first argument is a `Context`, whose class lies in a higher layer.
 Middleware = Callable[[Any, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]
-HandlerContext = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 Next = Callable[[Invocation, Any], Awaitable[Any]]
 """Runs what is inside of a middleware."""
@@ -48,7 +46,6 @@ def around(
     handler: Handler | None,
     call: Call,
     middleware: list[Middleware],
-    handler_context: HandlerContext | None,
     time_limit: float | None,
 ) -> Route:
     """Put the layers around the ``call`` of a handler.
@@ -70,8 +67,8 @@ def around(
             call = _in_lane(call, handler.lane)
         if handler.taken and (handler.facts.is_coroutine or handler.facts.is_generator):
             call = _within_task(call)
-    if middleware or (handler is not None and handler_context is not None):
-        within = _innermost(call, handler_context if handler is not None else None)
+    if middleware:
+        within = _innermost(call)
         for each in reversed(middleware):
             within = _inside(each, within)
         call = _outermost(within)
@@ -226,11 +223,10 @@ def _inside(middleware: Middleware, within: Next) -> Next:
     return run
 
 
-def _innermost(call: Call, handler_context: HandlerContext | None) -> Next:
+def _innermost(call: Call) -> Next:
     async def run(invocation: Invocation, ctx: Any) -> Any:
         try:
-            async with nullcontext() if handler_context is None else handler_context(ctx):
-                return await invocation.runner.call_in_task(invocation, call)
+            return await invocation.runner.call_in_task(invocation, call)
         except ArgumentsRefused as refused:
             # Middleware sees the error that the caller will get.
             raise made_here(refused.error) from None

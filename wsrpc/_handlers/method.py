@@ -23,8 +23,6 @@ class HandlerOptions(Struct, frozen=True, kw_only=True):
         ValueError: ``timeout`` is not more than 0.
     """
 
-    lax: bool | None = None
-    """Whether msgspec converts leniently. None: as for other handlers of the same registry."""
     thread: bool = False
     ordered: bool = False
     timeout: float | UnsetType | None = UNSET
@@ -32,8 +30,6 @@ class HandlerOptions(Struct, frozen=True, kw_only=True):
     hidden: bool = False
 
     def __post_init__(self) -> None:
-        if self.lax is not None:
-            check_flag("lax", self.lax)
         check_flag("thread", self.thread)
         check_flag("ordered", self.ordered)
         check_flag("hidden", self.hidden)
@@ -59,7 +55,6 @@ def method(
     name: str | None = None,
     /,
     *,
-    lax: bool | None = None,
     thread: bool = False,
     ordered: bool = False,
     timeout: float | UnsetType | None = UNSET,
@@ -71,7 +66,6 @@ def method(
     name: Any = None,
     /,
     *,
-    lax: bool | None = None,
     thread: bool = False,
     ordered: bool = False,
     timeout: float | UnsetType | None = UNSET,
@@ -94,7 +88,7 @@ def method(
     if name is not None:
         check_event(name)
 
-    options = HandlerOptions(lax=lax, thread=thread, ordered=ordered, timeout=timeout, hidden=hidden)
+    options = HandlerOptions(thread=thread, ordered=ordered, timeout=timeout, hidden=hidden)
 
     def mark(function: F) -> F:
         given: Any = function

@@ -8,10 +8,9 @@ from typing import Any, Literal, NamedTuple, Protocol, get_origin
 from weakref import WeakSet, ref
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from .._base.logs import logger
-from .._base.misuse import check_flag, check_function, check_no_yield
+from .._base.misuse import check_function, check_no_yield
 from .._base.names import RAW, RESERVED_EVENTS, ChannelRef, check_event
 from .._conversion.convert import DecHook, converter
 from ..errors import short
@@ -21,7 +20,7 @@ from .contract import Member, placed_members
 from .implementation import implementing
 from .introspection import Injection, is_async, location, name_of, of_framework
 from .invocation import Invocation
-from .layers import HandlerContext, Middleware, Route
+from .layers import Middleware, Route
 from .method import DEFAULTS, HandlerOptions
 
 
@@ -99,9 +98,7 @@ class Registry:
         "dec_hook",
         "declared",
         "fallback",
-        "handler_context",
         "hooks",
-        "lax",
         "layered",
         "lifecycle",
         "observed",
@@ -113,11 +110,9 @@ class Registry:
         "time_limit",
     )
 
-    def __init__(self, *, dec_hook: DecHook | None = None, lax: bool = False, declares: bool = True) -> None:
+    def __init__(self, *, dec_hook: DecHook | None = None, declares: bool = True) -> None:
         check_function("dec_hook", dec_hook)
-        check_flag("lax", lax)
         self.dec_hook = dec_hook
-        self.lax = lax
         self.scopes: dict[ChannelRef, Scope] = {}
         """The scopes of all channels on which anything was registered, and of those that were asked for by `scope`."""
         self.declared: dict[ChannelRef, dict[str, Member]] | None = {} if declares else None
@@ -140,7 +135,6 @@ class Registry:
         self.takes_raw = False
         self.raw_only: RawOnly | None = None
         """Set if one function gets every message, so that handlers of events are never called."""
-        self.handler_context: HandlerContext | None = None
         self.lifecycle: dict[tuple[str, bool], LifecycleHandler] = {}
         """Handlers of lifecycle events, by the event and whether they were registered with `once`."""
         self.hooks = NO_HOOKS
@@ -149,7 +143,7 @@ class Registry:
 
     def empty_copy(self) -> Registry:
         """Return a registry without handlers that converts types in the same way."""
-        return Registry(dec_hook=self.dec_hook, lax=self.lax, declares=False)
+        return Registry(dec_hook=self.dec_hook, declares=False)
 
     def inherit(self, base: Registry, time_limit: float | None) -> None:
         """Let the handlers of ``base`` have what has none here, and its layers run around those that are here.
@@ -214,7 +208,7 @@ class Registry:
 
     def _make_converter(self, returns: Any) -> Callable[[Any], Any]:
         try:
-            return converter(returns, dec_hook=self.dec_hook, lax=self.lax)
+            return converter(returns, dec_hook=self.dec_hook)
         except TypeError as exc:
             raise TypeError(f"returns= is a type that a response can have, got {short(returns)}: {exc}") from exc
 
@@ -268,8 +262,7 @@ class Registry:
         self._look_for_layers()
 
     def _look_for_layers(self) -> None:
-        has_middleware = any(scope.middleware for scope in self.scopes.values())
-        self.layered = has_middleware or self.handler_context is not None
+        self.layered = any(scope.middleware for scope in self.scopes.values())
         self.changed()
 
     def has(self, channel: ChannelRef, event: str) -> bool:
@@ -322,7 +315,7 @@ class Registry:
             self._check_called(f"the handler of {event!r}", "connection")
             if options != DEFAULTS:
                 raise TypeError(
-                    f"{event!r} reports on the connection: lax=, thread=, ordered=, timeout= and hidden= do not apply"
+                    f"{event!r} reports on the connection: thread=, ordered=, timeout= and hidden= do not apply"
                 )
             self._add_lifecycle(event, function, once)
             return
@@ -359,8 +352,6 @@ class Registry:
         self._check_not_reserved(channel, event)
         scope = self.scopes.get(channel)
         lane = scope if scope is not None and scope.ordered else None
-        if options.lax is None and self.lax:
-            options = replace(options, lax=True)
         handler = Handler(function, options, dec_hook=self.dec_hook, lane=lane, instance=instance, member=member)
         old = None if scope is None else (scope.once if once else scope.handlers).get(event)
         if old is not None and old.is_method:
@@ -449,13 +440,6 @@ class Registry:
             raise TypeError(f"middleware is an async function of (ctx, call_next), {middleware!r} does not take both")
         self._check_called(repr(middleware), "connection")
         self.scope(channel).middleware.append(middleware)
-        self._look_for_layers()
-
-    def set_handler_context(self, handler_context: HandlerContext | None) -> None:
-        """Run each handler within ``handler_context(ctx)``, inside of all middleware."""
-        if handler_context is not None and not callable(handler_context):
-            raise TypeError(f"handler_context= is a function of the context, got {handler_context!r}")
-        self.handler_context = handler_context
         self._look_for_layers()
 
     # Handlers of lifecycle events are called with positional arguments that are not converted.

@@ -22,8 +22,7 @@ from .._streams.inbox import Inbox
 from .._streams.recipients import Decode, Recipient
 from ..errors import Draining, Overloaded, RemoteError, RpcError
 from .answers import Answers
-from .running import RunningHandlers
-from .waiting import Dispatch, Hold, Kind, ReceivedMessage
+from .running import Dispatch, Hold, Kind, ReceivedMessage, RunningHandlers
 
 if TYPE_CHECKING:
     from .._channels.core import ChannelCore
@@ -108,9 +107,7 @@ class Admission:
         """
         i = message.i
         kind = _ON_CHANNEL if channel is not None else _EVENT if i is UNSET else _REQUEST
-        present: list[tuple[Inbox, int]] = []
-        if self._holding is not _NONE_HELD and self._read and kind is _EVENT:
-            present = [(inbox, inbox.received) for inbox in self.readers.of_events(message)]
+        is_read = self._holding is not _NONE_HELD and self.readers.has_readers(message.c, message.a[0])
         if i is not UNSET and self.knows(i):
             # A rejection would settle the first one, which is still being worked on.
             self._answers.ignored["duplicate id"] += 1
@@ -127,15 +124,7 @@ class Admission:
             return
         elif self.running.let_wait(
             ReceivedMessage(
-                kind,
-                _kept(payload, view),
-                None if i is UNSET else i,
-                view,
-                decode,
-                self._dispatch,
-                channel,
-                # Not for the next reader, although it also waits for its handler.
-                readers=tuple((inbox, inbox.received) for inbox, before in present if inbox.received > before),
+                kind, _kept(payload, view), None if i is UNSET else i, view, decode, self._dispatch, channel, is_read
             )
         ):
             self.update()
@@ -238,34 +227,19 @@ class Admission:
             paused.set_result(None)
 
     def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient) -> None:
-        """Give a new reader the events that wait while `open` handlers run: an `open` handler may be the reader.
-
-        An event that another reader has taken is not passed on: a second `wait_for` gets the second event.
-        """
-        if self._holding is _NONE_HELD or not isinstance(recipient, Inbox):
-            self.update()
-            return
-        key = (channel, event)
-        handled = self.readers.has_handler(channel, event)
-        for ticket, waiting in self.running.waiting_room.events():
-            if waiting.key is None:
+        """Give a new reader the events that wait while `open` handlers run: an `open` handler may be the reader."""
+        if self._holding is not _NONE_HELD and isinstance(recipient, Inbox):
+            handled = self.readers.has_handler(channel, event)
+            for ticket, waiting in self.running.waiting_room.events():
                 message = decode_any(waiting.decode, waiting.payload)
-                waiting.key = message.c, message.a[0]
-            if waiting.key != key:
-                continue
-            if waiting.was_taken:
+                if (message.c, message.a[0]) != (channel, event) or waiting.is_read or recipient.over:
+                    continue
+                message.i = UNSET
+                recipient.receive(message, waiting.payload, waiting.decode)
+                waiting.is_read = True
                 if not handled:
                     self.running.waiting_room.take(ticket)
                     waiting.mark_processed()
-                continue
-            message = decode_any(waiting.decode, waiting.payload)
-            message.i = UNSET
-            before = recipient.received
-            recipient.receive(message, waiting.payload, waiting.decode)
-            if recipient.received > before:
-                waiting.readers += ((recipient, recipient.received),)
-            if recipient.over:  # the others are for the next reader
-                break
         self.update()
 
     def count_as_channel(self, invocation: Invocation) -> None:
@@ -323,9 +297,6 @@ class Admission:
                     message.i = UNSET if waiting.id is None else waiting.id
                     if channel is not None:
                         place_on(message, channel.id)
-                    elif waiting.readers and not self.readers.has_handler(message.c, message.a[0]):
-                        waiting.mark_processed()
-                        continue
                     waiting.dispatch(message, waiting.payload, waiting.view, channel)
                 except Exception as exc:
                     # It was decoded when it came, so a codec is at fault. That ends this connection only.

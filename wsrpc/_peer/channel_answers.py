@@ -28,7 +28,7 @@ from .answers import Answers
 class ChannelAnswers:
     """Answers requests with channels, and runs streams, uploads and conversations on them.
 
-    Each runs within the call of the handler that opened its channel. So middleware, `handler_context` and the place in
+    Each runs within the call of the handler that opened its channel. So middleware and the place in
     a lane last until the stream or the conversation is over, and cancelling the handler ends it.
     """
 

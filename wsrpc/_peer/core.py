@@ -17,7 +17,7 @@ from .._base.closing import CloseCode, CloseInfo
 from .._base.names import Redact
 from .._base.scheduler import Scheduler
 from .._channels.readers import Readers
-from .._handlers.invocation import CURRENT, Invocation
+from .._handlers.invocation import CURRENT, WORK, Invocation
 from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage
 from .._protocol.codecs import NegotiatedCodec
 from .._protocol.control import Announced, Credit, Drain
@@ -41,8 +41,7 @@ from .inbound import Inbound
 from .owner import PeerOptions, PeerOwner
 from .payload_log import PayloadLog
 from .requests import Requester
-from .running import RunningHandlers
-from .waiting import Hold
+from .running import Hold, RunningHandlers
 
 
 class ConnectionHistory:
@@ -87,10 +86,6 @@ class ConnectionHistory:
     def left_out(self, broadcasts: int) -> None:
         """Count broadcasts that were not sent."""
         self.dropped += broadcasts
-
-
-WORK = 4 * 1024
-"""Bytes that a running handler, an open channel or a pending request takes besides its message, about."""
 
 
 class PeerLife:
@@ -259,7 +254,7 @@ class PeerLife:
                     break
         if still():
             self.outbox.requests.stop()
-            self.readers.end_late()
+            self.readers.unread().leave_late()  # the peer ends, and nobody reads them any more
 
 
 class PeerCore:
@@ -744,6 +739,21 @@ class PeerCore:
         life.running.after_events(tell)
         self._end_wait()
         self.owner.all_ended()
+        # What readers still hold counts on, and what handlers hold that were not cancelled.
+        life.running.measured = None
+        if isinstance(session, ServerSession) and (sessions := self.owner.sessions) is not None and self.memory():
+            life.readers.unread().less = session.recount
+            sessions.hold(session)
+
+    def drop_rest(self) -> None:
+        """Drop what readers and handlers still hold of the session, which is over: all ended ones hold too much."""
+        life, why = self.life, "what ended sessions hold exceeds Server(detached_bytes=)"
+        if life.core is self:  # else another transport was bound, and the handlers and readers are of its session, too
+            self.log(logging.WARNING, "what peer %s at %s has left behind is dropped: %s", life.id, self.log.place, why)
+            self.dispatcher.admission.drop_all()
+            for invocation in list(life.running.invocations):
+                invocation.orphan(why)
+            life.readers.unread().drop_all(why)
 
     def _report_end(self, lost: ConnectionLost, replaced: bool) -> CloseInfo:
         """Tell the owner and the log that the session is over. Return what the `close` handlers get."""
@@ -829,14 +839,14 @@ class PeerCore:
     def memory(self) -> int:
         """Return the bytes that the session takes here, about: what was received, and what is being worked on."""
         running, broadcasts, unread = self.life.running, self.out.slow_reader, self.life.readers.memory
-        calls, room = running.invocations, running.waiting_room
+        room = running.waiting_room
         return (
             (0 if broadcasts is None else broadcasts.size)
             + running.memory()
             + room.size
             + (0 if unread is None else unread.used)
             + MESSAGE * len(room)
-            + WORK * (len(calls) + len(self.channels) + len(self.out.requests))
+            + WORK * (len(self.channels) + len(self.out.requests))
         )
 
     # ------------------------------------------------------------ waiting for its end

@@ -9,12 +9,11 @@ import types
 from collections.abc import Callable, Coroutine, Generator, Hashable
 from contextvars import Context
 from functools import cached_property
-from types import CoroutineType
 from typing import Any
 
 from msgspec import UNSET
 
-from .._base.names import RAW, RESERVED_EVENTS, ChannelRef, Source
+from .._base.names import RAW, RESERVED_EVENTS, ChannelRef
 from .._base.scheduler import EAGER
 from .._channels.core import ChannelCore, ChannelState
 from .._channels.readers import FOR_READERS, Readers
@@ -74,14 +73,12 @@ def find(registry: Registry, channel: ChannelRef, event: str) -> Route:
 def route_to(registry: Registry, channel: ChannelRef, handler: Handler | None) -> Route:
     """Return the route to a handler, or to none: through the middleware of the server, the peer, then the channel."""
     middleware: list[Middleware] = []
-    handler_context = None
     for each in registry.lineage():
         for place in (None,) if channel is None else (None, channel):
             if place in each.scopes:
                 middleware += each.scopes[place].middleware
-        handler_context = each.handler_context or handler_context
     call = _refuse(registry) if handler is None else handler.call
-    return around(handler, call, middleware, handler_context, registry.time_limit)
+    return around(handler, call, middleware, registry.time_limit)
 
 
 def _refuse(registry: Registry) -> Any:
@@ -109,9 +106,6 @@ SLOW_HANDLER = 0.1
 
 PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
 """Classes of results that are neither awaitable nor a source of items, known without asking."""
-
-MOST_CLASSES = 1024
-"""Classes of results that one peer remembers."""
 
 set_current = CURRENT.set
 _ORPHANED = Cancelled.ORPHANED
@@ -186,8 +180,6 @@ class Dispatcher:
         """Takes the messages of anonymous channels. Not a method, which would be one more call for each of them."""
         self._mark: float | None = None
         """When the last inline handler of this read ended. None if there was none, or if its time is not known."""
-        self._values: dict[type, None] = {}
-        """Classes of results that are simply values."""
 
     @cached_property
     def _channel_answers(self) -> ChannelAnswers:
@@ -230,7 +222,7 @@ class Dispatcher:
             if since is None:
                 since = self._mark = self.loop.time()
             result = context.run(route.call, invocation, message.a)
-            if result.__class__ not in PLAIN and self._goes_on(result):
+            if result.__class__ not in PLAIN and (hasattr(result, "__await__") or as_source(result) is not None):
                 self._run_on(invocation, result, context)
                 return
             if message.i is not UNSET:  # an event has no response, and cannot have a channel
@@ -287,17 +279,6 @@ class Dispatcher:
                 raise
             raise made_here(Overloaded(str(exc))) from None
         invocation.channel_phase = ChannelPhase.RESERVED
-
-    def _goes_on(self, result: object) -> bool:
-        """Whether there is more to do with what a handler returned: await it, or stream it."""
-        cls = result.__class__
-        if cls in self._values:
-            return False
-        if hasattr(result, "__await__") or as_source(result) is not None:
-            return True
-        if len(self._values) < MOST_CLASSES:
-            self._values[cls] = None
-        return False
 
     def read_ended(self) -> None:
         """Forget when the last handler ended: the next one's time starts with the next read."""
@@ -357,13 +338,7 @@ class Dispatcher:
             invocation.begun = True
             if invocation.cancelled or self.admission.paused is not None:
                 await self._begin_late(invocation, work)
-            if work.__class__ is CoroutineType:  # as `complete`, one coroutine less
-                result = await work
-                if (source := self._items_in(invocation, result)) is not None:
-                    result = await self.serve(invocation, source)
-            else:
-                result = await self.complete(invocation, work)
-            self._returned(invocation, result)
+            self._returned(invocation, await self.complete(invocation, work))
         except BaseException as exc:
             if not self._raised(invocation, exc):
                 raise
@@ -425,14 +400,10 @@ class Dispatcher:
         """
         if hasattr(result, "__await__"):
             result = await result
-        source = self._items_in(invocation, result, thread)
+        if invocation.served is not None:  # a channel is the answer already
+            return result
+        source = as_source(result, thread=thread)
         return result if source is None else await self.serve(invocation, source)
-
-    def _items_in(self, invocation: Invocation, result: Any, thread: bool = False) -> Source | None:
-        """Return the items to stream that a handler has returned. None if a channel is the answer already."""
-        if result.__class__ in PLAIN or invocation.served is not None:
-            return None
-        return as_source(result, thread=thread)
 
     def serve(self, invocation: Invocation, work: Any) -> Coroutine[Any, Any, Any]:
         """Answer with a channel, then await ``work``, or send the items that it produces. Return its result."""
@@ -473,11 +444,7 @@ class Dispatcher:
     def _returned(self, invocation: Invocation, result: object) -> None:
         """Answer the request of a handler that has returned, or end the channel that answered it."""
         i, made = invocation.inbound.i, invocation.channel
-        if made is None and self._session.end_reason is None and invocation.cancelled is not _ORPHANED:
-            if i is not UNSET:  # most of the time
-                out = self._out
-                out.reply(out.terms.encode(Resolution(i, result)))
-        elif invocation.served is not None:
+        if invocation.served is not None:
             self._channel_answers.conclude(invocation, result)
         elif invocation.cancelled and made is not None:
             raise invocation.cancellation()  # nobody would know of the channel

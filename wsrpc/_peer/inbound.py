@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
 from .._base.closing import CloseCode
 from .._base.names import RAW, STREAM_EVENTS
@@ -17,7 +17,7 @@ from .._channels.table import ChannelTable
 from .._handlers.lifecycle import Reporter
 from .._handlers.observation import Message, mark_processed
 from .._handlers.registry import Registry
-from .._protocol.codecs import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec, strict_decoder
+from .._protocol.codecs import Codec, NegotiatedCodec, strict_decoder
 from .._protocol.counting import SHARE, SMALL, decode_any, json_nests_deeper, json_objection
 from .._protocol.messages import LONGEST, WireMessage, channel_id, id_from_wire, is_id
 from .._protocol.rejections import ABORTED, reason_from_wire
@@ -43,15 +43,6 @@ TOO_DEEP = "nested too deep"
 TOO_MANY_VALUES = "too many values"
 CONTROL = b'{"ws-wrapper":false,"wsrpc":'
 """Prefix of control messages, those of other versions included."""
-
-
-class Violations(Struct, gc=False):
-    """Record of what the remote peer has sent on a connection that no peer should send. Most peers have none."""
-
-    malformed_at: list[float]
-    """Times of malformed messages within the last minute."""
-    other_codec: bool = False
-    """It seems to speak another codec, and the log says so."""
 
 
 class Inbound:
@@ -99,7 +90,8 @@ class Inbound:
         self._take_control = control
         self._reporter = reporter
         self._fail = fail
-        self._violations: Violations | None = None
+        self._malformed_at: list[float] | None = None
+        """Times of malformed messages within the last minute. Most peers send none."""
 
     def agree(self, codec: NegotiatedCodec | None) -> None:
         """Receive binary messages, too, in ``codec``."""
@@ -358,21 +350,7 @@ class Inbound:
     def _receive_other_kind(self, payload: bytes | bytearray, text: bool) -> None:
         """Receive text where this side speaks a binary codec, or the reverse."""
         if not self._control(payload, text):
-            self._suspect_codec(payload)
             self._foreign(payload, text)
-
-    def _suspect_codec(self, payload: bytes | bytearray) -> None:
-        """Warn once if the two ends seem to have different codecs."""
-        other = MsgpackCodec if self._text else JsonCodec
-        violations = self._violated()
-        if not violations.other_codec and other.claims(bytes(payload[:32])):
-            violations.other_codec = True
-            self._reporter.log(
-                logging.WARNING,
-                "ignored what looks like a message in %s, this side speaks %s: both ends need the same codec=",
-                other.name,
-                self._codec.name,
-            )
 
     def _foreign(self, payload: bytes | bytearray, text: bool) -> None:
         """Give a message that is not ws-wrapper's to the raw handler, or count it."""
@@ -414,11 +392,6 @@ class Inbound:
     @property
     def _ignored(self) -> Counter[str]:
         return self._dispatcher.answers.ignored
-
-    def _violated(self) -> Violations:
-        if self._violations is None:
-            self._violations = Violations([])
-        return self._violations
 
     @property
     def _too_deep(self) -> str:
@@ -488,7 +461,7 @@ class Inbound:
             self._reporter.tell("error", error)
         else:
             self._reporter.spawn(self._tell_behind(running.lane(only.lane), error))
-        times = self._violated().malformed_at
+        times = self._malformed_at = self._malformed_at or []
         now = self._out.loop.time()
         times.append(now)
         if len(times) > MOST_MALFORMED and now - times.pop(0) < MINUTE:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
-from threading import get_ident
 from typing import Any, cast
 
 import msgspec
@@ -13,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from .._base.misuse import shown_as
-from .._base.names import RESERVED_EVENTS, ChannelRef, Source, check_timeout
+from .._base.names import ChannelRef, Source, check_timeout
 from .._base.retry import ask_again
 from .._channels.core import ChannelCore
 from .._channels.producer import ItemRefused, Producer
@@ -103,13 +102,10 @@ class Requester:
                         check_timeout(timeout)
             if self._between_nodes and channel is not None:
                 options = replace(options, timeout=timeout, is_passed_on=True)
-            pending = self._send_at_once(channel, event, args, timeout, options)
-            if pending is None:
-                check_sending(channel, event, self.outbox.out.thread)
-                pending = self._requests.open(channel, event, timeout, options)
+            check_sending(channel, event, self.outbox.out.thread)
+            pending = self._requests.open(channel, event, timeout, options)
             try:
-                if pending.flight is None:
-                    await self._send(options.message(pending.id, channel, (event, *args)), pending)
+                await self._send(options.message(pending.id, channel, (event, *args)), pending)
                 answer = await pending.future
             except asyncio.CancelledError as exc:
                 self._give_up(pending, reason_of(exc))
@@ -170,48 +166,6 @@ class Requester:
     def _take_capacity(self, message: Request, pending: Pending) -> bool:
         terms = self.outbox.out.terms
         return self._requests.flight.take(pending, terms, len(terms.encode(message)))
-
-    def _send_at_once(
-        self,
-        channel: ChannelRef,
-        event: str,
-        args: tuple[Any, ...],
-        timeout: float | None,
-        options: RequestOptions,
-    ) -> Pending | None:
-        """Send a request on the main channel or a named one now. Return None if a check fails, or it has to wait.
-
-        The fast path of nearly all requests. It makes the checks of `check_sending`, `InFlight.is_scarce` and `_send`,
-        and counts as `InFlight.was_sent` does, all in one place, because a call costs more than a check. Where it
-        returns None it has done nothing: `send_request` then finds out what is wrong, or waits.
-        """
-        out, requests = self.outbox.out, self._requests
-        flight, terms = requests.flight, out.terms
-        if not (
-            out.clear
-            and event.__class__ is str
-            and (event not in RESERVED_EVENTS if channel is None else isinstance(channel, str))
-            and get_ident() == out.thread
-            and flight.requests < terms.announced.running
-            and flight.bytes <= terms.room_for_any
-            and not requests.capacity.busy
-        ):
-            return None
-        pending = requests.open(channel, event, timeout, options)
-        try:
-            message = options.message(pending.id, channel, (event, *args))
-            payload = terms.encode(message)
-            size = len(payload)
-            if not out.send(payload):
-                return pending  # the connection has just ended, and another one will come
-        except BaseException:
-            requests.drop(pending)
-            raise
-        pending.flight = flight
-        flight.requests += 1
-        pending.size = size
-        flight.bytes += size
-        return pending
 
     def _unexpected_channel(self, event: str, convert: Callable[[Any], Any] | None) -> None:
         """Refuse an answer that is a channel, unless it stands for None. The channel was aborted before.

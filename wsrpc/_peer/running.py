@@ -1,21 +1,129 @@
-"""The handlers that run in tasks, and the messages that wait for their handlers, in all sessions of one peer."""
+"""The handlers of one peer that run in tasks, and the messages that wait, undecoded and in order, until theirs may."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from enum import IntEnum
 from weakref import WeakKeyDictionary
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from .._base.buckets import TokenBucket
+from .._base.queues import BoundedQueue
 from .._channels.core import ChannelCore
 from .._channels.table import TOO_MANY
-from .._handlers.invocation import ChannelPhase, Invocation
+from .._handlers.invocation import Cancelled, ChannelPhase, Invocation
 from .._handlers.lifecycle import Closers
+from .._handlers.observation import Message, mark_processed
+from .._protocol.messages import WireMessage
 from ..errors import RemoteError, made_here
 from ..limits import Limits
-from .waiting import NOTHING_WAITS, ReceivedMessage, WaitingRoom
+
+
+class Kind(IntEnum):
+    """The kind of a message, on which it depends whether `open` handlers hold it back."""
+
+    ON_CHANNEL = 0
+    """An event or request on an anonymous channel."""
+    REQUEST = 1
+    EVENT = 2
+
+
+class Hold(IntEnum):
+    """The messages that wait while `open` handlers run: those of this `Kind` and of the kinds that follow it."""
+
+    ALL = Kind.REQUEST
+    """All but those on anonymous channels: an `open` handler may have opened the channel and wait for them."""
+    EVENTS = Kind.EVENT
+    NONE = Kind.EVENT + 1
+
+
+Dispatch = Callable[[WireMessage, bytes | bytearray, Message | None, ChannelCore | None], None]
+"""Runs the handler of a message now."""
+
+
+class ReceivedMessage(Struct, eq=False):
+    """One message that waits. ``decode`` decodes the payload once more."""
+
+    kind: Kind
+    payload: bytes
+    id: int | None
+    """None for an event."""
+    view: Message | None
+    decode: Callable[[bytes | bytearray], WireMessage]
+    dispatch: Dispatch
+    """Runs its handler, in the session in which it came. That may be over by then."""
+    channel: ChannelCore | None = None
+    """The anonymous channel that it came on."""
+    is_read: bool = False
+    """Whether a reader has got it, so that it waits only for its handler."""
+
+    @property
+    def too_late(self) -> bool:
+        """Whether its channel has ended and it is not to be handled. Events outlive an end by the remote peer."""
+        channel = self.channel
+        return channel is not None and (channel.ended_here if self.id is None else channel.closed)
+
+    def mark_processed(self) -> None:
+        """Tell those that observe messages that nothing more happens to it."""
+        mark_processed(self.view)
+
+
+def _size(entry: ReceivedMessage) -> int:
+    return len(entry.payload)
+
+
+class WaitingRoom(BoundedQueue[ReceivedMessage]):
+    """Queue of the messages that wait for their handlers, bounded by `Limits.waiting` and `Limits.waiting_bytes`.
+
+    The key of a request is its id, by which it can be taken out when it is cancelled.
+    """
+
+    __slots__ = ("_kinds",)
+
+    def __init__(self, max_messages: int, max_bytes: int) -> None:
+        super().__init__(_size, max_bytes, max_messages)
+        self._kinds: dict[Kind, OrderedDict[int, None]] = {}
+        """The tickets of each kind, in order. There are no empty ones."""
+
+    def admit(self, entry: ReceivedMessage) -> bool:
+        """Let a message wait. Return False if it does not fit."""
+        if not self.fits(len(entry.payload)):
+            return False
+        ticket = self.put(entry, entry.id)
+        self._kinds.setdefault(entry.kind, OrderedDict())[ticket] = None
+        return True
+
+    def oldest(self, holding: Hold = Hold.NONE) -> tuple[int, ReceivedMessage] | None:
+        """Return the oldest message that is not held back, with its ticket. None if there is no such message."""
+        found = min((next(iter(tickets)) for kind, tickets in self._kinds.items() if kind < holding), default=None)
+        return None if found is None else (found, self.items[found])
+
+    def events(self) -> list[tuple[int, ReceivedMessage]]:
+        """Return the events on the main channel and on named ones, with their tickets."""
+        return [(ticket, self.items[ticket]) for ticket in self._kinds.get(Kind.EVENT, ())]
+
+    def take(self, ticket: int) -> ReceivedMessage | None:
+        """Take a message out. None if it does not wait any more."""
+        entry = super().take(ticket)
+        if entry is not None:
+            tickets = self._kinds[entry.kind]
+            del tickets[ticket]
+            if not tickets:
+                del self._kinds[entry.kind]
+        return entry
+
+    def take_requests(self) -> list[ReceivedMessage]:
+        """Take all requests out. Events stay."""
+        tickets = [ticket for ticket, entry in self.items.items() if entry.id is not None]
+        return [entry for ticket in tickets if (entry := self.take(ticket)) is not None]
+
+
+NOTHING_WAITS = WaitingRoom(0, 0)
+"""The queue of the peers for which no message has waited yet. Nothing fits into it."""
+
 
 # Constants, because Python 3.11 looks members of an enum up slowly, and handlers that wait ask for these.
 _RESERVED, _OPEN = ChannelPhase.RESERVED, ChannelPhase.OPEN
@@ -62,7 +170,7 @@ class RunningHandlers:
         self.held_by_channels = 0
         """Bytes of the messages that opened the channels which are open."""
         self.measured: int | None = None
-        """Bytes that all messages in ``invocations`` take, decoded. None unless `memory` was asked for lately."""
+        """What `memory` returns next. None if it has to be measured."""
         self.then: Callable[[], None] | None = None
         """Is called once the events before the end of the session are handled."""
         self.on_channels = 0
@@ -93,9 +201,12 @@ class RunningHandlers:
         return len(self.invocations) + (first is not None and first not in self.invocations)
 
     def memory(self) -> int:
-        """Return the bytes that the messages of handlers take, decoded. Each is measured once, until this is reset."""
+        """Return the bytes that handlers take, with their decoded messages. Each is measured once.
+
+        Those that nobody waits for any more are about to exit, or cannot be made to, and do not count.
+        """
         if self.measured is None:
-            self.measured = sum(each.memory for each in self.invocations)
+            self.measured = sum(each.memory for each in self.invocations if each.cancelled is not Cancelled.ORPHANED)
         return self.measured
 
     def lane(self, key: Hashable) -> asyncio.Lock:
@@ -139,7 +250,7 @@ class RunningHandlers:
         """Count a handler no more, because it has exited."""
         del self.invocations[invocation]
         if self.measured is not None:
-            self.measured -= invocation.memory
+            self.measured = None if invocation.cancelled else self.measured - invocation.memory
         phase = invocation.channel_phase
         if phase is _RESERVED or phase is _OPEN:
             self.held_by_channels -= invocation.size

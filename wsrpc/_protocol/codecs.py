@@ -20,7 +20,6 @@ from ..limits import DEEPEST
 from .counting import json_nests_deeper, json_objection, may_nest_deeper, msgpack_nests_deeper, msgpack_objection
 from .messages import (
     CONTAINERS,
-    FLAT_LEVELS,
     Event,
     Item,
     NoMoreItems,
@@ -28,7 +27,6 @@ from .messages import (
     Resolution,
     StrictMessage,
     WireMessage,
-    is_flat,
 )
 
 BRACE = ord("{")
@@ -276,11 +274,6 @@ class JsonCodec:
 
     @staticmethod
     def nests_deeper(payload: bytes | bytearray, message: WireMessage, depth: int, /) -> bool:
-        # The fast path for text with at most two opening brackets, as a message has whose arguments are all plain
-        # values: it is never too deep, because `Limits.depth` is at least 2. It leaves out the counting, which
-        # is slow up to Python 3.12. The search ends at the first bracket from the end.
-        if payload.rfind(b"{") <= 0 and payload.rfind(b"[") == payload.find(b"["):
-            return False
         return json_nests_deeper(payload, depth)
 
 
@@ -311,7 +304,7 @@ class MsgpackCodec:
     @staticmethod
     def nests_deeper(payload: bytes | bytearray, message: WireMessage, depth: int, /) -> bool:
         # MessagePack has lengths instead of brackets, so the decoded values are walked.
-        return not (depth >= FLAT_LEVELS and is_flat(message)) and _value_nests_deeper(message, depth)
+        return _value_nests_deeper(message, depth)
 
 
 def enc_hook_of(codec: Codec) -> EncHook | None:

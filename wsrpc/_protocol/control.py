@@ -165,7 +165,7 @@ class Probe(Struct, tag_field="t", tag="probe"):
 
 
 class Alive(Struct, tag_field="t", tag="alive"):
-    """Answers all probes that have arrived so far."""
+    """Answers a probe."""
 
 
 Control = Hello | Welcome | Changed | Credit | Drain | Ack | Resume | Resumed | Gone | Probe | Alive

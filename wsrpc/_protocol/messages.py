@@ -78,30 +78,6 @@ class StrictMessage(WireMessage, forbid_unknown_fields=True):
 
 CONTAINERS: frozenset[type] = frozenset({list, dict, tuple})
 """Types of the values that hold others. Arrays become tuples where they are keys of a map."""
-_FEW = 4
-"""Values of the largest container in which `is_flat` looks."""
-FLAT_LEVELS = 3
-"""Levels of what `is_flat` finds: the message, its ``a``, and what that holds."""
-
-
-def is_flat(message: WireMessage) -> bool:
-    """Return whether a message is an event or a request of few values, of which the containers are small and flat.
-
-    The fast path of the items of streams, ``["next", {"value": item}]``, where it takes a third of the time of the
-    walk. Where it returns False the walk finds out.
-    """
-    a = message.a
-    if a.__class__ is not list or len(a) > _FEW or not (message.d is message.e is message.x is UNSET):
-        return False
-    for part in a:
-        kind = part.__class__
-        if kind in CONTAINERS:
-            if len(part) > _FEW:
-                return False
-            for inner in part:
-                if inner.__class__ in CONTAINERS or (kind is dict and part[inner].__class__ in CONTAINERS):
-                    return False
-    return True
 
 
 class Event(Struct):

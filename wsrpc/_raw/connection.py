@@ -20,8 +20,7 @@ from .._sending.checks import check_thread, raw_payload
 from ..errors import ConnectionLost, MessageTooBig, ProtocolError
 from ..limits import Limits
 from ..transport import ConnectionInfo
-from .feed import Piece
-from .link import Pieces, RawLink, RawMessage
+from .link import Piece, Pieces, RawLink, RawMessage
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm

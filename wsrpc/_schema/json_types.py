@@ -9,14 +9,14 @@ from __future__ import annotations
 import enum
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import inspect as mi
 
 from .._conversion.convert import nodes_of, type_name
-from .._conversion.validation import PART, Checked, wire_type
+from .._conversion.validation import wire_type
 from .definitions import (
     MEMBER_NAMES,
     PREFIX,
@@ -30,7 +30,7 @@ from .definitions import (
     stores_no_defaults,
     unused,
 )
-from .models import MODES, Models, describe_models, models_in
+from .models import MODES, Models, describe_models
 
 UNKNOWN = "x-unknown"
 """Marks a class without a schema, until it is known whether an annotation has one."""
@@ -63,8 +63,6 @@ def schemas_of(types: Sequence[tuple[Any, Form]], *, hooked: bool) -> tuple[list
             good[key] = _describable(tp, hooked)
         except Exception as exc:  # a default that cannot be encoded, an Enum of values that cannot be sorted, ...
             failures[key] = f"{type_name(tp)} has no JSON Schema: {exc}"
-    for cls in [cls for tp in good.values() for cls in models_in(tp) if isinstance(cls, Checked)]:
-        good.update((_PartKey(key), part) for key, part in cls.parts.items())
     models = describe_models(good.values())
     definitions = dict(models.definitions)
     described: dict[Form, dict[Any, Schema]] = {}
@@ -73,13 +71,7 @@ def schemas_of(types: Sequence[tuple[Any, Form]], *, hooked: bool) -> tuple[list
         schemas, found = _components(good.values(), form, models)
         described[form] = dict(zip(good, schemas, strict=True))
         definitions.update(found)
-    definitions = {
-        key: _with_parts(schema, described["given" if key.startswith("given:") else "sent"])
-        for key, schema in definitions.items()
-    }
-    roots = [
-        _with_parts(described[form].get(key, {}), described[form]) for key, (_, form) in zip(keys, types, strict=True)
-    ]
+    roots = [described[form].get(key, {}) for key, (_, form) in zip(keys, types, strict=True)]
     used = reachable(roots, definitions)
     names = named({key: definitions[key] for key in used})
     roots = [renamed(root, names) for root in roots]
@@ -99,23 +91,6 @@ def _key(tp: Any) -> Any:
     return tp
 
 
-class _PartKey(NamedTuple):
-    """Key of a part of a type: pydantic validates the type, and msgspec describes the part."""
-
-    key: str
-
-
-def _with_parts(schema: Schema, described: Mapping[Any, Schema]) -> Schema:
-    """Return a schema with the schemas of the parts that msgspec describes."""
-
-    def change(each: Schema) -> Schema:
-        part = each.pop(PART, None)
-        return each if part is None else {**described[_PartKey(part)], **each}
-
-    made: Schema = rebuilt(schema, change)
-    return made
-
-
 # ---------------------------------------------------------------- msgspec
 
 
@@ -123,7 +98,7 @@ def _describable(tp: Any, hooked: bool) -> Any:
     """Return the type that msgspec converts to in place of ``tp``; raise an exception if it has no schema."""
     wire = tp
     if tp is not Any and tp is not object:
-        wire = wire_type(tp, lambda part: lambda value: value, hooked=hooked, lax=False)
+        wire = wire_type(tp, hooked=hooked)
     msgspec.json.schema_components([wire], schema_hook=lambda cls: {UNKNOWN: ""})
     describe_models([wire])
     return wire

@@ -31,7 +31,7 @@ def models_in(tp: Any) -> list[type[Any]]:
 
 def _core_schema(cls: Any) -> Any:
     """Return the core schema of a model or of a `Checked` type."""
-    return core_schema_of(cls.translated if isinstance(cls, Checked) else cls)
+    return core_schema_of(cls.original if isinstance(cls, Checked) else cls)
 
 
 def describe_models(types: Iterable[Any]) -> Models:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from threading import get_ident
 from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
 from .._base.closing import CloseCode, CloseInfo
 from .._base.misuse import shown_as
-from .._base.names import RESERVED_EVENTS, ChannelRef, Offline
+from .._base.names import ChannelRef, Offline
 from .._base.scheduler import Scheduler
 from .._handlers.invocation import CURRENT, Invocation
 from .._protocol.codecs import BRACE
@@ -212,11 +211,8 @@ class Outbox:
     ) -> None:
         """See `Caller.emit`."""
         out = self.out
-        if channel is None and event.__class__ is str and event not in RESERVED_EVENTS and get_ident() == out.thread:
-            message = Event((event, *args))  # most events, without the two calls below
-        else:
-            check_sending(channel, event, out.thread)
-            message = event_on(channel, (event, *args))
+        check_sending(channel, event, out.thread)
+        message = event_on(channel, (event, *args))
         if not (out.clear and out.send(out.terms.encode(message))):
             await self.send_in_turn(message, None, offline)
 

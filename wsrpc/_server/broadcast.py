@@ -21,7 +21,6 @@ from .._base.names import ChannelRef, OnChannel
 from .._protocol.codecs import BRACE, Codec, json_text
 from .._protocol.go import refuse_raw
 from .._protocol.messages import Event, event_on
-from .._protocol.settings import Terms
 from .._raw.connection import RawConnection
 from .._raw.link import RawLink
 from .._sending.checks import Objections, check_sending, check_thread, check_thread_of_plain, raw_message
@@ -180,24 +179,10 @@ class Audience:
     def _send(self, message: EventBroadcast | RawBroadcast, key: Hashable, skipped: Collection[object]) -> EmitReport:
         sent = dropped = 0
         errors: list[PeerError] = []
-        terms: Terms | None = None
-        payload, text, at_once = b"", True, False
         for member, inside in tuple(self.members.items()):
             if skipped and (member in skipped or inside.address in skipped):
                 continue
             try:
-                if isinstance(inside, ServedPeer):
-                    out = inside.life.core.out
-                    if out.terms is not terms:
-                        payload, text = message[out.terms.encode]
-                        terms = out.terms
-                        at_once = len(payload) <= terms.unchecked
-                    if at_once and out.clear:
-                        # What `_deliver` does for a connection that has room: nearly all of them, nearly always. A
-                        # call for each would be a large part of the time of a broadcast.
-                        out.session.send(payload, text)
-                        sent += 1
-                        continue
                 if self._deliver(inside, message, key):
                     sent += 1
                 else:

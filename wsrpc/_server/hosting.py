@@ -197,7 +197,7 @@ class Hosting:
         if style == "on_json":
             handler = Handler(
                 function,
-                HandlerOptions(lax=self._registry.lax, ordered=is_async),
+                HandlerOptions(ordered=is_async),
                 dec_hook=self._registry.dec_hook,
                 instance=_service_at(0),
             )

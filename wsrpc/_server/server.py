@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from .._api.context import HandlerContext
 from .._api.peer import Peer, RawRegistrar
 from .._api.registration import Declarer, Router, include
 from .._base.closing import CloseCode
@@ -131,14 +130,10 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         codec: as for `Client`.
         dec_hook: as for `Client`.
         enc_hook: as for `Client`.
-        lax: as for `Client`.
         expose_errors: as for `Client`.
         extensions: as for `Client`.
         log_payloads: as for `Client`.
         profile: as for `Client`.
-        handler_context: a function ``fn(ctx)`` that returns an async context manager, such as a transaction. wsrpc
-            calls this function for each handler, and runs the handler inside the context manager. For a time limit, use
-            ``on(timeout=)`` or `Limits.handler` instead.
         slow: the policy for broadcasts to slow readers, which are peers whose connection is full; see `PeerStats.slow`.
             With ``"close"``, the messages are queued, and the connection of a peer whose unsent bytes reach
             `Limits.hard_cap` is closed with 4408. The other policies queue at most `Limits.behind` bytes of messages
@@ -152,7 +147,8 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         detached: the maximum time, in seconds, that the session of a client whose connection has dropped is kept. (The
             default of Socket.IO is 2 minutes, if this feature is turned on, and that of SignalR is 30 s.)
         detached_bytes: the approximate maximum memory, in bytes, for the sessions of all clients whose connections have
-            dropped. When it is exceeded, the client whose sessions take most loses the largest one.
+            dropped, and for what handlers and readers still hold of sessions that have ended. When it is exceeded, the
+            largest session ends.
         cluster: the cluster that this process joins. Rooms and `Cluster.peer` then reach the peers of all processes in
             the cluster. See `Cluster`.
 
@@ -170,12 +166,10 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         codec: Codec | None = None,
         dec_hook: DecHook | None = None,
         enc_hook: EncHook | None = None,
-        lax: bool = False,
         expose_errors: bool | Callable[[BaseException], bool] = False,
         extensions: bool = True,
         log_payloads: bool | Redact = False,
         profile: Profile | None = None,
-        handler_context: HandlerContext | None = None,
         slow: Slow = "close",
         room_from: RoomFrom | None = None,
         detached: float = 60.0,
@@ -190,7 +184,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         self._entrance = Entrance(origins, trusted_proxies, budget)
         self._compression = compression
         self._settings = make_settings(limits, codec, enc_hook, expose_errors, extensions, log_payloads, profile)
-        self._registry = Registry(dec_hook=dec_hook, lax=lax)
+        self._registry = Registry(dec_hook=dec_hook)
         self._channel_name = None
         self.state = PeerState()
         self._channels: dict[str, ServerChannel] = {}
@@ -205,8 +199,6 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         )
         self._lifetime = self._new_lifetime()
         self._warned_of_port = False
-        if handler_context is not None:
-            self.handler_context = handler_context
 
     # ------------------------------------------------------------ registering
 
@@ -249,15 +241,6 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             ValueError: ``channel`` is given, but the router itself has named channels.
         """
         include(router, self._registry, channel)
-
-    @property
-    def handler_context(self) -> HandlerContext | None:
-        """The function that was passed as ``handler_context``, or None. You can set another function."""
-        return self._registry.handler_context
-
-    @handler_context.setter
-    def handler_context(self, handler_context: HandlerContext | None) -> None:
-        self._registry.set_handler_context(handler_context)
 
     # ------------------------------------------------------------ serving
 

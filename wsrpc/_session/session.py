@@ -130,6 +130,9 @@ class SessionReceiver(Protocol):
         """Return the bytes that the session takes above, about: what was received, and what is being worked on."""
         ...
 
+    def drop_rest(self) -> None:
+        """Drop what is still read or worked on, although the session is over."""
+
 
 class Session:
     """A transport that survives drops: it has one connection after another, or none, and ends once.

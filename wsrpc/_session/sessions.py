@@ -9,11 +9,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from hmac import compare_digest
-from ipaddress import IPv6Address, IPv6Network, ip_address
-from math import inf
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from .._base.closing import KEEPS_OUT, SAYS_NOTHING, CloseCode, CloseInfo
 from .._base.scheduler import Scheduler, Timer
@@ -44,8 +42,6 @@ from .states import SessionInput
 
 FIRST_MESSAGE = 5.0
 """Seconds that a client has to say which session it means. After them it gets a new one."""
-PROBE_PAUSE = 1.0
-"""Seconds between two answers to probes."""
 MOST_CLOSED = 10_000
 """Closed sessions whose clients have not been told, at most: the oldest is forgotten. Each takes about half a KiB."""
 NO_TOKEN = hashlib.sha256(b"").digest()
@@ -60,7 +56,7 @@ class ServerSession(Session):
         sessions: those of the server. None if there is no server, so that the session ends with its connection.
     """
 
-    __slots__ = ("_answer_timer", "_answered_at", "_sessions", "counted", "gen", "holder", "issued", "presented")
+    __slots__ = ("_sessions", "counted", "gen", "issued", "presented")
 
     greeting = Hello
 
@@ -82,13 +78,7 @@ class ServerSession(Session):
         self.gen = 0
         """The highest that the client has said."""
         self.counted = 0
-        """Bytes that count for it while it has no connection."""
-        self.holder: Holder | None = None
-        """The client that these bytes count for. None while the session has a connection."""
-        self._answered_at = -inf
-        """When a probe was last answered."""
-        self._answer_timer: Timer | None = None
-        """Answers the probes that came within `PROBE_PAUSE` after that."""
+        """Bytes that count for it while it has no connection, or is over."""
 
     def _new_offer(self) -> list[str]:
         return [*super()._new_offer(), PROBE]
@@ -118,32 +108,10 @@ class ServerSession(Session):
             self.end_with_connection()
             return True
         if isinstance(message, Probe) and PROBE in self.common:
-            self._answer_probe()
+            if not self.full:  # a client that does not read has to learn nothing, and its answers would pile up
+                self._send_uncounted(write_control(Alive()))
             return True
         return super()._take(message)
-
-    def _answer_probe(self) -> None:
-        """Answer at once, or at the end of the pause, for all probes that have come by then.
-
-        So a flood of probes costs no more than one of messages that are ignored.
-        """
-        if self._answer_timer is None:
-            due = self._answered_at + PROBE_PAUSE
-            if due <= self._loop.time():
-                self._say_alive()
-            else:
-                self._answer_timer = self._loop.call_at(due, self._say_alive)
-
-    def _say_alive(self) -> None:
-        self._answer_timer = None
-        self._answered_at = self._loop.time()
-        self._send_uncounted(write_control(Alive()))
-
-    def _stop_timers(self) -> None:
-        super()._stop_timers()
-        if self._answer_timer is not None:
-            self._answer_timer.cancel()
-            self._answer_timer = None
 
     # ------------------------------------------------------------ on another connection
 
@@ -183,10 +151,13 @@ class ServerSession(Session):
         if self._sessions is not None and self.detached:
             self._sessions.hold(self)
 
+    def memory(self) -> int:
+        return super().memory() if not self.over or self._receiver.memory() else 0
+
     def recount(self) -> None:
         """Note that the session takes more memory, or less."""
-        if self.holder is not None and self._sessions is not None:
-            self._sessions.recount(self, self.holder)
+        if self.counted and self._sessions is not None:
+            self._sessions.hold(self)
 
     def _reattach(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
         if self._sessions is not None:
@@ -218,7 +189,12 @@ class ServerSession(Session):
         return left
 
     def evict(self, why: str = "too many sessions without a connection") -> None:
-        """End the session. Its connection, if there is still one, is closed: the client has another."""
+        """End the session, or drop what is left of it if it is over.
+
+        Its connection, if there is still one, is closed: the client has another.
+        """
+        if self.over:
+            self._receiver.drop_rest()
         self._fence()
         if self.detached:
             self._end_detached(SessionInput.ENDED, why)
@@ -238,18 +214,6 @@ class Closed(Struct):
     """Ends this when the session could not have resumed any more."""
 
 
-class Holder(Struct, eq=False):
-    """The sessions of one client that have no connection, the oldest first, and the bytes that they take."""
-
-    key: object
-    sessions: dict[ServerSession, None] = field(default_factory=dict[ServerSession, None])
-    memory: int = 0
-
-
-def _memory(holder: Holder) -> int:
-    return holder.memory
-
-
 def _counted(session: ServerSession) -> int:
     return session.counted
 
@@ -257,9 +221,9 @@ def _counted(session: ServerSession) -> int:
 class Sessions:
     """The sessions of a server that can resume on another connection.
 
-    Each is kept for ``kept_for`` seconds without a connection. Those without one take at most ``limit`` bytes together.
-    When they take more, the client whose sessions take most loses the largest one: no client can end the sessions of
-    another one that takes less.
+    Each is kept for ``kept_for`` seconds without a connection. Those without one, and what handlers and readers still
+    hold of those that are over, take at most ``limit`` bytes together. When they take more, the largest one ends, and of
+    several the oldest.
     """
 
     def __init__(self, kept_for: float, limit: int) -> None:
@@ -270,10 +234,10 @@ class Sessions:
         self._named: dict[str, ServerSession] = {}
         self.closed: dict[str, Closed] = {}
         """Sessions whose clients have still to be told how they were closed, by name, the oldest first."""
-        self._holders: dict[object, Holder] = {}
-        """The clients that have sessions without a connection."""
-        self._held = 0
-        """Bytes that these sessions take together."""
+        self._held: dict[ServerSession, None] = {}
+        """The sessions without a connection, and those that are over of which something is left, the oldest first."""
+        self._memory = 0
+        """Bytes that they take together."""
         self._ending = False
         """Whether sessions are being ended to keep the bound."""
 
@@ -337,63 +301,32 @@ class Sessions:
     # ------------------------------------------------------------ the bound
 
     def hold(self, session: ServerSession) -> None:
-        """Count a session that has no connection any more."""
-        if session.holder is None:
-            key = _holder_key(session)
-            holder = session.holder = self._holders.setdefault(key, Holder(key))
-            holder.sessions[session] = None
-            self.recount(session, holder)
-
-    def recount(self, session: ServerSession, holder: Holder) -> None:
-        """Count a session without a connection anew: more or less waits in it. Idempotent."""
-        self._count(session, holder, session.memory())
-        self._keep_bound()
-
-    def release(self, session: ServerSession) -> None:
-        """Stop counting a session: it has a connection, or is over. Idempotent."""
-        holder, session.holder = session.holder, None
-        if holder is not None:
-            self._count(session, holder, 0)
-            del holder.sessions[session]
-            if not holder.sessions:
-                del self._holders[holder.key]
-
-    def _count(self, session: ServerSession, holder: Holder, held: int) -> None:
-        more = held - session.counted
-        session.counted = held
-        holder.memory += more
-        self._held += more
-
-    def _keep_bound(self) -> None:
+        """Count a session that has no connection, or is over, anew: it holds more, or less. Idempotent."""
+        if not (held := session.memory()):
+            self.release(session)
+            return
+        self._held[session] = None
+        self._count(session, held)
         if self._ending:  # a `close` handler has sent something
             return
         self._ending = True
         try:
-            while self._held > self._limit:
+            while self._memory > self._limit:
                 # Evictions are rare, and even many thousands of sessions are looked through in milliseconds.
-                most = max(self._holders.values(), key=_memory)
-                max(most.sessions, key=_counted).evict()
+                largest = max(self._held, key=_counted)
+                self.release(largest)  # handlers that it cancels may take their time, or ignore that
+                largest.evict()
         finally:
             self._ending = False
 
+    def release(self, session: ServerSession) -> None:
+        """Stop counting a session: it has a connection, or nothing is left of it. Idempotent."""
+        self._held.pop(session, None)
+        self._count(session, 0)
 
-def _holder_key(session: ServerSession) -> object:
-    """Return what is the same for all sessions of one client: its principal's hash, or else its network."""
-    principal = session.peer.principal
-    if principal is not None:
-        with suppress(Exception):  # of the user's class
-            return "principal", hash(principal)
-    remote: tuple[str, int] | None = session.peer.info.remote
-    if remote is None:
-        return None
-    host = remote[0]
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
-        return IPv6Network((int(address), 64), strict=False)  # which one client has
-    return str(address)
+    def _count(self, session: ServerSession, size: int) -> None:
+        self._memory += size - session.counted
+        session.counted = size
 
 
 class Arrival:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import msgspec
 from msgspec import UNSET
@@ -41,12 +42,16 @@ class UnreadMemory:
     Inboxes and anonymous channels also get the event loop and the limits from here.
     """
 
-    __slots__ = ("limits", "loop", "used")
+    __slots__ = ("inboxes", "less", "limits", "loop", "used")
 
     def __init__(self, loop: Scheduler, limits: Limits) -> None:
         self.loop = loop
         self.limits = limits
         self.used = 0
+        self.inboxes: WeakSet[Inbox] = WeakSet()
+        """The queues of all readers that there are, those that receive nothing more included."""
+        self.less: Callable[[], None] | None = None
+        """Is called when less is used. None until the session is over, which keeps reading fast."""
 
     def take(self, size: int, waiting: int, *, granted: bool = False) -> bool:
         """Count a message of ``size`` bytes on a channel where ``waiting`` bytes wait; return False if it does not fit.
@@ -70,13 +75,11 @@ class UnreadMemory:
         self.used += size
         return True
 
-    def give_back(self, size: int, count: int = 1) -> None:
-        """Stop counting ``count`` messages of ``size`` bytes, which were read or dropped."""
-        self.used -= size + count * ENTRY
-
     def release(self, size: int) -> None:
-        """Give back reserved bytes."""
+        """Stop counting ``size`` bytes: they were reserved, or a message of `ENTRY` bytes less was read or dropped."""
         self.used -= size
+        if self.less is not None:
+            self.less()
 
     def __str__(self) -> str:
         limit = self.limits.unread_bytes
@@ -138,7 +141,7 @@ class MessageQueue:
         value, size, i, decode = self.queue.popleft()
         self.taken_bytes += size
         if decode is not None:
-            self.unread.give_back(size)
+            self.unread.release(size + ENTRY)
         return value, i, decode
 
     def take_request_ids(self) -> list[int]:
@@ -285,6 +288,7 @@ class Inbox(MessageQueue):
     """
 
     __slots__ = (
+        "__weakref__",
         "_event",
         "_granted",
         "_granted_bytes",
@@ -345,6 +349,7 @@ class Inbox(MessageQueue):
         """The exception that the reader gets after the last message. None at a plain end."""
         self._producer = ProducerState.NOT_STARTED
         self._reader = ReaderState.PRESENT
+        self.unread.inboxes.add(self)
         channel.add_recipient(event, self)
 
     def __repr__(self) -> str:

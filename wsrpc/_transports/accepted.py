@@ -33,9 +33,9 @@ from ..handshake import Handshake
 from ..limits import Limits
 from .deadlines import Deadlines
 from .fairness import Turns, shared
+from .handshakes import LIBRARY_LOGGER, Head, judge, latin_1_headers, serialized
 from .health import Health
 from .output import Opened
-from .server_handshake import LIBRARY_LOGGER, Head, judge, latin_1_headers, serialized
 from .websocket import Underlying, WebSocketConnection, WebSocketTransport
 
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

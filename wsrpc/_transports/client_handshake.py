@@ -16,10 +16,9 @@ from .._base.headers import HeadersView, address
 from ..errors import HandshakeRejected, one_line
 from ..limits import Limits
 from ..transport import ConnectionInfo
-from .compression import OfferedCompression
 from .dial_request import DialRequest
+from .handshakes import LIBRARY_LOGGER, Head, OfferedCompression, latin_1_headers
 from .output import Opened
-from .server_handshake import LIBRARY_LOGGER, Head, latin_1_headers
 from .websocket import Underlying, WebSocketConnection, WebSocketTransport
 
 USER_AGENT = f"Python/{sys.version_info.major}.{sys.version_info.minor} wsrpc"

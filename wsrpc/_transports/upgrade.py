@@ -23,8 +23,8 @@ from ..headers import HEADER_VALUE, ResponseHeaders
 from ..limits import Limits
 from .client_handshake import ClientRequest, presentable
 from .dial_request import DialRequest
+from .handshakes import LIBRARY_LOGGER, judge, serialized
 from .output import Opened
-from .server_handshake import LIBRARY_LOGGER, judge, serialized
 from .websocket import Underlying, WebSocketConnection, WebSocketTransport
 
 

@@ -21,7 +21,7 @@ from .._protocol.codecs import Codec
 from .._transports.dial import Dial, PerAttempt, dial
 from ..errors import ConnectionLost
 from ..limits import Limits
-from ._delegate import PORTALS, Delegate
+from ._delegate import PORTALS, Delegate, Same
 from ._handlers import check_plain, in_a_thread
 from ._loop import Portal
 from ._peer import Endpoint, Peer
@@ -98,7 +98,6 @@ class Client(Endpoint, Root):
         codec: Codec | None = None,
         dec_hook: DecHook | None = None,
         enc_hook: EncHook | None = None,
-        lax: bool = False,
         expose_errors: bool | Callable[[BaseException], bool] = False,
         extensions: bool = True,
         log_payloads: bool | Redact = False,
@@ -121,7 +120,6 @@ class Client(Endpoint, Root):
             codec=codec,
             dec_hook=dec_hook,
             enc_hook=enc_hook,
-            lax=lax,
             expose_errors=expose_errors,
             extensions=extensions,
             log_payloads=log_payloads,
@@ -145,15 +143,10 @@ class Client(Endpoint, Root):
         """The client's peer, which stays the same for all connections."""
         return Peer(self._inner.peer, self._portal)
 
-    @property
-    def state(self) -> ClientState:
-        """The state of the client; see `ClientState`."""
-        return self._inner.state
-
-    @property
-    def closes_in(self) -> float | None:
-        """Seconds until a server that drains closes the connection at the latest; see `wsrpc.Client.closes_in`."""
-        return self._inner.closes_in
+    state: Same[ClientState] = Same()
+    """The state of the client; see `ClientState`."""
+    closes_in: Same[float | None] = Same()
+    """Seconds until a server that drains closes the connection at the latest; see `wsrpc.Client.closes_in`."""
 
     def declare(self, contract: TypeForm[Any], /) -> None:
         """Declare which events this side emits; see `wsrpc.Client.declare`."""

@@ -21,7 +21,7 @@ from ..errors import EngineLost
 from ..limits import Limits
 from ..stats import ClusterStats
 from ._client import Root
-from ._delegate import Delegate, inner_of
+from ._delegate import Delegate, Same, inner_of
 from ._loop import Portal
 from ._peer import Caller
 
@@ -43,10 +43,8 @@ class ClusterPeer(Caller):
 
     _inner: AsyncClusterPeer
 
-    @property
-    def address(self) -> str:
-        """The peer's address, as `Handshake.address` has set it."""
-        return self._inner.address
+    address: Same[str] = Same()
+    """The peer's address, as `Handshake.address` has set it."""
 
     def of(self, name: str) -> ClusterPeerChannel:
         """Return a named channel of the peer."""
@@ -64,15 +62,10 @@ class ClusterPeerChannel(Caller):
 
     _inner: AsyncClusterPeerChannel
 
-    @property
-    def address(self) -> str:
-        """The peer's address."""
-        return self._inner.address
-
-    @property
-    def name(self) -> str:
-        """The channel's name."""
-        return self._inner.name
+    address: Same[str] = Same()
+    """The peer's address."""
+    name: Same[str] = Same()
+    """The channel's name."""
 
 
 class ClusterEmitter(Delegate):
@@ -98,10 +91,8 @@ class ClusterRoom(ClusterEmitter):
 
     _inner: AsyncClusterRoom
 
-    @property
-    def name(self) -> str:
-        """The name of the room."""
-        return self._inner.name
+    name: Same[str] = Same()
+    """The name of the room."""
 
     def of(self, name: str) -> ClusterRoomChannel:
         """Return a named channel of this room. The channel emits to all members."""
@@ -123,10 +114,8 @@ class ClusterRoomChannel(ClusterEmitter):
 
     _inner: AsyncClusterRoomChannel
 
-    @property
-    def name(self) -> str:
-        """The channel's name."""
-        return self._inner.name
+    name: Same[str] = Same()
+    """The channel's name."""
 
 
 class ClusterClient(Root):
@@ -152,7 +141,6 @@ class ClusterClient(Root):
         codec: Codec | None = None,
         enc_hook: EncHook | None = None,
         dec_hook: DecHook | None = None,
-        lax: bool = False,
         connect_timeout: float | None = 5.0,
     ) -> None:
         inner = AsyncClusterClient(
@@ -162,7 +150,6 @@ class ClusterClient(Root):
             codec=codec,
             enc_hook=enc_hook,
             dec_hook=dec_hook,
-            lax=lax,
             connect_timeout=connect_timeout,
         )
 
@@ -186,20 +173,12 @@ class ClusterClient(Root):
     def __exit__(self, *_: object) -> None:
         self._close(partial(self._inner.__aexit__, None, None, None))
 
-    @property
-    def name(self) -> str:
-        """The name of the application, which is the same in all processes of the cluster."""
-        return self._inner.name
-
-    @property
-    def connected(self) -> bool:
-        """Whether the engine can be reached. If not, this process cannot reach other processes."""
-        return self._inner.connected
-
-    @property
-    def nodes(self) -> tuple[str, ...]:
-        """The names of the known processes of the cluster; see `wsrpc.cluster.ClusterClient.nodes`."""
-        return self._inner.nodes
+    name: Same[str] = Same()
+    """The name of the application, which is the same in all processes of the cluster."""
+    connected: Same[bool] = Same()
+    """Whether the engine can be reached. If not, this process cannot reach other processes."""
+    nodes: Same[tuple[str, ...]] = Same()
+    """The names of the known processes of the cluster; see `wsrpc.cluster.ClusterClient.nodes`."""
 
     def locate(self, address: str) -> str | None:
         """Return the name of the process to which the peer with this address is connected, or None."""

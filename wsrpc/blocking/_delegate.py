@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable
 from functools import partial
-from typing import Any, Never, TypeVar
+from typing import Any, Generic, Never, TypeVar
 from weakref import WeakKeyDictionary
 
 from .._api.context import current_peer
@@ -85,6 +85,17 @@ class Delegate:
 
     def __repr__(self) -> str:
         return f"<blocking {repr(self._inner)[1:]}"
+
+
+class Same(Generic[T]):
+    """Attribute of a `Delegate` that is the attribute of the same name of ``_inner``."""
+
+    def __set_name__(self, owner: type[Delegate], name: str) -> None:
+        self._name = name
+
+    def __get__(self, delegate: Delegate, owner: type[Delegate]) -> T:
+        value: T = getattr(delegate._inner, self._name)  # pyright: ignore[reportPrivateUsage]
+        return value
 
 
 def inner_of(given: Any) -> Any:

@@ -27,7 +27,7 @@ from .._streams.event_values import Keep
 from ..limits import Limits
 from ..stats import PeerStats
 from ..transport import ConnectionInfo
-from ._delegate import FORMS, Delegate, blocking_form, own_form, upload
+from ._delegate import FORMS, Delegate, Same, blocking_form, own_form, upload
 from ._handlers import MISSING, check_plain, in_a_thread, marked, register
 from ._loop import Portal
 from ._stream import Stream
@@ -116,20 +116,13 @@ class EventReader(Delegate):
         """Read the events with the given name, from this call on; see `wsrpc.Peer.events`."""
         return Stream(self._call(self._inner.events, event, returns=returns, keep=keep), self._portal)
 
-    # Overloads of the calls that wait, because mypy finds no type for `pool.submit(client.request, ...)` otherwise.
-
-    @overload
-    def wait_for(self, event: str, /, *, timeout: float | None = None) -> Any: ...
-
-    @overload
-    def wait_for(self, event: str, /, *, returns: TypeForm[T], timeout: float | None = None) -> T: ...
-
-    def wait_for(self, event: str, /, *, returns: Any = UNSET, timeout: float | None = None) -> Any:
+    def wait_for(self, event: str, /, *, returns: TypeForm[T] = UNTYPED, timeout: float | None = None) -> T:
         """Return the value of the next event with the given name; see `wsrpc.Peer.wait_for`.
 
         To send something and then read the event that the remote peer sends in response, call `events` first.
         """
-        return self._await(self._inner.wait_for, event, returns=returns, timeout=timeout)
+        value: T = self._await(self._inner.wait_for, event, returns=returns, timeout=timeout)
+        return value
 
 
 class Caller(Delegate):
@@ -145,48 +138,19 @@ class Caller(Delegate):
         """Send an event without waiting until there is room for it; see `wsrpc.Peer.emit_nowait`."""
         self._call(self._inner.emit_nowait, event, *args, offline=offline, **unsupported)
 
-    @overload
     def request(
         self,
         event: str,
         /,
         *args: Any,
+        returns: TypeForm[T] = UNTYPED,
         timeout: float | UnsetType | None = UNSET,
         send: Iterable[Any] | None = None,
         retry: Retry | None = None,
         idempotent: bool = False,
         offline: Offline | None = None,
         **unsupported: Never,
-    ) -> Any: ...
-
-    @overload
-    def request(
-        self,
-        event: str,
-        /,
-        *args: Any,
-        returns: TypeForm[T],
-        timeout: float | UnsetType | None = UNSET,
-        send: Iterable[Any] | None = None,
-        retry: Retry | None = None,
-        idempotent: bool = False,
-        offline: Offline | None = None,
-        **unsupported: Never,
-    ) -> T: ...
-
-    def request(
-        self,
-        event: str,
-        /,
-        *args: Any,
-        returns: Any = UNSET,
-        timeout: float | UnsetType | None = UNSET,
-        send: Iterable[Any] | None = None,
-        retry: Retry | None = None,
-        idempotent: bool = False,
-        offline: Offline | None = None,
-        **unsupported: Any,
-    ) -> Any:
+    ) -> T:
         """Send a request, and return its response; see `wsrpc.Peer.request`.
 
         Ctrl-C cancels the handler on the remote peer, and then raises KeyboardInterrupt. The iterable ``send`` is read
@@ -194,7 +158,8 @@ class Caller(Delegate):
         """
         options = {"timeout": timeout, "retry": retry, "idempotent": idempotent, "offline": offline, **unsupported}
         call = partial(self._inner.request, event, *args, returns=returns, send=upload(send), **options)
-        return self._portal.run(call, stepped=send is None and retry is None)
+        answer: T = self._portal.run(call, stepped=send is None and retry is None)
+        return answer
 
     def open_channel(
         self,
@@ -251,14 +216,10 @@ class Registrar(Delegate):
     __slots__ = ()
 
     @overload
-    def on(
-        self, event: str, /, *, lax: bool | None = None, ordered: bool = False, hidden: bool = False
-    ) -> Callable[[F], F]: ...
+    def on(self, event: str, /, *, ordered: bool = False, hidden: bool = False) -> Callable[[F], F]: ...
 
     @overload
-    def on(
-        self, event: str, handler: F, /, *, lax: bool | None = None, ordered: bool = False, hidden: bool = False
-    ) -> F: ...
+    def on(self, event: str, handler: F, /, *, ordered: bool = False, hidden: bool = False) -> F: ...
 
     @overload
     def on(self, event: str, handler: None, /) -> None: ...
@@ -269,7 +230,6 @@ class Registrar(Delegate):
         handler: Any = MISSING,
         /,
         *,
-        lax: bool | None = None,
         ordered: bool = False,
         hidden: bool = False,
     ) -> Any:
@@ -279,22 +239,20 @@ class Registrar(Delegate):
             TypeError: the function is an ``async def``, or cannot be a handler.
             ValueError: as for `wsrpc.Peer.on`.
         """
-        return register(self._inner, self._portal, "on", event, handler, lax=lax, ordered=ordered, hidden=hidden)
+        return register(self._inner, self._portal, "on", event, handler, ordered=ordered, hidden=hidden)
 
     @overload
-    def once(self, event: str, /, *, lax: bool | None = None, hidden: bool = False) -> Callable[[F], F]: ...
+    def once(self, event: str, /, *, hidden: bool = False) -> Callable[[F], F]: ...
 
     @overload
-    def once(self, event: str, handler: F, /, *, lax: bool | None = None, hidden: bool = False) -> F: ...
+    def once(self, event: str, handler: F, /, *, hidden: bool = False) -> F: ...
 
     @overload
     def once(self, event: str, handler: None, /) -> None: ...
 
-    def once(
-        self, event: Any = MISSING, handler: Any = MISSING, /, *, lax: bool | None = None, hidden: bool = False
-    ) -> Any:
+    def once(self, event: Any = MISSING, handler: Any = MISSING, /, *, hidden: bool = False) -> Any:
         """Register a handler for only the next event or request with the given name; see `on`."""
-        return register(self._inner, self._portal, "once", event, handler, lax=lax, hidden=hidden)
+        return register(self._inner, self._portal, "once", event, handler, hidden=hidden)
 
     def implement(self, contract: TypeForm[Any], implementation: object, /) -> None:
         """Register the methods of an object, which run in threads, for a contract; see `wsrpc.Peer.implement`.
@@ -327,20 +285,12 @@ class Channel(Registrar, Caller, EventReader, ItemReader):
 
     _inner: AsyncChannel
 
-    @property
-    def name(self) -> str:
-        """The name of the channel."""
-        return self._inner.name
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._inner.closed
-
-    @property
-    def close_reason(self) -> Any:
-        """The reason that was passed to `close`."""
-        return self._inner.close_reason
+    name: Same[str] = Same()
+    """The name of the channel."""
+    closed: Same[bool] = Same()
+    """Whether `close` was called."""
+    close_reason: Same[Any] = Same()
+    """The reason that was passed to `close`."""
 
     def close(self, reason: object = None) -> None:
         """Remove the channel's handlers on this side, and end its readers; see `wsrpc.Channel.close`."""
@@ -365,20 +315,12 @@ class AnonymousChannel(Registrar, EventReader, ItemReader):
 
     _inner: AsyncAnonymousChannel
 
-    @property
-    def id(self) -> int:
-        """The id of the request that opened the channel. Messages on the channel contain this id."""
-        return self._inner.id
-
-    @property
-    def closed(self) -> bool:
-        """Whether the channel has ended."""
-        return self._inner.closed
-
-    @property
-    def close_reason(self) -> Any:
-        """The reason for the end of the channel; see `wsrpc.AnonymousChannel.close_reason`."""
-        return self._inner.close_reason
+    id: Same[int] = Same()
+    """The id of the request that opened the channel. Messages on the channel contain this id."""
+    closed: Same[bool] = Same()
+    """Whether the channel has ended."""
+    close_reason: Same[Any] = Same()
+    """The reason for the end of the channel; see `wsrpc.AnonymousChannel.close_reason`."""
 
     def close(self, reason: object = None) -> None:
         """End the channel on this side; see `wsrpc.AnonymousChannel.close`."""
@@ -413,45 +355,23 @@ class AnonymousChannel(Registrar, EventReader, ItemReader):
         made: T = make_emitter(contract, self, blocking=True)
         return made
 
-    @overload
     def request(
         self,
         event: str,
         /,
         *args: Any,
+        returns: TypeForm[T] = UNTYPED,
         timeout: float | UnsetType | None = UNSET,
         send: Iterable[Any] | None = None,
         **unsupported: Never,
-    ) -> Any: ...
-
-    @overload
-    def request(
-        self,
-        event: str,
-        /,
-        *args: Any,
-        returns: TypeForm[T],
-        timeout: float | UnsetType | None = UNSET,
-        send: Iterable[Any] | None = None,
-        **unsupported: Never,
-    ) -> T: ...
-
-    def request(
-        self,
-        event: str,
-        /,
-        *args: Any,
-        returns: Any = UNSET,
-        timeout: float | UnsetType | None = UNSET,
-        send: Iterable[Any] | None = None,
-        **unsupported: Any,
-    ) -> Any:
+    ) -> T:
         """Send a request on the channel, and return its response; see `wsrpc.AnonymousChannel.request`.
 
         Ctrl-C cancels the handler on the remote peer, and then raises KeyboardInterrupt.
         """
         options = {"returns": returns, "timeout": timeout, "send": upload(send), **unsupported}
-        return self._portal.run(partial(self._inner.request, event, *args, **options), stepped=send is None)
+        answer: T = self._portal.run(partial(self._inner.request, event, *args, **options), stepped=send is None)
+        return answer
 
     def open_channel(
         self, event: str, /, *args: Any, timeout: float | UnsetType | None = UNSET, **unsupported: Any
@@ -468,11 +388,8 @@ class Endpoint(Registrar, Caller, EventReader):
 
     _inner: Any
 
-    @property
-    def connected(self) -> bool:
-        """Whether there is a connection over which messages can be sent."""
-        connected: bool = self._inner.connected
-        return connected
+    connected: Same[bool] = Same()
+    """Whether there is a connection over which messages can be sent."""
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:
         """Return a named channel; see `wsrpc.Peer.of`.
@@ -532,60 +449,28 @@ class Peer(Endpoint):
 
     _inner: AsyncPeer
 
-    @property
-    def id(self) -> str:
-        """The peer's name in logs."""
-        return self._inner.id
-
-    @property
-    def state(self) -> PeerState:
-        """A mapping for your application's data; see `Key`."""
-        return self._inner.state
-
-    @property
-    def principal(self) -> object:
-        """The user, as `on_handshake` has set it."""
-        return self._inner.principal
-
-    @property
-    def ignored(self) -> Counter[str]:
-        """The numbers of ignored messages, by kind; see `wsrpc.Peer`."""
-        return self._inner.ignored
-
-    @property
-    def detached(self) -> bool:
-        """Whether the session is kept without a connection, until another one resumes it."""
-        return self._inner.detached
-
-    @property
-    def info(self) -> ConnectionInfo:
-        """Data from the opening handshake, such as the remote address; see `wsrpc.Peer.info`."""
-        return self._inner.info
-
-    @property
-    def pending(self) -> int:
-        """Number of requests that this side has sent and that have no response yet."""
-        return self._inner.pending
-
-    @property
-    def active(self) -> int:
-        """Number of handlers that are running for the remote peer, including those of streams and conversations."""
-        return self._inner.active
-
-    @property
-    def channels(self) -> int:
-        """Number of open anonymous channels, including those of streams, whichever side opened them."""
-        return self._inner.channels
-
-    @property
-    def limits(self) -> Limits:
-        """The limits of the connection."""
-        return self._inner.limits
-
-    @property
-    def dropped(self) -> int:
-        """Number of broadcasts that were not sent to this peer; see `wsrpc.Peer.dropped`."""
-        return self._inner.dropped
+    id: Same[str] = Same()
+    """The peer's name in logs."""
+    state: Same[PeerState] = Same()
+    """A mapping for your application's data; see `Key`."""
+    principal: Same[object] = Same()
+    """The user, as `on_handshake` has set it."""
+    ignored: Same[Counter[str]] = Same()
+    """The numbers of ignored messages, by kind; see `wsrpc.Peer`."""
+    detached: Same[bool] = Same()
+    """Whether the session is kept without a connection, until another one resumes it."""
+    info: Same[ConnectionInfo] = Same()
+    """Data from the opening handshake, such as the remote address; see `wsrpc.Peer.info`."""
+    pending: Same[int] = Same()
+    """Number of requests that this side has sent and that have no response yet."""
+    active: Same[int] = Same()
+    """Number of handlers that are running for the remote peer, including those of streams and conversations."""
+    channels: Same[int] = Same()
+    """Number of open anonymous channels, including those of streams, whichever side opened them."""
+    limits: Same[Limits] = Same()
+    """The limits of the connection."""
+    dropped: Same[int] = Same()
+    """Number of broadcasts that were not sent to this peer; see `wsrpc.Peer.dropped`."""
 
     def stats(self) -> PeerStats:
         """Return a snapshot of the peer's counters, for monitoring."""

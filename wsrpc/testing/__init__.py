@@ -7,9 +7,8 @@ the test's control. `FaultProxy` stands between a client and a server, on real s
 """
 
 from ._clock import Clock
-from ._line import Line
+from ._connect import Line, connect, pair
 from ._memory import MemoryTransport, memory_transports
-from ._pairs import connect, pair
 from ._proxy import FaultProxy
 from ._scripted import ScriptedTransport
 

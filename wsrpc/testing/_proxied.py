@@ -71,78 +71,7 @@ class Troubles:
         """Bytes that were passed on, of all connections."""
         self.silences: list[None] = []
         self.stalls: list[None] = []
-        self.mid_frames: list[None] = []
         self.cuts: list[Cut] = []
-
-
-LONGEST_HEAD = 64 * 1024
-"""Bytes of an HTTP head, above which the stream is taken for something else."""
-
-
-class FrameBoundaries:
-    """Follows one direction of a connection from its first byte: an HTTP head, then frames. Keeps no payload.
-
-    A stream that is not a WebSocket's (a refused handshake, or anything but HTTP) has no frames.
-    """
-
-    def __init__(self) -> None:
-        self._begun = bytearray()  # of an HTTP head, or of a frame's header
-        self._is_websocket: bool | None = None  # None in the HTTP head
-        self._left = 0  # bytes of the present frame's payload
-
-    def feed(self, data: bytes) -> int | None:
-        """Follow the next bytes.
-
-        Returns:
-            Position of the middle of the first payload that begins in ``data``, counted from the start of ``data``. It
-            may lie behind the end of ``data``. None if no payload begins there.
-        """
-        at = self._end_of_head(data) if self._is_websocket is None else 0
-        if not self._is_websocket:
-            return None
-        size = len(data)
-        middle: int | None = None
-        while size - at > self._left:
-            at += self._left
-            self._left = 0
-            missing = self._header_size() - len(self._begun)
-            piece = data[at : at + missing]
-            self._begun += piece
-            at += len(piece)
-            if len(self._begun) == self._header_size():
-                self._left = self._payload_size()
-                self._begun.clear()
-                if middle is None and self._left:
-                    middle = at + self._left // 2
-        self._left -= size - at
-        return middle
-
-    def _end_of_head(self, data: bytes) -> int:
-        """Position in ``data`` at which the HTTP head ends, or the end of ``data``."""
-        before = len(self._begun)
-        self._begun += data
-        head, end, _ = self._begun.partition(b"\r\n\r\n")
-        if end:
-            self._is_websocket = not head.startswith(b"HTTP/") or head[:12].endswith(b" 101")
-        elif len(head) > LONGEST_HEAD:
-            self._is_websocket = False
-        else:
-            return len(data)
-        self._begun.clear()
-        return len(head) + len(end) - before
-
-    def _header_size(self) -> int:
-        """Bytes of the present frame's header, as far as is known from its first two bytes."""
-        if len(self._begun) < 2:
-            return 2
-        second = self._begun[1]
-        return 2 + {126: 2, 127: 8}.get(second & 0x7F, 0) + (4 if second & 0x80 else 0)
-
-    def _payload_size(self) -> int:
-        size = self._begun[1] & 0x7F
-        if size < 126:
-            return size
-        return int.from_bytes(self._begun[2:4] if size == 126 else self._begun[2:10], "big")
 
 
 FIN, RESET = b"", None
@@ -150,9 +79,6 @@ FIN, RESET = b"", None
 
 LARGEST_TRANSIT = 256 * 1024
 """Bytes that may be on their way in one direction; above it nothing more is read."""
-
-MID_FRAME = Cut(0)
-"""Stands for `FaultProxy.mid_frame` among the cuts of a connection."""
 
 
 class ProxiedConnection:
@@ -163,7 +89,6 @@ class ProxiedConnection:
         address: host and port of the server.
         troubles: of each direction.
         ended: called when both connections are over.
-        framed: whether the bytes are readable WebSocket frames, not TLS.
     """
 
     def __init__(
@@ -172,11 +97,9 @@ class ProxiedConnection:
         address: tuple[str, int],
         troubles: Mapping[Direction, Troubles],
         ended: Callable[[ProxiedConnection], None],
-        *,
-        framed: bool,
     ) -> None:
         self.ends: dict[Direction, End] = {
-            direction: End(self, direction, each, framed) for direction, each in troubles.items()
+            direction: End(self, direction, each) for direction, each in troubles.items()
         }
         """The sockets, by the direction in which the bytes flow that they read."""
         self._ended = ended
@@ -247,11 +170,10 @@ class ProxiedConnection:
 class End(asyncio.Protocol):
     """One of the two sockets. It passes what it reads to the other one, as far as the troubles allow."""
 
-    def __init__(self, connection: ProxiedConnection, direction: Direction, troubles: Troubles, framed: bool) -> None:
+    def __init__(self, connection: ProxiedConnection, direction: Direction, troubles: Troubles) -> None:
         self._connection = connection
         self._other: Direction = "down" if direction == "up" else "up"
         self._troubles = troubles
-        self._boundaries = FrameBoundaries() if framed else None
         self._transit: deque[bytes | None] = deque()
         """What was read and cannot be passed on yet."""
         self._transit_size = 0
@@ -331,10 +253,7 @@ class End(asyncio.Protocol):
         if self._lossy and not self._troubles.silences:
             self._connection.reset()
             return
-        cuts = {cut: self._cuts.get(cut, self._passed + cut.count) for cut in self._troubles.cuts}
-        if MID_FRAME in self._cuts and self._troubles.mid_frames:
-            cuts[MID_FRAME] = self._cuts[MID_FRAME]
-        self._cuts = cuts
+        self._cuts = {cut: self._cuts.get(cut, self._passed + cut.count) for cut in self._troubles.cuts}
         self._cut_at = min(self._cuts.values(), default=None)
         self.update()
 
@@ -381,11 +300,6 @@ class End(asyncio.Protocol):
         if self._troubles.silences:
             self._lossy = True
             return
-        if self._boundaries is not None:
-            middle = self._boundaries.feed(data)
-            if middle is not None and self._troubles.mid_frames:
-                self._cuts[MID_FRAME] = self._passed + middle
-                self._cut_at = min(self._cuts.values())
         if self._cut_at is not None:
             data = data[: self._cut_at - self._passed]
         self._passed += len(data)

@@ -51,8 +51,7 @@ class FaultProxy:
         if not parts.hostname:
             raise ValueError(f"the URL has no host: {target!r}")
         self._target = parts
-        self._framed = parts.scheme == "ws"
-        self._address = parts.hostname, parts.port or (80 if self._framed else 443)
+        self._address = parts.hostname, parts.port or (80 if parts.scheme == "ws" else 443)
         self._troubles: dict[Direction, Troubles] = {direction: Troubles() for direction in DIRECTIONS}
         self._connections: set[ProxiedConnection] = set()
         self._state: Literal["new", "open", "closed"] = "new"
@@ -148,9 +147,7 @@ class FaultProxy:
             except (BlockingIOError, ConnectionAbortedError):
                 return
             sock.setblocking(False)
-            self._connections.add(
-                ProxiedConnection(sock, self._address, self._troubles, self._ended, framed=self._framed)
-            )
+            self._connections.add(ProxiedConnection(sock, self._address, self._troubles, self._ended))
 
     def _ended(self, connection: ProxiedConnection) -> None:
         self._connections.discard(connection)
@@ -199,19 +196,6 @@ class FaultProxy:
         if index(count) < 0:
             raise ValueError(f"a number of bytes is not negative, got {count!r}")
         return self._lasting(self._one(direction), lambda on: on.cuts, Cut(count))
-
-    def mid_frame(self, direction: Direction) -> Trouble:
-        """Reset each connection in the middle of the next WebSocket frame that has a payload.
-
-        Frames of all types count. Bytes before that frame pass, including the opening handshake of a new connection.
-
-        Raises:
-            ValueError: ``direction`` is not ``"up"`` or ``"down"``, or the target is ``wss://``, where frames are not
-                visible.
-        """
-        if not self._framed:
-            raise ValueError("mid_frame() needs a ws:// target: inside TLS it is not visible where frames begin")
-        return self._lasting(self._one(direction), lambda on: on.mid_frames, None)
 
     def silence(self, direction: Direction | None = None) -> Trouble:
         """Read and discard all bytes, on current and new connections. The end of a connection is not passed on either.

@@ -36,7 +36,6 @@ REGISTERING: list[tuple[Callable[[Any], object], str]] = [
     (lambda on: on.on(5), "an event's name is a string, got 5"),
     (lambda on: on.on("x", 5), "a handler is a function, got 5"),
     (lambda on: on.on("x")(None), "the decorator of 'x' got None, not a function: on('x', None) removes a handler"),
-    (lambda on: on.on("x", handler, lax="no"), "lax= is True or False, got 'no'"),
     (lambda on: on.on("x", print, timeout="1"), "timeout= is a number of seconds, more than 0, or None for no limit;"),
     (lambda on: on.use(), "use() got no function: write @"),
     (lambda on: on.use(5), "use takes a function of (ctx, call_next), got 5"),
@@ -61,11 +60,9 @@ OPTIONS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (Server, {"codec": 5}, "codec= takes a codec such as wsrpc.codecs.JsonCodec(), got 5"),
     (Server, {"dec_hook": 5}, "dec_hook= is a function, or None; got 5"),
     (Server, {"compression": "x"}, "compression= is True or False, got 'x'"),
-    (Server, {"lax": "x"}, "lax= is True or False, got 'x'"),
     (Server, {"expose_errors": "x"}, "expose_errors= is True, False or a function of the exception, got 'x'"),
     (Server, {"log_payloads": 5}, "log_payloads= is True, False or a plain function(direction, event, args), got 5"),
     (Server, {"trusted_proxies": 5}, "trusted_proxies= takes a list of addresses and networks, got 5"),
-    (Server, {"handler_context": 5}, "handler_context= is a function of the context, got 5"),
     (Server, {"slow": "drop"}, 'slow= is "close", "drop_newest", "drop_oldest" or wsrpc.KeepLatest(); got \'drop\''),
     (Server, {"origins": "https://a.b"}, "origins= takes a list of origins, got text: use origins=['https://a.b']"),
     (Server, {"detached": 0}, "detached= is a number of seconds, 0.001 or more; got 0"),
@@ -222,7 +219,7 @@ async def test_calling() -> None:
 # ---------------------------------------------------------------- lifecycle handlers
 
 
-@pytest.mark.parametrize("options", [{"thread": True}, {"ordered": True}, {"lax": True}, {"lax": False}])
+@pytest.mark.parametrize("options", [{"thread": True}, {"ordered": True}])
 def test_options_that_do_not_apply_to_lifecycle_events(options: dict[str, Any]) -> None:
     for target in (Server(), Client(), Router()):
         with pytest.raises(TypeError, match="'open' reports on the connection"):

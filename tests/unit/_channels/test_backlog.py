@@ -66,18 +66,6 @@ async def test_what_nobody_reads_for_30_seconds_aborts_the_channel_and_no_other(
     d.assert_empty()
 
 
-async def test_more_than_a_mebibyte_that_nobody_reads_aborts_the_channel() -> None:
-    d = Driven(dialer=True)
-    block = "x" * 100_000
-    channel = await requested(d, *[{"a": ["e", block]}] * 10)
-    assert not channel.closed
-    d.feed({"h": channel.id, "a": ["e", block]})
-    await turns()
-    assert channel.closed and "nobody reads" in str(channel.close_reason)
-    [abort] = d.take()
-    assert abort["h"] == channel.id and abort["_"] == 1
-
-
 # ---------------------------------------------------------------- channels in use
 
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from core_driver import ABORTED, Blocked, Driven, messages, rejection, start, turns
+from core_driver import ABORTED, Blocked, Driven, messages, rejection, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import PLAIN, WSRPC, Feed, agreed, emptied, values
 from stream_sides import over, serving
@@ -125,30 +125,16 @@ async def test_a_cancellation_that_crosses_the_answer_ends_the_channel_if_the_ot
 # ---------------------------------------------------------------- by a caller
 
 
-@pytest.mark.parametrize("h", ["x", -1, True, [1], {"a": 1}, 0, ""], ids=repr)
-async def test_an_answer_with_any_truthy_h_is_the_channel(h: Any) -> None:
-    d = Driven(dialer=True)
-    if h:
-        task = start(d.peer.open_channel("c"))
-        await turns()
-        i = d.take()[-1]["i"]
-        d.feed({"i": i, "h": h})
-        channel = await task
-        assert channel.id == i, "it is the request that names it"
-        channel.close()
-    else:
-        task, i = await d.asks("q")
-        await d.fed({"i": i, "h": h, "d": 5})
-        assert task.result() == 5
-    d.assert_empty()
-
-
 # ---------------------------------------------------------------- ids
 
 
-@pytest.mark.parametrize("h", [5, "5", "05"], ids=repr)
+NO_CHANNEL: list[Any] = ["", "-5", "5.0", "5e0", " 5", "+5", "0_5", "٥", "⁵", "5" * 17, "5" * 100_000, 5.5, True, [5]]
+
+
+@pytest.mark.parametrize("h", [5, 5.0, "5", "05"], ids=repr)
 async def test_a_channel_is_known_by_number_and_by_digits(h: Any) -> None:
     d = await serving(Feed().__call__)
+    assert values(await d.fed(*({"h": other, "a": ["start"]} for other in NO_CHANNEL))) == []
     [first] = await d.fed({"h": h, "a": ["start"]})
     assert first["h"] == 5
     await d.fed({"h": h, "x": "bye"})

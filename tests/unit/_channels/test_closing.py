@@ -101,6 +101,7 @@ ERROR = ValueError("no room")
         (ERROR, ("no room", None, None)),  # only its text travels
         (None, ("Request aborted", None, None)),
         (object(), ("Request aborted", None, None)),  # what cannot be encoded does not keep it open
+        (RpcError("\ud800", code="E", data=object()), ("Request aborted", None, None)),
     ],
 )
 async def test_the_reason_of_an_abort_travels(both: Both, reason: Any, there: Any) -> None:

@@ -28,27 +28,6 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 # ---------------------------------------------------------------- channels
 
 
-async def test_both_sides_emit_request_and_answer_until_one_closes_it(both: Both) -> None:
-    ours, theirs = await opened(both)
-    back, forth = await opened((both[1], both[0]))
-    assert ours.id == theirs.id > 0 and back.id == forth.id != ours.id
-    assert [(peer.channels, peer.active) for peer in both] == [(2, 0)] * 2, "handlers that returned a channel are done"
-    seen: list[Any] = []
-    for name, channel in (("ours", ours), ("theirs", theirs), ("back", back), ("forth", forth)):
-        channel.on("who", lambda name=name: name)
-        channel.on("note", lambda *args: seen.append(args))
-    asked = [await channel.request("who", returns=str) for channel in (ours, theirs, back, forth)]
-    assert asked == ["theirs", "ours", "forth", "back"]
-    await ours.emit("note", 1)
-    ours.emit_nowait("note", 2, 3)
-    await ours.request("who")
-    assert seen == [(1,), (2, 3)] and not ours.closed
-    await theirs.abort("bye")
-    await ours.wait_closed()
-    assert (theirs.closed, theirs.close_reason, ours.closed, ours.close_reason) == (True, "bye", True, "bye")
-    await back.abort()
-
-
 async def test_handlers_on_a_channel(both: Both) -> None:
     ours, theirs = await opened(both)
     theirs.once("once", lambda: 1)
@@ -106,21 +85,6 @@ async def test_several_readers_and_a_handler_each_get_every_event(both: Both) ->
 
 
 # ---------------------------------------------------------------- conversations
-
-
-async def test_the_body_is_the_conversation_and_its_return_ends_it_well(both: Both) -> None:
-    left, right = both
-    right.on("chat", chat)
-    channel = await left.open_channel("chat", "lobby")
-    for line in ("a", "b"):
-        channel.emit_nowait("line", line)  # they are kept for the body
-    lines = channel.events("line", returns=str)
-    assert [await anext(lines), await anext(lines)] == ["A", "B"]
-    assert await channel.request("room") == "lobby"
-    assert right.active == 1 and right.channels == 1
-    await channel.emit("line", "bye")
-    assert await collect(lines) == []
-    assert channel.closed and channel.close_reason is None
 
 
 async def test_what_the_body_returns_is_ignored_even_if_it_has_items(both: Both) -> None:

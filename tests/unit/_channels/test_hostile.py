@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from core_driver import Driven, rejection, start, turns
 from leftovers import nothing_left as nothing_left
-from stream_driver import Feed, agreed, collect, credit, done, emptied, hello, item, values
+from stream_driver import Feed, collect, done, emptied, hello, item, values
 from stream_sides import over, reading, requested, serving
 
 from wsrpc import Limits, Overloaded, RemoteError, StreamOverflow
@@ -212,29 +212,6 @@ async def test_a_rejected_item_ends_the_stream_and_an_odd_start_or_answer_does_n
     [abort] = await d.fed({"i": following["i"], "e": "no more"})
     assert abort["h"] == 5 and "x" in abort
     assert feed.finished.is_set()
-    d.assert_empty()
-
-
-@pytest.mark.parametrize("mode", ["paced", "pull", "credit", "line full"])
-@pytest.mark.parametrize("end", ["abort", "drop"])
-async def test_an_end_in_every_mode_stops_the_producer_and_sends_no_item_more(mode: str, end: str) -> None:
-    d = Driven(extensions=True)
-    await agreed(d, "credit")
-    feed = Feed()
-    d.peer.on("s", feed.__call__)
-    await d.fed({"i": 5, "a": ["s"]})
-    if mode == "line full":
-        d.transport.pause()
-    credited = [] if mode == "paced" else [credit(5, 3)]
-    await d.fed(*([pull(7, 3)] if mode == "pull" else [*credited, {"h": 5, "a": ["start"]}]))
-    if end == "abort":
-        d.feed({"h": 5, "x": "bye"})
-        d.transport.resume()
-    else:
-        d.transport.lose()
-    await turns()
-    assert values(d.take()) == [] and feed.finished.is_set()
-    await emptied(d.peer)
     d.assert_empty()
 
 

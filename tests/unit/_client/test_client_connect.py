@@ -9,7 +9,7 @@ from ssl import create_default_context
 from typing import Any, NamedTuple
 
 import pytest
-from client_driver import AT_ONCE, LIMITS, NEVER, attempts_in, begun, leap, lost, never, world
+from client_driver import AT_ONCE, LIMITS, NEVER, attempts_in, leap, lost, never, world
 from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
@@ -215,20 +215,6 @@ async def test_connect_timeout_ends_the_first_connection_with_its_open_handlers(
 
 
 # ---------------------------------------------------------------- cancelling
-
-
-@pytest.mark.parametrize("how", ["connect", "wait_connected"])
-async def test_a_cancelled_connect_goes_on_for_another_caller(how: str) -> None:
-    async with world(OSError(), connect=False, reconnect=NEVER, connect_timeout=None) as w:
-        connecting = await begun(w.client, w.client.connect(), "waiting")
-        waiting = await begun(w.client, getattr(w.client, how)(), "waiting")
-        await asyncio.sleep(0)
-        connecting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await connecting
-        assert w.client.state == "waiting" and not waiting.done()
-        await w.client.close()
-        await lost(waiting)
 
 
 # ---------------------------------------------------------------- start

@@ -8,7 +8,7 @@ import re
 from typing import NamedTuple
 
 import pytest
-from client_driver import AT_ONCE, NEVER, attempts_in, leap, lost, world
+from client_driver import AT_ONCE, attempts_in, leap, lost, world
 from core_driver import messages, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
@@ -21,7 +21,6 @@ from wsrpc import (
     HandshakeRejected,
     Reconnect,
 )
-from wsrpc._client import dialing
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -165,24 +164,3 @@ async def test_what_is_sent_without_a_connection_leaves_in_order_after_the_open_
         await w.hears("in open", 1, 2, 3, 4)
         await request
         assert w.client.peer.pending == 0
-
-
-@pytest.mark.parametrize("slept", [30.0, 3600.0])
-async def test_on_wake_a_connection_that_the_server_has_given_up_is_replaced(
-    slept: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, asleep = dialing.clock, [0.0]
-    monkeypatch.setattr(dialing, "clock", lambda: real() + asleep[0])  # which counts time asleep
-    monkeypatch.setattr(dialing, "LOOK_EVERY", 0.01)
-    async with world(reconnect=NEVER) as w:
-        await w.expect("open")
-        asleep[0] = slept
-        if slept > 40.0:  # the server waits that long for an answer to its ping
-            await w.expect("close", "open", "back")
-            [info] = w.closed
-            assert (info.code, info.will_reconnect) == (1006, True) and "asleep for 36" in info.reason
-        else:
-            looked = asyncio.get_running_loop().time() + 0.1
-            while asyncio.get_running_loop().time() < looked:
-                assert await w.client.request("echo", 1) == 1
-            assert len(w.dialed) == 1 and w.told.empty()

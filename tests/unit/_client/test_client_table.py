@@ -7,33 +7,38 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from client_driver import NEVER, World, leap, lost
+from client_driver import World, leap, lost
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from tenacity import wait_fixed
 
-from wsrpc import ConnectFailed, ConnectionLost, HandshakeRejected, Limits, Server, SessionLost
+from wsrpc import ConnectFailed, ConnectionLost, HandshakeRejected, Limits, Reconnect, Server, SessionLost
 from wsrpc._client.client import core_of
 from wsrpc._client.states import STATES, TABLE, Input, after
 from wsrpc.testing import MemoryTransport, memory_transports
 from wsrpc.types import ClientState
 
-LIMITS = Limits(close_timeout=2.0)
+LIMITS = Limits(close_timeout=2.0, open_handlers=100.0)
 CALLS = (Input.CONNECT, Input.START, Input.BIND, Input.CLOSE)
 TO_DIAL = (Input.CONNECT, Input.START)
 ENDS_SESSION = (Input.BIND, Input.CLOSE, Input.GAVE_UP, Input.DROPPED, Input.LEFT, Input.LOST)
 WHILE_OPENING = [("opening", Input.DETACHED), ("resuming", Input.REOPENED), ("detached", Input.GAVE_UP)]
 """Cells whose connection drops while the `open` handlers run."""
-LATER = [("waiting", Input.GAVE_UP), ("detached", Input.GAVE_UP)]
-"""Cells in which the clock is put forward."""
+DELAY = 40.0
+"""Seconds between two attempts."""
+LATER = ("waiting", "detached", "resuming")
+"""States for which the clock is put forward."""
 
 
 class Scene(World):
     """A client whose attempts, `open` handlers and closing the test holds in its hand, and a call in flight."""
 
-    def __init__(self, state: ClientState, happened: Input) -> None:
+    def __init__(self, state: ClientState, happened: Input, patch: pytest.MonkeyPatch) -> None:
+        self.patch = patch
         survives = happened not in (Input.DROPPED, Input.LEFT)
-        options: dict[str, Any] = {"dial": self.dial, "reconnect": NEVER, "connect_timeout": None, "limits": LIMITS}
+        reconnect = Reconnect(wait=wait_fixed(DELAY))
+        options: dict[str, Any] = {"dial": self.dial, "reconnect": reconnect, "connect_timeout": None, "limits": LIMITS}
         if happened is Input.LEFT:
             options["url"] = None
         elif happened is Input.GAVE_UP and state in ("waiting", "detached"):
@@ -41,7 +46,8 @@ class Scene(World):
         elif happened is Input.GAVE_UP and state in ("opening", "connected"):
             options["reconnect"] = None
         limits = LIMITS if survives else LIMITS.replace(replay=0)
-        super().__init__(server=Server(limits=limits, detached=0.2 if happened is Input.LOST else 60.0), **options)
+        self.kept_for = DELAY / 2 if (state, happened) == ("detached", Input.LOST) else 60.0
+        super().__init__(server=Server(limits=limits, detached=self.kept_for), **options)
         self.attempts: asyncio.Queue[asyncio.Future[MemoryTransport | None]] = asyncio.Queue()
         self.attempt: asyncio.Future[MemoryTransport | None]
         """The latest attempt. With None it connects to the server."""
@@ -80,8 +86,13 @@ class Scene(World):
         assert self.client.peer.transport is not None
         self.client.peer.transport.abort()
 
+    def pass_by(self, seconds: float) -> None:
+        """Let the timers run that are due within that time."""
+        leap(self.patch, seconds)
+        asyncio.get_running_loop().call_soon(self.patch.undo)  # they are found before that
+
     def end_the_wait(self) -> None:
-        core_of(self.client).woke(3600.0)  # what a machine that wakes up does
+        self.pass_by(DELAY)
 
     async def reaches(self, state: ClientState) -> None:
         await turns_until(lambda: self.client.state == state)
@@ -135,7 +146,7 @@ class Scene(World):
             self.attempt = await self.attempts.get()
         return request
 
-    async def happen(self, state: ClientState, happened: Input, patch: pytest.MonkeyPatch) -> None:
+    async def happen(self, state: ClientState, happened: Input) -> None:
         if state == "resuming" and happened in (Input.DIALED, Input.DETACHED):  # the server does not answer
             ours, _ = memory_transports()
             self.attempt.set_result(ours)
@@ -145,8 +156,8 @@ class Scene(World):
             return
         gives_up: dict[ClientState, Callable[[], Any]] = {
             "connecting": lambda: self.attempt.set_exception(HandshakeRejected(403)),
-            "waiting": lambda: leap(patch, 31.0),
-            "detached": lambda: leap(patch, 31.0),
+            "waiting": lambda: leap(self.patch, 31.0),
+            "detached": lambda: leap(self.patch, 31.0),
             "resuming": lambda: self.attempt.set_exception(HandshakeRejected(403)),
         }
         steps: dict[Input, Callable[[], Any]] = {
@@ -163,7 +174,7 @@ class Scene(World):
             Input.GAVE_UP: gives_up.get(state, self.drop),
             Input.OPENED: self.ready.set,
             Input.CLOSED: self.release.set,
-            Input.LOST: lambda: None,
+            Input.LOST: lambda: self.pass_by(self.kept_for),
         }
         steps.get(happened, self.drop)()
         if happened is Input.BIND:
@@ -198,7 +209,7 @@ def closings(state: ClientState, happened: Input) -> list[tuple[int, bool, bool]
 @pytest.mark.parametrize(
     ("state", "happened"),
     [
-        pytest.param(state, happened, marks=[pytest.mark.asyncio_loop] * ((state, happened) in LATER))
+        pytest.param(state, happened, marks=[pytest.mark.asyncio_loop] * (state in LATER))
         for state in STATES
         for happened in TABLE[state]
     ],
@@ -206,11 +217,11 @@ def closings(state: ClientState, happened: Input) -> list[tuple[int, bool, bool]
 )
 async def test_a_cell(state: ClientState, happened: Input, monkeypatch: pytest.MonkeyPatch) -> None:
     while_opening = (state, happened) in WHILE_OPENING
-    s = Scene(state, happened)
+    s = Scene(state, happened, monkeypatch)
     try:
         request = await s.reach(state, while_opening)
         assert s.client.state == state and f" {state} " in repr(s.client)
-        await s.happen(state, happened, monkeypatch)
+        await s.happen(state, happened)
         await asyncio.sleep(0)
         if happened in CALLS:
             assert s.client.state == after(state, happened)

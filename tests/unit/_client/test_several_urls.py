@@ -14,8 +14,7 @@ import pytest
 from client_driver import AT_ONCE, LIMITS, lost, never
 from core_driver import messages
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
-from tenacity import stop_after_attempt, wait_fixed
+from tenacity import stop_after_attempt
 
 import wsrpc
 from wsrpc import (
@@ -24,7 +23,6 @@ from wsrpc import (
     HandshakeRejected,
     Limits,
     Reconnect,
-    Retry,
     Server,
     SessionLost,
 )
@@ -318,36 +316,3 @@ async def test_a_session_whose_server_does_not_answer_ends_at_another_one_in_the
 
 
 # ---------------------------------------------------------------- restarts
-
-
-async def test_calls_outlast_a_planned_restart_with_the_default_retry(caplog: pytest.LogCaptureFixture) -> None:
-    """`Retry()` gave up after 0.3 s, and a client dials up to 0.8 s after close code 1012.
-
-    The calls do not wait in the queue, which would hide it.
-    """
-    caplog.set_level(logging.INFO, "wsrpc")
-    slowest = Reconnect(wait=wait_fixed(0.8))
-    ended = False
-    answers: list[Any] = []
-
-    async def calls(client: Client) -> None:
-        while not ended:
-            answers.append(await client.request("who", retry=Retry(), timeout=None))
-            await asyncio.sleep(0.02)
-
-    async with sites() as made:
-        urls = [site.url for site in made.values()]
-        limits = Limits(close_timeout=CLOSING)
-        clients = [Client(urls, reconnect=slowest, offline="fail", limits=limits) for _ in range(6)]
-        await asyncio.gather(*(client.connect() for client in clients))
-        calling = [asyncio.create_task(calls(client)) for client in clients for _ in range(3)]
-        for site in made.values():
-            moved = [client for client in clients if await client.request("who", retry=Retry()) == site.name]
-            await site.restart()
-            await turns_until(lambda: all(client.state == "connected" for client in moved), 30.0)  # noqa: B023
-        ended = True
-        await asyncio.gather(*calling)
-        assert {*answers} <= {*made} and len({*answers}) > 1
-        await asyncio.gather(*(client.close() for client in clients))
-    ends = [record for record in caplog.records if "the connection ended (1012" in record.getMessage()]
-    assert ends and {record.levelno for record in ends} == {logging.INFO}, "a planned restart is no warning"

@@ -252,9 +252,6 @@ def test_a_file_of_declarations() -> None:
     for name in ("AnonymousChannel", "Items<T>", "Upload<T, Result>", "Exchange<T, Item>"):
         assert text.count(f"export interface {name} ") == 1
     assert "export interface Items<T> extends AnonymousChannel {" in text
-    assert declarations(description, ws_wrapper=4) == text and "  signal(signal: AbortSignal): this\n}\n" in text
-    with pytest.raises(ValueError, match="ws_wrapper is 3 or 4, got 2"):
-        declarations(description, ws_wrapper=2)  # type: ignore[arg-type]
     assert "interface Upload" not in declared(crumbs)
     nothing = declared()
     assert "export type Events = {}\n" in nothing and "export type Channels = {}\n" in nothing
@@ -272,23 +269,6 @@ def test_with_messagepack_bytes_are_bytes() -> None:
     assert text.endswith("\n  }\n}\n")  # of Api: there is nothing for ws-wrapper
     with pytest.raises(TypeError, match="msgpack"):
         declarations(describe(server), msgpack=1)  # type: ignore[arg-type]
-
-
-def test_for_ws_wrapper_3_what_it_lacks_is_left_out() -> None:
-    server = Server()
-    for handler in (crumbs, upload, talk, fill):
-        server.on(handler.__name__, handler)
-        server.of("kitchen").on(handler.__name__, handler)
-    server.of("empty").on("crumbs", crumbs)
-    server.declare(Doors)
-    text = declarations(describe(server), ws_wrapper=3)
-    assert re.search(r"export type Events = \{\n(  [/ ]\*.*\n)*  fill: .*\n\}\n", text)
-    assert re.search(r"export type Channels = \{\n  kitchen: \{\n(    [/ ]\*.*\n)*    fill: .*\n  \}\n\}\n", text)
-    assert "opened: (by: Emits_" in text and "export type Base64 = string\n" in text  # of the events that are emitted
-    assert "    name: (by: Emits_) => " not in text and "  name: (by: Emits_) => string | null | Promise<" in text
-    for name in ("AnonymousChannel", "Items", "Upload", "Crumb", "AbortSignal", "Api", "count", "tell", "sift"):
-        assert name not in text
-    assert "  signal: never\n}\n" in text
 
 
 # ---------------------------------------------------------------- names

@@ -143,20 +143,6 @@ def test_a_union_with_any_needs_no_decision(tp: Any) -> None:
     assert converter(tp)(value) == value
 
 
-def test_a_literal_number_is_neither_a_float_nor_a_truth_value() -> None:
-    """Of pydantic, which decides these types, a Literal takes each for the other."""
-    for tp, good, bad in (
-        (Literal[True] | dict[str, int] | Plain, True, 1),
-        (Literal[1] | dict[str, int] | Plain, 1, True),
-        (list[Literal[False, 0] | Annotated[str, MinLen(1)]], [False, 0], [0.0]),
-        (Annotated[Literal[1, 2], Gt(1)], 2, 2.0),
-    ):
-        convert = converter(tp)
-        assert repr(convert(good)) == repr(good)
-        with pytest.raises(msgspec.ValidationError):
-            convert(bad)
-
-
 @pytest.mark.parametrize("seed", [0, 1, 23])
 def test_random_unions_neither_crash_nor_lose_a_member(seed: int) -> None:
     # Python's allocator for debugging finds reads outside of a block, which would otherwise go well most of the time.

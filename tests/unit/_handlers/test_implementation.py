@@ -13,7 +13,7 @@ import annotated_types
 import msgspec
 import pydantic
 import pytest
-from chat_contract import Chat, ChatImplementation, Line, LongLine, try_out
+from chat_contract import Chat, ChatImplementation, Line, try_out
 from leftovers import nothing_left as nothing_left
 
 import wsrpc
@@ -82,63 +82,6 @@ async def test_attributes_implement_the_channels() -> None:
         Server().of("x").implement(App, AppImplementation())
     with pytest.raises(TypeError, match=r"has channels \(chat\), and a service has one"):
         server.add_service(ChatService, implements=App)
-
-
-# ------------------------------------------------------------ what fits
-
-
-Id = NewType("Id", int)
-
-
-def fits(declared: Any, own: Any, *, result: bool = False) -> bool:
-    """Whether a method with a parameter (or a result) of type ``own`` implements a contract that says ``declared``."""
-
-    class Contract(Protocol):
-        async def call(self, value: Any) -> Any: ...
-
-    class Implementation:
-        def call(self, value: Any) -> Any: ...
-
-    name = "return" if result else "value"
-    Contract.call.__annotations__[name] = declared
-    Implementation.call.__annotations__[name] = own
-    try:
-        Router().implement(Contract, Implementation())
-    except TypeError as error:
-        if "does not implement" not in str(error):
-            raise
-        return False
-    return True
-
-
-NARROWER, SAME, DIFFERENT = (True, False), (True, True), (False, False)
-"""Whether the second type fits where the contract says the first, as that of a parameter, and the other way round."""
-FITS: list[tuple[Any, Any, tuple[bool, bool]]] = [
-    (int, float, NARROWER),
-    (int, int | None, NARROWER),
-    (Literal["a"], str, NARROWER),
-    (Literal["a"], Literal["a", "b"], NARROWER),
-    (LongLine, Line, NARROWER),
-    (list[int], Sequence[float], NARROWER),
-    (tuple[int, int], tuple[int, ...], NARROWER),
-    (int, Any, SAME),
-    (list[int], list, SAME),
-    (Id, int, SAME),
-    (Annotated[int, msgspec.Meta(gt=0)], int, SAME),
-    (int | None, None | int, SAME),
-    (bool, int, DIFFERENT),
-    (Literal[1], Literal["1"], DIFFERENT),
-    (list[int], list[str], DIFFERENT),
-    (Line, dict[str, str], DIFFERENT),
-    (tuple[int, str], tuple[int, str, int], DIFFERENT),
-    (tuple[int, str], tuple[int, ...], DIFFERENT),
-]
-
-
-@pytest.mark.parametrize(("one", "other", "expected"), FITS)
-def test_a_parameter_may_be_wider_and_a_result_narrower(one: Any, other: Any, expected: tuple[bool, bool]) -> None:
-    assert (fits(one, other), fits(other, one)) == expected
-    assert (fits(other, one, result=True), fits(one, other, result=True)) == expected
 
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
@@ -290,7 +233,6 @@ async def test_what_is_not_annotated_has_the_types_of_the_contract() -> None:
 
 
 class AnyOrder:
-    @wsrpc.method(lax=True)
     def add(self, *args, as_admin: bool = False, log: Any = print):  # type: ignore[no-untyped-def]
         assert not as_admin
         return sum(args)
@@ -300,7 +242,7 @@ async def test_args_take_what_the_contract_names_and_callers_can_set_nothing_els
     server = Server()
     server.implement(Adds, AnyOrder())
     async with connect(server) as client:
-        assert await client.request("add", "1", 2) == 3
+        assert await client.request("add", 1, 2) == 3
         with pytest.raises(BadArguments, match="argument 'a'"):
             await client.request("add", "x")
         with pytest.raises(BadArguments, match="expected at most 2 arguments, got 3"):
@@ -324,8 +266,6 @@ class DerivedOnly(Adds):
     """Has the method only as the contract declares it."""
 
 
-def wrong_type(self: Any, a: str, b: int = 1) -> int: ...  # type: ignore[empty-body]
-def wrong_result(self: Any, a: int, b: int = 1) -> str: ...  # type: ignore[empty-body]
 def too_few(self: Any, a: int) -> int: ...  # type: ignore[empty-body]
 def too_many(self: Any, a: int, b: int = 1, *, c: int) -> int: ...  # type: ignore[empty-body]
 def required(self: Any, a: int, b: int) -> int: ...  # type: ignore[empty-body]
@@ -345,8 +285,6 @@ async def no_handler(self: Any, a: int, b: int = 1) -> int: ...  # type: ignore[
 
 
 MISMATCHES: list[tuple[Any, str]] = [
-    (wrong_type, r"parameter 'a' is int in the contract, and str here"),
-    (wrong_result, r"the result is int in the contract, and str here"),
     (too_few, r"it has no parameter for 'b'"),
     (too_many, r"it requires 'c', which the contract does not have"),
     (required, r"parameter 'b' is optional in the contract, and required here"),
@@ -390,32 +328,12 @@ def test_a_mismatch_is_refused_and_nothing_is_registered(wrong: Any, text: str) 
     assert describe(server).events == ()
 
 
-class Items(Protocol):
-    def numbers(self) -> Stream[int]: ...
-
-
-class Uploading(Protocol):
-    async def count(self, items: AsyncIterable[int]) -> int: ...
-
-
-class OtherItems:
-    async def numbers(self) -> AsyncIterator[str]:
-        yield ""
-
-    async def count(self, items: AsyncIterator[str]) -> int:
-        return 0
-
-
 class Twice(ChatImplementation, Service):
     @wsrpc.method("say")
     def other(self) -> None: ...
 
 
 def test_what_else_is_refused() -> None:
-    with pytest.raises(TypeError, match="each item is int in the contract, and str here"):
-        Server().implement(Items, OtherItems())
-    with pytest.raises(TypeError, match="the items of 'items' are int in the contract, and str here"):
-        Server().implement(Uploading, OtherItems())
     with pytest.raises(ValueError, match=r"are both for the event 'say'"):
         Server().add_service(Twice, implements=Chat)
     with pytest.raises(TypeError, match=r"Service does not implement .*Chat: it has no say, history, upload"):

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 from core_driver import ABORTED, Blocked, Driven, idle, messages, rejection, turns
-from leftovers import turns_until
 
-from wsrpc import AnonymousChannel, BadArguments, Context, Limits, RemoteError, RpcError, Server, UnknownEvent
+from wsrpc import AnonymousChannel, BadArguments, CallNext, Context, Limits, RemoteError, RpcError, Server, UnknownEvent
 from wsrpc.testing import connect, pair
 from wsrpc.types import Message
 
@@ -314,25 +313,6 @@ async def test_a_handler_whose_task_the_application_cancels_gives_its_channel_ba
     assert len(tasks) == 5 and all(task.cancelled() for task in tasks)
 
 
-async def test_an_abort_without_what_cannot_be_encoded_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    async with pair() as (a, b):
-        reasons: list[Any] = []
-
-        @b.on("talk")
-        async def talk(channel: AnonymousChannel) -> None:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                reasons.append(channel.close_reason)
-
-        for reason in (RpcError("bored", code="E", data=object()), RpcError("\ud800", code="E", data=object())):
-            await (await a.open_channel("talk")).abort(reason)
-        await turns_until(lambda: len(reasons) == 2)
-    left_out = "bored (data and fields left out: they cannot be encoded)"
-    assert [(reason.message, reason.code) for reason in reasons] == [(left_out, "E"), ("Request aborted", None)]
-    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
-
-
 class Mute(Exception):
     def __str__(self) -> str:
         raise KeyError("no text")
@@ -449,7 +429,7 @@ async def test_a_middleware_that_goes_on_twice_fails_and_the_handler_runs_once()
     assert ran == [1]
 
 
-async def test_handler_context_is_around_each_handler() -> None:
+async def test_middleware_runs_each_handler_in_a_context_manager() -> None:
     log: list[str] = []
 
     @asynccontextmanager
@@ -463,7 +443,13 @@ async def test_handler_context_is_around_each_handler() -> None:
     async def fail() -> None:
         raise RpcError("no")
 
-    server = Server(handler_context=around)
+    server = Server()
+
+    @server.use
+    async def within(ctx: Context, call_next: CallNext) -> Any:
+        async with around(ctx):
+            return await call_next(ctx)
+
     server.on("sync", lambda: log.append("sync"))
     server.on("fail", fail)
     async with connect(server) as client:
@@ -471,11 +457,7 @@ async def test_handler_context_is_around_each_handler() -> None:
         for event in ("fail", "nobody"):
             with pytest.raises(RemoteError):
                 await client.request(event)
-    assert log == ["enter sync", "sync", "exit", "enter fail", "exit"]
-    with pytest.raises(TypeError, match="handler_context= is a function of the context, got 5"):
-        Server(handler_context=5)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="handler_context="):
-        server.handler_context = "soon"  # type: ignore[assignment]
+    assert log == ["enter sync", "sync", "exit", "enter fail", "exit", "enter nobody", "exit"]
 
 
 # ---------------------------------------------------------------- message handlers

@@ -3,47 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from itertools import permutations, product
 from typing import Any
 
 import pytest
 from core_driver import turns
 
-from wsrpc import BadArguments, CallNext, Client, Context, Router, Server, UnknownEvent
+from wsrpc import CallNext, Client, Context, Router, Server, UnknownEvent
 from wsrpc._handlers.registry import Registry
 from wsrpc._peer.dispatch import find
 from wsrpc.testing import connect
-
-
-def keyword_only(*args: int, n: int) -> None: ...
 
 
 def add(a: int, b: int) -> int:
     return a + b
 
 
-@pytest.mark.parametrize("wrong", [None, 5, b"x", ("a",)])
-def test_what_is_no_name_and_no_handler_is_refused_when_it_is_registered(wrong: Any) -> None:
-    for maker in (Server(), Client(), Router()):
-        for register in (maker.on, maker.of("room").once):
-            with pytest.raises(TypeError, match="an event's name is a string"):
-                register(wrong, lambda: None)
-            with pytest.raises(TypeError, match="parameter 'n'"):
-                register("e")(keyword_only)
-        for name in (wrong, ""):
-            with pytest.raises(TypeError, match="a channel's name is a non-empty string"):
-                maker.of(name)
-
-
 async def pass_on(ctx: Context, call_next: CallNext) -> Any:
     return await call_next(ctx)
-
-
-@asynccontextmanager
-async def around(ctx: Context) -> AsyncIterator[None]:
-    yield
 
 
 CHANGES: dict[str, Callable[[Registry], object]] = {
@@ -56,8 +34,6 @@ CHANGES: dict[str, Callable[[Registry], object]] = {
     "middleware": lambda registry: registry.use(None, pass_on),
     "middleware of a channel": lambda registry: registry.use("room", pass_on),
     "channel removed": lambda registry: registry.remove_scope("room"),
-    "context": lambda registry: registry.set_handler_context(around),
-    "no context": lambda registry: registry.set_handler_context(None),
 }
 
 
@@ -82,7 +58,7 @@ def test_a_change_shows_in_each_route_that_was_made_before(first: str, of_server
                 layered = any(scope and scope.middleware for scope in scopes)
                 if handler:
                     handler.put_back()
-                    assert (found.call is handler.call) is not (layered or changed.handler_context is not None)
+                    assert (found.call is handler.call) is not layered
 
 
 # ---------------------------------------------------------------- routers
@@ -91,7 +67,7 @@ def test_a_change_shows_in_each_route_that_was_made_before(first: str, of_server
 @pytest.mark.parametrize("channel", [None, "chat"])
 async def test_a_router_brings_its_registrations_and_keeps_its_middleware_in_its_channel(channel: str | None) -> None:
     seen: list[str] = []
-    router, server, client = Router(lax=True), Server(), Client()
+    router, server, client = Router(), Server(), Client()
 
     @router.use
     async def log(ctx: Context, call_next: Any) -> Any:
@@ -99,7 +75,6 @@ async def test_a_router_brings_its_registrations_and_keeps_its_middleware_in_its
         return await call_next(ctx)
 
     assert router.on("add", add) is add
-    router.on("strict", add, lax=False)
     router.once("first", lambda: "once")
     router.on("open", lambda *_: seen.append("opened"))
     server.on("other", lambda: "main")
@@ -108,12 +83,10 @@ async def test_a_router_brings_its_registrations_and_keeps_its_middleware_in_its
     async with connect(server, client=client):
         for side in (client, server.peers[0]):
             asked = side.of(channel) if channel else side
-            assert (await asked.request("add", "1", 2), await asked.request("first")) == (3, "once")
-            with pytest.raises(BadArguments):
-                await asked.request("strict", "1", 2)
+            assert (await asked.request("add", 1, 2), await asked.request("first")) == (3, "once")
         assert await client.request("other") == "main"
         if channel:
-            assert seen == ["chat:add", "chat:first", "chat:strict"] * 2
+            assert seen == ["chat:add", "chat:first"] * 2
             await client.of(channel).request("open", "an ordinary name there")
         assert seen.count("opened") == (1 if channel else 2)
 

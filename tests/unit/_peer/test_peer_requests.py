@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from core_driver import ABORTED, Driven, rejection
 
-from wsrpc import Context, RpcError
+from wsrpc import Context
 from wsrpc.errors import UnexpectedChannel
 
 # ---------------------------------------------------------------- two things in one turn of the event loop
@@ -83,28 +83,6 @@ async def test_a_request_that_is_cancelled_in_the_same_read(kind: str, middlewar
     d.assert_empty()
 
 
-@pytest.mark.parametrize(
-    ("reason", "on_wire"),
-    [
-        (None, {"x": ABORTED, "_": 1}),
-        (0, {"x": 0}),
-        ("", {"x": ""}),
-        (False, {"x": False}),
-        (ValueError("broken"), {"x": {"message": "broken"}, "_": 1}),
-        (RpcError("no", "E", 3), {"x": {"message": "no", "code": "E", "data": 3}, "_": 1}),
-    ],
-)
-async def test_the_cancel_reason_travels(reason: object, on_wire: dict[str, Any]) -> None:
-    d = Driven(dialer=True)
-    task, i = await d.asks("q")
-    task.cancel(reason)
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    d.expect({"i": i, **on_wire})
-    assert await d.fed({"i": i, "d": 1}, {"i": i, "e": "no"}) == []
-    assert d.ignored == {"response to no request": 2}
-
-
 # ---------------------------------------------------------------- limits of time
 
 
@@ -121,14 +99,6 @@ async def test_an_empty_name_is_one_as_in_javascript() -> None:
     assert await d.fed({"i": 5, "a": ["", 2]}) == [{"i": 5, "d": 2}], "a handler that did not run is not used up"
     with pytest.raises(TypeError, match="a channel's name is a non-empty string"):
         d.peer.of("")
-
-
-async def test_an_option_meant_for_the_handler_is_refused_with_advice() -> None:
-    d = Driven(dialer=True)
-    with pytest.raises(TypeError, match=r"request\('add'\) got b as keyword argument"):
-        await d.peer.request("add", 1, b=2)  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match="arguments travel by position"):
-        await d.peer.emit("add", b=2)  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------- responses that do not fit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -134,27 +133,6 @@ async def test_2_a_second_request_with_an_active_id_is_dropped_and_counted(secon
 # ---------------------------------------------------------------- 4-10: values
 
 
-@pytest.mark.parametrize(
-    ("answer", "result"),
-    [
-        ({"d": None}, None),
-        ({}, None),
-        *(({"e": None, **flag}, RemoteError("Error")) for flag in ({}, {"_": 1}, {"_": True})),
-        ({"e": {"message": "no", "code": 7}, "_": 1}, RemoteError("no", 7)),
-    ],
-    ids=str,
-)
-async def test_4_6_an_answer_without_a_value_is_null_and_a_rejection_with_null_is_a_rejection(
-    answer: dict[str, Any], result: Any
-) -> None:
-    d = Driven(dialer=True)
-    task, i = await d.asks("q")
-    d.feed({"i": i, **answer})
-    got: Any = (await asyncio.gather(task, return_exceptions=True))[0]
-    assert type(got) is type(result)
-    assert (got.message, got.code) == (result.message, result.code) if "e" in answer else got == result
-
-
 async def test_7_fields_of_a_remote_error_are_a_read_only_mapping_and_no_attributes() -> None:
     d = Driven(dialer=True)
     task, i = await d.asks("q")
@@ -172,17 +150,6 @@ async def test_7_fields_of_a_remote_error_are_a_read_only_mapping_and_no_attribu
 
 
 # ---------------------------------------------------------------- 11-20: events, handlers and channels
-
-
-async def test_14_a_channel_that_comes_after_the_end_of_its_request_is_aborted_once() -> None:
-    d = Driven(dialer=True)
-    task, i = await d.asks("q")
-    task.cancel()
-    await asyncio.wait([task])
-    d.take()
-    [abort] = await d.fed({"i": i, "h": 1})
-    assert abort["h"] == i and set(abort) == {"h", "x", "_"}
-    assert await d.fed({"i": i, "h": True}) == []
 
 
 async def test_14_the_memory_of_cancelled_ids_is_bounded() -> None:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from wsrpc._protocol import codecs, counting
+from wsrpc._protocol import counting
 from wsrpc._protocol.codecs import BRACE, NegotiatedCodec, strict_decoder
 from wsrpc._protocol.counting import json_nests_deeper
 from wsrpc._protocol.go import GoCodec
@@ -129,20 +129,6 @@ def test_messagepack_depth_counts_keys() -> None:
     """MessagePack allows arrays as keys, which become tuples."""
     payload = b"\x81\xa1a\x92\xa1e\x81" + b"\x91" * 100 + b"\x01\x01"
     assert MsgpackCodec().nests_deeper(payload, MsgpackCodec().decode(payload), 64)
-
-
-@pytest.mark.parametrize("depth", [2, 3, 64])
-def test_the_fast_path_for_flat_json_and_the_count_of_its_brackets_agree(
-    depth: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parts = ("", " ", "{", "}", "[", "]", '"', "x" * 100)
-    for chosen in itertools.product(parts, repeat=5):
-        payload = "".join(chosen).encode()
-        deeper = json_nests_deeper(payload, depth)
-        assert JsonCodec().nests_deeper(payload, WireMessage(), depth) is deeper
-    monkeypatch.setattr(codecs, "json_nests_deeper", lambda *_: pytest.fail("it counted"))
-    for flat in (b'{"i":1,"a":["echo","x"]}', bytearray(b'{"i":1,"d":"x"}')):
-        assert not JsonCodec().nests_deeper(flat, WireMessage(), depth)
 
 
 USUAL: list[dict[str, Any]] = [

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from core_driver import ABORTED, Blocked, Driven, messages, redialing, rejection, start, turns
+from core_driver import ABORTED, Blocked, Driven, redialing, rejection, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import control, hello, welcome
 
@@ -91,16 +91,6 @@ async def test_a_quiet_client_s_work_ends_first() -> None:
         it.work.go.set()
         assert await it.is_over() == 1012
         assert {"i": 1, "d": []} in it.line.take()
-
-
-async def test_a_client_that_does_not_know_of_draining_is_told_nothing() -> None:
-    async with accepted("credit") as it:
-        await it.fed({"i": 1, "a": ["work"]})
-        assert await it.leaves() == []
-        sent = await it.fed({"i": 2, "a": ["echo", 1]}, QUIET)
-        assert rejection(sent, 2)["code"] == "wsrpc.draining" and it.line.closed is None
-        it.work.go.set()
-        assert await it.is_over() == 1012
 
 
 async def test_a_hello_that_was_on_its_way_is_still_in_time() -> None:
@@ -285,38 +275,6 @@ async def test_a_server_that_closes_sooner_says_so() -> None:
         await it.fed(QUIET)
         assert await it.is_over() == 1012
         await asyncio.gather(*closings)
-
-
-@pytest.mark.parametrize("full", [False, True])
-async def test_a_client_answers_once_and_keeps_what_is_new(full: bool, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "wsrpc")
-    d = await connected()
-    asked, i = await d.asks("before")
-    waiting = []
-    if full:  # which is no way around it
-        d.transport.pause()
-        waiting = [start(d.peer.emit("e", 0))]
-        await turns()
-    assert await d.fed(drain(999)) == [QUIET]
-    assert "the remote peer is about to close: new messages wait for another connection" in messages(caplog, 0)
-    d.transport.resume()
-    await turns()
-    d.peer.emit_nowait("e", 1)
-    request, event = start(d.peer.request("q")), start(d.peer.of("chat").emit("e", 3))
-    await turns()
-    d.expect()
-    assert event.done() and not request.done() and d.peer.connected
-    assert await d.fed({"i": i, "d": "answer"}) == []
-    assert asked.result() == "answer"
-    d.transport.lose()
-    d.rebind()
-    await turns()
-    _, *sent = d.take()
-    assert [message["a"] for message in sent] == [["e", 0]] * full + [["e", 1], ["q"], ["e", 3]]
-    await d.fed({"i": sent[-2]["i"], "d": 0})
-    assert request.result() == 0
-    await asyncio.gather(*waiting)
-    d.assert_empty()
 
 
 async def test_answers_cancellations_and_channels_go_on() -> None:

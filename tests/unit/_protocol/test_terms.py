@@ -6,18 +6,7 @@ from wsrpc import Limits
 from wsrpc._protocol.control import CREDIT, Announced
 from wsrpc._protocol.settings import KINDS, make_settings
 
-NOTHING: frozenset[str] = frozenset()
 FEATURES = frozenset({CREDIT})
-
-
-def test_remote_peers_that_say_the_same_share_their_terms() -> None:
-    settings = make_settings(Limits(), None, None)
-    small, large = Announced(message=1000), Announced(message=2000)
-    terms = settings.agreed(small, None, FEATURES)
-    assert terms == settings.terms.agreed(small, None, FEATURES)
-    assert settings.agreed(small, None, FEATURES) is terms
-    assert settings.agreed(small, None, NOTHING) == settings.terms.agreed(small, None, NOTHING)
-    assert settings.agreed(large, None, FEATURES).largest == 2000
 
 
 def test_remote_peers_cannot_fill_the_memory_with_terms() -> None:

@@ -59,7 +59,7 @@ class Desk(Service):
         assert ctx.peer is self.peer is current_peer()
         return [sum(by), ctx.event]
 
-    @wsrpc.method("inThread", thread=True, lax=True)
+    @wsrpc.method("inThread", thread=True)
     def in_thread(self, value: int) -> bool:
         with pytest.raises(RuntimeError):
             asyncio.get_running_loop()
@@ -76,7 +76,7 @@ async def test_methods_are_handlers_with_all_that_handlers_have() -> None:
         assert await client.request("add", 1, 2) == 3
         assert await client.request("total") == 1
         assert await client.request("moved", 2, 3) == [5, "moved"]
-        assert await client.request("inThread", "7") is True
+        assert await client.request("inThread", 7) is True
         with pytest.raises(BadArguments, match="'a'"):
             await client.request("add", "one")
         for name in ("not_exposed", "how_many", "on_open", "__init__", "peer"):

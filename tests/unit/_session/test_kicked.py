@@ -63,19 +63,6 @@ async def test_other_codes_are_told_once_and_then_a_new_session_begins(code: int
         assert s.told.count("server opened") == 2
 
 
-async def test_a_client_whose_retry_stops_at_the_code_gives_up() -> None:
-    def retry(error: BaseException) -> bool:
-        return not (isinstance(error, ConnectionLost) and error.code == 4001)
-
-    async with story(reconnect=Reconnect(initial=0.001, max=0.001, retry=retry)) as s:
-        await s.cut()
-        await turns_until(lambda: s.peer.detached)
-        await s.peer.close(4001, "kicked")
-        s.line.down = False
-        with pytest.raises(ConnectionLost, match="kicked"):
-            await s.client.wait_connected()
-
-
 # ---------------------------------------------------------------- who is told, and for how long
 
 

@@ -98,20 +98,6 @@ async def test_a_session_that_ends_with_its_connection_is_not_told_as_detached(s
     assert told.there == ["close"] and told.here in (["close"], [1006, "close"])
 
 
-async def test_what_is_slow_holds_up_what_comes_later(s: Story, told: Told) -> None:
-    told.gate.clear()
-    await s.cut()
-    s.line.down = False
-    await s.client.wait_connected()
-    closing = asyncio.create_task(s.client.close())
-    await turns(20)
-    assert told.there == told.here == []
-    told.gate.set()
-    await closing
-    await turns_until(lambda: told.there[2:])
-    assert told.there == told.here == [1006, "resume", "close"]
-
-
 async def test_a_function_that_never_returns_holds_up_the_others_for_a_while_only(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

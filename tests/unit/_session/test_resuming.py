@@ -11,6 +11,7 @@ import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from peers_inside import out_of
 from session_story import Story, refuse, story
 from tenacity import RetryCallState
 from tenacity.wait import wait_base
@@ -144,6 +145,19 @@ async def test_what_is_left_meanwhile_ends_on_the_other_side_when_the_session_go
         await s.repair()
         await turns_until(lambda: (s.peer.active, s.peer.channels, s.client.peer.pending) == (0, 0, 0))
         assert sorted(ride.ran[1:]) == ["cancelled", "closed"]
+
+
+async def test_what_was_sent_cannot_be_taken_back_and_after_the_end_nothing_is_sent() -> None:
+    async with story() as s:
+        await s.cut()
+        session = out_of(s.client.peer).session
+        waits, leaves = (session.send(b'{"a":["note"]}', True) for _ in range(2))
+        assert waits is not None and leaves is not None and leaves.take_back()
+        await s.repair()
+        assert not waits.take_back() and not leaves.take_back()
+    with pytest.raises(ConnectionLost) as caught:
+        session.send(b"{}", True)
+    assert caught.value.outcome == "not_sent"
 
 
 @pytest.mark.parametrize("side", ["client", "server"])

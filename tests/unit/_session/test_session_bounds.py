@@ -17,7 +17,21 @@ from session_story import SMALL, SOON, refuse, story
 from stream_driver import control, hello, welcome
 from tenacity import wait_fixed
 
-from wsrpc import AnonymousChannel, Client, CloseInfo, Handshake, Limits, Peer, QueueFull, Reconnect, Server
+from wsrpc import (
+    AnonymousChannel,
+    ChannelClosed,
+    Client,
+    CloseInfo,
+    ConnectionLost,
+    Context,
+    Handshake,
+    Limits,
+    Peer,
+    QueueFull,
+    Reconnect,
+    Server,
+    StreamOverflow,
+)
 from wsrpc._server.server import accept_of
 from wsrpc.testing import Clock, Line, ScriptedTransport
 
@@ -245,28 +259,6 @@ async def test_they_are_bounded_together_and_the_oldest_and_then_the_largest_end
     await server.close()
 
 
-async def test_the_client_whose_sessions_take_most_loses_one_although_another_has_the_largest() -> None:
-    server = Server(detached_bytes=900_000)
-
-    @server.on_handshake
-    def name(handshake: Handshake) -> None:
-        handshake.principal = handshake.query["user"]
-
-    line = Line(server)
-    async with asyncio.timeout(20), AsyncExitStack() as stack:
-        for user in ("ada", "ada", "bob"):
-            await stack.enter_async_context(Client(f"ws://server/?user={user}", dial=line.dial, reconnect=SOON))
-        peers = server.peers
-        await turns(20)
-        line.down = True
-        line.cut()
-        await turns_until(lambda: not any(peer.connected for peer in peers))
-        for peer, size in zip(peers, (310_000, 300_000, 350_000), strict=True):
-            await peer.emit("n", "x" * size)
-        assert server.peers == peers[1:]
-    await server.close()
-
-
 async def test_requests_that_no_longer_wait_count_no_more() -> None:
     """The largest session is the one that holds most, not the one that once did."""
     server = Server(detached_bytes=1024 * 1024)
@@ -341,6 +333,109 @@ async def test_what_handlers_have_done_with_counts_no_more() -> None:
         assert server.peers == (ada, *bob) and not last.detached, "the largest of the client that takes most"
         go.set()
     await server.close()
+
+
+# ---------------------------------------------------------------- what ended sessions still hold
+
+
+@pytest.mark.parametrize(
+    ("kind", "running", "bound", "lost"),
+    [
+        pytest.param("event", 100, 1_200_000, ["cancelled"] * 4, id="handlers that run"),
+        pytest.param("event", 1, 1_200_000, ["cancelled"], id="events that wait"),
+        pytest.param("word", 100, 1_200_000, ["too late"], id="a channel that nobody reads"),
+        pytest.param("news", 100, 26_000_000, ["overflow"], id="a slow reader, what is decoded counts 32 times"),
+    ],
+)
+async def test_what_ended_sessions_still_hold_counts_and_the_oldest_lose_it(
+    kind: str, running: int, bound: int, lost: list[str]
+) -> None:
+    """It did not: a client that ended its sessions and came again could fill the memory."""
+    server = Server(detached_bytes=bound, limits=Limits(running=running))
+    line, go, ends = Line(server), asyncio.Event(), dict[str, list[str]]()
+    readers = list[asyncio.Task[None]]()
+
+    @server.on_handshake
+    def name(handshake: Handshake) -> None:
+        handshake.principal = handshake.query["user"]
+
+    @server.on("open")
+    def opened(peer: Peer) -> None:
+        visit = peer.info.query["visit"]
+        ends[visit] = []
+        if kind == "news":
+            readers.append(asyncio.create_task(read(peer, ends[visit])))
+
+    async def read(peer: Peer, end: list[str]) -> None:
+        try:
+            async for _ in peer.events("news"):
+                await go.wait()
+                end.append("done")
+        except StreamOverflow as exc:
+            end.append("overflow" if "Server(detached_bytes=)" in str(exc) else str(exc))
+        except ConnectionLost:
+            pass
+
+    @server.on("event")
+    async def event(data: str, ctx: Context) -> None:
+        end = ends[ctx.peer.info.query["visit"]]
+        try:
+            await go.wait()
+        except asyncio.CancelledError:
+            assert "Server(detached_bytes=)" in ctx.cancel_reason
+            end.append("cancelled")
+            raise
+        end.append("done")
+
+    @server.on("talk")
+    async def listen(channel: AnonymousChannel, peer: Peer) -> None:
+        end = ends[peer.info.query["visit"]]
+        try:
+            await go.wait()
+        except asyncio.CancelledError:
+            with pytest.raises(ChannelClosed):
+                channel.events("word")
+            end.append("too late")
+            raise
+        end.extend(["done"] * 4)
+
+    async def visit(number: int) -> None:
+        """Begin a session that holds about 330 kB, and end it."""
+        async with Client(f"ws://server/?user=bob&visit={number}", dial=line.dial) as client:
+            if kind == "news":
+                await client.emit("news", "")  # the reader has it in hand
+            to = await client.open_channel("talk") if kind == "word" else client
+            for _ in range(4):
+                await to.emit(kind, "x" * 75_000)
+            await turns(20)
+        await turns_until(lambda: len(server.peers) == 1)
+
+    async with (
+        asyncio.timeout(20),
+        Client("ws://server/?user=ada&visit=ada", dial=line.dial, reconnect=Reconnect(wait=wait_fixed(3600))) as ada,
+    ):
+        await turns(20)
+        line.cut()
+        await turns_until(lambda: ada.peer.detached)
+        for number in range(3):
+            await visit(number)
+        assert not any(ends.values()), "they take less than the limit"
+        await visit(3)
+        if kind == "news":
+            go.set()
+        await turns_until(lambda: ends["0"] == ["done"] * (kind == "news") + lost)
+        go.set()
+        await turns_until(lambda: all(len(ends[visit]) >= 4 for visit in ("1", "2", "3")))
+        assert {*ends["1"], *ends["2"], *ends["3"]} == {"done"}, "the other three take less again"
+        go.clear()
+        for number in range(4, 7):
+            await visit(number)
+        await turns(20)
+        assert not any(ends[str(number)] for number in range(4, 7)), "what was handled and read counts no more"
+        assert len(server.peers) == 1, "another client loses nothing"
+        go.set()
+    await server.close()
+    await asyncio.gather(*readers)
 
 
 async def test_counting_a_message_that_waits_does_not_look_at_each_handler() -> None:

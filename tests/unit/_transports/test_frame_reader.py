@@ -45,33 +45,6 @@ def frame(payload: bytes, text: bool, masked: bool) -> bytes:
     return Frame(Opcode.TEXT if text else Opcode.BINARY, payload).serialize(mask=masked)
 
 
-REFUSED = {
-    "unknown opcode": b"\x83\x05",
-    "reserved bits": b"\xff\x7f",
-    "large ping": b"\x89\x7e\x00\x7e",
-    # RFC 6455, 5.2: a length is in its shortest form.
-    "two bytes for 125": b"\x82\x7e\x00\x7d",
-    "eight bytes for 65535": b"\x82\x7f\x00\x00\x00\x00\x00\x00\xff\xff",
-    "highest bit of a length": b"\x82\x7f\x80\x00\x00\x00\x00\x00\x00\x00",
-}
-"""Heads of frames that are refused before their payload has come, without the bit of the mask."""
-PASSES = {
-    "two bytes for 126": b"\x82\x7e\x00\x7e",
-    "eight bytes for 65536": b"\x82\x7f\x00\x00\x00\x00\x00\x01\x00\x00",
-    "largest length": b"\x82\x7f\x7f\xff\xff\xff\xff\xff\xff\xff",
-}
-
-
-@pytest.mark.parametrize("head", REFUSED | PASSES)
-@pytest.mark.parametrize("masked", [False, True])
-def test_a_head_that_breaks_the_rules_is_refused_at_once(head: str, masked: bool) -> None:
-    first, length, *rest = (REFUSED | PASSES)[head]
-    data = bytes((first, length | (0x80 if masked else 0), *rest)) + (bytes(4) if masked else b"")
-    assert told(reader(masked), data) == ([], [], [1002] if head in REFUSED else [], 0)
-    collector = told(reader(not masked), data)
-    assert collector == ([], [], [1002], 0), "the mask bit is wrong"
-
-
 def told(frames: FrameReader, data: bytes) -> tuple[Messages, list[tuple[int, bytes]], list[int], int]:
     """Read ``data``. Returns the messages, the other frames, what was refused, how many were counted."""
     collector = Collector()

@@ -40,22 +40,6 @@ def build(writer: Writer, payload: bytes, text: bool) -> bytes:
     return writer.written.pop()
 
 
-@pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("text", [True, False])
-@pytest.mark.parametrize("size", [0, 3, 125, 126, 65535, 65536])
-def test_a_frame(size: int, text: bool, masked: bool) -> None:
-    payload = bytes(number % 251 for number in range(size))
-    form, width = (size, 0) if size <= 125 else (126, 2) if size <= 65535 else (127, 8)
-    start = bytes([0x81 if text else 0x82, form + 0x80 * masked]) + (size.to_bytes(width, "big") if width else b"")
-    frame = build(Writer(masked=masked), payload, text)
-    assert frame.startswith(start)
-    if not masked:
-        assert frame[len(start) :] == payload
-        return
-    mask, rest = frame[len(start) :][:4], frame[len(start) + 4 :]
-    assert len(mask) == 4 and bytes(byte ^ mask[position % 4] for position, byte in enumerate(rest)) == payload
-
-
 def test_every_frame_has_a_mask_of_its_own() -> None:
     # Also where the stock of random bytes ends and the next one begins, and of two connections.
     writer = Writer(masked=True)
@@ -64,26 +48,6 @@ def test_every_frame_has_a_mask_of_its_own() -> None:
     assert all(len(mask) == 4 for mask in masks)
     # Four random bytes each: a few may meet by chance, not many (200 of 4,000,000,000).
     assert len(set(masks)) > len(masks) - 5
-
-
-def test_what_one_turn_adds_is_written_together_at_its_end() -> None:
-    writer = Writer(masked=False)
-    writer.add(b"a", True)
-    writer.add(b"", False)
-    assert (writer.written, writer.unwritten, writer.sent) == ([], 5, 2)
-    writer.loop.turn()
-    assert (writer.written, writer.unwritten, writer.sent) == ([b"\x81\x01a\x82\x00"], 0, 2)
-    writer.loop.turn()
-    assert len(writer.written) == 1
-
-
-def test_only_frames_that_end_a_message_count_as_messages() -> None:
-    writer = Writer(masked=False)
-    for first in (0x89, 0x01, 0x00, 0x80):  # a ping, and a message of three fragments
-        writer.add_frame(first, b"x")
-    assert (writer.written, writer.unwritten, writer.sent) == ([], 12, 1)
-    writer.loop.turn()
-    assert writer.written == [b"\x89\x01x\x01\x01x\x00\x01x\x80\x01x"]
 
 
 def test_pieces_of_a_burst_grow_up_to_a_bound() -> None:

@@ -12,7 +12,7 @@ from wsrpc import Handshake, HandshakeRejected
 from wsrpc._base.headers import HeadersView
 from wsrpc._transports.client_handshake import ClientRequest
 from wsrpc._transports.dial_request import DialRequest
-from wsrpc._transports.server_handshake import judge
+from wsrpc._transports.handshakes import judge
 
 OFFER = "Sec-WebSocket-Extensions: permessage-deflate; "
 

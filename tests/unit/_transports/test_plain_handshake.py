@@ -11,7 +11,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from wsrpc._transports.accepted import plain_answer, plain_request
-from wsrpc._transports.server_handshake import serialized
+from wsrpc._transports.handshakes import serialized
 
 KEY = "AAECAwQFBgcICQoLDA0ODw=="
 PLAIN = {

@@ -234,7 +234,7 @@ def test_an_upload_takes_any_iterable_and_reads_it_in_a_thread(served: Served, c
         client.request("total", send=breaks())
     served.idle(client)
     with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(client.request, "total", send=slow())
+        waiting = pool.submit(lambda: client.request("total", send=slow()))
         begun.wait()
         assert client.request("add", 1, 1) == 2, "a source that blocks holds up nothing else"
         go_on.set()
@@ -246,7 +246,7 @@ def test_what_only_an_event_loop_can_read_is_refused(client: Client) -> None:
         yield 1
 
     with pytest.raises(TypeError, match=r"send= of a blocking client takes an iterable.*use wsrpc\.Client"):
-        client.request("total", send=items())  # type: ignore[call-overload]
+        client.request("total", send=items())  # type: ignore[arg-type]
 
 
 def test_a_conversation(served: Served, client: Client) -> None:
@@ -300,7 +300,7 @@ def test_readers_begin_before_connect_and_end_with_a_close_in_another_thread(ser
     client.request("say", 5)
     assert next(events) == 5
     with ThreadPoolExecutor() as pool:
-        waiting, ended = pool.submit(client.wait_for, "other"), pool.submit(lambda: [*events])
+        waiting, ended = pool.submit(lambda: client.wait_for("other")), pool.submit(lambda: [*events])
         client.close()
         assert isinstance(waiting.exception(), ConnectionLost)
         assert ended.result() == []

@@ -7,5 +7,5 @@ else was sent, nothing else happened. Values that JSON has not are objects with 
 
 `scenario` reads recordings. `deviations` says where wsrpc answers otherwise on purpose: `adapting` rewrites a scenario
 by `rules`, after `channel_rules` for anonymous channels and streams, which keep account of them in `conversations`.
-`mirror` is the peer under test, `replay` drives it and compares, `pairs` lets two peers talk to each other.
+`mirror` is the peer under test, and `replay` drives it and compares.
 """

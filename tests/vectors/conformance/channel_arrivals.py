@@ -92,12 +92,6 @@ class Arrivals(Endings):
             return [*answer, *others]  # the handler of `start` is done at once, not when the stream is
         if a[0] == "next" and conversation.reader is not None:
             conversation.reader.arrive(message)
-        elif a[0] == "next" and self.paired and not _is_done(a):
-            # It comes as a request here, which nobody takes, so the producer gives up.
-            reason = error("Error", "Request aborted")
-            given = self.close(conversation, reason, reason, tell=True, by_other=True)
-            conversation.apart = "streams left"
-            return [*reactions, *given]
         return reactions
 
 
@@ -110,7 +104,3 @@ def _is_channel_id(h: Any) -> bool:
 def _is_answer(step: Step, message: dict[str, Any]) -> bool:
     sent = parsed(step["sent"]) if isinstance(step.get("sent"), str) else step.get("sent")
     return isinstance(sent, dict) and "i" in message and sent.get("i") == message["i"] and "a" not in sent
-
-
-def _is_done(a: list[Any]) -> bool:
-    return len(a) > 1 and isinstance(a[1], dict) and bool(a[1].get("done"))

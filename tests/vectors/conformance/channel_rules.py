@@ -22,8 +22,8 @@ CLOSED_TEXTS = ("Cannot emit on a closed channel", "Cannot send request on a clo
 class ChannelRules(Arrivals, Producers):
     """The state that the rules need, over one scenario."""
 
-    def __init__(self, opens: frozenset[str], applied: set[str], *, paired: bool = False) -> None:
-        super().__init__(opens, applied, paired=paired)
+    def __init__(self, opens: frozenset[str], applied: set[str]) -> None:
+        super().__init__(opens, applied)
         self._readers = Readers(applied)
         self._thrown: list[Step] = []
         """What somebody has caused who throws into an iterator that is over for JavaScript."""

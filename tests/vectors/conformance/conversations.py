@@ -93,12 +93,11 @@ class OurRequests:
 class Conversations:
     """All of one scenario. ``latest``: JavaScript has one table for both directions, and the later one wins.
 
-    ``opens`` are our requests that ask for a channel, ``paired``: the other side is wsrpc, too. ``applied`` has the
-    names of the rules that changed something.
+    ``opens`` are our requests that ask for a channel. ``applied`` has the names of the rules that changed something.
     """
 
-    def __init__(self, opens: frozenset[str], applied: set[str], *, paired: bool = False) -> None:
-        self.opens, self.applied, self.paired = opens, applied, paired
+    def __init__(self, opens: frozenset[str], applied: set[str]) -> None:
+        self.opens, self.applied = opens, applied
         self.requests = OurRequests()
         self.by_ref: dict[str, Conversation] = {}
         self.latest: dict[int, Conversation] = {}

@@ -14,12 +14,9 @@ from wsrpc._peer.owner import PeerOwner
 from wsrpc._protocol.settings import Settings
 from wsrpc.codecs import JsonCodec
 from wsrpc.testing import Clock, ScriptedTransport
-from wsrpc.transport import Transport
 
 from .calling import Calling
 from .iteration import Iterating
-
-OpenSocket = Callable[[str], Transport]
 
 TURNS = 25
 """Turns of the event loop after which nothing is left to do: nothing here takes more than a few."""
@@ -100,28 +97,19 @@ class Stays(PeerOwner):
 class Mirror(Calling, Iterating):
     """One peer, which does what the recorded program did. ``outcomes`` and ``sent`` collect what can be seen of it.
 
-    ``opens`` are the requests that ask for a channel. ``connect`` gives the transport for a socket that opens, by the
-    socket's name: ``s1`` is the first.
+    ``opens`` are the requests that ask for a channel. The first socket that opens has the name ``s1``.
     """
 
-    def __init__(
-        self,
-        create: dict[str, Any],
-        *,
-        opens: frozenset[str] = frozenset(),
-        dialer: bool = True,
-        connect: OpenSocket | None = None,
-    ) -> None:
+    def __init__(self, create: dict[str, Any], *, opens: frozenset[str] = frozenset()) -> None:
         self.clock = Clock()
         codec = PrefixCodec(create["codec"]["prefix"]) if "codec" in create else JsonCodec()
         timeout = create.get("request_timeout_ms")
         limits = Limits(timeout=None if timeout is None else timeout / 1000)
         settings = Settings(codec, limits, expose_errors=True)
-        super().__init__(Peer(settings, dialer=dialer, loop=self.clock, keeps_offline=True, owner=Stays()), opens)
+        super().__init__(Peer(settings, dialer=True, loop=self.clock, keeps_offline=True, owner=Stays()), opens)
         self.sent: list[tuple[str, str]] = []
         self.sockets: dict[str, Socket] = {}
         self.errors_with_props = create.get("error_to_json") == "message_and_props"
-        self._connect: OpenSocket = connect or self._open_socket
         self._socket_count = 0
         self._new_socket(create["socket"])
 
@@ -135,14 +123,10 @@ class Mirror(Calling, Iterating):
             self._bind()
 
     def _bind(self, failing_sends: int = 0) -> None:
-        transport = self._connect(f"s{self._socket_count}")
-        if isinstance(transport, Socket):
-            transport.failing_sends = failing_sends
-        self.peer.bind(transport)
-
-    def _open_socket(self, name: str) -> Transport:
+        name = f"s{self._socket_count}"
         socket = self.sockets[name] = Socket(name, lambda *sent: self.sent.append(sent), self._closing)
-        return socket
+        socket.failing_sends = failing_sends
+        self.peer.bind(socket)
 
     def _closing(self, code: int | None, reason: str) -> None:
         self.log("socket_close_called", args=[code, reason])

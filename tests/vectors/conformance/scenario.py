@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,6 @@ class Scenario:
     tags: tuple[str, ...]
     stimuli: tuple[Stimulus, ...]
     counterpart: str | None = None
-    steps: tuple[Step, ...] = field(default=(), repr=False)
     opens: frozenset[str] = frozenset()
     """The requests that ask for a channel, by ``ref``: in Python another call than those that ask for a value."""
 
@@ -94,7 +93,6 @@ def _scenario(entry: dict[str, Any], source: str) -> Scenario:
         tuple(entry.get("tags", ())),
         tuple(_stimuli(steps)),
         entry.get("counterpart"),
-        tuple(steps),
     )
 
 

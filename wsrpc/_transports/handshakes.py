@@ -1,4 +1,7 @@
-"""The server side of an opening handshake: the library judges the request, negotiates, and makes the response."""
+"""Opening handshakes by the `websockets` library: the parts that both sides use, and the server's judgement.
+
+The library's compression of messages (RFC 7692) has the settings that the library uses itself.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,57 @@ import logging
 from collections.abc import Sequence
 
 from websockets.datastructures import Headers
+from websockets.exceptions import NegotiationError
 from websockets.extensions import Extension
+from websockets.extensions.permessage_deflate import (
+    ClientPerMessageDeflateFactory,
+    PerMessageDeflate,
+    ServerPerMessageDeflateFactory,
+)
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
+from websockets.typing import ExtensionParameter, Subprotocol
 
 from .._base.logs import quieten, safe_logger
 from ..handshake import Handshake
-from .compression import AcceptedCompression
+
+SMALLEST_WINDOW = "8"
+"""Window with which zlib decompresses, but does not compress. Not all versions of the library refuse it."""
+
+
+class AcceptedCompression(ServerPerMessageDeflateFactory):
+    """Accepts a client's offer of compression."""
+
+    agreed: PerMessageDeflate | None = None
+
+    def __init__(self) -> None:
+        super().__init__(server_max_window_bits=12, client_max_window_bits=12, compress_settings={"memLevel": 5})
+
+    def process_request_params(
+        self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Extension]
+    ) -> tuple[list[ExtensionParameter], PerMessageDeflate]:
+        if ("server_max_window_bits", SMALLEST_WINDOW) in params:
+            raise NegotiationError("zlib does not compress with server_max_window_bits=8")
+        response, self.agreed = super().process_request_params(params, accepted_extensions)
+        return response, self.agreed
+
+
+class OfferedCompression(ClientPerMessageDeflateFactory):
+    """Offers compression to a server."""
+
+    agreed: PerMessageDeflate | None = None
+
+    def __init__(self) -> None:
+        super().__init__(compress_settings={"memLevel": 5})
+
+    def process_response_params(
+        self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Extension]
+    ) -> PerMessageDeflate:
+        if ("client_max_window_bits", SMALLEST_WINDOW) in params:
+            raise NegotiationError("zlib does not compress with client_max_window_bits=8")
+        self.agreed = super().process_response_params(params, accepted_extensions)
+        return self.agreed
+
 
 END = b"\r\n\r\n"
 
