@@ -829,7 +829,7 @@ class SessionsMachine(WorldMachine):
             assert (peer.pending, peer.active, peer.channels, stats.kept) == (0, 0, 0, 0), (peer, stats)
         served = served_peer(self.here.peer)
         assert served is not None and served.sessions is not None
-        assert not served.sessions._holders, "nothing counts any more"
+        assert not served.sessions._held, "nothing counts any more"
 
 
 @pytest.mark.timeout(7200 if SOAK else 120)

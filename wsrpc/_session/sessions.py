@@ -220,8 +220,8 @@ class Sessions:
     """The sessions of a server that can resume on another connection.
 
     Each is kept for ``kept_for`` seconds without a connection. Those without one, and what handlers and readers still
-    hold of those that are over, take at most ``limit`` bytes together. When they take more, the largest one ends, and of
-    several the oldest.
+    hold of those that are over, take at most ``limit`` bytes together. When they take more, the largest one ends, and
+    of several the oldest.
     """
 
     def __init__(self, kept_for: float, limit: int) -> None:
