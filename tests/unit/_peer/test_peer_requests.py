@@ -123,14 +123,6 @@ async def test_an_empty_name_is_one_as_in_javascript() -> None:
         d.peer.of("")
 
 
-async def test_an_option_meant_for_the_handler_is_refused_with_advice() -> None:
-    d = Driven(dialer=True)
-    with pytest.raises(TypeError, match=r"request\('add'\) got b as keyword argument"):
-        await d.peer.request("add", 1, b=2)  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match="arguments travel by position"):
-        await d.peer.emit("add", b=2)  # type: ignore[arg-type]
-
-
 # ---------------------------------------------------------------- responses that do not fit
 
 
