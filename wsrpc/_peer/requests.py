@@ -115,7 +115,14 @@ class Requester:
             check_sending(channel, event, self.out.thread)
             pending = self._requests.open(channel, event, timeout, options)
             try:
-                await self._send(options.message(pending.id, channel, (event, *args)), pending)
+                message = options.message(pending.id, channel, (event, *args))
+                out, flight = self.out, self._requests.flight
+                if pending.h is None and flight.is_scarce(out.terms):
+                    await self._send_when_accepted(message, pending)
+                elif out.clear and out.send(payload := out.terms.encode(message)):
+                    flight.was_sent(pending, len(payload))
+                else:
+                    await self.messages.send_in_turn(message, pending, out.outbox.bound_by(options.offline))
                 answer = await pending.future
             except asyncio.CancelledError as exc:
                 self._give_up(pending, reason_of(exc))
@@ -142,16 +149,6 @@ class Requester:
         except WsrpcError as exc:
             note_member(exc, options.member)
             raise
-
-    async def _send(self, message: Request, pending: Pending) -> None:
-        """Send a request now, or when that is possible."""
-        out, flight = self.out, self._requests.flight
-        if pending.h is None and flight.is_scarce(out.terms):
-            await self._send_when_accepted(message, pending)
-        elif out.clear and out.send(payload := out.terms.encode(message)):
-            flight.was_sent(pending, len(payload))
-        else:
-            await self.messages.send_in_turn(message, pending, out.outbox.bound_by(pending.options.offline))
 
     async def _send_when_accepted(self, message: Request, pending: Pending) -> None:
         """Send a request once the remote peer can accept it."""
