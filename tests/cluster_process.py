@@ -62,8 +62,6 @@ class Process:
 
     def engine_lost(self, reason: str, /) -> None: ...
 
-    def engine_back(self) -> None: ...
-
     async def close(self) -> None:
         await self.links.close()
         await self.node.close()
