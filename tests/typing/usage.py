@@ -39,7 +39,6 @@ from wsrpc import (
     RpcError,
     Server,
     Stream,
-    current_context,
     is_transient,
     with_options,
 )
