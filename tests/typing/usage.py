@@ -39,6 +39,7 @@ from wsrpc import (
     RpcError,
     Server,
     Stream,
+    current_context,
     is_transient,
     with_options,
 )
@@ -304,7 +305,7 @@ def symbol_of(symbol: str, price: float) -> str:
 
 
 async def rooms(peer: Peer) -> None:
-    Server(slow="drop_oldest", room_from=lambda info: info.path)
+    Server(slow="drop_oldest")
     lobby = server.room("lobby", allow=lambda peer: peer.state["plan"] == "pro", slow=KeepLatest(symbol_of))
     server.room("news", allow=asks_somebody, slow=KeepLatest())
     assert_type(await lobby.of("chat").emit("line", "hi"), EmitReport)

@@ -234,18 +234,6 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         """The rooms of which this peer is a member, or was a member when the connection ended."""
         return tuple(self._life.owner.rooms)
 
-    @property
-    def home_room(self) -> Room:
-        """The room that the function ``Server(room_from=)`` returned for this peer.
-
-        Raises:
-            RuntimeError: there is no such function, or the factory of one of the peer's services has not returned.
-        """
-        home: Room | None = self._life.owner.home
-        if home is None:
-            raise RuntimeError("this peer has no home room: give one by Server(room_from=...)")
-        return home
-
     @overload
     def get(self, key: Key[T], default: None = None) -> T | None: ...
     @overload

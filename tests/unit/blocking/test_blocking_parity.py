@@ -31,7 +31,6 @@ LEFT_OUT = {
     "Peer.wait_opened": SERVER,
     "Peer.server": SERVER,
     "Peer.rooms": SERVER,
-    "Peer.home_room": SERVER,
     "Peer.address": SERVER,
     "on.thread=": NO_STOP,
     "on.timeout=": NO_STOP,
