@@ -145,14 +145,14 @@ class ClientLife(WorldMachine):
 
     def prepare(self, server: Server) -> None:
         def opened(peer: Peer) -> None:
-            peer.set("n", peer.info.query["n"])
+            peer.state["n"] = peer.info.query["n"]
 
         async def opened_later(peer: Peer) -> None:
             opened(peer)
             await self.open_gate.wait()
 
         def noted(peer: Peer, number: int) -> None:
-            self.there.seen.append((peer.get("n"), number))
+            self.there.seen.append((peer.state.get("n"), number))
 
         server.on("open", opened_later if self.opens_there == "waits" else opened)
         server.on("note", noted)
@@ -204,7 +204,7 @@ class ClientLife(WorldMachine):
 
     def back_there(self, peer: Peer) -> None:
         seen = [label for label, _ in self.there.seen]
-        assert peer.get("n") not in seen, "what waited for the connection has left before on_reconnect"
+        assert peer.state.get("n") not in seen, "what waited for the connection has left before on_reconnect"
 
     def closed_here(self, peer: Peer, info: CloseInfo) -> None:
         self.life.closed(info)
@@ -364,7 +364,7 @@ class ClientLife(WorldMachine):
                 if hold:
                     await peer.emit("hold")
                 else:
-                    await peer.emit("note", peer.get("n"), number)
+                    await peer.emit("note", peer.state.get("n"), number)
             except ConnectionLost:
                 self.here.not_sent.add(number)
 

@@ -257,22 +257,22 @@ Server(origins=wsrpc.ANY_ORIGIN)
 async def with_types(peer: Peer) -> None:
     assert_type(peer.state[ITEM], Item)
     assert_type(peer.state.get(ITEM), Item | None)
-    assert_type(peer.get(ITEM), Item | None)
-    assert_type(peer.get(VISITS, 0), int)
+    assert_type(peer.state.get(ITEM), Item | None)
+    assert_type(peer.state.get(VISITS, 0), int)
     assert_type(peer.state.setdefault(VISITS, 0), int)
     assert_type(peer.state.pop(VISITS), int)
     peer.state[VISITS] += 1
-    peer.set(ITEM, Item("second"))
-    peer.set("anything", "else")
+    peer.state[ITEM] = Item("second")
+    peer.state["anything"] = "else"
     peer.state[PLACES] = defaultdict(list)
     peer.state[SEEN] = defaultdict(set)
-    peer.set(PLACES, defaultdict(list))
-    assert_type(peer.get(PLACES, defaultdict(list)), dict[str, list[int]])
+    peer.state[PLACES] = defaultdict(list)
+    assert_type(peer.state.get(PLACES, defaultdict(list)), dict[str, list[int]])
     assert_type(peer.state.get(PLACES, defaultdict(list)), dict[str, list[int]])
     assert_type(peer.state.setdefault(SEEN, defaultdict(set)), defaultdict[str, set[str]])
     assert_type(peer.state.pop(PLACES, defaultdict(list)), dict[str, list[int]])
     del peer.state[ITEM]
-    print(peer.state["user"].name, peer.get("user", "nobody"))
+    print(peer.state["user"].name, peer.state.get("user", "nobody"))
     assert_type(server.peer("0123"), Peer | None)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._base.closing import check_close
 from .._base.logs import address_text
 from .._base.misuse import check_flag, check_limits_change, no_parentheses
 from .._base.names import check_name
 from .._base.scheduler import Scheduler
-from .._base.state import Key, PeerState, Value
+from .._base.state import PeerState
 from .._handlers.introspection import Injection, injections
 from .._handlers.registry import Registry
 from .._peer.core import PeerCore, PeerLife
@@ -233,26 +233,6 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def rooms(self) -> tuple[Room, ...]:
         """The rooms of which this peer is a member, or was a member when the connection ended."""
         return tuple(self._life.owner.rooms)
-
-    @overload
-    def get(self, key: Key[T], default: None = None) -> T | None: ...
-    @overload
-    def get(self, key: Key[T], default: Value[T]) -> T: ...
-    @overload
-    def get(self, key: str, default: Any = None) -> Any: ...
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        """Return ``state.get(key, default)``, like the method ``get`` in ws-wrapper."""
-        return self.state.get(key, default)
-
-    @overload
-    def set(self, key: Key[T], value: Value[T]) -> None: ...
-    @overload
-    def set(self, key: str, value: Any) -> None: ...
-
-    def set(self, key: Any, value: Any) -> None:
-        """Set ``state[key] = value``, like the method ``set`` in ws-wrapper."""
-        self.state[key] = value
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:
         """Return a named channel of this peer.

@@ -13,7 +13,6 @@ from .._api.peer import Peer, RawRegistrar
 from .._api.registration import Declarer, Router, include
 from .._base.misuse import no_parentheses, refusing
 from .._base.names import F, Offline, Profile, Redact, StrPath, check_offline, check_timeout
-from .._base.state import Key, Value
 from .._conversion.convert import DecHook, EncHook
 from .._handlers.registry import Registry
 from .._protocol.codecs import Codec
@@ -164,26 +163,6 @@ class Client(Declarer, RawRegistrar, RawCaller):
         """
         at = self._core.peer_core.out.draining.closes_at
         return None if at is None else max(0.0, at - self._core.scheduler.time())
-
-    @overload
-    def get(self, key: Key[T], default: None = None) -> T | None: ...
-    @overload
-    def get(self, key: Key[T], default: Value[T]) -> T: ...
-    @overload
-    def get(self, key: str, default: Any = None) -> Any: ...
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        """Return ``peer.state.get(key, default)``, like the method ``get`` in ws-wrapper."""
-        return self.peer.get(key, default)
-
-    @overload
-    def set(self, key: Key[T], value: Value[T]) -> None: ...
-    @overload
-    def set(self, key: str, value: Any) -> None: ...
-
-    def set(self, key: Any, value: Any) -> None:
-        """Set ``peer.state[key] = value``, like the method ``set`` in ws-wrapper."""
-        self.peer.set(key, value)
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:
         """Return a named channel; see `Peer.of`."""

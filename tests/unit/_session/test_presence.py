@@ -173,8 +173,8 @@ async def test_on_resume_sees_what_the_new_handshake_has_said() -> None:
     def check(handshake: Handshake) -> None:
         handshake.address = handshake.state["name"] = next(names)
 
-    server.on_detach(lambda peer: seen.append((peer.address, peer.get("name"), peer.connected)))
-    server.on_resume(lambda peer: seen.append((peer.address, peer.get("name"), peer.connected)))
+    server.on_detach(lambda peer: seen.append((peer.address, peer.state.get("name"), peer.connected)))
+    server.on_resume(lambda peer: seen.append((peer.address, peer.state.get("name"), peer.connected)))
     async with story(server=server) as s:
         await s.cut()
         await turns_until(lambda: s.peer.detached)
