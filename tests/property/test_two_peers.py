@@ -119,7 +119,7 @@ class TwoPeers(ConnectedPeers):
     def begin(self, offline: bool, opens: bool, extensions: bool) -> None:
         async def main() -> None:
             self.clock = Clock()
-            shared = make_settings(SMALL, None, None, extensions=extensions)
+            shared = make_settings(SMALL, None, extensions=extensions)
             self.peers = [
                 Peer(shared, dialer=True, loop=self.clock, keeps_offline=offline),
                 Peer(shared, dialer=False, loop=self.clock),

@@ -372,7 +372,8 @@ class Tube:
 async def own_transports() -> None:
     tube: Transport = Tube()
     assert_type(await server.accept(tube), Peer | RawConnection)
-    async with Client(transport=Tube(), codec=codecs[0]) as over_tube:
+    async with Client(codec=codecs[0]) as over_tube:
+        await over_tube.bind(tube)
         await over_tube.emit("x")
 
 

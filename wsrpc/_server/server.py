@@ -21,7 +21,7 @@ from .._base.misuse import check_flag, check_number, no_parentheses, refusing
 from .._base.names import F, Profile, Redact, check_name
 from .._base.scheduler import Scheduler
 from .._base.state import PeerState
-from .._conversion.convert import DecHook, EncHook
+from .._conversion.convert import DecHook
 from .._entrance.entrance import Entrance
 from .._entrance.origins import Origins
 from .._handlers.registry import Registry, accepted
@@ -129,7 +129,6 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             this for one connection.
         codec: as for `Client`.
         dec_hook: as for `Client`.
-        enc_hook: as for `Client`.
         expose_errors: as for `Client`.
         extensions: as for `Client`.
         log_payloads: as for `Client`.
@@ -161,7 +160,6 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         compression: bool = False,
         codec: Codec | None = None,
         dec_hook: DecHook | None = None,
-        enc_hook: EncHook | None = None,
         expose_errors: bool | Callable[[BaseException], bool] = False,
         extensions: bool = True,
         log_payloads: bool | Redact = False,
@@ -178,7 +176,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         budget = LogBudget(*OF_ONE_SERVER)
         self._entrance = Entrance(origins, trusted_proxies, budget)
         self._compression = compression
-        self._settings = make_settings(limits, codec, enc_hook, expose_errors, extensions, log_payloads, profile)
+        self._settings = make_settings(limits, codec, expose_errors, extensions, log_payloads, profile)
         self._registry = Registry(dec_hook=dec_hook)
         self._channel_name = None
         self.state = PeerState()

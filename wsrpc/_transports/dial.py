@@ -21,7 +21,7 @@ from ..transport import Transport
 from .client_handshake import ClientOpening, presentable
 from .connecting import connect
 from .dial_request import OTHER_ORIGINS, DialRequest, check_subprotocols, follow_redirects
-from .urls import BadURL, check_unix, check_url, environment_proxy
+from .urls import BadURL, check_url, environment_proxy
 from .websocket import WebSocketTransport
 
 T = TypeVar("T")
@@ -136,7 +136,6 @@ class Dialer(Struct, frozen=True, kw_only=True):
     ssl: ssl_module.SSLContext | None
     proxy: str | bool | None
     compression: bool
-    unix: StrPath | None
     limits: Limits
     dial: Dial
 
@@ -152,7 +151,6 @@ class Dialer(Struct, frozen=True, kw_only=True):
             _check_token(self.auth)
         check_subprotocols(self.subprotocols)
         check_flag("compression", self.compression)
-        check_unix(self.unix, self.proxy)
         if getattr(self.ssl, "protocol", None) == ssl_module.PROTOCOL_TLS_SERVER:  # every TLS handshake would fail
             raise ValueError("ssl= is a context for servers: a client's is made with ssl.create_default_context()")
         given: Any = self.dial
@@ -210,7 +208,6 @@ class Dialer(Struct, frozen=True, kw_only=True):
             ssl=self.ssl,
             proxy=self.proxy,
             compression=self.compression,
-            unix=self.unix,
         )
         return Dialed(transport, bool(others))
 

@@ -25,7 +25,6 @@ LEFT_OUT = {
     "*.use": MIDDLEWARE,
     "Client.include": "a router may hold coroutine functions and middleware",
     "Client.bind": EVENT_LOOP,
-    "Client.transport=": EVENT_LOOP,
     "Peer.bind": EVENT_LOOP,
     "Peer.transport": EVENT_LOOP,
     "Peer.wait_opened": SERVER,
