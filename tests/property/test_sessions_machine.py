@@ -262,7 +262,7 @@ class SessionsMachine(WorldMachine):
             began, session = self.loop.now, self.here
             self.emit_before_the_queue()
             await self.gate.wait()
-            if self.loop.now < began + self.limits.open_handlers and self.here is session:
+            if self.loop.now < began + self.limits.open_timeout and self.here is session:
                 self.emit_before_the_queue()  # later, others no longer wait for it
 
     def emit_before_the_queue(self) -> None:

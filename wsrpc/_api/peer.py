@@ -280,7 +280,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         self._life.bind(Connection(transport))
 
     async def wait_opened(self) -> None:
-        """Wait until the `open` handlers finish, `Limits.open_handlers` seconds pass, or the connection ends.
+        """Wait until the `open` handlers finish, `Limits.open_timeout` seconds pass, or the connection ends.
 
         Cancelling is safe.
         """

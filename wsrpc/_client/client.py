@@ -193,7 +193,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
 
         In a new session, the functions run one after another, after the `open` handlers. Messages that the functions
         send are sent first. Messages that were queued while the client was offline are sent when the functions have
-        returned, or after `Limits.open_handlers` seconds. Run anything that takes longer in a task. The functions are
+        returned, or after `Limits.open_timeout` seconds. Run anything that takes longer in a task. The functions are
         cancelled if the session ends. Exceptions are logged.
 
         Raises:

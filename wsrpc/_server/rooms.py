@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from .._api.peer import Peer, life_of
 from .._base.misuse import check_has_run, check_no_yield
-from .._base.names import ChannelRef, can_be_sent, check_name
+from .._base.names import LONGEST_NAME, ChannelRef, can_be_sent, check_name
 from .._handlers.lifecycle import ends_the_task
 from .._handlers.registry import Registry, accepted
 from .._protocol.codecs import Codec
@@ -373,7 +373,7 @@ class Rooms:
         self.add(self.get(room), peer, by_itself=True)
 
     async def _may_join(self, peer: Peer, name: str) -> bool:
-        if not can_be_sent(name) or not 0 < len(name.encode()) <= peer.limits.name:
+        if not can_be_sent(name) or not 0 < len(name.encode()) <= LONGEST_NAME:
             return False
         declared = self._declared.get(name)
         allow = None if declared is None else _members_of(declared).allow

@@ -448,7 +448,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
 
         You can register several functions. The functions of one peer run one after another, in the order in which
         things happened: the `open` handlers, the functions of `on_detach` and `on_resume`, and the `close` handlers.
-        After `Limits.open_handlers` seconds, a function no longer holds up the later ones, and this is logged. If a
+        After `Limits.open_timeout` seconds, a function no longer holds up the later ones, and this is logged. If a
         connection drops again before the functions of `on_resume` were called for it, neither the resume nor this drop
         calls functions. Exceptions are logged.
 
@@ -507,7 +507,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         signatures are read once, when you call `add_service`.
 
         The class or the factory can take one argument: the `Peer` or, if the class has a ``serve`` method, the
-        `RawConnection`. The factory can be async. A factory for a peer may take at most `Limits.open_handlers` seconds.
+        `RawConnection`. The factory can be async. A factory for a peer may take at most `Limits.open_timeout` seconds.
         If the class or the factory raises an `RpcError`, the connection is closed with 1008, and the reason is the text
         of the error. For any other exception, the close code is 1011, and the traceback is logged.
 

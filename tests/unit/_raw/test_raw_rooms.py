@@ -18,7 +18,7 @@ from wsrpc.types import EmitReport, RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-LIMITS = Limits(high_water=1000, hard_cap=100_000, behind=2000, close_timeout=1.0, ping_interval=None, rooms=2)
+LIMITS = Limits(high_water=1000, hard_cap=32_000, close_timeout=1.0, ping_interval=None, rooms=2)
 
 
 class Guest:
@@ -263,8 +263,8 @@ async def test_a_slow_reader_is_closed_at_the_hard_cap(midway: bool) -> None:
         sending = asyncio.create_task(slow.connection.send(slowly if midway else "whole"))
         if midway:
             await slowly.begun.wait()
-        await server.send_raw("x" * 90_000)
-        report = await server.send_raw("x" * 20_000)
+        await server.send_raw("x" * 25_000)
+        report = await server.send_raw("x" * 10_000)
         [error] = report.errors
         assert (report.sent, error.peer) == (2, slow.connection) and isinstance(error.__cause__, QueueFull)
         slow.line.release()
@@ -307,7 +307,7 @@ async def test_closing_sends_the_broadcasts_that_wait_and_refuses_later_ones() -
     async with raw_serving(serve, server=server) as (_, raw):
         await turns_until(lambda: len(server.raw_connections))
         [connection] = server.raw_connections
-        sending = asyncio.create_task(connection.send(b"x" * 20_000_000))  # more than sockets hold: it does not read
+        sending = asyncio.create_task(connection.send(b"x" * 10_000_000))  # more than sockets hold: it does not read
         await turns_until(lambda: server.stats().slow)
         assert await server.send_raw("waits") == EmitReport(1)
         closing = asyncio.create_task(connection.close(4001, "enough"))
