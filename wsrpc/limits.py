@@ -6,8 +6,6 @@ from typing import Any, Self, get_args
 
 import msgspec
 
-__all__ = ["Limits"]
-
 KiB = 1024
 MiB = 1024 * KiB
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-__all__ = ["ClusterStats", "PeerStats", "ServerStats", "Tally"]
+__all__ = ["ClusterStats", "PeerStats", "ServerStats"]
 
 
 class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
