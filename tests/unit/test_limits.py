@@ -197,9 +197,7 @@ RECEIVED: dict[str, Received] = {
         {"name too long": 2},
         says="256 bytes",
     ),
-    "name: wide characters": Received(
-        {}, [request(1, to="nobody")], [request(2, to="😀" * 65)], {2: BAD}, says="256 bytes"
-    ),
+    "name: wide characters": Received({}, [request(1)], [request(2, to="😀" * 65)], {2: BAD}, says="256 bytes"),
     "rate": Received(
         {"rate": 3},
         [request(1), event(2), request(3, c=NAME)],

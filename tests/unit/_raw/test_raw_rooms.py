@@ -307,7 +307,7 @@ async def test_closing_sends_the_broadcasts_that_wait_and_refuses_later_ones() -
     async with raw_serving(serve, server=server) as (_, raw):
         await turns_until(lambda: len(server.raw_connections))
         [connection] = server.raw_connections
-        sending = asyncio.create_task(connection.send(b"x" * 10_000_000))  # more than sockets hold: it does not read
+        sending = asyncio.create_task(connection.send(b"x" * 20_000_000))  # more than sockets hold: it does not read
         await turns_until(lambda: server.stats().slow)
         assert await server.send_raw("waits") == EmitReport(1)
         closing = asyncio.create_task(connection.close(4001, "enough"))
