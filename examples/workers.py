@@ -32,7 +32,9 @@ async def work(number: int) -> None:
     def room_of(peer: Peer) -> Room:
         return server.room(peer.info.query["room"])
 
-    server.on("open", lambda peer: room_of(peer).add(peer))
+    @server.on("open")
+    def enter(peer: Peer) -> None:
+        room_of(peer).add(peer)
 
     @server.on("say")
     async def say(peer: Peer, text: str) -> int:
