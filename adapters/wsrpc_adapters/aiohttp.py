@@ -18,18 +18,10 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Limits, Server
-from wsrpc.adapting import (
-    BadURL,
-    ClientUpgrade,
-    DialRequest,
-    ServerUpgrade,
-    address,
-    check_proxy,
-    follow_redirects,
-    joined_headers,
-    one_line,
-    refusal_headers,
-)
+from wsrpc._base.headers import refusal_headers
+from wsrpc._transports.urls import check_proxy
+from wsrpc.adapting import BadURL, ClientUpgrade, DialRequest, ServerUpgrade, address, follow_redirects, joined_headers
+from wsrpc.errors import one_line
 from wsrpc.types import WebSocketTransport
 
 try:

@@ -23,7 +23,7 @@ from ..transport import Transport
 from .client_handshake import ClientOpening, presentable
 from .connecting import connect
 from .dial_request import OTHER_ORIGINS, DialRequest, check_subprotocols, follow_redirects
-from .urls import BadURL, check_unix, check_url, environment_proxy
+from .urls import BadURL, check_url, environment_proxy
 from .websocket import WebSocketTransport
 
 T = TypeVar("T")
@@ -138,7 +138,6 @@ class Dialer(Struct, frozen=True, kw_only=True):
     ssl: ssl_module.SSLContext | None
     proxy: str | bool | None
     compression: bool
-    unix: StrPath | None
     limits: Limits
     dial: Dial
 
@@ -154,7 +153,6 @@ class Dialer(Struct, frozen=True, kw_only=True):
             _check_token(self.auth)
         check_subprotocols(self.subprotocols)
         check_flag("compression", self.compression)
-        check_unix(self.unix, self.proxy)
         if getattr(self.ssl, "protocol", None) == ssl_module.PROTOCOL_TLS_SERVER:  # every TLS handshake would fail
             raise ValueError("ssl= is a context for servers: a client's is made with ssl.create_default_context()")
         given: Any = self.dial
@@ -213,7 +211,6 @@ class Dialer(Struct, frozen=True, kw_only=True):
                 ssl=self.ssl,
                 proxy=self.proxy,
                 compression=self.compression,
-                unix=self.unix,
             )
         except Exception as exc:
             if url.startswith("wss:") and (hint := _tls_hint(exc)):

@@ -8,6 +8,7 @@ import logging
 import re
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -66,8 +67,6 @@ OPTIONS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (Server, {"origins": "https://a.b"}, "origins= takes a list of origins, got text: use origins=['https://a.b']"),
     (Server, {"detached": 0}, "detached= is a number of seconds, 0.001 or more; got 0"),
     (Client, {"connect_timeout": 0}, "connect_timeout= is a number of seconds, more than 0, or None for no limit; "),
-    (Client, {"url": URL, "transport": object()}, "give a url or a transport, not both"),
-    (Client, {"unix": "/a"}, "unix= goes with a url"),
     (Client, {"headers": "X: y"}, "headers= is a mapping of names to values, or a function that returns one, got str"),
     (Client, {"headers": {"A b": "x"}}, "the name of a header is a word such as 'X-Served-By', got 'A b'"),
     (Client, {"auth": ("a", "b")}, "auth= is a token, as text, or a function that returns it, got tuple"),
@@ -118,7 +117,7 @@ class LoopOfWindows(asyncio.SelectorEventLoop):
     "begin",
     [
         lambda: wsrpc.dial("ws://localhost/", unix="/nowhere"),
-        lambda: Client("ws://localhost/", unix="/nowhere").__aenter__(),
+        lambda: Client("ws://localhost/", dial=partial(wsrpc.dial, unix="/nowhere")).__aenter__(),
         lambda: Server().listen(unix="/nowhere").__aenter__(),
     ],
     ids=["dial", "client", "server"],
