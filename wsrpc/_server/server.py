@@ -143,7 +143,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             default of Socket.IO is 2 minutes, if this feature is turned on, and that of SignalR is 30 s.)
         detached_bytes: the approximate maximum memory, in bytes, for the sessions of all clients whose connections have
             dropped, and for what handlers and readers still hold of sessions that have ended. When it is exceeded, the
-            largest session ends.
+            client whose sessions take most loses the largest one.
         cluster: the cluster that this process joins. Rooms and `Cluster.peer` then reach the peers of all processes in
             the cluster. See `Cluster`.
 
