@@ -16,9 +16,10 @@ import os
 import signal
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
-from wsrpc import Client, Peer, Reconnect, Retry, Server
+from wsrpc import Client, Peer, Reconnect, Retry, Server, dial
 
 LINES = 30
 DIES_AT = [10, 20]
@@ -76,7 +77,7 @@ async def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         socket, file = os.path.join(folder, "socket"), Path(folder, "journal")
         supervisor = asyncio.create_task(supervise(socket, file))
-        client = Client("ws://localhost/", unix=socket, reconnect=Reconnect(initial=0.1, max=0.2))
+        client = Client("ws://localhost/", dial=partial(dial, unix=socket), reconnect=Reconnect(initial=0.1, max=0.2))
         seen: list[str] = []
         complete = asyncio.Event()
 

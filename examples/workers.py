@@ -16,7 +16,7 @@ import signal
 import sys
 from contextlib import suppress
 
-from wsrpc import Client, Peer, Reconnect, Retry, Server
+from wsrpc import Client, Peer, Reconnect, Retry, Room, Server
 
 WORKERS = 3
 ROOM = re.compile(rb"^GET \S*[?&]room=([^&\s]+)")
@@ -26,12 +26,19 @@ ROOM = re.compile(rb"^GET \S*[?&]room=([^&\s]+)")
 
 
 async def work(number: int) -> None:
-    server = Server(room_from=lambda info: info.query["room"])
+    server = Server()
     server.on("where", lambda: number)
+
+    def room_of(peer: Peer) -> Room:
+        return server.room(peer.info.query["room"])
+
+    @server.on("open")
+    def enter(peer: Peer) -> None:
+        room_of(peer).add(peer)
 
     @server.on("say")
     async def say(peer: Peer, text: str) -> int:
-        return (await peer.home_room.emit("said", text)).sent
+        return (await room_of(peer).emit("said", text)).sent
 
     closing: list[asyncio.Task[None]] = []  # server.run() would do this, but does not tell its port
     loop = asyncio.get_running_loop()

@@ -13,9 +13,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 @pytest.mark.parametrize("library", DIALERS)
 async def test_javascript_joins_hears_and_leaves(agents: Agents, library: str) -> None:
-    async with agents.link(library, "python-serves", room_from=lambda info: info.path) as link:
+    async with agents.link(library, "python-serves") as link:
         server = link.app
         assert isinstance(server, Server)
+        home = server.room("/ws")
+        home.add(link.peer)
         prices = server.room("prices", allow=lambda peer: True)
 
         @server.on_join
@@ -24,10 +26,10 @@ async def test_javascript_joins_hears_and_leaves(agents: Agents, library: str) -
 
         assert await link.ask("join", "prices", channel="rooms") is None
         assert text_of(await link.ask_in_vain("join", "private", channel="rooms")) == "not allowed"
-        assert link.peer.rooms == (link.peer.home_room, prices)
+        assert link.peer.rooms == (home, prices)
         assert await prices.emit("log", "main") == EmitReport(1)
         assert await prices.of("math").emit("log", "math") == EmitReport(1)
-        assert await server.room("/ws").emit("log", "home") == EmitReport(1)
+        assert await home.emit("log", "home") == EmitReport(1)
         assert await server.room("private").emit("log", "private") == EmitReport(0)
         entries = await link.journal("event", at_least=3)
         assert [(entry["channel"], entry["args"]) for entry in entries] == [

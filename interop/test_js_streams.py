@@ -226,7 +226,7 @@ async def test_a_slow_python_consumer_loses_nothing(link_4: Link) -> None:
 @pytest.mark.parametrize(("library", "role"), COMBINATIONS_4, ids=named(COMBINATIONS_4))
 async def test_a_python_consumer_that_is_too_slow(agents: Agents, library: str, role: Role) -> None:
     """What JavaScript sends without waiting is kept up to a bound; then the stream ends, and says so."""
-    async with agents.link(library, role, limits=Limits(stream_queue=10_000)) as link:
+    async with agents.link(library, role, limits=Limits(hard_cap=160_000)) as link:
         async with link.peer.stream("count", 1000) as items:
             got = [await anext(items)]
             await link.journal("stream_ended")

@@ -473,11 +473,14 @@ async def test_an_attempt_that_waits_is_made_at_once() -> None:
 
 
 WRONG_TOKEN = "the token can only have letters, digits and !#$%&'*+-.^_`|~"
+WRONG_TARGET = "a client takes one URL, { url, token } or a function that returns one"
 TARGETS = {
     "() => { throw new Error('not logged in') }": "Error: not logged in",
     "async () => ({ url, token: 'two words' })": f"TypeError: {WRONG_TOKEN}",
     "async () => ({ url, token: 'YWI=' })": f"TypeError: {WRONG_TOKEN}",
     "async () => '/ws'": "TypeError: Invalid URL",
+    "() => [url, url]": f"TypeError: {WRONG_TARGET}",
+    "() => undefined": f"TypeError: {WRONG_TARGET}",
 }
 
 
@@ -528,11 +531,15 @@ async def test_the_function_may_close_the_client_if_the_user_has_to_log_in(state
         await page.do("open", at=listener.url)
 
 
+WRONG = ["undefined", "null", "[url, url]", "{ urls: [url] }", "{ url: null }", "{ token: 'one' }"]
+
+
 @pytest.mark.parametrize(
     ("target", "options", "error"),
     [
         ("{ url, token: 'two words' }", "{ WebSocket: class {} }", f"TypeError: {WRONG_TOKEN}"),
         ("'/ws'", "{ WebSocket: class {} }", "TypeError: Invalid URL"),
+        *((wrong, "{ WebSocket: class {} }", f"TypeError: {WRONG_TARGET}") for wrong in WRONG),
         (
             "url",
             "{}",

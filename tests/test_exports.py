@@ -66,6 +66,14 @@ def test_modules_list_only_what_they_have() -> None:
         assert [name for name in listed if not hasattr(module, name)] == [], found.name
 
 
+def test_a_public_name_has_one_home() -> None:
+    homes: dict[int, list[str]] = {}
+    for module in [wsrpc, *(import_module(found.name) for found in iter_modules(wsrpc.__path__, "wsrpc."))]:
+        for name in getattr(module, "__all__", ()):
+            homes.setdefault(id(getattr(module, name)), []).append(f"{module.__name__}.{name}")
+    assert [names for names in homes.values() if len(names) > 1] == []
+
+
 def fields_of(cls: type) -> list[str]:
     """The public fields of a Struct, a dataclass or a named tuple."""
     names = [field.name for field in fields(cls)] if is_dataclass(cls) else getattr(cls, "__struct_fields__", ())

@@ -53,35 +53,16 @@ from .headers import HeadersLike, any_case
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# The others are names of `wsrpc`. A public name is listed in one place.
 __all__ = [
-    "BadArguments",
-    "BadResult",
-    "ChannelClosed",
     "ChannelNotReady",
-    "ConnectFailed",
-    "ConnectionLost",
     "Draining",
     "EngineLost",
-    "HandlerFailed",
-    "HandlerTimeout",
-    "HandshakeRejected",
-    "MessageTooBig",
-    "Outcome",
-    "Overloaded",
     "PeerError",
     "PeerNotFound",
     "ProtocolError",
-    "QueueFull",
-    "RemoteError",
-    "RequestTimeout",
     "ReservedEvent",
-    "RpcError",
-    "SessionLost",
-    "StreamOverflow",
-    "TooManyRequests",
     "UnexpectedChannel",
-    "UnknownEvent",
-    "WsrpcError",
 ]
 
 Outcome = Literal["not_sent", "unknown"]

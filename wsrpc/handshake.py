@@ -9,11 +9,9 @@ from ._base.headers import split_target
 from ._base.logs import address_text
 from ._base.state import PeerState
 from .errors import HandshakeRejected, short
-from .headers import HEADER_VALUE, Headers, HeadersLike, ResponseHeaders, any_case, check_header
+from .headers import Headers, HeadersLike, ResponseHeaders, any_case
 from .limits import Limits
 from .transport import ConnectionInfo
-
-__all__ = ["BEARER", "HEADER_VALUE", "Handshake", "HandshakeFunction", "check_header"]
 
 BEARER = "bearer."
 """Prefix of a subprotocol that contains a token. In browsers, a WebSocket can send a token in no other header."""

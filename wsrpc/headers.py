@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias, cast
 from urllib.parse import parse_qs
 
-__all__ = ["Headers", "HeadersLike", "Query", "ResponseHeaders"]
+__all__ = ["Headers", "Query", "ResponseHeaders"]
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")

@@ -6,8 +6,6 @@ from typing import Any, Self, get_args
 
 import msgspec
 
-__all__ = ["Limits"]
-
 KiB = 1024
 MiB = 1024 * KiB
 
@@ -50,8 +48,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             closes the connection with 1007. This side never sends one: the call raises `RecursionError`, and a request
             whose result is nested deeper is rejected. (The limit of Go's encoding/json is 10,000 levels, which is too
             many for Python's recursion.)
-        name: maximum size of the name of an event or a channel. A request with a longer name is rejected, and such an
-            event is dropped.
         rate: maximum number of requests and events from the remote peer, both per second and in one burst. Above the
             rate, a request is rejected with `Overloaded`, and an event is dropped. Both cases count as ``"above the
             rate"`` in `Peer.ignored`. Responses, cancellations, control messages and the messages of streams do not
@@ -85,16 +81,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             them. When this side has read half of them, it sends new credit, which permits the remote peer to send more
             items. It also limits the size of the items, see `stream_window_bytes`. (With 256, a fast reader of small
             items has to wait for new credit, and each item costs both sides a fifth more CPU time.)
-        stream_queue: maximum size of the messages, before decoding, that wait for the reader of a stream or a channel
-            if the remote peer has no flow control. If they exceed this size, the reader gets these messages and then
-            `StreamOverflow`.
         high_water: high-water mark: while more bytes than this are unsent, awaited calls that send messages wait.
             (asyncio has the same default.)
         hard_cap: maximum number of unsent bytes; a single message can be larger. Above this number, ``emit_nowait``
             raises `QueueFull`, and sending a response closes the connection with 4408.
-        behind: maximum size of the broadcasts that wait for a slow reader, if the policy for slow readers drops
-            messages. Each broadcast counts as its size plus 256 bytes. (At 1 Mbit/s, sending 1 MiB takes at most ten
-            seconds.)
         rooms: maximum number of rooms of which one peer is a member. Joining another room fails.
         stall: maximum time that a connection above the high-water mark can go without sending any bytes. After that,
             the connection is dropped, because the remote peer is not reading. If pings are on, the connection is
@@ -110,12 +100,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         handler: default of ``on(timeout=)``: the maximum time that the ``async def`` handler of an event or request can
             run. After that, the handler is cancelled, and the caller gets `HandlerTimeout`. None: no limit. This limit
             does not apply to plain functions, threads, streams, uploads or conversations.
-        open_handlers: maximum time that inbound messages and the messages in a client's queue wait for `open` handlers
-            to finish. On a client, the same limit then applies to `on_reconnect` handlers. Also the time for which a
-            function of `on_detach` or `on_resume` holds up later ones and the `close` handlers.
         open_timeout: maximum time for one attempt at the opening handshake. On a server, the limit applies separately
-            to the client's request and to the server's `on_handshake` function. (The library `websockets` has the same
-            default.)
+            to the client's request and to the server's `on_handshake` function. Then inbound messages, and the messages
+            in a client's queue, wait for the same time at most for `open` handlers to finish, and on a client again for
+            `on_reconnect` handlers. A function of `on_detach` or `on_resume` holds up later ones and the `close`
+            handlers no longer than this. (The library `websockets` has the same default for the handshake.)
         close_timeout: maximum time of the closing handshake. After that, the connection is dropped. Also the time that
             ``close()`` gives running event handlers to finish.
         ping_interval: time between two pings. Each connection shortens this time at random by up to 10 %, so that not
@@ -136,7 +125,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     sent_message: int | None = None
     values: int = 1280 * 1024
     depth: int = 64
-    name: int = 256
     rate: int | None = None
     running: int = 1024
     waiting: int = 10_000
@@ -145,17 +133,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     unread: float = 30.0
     unread_bytes: int = 16 * MiB
     stream_window: int = 512
-    stream_queue: int = 1 * MiB
     high_water: int = 64 * KiB
     hard_cap: int = 16 * MiB
-    behind: int = 1 * MiB
     rooms: int = 256
     stall: float = 10.0
     offline: int = 256
     replay: int = 1 * MiB
     timeout: float | None = 60.0
     handler: float | None = None
-    open_handlers: float = 10.0
     open_timeout: float = 10.0
     close_timeout: float = 5.0
     ping_interval: float | None = 20.0
@@ -209,6 +194,24 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         unless the total is less. A single item can exceed the limit. (The default of HTTP/2 is 64 KiB for each stream.)
         """
         return 512 * self.stream_window
+
+    @property
+    def stream_queue(self) -> int:
+        """Maximum size of the messages, before decoding, that wait for the reader of a stream or a channel.
+
+        This is a sixteenth of `hard_cap`. It applies if the remote peer has no flow control. If the messages exceed
+        this size, the reader gets these messages and then `StreamOverflow`.
+        """
+        return self.hard_cap // 16
+
+    @property
+    def behind(self) -> int:
+        """Maximum size of the broadcasts that wait for a slow reader, if the policy for slow readers drops messages.
+
+        This is a sixteenth of `hard_cap`. Each broadcast counts as its size plus 256 bytes. (At 1 Mbit/s, sending 1 MiB
+        takes at most ten seconds.)
+        """
+        return self.hard_cap // 16
 
     @property
     def offline_bytes(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-__all__ = ["ClusterStats", "PeerStats", "ServerStats", "Tally"]
+__all__ = ["ClusterStats", "PeerStats", "ServerStats"]
 
 
 class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +111,7 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
         peers: number of open connections, including raw connections, plus peers whose session is kept without a
             connection.
         accepted: total number of accepted connections, including those that were refused afterwards by the factory of a
-            service, or by the function in ``Server(room_from=)``.
+            service.
         refused: total numbers of refused opening handshakes, by HTTP status. The status is 403 if the origin is not
             allowed, 503 if the server is closing or `on_handshake` takes too long, 500 if `on_handshake` fails, or a
             status that `on_handshake` has chosen.

@@ -9,9 +9,8 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from wsrpc import MessageTooBig
-from wsrpc.adapting import one_line
 from wsrpc.engine import FEW, PATIENCE, PROBE, EngineListener
-from wsrpc.errors import EngineLost
+from wsrpc.errors import EngineLost, one_line
 
 BATCH = 256 * 1024
 """Bytes that are written at once, at most, unless a message is larger."""

@@ -23,17 +23,11 @@ from picows import (
 from python_socks import ProxyError
 
 from wsrpc import HandshakeRejected, Limits
-from wsrpc.adapting import (
-    BadURL,
-    DialRequest,
-    FrameTransport,
-    address,
-    environment_proxy,
-    follow_redirects,
-    joined_headers,
-    one_line,
-    safe_logger,
-)
+from wsrpc._base.logs import safe_logger
+from wsrpc._transports.urls import environment_proxy
+from wsrpc._transports.websocket import FrameTransport
+from wsrpc.adapting import BadURL, DialRequest, address, follow_redirects, joined_headers
+from wsrpc.errors import one_line
 from wsrpc.transport import ConnectionInfo
 from wsrpc.types import WebSocketTransport
 

@@ -20,7 +20,9 @@ from multidict import CIMultiDict
 from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
 from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Server
-from wsrpc.adapting import FrameTransport, address, joined_headers, path_of, refusal_headers, visible_target
+from wsrpc._base.headers import path_of, refusal_headers, visible_target
+from wsrpc._transports.websocket import FrameTransport
+from wsrpc.adapting import address, joined_headers
 from wsrpc.types import Listening, WebSocketTransport
 
 from ._picows_dial import LOG, READ_BUFFER

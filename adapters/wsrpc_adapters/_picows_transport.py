@@ -15,7 +15,10 @@ from typing import Any
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport
 
 from wsrpc import Limits
-from wsrpc.adapting import MUCH, Delivery, FrameTransport, Opened
+from wsrpc._transports.fairness import MUCH
+from wsrpc._transports.output import Opened
+from wsrpc._transports.websocket import FrameTransport
+from wsrpc.adapting import Delivery
 from wsrpc.transport import ConnectionInfo
 
 TEXT, BINARY = WSMsgType.TEXT, WSMsgType.BINARY

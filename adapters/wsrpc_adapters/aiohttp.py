@@ -18,18 +18,10 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Limits, Server
-from wsrpc.adapting import (
-    BadURL,
-    ClientUpgrade,
-    DialRequest,
-    ServerUpgrade,
-    address,
-    check_proxy,
-    follow_redirects,
-    joined_headers,
-    one_line,
-    refusal_headers,
-)
+from wsrpc._base.headers import refusal_headers
+from wsrpc._transports.urls import check_proxy
+from wsrpc.adapting import BadURL, ClientUpgrade, DialRequest, ServerUpgrade, address, follow_redirects, joined_headers
+from wsrpc.errors import one_line
 from wsrpc.types import WebSocketTransport
 
 try:
@@ -39,7 +31,7 @@ try:
 except ImportError as exc:
     raise ImportError("wsrpc_adapters.aiohttp needs aiohttp: pip install python-wsrpc[aiohttp]") from exc
 
-__all__ = ["aiohttp_handler", "dial", "handshake_of", "serve", "take_over"]
+__all__ = ["aiohttp_handler", "dial", "serve"]
 
 LARGEST_BODY = 64 * 1024
 """Bytes of a refusal's body that are read at most."""
@@ -67,7 +59,7 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
     Args:
         state: values, such as ``{"user": user}``, that are added to `Handshake.state`, which becomes `Peer.state`.
     """
-    handshake = handshake_of(request, limits=server.limits, compression=server.compression)
+    handshake = _handshake_of(request, server)
     handshake.state.update(state or {})
     early = _hold_early(request)
     try:
@@ -90,8 +82,7 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
     return response
 
 
-def handshake_of(request: web.Request, *, limits: Limits | None = None, compression: bool = False) -> Handshake:
-    """Return the `Handshake` of ``request``. The handshake has not been checked or accepted."""
+def _handshake_of(request: web.Request, server: Server) -> Handshake:
     return Handshake(
         request.raw_path,
         joined_headers(request.headers),
@@ -99,28 +90,20 @@ def handshake_of(request: web.Request, *, limits: Limits | None = None, compress
         local=_address_of(request, "sockname"),
         secure=request.secure,
         certificate=None if request.transport is None else request.transport.get_extra_info("peercert"),
-        limits=limits,
-        compression=compression,
+        limits=server.limits,
+        compression=server.compression,
     )
 
 
-async def take_over(
-    request: web.Request, handshake: Handshake, lost: Callable[[], None] | None = None
+async def _take_over(
+    request: web.Request, handshake: Handshake, early: _Early, lost: Callable[[], object]
 ) -> tuple[WebSocketTransport | None, web.StreamResponse]:
-    """Open the WebSocket that ``request`` asks for, without a `Server`.
-
-    ``lost`` is called when the connection has ended. The handler must not return before this call.
+    """Open the WebSocket that ``request`` asks for.
 
     Returns:
         The transport, or None if ``request`` does not ask for a WebSocket, or if the client has left.
         The response that the handler must return. It contains the reason if ``request`` does not ask for a WebSocket.
     """
-    return await _take_over(request, handshake, _hold_early(request), lost)
-
-
-async def _take_over(
-    request: web.Request, handshake: Handshake, early: _Early, lost: Callable[[], None] | None = None
-) -> tuple[WebSocketTransport | None, web.StreamResponse]:
     if request.method != "GET" or request.version < aiohttp.HttpVersion11:
         refusal = web.Response(status=400, text="a WebSocket is opened by a GET of HTTP/1.1\n")
         refusal.force_close()  # nothing reads another request on this connection
@@ -143,8 +126,7 @@ async def _take_over(
 
     def ended(exc: Exception | None) -> None:
         protocol.connection_lost(exc)
-        if lost is not None:
-            lost()
+        lost()
 
     return upgrade.take_over(connection, bytes(early.data), ended), response
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from weakref import WeakSet
 
 from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Limits, Server
-from wsrpc.adapting import refusal_headers
+from wsrpc._base.headers import refusal_headers
 from wsrpc.headers import Headers
 from wsrpc.transport import Transport
 

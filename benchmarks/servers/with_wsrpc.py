@@ -24,11 +24,11 @@ def make_server(limits: Limits | None = None) -> Server:
 
     @server.on("note")
     def note(peer: Peer, number: int) -> None:
-        peer.set("notes", peer.get("notes", 0) + 1)
+        peer.state["notes"] = peer.state.get("notes", 0) + 1
 
     @server.on("notes")
     def notes(peer: Peer) -> Any:
-        return peer.get("notes", 0)
+        return peer.state.get("notes", 0)
 
     @server.on("broadcast")
     async def broadcast() -> int:

@@ -60,8 +60,12 @@ const ROOM = 20
 /** A token is sent in the name of a subprotocol. Names may have these characters. */
 const TOKEN = /^[\w!#$%&'*+.^`|~-]*$/
 
-function withToken<A extends string | URL | Address>(address: A): A {
-  if (TOKEN.test((address as Address).token ?? "")) return address
+function checked<A extends string | URL | Address>(address: A): A {
+  const { url = address, token = "" } = Object(address) as Address // programs without types pass anything
+  if (typeof ((url as URL | null)?.href ?? url) !== "string") {
+    throw new TypeError("a client takes one URL, { url, token } or a function that returns one")
+  }
+  if (TOKEN.test(token)) return address
   throw new TypeError("the token can only have letters, digits and !#$%&'*+-.^_`|~")
 }
 
@@ -95,7 +99,7 @@ class Sessions implements PeerOwner, Holder {
     if (!(options.WebSocket ?? globalThis.WebSocket)) {
       throw new TypeError("there is no WebSocket: pass the class of the package ws, new Client(url, { WebSocket })")
     }
-    this.#target = typeof target === "function" ? async () => withToken(await target()) : withToken(target)
+    this.#target = typeof target === "function" ? async () => checked(await target()) : checked(target)
     this.options = options
     this.#dial()
     onWake(() => this.connect(), this.#listening.signal)
@@ -371,9 +375,8 @@ export class Caller<A extends Shape = any> {
   }
 
   #isRepeated(error: unknown): boolean {
-    const { retry } = this.#options
-    if (!retry || this.sessions.state === "closed" || !(error instanceof WsrpcError)) return false
-    if (error instanceof ConnectionLost) return error.outcome === "not_sent" || retry === "idempotent"
+    if (this.sessions.state === "closed" || !(error instanceof WsrpcError)) return false
+    if (error instanceof ConnectionLost) return error.outcome === "not_sent" || this.#options.retry === "idempotent"
     return error.code === "wsrpc.overloaded" || error.code === "wsrpc.draining"
   }
 

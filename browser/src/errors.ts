@@ -11,7 +11,7 @@
 export type Outcome = "not_sent" | "not_run" | "ran" | "unknown"
 
 /** The error codes of a server that has not run the handler. */
-const NOT_RUN = new Set(["bad_arguments", "unknown_event", "overloaded", "draining"])
+const NOT_RUN = new Set<unknown>(["wsrpc.bad_arguments", "wsrpc.unknown_event", "wsrpc.overloaded", "wsrpc.draining"])
 
 /** A call has failed. */
 export class WsrpcError extends Error {
@@ -47,7 +47,7 @@ export class RemoteError extends WsrpcError {
     const isObject = isError && typeof value === "object" && value !== null
     const { message, code, data, error_id } = isObject ? (value as Record<string, unknown>) : { message: value }
     const known = typeof code === "string" || typeof code === "number" ? code : undefined
-    const notRun = !hasBegun && String(known).startsWith("wsrpc.") && NOT_RUN.has(String(known).slice(6))
+    const notRun = !hasBegun && NOT_RUN.has(code)
     super(isObject ? textOf(message ?? "") : textOf(value), notRun ? "not_run" : "ran", known, data)
     this.value = value
     this.errorId = typeof error_id === "string" ? error_id : undefined

@@ -220,10 +220,7 @@ export class Peer implements Holder {
     const places = placesOf(this.#requests.get(i)!)
     this.#requests.delete(i)
     this.#finished()
-    if (canAnswer) {
-      const forgotten = remember(this.#givenUp, i, places)
-      this.#free(forgotten ?? 0)
-    } else this.#free(places)
+    this.#free(canAnswer ? (remember(this.#givenUp, i, places) ?? 0) : places) // that of a forgotten request
   }
 
   /** Sends requests that have waited for the places of others. */
@@ -309,11 +306,12 @@ export class Peer implements Holder {
   run(handlers: Handlers | undefined, { a, c, h, i }: Message): void {
     const [event, ...args] = a as [string, ...unknown[]]
     const found = handlers?.of(event) ?? []
+    const [handler] = found
     if (i === undefined) {
       if (!found.length) this.#owner.ignored("unknown event")
-      for (const handler of found) void this.#handleEvent(() => handler.apply(new Call(this, undefined), args))
+      for (const each of found) (async () => each.apply(new Call(this, undefined), args))().catch(report)
     } else if (this.#isUsed(i)) this.#owner.ignored("duplicate id")
-    else if (!found[0]) {
+    else if (!handler) {
       const exists = handlers || c === undefined
       const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`
       this.tell({ i }, "e", { message: text, code: "wsrpc.unknown_event" })
@@ -322,16 +320,7 @@ export class Peer implements Holder {
     } else {
       const call = new Call(this, i, h)
       this.#calls.set(i, call)
-      const [handler] = found
-      void call.run(() => handler!.apply(call, args))
-    }
-  }
-
-  async #handleEvent(handle: () => unknown): Promise<void> {
-    try {
-      await handle()
-    } catch (error) {
-      report(error)
+      void call.run(() => handler.apply(call, args))
     }
   }
 
@@ -393,12 +382,10 @@ export class Peer implements Holder {
   // ------------------------------------------------------------ the session
 
   #control(control: Control): void {
-    const limits = control.limits as Control | undefined
-    if (limits && typeof limits === "object") {
-      this.#largest = count(limits, "message") || this.#largest
-      this.#running = count(limits, "running") || this.#running
-      this.#free(0)
-    }
+    const limits = Object(control.limits) as Control
+    this.#largest = count(limits, "message") || this.#largest
+    this.#running = count(limits, "running") || this.#running
+    this.#free(0)
     if (control.t === "welcome") {
       if (Array.isArray(control.features)) this.#features = control.features
     } else if (control.t === "credit") {
@@ -445,13 +432,14 @@ export class Peer implements Holder {
     this.#isSilent = true
     clearTimeout(this.#drainTimer)
     const ended = (outcome: Outcome) => lost(code, reason, outcome)
-    const waiting = [...this.#waiting]
+    const requests = [...this.#requests.values(), ...this.#waiting]
     this.#waiting.clear()
-    const requests = [...this.#requests.values()]
     this.#requests.clear()
     this.#givenUp.clear()
-    for (const request of requests) request.reject(ended(request.kept?.sent === false ? "not_sent" : "unknown"))
-    for (const request of waiting) request.reject(ended("not_sent"))
+    for (const request of requests) {
+      const wasSent = request.id && request.kept?.sent !== false // one that waits for a place has no id
+      request.reject(ended(wasSent ? "unknown" : "not_sent"))
+    }
     for (const call of [...this.#calls.values()]) call.cancel(ended("unknown"))
     for (const channel of [...this.#channels.values()]) channel.over(ended("unknown"))
     this.#owner.closed(ended("not_sent"))

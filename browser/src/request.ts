@@ -88,6 +88,6 @@ export class Request {
   #stop(): void {
     this.isDone = true
     clearTimeout(this.#timer)
-    if (this.#abort) this.signal!.removeEventListener("abort", this.#abort)
+    this.signal?.removeEventListener("abort", this.#abort!)
   }
 }

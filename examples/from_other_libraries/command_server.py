@@ -25,7 +25,7 @@ async def opened(peer: Peer) -> None:
 
 
 def has_valid_token(peer: Peer) -> bool:
-    return peer.get(TOKEN) == "valid"
+    return peer.state.get(TOKEN) == "valid"
 
 
 test = server.room("test", allow=lambda peer: True)  # anyone can register as a listener

@@ -39,14 +39,14 @@ def add(a: int, b: int) -> int:
 
 @server.on("whoami")
 def whoami(peer: Peer) -> str:  # Go: wrapper.ClientFromContext(ctx)
-    return peer.get(USERNAME, "nobody")
+    return peer.state.get(USERNAME, "nobody")
 
 
 @server.on("open")
 async def opened(peer: Peer) -> None:
     peer.on("secret", lambda token: "ok")  # a handler for this client only
     with suppress(RemoteError, TimeoutError):  # not every client has a name
-        peer.set(USERNAME, await peer.request("getName", returns=str, timeout=5))
+        peer.state[USERNAME] = await peer.request("getName", returns=str, timeout=5)
 
 
 @server.of("io").on("readFile")

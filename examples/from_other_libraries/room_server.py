@@ -24,13 +24,17 @@ class Message:
 class Chat(Service):
     """Serves one client. With `on_message` instead of `on_json`, it would get text; with `serve`, the connection."""
 
+    def on_open(self) -> None:
+        self.room = server.room(self.peer.info.path)
+        self.room.add(self.peer)
+
     async def on_json(self, message: Message) -> None:
         if message.to == "all":
             await server.send_json(message)  # SendJSONToAll
         elif message.to.startswith("/"):
             await server.room(message.to).send_json(message)  # SendJSONToRoom
         else:
-            await self.peer.home_room.send_json(message)  # SendJSONToThisRoom
+            await self.room.send_json(message)  # SendJSONToThisRoom
         await self.peer.send_json(Message("server", "sent"))  # SendJSON
 
     def on_close(self, info: CloseInfo) -> None:
@@ -38,7 +42,7 @@ class Chat(Service):
         print("a client left", self.peer.info.path, flush=True)
 
 
-server = Server(room_from=lambda info: info.path)
+server = Server()
 server.add_service(Chat)
 
 if __name__ == "__main__":

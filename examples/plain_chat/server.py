@@ -8,7 +8,7 @@ everybody = server.room("everybody")
 
 @server.on("join")
 async def join(name: str, peer: Peer) -> int:
-    peer.set("name", name)
+    peer.state["name"] = name
     everybody.add(peer)
     await everybody.emit("said", f"{name} is here", skip=peer)
     return len(everybody)
@@ -16,7 +16,7 @@ async def join(name: str, peer: Peer) -> int:
 
 @server.on("say")
 async def say(text: str, peer: Peer) -> None:
-    await everybody.emit("said", f"{peer.get('name', 'somebody')}: {text}", skip=peer)
+    await everybody.emit("said", f"{peer.state.get('name', 'somebody')}: {text}", skip=peer)
 
 
 server.run()

@@ -10,13 +10,18 @@ import sys
 
 from wsrpc import Peer, Server
 
-server = Server(room_from=lambda info: info.path)
+server = Server()
+
+
+@server.on("open")
+def enter(peer: Peer) -> None:
+    server.room(peer.info.path).add(peer)
 
 
 @server.on("say")
 async def say(text: str, peer: Peer) -> int:
     """Emit to all others in the caller's room; return to how many."""
-    return (await peer.home_room.emit("said", text, skip=peer)).sent
+    return (await server.room(peer.info.path).emit("said", text, skip=peer)).sent
 
 
 @server.on("announce")

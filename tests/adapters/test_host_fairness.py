@@ -17,7 +17,7 @@ from served import LIMITS, raw
 
 from wsrpc import Server, current_peer
 from wsrpc._transports import fairness
-from wsrpc.adapting import READ
+from wsrpc._transports.fairness import READ
 
 READ_OF_UVLOOP = 256_000
 """Bytes that one read takes at most on uvloop, where that cannot be changed."""

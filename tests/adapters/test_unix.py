@@ -1,9 +1,10 @@
-"""`Client(url, unix=path)` and `dial(url, unix=path)`: a Unix socket instead of a host."""
+"""`dial(url, unix=path)`, also of a client: a Unix socket instead of a host."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ async def test_calls_over_a_unix_socket(dialing: Dialing, tmp_path: Path) -> Non
     path = tmp_path / "socket"
     async with server.listen(unix=str(path)):
         options: dict[str, Any] = {"auth": "token", "limits": LIMITS}
-        async with Client(lambda: URL, unix=path, dial=dialing.dial, **options) as client:
+        async with Client(lambda: URL, dial=partial(dialing.dial, unix=path), **options) as client:
             assert await client.request("echo", "ü" * 300_000) == "ü" * 300_000
             info = server.peers[0].info
             assert (info.path, dict(info.query), info.remote) == ("/path", {"a": "b"}, None)
@@ -38,7 +39,7 @@ async def test_calls_over_a_unix_socket(dialing: Dialing, tmp_path: Path) -> Non
 
 @dialings
 async def test_where_nobody_listens_another_attempt_may_go_better(dialing: Dialing, tmp_path: Path) -> None:
-    client = Client(URL, unix=tmp_path / "socket", dial=dialing.dial, reconnect=None, limits=LIMITS)
+    client = Client(URL, dial=partial(dialing.dial, unix=tmp_path / "socket"), reconnect=None, limits=LIMITS)
     with pytest.raises(ConnectFailed) as caught:
         await client.connect()
     error = caught.value.last_error
@@ -55,7 +56,7 @@ async def test_a_proxy_of_the_environment_is_not_asked(
     monkeypatch.delenv("no_proxy", raising=False)
     path = str(tmp_path / "socket")
     async with echo_server().listen(unix=path):
-        async with Client("ws://example.com/", unix=path, dial=dialing.dial, limits=LIMITS) as client:
+        async with Client("ws://example.com/", dial=partial(dialing.dial, unix=path), limits=LIMITS) as client:
             assert await client.request("echo", 1) == 1
 
 
@@ -79,13 +80,14 @@ async def test_redirects_stay_at_the_socket(dialing: Dialing, tmp_path: Path) ->
 async def test_tls_is_for_the_host_of_the_url(tmp_path: Path) -> None:
     context, trusting = tls()
     path = str(tmp_path / "socket")
+    dial = partial(default_dial, unix=path)
     async with echo_server().listen(unix=path, ssl=context):
-        async with Client("wss://localhost/", unix=path, ssl=trusting, limits=LIMITS) as client:
+        async with Client("wss://localhost/", dial=dial, ssl=trusting, limits=LIMITS) as client:
             assert await client.request("echo", "x" * 300_000) == "x" * 300_000
         with pytest.raises(ssl.SSLCertVerificationError, match=r"example\.com"):
-            await Client("wss://example.com/", unix=path, ssl=trusting, limits=LIMITS).connect()
+            await Client("wss://example.com/", dial=dial, ssl=trusting, limits=LIMITS).connect()
         with pytest.raises(ssl.SSLError):
-            await default_dial("wss://localhost/", unix=path, limits=LIMITS)
+            await dial("wss://localhost/", limits=LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +98,6 @@ async def test_tls_is_for_the_host_of_the_url(tmp_path: Path) -> None:
         (wsrpc_adapters.aiohttp.dial, {"url": "wss://localhost/"}, "no TLS on Unix sockets: use a ws:// URL"),
         (default_dial, {"unix": b"socket"}, "got bytes"),
         (default_dial, {"unix": ""}, "an empty one"),
-        (Client, {"unix": b"socket"}, "unix= is the path of a Unix socket, got bytes"),
-        (Client, {"url": None}, "unix= goes with a url"),
-        (Client, {"proxy": "socks5://127.0.0.1:1"}, "unix= or proxy=, not both"),
     ],
 )
 async def test_what_cannot_be_dialed_is_refused(dial: Any, options: dict[str, Any], text: str) -> None:

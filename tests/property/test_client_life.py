@@ -49,7 +49,7 @@ from wsrpc._client.states import Input
 from wsrpc.testing import memory_transports
 
 # Sessions end with their connections here. Those that go on have a machine of their own.
-LIMITS = Limits(close_timeout=2.0, open_timeout=5.0, open_handlers=10.0, offline=6, ping_interval=None, replay=0)
+LIMITS = Limits(close_timeout=2.0, open_timeout=5.0, offline=6, ping_interval=None, replay=0)
 CONNECT_TIMEOUT = 30.0
 LONGEST_LEAP = 30.0
 """Seconds of `time_passes`. A caller notices its timeout in the turns that follow, a leap or two later."""
@@ -145,14 +145,14 @@ class ClientLife(WorldMachine):
 
     def prepare(self, server: Server) -> None:
         def opened(peer: Peer) -> None:
-            peer.set("n", peer.info.query["n"])
+            peer.state["n"] = peer.info.query["n"]
 
         async def opened_later(peer: Peer) -> None:
             opened(peer)
             await self.open_gate.wait()
 
         def noted(peer: Peer, number: int) -> None:
-            self.there.seen.append((peer.get("n"), number))
+            self.there.seen.append((peer.state.get("n"), number))
 
         server.on("open", opened_later if self.opens_there == "waits" else opened)
         server.on("note", noted)
@@ -204,7 +204,7 @@ class ClientLife(WorldMachine):
 
     def back_there(self, peer: Peer) -> None:
         seen = [label for label, _ in self.there.seen]
-        assert peer.get("n") not in seen, "what waited for the connection has left before on_reconnect"
+        assert peer.state.get("n") not in seen, "what waited for the connection has left before on_reconnect"
 
     def closed_here(self, peer: Peer, info: CloseInfo) -> None:
         self.life.closed(info)
@@ -364,7 +364,7 @@ class ClientLife(WorldMachine):
                 if hold:
                     await peer.emit("hold")
                 else:
-                    await peer.emit("note", peer.get("n"), number)
+                    await peer.emit("note", peer.state.get("n"), number)
             except ConnectionLost:
                 self.here.not_sent.add(number)
 

@@ -104,7 +104,7 @@ class Conversations(ConnectedPeers):
     def begin(self, extensions: bool) -> None:
         async def main() -> None:
             self.clock = Clock()
-            shared = make_settings(LIMITS, None, None, extensions=extensions)
+            shared = make_settings(LIMITS, None, extensions=extensions)
             self.peers = [Peer(shared, dialer=dialer, loop=self.clock) for dialer in (True, False)]
             for side, peer in enumerate(self.peers):
                 self.register(side, peer)

@@ -236,7 +236,7 @@ async def attack(script: list[Any], *, dialer: bool, limits: Limits, burst: bool
     assert attacked.complaints == []
 
 
-TIGHT = Limits(running=2, waiting=2, name=16, depth=4)
+TIGHT = Limits(running=2, waiting=2, depth=4)
 
 
 @settings(max_examples=examples(500))

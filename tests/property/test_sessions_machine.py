@@ -212,7 +212,7 @@ class SessionsMachine(WorldMachine):
         if peer is self.client.peer:
             assert self.client.state not in ("closing", "closed"), "a handler starts after close()"
             return
-        session = peer.get("session")
+        session = peer.state.get("session")
         if session is not None and session.closing is not None:
             assert peer.connected and peer.transport is not session.closing, "a handler starts after the Close frame"
 
@@ -262,7 +262,7 @@ class SessionsMachine(WorldMachine):
             began, session = self.loop.now, self.here
             self.emit_before_the_queue()
             await self.gate.wait()
-            if self.loop.now < began + self.limits.open_handlers and self.here is session:
+            if self.loop.now < began + self.limits.open_timeout and self.here is session:
                 self.emit_before_the_queue()  # later, others no longer wait for it
 
     def emit_before_the_queue(self) -> None:
@@ -276,7 +276,7 @@ class SessionsMachine(WorldMachine):
         session = self.session(peer.info.query["n"])
         session.opened_there += 1
         session.peer, session.inside_there = peer, out_of(peer).session
-        peer.set("session", session)
+        peer.state["session"] = session
         peer.server.room(f"session {session.label}").add(peer)  # `kill` may have replaced `self.server` meanwhile
 
     def check_reason(self, info: CloseInfo, replaced: bool, why: SessionLost | None) -> None:
@@ -323,7 +323,7 @@ class SessionsMachine(WorldMachine):
         self.act(action)
 
     def closed_there(self, peer: Peer, info: CloseInfo) -> None:
-        session = peer.get("session")
+        session = peer.state.get("session")
         session.closed_there += 1
         if info.code in GOES_ON and not (info.user_closed or session.killed):
             self.check_reason_there(peer, session, info)
@@ -356,7 +356,7 @@ class SessionsMachine(WorldMachine):
 
     async def tell_there(self, what: str, peer: Peer, *_: object) -> None:
         await self.turns(self.slowness)
-        peer.get("session").told_there.append(what)
+        peer.state.get("session").told_there.append(what)
 
     @rule(slowness=st.sampled_from([0, 2, 8]))
     def be_slow(self, slowness: int) -> None:
@@ -371,16 +371,16 @@ class SessionsMachine(WorldMachine):
 
     def arrived_there(self, lane: Lane, peer: Peer, label: str, number: int, filling: str) -> None:
         self.check_starts(peer)
-        lane.got[int(peer.get("session").label)].append(number)
+        lane.got[int(peer.state.get("session").label)].append(number)
 
     # ------------------------------------------------------------ what the applications do
 
     def peer(self, which: int) -> tuple[Peer, SessionRecord] | None:
-        peers = [peer for peer in self.server.peers if peer.get("session") is not None]
+        peers = [peer for peer in self.server.peers if peer.state.get("session") is not None]
         if not peers:
             return None
         peer = peers[which % len(peers)]
-        return peer, peer.get("session")
+        return peer, peer.state.get("session")
 
     def side(self, side: int, which: int = 0) -> tuple[Any, SessionRecord | None] | None:
         return (self.client, None) if side == 0 else self.peer(which)
@@ -445,7 +445,7 @@ class SessionsMachine(WorldMachine):
     def broadcast(self, size: int) -> None:
         async def main() -> None:
             for peer in self.server.peers:
-                session = peer.get("session")
+                session = peer.state.get("session")
                 if session is not None:
                     number = self.new(session.down[2], True)
                     lane = session.down[2]
@@ -630,7 +630,7 @@ class SessionsMachine(WorldMachine):
 
         async def main() -> None:
             for peer in self.server.peers:
-                session = peer.get("session")
+                session = peer.state.get("session")
                 session.killed = True
                 for lane in session.down:
                     lane.lose()
@@ -826,7 +826,7 @@ class SessionsMachine(WorldMachine):
             assert (peer.pending, peer.active, peer.channels, stats.kept) == (0, 0, 0, 0), (peer, stats)
         served = served_peer(self.here.peer)
         assert served is not None and served.sessions is not None
-        assert not served.sessions._holders, "nothing counts any more"
+        assert not served.sessions._held, "nothing counts any more"
 
 
 @pytest.mark.timeout(7200 if SOAK else 120)

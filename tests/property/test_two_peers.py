@@ -38,9 +38,7 @@ from wsrpc._protocol.settings import make_settings
 from wsrpc.errors import Draining, UnexpectedChannel
 from wsrpc.testing import Clock
 
-SMALL = Limits(
-    high_water=300, hard_cap=100_000, running=3, waiting=4, pending=8, offline=3, open_handlers=2, channels=1
-)
+SMALL = Limits(high_water=300, hard_cap=100_000, running=3, waiting=4, pending=8, offline=3, open_timeout=2, channels=1)
 
 kinds = st.sampled_from(
     ["echo", "later", "held", "stubborn", "back", "fails", "nobody", "ordered", "yields", "gives", "fleeting"]
@@ -119,7 +117,7 @@ class TwoPeers(ConnectedPeers):
     def begin(self, offline: bool, opens: bool, extensions: bool) -> None:
         async def main() -> None:
             self.clock = Clock()
-            shared = make_settings(SMALL, None, None, extensions=extensions)
+            shared = make_settings(SMALL, None, extensions=extensions)
             self.peers = [
                 Peer(shared, dialer=True, loop=self.clock, keeps_offline=offline),
                 Peer(shared, dialer=False, loop=self.clock),

@@ -91,7 +91,7 @@ class StreamingPeers(ConnectedPeers):
     def begin(self, extensions: bool) -> None:
         async def main() -> None:
             self.clock = Clock()
-            shared = make_settings(SMALL, None, None, extensions=extensions)
+            shared = make_settings(SMALL, None, extensions=extensions)
             self.peers = [Peer(shared, dialer=dialer, loop=self.clock) for dialer in (True, False)]
             for peer in self.peers:
                 self.register(peer)

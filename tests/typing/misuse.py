@@ -154,10 +154,10 @@ async def identity(peer: Peer, handshake: Handshake) -> None:
     peer.state[PLACES] = {}  # error
     peer.state.setdefault(PLACES, {"a": [1]})  # error
     peer.state[VISITS] = defaultdict(int)  # error
-    peer.set(VISITS, "many")  # error
+    peer.state[VISITS] = "many"  # error
     text: str = peer.state[VISITS]  # error
-    number: int = peer.get(VISITS)  # error
-    print(text, number, peer.get(VISITS, "none"))  # error
+    number: int = peer.state.get(VISITS)  # error
+    print(text, number, peer.state.get(VISITS, "none"))  # error
     await server.peer("0123").emit("news")  # error
     handshake.response_headers["X-Number"] = 5  # error
     handshake.limits = None  # error

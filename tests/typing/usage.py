@@ -257,22 +257,22 @@ Server(origins=wsrpc.ANY_ORIGIN)
 async def with_types(peer: Peer) -> None:
     assert_type(peer.state[ITEM], Item)
     assert_type(peer.state.get(ITEM), Item | None)
-    assert_type(peer.get(ITEM), Item | None)
-    assert_type(peer.get(VISITS, 0), int)
+    assert_type(peer.state.get(ITEM), Item | None)
+    assert_type(peer.state.get(VISITS, 0), int)
     assert_type(peer.state.setdefault(VISITS, 0), int)
     assert_type(peer.state.pop(VISITS), int)
     peer.state[VISITS] += 1
-    peer.set(ITEM, Item("second"))
-    peer.set("anything", "else")
+    peer.state[ITEM] = Item("second")
+    peer.state["anything"] = "else"
     peer.state[PLACES] = defaultdict(list)
     peer.state[SEEN] = defaultdict(set)
-    peer.set(PLACES, defaultdict(list))
-    assert_type(peer.get(PLACES, defaultdict(list)), dict[str, list[int]])
+    peer.state[PLACES] = defaultdict(list)
+    assert_type(peer.state.get(PLACES, defaultdict(list)), dict[str, list[int]])
     assert_type(peer.state.get(PLACES, defaultdict(list)), dict[str, list[int]])
     assert_type(peer.state.setdefault(SEEN, defaultdict(set)), defaultdict[str, set[str]])
     assert_type(peer.state.pop(PLACES, defaultdict(list)), dict[str, list[int]])
     del peer.state[ITEM]
-    print(peer.state["user"].name, peer.get("user", "nobody"))
+    print(peer.state["user"].name, peer.state.get("user", "nobody"))
     assert_type(server.peer("0123"), Peer | None)
 
 
@@ -305,7 +305,7 @@ def symbol_of(symbol: str, price: float) -> str:
 
 
 async def rooms(peer: Peer) -> None:
-    Server(slow="drop_oldest", room_from=lambda info: info.path)
+    Server(slow="drop_oldest")
     lobby = server.room("lobby", allow=lambda peer: peer.state["plan"] == "pro", slow=KeepLatest(symbol_of))
     server.room("news", allow=asks_somebody, slow=KeepLatest())
     assert_type(await lobby.of("chat").emit("line", "hi"), EmitReport)
@@ -372,7 +372,8 @@ class Tube:
 async def own_transports() -> None:
     tube: Transport = Tube()
     assert_type(await server.accept(tube), Peer | RawConnection)
-    async with Client(transport=Tube(), codec=codecs[0]) as over_tube:
+    async with Client(codec=codecs[0]) as over_tube:
+        await over_tube.bind(tube)
         await over_tube.emit("x")
 
 

@@ -19,7 +19,7 @@ class Ear:
     def __init__(self, transport: MemoryTransport) -> None:
         self.heard: asyncio.Queue[str] = asyncio.Queue()
         self.transport = transport
-        self.client = Client(transport=transport, limits=LIMITS)
+        self.client = Client(limits=LIMITS)
         self.client.on("say", self.heard.put_nowait)
         self.client.of("side").on("say", lambda text: self.heard.put_nowait(f"side {text}"))
 
@@ -32,9 +32,8 @@ async def audience(server: Server, size: int, limits: Limits = LIMITS) -> AsyncG
         for _ in range(size):
             ours, theirs = memory_transports(limits=limits)
             ear = Ear(ours)
-            accepting = asyncio.create_task(server.accept(theirs))
             await stack.enter_async_context(ear.client)
-            peer = await accepting
+            _, peer = await asyncio.gather(ear.client.bind(ours), server.accept(theirs))
             assert isinstance(peer, Peer)
             pairs.append((ear, peer))
         yield pairs

@@ -50,7 +50,7 @@ class Driven:
         self.clock = Clock()
         self.transport = ScriptedTransport()
         if extensions:
-            settings = make_settings(limits, codec, None, expose_errors, extensions)
+            settings = make_settings(limits, codec, expose_errors, extensions)
         else:
             settings = Settings(codec or JsonCodec(), limits or Limits(), expose_errors)
         self.peer = Peer(

@@ -49,7 +49,7 @@ from wsrpc.testing import Clock, Line, MemoryTransport, connect
 
 BAD, OVERLOADED, OPENED = "wsrpc.bad_arguments", "wsrpc.overloaded", "wsrpc.too_many_channels"
 NONE: Mapping[Any, Any] = MappingProxyType({})
-NAME = "ab日語"
+NAME = "ab日語" * 32  # 256 bytes
 """8 bytes."""
 KILO = "x" * 1000
 
@@ -189,15 +189,15 @@ RECEIVED: dict[str, Received] = {
         says="16 arrays and objects",
     ),
     "name": Received(
-        {"name": 8},
+        {},
         [request(1, to=NAME), request(2, c=NAME), event(3, to=NAME)],
         [request(n, **{key: NAME + "x"}) for n, key in ((4, "to"), (5, "c"))]
         + [event(n, **{key: NAME + "x"}) for n, key in ((6, "to"), (7, "c"))],
         {4: BAD, 5: BAD},
         {"name too long": 2},
-        says="8 bytes",
+        says="256 bytes",
     ),
-    "name: wide characters": Received({"name": 12}, [request(1)], [request(2, to="😀" * 4)], {2: BAD}, says="12 bytes"),
+    "name: wide characters": Received({}, [request(1)], [request(2, to="😀" * 65)], {2: BAD}, says="256 bytes"),
     "rate": Received(
         {"rate": 3},
         [request(1), event(2), request(3, c=NAME)],
@@ -661,7 +661,7 @@ async def test_a_request_that_takes_too_long_fails_and_is_cancelled_remotely() -
 
 
 async def test_messages_wait_for_open_handlers_only_so_long(caplog: pytest.LogCaptureFixture) -> None:
-    d = Driven(limits=Limits(open_handlers=5.0), bind=False)
+    d = Driven(limits=Limits(open_timeout=5.0), bind=False)
     opened, ran = Blocked(), list[int]()
     d.peer.on("open", opened)
     d.peer.on("echo", ran.append)
@@ -690,8 +690,8 @@ class Unread(NamedTuple):
 
 
 UNREAD: dict[str, Unread] = {
-    f"{limit}: {reader}": Unread({limit: 10_000 if limit == "stream_queue" else 14_000}, reader, limit)
-    for limit in ("stream_queue", "unread_bytes")
+    f"{limit}: {reader}": Unread(limits, reader, limit)
+    for limit, limits in (("stream_queue", {"hard_cap": 160_000}), ("unread_bytes", {"unread_bytes": 14_000}))
     for reader in ("stream", "events", "events on an anonymous channel")
 }
 
@@ -815,7 +815,7 @@ async def test_at_the_hard_cap_emit_nowait_raises_and_nothing_is_lost() -> None:
 
 
 async def test_broadcasts_that_a_slow_reader_has_not_got_are_dropped_as_the_policy_says() -> None:
-    server, heard = Server(limits=Limits(high_water=2000, behind=5000), slow="drop_newest"), list[int]()
+    server, heard = Server(limits=Limits(high_water=2000, hard_cap=80_000), slow="drop_newest"), list[int]()
     async with stuck(server) as (client, _, line):
         client.on("note", lambda number, text: heard.append(number))
         for number in range(50):
@@ -951,12 +951,10 @@ FIELDS = dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \| [^|]+? \| [^|]+? \|$", PAG
 UNITS = {"KiB": 1024, "MiB": 1024 * 1024, "s": 1.0, "": 1}
 ALONE = {
     "timeout": test_a_request_that_takes_too_long_fails_and_is_cancelled_remotely,
-    "open_handlers": test_messages_wait_for_open_handlers_only_so_long,
     "offline": test_what_a_client_queues_while_it_is_not_connected_is_bounded,
     "stream_window": test_the_producer_of_a_stream_waits_for_its_reader,
     "high_water": test_above_the_high_water_mark_senders_wait_in_order,
     "hard_cap": test_at_the_hard_cap_emit_nowait_raises_and_nothing_is_lost,
-    "behind": test_broadcasts_that_a_slow_reader_has_not_got_are_dropped_as_the_policy_says,
     "replay": test_messages_that_are_not_acknowledged_are_bounded,
     "stall": test_a_full_connection_that_does_not_move_is_dropped,
     "open_timeout": test_an_opening_handshake_that_takes_too_long_is_dropped,
@@ -986,7 +984,9 @@ def test_each_limit_of_the_page_is_exceeded_by_a_row_or_a_test() -> None:
     assert covered - FIELDS.keys() == {
         "arguments",
         "malformed",
+        "name",
         "running_bytes",
+        "stream_queue",
         "waiting_bytes",
         "plain",
         "compression is off by default",

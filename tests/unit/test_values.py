@@ -233,7 +233,7 @@ async def connected(
     if format == "msgpack":
         options["codec"] = MsgpackCodec(enc_hook=enc_hook)
     else:
-        options["enc_hook"] = enc_hook
+        options["codec"] = JsonCodec(enc_hook=enc_hook)
     server = Server(**options)
     async with connect(server, client=Client(extensions=format == "negotiated", **options)) as client:
         [peer] = server.peers
@@ -444,7 +444,7 @@ async def test_what_cannot_be_sent(
 
 async def test_what_arrives_of_a_message_to_many() -> None:
     """Each gets it in its own format, whatever the others speak."""
-    server = Server(enc_hook=encode_money)
+    server = Server(codec=JsonCodec(enc_hook=encode_money))
     seen: dict[str, dict[str, Any]] = {"json": {}, "negotiated": {}}
     rows = VALUES | ONLY_JSON
     async with (

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._base.closing import check_close
 from .._base.logs import address_text
 from .._base.misuse import check_flag, check_limits_change, no_parentheses
 from .._base.names import check_name
 from .._base.scheduler import Scheduler
-from .._base.state import Key, PeerState, Value
+from .._base.state import PeerState
 from .._handlers.introspection import Injection, injections
 from .._handlers.registry import Registry
 from .._peer.core import PeerCore, PeerLife
@@ -234,38 +234,6 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         """The rooms of which this peer is a member, or was a member when the connection ended."""
         return tuple(self._life.owner.rooms)
 
-    @property
-    def home_room(self) -> Room:
-        """The room that the function ``Server(room_from=)`` returned for this peer.
-
-        Raises:
-            RuntimeError: there is no such function, or the factory of one of the peer's services has not returned.
-        """
-        home: Room | None = self._life.owner.home
-        if home is None:
-            raise RuntimeError("this peer has no home room: give one by Server(room_from=...)")
-        return home
-
-    @overload
-    def get(self, key: Key[T], default: None = None) -> T | None: ...
-    @overload
-    def get(self, key: Key[T], default: Value[T]) -> T: ...
-    @overload
-    def get(self, key: str, default: Any = None) -> Any: ...
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        """Return ``state.get(key, default)``, like the method ``get`` in ws-wrapper."""
-        return self.state.get(key, default)
-
-    @overload
-    def set(self, key: Key[T], value: Value[T]) -> None: ...
-    @overload
-    def set(self, key: str, value: Any) -> None: ...
-
-    def set(self, key: Any, value: Any) -> None:
-        """Set ``state[key] = value``, like the method ``set`` in ws-wrapper."""
-        self.state[key] = value
-
     def of(self, name: str, *, ordered: bool = False) -> Channel:
         """Return a named channel of this peer.
 
@@ -312,7 +280,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         self._life.bind(Connection(transport))
 
     async def wait_opened(self) -> None:
-        """Wait until the `open` handlers finish, `Limits.open_handlers` seconds pass, or the connection ends.
+        """Wait until the `open` handlers finish, `Limits.open_timeout` seconds pass, or the connection ends.
 
         Cancelling is safe.
         """

@@ -37,6 +37,9 @@ Profile = Literal["go"]
 Redact: TypeAlias = Callable[[Literal["in", "out"], str, Sequence[Any]], Any]
 """Function for ``log_payloads=``. ``redact(direction, event, args)`` returns what the log shows instead of ``args``."""
 
+LONGEST_NAME = 256
+"""Bytes of the name of an event or a channel that a remote peer may use."""
+
 LONGEST_ADDRESS = 256
 """Bytes of a peer's address."""
 

@@ -129,7 +129,7 @@ class LoopScheduler:
             return False
         self._loop = loop
         self._take_time(self._clock or loop)
-        self.create_future = loop.create_future
+        self.create_future = partial(asyncio.Future, loop=loop)
         self.spawn = _spawn_in(loop)
         return True
 

@@ -12,9 +12,8 @@ from .._api.channel import Channel
 from .._api.peer import Peer, RawRegistrar
 from .._api.registration import Declarer, Router, include
 from .._base.misuse import no_parentheses, refusing
-from .._base.names import F, Offline, Profile, Redact, StrPath, check_offline, check_timeout
-from .._base.state import Key, Value
-from .._conversion.convert import DecHook, EncHook
+from .._base.names import F, Offline, Profile, Redact, check_offline, check_timeout
+from .._conversion.convert import DecHook
 from .._handlers.registry import Registry
 from .._protocol.codecs import Codec
 from .._protocol.settings import make_settings
@@ -48,8 +47,8 @@ class Client(Declarer, RawRegistrar, RawCaller):
         ssl: the TLS context for ``wss://``. The default context verifies certificates, like a browser.
         proxy: the URL of a proxy; True for the proxy that the environment specifies; None for no proxy.
         compression: whether to offer permessage-deflate to the server, which may accept or decline it.
-        unix: the path of a Unix socket to connect to, instead of the URL's host and port; see `wsrpc.dial`.
         dial: the function that opens a connection, for example the function of an adapter. The default is `wsrpc.dial`.
+            To connect to a Unix socket, pass ``functools.partial(wsrpc.dial, unix=path)``.
         limits: limits of the connection, and of the queue for messages that wait for a connection.
         reconnect: the delays between attempts, and when to stop. With None, `connect` makes one attempt, and the client
             does not connect again after a drop.
@@ -58,10 +57,9 @@ class Client(Declarer, RawRegistrar, RawCaller):
             ``offline`` argument of a method such as `emit` overrides this option.
         connect_timeout: the maximum time that `connect` takes, in seconds, for all attempts and for the `open`
             handlers. None for no limit.
-        transport: the transport to use for the first connection, instead of a URL.
-        codec: the codec that encodes and decodes messages. The default is ``JsonCodec(enc_hook=enc_hook)``.
+        codec: the codec that encodes and decodes messages. The default is `JsonCodec`. To convert values that
+            msgspec cannot encode, pass ``JsonCodec(enc_hook=function)``; see `EncHook`.
         dec_hook: function that converts decoded values to types that msgspec does not support; see `DecHook`.
-        enc_hook: function that converts values that msgspec cannot encode into other values; see `EncHook`.
         expose_errors: whether to send the text of unexpected exceptions to the remote peer, or a function that decides
             this for each exception.
         extensions: whether to ask the server if it also uses wsrpc. If it does, the connection has flow control and
@@ -93,27 +91,20 @@ class Client(Declarer, RawRegistrar, RawCaller):
         ssl: ssl_module.SSLContext | None = None,
         proxy: str | bool | None = True,
         compression: bool = False,
-        unix: StrPath | None = None,
         dial: Dial = dial,
         reconnect: Reconnect | None = DEFAULT_RECONNECT,
         offline: Offline = "queue",
         connect_timeout: float | None = 30.0,
-        transport: Transport | None = None,
         limits: Limits | None = None,
         codec: Codec | None = None,
         dec_hook: DecHook | None = None,
-        enc_hook: EncHook | None = None,
         expose_errors: bool | Callable[[BaseException], bool] = False,
         extensions: bool = True,
         log_payloads: bool | Redact = False,
         profile: Profile | None = None,
     ) -> None:
-        if url is not None and transport is not None:
-            raise ValueError("give a url or a transport, not both")
-        if unix is not None and url is None:
-            raise ValueError("unix= goes with a url, for its host and path: Client('ws://localhost/', unix=path)")
         check_timeout(connect_timeout, "connect_timeout", more_than_0=True)
-        settings = make_settings(limits, codec, enc_hook, expose_errors, extensions, log_payloads, profile)
+        settings = make_settings(limits, codec, expose_errors, extensions, log_payloads, profile)
         self._registry = registry = Registry(dec_hook=dec_hook)
         self._channel_name = None
         check_offline(offline)
@@ -125,12 +116,11 @@ class Client(Declarer, RawRegistrar, RawCaller):
             ssl=ssl,
             proxy=proxy,
             compression=compression,
-            unix=unix,
             limits=settings.limits,
             dial=dial,
         )
         plan = DialPlan(dialer, reconnect, connect_timeout)
-        self._core = core = ClientCore(settings, registry, plan, fails_offline=offline == "fail", transport=transport)
+        self._core = core = ClientCore(settings, registry, plan, fails_offline=offline == "fail")
         self._sender = core.life.sender
 
     # ------------------------------------------------------------ what users see
@@ -165,26 +155,6 @@ class Client(Declarer, RawRegistrar, RawCaller):
         core = self._core.peer_core
         at = core.out.draining.closes_at
         return None if at is None or core.over else max(0.0, at - self._core.scheduler.time())
-
-    @overload
-    def get(self, key: Key[T], default: None = None) -> T | None: ...
-    @overload
-    def get(self, key: Key[T], default: Value[T]) -> T: ...
-    @overload
-    def get(self, key: str, default: Any = None) -> Any: ...
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        """Return ``peer.state.get(key, default)``, like the method ``get`` in ws-wrapper."""
-        return self.peer.get(key, default)
-
-    @overload
-    def set(self, key: Key[T], value: Value[T]) -> None: ...
-    @overload
-    def set(self, key: str, value: Any) -> None: ...
-
-    def set(self, key: Any, value: Any) -> None:
-        """Set ``peer.state[key] = value``, like the method ``set`` in ws-wrapper."""
-        self.peer.set(key, value)
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:
         """Return a named channel; see `Peer.of`."""
@@ -224,7 +194,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
 
         In a new session, the functions run one after another, after the `open` handlers. Messages that the functions
         send are sent first. Messages that were queued while the client was offline are sent when the functions have
-        returned, or after `Limits.open_handlers` seconds. Run anything that takes longer in a task. The functions are
+        returned, or after `Limits.open_timeout` seconds. Run anything that takes longer in a task. The functions are
         cancelled if the session ends. Exceptions are logged.
 
         Raises:

@@ -138,11 +138,7 @@ class Order:
 
 
 class ClientCore(PeerOwner):
-    """Inside of a client. The table of `_client.states` says what each of its inputs does in each state.
-
-    Args:
-        transport: what the first `connect` binds, in place of dialing.
-    """
+    """Inside of a client. The table of `_client.states` says what each of its inputs does in each state."""
 
     def __init__(
         self,
@@ -151,7 +147,6 @@ class ClientCore(PeerOwner):
         plan: DialPlan,
         *,
         fails_offline: bool,
-        transport: Transport | None,
     ) -> None:
         super().__init__()
         self.limits = settings.limits
@@ -170,7 +165,6 @@ class ClientCore(PeerOwner):
         self.life = life_of(self.peer)
         self.state: ClientState = "idle"
         self.hooks = ReconnectHooks(registry)
-        self._transport = transport
         self._order = Order()
         self._stopping: set[asyncio.Task[None]] = set()
         """Tasks of dialing that was stopped, which take another moment to end."""
@@ -188,16 +182,12 @@ class ClientCore(PeerOwner):
     @property
     def begins_by_itself(self) -> bool:
         """Whether `connect` has something to connect to."""
-        return self.plan.dials or self._transport is not None
+        return self.plan.dials
 
     # ------------------------------------------------------------ calls of the user
 
     async def connect(self) -> None:
         """See `Client.connect`."""
-        if self._transport is not None:
-            transport, self._transport = self._transport, None
-            await self.bind(transport)
-            return
         self.start(Input.CONNECT)
         order = self._order
         assert order.dialing is not None

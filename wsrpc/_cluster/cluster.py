@@ -11,7 +11,7 @@ from .._api.proxy import make_emitter
 from .._base.misuse import no_keywords
 from .._base.names import OnChannel, check_address, check_event, check_name
 from .._base.scheduler import spawn_later
-from .._conversion.convert import DecHook, EncHook
+from .._conversion.convert import DecHook
 from .._handlers.registry import Registry, accepted
 from .._protocol.codecs import Codec
 from .._protocol.settings import Settings, make_settings
@@ -195,7 +195,6 @@ class ClusterClient(ClusterView):
         limits: the limits for messages between this program and the servers. `Limits.timeout` is the default timeout of
             requests.
         codec: as for `Client`.
-        enc_hook: as for `Client`.
         dec_hook: as for `Client`.
         connect_timeout: the maximum time to reach the engine, in seconds. None for no limit.
 
@@ -210,12 +209,11 @@ class ClusterClient(ClusterView):
         name: str = "wsrpc",
         limits: Limits | None = None,
         codec: Codec | None = None,
-        enc_hook: EncHook | None = None,
         dec_hook: DecHook | None = None,
         connect_timeout: float | None = 5.0,
     ) -> None:
         super().__init__(engine, name)
-        self._settings = make_settings(limits, codec, enc_hook)
+        self._settings = make_settings(limits, codec)
         self._registry = Registry(dec_hook=dec_hook)
         self._connect_timeout = connect_timeout
         self._entered = False

@@ -54,7 +54,6 @@ def link_limits(limits: Limits, largest: int) -> Limits:
     return limits.replace(
         message=min(max(limits.message, DEFAULT.message), largest),
         sent_message=largest,
-        name=max(limits.name, DEFAULT.name) + 1024,
         depth=max(limits.depth, DEFAULT.depth) + 8,
         values=max(limits.values, DEFAULT.values) + 1024,
         rate=None,

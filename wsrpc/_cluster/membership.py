@@ -237,8 +237,6 @@ class ClusterMembership:
 
     # ------------------------------------------------------------ what the node reports
 
-    def engine_back(self) -> None: ...
-
     def engine_lost(self, reason: str, /) -> None:
         self._engines_lost += 1
 

@@ -54,9 +54,6 @@ class NodeListener(Protocol):
     def engine_lost(self, reason: str, /) -> None:
         """Nothing reaches other nodes."""
 
-    def engine_back(self) -> None:
-        """The engine can be reached again, or for the first time."""
-
 
 class Node:
     """One process in the cluster ``name``.
@@ -128,7 +125,6 @@ class Node:
         self._asked.clear()
         self.engine.tell(ALL, wire.Ask(self.id))
         self._say_what_there_is()
-        self._listener.engine_back()
 
     def engine_lost(self, reason: str, /) -> None:
         for transport in tuple(self._transports.values()):

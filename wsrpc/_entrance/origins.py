@@ -82,14 +82,21 @@ class OriginRule:
             clear = _canonical(origin)
             if clear is not None and (clear in self._listed or (_is_own(clear, handshake) and _names_server(clear))):
                 return
-            why = "it is malformed" if clear is None else f"to allow it: Server(origins=[{short(origin)}])"
-            self._warn(handshake, why)
+            self._warn(handshake, _why_refused(origin, clear))
         raise HandshakeRejected(403, "this origin is not allowed\n")
 
     def _warn(self, handshake: Handshake, why: str) -> None:
         origin = short(handshake.origin)
         about = {"origin": origin[1:-1], "remote": address_text(handshake.remote)}
         self._budget.log(logging.WARNING, "refused the origin %s; %s", origin, why, extra=about)
+
+
+def _why_refused(origin: str, clear: str | None) -> str:
+    if clear is None:
+        return "it is malformed"
+    if clear == "null":  # not with the line to paste, which would allow every site
+        return "a page of any site can send it, from a sandboxed frame, and so do pages from local files"
+    return f"to allow it: Server(origins=[{short(origin)}])"
 
 
 def _listed(origin: Any) -> str:

@@ -74,13 +74,23 @@ def _miscounted(called: str, wire: list[Parameter], rest: Parameter | None, got:
         if most != required or rest is not None:
             least = f"at least {least}"
         return BadArguments(
-            f"{called}: missing argument {missing!r}: expected {least}, got {got}",
+            f"{called}: missing argument {missing!r}: expected {least}, got {got}{_not_injected(wire)}",
             data={"parameter": missing, "expected": required, "got": got},
         )
     if got > most and rest is None:
         bound = f"at most {_count(most)}" if most else "no arguments"
         return BadArguments(f"{called}: expected {bound}, got {got}", data={"expected": most, "got": got})
     return None
+
+
+_CUSTOMARY = {"peer": "Peer", "ctx": "Context", "context": "Context"}
+"""Names that the docs give to parameters of classes that wsrpc injects."""
+
+
+def _not_injected(wire: list[Parameter]) -> str:
+    """Return a hint for the author of a handler that has forgotten the annotation of such a parameter."""
+    bare = next((p.name for p in wire if p.name in _CUSTOMARY and p.type is Any), None)
+    return "" if bare is None else f"; if {bare!r} is no argument, annotate it: `{bare}: {_CUSTOMARY[bare]}`"
 
 
 def _misfit(

@@ -249,7 +249,7 @@ class Reporter:
         if unfinished is None:
             self._turn_over(turn)
         else:
-            patience: float = self._peer.limits.open_handlers
+            patience: float = self._peer.limits.open_timeout
             overdue = self.loop.call_at(self.loop.time() + patience, partial(self._turn_overdue, turn, patience))
             unfinished.add_done_callback(lambda _: overdue.cancel())
             unfinished.add_done_callback(lambda _: self._turn_over(turn))
@@ -257,7 +257,7 @@ class Reporter:
     def _turn_overdue(self, turn: Turn, patience: float) -> None:
         if len(self.turns) > 1 and self.turns[0] is turn:
             text = (
-                "the handlers of %r have not finished within Limits.open_handlers=%g s, so others are called meanwhile"
+                "the handlers of %r have not finished within Limits.open_timeout=%g s, so others are called meanwhile"
             )
             self.log(logging.WARNING, text, turn[0], patience)
         self._turn_over(turn)

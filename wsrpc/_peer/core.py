@@ -468,7 +468,7 @@ class PeerCore:
                 stage,
                 lambda: None if self.over else self._reconnected(),
                 reporter=self.reporter,
-                patience=self.limits.open_handlers,
+                patience=self.limits.open_timeout,
                 done=lambda: None if self.over else self._opened(),
                 overdue=self._open_overdue,
             )
@@ -528,7 +528,7 @@ class PeerCore:
             "the handler of %r %s has not finished within %g s: messages no longer wait for it",
             event,
             handlers,
-            self.limits.open_handlers,
+            self.limits.open_timeout,
         )
 
     # ------------------------------------------------------------ while it lasts

@@ -444,7 +444,7 @@ class Dispatcher:
     def _returned(self, invocation: Invocation, result: object) -> None:
         """Answer the request of a handler that has returned, or end the channel that answered it."""
         i, made = invocation.inbound.i, invocation.channel
-        if invocation.served is not None:
+        if made is not None and invocation.served is not None:
             self._channel_answers.conclude(invocation, result)
         elif invocation.cancelled and made is not None:
             raise invocation.cancellation()  # nobody would know of the channel

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET
 
 from .._base.closing import CloseCode
-from .._base.names import RAW, STREAM_EVENTS
+from .._base.names import LONGEST_NAME, RAW, STREAM_EVENTS
 from .._channels.table import ChannelTable
 from .._handlers.lifecycle import Reporter
 from .._handlers.observation import Message, mark_processed
@@ -38,6 +38,8 @@ from .dispatch import Dispatcher
 MOST_MALFORMED = 10
 """Malformed messages within a minute that do not end the connection."""
 MINUTE = 60.0
+ADDED_BY_NODES = 1024
+"""Bytes that the nodes of a cluster may add to a name."""
 NOT_TEXT = "name is not text"
 TOO_DEEP = "nested too deep"
 TOO_MANY_VALUES = "too many values"
@@ -79,7 +81,8 @@ class Inbound:
         self._limits = limits
         self._small = min(SMALL, limits.values // SHARE)
         """Bytes of the largest message that cannot hold too many values, so that it is decoded at once."""
-        self._short = limits.name // 4
+        self._longest_name = LONGEST_NAME + (ADDED_BY_NODES if out.between_nodes else 0)
+        self._short = self._longest_name // 4
         """Characters of a name that cannot be too long: a character takes four bytes at most."""
         self._own = own
         self._shared = shared
@@ -264,10 +267,10 @@ class Inbound:
 
     def _is_long(self, name: str) -> bool:
         """Return whether a name is too long."""
-        return len(name) > self._short and len(name.encode()) > self._limits.name
+        return len(name) > self._short and len(name.encode()) > self._longest_name
 
     def _refuse_long_name(self, message: WireMessage) -> None:
-        self._refuse(message, "name too long", f"a name of more than {self._limits.name} bytes")
+        self._refuse(message, "name too long", f"a name of more than {self._longest_name} bytes")
 
     def _refuse(self, message: WireMessage, kind: str, why: str, payload: bytes | bytearray | None = None) -> None:
         """Reject a request; count an event, unless a raw handler takes its ``payload``."""

@@ -47,7 +47,7 @@ class PeerOwner:
     Subclasses override the methods that they need.
     """
 
-    __slots__ = ("address", "home", "peer", "rooms", "server")
+    __slots__ = ("address", "peer", "rooms", "server")
 
     in_origin = True
     """False if a redirect to another origin led to the present connection. Its session then ends with it."""
@@ -61,8 +61,6 @@ class PeerOwner:
         """The application's name for the client, as `Handshake.address` has set it."""
         self.rooms: dict[Any, bool] = {}
         """The rooms that the peer is in, and whether it joined each by its own request."""
-        self.home: Any = None
-        """The room that ``room_from`` gave to it."""
 
     def log_for(self, id: str) -> PeerLog:
         """Make the log of the peer with that id."""

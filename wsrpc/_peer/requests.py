@@ -105,7 +105,15 @@ class Requester:
             check_sending(channel, event, self.outbox.out.thread)
             pending = self._requests.open(channel, event, timeout, options)
             try:
-                await self._send(options.message(pending.id, channel, (event, *args)), pending)
+                message = options.message(pending.id, channel, (event, *args))
+                outbox, requests = self.outbox, self._requests
+                out = outbox.out
+                if pending.h is None and (requests.capacity.busy or requests.flight.is_scarce(out.terms)):
+                    await self._send_when_accepted(message, pending)
+                elif out.clear and out.send(payload := out.terms.encode(message)):
+                    requests.flight.was_sent(pending, len(payload))
+                else:
+                    await outbox.send_in_turn(message, pending, options.offline)
                 answer = await pending.future
             except asyncio.CancelledError as exc:
                 self._give_up(pending, reason_of(exc))
@@ -132,17 +140,6 @@ class Requester:
         except WsrpcError as exc:
             note_member(exc, options.member)
             raise
-
-    async def _send(self, message: Request, pending: Pending) -> None:
-        """Send a request now, or when that is possible."""
-        outbox, requests = self.outbox, self._requests
-        out = outbox.out
-        if pending.h is None and (requests.capacity.busy or requests.flight.is_scarce(out.terms)):
-            await self._send_when_accepted(message, pending)
-        elif out.clear and out.send(payload := out.terms.encode(message)):
-            requests.flight.was_sent(pending, len(payload))
-        else:
-            await outbox.send_in_turn(message, pending, pending.options.offline)
 
     async def _send_when_accepted(self, message: Request, pending: Pending) -> None:
         """Send a request once the remote peer can accept it."""

@@ -10,9 +10,8 @@ from typing import Any
 
 import msgspec
 
-from .._base.misuse import check_flag, check_function, check_no_yield
+from .._base.misuse import check_flag, check_no_yield
 from .._base.names import Profile, Redact
-from .._conversion.convert import EncHook
 from ..limits import Limits
 from .codecs import Codec, JsonCodec, NegotiatedCodec
 from .control import BATCHES, CREDIT, STOP, Announced
@@ -130,7 +129,6 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
 def make_settings(
     limits: Limits | None,
     codec: Codec | None,
-    enc_hook: EncHook | None,
     expose_errors: bool | Callable[[BaseException], bool] = False,
     extensions: bool = True,
     log_payloads: bool | Redact = False,
@@ -147,12 +145,9 @@ def make_settings(
         raise TypeError(f"limits= takes a wsrpc.Limits, got {given!r}")
     if codec is not None and not callable(getattr(codec, "decode", None)):
         raise TypeError(f"codec= takes a codec such as wsrpc.codecs.JsonCodec(), got {codec!r}")
-    if codec is not None and enc_hook is not None:
-        raise ValueError("enc_hook= belongs to the codec that you pass: JsonCodec(enc_hook=...)")
     asked: Any = log_payloads
     if not isinstance(asked, bool) and (not callable(asked) or inspect.iscoroutinefunction(asked)):
         raise TypeError(f"log_payloads= is True, False or a plain function(direction, event, args), got {asked!r}")
-    check_function("enc_hook", enc_hook)
     check_flag("extensions", extensions)
     asked = expose_errors
     if not isinstance(asked, bool) and not callable(asked):
@@ -160,7 +155,7 @@ def make_settings(
     if inspect.iscoroutinefunction(asked):
         raise TypeError(f"expose_errors= takes a plain function, not an async one like {asked!r}")
     check_no_yield("expose_errors=", asked)
-    codec = codec or JsonCodec(enc_hook=enc_hook)
+    codec = codec or JsonCodec()
     if profile is not None and profile != NODE:
         if profile != "go":
             raise ValueError(f'profile= is "go" (ws-server-wrapper-go) or None, got {profile!r}')

@@ -94,18 +94,6 @@ class RawConnection:
         return tuple(self._link.rooms)
 
     @property
-    def home_room(self) -> Room:
-        """The room that the function ``Server(room_from=)`` returned for this connection.
-
-        Raises:
-            RuntimeError: there is no such function, or the factory of the connection's service has not returned.
-        """
-        home: Room | None = self._link.home
-        if home is None:
-            raise RuntimeError("this connection has no home room: give one by Server(room_from=...)")
-        return home
-
-    @property
     def closed(self) -> bool:
         """Whether the connection has ended, or `close` was called. Earlier messages can still be received."""
         return self._link.closed

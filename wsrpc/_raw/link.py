@@ -137,8 +137,8 @@ UNFINISHED = "a message was left unfinished"
 class RawLink:
     """Inside of a raw connection: the receiver of its transport, which sends and closes, too.
 
-    ``feed`` keeps what has arrived. ``rooms`` are those that the connection is in, or was in when it ended, and
-    ``home`` is its home room. ``forget()`` ends the membership in all rooms; it may be called more than once.
+    ``feed`` keeps what has arrived. ``rooms`` are those that the connection is in, or was in when it ended.
+    ``forget()`` ends the membership in all rooms; it may be called more than once.
     """
 
     address: None = None
@@ -151,7 +151,6 @@ class RawLink:
         self.log = log
         self.limits = limits
         self.rooms: dict[Any, bool] = {}
-        self.home: Any = None
         self.dropped = 0
         """Number of broadcasts that were left out because the remote peer reads too slowly."""
         self.overdue = False

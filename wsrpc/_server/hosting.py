@@ -229,7 +229,7 @@ class Hosting:
             ConnectionLost: a factory failed or refused, or ``gate`` was closed; ``transport`` is closed.
         """
         served.life.expect(transport.info)
-        making = asyncio.timeout(served.peer.limits.open_handlers)
+        making = asyncio.timeout(served.peer.limits.open_timeout)
         try:
             with gate.deciding(making):
                 async with making:

@@ -54,7 +54,7 @@ class Lifetime:
         self.gate = Gate()
         self.sessions = Sessions(detached, detached_bytes)
         self.peers = Peers(self.tally, budget, rooms.leave_all, self.sessions)
-        self.raw = RawConnections(self.tally, budget, lambda raw: rooms.enter(raw, raw), rooms.leave_all)
+        self.raw = RawConnections(self.tally, budget, rooms.enter, rooms.leave_all)
         self.scheduler = LoopScheduler()
         self.ports: dict[Port, bool] = {}
         """The open ports, each with whether it stays open while the server drains, to tell a balancer of that."""

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from .._api.peer import Peer, life_of
 from .._base.misuse import check_has_run, check_no_yield
-from .._base.names import ChannelRef, can_be_sent, check_name
+from .._base.names import LONGEST_NAME, ChannelRef, can_be_sent, check_name
 from .._handlers.lifecycle import ends_the_task
 from .._handlers.registry import Registry, accepted
 from .._protocol.codecs import Codec
@@ -24,10 +24,9 @@ from .._raw.link import RawLink
 from .._sending.checks import check_thread_of_plain
 from .._sending.slow_readers import Slow, check_slow
 from ..errors import RpcError
-from ..transport import ConnectionInfo, Transport
 from .broadcast import Audience, Broadcaster, EmitReport, RawBroadcaster, Skip, addresses_of, kept
 from .membership import Membership, RoomMessage
-from .peers import ServedPeer, refuse_because, served_peer
+from .peers import ServedPeer, served_peer
 
 CHANNEL = "rooms"
 """The channel on which clients join and leave."""
@@ -35,8 +34,6 @@ NOT_ALLOWED = "not allowed"
 
 Allow = Callable[[Peer], bool | Awaitable[bool]]
 """A user's function that decides whether a peer may join."""
-RoomFrom = Callable[[ConnectionInfo], str]
-"""A user's function that names the home room of a connection."""
 
 
 class Members(Struct, frozen=True):
@@ -236,19 +233,13 @@ class Rooms:
         registry: Registry,
         codec: Codec,
         slow: Slow,
-        room_from: RoomFrom | None,
     ) -> None:
-        if room_from is not None:
-            check_decider("room_from=", ("info",), room_from)
-            if inspect.iscoroutinefunction(room_from):
-                raise TypeError(f"room_from= takes a plain function, not an async one like {room_from!r}")
         self.codec = codec
         self.slow: Slow = slow
         self.everybody = Audience(codec, slow, self.leave_all)
         """Receivers of `Server.emit`."""
         self._server = server
         self._registry = registry
-        self.room_from = room_from
         # A room that was made without options is kept by its members, and by the user's references to it.
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
         self._declared: dict[str, Room] = {}
@@ -298,33 +289,10 @@ class Rooms:
         self._offer()
         self._on_join = decider
 
-    async def admit(self, served: ServedPeer, transport: Transport) -> None:
-        """Do what `enter` does, for a new peer that is about to be bound to ``transport``.
-
-        Raises:
-            ConnectionLost: the user's ``room_from`` failed, and ``transport`` is closed.
-        """
-        try:
-            self.enter(served.peer, transport)
-        except Exception as exc:
-            served.life.expect(transport.info)
-            raise await refuse_because(served, transport, "room_from", exc) from exc
-
-    def enter(self, member: Peer | RawConnection, connection: Transport | RawConnection) -> None:
-        """Add a new peer or raw connection, in its home room. `leave_all` removes it everywhere.
-
-        ``connection`` is asked for its request only if there is a `room_from`.
-
-        Raises:
-            Exception: the user's ``room_from`` failed.
-        """
+    def enter(self, member: Peer | RawConnection) -> None:
+        """Let a new peer or raw connection receive what goes to everybody. `leave_all` removes it everywhere."""
         inside = _inside_of(member)
         assert inside is not None
-        if self.room_from is not None:
-            home = self.get(self.room_from(connection.info))
-            inside.home = home
-            inside.rooms[home] = False
-            _members_of(home).enter(member, inside)
         self.everybody.members[member] = inside
 
     # ------------------------------------------------------------ members
@@ -405,7 +373,7 @@ class Rooms:
         self.add(self.get(room), peer, by_itself=True)
 
     async def _may_join(self, peer: Peer, name: str) -> bool:
-        if not can_be_sent(name) or not 0 < len(name.encode()) <= peer.limits.name:
+        if not can_be_sent(name) or not 0 < len(name.encode()) <= LONGEST_NAME:
             return False
         declared = self._declared.get(name)
         allow = None if declared is None else _members_of(declared).allow

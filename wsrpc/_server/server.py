@@ -21,7 +21,7 @@ from .._base.misuse import check_flag, check_number, no_parentheses, refusing
 from .._base.names import F, Profile, Redact, check_name
 from .._base.scheduler import Scheduler
 from .._base.state import PeerState
-from .._conversion.convert import DecHook, EncHook
+from .._conversion.convert import DecHook
 from .._entrance.entrance import Entrance
 from .._entrance.origins import Origins
 from .._handlers.registry import Registry, accepted
@@ -46,7 +46,7 @@ from .listening import Listening, OpenPort, Port
 from .membership import join_of
 from .peers import ServedPeer, refuse
 from .program import run
-from .rooms import Allow, Room, RoomFrom, Rooms
+from .rooms import Allow, Room, Rooms
 from .services import CHANNEL, BaseService, owner_of
 
 if TYPE_CHECKING:
@@ -129,7 +129,6 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             this for one connection.
         codec: as for `Client`.
         dec_hook: as for `Client`.
-        enc_hook: as for `Client`.
         expose_errors: as for `Client`.
         extensions: as for `Client`.
         log_payloads: as for `Client`.
@@ -140,15 +139,11 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             for each peer. Beyond this limit, ``"drop_newest"`` drops new messages, and ``"drop_oldest"`` and
             ``KeepLatest(key)`` drop the oldest messages. ``KeepLatest(key)`` also keeps only the latest message of each
             key. `Peer.dropped` counts the dropped messages.
-        room_from: a function that takes the `ConnectionInfo` of a new peer or raw connection, and returns the name of
-            the room that it joins. `Peer.home_room` and `RawConnection.home_room` are this room. The function is called
-            after the factories of services. If it raises an `RpcError`, the connection is closed with 1008, and the
-            reason is the text of the error. For any other exception, the close code is 1011.
         detached: the maximum time, in seconds, that the session of a client whose connection has dropped is kept. (The
             default of Socket.IO is 2 minutes, if this feature is turned on, and that of SignalR is 30 s.)
         detached_bytes: the approximate maximum memory, in bytes, for the sessions of all clients whose connections have
             dropped, and for what handlers and readers still hold of sessions that have ended. When it is exceeded, the
-            largest session ends.
+            client whose sessions take most loses the largest one.
         cluster: the cluster that this process joins. Rooms and `Cluster.peer` then reach the peers of all processes in
             the cluster. See `Cluster`.
 
@@ -165,13 +160,11 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         compression: bool = False,
         codec: Codec | None = None,
         dec_hook: DecHook | None = None,
-        enc_hook: EncHook | None = None,
         expose_errors: bool | Callable[[BaseException], bool] = False,
         extensions: bool = True,
         log_payloads: bool | Redact = False,
         profile: Profile | None = None,
         slow: Slow = "close",
-        room_from: RoomFrom | None = None,
         detached: float = 60.0,
         detached_bytes: int = 256 * 1024 * 1024,
         cluster: Cluster | None = None,
@@ -183,12 +176,12 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         budget = LogBudget(*OF_ONE_SERVER)
         self._entrance = Entrance(origins, trusted_proxies, budget)
         self._compression = compression
-        self._settings = make_settings(limits, codec, enc_hook, expose_errors, extensions, log_payloads, profile)
+        self._settings = make_settings(limits, codec, expose_errors, extensions, log_payloads, profile)
         self._registry = Registry(dec_hook=dec_hook)
         self._channel_name = None
         self.state = PeerState()
         self._channels: dict[str, ServerChannel] = {}
-        self._rooms = Rooms(self, self._registry, self._settings.codec, slow, room_from)
+        self._rooms = Rooms(self, self._registry, self._settings.codec, slow)
         self._audience = self._rooms.everybody
         self._hosting = Hosting(self._registry)
         self._cluster = cluster
@@ -455,7 +448,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
 
         You can register several functions. The functions of one peer run one after another, in the order in which
         things happened: the `open` handlers, the functions of `on_detach` and `on_resume`, and the `close` handlers.
-        After `Limits.open_handlers` seconds, a function no longer holds up the later ones, and this is logged. If a
+        After `Limits.open_timeout` seconds, a function no longer holds up the later ones, and this is logged. If a
         connection drops again before the functions of `on_resume` were called for it, neither the resume nor this drop
         calls functions. Exceptions are logged.
 
@@ -514,7 +507,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         signatures are read once, when you call `add_service`.
 
         The class or the factory can take one argument: the `Peer` or, if the class has a ``serve`` method, the
-        `RawConnection`. The factory can be async. A factory for a peer may take at most `Limits.open_handlers` seconds.
+        `RawConnection`. The factory can be async. A factory for a peer may take at most `Limits.open_timeout` seconds.
         If the class or the factory raises an `RpcError`, the connection is closed with 1008, and the reason is the text
         of the error. For any other exception, the close code is 1011, and the traceback is logged.
 
@@ -601,7 +594,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             handshake: the `Handshake` that the method `handshake` has checked.
 
         Raises:
-            ConnectionLost: the server is closed, ``room_from`` failed, or the factory of a service failed or refused
+            ConnectionLost: the server is closed, or the factory of a service failed or refused
                 the connection. The connection is closed.
             TypeError: ``transport`` is not a transport.
             RuntimeError: the server listens, or has connections, in another thread.
@@ -630,7 +623,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
                 await lifetime.check_open(transport)
             if made.expired:  # while a factory ran
                 raise await refuse(transport, CloseCode.CREDENTIALS_EXPIRED, EXPIRED)
-            await self._rooms.admit(made, transport)
+            self._rooms.enter(made.peer)
         except ConnectionLost as exc:
             lifetime.peers.refused(made, exc.code)
             raise
@@ -645,15 +638,15 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
     def _accept_at_once(self, transport: Transport, handshake: Handshake) -> Awaitable[None] | None:
         """Do what `accept` does, within this call. If something has to be awaited, return an awaitable that does it.
 
-        Nothing has to be where there are no services and no ``room_from``, as for most servers. Coroutines and the task
+        Nothing has to be where there are no services, as for most servers. Coroutines and the task
         to run them would take a tenth of the CPU time of an opening handshake. Open handlers go on after this call.
         """
         lifetime = self._lifetime
-        if self._hosting.entries or self._rooms.room_from or not lifetime.healthy or self._may_resume(handshake):
+        if self._hosting.entries or not lifetime.healthy or self._may_resume(handshake):
             return self._accept_later(transport, handshake)
         made = self._begin(lifetime, transport, handshake)
         if not isinstance(made, RawConnection):
-            self._rooms.enter(made.peer, transport)
+            self._rooms.enter(made.peer)
             lifetime.peers.admit(made, transport)
         return None
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from hmac import compare_digest
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 from msgspec import Struct
@@ -214,16 +216,13 @@ class Closed(Struct):
     """Ends this when the session could not have resumed any more."""
 
 
-def _counted(session: ServerSession) -> int:
-    return session.counted
-
-
 class Sessions:
     """The sessions of a server that can resume on another connection.
 
     Each is kept for ``kept_for`` seconds without a connection. Those without one, and what handlers and readers still
-    hold of those that are over, take at most ``limit`` bytes together. When they take more, the largest one ends, and of
-    several the oldest.
+    hold of those that are over, take at most ``limit`` bytes together. When they take more, the
+    client whose sessions take most loses the largest one, and of several the oldest: no client can end the sessions of
+    another one that takes less.
     """
 
     def __init__(self, kept_for: float, limit: int) -> None:
@@ -234,8 +233,9 @@ class Sessions:
         self._named: dict[str, ServerSession] = {}
         self.closed: dict[str, Closed] = {}
         """Sessions whose clients have still to be told how they were closed, by name, the oldest first."""
-        self._held: dict[ServerSession, None] = {}
-        """The sessions without a connection, and those that are over of which something is left, the oldest first."""
+        self._held: dict[ServerSession, object] = {}
+        """The sessions without a connection, and those that are over of which something is left, the oldest first,
+        with their clients."""
         self._memory = 0
         """Bytes that they take together."""
         self._ending = False
@@ -305,7 +305,8 @@ class Sessions:
         if not (held := session.memory()):
             self.release(session)
             return
-        self._held[session] = None
+        if session not in self._held:
+            self._held[session] = _client_of(session)
         self._count(session, held)
         if self._ending:  # a `close` handler has sent something
             return
@@ -313,11 +314,18 @@ class Sessions:
         try:
             while self._memory > self._limit:
                 # Evictions are rare, and even many thousands of sessions are looked through in milliseconds.
-                largest = max(self._held, key=_counted)
+                largest = self._largest()
                 self.release(largest)  # handlers that it cancels may take their time, or ignore that
                 largest.evict()
         finally:
             self._ending = False
+
+    def _largest(self) -> ServerSession:
+        """Return the largest session of the client whose sessions take most."""
+        taken = Counter[object]()
+        for session, client in self._held.items():
+            taken[client] += session.counted
+        return max(self._held, key=lambda session: (taken[self._held[session]], session.counted))
 
     def release(self, session: ServerSession) -> None:
         """Stop counting a session: it has a connection, or nothing is left of it. Idempotent."""
@@ -327,6 +335,21 @@ class Sessions:
     def _count(self, session: ServerSession, size: int) -> None:
         self._memory += size - session.counted
         session.counted = size
+
+
+def _client_of(session: ServerSession) -> object:
+    """Return what is the same for all sessions of one client: the hash of its principal, or else its network."""
+    principal = session.peer.principal
+    if principal is not None:
+        with suppress(Exception):  # of the user's class
+            return "principal", hash(principal)
+    remote: tuple[str, int] | None = session.peer.info.remote
+    host = "" if remote is None else remote[0]
+    with suppress(ValueError):  # not an address
+        address = ip_address(host.partition("%")[0])
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
+            return IPv6Network((int(address), 64), strict=False)  # one client has all of it
+    return host
 
 
 class Arrival:

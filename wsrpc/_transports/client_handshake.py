@@ -102,7 +102,7 @@ class ClientOpening(asyncio.Protocol):
         self._head = Head()
         self._written = 0
         self.opened: asyncio.Future[WebSocketTransport] = asyncio.get_running_loop().create_future()
-        """Done with the transport, or with what `ClientRequest.receive` raises."""
+        """Done with the transport, or with what `ClientRequest.receive` raises, or with how the connection ended."""
 
     def abort(self) -> None:
         """Drop the connection: nobody waits for it any more."""
@@ -140,12 +140,17 @@ class ClientOpening(asyncio.Protocol):
 
     def eof_received(self) -> None:
         if not self.opened.done():
+            if not self._head.size:
+                self.opened.set_exception(ConnectionError("the server ended the connection without a response"))
+                return
             try:
                 self._asked.receive_eof()
             except (HandshakeRejected, InvalidHandshake) as exc:
                 self.opened.set_exception(exc)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and not self.opened.done():
+            self.opened.set_exception(exc)  # such as the alert of a server that refuses the client's certificate
         self.eof_received()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import re
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
@@ -14,6 +15,7 @@ from websockets.exceptions import InvalidHandshake
 
 from .._base.misuse import check_flag
 from .._base.names import StrPath
+from ..errors import HandshakeRejected
 from ..handshake import RESUME_HEADER
 from ..headers import check_header
 from ..limits import Limits
@@ -21,7 +23,7 @@ from ..transport import Transport
 from .client_handshake import ClientOpening, presentable
 from .connecting import connect
 from .dial_request import OTHER_ORIGINS, DialRequest, check_subprotocols, follow_redirects
-from .urls import BadURL, check_unix, check_url, environment_proxy
+from .urls import BadURL, check_url, environment_proxy
 from .websocket import WebSocketTransport
 
 T = TypeVar("T")
@@ -136,7 +138,6 @@ class Dialer(Struct, frozen=True, kw_only=True):
     ssl: ssl_module.SSLContext | None
     proxy: str | bool | None
     compression: bool
-    unix: StrPath | None
     limits: Limits
     dial: Dial
 
@@ -152,7 +153,6 @@ class Dialer(Struct, frozen=True, kw_only=True):
             _check_token(self.auth)
         check_subprotocols(self.subprotocols)
         check_flag("compression", self.compression)
-        check_unix(self.unix, self.proxy)
         if getattr(self.ssl, "protocol", None) == ssl_module.PROTOCOL_TLS_SERVER:  # every TLS handshake would fail
             raise ValueError("ssl= is a context for servers: a client's is made with ssl.create_default_context()")
         given: Any = self.dial
@@ -202,17 +202,38 @@ class Dialer(Struct, frozen=True, kw_only=True):
             headers = {**headers, RESUME_HEADER: "1"}
         others: list[str] = []
         OTHER_ORIGINS.set(others)
-        transport = await self.dial(
-            url,
-            limits=self.limits,
-            headers=headers,
-            subprotocols=self.subprotocols,
-            ssl=self.ssl,
-            proxy=self.proxy,
-            compression=self.compression,
-            unix=self.unix,
-        )
+        try:
+            transport = await self.dial(
+                url,
+                limits=self.limits,
+                headers=headers,
+                subprotocols=self.subprotocols,
+                ssl=self.ssl,
+                proxy=self.proxy,
+                compression=self.compression,
+            )
+        except Exception as exc:
+            if url.startswith("wss:") and (hint := _tls_hint(exc)):
+                exc.add_note(hint)
+            raise
         return Dialed(transport, bool(others))
+
+
+CERTIFICATE_ALERT = re.compile(r"ALERT_.*(CERT|UNKNOWN_CA|HANDSHAKE_FAILURE)")
+"""In the ``reason`` of an `ssl.SSLError`. In TLS 1.2, a server that misses a certificate sends handshake_failure."""
+
+
+def _tls_hint(error: Exception) -> str | None:
+    """Return what may be wrong if TLS, or a connection over TLS, ended with ``error`` before the server responded.
+
+    In TLS 1.3, a server judges the client's certificate after the client's part of the handshake. Many servers, those
+    of asyncio among them, end the connection without an alert.
+    """
+    hint = "the server may require a client certificate, or refuse the one that ssl= has"
+    if isinstance(error, ssl_module.SSLError):
+        return hint if CERTIFICATE_ALERT.search(error.reason or "") else None
+    ended = isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError | HandshakeRejected)
+    return f"{hint}; or this port has no TLS" if ended else None
 
 
 def _check_headers(given: Any) -> None:

@@ -9,13 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from .._base.misuse import no_parentheses
-from .._base.names import F, Offline, Profile, Redact, StrPath
+from .._base.names import F, Offline, Profile, Redact
 from .._client.backoff import DEFAULT_RECONNECT, Reconnect
 from .._client.client import Client as AsyncClient
 from .._client.client import core_of
 from .._client.reconnection import ReconnectInfo
 from .._client.states import ClientState
-from .._conversion.convert import DecHook, EncHook
+from .._conversion.convert import DecHook
 from .._handlers.introspection import is_async
 from .._protocol.codecs import Codec
 from .._transports.dial import Dial, PerAttempt, dial
@@ -67,8 +67,8 @@ class Root(Delegate):
 class Client(Endpoint, Root):
     """Client that connects to a server, and connects again after a drop.
 
-    Its methods and options are those of `wsrpc.Client`, without what belongs to an event loop: middleware, routers,
-    ``bind()`` and ``transport=``. Each method blocks until its result has arrived. Handlers are plain functions, and
+    Its methods and options are those of `wsrpc.Client`, without what belongs to an event loop: middleware, routers
+    and ``bind()``. Each method blocks until its result has arrived. Handlers are plain functions, and
     run in threads.
 
     Register handlers first; they stay registered for all connections. Then use ``with client:``, which connects, and
@@ -89,7 +89,6 @@ class Client(Endpoint, Root):
         ssl: ssl_module.SSLContext | None = None,
         proxy: str | bool | None = True,
         compression: bool = False,
-        unix: StrPath | None = None,
         dial: Dial = dial,
         reconnect: Reconnect | None = DEFAULT_RECONNECT,
         offline: Offline = "queue",
@@ -97,7 +96,6 @@ class Client(Endpoint, Root):
         limits: Limits | None = None,
         codec: Codec | None = None,
         dec_hook: DecHook | None = None,
-        enc_hook: EncHook | None = None,
         expose_errors: bool | Callable[[BaseException], bool] = False,
         extensions: bool = True,
         log_payloads: bool | Redact = False,
@@ -111,7 +109,6 @@ class Client(Endpoint, Root):
             ssl=ssl,
             proxy=proxy,
             compression=compression,
-            unix=unix,
             dial=dial,
             reconnect=reconnect,
             offline=offline,
@@ -119,7 +116,6 @@ class Client(Endpoint, Root):
             limits=limits,
             codec=codec,
             dec_hook=dec_hook,
-            enc_hook=enc_hook,
             expose_errors=expose_errors,
             extensions=extensions,
             log_payloads=log_payloads,

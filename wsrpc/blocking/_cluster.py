@@ -12,7 +12,7 @@ from .._cluster.calls import ClusterPeerChannel as AsyncClusterPeerChannel
 from .._cluster.cluster import ClusterClient as AsyncClusterClient
 from .._cluster.cluster import ClusterRoom as AsyncClusterRoom
 from .._cluster.cluster import ClusterRoomChannel as AsyncClusterRoomChannel
-from .._conversion.convert import DecHook, EncHook
+from .._conversion.convert import DecHook
 from .._protocol.codecs import Codec
 from .._server.broadcast import EmitReport, kept
 from .._server.rooms import Members
@@ -139,7 +139,6 @@ class ClusterClient(Root):
         name: str = "wsrpc",
         limits: Limits | None = None,
         codec: Codec | None = None,
-        enc_hook: EncHook | None = None,
         dec_hook: DecHook | None = None,
         connect_timeout: float | None = 5.0,
     ) -> None:
@@ -148,7 +147,6 @@ class ClusterClient(Root):
             name=name,
             limits=limits,
             codec=codec,
-            enc_hook=enc_hook,
             dec_hook=dec_hook,
             connect_timeout=connect_timeout,
         )

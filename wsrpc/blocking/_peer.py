@@ -19,7 +19,7 @@ from .._api.stream import Stream as AsyncStream
 from .._base.misuse import no_parentheses
 from .._base.names import UNTYPED, F, Offline
 from .._base.retry import Retry
-from .._base.state import Key, PeerState, Value
+from .._base.state import PeerState
 from .._handlers.contract import Contract, Kind, Member, read_contract
 from .._handlers.introspection import Injection, injections
 from .._protocol.messages import RequestOptions
@@ -398,29 +398,6 @@ class Endpoint(Registrar, Caller, EventReader):
             ordered: whether the handlers that you register on the channel after this call run one at a time.
         """
         return Channel(self._apply(self._inner.of, name, ordered=ordered), self._portal)
-
-    @overload
-    def get(self, key: Key[T], default: None = None) -> T | None: ...
-
-    @overload
-    def get(self, key: Key[T], default: Value[T]) -> T: ...
-
-    @overload
-    def get(self, key: str, default: Any = None) -> Any: ...
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        """Return ``state.get(key, default)`` of the peer, like the method ``get`` in ws-wrapper."""
-        return self._inner.get(key, default)
-
-    @overload
-    def set(self, key: Key[T], value: Value[T]) -> None: ...
-
-    @overload
-    def set(self, key: str, value: Any) -> None: ...
-
-    def set(self, key: Any, value: Any) -> None:
-        """Set ``state[key] = value`` of the peer, like the method ``set`` in ws-wrapper."""
-        self._inner.set(key, value)
 
     def send_raw(self, message: str | bytes, *, offline: Offline | None = None) -> None:
         """Send a raw message, outside the wsrpc protocol; see `wsrpc.Peer.send_raw`."""

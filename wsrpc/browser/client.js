@@ -38,7 +38,7 @@ function onWake(wake, signal) {
 }
 
 // src/errors.ts
-var NOT_RUN = /* @__PURE__ */ new Set(["bad_arguments", "unknown_event", "overloaded", "draining"]);
+var NOT_RUN = /* @__PURE__ */ new Set(["wsrpc.bad_arguments", "wsrpc.unknown_event", "wsrpc.overloaded", "wsrpc.draining"]);
 var WsrpcError = class extends Error {
   constructor(message, outcome, code, data) {
     super(message);
@@ -66,7 +66,7 @@ var RemoteError = class extends WsrpcError {
     const isObject = isError && typeof value === "object" && value !== null;
     const { message, code, data, error_id } = isObject ? value : { message: value };
     const known = typeof code === "string" || typeof code === "number" ? code : void 0;
-    const notRun = !hasBegun && String(known).startsWith("wsrpc.") && NOT_RUN.has(String(known).slice(6));
+    const notRun = !hasBegun && NOT_RUN.has(code);
     super(isObject ? textOf(message ?? "") : textOf(value), notRun ? "not_run" : "ran", known, data);
     this.value = value;
     this.errorId = typeof error_id === "string" ? error_id : void 0;
@@ -249,7 +249,7 @@ var Request = class {
   #stop() {
     this.isDone = true;
     clearTimeout(this.#timer);
-    if (this.#abort) this.signal.removeEventListener("abort", this.#abort);
+    this.signal?.removeEventListener("abort", this.#abort);
   }
 };
 
@@ -1246,10 +1246,7 @@ var Peer = class {
     const places = placesOf(this.#requests.get(i));
     this.#requests.delete(i);
     this.#finished();
-    if (canAnswer) {
-      const forgotten = remember(this.#givenUp, i, places);
-      this.#free(forgotten ?? 0);
-    } else this.#free(places);
+    this.#free(canAnswer ? remember(this.#givenUp, i, places) ?? 0 : places);
   }
   /** Sends requests that have waited for the places of others. */
   #free(places) {
@@ -1323,11 +1320,12 @@ var Peer = class {
   run(handlers, { a, c, h, i }) {
     const [event, ...args] = a;
     const found = handlers?.of(event) ?? [];
+    const [handler] = found;
     if (i === void 0) {
       if (!found.length) this.#owner.ignored("unknown event");
-      for (const handler of found) void this.#handleEvent(() => handler.apply(new Call(this, void 0), args));
+      for (const each of found) (async () => each.apply(new Call(this, void 0), args))().catch(report);
     } else if (this.#isUsed(i)) this.#owner.ignored("duplicate id");
-    else if (!found[0]) {
+    else if (!handler) {
       const exists = handlers || c === void 0;
       const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`;
       this.tell({ i }, "e", { message: text, code: "wsrpc.unknown_event" });
@@ -1336,15 +1334,7 @@ var Peer = class {
     } else {
       const call = new Call(this, i, h);
       this.#calls.set(i, call);
-      const [handler] = found;
       void call.run(() => handler.apply(call, args));
-    }
-  }
-  async #handleEvent(handle) {
-    try {
-      await handle();
-    } catch (error) {
-      report(error);
     }
   }
   #awaits(call) {
@@ -1397,12 +1387,10 @@ var Peer = class {
   }
   // ------------------------------------------------------------ the session
   #control(control) {
-    const limits = control.limits;
-    if (limits && typeof limits === "object") {
-      this.#largest = count(limits, "message") || this.#largest;
-      this.#running = count(limits, "running") || this.#running;
-      this.#free(0);
-    }
+    const limits = Object(control.limits);
+    this.#largest = count(limits, "message") || this.#largest;
+    this.#running = count(limits, "running") || this.#running;
+    this.#free(0);
     if (control.t === "welcome") {
       if (Array.isArray(control.features)) this.#features = control.features;
     } else if (control.t === "credit") {
@@ -1445,13 +1433,14 @@ var Peer = class {
     this.#isSilent = true;
     clearTimeout(this.#drainTimer);
     const ended = (outcome) => lost(code, reason, outcome);
-    const waiting = [...this.#waiting];
+    const requests = [...this.#requests.values(), ...this.#waiting];
     this.#waiting.clear();
-    const requests = [...this.#requests.values()];
     this.#requests.clear();
     this.#givenUp.clear();
-    for (const request of requests) request.reject(ended(request.kept?.sent === false ? "not_sent" : "unknown"));
-    for (const request of waiting) request.reject(ended("not_sent"));
+    for (const request of requests) {
+      const wasSent = request.id && request.kept?.sent !== false;
+      request.reject(ended(wasSent ? "unknown" : "not_sent"));
+    }
     for (const call of [...this.#calls.values()]) call.cancel(ended("unknown"));
     for (const channel of [...this.#channels.values()]) channel.over(ended("unknown"));
     this.#owner.closed(ended("not_sent"));
@@ -1555,8 +1544,12 @@ function isStream(value) {
 var MOST_ATTEMPTS = 8;
 var ROOM = 20;
 var TOKEN = /^[\w!#$%&'*+.^`|~-]*$/;
-function withToken(address) {
-  if (TOKEN.test(address.token ?? "")) return address;
+function checked(address) {
+  const { url = address, token = "" } = Object(address);
+  if (typeof (url?.href ?? url) !== "string") {
+    throw new TypeError("a client takes one URL, { url, token } or a function that returns one");
+  }
+  if (TOKEN.test(token)) return address;
   throw new TypeError("the token can only have letters, digits and !#$%&'*+-.^_`|~");
 }
 var Sessions = class {
@@ -1581,7 +1574,7 @@ var Sessions = class {
     if (!(options.WebSocket ?? globalThis.WebSocket)) {
       throw new TypeError("there is no WebSocket: pass the class of the package ws, new Client(url, { WebSocket })");
     }
-    this.#target = typeof target === "function" ? async () => withToken(await target()) : withToken(target);
+    this.#target = typeof target === "function" ? async () => checked(await target()) : checked(target);
     this.options = options;
     this.#dial();
     onWake(() => this.connect(), this.#listening.signal);
@@ -1810,9 +1803,8 @@ var Caller = class _Caller {
     return this.sessions.request(new Request(this.#place, event, args, this.#options, opens));
   }
   #isRepeated(error) {
-    const { retry } = this.#options;
-    if (!retry || this.sessions.state === "closed" || !(error instanceof WsrpcError)) return false;
-    if (error instanceof ConnectionLost) return error.outcome === "not_sent" || retry === "idempotent";
+    if (this.sessions.state === "closed" || !(error instanceof WsrpcError)) return false;
+    if (error instanceof ConnectionLost) return error.outcome === "not_sent" || this.#options.retry === "idempotent";
     return error.code === "wsrpc.overloaded" || error.code === "wsrpc.draining";
   }
   /** Opens a channel for a conversation with the handler. The signal aborts the channel, too. */

@@ -131,7 +131,7 @@ async def pair(
     The peers are closed at the end of the block. Register handlers inside the block, before you send anything. With
     ``extensions=False``, the peers do not use wsrpc's extensions of the ws-wrapper protocol.
     """
-    settings = make_settings(limits, codec, None, extensions=extensions)
+    settings = make_settings(limits, codec, extensions=extensions)
     scheduler: Scheduler = clock or LoopScheduler()
     left = Peer(settings, dialer=True, loop=scheduler)
     right = Peer(settings, dialer=False, loop=scheduler)

@@ -95,3 +95,10 @@ client.on("join", async () => 1) // 2322
 client.on("chat", function () { this.chanel() }) // 2551
 client.of("bell").on("let_in", (...names: number[]) => {}) // 2345
 client.of("files").on("changed", (name: string) => name)
+
+// What a client is made with
+new Client<Api>() // 2554
+new Client<Api>(["/ws", "/other"]) // 2345
+new Client<Api>({ url: "/ws", tokn: "t" }) // 2353
+new Client<Api>("/ws", { timeot: 1000 }) // 2561
+client.with({ retries: true }) // 2353

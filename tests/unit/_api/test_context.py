@@ -14,7 +14,7 @@ from wsrpc.types import Message
 
 async def test_a_context_tells_about_its_call() -> None:
     d = Driven()
-    d.peer.set("user", "ada")
+    d.peer.state["user"] = "ada"
     seen: list[Context] = []
 
     def handler(ctx: Context, peer: Peer, x: int) -> None:
@@ -28,7 +28,7 @@ async def test_a_context_tells_about_its_call() -> None:
     assert (first.event, first.id, first.channel_name, first.args) == ("e", 7, "room", (5,))
     assert (second.event, second.id, second.channel_name, second.args) == ("e", None, None, (6,))
     assert first.cancel_reason is None and first.message is None
-    assert first.state["user"] == "ada" and d.peer.get("user") == "ada" and d.peer.get("x", 1) == 1
+    assert first.state["user"] == "ada" and d.peer.state.get("user") == "ada" and d.peer.state.get("x", 1) == 1
     assert repr(first) == f"<Context room:e #7 of {d.peer!r}>"
     assert repr(second) == f"<Context e of {d.peer!r}>"
     observed: list[Message] = []

@@ -28,7 +28,7 @@ PARENTS: dict[type[BaseException], list[type[Exception]]] = {
 
 
 def all_errors() -> list[type[Any]]:
-    return [value for name in errors.__all__ if isinstance(value := getattr(errors, name), type)]
+    return [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.WsrpcError)]
 
 
 def test_the_tree() -> None:

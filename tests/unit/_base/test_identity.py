@@ -84,7 +84,13 @@ async def test_handlers_see_what_on_handshake_left() -> None:
     @server.on("who")
     def who(ctx: Context, peer: Peer) -> list[Any]:
         assert ctx.state is peer.state
-        return [peer.get(NAME), peer.get("name"), peer.get("nothing"), peer.get("nothing", 5), str(peer.principal)]
+        return [
+            peer.state.get(NAME),
+            peer.state.get("name"),
+            peer.state.get("nothing"),
+            peer.state.get("nothing", 5),
+            str(peer.principal),
+        ]
 
     async with connect(server, path="/?name=ada") as client:
         assert await client.request("who") == ["ada", "ada", None, 5, "('user', 'ada')"]
@@ -103,16 +109,6 @@ async def test_a_state_of_ones_own_is_taken_over() -> None:
         peer.state[NAME] = "bob"
         assert list(peer.state.items()) == [("age", 36), ("name", "bob")]
         assert given == {"age": 36, "name": "ada"}
-
-
-async def test_get_and_set_as_in_ws_wrapper() -> None:
-    """W13."""
-    async with connect(Server()) as client:
-        peer = client.peer
-        peer.set("user", "ada")
-        client.set(VISITS, 1)
-        assert peer.get("user") == client.get("user") == "ada" and peer.get("visits") == client.get(VISITS) == 1
-        assert client.get("none", 5) == 5 and peer.state == {"user": "ada", "visits": 1}
 
 
 def test_a_key_stands_for_its_name() -> None:

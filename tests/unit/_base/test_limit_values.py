@@ -19,6 +19,8 @@ MAY_BE_NONE = {"sent_message", "rate", "timeout", "handler", "ping_interval", "p
         ("running_bytes", 16 * 1024 * 1024, Limits(message=512, running=10_000), 40_960_000),
         ("waiting_bytes", 4 * 1024 * 1024, Limits(message=512, waiting=0), 512),
         ("stream_window_bytes", 256 * 1024, Limits(stream_window=100), 51_200),
+        ("stream_queue", 1024 * 1024, Limits(hard_cap=1600), 100),
+        ("behind", 1024 * 1024, Limits(hard_cap=1600), 100),
         ("offline_bytes", 1024 * 1024, Limits(offline=2048), 2 * 1024 * 1024),
         ("replay_messages", 4096, Limits(replay=128 * 1024), 512),
     ],
@@ -32,7 +34,7 @@ def test_limits_that_follow_from_others(name: str, default: int, limits: Limits,
 
 def test_replace_makes_a_changed_copy_and_nothing_changes_in_place() -> None:
     limits = Limits(depth=5)
-    assert limits.replace(name=10, timeout=None) == Limits(depth=5, name=10, timeout=None)
+    assert limits.replace(rooms=10, timeout=None) == Limits(depth=5, rooms=10, timeout=None)
     assert limits == Limits(depth=5) and hash(limits) == hash(Limits(depth=5))
     with pytest.raises(AttributeError):
         limits.depth = 6  # type: ignore[misc]

@@ -11,7 +11,7 @@ def test_an_empty_queue_has_nothing_to_take() -> None:
     queue: BoundedQueue[str] = BoundedQueue(len, 10, 10)
     ticket = queue.put("one", "key")
     assert queue.clear() == ["one"] and (len(queue), queue.size) == (0, 0)
-    assert queue.first() is queue.take(ticket) is queue.take_key("key") is None
+    assert [queue.first(), queue.take(ticket), queue.take_key("key")] == [None] * 3
     with pytest.raises(IndexError, match="empty"):
         queue.pop()
     queue.put("two")

@@ -52,7 +52,9 @@ VALUES: dict[str, Callable[[], Any]] = {
     "huge text": lambda: "x\n" * 100_000,
 }
 values = pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
-ERRORS: list[Any] = [cls for name in errors.__all__ if inspect.isclass(cls := getattr(errors, name))]
+ERRORS: list[Any] = [
+    cls for cls in vars(errors).values() if inspect.isclass(cls) and issubclass(cls, errors.WsrpcError)
+]
 
 
 def survives(*things: object) -> None:

@@ -58,7 +58,7 @@ async def test_items_of_odd_shapes(arguments: list[Any], value: Any) -> None:
 
 
 async def test_an_upload_that_its_handler_reads_too_slowly_overflows_after_what_was_queued() -> None:
-    d = Driven(limits=Limits(stream_queue=10_000))
+    d = Driven(limits=Limits(hard_cap=160_000))
     given, got = list[AsyncIterator[str]](), list[str]()
 
     async def up(items: AsyncIterator[str]) -> None:

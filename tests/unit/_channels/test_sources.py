@@ -17,6 +17,7 @@ from stream_driver import Both, collect, emptied, total
 from stream_driver import both as both
 
 from wsrpc import HandlerFailed, Peer, RemoteError, RpcError, Server, current_context
+from wsrpc.codecs import JsonCodec
 from wsrpc.testing import connect, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -123,7 +124,7 @@ async def test_a_collection_of_another_class_is_a_value_not_a_stream(both: Both)
 async def test_a_hook_of_the_users_own_decides_on_classes_of_the_users_own() -> None:
     class Recent(deque[int]): ...
 
-    server = Server(enc_hook=lambda value: {"recent": list(value)})
+    server = Server(codec=JsonCodec(enc_hook=lambda value: {"recent": list(value)}))
     server.on("recent", lambda: [Recent([1]), deque([2])])
     async with connect(server) as client:
         assert await client.request("recent") == [{"recent": [1]}, [2]]

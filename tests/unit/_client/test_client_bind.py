@@ -1,4 +1,4 @@
-"""`Client.bind` and `Client(transport=...)`: connections that somebody else made, also over one another."""
+"""`Client.bind`: connections that somebody else made, also over one another."""
 
 from __future__ import annotations
 
@@ -21,16 +21,14 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 BY_HAND: dict[str, Any] = {"connect": False, "url": None}
 
 
-@pytest.mark.parametrize("given", ["to the constructor", "to bind"])
-async def test_a_client_may_be_made_with_a_connection_or_get_it_later(given: str) -> None:
+async def test_a_client_gets_its_connection_later() -> None:
     async with world(**BY_HAND) as w:
         ours, theirs = memory_transports(limits=LIMITS)
-        client = Client(transport=ours if given == "to the constructor" else None, limits=LIMITS)
+        client = Client(limits=LIMITS)
         client.on("name", lambda: "Ada")
         accepting = asyncio.create_task(w.server.accept(theirs))
         async with client:
-            if given == "to bind":
-                await client.bind(ours)
+            await client.bind(ours)
             await accepting
             assert (client.state, await client.request("echo", 1)) == ("connected", 1)
             assert await w.peer.request("name") == "Ada"

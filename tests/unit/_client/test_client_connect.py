@@ -190,7 +190,7 @@ LATE = {
 async def test_connect_timeout_ends_the_first_connection_with_its_open_handlers(
     row: Late, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = LIMITS.replace(open_handlers=3600.0)
+    limits = LIMITS.replace(open_timeout=3600.0)
     async with world(connect=False, connect_timeout=30.0, limits=limits, **row.options) as w:
         cancelled: list[str] = []
 

@@ -19,7 +19,7 @@ from wsrpc._client.states import STATES, TABLE, Input, after
 from wsrpc.testing import MemoryTransport, memory_transports
 from wsrpc.types import ClientState
 
-LIMITS = Limits(close_timeout=2.0, open_handlers=100.0)
+LIMITS = Limits(close_timeout=2.0, open_timeout=100.0)
 CALLS = (Input.CONNECT, Input.START, Input.BIND, Input.CLOSE)
 TO_DIAL = (Input.CONNECT, Input.START)
 ENDS_SESSION = (Input.BIND, Input.CLOSE, Input.GAVE_UP, Input.DROPPED, Input.LEFT, Input.LOST)

@@ -119,7 +119,7 @@ async def test_one_that_raises_is_in_the_log_and_the_others_run(
     assert record.exc_info is not None
 
 
-@pytest.mark.parametrize("w", [LIMITS.replace(open_handlers=0.2)], indirect=True, ids=["impatient"])
+@pytest.mark.parametrize("w", [LIMITS.replace(open_timeout=0.2)], indirect=True, ids=["impatient"])
 async def test_one_that_takes_too_long_is_named_and_the_queue_leaves(
     w: World, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -39,6 +39,7 @@ from wsrpc import (
 from wsrpc._api.peer import core_of
 from wsrpc._cluster.cluster import membership_of
 from wsrpc._cluster.directory import Delta
+from wsrpc._cluster.wire import Open, connection_name, encode
 from wsrpc.engine import PATIENCE
 from wsrpc.errors import EngineLost, PeerNotFound, ReservedEvent, UnexpectedChannel
 from wsrpc.testing import Line, MemoryTransport, ScriptedTransport
@@ -541,6 +542,39 @@ async def test_a_peer_that_has_moved_is_looked_up_once_more(monkeypatch: pytest.
             await w.peer.request("last", send=(number for number in range(10)))
 
 
+@pytest.mark.parametrize("how", ["cut", "freeze"])
+async def test_calls_in_flight_go_on_when_the_engine_comes_back(how: str) -> None:
+    async with world("there") as w:
+        parked = asyncio.create_task(w.peer.request("park"))
+        await turns_until(lambda: w.callee.seen)
+        if how == "cut":
+            await w.made.engine_goes()
+        else:
+            w.engine.freeze()
+            await turns_until(lambda: not any(server.cluster.connected for server in w.made.all))
+        assert not parked.done()
+        w.engine.down = False
+        w.engine.thaw()
+        await turns_until(lambda: all(server.cluster.connected for server in w.made.all))
+        await w.made.meet()
+        assert await w.peer.request("add", 1, 2) == 3
+        parked.cancel("enough")
+        await turns_until(lambda: w.callee.seen == ["parked", ("cancelled", "enough")])
+
+
+async def test_a_session_that_somebody_begins_for_another_node_does_not_replace_the_real_one() -> None:
+    """When it ended, the node had no session with the other one, and no other one was dialed."""
+    async with world("there") as w:
+        lower, higher = sorted(server.cluster.nodes[0] for server in w.made.all)
+        [member] = [m for m in map(membership_of, (server.cluster for server in w.made.all)) if m.node.id == higher]
+        real, conn = member.links.peer(lower), connection_name(lower, higher, 77)
+        w.engine.carry(f"shop.{higher}", encode(Open(conn, {})))
+        assert conn in member.node._transports
+        await turns_until(lambda: conn not in member.node._transports)
+        assert await w.peer.request("add", 1, 2) == 3
+        assert member.links.peer(lower) is real
+
+
 async def test_the_engine_is_down() -> None:
     async with world("there") as w:
         await w.made.engine_goes()
@@ -594,6 +628,15 @@ async def test_a_timeout_counts_while_the_node_of_the_peer_has_not_connected() -
         assert asyncio.get_running_loop().time() - now < PATIENCE
         with pytest.raises(ConnectionLost, match="no connection to node 0"):
             await peer.request("add", 1, 2, timeout=60)
+        waiting = asyncio.create_task(peer.request("add", 1, 2, timeout=60))
+        await asyncio.sleep(0)
+        now = asyncio.get_running_loop().time()
+        directory.drop("0", now, silent=True)
+        with pytest.raises(ConnectionLost, match="no connection to node 0"):
+            await waiting
+        assert asyncio.get_running_loop().time() - now < PATIENCE, "it has left: nobody waits for it"
+        with pytest.raises(ConnectionLost, match="node 0 is gone"):
+            await membership_of(made[0].cluster).links.reach("0")
 
 
 async def test_an_engine_that_comes_back_and_takes_less() -> None:

@@ -233,6 +233,18 @@ PYDANTIC = "id: Input should be a valid integer, unable to parse string as an in
 UNFIT: list[tuple[Callable[..., Any], list[Any], str]] = [
     (lambda: "Ada", [1], "event(): expected no arguments, got 1"),
     (add, [1], "event(): missing argument 'b': expected 2 arguments, got 1"),
+    (
+        lambda peer: peer,
+        [],
+        "event(): missing argument 'peer': expected 1 argument, got 0; "
+        "if 'peer' is no argument, annotate it: `peer: Peer`",
+    ),
+    (
+        lambda ctx, a, b: (ctx, a, b),
+        [1, 2],
+        "event(): missing argument 'b': expected 3 arguments, got 2; "
+        "if 'ctx' is no argument, annotate it: `ctx: Context`",
+    ),
     (add, [True, 2], "event(): argument 'a' (1st): expected int, got bool"),
     (keywords, [1, 2, None, 4], "event(): expected at most 3 arguments, got 4"),
     (required_keyword, [1, 5], "event(): missing argument 'c': expected at least 3 arguments, got 2"),

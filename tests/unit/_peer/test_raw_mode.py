@@ -14,6 +14,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import Client, ConnectionLost, Context, Limits, MessageTooBig, Peer, QueueFull, Server
+from wsrpc.codecs import JsonCodec
 from wsrpc.testing import ScriptedTransport, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -114,7 +115,7 @@ def test_what_cannot_be_called_so_is_refused(function: Any) -> None:
 
 
 async def test_text_binary_and_json_travel_both_ways_between_wsrpc_peers() -> None:
-    server, client = Server(enc_hook=str), Client()
+    server, client = Server(codec=JsonCodec(enc_hook=str)), Client()
     got: list[Any] = []
 
     @server.on_raw

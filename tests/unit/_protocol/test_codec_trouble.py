@@ -115,7 +115,7 @@ class Application:
     """What a hook that is a method belongs to."""
 
     def __init__(self) -> None:
-        self.client = Client(dec_hook=self.decode, enc_hook=self.encode, limits=LIMITS)
+        self.client = Client(dec_hook=self.decode, codec=JsonCodec(enc_hook=self.encode), limits=LIMITS)
         self.client.on("take", self.take)
 
     def decode(self, tp: type[Any], value: Any) -> Any:

@@ -10,7 +10,7 @@ FEATURES = frozenset({CREDIT})
 
 
 def test_remote_peers_cannot_fill_the_memory_with_terms() -> None:
-    settings = make_settings(Limits(), None, None)
+    settings = make_settings(Limits(), None)
     for size in range(1000, 1000 + 3 * KINDS):
         assert settings.agreed(Announced(message=size), None, FEATURES).largest == size
     again = [settings.agreed(Announced(message=size), None, FEATURES) for size in range(1000, 1000 + 3 * KINDS)]

@@ -18,7 +18,7 @@ from wsrpc.types import EmitReport, RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-LIMITS = Limits(high_water=1000, hard_cap=100_000, behind=2000, close_timeout=1.0, ping_interval=None, rooms=2)
+LIMITS = Limits(high_water=1000, hard_cap=32_000, close_timeout=1.0, ping_interval=None, rooms=2)
 
 
 class Guest:
@@ -117,12 +117,12 @@ async def test_an_event_fails_for_each_of_them_and_strangers_are_refused() -> No
 
 
 async def test_each_connection_in_the_room_of_its_path() -> None:
-    server = Server(limits=LIMITS, room_from=lambda info: info.path)
+    server = Server(limits=LIMITS)
     async with guests(3, server, "/a", "/b", "/a") as found:
-        first, second, third = (guest.connection for guest in found)
-        assert first.home_room is third.home_room is server.room("/a")
-        assert [*first.home_room] == [first, third]
-        assert await second.home_room.send_raw("b") == EmitReport(1)
+        for guest in found:
+            server.room(guest.connection.info.path).add(guest.connection)
+        assert [*server.room("/a")] == [found[0].connection, found[2].connection]
+        assert await server.room("/b").send_raw("b") == EmitReport(1)
         await server.send_raw("end")
         assert await heard_by_all(found, "end") == [["end"], ["b", "end"], ["end"]]
 
@@ -132,18 +132,19 @@ async def test_each_connection_in_the_room_of_its_path() -> None:
 async def test_nothing_is_sent_to_a_connection_before_the_factory_of_its_service_admits_it(
     raw: bool, admits: bool
 ) -> None:
-    server = Server(limits=LIMITS, room_from=lambda info: "vip")
+    server = Server(limits=LIMITS)
     vip = server.room("vip")
     asked, decide, served = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     class Raw(Service):
         async def serve(self, connection: RawConnection) -> None:
-            assert connection.home_room is vip and len(vip) == 1
+            vip.add(connection)
             served.set()
             await connection.wait_closed()
 
     class Messages(Service):
         def on_open(self) -> None:
+            vip.add(self.peer)
             served.set()
 
         async def on_message(self, message: str | bytes) -> None: ...
@@ -262,8 +263,8 @@ async def test_a_slow_reader_is_closed_at_the_hard_cap(midway: bool) -> None:
         sending = asyncio.create_task(slow.connection.send(slowly if midway else "whole"))
         if midway:
             await slowly.begun.wait()
-        await server.send_raw("x" * 90_000)
-        report = await server.send_raw("x" * 20_000)
+        await server.send_raw("x" * 25_000)
+        report = await server.send_raw("x" * 10_000)
         [error] = report.errors
         assert (report.sent, error.peer) == (2, slow.connection) and isinstance(error.__cause__, QueueFull)
         slow.line.release()

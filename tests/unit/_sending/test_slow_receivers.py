@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 ENTRY = 256
 """What a waiting message counts besides its bytes."""
-LIMITS = Limits(high_water=1024, hard_cap=100_000, behind=10 * (ENTRY + 100), close_timeout=0.2, ping_interval=None)
+LIMITS = Limits(high_water=1024, hard_cap=160 * (ENTRY + 100), close_timeout=0.2, ping_interval=None)
 
 
 @pytest.fixture(autouse=True)

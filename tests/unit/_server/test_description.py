@@ -23,6 +23,7 @@ from wsrpc import (
     UnknownEvent,
     method,
 )
+from wsrpc.codecs import JsonCodec
 from wsrpc.schema import Description, describe
 from wsrpc.testing import connect
 
@@ -223,7 +224,7 @@ async def test_it_is_made_once_and_again_only_after_a_change() -> None:
         made.append(value)
         return "1 EUR"
 
-    server = Server(enc_hook=hook)
+    server = Server(codec=JsonCodec(enc_hook=hook))
     server.on("price", lambda at=open: None)
 
     def again() -> None:

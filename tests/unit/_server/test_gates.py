@@ -86,10 +86,6 @@ def origins(function: Any) -> Server:
     return Server(origins=function)
 
 
-def room_from(function: Any) -> Server:
-    return Server(room_from=function)
-
-
 Gate = Callable[[Any], Server]
 PLAIN: list[Gate] = [origins, expose_errors]
 MAYBE_ASYNC: list[Gate] = [on_handshake, allow, on_join, offer_description]
@@ -131,7 +127,6 @@ def test_a_function_with_a_yield_is_refused_at_once(gate: Gate, function: Any) -
         (allow, r"allow= takes a function that is called with \(peer\), got"),
         (on_join, r"on_join takes a function that is called with \(peer, room\), got"),
         (offer_description, r"allow= takes a function that is called with \(peer\), got"),
-        (room_from, r"room_from= takes a function that is called with \(info\), got"),
     ],
 )
 def test_what_cannot_be_called_is_refused_at_once(gate: Gate, text: str) -> None:
@@ -139,7 +134,7 @@ def test_what_cannot_be_called_is_refused_at_once(gate: Gate, text: str) -> None
         gate(lambda a, b, c: True)
 
 
-@pytest.mark.parametrize("gate", [*PLAIN, room_from])
+@pytest.mark.parametrize("gate", PLAIN)
 def test_an_async_one_is_refused_at_once_where_nothing_waits(gate: Gate) -> None:
     with pytest.raises(TypeError, match="takes a plain function, not an async one"):
         gate(refuse)

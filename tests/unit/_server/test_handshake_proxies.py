@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import partial
 
 import pytest
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import Client, Handshake, HandshakeRejected, Server
+from wsrpc import Client, Handshake, HandshakeRejected, Server, dial
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -113,7 +114,8 @@ async def test_what_has_no_address_is_trusted_by_its_name(trusted: list[str], re
     headers = {"X-Forwarded-For": "1.2.3.4"}
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "s")
-        async with server.listen(unix=path) as listener, Client("ws://here", unix=path, headers=headers):
+        client = Client("ws://here", dial=partial(dial, unix=path), headers=headers)
+        async with server.listen(unix=path) as listener, client:
             assert (listener.port, listener.url) == (0, "ws://localhost/")
             async with connect(server, headers=headers):
                 assert [peer.info.remote for peer in server.peers] == [remote] * 2

@@ -20,14 +20,12 @@ from wsrpc import (
     Client,
     CloseInfo,
     ConnectionLost,
-    Limits,
     Peer,
     RemoteError,
     RpcError,
     Server,
 )
 from wsrpc.testing import ScriptedTransport, connect
-from wsrpc.transport import ConnectionInfo
 from wsrpc.types import EmitReport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -76,49 +74,19 @@ async def test_raw_messages() -> None:
 
 
 async def test_the_room_of_the_path() -> None:
-    server = Server(limits=LIMITS, room_from=lambda info: info.path)
-    homes: list[str] = []
-    server.on("open", lambda peer: homes.append(peer.home_room.name))
+    server = Server(limits=LIMITS)
+    server.on("open", lambda peer: server.room(peer.info.path).add(peer))
     server.on_join(lambda peer, room: True)
     async with connect(server, path="/red?x=1") as red, connect(server, path="/blue"):
         heard: asyncio.Queue[str] = asyncio.Queue()
         red.on("say", heard.put_nowait)
-        assert homes == ["/red", "/blue"]
         assert [room.name for room in server.rooms] == ["/red", "/blue"]
         assert [peer.rooms for peer in server.peers] == [(room,) for room in server.rooms]
         assert (await server.room("/red").emit("say", "hello")).sent == 1
         assert await heard.get() == "hello"
         with pytest.raises(RemoteError, match="not allowed"):  # the server has put it there
             await red.of("rooms").request("leave", "/red")
-        with pytest.raises(RuntimeError, match="room_from="):
-            _ = red.peer.home_room
     assert server.rooms == ()
-
-
-def refuse(info: ConnectionInfo) -> str:
-    raise RpcError("no such document" * 9)
-
-
-@pytest.mark.parametrize(
-    ("room_from", "code", "reason", "logged"),
-    [
-        (lambda info: info.headers["secret"], 1011, "internal error", "secret"),
-        (lambda info: "", 1011, "internal error", "a room's name is a non-empty string"),
-        (refuse, 1008, ("no such document" * 9)[:123], None),
-    ],
-)
-async def test_a_room_from_that_fails_serves_nobody(
-    room_from: Any, code: int, reason: str, logged: str | None, caplog: pytest.LogCaptureFixture
-) -> None:
-    server = Server(limits=LIMITS, room_from=room_from)
-    transport = ScriptedTransport(ConnectionInfo(target="/red"))
-    with pytest.raises(ConnectionLost):
-        await server.accept(transport)
-    assert transport.closed == CloseInfo(code, reason, was_clean=True)
-    await server.close()
-    assert (server.peers, server.rooms) == ((), ())
-    assert bool(messages(caplog, logging.WARNING)) is (logged is not None)
-    assert logged is None or (logged in caplog.text and "room_from failed, for /red" in caplog.text)
 
 
 async def ask(client: Client, event: str, *args: object) -> object:
@@ -153,7 +121,7 @@ async def test_joining_and_leaving() -> None:
 async def test_on_join_is_asked_for_names_without_a_validator_that_may_be_names(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    server = Server(limits=Limits(name=8))
+    server = Server()
     asked: list[str] = []
 
     @server.on_join
@@ -167,7 +135,7 @@ async def test_on_join_is_asked_for_names_without_a_validator_that_may_be_names(
     server.room("prices", allow=allow)
     server.room("slow", slow="drop_oldest")
     async with connect(server) as client:
-        for name in ("", "ninebytes", "ääääx", "private", "slow"):
+        for name in ("", "n" * 257, "ä" * 128 + "x", "private", "slow"):
             assert await ask(client, "join", name) == "not allowed"
         with pytest.raises(BadArguments, match=r"join\(\): "):
             await client.of("rooms").request("join", 7)

@@ -16,7 +16,7 @@ from peers_inside import out_of
 from raw_websocket import raw_client
 
 from wsrpc import ChannelClosed, Client, ConnectionLost, Limits, MessageTooBig, QueueFull, Server
-from wsrpc.codecs import MsgpackCodec
+from wsrpc.codecs import JsonCodec, MsgpackCodec
 from wsrpc.errors import ReservedEvent
 from wsrpc.testing import connect
 from wsrpc.types import EmitReport
@@ -153,7 +153,7 @@ async def test_encoded_once_for_each_codec() -> None:
         asked.append(value)
         return "it"
 
-    server = Server(limits=LIMITS, enc_hook=enc_hook)
+    server = Server(limits=LIMITS, codec=JsonCodec(enc_hook=enc_hook))
     async with audience(server, 50) as pairs:
         await turns_until(lambda: not any(out_of(peer).terms.plain for peer in server.peers))  # they speak MessagePack
         await server.emit("say", object())

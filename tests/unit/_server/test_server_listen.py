@@ -141,8 +141,8 @@ async def test_accept_takes_any_transport() -> None:
     opened: list[Peer] = []
     server.on("open", opened.append)
     ours, theirs = memory_transports(path="/x?y=z", headers={"X-Name": "Ada"})
-    async with Client(transport=ours, limits=LIMITS) as client:
-        peer = await server.accept(theirs)
+    async with Client(limits=LIMITS) as client:
+        _, peer = await asyncio.gather(client.bind(ours), server.accept(theirs))
         assert opened == [peer] == list(server.peers)
         assert (peer.info.path, dict(peer.info.query), peer.info.headers["x-name"]) == ("/x", {"y": "z"}, "Ada")
         assert await client.request("echo", 1) == 1

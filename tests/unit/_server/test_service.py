@@ -197,7 +197,7 @@ async def test_a_factory_that_fails_refuses_the_connection(
 async def test_a_factory_that_never_ends_lets_nobody_in_and_holds_up_nobody(
     how: str, code: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = Server(limits=Limits(open_handlers=0.01 if how == "too long" else 3600.0))
+    server = Server(limits=Limits(open_timeout=0.01 if how == "too long" else 3600.0))
     server.add_service(Chat, never)
     transport = ScriptedTransport()
     accepting = asyncio.create_task(server.accept(transport))

@@ -83,7 +83,7 @@ async def test_an_open_handler_that_waits_for_the_connection_does_not_wait_for_i
         assert client.state == "opening"
         done.set()
 
-    async with asyncio.timeout(5):  # less than Limits.open_handlers
+    async with asyncio.timeout(5):  # less than Limits.open_timeout
         connecting = await scene.connecting()
         other = asyncio.create_task(client.wait_connected())
         await scene.cut()

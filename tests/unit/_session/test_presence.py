@@ -102,7 +102,7 @@ async def test_a_function_that_never_returns_holds_up_the_others_for_a_while_onl
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The `close` handlers of a peer would not run before the server closes, however many of them there are."""
-    async with story(server=Limits(open_handlers=0.01)) as s:
+    async with story(server=Limits(open_timeout=0.01)) as s:
         never, closed = asyncio.Event(), asyncio.Event()
         closing: list[asyncio.Task[None]] = []
 
@@ -114,7 +114,7 @@ async def test_a_function_that_never_returns_holds_up_the_others_for_a_while_onl
         s.server.on("close", closed.set)
         await s.cut()
         await closed.wait()
-        assert "'on_detach' have not finished within Limits.open_handlers=0.01 s" in caplog.text
+        assert "'on_detach' have not finished within Limits.open_timeout=0.01 s" in caplog.text
         never.set()
         await closing[0]
 
@@ -173,8 +173,8 @@ async def test_on_resume_sees_what_the_new_handshake_has_said() -> None:
     def check(handshake: Handshake) -> None:
         handshake.address = handshake.state["name"] = next(names)
 
-    server.on_detach(lambda peer: seen.append((peer.address, peer.get("name"), peer.connected)))
-    server.on_resume(lambda peer: seen.append((peer.address, peer.get("name"), peer.connected)))
+    server.on_detach(lambda peer: seen.append((peer.address, peer.state.get("name"), peer.connected)))
+    server.on_resume(lambda peer: seen.append((peer.address, peer.state.get("name"), peer.connected)))
     async with story(server=server) as s:
         await s.cut()
         await turns_until(lambda: s.peer.detached)
