@@ -14,6 +14,7 @@ from typing import Any
 from interop import autobahn, matrix
 from wsrpc import errors
 from wsrpc._client import states as client_states
+from wsrpc._sending import outbox
 from wsrpc._server import states as server_states
 from wsrpc._session import states as session_states
 
@@ -44,6 +45,20 @@ def states(cells_of: Mapping[Any, Mapping[Any, tuple[Any, str]]]) -> str:
         for happened, (after, action) in cells.items()
     ]
     return table(["state", "event", "next state", "action"], rows)
+
+
+def places() -> str:
+    """A row for each state of the line, a column for each scope."""
+    places = "\n".join(f"- `{place.name}`: {place.value}." for place in outbox.Place)
+    rows = [
+        [
+            f"`{line.name}`: {line.value}",
+            *("fails" if (place := cells[scope]) is None else f"`{place.name}`" for scope in outbox.Scope),
+        ]
+        for line, cells in outbox.PLACES.items()
+    ]
+    columns = ["state of the line", *(f"belongs to {scope.value}" for scope in outbox.Scope)]
+    return f"{table(columns, rows)}\n\n{places}"
 
 
 def error_tree() -> str:
@@ -94,6 +109,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "states of clients": lambda: states(client_states.TABLE),
     "states of servers": lambda: states(server_states.TABLE),
     "states of sessions": lambda: states(session_states.TABLE),
+    "where a message goes": places,
     "tree of errors": error_tree,
     "who validates": validators,
     "abilities of adapters": abilities,

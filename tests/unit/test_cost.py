@@ -212,8 +212,8 @@ async def turns() -> None:
 
 
 FIGURES: dict[str, tuple[Callable[[Calls], Coroutine[Any, Any, int]], float]] = {
-    # A request with two integers as parameters, answered by a `def` handler: both ends. (31 when the bound was set.)
-    "inline request": (requests, 38),
+    # A request with two integers as parameters, answered by a `def` handler: both ends. (26 when the bound was set.)
+    "inline request": (requests, 32),
     # The producer waits before each item, so each arrives alone. (25.3)
     "lone stream item": (stream, 32),
     # One peer of a server, when an event is broadcast to all. The remote peers are scripts, which cost nothing. (1.06)

@@ -49,14 +49,13 @@ class Caller(OnChannel):
 
         Returns when the message is accepted for sending, not when it is delivered. While more than `Limits.high_water`
         bytes are unsent, calls wait, and they continue in the order in which they began. Each message is encoded only
-        after the wait. With ``offline="fail"``, calls also wait while the `open` handlers are running. Cancelling is
-        safe: the event is then not sent.
+        after the wait. Cancelling is safe: the event is then not sent.
 
         Args:
             offline: what to do with the message on a client that has no connection, or whose server is closing the
                 connection. ``"queue"`` lets the message wait for the next connection. ``"fail"`` immediately raises
                 `ConnectionLost`; it also raises this error if the connection ends while the message is still waiting to
-                be sent. None, the default, uses the ``offline`` option of the client. On a server, messages wait for
+                be sent, except while the `open` handlers are running. None, the default, uses the ``offline`` option of the client. On a server, messages wait for
                 another connection only while the peer's session is kept.
 
         Raises:
@@ -79,9 +78,6 @@ class Caller(OnChannel):
 
     def emit_nowait(self, event: str, /, *args: Any, offline: Offline | None = None, **unsupported: Never) -> None:
         """Send an event without waiting, from a plain function in the event loop's thread.
-
-        If ``offline`` is ``"fail"`` and the `open` handlers are running, the event is sent when they have finished. If
-        the connection ends before that, the event is not sent, and a warning is logged.
 
         Args:
             offline: as for `emit`.

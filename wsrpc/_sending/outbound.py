@@ -28,13 +28,13 @@ from .slow_readers import Slow, SlowReaderQueue
 
 
 class Line(Enum):
-    """What the session of a peer takes at present, as far as there is room."""
+    """The state of a session, as far as it decides what may leave. Whether there is room is another question."""
 
-    NONE = "nothing: there is no session, or it is about to end"
-    AWAY = "messages wait for another connection of the session"
-    OPENING = "what `open` handlers send"
-    DRAINING = "what belongs to something that has begun: the remote peer is about to close"
-    OPEN = "everything"
+    NONE = "there is no session, or it is about to end"
+    AWAY = "the session waits for another connection"
+    OPENING = "`open` handlers are running"
+    DRAINING = "the remote peer is about to close, and has said so"
+    OPEN = "none of these"
 
 
 class Outbound:
@@ -133,7 +133,7 @@ class Outbound:
 
     @property
     def line(self) -> Line:
-        """What the session takes at present, as far as there is room."""
+        """The state of the session, as far as it decides what may leave."""
         session = self.session
         if session.awaits_connection:
             return Line.AWAY

@@ -27,9 +27,12 @@ from .pending import Pending, PendingRequests
 class Scope(Enum):
     """What a message belongs to."""
 
-    BEGUN = "something that has begun in the session: an anonymous channel, a stream, or an `open` handler"
-    SESSION = "the session: all other messages of a server, and of a client that does not connect again"
-    PEER = "the peer: all other messages of a client"
+    BEGUN = "something that has begun"
+    """An anonymous channel, a stream, or an `open` handler."""
+    SESSION = "the session"
+    """All other messages of a server, and of a client that does not connect again."""
+    PEER = "the peer"
+    """All other messages of a client."""
 
 
 class Place(Enum):
