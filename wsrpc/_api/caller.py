@@ -55,8 +55,8 @@ class Caller(OnChannel):
             offline: what to do with the message on a client that has no connection, or whose server is closing the
                 connection. ``"queue"`` lets the message wait for the next connection. ``"fail"`` immediately raises
                 `ConnectionLost`; it also raises this error if the connection ends while the message is still waiting to
-                be sent, except while the `open` handlers are running. None, the default, uses the ``offline`` option of the client. On a server, messages wait for
-                another connection only while the peer's session is kept.
+                be sent, except while the `open` handlers are running. None, the default, uses the ``offline`` option of
+                the client. On a server, messages wait for another connection only while the peer's session is kept.
 
         Raises:
             ConnectionLost: there is no connection, and the event cannot wait for one; ``outcome`` is ``"not_sent"``.

@@ -606,7 +606,7 @@ class ChannelCore:
 
     def send_in_turn(self, event: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, int]:
         """Send an event of a producer once the connection has room. Return its size."""
-        return self._owner.outbox.send_in_turn(Event((event, *args), h=self.id), begun_in=self.out)
+        return self._owner.outbox.send_in_turn(Event((event, *args), h=self.id))
 
     def produce(self, on_credit: Callable[[int, int], None]) -> None:
         """Call ``on_credit`` with the totals of the credit that the remote peer gives, and has given so far."""
