@@ -295,6 +295,18 @@ async def test_answers_cancellations_and_channels_go_on() -> None:
     d.expect({"h": channel.id, "x": "bored"})
 
 
+async def test_a_stream_on_a_named_channel_goes_on() -> None:
+    d = await connected()
+    d.peer.of("numbers").on("start", lambda: iter([1, 2]))
+    [first] = await d.fed({"c": "numbers", "a": ["start"]})
+    sent = await d.fed(drain(999), {"i": first["i"], "d": None})
+    assert QUIET in sent
+    [second] = [message for message in sent if message != QUIET]
+    assert second["a"] == ["next", {"value": 2, "done": False}]
+    [end] = await d.fed({"i": second["i"], "d": None})
+    assert end == {"c": "numbers", "a": ["next", {"done": True}]}
+
+
 async def test_what_a_handler_of_an_awaited_request_sends_goes_at_once() -> None:
     d = await connected()
 

@@ -348,6 +348,22 @@ async def test_a_session_that_ends_takes_with_it_what_was_sent_and_nothing_else(
         assert peer not in s.server.peers and ride.ran == [1, "cancelled"]
 
 
+async def test_a_request_that_may_not_wait_for_a_connection_fails_at_a_drop_while_it_waits_for_a_place() -> None:
+    async with story(server=Limits(running=1, waiting=0)) as s:
+        ride = Ride(s)
+        first = asyncio.create_task(s.client.request("wait", 1))
+        bound = asyncio.ensure_future(s.client.request("wait", 2, offline="fail"))
+        later = asyncio.create_task(s.client.request("wait", 3))
+        await s.settled()
+        await s.cut()
+        with pytest.raises(ConnectionLost) as refused:
+            await bound
+        assert refused.value.outcome == "not_sent"
+        ride.gate.set()
+        await s.repair()
+        assert (await first, await later) == (1, 3) and ride.ran == [1, 3]
+
+
 async def test_messages_that_waited_in_an_ended_session_are_sent_before_later_ones() -> None:
     heard: list[str] = []
     other = Server()
