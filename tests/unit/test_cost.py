@@ -216,8 +216,8 @@ FIGURES: dict[str, tuple[Callable[[Calls], Coroutine[Any, Any, int]], float]] = 
     "inline request": (requests, 38),
     # The producer waits before each item, so each arrives alone. (25.3)
     "lone stream item": (stream, 32),
-    # One peer of a server, when an event is broadcast to all. The remote peers are scripts, which cost nothing. (4.1)
-    "broadcast member": (broadcast, 5),
+    # One peer of a server, when an event is broadcast to all. The remote peers are scripts, which cost nothing. (1.06)
+    "broadcast member": (broadcast, 1.3),
     # A connection is aborted, the client dials and the server goes on with the session: everything until both ends are
     # idle again. (429)
     "drop and resume": (resume, 536),
