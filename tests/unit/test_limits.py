@@ -921,17 +921,23 @@ async def test_a_full_connection_that_does_not_move_is_dropped() -> None:
         assert "nothing could be written for 0.2 s" in (await world.ends(1006)).reason
 
 
-async def test_an_opening_handshake_that_takes_too_long_is_dropped() -> None:
+@pytest.mark.asyncio_loop
+async def test_an_opening_handshake_that_takes_too_long_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
+    real_time = loop.time
     async with beside(AMPLE.replace(open_timeout=0.1)) as world:
-        for sent in (b"", b"GET / HTTP/1.1\r\nHost:"):
-            with socket.socket() as slow:
-                slow.setblocking(False)
-                await loop.sock_connect(slow, ("127.0.0.1", world.port))
-                await loop.sock_sendall(slow, sent)
+        with socket.socket() as slow, socket.socket() as later:
+            for connecting, sent in ((slow, b""), (later, b"GET / HTTP/1.1\r\nHost:")):
+                began = loop.time()
+                connecting.setblocking(False)
+                await loop.sock_connect(connecting, ("127.0.0.1", world.port))
+                await loop.sock_sendall(connecting, sent)
                 await world.goes_on()
-                while await loop.sock_recv(slow, 1000):
+                monkeypatch.setattr(loop, "time", lambda: real_time() + 0.05)  # the time of the other one begins later
+            for connecting in (slow, later):
+                while await loop.sock_recv(connecting, 1000):
                     pass
+            assert loop.time() - began > 0.099, "each has its whole time"
         assert len(world.server.peers) == 1
 
 
