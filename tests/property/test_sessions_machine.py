@@ -506,8 +506,7 @@ class SessionsMachine(WorldMachine):
     @rule(side=sides, which=some, count=st.integers(0, 6))
     def converse(self, side: int, which: int, count: int) -> None:
         async def doing(sender: Any, number: int) -> None:
-            async with await sender.open_channel("talk") as channel:
-                echoes = channel.events("echo")
+            async with await sender.open_channel("talk") as channel, channel.events("echo") as echoes:
                 for word in range(count):
                     await channel.emit("word", word)
                     if word % 3 == 2:

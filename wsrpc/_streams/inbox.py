@@ -474,6 +474,8 @@ class Inbox(MessageQueue):
         if not self.over:
             self.over = True
             self.error = error
+            if not self.queue:
+                self._release()  # whoever holds the stream need not read on
             self.wake()
 
     def end_after(self, seconds: float, error: BaseException) -> Timer:
@@ -596,6 +598,7 @@ class Inbox(MessageQueue):
     def take_error(self) -> BaseException | None:
         """Return the exception that the reader gets after the last message, the first time. Then return None."""
         error, self.error = self.error, None
+        self._release()
         if self._owns:
             self.channel.forget_error()
         return error
