@@ -52,6 +52,28 @@ def test_a_program_loads_only_what_it_uses(program: str, unused: set[str]) -> No
     assert unused & set(loaded) == set()
 
 
+def test_middleware_needs_no_import_of_what_it_gets() -> None:
+    program = """
+import asyncio
+from wsrpc import Client, Server
+
+async def main():
+    server = Server()
+
+    @server.use
+    async def around(ctx, call_next):
+        return [ctx.event, await call_next(ctx)]
+
+    server.on("add", lambda a, b: a + b)
+    async with server.listen() as listening, Client(listening.url) as client:
+        print(await client.request("add", 1, 2))
+
+asyncio.run(main())
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (ran.stdout, ran.stderr) == ("['add', 3]\n", "")
+
+
 def test_what_is_listed_is_our_own() -> None:
     """A name of another library would become a promise about that library."""
     values = {name: getattr(wsrpc, name) for name in wsrpc.__all__}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from .._api.caller import RawCaller
 from .._api.channel import Channel
+from .._api.context import Context as Context  # middleware gets one, also if the program names no such class
 from .._api.peer import Peer, RawRegistrar
 from .._api.registration import Declarer, Router, include
 from .._base.misuse import no_parentheses, refusing

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from .._api.context import Context as Context  # middleware gets one, also if the program names no such class
 from .._api.peer import Peer, RawRegistrar
 from .._api.registration import Declarer, Router, include
 from .._base.closing import CloseCode
