@@ -43,7 +43,7 @@ export class Connection extends EventTarget {
     const isNew = status === "open" && !resumed
     if (isNew) this.session = {}
     else if (status === "connecting" || status === "closed") this.session = undefined
-    this.#become(status === "open" ? "open" : "offline")
+    this.#become(status === "open" || status === "draining" ? "open" : "offline")
     if (isNew) this.dispatchEvent(new Event("session"))
   }
 
