@@ -276,7 +276,8 @@ class Outbox:
             begun_in: the message belongs to something that has begun in this session.
 
         Returns:
-            The size of the message in bytes. 0 if it waits for the next session, or is not sent.
+            The size of the message in bytes. 0 if it waits for the next session, or is not sent: it is a request that
+            has failed, or that has to wait first until the remote peer can accept it.
 
         Raises:
             ChannelClosed: the message is for an anonymous channel that has ended meanwhile.
@@ -290,6 +291,8 @@ class Outbox:
                 if place is not Place.GATE and (not gate.busy if turn is None else turn.first):
                     if place is Place.QUEUE:
                         return self._enqueue(message, call, pending)
+                    if pending is not None and self.requests.must_wait(pending, self.out.terms):
+                        return 0
                     if (size := self._leave(message)) is not None:
                         if pending is not None:
                             self.requests.flight.was_sent(pending, size)
