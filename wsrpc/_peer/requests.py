@@ -108,12 +108,16 @@ class Requester:
                 message = options.message(pending.id, channel, (event, *args))
                 outbox, requests = self.outbox, self._requests
                 out = outbox.out
-                if pending.h is None and (requests.capacity.busy or requests.flight.is_scarce(out.terms)):
+                scarce = pending.h is None and (requests.capacity.busy or requests.flight.is_scarce(out.terms))
+                if scarce and not outbox.gate.busy:
                     await self._send_when_accepted(message, pending)
                 elif out.clear and out.send(payload := out.terms.encode(message)):
                     requests.flight.was_sent(pending, len(payload))
                 else:
                     await outbox.send_in_turn(message, pending, options.offline)
+                    if pending.flight is None and pending.entry is None and not pending.future.done():
+                        # While it waited for room, other requests have filled the remote peer.
+                        await self._send_when_accepted(message, pending)
                 answer = await pending.future
             except asyncio.CancelledError as exc:
                 self._give_up(pending, reason_of(exc))
@@ -162,7 +166,8 @@ class Requester:
 
     def _take_capacity(self, message: Request, pending: Pending) -> bool:
         terms = self.outbox.out.terms
-        return self._requests.flight.take(pending, terms, len(terms.encode(message)))
+        pending.accepted = self._requests.flight.take(pending, terms, len(terms.encode(message)))
+        return pending.accepted
 
     def _unexpected_channel(self, event: str, convert: Callable[[Any], Any] | None) -> None:
         """Refuse an answer that is a channel, unless it stands for None. The channel was aborted before.

@@ -258,8 +258,8 @@ class Outbound:
             MessageTooBig: the remote peer would not accept the message.
         """
         terms = self.terms
-        if len(payload) > terms.unchecked and (refusal := self.refusal(payload)) is not None:
-            raise refusal
+        if len(payload) > terms.unchecked:
+            self.check_accepted(payload)
         text = terms.text
         try:
             ticket: Entry | None = self.session.send(payload, payload[0] == BRACE if text is None else text)
@@ -269,8 +269,8 @@ class Outbound:
 
     def hand_over(self, raw: Raw) -> bool:
         """Hand a raw message to the transport, like `send`."""
-        if len(raw.payload) > self.terms.unchecked and (refusal := self.refusal(raw.payload, raw=True)) is not None:
-            raise refusal
+        if len(raw.payload) > self.terms.unchecked:
+            self.check_accepted(raw.payload, raw=True)
         try:
             ticket: Entry | None = self.session.send(raw.payload, raw.text)
         except ConnectionLost as exc:
@@ -294,8 +294,8 @@ class Outbound:
             MessageTooBig: the remote peer would not accept the message.
         """
         session, terms = self.session, self.terms
-        if len(payload) > terms.unchecked and session.lives and (refusal := self.refusal(payload)) is not None:
-            raise refusal
+        if len(payload) > terms.unchecked and session.lives:
+            self.check_accepted(payload)
         if session.full and self.over_cap(len(payload)):
             self._fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             return
@@ -357,6 +357,19 @@ class Outbound:
         """Return whether ``size`` more bytes would exceed `Limits.hard_cap`. A single message always fits."""
         unsent = self.session.unsent
         return unsent > 0 and unsent + size > self._settings.limits.hard_cap
+
+    def check_accepted(self, payload: bytes, raw: bool = False, known: dict[bytes, Objections] | None = None) -> None:
+        """Refuse an encoded message that the remote peer would not accept. The arguments are those of `refusal`.
+
+        Raises:
+            MessageTooBig: says why.
+        """
+        refusal = self.refusal(payload, raw, known)
+        if refusal is not None:
+            try:
+                raise refusal
+            finally:  # else the exception would refer to this frame, and the frame to the exception, and to the message
+                del refusal
 
     def refusal(
         self, payload: bytes, raw: bool = False, known: dict[bytes, Objections] | None = None

@@ -71,6 +71,11 @@ class Call(NamedTuple):
     needs_connection: bool = False
     """Whether the message fails instead of waiting for another connection."""
 
+    def not_sent(self) -> ConnectionLost | ChannelClosed:
+        """Return the error for the message if it can neither be sent nor wait."""
+        lost = self.out.not_sent()
+        return lost if self.h is UNSET else ChannelClosed(str(self.h), lost)
+
 
 class Outbox:
     """Sends the events, requests and raw messages of a peer, from one session to the next.
@@ -196,8 +201,7 @@ class Outbox:
         if place is None or (line is Line.NONE and not self.expects_session):
             if line is Line.DRAINING and scope is not Scope.BEGUN:
                 raise ConnectionLost(CloseCode.SERVICE_RESTART, "the other side is draining", "not_sent")
-            lost = call.out.not_sent()
-            raise lost if call.h is UNSET else ChannelClosed(str(call.h), lost)
+            raise call.not_sent()
         if session.full and (place is Place.NOW or scope is not Scope.PEER):
             return Place.GATE
         return place
@@ -276,7 +280,8 @@ class Outbox:
             begun_in: the message belongs to something that has begun in this session.
 
         Returns:
-            The size of the message in bytes. 0 if it waits for the next session, or is not sent.
+            The size of the message in bytes. 0 if it waits for the next session, or is not sent: it is a request that
+            has failed, or that has to wait first until the remote peer can accept it.
 
         Raises:
             ChannelClosed: the message is for an anonymous channel that has ended meanwhile.
@@ -290,6 +295,8 @@ class Outbox:
                 if place is not Place.GATE and (not gate.busy if turn is None else turn.first):
                     if place is Place.QUEUE:
                         return self._enqueue(message, call, pending)
+                    if pending is not None and self.requests.must_wait(pending, self.out.terms):
+                        return 0
                     if (size := self._leave(message)) is not None:
                         if pending is not None:
                             self.requests.flight.was_sent(pending, size)
@@ -349,8 +356,7 @@ class Outbox:
         is_raw, of_session = isinstance(message, Raw), call.scope is not Scope.PEER
         if of_session:
             payload, text = self._encode(message)
-            if (refusal := call.out.refusal(payload, is_raw)) is not None:
-                raise refusal
+            call.out.check_accepted(payload, is_raw)
         elif isinstance(message, Raw):
             payload, text = message.payload, message.text
         else:  # nothing is negotiated yet

@@ -124,6 +124,8 @@ class Pending(Struct, eq=False):
     """Its message, while that waits for a connection."""
     turn: Turn | None = None
     """Its turn, while it waits for room: that of the connection or that of the remote peer."""
+    accepted: bool = False
+    """Whether it has waited until the remote peer can accept it."""
     flight: InFlight | None = None
     """Those of the session in which it was sent. None until it is sent."""
     waits_there: int = 0
@@ -199,6 +201,10 @@ class PendingRequests:
             entry.h = channel
             self._on_channel.setdefault(channel, set()).add(entry)
         return entry
+
+    def must_wait(self, pending: Pending, terms: Terms) -> bool:
+        """Return whether a request has to wait at ``capacity`` before it is sent."""
+        return pending.h is None and not pending.accepted and (self.capacity.busy or self.flight.is_scarce(terms))
 
     def report(self, pending: Pending) -> Report:
         """Return a function to call when the message of a request is sent, or when it never will be."""

@@ -203,7 +203,7 @@ class Audience:
                     dropped += 1
             except (ConnectionLost, MessageTooBig, QueueFull, ValueError) as exc:
                 error = PeerError(member, str(exc))
-                error.__cause__ = exc
+                error.__cause__ = exc.with_traceback(None)  # else the report would hold this frame, and the message
                 errors.append(error)
                 if isinstance(exc, (ConnectionLost, QueueFull)):
                     self._lost(member)
@@ -227,8 +227,7 @@ class Audience:
             raise out.not_sent()
         if len(payload) > out.terms.unchecked:
             objections = message.objections
-            if (refusal := out.refusal(payload, raw=objections is None, known=objections)) is not None:
-                raise refusal
+            out.check_accepted(payload, raw=objections is None, known=objections)
         if session.full:
             if self.slow != "close":
                 return out.hold_broadcast(payload, text, self.slow, key)

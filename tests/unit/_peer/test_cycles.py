@@ -20,7 +20,18 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from session_story import story
 
-from wsrpc import AnonymousChannel, Client, ConnectionLost, Context, Peer, RemoteError, RequestTimeout, RpcError, Server
+from wsrpc import (
+    AnonymousChannel,
+    Client,
+    ConnectionLost,
+    Context,
+    MessageTooBig,
+    Peer,
+    RemoteError,
+    RequestTimeout,
+    RpcError,
+    Server,
+)
 from wsrpc.testing import connect, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -257,6 +268,46 @@ async def test_what_has_ended_holds_no_messages(scenario: Scenario) -> None:
         (peer,) = server.peers
         await scenario(client, peer)
         await turns_until(lambda: not (peer.active or peer.channels or held()), patience=2)
+
+
+def too_big() -> str:
+    return "x" * 5_000_000
+
+
+async def emit_now(peer: Peer, *args: Any) -> None:
+    peer.emit_nowait(*args)
+
+
+SENDING: dict[str, Callable[[Peer, str], Awaitable[object]]] = {
+    "emit": lambda peer, value: peer.emit("awaits", value),
+    "emit_nowait": lambda peer, value: emit_now(peer, "awaits", value),
+    "request": lambda peer, value: peer.request("awaits", value),
+}
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("by", SENDING)
+async def test_what_is_refused_holds_no_message(by: str) -> None:
+    """The frame that raised the error had it in a variable, too."""
+    server, send = serving(), SENDING[by]
+    async with connect(server) as client:
+        (peer,) = server.peers
+        for side in (client.peer, peer):
+            with pytest.raises(MessageTooBig):
+                await send(side, too_big())
+        await peer.close()
+        with pytest.raises(ConnectionLost):
+            await send(peer, big())
+        await turns_until(lambda: not held(), patience=2)
+
+
+@pytest.mark.usefixtures("uncollected")
+async def test_the_report_of_a_broadcast_holds_no_message() -> None:
+    server = serving()
+    async with connect(server):
+        report = await server.emit("news", too_big())
+        assert isinstance(report.errors[0].__cause__, MessageTooBig)
+        assert not held()
 
 
 @pytest.mark.usefixtures("uncollected")

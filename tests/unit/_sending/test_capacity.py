@@ -69,6 +69,28 @@ async def test_what_does_not_fit_behind_handlers_that_run_waits_on_this_side(
         assert len(await asyncio.gather(*asking)) == small + large
 
 
+@pytest.mark.parametrize(
+    ("limits", "count", "size"),
+    [(Limits(running=20, waiting=1, high_water=100), 40, 60), (Limits(), 80, 300_000)],
+    ids=["tight", "default"],
+)
+async def test_requests_that_wait_for_room_in_the_connection_do_not_overload_the_remote_peer(
+    limits: Limits, count: int, size: int
+) -> None:
+    """When they were made there was room over there for each of them, but not for all."""
+    work = Blocked()
+    async with pair(limits=limits) as (a, b):
+        b.on("work", work)
+        await turns()
+        asking = [start(a.request("work", n, "x" * size)) for n in range(count)]
+        await turns_until(lambda: b.stats().waiting > 0)
+        asking.append(start(a.request("work", count, "later")))
+        await turns()
+        work.go.set()
+        await asyncio.gather(*asking)
+        assert [n for n, _ in work.started] == [*range(count + 1)]
+
+
 async def test_a_request_that_waits_for_capacity_can_fail_in_any_way_and_the_next_one_leaves() -> None:
     work, value = Blocked(), list[object]()
     clock = Clock()
