@@ -86,7 +86,7 @@ async def test_on_json_gets_every_message_decoded_and_converted_in_order() -> No
     peer = await server.accept(transport)
     assert isinstance(peer, Peer)
     transport.feed('{"a":[1]}', '{"i":[2],"x":[]}', b'{"b":[]}', '{"a":["text"]}', "[]", "{broken")
-    await turns_until(lambda: len(got) == 3)
+    await turns_until(lambda: len(errors) == 3)
     assert got == [{"a": [1]}, {"i": [2], "x": []}, {"b": []}]
     assert errors[-2] == "handler: argument 'value' (1st): expected object, got array"
     assert errors[-1].startswith("ignored a message that is not JSON")
