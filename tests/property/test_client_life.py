@@ -575,6 +575,7 @@ class ClientLife(WorldMachine):
         self.run(living_objects())  # which makes asyncio forget cancelled timers, with their contexts
         gc.collect()
         assert gone() is None, gc.get_referrers(gone())
+        gc.freeze()  # what is left belongs to Hypothesis, and grows with each run
 
 
 @pytest.mark.timeout(3600 if SOAK else 120)
