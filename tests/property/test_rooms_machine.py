@@ -215,6 +215,7 @@ class RoomLife(LoopMachine):
         assert list(self.server._rooms._rooms) == ["declared"]
         assert not other_tasks()
         assert self.complaints == []
+        gc.freeze()  # what is left belongs to Hypothesis, and grows with each run
 
 
 class TestRoomLife(FreezesOlderObjects, RoomLife.TestCase):  # type: ignore[misc,valid-type]
