@@ -96,6 +96,13 @@ async def living_objects() -> Counter[str]:
 
 
 @pytest.fixture
+def only_objects_of_the_test() -> None:
+    """Let `living_objects` count only what the test makes, and not what earlier tests of this process still hold."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
 async def nothing_left() -> AsyncGenerator[None]:
     """No task, no socket, and no complaint of the event loop (an exception never retrieved, for instance)."""
     complaints: list[dict[str, Any]] = []

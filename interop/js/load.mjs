@@ -38,8 +38,9 @@ export function loadCommand(peers) {
     }
 
     const work = async () => {
-      // What is sent between the end of the socket and its `close` event would wait for the next one.
-      while (wrapper.isConnected) {
+      // What is sent between the end of the socket and its `close` event would wait for the next one. And when the next
+      // one is there before that event, nobody would wait for an answer any more: this would ask without end.
+      while (wrapper.socket === socket && wrapper.isConnected) {
         const number = ++last
         const target = wrapper.of(number % 2 ? null : "math")
         target.emit("noted", number)

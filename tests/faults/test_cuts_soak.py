@@ -16,11 +16,14 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from effort import SOAK
 from leftovers import living_objects, other_tasks, turns_until
+from leftovers import only_objects_of_the_test as only_objects_of_the_test
 from tenacity import wait_none
 from traffic import WAYS, Ledger, Notes, turns
 
 from wsrpc import Client, ConnectionLost, Limits, Peer, Reconnect, ReconnectInfo, Server
 from wsrpc.testing import FaultProxy
+
+pytestmark = pytest.mark.usefixtures("only_objects_of_the_test")
 
 CUTS = 10_000 if SOAK else 1_000
 A_ROUND = 50

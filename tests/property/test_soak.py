@@ -19,6 +19,7 @@ import leftovers
 import pytest
 from effort import QUICK, SOAK
 from leftovers import living_objects, other_tasks
+from leftovers import only_objects_of_the_test as only_objects_of_the_test
 from traffic import ENOUGH, LEAVING, Ledger, turns
 
 from wsrpc import Limits, Peer
@@ -67,6 +68,7 @@ class Storm:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("only_objects_of_the_test")
 @pytest.mark.parametrize(
     ("ways", "count", "at_once"),
     [

@@ -462,6 +462,7 @@ class Scene(ABC):
         if self.server_peer.transport is not None:
             self.server_peer.transport.abort()
         await turns_until(lambda: self.client.state not in ("opening", "connected"))
+        await turns(20)  # who waits for room in the connection sees its end before that of the session
 
     async def leave_channel(self) -> None:
         await self.channel.abort("bored")

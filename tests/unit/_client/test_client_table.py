@@ -96,6 +96,7 @@ class Scene(World):
 
     async def reaches(self, state: ClientState) -> None:
         await turns_until(lambda: self.client.state == state)
+        await turns(20)  # by now the server knows, too, and what waits for some time has its timer
 
     async def request(self) -> asyncio.Task[Any]:
         request = self.start(self.client.request("park"))

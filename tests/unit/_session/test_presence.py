@@ -15,7 +15,7 @@ from leftovers import turns_until
 from session_story import Story, story
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Handshake, Limits, Peer, ReconnectInfo, Server, blocking
-from wsrpc.testing import connect
+from wsrpc.testing import Clock, connect
 from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -65,7 +65,7 @@ def told(s: Story) -> Told:
 async def test_each_drop_and_each_resume_is_told_in_order_and_then_the_end(s: Story, told: Told) -> None:
     for number in (1, 2):
         await s.cut()
-        await turns_until(lambda: s.peer.detached)
+        await turns_until(lambda: told.there[-1:] == [1006])
         assert told.there == [1006, "resume"] * (number - 1) + [1006]
         await s.repair()
         await turns(20)
@@ -102,21 +102,22 @@ async def test_a_function_that_never_returns_holds_up_the_others_for_a_while_onl
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The `close` handlers of a peer would not run before the server closes, however many of them there are."""
-    async with story(server=Limits(open_timeout=0.01)) as s:
+    clock = Clock()
+    async with story(server=Limits(open_timeout=5.0), clock=clock) as s:
         never, closed = asyncio.Event(), asyncio.Event()
-        closing: list[asyncio.Task[None]] = []
-
-        @s.server.on_detach
-        async def hang(peer: Peer) -> None:
-            closing.append(asyncio.create_task(peer.close()))  # begins before any timer
-            await never.wait()
-
+        s.server.on_detach(never.wait)
         s.server.on("close", closed.set)
         await s.cut()
-        await closed.wait()
-        assert "'on_detach' have not finished within Limits.open_timeout=0.01 s" in caplog.text
+        await turns_until(lambda: s.peer.detached)
+        closing = asyncio.create_task(s.peer.close())
+        await turns(20)
+        assert not closed.is_set()
+        clock.advance(5.0)
+        await turns(20)
+        assert closed.is_set()
+        assert "'on_detach' have not finished within Limits.open_timeout=5 s" in caplog.text
         never.set()
-        await closing[0]
+        await closing
 
 
 async def test_a_drop_before_the_resume_was_told_is_left_out_together_with_it(s: Story, told: Told) -> None:

@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 import pytest
-from core_driver import Blocked
+from core_driver import Blocked, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
@@ -81,7 +81,7 @@ async def test_while_the_server_drains_it_says_so_and_refuses(options: dict[str,
             closing = asyncio.create_task(server.close(drain=PATIENCE))
             await turns_until(lambda: not server.healthy)
             assert not server.stats().healthy
-            await asyncio.sleep(0)
+            await turns()  # it stops listening in a task
             if listens:
                 assert (await ask(listener.port))[::2] == (503, "draining\n")
                 assert (await ask(listener.port, method="HEAD"))[::2] == (503, "")

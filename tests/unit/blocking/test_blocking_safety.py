@@ -230,6 +230,7 @@ def attempt():
 after = attempt
 """,
     "cluster": """
+client = ClusterClient(MemoryEngine())
 def attempt():
     global client
     client = ClusterClient(MemoryEngine())
