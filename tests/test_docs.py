@@ -264,6 +264,13 @@ def test_pages_are_short() -> None:
     assert {page: count for page, count in words.items() if count > 2000 and page not in LOOKED_UP} == {}
 
 
+def test_what_breaks_is_under_what_changed() -> None:
+    """Who moves a program to a new version reads those sections, and not "Security"."""
+    unreleased = (ROOT / "CHANGELOG.md").read_text("utf-8").partition("## [Unreleased]")[2].partition("\n## ")[0]
+    sections = [section for section in unreleased.split("\n### ") if "- **Breaking:**" in section]
+    assert {section.partition("\n")[0] for section in sections} <= {"Changed", "For authors of adapters"}
+
+
 def test_pages_agree_on_how_long_the_tests_take() -> None:
     pages = (README, ROOT / "CONTRIBUTING.md", ROOT / "docs" / "contributing" / "index.md")
     said = [re.findall(r"make test\b[^-\n]*?(\d+) minutes", page.read_text("utf-8")) for page in pages]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .._base.closing import check_close
 from .._base.logs import address_text
 from .._base.misuse import check_flag, check_limits_change, no_parentheses
-from .._base.names import check_name
+from .._base.names import check_channel
 from .._base.scheduler import Scheduler
 from .._base.state import PeerState
 from .._handlers.introspection import Injection, injections
@@ -245,7 +245,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         Raises:
             TypeError, ValueError: ``name`` is not a valid channel name.
         """
-        check_name("a channel's name", name)
+        check_channel(name)
         check_flag("ordered", ordered)
         channel = self._channels.get(name)
         if channel is None:

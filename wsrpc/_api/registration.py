@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from msgspec import UNSET, UnsetType
 
 from .._base.misuse import check_flag, no_parentheses
-from .._base.names import ChannelRef, F, OnChannel, check_event, check_name
+from .._base.names import ChannelRef, F, OnChannel, check_channel, check_event
 from .._handlers.layers import Middleware as AnyMiddleware
 from .._handlers.method import DEFAULTS, HandlerOptions
 from .._handlers.registry import Registry
@@ -292,7 +292,7 @@ class Router(Declarer):
         Args:
             ordered: as for `Peer.of`.
         """
-        check_name("a channel's name", name)
+        check_channel(name)
         check_flag("ordered", ordered)
         if ordered:
             self._registry.order(name)
@@ -347,7 +347,7 @@ def include(router: Router, registry: Registry, channel: str | None) -> None:
     recorded = registry_of(given)
     assert isinstance(recorded, RecordingRegistry)
     if channel is not None:
-        check_name("a channel's name", channel)
+        check_channel(channel)
     recorded.include_in(registry, channel)
 
 

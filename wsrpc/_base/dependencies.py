@@ -26,10 +26,7 @@ def check_dependencies() -> None:
         for floor in filter(None, map(FLOOR.fullmatch, wsrpc.requires or ())):
             name, needed = floor.groups()
             installed = version(name)
-            own_build = {"!", "+", "d"} & set(
-                installed
-            )  # an epoch, a local version, a .dev release: nobody can compare
-            if not own_build and _numbers(installed) < _numbers(needed):
+            if not OWN_BUILD.search(installed) and _numbers(installed) < _numbers(needed):
                 problem = f"wsrpc {wsrpc.version} needs {name} {needed} or later, and {installed} is installed"
                 problem += f": pip install '{name}>={needed}'"
                 break

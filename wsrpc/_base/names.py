@@ -38,7 +38,7 @@ Redact: TypeAlias = Callable[[Literal["in", "out"], str, Sequence[Any]], Any]
 """Function for ``log_payloads=``. ``redact(direction, event, args)`` returns what the log shows instead of ``args``."""
 
 LONGEST_NAME = 256
-"""Bytes of the name of an event or a channel that a remote peer may use."""
+"""Bytes of the name of an event or a channel. Remote peers may use no longer ones, so none can be registered."""
 
 LONGEST_ADDRESS = 256
 """Bytes of a peer's address."""
@@ -79,16 +79,33 @@ def check_event(name: Any) -> None:
 
     Raises:
         TypeError: it is not a string; ``""`` is allowed, as in ws-wrapper.
-        ValueError: it cannot be sent.
+        ValueError: it cannot be sent, or is too long.
     """
     if not isinstance(name, str):
         raise TypeError(f"an event's name is a string, got {name!r}")
     if not can_be_sent(name):
         raise ValueError(f"an event's name is text that can be sent, got {name!r}, which has half of a surrogate pair")
+    _check_length("an event's name", name)
+
+
+def check_channel(name: Any) -> None:
+    """Refuse values that cannot name a channel: ws-wrapper refuses ``""``, Go reads it as the main channel.
+
+    Raises:
+        TypeError: it is not a non-empty string.
+        ValueError: it cannot be sent, or is too long.
+    """
+    check_name("a channel's name", name)
+    _check_length("a channel's name", name)
+
+
+def _check_length(what: str, name: str) -> None:
+    if (size := len(name.encode())) > LONGEST_NAME:
+        raise ValueError(f"{what} has at most {LONGEST_NAME} bytes of UTF-8, got {size}: {name[:40]!r}...")
 
 
 def check_name(what: str, name: Any) -> None:
-    """Refuse values that cannot name a channel: ws-wrapper refuses ``""``, Go reads it as the main channel.
+    """Refuse values that cannot name anything.
 
     Raises:
         TypeError: it is not a non-empty string.

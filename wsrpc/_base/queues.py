@@ -79,19 +79,8 @@ class BoundedQueue(Generic[T]):
         """Return whether an item with that key is in the queue."""
         return self._ticket_of(key) is not None
 
-    def first(self) -> tuple[int, T] | None:
-        """Return the oldest item with its ticket, without taking it. None if the queue is empty."""
-        items = self.items
-        if not items:
-            return None
-        while self._first not in items:
-            self._first += 1
-        return self._first, items[self._first]
-
-    def take(self, ticket: int) -> T | None:
-        """Take an item out. None if it is not there any more."""
-        if ticket not in self.items:
-            return None
+    def take(self, ticket: int) -> T:
+        """Take out an item that is in the queue."""
         item = self.items.pop(ticket)
         self.size -= self._size_of(item)
         if self._tickets is not None and self._keys is not None and ticket in self._keys:
@@ -104,16 +93,10 @@ class BoundedQueue(Generic[T]):
         return None if ticket is None else self.take(ticket)
 
     def pop(self) -> T:
-        """Take out the oldest item.
-
-        Raises:
-            IndexError: the queue is empty.
-        """
-        first = self.first()
-        if first is None:
-            raise IndexError("the queue is empty")
-        self.take(first[0])
-        return first[1]
+        """Take out the oldest item. The queue must not be empty."""
+        while self._first not in self.items:
+            self._first += 1
+        return self.take(self._first)
 
     def drop_oldest(self) -> list[T]:
         """Take out the oldest items until the others are within both bounds, or only one is left. Return them."""

@@ -13,7 +13,7 @@ from .._api.caller import Caller
 from .._api.peer import life_of
 from .._base.closing import check_close
 from .._base.misuse import shown_as
-from .._base.names import ChannelRef, Offline, check_name, check_timeout
+from .._base.names import ChannelRef, Offline, check_channel, check_timeout
 from .._base.retry import ask_again
 from .._protocol.messages import NO_OPTIONS, RequestOptions
 from .._sending.checks import check_sending
@@ -231,7 +231,7 @@ class ClusterPeer(Caller, Addressed):
         Raises:
             TypeError, ValueError: ``name`` is not a valid channel name.
         """
-        check_name("a channel's name", name)
+        check_channel(name)
         return ClusterPeerChannel(name, self.address, self._sender)
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Never, Self, TypeAlias, TypeVar, overload
 
 from .._api.proxy import make_emitter
 from .._base.misuse import no_keywords
-from .._base.names import OnChannel, check_address, check_event, check_name
+from .._base.names import OnChannel, check_address, check_channel, check_event, check_name
 from .._base.scheduler import spawn_later
 from .._conversion.convert import DecHook
 from .._handlers.registry import Registry, accepted
@@ -342,7 +342,7 @@ class ClusterRoom(ClusterEmitter):
         Raises:
             TypeError, ValueError: ``name`` is not a valid channel name.
         """
-        check_name("a channel's name", name)
+        check_channel(name)
         return ClusterRoomChannel(self._room_name, name, self._joined)
 
     async def send_raw(self, data: str | bytes, *, skip: SkipAddressed = None) -> EmitReport:

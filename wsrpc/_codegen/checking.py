@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from .._base.names import RESERVED_EVENTS, check_event, check_name
+from .._base.names import RESERVED_EVENTS, check_channel, check_event
 from .._schema.definitions import MEMBER_NAMES, PREFIX
 from .._schema.description import Description, EventSchema
 from ..errors import short
@@ -159,7 +159,7 @@ def _check_event(event: EventSchema, definitions: Iterable[str], where: str) -> 
     try:
         check_event(event.event)
         if event.channel is not None:
-            check_name("a channel's name", event.channel)
+            check_channel(event.channel)
     except (TypeError, ValueError) as exc:
         raise InvalidDescription(f"{where}: {exc}") from exc
     if event.channel is None and event.event in RESERVED_EVENTS:

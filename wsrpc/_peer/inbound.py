@@ -352,8 +352,17 @@ class Inbound:
 
     def _receive_other_kind(self, payload: bytes | bytearray, text: bool) -> None:
         """Receive text where this side speaks a binary codec, or the reverse."""
-        if not self._control(payload, text):
-            self._foreign(payload, text)
+        if self._control(payload, text):
+            return
+        is_first = not self._ignored["foreign"]
+        self._foreign(payload, text)
+        if is_first and self._ignored["foreign"]:
+            kinds = ("text", "binary") if text else ("binary", "text")
+            self._reporter.log(
+                logging.WARNING,
+                "ignored a %s message, because the codec of this side uses %s: both sides need the same codec=",
+                *kinds,
+            )
 
     def _foreign(self, payload: bytes | bytearray, text: bool) -> None:
         """Give a message that is not ws-wrapper's to the raw handler, or count it."""

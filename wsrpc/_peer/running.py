@@ -105,20 +105,19 @@ class WaitingRoom(BoundedQueue[ReceivedMessage]):
         """Return the events on the main channel and on named ones, with their tickets."""
         return [(ticket, self.items[ticket]) for ticket in self._kinds.get(Kind.EVENT, ())]
 
-    def take(self, ticket: int) -> ReceivedMessage | None:
-        """Take a message out. None if it does not wait any more."""
+    def take(self, ticket: int) -> ReceivedMessage:
+        """Take out a message that waits."""
         entry = super().take(ticket)
-        if entry is not None:
-            tickets = self._kinds[entry.kind]
-            del tickets[ticket]
-            if not tickets:
-                del self._kinds[entry.kind]
+        tickets = self._kinds[entry.kind]
+        del tickets[ticket]
+        if not tickets:
+            del self._kinds[entry.kind]
         return entry
 
     def take_requests(self) -> list[ReceivedMessage]:
         """Take all requests out. Events stay."""
         tickets = [ticket for ticket, entry in self.items.items() if entry.id is not None]
-        return [entry for ticket in tickets if (entry := self.take(ticket)) is not None]
+        return [self.take(ticket) for ticket in tickets]
 
 
 NOTHING_WAITS = WaitingRoom(0, 0)

@@ -50,7 +50,7 @@ class RawConnections:
     """The raw connections of a server. Each runs its function in a task of its own, and is closed after that.
 
     Args:
-        enter: makes a new connection a member of the rooms that it begins in.
+        enter: lets a new connection receive what goes to everybody.
         leave: ends the membership of a connection in all rooms.
     """
 

@@ -14,7 +14,7 @@ from .._api.peer import Peer
 from .._base.closing import CloseCode
 from .._base.logs import PeerLog
 from .._base.misuse import check_no_yield
-from .._base.names import RESERVED_EVENTS, check_name
+from .._base.names import RESERVED_EVENTS, check_channel
 from .._entrance.entrance import Gate
 from .._handlers.compiled import Handler
 from .._handlers.implementation import Methods, methods_of
@@ -169,7 +169,7 @@ class Hosting:
                 f"it {', '.join(STYLES)}, on_open or on_close"
             )
         if channel is not None:
-            check_name("a channel's name", channel)
+            check_channel(channel)
         taken = self._registry.scopes[channel].handlers if channel in self._registry.scopes else {}
         for event, (_, function, _) in methods.items():
             if channel is None and event in RESERVED_EVENTS:

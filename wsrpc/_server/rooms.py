@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from .._api.peer import Peer, life_of
 from .._base.misuse import check_has_run, check_no_yield
-from .._base.names import LONGEST_NAME, ChannelRef, can_be_sent, check_name
+from .._base.names import LONGEST_NAME, ChannelRef, can_be_sent, check_channel, check_name
 from .._handlers.lifecycle import ends_the_task
 from .._handlers.registry import Registry, accepted
 from .._protocol.codecs import Codec
@@ -115,7 +115,7 @@ class Room(RawBroadcaster):
         Raises:
             TypeError, ValueError: ``name`` is not a valid channel name.
         """
-        check_name("a channel's name", name)
+        check_channel(name)
         return RoomChannel(name, self, self._members)
 
     def __len__(self) -> int:

@@ -19,7 +19,7 @@ from .._base.closing import CloseCode
 from .._base.expiry import EXPIRED
 from .._base.logs import OF_ONE_SERVER, LogBudget, logger
 from .._base.misuse import check_flag, check_number, no_parentheses, refusing
-from .._base.names import F, Profile, Redact, check_name
+from .._base.names import F, Profile, Redact, check_channel
 from .._base.scheduler import Scheduler
 from .._base.state import PeerState
 from .._conversion.convert import DecHook
@@ -208,7 +208,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         Raises:
             TypeError, ValueError: ``name`` is not a valid channel name.
         """
-        check_name("a channel's name", name)
+        check_channel(name)
         check_flag("ordered", ordered)
         channel = self._channels.get(name)
         if channel is None:

@@ -33,11 +33,6 @@ class Delivery:
         """Whether no message is passed on any more: the connection was aborted."""
 
     @property
-    def takes_pieces(self) -> bool:
-        """Whether the receiver gets fragmented messages frame by frame."""
-        return self._receive_piece is not None
-
-    @property
     def in_message(self) -> bool:
         """Whether the next data frame must be a continuation of a message."""
         return self._fragments is not None

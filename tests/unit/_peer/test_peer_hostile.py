@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import Any
 
 import msgspec
 import pytest
 from core_driver import Driven, closes_with, messages, rejection, turns
 
-from wsrpc.codecs import MsgpackCodec
+from wsrpc import Client, Server
+from wsrpc.codecs import Codec, MsgpackCodec
+from wsrpc.testing import connect
 
 
 def echoing(**options: Any) -> tuple[Driven, list[Any]]:
@@ -241,3 +244,19 @@ async def test_binary_or_other_encodings_are_not_taken_for_json() -> None:
     d.raw('{"i":1,"a":["echo"]}'.encode("utf-16-le"))
     await turns()
     assert ran == [] and d.take() == []
+
+
+@pytest.mark.parametrize(("here", "there"), [(None, MsgpackCodec()), (MsgpackCodec(), None)])
+async def test_the_first_message_in_another_codec_is_in_the_log_with_what_to_do(
+    here: Codec | None, there: Codec | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(codec=here)
+    async with connect(server, client=Client(codec=there)) as client:
+        for _ in range(3):
+            await client.emit("echo")
+        while server.stats().ignored.get("foreign", 0) < 3:
+            await turns()
+    kinds = ("binary", "text") if here is None else ("text", "binary")
+    [text] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert text.startswith("ignored a {} message, because the codec of this side uses {}: ".format(*kinds))
+    assert "both sides need the same codec=" in text
