@@ -14,6 +14,7 @@ from typing import Any
 from interop import autobahn, matrix
 from wsrpc import errors
 from wsrpc._client import states as client_states
+from wsrpc._handlers.invocation import CallState
 from wsrpc._sending import outbox
 from wsrpc._server import states as server_states
 from wsrpc._session import states as session_states
@@ -59,6 +60,20 @@ def places() -> str:
     ]
     columns = ["state of the line", *(f"belongs to {scope.value}" for scope in outbox.Scope)]
     return f"{table(columns, rows)}\n\n{places}"
+
+
+def calls() -> str:
+    """A row for each state of a call, a column for each question."""
+    columns = ["state of a call", "counts as", "bytes of", "remote peer waits", "may be answered", "cancelled"]
+    rows = [
+        [
+            f"`{state.name}`: {state.meaning}",
+            *(f"a {found}" if found else "" for found in (state.counts_as, state.bytes_of)),
+            *("yes" if found else "" for found in (state.awaited, state.answerable, state.cancelled)),
+        ]
+        for state in CallState
+    ]
+    return table(columns, rows)
 
 
 def error_tree() -> str:
@@ -110,6 +125,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "states of servers": lambda: states(server_states.TABLE),
     "states of sessions": lambda: states(session_states.TABLE),
     "where a message goes": places,
+    "states of calls": calls,
     "tree of errors": error_tree,
     "who validates": validators,
     "abilities of adapters": abilities,

@@ -102,7 +102,7 @@ class Driven:
         assert peer.active == 0
         assert peer._core.dispatcher.active == {}
         assert peer.stats().waiting == 0
-        assert peer._core.dispatcher.running.tasks() == set()
+        assert peer._core.dispatcher.work.tasks() == set()
         assert not peer._outbox.busy
 
     @property

@@ -145,7 +145,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     @property
     def active(self) -> int:
         """Number of handlers that are running for the remote peer, including those of streams and conversations."""
-        return self._life.running.active
+        return self._life.work.active
 
     @property
     def channels(self) -> int:
@@ -170,7 +170,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             dropped=self.dropped,
             pending=self.pending,
             active=self.active,
-            waiting=len(self._life.running.waiting_room),
+            waiting=len(self._life.work.waiting_room),
             channels=self.channels,
             errors=core.log.errors,
             ignored=dict(self.ignored),

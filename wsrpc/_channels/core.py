@@ -15,6 +15,7 @@ from .._handlers.registry import Registry
 from .._protocol.messages import Event, RequestOptions, Resolution, WireMessage, place_on
 from .._protocol.nodes import ENDED_BY_CALLER
 from .._protocol.rejections import FINISHED_REASON
+from .._sending.answers import Answers
 from .._sending.checks import check_thread, check_thread_of_plain
 from .._sending.outbound import Outbound
 from .._sending.outbox import Outbox
@@ -82,19 +83,13 @@ class ChannelListener(Protocol):
         payload: bytes | bytearray,
         view: Any,
         decode: Decode,
-        channel: ChannelCore | None = None,
+        channel: ChannelCore,
         /,
     ) -> None:
         """Run the handler of a message, now or when there is room."""
 
     def cancel_requests_on(self, h: int, reason: object, /) -> None:
         """Cancel the handlers of requests that arrived on channel ``h``, which is over: nobody waits for them."""
-
-    def count(self, kind: str, text: str, times: int = 1, /) -> None:
-        """Count events that reach no handler."""
-
-    def reject(self, i: int, error: RpcError, /) -> None:
-        """Reject a request of the remote peer."""
 
 
 class ChannelOwner(Protocol):
@@ -105,6 +100,7 @@ class ChannelOwner(Protocol):
     registry: Registry
     sender: Sender
     """Sends for the users of channels."""
+    answers: Answers
     listener: ChannelListener
     warn: Callable[..., None]
 
@@ -584,18 +580,18 @@ class ChannelCore:
     def refuse(self, i: int, error: Exception) -> None:
         """Reject a request that arrived on the channel, unless its session is over."""
         if not self.out.session.over:
-            self._owner.listener.reject(i, error if isinstance(error, RpcError) else RpcError(as_text(error)))
+            self._owner.answers.reject(i, error if isinstance(error, RpcError) else RpcError(as_text(error)))
 
     def warn(self, text: str) -> None:
         self._owner.warn(text)
 
     def count_misfit(self, event: str, why: Exception) -> None:
         text = f"event {short(event)} on channel {self.id} was dropped: {why}"
-        self._owner.listener.count("wrong arguments", text)
+        self._owner.answers.count("wrong arguments", text)
 
     def count_dropped(self, count: int) -> None:
         text = f"events on channel {self.id} were dropped, because nobody listens to them"
-        self._owner.listener.count("unread event", text, count)
+        self._owner.answers.count("unread event", text, count)
 
     def overflowed(self, event: str, inbox: Inbox, error: StreamOverflow) -> None:
         self.abort(error)

@@ -38,7 +38,7 @@ STOP = RequestOptions(within_call=True)
 
 
 class ReaderListener(Protocol):
-    """Part of a session that holds messages back. Readers report to it. Implemented by `Admission` of ``_peer``."""
+    """Part of a peer that holds messages back. Readers report to it. Implemented by `Work` of ``_peer``."""
 
     def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient, /) -> None:
         """Pass the messages that are held back to a new recipient."""
@@ -67,12 +67,12 @@ class Readers:
     __slots__ = (
         "_end_error",
         "_limits",
-        "_listener",
         "_registries",
         "_survives",
         "_unread",
         "channels",
         "count",
+        "listener",
         "outbox",
         "read_before",
         "stops",
@@ -103,8 +103,7 @@ class Readers:
         self._unread: UnreadMessages | None = None
         self._registries = registries
         self._survives = survives
-        self._listener: ReaderListener
-        """Of the present session, or of the last one."""
+        self.listener: ReaderListener
         self._end_error: Callable[[], Exception | None] | None = None
         """Once reading is over: makes what a reader raises. It makes None for a plain end."""
 
@@ -113,11 +112,7 @@ class Readers:
 
     def reject(self, i: int, error: RpcError) -> None:
         """Reject a request of the remote peer."""
-        self._listener.reject(i, error)
-
-    def use(self, listener: ReaderListener) -> None:
-        """Tell ``listener`` of readers from now on: it is that of another session."""
-        self._listener = listener
+        self.listener.reject(i, error)
 
     @property
     def out(self) -> Outbound:
@@ -173,13 +168,13 @@ class Readers:
         else:
             add(channel.recipients, event, recipient, FanOut, f"{items}: 'next' cannot be read as events there, too")
         self.channels[channel.name] = channel
-        self._listener.begin_reading(channel.name, event, recipient)
+        self.listener.begin_reading(channel.name, event, recipient)
 
     def removed(self, channel: NamedChannel) -> None:
         """Drop a channel that has no recipients any more."""
         if self.channels.get(channel.name) is channel:
             del self.channels[channel.name]
-        self._listener.update()
+        self.listener.update()
 
     def reopen(self) -> None:
         """Let new readers in again: there may be a connection."""
@@ -214,7 +209,7 @@ class Readers:
             del self.channels[channel.name]
         for channel in ending:
             channel.end(error, stops=name is not None)
-        self._listener.update()
+        self.listener.update()
 
     # ------------------------------------------------------------ messages
 

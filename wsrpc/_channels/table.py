@@ -10,6 +10,7 @@ from .._handlers.registry import Registry
 from .._protocol.messages import Cancellation, ChannelAbort, ChannelCreated
 from .._protocol.nodes import as_raised
 from .._protocol.rejections import ABORTED, is_finished, reason_from_wire, text_for_peer
+from .._sending.answers import Answers
 from .._sending.notices import send_notice
 from .._sending.outbound import Outbound
 from .._sending.outbox import Outbox
@@ -61,6 +62,7 @@ class ChannelTable:
         unread: Callable[[], UnreadMessages],
         *,
         sender: Sender,
+        answers: Answers,
         listener: ChannelListener,
         warn: Callable[..., None],
     ) -> None:
@@ -68,6 +70,7 @@ class ChannelTable:
         self.outbox = outbox
         self.limits = limits
         self.sender = sender
+        self.answers = answers
         self.listener = listener
         self.warn = warn
         self.registry = registry

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from typing import Any, ClassVar, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
 from weakref import ref
 
 import msgspec
@@ -27,35 +27,67 @@ WORK = 4 * 1024
 """Bytes that a running handler, an open channel or a pending request takes besides its message, about."""
 
 
-class Cancelled(enum.IntEnum):
-    """Whether a handler is cancelled, and whether its request still gets an answer. The value never decreases."""
+class CallState(enum.Enum):
+    """State of one call of a handler, with the answer to each question that the code asks about a call.
 
-    NO = 0
-    YES = 1
-    """By the remote peer, or with the channel. The request is still answered when the handler exits."""
-    ORPHANED = 2
-    """Nobody may get the answer: the connection that asked is gone, or the request has been answered already."""
+    A call only goes on to a later state: see `Invocation.enter`. Calls for events are in the same states, although
+    nobody waits for them and they get no answer.
+    """
+
+    #          meaning; counts as; its bytes count as those of; the remote peer waits; may be answered; is cancelled
+    RUNNING = ("its handler runs", "handler", "handler", True, True, False)
+    RESERVED = ("its handler runs, and is known to answer with a channel", "handler", "channel", True, True, False)
+    SERVING = ("it was answered with a channel, on which its handler runs", "channel", "channel", True, False, False)
+    OVER = ("that channel has ended, and its handler still runs", "handler", "handler", False, False, False)
+    CANCELLED = ("the remote peer, or an end of a channel, has cancelled it", "handler", "handler", False, True, True)
+    ORPHANED = ("it is cancelled, and nobody can get an answer", "handler", "handler", False, False, True)
+    EXITED = ("its handler has exited", None, None, False, False, False)
+
+    def __init__(
+        self,
+        meaning: str,
+        counts_as: Literal["handler", "channel"] | None,
+        bytes_of: Literal["handler", "channel"] | None,
+        awaited: bool,
+        answerable: bool,
+        cancelled: bool,
+    ) -> None:
+        self.meaning = meaning
+        self.counts_as = counts_as
+        """Whether it counts towards `Limits.running` or towards `Limits.channels`."""
+        self.bytes_of = bytes_of
+        """Whether its message counts with those of handlers or of channels. Each may take `Limits.running_bytes`."""
+        self.awaited = awaited
+        """Whether the remote peer waits for it."""
+        self.answerable = answerable
+        """Whether its request may still be answered, with a result or a rejection."""
+        self.cancelled = cancelled
 
 
-class ChannelPhase(enum.Enum):
-    """State of the channel that answers a request, and what the invocation counts as because of it."""
-
-    NONE = "none is known: a running handler"
-    RESERVED = "the handler is known to open one: a running handler, but its bytes count for channels"
-    OPEN = "it was the answer, and the handler runs on it: an open channel"
-    OVER = "it has ended: a running handler again"
+# Constants, because Python 3.11 looks members of an enum up slowly, and these are asked for with each call.
+_RUNNING, _CANCELLED, _ORPHANED, EXITED = CallState.RUNNING, CallState.CANCELLED, CallState.ORPHANED, CallState.EXITED
 
 
 class Runner(Protocol):
-    """Part of a session that runs handlers. Implemented by `Dispatcher` of ``_peer``."""
+    """The handlers of one session, for the calls that have begun in it. Implemented by `Dispatcher` of ``_peer``.
+
+    The classes of some attributes lie in higher layers.
+    """
 
     loop: Scheduler
+    work: Any
+    """`Work`: the handlers of the peer that run, and the messages that wait."""
+    channels: Any
+    """`ChannelTable`: the anonymous channels of the session."""
+    answers: Any
+    """`Answers`: answers requests, and counts events that do not reach a handler."""
+    out: Any
+    """`Outbound`: the way out of the session."""
     active: dict[int, Invocation]
     """Requests of the remote peer whose handlers run, by id."""
-
-    @property
-    def paused(self) -> object | None:
-        """Not None while no handler may start; see `Admission.paused`. May be read in any thread."""
+    paused: asyncio.Future[None] | None
+    """Set while no handler may start, because a Close frame is queued. Done when the session is over, or goes on over
+    another connection. May be read in any thread."""
 
     async def wait_while_paused(self, invocation: Invocation, /) -> None:
         """Wait while no handler may start.
@@ -79,23 +111,6 @@ class Runner(Protocol):
 
     def expire(self, invocation: Invocation, seconds: float, /) -> None:
         """Cancel a handler that has run for ``seconds``, which is too long, and reject its request now."""
-
-    def lane(self, key: Hashable, /) -> asyncio.Lock:
-        """Return the lock of the handlers that run one after another."""
-        ...
-
-    def make_channel(self, i: int, /) -> Any:
-        """Make a `ChannelCore` for the handler of request ``i``. The remote peer does not know of it yet.
-
-        Raises:
-            RemoteError: there are too many.
-        """
-
-    def find_channel(self, h: int, /) -> Any:
-        """Return the `ChannelCore` of an open channel. None if there is no such channel."""
-
-    def count(self, kind: str, text: str, /) -> None:
-        """Count an event that does not reach its handler as it came."""
 
 
 class Invocation(msgspec.Struct, eq=False):
@@ -128,15 +143,14 @@ class Invocation(msgspec.Struct, eq=False):
     """The `ChannelCore` that the handler has made, or that answers its request; see `make_channel`."""
     user_channel: Any = None
     """The `AnonymousChannel` for that channel that the handler holds, once it has asked for it."""
-    channel_phase: ChannelPhase = ChannelPhase.NONE
+    served: Any = None
+    """That channel once the request was answered with it, so that the handler runs on it."""
+    state: CallState = _RUNNING
     upload: Upload | None = None
     """Reads the items that the caller sends, if the handler has a parameter for them."""
     task: asyncio.Task[None] | None = None
     """Runs what the call of the handler has not finished. None before it was made, which an eager task's first step
     precedes."""
-    begun: bool = False
-    """The task has taken its first step."""
-    cancelled: Cancelled = Cancelled.NO
     cancel_reason: Any = None
     thread: asyncio.Future[Any] | None = None
     """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
@@ -152,11 +166,6 @@ class Invocation(msgspec.Struct, eq=False):
         if self._memory is None:
             self._memory = WORK + memory_of(self.inbound.a)
         return self._memory
-
-    @property
-    def served(self) -> Any:
-        """The `ChannelCore` with which the request was answered, and on which the handler runs. None without one."""
-        return self.channel if self.channel_phase in _SERVED else None
 
     @classmethod
     def shows(cls, context_class: type[C]) -> type[C]:
@@ -212,7 +221,7 @@ class Invocation(msgspec.Struct, eq=False):
             if self.id is None:
                 text = f"{self.event!r} opens a channel, so it has to be requested, and came as an event"
                 raise made_here(BadArguments(text))
-            self.channel = self.runner.make_channel(self.id)
+            self.channel = self.runner.channels.make(self.id)
         return self.channel
 
     def without_surplus(self, a: list[Any], most: int) -> list[Any]:
@@ -227,7 +236,7 @@ class Invocation(msgspec.Struct, eq=False):
             f"event '{self.label}' came with {len(a) - 1} arguments and its handler takes {most - 1}, so it runs "
             "without the others"
         )
-        self.runner.count("surplus arguments", text)
+        self.runner.answers.count("surplus arguments", text)
         return a[:most]
 
     def read_items(self, convert: Callable[[Any], Any], parameter: str) -> Any:
@@ -245,14 +254,23 @@ class Invocation(msgspec.Struct, eq=False):
         except RuntimeError:
             return False
 
-    def cancel(self, reason: object) -> None:
-        """Cancel the handler, unless it is cancelled already."""
-        if self.cancelled:
+    @property
+    def awaited(self) -> bool:
+        """Whether it is a request for which the remote peer waits."""
+        return self.inbound.i is not UNSET and self.state.awaited
+
+    def enter(self, state: CallState) -> None:
+        """Go on to another state, and count as it says. A call that has exited stays in that state."""
+        if self.state is not EXITED:
+            self.runner.work.move(self, state)
+
+    def cancel(self, reason: object, state: CallState = _CANCELLED) -> None:
+        """Cancel the handler, unless it is cancelled already or has exited."""
+        if self.state.cancelled or self.state is EXITED:
             return
-        self.cancelled = Cancelled.YES
+        self.enter(state)
         self.cancel_reason = reason
-        if self.begun and self.task is not None:
-            # Cancelling a task that has not begun would leave its request without an answer. Its first step looks.
+        if self.task is not None:
             self.task.cancel(bounded_reason(reason))
 
     def cancellation(self) -> asyncio.CancelledError:
@@ -261,19 +279,21 @@ class Invocation(msgspec.Struct, eq=False):
 
     def is_stopped_by(self, exc: BaseException) -> bool:
         """Return whether the handler ends with ``exc`` because the application has cancelled its task."""
-        stopped = isinstance(exc, asyncio.CancelledError) and not self.cancelled
+        stopped = isinstance(exc, asyncio.CancelledError) and not self.state.cancelled
         return stopped and self.task is not None and self.task.cancelling() > 0
 
     def orphan(self, reason: object) -> None:
         """Cancel the handler, because nobody can get its answer."""
-        self.cancel(reason)
-        self.cancelled = Cancelled.ORPHANED
+        if self.state.cancelled:
+            self.enter(_ORPHANED)
+        else:
+            self.cancel(reason, _ORPHANED)
 
     def note_orphaned(self, reason: object) -> None:
         """Take note that nobody can get the answer. The caller ends the handler, by raising `cancellation` in it."""
-        if not self.cancelled:
+        if not self.state.cancelled:
             self.cancel_reason = reason
-        self.cancelled = Cancelled.ORPHANED
+        self.enter(_ORPHANED)
 
     def settle(self) -> None:
         """Remove the request from those that await an answer, if it is one of them."""
@@ -287,7 +307,7 @@ class Invocation(msgspec.Struct, eq=False):
         Its context refers to it, and asyncio keeps that of a cancelled timer until the timer would have ended. What a
         `Context` shows stays for as long as the user keeps that object.
         """
-        self.task = self.thread = self.upload = None
+        self.task = self.thread = self.upload = self.served = None
         self.channel = None if self.user_channel is None else self.channel
         if self.shown is None or self.shown() is None:
             self.inbound.a = self.inbound.a[:1]
@@ -311,5 +331,3 @@ CURRENT: ContextVar[Invocation] = ContextVar("wsrpc_current")
 
 Call = Callable[[Invocation, list[Any]], Any]
 """The call of a handler, compiled: takes the invocation, and the event's name with the arguments as they arrived."""
-
-_SERVED = (ChannelPhase.OPEN, ChannelPhase.OVER)

@@ -27,7 +27,7 @@ Next = Callable[[Invocation, Any], Awaitable[Any]]
 """Runs what is inside of a middleware."""
 
 _NOT_STARTED = Exception()
-"""Stands for the result of a thread that has not called its handler; see `Admission.paused`."""
+"""Stands for the result of a thread that has not called its handler; see `Runner.paused`."""
 
 
 class Route(Struct, frozen=True):
@@ -151,7 +151,7 @@ def _in_thread(call: Call, most: int | None) -> Call:
         def work() -> tuple[Any, BaseException | None]:
             # A future must not get the exception itself: it refuses StopIteration, and nobody retrieves the exception
             # if the handler was cancelled meanwhile. It may have waited for a thread until now.
-            if invocation.cancelled:
+            if invocation.state.cancelled:
                 return None, invocation.cancellation()
             if invocation.runner.paused is not None:
                 return None, _NOT_STARTED
@@ -175,7 +175,7 @@ def _in_thread(call: Call, most: int | None) -> Call:
 
 def _in_lane(call: Call, key: Any) -> Call:
     async def in_lane(invocation: Invocation, a: list[Any]) -> Any:
-        lane = invocation.lane = invocation.runner.lane(key)  # also while it waits: see `RunningHandlers.tasks`
+        lane = invocation.lane = invocation.runner.work.lane(key)  # also while it waits: see `Work.tasks`
         await lane.acquire()
         try:
             return await invocation.runner.call_in_task(invocation, call)

@@ -16,13 +16,13 @@ from .._channels.producer import ItemRefused, Producer
 from .._channels.source import close_source
 from .._channels.table import ChannelTable
 from .._handlers.introspection import Role
-from .._handlers.invocation import ChannelPhase, Invocation
+from .._handlers.invocation import EXITED, CallState, Invocation
 from .._handlers.observation import mark_processed
 from .._protocol.rejections import ABORTED, error_from_wire, error_to_wire
+from .._sending.answers import Answers
 from .._streams.recipients import MismatchDetector
 from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here
-from .admission import Admission
-from .answers import Answers
+from .work import Work
 
 
 class ChannelAnswers:
@@ -32,11 +32,11 @@ class ChannelAnswers:
     a lane last until the stream or the conversation is over, and cancelling the handler ends it.
     """
 
-    def __init__(self, answers: Answers, admission: Admission, channels: ChannelTable) -> None:
+    def __init__(self, answers: Answers, work: Work, channels: ChannelTable) -> None:
         self._answers = answers
-        self._admission = admission
+        self._work = work
         self._channels = channels
-        self._readers = admission.readers
+        self._readers = work.readers
         self._named: dict[str, NamedProducer] = {}
         """Producers on named channels, by name. Each channel has one at most."""
 
@@ -72,15 +72,16 @@ class ChannelAnswers:
             asyncio.CancelledError: the call was cancelled meanwhile.
             RpcError: there is no room for the channel, or it is closed already.
         """
-        if invocation.cancelled:
+        if invocation.state.cancelled:
             raise invocation.cancellation()
         channel: ChannelCore = invocation.make_channel()
-        if invocation.channel_phase is ChannelPhase.NONE:  # or it was checked before the handler ran
-            self._admission.running.check_bytes_for_channel(invocation.size)
+        if invocation.state is not CallState.RESERVED:  # else it was checked before the handler ran
+            self._work.check_bytes_for_channel(invocation.size)
         self._channels.deliver(channel)
         invocation.settle()
         mark_processed(invocation.view)
-        self._admission.count_as_channel(invocation)
+        invocation.served = channel
+        invocation.enter(CallState.SERVING)
         channel.when_closed(lambda reason: self._cancel_after_end(invocation, channel))
         return channel
 
@@ -89,9 +90,9 @@ class ChannelAnswers:
 
         The body of a conversation first gets to read what the remote peer sent before it ended the channel.
         """
-        if invocation not in self._admission.running.invocations:
-            return  # it has exited
-        self._admission.count_as_handler(invocation)
+        if invocation.state is EXITED:
+            return
+        invocation.enter(CallState.OVER)
         reason = channel.close_reason
         error = RemoteError("the channel was closed") if reason is None else reason
 
@@ -132,7 +133,7 @@ class ChannelAnswers:
 
     async def _produce_named(self, invocation: Invocation, name: str, source: Source) -> None:
         """Send items on a named channel, to `Channel.items` or JavaScript's iterator, which has sent ``start``."""
-        if invocation.cancelled:
+        if invocation.state.cancelled:
             await close_source(source)
             raise invocation.cancellation()
         if (before := self._named.get(name)) is not None:
@@ -149,7 +150,7 @@ class ChannelAnswers:
             except ItemRefused:
                 raise
             except asyncio.CancelledError:
-                if not invocation.cancelled:  # neither has the consumer left, nor has its session ended
+                if not invocation.state.cancelled:  # neither has the consumer left, nor has its session ended
                     producer.fail(RpcError(ABORTED))
                 raise
             except Exception as exc:

@@ -22,6 +22,7 @@ from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage
 from .._protocol.codecs import NegotiatedCodec
 from .._protocol.control import Announced, Credit, Drain
 from .._protocol.messages import MAX_ID, WireMessage
+from .._sending.answers import Answers
 from .._sending.draining import Draining
 from .._sending.outbound import Outbound
 from .._sending.outbox import Outbox
@@ -34,14 +35,13 @@ from ..errors import ChannelClosed, ConnectionLost, ProtocolError, SessionLost, 
 from ..handshake import Handshake
 from ..limits import Limits
 from ..transport import ConnectionInfo, Traffic
-from .admission import Admission
-from .answers import Answers
 from .dispatch import Dispatcher
 from .inbound import Inbound
 from .owner import PeerOptions, PeerOwner
 from .payload_log import PayloadLog
 from .requests import Requester
-from .running import Hold, RunningHandlers
+from .waiting import Hold
+from .work import Work
 
 
 class ConnectionHistory:
@@ -110,8 +110,8 @@ class PeerLife:
         "peer",
         "readers",
         "reporter",
-        "running",
         "sender",
+        "work",
     )
 
     def __init__(self, peer: Any, options: PeerOptions, loop: Scheduler, owner: PeerOwner) -> None:
@@ -128,14 +128,12 @@ class PeerLife:
         if settings.between_nodes:
             log.quieten()  # nodes log themselves who comes and goes
         self.reporter = Reporter(peer, (shared, own), loop, log)
-        self.running = RunningHandlers(limits)
         self.outbox = Outbox(
             settings,
             loop,
             odd=options.dialer,
             keeps_offline=options.keeps_offline,
             fails_offline=options.fails_offline,
-            is_awaited=self.running.is_awaited,
             expired=lambda pending: self.sender.expired(pending),
             queued=owner.queued,
             warn=log.warn,
@@ -143,6 +141,7 @@ class PeerLife:
         self.readers = Readers(
             limits, (own, shared), self.outbox, count=self.count, warn=log.warn, survives=options.keeps_offline
         )
+        self.work = self.readers.listener = Work(limits, loop, self.readers)
         self.sender = Requester(
             self.outbox, settings, own, readers=self.readers, warn=log.warn, keep=self.reporter.keep
         )
@@ -154,7 +153,7 @@ class PeerLife:
     def _use(self, core: PeerCore) -> None:
         self.core = core
         self.outbox.out = core.out
-        self.readers.use(core.dispatcher.admission)
+        self.work.begin_session(core.dispatcher)
 
     # ------------------------------------------------------------ sessions
 
@@ -198,16 +197,12 @@ class PeerLife:
 
     def _tell_the_end(self) -> None:
         """Call the `close` handlers of the last session now, if they wait for anything."""
-        self.running.after_events(None)
+        self.work.after_events(None)
         self.reporter.flush_turns()
 
     def bind(self, connection: Connection) -> None:
         """Begin a session on ``connection``; see `Peer.bind`."""
         self.make_way(self.check_new(connection)).begin(connection)
-
-    def admission(self) -> Admission:
-        """Return the admission of ``core``."""
-        return self.core.dispatcher.admission
 
     # ------------------------------------------------------------ what it counts
 
@@ -221,7 +216,7 @@ class PeerLife:
 
     def any_task(self) -> asyncio.Future[Any] | None:
         """Return a task of this peer that is not done yet, or the thread that it has left behind. None if all ended."""
-        calls = ((each.task, each.thread) for each in self.running.invocations)
+        calls = ((each.task, each.thread) for each in self.work.invocations)
         unfinished = (each for call in calls for each in call if each is not None and not each.done())
         return next(unfinished, None) or next(iter(self.reporter.running), None)
 
@@ -231,24 +226,24 @@ class PeerLife:
         After ``patience`` seconds cancel them. Cancelling this call only stops the waiting. So does ``still()`` when it
         returns False.
         """
-        running = self.running
-        running.end_conversations()
+        work = self.work
+        work.end_conversations()
         deadline = self.loop.time() + patience
         while still():
-            tasks = self.reporter.tasks(closers) | running.tasks(closers)
+            tasks = self.reporter.tasks(closers) | work.tasks(closers)
             if not tasks:
-                if running.then is None and len(self.reporter.turns) < 2:
+                if work.then is None and len(self.reporter.turns) < 2:
                     break
                 self._tell_the_end()  # only handlers that wait for this close are left
                 continue
             # A handler that ends makes room for one that waits, so look again.
             late = await closers.wait_besides(tasks, max(0.0, deadline - self.loop.time()))
             if late and still():
-                self.admission().drop_all()
+                work.drop_all()
                 for task in late:
                     task.cancel()
                 stubborn = await closers.wait_besides(late, patience)
-                if count := len(stubborn) + running.threads_left:
+                if count := len(stubborn) + work.threads_left:
                     self.log(logging.WARNING, "%d handlers do not end although they were cancelled", count)
                 if stubborn:
                     break
@@ -329,13 +324,10 @@ class PeerCore:
             life.peer,
             own,
             shared,
-            running=life.running,
+            work=life.work,
             requester=life.sender,
             out=self.out,
             answers=answers,
-            readers=life.readers,
-            present=life.admission,
-            fail=fail,
         )
         self.channels = self.dispatcher.channels
         life.outbox.requests.avoid(self.channels.opened)  # JavaScript would confuse the two
@@ -345,8 +337,6 @@ class PeerCore:
             own,
             shared,
             dispatcher=self.dispatcher,
-            out=self.out,
-            channels=self.channels,
             control=self.session.take_control if settings.extensions else None,
             reporter=life.reporter,
             fail=fail,
@@ -437,7 +427,7 @@ class PeerCore:
             path = info.target.partition("?")[0]
             self.log(logging.INFO, "peer %s connected %s %s, path %s", life.id, where, self.log.place, path)
         # One side lets requests in meanwhile. Otherwise two Python ends would wait for each other's handlers.
-        self.dispatcher.admission.hold(Hold.EVENTS if dialer else Hold.ALL)
+        self.dispatcher.hold(Hold.EVENTS if dialer else Hold.ALL)
         self._open(opening)
         if not self.over:  # a handler may have bound another transport
             session.start(receive, self.dispatcher.read_ended)
@@ -518,7 +508,7 @@ class PeerCore:
             return
         out.end_opening()
         out.draining.opened()
-        self.dispatcher.admission.hold(Hold.NONE)
+        self.dispatcher.hold(Hold.NONE)
         if session.connection is not None:  # else the session resumes later, or its end is reported
             self.owner.opened()
 
@@ -562,7 +552,7 @@ class PeerCore:
         """Finish the calls that have begun, and refuse new ones that they do not need, until the time ``until``."""
         if self.session.lives:
             self.out.draining.drain(until)
-            self.dispatcher.admission.drain(self._refuses_new)
+            self.dispatcher.drain(self._refuses_new)
 
     def _refuses_new(self) -> bool:
         # While a request of this side is pending, a new request may be part of its handler's work.
@@ -586,14 +576,13 @@ class PeerCore:
 
     def _fall_silent(self) -> bool:
         """Begin nothing new, because the remote peer is about to close. Return whether `open` handlers still run."""
-        self.life.running.run_in_tasks(True)
         self.log(logging.INFO, "the remote peer is about to close: new messages wait for another connection")
         return bool(self.out.opening_invocations)
 
     def room_changed(self) -> None:
         """Note that the session has become full, or has room again, or has another connection or none."""
         if self.out.flush_broadcasts():
-            self.dispatcher.admission.room_changed()
+            self.life.work.room_changed()
             self.life.outbox.gate.wake()
             self.out.update_clear()
 
@@ -618,7 +607,7 @@ class PeerCore:
         if out.silent:  # what is asked now would not be answered any more
             outbox.discard_requests(ending)
         if session.detached:
-            self.dispatcher.admission.pause()  # no handler starts after this side has closed
+            self.dispatcher.pause()  # no handler starts after this side has closed
             why = f"closed on this side: {reason}" if reason else "closed on this side"
             self.end_detached(why, SessionInput.CLOSED, ending=ending)
             return
@@ -633,7 +622,7 @@ class PeerCore:
         """Let nothing in and no handler start from now on: this side closes, and the session ends."""
         self.session.close_soon(ending)
         self.out.update_clear()
-        self.dispatcher.admission.pause()
+        self.dispatcher.pause()
 
     def fail(self, code: int, reason: str) -> None:
         """Close the connection because of what the remote peer did, and ignore whatever else it sends."""
@@ -701,7 +690,7 @@ class PeerCore:
         connection = self.session.connection
         if connection is not None and self.session.connected:
             self.session.stop_receiving()
-            self.dispatcher.admission.pause()  # a Close frame is queued, and the client may ignore it
+            self.dispatcher.pause()  # a Close frame is queued, and the client may ignore it
             # Not `session.close`: before the task runs, the session may resume on the other connection.
             self.reporter.spawn(connection.close(code, reason))
 
@@ -723,8 +712,6 @@ class PeerCore:
         if out.opening is not None:
             out.opening.end_session(user_closed=info.user_closed)
         out.draining.session_over()
-        if out.silent:
-            life.running.run_in_tasks(False)
         # What this side has sent, or would send.
         life.outbox.end_session(lost)
         # What it does for the remote peer. The events that wait start their handlers, which may read a channel, so
@@ -733,14 +720,13 @@ class PeerCore:
         # What it reads and produces.
         life.readers.end_session(lost)
         self.channels.end(lost)
-        self.dispatcher.admission.update()
+        life.work.update()
         # The application. `wait_closed` returns now: a handler that goes before the `close` handlers may wait in it.
         tell = partial(self.reporter.take_turn, "close", partial(self._call_close_handlers, info))
-        life.running.after_events(tell)
+        life.work.after_events(tell)
         self._end_wait()
         self.owner.all_ended()
         # What readers still hold counts on, and what handlers hold that were not cancelled.
-        life.running.measured = None
         if isinstance(session, ServerSession) and (sessions := self.owner.sessions) is not None and self.memory():
             life.readers.unread().less = session.recount
             sessions.hold(session)
@@ -750,8 +736,8 @@ class PeerCore:
         life, why = self.life, "what ended sessions hold exceeds Server(detached_bytes=)"
         if life.core is self:  # else another transport was bound, and the handlers and readers are of its session, too
             self.log(logging.WARNING, "what peer %s at %s has left behind is dropped: %s", life.id, self.log.place, why)
-            self.dispatcher.admission.drop_all()
-            for invocation in list(life.running.invocations):
+            life.work.drop_all()
+            for invocation in list(life.work.invocations):
                 invocation.orphan(why)
             life.readers.unread().drop_all(why)
 
@@ -806,8 +792,8 @@ class PeerCore:
     def session_reattached(self, connection: Connection, limits: Announced) -> None:
         """Let handlers start, and begin the statistics of another connection of the session."""
         info = connection.transport.info
-        self.life.running.measured = None  # from now on, measuring each message would be in vain
-        self.dispatcher.admission.unpause()
+        self.life.work.stop_measuring()  # from now on, measuring each message would be in vain
+        self.dispatcher.unpause()
         self.life.history.begin(info, self.out.loop.time())
         self.log.remote = info.remote
         self.out.reattach(limits)
@@ -838,11 +824,11 @@ class PeerCore:
 
     def memory(self) -> int:
         """Return the bytes that the session takes here, about: what was received, and what is being worked on."""
-        running, broadcasts, unread = self.life.running, self.out.slow_reader, self.life.readers.memory
-        room = running.waiting_room
+        work, broadcasts, unread = self.life.work, self.out.slow_reader, self.life.readers.memory
+        room = work.waiting_room
         return (
             (0 if broadcasts is None else broadcasts.size)
-            + running.memory()
+            + work.memory()
             + room.size
             + (0 if unread is None else unread.used)
             + MESSAGE * len(room)

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import logging
 import types
-from collections.abc import Callable, Coroutine, Generator, Hashable
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from functools import cached_property
 from typing import Any
@@ -16,17 +16,19 @@ from msgspec import UNSET
 from .._base.names import RAW, RESERVED_EVENTS, ChannelRef
 from .._base.scheduler import EAGER
 from .._channels.core import ChannelCore, ChannelState
-from .._channels.readers import FOR_READERS, Readers
+from .._channels.readers import FOR_READERS
 from .._channels.source import as_source
 from .._channels.table import TOO_MANY, ChannelTable
 from .._handlers.compiled import Handler
-from .._handlers.invocation import CURRENT, Call, Cancelled, ChannelPhase, Invocation
+from .._handlers.invocation import CURRENT, EXITED, Call, CallState, Invocation
 from .._handlers.layers import Middleware, Route, around, close_unawaited, when_over
 from .._handlers.observation import Message, mark_processed
 from .._handlers.registry import Registry
 from .._protocol.messages import Resolution, WireMessage
 from .._protocol.rejections import ABORTED, BAD_ITEM, bounded_reason
+from .._sending.answers import Answers
 from .._sending.outbound import Outbound
+from .._streams.recipients import Decode
 from ..errors import (
     BadArguments,
     BadResult,
@@ -44,11 +46,10 @@ from ..errors import (
     short,
     text_for_log,
 )
-from .admission import Admission
-from .answers import Answers
 from .channel_answers import ChannelAnswers
 from .requests import Requester
-from .running import RunningHandlers
+from .waiting import Hold
+from .work import Work
 
 
 def find(registry: Registry, channel: ChannelRef, event: str) -> Route:
@@ -108,17 +109,19 @@ PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
 """Classes of results that are neither awaitable nor a source of items, known without asking."""
 
 set_current = CURRENT.set
-_ORPHANED = Cancelled.ORPHANED
+_RESERVED = CallState.RESERVED
 
 
 class Dispatcher:
     """Runs the handlers of the requests and events that arrive in one session, and answers.
 
-    `Admission` decides when a message may have its handler, and `find` which one it is. `run` calls it: what returns a
-    value is answered at once, anything else runs on in a task (`_drive`). `RunningHandlers` counts those that wait.
-    `_returned` and `_raised` are the only places from which the request of a handler is answered, with two exceptions:
-    `ChannelAnswers` announces a channel before the handler goes on, and `expire` rejects the request of a handler that
-    takes too long before the handler exits.
+    `Work` decides when a message may have its handler, and `find` which one it is. `run` calls it: what returns a value
+    is answered at once, anything else runs on in a task (`_drive`), and `Work` counts it. `_returned` and `_raised` are
+    the only places from which the request of a handler is answered, with two exceptions: `ChannelAnswers` announces a
+    channel before the handler goes on, and `expire` rejects the request of a handler that takes too long before the
+    handler exits.
+
+    Calls that have begun in a session hold its dispatcher, although the session may be over.
     """
 
     def __init__(
@@ -127,66 +130,65 @@ class Dispatcher:
         own: Registry,
         shared: Registry,
         *,
-        running: RunningHandlers,
+        work: Work,
         requester: Requester,
         out: Outbound,
         answers: Answers,
-        readers: Readers,
-        present: Callable[[], Admission],
-        fail: Callable[[int, str], None],
     ) -> None:
         """
         Args:
             peer: the public object, for contexts.
             own, shared: the peer's handlers, and the server's.
-            running: the handlers that run, those of earlier sessions included.
-            present: returns the admission of the present session, or of the last one.
-            fail: ends the connection with a code and a reason.
+            work: counts the handlers that run, those of earlier sessions included.
         """
         self._peer = peer
         self._own = own
         self._shared = shared
-        self._out = out
-        self._session = out.session
+        self.out = out
+        self.session = out.session
         self.loop = out.loop
         self.answers = answers
-        self.running = running
+        self.work = work
         self.active: dict[int, Invocation] = {}
         """Requests of the remote peer that are being handled, by id."""
+        self.paused: asyncio.Future[None] | None = None
+        """See `Runner.paused`."""
+        self.late = 0
+        self.holding = Hold.NONE
+        self.refuses: Callable[[], bool] | None = None
         self.context = contextvars.copy_context()
         """Each handler runs in a copy of it, so that what it sets is seen by no other one."""
-        self.admission = admission = Admission(
-            running,
-            answers,
-            out,
-            self.active,
-            present=present,
-            dispatch=self.run,
-            pumped=self.read_ended,
-            readers=readers,
-            fail=fail,
-        )
         self.channels = ChannelTable(
             out,
             requester.outbox,
             own,
-            running.limits,
-            readers.unread,
+            work.limits,
+            work.readers.unread,
             sender=requester,
+            answers=answers,
             listener=self,
-            warn=readers.warn,
+            warn=work.readers.warn,
         )
-        self.arrived = admission.arrived
-        """Takes the messages of anonymous channels. Not a method, which would be one more call for each of them."""
         self._mark: float | None = None
         """When the last inline handler of this read ended. None if there was none, or if its time is not known."""
 
     @cached_property
     def _channel_answers(self) -> ChannelAnswers:
         """Runs handlers whose answer is a channel. Many peers have none, so it is made for the first one."""
-        return ChannelAnswers(self.answers, self.admission, self.channels)
+        return ChannelAnswers(self.answers, self.work, self.channels)
 
     # ------------------------------------------------------------ starting
+
+    def arrived(
+        self,
+        message: WireMessage,
+        payload: bytes | bytearray,
+        view: Message | None,
+        decode: Decode,
+        channel: ChannelCore,
+    ) -> None:
+        """Run the handler of a message on an anonymous channel, now or when there is room."""
+        self.work.arrived(self, message, payload, view, decode, channel)
 
     def run(
         self,
@@ -215,7 +217,7 @@ class Dispatcher:
             if route.begins_later:
                 self._run_on(invocation, context.run(route.call, invocation, message.a), context)
                 return
-            if self.running.not_begun:
+            if self.work.not_begun:
                 self._run_on(invocation, self.call_in_task(invocation, route.call), context)
                 return
             since = self._mark
@@ -232,6 +234,7 @@ class Dispatcher:
                 handler.put_back()  # if its arguments did not fit, the next message may have it
             if not self._raised(invocation, exc):
                 raise
+        invocation.state = EXITED
         if view is None and invocation.shown is None:  # nearly always, and as `release` without a call
             message.a = [name]
         else:
@@ -241,7 +244,7 @@ class Dispatcher:
             self._mark = now = self.loop.time()
             if now - since > SLOW_HANDLER:
                 self._warn_slow(handler, now - since)
-        if channel is not None or self._session.end_reason is not None:
+        if channel is not None or self.session.end_reason is not None:
             # A channel may deliver messages that it has kept, in a turn of the event loop in which nothing is read. In
             # a session that is over, nothing is read at all.
             self._mark = None
@@ -253,7 +256,7 @@ class Dispatcher:
         if not message.c and name in RESERVED_EVENTS:  # for JavaScript, "" is the main channel
             return Route(self._refuse_reserved, None, gives_channel=False, begins_later=False)
         route = find(self._own, message.c, name)
-        if route.handler is None and message.i is UNSET and self.admission.readers.has_readers(message.c, name):
+        if route.handler is None and message.i is UNSET and self.work.readers.has_readers(message.c, name):
             return route_to(self._own, message.c, FOR_READERS)
         return route
 
@@ -273,12 +276,12 @@ class Dispatcher:
         """
         try:
             invocation.make_channel()
-            self.running.check_bytes_for_channel(invocation.size)
+            self.work.check_bytes_for_channel(invocation.size)
         except RemoteError as exc:
             if exc.code != TOO_MANY:
                 raise
             raise made_here(Overloaded(str(exc))) from None
-        invocation.channel_phase = ChannelPhase.RESERVED
+        invocation.enter(_RESERVED)
 
     def read_ended(self) -> None:
         """Forget when the last handler ended: the next one's time starts with the next read."""
@@ -293,52 +296,41 @@ class Dispatcher:
 
     # ------------------------------------------------------------ in tasks
 
-    def _run_on(self, invocation: Invocation, work: Any, context: Context) -> None:
-        """Do the rest of a handler in a task. If the task waits after its first step, count the handler."""
-        running = self.running
-        outer, running.beginning = running.beginning, invocation
-        drive = self._drive(invocation, work)
+    def _run_on(self, invocation: Invocation, result: Any, context: Context) -> None:
+        """Do in a task what is left of a handler, which has returned ``result``. If that waits, count the handler."""
+        work = self.work
+        outer, work.beginning = work.beginning, invocation
+        drive = self._drive(invocation, result)
         if not EAGER:
             drive.send(None)  # up to `_until_begun`, where it notices that its task is cancelled before its first step
         task = self.loop.spawn(drive, context)
-        running.beginning = outer
+        work.beginning = outer
         self._mark = None  # the time of the first step, which may have run, must not count for another handler
         if task.done():
             return
         invocation.task = task
-        if not invocation.begun:
-            running.not_begun += 1
-        if invocation not in running.invocations:
-            self._count(invocation)
-        if invocation.cancelled:
-            if invocation.begun:  # in its first step, when its task was not known
-                task.cancel(bounded_reason(invocation.cancel_reason))
-        elif self._session.end_reason is not None and invocation.inbound.i is not UNSET:
-            invocation.orphan(self._session.end_reason)  # the handler itself has ended the connection
+        work.add(invocation)
+        if invocation.state.cancelled:  # in its first step, when its task was not known
+            task.cancel(bounded_reason(invocation.cancel_reason))
+        elif self.session.end_reason is not None and invocation.inbound.i is not UNSET:
+            invocation.orphan(self.session.end_reason)  # the handler itself has ended the connection
 
-    def _count(self, invocation: Invocation) -> None:
-        """Count a handler that goes on in a task."""
-        self.running.add(invocation)
-        self.admission.needs_checks = True  # without `update`, which takes longer: true is never wrong, only slower
-        if self._session.end_reason is not None:
-            self.admission.update()  # of the next session
-
-    async def _drive(self, invocation: Invocation, work: Any) -> None:
-        """Do within its task what is left of a handler, which has returned ``work``, and answer."""
+    async def _drive(self, invocation: Invocation, result: Any) -> None:
+        """Do within its task what is left of a handler, which has returned ``result``, and answer."""
         try:
-            if not EAGER:
-                try:
-                    await _until_begun()
-                except BaseException:
-                    close_unawaited(work)
-                    raise
-                finally:
-                    if invocation.task is not None:  # the task has not begun at once
-                        self.running.not_begun -= 1
-            invocation.begun = True
-            if invocation.cancelled or self.admission.paused is not None:
-                await self._begin_late(invocation, work)
-            self._returned(invocation, await self.complete(invocation, work))
+            try:
+                if not EAGER:
+                    self.work.not_begun += 1
+                    try:
+                        await _until_begun()
+                    finally:
+                        self.work.task_begins()
+                if self.paused is not None:
+                    await self.wait_while_paused(invocation)
+            except BaseException:
+                close_unawaited(result)
+                raise
+            self._returned(invocation, await self.complete(invocation, result))
         except BaseException as exc:
             if not self._raised(invocation, exc):
                 raise
@@ -348,44 +340,28 @@ class Dispatcher:
             else:
                 when_over(invocation.thread, lambda: self._exited(invocation))
 
-    async def _begin_late(self, invocation: Invocation, work: Any) -> None:
-        """Wait while no handler may start. Throw ``work`` away if it is too late for it."""
-        try:
-            if invocation.cancelled:  # before the task began
-                raise invocation.cancellation()
-            await self.wait_while_paused(invocation)
-        except BaseException:
-            close_unawaited(work)
-            raise
-
-    @property
-    def paused(self) -> asyncio.Future[None] | None:
-        """Not None while no handler may start; see `Admission.paused`."""
-        return self.admission.paused
-
     async def wait_while_paused(self, invocation: Invocation) -> None:
         """Wait while no handler may start.
 
         Raises:
             asyncio.CancelledError: the session is over.
         """
-        admission = self.admission
-        admission.late += 1
+        self.late += 1
         try:
-            while (paused := admission.paused) is not None:
+            while (paused := self.paused) is not None:
                 await asyncio.shield(paused)
-                if self._session.end_reason is not None:
+                if self.session.end_reason is not None:
                     self.answers.ignored["dropped at the end"] += 1
-                    invocation.note_orphaned(self._session.end_reason)
+                    invocation.note_orphaned(self.session.end_reason)
                     raise invocation.cancellation()
         finally:
-            admission.late -= 1
-            if not admission.late:
-                self.loop.call_soon(admission.room_changed)  # later, so that this handler comes first
+            self.late -= 1
+            if not self.late:
+                self.loop.call_soon(self.work.room_changed)  # later, so that this handler comes first
 
     async def call_in_task(self, invocation: Invocation, call: Call) -> Any:
         """Call a handler within its task, when it may start, and do what `complete` does with the result."""
-        if self.admission.paused is not None:
+        if self.paused is not None:
             await self.wait_while_paused(invocation)
         began = self.loop.time()
         result = call(invocation, invocation.inbound.a)
@@ -407,15 +383,14 @@ class Dispatcher:
 
     def serve(self, invocation: Invocation, work: Any) -> Coroutine[Any, Any, Any]:
         """Answer with a channel, then await ``work``, or send the items that it produces. Return its result."""
-        if self._session.end_reason is not None:  # it handles an event, and so goes on when its session is over
-            invocation.note_orphaned(self._session.end_reason)
-        if invocation not in self.running.invocations:
-            self._count(invocation)
+        if self.session.end_reason is not None:  # it handles an event, and so goes on when its session is over
+            invocation.note_orphaned(self.session.end_reason)
+        self.work.add(invocation)
         return self._channel_answers.serve(invocation, work)
 
     def expire(self, invocation: Invocation, seconds: float) -> None:
         """Cancel a handler that has run too long, and reject its request now: the handler may take time to exit."""
-        if invocation.cancelled:  # it is ending already
+        if invocation.state.cancelled:  # it is ending already
             return
         handler: Handler = invocation.handler
         source = "Limits.handler" if handler.timeout is UNSET else "timeout="
@@ -427,18 +402,6 @@ class Dispatcher:
             invocation.settle()
             self.answers.reject(invocation.id, error)
 
-    def lane(self, key: Hashable) -> asyncio.Lock:
-        """Return the lock of the handlers that run one after another."""
-        return self.running.lane(key)
-
-    def make_channel(self, i: int) -> ChannelCore:
-        """Make a channel for the handler of request ``i``; see `ChannelTable.make`."""
-        return self.channels.make(i)
-
-    def find_channel(self, h: int) -> ChannelCore | None:
-        """Return an open channel. None if there is no such channel."""
-        return self.channels.find(h)
-
     # ------------------------------------------------------------ ending
 
     def _returned(self, invocation: Invocation, result: object) -> None:
@@ -446,15 +409,15 @@ class Dispatcher:
         i, made = invocation.inbound.i, invocation.channel
         if made is not None and invocation.served is not None:
             self._channel_answers.conclude(invocation, result)
-        elif invocation.cancelled and made is not None:
+        elif invocation.state.cancelled and made is not None:
             raise invocation.cancellation()  # nobody would know of the channel
-        elif i is not UNSET and invocation.cancelled is not _ORPHANED and self._session.end_reason is None:
+        elif i is not UNSET and invocation.state.answerable and self.session.end_reason is None:
             if made is not None and result is invocation.user_channel:
                 self.channels.deliver(made)
             else:
                 if made is not None:
                     made.close()  # the caller never hears of it
-                self._out.reply(self._out.terms.encode(Resolution(i, result)))
+                self.out.reply(self.out.terms.encode(Resolution(i, result)))
         elif made is not None:
             made.close()
 
@@ -470,9 +433,8 @@ class Dispatcher:
                 self.answers.reject(invocation.id, RpcError(ABORTED))
             invocation.note_orphaned(None)  # if it waits for a thread, it must not begin in it
             return False
-        if isinstance(exc, asyncio.CancelledError) and invocation.cancelled:
-            unanswered = invocation.cancelled is not _ORPHANED and invocation.served is None
-            if invocation.id is not None and unanswered:
+        if isinstance(exc, asyncio.CancelledError) and invocation.state.cancelled:
+            if invocation.id is not None and invocation.state.answerable:
                 # The caller has stopped waiting. The rejection is for what else sees the messages of this
                 # connection.
                 self.answers.reject(invocation.id, RpcError(ABORTED))
@@ -493,16 +455,31 @@ class Dispatcher:
                 channel.stop_listening()  # nothing is left that could listen
         if invocation.view is not None:
             mark_processed(invocation.view)
-        if invocation in self.running.invocations:
-            self.running.remove(invocation)
-            if not self.active:
-                self.admission.update()
-            if self.running.waiting_room.items:
-                self.admission.pump()
-            if self.running.then is not None:
-                self.running.look_for_events()
-            self._out.session.recount()
+        self.work.remove(invocation)
+        self.session.recount()
         invocation.release()
+
+    def pause(self) -> None:
+        """Let no handler start: a Close frame is queued. Idempotent."""
+        if self.paused is None:
+            self.paused = self.loop.create_future()
+        self.work.update()
+
+    def unpause(self) -> None:
+        """Let handlers start: there is another connection. Idempotent."""
+        paused, self.paused = self.paused, None
+        if paused is not None:
+            paused.set_result(None)
+
+    def hold(self, holding: Hold) -> None:
+        """Hold these messages back from now on, and start those that need not wait any more."""
+        self.holding = holding
+        self.work.room_changed()
+
+    def drain(self, refuses: Callable[[], bool]) -> None:
+        """Refuse each new request that is not on an anonymous channel, from now on, if ``refuses()``."""
+        self.refuses = refuses
+        self.work.update()
 
     def end(self, reason: Exception) -> None:
         """Cancel the handlers of requests: the session is over, so nobody can get their answers.
@@ -512,39 +489,39 @@ class Dispatcher:
         for invocation in list(self.active.values()):
             invocation.orphan(reason)
         self.active.clear()
-        self.admission.end_session()
+        self.work.end_session()
 
     def cancel_requests_on(self, h: int, reason: object) -> None:
         """Cancel the handlers of requests that came on channel ``h``, which is over: nobody waits for them."""
-        if self.running.on_channels:
+        if self.work.on_channels:
             for invocation in [each for each in self.active.values() if each.inbound.h == h]:
                 if not invocation.is_current:
                     invocation.cancel(reason)
 
+    def knows(self, i: int) -> bool:
+        """Return whether request ``i`` is being handled or waits for its handler."""
+        room = self.work.waiting_room
+        return i in self.active or (bool(room.items) and room.has_key(i))
+
     def cancel(self, i: int, reason: object) -> bool:
         """Cancel request ``i``: the remote peer no longer waits for it. Return False if there is no such request."""
-        invocation = self.active.get(i)
-        if invocation is None:
-            return self.admission.cancel(i) or self.channels.request_cancelled(i, reason)
-        invocation.cancel(reason)
+        if (invocation := self.active.get(i)) is not None:
+            invocation.cancel(reason)
+        elif (waiting := self.work.waiting_room.take_key(i)) is not None:
+            waiting.mark_processed()
+            self.answers.reject(i, RpcError(ABORTED))
+        else:
+            return self.channels.request_cancelled(i, reason)
         return True
 
     # ------------------------------------------------------------ failing
-
-    def reject(self, i: int, error: RpcError, /) -> None:
-        """Reject request ``i``."""
-        self.answers.reject(i, error)
-
-    def count(self, kind: str, text: object, times: int = 1, /) -> None:
-        """Count events that do not reach a handler as they came."""
-        self.answers.count(kind, text, times)
 
     def _failed(self, invocation: Invocation, exc: BaseException) -> None:
         """Reject the request of a handler that raised ``exc``, or end its channel. Log what the caller must not get."""
         channel, label = invocation.served, invocation.label
         if invocation.channel is not None and channel is None:
             invocation.channel.close()  # the caller never hears of it
-        tells_of_end = isinstance(exc, (ConnectionLost, ChannelClosed)) and not self._session.takes_messages
+        tells_of_end = isinstance(exc, (ConnectionLost, ChannelClosed)) and not self.session.takes_messages
         if tells_of_end or invocation.notices_end(exc):
             # It has not failed: its connection or channel is ending, which it noticed before it was cancelled.
             self.answers.log(logging.INFO, "%s was left: %s", label, exc)
@@ -557,7 +534,7 @@ class Dispatcher:
             self._event_failed(invocation, exc, error)
         elif channel is not None:
             self._channel_answers.failed(invocation, error)
-        elif invocation.cancelled is not _ORPHANED and self._session.end_reason is None:
+        elif invocation.state.answerable and self.session.end_reason is None:
             if isinstance(exc, UnknownEvent) and is_made_here(exc) and not self._crosses_an_end(invocation):
                 self._note_unknown(invocation, exc)
             self.answers.reject(invocation.id, error)
@@ -568,17 +545,17 @@ class Dispatcher:
             self.answers.reporter.tell("error", error if isinstance(error, BadArguments) else exc)
         if isinstance(error, BadArguments):
             text = f"event {short(invocation.event or invocation.label)} was dropped: {text_for_log(error)}"
-            self.count("wrong arguments", text)
+            self.answers.count("wrong arguments", text)
         elif isinstance(exc, UnknownEvent) and is_made_here(exc):
             if not self._crosses_an_end(invocation):
-                self.count("unknown event", error)
+                self.answers.count("unknown event", error)
         elif error is exc:
             self.answers.log(logging.ERROR, "handling %s failed: %s", invocation.label, error)
 
     def _note_unknown(self, invocation: Invocation, error: UnknownEvent) -> None:
         """Log the peer's first request without a handler: its caller gets an error, but not the names there are."""
-        if not self.running.noted_unknown and invocation.event not in RESERVED_EVENTS:
-            self.running.noted_unknown = True
+        if not self.work.noted_unknown and invocation.event not in RESERVED_EVENTS:
+            self.work.noted_unknown = True
             text = "a request was refused: %s (further ones are not logged)"
             self.answers.log(logging.INFO, text, error)
 
@@ -592,7 +569,7 @@ class Dispatcher:
             return False
         if invocation.event == "stop":
             return self._own.has(channel, "start") or self._shared.has(channel, "start")
-        return invocation.event == "next" and channel in self.admission.readers.read_before
+        return invocation.event == "next" and channel in self.work.readers.read_before
 
 
 @types.coroutine

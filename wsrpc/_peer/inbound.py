@@ -13,7 +13,6 @@ from msgspec import UNSET
 
 from .._base.closing import CloseCode
 from .._base.names import LONGEST_NAME, RAW, STREAM_EVENTS
-from .._channels.table import ChannelTable
 from .._handlers.lifecycle import Reporter
 from .._handlers.observation import Message, mark_processed
 from .._handlers.registry import Registry
@@ -21,7 +20,6 @@ from .._protocol.codecs import Codec, NegotiatedCodec, strict_decoder
 from .._protocol.counting import SHARE, SMALL, decode_any, json_nests_deeper, json_objection
 from .._protocol.messages import LONGEST, WireMessage, channel_id, id_from_wire, is_id
 from .._protocol.rejections import ABORTED, reason_from_wire
-from .._sending.outbound import Outbound
 from .._streams.recipients import Decode
 from ..errors import (
     BadArguments,
@@ -67,8 +65,6 @@ class Inbound:
         shared: Registry,
         *,
         dispatcher: Dispatcher,
-        out: Outbound,
-        channels: ChannelTable,
         control: Callable[[bytes | bytearray], bool] | None,
         reporter: Reporter,
         fail: Callable[[int, str], None],
@@ -81,15 +77,16 @@ class Inbound:
         self._limits = limits
         self._small = min(SMALL, limits.values // SHARE)
         """Bytes of the largest message that cannot hold too many values, so that it is decoded at once."""
-        self._longest_name = LONGEST_NAME + (ADDED_BY_NODES if out.between_nodes else 0)
+        self._longest_name = LONGEST_NAME + (ADDED_BY_NODES if dispatcher.out.between_nodes else 0)
         self._short = self._longest_name // 4
         """Characters of a name that cannot be too long: a character takes four bytes at most."""
         self._own = own
         self._shared = shared
         self._dispatcher = dispatcher
-        self._admission = dispatcher.admission
-        self._out = out
-        self._channels = channels
+        self._work = dispatcher.work
+        self._out = dispatcher.out
+        self._channels = dispatcher.channels
+        self._answers = dispatcher.answers
         self._take_control = control
         self._reporter = reporter
         self._fail = fail
@@ -154,8 +151,8 @@ class Inbound:
                     ):
                         self._refuse_long_name(message)
                     else:
-                        if self._admission.needs_checks:
-                            self._admission.arrived(message, payload, view, decode)
+                        if self._work.needs_checks:
+                            self._work.arrived(self._dispatcher, message, payload, view, decode)
                         else:
                             self._dispatcher.run(message, payload, view)
                         return
@@ -251,17 +248,17 @@ class Inbound:
         if channel is not None and i is UNSET and name.__class__ is str and name in STREAM_EVENTS:
             message.c = None  # JavaScript ignores a channel name, too
             channel.receive(message, payload, decode)  # an item, most of the time: none of the rules below applies
-        elif i is not UNSET and self._admission.knows(i):
+        elif i is not UNSET and self._dispatcher.knows(i):
             self._ignored["duplicate id"] += 1
         elif name.__class__ is str and self._is_long(name):
             self._refuse_long_name(message)
         elif channel is None:
             error = self._channels.refuse(h)
             if i is not UNSET:
-                self._dispatcher.reject(i, error)
+                self._answers.reject(i, error)
         elif name.__class__ is not str:
             self._refuse(message, NOT_TEXT, _not_text(name))
-        elif self._limits.rate is None or name in STREAM_EVENTS or self._admission.within_rate(message):
+        elif self._limits.rate is None or name in STREAM_EVENTS or self._work.within_rate(self._dispatcher, message):
             message.c = None
             channel.receive(message, payload, decode)
 
@@ -277,14 +274,14 @@ class Inbound:
         if message.i is not UNSET:
             self._reject(message.i, BadArguments(why))
         elif payload is None or not self._raw_as_it_came(payload):
-            self._dispatcher.count(kind, f"an event was dropped: {why}")
+            self._answers.count(kind, f"an event was dropped: {why}")
 
     def _reject(self, i: int, error: RpcError) -> None:
         """Reject a request, unless it has the id of another one: that one is still being worked on."""
-        if self._admission.knows(i):
+        if self._dispatcher.knows(i):
             self._ignored["duplicate id"] += 1
         else:
-            self._dispatcher.reject(i, error)
+            self._answers.reject(i, error)
 
     # ------------------------------------------------------------ answers, cancellations, aborts
 
@@ -348,7 +345,7 @@ class Inbound:
             self._malformed(f"a message that is not JSON: {exc}")
             mark_processed(view)
         else:
-            self._admission.arrived(message, payload, view, raw_json)
+            self._work.arrived(self._dispatcher, message, payload, view, raw_json)
 
     def _receive_other_kind(self, payload: bytes | bytearray, text: bool) -> None:
         """Receive text where this side speaks a binary codec, or the reverse."""
@@ -388,7 +385,7 @@ class Inbound:
             self._not_utf8()
             return True
         decode = raw_text if text else raw_binary
-        self._admission.arrived(decode(payload), payload, view, decode)
+        self._work.arrived(self._dispatcher, decode(payload), payload, view, decode)
         return True
 
     def _observe(self, payload: bytes | bytearray, text: bool, decode: Decode | None) -> Message | None:
@@ -403,7 +400,7 @@ class Inbound:
 
     @property
     def _ignored(self) -> Counter[str]:
-        return self._dispatcher.answers.ignored
+        return self._answers.ignored
 
     @property
     def _too_deep(self) -> str:
@@ -436,7 +433,7 @@ class Inbound:
         if outline.a is not UNSET and i is not UNSET and not is_id(i):
             self._malformed("a request whose id is not an integer from 1 to 2^53-1")
             return
-        self._dispatcher.count(kind, f"a message was dropped: it {why}")
+        self._answers.count(kind, f"a message was dropped: it {why}")
         if outline.a is not UNSET:
             self._drop_event(outline, why)
         elif outline.x is UNSET:
@@ -451,8 +448,8 @@ class Inbound:
     def _drop_event(self, outline: WireMessage, why: str) -> None:
         """Reject a request that is not decoded, and end the channel whose reader misses the message."""
         i = outline.i
-        if i is not UNSET and not self._admission.knows(i):
-            self._dispatcher.reject(i, BadArguments(f"the message {why}"))
+        if i is not UNSET and not self._dispatcher.knows(i):
+            self._answers.reject(i, BadArguments(f"the message {why}"))
         h = channel_id(outline.h)
         channel = None if h is None else self._channels.find(h)
         if channel is not None and channel.recipients:
@@ -467,12 +464,12 @@ class Inbound:
         if payload is not None and self._raw_as_it_came(payload):
             return
         self._ignored["malformed"] += 1
-        error, running = ProtocolError(f"ignored {why}"), self._admission.running
+        error, work = ProtocolError(f"ignored {why}"), self._work
         only = None if self._shared.raw_only is None else self._shared.scopes[RAW].handlers[""]
-        if only is None or only.lane is None or not (running.invocations or running.waiting_room.items):
+        if only is None or only.lane is None or not (work.invocations or work.waiting_room.items):
             self._reporter.tell("error", error)
         else:
-            self._reporter.spawn(self._tell_behind(running.lane(only.lane), error))
+            self._reporter.spawn(self._tell_behind(work.lane(only.lane), error))
         times = self._malformed_at = self._malformed_at or []
         now = self._out.loop.time()
         times.append(now)

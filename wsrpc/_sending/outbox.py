@@ -12,7 +12,7 @@ from .._base.closing import CloseCode, CloseInfo
 from .._base.misuse import shown_as
 from .._base.names import ChannelRef, Offline
 from .._base.scheduler import Scheduler
-from .._handlers.invocation import CURRENT, Invocation
+from .._handlers.invocation import CURRENT
 from .._protocol.codecs import BRACE
 from .._protocol.messages import Event, Raw, Request, event_on
 from .._protocol.settings import Settings
@@ -86,7 +86,6 @@ class Outbox:
         odd: whether the ids of requests are odd: the side that dialed uses those.
         keeps_offline: whether messages that are sent without a session wait for the next one.
         fails_offline: whether a message without ``offline=`` fails if there is no connection.
-        is_awaited: returns whether the remote peer waits for the handler that this context belongs to.
         expired: called with each request whose deadline is over.
         queued: called when a message of the user begins to wait in the queue.
         warn: writes a line into the log.
@@ -95,7 +94,6 @@ class Outbox:
     __slots__ = (
         "_codec",
         "_fails_offline",
-        "_is_awaited",
         "gate",
         "keeps_offline",
         "out",
@@ -112,13 +110,11 @@ class Outbox:
         odd: bool,
         keeps_offline: bool,
         fails_offline: bool,
-        is_awaited: Callable[[Invocation | None], bool],
         expired: Callable[[Pending], None],
         queued: Callable[[], None],
         warn: Callable[..., None],
     ) -> None:
         self._codec = settings.codec
-        self._is_awaited = is_awaited
         self.requests = PendingRequests(loop, odd=odd, limit=settings.limits.pending, expired=expired)
         self.queue = SendQueue(settings.limits, queued, warn)
         self.gate = Gate(loop)
@@ -184,7 +180,9 @@ class Outbox:
         line = out.line
         drains = line is Line.DRAINING or (line is Line.OPEN and call.lasts and out.draining.closes_at is not None)
         if drains:
-            line = Line.OPEN if self._is_awaited(CURRENT.get(None)) else Line.DRAINING
+            handler = CURRENT.get(None)
+            awaited = handler is not None and handler.awaited and handler.runner.out is out
+            line = Line.OPEN if awaited else Line.DRAINING
         return line
 
     def _place(self, call: Call) -> Place:

@@ -161,7 +161,7 @@ class ServedPeer(PeerOwner):
 
     def all_ended(self) -> None:
         self._peers.count_ignored(self)
-        if self.life.running.invocations or self.life.reporter.running:
+        if self.life.work.invocations or self.life.reporter.running:
             self._peers.watch(self)
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
@@ -179,20 +179,20 @@ class ServedPeer(PeerOwner):
         """
         # Whatever ends may have begun something else, so look again each time. Nothing here counts or polls: each kind
         # of work has something of its own to wait for. Messages that wait to be handled do so because of such work.
-        core, out, running = self.core, self.out, self.life.running
+        core, out, work = self.core, self.out, self.life.work
         while core.connected:
             if out.opening is not None and not closers.cover(out.opening.task, out.opening_invocations[0]):
                 await closers.wait_besides({out.opening.over}, None)  # a handler of the opening may begin to close
             elif self.life.outbox.busy:
                 await self.life.outbox.wait_written()
-            elif tasks := running.tasks(closers):
+            elif tasks := work.tasks(closers):
                 await closers.wait_besides(tasks, None)
             elif unsettled := out.requests.unsettled():
                 await asyncio.wait(unsettled)
-            elif channels := set(core.channels.all()) - running.channels(closers):
+            elif channels := set(core.channels.all()) - work.channels(closers):
                 await channels.pop().wait_closed()
             elif not out.draining.quiet:
-                if out.opening is not None or running.tasks():
+                if out.opening is not None or work.tasks():
                     core.drain(core.out.loop.time())  # the remote peer waits for the answers of `closers`
                 await out.draining.wait_quiet()
             else:

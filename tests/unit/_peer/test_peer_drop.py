@@ -42,6 +42,21 @@ async def test_handlers_of_requests_are_cancelled_and_close_comes_after_those_of
     d.assert_empty()
 
 
+async def test_close_comes_when_the_handlers_of_events_have_begun() -> None:
+    """Before Python 3.12, their tasks have not begun when the connection ends in the same read."""
+    d = Driven()
+    event, log = Blocked(), list[str]()
+    d.peer.on("event", event)
+    d.peer.on("close", lambda: log.append(f"closed after {len(event.started)}"))
+    d.feed({"a": ["event", 1]}, {"a": ["event", 2]})
+    d.transport.lose()
+    await turns()
+    assert log == ["closed after 2"] and event.finished == []
+    event.go.set()
+    await turns()
+    d.assert_empty()
+
+
 async def test_close_is_called_once_with_code_reason_and_who_closed() -> None:
     d = Driven()
     told: list[tuple[str, CloseInfo]] = []

@@ -327,8 +327,9 @@ async def test_what_a_handler_of_an_awaited_request_sends_goes_at_once() -> None
 
 
 async def test_what_nobody_waits_for_waits_for_the_next_connection() -> None:
-    """Handlers of events, tasks that have outlived their handler, and handlers of what was cancelled."""
+    """Handlers of events, tasks that have outlived their handler, and handlers of what was cancelled or of others."""
     d = await connected()
+    other = Driven()
     go_on = asyncio.Event()
     tasks = list[asyncio.Task[Any]]()
 
@@ -345,6 +346,8 @@ async def test_what_nobody_waits_for_waits_for_the_next_connection() -> None:
     d.peer.on("event", lambda: later("event"))
     d.peer.on("spawn", lambda: tasks.append(start(later("task"))))
     d.peer.on("stubborn", stubborn)
+    other.peer.on("pass on", lambda: later("for another"))
+    other.feed({"i": 2, "a": ["pass on"]})
     await d.fed({"a": ["event"]}, {"i": 2, "a": ["spawn"]}, {"i": 4, "a": ["stubborn"]})
     await d.fed({"i": 4, "x": "no"}, drain(999))
     go_on.set()
@@ -353,7 +356,7 @@ async def test_what_nobody_waits_for_waits_for_the_next_connection() -> None:
     d.transport.lose()
     d.rebind()
     await turns()
-    assert sorted(message["a"][0] for message in d.take()[1:]) == ["cancelled", "event", "task"]
+    assert sorted(message["a"][0] for message in d.take()[1:]) == ["cancelled", "event", "for another", "task"]
     await tasks[0]
 
 

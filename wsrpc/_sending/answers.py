@@ -14,9 +14,9 @@ from .._handlers.arguments import ArgumentsRefused
 from .._handlers.lifecycle import Reporter
 from .._protocol.messages import Rejection, Resolution
 from .._protocol.rejections import error_to_wire, text_for_peer
-from .._sending.notices import send_error
-from .._sending.outbound import Outbound
 from ..errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code, is_made_here, made_here
+from .notices import send_error
+from .outbound import Outbound
 
 
 class Answers:
@@ -50,7 +50,7 @@ class Answers:
         self.ignored = ignored
         self.count = count
         self._expose_errors = expose_errors
-        self._fail = fail
+        self.fail = fail
 
     def reject(self, i: int, error: RpcError) -> None:
         """Reject request ``i`` with ``error``, or with what can be sent of it."""
@@ -63,7 +63,7 @@ class Answers:
                 send_error(self._out, rejection, self._internal(exc, f"request #{i}"))
             except Exception:
                 # A codec that cannot encode even that can answer nobody: the caller must not wait without a limit.
-                self._fail(CloseCode.INTERNAL_ERROR, "the codec cannot encode a rejection")
+                self.fail(CloseCode.INTERNAL_ERROR, "the codec cannot encode a rejection")
 
     def resolve(self, i: int, value: object, label: str) -> None:
         """Resolve request ``i``, or reject it if ``value`` cannot be sent."""
