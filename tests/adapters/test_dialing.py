@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import ssl
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 from dialings import DIALINGS, Dialing
+from proxies import Proxy, http
 from raw_websocket import CLOSE, TEXT, accept_response, raw_server
 from recorder import Recorder
 from served import LIMITS, PEM, echo_server, tls
@@ -130,8 +129,8 @@ async def test_over_tls_reading_goes_on_after_a_pause(
             url, proxy = f"wss://localhost:{listener.port}/", None
         else:
             listener = await stack.enter_async_context(server.listen("localhost"))
-            port = await stack.enter_async_context(proxy_over_tls(context))
-            url, proxy = f"ws://localhost:{listener.port}/", f"https://localhost:{port}"
+            relaying = await stack.enter_async_context(Proxy(http()).running(context))
+            url, proxy = f"ws://localhost:{listener.port}/", f"https://localhost:{relaying.port}"
         transport = await dialing.dial(url, ssl=None if proxy else trusting, proxy=proxy, limits=LIMITS)
         recorder = Recorder(pause)
         transport.start(recorder)
@@ -140,29 +139,6 @@ async def test_over_tls_reading_goes_on_after_a_pause(
         await recorder.until(lambda: len(recorder.messages) == len(texts))
         assert recorder.texts == texts
         await transport.close()
-
-
-@asynccontextmanager
-async def proxy_over_tls(context: ssl.SSLContext) -> AsyncGenerator[int]:
-    """A proxy for one connection, which it forwards to where the client asks; its port."""
-
-    async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while data := await source.read(1 << 20):
-            sink.write(data)
-        sink.close()
-
-    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host, port = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode().rsplit(":", 1)
-        inner, out = await asyncio.open_connection(host, int(port))
-        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        await asyncio.gather(copy(reader, out), copy(inner, writer))
-        done.set()
-
-    done = asyncio.Event()
-    async with await asyncio.start_server(forward, "localhost", 0, family=socket.AF_INET, ssl=context) as listening:
-        yield listening.sockets[0].getsockname()[1]
-        async with asyncio.timeout(8):
-            await done.wait()
 
 
 @dialings

@@ -43,8 +43,19 @@ STARTED = [
     (FACTORY, "\n".join(FASTAPI[:2]), "/ws", ("buy", "apples"), 2),
     *((command, IN_UVICORN, "/ws", ("add", 2, 3), 5) for command in commands("uvicorn", "uvicorn")),
     *((each, PLAIN, "/", ("add", 2, 3), 5) for each in commands("frameworks", "uvicorn") if "project" not in each),
+    *(
+        (f"uvicorn app:{app} --ws wsrpc_adapters.uvicorn:WebSocketProtocol", PLAIN, path, request, answer)
+        for app, path, request, answer in (
+            ("starlette_app", "/ws", ("add", 2, 3), 5),
+            ("starlette_app", "/private", ("whoami",), "ada"),
+            ("litestar_app", "/ws", ("whoami",), "ada"),
+            ("quart_app", "/ws", ("add", 2, 3), 5),
+            ("dispatch", "/ada", ("whoami",), "ada"),
+        )
+    ),
 ]
-"""The commands of the pages, each with its program, the path, a request and the answer."""
+"""The commands of the pages, and those that start the other applications there, each with its program, the path, a
+request and the answer."""
 
 
 @pytest.mark.parametrize(("command", "program", "path", "request_", "answer"), STARTED)
