@@ -6,24 +6,20 @@ import asyncio
 import os
 import select
 import socket
-import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from leftovers import open_sockets, other_tasks, turns_until
 from raw_websocket import PATIENCE, RawServer, accept_response, handshake, raw_server
 
-from wsrpc import Client, ConnectionLost, Limits, Reconnect, Server
 from wsrpc.testing import FaultProxy
 
 Direction = Literal["up", "down"]
 RESET = (b"", "reset")
 MANY = 32 * 1024 * 1024
 """Bytes that no buffers on the way can hold."""
-PEM = Path(__file__).parent.parent / "adapters" / "localhost.pem"
 both_ways = pytest.mark.parametrize("direction", ["up", "down"])
 
 
@@ -358,25 +354,3 @@ async def test_half_close_of_a_connection_that_has_just_been_reset() -> None:
         async with b.proxy.half_close("up"):  # the proxy has not yet been told
             assert await sender.to_end() == RESET
         await passes(*await b.line())
-
-
-async def test_tls_passes_through_and_is_cut() -> None:
-    accepting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    accepting.load_cert_chain(PEM)
-    server = Server(limits=Limits(replay=0))
-    server.on("echo", lambda value: value)
-    async with (
-        server.listen(ssl=accepting) as listener,
-        FaultProxy(listener.url.replace("127.0.0.1", "localhost")) as proxy,
-        Client(
-            proxy.url,
-            ssl=ssl.create_default_context(cafile=str(PEM)),
-            limits=Limits(replay=0),
-            reconnect=Reconnect(initial=0.005, max=0.02),
-        ) as client,
-    ):
-        assert await client.request("echo", 1) == 1
-        async with proxy.cut_after(5, "up"):
-            with pytest.raises(ConnectionLost):
-                await client.request("echo", 2)
-        assert await client.request("echo", 3) == 3

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from core_driver import Blocked, Driven, start, turns
 
-from wsrpc import AnonymousChannel, Context, Peer
+from wsrpc import Context, Peer
 from wsrpc.types import Message
 
 
@@ -35,29 +35,6 @@ async def test_a_context_tells_about_its_call() -> None:
     d.peer.on("message", lambda peer, message: observed.append(message))
     await d.fed({"a": ["e", 7]})
     assert seen[2].message is observed[0]
-
-
-@pytest.mark.parametrize("c", ["admin", 0, ["admin"], ""], ids=repr)
-async def test_a_channel_name_beside_an_anonymous_channel_counts_for_nothing(c: Any) -> None:
-    """As in JavaScript: middleware that goes by the name of the channel cannot be deceived."""
-    d = Driven()
-    seen: list[tuple[Any, ...]] = []
-
-    @d.peer.use
-    async def look(ctx: Context, call_next: Any) -> Any:
-        seen.append((ctx.event, ctx.channel_name, ctx.label))
-        return await call_next(ctx)
-
-    def session(ctx: Context) -> AnonymousChannel:
-        channel = ctx.channel()
-        channel.on("wipe", lambda: "wiped")
-        return channel
-
-    d.peer.on("session", session)
-    d.peer.of("admin").on("wipe", lambda: pytest.fail("it is not for that channel"))
-    assert await d.fed({"i": 1, "a": ["session"]}) == [{"i": 1, "h": 1}]
-    assert await d.fed({"i": 2, "h": 1, "c": c, "a": ["wipe"]}) == [{"i": 2, "d": "wiped"}]
-    assert seen[1:] == [("wipe", None, "1:wipe #2")]
 
 
 # ---------------------------------------------------------------- messages

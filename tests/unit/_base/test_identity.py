@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import Client, Context, Handshake, Key, Peer, Server
+from wsrpc import Handshake, Key, Peer, Server
 from wsrpc.testing import connect
 from wsrpc.types import PeerState
 
@@ -20,27 +19,6 @@ VISITS = Key[int]("visits")
 
 
 # ---------------------------------------------------------------- ids
-
-
-async def test_open_gets_the_id_and_the_token() -> None:
-    """C3: what a server knows of a client from its first moment on."""
-    server = Server()
-    told: list[tuple[str, object]] = []
-
-    @server.on_handshake
-    def gate(handshake: Handshake) -> None:
-        handshake.state["token"] = handshake.bearer_token
-
-    @server.on("open")
-    def opened(peer: Peer) -> None:
-        told.append((peer.id, peer.state["token"]))
-
-    async with server.listen() as listener:
-        ada = Client(listener.url, auth="ada", headers={"authorization": "Basic x"}, proxy=None)
-        async with ada, Client(listener.url, auth="bob", proxy=None):
-            assert told == [(peer.id, peer.state["token"]) for peer in server.peers]
-    assert {token for _, token in told} == {"ada", "bob"}
-    assert len({id for id, _ in told}) == 2
 
 
 async def test_a_push_to_one_client_by_its_id() -> None:
@@ -70,30 +48,6 @@ async def test_a_push_to_one_client_by_its_id() -> None:
 
 
 # ---------------------------------------------------------------- state
-
-
-async def test_handlers_see_what_on_handshake_left() -> None:
-    server = Server()
-
-    @server.on_handshake
-    async def gate(handshake: Handshake) -> None:
-        await asyncio.sleep(0)
-        handshake.state[NAME] = handshake.query["name"]
-        handshake.principal = ("user", handshake.query["name"])
-
-    @server.on("who")
-    def who(ctx: Context, peer: Peer) -> list[Any]:
-        assert ctx.state is peer.state
-        return [
-            peer.state.get(NAME),
-            peer.state.get("name"),
-            peer.state.get("nothing"),
-            peer.state.get("nothing", 5),
-            str(peer.principal),
-        ]
-
-    async with connect(server, path="/?name=ada") as client:
-        assert await client.request("who") == ["ada", "ada", None, 5, "('user', 'ada')"]
 
 
 async def test_a_state_of_ones_own_is_taken_over() -> None:
@@ -126,14 +80,3 @@ def test_a_key_stands_for_its_name() -> None:
 
 
 # ---------------------------------------------------------------- what the contract does not cover
-
-
-async def test_the_library_s_own_connection_is_at_hand() -> None:
-    """E8."""
-    server = Server()
-    async with server.listen() as listener:
-        async with Client(listener.url, proxy=None) as client:
-            (peer,) = server.peers
-            for side in (peer, client.peer):
-                assert side.info.underlying.transport.get_extra_info("socket") is not None
-            assert peer.info.local == ("127.0.0.1", listener.port)

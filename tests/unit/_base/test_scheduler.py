@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from wsrpc._base.scheduler import EAGER, LoopScheduler
+from wsrpc._base.scheduler import LoopScheduler
 
 
 def called_by_loop(function: Callable[[], object]) -> None:
@@ -22,29 +21,6 @@ def called_by_loop(function: Callable[[], object]) -> None:
 
     with asyncio.Runner() as runner:
         runner.run(main())
-
-
-def step(seen: list[Any], what: str) -> Coroutine[Any, Any, None]:
-    async def coroutine() -> None:
-        seen.append(what)
-        await asyncio.sleep(0)
-        seen.append(f"{what} again")
-
-    return coroutine()
-
-
-def test_in_a_callback_a_task_takes_its_first_step_at_once_where_python_can_do_that() -> None:
-    seen: list[Any] = []
-
-    def callback() -> None:
-        spawn = LoopScheduler().spawn
-        spawn(step(seen, "first"))
-        spawn(step(seen, "second"))
-        seen.append("callback")
-
-    called_by_loop(callback)
-    at_once, later = (["first", "second"], []) if EAGER else ([], ["first", "second"])
-    assert seen == [*at_once, "callback", *later, "first again", "second again"]
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])

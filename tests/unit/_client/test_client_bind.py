@@ -12,26 +12,13 @@ from client_driver import LIMITS, World, lost, world
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, current_context
+from wsrpc import current_context
 from wsrpc._client.client import core_of
 from wsrpc.testing import memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 BY_HAND: dict[str, Any] = {"connect": False, "url": None}
-
-
-async def test_a_client_gets_its_connection_later() -> None:
-    async with world(**BY_HAND) as w:
-        ours, theirs = memory_transports(limits=LIMITS)
-        client = Client(limits=LIMITS)
-        client.on("name", lambda: "Ada")
-        accepting = asyncio.create_task(w.server.accept(theirs))
-        async with client:
-            await client.bind(ours)
-            await accepting
-            assert (client.state, await client.request("echo", 1)) == ("connected", 1)
-            assert await w.peer.request("name") == "Ada"
 
 
 async def test_bound_again_after_a_drop_with_handlers_kept() -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -94,29 +93,6 @@ async def test_what_others_send_and_events_that_arrive_wait_for_them_and_request
     assert w.client.state == "connected"
     await w.hears("subscribed", "one", "two")
     await turns_until(lambda: told == ["returns", "news"])
-
-
-async def cancel_something_else() -> None:
-    inner = asyncio.ensure_future(asyncio.Event().wait())
-    asyncio.get_running_loop().call_soon(inner.cancel)
-    await inner
-
-
-def divide() -> None:
-    raise ZeroDivisionError
-
-
-@pytest.mark.parametrize("bad", [divide, cancel_something_else])
-async def test_one_that_raises_is_in_the_log_and_the_others_run(
-    w: World, bad: Callable[[], Any], caplog: pytest.LogCaptureFixture
-) -> None:
-    w.client.on_reconnect(bad)
-    w.client.on_reconnect(lambda: w.client.emit_nowait("note", "good"))
-    await w.bind()
-    await w.hears("good")
-    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert said_in(record) == f"the handler of 'on_reconnect', {bad.__name__}, failed"
-    assert record.exc_info is not None
 
 
 @pytest.mark.parametrize("w", [LIMITS.replace(open_timeout=0.2)], indirect=True, ids=["impatient"])

@@ -313,6 +313,3 @@ async def test_a_session_whose_server_does_not_answer_ends_at_another_one_in_the
             info = await infos.get()
             assert info.resumed and offered[3:] == [(other.url, True)]
         own.go_on.set()
-
-
-# ---------------------------------------------------------------- restarts

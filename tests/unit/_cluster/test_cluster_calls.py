@@ -264,15 +264,6 @@ async def test_a_client_cannot_speak_for_its_node(code: str) -> None:
         await client.close()
 
 
-@pytest.mark.parametrize("limits", [{}, {"limits": Limits(timeout=0.05, ping_interval=None)}], ids=["own", "default"])
-async def test_a_timeout_cancels_the_handler(route: str, kind: dict[str, Any], limits: dict[str, Any]) -> None:
-    async with world(route, kind, **limits) as w:
-        with pytest.raises(RequestTimeout, match=r"no response to 'park' within 0\.05 s"):
-            await w.peer.request("park", **({} if limits else {"timeout": 0.05}))
-        await turns_until(lambda: len(w.callee.seen) == 2)
-        assert w.callee.seen[0] == "parked" and w.callee.seen[1][0] == "cancelled"
-
-
 async def test_events_and_requests_keep_their_order(route: str, kind: dict[str, Any]) -> None:
     async with world(route, kind) as w:
         for number in range(0, 300, 3):

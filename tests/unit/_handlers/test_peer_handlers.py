@@ -8,14 +8,13 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from core_driver import ABORTED, Blocked, Driven, idle, messages, rejection, turns
 
-from wsrpc import AnonymousChannel, BadArguments, CallNext, Context, Limits, RemoteError, RpcError, Server, UnknownEvent
-from wsrpc.testing import connect, pair
+from wsrpc import AnonymousChannel, BadArguments, Context, Limits, RemoteError, RpcError, UnknownEvent
+from wsrpc.testing import pair
 from wsrpc.types import Message
 
 
@@ -429,56 +428,7 @@ async def test_a_middleware_that_goes_on_twice_fails_and_the_handler_runs_once()
     assert ran == [1]
 
 
-async def test_middleware_runs_each_handler_in_a_context_manager() -> None:
-    log: list[str] = []
-
-    @asynccontextmanager
-    async def around(ctx: Context) -> AsyncIterator[None]:
-        log.append(f"enter {ctx.event}")
-        try:
-            yield
-        finally:
-            log.append("exit")
-
-    async def fail() -> None:
-        raise RpcError("no")
-
-    server = Server()
-
-    @server.use
-    async def within(ctx: Context, call_next: CallNext) -> Any:
-        async with around(ctx):
-            return await call_next(ctx)
-
-    server.on("sync", lambda: log.append("sync"))
-    server.on("fail", fail)
-    async with connect(server) as client:
-        await client.request("sync")
-        for event in ("fail", "nobody"):
-            with pytest.raises(RemoteError):
-                await client.request(event)
-    assert log == ["enter sync", "sync", "exit", "enter fail", "exit", "enter nobody", "exit"]
-
-
 # ---------------------------------------------------------------- message handlers
-
-
-async def test_message_handlers_see_everything_that_arrives() -> None:
-    d = Driven()
-    seen: list[Message] = []
-    d.peer.on("message", lambda peer, message: seen.append(message))
-    d.peer.on("e", lambda *args: None)
-    d.feed(
-        {"i": 4, "c": "room", "a": ["e", 1, "x"]}, {"i": 9, "d": 1}, "hello", b"\x00", "{broken", {"ws-wrapper": False}
-    )
-    assert [m.event for m in seen] == ["e", None, None, None, None, None]
-    assert (seen[0].id, seen[0].channel_name, seen[0].args) == (4, "room", (1, "x"))
-    assert (seen[1].id, seen[1].args) == (9, ())
-    assert [m.payload for m in seen[2:5]] == [b"hello", b"\x00", b"{broken"]
-    assert [m.text for m in seen] == [True, True, True, False, True, True]
-    await turns()
-    for message in seen:
-        await message.processed()
 
 
 @pytest.mark.parametrize("way", ["runs", "fails", "cancelled", "unknown", "middleware", "dropped"])

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from core_driver import ABORTED, Blocked, Driven, redialing, rejection, start, turns
+from core_driver import Blocked, Driven, redialing, rejection, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import control, hello, welcome
 
@@ -275,24 +275,6 @@ async def test_a_server_that_closes_sooner_says_so() -> None:
         await it.fed(QUIET)
         assert await it.is_over() == 1012
         await asyncio.gather(*closings)
-
-
-async def test_answers_cancellations_and_channels_go_on() -> None:
-    d = await connected()
-    d.peer.on("work", lambda: 1)
-    asked, i = await d.asks("before")
-    opening = start(d.peer.open_channel("talk"))
-    await turns()
-    [opened] = d.take()
-    await d.fed({"i": opened["i"], "h": 1}, drain())
-    channel = await opening
-    await channel.emit("line", 1)
-    d.expect({"h": channel.id, "a": ["line", 1]})
-    asked.cancel()
-    await turns()
-    assert await d.fed({"i": 2, "a": ["work"]}) == [{"i": i, "x": ABORTED, "_": 1}, {"i": 2, "d": 1}]
-    await channel.abort("bored")
-    d.expect({"h": channel.id, "x": "bored"})
 
 
 async def test_a_stream_on_a_named_channel_goes_on() -> None:

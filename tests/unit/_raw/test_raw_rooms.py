@@ -26,10 +26,10 @@ class Guest:
 
     connection: RawConnection
 
-    def __init__(self, path: str = "/") -> None:
+    def __init__(self) -> None:
         self.heard: list[str | bytes] = []
         self.ended: CloseInfo | None = None
-        self.transport, self.line = memory_transports(limits=LIMITS, path=path)
+        self.transport, self.line = memory_transports(limits=LIMITS)
         self.transport.start(self)
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
@@ -44,7 +44,7 @@ class Guest:
 
 
 @asynccontextmanager
-async def guests(count: int, server: Server, *paths: str) -> AsyncGenerator[list[Guest]]:
+async def guests(count: int, server: Server) -> AsyncGenerator[list[Guest]]:
     """So many raw connections of a server, whose function reads until they end."""
     started = asyncio.Semaphore(0)
 
@@ -54,7 +54,7 @@ async def guests(count: int, server: Server, *paths: str) -> AsyncGenerator[list
         async for _ in connection:
             pass
 
-    found = [Guest(path) for path in paths or ["/"] * count]
+    found = [Guest() for _ in range(count)]
     for guest in found:
         connection = await server.accept(guest.line)
         assert isinstance(connection, RawConnection)
@@ -114,17 +114,6 @@ async def test_an_event_fails_for_each_of_them_and_strangers_are_refused() -> No
                 other.room("a").add(wrong)
         with pytest.raises(TypeError, match="skip= takes"):
             await server.send_raw("x", skip=cast("Any", [5]))
-
-
-async def test_each_connection_in_the_room_of_its_path() -> None:
-    server = Server(limits=LIMITS)
-    async with guests(3, server, "/a", "/b", "/a") as found:
-        for guest in found:
-            server.room(guest.connection.info.path).add(guest.connection)
-        assert [*server.room("/a")] == [found[0].connection, found[2].connection]
-        assert await server.room("/b").send_raw("b") == EmitReport(1)
-        await server.send_raw("end")
-        assert await heard_by_all(found, "end") == [["end"], ["b", "end"], ["end"]]
 
 
 @pytest.mark.parametrize("admits", [True, False])

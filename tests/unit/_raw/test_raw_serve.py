@@ -27,31 +27,6 @@ async def echo(connection: RawConnection) -> None:
         await connection.send(message)
 
 
-async def test_an_echo_and_what_is_known_of_the_connection() -> None:
-    server = Server()
-    seen: list[RawConnection] = []
-
-    @server.on_handshake
-    def admit(handshake: Handshake) -> None:
-        handshake.state["user"] = "ada"
-
-    @server.serve_raw
-    async def serve(connection: RawConnection) -> None:
-        seen.append(connection)
-        await echo(connection)
-
-    async with raw_serving(server=server) as (_, raw):
-        await raw.send(raw.frame(TEXT, '{"a":["no event"]}'))
-        assert (await raw.next_frame()).payload == b'{"a":["no event"]}'
-        [connection] = seen
-        assert server.raw_connections == (connection,) and server.peers == ()
-        assert connection.state == {"user": "ada"} and connection.info.path == "/"
-        await raw.send(raw.close_frame(1000))
-        assert (await raw.next_of(CLOSE)).code == 1000
-        raw.drop()
-        await turns_until(lambda: server.raw_connections == ())
-
-
 async def test_credentials_that_expire_close_the_connection() -> None:
     server = Server()
     ended: list[CloseInfo | None] = []
@@ -59,9 +34,12 @@ async def test_credentials_that_expire_close_the_connection() -> None:
     @server.on_handshake
     def check(handshake: Handshake) -> None:
         handshake.expires = time.time() + 0.1
+        handshake.state["user"] = "ada"
 
     @server.serve_raw
     async def serve(connection: RawConnection) -> None:
+        assert connection.state == {"user": "ada"}
+        assert server.raw_connections == (connection,) and server.peers == ()
         await echo(connection)
         ended.append(connection.ended)
         with pytest.raises(ConnectionLost, match="the credentials have expired"):

@@ -15,7 +15,6 @@ import pytest
 from core_driver import Blocked, messages, start
 from leftovers import nothing_left as nothing_left
 from leftovers import timers_due, turns_until
-from peers_inside import out_of
 from raw_websocket import CLOSE, TEXT, raw_client
 
 from wsrpc import AnonymousChannel, Client, CloseInfo, ConnectionLost, Limits, Peer, Reconnect, Server
@@ -57,11 +56,13 @@ class Scene:
         await turns_until(lambda: "draining" in repr(self.server))
         if self.extensions:
             await turns_until(lambda: self.client.closes_in is not None)
+            assert self.client.closes_in is not None and 0 < self.client.closes_in <= seconds
         return closing
 
     async def ends_well(self, closing: asyncio.Task[None]) -> None:
         info = await self.ended
         assert (info.code, info.reason, info.was_clean) == (1012, "the server is closing", True)
+        assert self.client.closes_in is None
         await closing
 
 
@@ -160,24 +161,6 @@ async def test_what_was_begun_ends_well_and_then_1012(
         await it.ends_well(closing)
 
 
-async def test_later_requests_are_served_while_earlier_ones_are_in_progress() -> None:
-    async with scene() as it:
-        first = await it.works()
-        closing = start(it.server.close(drain=LONG))
-        await asyncio.sleep(0)  # the server is draining, and the client cannot know
-        assert await it.client.request("echo", 1) == 1
-        await turns_until(lambda: it.client.closes_in is not None)
-        assert 0 < it.client.closes_in <= LONG  # type: ignore[operator]
-        assert await it.client.request("echo", 2) == 2
-        it.work.go.set()
-        assert await first == []
-        await it.ends_well(closing)
-        assert it.client.closes_in is None
-        with pytest.raises(ConnectionLost) as lost:  # this client does not dial again
-            await it.client.request("echo", "late")
-        assert lost.value.outcome == "not_sent"
-
-
 # ---------------------------------------------------------------- on_drain
 
 
@@ -257,54 +240,6 @@ async def test_functions_are_called_once_for_each_drain_while_peers_are_there(
 
 
 # ---------------------------------------------------------------- the next connection
-
-
-async def test_what_a_client_sends_meanwhile_arrives_at_the_next_server_once_and_in_order() -> None:
-    old, new, arrived, work = Server(limits=LIMITS), Server(limits=LIMITS), list[Any](), Blocked()
-    old.on("work", work)
-    new.on("log", arrived.append)
-
-    @new.on("add")
-    def add(number: int) -> int:
-        arrived.append(number)
-        return number
-
-    async with asyncio.timeout(8), old.listen() as first, new.listen() as second:
-        urls = iter([first.url, second.url])
-        async with Client(lambda: next(urls), limits=LIMITS, reconnect=AT_ONCE) as client:
-            await client.emit("work")
-            await turns_until(lambda: work.started)
-            closing = start(old.close(drain=LONG))
-            await turns_until(lambda: out_of(client.peer).silent)
-            requests = list[asyncio.Task[Any]]()
-            for number in range(0, 20, 2):
-                client.emit_nowait("log", number) if number % 4 else await client.emit("log", number)
-                requests.append(start(client.request("add", number + 1)))
-                await asyncio.sleep(0)
-            assert client.connected and not any(task.done() for task in requests)
-            work.go.set()
-            assert await asyncio.gather(*requests) == list(range(1, 20, 2))
-            await closing
-            assert arrived == list(range(20))
-
-
-async def test_a_request_that_ends_a_stream_without_an_end() -> None:
-    """It waited until the time of the drain was over."""
-    async with scene() as it:
-        stopped = asyncio.Event()
-
-        @it.server.on("feed")
-        async def feed() -> AsyncIterator[int]:
-            yield 1
-            await stopped.wait()
-
-        it.server.on("stop", stopped.set)
-        stream = it.client.stream("feed", returns=int)
-        assert await anext(stream) == 1
-        closing = await it.drains()
-        await it.client.request("stop")
-        assert [item async for item in stream] == []
-        await it.ends_well(closing)
 
 
 async def test_no_call_fails_in_a_rolling_restart() -> None:

@@ -70,25 +70,6 @@ async def test_raw_messages() -> None:
     await server.close()
 
 
-# ---------------------------------------------------------------- the room in which a connection begins
-
-
-async def test_the_room_of_the_path() -> None:
-    server = Server(limits=LIMITS)
-    server.on("open", lambda peer: server.room(peer.info.path).add(peer))
-    server.on_join(lambda peer, room: True)
-    async with connect(server, path="/red?x=1") as red, connect(server, path="/blue"):
-        heard: asyncio.Queue[str] = asyncio.Queue()
-        red.on("say", heard.put_nowait)
-        assert [room.name for room in server.rooms] == ["/red", "/blue"]
-        assert [peer.rooms for peer in server.peers] == [(room,) for room in server.rooms]
-        assert (await server.room("/red").emit("say", "hello")).sent == 1
-        assert await heard.get() == "hello"
-        with pytest.raises(RemoteError, match="not allowed"):  # the server has put it there
-            await red.of("rooms").request("leave", "/red")
-    assert server.rooms == ()
-
-
 async def ask(client: Client, event: str, *args: object) -> object:
     """``None`` where the server agrees, else what it says."""
     try:
