@@ -43,39 +43,6 @@ async def test_both_sides_say_when_a_connection_comes_and_goes(caplog: pytest.Lo
         assert [(level, text.endswith(end)) for level, text in warnings] == [(logging.WARNING, True)] * (how == "from")
 
 
-# ---------------------------------------------------------------- failures
-
-
-@pytest.mark.parametrize("way", ["inline", "async", "thread"])
-@pytest.mark.parametrize("channel", [None, "chat"])
-async def test_a_failure_names_event_channel_and_request(
-    way: str, channel: str | None, caplog: pytest.LogCaptureFixture
-) -> None:
-    d = Driven()
-    target = d.peer if channel is None else d.peer.of(channel)
-
-    def work(*args: object) -> None:
-        raise ValueError("mine")
-
-    async def work_async(*args: object) -> None:
-        work()
-
-    target.on("work", work_async if way == "async" else work, thread=way == "thread")
-    where = {} if channel is None else {"c": channel}
-    d.feed({"i": 7, "a": ["work"], **where}, {"a": ["work"], **where})
-    async with asyncio.timeout(PATIENCE):
-        await turns_until(lambda: len(messages(caplog, logging.ERROR)) == 2 and not d.peer.active)
-    [answer] = d.take()
-    name = "work" if channel is None else "chat:work"
-    event, request = sorted(caplog.records, key=lambda record: len(record.getMessage()))
-    for record, said in ((request, f"{name} #7"), (event, name)):
-        assert record.getMessage().startswith(f"handling {said} failed [")
-        assert record.exc_info is not None and "mine" in str(record.exc_info[1])
-        assert record.peer == d.peer.id  # type: ignore[attr-defined]
-    # The caller has the number that the line has.
-    assert said_in(request).partition("[")[2].rstrip("]") in str(answer["e"])
-
-
 # ---------------------------------------------------------------- events that reach nobody
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import signal
 import socket
@@ -14,8 +13,6 @@ from typing import Any
 import pytest
 from core_driver import Blocked
 from leftovers import turns_until
-from raw_websocket import TEXT, raw_client
-from stream_driver import control, hello
 
 from wsrpc import Client, ConnectionLost, Limits, Reconnect, Server
 
@@ -104,28 +101,6 @@ def test_sigterm_drains_and_ctrl_c_closes_at_once(
     assert ("closing 1 connections that still have active work" in caplog.text) is cut
     assert told == [True] * (first == signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_sigterm_ends_it_whatever_a_client_has_said() -> None:
-    """A resume with a number of 200 digits left a connection that nothing could close, and the program did not end."""
-    program = Program()
-    program.server = Server(limits=LIMITS.replace(close_timeout=0.05))
-
-    async def use(client: Client) -> None:
-        async with raw_client(program.port) as raw:
-            await raw.send(raw.frame(TEXT, json.dumps(hello("resume"))))
-            welcome = json.loads((await raw.next_of(TEXT)).payload)["wsrpc"]
-            await raw.send(raw.frame(TEXT, json.dumps(control("ack", n=0, bytes=0))))
-        names = {"sid": welcome["sid"], "token": welcome["token"], "gen": 1, "rx": 10**200, "bytes": 0}
-        async with raw_client(program.port, "/", "Wsrpc-Resume: 1") as raw:
-            resume = control("resume", v=1, features=["resume"], limits={}, **names)
-            await raw.send(raw.frame(TEXT, json.dumps(resume)))
-            assert json.loads((await raw.next_of(TEXT)).payload)["wsrpc"]["t"] == "resumed"
-            signal.raise_signal(signal.SIGTERM)
-            await raw.read_to_end()
-
-    program.run(use)
-    assert program.seen == [True, False]
 
 
 def test_a_task_that_fails_ends_the_program_and_without_a_log_stderr_has_what_happens(
