@@ -59,7 +59,7 @@ class World:
             await self.peer.emit("hello", "x")
             await turns_until(lambda: self.peer.stats().messages_in == 3)
             raw.drop()
-            await turns_until(lambda: self.peer.detached)
+            await turns_until(lambda: not self.peer.connected)  # it may expire soon
 
     def resume(self, **changes: Any) -> dict[str, Any]:
         """Return the fields of the resume that the session's own client would send."""

@@ -354,6 +354,7 @@ async def test_expose_errors_sends_the_text(
 # ---------------------------------------------------------------- slow ones
 
 
+@pytest.mark.usefixtures("slow_handlers_are_named")
 @pytest.mark.parametrize(("seconds", "said"), [(0.2, 1), (0.09, 0)])
 @pytest.mark.parametrize("way", ["inline", "middleware", "ordered"])
 async def test_a_sync_handler_that_holds_the_loop_is_named(
