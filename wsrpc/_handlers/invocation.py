@@ -39,8 +39,8 @@ class CallState(enum.Enum):
     RESERVED = ("its handler runs, and is known to answer with a channel", "handler", "channel", True, True, False)
     SERVING = ("it was answered with a channel, on which its handler runs", "channel", "channel", True, False, False)
     OVER = ("that channel has ended, and its handler still runs", "handler", "handler", False, False, False)
-    CANCELLED = ("the remote peer, or an end of a channel, has cancelled it", "handler", "handler", False, True, True)
-    ORPHANED = ("it is cancelled, and nobody can get an answer", "handler", "handler", False, False, True)
+    CANCELLED = ("it was cancelled, or the channel that it came on has ended", "handler", "handler", False, True, True)
+    ORPHANED = ("it was cancelled, and nobody can get an answer", "handler", "handler", False, False, True)
     EXITED = ("its handler has exited", None, None, False, False, False)
 
     def __init__(
@@ -260,9 +260,8 @@ class Invocation(msgspec.Struct, eq=False):
         return self.inbound.i is not UNSET and self.state.awaited
 
     def enter(self, state: CallState) -> None:
-        """Go on to another state, and count as it says. A call that has exited stays in that state."""
-        if self.state is not EXITED:
-            self.runner.work.move(self, state)
+        """Go on to a later state, and count as that says."""
+        self.runner.work.move(self, state)
 
     def cancel(self, reason: object, state: CallState = _CANCELLED) -> None:
         """Cancel the handler, unless it is cancelled already or has exited."""

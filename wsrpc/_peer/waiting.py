@@ -72,7 +72,7 @@ class ReceivedMessage(Struct, eq=False):
     view: Message | None
     decode: Callable[[bytes | bytearray], WireMessage]
     runner: SessionRunner
-    """That of the session in which it came, which may be over by now."""
+    """The runner of the session in which it came, which may be over by now."""
     channel: ChannelCore | None = None
     """The anonymous channel that it came on."""
     is_read: bool = False

@@ -76,7 +76,7 @@ class Work:
         self._loop = loop
         self.readers = readers
         self.present: SessionRunner
-        """That of the present session, of the next one, or of the last one."""
+        """The runner of the present session, of the next one, or of the last one."""
         self.needs_checks = True
         # A dict and not a set, here and elsewhere, because an empty one is a third of the size, and peers are many.
         self.invocations: dict[Invocation, None] = {}
@@ -103,7 +103,7 @@ class Work:
         self._bucket = None if limits.rate is None else TokenBucket(limits.rate, limits.rate)
         """Keeps the remote peer within `Limits.rate`."""
         self.noted_unknown = False
-        """The log tells of a request without a handler."""
+        """Whether the log tells of a request without a handler."""
         # A lane ends with its handler or channel. The dictionary takes a kilobyte, and few peers need it.
         self._lanes: WeakKeyDictionary[object, asyncio.Lock] | None = None
         self._room_for_any = max(0, limits.running_bytes - limits.message)
@@ -113,7 +113,7 @@ class Work:
         return f"<Work {self.count} handlers, {len(self.waiting_room)} messages wait>"
 
     def begin_session(self, runner: SessionRunner) -> None:
-        """Let ``runner`` take the place of that of the last session."""
+        """Let ``runner`` take the place of the runner of the last session."""
         self.present = runner
         self.update()
 
@@ -148,7 +148,7 @@ class Work:
         """Handle an event or a request, let it wait, or refuse it.
 
         Args:
-            runner: that of the session in which it arrived.
+            runner: the runner of the session in which it arrived.
             message: its ``a`` is a non-empty list, and its ``i`` is an id or absent.
             channel: the anonymous channel on which it arrived.
         """
@@ -375,9 +375,9 @@ class Work:
             self._loop.call_soon(self.pump)
 
     def remove(self, invocation: Invocation) -> None:
-        """Count a handler no more, because it has exited, and start messages that waited for its place."""
+        """Count a handler no more, because it has exited, and start the messages that waited for that."""
         if invocation not in self.invocations:
-            invocation.state = EXITED
+            invocation.state = EXITED  # in the first step of its task, which never waited
             return
         del self.invocations[invocation]
         self._count(invocation, -1)

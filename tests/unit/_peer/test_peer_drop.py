@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
-from core_driver import Blocked, Driven, turns
+from core_driver import Blocked, Driven, redialing, turns
 
-from wsrpc import CloseInfo, ConnectionLost
+from wsrpc import CloseInfo, ConnectionLost, Limits
 
 
 async def test_pending_requests_fail_each_with_an_error_of_its_own_and_a_close_handler_may_bind() -> None:
@@ -84,3 +85,28 @@ async def test_nothing_of_an_old_connection_reaches_the_peer() -> None:
     assert ran == [] and d.peer.connected
     await d.peer.emit("still", "clear")
     d.expect({"a": ["still", "clear"]})
+
+
+async def test_what_has_waited_is_handled_in_the_session_in_which_it_came() -> None:
+    """A consumer has asked for items, and its session ends before the producer begins. The next session gets none."""
+    d = redialing(limits=Limits(running=1))
+    event, begun = Blocked(), list[str]()
+
+    async def numbers() -> AsyncIterator[int]:
+        begun.append("numbers")
+        yield 1
+
+    d.peer.on("event", event)
+    d.peer.of("numbers").on("start", numbers)
+    await d.fed({"a": ["event"]}, {"c": "numbers", "a": ["start"]})
+    d.transport.lose()
+    d.rebind()
+    await turns()
+    event.go.set()
+    await turns()
+    assert d.take() == [] and begun == []
+    await d.fed({"c": "numbers", "a": ["start"]})
+    assert begun == ["numbers"]
+    d.transport.lose()
+    await turns()
+    d.assert_empty()
