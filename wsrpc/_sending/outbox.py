@@ -76,7 +76,7 @@ class Call(NamedTuple):
     def not_sent(self) -> ConnectionLost | ChannelClosed:
         """Return the error for the message if it can neither be sent nor wait."""
         lost, reason = self.out.not_sent(), self.out.session.end_reason
-        if self.in_session and self.scope is not Scope.PEER and isinstance(reason, SessionLost):
+        if self.in_session and isinstance(reason, SessionLost):
             lost = reason.for_outcome("not_sent")
         return lost if self.h is UNSET else ChannelClosed(str(self.h), lost)
 

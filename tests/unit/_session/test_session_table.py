@@ -297,6 +297,27 @@ async def test_a_session_whose_client_is_about_to_close_takes_no_messages_any_mo
     await server.close()
 
 
+async def test_a_session_whose_client_leaves_before_it_counts_ends_with_its_connection() -> None:
+    server, transport = Server(), Transport()
+    peer = await server.accept(transport)
+    assert isinstance(peer, Peer)
+    transport.feed(hello("resume"), control("gone", why="closed"), control("ack", n=0, bytes=0))
+    peer.emit_nowait("note", 1)
+    assert state_of(peer) is S.ATTACHED and peer.stats().kept == 0
+    transport.lose()
+    assert state_of(peer) is S.OVER and not peer.ignored
+    await server.close()
+
+
+async def test_a_connection_that_takes_no_message_counts_as_ended() -> None:
+    scene = Scene()
+    await scene.reach(S.STRANDED)
+    scene.clock.advance(1.0)
+    stats = scene.peer.stats()
+    assert (stats.uptime, stats.detached, scene.peer.connected) == (0.0, False, False)
+    await scene.end()
+
+
 async def test_a_server_resumes_a_session_without_asking() -> None:
     server = Server()
     peer, transport, named = await accepted(server)
@@ -310,6 +331,37 @@ async def test_a_server_resumes_a_session_without_asking() -> None:
     late.feed(control("resume", v=1, features=["resume"], limits={}, gen=1, rx=0, bytes=0, **named))
     assert await accepting is peer and state_of(peer) is S.RESUMABLE
     assert {"a": ["note", 1]} in late.take()
+    await server.close()
+
+
+async def test_a_session_that_has_resumed_no_longer_takes_room_from_those_without_a_connection() -> None:
+    server = Server(detached_bytes=130_000)
+    peer, transport, named = await accepted(server)
+    other, far, _ = await accepted(server)
+    transport.lose()
+    peer.emit_nowait("note", "x" * 50_000)
+    late = Transport()
+    late.may_close.set()
+    accepting = start(server.accept(late, Handshake("/", {"Wsrpc-Resume": "1"})))
+    await turns()
+    late.feed(control("resume", v=1, features=["resume"], limits={}, gen=1, rx=0, bytes=0, **named))
+    await accepting
+    far.lose()
+    other.emit_nowait("note", "x" * 80_000)
+    assert (state_of(peer), state_of(other)) == (S.RESUMABLE, S.DETACHED)
+    await server.close()
+
+
+async def test_a_binary_message_after_the_end_fails_because_there_is_no_connection() -> None:
+    server, transport = Server(), Transport()
+    peer = await server.accept(transport)
+    assert isinstance(peer, Peer)
+    transport.feed(hello("msgpack"))
+    with pytest.raises(ValueError, match="MessagePack"):
+        await peer.send_raw(b"raw")
+    transport.lose()
+    with pytest.raises(ConnectionLost):
+        await peer.send_raw(b"raw")
     await server.close()
 
 
