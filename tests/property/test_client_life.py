@@ -46,6 +46,7 @@ from wsrpc import (
 from wsrpc._api.registration import Registrar
 from wsrpc._client.client import core_of
 from wsrpc._client.states import Input
+from wsrpc._session.states import SessionState
 from wsrpc.testing import memory_transports
 
 # Sessions end with their connections here. Those that go on have a machine of their own.
@@ -464,7 +465,7 @@ class ClientLife(WorldMachine):
         After `close()` the client may do anything, such as connect again, while that connection ends.
         """
         core = core_of(self.client).peer_core
-        return core.session.lives and core.connection is None and not core.detached and not core.session.closing
+        return core.session.state in (SessionState.DEAD, SessionState.STRANDED)
 
     async def check(self) -> None:
         client, life = self.client, self.life

@@ -45,6 +45,7 @@ from wsrpc._base.closing import GOES_ON
 from wsrpc._client.client import core_of
 from wsrpc._client.states import Input
 from wsrpc._server.peers import served_peer
+from wsrpc._session.states import SessionEnd, SessionInput
 from wsrpc.adapting import DialRequest, follow_redirects
 from wsrpc.testing import Line, memory_transports
 
@@ -130,10 +131,11 @@ class SessionsMachine(WorldMachine):
                 move(happened)
                 self.moved(happened)
 
-            def session_over(info: CloseInfo, replaced: bool, why: SessionLost | None = None) -> CloseInfo:
-                self.lost = why
-                self.check_reason(info, replaced, why)
-                return end(info, replaced, why)
+            def session_over(info: CloseInfo, why: SessionEnd) -> CloseInfo:
+                reason = core.peer_core.session.end_reason
+                self.lost = reason if isinstance(reason, SessionLost) else None
+                self.check_reason(info, why)
+                return end(info, why)
 
             core.move, core.session_over = moved, session_over  # type: ignore[method-assign,assignment]
             client.on("open", self.opened_here)
@@ -279,23 +281,23 @@ class SessionsMachine(WorldMachine):
         peer.state["session"] = session
         peer.server.room(f"session {session.label}").add(peer)  # `kill` may have replaced `self.server` meanwhile
 
-    def check_reason(self, info: CloseInfo, replaced: bool, why: SessionLost | None) -> None:
+    def check_reason(self, info: CloseInfo, why: SessionEnd) -> None:
         """See that the client's session may end."""
         session = self.here
+        replaced = why.cause is SessionInput.REPLACED
         if session is None or replaced or info.user_closed or session.killed or session.closed_there:
             return
-        reason = "" if why is None else why.reason
-        if why is None:
+        reason = "" if self.lost is None else self.lost.reason
+        if self.lost is None:
             if info.code in GOES_ON:
-                ended = session.inside_here
-                whole = ended is not None and ended.complete and not ended.ends_with_connection
-                assert self.may_overflow or not whole, f"a session that can resume has ended: {info}"
+                assert self.may_overflow or not why.was.resumes, f"a session that can resume has ended: {info}"
         elif "in time" in reason:
             assert self.loop.now - self.detached_at >= KEPT, reason
         elif "no such session" in reason:
             core = peer_core(session.peer)
-            given_up = core.over or not core.session.complete or core.session.ends_with_connection
-            assert given_up, f"the server has the session, and does not resume it: {session.peer}, {reason}"
+            assert not core.session.state.resumes, (
+                f"the server has the session, and does not resume it: {session.peer}, {reason}"
+            )
         elif "does not answer" in reason:
             assert self.leapt >= 5.0, reason
         elif "another origin" in reason:
@@ -304,11 +306,10 @@ class SessionsMachine(WorldMachine):
     def check_reason_there(self, peer: Peer, session: SessionRecord, info: CloseInfo) -> None:
         """See that the server's session may end with its connection, or without one."""
         ended = session.inside_there
-        if ended is None or ended.sent is None or not ended.complete or ended.ends_with_connection or self.may_overflow:
+        if ended is None or ended.ended is None or not ended.ended.was.resumes or self.may_overflow:
             return
-        waits = ended.sent.size + max(size for size in SIZES) > self.limits.replay
         late = session.detached_at is not None and self.loop.now - session.detached_at > KEPT - 1
-        assert late or waits, f"the server's session has ended without a reason: {peer}, {info}"
+        assert late, f"the server's session has ended without a reason: {peer}, {info}"
 
     def closed_here(self, peer: Peer, info: CloseInfo) -> None:
         session = self.here

@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from wsrpc import CloseInfo, Limits, Peer, SessionLost
+from wsrpc import CloseInfo, Limits, Peer
 from wsrpc._handlers.registry import Registry
-from wsrpc._peer.owner import PeerOwner
+from wsrpc._peer.owner import PassiveOwner, PeerOwner
 from wsrpc._protocol.settings import Settings, make_settings
+from wsrpc._session.states import SessionEnd
 from wsrpc.codecs import Codec, JsonCodec
 from wsrpc.testing import Clock, ScriptedTransport
 
@@ -114,10 +115,10 @@ class Driven:
         return None if self.transport.closed is None else self.transport.closed.code
 
 
-class ComesBack(PeerOwner):
+class ComesBack(PassiveOwner):
     """A client that dials again, unless it was closed."""
 
-    def session_over(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
+    def session_over(self, info: CloseInfo, end: SessionEnd, /) -> CloseInfo:
         return msgspec.structs.replace(info, will_reconnect=not info.user_closed)
 
 

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._base.closing import check_close
-from .._base.logs import address_text
+from .._base.logs import PeerLog, address_text
 from .._base.misuse import check_flag, check_limits_change, no_parentheses
 from .._base.names import check_channel
 from .._base.scheduler import Scheduler
@@ -16,7 +16,7 @@ from .._base.state import PeerState
 from .._handlers.introspection import Injection, injections
 from .._handlers.registry import Registry
 from .._peer.core import PeerCore, PeerLife
-from .._peer.owner import PeerOptions, PeerOwner
+from .._peer.owner import Home, PassiveOwner, PeerOptions, PeerOwner
 from .._protocol.settings import Settings
 from .._sending.checks import check_thread, check_thread_of_plain
 from .._session.connection import Connection
@@ -81,6 +81,8 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         fails_offline: bool = False,
         can_resume: bool = False,
         owner: PeerOwner | None = None,
+        home: Home | None = None,
+        log: PeerLog | None = None,
         state: PeerState | None = None,
         principal: object = None,
     ) -> None:
@@ -88,8 +90,9 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         options = PeerOptions(
             settings, dialer, own, Registry() if shared is None else shared, keeps_offline, fails_offline, can_resume
         )
-        self._life = life = PeerLife(self, options, loop, PeerOwner() if owner is None else owner)
-        self.id = life.id
+        log = PeerLog() if log is None else log
+        self._life = life = PeerLife(self, options, loop, PassiveOwner() if owner is None else owner, home, log)
+        self.id = log.id
         self.state = PeerState() if state is None else state
         self.principal = principal
         self.ignored = life.ignored
@@ -107,7 +110,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     @property
     def connected(self) -> bool:
         """Whether there is a connection over which messages can be sent."""
-        return self._core.connected
+        return self._core.session.state.sends
 
     @property
     def detached(self) -> bool:
@@ -115,7 +118,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
         The session continues when another connection resumes it.
         """
-        return self._core.detached
+        return self._core.session.state.detached
 
     @property
     def info(self) -> ConnectionInfo:
@@ -154,25 +157,26 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     def stats(self) -> PeerStats:
         """Return a snapshot of the peer's counters, for monitoring."""
-        core = self._core
-        connection, passed = core.connection, core.traffic()
+        core, history = self._core, self._life.history
+        connection = core.session.connection
+        passed = history.traffic(connection)
         return PeerStats(
             id=self.id,
-            uptime=core.uptime,
+            uptime=0.0 if connection is None else history.uptime(core.loop.time()),
             messages_in=None if passed is None else passed.messages_in,
             messages_out=None if passed is None else passed.messages_out,
             bytes_in=None if passed is None else passed.bytes_in,
             bytes_out=None if passed is None else passed.bytes_out,
             unsent=0 if connection is None else connection.transport.unsent,
             kept=self._life.outbox.kept,
-            detached=core.detached,
+            detached=core.session.state.detached,
             slow=connection is not None and core.session.full,
             dropped=self.dropped,
             pending=self.pending,
             active=self.active,
             waiting=len(self._life.work.waiting_room),
             channels=self.channels,
-            errors=core.log.errors,
+            errors=self._life.log.errors,
             ignored=dict(self.ignored),
         )
 
@@ -191,13 +195,13 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             RuntimeError: on assignment, in a thread other than the event loop's.
             TypeError, ValueError: on assignment, if the value is not a `Limits`, or differs in more than ``message``.
         """
-        return self._core.limits
+        return self._core.session.negotiation.limits
 
     @limits.setter
     def limits(self, limits: Limits) -> None:
         check_limits_change("peer.limits", self.limits, limits)
         session = self._core.session
-        if not session.lives:
+        if not session.state.lives:
             raise ConnectionLost(session.ending.code, session.ending.reason, "not_sent")
         check_thread_of_plain(self._core.out.thread, "setattr, peer, 'limits'")
         session.change_limits(limits)
@@ -219,20 +223,20 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         Raises:
             RuntimeError: the peer belongs to a client.
         """
-        server: Server | None = self._life.owner.server
-        if server is None:
+        if self._life.home is None:
             raise RuntimeError("this peer has no server: it is a client's, and only a server's peers have one")
+        server: Server = self._life.home.server
         return server
 
     @property
     def address(self) -> str | None:
         """The name that the application gave to the client in `Handshake.address`. None if the client has no name."""
-        return self._life.owner.address
+        return None if self._life.home is None else self._life.home.address
 
     @property
     def rooms(self) -> tuple[Room, ...]:
         """The rooms of which this peer is a member, or was a member when the connection ended."""
-        return tuple(self._life.owner.rooms)
+        return () if self._life.home is None else tuple(self._life.home.rooms)
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:
         """Return a named channel of this peer.
@@ -275,7 +279,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             ConnectionLost: a `close` handler of the current connection has bound another transport or closed the peer.
             RuntimeError: called in a thread other than the event loop's.
         """
-        if self._core.session.lives:
+        if self._core.session.state.lives:
             check_thread_of_plain(self._core.out.thread, "peer.bind")
         self._life.bind(Connection(transport))
 
@@ -323,13 +327,13 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     def _check_thread(self, call: str) -> None:
         """Refuse a call from another thread than that of the connection, or of the session that waits for one."""
-        if self._core.session.lives:
+        if self._core.session.state.lives:
             check_thread(self._core.out.thread, call)
 
     def __repr__(self) -> str:
         remote = None if self.transport is None else self.transport.info.remote
         where = "" if remote is None else f" remote={address_text(remote)}"
-        return f"<Peer {self.id} {self._core.state}{where} pending={self.pending} active={self.active}>"
+        return f"<Peer {self.id} {self._core.out.state}{where} pending={self.pending} active={self.active}>"
 
 
 injections[Peer] = Injection(attrgetter("peer"))

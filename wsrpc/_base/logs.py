@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 import traceback
 from collections.abc import Callable, Iterator
 from time import monotonic
@@ -186,12 +187,11 @@ class PeerLog:
 
     def __init__(
         self,
-        id: str,
         remote: tuple[str, int] | None = None,
         on_error: Callable[[], None] | None = None,
         budget: LogBudget | None = None,
     ) -> None:
-        self.id = id
+        self.id = secrets.token_hex(8)
         self.remote = remote
         self.errors = 0
         self._quiet = False

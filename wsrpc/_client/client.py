@@ -155,7 +155,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
         """
         core = self._core.peer_core
         at = core.out.draining.closes_at
-        return None if at is None or core.over else max(0.0, at - self._core.scheduler.time())
+        return None if at is None or core.session.over else max(0.0, at - self._core.scheduler.time())
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:
         """Return a named channel; see `Peer.of`."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -17,10 +17,12 @@ from .._base.scheduler import LoopScheduler, spawn_later
 from .._handlers.lifecycle import Closers, Unfinished
 from .._handlers.registry import Registry
 from .._peer.core import PeerCore
-from .._peer.owner import PeerOwner
+from .._peer.owner import PassiveOwner
 from .._protocol.settings import Settings
 from .._sending.checks import check_thread
+from .._session.client import ClientSession
 from .._session.connection import Connection, close_transport
+from .._session.states import SessionEnd, SessionInput, SessionState
 from .._transports.dial import Dialed
 from ..errors import ConnectionLost, SessionLost, noted
 from ..transport import Transport
@@ -137,7 +139,7 @@ class Order:
         return task
 
 
-class ClientCore(PeerOwner):
+class ClientCore(PassiveOwner):
     """Inside of a client. The table of `_client.states` says what each of its inputs does in each state."""
 
     def __init__(
@@ -148,7 +150,6 @@ class ClientCore(PeerOwner):
         *,
         fails_offline: bool,
     ) -> None:
-        super().__init__()
         self.limits = settings.limits
         self.plan = plan
         self.scheduler = LoopScheduler()
@@ -173,6 +174,8 @@ class ClientCore(PeerOwner):
         self._warned_of_wait = False
         self._attempts = 0
         """Attempts that the present connection took."""
+        self._in_origin = True
+        """False if a redirect to another origin led to the present connection. Its session then ends with it."""
 
     @property
     def peer_core(self) -> PeerCore:
@@ -251,11 +254,11 @@ class ClientCore(PeerOwner):
         connection = self.life.check_new(Connection(transport))
         self.enter_loop()
         self._begin(Input.BIND)
-        self.in_origin = True
+        self._in_origin = True
         core = self._attach(connection, 0)
         if self.peer_core is core:  # a handler may have bound another one in its first step
             await self.peer.wait_opened()
-        if self.peer_core.connection is not connection:
+        if self.peer_core.session.connection is not connection:
             ending = self.peer_core.session.ending
             raise ConnectionLost(ending.code, ending.reason)
 
@@ -344,7 +347,7 @@ class ClientCore(PeerOwner):
         self._replace_order(Order(dialing))
         self.move(happened)
         self._waiters.expect()
-        self.life.outbox.expect_session()
+        self.life.outbox.expects_session = True
         self.life.readers.reopen()
 
     def _replace_order(self, order: Order) -> set[asyncio.Task[None]]:
@@ -360,7 +363,7 @@ class ClientCore(PeerOwner):
         """Stop: no connection will come unless the user connects or binds."""
         self.move(Input.GAVE_UP)
         self._order.stop_timers()
-        self.life.outbox.expect_no_session()
+        self.life.outbox.expects_session = False
         self.life.readers.end(lambda: failure)
         if not self._order.is_first and not isinstance(failure, ConnectionLost):
             self.life.log(logging.ERROR, "the client gives up: %s", noted(failure))
@@ -374,7 +377,7 @@ class ClientCore(PeerOwner):
         if self._order.dialing is not None:
             self._order.dialing.session_begins()
         self.hooks.connection_made(attempts, now)
-        core.begin(connection)
+        core.begin(connection, in_origin=self._in_origin)
         return core
 
     def keep_session(self, info: CloseInfo) -> bool:
@@ -402,10 +405,6 @@ class ClientCore(PeerOwner):
         if self.hooks.resumed_with is not None:
             self.life.reporter.tell_hooks("on_reconnect", (self.hooks.resumed_with,))  # nothing waits for them
 
-    def asked_in_vain(self) -> None:
-        if self.state == "connecting" and self._order.dialing is not None:
-            self._order.dialing.begin()
-
     def not_resumed(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
         if self.state != "connecting":  # a `close` handler has closed the client, or bound another connection
             self.life.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
@@ -416,10 +415,13 @@ class ClientCore(PeerOwner):
             if first is not None:
                 connection.receive(*first)
 
-    def reconnect_handlers(self) -> list[Unfinished]:
-        return [] if self.hooks.began is None else self.hooks.handlers(self.hooks.began)
+    def opening_handlers(self, event: Literal["open", "on_reconnect"]) -> list[Unfinished]:
+        began = self.hooks.began
+        return self.hooks.handlers(began) if event == "on_reconnect" and began is not None else []
 
-    def session_over(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
+    def session_over(self, info: CloseInfo, end: SessionEnd) -> CloseInfo:
+        reason = self.peer_core.session.end_reason
+        lost = reason if isinstance(reason, SessionLost) else None
         self.hooks.session_lost(lost)
         dropped = ConnectionLost(info.code, info.reason, "not_sent")
         comes_back = True
@@ -429,10 +431,13 @@ class ClientCore(PeerOwner):
                 self._replace_order(Order())
                 return msgspec.structs.replace(info, will_reconnect=False)
             self.move(Input.LOST)
+            asked = end.was is SessionState.RESUMING and end.cause is not SessionInput.REFUSED
+            if asked and self._order.dialing is not None:  # in vain, on a connection that is closed now
+                self._order.dialing.begin()
             return msgspec.structs.replace(info, will_reconnect=True)
         if lost is None:  # else it was lost before
             self.hooks.connection_lost(self.scheduler.time())
-        if replaced or self.state not in ("opening", "connected"):
+        if end.cause is SessionInput.REPLACED or self.state not in ("opening", "connected"):
             # A `connect` that overtook the `close` of this connection may have given up since.
             comes_back = self.state not in ("idle", "closing", "closed")
         elif info.user_closed:
@@ -478,7 +483,7 @@ class ClientCore(PeerOwner):
     @property
     def asks_to_resume(self) -> bool:
         """Whether the next connection is to resume the session."""
-        return self.peer_core.detached
+        return self.peer_core.session.state.detached
 
     def attempt_begins(self) -> None:
         """Dial again: the delay is over."""
@@ -502,7 +507,7 @@ class ClientCore(PeerOwner):
         self.move(Input.DIALED)
         self._attempts = attempts
         connection = Connection(dialed.transport)
-        self.in_origin = not dialed.left_origin
+        self._in_origin = not dialed.left_origin
         if dialed.left_origin and self.life.options.can_resume:
             text = "a redirect led to another origin: the session will end with this connection; if it is to resume, "
             self.life.log(logging.INFO, text + "give the URL of that origin to the client")
@@ -510,10 +515,13 @@ class ClientCore(PeerOwner):
             assert self._order.dialing is not None
             self._order.dialing.schedule.opened()
             if dialed.left_origin:  # the token of the session is a credential, too
-                self.peer_core.end_detached("a redirect leads to another origin, where it does not resume")
+                why = "a redirect leads to another origin, where it does not resume"
+                self.peer_core.session.end(SessionInput.REFUSED, why)
                 self.not_resumed(connection, None)
             else:
-                self.peer_core.ask_to_resume(connection)
+                session = self.peer_core.session
+                assert isinstance(session, ClientSession)
+                session.ask_to_resume(connection)
             return
         with suppress(ConnectionLost):  # a `close` handler of the last connection has bound another one, or closed
             self._attach(connection, attempts)
@@ -523,10 +531,11 @@ class ClientCore(PeerOwner):
         opening = self.peer.transport if self.state == "opening" else None
         is_first = self._order.is_first
         self._give_up(failure)
-        if self.peer_core.detached:
-            self.peer_core.end_detached(f"the client gave up: {failure}")
-        if opening is not None:
-            self.peer_core.end_and_close(CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
+        session = self.peer_core.session
+        if session.state.detached:
+            session.end(SessionInput.ENDED, f"the client gave up: {failure}")
+        elif opening is not None:
+            session.end(SessionInput.ENDED, info=CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
         self.peer_core.discard_unsent(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
         if not is_first:  # else `connect` raises it
             self.life.reporter.tell("error", failure)

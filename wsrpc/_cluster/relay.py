@@ -93,7 +93,9 @@ class Relay:
             core = core_of(peer)
             if ctx.id is None:
                 fail = partial(core.fail, CloseCode.SLOW_CONSUMER, "slow consumer")
-                return self._tell(core.out, core.life.sender, channel or None, a, core.limits.hard_cap, fail)
+                return self._tell(
+                    core.out, core.life.sender, channel or None, a, core.session.negotiation.limits.hard_cap, fail
+                )
             return self._pass_on(ctx, core.life.sender, channel or None, a, wants_channel=wants == CHANNEL)
         if ctx.id is None:
             self.lost += 1

@@ -28,7 +28,7 @@ OWN_HEADERS = frozenset({"connection", "upgrade", "content-length", "transfer-en
 """Response headers that belong to the handshake itself, besides ``Sec-WebSocket-…``."""
 
 
-class Gate:
+class Door:
     """Open while a server accepts connections. `close` also stops the user's functions that still decide on one."""
 
     def __init__(self) -> None:
@@ -88,34 +88,34 @@ class Entrance:
             self._warned = True
             logger.warning("origins=ANY_ORIGIN: pages of any site may connect, with the cookies of their visitors")
 
-    def check(self, handshake: Handshake, gate: Gate) -> Awaitable[None] | None:
+    def check(self, handshake: Handshake, door: Door) -> Awaitable[None] | None:
         """Accept ``handshake``, and let the user's function change it; return an awaitable if that is async.
 
         Raises:
             HandshakeRejected: it is refused. The status is 500 for any other error of the user's function, and 503 if
-                ``gate`` is closed.
+                ``door`` is closed.
         """
         seconds = handshake.limits.open_timeout
-        result = self._ask(handshake, gate)
-        return None if result is None else self._finish(handshake, gate, result, seconds)
+        result = self._ask(handshake, door)
+        return None if result is None else self._finish(handshake, door, result, seconds)
 
-    def check_nowait(self, handshake: Handshake, gate: Gate) -> None:
+    def check_nowait(self, handshake: Handshake, door: Door) -> None:
         """Accept ``handshake`` as `check` does, where nothing can be awaited.
 
         Raises:
             HandshakeRejected: as for `check`; the status is 500 if the user's function returns an awaitable.
         """
-        result = self._ask(handshake, gate)
+        result = self._ask(handshake, door)
         if result is not None:
             if inspect.iscoroutine(result):
                 result.close()
             mistake = TypeError("it returns an awaitable, and this transport's library cannot wait")
-            self._refuse(handshake, gate, mistake)
+            self._refuse(handshake, door, mistake)
 
-    def _ask(self, handshake: Handshake, gate: Gate) -> Awaitable[Any] | None:
+    def _ask(self, handshake: Handshake, door: Door) -> Awaitable[Any] | None:
         self.begin()
-        if gate.closed:  # an application's own HTTP server may go on listening
-            raise gate.refuse(_closing())
+        if door.closed:  # an application's own HTTP server may go on listening
+            raise door.refuse(_closing())
         asked = "origins="
         try:
             if self._proxies:
@@ -131,12 +131,12 @@ class Entrance:
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as exc:  # also a CancelledError that is not of this task
-            self._refuse(handshake, gate, exc, asked)
+            self._refuse(handshake, door, exc, asked)
         return None
 
-    async def _finish(self, handshake: Handshake, gate: Gate, result: Awaitable[Any], seconds: float) -> None:
+    async def _finish(self, handshake: Handshake, door: Door, result: Awaitable[Any], seconds: float) -> None:
         patience = asyncio.timeout(seconds)
-        with gate.deciding(patience):
+        with door.deciding(patience):
             try:
                 async with patience:
                     _check_result(await result)
@@ -145,14 +145,14 @@ class Entrance:
                 if ends_the_task(exc):
                     raise
                 if not (patience.expired() and isinstance(exc, TimeoutError)):
-                    self._refuse(handshake, gate, exc)
-                if gate.closed:
-                    raise gate.refuse(_closing()) from None
+                    self._refuse(handshake, door, exc)
+                if door.closed:
+                    raise door.refuse(_closing()) from None
                 text = "on_handshake did not finish within %g s, for %s"
                 self._budget.log(logging.ERROR, text, seconds, handshake, extra=_about(handshake))
-                raise gate.refuse(HandshakeRejected(503, "the handshake timed out\n")) from None
+                raise door.refuse(HandshakeRejected(503, "the handshake timed out\n")) from None
 
-    def _refuse(self, handshake: Handshake, gate: Gate, exc: BaseException, asked: str = "on_handshake") -> NoReturn:
+    def _refuse(self, handshake: Handshake, door: Door, exc: BaseException, asked: str = "on_handshake") -> NoReturn:
         """Refuse a handshake because of ``exc``, which ``asked`` raised."""
         if isinstance(exc, HandshakeRejected):
             try:
@@ -160,10 +160,10 @@ class Entrance:
             except (TypeError, ValueError) as mistake:
                 exc = mistake
             else:
-                raise gate.refuse(exc)
+                raise door.refuse(exc)
         text = "refused a connection because %s failed, for %s"
         self._budget.log(logging.ERROR, text, asked, handshake, exc_info=exc, extra=_about(handshake))
-        raise gate.refuse(HandshakeRejected(500, "internal error\n")) from exc
+        raise door.refuse(HandshakeRejected(500, "internal error\n")) from exc
 
     def _look_behind_proxies(self, handshake: Handshake) -> None:
         seen = self._proxies.look_behind(handshake.remote, handshake.headers)

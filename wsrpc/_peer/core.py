@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import secrets
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -14,7 +13,7 @@ from typing import Any, cast
 import msgspec
 
 from .._base.closing import CloseCode, CloseInfo
-from .._base.names import Redact
+from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler
 from .._channels.readers import Readers
 from .._handlers.invocation import CURRENT, WORK, Invocation
@@ -22,22 +21,21 @@ from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage
 from .._protocol.codecs import NegotiatedCodec
 from .._protocol.control import Announced, Credit, Drain
 from .._protocol.messages import MAX_ID, WireMessage
+from .._protocol.settings import Settings
 from .._sending.answers import Answers
 from .._sending.draining import Draining
 from .._sending.outbound import Outbound
 from .._sending.outbox import Outbox
 from .._session.client import ClientSession
-from .._session.connection import Connection, Receive
+from .._session.connection import Connection, ignore_message
 from .._session.session import MESSAGE, NOT_CONNECTED
 from .._session.sessions import ServerSession
-from .._session.states import SessionInput
+from .._session.states import SessionEnd, SessionInput, SessionState
 from ..errors import ChannelClosed, ConnectionLost, ProtocolError, SessionLost, closed_here
-from ..handshake import Handshake
-from ..limits import Limits
 from ..transport import ConnectionInfo, Traffic
 from .dispatch import Dispatcher
 from .inbound import Inbound
-from .owner import PeerOptions, PeerOwner
+from .owner import Home, PeerOptions, PeerOwner
 from .payload_log import PayloadLog
 from .requests import Requester
 from .waiting import Hold
@@ -95,12 +93,15 @@ class PeerLife:
 
     Args:
         peer: the object that users hold.
+        owner: what it reports to.
+        home: what it has on a server. None on a client.
+        log: its log, which has its id.
     """
 
     __slots__ = (
         "core",
         "history",
-        "id",
+        "home",
         "ignored",
         "log",
         "loop",
@@ -114,17 +115,19 @@ class PeerLife:
         "work",
     )
 
-    def __init__(self, peer: Any, options: PeerOptions, loop: Scheduler, owner: PeerOwner) -> None:
+    def __init__(
+        self, peer: Any, options: PeerOptions, loop: Scheduler, owner: PeerOwner, home: Home | None, log: PeerLog
+    ) -> None:
         settings, own, shared = options.settings, options.own, options.shared
         limits = settings.limits
-        self.id = secrets.token_hex(8)
         self.peer = peer
         self.owner = owner
+        self.home = home
         self.options = options
         self.loop = loop
         self.history = ConnectionHistory()
         self.ignored: Counter[str] = Counter()
-        self.log = log = owner.log_for(self.id)
+        self.log = log
         if settings.between_nodes:
             log.quieten()  # nodes log themselves who comes and goes
         self.reporter = Reporter(peer, (shared, own), loop, log)
@@ -132,7 +135,7 @@ class PeerLife:
             settings,
             loop,
             odd=options.dialer,
-            keeps_offline=options.keeps_offline,
+            expects_session=options.keeps_offline,
             fails_offline=options.fails_offline,
             expired=lambda pending: self.sender.expired(pending),
             queued=owner.queued,
@@ -181,17 +184,18 @@ class PeerLife:
                 ``connection`` is closed, too.
         """
         self._tell_the_end()
-        if self.core.session.lives:
+        ended = self.core
+        if ended.session.state.lives:
             replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
-            self.core.replace(replaced)
+            ended.replace(replaced)
             self._tell_the_end()
             # A `close` handler may have said what is to be. (With eager tasks its first step runs at once.)
             session = self.core.session
-            if session.lives or self.outbox.user_closed:
-                last = replaced if session.lives else session.ending
+            if session.state.lives or ended.closed_since:
+                last = replaced if session.state.lives else session.ending
                 self.reporter.spawn(connection.close(last.code, last.reason))
                 raise ConnectionLost(last.code, last.reason, "not_sent")
-        if self.core.over:
+        if self.core.session.over:
             self._use(PeerCore(self, self.core.session.ending))
         return self.core
 
@@ -265,52 +269,26 @@ class PeerCore:
         ending: how the session before has ended, or why there was none.
     """
 
-    __slots__ = (
-        "_gone",
-        "_inbound",
-        "channels",
-        "dispatcher",
-        "ignored",
-        "life",
-        "log",
-        "options",
-        "out",
-        "owner",
-        "peer",
-        "reporter",
-        "session",
-    )
+    __slots__ = ("_gone", "_inbound", "channels", "dispatcher", "life", "out", "session", "told")
 
     def __init__(self, life: PeerLife, ending: CloseInfo) -> None:
         options = life.options
         settings, own, shared = options.settings, options.own, options.shared
-        loop, owner, fail = life.loop, life.owner, self.fail  # one bound method, however many objects hold it
+        fail = self.fail  # one bound method, however many objects hold it
         self.life = life
-        self.owner = owner
-        self.options = options
-        self.peer = life.peer
-        self.log = life.log
-        self.ignored = life.ignored
-        self.reporter = life.reporter
         self.session: ClientSession | ServerSession
         if options.dialer:
-            self.session = ClientSession(settings, loop, self, life.outbox.queue, ending=ending)
+            self.session = ClientSession(self, life.outbox.queue, ending=ending)
         else:
-            self.session = ServerSession(
-                settings, loop, self, life.outbox.queue, sessions=owner.sessions, ending=ending
-            )
+            self.session = ServerSession(self, life.outbox.queue, home=life.home, ending=ending)
         self.out = Outbound(
             self.session,
-            settings,
-            loop,
+            self,
             life.outbox.requests,
             life.outbox.gate,
-            Draining(self.session, loop, life.ignored, self._work, self._fall_silent, dialer=options.dialer),
+            Draining(self.session, self, self._work, self._fall_silent),
             has_channel=self._has_channel,
-            ignored=life.ignored,
             left_out=life.history.left_out,
-            warn=life.log.warn,
-            fail=fail,
         )
         answers = Answers(
             self.out,
@@ -343,123 +321,109 @@ class PeerCore:
         )
         self._gone: asyncio.Future[None] | None = None
         """Done once the session is over or has no connection. None unless something waits for that."""
+        self.told: CloseInfo | None = None
+        """What the `close` handlers get, or have got. None until the session is over."""
 
     def __repr__(self) -> str:
-        return f"<PeerCore {self.state} active={len(self.dispatcher.active)} channels={len(self.channels)}>"
+        return f"<PeerCore {self.out.state} active={len(self.dispatcher.active)} channels={len(self.channels)}>"
 
     # ------------------------------------------------------------ what its parts ask
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of the client or the server."""
+        return self.life.options.settings
+
+    @property
+    def loop(self) -> Scheduler:
+        """Time, timers and tasks."""
+        return self.life.loop
+
+    def takes_raw(self) -> bool:
+        """Return whether this side has a function for raw messages."""
+        return self.life.options.takes_raw
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine in a task."""
+        self.life.reporter.spawn(coroutine)
+
+    def warn(self, text: str, /, *args: object) -> None:
+        """Write a line into the log."""
+        self.life.log.warn(text, *args)
+
+    def ignore(self, kind: str) -> None:
+        """Count something of the remote peer that makes no sense."""
+        self.life.ignored[kind] += 1
 
     def _has_channel(self, h: int) -> bool:
         """Return whether an anonymous channel is open."""
         return self.channels.find(h) is not None
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine in a task."""
-        self.reporter.spawn(coroutine)
-
-    def takes_raw(self) -> bool:
-        """Return whether this side has a function for raw messages."""
-        return self.options.takes_raw
-
-    # ------------------------------------------------------------ state
-
-    @property
-    def over(self) -> bool:
-        """Whether the session has ended."""
-        return self.session.over
-
-    @property
-    def connection(self) -> Connection | None:
-        """The present connection."""
-        return self.session.connection
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is a connection over which messages can be sent."""
-        return self.session.connected
-
-    @property
-    def detached(self) -> bool:
-        """Whether there is no connection, but the session may resume on another one."""
-        return self.session.detached
-
-    @property
-    def state(self) -> str:
-        """State of the session and its connection, or ``"disconnected"``."""
-        return self.out.state
-
-    @property
-    def uptime(self) -> float:
-        """Seconds since the present connection was made; 0 if there is none."""
-        return 0.0 if self.connection is None else self.life.history.uptime(self.out.loop.time())
-
-    def traffic(self) -> Traffic | None:
-        """Return the traffic of all connections of the peer, as far as their transports count it."""
-        return self.life.history.traffic(self.connection)
-
-    @property
-    def limits(self) -> Limits:
-        """Limits of the session."""
-        return self.session.limits
-
     # ------------------------------------------------------------ the beginning
 
-    def begin(self, connection: Connection) -> None:
-        """Begin the session on ``connection``, and call the `open` handlers, then those of `on_reconnect`."""
+    def begin(self, connection: Connection, *, in_origin: bool = True) -> None:
+        """Begin the session on ``connection``, and call the `open` handlers, then those of `on_reconnect`.
+
+        Args:
+            in_origin: False if a redirect to another origin led to the connection. The session then ends with it.
+        """
         life, out, session, info = self.life, self.out, self.session, connection.transport.info
-        settings, dialer = self.options.settings, self.options.dialer
-        life.outbox.user_closed = False
+        settings, dialer = self.settings, life.options.dialer
+        life.outbox.expects_session = life.options.keeps_offline
         life.readers.reopen()
         life.history.begin(info, out.loop.time())
-        self.log.remote = info.remote
-        opening = Invocation(self.peer, WireMessage(a=["open"]))
+        self.life.log.remote = info.remote
+        opening = Invocation(self.life.peer, WireMessage(a=["open"]))
         self.dispatcher.context = contextvars.copy_context()  # of the code that has connected
         # That may be a handler, which would be kept, and its session with it.
         self.dispatcher.context.run(CURRENT.set, opening)
-        receive = self._inbound.receive_raw if self.options.shared.raw_only else self._inbound.receive
-        if settings.log_payloads is not False:
-            receive = self._log_payloads(receive, None if settings.log_payloads is True else settings.log_payloads)
+        receive = self._inbound.receive_raw if life.options.shared.raw_only else self._inbound.receive
+        payloads = self._payload_log()
+        if payloads is not None:
+            receive = payloads.receiving(receive)
         out.begin()
-        can_resume = self.options.can_resume and self.owner.in_origin and settings.limits.replay > 0
-        session.begin(connection, can_resume=can_resume)
-        if self.log.shows(logging.INFO):
+        can_resume = life.options.can_resume and in_origin and settings.limits.replay > 0
+        session.begin(connection, can_resume=can_resume, wrap=None if payloads is None else payloads.sending)
+        log = life.log
+        if log.shows(logging.INFO):
             where = "to" if dialer else "from"
             path = info.target.partition("?")[0]
-            self.log(logging.INFO, "peer %s connected %s %s, path %s", life.id, where, self.log.place, path)
+            log(logging.INFO, "peer %s connected %s %s, path %s", log.id, where, log.place, path)
         # One side lets requests in meanwhile. Otherwise two Python ends would wait for each other's handlers.
         self.dispatcher.hold(Hold.EVENTS if dialer else Hold.ALL)
         self._open(opening)
-        if not self.over:  # a handler may have bound another transport
+        if not session.over:  # a handler may have bound another transport
             session.start(receive, self.dispatcher.read_ended)
             if out.opening is None:
                 self._opened()
 
-    def _log_payloads(self, receive: Receive, redact: Redact | None) -> Receive:
-        settings = self.options.settings
+    def _payload_log(self) -> PayloadLog | None:
+        settings = self.settings
+        if settings.log_payloads is False:
+            return None
+        redact = None if settings.log_payloads is True else settings.log_payloads
         codecs = (settings.codec,) if settings.binary is None else (settings.codec, settings.binary)
-        log = PayloadLog(codecs, settings.limits.values, redact, self.log)
-        self.session.wrap_sending(log.sending)
-        return log.receiving(receive)
+        return PayloadLog(codecs, settings.limits.values, redact, self.life.log)
 
     def _open(self, opening: Invocation) -> None:
         """Call the `open` handlers. Those that take time run on in ``out.opening``."""
         self.out.enter(opening)
         first = Stage(opening, self._handler_failed)
-        first.fire(self.reporter.registries, "open", (self.peer,))
-        if self.over:  # a handler has bound another transport, whose opening goes on by itself
+        first.fire(self.life.reporter.registries, "open", (self.life.peer,))
+        if self.session.over:  # a handler has bound another transport, whose opening goes on by itself
             first.abandon()
             return
-        first.unfinished.extend(self.owner.open_handlers())
+        first.unfinished.extend(self.life.owner.opening_handlers("open"))
         stage = first if first.unfinished else self._reconnected()
         if stage is None:
             return
         self.out.open_slowly(
             OpenPhase(
                 stage,
-                lambda: None if self.over else self._reconnected(),
-                reporter=self.reporter,
-                patience=self.limits.open_timeout,
-                done=lambda: None if self.over else self._opened(),
+                lambda: None if self.session.over else self._reconnected(),
+                reporter=self.life.reporter,
+                patience=self.session.negotiation.limits.open_timeout,
+                done=lambda: None if self.session.over else self._opened(),
                 overdue=self._open_overdue,
             )
         )
@@ -469,10 +433,10 @@ class PeerCore:
         out = self.out
         if not self.session.takes_messages or out.is_open or len(out.opening_invocations) > 1:
             return None
-        unfinished = self.owner.reconnect_handlers()
+        unfinished = self.life.owner.opening_handlers("on_reconnect")
         if not unfinished:
             return None
-        invocation = Invocation(self.peer, WireMessage(a=["on_reconnect"]))
+        invocation = Invocation(self.life.peer, WireMessage(a=["on_reconnect"]))
         out.enter(invocation)
         return Stage(invocation, self._handler_failed, unfinished)
 
@@ -481,11 +445,11 @@ class PeerCore:
         if not self.session.takes_messages and _tells_of_the_end(exc):
             # It has not failed. A request of the handler raised because the session has ended, either before the
             # handler was cancelled, or because the user closes: then handlers are not cancelled.
-            self.log(
+            self.life.log(
                 logging.INFO, "the handler of %r, %s, did not finish, as the connection ended: %s", event, name, exc
             )
         else:
-            self.reporter.failed(event, name, exc)
+            self.life.reporter.failed(event, name, exc)
 
     async def wait_opened(self) -> None:
         """Wait until `open` and `on_reconnect` handlers are done or overdue, or the connection is gone.
@@ -495,38 +459,33 @@ class PeerCore:
         if self.out.opening is not None:
             # They may run on without a connection.
             await self.out.opening.wait(self._until_gone())
-        if self.session.has_dead_connection:
+        if self.session.state in (SessionState.DEAD, SessionState.STRANDED):
             await self.wait_closed()
 
     def _opened(self) -> None:
         """Let everything pass: the handlers of the opening are done or overdue."""
         out, session = self.out, self.session
         out.opening = None
-        if not (session.closing or out.silent):
+        if not (session.state is SessionState.CLOSING or out.silent):
             session.send_queued(users=True)
-        if session.closing:
+        if session.state is SessionState.CLOSING:
             return
         out.end_opening()
         out.draining.opened()
         self.dispatcher.hold(Hold.NONE)
         if session.connection is not None:  # else the session resumes later, or its end is reported
-            self.owner.opened()
+            self.life.owner.opened()
 
     def _open_overdue(self, event: str, handlers: str) -> None:
-        self.log(
+        self.life.log(
             logging.WARNING,
             "the handler of %r %s has not finished within %g s: messages no longer wait for it",
             event,
             handlers,
-            self.limits.open_timeout,
+            self.session.negotiation.limits.open_timeout,
         )
 
     # ------------------------------------------------------------ while it lasts
-
-    def ask_to_resume(self, connection: Connection) -> None:
-        """Ask the server to resume the session on ``connection``."""
-        assert isinstance(self.session, ClientSession)
-        self.session.ask_to_resume(connection)
 
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
         """Use what both sides support from now on."""
@@ -542,15 +501,15 @@ class PeerCore:
             self.out.update_clear()
         elif (channel := channels.find(message.h)) is None:
             if not channels.expects_credit(message.h):
-                self.ignored["credit for no channel"] += 1
+                self.ignore("credit for no channel")
         elif 0 <= message.n <= MAX_ID and 0 <= message.bytes <= MAX_ID:
             channel.credited(message.n, message.bytes)
         else:
-            self.ignored["credit that makes no sense"] += 1
+            self.ignore("credit that makes no sense")
 
     def drain(self, until: float) -> None:
         """Finish the calls that have begun, and refuse new ones that they do not need, until the time ``until``."""
-        if self.session.lives:
+        if self.session.state.lives:
             self.out.draining.drain(until)
             self.dispatcher.drain(self._refuses_new)
 
@@ -576,7 +535,7 @@ class PeerCore:
 
     def _fall_silent(self) -> bool:
         """Begin nothing new, because the remote peer is about to close. Return whether `open` handlers still run."""
-        self.log(logging.INFO, "the remote peer is about to close: new messages wait for another connection")
+        self.life.log(logging.INFO, "the remote peer is about to close: new messages wait for another connection")
         return bool(self.out.opening_invocations)
 
     def room_changed(self) -> None:
@@ -590,7 +549,7 @@ class PeerCore:
 
     def discard_unsent(self, info: CloseInfo) -> None:
         """Fail what waits for a session, because none will come: with ``info``, unless a connection is still ending."""
-        if not self.session.lives:
+        if not self.session.state.lives:
             self.session.ending = info
         self.life.outbox.discard(self.session.ending)
 
@@ -598,25 +557,28 @@ class PeerCore:
         """Accept nothing more. The caller closes the session now."""
         out, outbox, session = self.out, self.life.outbox, self.session
         ending = CloseInfo(code, reason, user_closed=True)
-        outbox.user_closed = True
-        if not session.lives:
+        outbox.expects_session = False
+        if not session.state.lives:
             session.ending = ending
             outbox.discard(ending)
             return
         session.send_kept_back()
         if out.silent:  # what is asked now would not be answered any more
             outbox.discard_requests(ending)
-        if session.detached:
+        if session.state.detached:
             self.dispatcher.pause()  # no handler starts after this side has closed
             why = f"closed on this side: {reason}" if reason else "closed on this side"
-            self.end_detached(why, SessionInput.CLOSED, ending=ending)
+            session.end(SessionInput.CLOSED, why, info=ending)
             return
-        if out.silent or not (out.is_open or session.closing):
+        closing = session.state is SessionState.CLOSING
+        if out.silent or not (out.is_open or closing):
             session.send_queued(users=True)
-        if not session.closing:
+        if not closing:
             if out.slow_reader is not None:
                 out.slow_reader.flush(everything=True)
             self._close_soon(ending)
+        elif not session.ending.user_closed:  # this side closes because of the remote peer
+            session.ending = ending
 
     def _close_soon(self, ending: CloseInfo) -> None:
         """Let nothing in and no handler start from now on: this side closes, and the session ends."""
@@ -627,60 +589,27 @@ class PeerCore:
     def fail(self, code: int, reason: str) -> None:
         """Close the connection because of what the remote peer did, and ignore whatever else it sends."""
         session = self.session
-        if not session.lives or session.closing:
+        if not session.state.lives or session.state is SessionState.CLOSING:
             return
-        if session.detached:
-            self.end_detached(reason, SessionInput.OVERFLOWED)
+        if session.state.detached:
+            session.end(SessionInput.OVERFLOWED, reason)
             return
-        self.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
+        self.life.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
         self._close_soon(CloseInfo(code, reason))
-        self.reporter.tell("error", ProtocolError(reason))
-        self.reporter.spawn(session.close(code, reason))
+        self.life.reporter.tell("error", ProtocolError(reason))
+        self.spawn(session.close(code, reason))
 
     def refuse(self, code: int, reason: str) -> None:
         """Close the connection while it opens, and ignore the messages that have arrived."""
         self.begin_close(code, reason)
-        self.reporter.spawn(self.session.close(code, reason))
+        self.spawn(self.session.close(code, reason))
 
     def replace(self, replaced: CloseInfo) -> None:
         """End the session now, because another one takes its place."""
-        self.life.outbox.user_closed = False
-        if self.session.detached:
-            self.end_detached(replaced.reason, replaced=True)
-        else:
-            self.session.send_kept_back()
-            self.end_and_close(self.session.ending if self.session.closing else replaced, replaced=True)
-
-    def end_and_close(self, info: CloseInfo, *, replaced: bool = False) -> None:
-        """End the session now, and close its connection.
-
-        Args:
-            replaced: another one takes its place.
-        """
-        if not self.session.closing:
-            self.session.close_soon(info)
-        left = self.session.end(info, ConnectionLost(info.code, info.reason))
-        self.session_over(replaced=replaced)
-        if left is not None:
-            self.reporter.spawn(left.close(info.code, info.reason))
-
-    def end_detached(
-        self,
-        why: str,
-        happened: SessionInput = SessionInput.ENDED,
-        *,
-        ending: CloseInfo | None = None,
-        replaced: bool = False,
-    ) -> None:
-        """End a session that has no connection.
-
-        Args:
-            ending: what `close` handlers get, if not how the last connection has ended.
-            replaced: another session takes its place.
-        """
-        info = self.session.ending if ending is None else ending
-        self.session.end(info, SessionLost(info.code, why), happened)
-        self.session_over(replaced=replaced)
+        session = self.session
+        session.send_kept_back()
+        info = session.ending if session.state.detached or session.state is SessionState.CLOSING else replaced
+        session.end(SessionInput.REPLACED, replaced.reason, info=info)
 
     def close_for_another(self, code: int, reason: str) -> None:
         """Close the connection, but not the session, which resumes on another one if it can.
@@ -688,24 +617,20 @@ class PeerCore:
         What arrives meanwhile is not counted, so that the client sends it again on that one.
         """
         connection = self.session.connection
-        if connection is not None and self.session.connected:
-            self.session.stop_receiving()
+        if connection is not None and self.session.state.sends:
+            connection.receive = ignore_message
             self.dispatcher.pause()  # a Close frame is queued, and the client may ignore it
             # Not `session.close`: before the task runs, the session may resume on the other connection.
-            self.reporter.spawn(connection.close(code, reason))
+            self.spawn(connection.close(code, reason))
 
-    def session_over(self, *, replaced: bool = False) -> None:
-        """End everything that belongs to the session, which is over, and call the `close` handlers.
-
-        Args:
-            replaced: whether another session takes its place.
-        """
+    def session_over(self, end: SessionEnd) -> None:
+        """End everything that belongs to the session, which is over, and call the `close` handlers."""
         life, session, out, lost = self.life, self.session, self.out, self.session.end_reason
         assert lost is not None
         # Nothing more leaves on this session. What is sent from now on, by whatever is told of the end, waits for the
         # next one, if the owner wants that.
         out.session_over()
-        info = session.ending = self._report_end(lost, replaced)
+        info = self.told = session.ending = self._report_end(end)
         if info.user_closed:
             closed_here(lost)
         # The opening, and the preparation of the end.
@@ -722,50 +647,48 @@ class PeerCore:
         self.channels.end(lost)
         life.work.update()
         # The application. `wait_closed` returns now: a handler that goes before the `close` handlers may wait in it.
-        tell = partial(self.reporter.take_turn, "close", partial(self._call_close_handlers, info))
+        tell = partial(life.reporter.take_turn, "close", partial(self._call_close_handlers, info))
         life.work.after_events(tell)
         self._end_wait()
-        self.owner.all_ended()
+        life.owner.all_ended()
         # What readers still hold counts on, and what handlers hold that were not cancelled.
-        if isinstance(session, ServerSession) and (sessions := self.owner.sessions) is not None and self.memory():
+        if life.home is not None and self.memory():
             life.readers.unread().less = session.recount
-            sessions.hold(session)
 
     def drop_rest(self) -> None:
         """Drop what readers and handlers still hold of the session, which is over: all ended ones hold too much."""
         life, why = self.life, "what ended sessions hold exceeds Server(detached_bytes=)"
         if life.core is self:  # else another transport was bound, and the handlers and readers are of its session, too
-            self.log(logging.WARNING, "what peer %s at %s has left behind is dropped: %s", life.id, self.log.place, why)
+            text = "what peer %s at %s has left behind is dropped: %s"
+            life.log(logging.WARNING, text, life.log.id, life.log.place, why)
             life.work.drop_all()
             for invocation in list(life.work.invocations):
                 invocation.orphan(why)
             life.readers.unread().drop_all(why)
 
-    def _report_end(self, lost: ConnectionLost, replaced: bool) -> CloseInfo:
+    def _report_end(self, end: SessionEnd) -> CloseInfo:
         """Tell the owner and the log that the session is over. Return what the `close` handlers get."""
-        life, session = self.life, self.session
-        # After the user's `close`, a call that brings another connection may have come. This session still ends by
-        # `close`, which its ending says.
-        by_user = life.outbox.user_closed or session.ending.user_closed
-        info = msgspec.structs.replace(session.ending, user_closed=by_user)
+        log, lost = self.life.log, self.session.end_reason
+        info = self.life.owner.session_over(self.session.ending, end)
         if isinstance(lost, SessionLost):
-            info = self.owner.session_over(info, replaced, lost)
-            if session.asking is not None:
-                self.owner.asked_in_vain()
-            self.log(logging.INFO, "the session of peer %s at %s is over: %s", life.id, self.log.place, lost.reason)
+            log(logging.INFO, "the session of peer %s at %s is over: %s", log.id, log.place, lost.reason)
         else:
-            info = self.owner.session_over(info, replaced)
-            text = "peer %s at %s disconnected: %d %s"
-            self.log(logging.INFO, text, life.id, self.log.place, info.code, info.reason)
+            log(logging.INFO, "peer %s at %s disconnected: %d %s", log.id, log.place, info.code, info.reason)
         return info
 
+    @property
+    def closed_since(self) -> bool:
+        """Whether the user has closed the peer after the session was over, and before another one began."""
+        return self.told is not None and self.session.ending is not self.told and self.session.ending.user_closed
+
     def _call_close_handlers(self, info: CloseInfo) -> None:
-        if info.will_reconnect and self.life.outbox.user_closed:  # `close()` came while events had to be handled first
+        if info.will_reconnect and self.closed_since:  # `close()` came while events had to be handled first
             info = msgspec.structs.replace(info, user_closed=True, will_reconnect=False)
-        self.reporter.tell("close", info)
-        close_handler = self.owner.close_handler()
+        reporter = self.life.reporter
+        reporter.tell("close", info)
+        close_handler = self.life.owner.close_handler()
         if close_handler is not None:
-            self.reporter.call("close", close_handler, info)
+            reporter.call("close", close_handler, info)
 
     # ------------------------------------------------------------ what the session reports
 
@@ -779,15 +702,16 @@ class PeerCore:
             self.life.outbox.end_connection()
             self.out.overdue = False
             self._end_wait()
-            text = "peer %s at %s lost its connection: %d %s; its session is kept for %g s"
-            self.log(logging.INFO, text, self.life.id, self.log.place, info.code, info.reason, self.session.ttl)
+            text, log = "peer %s at %s lost its connection: %d %s; its session is kept for %g s", self.life.log
+            log(logging.INFO, text, log.id, log.place, info.code, info.reason, self.session.ttl)
             self.session.look_for_room()
             self.room_changed()
-        if not self.owner.keep_session(info) and self.session.detached:
-            self.end_detached(info.reason, ending=info)
-        elif dropped and self.session.detached:
-            args = (msgspec.structs.replace(info, will_reconnect=True),) if self.options.dialer else (self.peer, info)
-            self.reporter.tell_hooks("on_detach", args, self.out.opening)
+        if not self.life.owner.keep_session(info) and self.session.state.detached:
+            self.session.end(SessionInput.ENDED, info.reason, info=info)
+        elif dropped and self.session.state.detached:
+            dialer, peer = self.life.options.dialer, self.life.peer
+            args = (msgspec.structs.replace(info, will_reconnect=True),) if dialer else (peer, info)
+            self.life.reporter.tell_hooks("on_detach", args, self.out.opening)
 
     def session_reattached(self, connection: Connection, limits: Announced) -> None:
         """Let handlers start, and begin the statistics of another connection of the session."""
@@ -795,7 +719,7 @@ class PeerCore:
         self.life.work.stop_measuring()  # from now on, measuring each message would be in vain
         self.dispatcher.unpause()
         self.life.history.begin(info, self.out.loop.time())
-        self.log.remote = info.remote
+        self.life.log.remote = info.remote
         self.out.reattach(limits)
 
     @property
@@ -809,18 +733,15 @@ class PeerCore:
 
     def session_resumed(self) -> None:
         """Tell the owner that the session has resumed."""
-        self.log(logging.INFO, "peer %s at %s goes on with its session", self.life.id, self.log.place)
-        self.owner.resumed()
-        if not self.options.dialer and self.session.transport is not None:  # else it has just ended
-            self.reporter.tell_hooks("on_resume", (self.peer,))
-
-    def use_handshake(self, handshake: Handshake) -> None:
-        """Tell the owner of the handshake of the connection on which the session resumes."""
-        self.owner.use_handshake(handshake)
+        life = self.life
+        life.log(logging.INFO, "peer %s at %s goes on with its session", life.log.id, life.log.place)
+        life.owner.resumed()
+        if not life.options.dialer and self.session.transport is not None:  # else it has just ended
+            life.reporter.tell_hooks("on_resume", (life.peer,))
 
     def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
         """Tell the client that ``connection`` can begin a new session."""
-        self.owner.not_resumed(connection, first)
+        self.life.owner.not_resumed(connection, first)
 
     def memory(self) -> int:
         """Return the bytes that the session takes here, about: what was received, and what is being worked on."""
@@ -839,7 +760,7 @@ class PeerCore:
 
     async def wait_closed(self) -> None:
         """Wait until there is no connection. Cancelling is safe."""
-        if self.session.lives and not self.session.detached:
+        if self.session.state.lives and not self.session.state.detached:
             await asyncio.shield(self._until_gone())
 
     def _until_gone(self) -> asyncio.Future[None]:

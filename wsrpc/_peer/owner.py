@@ -1,21 +1,19 @@
-"""`PeerOwner`: what a peer reports to."""
+"""`PeerOwner`: what a peer reports to. `Home`: what only a peer of a server has."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import msgspec
 
 from .._base.closing import CloseInfo
-from .._base.logs import PeerLog
 from .._handlers.lifecycle import Unfinished
 from .._handlers.registry import Registry
 from .._protocol.settings import Settings
 from .._session.connection import Connection
-from .._session.sessions import Sessions
-from ..errors import SessionLost
-from ..handshake import Handshake
+from .._session.sessions import SessionHome
+from .._session.states import SessionEnd
 
 
 class PeerOptions(msgspec.Struct, frozen=True):
@@ -41,81 +39,78 @@ class PeerOptions(msgspec.Struct, frozen=True):
         return self.own.takes_raw or self.shared.takes_raw
 
 
-class PeerOwner:
-    """The client, or the entry of a server's table, that a peer belongs to. The peer reports to it.
+class Home(SessionHome, Protocol):
+    """What only a peer of a server has. The classes of the server and of rooms lie in a higher layer."""
 
-    Subclasses override the methods that they need.
-    """
+    server: Any
+    """The `Server`."""
+    address: str | None
+    """The application's name for the client, as `Handshake.address` has set it."""
+    rooms: dict[Any, bool]
+    """The rooms that the peer is in, and whether it joined each by its own request."""
 
-    __slots__ = ("address", "peer", "rooms", "server")
 
-    in_origin = True
-    """False if a redirect to another origin led to the present connection. Its session then ends with it."""
-
-    def __init__(self, server: Any = None) -> None:
-        self.server = server
-        """The `Server` that the peer belongs to. Its class, and that of rooms, lie in a higher layer."""
-        self.peer: Any = None
-        """The `Peer` itself, whose class lies in a higher layer."""
-        self.address: str | None = None
-        """The application's name for the client, as `Handshake.address` has set it."""
-        self.rooms: dict[Any, bool] = {}
-        """The rooms that the peer is in, and whether it joined each by its own request."""
-
-    def log_for(self, id: str) -> PeerLog:
-        """Make the log of the peer with that id."""
-        return PeerLog(id)
+class PeerOwner(Protocol):
+    """What a peer reports to: its client, or its entry in the table of a server."""
 
     def queued(self) -> None:
         """A message begins to wait for a connection."""
 
-    def open_handlers(self) -> list[Unfinished]:
-        """Call the owner's own handlers of `open`, and return those that are not finished."""
-        return []
-
-    def reconnect_handlers(self) -> list[Unfinished]:
-        """Call the `on_reconnect` handlers, after the `open` handlers, and return those that are not finished."""
-        return []
+    def opening_handlers(self, event: Literal["open", "on_reconnect"], /) -> list[Unfinished]:
+        """Call the owner's own handlers of ``event``, and return those that are not finished."""
+        ...
 
     def opened(self) -> None:
         """A connection is open, and its handlers are done."""
 
-    def session_over(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
-        """A session has ended, ``replaced`` by another one or not. Return what the `close` handlers get.
-
-        Args:
-            lost: what its pending calls get, if it might have resumed on another connection.
-        """
-        return info
-
-    @property
-    def sessions(self) -> Sessions | None:
-        """The sessions of a server that can resume on another connection. None on a client."""
-        return None
-
-    def use_handshake(self, handshake: Handshake) -> None:
-        """On a server: the session resumes on another connection, with this handshake."""
-
-    def keep_session(self, info: CloseInfo) -> bool:
+    def keep_session(self, info: CloseInfo, /) -> bool:
         """Prepare for another connection of the session, which has none now. Return False to end the session."""
-        return False
+        ...
 
     def resumed(self) -> None:
         """The session has resumed on another connection."""
 
-    def asked_in_vain(self) -> None:
-        """On a client: the session is over, and the connection on which it was to be resumed is closed."""
-
-    def not_resumed(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
+    def not_resumed(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None, /) -> None:
         """On a client: the session has not resumed on ``connection``, and is over, but a new one can begin there.
 
         Args:
             first: the message that has told so, which belongs to the new one. None if it was a `Gone`.
         """
 
+    def session_over(self, info: CloseInfo, end: SessionEnd, /) -> CloseInfo:
+        """A session has ended. Return what the `close` handlers get."""
+        ...
+
     def all_ended(self) -> None:
         """Everything that belongs to the session has ended. The `close` handlers are called, or will be soon."""
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
         """Return the owner's own handler of `close`."""
+
+
+class PassiveOwner:
+    """Owner that does nothing: that of a peer without client and server. Others override what they need."""
+
+    __slots__ = ()
+
+    def queued(self) -> None: ...
+
+    def opening_handlers(self, event: Literal["open", "on_reconnect"], /) -> list[Unfinished]:
+        return []
+
+    def opened(self) -> None: ...
+
+    def keep_session(self, info: CloseInfo, /) -> bool:
+        return False
+
+    def resumed(self) -> None: ...
+
+    def not_resumed(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None, /) -> None: ...
+
+    def session_over(self, info: CloseInfo, end: SessionEnd, /) -> CloseInfo:
+        return info
+
+    def all_ended(self) -> None: ...
+
+    def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
 
@@ -87,7 +86,7 @@ class RawConnections:
         expires: float | None,
     ) -> RawConnection:
         """Begin to serve a connection, which ``make`` builds around its inside, and close it when it ``expires``."""
-        log = PeerLog(secrets.token_hex(8), transport.info.remote, self._tally.failed, self._budget)
+        log = PeerLog(transport.info.remote, self._tally.failed, self._budget)
         link = RawLink(transport, log, limits, loop, lambda: self._leave(connection))
         connection = make(link)
         self._tally.came()

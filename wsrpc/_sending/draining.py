@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from .._base.scheduler import Scheduler, Timer
+from .._base.scheduler import Timer
 from .._protocol.control import DRAIN, Drain
 from .._protocol.messages import MAX_ID
+from .._session.host import Host
 from .._session.session import Session
 
 MARGIN = 1.0
@@ -24,16 +24,13 @@ class Draining:
     crossed with the request to drain has arrived by then, so nothing needs to be refused.
 
     Args:
-        ignored: counts messages that make no sense.
         work: returns what waits for the end of the work in progress, and then calls `be_silent`. None if there is none.
         fall_silent: called when this side begins nothing new. Returns whether it says so only after `opened`.
     """
 
     __slots__ = (
-        "_dialer",
         "_fall_silent",
-        "_ignored",
-        "_loop",
+        "_host",
         "_on_quiet",
         "_owes_quiet",
         "_quiet",
@@ -47,19 +44,14 @@ class Draining:
     def __init__(
         self,
         session: Session,
-        loop: Scheduler,
-        ignored: Counter[str],
+        host: Host,
         work: Callable[[], Coroutine[Any, Any, None] | None],
         fall_silent: Callable[[], bool],
-        *,
-        dialer: bool,
     ) -> None:
         self._session = session
-        self._loop = loop
-        self._ignored = ignored
+        self._host = host
         self._work = work
         self._fall_silent = fall_silent
-        self._dialer = dialer
         self.closes_at: float | None = None
         """When the side that accepted is going to close, if it has said so."""
         self._waits: list[Timer | asyncio.Task[None]] = []
@@ -74,7 +66,7 @@ class Draining:
 
     @property
     def _agreed(self) -> bool:
-        return DRAIN in self._session.common
+        return self._session.negotiation.has(DRAIN)
 
     def drain(self, until: float) -> None:
         """Ask the remote peer to begin nothing new, because this side closes at the time ``until`` at the latest."""
@@ -84,7 +76,7 @@ class Draining:
     def agreed(self) -> None:
         """Ask for that if this side drained before it knew what the remote peer supports."""
         if self._agreed and self.closes_at is not None and not self._quiet:
-            self._session.say(Drain(max(0, round((self.closes_at - self._loop.time()) * 1000))))
+            self._session.say(Drain(max(0, round((self.closes_at - self._host.loop.time()) * 1000))))
 
     @property
     def quiet(self) -> bool:
@@ -94,7 +86,7 @@ class Draining:
     async def wait_quiet(self) -> None:
         """Wait until the remote peer begins nothing new, or the session has ended. Cancelling is safe."""
         if not self.quiet:
-            self._on_quiet = self._loop.create_future()
+            self._on_quiet = self._host.loop.create_future()
             await self._on_quiet
 
     def session_over(self) -> None:
@@ -110,19 +102,22 @@ class Draining:
     def received(self, drain: Drain) -> None:
         """Take what the remote peer says."""
         if not 0 <= drain.after_ms <= MAX_ID:
-            self._ignored["drain that makes no sense"] += 1
-        elif self._agreed and self._dialer and not self._quiet:
-            self.closes_at = self._loop.time() + drain.after_ms / 1000
+            self._host.ignore("drain that makes no sense")
+        elif self._agreed and self._session.negotiation.dialer and not self._quiet:
+            self.closes_at = self._host.loop.time() + drain.after_ms / 1000
             self._stop_waiting()
             if drain.after_ms >= MARGIN * 1000 and (work := self._work()) is not None:
-                self._waits = [self._loop.call_at(self.closes_at - MARGIN, self.be_silent), self._loop.spawn(work)]
+                self._waits = [
+                    self._host.loop.call_at(self.closes_at - MARGIN, self.be_silent),
+                    self._host.loop.spawn(work),
+                ]
             else:
                 self.be_silent()
         elif self._agreed and self.closes_at is not None and not self._quiet:
             self._quiet = True
             self.session_over()
         else:
-            self._ignored["control message out of place"] += 1
+            self._host.ignore("control message out of place")
 
     def be_silent(self) -> None:
         """Begin nothing new, and say so. Idempotent."""

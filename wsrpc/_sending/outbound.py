@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Hashable
 from enum import Enum
 from threading import get_ident
 
 from .._base.closing import CloseCode
-from .._base.scheduler import Scheduler
 from .._handlers.invocation import CURRENT, Invocation
 from .._handlers.lifecycle import OpenPhase
 from .._protocol.codecs import BRACE, MsgpackCodec, NegotiatedCodec, json_text
@@ -16,9 +14,10 @@ from .._protocol.control import Announced, Credit
 from .._protocol.go import GoCodec, refuse_raw, rejection_from
 from .._protocol.messages import Raw, WireMessage
 from .._protocol.nodes import as_raised
-from .._protocol.settings import Settings
+from .._session.host import Host
 from .._session.queue import Entry
 from .._session.session import Session
+from .._session.states import SessionState
 from ..errors import ConnectionLost, MessageTooBig, QueueFull
 from .checks import Objections
 from .draining import Draining
@@ -47,19 +46,14 @@ class Outbound:
         requests: those of the peer.
         gate: the callers that wait for room, from one session to the next.
         has_channel: returns whether an anonymous channel is open.
-        ignored: counts answers that cannot be sent.
         left_out: called with the number of broadcasts that were left out, because the remote peer reads too slowly.
-        warn: writes a line into the log.
-        fail: ends the connection with a code and a reason.
     """
 
     __slots__ = (
-        "_fail",
         "_gate",
-        "_ignored",
+        "_host",
         "_left_out",
         "_settings",
-        "_warn",
         "clear",
         "draining",
         "has_channel",
@@ -78,30 +72,24 @@ class Outbound:
     def __init__(
         self,
         session: Session,
-        settings: Settings,
-        loop: Scheduler,
+        host: Host,
         requests: PendingRequests,
         gate: Gate,
         draining: Draining,
         *,
         has_channel: Callable[[int], bool],
-        ignored: Counter[str],
         left_out: Callable[[int], None],
-        warn: Callable[..., None],
-        fail: Callable[[int, str], None],
     ) -> None:
-        self._settings = settings
+        self._host = host
+        self._settings = settings = host.settings
         self.has_channel = has_channel
-        self._ignored = ignored
-        self._fail = fail
         self.session = session
         self._gate = gate
         self._left_out = left_out
-        self._warn = warn
         self.draining = draining
         self.requests = requests
         self.terms = settings.terms
-        self.loop = loop
+        self.loop = host.loop
         self.thread = get_ident()
         self.clear = False
         self.overdue = False
@@ -125,19 +113,19 @@ class Outbound:
     def state(self) -> str:
         """State of the session, as `Peer` shows it."""
         session = self.session
-        if not session.lives:
+        if not session.state.lives:
             return "disconnected"
-        if session.detached:
+        if session.state.detached:
             return session.state.value
-        return "closing" if session.closing else "open" if self.is_open else "opening"
+        return "closing" if session.state is SessionState.CLOSING else "open" if self.is_open else "opening"
 
     @property
     def line(self) -> Line:
         """The state of the session, as far as it decides what may leave."""
-        session = self.session
-        if session.awaits_connection:
+        state = self.session.state
+        if state.waits:
             return Line.AWAY
-        if not session.connected:
+        if not state.sends:
             return Line.NONE
         if not self.is_open:
             return Line.OPENING
@@ -223,7 +211,7 @@ class Outbound:
                 lambda payload, text: session.send(payload, text),
                 lambda: session.full,
                 self._settings.limits.behind,
-                self._warn,
+                self._host.warn,
                 self._left_out,
             )
         waits = self.slow_reader.add(payload, text, slow, key)
@@ -294,10 +282,10 @@ class Outbound:
             MessageTooBig: the remote peer would not accept the message.
         """
         session, terms = self.session, self.terms
-        if len(payload) > terms.unchecked and session.lives:
+        if len(payload) > terms.unchecked and session.state.lives:
             self.check_accepted(payload)
         if session.full and self.over_cap(len(payload)):
-            self._fail(CloseCode.SLOW_CONSUMER, "slow consumer")
+            self._host.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             return
         text = terms.text
         if text is None:
@@ -305,13 +293,15 @@ class Outbound:
         try:
             session.send(payload, text)
         except ConnectionLost:
-            self._ignored["response without a connection"] += 1
+            self._host.ignore("response without a connection")
 
     def grant(self, h: int, n: int, size: int) -> None:
         """Let the remote peer send ``n`` items of ``size`` bytes on channel ``h``, in total."""
         self.session.say(Credit(h, n, size))
         # The producer may wait for it, and the reader may go on for a while without a turn of the event loop.
-        self.session.flush()
+        transport = self.session.transport
+        if transport is not None:
+            transport.flush()
 
     @property
     def hears_null_as_channel(self) -> bool:

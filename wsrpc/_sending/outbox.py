@@ -17,7 +17,7 @@ from .._protocol.codecs import BRACE
 from .._protocol.messages import Event, Raw, Request, event_on
 from .._protocol.settings import Settings
 from .._session.queue import Entry, SendQueue
-from ..errors import ChannelClosed, ConnectionLost
+from ..errors import ChannelClosed, ConnectionLost, SessionLost
 from .checks import check_sending
 from .gate import Gate
 from .outbound import Line, Outbound
@@ -70,10 +70,14 @@ class Call(NamedTuple):
     """Whether the message opens a stream, an upload or a conversation."""
     needs_connection: bool = False
     """Whether the message fails instead of waiting for another connection."""
+    in_session: bool = True
+    """Whether that session had begun, and was not over."""
 
     def not_sent(self) -> ConnectionLost | ChannelClosed:
         """Return the error for the message if it can neither be sent nor wait."""
-        lost = self.out.not_sent()
+        lost, reason = self.out.not_sent(), self.out.session.end_reason
+        if self.in_session and isinstance(reason, SessionLost):
+            lost = reason.for_outcome("not_sent")
         return lost if self.h is UNSET else ChannelClosed(str(self.h), lost)
 
 
@@ -84,7 +88,7 @@ class Outbox:
 
     Args:
         odd: whether the ids of requests are odd: the side that dialed uses those.
-        keeps_offline: whether messages that are sent without a session wait for the next one.
+        expects_session: whether messages that are sent without a session wait for the next one.
         fails_offline: whether a message without ``offline=`` fails if there is no connection.
         expired: called with each request whose deadline is over.
         queued: called when a message of the user begins to wait in the queue.
@@ -94,12 +98,11 @@ class Outbox:
     __slots__ = (
         "_codec",
         "_fails_offline",
+        "expects_session",
         "gate",
-        "keeps_offline",
         "out",
         "queue",
         "requests",
-        "user_closed",
     )
 
     def __init__(
@@ -108,7 +111,7 @@ class Outbox:
         loop: Scheduler,
         *,
         odd: bool,
-        keeps_offline: bool,
+        expects_session: bool,
         fails_offline: bool,
         expired: Callable[[Pending], None],
         queued: Callable[[], None],
@@ -121,10 +124,9 @@ class Outbox:
         """The callers that wait until the session has room."""
         self.out: Outbound
         """The way out of the present session, of the next one, or of the last one."""
-        self.keeps_offline = keeps_offline
+        self.expects_session = expects_session
+        """Whether messages that are sent without a session wait for the next one."""
         self._fails_offline = fails_offline
-        self.user_closed = False
-        """Whether the user has closed the peer, and nothing has begun another session since."""
 
     def __repr__(self) -> str:
         return f"<Outbox {self.out.state} queued={len(self.queue)}>"
@@ -132,23 +134,9 @@ class Outbox:
     # ------------------------------------------------------------ sessions to come
 
     @property
-    def expects_session(self) -> bool:
-        """Whether messages that are sent without a session wait for the next one."""
-        return self.keeps_offline and not self.user_closed
-
-    @property
     def expects_connection(self) -> bool:
         """Whether there is a connection, or another one may come."""
         return self.out.session.takes_messages or self.expects_session
-
-    def expect_session(self) -> None:
-        """Keep what is sent without a session: there will be one."""
-        self.user_closed = False
-        self.keeps_offline = True
-
-    def expect_no_session(self) -> None:
-        """Refuse what is sent from now on without a session: there will be none."""
-        self.keeps_offline = False
 
     # ------------------------------------------------------------ where a message goes
 
@@ -162,13 +150,14 @@ class Outbox:
         """Return what is true of a message at the time of the call that sends it."""
         out, options = self.out, None if pending is None else pending.options
         if begun_in is not None or message.h is not UNSET or (options is not None and options.within_call):
-            return Call(Scope.BEGUN, begun_in or out, message.h)
+            return Call(Scope.BEGUN, begun_in or out, message.h, in_session=(begun_in or out).session.state.lives)
         if out.in_open_handler():
             scope = Scope.BEGUN
         else:
-            scope = Scope.PEER if self.keeps_offline else Scope.SESSION
+            scope = Scope.PEER if self.expects_session else Scope.SESSION
         lasts = options is not None and options.wants_channel
-        return Call(scope, out, UNSET, lasts, offline == "fail" or (offline is None and self._fails_offline))
+        needs_connection = offline == "fail" or (offline is None and self._fails_offline)
+        return Call(scope, out, UNSET, lasts, needs_connection, out.session.state.lives)
 
     def _line(self, call: Call) -> Line:
         """Return the state of the line for a message.
@@ -249,7 +238,7 @@ class Outbox:
             place = self._place(call)
             if place is Place.GATE:
                 out.check_cap(self._encode(message)[0])
-                place = Place.QUEUE if out.session.awaits_connection else Place.NOW
+                place = Place.QUEUE if out.session.state.waits else Place.NOW
             if place is Place.QUEUE:
                 self._enqueue(message, call)
                 return
@@ -363,7 +352,8 @@ class Outbox:
         if pending is not None:
             entry.report, pending.entry = self.requests.report(pending), entry
         if not of_session:
-            self.queue.add(entry)
+            line = self.out.line
+            self.queue.add(entry, "not connected" if line in (Line.NONE, Line.AWAY) else line.value)
             return 0
         call.out.session.wait(entry)
         return len(payload)
@@ -396,8 +386,9 @@ class Outbox:
         self.queue.end_session(lost)
         self.requests.end_session(lost)
         if not self.expects_session:
-            self.discard(self.out.session.ending)
-        self.gate.wake_all()
+            self._fail_requests([each for each in self.requests.unsent() if each.turn is None], self.out.session.ending)
+            self.queue.discard()
+        self.gate.wake_all()  # the callers that wait there see that their session is over
 
     def discard(self, info: CloseInfo) -> None:
         """Drop everything that waits for a session, because none will come. Requests fail, and events are logged."""
@@ -406,6 +397,9 @@ class Outbox:
 
     def discard_requests(self, info: CloseInfo) -> None:
         """Fail the requests that were not sent yet."""
-        for pending in self.requests.unsent():
+        self._fail_requests(self.requests.unsent(), info)
+
+    def _fail_requests(self, requests: list[Pending], info: CloseInfo) -> None:
+        for pending in requests:
             self.take_back(pending)
             self.requests.fail(pending, ConnectionLost(info.code, info.reason, "not_sent"))

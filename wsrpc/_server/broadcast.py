@@ -223,7 +223,7 @@ class Audience:
         out = inside.out
         session = out.session
         payload, text = message[out.terms.encode]
-        if session.closing or not session.lives:
+        if not session.takes_messages:
             raise out.not_sent()
         if len(payload) > out.terms.unchecked:
             objections = message.objections
@@ -249,7 +249,7 @@ class Audience:
                 continue
             if isinstance(inside, ServedPeer):
                 core = inside.life.core
-                if core.out.session.full and (core.connected or core.detached):
+                if core.out.session.full and core.session.takes_messages:
                     stalled[inside] = core.out
             elif inside.full and not inside.closed:
                 stalled[inside] = inside

@@ -15,7 +15,7 @@ from .._base.closing import CloseCode
 from .._base.logs import PeerLog
 from .._base.misuse import check_no_yield
 from .._base.names import RESERVED_EVENTS, check_channel
-from .._entrance.entrance import Gate
+from .._entrance.entrance import Door
 from .._handlers.compiled import Handler
 from .._handlers.implementation import Methods, methods_of
 from .._handlers.introspection import Injection, is_async
@@ -222,16 +222,16 @@ class Hosting:
 
     # ------------------------------------------------------------ a connection
 
-    async def attach(self, served: ServedPeer, transport: Transport, gate: Gate) -> None:
+    async def attach(self, served: ServedPeer, transport: Transport, door: Door) -> None:
         """Make the objects for a peer that is about to be bound to ``transport``.
 
         Raises:
-            ConnectionLost: a factory failed or refused, or ``gate`` was closed; ``transport`` is closed.
+            ConnectionLost: a factory failed or refused, or ``door`` was closed; ``transport`` is closed.
         """
         served.life.expect(transport.info)
         making = asyncio.timeout(served.peer.limits.open_timeout)
         try:
-            with gate.deciding(making):
+            with door.deciding(making):
                 async with making:
                     for entry in self.entries:
                         served.services.append(await entry.create(served.peer))
@@ -239,7 +239,7 @@ class Hosting:
             if ends_the_task(exc):
                 transport.abort()
                 raise
-            if gate.closed and making.expired():
+            if door.closed and making.expired():
                 raise await refuse(transport, CloseCode.SERVICE_RESTART, CLOSING) from exc
             name = self.entries[len(served.services)].cls.__qualname__
             raise await refuse_because(served, transport, f"the factory of {name}", exc) from exc

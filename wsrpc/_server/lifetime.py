@@ -11,7 +11,7 @@ from threading import get_ident
 from .._base.closing import CloseCode
 from .._base.logs import LogBudget, logger
 from .._base.scheduler import LoopScheduler, spawn_later
-from .._entrance.entrance import Gate
+from .._entrance.entrance import Door
 from .._handlers.introspection import name_of
 from .._handlers.lifecycle import Closers, ends_the_task
 from .._raw.serving import RawConnections
@@ -51,7 +51,7 @@ class Lifetime:
         on_drain: Sequence[Callable[[], object]],
     ) -> None:
         self.tally = Tally(time.monotonic())
-        self.gate = Gate()
+        self.door = Door()
         self.sessions = Sessions(detached, detached_bytes)
         self.peers = Peers(self.tally, budget, rooms.leave_all, self.sessions)
         self.raw = RawConnections(self.tally, budget, rooms.enter, rooms.leave_all)
@@ -144,7 +144,7 @@ class Lifetime:
     def stats(self) -> ServerStats:
         """See `Server.stats`."""
         connected = chain((served.peer.stats() for served in self.peers), self.raw.stats())
-        refused = dict(self.gate.refused)
+        refused = dict(self.door.refused)
         membership = self.peers.membership
         cluster = None if membership is None else membership.stats()
         return self.tally.sum(time.monotonic(), connected, healthy=self.healthy, refused=refused, cluster=cluster)
@@ -179,7 +179,7 @@ class Lifetime:
         deadline = asyncio.get_running_loop().time() + min(drain, LONGEST)
         if first := self._end is None:
             self.scheduler.renew()
-            self.gate.close()
+            self.door.close()
             self.peers.closing = True
             self._end = spawn_later(self._run_end(drain))
         if first or deadline < self._deadline:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from typing import Any, Literal
 
 from .._api.peer import Peer, life_of
 from .._base.closing import CloseCode, CloseInfo
@@ -17,13 +17,14 @@ from .._base.scheduler import Scheduler
 from .._handlers.lifecycle import Closers, Unfinished
 from .._handlers.registry import Registry
 from .._peer.core import PeerCore
-from .._peer.owner import PeerOwner
+from .._peer.owner import PassiveOwner
 from .._protocol.settings import Settings
 from .._raw.serving import refusal_of
 from .._sending.outbound import Outbound
 from .._session.connection import close_transport
 from .._session.sessions import Arrival, Sessions
-from ..errors import ConnectionLost, RpcError, SessionLost
+from .._session.states import SessionEnd
+from ..errors import ConnectionLost, RpcError
 from ..handshake import Handshake
 from ..stats import Tally
 from ..transport import Traffic, Transport
@@ -34,16 +35,28 @@ NO_TRAFFIC = Traffic()
 NONE_IGNORED = Counter[str]()
 
 
-class ServedPeer(PeerOwner):
+class ServedPeer(PassiveOwner):
     """Peer of a server, with its rooms, its services and its link to the server.
 
     The server's other modules hold this object, with the inside of the `Peer`: its ``life``, ``core`` and ``out``.
 
-    ``rooms`` says of each room whether the client joined it by its own request. The rooms stay here when the connection
-    has ended, so that `close` handlers can look at them.
+    It is the `Home` of the peer, too. ``rooms`` says of each room whether the client joined it by its own request. The
+    rooms stay here when the connection has ended, so that `close` handlers can look at them.
     """
 
-    __slots__ = ("_counted", "_expiry", "_opened", "_peers", "expires", "life", "services")
+    __slots__ = (
+        "_counted",
+        "_expiry",
+        "_opened",
+        "_peers",
+        "address",
+        "expires",
+        "life",
+        "peer",
+        "rooms",
+        "server",
+        "services",
+    )
 
     def __init__(
         self,
@@ -54,9 +67,9 @@ class ServedPeer(PeerOwner):
         loop: Scheduler,
         handshake: Handshake | None,
     ) -> None:
-        super().__init__(server)
-        if handshake is not None:
-            self.address = handshake.address
+        self.server = server
+        self.address = None if handshake is None else handshake.address
+        self.rooms: dict[Any, bool] = {}
         self.services: list[BaseService] = []
         """The objects that serve this peer, in the order in which their classes were added."""
         self._opened: OpenedServices | None = None
@@ -71,6 +84,8 @@ class ServedPeer(PeerOwner):
             loop=loop,
             can_resume=True,
             owner=self,
+            home=self,
+            log=PeerLog(on_error=peers.tally.failed, budget=peers.budget),
             state=None if handshake is None else handshake.state,
             principal=None if handshake is None else handshake.principal,
         )
@@ -128,21 +143,18 @@ class ServedPeer(PeerOwner):
 
     # ------------------------------------------------------------ called by the peer
 
-    def log_for(self, id: str) -> PeerLog:
-        return PeerLog(id, on_error=self._peers.tally.failed, budget=self._peers.budget)
-
-    def open_handlers(self) -> list[Unfinished]:
-        if not self.services:
+    def opening_handlers(self, event: Literal["open", "on_reconnect"]) -> list[Unfinished]:
+        if event != "open" or not self.services:
             return []
         self._opened = OpenedServices(self.core, self.services)
         return self._opened.begin()
 
-    def session_over(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
+    def session_over(self, info: CloseInfo, end: SessionEnd) -> CloseInfo:
         self._peers.session_over(self, info)
         return info
 
     @property
-    def sessions(self) -> Sessions | None:
+    def sessions(self) -> Sessions:
         return self._peers.sessions
 
     def use_handshake(self, handshake: Handshake) -> None:
@@ -180,7 +192,7 @@ class ServedPeer(PeerOwner):
         # Whatever ends may have begun something else, so look again each time. Nothing here counts or polls: each kind
         # of work has something of its own to wait for. Messages that wait to be handled do so because of such work.
         core, out, work = self.core, self.out, self.life.work
-        while core.connected:
+        while core.session.state.sends:
             if out.opening is not None and not closers.cover(out.opening.task, out.opening_invocations[0]):
                 await closers.wait_besides({out.opening.over}, None)  # a handler of the opening may begin to close
             elif self.life.outbox.busy:
@@ -214,9 +226,9 @@ async def refuse(transport: Transport, code: int, reason: str) -> ConnectionLost
 async def refuse_because(served: ServedPeer, transport: Transport, what: str, exc: BaseException) -> ConnectionLost:
     """Close a connection because ``what``, a function of the user, raised ``exc``; return the error to raise."""
     if isinstance(exc, RpcError):
-        served.core.log(logging.INFO, "%s refused the connection: %s", what, exc)
+        served.life.log(logging.INFO, "%s refused the connection: %s", what, exc)
     else:
-        served.core.log(logging.ERROR, "%s failed, for %s", what, transport.info.path, exc_info=exc)
+        served.life.log(logging.ERROR, "%s failed, for %s", what, transport.info.path, exc_info=exc)
     return await refuse(transport, *refusal_of(exc))
 
 

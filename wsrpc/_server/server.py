@@ -549,7 +549,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             await waiting
 
     def _admit(self, handshake: Handshake) -> Awaitable[None] | None:
-        return self._entrance.check(handshake, self._lifetime.gate)
+        return self._entrance.check(handshake, self._lifetime.door)
 
     def handshake_nowait(self, handshake: Handshake) -> None:
         """Check a request like `handshake`, but do not wait.
@@ -562,7 +562,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         """
         if self.handshakes_wait:
             raise TypeError("this transport's library cannot wait for an async on_handshake: make it a plain function")
-        self._entrance.check_nowait(handshake, self._lifetime.gate)
+        self._entrance.check_nowait(handshake, self._lifetime.door)
 
     @property
     def limits(self) -> Limits:
@@ -610,7 +610,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         arrival = None
         if handshake is not None and self._may_resume(handshake):
             arrival = Arrival(lifetime.sessions, transport, handshake)
-            resumed = await arrival.wait(lifetime.gate.deciding)
+            resumed = await arrival.wait(lifetime.door.deciding)
             if resumed is not None:
                 peer: Peer = resumed.peer
                 return peer
@@ -620,7 +620,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             return made
         try:
             if self._hosting.entries:
-                await self._hosting.attach(made, transport, lifetime.gate)
+                await self._hosting.attach(made, transport, lifetime.door)
                 await lifetime.check_open(transport)
             if made.expired:  # while a factory ran
                 raise await refuse(transport, CloseCode.CREDENTIALS_EXPIRED, EXPIRED)

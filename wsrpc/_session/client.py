@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
 from .._base.closing import GOES_ON, CloseCode, CloseInfo
-from .._base.scheduler import Scheduler, Timer
+from .._base.scheduler import Timer
 from .._protocol.control import (
-    MSGPACK,
     RESUME,
     Ack,
     Changed,
@@ -21,12 +21,12 @@ from .._protocol.control import (
     read_control,
     write_control,
 )
-from .._protocol.settings import Settings
 from ..errors import ConnectionLost, short
 from .connection import Connection, ignore_end
+from .ledger import Send
 from .queue import SendQueue
 from .session import NOT_CONNECTED, VERSION, Session, SessionReceiver
-from .states import SessionInput, SessionState
+from .states import SessionInput
 
 ANSWER_TIMEOUT = 5.0
 """Seconds in which the server answers that the session has resumed, or that it is gone."""
@@ -44,104 +44,87 @@ GONE = {
 class ClientSession(Session):
     """The session of a side that dials. It says hello, and asks the server to resume it on another connection."""
 
-    __slots__ = ("_answer_timer", "_gen", "_silences", "_token")
+    __slots__ = ("_answer_timer", "_asking", "_gen", "_silences", "_token")
 
     greeting = Welcome
 
-    def __init__(
-        self,
-        settings: Settings,
-        loop: Scheduler,
-        receiver: SessionReceiver,
-        queue: SendQueue,
-        *,
-        ending: CloseInfo = NOT_CONNECTED,
-    ) -> None:
-        super().__init__(settings, loop, receiver, queue, ending=ending)
+    def __init__(self, receiver: SessionReceiver, queue: SendQueue, *, ending: CloseInfo = NOT_CONNECTED) -> None:
+        super().__init__(receiver, queue, ending=ending)
         self._token = ""
         """The secret that proves that the session is this side's."""
         self._gen = 0
         """Number of attempts to resume, which the server compares with the last one that it has seen."""
         self._silences = 0
         """Connections in a row on which a resume got no answer."""
+        self._asking: Connection | None = None
+        """The connection on which this side waits for the answer to its resume."""
         self._answer_timer: Timer | None = None
         """Ends an attempt to resume that gets no answer."""
 
-    def begin(self, connection: Connection, *, can_resume: bool) -> None:
+    def begin(self, connection: Connection, *, can_resume: bool, wrap: Callable[[Send], Send] | None = None) -> None:
         """Say hello before anything else. Do not wait for an answer: a plain peer sends none."""
-        super().begin(connection, can_resume=can_resume)
+        super().begin(connection, can_resume=can_resume, wrap=wrap)
         # Where another session has asked to resume, that was in place of a hello.
-        self._features = connection.offered
-        if self._settings.extensions and self._features is None:
-            self.say(Hello(VERSION, self.offer(), announce(self.limits)))
-
-    def binary_is_free(self) -> bool:
-        # After it has offered MessagePack, it does not know when the remote peer begins to decode binary messages.
-        if self.state is SessionState.NEW:
-            return not self._wants_msgpack
-        return super().binary_is_free() if self.negotiated else MSGPACK not in self.offer()
+        self.negotiation.offered = connection.offered
+        if self._receiver.settings.extensions and connection.offered is None:
+            self.say(Hello(VERSION, self.negotiation.offer(), announce(self.negotiation.limits)))
 
     def _greeted(self, message: Welcome) -> None:
-        if self.limits is not self._settings.limits:  # they have changed since the hello
-            self.say(Changed(announce(self.limits)))
+        self._announce_changes()
         self._agree(message.limits)
-        if message.sid and RESUME in self.common:
+        if message.sid and self.negotiation.has(RESUME):
             self.sid, self._token, self.ttl = message.sid, message.token, message.ttl
             self.say(Ack(0, 0))
-            self._count_sent()
-            self._count_received()
+            self._count_received(self._count_sent())
+
+    def _announce_changes(self) -> None:
+        if self.negotiation.limits is not self._receiver.settings.limits:  # the remote peer has those of the hello
+            self.say(Changed(announce(self.negotiation.limits)))
 
     # ------------------------------------------------------------ on another connection
 
     def ask_to_resume(self, connection: Connection) -> None:
         """Ask the server to resume the session on ``connection``. Nothing else is sent there until it has answered."""
-        assert self.received is not None
+        assert self.ledger is not None and self.ledger.received is not None
         self._move(SessionInput.ASKED)
         self._gen += 1
-        self.asking = connection
+        self._asking = connection
         connection.owner = self
-        self._answer_timer = self._loop.call_at(
-            self._loop.time() + ANSWER_TIMEOUT, partial(self._unanswered, connection)
-        )
+        loop = self._receiver.loop
+        self._answer_timer = loop.call_at(loop.time() + ANSWER_TIMEOUT, partial(self._unanswered, connection))
         # If the server refuses, it takes these for the hello of the next session.
-        offer = connection.offered = self._new_offer()
-        limits, received = announce(self._settings.limits), self.received
+        offer = connection.offered = self.negotiation.features()
+        limits, received = announce(self._receiver.settings.limits), self.ledger.received
         asked = Resume(VERSION, offer, limits, self.sid, self._token, self._gen, received.n, received.bytes)
         connection.start(partial(self._answered, connection), ignore_end)
         with suppress(ConnectionLost):  # the connection reports that itself
             connection.send(write_control(asked), True)
 
     def _answered(self, connection: Connection, payload: bytes | bytearray, text: bool, /) -> None:
-        if self.asking is not connection:
+        if self._asking is not connection:
             return
+        self._asking = None
         answer = read_control(payload) if text else None
         if isinstance(answer, Resumed):
             self._token, self._silences = answer.token, 0
             self._reattach(connection, answer.rx, answer.bytes, answer.limits)
             return
-        self.asking = None
         connection.disown()
         if isinstance(answer, Gone):
-            self._end_detached(
-                SessionInput.REFUSED, GONE.get(answer.why, f"the server refuses it: {short(answer.why)}")
-            )
+            self.end(SessionInput.REFUSED, GONE.get(answer.why, f"the server refuses it: {short(answer.why)}"))
             self._receiver.session_refused(connection, None)
         else:
-            self._end_detached(SessionInput.REFUSED, "the server did not resume it")
+            self.end(SessionInput.REFUSED, "the server did not resume it")
             self._receiver.session_refused(connection, (payload, text))
 
-    def _announce_changes(self) -> None:
-        if self.limits is not self._settings.limits:  # the resume had those of a hello
-            self.say(Changed(announce(self.limits)))
-
     def _unanswered(self, connection: Connection) -> None:
-        if self.asking is connection:
+        if self._asking is connection:
             self._silences += 1
             self._failed(connection, CloseInfo(CloseCode.ABNORMAL, "no response to a resume"))
 
     def connection_lost(self, connection: Connection, info: CloseInfo) -> None:
         """Go on without a connection, or end, because the connection has ended."""
-        if connection is self.asking:
+        if connection is self._asking:
             self._failed(connection, info)
         else:
             super().connection_lost(connection, info)
@@ -149,11 +132,11 @@ class ClientSession(Session):
     def _failed(self, connection: Connection, info: CloseInfo) -> None:
         """Wait for another connection: this one has ended before the server has answered."""
         if self._silences >= MOST_SILENCES:
-            self._end_detached(SessionInput.REFUSED, "the server does not answer")
+            self.end(SessionInput.ENDED, "the server does not answer")
             return
         if info.code >= 3000 and info.code not in GOES_ON:  # the server has closed the session meanwhile
             self.ending = info
-        self.asking = None
+        self._asking = None
         connection.disown()
         connection.transport.abort()
         self._stop_answer_timer()
@@ -162,16 +145,18 @@ class ClientSession(Session):
 
     # ------------------------------------------------------------ the end
 
-    def close_soon(self, info: CloseInfo) -> None:
-        """Tell the server that the session ends with its connection, and let nothing in from now on.
-
-        Some ASGI servers do not tell it of Close frames, and it would keep the session for a client that has left.
-        """
-        connection = self._connection
-        if connection is not None and self.sent is not None and not (self.ends_with_connection or self.closing):
+    def _say_goodbye(self) -> None:
+        # Some ASGI servers do not tell of Close frames, and would keep the session for a client that has left.
+        connection, ledger = self._connection, self.ledger
+        if connection is not None and ledger is not None and not ledger.sent.forgets:
             with suppress(ConnectionLost):  # the connection reports that itself
                 connection.send(write_control(Gone("closed")), True)
-        super().close_soon(info)
+
+    def _let_go(self, told: CloseInfo) -> None:
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.disown()
+            self._receiver.spawn(asking.close(CloseCode.GOING_AWAY))
 
     def _stop_timers(self) -> None:
         super()._stop_timers()

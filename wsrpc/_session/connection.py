@@ -33,7 +33,6 @@ class Connection:
 
     __slots__ = (
         "crowded",
-        "dead",
         "ended",
         "offered",
         "owner",
@@ -60,8 +59,6 @@ class Connection:
         """The features that this side has offered on it, when it asked to resume a session."""
         self.crowded = False
         """The transport holds more unsent bytes than its high-water mark."""
-        self.dead = False
-        """The transport has not taken a message: the connection has ended, and the transport is about to say so."""
         self.ended: CloseInfo | None = None
 
     def start(self, receive: Receive, read_ended: Callable[[], None]) -> None:
@@ -79,6 +76,17 @@ class Connection:
     async def close(self, code: int | None, reason: str = "") -> None:
         """Close the connection, whatever the code and the reason; see `close_transport`."""
         await close_transport(self.transport, code, reason)
+
+    def drop(self, info: CloseInfo) -> None:
+        """Drop the connection now, as if its transport had told of the end."""
+        self.connection_lost(info)
+        self.transport.abort()
+
+    def session_survives(self) -> None:
+        """Tell the transport that a dead connection ends without a Close frame."""
+        tell: Callable[[], None] | None = getattr(self.transport, "session_survives", None)
+        if tell is not None:
+            tell()
 
     @property
     def traffic(self) -> Traffic | None:

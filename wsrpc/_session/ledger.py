@@ -11,12 +11,15 @@ Both sides count the same messages: a side's own from its welcome on, or from it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
-from .._base.scheduler import Scheduler, Timer
+from .._base.closing import CloseCode
+from .._base.scheduler import Timer
 from .._protocol.control import Ack, write_control
 from ..errors import ConnectionLost
 from ..limits import Limits
+from ..transport import Transport
+from .host import Host
 
 ACK_MESSAGES = 256
 ACK_BYTES = 64 * 1024
@@ -34,22 +37,121 @@ class Mismatch(Exception):
     """The two sides have counted differently, so messages would be lost or doubled. The text says how."""
 
 
+class LedgerOwner(Protocol):
+    """The session whose messages a `Ledger` counts."""
+
+    @property
+    def transport(self) -> Transport | None:
+        """The transport of the present connection. None without one."""
+        ...
+
+    def look_for_room(self) -> None:
+        """As much is kept as may be, or no more."""
+
+    def give_up(self) -> None:
+        """So much is kept that the session has to end with its connection."""
+
+    def send_uncounted(self, control: bytes, /) -> None:
+        """Send a control message that is about the present connection, if there is one."""
+
+
+class Ledger:
+    """What one session counts: the messages that it has sent, of which some are kept, and those that it has received.
+
+    A session with a plain peer has none.
+    """
+
+    __slots__ = ("_host", "_owner", "_stall_timer", "received", "sent")
+
+    def __init__(self, owner: LedgerOwner, host: Host) -> None:
+        self._owner = owner
+        self._host = host
+        self.sent = ReplayBuffer(host.settings.limits, self)
+        self.received: Acknowledger | None = None
+        """None until the remote peer counts, too."""
+        self._stall_timer: Timer | None = None
+        """Looks whether anything is acknowledged, while as much is kept as may be."""
+
+    def count_received(self) -> Acknowledger:
+        """Count what is received from now on: the remote peer counts it, too."""
+        self.received = Acknowledger(self, self._host)
+        return self.received
+
+    def acknowledged(self, ack: Ack) -> None:
+        """Throw away what has arrived."""
+        if not self.sent.forgets:
+            try:
+                self.sent.acknowledge(ack.n, ack.bytes)
+            except Mismatch as exc:
+                self._host.fail(CloseCode.ACCOUNTING, str(exc))
+
+    def watch(self) -> None:
+        """Close the connection if as much is kept as may be, and nothing is acknowledged for `Limits.stall` seconds."""
+        self._stop_watching()
+        if not self.sent.full:
+            return
+        loop, seconds, arrived = self._host.loop, self._host.settings.limits.stall, self.sent.arrived
+
+        def look() -> None:
+            if self.sent.arrived == arrived:
+                self._host.fail(CloseCode.SLOW_CONSUMER, f"nothing was acknowledged for {seconds:g} s")
+            else:
+                self.watch()
+
+        self._stall_timer = loop.call_at(loop.time() + seconds, look)
+
+    def _stop_watching(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def stop(self) -> None:
+        """Acknowledge nothing more, and expect no acknowledgement: the connection has ended."""
+        self._stop_watching()
+        if self.received is not None:
+            self.received.stop()
+
+    # ------------------------------------------------------------ called by the parts
+
+    def room_changed(self) -> None:
+        """Note that as much is kept as may be, or no more."""
+        self._owner.look_for_room()
+        if self._owner.transport is not None:
+            self.watch()
+
+    def overflowed(self) -> None:
+        """Keep no more: more is sent that cannot wait than may be kept."""
+        if self._owner.transport is not None:
+            text = (
+                "has not acknowledged %d bytes (Limits.replay and hard_cap): its session will end with this connection"
+            )
+            self._host.warn(text, self.sent.size)
+            self._owner.give_up()
+
+    def tell(self, control: bytes) -> None:
+        """Send an acknowledgement. Nothing happens if there is no connection."""
+        self._owner.send_uncounted(control)
+
+    def writes_soon(self) -> bool:
+        """Return whether messages are about to be written, so that an acknowledgement leaves with them."""
+        transport = self._owner.transport
+        return transport is not None and transport.unsent > 0
+
+
 class ReplayBuffer:
     """The messages that this side has sent in one session, of which it keeps those that may not have arrived.
 
     Args:
         limits: ``replay`` and ``replay_messages`` say when it is full. What cannot wait may take ``hard_cap`` more.
-        room_changed: called when it becomes full, and when there is room again.
-        overflowed: called when it holds more than that. Then nothing may be kept any more.
+        ledger: told when it becomes full, when there is room again, and when it holds more than that.
     """
 
     __slots__ = (
         "_cap",
+        "_ledger",
         "_limit",
         "_most",
-        "_overflowed",
         "_payloads",
-        "_room_changed",
         "_texts",
         "arrived",
         "arrived_bytes",
@@ -58,12 +160,11 @@ class ReplayBuffer:
         "size",
     )
 
-    def __init__(self, limits: Limits, room_changed: Callable[[], None], overflowed: Callable[[], None]) -> None:
+    def __init__(self, limits: Limits, ledger: Ledger) -> None:
         self._limit = limits.replay
         self._most = limits.replay_messages
         self._cap = limits.replay + limits.hard_cap
-        self._room_changed = room_changed
-        self._overflowed = overflowed
+        self._ledger = ledger
         # Two lists instead of a deque of pairs: an empty deque takes 600 bytes in each connection, and the garbage
         # collector would look through thousands of pairs. Many leave a list at a time, so what follows is moved seldom.
         self._payloads: list[bytes] = []
@@ -115,10 +216,10 @@ class ReplayBuffer:
         if self.forgets:  # what was being sent at the time of `forget` still comes here
             self._drop_all()
         elif size > self._cap and len(self._payloads) > 1:
-            self._overflowed()
+            self._ledger.overflowed()
         elif not self.full:
             self.full = True
-            self._room_changed()
+            self._ledger.room_changed()
 
     def acknowledge(self, n: int, size: int) -> None:
         """Throw away the first ``n`` messages of the session, which have ``size`` bytes in all: they have arrived.
@@ -154,7 +255,7 @@ class ReplayBuffer:
     def _has_room(self) -> None:
         if self.full:
             self.full = False
-            self._room_changed()
+            self._ledger.room_changed()
 
     @property
     def sent(self) -> int:
@@ -173,27 +274,24 @@ class Acknowledger:
     this causes on the remote peer, cost more than all the counting.
 
     Args:
-        tell: sends an acknowledgement. Nothing happens if there is no connection.
-        writes_soon: whether messages are about to be written, so that an acknowledgement leaves with them.
+        ledger: sends the acknowledgements.
     """
 
     __slots__ = (
+        "_ledger",
         "_loop",
         "_next",
         "_next_bytes",
         "_scheduled",
-        "_tell",
         "_timer",
         "_told",
-        "_writes_soon",
         "bytes",
         "n",
     )
 
-    def __init__(self, loop: Scheduler, tell: Callable[[bytes], None], writes_soon: Callable[[], bool]) -> None:
-        self._loop = loop
-        self._tell = tell
-        self._writes_soon = writes_soon
+    def __init__(self, ledger: Ledger, host: Host) -> None:
+        self._ledger = ledger
+        self._loop = host.loop
         self.n = 0
         self.bytes = 0
         self._told = 0
@@ -220,7 +318,7 @@ class Acknowledger:
 
     def _arrived(self) -> None:
         if self.n >= self._next or self.bytes >= self._next_bytes:
-            if self._writes_soon():
+            if self._ledger.writes_soon():
                 self.acknowledge()
                 return
             # What these messages cause, as answers of tasks that they wake, is sent in the next turn.
@@ -239,7 +337,7 @@ class Acknowledger:
     def acknowledge(self) -> None:
         """Tell the remote peer how much has arrived."""
         self.note_told()
-        self._tell(write_control(Ack(self.n, self.bytes)))
+        self._ledger.tell(write_control(Ack(self.n, self.bytes)))
 
     def note_told(self) -> None:
         """Note that the remote peer has just been told, now or otherwise, as when the session resumes."""

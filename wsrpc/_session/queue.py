@@ -72,25 +72,28 @@ class SendQueue:
         """Return the messages, oldest first."""
         return list(self._entries)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Entry, why: str = "") -> None:
         """Append a message.
+
+        Args:
+            why: why it waits, if it is the user's.
 
         Raises:
             QueueFull: it is the user's, and too many of those wait already.
         """
         if not entry.of_session:
-            self._check_room(len(entry.payload))
+            self._check_room(len(entry.payload), why)
         entry.queue = self
         self._entries[entry] = None
         self._count(entry, 1)
         if not entry.of_session:
             self._queued()
 
-    def _check_room(self, size: int) -> None:
+    def _check_room(self, size: int, why: str) -> None:
         count, total, limits = self.user_count, self.user_size, self._limits
         if count >= limits.offline or total + size > limits.offline_bytes:
             raise QueueFull(
-                f"not connected, and {count} messages ({total} bytes) wait already "
+                f"{why}, and {count} messages ({total} bytes) wait already "
                 f"(Limits.offline={limits.offline}, Limits.offline_bytes={limits.offline_bytes})"
             )
 

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
-from functools import cache, partial
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
 from .._base.closing import GOES_ON, CloseCode, CloseInfo
-from .._base.logs import PeerLog
-from .._base.scheduler import Scheduler, Timer
+from .._base.scheduler import Timer
 from .._protocol.codecs import NegotiatedCodec
 from .._protocol.control import (
-    BATCHES,
-    CREDIT,
-    DRAIN,
-    MSGPACK,
-    RESUME,
-    STOP,
     UNCOUNTED,
     Ack,
     Announced,
@@ -37,15 +28,15 @@ from .._protocol.control import (
     read_control,
     write_control,
 )
-from .._protocol.settings import Settings
 from ..errors import ConnectionLost, SessionLost
-from ..handshake import Handshake
 from ..limits import Limits
 from ..transport import Transport
 from .connection import Connection, Receive, ignore_end, ignore_message
-from .ledger import Acknowledger, Mismatch, ReplayBuffer, Send
+from .host import Host
+from .ledger import Ledger, Mismatch, Send
+from .negotiation import Negotiation
 from .queue import Entry, SendQueue
-from .states import SessionInput, SessionState, after
+from .states import SessionEnd, SessionInput, SessionState, after
 
 NOT_CONNECTED = CloseInfo(CloseCode.ABNORMAL, "not connected")
 VERSION = 1
@@ -55,30 +46,29 @@ MESSAGE = 192
 """Bytes that a message which waits takes besides its payload, about."""
 
 
-class SessionReceiver(Protocol):
-    """What a session reports to.
+class SessionReceiver(Host, Protocol):
+    """What a session reports to, and what it asks for.
 
-    `PeerCore` of ``_peer`` implements it, and so do tests that have two sessions without peers. A session tells it so
-    much that a function for each report would be longer, and take more memory in each session.
+    `PeerCore` of ``_peer`` implements it. A session tells it so much that a function for each report would be longer,
+    and take more memory in each session.
     """
 
-    ignored: Counter[str]
-    """Counts control messages that make no sense."""
-    log: PeerLog
-
     @property
-    def peer(self) -> Any:
-        """The `Peer`. On a server, it has the client's principal, and the info of its last connection."""
-
-    def takes_raw(self) -> bool:
-        """Return whether this side wants raw messages, binary ones among them."""
+    def user_may_send(self) -> bool:
+        """Whether the user's messages leave. Else they wait for the `open` handlers, or for another session."""
         ...
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None], /) -> None:
-        """Run a coroutine in a task."""
+    def objection(self, payload: bytes, raw: bool, /) -> Exception | None:
+        """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""
 
-    def fail(self, code: int, reason: str, /) -> None:
-        """End the connection because of the remote peer."""
+    def memory(self) -> int:
+        """Return the bytes that the session takes above, about: what was received, and what is being worked on."""
+        ...
+
+    def drop_rest(self) -> None:
+        """Drop what is still read or worked on, although the session is over."""
+
+    # ------------------------------------------------------------ reports
 
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str], /) -> None:
         """Use what both sides support. See `Terms.agreed`."""
@@ -99,25 +89,14 @@ class SessionReceiver(Protocol):
             dropped: its connection has ended. Else an attempt to resume it has failed.
         """
 
-    @property
-    def user_may_send(self) -> bool:
-        """Whether the user's messages leave. Else they wait for the `open` handlers, or for another session."""
-        ...
-
-    def objection(self, payload: bytes, raw: bool, /) -> Exception | None:
-        """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""
-
     def session_reattached(self, connection: Connection, limits: Announced, /) -> None:
         """The session has another connection. What the remote peer has missed was sent again, what waits was not."""
 
     def session_resumed(self) -> None:
         """The session has resumed: what has waited was sent, and messages are let in."""
 
-    def use_handshake(self, handshake: Handshake, /) -> None:
-        """On a server: the connection on which the session is about to resume was made by ``handshake``."""
-
-    def session_over(self) -> None:
-        """The session is over; see `Session.end_reason`. Called once, unless this side has ended it."""
+    def session_over(self, end: SessionEnd, /) -> None:
+        """The session is over. Called once."""
 
     def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None, /) -> None:
         """The server does not resume the session, which is over, but a new one can begin on ``connection``.
@@ -125,13 +104,6 @@ class SessionReceiver(Protocol):
         Args:
             first: the message that has told so, which belongs to the new session. None if it was a `Gone`.
         """
-
-    def memory(self) -> int:
-        """Return the bytes that the session takes above, about: what was received, and what is being worked on."""
-        ...
-
-    def drop_rest(self) -> None:
-        """Drop what is still read or worked on, although the session is over."""
 
 
 class Session:
@@ -145,7 +117,8 @@ class Session:
     A control message looks like any other one until it is decoded. So the receiver gives `take_control` those messages
     that are not its own. A plain peer sends none, and nothing here is in the way of its messages.
 
-    It exists before its first connection, with which it begins.
+    It exists before its first connection, with which it begins. Its states, and what changes them, are in a table:
+    ``TABLE`` of ``_session.states``.
 
     Args:
         queue: the messages of the peer that wait for a connection.
@@ -153,132 +126,75 @@ class Session:
     """
 
     __slots__ = (
-        "_can_resume",
-        "_codec",
         "_connection",
         "_expiry_timer",
-        "_features",
         "_kept_back",
-        "_loop",
         "_queue",
         "_read_ended",
         "_receive",
         "_receiver",
         "_room",
-        "_settings",
-        "_stall_timer",
         "_wrap",
-        "asking",
-        "closing",
-        "common",
-        "complete",
         "end_reason",
+        "ended",
         "ending",
-        "ends_with_connection",
         "full",
-        "limits",
-        "negotiated",
-        "received",
+        "ledger",
+        "negotiation",
         "send",
-        "sent",
         "sid",
         "state",
         "ttl",
     )
 
-    greeting: type[Hello | Welcome]
+    greeting: ClassVar[type[Hello | Welcome]]
     """What the remote peer says first."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        loop: Scheduler,
-        receiver: SessionReceiver,
-        queue: SendQueue,
-        *,
-        ending: CloseInfo = NOT_CONNECTED,
-    ) -> None:
-        self._settings = settings
+    def __init__(self, receiver: SessionReceiver, queue: SendQueue, *, ending: CloseInfo = NOT_CONNECTED) -> None:
         self._queue = queue
-        self._loop = loop
         self._receiver = receiver
-        self._can_resume = False
-        """Whether this side can resume the session on another connection."""
         self._connection: Connection | None = None
         self._receive: Receive = ignore_message
         self._read_ended: Callable[[], None] = ignore_end
         self._wrap: Callable[[Send], Send] | None = None
         self.state = SessionState.NEW
-        self.closing = False
-        """Whether this side closes, so that the session ends with its connection."""
         self.ending = ending
         """Why there is no connection: how the last one has ended, or is going to end because this side closes it."""
         self.end_reason: ConnectionLost | None = None
-        """Why the session is over: what calls in flight get. None until it is."""
+        """What calls in flight get, because the session is over. None until it is."""
+        self.ended: SessionEnd | None = None
+        """How it has ended."""
         self.send: Send = self._not_sent
         self._kept_back: tuple[Callable[[], None], ...] = ()
         """The functions that send what is kept back at present, the outermost first. See `precede`."""
-        # What is negotiated.
-        self.limits = settings.limits
-        """The limits of this side, as it has announced them or is about to."""
-        self._features: list[str] | None = None
-        """The features of this side, as it has said or says next. They never change in a session."""
-        self.negotiated = False
-        """Whether the remote peer has said what it supports."""
-        self.common: frozenset[str] = frozenset()
-        """The features that both sides have."""
-        self._codec: NegotiatedCodec | None = None
-        """The codec that both sides use for binary messages. None if only the codec of this side is used."""
-        # What is counted.
+        self.negotiation = Negotiation(receiver, dialer=self.greeting is Welcome)
+        self.ledger: Ledger | None = None
+        """What is counted, if both sides can resume the session on another connection."""
         self.sid = ""
         """The name of the session, if it can resume on another connection."""
         self.ttl = 0.0
         """Seconds that it lives without a connection."""
-        self.sent: ReplayBuffer | None = None
-        self.received: Acknowledger | None = None
-        self.complete = False
-        """Whether both sides count, so that the session can resume on another connection."""
-        self.ends_with_connection = False
-        """Whether the session ends with its connection: too much was sent to keep, or the client is about to close."""
-        # What waits.
         self.full = False
         """Whether the transport is crowded, or as much is kept or waits as may be. Then senders wait that can."""
         self._room: asyncio.Future[None] | None = None
         """Done when it is full no more, or over. None unless something waits for that."""
-        self.asking: Connection | None = None
-        """The connection on which a client waits for the answer to its resume."""
-        self._stall_timer: Timer | None = None
-        """Looks whether anything is acknowledged, while as much is kept as may be."""
         self._expiry_timer: Timer | None = None
         """Ends the session if it has no connection for too long."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.state.value}{' full' if self.full else ''}>"
 
     # ------------------------------------------------------------ state
 
     @property
     def connection(self) -> Connection | None:
         """The present connection. None without one, or if it is dead."""
-        connection = self._connection
-        return None if connection is None or connection.dead else connection
-
-    @property
-    def has_dead_connection(self) -> bool:
-        """Whether the connection has not taken a message, so that it has ended, but has not reported that so far.
-
-        Until it does, there is a ``transport``, but no ``connection``, and the state is `SessionState.ATTACHED`.
-        """
-        return self._connection is not None and self._connection.dead
+        return None if self.state in (SessionState.DEAD, SessionState.STRANDED) else self._connection
 
     @property
     def transport(self) -> Transport | None:
         """The transport of the present connection, be it dead or not. None without one."""
         return None if self._connection is None else self._connection.transport
-
-    def drop(self, info: CloseInfo) -> None:
-        """Drop the connection now, as if its transport had told of the end."""
-        connection = self._connection
-        if connection is not None:
-            connection.connection_lost(info)
-            connection.transport.abort()
 
     @property
     def over(self) -> bool:
@@ -286,47 +202,24 @@ class Session:
         return self.state is SessionState.OVER
 
     @property
-    def lives(self) -> bool:
-        """Whether it has begun, and is not over."""
-        return self.state is not SessionState.NEW and self.state is not SessionState.OVER
-
-    @property
-    def detached(self) -> bool:
-        """Whether it has no connection, but may resume on another one."""
-        return self.state is SessionState.DETACHED or self.state is SessionState.RESUMING
-
-    @property
-    def resumable(self) -> bool:
-        """Whether the session may resume on another connection, be there one at present or not."""
-        return self.complete and not (self.ends_with_connection or self.closing or self.over)
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is a connection over which messages can be sent."""
-        return not self.closing and self.connection is not None
-
-    @property
-    def awaits_connection(self) -> bool:
-        """Whether it has no connection that takes messages, but may get one."""
-        return (self.detached or self.has_dead_connection) and self.resumable
-
-    @property
     def takes_messages(self) -> bool:
         """Whether messages can be sent, or wait for its next connection."""
-        return self.connected or self.awaits_connection
+        return self.state.sends or self.state.waits
 
     def _move(self, happened: SessionInput) -> None:
         self.state = after(self.state, happened)
 
     # ------------------------------------------------------------ the beginning
 
-    def begin(self, connection: Connection, *, can_resume: bool) -> None:
+    def begin(self, connection: Connection, *, can_resume: bool, wrap: Callable[[Send], Send] | None = None) -> None:
         """Begin on the first connection. Nothing is let in before `start`.
 
         Args:
             can_resume: whether this side can resume the session on another connection.
+            wrap: what is sent goes through ``wrap(send)`` on each connection.
         """
-        self._can_resume = can_resume
+        self.negotiation.can_resume = can_resume
+        self._wrap = wrap
         self._move(SessionInput.BOUND)
         self._use(connection)
         self._choose_send()
@@ -345,31 +238,27 @@ class Session:
         if connection is None:
             return
         if connection.ended is not None:  # before it belonged to this session
-            self._loop.call_soon(partial(self.connection_lost, connection, connection.ended))
-        elif self.closing:
+            self._receiver.loop.call_soon(partial(self.connection_lost, connection, connection.ended))
+        elif self.state is SessionState.CLOSING:
             connection.start(ignore_message, ignore_end)
         else:
             connection.start(receive, read_ended)
-
-    def wrap_sending(self, wrap: Callable[[Send], Send]) -> None:
-        """Send through ``wrap(send)`` on each connection. Only before the session begins."""
-        self._wrap = wrap
 
     # ------------------------------------------------------------ sending
 
     def _choose_send(self) -> None:
         """Choose what ``send`` does. Every change of what this depends on is followed by a call."""
-        connection = self._connection
+        connection, ledger = self._connection, self.ledger
         if self._kept_back:
             self.send = self._send_after_kept_back
+        elif self.state.waits:
+            self.send = self._wait  # if there is a connection, later messages do not overtake what it has not taken
         elif connection is None:
-            self.send = self._wait if self.detached else self._not_sent
-        elif connection.dead and self.resumable:
-            self.send = self._wait  # later messages do not overtake the one that it has not taken
-        elif self.sent is None or self.ends_with_connection:
+            self.send = self._not_sent
+        elif ledger is None or ledger.sent.forgets:
             self.send = connection.send
         else:
-            self.send = self.sent.through(connection.send, self._not_taken)
+            self.send = ledger.sent.through(connection.send, self._not_taken)
 
     def precede(self, first: Callable[[], None]) -> Callable[[], None]:
         """Call ``first`` before each message that is sent from now on. Return a function that ends this.
@@ -414,11 +303,6 @@ class Session:
         connection = self.connection
         return self.kept if connection is None else connection.transport.unsent
 
-    def flush(self) -> None:
-        """Write at once what is waiting to be written."""
-        if self._connection is not None:
-            self._connection.transport.flush()
-
     def say(self, message: Control) -> None:
         """Send a control message, which is JSON text whatever the codec is.
 
@@ -427,19 +311,23 @@ class Session:
         with suppress(ConnectionLost):
             self.send(write_control(message), True)
 
+    def send_uncounted(self, control: bytes) -> None:
+        """Send a control message that is about the present connection, if there is one."""
+        if self._connection is not None:
+            with suppress(ConnectionLost):  # the connection reports that itself
+                self._connection.send(control, True)
+
     def note_dead(self, why: ConnectionLost) -> None:
-        """Note that the connection is dead: it has not taken a message. See `has_dead_connection`."""
-        connection = self._connection
-        if connection is not None and not connection.dead:
-            if not self.closing:
-                self.ending = CloseInfo(why.code, why.reason)  # until the connection tells more
-            connection.dead = True
+        """Note that the connection has not taken a message: it is about to report its end."""
+        if self.state.sends:
+            self.ending = CloseInfo(why.code, why.reason)  # until the connection tells more
+            self._move(SessionInput.NOT_TAKEN)
             self._choose_send()
             self._receiver.room_changed()
 
     def _not_taken(self, payload: bytes, text: bool, why: ConnectionLost) -> Entry | None:
         self.note_dead(why)
-        return self._wait(payload, text) if self.resumable else None
+        return self._wait(payload, text) if self.state.waits else None
 
     def _wait(self, payload: bytes, text: bool = True, /) -> Entry:
         entry = Entry(payload, text)
@@ -479,23 +367,23 @@ class Session:
                 self.note_dead(exc)
                 return
             entry.was_sent()
-            if self.sent is not None and not self.ends_with_connection:
-                self.sent.keep(entry.payload, entry.text)
+            if self.ledger is not None and not self.ledger.sent.forgets:
+                self.ledger.sent.keep(entry.payload, entry.text)
 
     async def drain(self) -> None:
         """Wait until the session has room, or is over. Cancelling is safe."""
         if self.full:
             if self._room is None:
-                self._room = self._loop.create_future()
+                self._room = self._receiver.loop.create_future()
             await asyncio.shield(self._room)
 
     def look_for_room(self) -> None:
         """Find out whether there is room, because something that this depends on has changed."""
-        connection = self._connection
+        connection, ledger = self._connection, self.ledger
         full = (
             (connection is not None and connection.crowded)
-            or (self.sent is not None and self.sent.full)
-            or (self._queue.session_size > 0 and self.kept >= self._settings.limits.replay)
+            or (ledger is not None and ledger.sent.full)
+            or (self._queue.session_size > 0 and self.kept >= self._receiver.settings.limits.replay)
         )
         if full != self.full and not self.over:
             self.full = full
@@ -513,143 +401,56 @@ class Session:
     @property
     def kept(self) -> int:
         """Bytes of the messages that may have to be sent again, or wait and end with the session."""
-        sent, waiting = self.sent, self._queue.session_size
-        return waiting if sent is None else waiting + sent.size
+        ledger, waiting = self.ledger, self._queue.session_size
+        return waiting if ledger is None else waiting + ledger.sent.size
 
     def memory(self) -> int:
         """Return the bytes that the session takes at present, about: what is sent, received and being worked on."""
-        messages = len(self._queue) + (0 if self.sent is None else len(self.sent))
+        messages = len(self._queue) + (0 if self.ledger is None else len(self.ledger.sent))
         return SESSION + self.kept + self._queue.user_size + MESSAGE * messages + self._receiver.memory()
 
     def recount(self) -> None:
         """Note that the session takes more memory, or less."""
 
-    # ------------------------------------------------------------ counting
-
-    def _count_sent(self) -> None:
+    def _count_sent(self) -> Ledger:
         """Count what is sent from now on, and keep it until it has arrived."""
-        connection = self._connection
-        assert connection is not None
-        self.sent = ReplayBuffer(self._settings.limits, self._sent_full, self._overflowed)
+        self.ledger = ledger = Ledger(self, self._receiver)
         self._choose_send()
-        self.received = Acknowledger(self._loop, self._send_uncounted, self._writes_soon)
-        self._survive(connection)
+        if self._connection is not None:
+            self._connection.session_survives()
+        return ledger
 
-    def _survive(self, connection: Connection) -> None:
-        """Tell the transport that a dead connection ends without a Close frame."""
-        tell: Callable[[], None] | None = getattr(connection.transport, "session_survives", None)
-        if tell is not None:
-            tell()
-
-    def _count_received(self) -> None:
+    def _count_received(self, ledger: Ledger) -> None:
         """Count what is received from now on. The remote peer counts it, too."""
-        connection = self._connection
-        assert connection is not None and self.received is not None
-        self.complete = True
-        self._choose_send()
-        if not self.closing:
-            connection.receive = self.received.through(self._receive)
+        received, connection = ledger.count_received(), self._connection
+        if connection is not None and self.state is not SessionState.CLOSING:
+            if not ledger.sent.forgets:
+                self._move(SessionInput.COUNTED)
+                self._choose_send()
+            connection.receive = received.through(self._receive)
 
-    def _acknowledged(self, ack: Ack) -> bool:
-        """Throw away what has arrived. The first `Ack` of a client says that it counts.
-
-        Return False if the message makes no sense.
-        """
-        if not self.complete:
-            if self.sent is None or ack != Ack(0, 0):
-                return False
-            self._count_received()
-        elif self.sent is not None and not self.ends_with_connection:
-            try:
-                self.sent.acknowledge(ack.n, ack.bytes)
-            except Mismatch as exc:
-                self._receiver.fail(CloseCode.ACCOUNTING, str(exc))
-        return True
-
-    def _send_uncounted(self, control: bytes) -> None:
-        """Send a control message that is about the present connection, if there is one."""
-        if self._connection is not None:
-            with suppress(ConnectionLost):  # the connection reports that itself
-                self._connection.send(control, True)
-
-    def _writes_soon(self) -> bool:
-        return self._connection is not None and self._connection.transport.unsent > 0
-
-    def _sent_full(self) -> None:
-        """Look whether there is room: as much is kept as may be, or no more."""
-        self.look_for_room()
-        if self._connection is not None:
-            self._watch(self.limits.stall)
-
-    def _watch(self, seconds: float) -> None:
-        """Close the connection if the most is kept that may be, and nothing is acknowledged for so long."""
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
-            self._stall_timer = None
-        sent = self.sent
-        if sent is None or not sent.full:
-            return
-        arrived = sent.arrived
-
-        def look() -> None:
-            if sent.arrived == arrived:
-                self._receiver.fail(CloseCode.SLOW_CONSUMER, f"nothing was acknowledged for {seconds:g} s")
-            else:
-                self._watch(seconds)
-
-        self._stall_timer = self._loop.call_at(self._loop.time() + seconds, look)
-
-    def _overflowed(self) -> None:
-        """Let the session end with its connection: more is sent that cannot wait than may be kept."""
-        if self._connection is not None and self.sent is not None:
-            self._receiver.log.warn(
-                "has not acknowledged %d bytes (Limits.replay and hard_cap): its session will end with this connection",
-                self.sent.size,
-            )
-            self.end_with_connection()
-
-    def end_with_connection(self) -> None:
+    def give_up(self) -> None:
         """Let the session end with its connection: from now on what is sent is neither counted nor kept."""
-        connection = self._connection
-        if connection is not None and self.sent is not None and not self.ends_with_connection:
-            self.ends_with_connection = True
+        ledger = self.ledger
+        if ledger is not None and self._connection is not None and not ledger.sent.forgets:
+            if self.state.resumes:
+                self._move(SessionInput.GIVEN_UP)
+            ledger.sent.forget()
             self._choose_send()
-            self.sent.forget()
             self.look_for_room()
 
     # ------------------------------------------------------------ control messages
 
-    def offer(self) -> list[str]:
-        """Return the features of this side."""
-        if self._features is None:
-            # An `on_raw` function that is registered later must not get the other's MessagePack.
-            self._features = self._new_offer()
-        return self._features
-
-    def _new_offer(self) -> list[str]:
-        """Return the features that this side has in a session that begins now."""
-        features = [BATCHES, CREDIT, DRAIN, STOP]
-        if self._wants_msgpack:
-            features.append(MSGPACK)
-        if self._can_resume:
-            features.append(RESUME)
-        return features
-
-    @property
-    def _wants_msgpack(self) -> bool:
-        # If binary messages are MessagePack, raw ones could not be told from them.
-        return self._settings.binary is not None and not self._receiver.takes_raw()
-
     def binary_is_free(self) -> bool:
         """Return whether a binary message that is sent now, or waits for a connection, is a raw one."""
-        return self._codec is None or self.over
+        return (self.over and self.negotiation.common is not None) or self.negotiation.binary_is_free()
 
     def change_limits(self, limits: Limits) -> None:
         """Use other limits on this side from now on, and announce them."""
-        self.limits = limits
+        self.negotiation.limits = limits
         if self._connection is not None:
             self._connection.transport.largest = limits.message
-        if self.negotiated:
+        if self.negotiation.common is not None:
             self.say(Changed(announce(limits)))
 
     def take_control(self, payload: bytes | bytearray) -> bool:
@@ -658,60 +459,58 @@ class Session:
         if message is None:
             if not is_control(payload):
                 return False
-            self._receiver.ignored["unknown control message"] += 1
+            self._receiver.ignore("unknown control message")
             return True
-        if self.complete and isinstance(message, UNCOUNTED):
-            assert self.received is not None
-            self.received.leave_out(len(payload))
+        if self.ledger is not None and self.ledger.received is not None and isinstance(message, UNCOUNTED):
+            self.ledger.received.leave_out(len(payload))
         if isinstance(message, (Credit, Drain)):
             self._receiver.take_credit_or_drain(message)
         elif not self._take(message):
-            self._receiver.ignored["control message out of place"] += 1
+            self._receiver.ignore("control message out of place")
         return True
 
     def _take(self, message: Control) -> bool:
         """Take a control message that is about the session. Return False if it makes no sense."""
-        if isinstance(message, Ack):
-            return self._acknowledged(message)
-        if isinstance(message, Changed) and self.negotiated:
-            if self._accepts(message.limits):
-                self._receiver.agree(message.limits, self._codec, self.common)
-        elif isinstance(message, (Hello, Welcome)) and message.__class__ is self.greeting and not self.negotiated:
+        ledger, negotiation = self.ledger, self.negotiation
+        if isinstance(message, Ack) and ledger is not None:
+            if ledger.received is not None:
+                ledger.acknowledged(message)
+                return True
+            if message == Ack(0, 0):  # the client counts from now on
+                self._count_received(ledger)
+                return True
+        elif isinstance(message, Changed) and negotiation.common is not None:
+            if negotiation.accepts(message.limits):
+                self._agree(message.limits)
+            return True
+        elif isinstance(message, self.greeting) and negotiation.common is None:
             if isinstance(message, Hello) and message.v < VERSION:
-                self._receiver.ignored["hello of another version"] += 1
-            elif self._accepts(message.limits):
-                self.common = _shared(frozenset(message.features) & {*self.offer()})
+                self._receiver.ignore("hello of another version")
+            elif negotiation.accepts(message.limits):
+                negotiation.agree(message.features)
                 self._greeted(message)
-        else:
-            return False
-        return True
-
-    def _accepts(self, limits: Announced) -> bool:
-        """Return whether peers could communicate within these limits. If not, end the connection."""
-        why = limits.objection()
-        if why is not None:
-            self._receiver.fail(CloseCode.INVALID_DATA, why)
-        return why is None
+            return True
+        return False
 
     def _greeted(self, message: Any) -> None:
         """Take the `greeting` of the remote peer: both sides know their common features."""
         raise NotImplementedError
 
     def _agree(self, limits: Announced) -> None:
-        self.negotiated = True
-        self._codec = self._settings.binary if MSGPACK in self.common else None
-        self._receiver.agree(limits, self._codec, self.common)
+        """Let the receiver use what was agreed on, within the limits of the remote peer."""
+        negotiation = self.negotiation
+        assert negotiation.common is not None
+        self._receiver.agree(limits, negotiation.codec, negotiation.common)
 
     # ------------------------------------------------------------ connections come and go
 
     def connection_lost(self, connection: Connection, info: CloseInfo) -> None:
         """Go on without a connection, or end, because the connection has ended."""
         if connection is self._connection:
-            if info.code in GOES_ON and self.resumable:
+            if info.code in GOES_ON and self.state.resumes:
                 self._detach(info)
             else:
-                self.end(info, ConnectionLost(info.code, info.reason))
-                self._receiver.session_over()
+                self.end(SessionInput.ENDED, info=info)
 
     def _detach(self, info: CloseInfo) -> None:
         """Go on without a connection, until another one comes or the time is over."""
@@ -720,11 +519,9 @@ class Session:
         self.ending = info
         self._choose_send()
         self._stop_timers()
-        self._expiry_timer = self._loop.call_at(self._loop.time() + self.ttl, self._expired)
+        expired, loop = partial(self.end, SessionInput.EXPIRED, "no connection resumed it in time"), self._receiver.loop
+        self._expiry_timer = loop.call_at(loop.time() + self.ttl, expired)
         self._receiver.session_detached(info, True)
-
-    def _expired(self) -> None:
-        self._end_detached(SessionInput.EXPIRED, "no connection resumed it in time")
 
     def _disown_connection(self) -> None:
         """Have no connection from now on. Whatever the last one still delivers changes nothing."""
@@ -735,38 +532,37 @@ class Session:
 
     def _reattach(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
         """Resume on ``connection``, whose remote peer has received ``rx`` messages of ``size`` bytes."""
-        sent, received = self.sent, self.received
-        assert sent is not None and received is not None
+        ledger = self.ledger
+        assert ledger is not None and ledger.received is not None
         code, why = CloseCode.INVALID_DATA, limits.objection()
         if why is None:
             try:
-                sent.acknowledge(rx, size)
+                ledger.sent.acknowledge(rx, size)
             except Mismatch as exc:
                 code, why = CloseCode.ACCOUNTING, str(exc)
         if why is not None:
-            self._receiver.log(logging.WARNING, "closing the connection with %d: %s", code, why)
+            self._receiver.warn("closing the connection with %d: %s", code, why)
             connection.disown()
             self._receiver.spawn(connection.close(code, why))
-            self._end_detached(SessionInput.ENDED, why)
+            self.end(SessionInput.ENDED, why)
             return
         self._stop_timers()
         self._move(SessionInput.RESUMED)
-        received.note_told()
-        self.asking = None
+        ledger.received.note_told()
         self._use(connection)
-        connection.transport.largest = self.limits.message  # `Peer.limits` may have changed
-        for payload, text in sent.again():
+        connection.transport.largest = self.negotiation.limits.message  # `Peer.limits` may have changed
+        for payload, text in ledger.sent.again():
             with suppress(ConnectionLost):  # another connection gets them
                 connection.send(payload, text)
         self._choose_send()  # until now, new messages waited behind those
-        self._survive(connection)
+        connection.session_survives()
         self._receiver.session_reattached(connection, limits)
         self.send_queued(users=self._receiver.user_may_send)
         self._announce_changes()
-        self._sent_full()  # as much may be kept as before, and the last connection's timer is stopped
+        ledger.room_changed()  # as much may be kept as before, and the last connection's timer is stopped
         self._receiver.room_changed()
-        if self._connection is connection and not self.closing:
-            connection.start(received.through(self._receive), self._read_ended)
+        if self._connection is connection and self.state is not SessionState.CLOSING:
+            connection.start(ledger.received.through(self._receive), self._read_ended)
         self._receiver.session_resumed()
 
     def _announce_changes(self) -> None:
@@ -776,69 +572,61 @@ class Session:
 
     def close_soon(self, info: CloseInfo) -> None:
         """Let nothing in from now on: a Close frame is about to be queued, and the session ends with its connection."""
-        self.closing = True
+        self._say_goodbye()
+        self._move(SessionInput.CLOSED)
         self.ending = info
         self._choose_send()
-        self.stop_receiving()
-
-    def stop_receiving(self) -> None:
-        """Ignore all further messages of the present connection."""
         if self._connection is not None:
             self._connection.receive = ignore_message
+
+    def _say_goodbye(self) -> None:
+        """Tell the remote peer that the session ends with its connection, if it would not learn that otherwise."""
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Close the connection, and return when it has ended. Cancelling is safe."""
         if self._connection is not None:
             await self._connection.close(code, reason)
 
-    def _end_detached(self, happened: SessionInput, why: str) -> None:
-        """End a session that has no connection."""
-        self.end(self.ending, SessionLost(self.ending.code, why), happened)
-        self._receiver.session_over()
-
-    def end(
-        self, info: CloseInfo, lost: ConnectionLost, happened: SessionInput = SessionInput.ENDED
-    ) -> Connection | None:
-        """End the session, without a report. What has waited is still in the queue.
+    def end(self, cause: SessionInput, why: str = "", *, info: CloseInfo | None = None) -> None:
+        """End the session and everything that belongs to it. Close its connection, if that is still open.
 
         Args:
-            info: how its last connection has ended, or is going to end.
-            lost: what calls in flight get.
-
-        Returns:
-            The connection that it had, which is still open.
+            why: what `SessionLost` says, if the session has no connection.
+            info: how the last connection has ended, or is going to end. None if ``ending`` says that.
         """
-        if self.closing and self.ending.user_closed:  # whatever the remote peer has answered
+        was, told, connection, info = self.state, self.ending, self._connection, info or self.ending
+        left = None if connection is None or connection.ended is not None else connection
+        lost = SessionLost(info.code, why) if was.detached else ConnectionLost(info.code, info.reason)
+        if was is not SessionState.CLOSING:
+            told = info
+            if left is not None:
+                self._say_goodbye()
+        elif told.user_closed:  # whatever the remote peer has answered
             info = msgspec.structs.replace(info, user_closed=True)
-        self.ending, self.end_reason = info, lost
-        left = self._connection
+        self.ending, self.end_reason, self.ended = info, lost, SessionEnd(cause, was)
         self._disown_connection()
-        self._move(happened)
+        self._move(cause)
         self._stop_timers()
         self._choose_send()
-        if self.sent is not None:
-            self.sent.forget()
+        if self.ledger is not None:
+            self.ledger.sent.forget()
         self.full = False
         self._wake()
-        asking = self.asking
-        if asking is not None:
-            asking.disown()
-            self._receiver.spawn(asking.close(CloseCode.GOING_AWAY))
-        return left
+        self._let_go(told)
+        self._receiver.session_over(self.ended)
+        if left is not None:
+            self._receiver.spawn(left.close(info.code, info.reason))
+
+    def _let_go(self, told: CloseInfo) -> None:
+        """Let go of what else belongs to the session, which is over.
+
+        Args:
+            told: how this side has closed the connection, or else how that has ended.
+        """
 
     def _stop_timers(self) -> None:
-        if self.received is not None:
-            self.received.stop()
-        for timer in (self._stall_timer, self._expiry_timer):
-            if timer is not None:
-                timer.cancel()
-        self._stall_timer = self._expiry_timer = None
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.state.value}{' full' if self.full else ''}>"
-
-
-@cache
-def _shared(features: frozenset[str]) -> frozenset[str]:
-    """Return the same object for the same set: each session keeps one, and there are few different ones."""
-    return features
+        if self.ledger is not None:
+            self.ledger.stop()
+        if self._expiry_timer is not None:
+            self._expiry_timer.cancel()
+            self._expiry_timer = None

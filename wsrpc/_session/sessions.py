@@ -11,17 +11,16 @@ from contextlib import AbstractContextManager, suppress
 from functools import partial
 from hmac import compare_digest
 from ipaddress import IPv6Address, IPv6Network, ip_address
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Struct
 
 from .._base.closing import KEEPS_OUT, SAYS_NOTHING, CloseCode, CloseInfo
-from .._base.scheduler import Scheduler, Timer
+from .._base.scheduler import Timer
 from .._protocol.control import (
     PROBE,
     RESUME,
     Alive,
-    Announced,
     Gone,
     GoneWhy,
     Hello,
@@ -33,14 +32,13 @@ from .._protocol.control import (
     read_control,
     write_control,
 )
-from .._protocol.settings import Settings
 from ..errors import ConnectionLost
 from ..handshake import Handshake
 from ..transport import Transport
 from .connection import Connection, ignore_end, ignore_message
 from .queue import SendQueue
 from .session import NOT_CONNECTED, Session, SessionReceiver
-from .states import SessionInput
+from .states import SessionInput, SessionState
 
 FIRST_MESSAGE = 5.0
 """Seconds that a client has to say which session it means. After them it gets a new one."""
@@ -49,31 +47,44 @@ MOST_CLOSED = 10_000
 NO_TOKEN = hashlib.sha256(b"").digest()
 
 
+class SessionHome(Protocol):
+    """What the session of a server's peer belongs to. `ServedPeer` of ``_server`` implements it."""
+
+    peer: Any
+    """The `Peer`, which has the principal of the client, and the info of its last connection."""
+
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions of the server."""
+        ...
+
+    def use_handshake(self, handshake: Handshake) -> None:
+        """Use what `on_handshake` has said of the connection on which the session is about to resume."""
+
+
 class ServerSession(Session):
     """The session of a side that accepts.
 
     Its tokens are kept as hashes, so that nobody who reads the memory can resume it.
 
     Args:
-        sessions: those of the server. None if there is no server, so that the session ends with its connection.
+        home: what it belongs to. None if there is no server, so that the session ends with its connection.
     """
 
-    __slots__ = ("_sessions", "counted", "gen", "issued", "presented")
+    __slots__ = ("counted", "gen", "home", "issued", "presented")
 
     greeting = Hello
 
     def __init__(
         self,
-        settings: Settings,
-        loop: Scheduler,
         receiver: SessionReceiver,
         queue: SendQueue,
         *,
-        sessions: Sessions | None,
+        home: SessionHome | None,
         ending: CloseInfo = NOT_CONNECTED,
     ) -> None:
-        super().__init__(settings, loop, receiver, queue, ending=ending)
-        self._sessions = sessions
+        super().__init__(receiver, queue, ending=ending)
+        self.home = home
         self.presented = self.issued = NO_TOKEN
         """The token that the client has last presented, which it may present again if the answer was lost, and the
         newest one."""
@@ -82,21 +93,17 @@ class ServerSession(Session):
         self.counted = 0
         """Bytes that count for it while it has no connection, or is over."""
 
-    def _new_offer(self) -> list[str]:
-        return [*super()._new_offer(), PROBE]
-
     def _greeted(self, message: Hello) -> None:
         # The welcome goes before anything else: what is sent after it may use what was negotiated.
-        welcome = Welcome(self.offer(), announce(self.limits))
-        named = self._sessions is not None and RESUME in self.common
-        if named:
-            assert self._sessions is not None
-            self.sid, welcome.token = self._sessions.add(self), self._new_token()
+        welcome = Welcome(self.negotiation.offer(), announce(self.negotiation.limits))
+        if self.home is None or not self.negotiation.has(RESUME):
+            self.say(welcome)
+        else:
+            sessions = self.home.sessions
+            self.sid, self.ttl, token = sessions.add(self), sessions.kept_for, self._new_token()
             self.presented = self.issued
-            welcome.sid, welcome.ttl = self.sid, self._sessions.kept_for
-            self.ttl = welcome.ttl
-        self.say(welcome)
-        if named:
+            welcome.sid, welcome.ttl, welcome.token = self.sid, self.ttl, token
+            self.say(welcome)
             self._count_sent()
         self._agree(message.limits)
 
@@ -106,12 +113,12 @@ class ServerSession(Session):
         return token
 
     def _take(self, message: Any) -> bool:
-        if isinstance(message, Gone) and RESUME in self.common:  # the client is about to close
-            self.end_with_connection()
+        if isinstance(message, Gone) and self.negotiation.has(RESUME):  # the client is about to close
+            self.give_up()
             return True
-        if isinstance(message, Probe) and PROBE in self.common:
+        if isinstance(message, Probe) and self.negotiation.has(PROBE):
             if not self.full:  # a client that does not read has to learn nothing, and its answers would pile up
-                self._send_uncounted(write_control(Alive()))
+                self.send_uncounted(write_control(Alive()))
             return True
         return super()._take(message)
 
@@ -122,16 +129,18 @@ class ServerSession(Session):
         self.gen, self.presented = asked.gen, _hash(asked.token)
         token = self._new_token()
         self._fence()  # before anything is counted
-        received = self.received
-        if received is None or not self.resumable:  # the end of the old connection has ended it
+        if not self.state.resumes:  # the end of the old connection has ended it
             self._receiver.spawn(connection.close(CloseCode.GOING_AWAY))
             return
-        answer = Resumed(received.n, received.bytes, token, announce(self.limits))
+        assert self.home is not None and self.ledger is not None and self.ledger.received is not None
+        received = self.ledger.received
+        answer = Resumed(received.n, received.bytes, token, announce(self.negotiation.limits))
         try:
             connection.transport.send(write_control(answer), True)
         except ConnectionLost:  # it has dropped already, so the client comes again
             return
-        self._receiver.use_handshake(handshake)  # before messages that have waited are handled
+        self.home.use_handshake(handshake)  # before messages that have waited are handled
+        self.home.sessions.release(self)
         self._reattach(connection, asked.rx, asked.bytes, asked.limits)
 
     def _fence(self) -> None:
@@ -144,51 +153,45 @@ class ServerSession(Session):
 
     def fits(self, handshake: Handshake) -> bool:
         """Return whether the session can go on after another handshake: its limits are those of the first one."""
-        return handshake.limits == self._settings.limits
+        return handshake.limits == self._receiver.settings.limits
+
+    @property
+    def peer(self) -> Any:
+        """The `Peer`. Only of a session that can resume."""
+        assert self.home is not None
+        return self.home.peer
 
     # ------------------------------------------------------------ what it takes without a connection
 
     def _detach(self, info: CloseInfo) -> None:
         super()._detach(info)
-        if self._sessions is not None and self.detached:
-            self._sessions.hold(self)
+        if self.home is not None and self.state.detached:
+            self.home.sessions.hold(self)
 
     def memory(self) -> int:
         return super().memory() if not self.over or self._receiver.memory() else 0
 
     def recount(self) -> None:
         """Note that the session takes more memory, or less."""
-        if self.counted and self._sessions is not None:
-            self._sessions.hold(self)
+        if self.counted and self.home is not None:
+            self.home.sessions.hold(self)
 
-    def _reattach(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
-        if self._sessions is not None:
-            self._sessions.release(self)
-        super()._reattach(connection, rx, size, limits)
+    def end(self, cause: SessionInput, why: str = "", *, info: CloseInfo | None = None) -> None:
+        """End the session; see `Session.end`. What readers and handlers still hold of it counts on."""
+        super().end(cause, why, info=info)
+        if self.home is not None and self._receiver.memory():
+            self.home.sessions.hold(self)
 
-    @property
-    def peer(self) -> Any:
-        """The `Peer`, which has the principal of the session's client, and the info of its last connection."""
-        return self._receiver.peer
-
-    def end(
-        self, info: CloseInfo, lost: ConnectionLost, happened: SessionInput = SessionInput.ENDED
-    ) -> Connection | None:
-        """End the session, without a report. What has waited is still in the queue.
-
-        If this side has closed it with a code that says why, and the client may not know, it is told when it asks to
-        resume.
-        """
-        told = self.ending if self.closing else info
-        left = super().end(info, lost, happened)
-        if self._sessions is not None:
-            self._sessions.forget(self)
-            if self.sid and told.user_closed and told.code not in SAYS_NOTHING and not info.was_clean:
-                until = self._loop.call_at(self._loop.time() + self.ttl, partial(self._sessions.told, self.sid))
-                self._sessions.remember(
-                    Closed(self.sid, self.issued, self.presented, self.gen, self.peer.principal, told, until)
-                )
-        return left
+    def _let_go(self, told: CloseInfo) -> None:
+        # If this side has closed it with a code that says why, and the client may not know, it is told when it asks to
+        # resume.
+        if self.home is None:
+            return
+        sessions, loop = self.home.sessions, self._receiver.loop
+        sessions.forget(self)
+        if self.sid and told.user_closed and told.code not in SAYS_NOTHING and not self.ending.was_clean:
+            until = loop.call_at(loop.time() + self.ttl, partial(sessions.told, self.sid))
+            sessions.remember(Closed(self.sid, self.issued, self.presented, self.gen, self.peer.principal, told, until))
 
     def evict(self, why: str = "too many sessions without a connection") -> None:
         """End the session, or drop what is left of it if it is over.
@@ -198,8 +201,8 @@ class ServerSession(Session):
         if self.over:
             self._receiver.drop_rest()
         self._fence()
-        if self.detached:
-            self._end_detached(SessionInput.ENDED, why)
+        if self.state.detached:
+            self.end(SessionInput.ENDED, why)
 
 
 class Closed(Struct):
@@ -287,10 +290,11 @@ class Sessions:
             return "auth"
         if isinstance(session, Closed):
             return session
-        if session.closing:
-            session.drop(session.ending)  # the connection is dead on which it was to be closed
+        if session.state is SessionState.CLOSING:
+            if session.connection is not None:
+                session.connection.drop(session.ending)  # it is dead, and the session was to be closed on it
             return self.closed.get(asked.sid, "expired")
-        if not session.resumable:
+        if not session.state.resumes:
             return "expired"
         if not session.fits(handshake):
             session.evict("the connection has other limits than the session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import NamedTuple
 
 
 class SessionState(Enum):
@@ -13,11 +14,49 @@ class SessionState(Enum):
     NEW = "new"
     """It has not had a connection yet."""
     ATTACHED = "attached"
+    """It has a connection, with which it ends."""
+    RESUMABLE = "resumable"
+    """It has a connection, and may resume on another one: both sides count their messages."""
+    DEAD = "dead"
+    """Its connection has not taken a message, and is about to report its end. The session ends with it."""
+    STRANDED = "stranded"
+    """Its connection has not taken a message, but the session may resume on another one."""
     DETACHED = "detached"
     """Its connection is lost, and it may resume on another one."""
     RESUMING = "resuming"
     """The client has another connection, and has asked the server to resume the session."""
+    CLOSING = "closing"
+    """This side closes the connection, and the session ends with it."""
     OVER = "over"
+
+    @property
+    def sends(self) -> bool:
+        """Whether messages leave. If they neither leave nor wait, they fail."""
+        return self in _SENDS
+
+    @property
+    def waits(self) -> bool:
+        """Whether messages wait for another connection."""
+        return self in _WAITS
+
+    @property
+    def lives(self) -> bool:
+        """Whether the session has begun, and is not over."""
+        return self is not SessionState.NEW and self is not SessionState.OVER
+
+    @property
+    def detached(self) -> bool:
+        """Whether the session has no connection, but may resume on another one."""
+        return self is SessionState.DETACHED or self is SessionState.RESUMING
+
+    @property
+    def resumes(self) -> bool:
+        """Whether the session may resume on another connection."""
+        return self in _WAITS or self is SessionState.RESUMABLE
+
+
+_SENDS = frozenset({SessionState.ATTACHED, SessionState.RESUMABLE})
+_WAITS = frozenset({SessionState.STRANDED, SessionState.DETACHED, SessionState.RESUMING})
 
 
 class SessionInput(Enum):
@@ -26,6 +65,9 @@ class SessionInput(Enum):
     __hash__ = object.__hash__
 
     BOUND = "the first connection opens"
+    COUNTED = "both sides count their messages"
+    GIVEN_UP = "too much is kept, or the client is about to close"
+    NOT_TAKEN = "the connection does not take a message"
     CUT = "the connection ends, and the session is kept"
     ASKED = "the client connects again and asks to resume"
     RESUMED = "the session resumes"
@@ -33,42 +75,84 @@ class SessionInput(Enum):
     REFUSED = "the server does not resume the session"
     EXPIRED = "no connection resumes the session in time"
     OVERFLOWED = "more messages are waiting to be sent than the limits allow"
-    CLOSED = "this side calls `close()`"
+    REPLACED = "`bind()` uses another connection"
+    CLOSED = "this side closes"
 
 
+_KEEPS = "keeps requests, handlers and channels; messages wait"
 _RESUMES = "resends messages that did not arrive, then sends waiting messages"
 _OVER = "fails pending requests, cancels request handlers, closes anonymous channels"
+_CLOSES = "ignores what arrives; messages fail"
 TABLE: dict[SessionState, dict[SessionInput, tuple[SessionState, str]]] = {
     SessionState.NEW: {
         SessionInput.BOUND: (SessionState.ATTACHED, "calls the `open` handlers"),
     },
     SessionState.ATTACHED: {
-        SessionInput.CUT: (SessionState.DETACHED, "keeps requests, handlers and channels; messages wait"),
+        SessionInput.COUNTED: (SessionState.RESUMABLE, "keeps sent messages until they have arrived"),
+        SessionInput.NOT_TAKEN: (SessionState.DEAD, "messages fail"),
+        SessionInput.CLOSED: (SessionState.CLOSING, _CLOSES),
         SessionInput.ENDED: (SessionState.OVER, _OVER),
+        SessionInput.REPLACED: (SessionState.OVER, _OVER),
+    },
+    SessionState.RESUMABLE: {
+        SessionInput.GIVEN_UP: (SessionState.ATTACHED, "keeps no more messages"),
+        SessionInput.NOT_TAKEN: (SessionState.STRANDED, "messages wait"),
+        SessionInput.CUT: (SessionState.DETACHED, _KEEPS),
+        SessionInput.CLOSED: (SessionState.CLOSING, _CLOSES),
+        SessionInput.ENDED: (SessionState.OVER, _OVER),
+        SessionInput.REPLACED: (SessionState.OVER, _OVER),
+    },
+    SessionState.DEAD: {
+        SessionInput.COUNTED: (SessionState.STRANDED, "messages wait"),
+        SessionInput.CLOSED: (SessionState.CLOSING, _CLOSES),
+        SessionInput.ENDED: (SessionState.OVER, _OVER),
+        SessionInput.REPLACED: (SessionState.OVER, _OVER),
+    },
+    SessionState.STRANDED: {
+        SessionInput.GIVEN_UP: (SessionState.DEAD, "keeps no more messages"),
+        SessionInput.CUT: (SessionState.DETACHED, _KEEPS),
+        SessionInput.CLOSED: (SessionState.CLOSING, _CLOSES),
+        SessionInput.ENDED: (SessionState.OVER, _OVER),
+        SessionInput.REPLACED: (SessionState.OVER, _OVER),
     },
     SessionState.DETACHED: {
         SessionInput.ASKED: (SessionState.RESUMING, "sends nothing else until the server answers"),
-        SessionInput.RESUMED: (SessionState.ATTACHED, _RESUMES),
+        SessionInput.RESUMED: (SessionState.RESUMABLE, _RESUMES),
+        SessionInput.REFUSED: (SessionState.OVER, _OVER),
         SessionInput.EXPIRED: (SessionState.OVER, _OVER),
         SessionInput.OVERFLOWED: (SessionState.OVER, _OVER),
         SessionInput.ENDED: (SessionState.OVER, _OVER),
+        SessionInput.REPLACED: (SessionState.OVER, _OVER),
         SessionInput.CLOSED: (SessionState.OVER, _OVER),
     },
     SessionState.RESUMING: {
-        SessionInput.RESUMED: (SessionState.ATTACHED, _RESUMES),
+        SessionInput.RESUMED: (SessionState.RESUMABLE, _RESUMES),
         SessionInput.CUT: (SessionState.DETACHED, "the client dials again"),
         SessionInput.REFUSED: (SessionState.OVER, _OVER),
         SessionInput.EXPIRED: (SessionState.OVER, _OVER),
         SessionInput.OVERFLOWED: (SessionState.OVER, _OVER),
         SessionInput.ENDED: (SessionState.OVER, _OVER),
+        SessionInput.REPLACED: (SessionState.OVER, _OVER),
         SessionInput.CLOSED: (SessionState.OVER, _OVER),
+    },
+    SessionState.CLOSING: {
+        SessionInput.ENDED: (SessionState.OVER, _OVER),
+        SessionInput.REPLACED: (SessionState.OVER, _OVER),
     },
     SessionState.OVER: {},
 }
 """The states of a session, as data.
 
-`docs/reference/states.md` shows this table. A test compares the two.
+`docs/reference/states.md` shows this table. A test compares the two, another one plays each cell.
 """
+
+
+class SessionEnd(NamedTuple):
+    """How a session has ended."""
+
+    cause: SessionInput
+    was: SessionState
+    """The state before."""
 
 
 def after(state: SessionState, happened: SessionInput) -> SessionState:

@@ -106,7 +106,9 @@ class Coming:
         Args:
             to: where the client dials next. Without it, it waits for the gate.
         """
-        await turns_until(lambda: core_of(self.client.peer).session.resumable and core_of(peer).session.resumable)
+        await turns_until(
+            lambda: core_of(self.client.peer).session.state.resumes and core_of(peer).session.state.resumes
+        )
         if to is None:
             self.gate.clear()
         else:

@@ -17,6 +17,7 @@ PEER = ("_channels", "_handlers", "_peer", "_sending", "_session", "_streams")
 """The packages that count ignored messages of a peer."""
 COUNTED = re.compile(
     r'ignored\["([^"]+)"\] \+='
+    r'|\.ignore\("([^"]+)"\)'
     r'|\.count\("([^"]+)", '
     r'|_count\("([^"]+)", '
     r'|_refuse\(message, "([^"]+)", '

@@ -13,7 +13,7 @@ import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import timers_due, turns_until
-from session_story import SMALL, SOON, refuse, story
+from session_story import SMALL, SOON, Story, refuse, story
 from stream_driver import control, hello, welcome
 from tenacity import wait_fixed
 
@@ -153,6 +153,23 @@ async def test_the_users_messages_and_those_of_the_session_take_no_room_from_eac
         await s.repair()
         assert s.back[0].resumed and len(await asked) == 1000
         assert await uploading == sum(range(500)) and heard == [*range(20)]
+
+
+async def test_a_full_queue_says_what_it_waits_for() -> None:
+    s = Story(client=Limits(offline=2))
+    go = asyncio.Event()
+    s.client.on("connect", go.wait)
+    async with asyncio.timeout(20):
+        connecting = asyncio.create_task(s.client.connect())
+        await turns_until(lambda: s.client.state == "opening")
+        for number in range(2):
+            s.client.emit_nowait("note", number)
+        with pytest.raises(QueueFull, match=r"^`open` handlers are running, and 2 messages"):
+            s.client.emit_nowait("note", 2)
+        go.set()
+        await connecting
+        await s.client.close()
+        await s.server.close()
 
 
 @pytest.mark.parametrize("how", ["cancelled", "timed out"])

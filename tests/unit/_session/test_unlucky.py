@@ -16,7 +16,6 @@ import wsrpc._session.ledger
 import wsrpc._session.sessions
 from wsrpc import ConnectionLost, Handshake, Peer, Server, Service
 from wsrpc._server.peers import served_peer
-from wsrpc._session.states import TABLE, SessionInput, SessionState, after
 from wsrpc.testing import MemoryTransport, ScriptedTransport, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -147,10 +146,3 @@ async def test_a_resume_that_comes_too_late_does_not_share_a_connection(monkeypa
     assert await accepting is not peer
     assert len(server.peers) == 2 and late.take() == []
     await server.close()
-
-
-def test_what_is_in_no_cell_cannot_happen() -> None:
-    for state in SessionState:
-        for happened in {*SessionInput} - {*TABLE[state]}:
-            with pytest.raises(AssertionError, match="cannot happen"):
-                after(state, happened)

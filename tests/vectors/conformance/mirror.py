@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
-from wsrpc import CloseInfo, ConnectionLost, Limits, Peer, SessionLost
+from wsrpc import CloseInfo, ConnectionLost, Limits, Peer
 from wsrpc._handlers.lifecycle import Closers
-from wsrpc._peer.owner import PeerOwner
+from wsrpc._peer.owner import PassiveOwner
 from wsrpc._protocol.settings import Settings
+from wsrpc._session.states import SessionEnd
 from wsrpc.codecs import JsonCodec
 from wsrpc.testing import Clock, ScriptedTransport
 
@@ -87,10 +88,10 @@ class PrefixCodec(JsonCodec):
         return None
 
 
-class Stays(PeerOwner):
+class Stays(PassiveOwner):
     """As a client: what was accepted without a connection waits for the next one."""
 
-    def session_over(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
+    def session_over(self, info: CloseInfo, end: SessionEnd, /) -> CloseInfo:
         return msgspec.structs.replace(info, will_reconnect=True)
 
 
