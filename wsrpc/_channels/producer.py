@@ -168,14 +168,13 @@ class Producer(Recipient):
             raise self._channel.gone()
 
     def channel_closed(self) -> None:
-        """Send nothing more, and wake what waits here.
+        """Send nothing more.
 
         The task of a handler that streams is cancelled besides, see `ChannelCore.end`. This is for ``send=``, and for a
         source that goes on although it was cancelled.
         """
         self._stop()
         self._granted = 0  # the next item is not sent
-        self._wake()
 
     @property
     def over(self) -> bool:
@@ -206,7 +205,7 @@ class Producer(Recipient):
         self._pause_at = self._sent + BURST
 
     async def lost(self, error: WsrpcError | None = None) -> Never:
-        """Wait until the channel is over, because an item could not be sent.
+        """Wait until the channel is over, because an item could not be sent. Its end cancels this.
 
         The ``error`` that has kept it from being sent is not raised: it may say "not sent", although the request that
         opened the channel was sent and its handler runs.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from core_driver import Driven, turns
+from core_driver import Driven, start, turns
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import AnonymousChannel, ChannelClosed, Context
+from wsrpc import AnonymousChannel, ChannelClosed, Context, Limits, RemoteError
 from wsrpc._api.anonymous import core_of
 from wsrpc._channels.states import MAILBOX, TABLE, ChannelInput, ChannelState, MailboxInput, MailboxState
 
@@ -218,3 +218,70 @@ async def test_a_mailbox_is_in_the_state_that_the_table_says(state: MailboxState
     comes = after in {MailboxState.DUE, MailboxState.LAST} or happened is MailboxInput.DELIVERED
     assert len(s.got) == max(handled, comes), "what is kept comes once something listens, unless this side has closed"
     await leave(s)
+
+
+# ---------------------------------------------------------------- the end, told to the producer
+
+
+async def test_the_end_stops_an_upload_whose_source_waits() -> None:
+    closed: list[str] = []
+
+    async def waits() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            closed.append("source")
+
+    d = Driven(dialer=True)
+    upload = start(d.peer.request("s", send=waits()))
+    await turns()
+    h = d.take()[-1]["i"]
+    [item] = await d.fed({"i": h, "h": 1}, {"h": h, "a": ["start"]})
+    await d.fed({"i": item["i"]}, ABORT | {"h": h})
+    assert upload.done() and closed == ["source"]
+    with pytest.raises(RemoteError, match="bored"):
+        await upload
+    d.assert_empty()
+
+
+async def never() -> AsyncIterator[int]:
+    await asyncio.Event().wait()
+    yield 1
+
+
+async def test_the_end_leaves_no_timer_of_a_stream_that_nobody_has_begun_to_read() -> None:
+    d = Driven()
+    d.peer.on("s", never)
+    before = d.clock.next_deadline
+    await d.fed({"i": 5, "a": ["s"]})
+    assert d.clock.next_deadline != before
+    await d.fed(ABORT)
+    assert d.clock.next_deadline == before
+    d.assert_empty()
+
+
+@pytest.mark.parametrize("begin", [{"h": 5, "a": ["start"]}, {"i": 7, "h": 5, "a": ["pull"]}], ids=["start", "pull"])
+async def test_a_stream_that_is_read_lasts_although_its_source_waits_for_long(begin: Any) -> None:
+    d = Driven()
+    d.peer.on("s", never)
+    await d.fed({"i": 5, "a": ["s"]})
+    await d.fed(begin)
+    d.clock.advance(2 * Limits().unread)
+    await turns()
+    assert d.take() == [] and d.peer.channels == 1
+    await d.fed(ABORT)
+    d.assert_empty()
+
+
+async def test_a_consumer_that_stops_gets_the_end_instead_of_the_next_item() -> None:
+    async def numbers() -> AsyncIterator[int]:
+        for number in range(3):
+            yield number
+
+    d = Driven()
+    d.peer.on("s", numbers)
+    await d.fed({"i": 5, "a": ["s"]})
+    [item] = await d.fed({"h": 5, "a": ["start"]})
+    assert await d.fed({"h": 5, "a": ["stop"]}, {"i": item["i"]}) == [{"h": 5, "a": ["next", {"done": True}]}]
+    d.assert_empty()
