@@ -13,6 +13,7 @@ from typing import Any
 
 from interop import autobahn, matrix
 from wsrpc import errors
+from wsrpc._channels import states as channel_states
 from wsrpc._client import states as client_states
 from wsrpc._handlers.invocation import CallState
 from wsrpc._sending import outbox
@@ -124,6 +125,8 @@ MAKERS: dict[str, Callable[[], str]] = {
     "states of clients": lambda: states(client_states.TABLE),
     "states of servers": lambda: states(server_states.TABLE),
     "states of sessions": lambda: states(session_states.TABLE),
+    "states of channels": lambda: states(channel_states.TABLE),
+    "states of mailboxes": lambda: states(channel_states.MAILBOX),
     "where a message goes": places,
     "states of calls": calls,
     "tree of errors": error_tree,

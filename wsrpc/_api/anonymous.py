@@ -74,7 +74,8 @@ class AnonymousChannel(Registrar, EventReader):
         return self._core.close_reason
 
     def __repr__(self) -> str:
-        return f"<AnonymousChannel {self.id} {self._core.state.value}>"
+        state = "closed" if self.closed else self._core.state.value
+        return f"<AnonymousChannel {self.id} {state}>"
 
     # ------------------------------------------------------------ the end
 
@@ -133,7 +134,7 @@ class AnonymousChannel(Registrar, EventReader):
             RuntimeError: the items are already being read.
         """
         self._core.check_open()
-        convert = None if returns is UNTYPED else self._core.converter(returns)
+        convert = None if returns is UNTYPED else self._core.owner.registry.converter(returns)
         return Stream("next", convert, reading=self._core.read_items())
 
     def __aiter__(self) -> Stream[Any]:
@@ -141,7 +142,7 @@ class AnonymousChannel(Registrar, EventReader):
 
     def _read_events(self, event: str, returns: Any, keep: Waits) -> Stream[Any]:
         self._core.check_open()
-        convert = value_of(returns, self._core.converter)
+        convert = value_of(returns, self._core.owner.registry.converter)
         return Stream(event, convert, reading=self._core.read_events(event, keep))
 
     def _is_over(self) -> Exception:
@@ -180,7 +181,7 @@ class AnonymousChannel(Registrar, EventReader):
 
     def _listen(self) -> None:
         self._registry = self._core.own_registry()
-        self._core.listen()
+        self._core.mailbox.listen()
 
     def _check_open(self) -> None:
         self._core.check_open()

@@ -2,48 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Never
 
 from .._base.names import Source
-from .._protocol.messages import Event, Item, ItemsFailed, NoMoreItems, RequestOptions, WireMessage
-from .._protocol.rejections import of_started_call
+from .._handlers.invocation import Invocation
+from .._protocol.messages import Event, ItemsFailed, NoMoreItems, WireMessage
 from .._sending.notices import send_error
-from .._streams.recipients import Decode
-from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError
-from .producer import ITEM_REQUEST, ItemRefused
+from .._sending.sender import Sender
+from .._streams.recipients import Decode, Recipient
+from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, WsrpcError
+from .javascript import ItemRefused, run_paced
 from .readers import NamedChannel
-from .source import iterate
-
-SendItem = Callable[[str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
 
 
-class NamedProducer:
+class NamedProducer(Recipient):
     """Sends the items of one source on a named channel, from the consumer's ``start`` to its ``stop``.
 
     Each item is a request: its answer says that there is room for the next one.
 
     Args:
-        send_item: sends a request on the channel.
-        ended: called with the reason once nobody wants any more items.
+        invocation: the call of the handler, which is cancelled once nobody wants any more items.
     """
 
-    __slots__ = ("_channel", "_ended", "_over", "_send_item")
+    __slots__ = ("_channel", "_invocation", "_sender", "over")
 
-    def __init__(self, channel: NamedChannel, send_item: SendItem, ended: Callable[[Exception], None]) -> None:
+    def __init__(self, channel: NamedChannel, sender: Sender, invocation: Invocation) -> None:
         self._channel = channel
-        self._send_item = send_item
-        self._ended = ended
-        self._over = False
+        self._sender = sender
+        self._invocation = invocation
+        self.over = False
+        """Whether the consumer wants no more items, or the session is over."""
         channel.add_recipient("stop", self)
 
     def __repr__(self) -> str:
-        return f"<NamedProducer on {self._channel!r}{' over' if self._over else ''}>"
-
-    @property
-    def over(self) -> bool:
-        """Whether the consumer wants no more items, or the session is over."""
-        return self._over
+        return f"<NamedProducer on {self._channel!r}{' over' if self.over else ''}>"
 
     # ------------------------------------------------------------ what the consumer says
 
@@ -58,11 +50,8 @@ class NamedProducer:
 
     def channel_ended(self, error: Exception | None) -> None:
         """Send nothing more."""
-        self._over = True
-        self._ended(error or RemoteError("the connection was closed"))
-
-    def take_request_ids(self) -> list[int]:
-        return []
+        self.over = True
+        self._invocation.orphan(error or RemoteError("the connection was closed"))
 
     # ------------------------------------------------------------ producing
 
@@ -76,21 +65,10 @@ class NamedProducer:
             ItemRefused: the consumer takes no more, or the connection is lost.
             Exception: whatever the source raises.
         """
-        items = iterate(source)
-        try:
-            async for value in items:
-                self._check_wanted()
-                try:
-                    # The consumer may take as long as it likes. The end of the session settles the request.
-                    await self._send_item("next", (Item(value),), ITEM_REQUEST)
-                except RemoteError as exc:
-                    raise ItemRefused(of_started_call(exc)) from None
-                except (ChannelClosed, ConnectionLost) as exc:
-                    raise ItemRefused(exc) from None
-                if self._over:
-                    return
-        finally:
-            await items.aclose()
+        await run_paced(self, self._sender, self._channel.name, source)
+
+    async def lost(self, error: WsrpcError) -> Never:
+        raise ItemRefused(error)
 
     async def finish(self) -> None:
         """Tell the consumer that there are no more items.
@@ -98,7 +76,7 @@ class NamedProducer:
         Raises:
             ItemRefused: it wants nothing more, or the connection is lost.
         """
-        self._check_wanted()
+        self.check_wanted()
         try:
             await self._channel.send_in_turn("next", (NoMoreItems(),))
         except (ChannelClosed, ConnectionLost) as exc:
@@ -113,10 +91,11 @@ class NamedProducer:
             ItemRefused: it wants nothing more, or the connection is lost.
             MessageTooBig: it does not even take the name of the channel.
         """
-        self._check_wanted()
+        self.check_wanted()
         name = str(self._channel.name)
         send_error(self._channel.out, lambda e, flag: Event(("next", ItemsFailed(e, flag)), name), error)
 
-    def _check_wanted(self) -> None:
-        if self._over:
+    def check_wanted(self) -> None:
+        """Raise `ItemRefused` if the consumer wants no more items."""
+        if self.over:
             raise ItemRefused(self._channel.gone())

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import enum
 import types
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterator, Sized
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from itertools import islice
 from typing import Any, Never
@@ -16,87 +15,14 @@ import msgspec
 from msgspec import UNSET
 
 from .._base.names import Source
-from .._base.scheduler import Timer
 from .._protocol.codecs import BRACE
-from .._protocol.messages import Event, Item, NoMoreItems, RequestOptions, WireMessage
-from .._protocol.rejections import of_started_call
-from .._streams.recipients import Decode
-from ..errors import BadArguments, ChannelClosed, ConnectionLost, Overloaded, RemoteError, RpcError, WsrpcError
+from .._protocol.messages import Event, Item, NoMoreItems, WireMessage
+from .._streams.recipients import Decode, Recipient
+from ..errors import ChannelClosed, ConnectionLost, WsrpcError
 from .core import ChannelCore
-from .source import iterate
+from .javascript import Pulls, abort_waits, run_paced
+from .source import BURST, iterate
 
-LARGEST_PULL = 100_000
-MOST_PULLS = 64
-"""Pulls that may wait for their items. A consumer that asks ahead does so by one or two."""
-
-
-class Pulls:
-    """Queue of the requests ``pull`` on a channel. Each is answered with as many items as it asks for."""
-
-    __slots__ = ("_channel", "waiting")
-
-    def __init__(self, channel: ChannelCore) -> None:
-        self._channel = channel
-        self.waiting: deque[tuple[int, int]] = deque()
-        """The id of each request, and how many items it wants."""
-
-    @property
-    def wanted(self) -> int:
-        """Number of items that the oldest request wants."""
-        return self.waiting[0][1]
-
-    def ask(self, i: Any, args: list[Any], *, started: bool) -> bool:
-        """Queue a request, or refuse it. Return whether it was queued.
-
-        Args:
-            started: the items come by themselves.
-        """
-        if i is UNSET:
-            return False  # nobody waits for an answer, so nobody gets items
-        n = args[0] if args else 1
-        if n.__class__ is not int or not 0 < n <= LARGEST_PULL:
-            text = f"pull: expected how many items, 1 to {LARGEST_PULL}, got {str(n)[:100]}"
-            self._channel.refuse(i, BadArguments(text))
-        elif len(self.waiting) >= MOST_PULLS:
-            self._channel.refuse(i, Overloaded(f"pull: {MOST_PULLS} wait already, await some of them first"))
-        elif started:
-            text = "pull: this stream was started, so its items come by themselves; pull instead of `start`"
-            self._channel.refuse(i, BadArguments(text))
-        else:
-            self.waiting.append((i, n))
-            return True
-        return False
-
-    def answer(self, values: list[Any], done: bool) -> None:
-        """Answer the oldest request. ``done``: there are no more items.
-
-        Raises:
-            Exception: the values cannot be sent. The request is rejected with the error.
-        """
-        i, _ = self.waiting.popleft()
-        try:
-            self._channel.answer(i, {"values": values, "done": done})
-        except Exception as exc:
-            self._channel.refuse(i, exc)
-            raise
-
-    def refuse(self, error: Exception) -> None:
-        """Reject all requests."""
-        while self.waiting:
-            self._channel.refuse(self.waiting.popleft()[0], error)
-
-    def take_request_ids(self) -> list[int]:
-        """Return the ids of the requests, and forget them."""
-        ids = [i for i, _ in self.waiting]
-        self.waiting.clear()
-        return ids
-
-
-ITEM_REQUEST = RequestOptions(timeout=None, within_call=True)
-"""Options of an item that is sent as a request. The consumer may take its time before it answers."""
-
-BURST = 64
-"""Number of items that are sent without a pause."""
 TOGETHER = 4096
 """Bytes of the items that are sent in one message."""
 CHEAPER = 2
@@ -121,15 +47,6 @@ Take = Callable[[list[Any], int, int, Measure], Taken]
 measure_json, measure_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 
 
-class ItemRefused(Exception):
-    """The consumer takes no more items: it has rejected one. On a named channel also: it has stopped, or the connection
-    is lost."""
-
-    def __init__(self, error: WsrpcError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
 class Mode(enum.Enum):
     """How a producer sends its items. The consumer's first messages choose it, and nothing later changes it."""
 
@@ -147,7 +64,7 @@ class Mode(enum.Enum):
     they are large."""
 
 
-class Producer:
+class Producer(Recipient):
     """Sends the items of one source on an anonymous channel, in one of the three ways that `Mode` describes.
 
     It is used by handlers that stream, by ``send=`` of `Caller.stream` and by ``send=`` of `Caller.request`. They close
@@ -155,7 +72,7 @@ class Producer:
 
     Args:
         patience: seconds within which the consumer has to start. None for no limit.
-        late: makes the error that ends the channel if it does not.
+        late: the error that ends the channel if it does not.
     """
 
     __slots__ = (
@@ -166,23 +83,20 @@ class Producer:
         "_message",
         "_mode",
         "_out",
-        "_over",
         "_pause_at",
         "_pulls",
         "_sent",
         "_sent_bytes",
-        "_timer",
         "_waiter",
         "stopped",
     )
 
-    def __init__(self, channel: ChannelCore, *, patience: float | None, late: Callable[[], Exception]) -> None:
+    def __init__(self, channel: ChannelCore, *, patience: float | None, late: Exception) -> None:
         self._channel = channel
         self._out = channel.out
         self._message = Event(("next", Item(None)), UNSET, channel.id)
         """The message of each item that is sent at once. It is encoded before the next one comes, so one is enough."""
         self._mode = Mode.WAITING
-        self._over = False
         self.stopped: asyncio.Future[None] = self._out.loop.create_future()
         """Done when the consumer has said that it wants no more, or the channel is over. Only ``send=`` waits for it: a
         handler that streams is cancelled when its channel ends."""
@@ -191,15 +105,14 @@ class Producer:
         """Bytes of the last item that was sent at once. 0 before the first one."""
         self._pause_at = BURST
         self._granted = self._granted_bytes = 0
+        """Totals that the consumer accepts. 0 items before it gives credit, and again once the channel is over."""
         self._pulls = Pulls(channel)
-        self._timer: Timer | None = None
         self._waiter: asyncio.Future[None] | None = None
-        channel.produce(self._credited)
+        channel.produce(self)
         for event in ("start", "pull", "stop"):
             channel.add_recipient(event, self)
         if patience is not None and not channel.closed:
-            loop = self._out.loop
-            self._timer = loop.call_at(loop.time() + patience, partial(self._overdue, late))
+            channel.abort_after(patience, late)
 
     def __repr__(self) -> str:
         return f"<Producer on {self._channel.id} {self._mode.value}, {self._sent} of {self._granted} sent>"
@@ -210,21 +123,19 @@ class Producer:
         name = message.a[0]
         i = message.i
         if name == "start":
-            if not self._has_begun:
-                self._begin(Mode.CREDIT if self._mode is Mode.GRANTED else Mode.PACED)
+            self._begin(Mode.CREDIT if self._mode is Mode.GRANTED else Mode.PACED)
             if i is not UNSET:
                 self._channel.answer(i, None)
         elif name == "pull":
             if self._pulls.ask(i, message.a[1:], started=self._has_begun and not self.pulled):
-                if not self._has_begun:
-                    self._begin(Mode.PULLED)
+                self._begin(Mode.PULLED)
                 self._wake()
         else:
             self._stop()
             if i is not UNSET:
                 self._channel.answer(i, None)
 
-    def _credited(self, n: int, size: int) -> None:
+    def credited(self, n: int, size: int) -> None:
         # Totals, so credit that is repeated or comes late changes nothing.
         if self._mode is Mode.WAITING:
             self._mode = Mode.GRANTED
@@ -238,14 +149,10 @@ class Producer:
         return self._mode not in (Mode.WAITING, Mode.GRANTED)
 
     def _begin(self, mode: Mode) -> None:
-        self._mode = mode
-        self._stop_timer()
-        self._wake()
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if not self._has_begun:
+            self._mode = mode
+            self._channel.keep()
+            self._wake()
 
     def _stop(self) -> None:
         if not self.stopped.done():
@@ -255,26 +162,28 @@ class Producer:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _overdue(self, late: Callable[[], Exception]) -> None:
-        error = late()
-        self._channel.abort(error if isinstance(error, RpcError) else None, error)
-
-    def check_channel(self) -> None:
+    def check_wanted(self) -> None:
         """Raise `ChannelClosed` if the channel is over."""
         if self._channel.closed:
             raise self._channel.gone()
 
-    def channel_ended(self, error: Exception | None) -> None:
-        """Send nothing more, and wake what waits here.
+    def channel_closed(self) -> None:
+        """Send nothing more.
 
         The task of a handler that streams is cancelled besides, see `ChannelCore.end`. This is for ``send=``, and for a
         source that goes on although it was cancelled.
         """
-        self._over = True
         self._stop()
         self._granted = 0  # the next item is not sent
-        self._wake()
-        self._stop_timer()
+
+    @property
+    def over(self) -> bool:
+        """Whether the consumer wants no more items, or the channel is over."""
+        return self.stopped.done()
+
+    @property
+    def abort_waits(self) -> bool:
+        return abort_waits(self._channel)
 
     def take_request_ids(self) -> list[int]:
         return self._pulls.take_request_ids()
@@ -287,8 +196,7 @@ class Producer:
         Raises:
             ChannelClosed: the channel is over.
         """
-        if self._over:
-            raise self._channel.gone()
+        self.check_wanted()
         self._waiter = self._out.loop.create_future()
         try:
             await self._waiter
@@ -296,13 +204,11 @@ class Producer:
             self._waiter = None
         self._pause_at = self._sent + BURST
 
-    async def _wait_for_end(self) -> Never:
-        """Wait until `channel_ended` is called, because an item could not be sent or the channel is closed.
+    async def lost(self, error: WsrpcError | None = None) -> Never:
+        """Wait until the channel is over, because an item could not be sent. Its end cancels this.
 
-        What has kept the item from being sent is not raised: it may say "not sent", although the request that opened
-        the channel was sent and its handler runs. A channel is closed some turns before `channel_ended` is called, if
-        messages on it are still to be delivered. Nothing may be sent on it then: its id may be that of another channel
-        already. A source that goes on although it was cancelled gets here.
+        The ``error`` that has kept it from being sent is not raised: it may say "not sent", although the request that
+        opened the channel was sent and its handler runs.
 
         Raises:
             ChannelClosed: the channel is over.
@@ -328,7 +234,7 @@ class Producer:
         while not self._has_begun:
             await self._wait()
         if self._mode is Mode.PACED:
-            await self._run_paced(source)
+            await run_paced(self, self._channel.owner.sender, self._channel.id, source)
             return
         if self._mode is Mode.PULLED:
             await self._run_pulled(source)
@@ -368,6 +274,14 @@ class Producer:
         finally:
             if items is not None:
                 await items.aclose()
+
+    async def _run_pulled(self, source: Source) -> None:
+        async with aclosing(iterate(source)) as items:
+            done = False
+            while not done:
+                while not self._pulls.waiting:
+                    await self._wait()
+                done = await self._pulls.answer_next(items)
 
     @property
     def _has_room(self) -> bool:
@@ -432,7 +346,7 @@ class Producer:
         """Send items in one message. Return False if that is not possible: then nothing was sent."""
         out = self._out
         terms = out.terms
-        if self._over or not (out.clear and terms.batches) or self._sent + len(values) > self._granted:
+        if not (out.clear and terms.batches) or self._sent + len(values) > self._granted:
             return False
         try:
             payload = terms.encode(Event(("next", values), UNSET, self._channel.id))
@@ -471,7 +385,7 @@ class Producer:
     def _send(self, value: Any) -> bool:
         """Send an item at once. Return False if the connection is not clear, or is broken."""
         out = self._out
-        if self._over or not out.clear:
+        if not (self._granted and out.clear):
             return False
         message = self._message
         item = message.a[1]
@@ -499,63 +413,9 @@ class Producer:
         if not self._channel.closed:
             with suppress(ChannelClosed, ConnectionLost):
                 return await self._channel.send_in_turn("next", (item,))
-        await self._wait_for_end()
+        await self.lost()
 
-    # ------------------------------------------------------------ paced and pulled items
-
-    async def _run_paced(self, source: Source) -> None:
-        items = iterate(source)
-        try:
-            async for value in items:
-                if self._channel.closed:
-                    await self._wait_for_end()
-                try:
-                    # The consumer may take as long as it likes. The end of the channel settles the request.
-                    await self._channel.send_request("next", (Item(value),), ITEM_REQUEST)
-                except RemoteError as exc:
-                    raise ItemRefused(of_started_call(exc)) from None
-                except (ChannelClosed, ConnectionLost):
-                    await self._wait_for_end()
-                if self.stopped.done():
-                    return
-        finally:
-            await items.aclose()
-
-    async def _run_pulled(self, source: Source) -> None:
-        window = min(self._channel.unread.limits.stream_window_bytes, self._out.terms.largest // 2)
-        items = iterate(source)
-        try:
-            done = False
-            kept: list[Any] = []
-            while not done:
-                while not self._pulls.waiting:
-                    await self._wait()
-                n = self._pulls.wanted
-                values, kept = kept, []
-                size = sum(len(self._out.terms.encode(Item(value))) for value in values)
-                try:
-                    while len(values) < n and size < window:
-                        value = await anext(items)
-                        size += len(self._out.terms.encode(Item(value)))
-                        # A value that no longer fits into this answer comes with the next one.
-                        (kept if values and size > window else values).append(value)
-                        if len(values) % BURST == 0:
-                            await self._pause()
-                except StopAsyncIteration:
-                    done = True
-                except BaseException:
-                    if values and not self._over:  # the values before the error are not lost
-                        self._answer_pull(values, done=False)
-                    raise
-                self._answer_pull(values, done)
-                await self._pause()
-        finally:
-            await items.aclose()
-
-    def _answer_pull(self, values: list[Any], done: bool) -> None:
-        if self._over:
-            raise self._channel.gone()
-        self._pulls.answer(values, done)
+    # ------------------------------------------------------------ the end
 
     def refuse_pulls(self, error: Exception) -> None:
         """Reject the pulls that wait for items, because the source has failed, before the channel ends."""
@@ -574,8 +434,7 @@ class Producer:
         """
         if self.pulled:
             # The answer with the last items has said so. It is also the answer to pulls that asked ahead.
-            while self._pulls.waiting:
-                self._pulls.answer([], done=True)
+            self._pulls.finish()
         else:
             await self._send_event(NoMoreItems())
 

@@ -19,10 +19,10 @@ from .._sending.outbox import Outbox
 from .._sending.pending import Pending
 from .._streams.event_values import ToValue, Waits
 from .._streams.inbox import Inbox, NextEvent
-from .._streams.recipients import Decode, FanOut, Recipient, add, each_of, remove
+from .._streams.recipients import Decode, FanOut, Recipient, Recipients
 from ..errors import ChannelClosed, ConnectionLost, QueueFull, RpcError, StreamOverflow, as_text, short
 from ..limits import Limits
-from .core import UnreadMessages
+from .mailbox import UnreadMessages
 
 
 def _read(*_: Any) -> None:
@@ -162,11 +162,12 @@ class Readers:
             return
         items = f"the items of channel {channel.name!r} are being read"
         if isinstance(recipient, Inbox) and recipient.items:
-            add(channel.recipients, event, recipient, None, f"{items} already: one reader at a time")
+            channel.recipients.add(event, recipient, None, f"{items} already: one reader at a time")
             channel.items_out = self.out
             self.read_before[str(channel.name)] = None
         else:
-            add(channel.recipients, event, recipient, FanOut, f"{items}: 'next' cannot be read as events there, too")
+            taken = f"{items}: 'next' cannot be read as events there, too"
+            channel.recipients.add(event, recipient, FanOut, taken)
         self.channels[channel.name] = channel
         self.listener.begin_reading(channel.name, event, recipient)
 
@@ -252,8 +253,7 @@ class NamedChannel:
         self._readers = readers
         self.name = name
         self.unread = readers.unread()
-        self.recipients: dict[str, Recipient] = {}
-        """By event name."""
+        self.recipients = Recipients()
         self.items_out: Outbound | None = None
         """The sending half of the session in which the reader of items began. None without one."""
 
@@ -278,14 +278,14 @@ class NamedChannel:
             self.stop_items()
 
     def _remove(self, event: str, recipient: Recipient) -> None:
-        remove(self.recipients, event, recipient)
+        self.recipients.remove(event, recipient)
         if not self.recipients:
             self._readers.removed(self)
 
     def end_session(self, error: ConnectionLost) -> None:
         """End all recipients but the readers of events."""
-        for event, present in list(self.recipients.items()):
-            for recipient in each_of([present]):
+        for event in list(self.recipients):
+            for recipient in self.recipients.of(event):
                 if not isinstance(recipient, Inbox) or recipient.items:
                     self._remove(event, recipient)
                     self.items_out = None
@@ -294,8 +294,9 @@ class NamedChannel:
 
     def end(self, error: Callable[[], Exception | None], *, stops: bool) -> None:
         """End all recipients. ``stops``: tell a remote producer to stop."""
-        recipients, self.recipients = self.recipients, {}
-        for recipient in each_of(recipients.values()):
+        recipients = self.recipients.each()
+        self.recipients.clear()
+        for recipient in recipients:
             if stops and isinstance(recipient, Inbox) and recipient.has_producer:
                 self.stop_items()
             recipient.channel_ended(error())

@@ -12,6 +12,9 @@ from typing import Any
 from .._base.names import Source
 from .._handlers.introspection import injections
 
+BURST = 64
+"""Number of items that are made and sent without a pause."""
+
 
 async def iterate(source: Source) -> AsyncGenerator[Any]:
     """Iterate over the items of either kind of iterable."""

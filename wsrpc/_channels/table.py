@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
 from .._handlers.registry import Registry
 from .._protocol.messages import Cancellation, ChannelAbort, ChannelCreated
 from .._protocol.nodes import as_raised
-from .._protocol.rejections import ABORTED, is_finished, reason_from_wire, text_for_peer
+from .._protocol.rejections import is_finished, reason_from_wire
 from .._sending.answers import Answers
 from .._sending.notices import send_notice
 from .._sending.outbound import Outbound
@@ -28,14 +27,15 @@ from ..errors import (
     made_here,
 )
 from ..limits import Limits
-from .core import FINISHED, ChannelCore, ChannelListener, UnreadMessages
+from .core import FINISHED, ChannelCore, ChannelListener
+from .javascript import error_for_later
+from .mailbox import UnreadMessages
+from .readers import Readers
 
 V = TypeVar("V")
 
 TOO_MANY = "wsrpc.too_many_channels"
 """The code of a request whose handler ran, and whose answer would have been one channel too many."""
-
-"""The code of a request of a peer that knows no channels, if its answer would have been one."""
 
 
 class ChannelTable:
@@ -47,10 +47,9 @@ class ChannelTable:
     Args:
         registry: the peer's registry. Handlers on channels are registered with the same options.
         limits: the limits of the peer.
-        unread: returns the counter of the memory of unread messages on all channels of the peer.
+        readers: has the counter of the memory of unread messages on all channels of the peer, and its log.
         sender: sends for the users of channels.
         listener: runs the handlers.
-        warn: writes a line into the log.
     """
 
     def __init__(
@@ -59,12 +58,11 @@ class ChannelTable:
         outbox: Outbox,
         registry: Registry,
         limits: Limits,
-        unread: Callable[[], UnreadMessages],
+        readers: Readers,
         *,
         sender: Sender,
         answers: Answers,
         listener: ChannelListener,
-        warn: Callable[..., None],
     ) -> None:
         self.out = out
         self.outbox = outbox
@@ -72,9 +70,9 @@ class ChannelTable:
         self.sender = sender
         self.answers = answers
         self.listener = listener
-        self.warn = warn
+        self.warn = readers.warn
         self.registry = registry
-        self._unread = unread
+        self._readers = readers
         self._aborted: dict[int, RpcError | None] = {}
         """Ended channels that this side has aborted. If the abort waits until something arrives, the value is its
         reason."""
@@ -162,7 +160,7 @@ class ChannelTable:
     @property
     def unread(self) -> UnreadMessages:
         """Counts the memory of unread messages on all channels of the peer."""
-        return self._unread()
+        return self._readers.unread()
 
     @property
     def credit_share(self) -> int:
@@ -185,10 +183,7 @@ class ChannelTable:
 
     def abort_when_used(self, h: int, reason: object) -> None:
         """Abort a channel when the remote peer sends something on it."""
-        # A new error, because that of a handler refers to the handler's variables.
-        code = reason.code if isinstance(reason, RpcError) else None
-        text = text_for_peer(reason) if isinstance(reason, RpcError) else ABORTED
-        _remember(self._aborted, h, RemoteError(text, code))
+        _remember(self._aborted, h, error_for_later(reason))
 
     def _was_aborted(self, h: int) -> bool:
         """Return whether this side has aborted ended channel ``h``, and has said so."""
@@ -232,7 +227,7 @@ class ChannelTable:
     def end(self, error: ConnectionLost) -> None:
         """End all channels, because the session has ended."""
         for channel in [*self.undelivered, *self.opened.values(), *self.served.values()]:
-            channel.take_request_ids()
+            channel.mailbox.take_request_ids()
             own = error.for_outcome("unknown")  # each channel's readers raise an object of their own
             if is_closed_here(error):
                 closed_here(own)
@@ -252,7 +247,7 @@ class ChannelTable:
             self.undelivered.pop(channel, None)
             return False
         self._credited.pop(h, None)
-        if channel.produces:
+        if channel.producer is not None:
             _remember(self._produced, h, None)
         requests = self.out.requests
         # A wsrpc peer cancels their handlers when it knows of the end; JavaScript (4.3.1) and Go do not.

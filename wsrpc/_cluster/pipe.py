@@ -9,10 +9,11 @@ from typing import Any
 from msgspec import UNSET
 
 from .._channels.core import FINISHED, ChannelCore
+from .._channels.javascript import abort_waits
 from .._protocol.codecs import BRACE
 from .._protocol.messages import Event, Item, WireMessage
 from .._protocol.nodes import error_to_node, is_ended_by_caller
-from .._streams.recipients import Decode
+from .._streams.recipients import Decode, Recipient
 from ..errors import (
     ChannelClosed,
     ConnectionLost,
@@ -31,7 +32,7 @@ JSON six."""
 Entry = tuple[WireMessage, bytes, Decode]
 
 
-class Pipe:
+class Pipe(Recipient):
     """Passes on the items that come on the channel ``source``, the credit for them, and the end of the channel.
 
     Two of them, one for each direction, join the channel of a calling node and that of a client, until one of the two
@@ -63,7 +64,7 @@ class Pipe:
         self._waiting: deque[Entry] = deque()
         """Messages that wait until the connection has room."""
         self._waiting_bytes = 0
-        sink.produce(self._credited)
+        sink.produce(self)
         source.add_recipient("next", self)
 
     # ------------------------------------------------------------ items
@@ -114,11 +115,18 @@ class Pipe:
 
     # ------------------------------------------------------------ credit
 
-    def _credited(self, n: int, size: int) -> None:
+    def credited(self, n: int, size: int) -> None:
         self._granted = (n, size)
         if self._source.has_credit:
             self._told = max(self._told, self._got + self._room)
             self._tell()
+
+    @property
+    def abort_waits(self) -> bool:
+        return abort_waits(self._sink)
+
+    def channel_closed(self) -> None:
+        """Do nothing: what ends ``sink`` ends ``source``, too."""
 
     @property
     def _room(self) -> int:

@@ -216,8 +216,8 @@ class Relay:
                 self._parted(one)
         Pipe(far, near, self._tasks.spawn)
         Pipe(near, far, self._tasks.spawn)
-        near.listen()
-        far.listen()
+        near.mailbox.listen()
+        far.mailbox.listen()
 
     def _parted(self, channel: ChannelCore, reason: object = None) -> None:
         self._joined.pop(channel, None)

@@ -241,7 +241,7 @@ class Invocation(msgspec.Struct, eq=False):
 
     def read_items(self, convert: Callable[[Any], Any], parameter: str) -> Any:
         """Return the stream of items that the caller sends with ``send=``, for the parameter of that name."""
-        self.upload = self.make_channel().upload()
+        self.upload = Upload(self.make_channel())
         return self.stream_class(self.event, convert, reading=self.upload, parameter=parameter)
 
     # ------------------------------------------------------------ while the handler runs

@@ -6,13 +6,13 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
 from typing import Any
 
 from .._base.names import Source
 from .._channels.core import ChannelCore
+from .._channels.javascript import ItemRefused
 from .._channels.named_producer import NamedProducer
-from .._channels.producer import ItemRefused, Producer
+from .._channels.producer import Producer
 from .._channels.source import close_source
 from .._channels.table import ChannelTable
 from .._handlers.introspection import Role
@@ -104,14 +104,14 @@ class ChannelAnswers:
         if by_this_side or _role(invocation) is not Role.CONVERSATION:
             cancel()
         else:
-            channel.when_read(cancel)
+            channel.mailbox.when_read(cancel)
 
     async def _stream(self, invocation: Invocation, source: Source) -> None:
         """Answer with a channel, and send the items on it."""
         try:
             channel = self._deliver(invocation)
             patience = self._channels.limits.unread
-            producer = Producer(channel, patience=patience, late=lambda: _not_read(invocation, patience))
+            producer = Producer(channel, patience=patience, late=_not_read(invocation, patience))
             try:
                 await producer.run(source)
                 await producer.finish()
@@ -139,8 +139,8 @@ class ChannelAnswers:
         if (before := self._named.get(name)) is not None:
             # JavaScript sends nothing when it leaves.
             before.channel_ended(RemoteError("the consumer has begun anew"))
-        send_item = partial(self._channels.sender.send_request, name)
-        producer = self._named[name] = NamedProducer(self._readers.channel(name), send_item, invocation.orphan)
+        producer = NamedProducer(self._readers.channel(name), self._channels.sender, invocation)
+        self._named[name] = producer
         invocation.leave_lane()  # or the next `start`, which ends this one, would wait for its end
         label = invocation.label
         try:
@@ -217,7 +217,8 @@ class ChannelAnswers:
             channel.finish()
         else:
             upload.answer_end(end)
-            channel.expect_end()
+            patience = self._channels.limits.unread
+            channel.abort_after(patience, RpcError(f"the end of what was sent has not come within {patience:g} s"))
 
 
 def _role(invocation: Invocation) -> Role:

@@ -15,9 +15,10 @@ from msgspec import UNSET
 
 from .._base.names import RAW, RESERVED_EVENTS, ChannelRef
 from .._base.scheduler import EAGER
-from .._channels.core import ChannelCore, ChannelState
+from .._channels.core import ChannelCore
 from .._channels.readers import FOR_READERS
 from .._channels.source import as_source
+from .._channels.states import ChannelState
 from .._channels.table import TOO_MANY, ChannelTable
 from .._handlers.compiled import Handler
 from .._handlers.invocation import CURRENT, EXITED, Call, CallState, Invocation
@@ -163,11 +164,10 @@ class Dispatcher:
             requester.outbox,
             own,
             work.limits,
-            work.readers.unread,
+            work.readers,
             sender=requester,
             answers=answers,
             listener=self,
-            warn=work.readers.warn,
         )
         self._mark: float | None = None
         """When the last inline handler of this read ended. None if there was none, or if its time is not known."""
@@ -452,7 +452,7 @@ class Dispatcher:
             if channel.state is ChannelState.NEW:
                 channel.close()
             elif channel.closed and invocation.served is not None:
-                channel.stop_listening()  # nothing is left that could listen
+                channel.mailbox.close()  # nothing is left that could listen
         if invocation.view is not None:
             mark_processed(invocation.view)
         self.work.remove(invocation)

@@ -247,7 +247,8 @@ class Inbound:
         channel = self._channels.find(h)
         if channel is not None and i is UNSET and name.__class__ is str and name in STREAM_EVENTS:
             message.c = None  # JavaScript ignores a channel name, too
-            channel.receive(message, payload, decode)  # an item, most of the time: none of the rules below applies
+            # An item, most of the time: none of the rules below applies.
+            channel.mailbox.receive(message, payload, decode)
         elif i is not UNSET and self._dispatcher.knows(i):
             self._ignored["duplicate id"] += 1
         elif name.__class__ is str and self._is_long(name):
@@ -260,7 +261,7 @@ class Inbound:
             self._refuse(message, NOT_TEXT, _not_text(name))
         elif self._limits.rate is None or name in STREAM_EVENTS or self._work.within_rate(self._dispatcher, message):
             message.c = None
-            channel.receive(message, payload, decode)
+            channel.mailbox.receive(message, payload, decode)
 
     def _is_long(self, name: str) -> bool:
         """Return whether a name is too long."""
@@ -452,7 +453,7 @@ class Inbound:
             self._answers.reject(i, BadArguments(f"the message {why}"))
         h = channel_id(outline.h)
         channel = None if h is None else self._channels.find(h)
-        if channel is not None and channel.recipients:
+        if channel is not None and channel.mailbox.recipients:
             error = f"a message on channel {h} {why}"
             channel.abort(RpcError(error), BadResult(error))
 

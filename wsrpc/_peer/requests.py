@@ -15,7 +15,8 @@ from .._base.misuse import shown_as
 from .._base.names import ChannelRef, Source, check_timeout
 from .._base.retry import ask_again
 from .._channels.core import ChannelCore
-from .._channels.producer import ItemRefused, Producer
+from .._channels.javascript import ItemRefused
+from .._channels.producer import Producer
 from .._channels.readers import Readers
 from .._channels.source import close_source
 from .._handlers.registry import Registry
@@ -253,7 +254,7 @@ class Requester:
         """Open a stream and return the inbox of its items. See `Caller.stream`."""
         send = options.send
         opened = await self._open(channel, event, args, options)
-        reading = opened.inbox(owns=True)
+        reading = Inbox(opened, "next", items=True, owns=True)
         if send is None:
 
             def wants_items() -> None:
@@ -333,7 +334,7 @@ class Requester:
 
     def _producer(self, channel: ChannelCore, event: str, timeout: float | UnsetType | None) -> Producer:
         seconds = self._limits.timeout if timeout is UNSET else timeout
-        return Producer(channel, patience=seconds, late=partial(RequestTimeout, event, seconds or 0.0))
+        return Producer(channel, patience=seconds, late=RequestTimeout(event, seconds or 0.0))
 
     async def _produce(self, producer: Producer, send: Source) -> None:
         """Send the items until there are no more, or the consumer wants no more.
@@ -358,7 +359,7 @@ class Requester:
             raise asyncio.CancelledError("the source was cancelled")  # not by this function
         error = None if running.cancelled() else running.exception()
         try:
-            producer.check_channel()
+            producer.check_wanted()
             if error is not None:
                 raise error
         finally:  # as in `send_request`

@@ -438,7 +438,7 @@ class Work:
         """Cancel the bodies of conversations that are over, even if they have not read the messages before the end."""
         for invocation in list(self.invocations):
             if invocation.served is not None and invocation.served.closed:
-                invocation.served.notice_end()
+                invocation.served.mailbox.notice_end()
 
     def tasks(self, closers: Closers | None = None) -> set[asyncio.Task[None]]:
         """Return the tasks in which handlers run, besides those of ``closers`` and those behind them in their lanes.

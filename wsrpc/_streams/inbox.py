@@ -268,7 +268,7 @@ class ProducerState(enum.Enum):
 _LEFT = ReaderState.LEFT
 
 
-class Inbox(MessageQueue):
+class Inbox(MessageQueue, Recipient):
     """Queue of the messages for one reader: the items of a stream, or the events of one name.
 
     Either the remote producer keeps to the credit that it is given, or the bounds of a `MessageQueue` apply. Messages

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable
 
 from msgspec import UNSET
 
@@ -13,24 +12,27 @@ from .._protocol.messages import WireMessage
 Decode = Callable[[bytes | bytearray], WireMessage]
 
 
-class Recipient(Protocol):
+class Recipient:
     """Receives the messages of one event name on a channel, in place of the handlers.
 
-    Implemented by `Inbox` (and `FanOut` for several of them), by producers, which receive what the consumer asks for,
-    by `MismatchDetector`, and by `Pipe` of ``_cluster``, which passes items on to another channel.
+    `Inbox` does (and `FanOut` for several of them), and so do producers, which receive what the consumer asks for,
+    `MismatchDetector`, and `Pipe` of ``_cluster``, which passes items on to another channel.
     """
 
-    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode, /) -> None: ...
+    __slots__ = ()
 
-    def channel_ended(self, error: Exception | None, /) -> None:
-        """Nothing more will arrive. ``error`` says why; None at a good end."""
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        raise NotImplementedError
+
+    def channel_ended(self, error: Exception | None) -> None:
+        """Take note that nothing more will arrive. ``error`` says why; None at a good end."""
 
     def take_request_ids(self) -> list[int]:
         """Return the ids of requests that have no answer yet, and forget them: they will not be answered from here."""
-        ...
+        return []
 
 
-class FanOut:
+class FanOut(Recipient):
     """All readers of one event name on a channel. Each of them gets every event."""
 
     __slots__ = ("members",)
@@ -56,15 +58,8 @@ class FanOut:
             own.i, i = i, UNSET  # only the first one answers
             member.receive(own, payload, decode)
 
-    def channel_ended(self, error: Exception | None) -> None:
-        for member in tuple(self.members):
-            member.channel_ended(error)
 
-    def take_request_ids(self) -> list[int]:
-        return [i for member in self.members for i in member.take_request_ids()]
-
-
-class MismatchDetector:
+class MismatchDetector(Recipient):
     """Recipient of messages which show that the two sides expect different things of a channel.
 
     Without it both sides would wait for each other without a limit.
@@ -78,47 +73,55 @@ class MismatchDetector:
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         self._detected()
 
-    def channel_ended(self, error: Exception | None) -> None:
-        """Do nothing."""
+
+class Recipients(dict[str, Recipient]):
+    """The recipients on one channel, by event name."""
+
+    __slots__ = ()
+
+    def add(self, event: str, recipient: Recipient, fan_out: Callable[[], FanOut] | None, taken: str) -> None:
+        """Add a recipient of the messages with that name.
+
+        Args:
+            fan_out: makes the fan-out through which the recipient shares the messages with others. None: it shares
+                nothing.
+            taken: the text of the error.
+
+        Raises:
+            RuntimeError: something receives the messages already, and one of the two does not share them.
+        """
+        present = self.get(event)
+        if fan_out is None and present is None:
+            self[event] = recipient
+        elif fan_out is not None and (present is None or isinstance(present, FanOut)):
+            if present is None:
+                present = self[event] = fan_out()
+            present.members.append(recipient)
+        else:
+            raise RuntimeError(taken)
+
+    def remove(self, event: str, recipient: Recipient) -> None:
+        """Remove a recipient, if it gets the messages with that name."""
+        present = self.get(event)
+        if isinstance(present, FanOut) and recipient in present.members:
+            present.members.remove(recipient)
+            if not present.members:
+                del self[event]
+        elif present is recipient:
+            del self[event]
+
+    def of(self, event: str) -> list[Recipient]:
+        """Return the recipients of the messages with that name, and instead of a fan-out its members."""
+        present = self.get(event)
+        return list(present.members) if isinstance(present, FanOut) else [] if present is None else [present]
+
+    def each(self) -> list[Recipient]:
+        """Return each recipient once, and instead of a fan-out its members."""
+        found: dict[Recipient, None] = {}
+        for present in self.values():
+            found |= dict.fromkeys(present.members if isinstance(present, FanOut) else (present,))
+        return list(found)
 
     def take_request_ids(self) -> list[int]:
-        return []
-
-
-def add(
-    recipients: dict[str, Recipient], event: str, recipient: Recipient, fan_out: Callable[[], FanOut] | None, taken: str
-) -> None:
-    """Add a recipient of the messages with that name.
-
-    Args:
-        fan_out: makes the fan-out through which the recipient shares the messages with others. None: it shares nothing.
-        taken: the text of the error.
-
-    Raises:
-        RuntimeError: something receives the messages already, and one of the two does not share them.
-    """
-    present = recipients.get(event)
-    if fan_out is None and present is None:
-        recipients[event] = recipient
-    elif fan_out is not None and (present is None or isinstance(present, FanOut)):
-        if present is None:
-            present = recipients[event] = fan_out()
-        present.members.append(recipient)
-    else:
-        raise RuntimeError(taken)
-
-
-def remove(recipients: dict[str, Recipient], event: str, recipient: Recipient) -> None:
-    """Remove a recipient, if it gets the messages with that name."""
-    present = recipients.get(event)
-    if isinstance(present, FanOut) and recipient in present.members:
-        present.members.remove(recipient)
-        if not present.members:
-            del recipients[event]
-    elif present is recipient:
-        del recipients[event]
-
-
-def each_of(recipients: Iterable[Recipient]) -> list[Recipient]:
-    """Return the recipients, and instead of each fan-out its members."""
-    return [one for each in recipients for one in (each.members if isinstance(each, FanOut) else (each,))]
+        """Return the ids of requests that have no answer yet, and forget them."""
+        return [i for one in self.each() for i in one.take_request_ids()]

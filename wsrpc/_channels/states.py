@@ -1,0 +1,121 @@
+"""The states of an anonymous channel and of its mailbox, as data."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class ChannelState(Enum):
+    """State of an anonymous channel on one side."""
+
+    __hash__ = object.__hash__  # that of Enum is a Python function, and the tables are asked for each channel
+
+    NEW = "new"
+    """A handler has made it. The remote peer does not know of it yet."""
+    OPEN = "open"
+    ENDED = "ended"
+    """The remote peer has ended it, or its session is over. What came before is still delivered."""
+    CLOSED = "closed"
+    """This side has ended it, or wants nothing more of it after the remote peer has ended it."""
+
+
+class ChannelInput(Enum):
+    """Input of the table of a channel's states."""
+
+    __hash__ = object.__hash__
+
+    OPENED = "the request is answered with the channel"
+    ENDED = "the remote peer ends it, or the session is over"
+    CLOSED = "this side ends it"
+
+
+_END = "tells the producer and the handler, fails requests sent on it"
+TABLE: dict[ChannelState, dict[ChannelInput, tuple[ChannelState, str]]] = {
+    ChannelState.NEW: {
+        ChannelInput.OPENED: (ChannelState.OPEN, "lets both sides send"),
+        ChannelInput.ENDED: (ChannelState.ENDED, _END),
+        ChannelInput.CLOSED: (ChannelState.CLOSED, f"{_END}, closes the mailbox"),
+    },
+    ChannelState.OPEN: {
+        ChannelInput.ENDED: (ChannelState.ENDED, f"{_END}, ends the mailbox"),
+        ChannelInput.CLOSED: (ChannelState.CLOSED, f"{_END}, closes the mailbox"),
+    },
+    ChannelState.ENDED: {
+        ChannelInput.CLOSED: (ChannelState.CLOSED, "closes the mailbox"),
+    },
+    ChannelState.CLOSED: {
+        ChannelInput.ENDED: (ChannelState.CLOSED, "nothing"),
+        ChannelInput.CLOSED: (ChannelState.CLOSED, "nothing"),
+    },
+}
+"""The states of an anonymous channel, as data. What is in no cell cannot happen.
+
+`docs/contributing/modules.md` shows this table, and `MAILBOX`.
+"""
+
+
+class MailboxState(Enum):
+    """State of the delivery of a channel's messages."""
+
+    __hash__ = object.__hash__
+
+    KEEPING = "keeping"
+    """Nothing listens yet, so messages are kept for the first recipient or handler."""
+    DUE = "due"
+    """Something listens. It gets the kept messages in the next turn of the event loop."""
+    LIVE = "live"
+    """Messages are delivered at once."""
+    LATE = "late"
+    """The channel has ended, and nothing has listened. Messages are kept on."""
+    LAST = "last"
+    """The channel has ended, and something listens. It gets the kept messages in the next turn."""
+    OVER = "over"
+    """All messages were delivered or dropped."""
+
+
+class MailboxInput(Enum):
+    """Input of the table of a mailbox's states."""
+
+    __hash__ = object.__hash__
+
+    LISTENED = "a recipient or handler is added, or this side sends without listening"
+    DELIVERED = "the kept messages are delivered"
+    ENDED = "the channel ends, and this side has not ended it"
+    CLOSED = "this side ends the channel, or nothing will listen any more"
+
+
+_DELIVERS = "delivers the kept messages in the next turn"
+_OVER = "tells the recipients that nothing more comes"
+_CLOSES = f"delivers the kept messages to readers, drops the others, {_OVER}"
+MAILBOX: dict[MailboxState, dict[MailboxInput, tuple[MailboxState, str]]] = {
+    MailboxState.KEEPING: {
+        MailboxInput.LISTENED: (MailboxState.DUE, f"{_DELIVERS}, or at once if there are none"),
+        MailboxInput.ENDED: (MailboxState.LATE, "nothing"),
+        MailboxInput.CLOSED: (MailboxState.OVER, _CLOSES),
+    },
+    MailboxState.DUE: {
+        MailboxInput.LISTENED: (MailboxState.DUE, "nothing"),
+        MailboxInput.DELIVERED: (MailboxState.LIVE, "nothing"),
+        MailboxInput.ENDED: (MailboxState.LAST, "nothing"),
+        MailboxInput.CLOSED: (MailboxState.OVER, _CLOSES),
+    },
+    MailboxState.LIVE: {
+        MailboxInput.LISTENED: (MailboxState.LIVE, "nothing"),
+        MailboxInput.ENDED: (MailboxState.OVER, _OVER),
+        MailboxInput.CLOSED: (MailboxState.OVER, _OVER),
+    },
+    MailboxState.LATE: {
+        MailboxInput.LISTENED: (MailboxState.LAST, _DELIVERS),
+        MailboxInput.CLOSED: (MailboxState.OVER, _CLOSES),
+    },
+    MailboxState.LAST: {
+        MailboxInput.LISTENED: (MailboxState.LAST, "nothing"),
+        MailboxInput.DELIVERED: (MailboxState.OVER, _OVER),
+        MailboxInput.CLOSED: (MailboxState.OVER, _CLOSES),
+    },
+    MailboxState.OVER: {
+        MailboxInput.LISTENED: (MailboxState.OVER, "raises `ChannelClosed`"),
+        MailboxInput.CLOSED: (MailboxState.OVER, "nothing"),
+    },
+}
+"""The states of a mailbox, as data."""
