@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -285,3 +288,60 @@ async def test_a_consumer_that_stops_gets_the_end_instead_of_the_next_item() -> 
     [item] = await d.fed({"h": 5, "a": ["start"]})
     assert await d.fed({"h": 5, "a": ["stop"]}, {"i": item["i"]}) == [{"h": 5, "a": ["next", {"done": True}]}]
     d.assert_empty()
+
+
+# ---------------------------------------------------------------- pulls
+
+
+async def test_a_value_that_does_not_fit_into_an_answer_comes_with_the_next_one() -> None:
+    async def large() -> AsyncIterator[str]:
+        for letter in "abc":
+            yield letter * 600
+
+    d = Driven(limits=Limits(stream_window=2))
+    d.peer.on("s", large)
+    await d.fed({"i": 5, "a": ["s"]})
+    values = list[str]()
+    for i in (7, 9, 11):
+        answer = (await d.fed({"i": i, "h": 5, "a": ["pull", 9]}))[0]
+        values += [value[0] for value in answer["d"]["values"]]
+    assert values == ["a", "b", "c"]
+    d.assert_empty()
+
+
+async def test_a_source_that_goes_on_after_the_end_answers_no_pull() -> None:
+    async def stubborn() -> AsyncIterator[str]:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        yield "late"
+
+    d = Driven()
+    d.peer.on("s", stubborn)
+    await d.fed({"i": 5, "a": ["s"]})
+    await d.fed({"i": 7, "h": 5, "a": ["pull"]})
+    assert await d.fed(ABORT) == [], "its id may be that of another request by now"
+    d.assert_empty()
+
+
+# ---------------------------------------------------------------- memory
+
+
+class Reason:
+    """Something of a user's that can be watched."""
+
+
+async def test_a_channel_that_is_over_is_freed_at_once() -> None:
+    s = await scene()
+    await live(s)
+    gc.collect()
+    gc.disable()
+    try:
+        reason = Reason()
+        watched = weakref.ref(reason)
+        s.channel.close(reason)
+        await turns()
+        s.made = None
+        del reason
+        assert watched() is None
+    finally:
+        gc.enable()
