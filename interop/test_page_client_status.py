@@ -455,6 +455,7 @@ async def test_an_attempt_that_waits_is_made_at_once() -> None:
         assert await page.run("client.connect(); client.connect(); return client.retryAt ?? null") is None
         await page.notes.until("open")
         assert await page.run("return client.error ?? null") is None
+        assert await page.do("ask", name="sync") == "synced"  # so both sides know the session
 
         proxy.drop()
         await page.notes.until("detached")
