@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import UNSET
 
@@ -14,17 +14,17 @@ from .._handlers.registry import Registry
 from .._protocol.messages import Event, Resolution, WireMessage
 from .._protocol.nodes import ENDED_BY_CALLER
 from .._protocol.rejections import FINISHED_REASON
-from .._sending.answers import Answers
 from .._sending.checks import check_thread, check_thread_of_plain
-from .._sending.outbound import Outbound
-from .._sending.outbox import Outbox
 from .._sending.sender import RefusingSender, Sender
 from .._streams.event_values import Waits
 from .._streams.inbox import Inbox
 from .._streams.recipients import Decode, FanOut, Recipient
 from ..errors import ChannelClosed, ChannelNotReady, RpcError, StreamOverflow, as_text, short
-from .mailbox import IS_DUE, OVER, Mailbox, UnreadMessages
+from .mailbox import IS_DUE, OVER, Mailbox
 from .states import TABLE, ChannelInput, ChannelState
+
+if TYPE_CHECKING:
+    from .table import ChannelTable
 
 
 class _Finished:
@@ -49,58 +49,6 @@ _NO_HANDLERS = Registry()
 _NEW, _OPEN, _ENDED, _CLOSED = ChannelState
 _IS_OPENED, _ENDS, _CLOSES = ChannelInput
 _HAS_ENDED = frozenset({_ENDED, _CLOSED})
-
-
-class ChannelListener(Protocol):
-    """Part of the peer that runs the handlers of channels. Implemented by `Dispatcher` of ``_peer``."""
-
-    def arrived(
-        self,
-        message: WireMessage,
-        payload: bytes | bytearray,
-        view: Any,
-        decode: Decode,
-        channel: ChannelCore,
-        /,
-    ) -> None:
-        """Run the handler of a message, now or when there is room."""
-
-    def cancel_requests_on(self, h: int, reason: object, /) -> None:
-        """Cancel the handlers of requests that arrived on channel ``h``, which is over: nobody waits for them."""
-
-
-class ChannelOwner(Protocol):
-    """What a channel has from its session, and reports to it. Implemented by `ChannelTable` of ``_channels.table``."""
-
-    out: Outbound
-    outbox: Outbox
-    registry: Registry
-    sender: Sender
-    """Sends for the users of channels."""
-    answers: Answers
-    listener: ChannelListener
-    warn: Callable[..., None]
-
-    @property
-    def unread(self) -> UnreadMessages: ...
-
-    @property
-    def credit_share(self) -> int:
-        """Bytes of one stream that may be in flight now."""
-        ...
-
-    def credit_begins(self, h: int, /) -> None:
-        """Take note that the items of channel ``h`` are read, by credit."""
-
-    def send_abort(self, h: int, reason: object, /) -> None:
-        """Abort a channel, unless this side has done so already."""
-
-    def abort_when_used(self, h: int, reason: object, /) -> None:
-        """Abort a channel when the remote peer sends something on it."""
-
-    def forget(self, channel: ChannelCore, reason: object, /, *, by_other: bool) -> bool:
-        """Drop a channel that has ended, with all requests on it. Return whether the remote peer had opened it."""
-        ...
 
 
 class Producing(Protocol):
@@ -164,7 +112,7 @@ class ChannelCore:
         "unread",
     )
 
-    def __init__(self, id: int, owner: ChannelOwner, *, served: bool = False) -> None:
+    def __init__(self, id: int, owner: ChannelTable, *, served: bool = False) -> None:
         self.id = id
         """The id of the request that opened it, which is the channel's name on the wire."""
         self.is_served = served
@@ -381,7 +329,8 @@ class ChannelCore:
         return self.registry
 
     def handle(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
-        self.owner.listener.arrived(message, payload, None, decode, self)
+        dispatcher = self.owner.dispatcher
+        dispatcher.work.arrived(dispatcher, message, payload, None, decode, self)
 
     # ------------------------------------------------------------ the end
     #

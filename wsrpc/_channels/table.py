@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._handlers.registry import Registry
 from .._protocol.messages import Cancellation, ChannelAbort, ChannelCreated
@@ -27,10 +27,13 @@ from ..errors import (
     made_here,
 )
 from ..limits import Limits
-from .core import FINISHED, ChannelCore, ChannelListener
+from .core import FINISHED, ChannelCore
 from .javascript import error_for_later
 from .mailbox import UnreadMessages
 from .readers import Readers
+
+if TYPE_CHECKING:
+    from .._peer.dispatch import Dispatcher
 
 V = TypeVar("V")
 
@@ -49,7 +52,7 @@ class ChannelTable:
         limits: the limits of the peer.
         readers: has the counter of the memory of unread messages on all channels of the peer, and its log.
         sender: sends for the users of channels.
-        listener: runs the handlers.
+        dispatcher: runs the handlers.
     """
 
     def __init__(
@@ -62,14 +65,14 @@ class ChannelTable:
         *,
         sender: Sender,
         answers: Answers,
-        listener: ChannelListener,
+        dispatcher: Dispatcher,
     ) -> None:
         self.out = out
         self.outbox = outbox
         self.limits = limits
         self.sender = sender
         self.answers = answers
-        self.listener = listener
+        self.dispatcher = dispatcher
         self.warn = readers.warn
         self.registry = registry
         self._readers = readers
@@ -258,7 +261,7 @@ class ChannelTable:
                 requests.flight.give_up(pending)
                 reason_there = None if by_other else channel.close_reason
                 send_notice(self.out, partial(Cancellation, pending.id), reason_there, self.warn)
-        self.listener.cancel_requests_on(h, reason)
+        self.dispatcher.cancel_requests_on(h, reason)
         return served
 
 

@@ -74,7 +74,7 @@ class ChannelAnswers:
         """
         if invocation.state.cancelled:
             raise invocation.cancellation()
-        channel: ChannelCore = invocation.make_channel()
+        channel = invocation.make_channel()
         if invocation.state is not CallState.RESERVED:  # else it was checked before the handler ran
             self._work.check_bytes_for_channel(invocation.size)
         self._channels.deliver(channel)
