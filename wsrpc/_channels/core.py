@@ -57,14 +57,6 @@ class Producing(Protocol):
     def credited(self, n: int, size: int, /) -> None:
         """Take note of the credit that the remote peer has given: totals of items and of bytes."""
 
-    def channel_closed(self) -> None:
-        """Send nothing more: the channel is over."""
-
-    @property
-    def abort_waits(self) -> bool:
-        """Whether an abort is sent only once the remote peer has sent something on the channel."""
-        ...
-
 
 class ChannelFanOut(FanOut):
     """All readers of one event name on an anonymous channel. The handler of that name gets each event, too."""
@@ -132,7 +124,7 @@ class ChannelCore:
         self._timer: Timer | None = None
         """See `abort_after`."""
         self._closed: asyncio.Future[None] | None = None
-        self._on_close: Callable[[Any], object] | None = None
+        self._on_close: Callable[[], object] | None = None
         self.producer: Producing | None = None
         """Sends the items of this side. None unless this side produces, and after the end."""
         self._credit: tuple[int, int] | None = None
@@ -188,8 +180,8 @@ class ChannelCore:
         if self.mailbox.state in IS_DUE:
             await asyncio.sleep(0)  # the handlers get it in the next turn of the event loop
 
-    def when_closed(self, callback: Callable[[Any], object]) -> None:
-        """Call ``callback`` with the reason once the channel has ended. It replaces the one of an earlier call."""
+    def when_closed(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` once the channel has ended. It replaces the one of an earlier call."""
         self._on_close = callback
 
     # ------------------------------------------------------------ opening
@@ -377,8 +369,8 @@ class ChannelCore:
 
     @property
     def abort_waits(self) -> bool:
-        """Whether an abort is sent only once the remote peer has sent something on the channel."""
-        return self.producer is not None and self.producer.abort_waits
+        """Whether an abort is sent only once the remote peer has sent something on the channel. See `javascript`."""
+        return self.producer is not None and not self.mailbox.heard and self.out.terms.plain
 
     def _send_end(self, reason: object) -> None:
         """Tell the remote peer that the channel has ended, if it knows of the channel."""
@@ -394,8 +386,8 @@ class ChannelCore:
     def end(self, reason: object, error: Exception | None, *, by_other: bool = False) -> None:
         """End it on this side. All ends come here, and nothing of the channel is left behind.
 
-        The producer and the callback of `when_closed` are told once, and at once: the callback cancels the task of a
-        handler that streams, or of ``stream(send=)``. Readers are told by the mailbox, after the messages before.
+        The callback of `when_closed` is called once, and at once: it cancels the task of a handler that streams, or of
+        ``stream(send=)``. Readers and the producer are told by the mailbox, after the messages before.
 
         Args:
             error: the exception that readers get after the messages that have arrived. None at a good end.
@@ -413,10 +405,13 @@ class ChannelCore:
         self.reason = reason
         self.error = error
         self.sender = None
-        self.keep()
-        served = self.owner.forget(self, reason, by_other=by_other)
+        self.stop_abort_timer()
+        self.owner.forget(self)
+        self.producer = None
+        if before is _OPEN:
+            self.owner.end_requests_on(self, by_other=by_other)
         if by_other:
-            self.mailbox.end(served)
+            self.mailbox.end()
         else:
             if reason is not FINISHED:  # after a good end the reader goes on and answers them
                 for i in self.mailbox.take_request_ids():
@@ -424,19 +419,16 @@ class ChannelCore:
             self.mailbox.close()
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
-        producer, self.producer = self.producer, None
         on_close, self._on_close = self._on_close, None
-        if producer is not None:
-            producer.channel_closed()
         if on_close is not None:
-            on_close(reason)
+            on_close()
 
     def abort_after(self, seconds: float, error: Exception) -> None:
-        """Abort it after that many seconds, unless `keep` is called before. This side's readers get ``error``."""
+        """Abort it after that many seconds. This side's readers get ``error``."""
         reason = error if isinstance(error, RpcError) else None
         self._timer = self.unread.loop.call_at(self.unread.loop.time() + seconds, partial(self.abort, reason, error))
 
-    def keep(self) -> None:
-        """Do not abort it after some time any more."""
+    def stop_abort_timer(self) -> None:
+        """Do not abort it after the seconds of `abort_after`."""
         if self._timer is not None:
             self._timer.cancel()

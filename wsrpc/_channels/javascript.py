@@ -33,11 +33,6 @@ from .source import BURST, iterate
 # ---------------------------------------------------------------- aborts that wait
 
 
-def abort_waits(channel: ChannelCore) -> bool:
-    """Return whether an abort of a channel on which this side produces waits until the remote peer sends something."""
-    return not channel.mailbox.heard and channel.out.terms.plain
-
-
 def error_for_later(reason: object) -> RemoteError:
     """Return what an abort that waits says. A new error, because that of a handler refers to its variables."""
     if isinstance(reason, RpcError):

@@ -218,12 +218,12 @@ class Mailbox:
 
     # ------------------------------------------------------------ the end
 
-    def end(self, served: bool) -> None:
-        """Deliver what is kept, as far as something listens: the channel has ended. ``served``: see `keep_late`."""
+    def end(self) -> None:
+        """Deliver what is kept, as far as something listens: the channel has ended."""
         if self._follow(ENDED) is OVER:
             self._tell_recipients()
         elif self._early is not None:
-            self._unread.keep_late(self, served)
+            self._unread.keep_late(self, self._channel.is_served)
 
     def close(self) -> None:
         """End delivery, because nothing will listen any more. Idempotent.

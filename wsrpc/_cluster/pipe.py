@@ -9,7 +9,6 @@ from typing import Any
 from msgspec import UNSET
 
 from .._channels.core import FINISHED, ChannelCore
-from .._channels.javascript import abort_waits
 from .._protocol.codecs import BRACE
 from .._protocol.messages import Event, Item, WireMessage
 from .._protocol.nodes import error_to_node, is_ended_by_caller
@@ -120,13 +119,6 @@ class Pipe(Recipient):
         if self._source.has_credit:
             self._told = max(self._told, self._got + self._room)
             self._tell()
-
-    @property
-    def abort_waits(self) -> bool:
-        return abort_waits(self._sink)
-
-    def channel_closed(self) -> None:
-        """Do nothing: what ends ``sink`` ends ``source``, too."""
 
     @property
     def _room(self) -> int:

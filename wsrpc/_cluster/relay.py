@@ -219,7 +219,7 @@ class Relay:
         near.mailbox.listen()
         far.mailbox.listen()
 
-    def _parted(self, channel: ChannelCore, reason: object = None) -> None:
+    def _parted(self, channel: ChannelCore) -> None:
         self._joined.pop(channel, None)
 
 

@@ -82,7 +82,7 @@ class ChannelAnswers:
         mark_processed(invocation.view)
         invocation.served = channel
         invocation.enter(CallState.SERVING)
-        channel.when_closed(lambda reason: self._cancel_after_end(invocation, channel))
+        channel.when_closed(lambda: self._cancel_after_end(invocation, channel))
         return channel
 
     def _cancel_after_end(self, invocation: Invocation, channel: ChannelCore) -> None:

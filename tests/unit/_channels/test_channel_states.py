@@ -125,8 +125,8 @@ async def test_a_channel_is_in_the_state_that_the_table_says(state: ChannelState
     await REACH[state](s)
     core = core_of(s.channel)
     assert core.state is state
-    told: list[Any] = []
-    core.when_closed(told.append)
+    told: list[str] = []
+    core.when_closed(lambda: told.append("ended"))
     await DO[happened](s)
     after, action = TABLE[state][happened]
     assert core.state is after
