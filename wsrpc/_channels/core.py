@@ -46,9 +46,9 @@ _NO_HANDLERS = Registry()
 
 
 # Constants, because Python 3.11 looks members of an enum up slowly.
-_NEW, _OPEN, _ENDED, _CLOSED = ChannelState
-_IS_OPENED, _ENDS, _CLOSES = ChannelInput
-_HAS_ENDED = frozenset({_ENDED, _CLOSED})
+_NEW, _OPEN, _ENDED, _LEFT = ChannelState
+_IS_OPENED, _ENDS, _LEAVES = ChannelInput
+_IS_OVER = frozenset({_ENDED, _LEFT})
 
 
 class Producing(Protocol):
@@ -136,14 +136,14 @@ class ChannelCore:
     # ------------------------------------------------------------ how it is
 
     @property
-    def closed(self) -> bool:
+    def over(self) -> bool:
         """Whether it has ended, on whichever side."""
-        return self.state in _HAS_ENDED
+        return self.state in _IS_OVER
 
     @property
-    def ended_here(self) -> bool:
+    def left(self) -> bool:
         """Whether this side has ended it, or wants nothing more of it after the remote peer has ended it."""
-        return self.state is _CLOSED
+        return self.state is _LEFT
 
     @property
     def close_reason(self) -> Any:
@@ -160,7 +160,7 @@ class ChannelCore:
         Args:
             coroutine: what was called. None for a plain function.
         """
-        if not self.closed:
+        if not self.over:
             if coroutine is None:
                 check_thread_of_plain(self.out.thread, "function")
             else:
@@ -172,7 +172,7 @@ class ChannelCore:
 
     async def wait_closed(self) -> None:
         """Wait until the channel is over and handlers have got the messages before its end. Cancelling is safe."""
-        if not self.closed:
+        if not self.over:
             self.check_thread("channel.wait_closed()")
             if self._closed is None:
                 self._closed = self.unread.loop.create_future()
@@ -195,7 +195,7 @@ class ChannelCore:
         if self.state is _OPEN:
             sender = self.sender = self.owner.sender
             return sender
-        return RefusingSender(self.gone if self.closed else lambda: ChannelNotReady(_NOT_READY.format(self.id)))
+        return RefusingSender(self.gone if self.over else lambda: ChannelNotReady(_NOT_READY.format(self.id)))
 
     # ------------------------------------------------------------ reading
 
@@ -395,8 +395,8 @@ class ChannelCore:
                 gets the messages that arrived before.
         """
         before = self.state
-        self.state = TABLE[before][_ENDS if by_other else _CLOSES][0]
-        if before in _HAS_ENDED:
+        self.state = TABLE[before][_ENDS if by_other else _LEAVES][0]
+        if before in _IS_OVER:
             if not by_other:
                 self.mailbox.close()  # nothing will listen from now on
             return

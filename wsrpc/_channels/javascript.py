@@ -157,7 +157,7 @@ class Pulls:
         except StopAsyncIteration:
             done = True
         except BaseException:
-            if values and not self._channel.closed:  # the values before the error are not lost
+            if values and not self._channel.over:  # the values before the error are not lost
                 self._answer(values, done=False)
             raise
         self._answer(values, done)
@@ -171,7 +171,7 @@ class Pulls:
             ChannelClosed: the channel is over.
             Exception: the values cannot be sent. The request is rejected with the error.
         """
-        if self._channel.closed:
+        if self._channel.over:
             raise self._channel.gone()
         i, _ = self.waiting.popleft()
         try:

@@ -111,7 +111,7 @@ class Producer(Recipient):
         channel.produce(self)
         for event in ("start", "pull", "stop"):
             channel.add_recipient(event, self)
-        if patience is not None and not channel.closed:
+        if patience is not None and not channel.over:
             channel.abort_after(patience, late)
 
     def __repr__(self) -> str:
@@ -164,7 +164,7 @@ class Producer(Recipient):
 
     def check_wanted(self) -> None:
         """Raise `ChannelClosed` if the channel is over."""
-        if self._channel.closed:
+        if self._channel.over:
             raise self._channel.gone()
 
     def channel_ended(self, error: Exception | None) -> None:
@@ -406,7 +406,7 @@ class Producer(Recipient):
 
     async def _send_event(self, item: Item | NoMoreItems) -> int:
         """Send an item, or the end, once the connection has room. Return its size."""
-        if not self._channel.closed:
+        if not self._channel.over:
             with suppress(ChannelClosed, ConnectionLost):
                 return await self._channel.send_in_turn("next", (item,))
         await self.lost()

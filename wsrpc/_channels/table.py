@@ -143,7 +143,7 @@ class ChannelTable:
         Raises:
             RpcError: the channel was aborted already; the error says why.
         """
-        if channel.closed:
+        if channel.over:
             reason = channel.close_reason
             if isinstance(reason, RpcError):
                 raise reason

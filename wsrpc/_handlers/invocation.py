@@ -278,7 +278,7 @@ class Invocation(msgspec.Struct, eq=False):
     def notices_end(self, exc: BaseException) -> bool:
         """Return whether a conversation's body raised ``exc`` because the remote peer has ended its channel."""
         channel = self.served
-        if channel is None or not channel.closed or channel.ended_here:
+        if channel is None or not channel.over or channel.left:
             return False
         return exc is channel.error or (isinstance(exc, ChannelClosed) and exc.channel == str(channel.id))
 

@@ -444,7 +444,7 @@ class Dispatcher:
         if (channel := invocation.channel) is not None:
             if channel.state is ChannelState.NEW:
                 channel.close()
-            elif channel.closed and invocation.served is not None:
+            elif channel.over and invocation.served is not None:
                 channel.mailbox.close()  # nothing is left that could listen
         if invocation.view is not None:
             mark_processed(invocation.view)

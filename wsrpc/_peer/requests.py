@@ -282,7 +282,7 @@ class Requester:
             reading.end(exc.error)
             channel.abort(None)
         except BaseException as exc:
-            if not channel.closed:  # otherwise it was cancelled because of that
+            if not channel.over:  # otherwise it was cancelled because of that
                 cancelled = isinstance(exc, asyncio.CancelledError)
                 reading.end(RuntimeError("the source was cancelled") if cancelled else exc)
                 channel.abort(_for_handler(exc))

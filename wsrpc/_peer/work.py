@@ -441,7 +441,7 @@ class Work:
     def end_conversations(self) -> None:
         """Cancel the bodies of conversations that are over, even if they have not read the messages before the end."""
         for invocation in list(self.invocations):
-            if invocation.served is not None and invocation.served.closed:
+            if invocation.served is not None and invocation.served.over:
                 invocation.served.mailbox.notice_end()
 
     def tasks(self, closers: Closers | None = None) -> set[asyncio.Task[None]]:
