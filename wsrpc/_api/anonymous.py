@@ -60,7 +60,7 @@ class AnonymousChannel(Registrar, EventReader):
     @property
     def closed(self) -> bool:
         """Whether the channel has ended."""
-        return self._core.closed
+        return self._core.over
 
     @property
     def close_reason(self) -> Any:

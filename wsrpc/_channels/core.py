@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import UNSET
 
@@ -14,17 +14,17 @@ from .._handlers.registry import Registry
 from .._protocol.messages import Event, Resolution, WireMessage
 from .._protocol.nodes import ENDED_BY_CALLER
 from .._protocol.rejections import FINISHED_REASON
-from .._sending.answers import Answers
 from .._sending.checks import check_thread, check_thread_of_plain
-from .._sending.outbound import Outbound
-from .._sending.outbox import Outbox
 from .._sending.sender import RefusingSender, Sender
 from .._streams.event_values import Waits
 from .._streams.inbox import Inbox
 from .._streams.recipients import Decode, FanOut, Recipient
 from ..errors import ChannelClosed, ChannelNotReady, RpcError, StreamOverflow, as_text, short
-from .mailbox import IS_DUE, OVER, Mailbox, UnreadMessages
+from .mailbox import IS_DUE, OVER, Mailbox
 from .states import TABLE, ChannelInput, ChannelState
+
+if TYPE_CHECKING:
+    from .table import ChannelTable
 
 
 class _Finished:
@@ -46,61 +46,9 @@ _NO_HANDLERS = Registry()
 
 
 # Constants, because Python 3.11 looks members of an enum up slowly.
-_NEW, _OPEN, _ENDED, _CLOSED = ChannelState
-_IS_OPENED, _ENDS, _CLOSES = ChannelInput
-_HAS_ENDED = frozenset({_ENDED, _CLOSED})
-
-
-class ChannelListener(Protocol):
-    """Part of the peer that runs the handlers of channels. Implemented by `Dispatcher` of ``_peer``."""
-
-    def arrived(
-        self,
-        message: WireMessage,
-        payload: bytes | bytearray,
-        view: Any,
-        decode: Decode,
-        channel: ChannelCore,
-        /,
-    ) -> None:
-        """Run the handler of a message, now or when there is room."""
-
-    def cancel_requests_on(self, h: int, reason: object, /) -> None:
-        """Cancel the handlers of requests that arrived on channel ``h``, which is over: nobody waits for them."""
-
-
-class ChannelOwner(Protocol):
-    """What a channel has from its session, and reports to it. Implemented by `ChannelTable` of ``_channels.table``."""
-
-    out: Outbound
-    outbox: Outbox
-    registry: Registry
-    sender: Sender
-    """Sends for the users of channels."""
-    answers: Answers
-    listener: ChannelListener
-    warn: Callable[..., None]
-
-    @property
-    def unread(self) -> UnreadMessages: ...
-
-    @property
-    def credit_share(self) -> int:
-        """Bytes of one stream that may be in flight now."""
-        ...
-
-    def credit_begins(self, h: int, /) -> None:
-        """Take note that the items of channel ``h`` are read, by credit."""
-
-    def send_abort(self, h: int, reason: object, /) -> None:
-        """Abort a channel, unless this side has done so already."""
-
-    def abort_when_used(self, h: int, reason: object, /) -> None:
-        """Abort a channel when the remote peer sends something on it."""
-
-    def forget(self, channel: ChannelCore, reason: object, /, *, by_other: bool) -> bool:
-        """Drop a channel that has ended, with all requests on it. Return whether the remote peer had opened it."""
-        ...
+_NEW, _OPEN, _ENDED, _LEFT = ChannelState
+_IS_OPENED, _ENDS, _LEAVES = ChannelInput
+_IS_OVER = frozenset({_ENDED, _LEFT})
 
 
 class Producing(Protocol):
@@ -108,14 +56,6 @@ class Producing(Protocol):
 
     def credited(self, n: int, size: int, /) -> None:
         """Take note of the credit that the remote peer has given: totals of items and of bytes."""
-
-    def channel_closed(self) -> None:
-        """Send nothing more: the channel is over."""
-
-    @property
-    def abort_waits(self) -> bool:
-        """Whether an abort is sent only once the remote peer has sent something on the channel."""
-        ...
 
 
 class ChannelFanOut(FanOut):
@@ -164,7 +104,7 @@ class ChannelCore:
         "unread",
     )
 
-    def __init__(self, id: int, owner: ChannelOwner, *, served: bool = False) -> None:
+    def __init__(self, id: int, owner: ChannelTable, *, served: bool = False) -> None:
         self.id = id
         """The id of the request that opened it, which is the channel's name on the wire."""
         self.is_served = served
@@ -184,7 +124,7 @@ class ChannelCore:
         self._timer: Timer | None = None
         """See `abort_after`."""
         self._closed: asyncio.Future[None] | None = None
-        self._on_close: Callable[[Any], object] | None = None
+        self._on_close: Callable[[], object] | None = None
         self.producer: Producing | None = None
         """Sends the items of this side. None unless this side produces, and after the end."""
         self._credit: tuple[int, int] | None = None
@@ -196,14 +136,14 @@ class ChannelCore:
     # ------------------------------------------------------------ how it is
 
     @property
-    def closed(self) -> bool:
+    def over(self) -> bool:
         """Whether it has ended, on whichever side."""
-        return self.state in _HAS_ENDED
+        return self.state in _IS_OVER
 
     @property
-    def ended_here(self) -> bool:
+    def left(self) -> bool:
         """Whether this side has ended it, or wants nothing more of it after the remote peer has ended it."""
-        return self.state is _CLOSED
+        return self.state is _LEFT
 
     @property
     def close_reason(self) -> Any:
@@ -220,7 +160,7 @@ class ChannelCore:
         Args:
             coroutine: what was called. None for a plain function.
         """
-        if not self.closed:
+        if not self.over:
             if coroutine is None:
                 check_thread_of_plain(self.out.thread, "function")
             else:
@@ -232,7 +172,7 @@ class ChannelCore:
 
     async def wait_closed(self) -> None:
         """Wait until the channel is over and handlers have got the messages before its end. Cancelling is safe."""
-        if not self.closed:
+        if not self.over:
             self.check_thread("channel.wait_closed()")
             if self._closed is None:
                 self._closed = self.unread.loop.create_future()
@@ -240,8 +180,8 @@ class ChannelCore:
         if self.mailbox.state in IS_DUE:
             await asyncio.sleep(0)  # the handlers get it in the next turn of the event loop
 
-    def when_closed(self, callback: Callable[[Any], object]) -> None:
-        """Call ``callback`` with the reason once the channel has ended. It replaces the one of an earlier call."""
+    def when_closed(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` once the channel has ended. It replaces the one of an earlier call."""
         self._on_close = callback
 
     # ------------------------------------------------------------ opening
@@ -255,7 +195,7 @@ class ChannelCore:
         if self.state is _OPEN:
             sender = self.sender = self.owner.sender
             return sender
-        return RefusingSender(self.gone if self.closed else lambda: ChannelNotReady(_NOT_READY.format(self.id)))
+        return RefusingSender(self.gone if self.over else lambda: ChannelNotReady(_NOT_READY.format(self.id)))
 
     # ------------------------------------------------------------ reading
 
@@ -381,7 +321,8 @@ class ChannelCore:
         return self.registry
 
     def handle(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
-        self.owner.listener.arrived(message, payload, None, decode, self)
+        dispatcher = self.owner.dispatcher
+        dispatcher.work.arrived(dispatcher, message, payload, None, decode, self)
 
     # ------------------------------------------------------------ the end
     #
@@ -428,8 +369,8 @@ class ChannelCore:
 
     @property
     def abort_waits(self) -> bool:
-        """Whether an abort is sent only once the remote peer has sent something on the channel."""
-        return self.producer is not None and self.producer.abort_waits
+        """Whether an abort is sent only once the remote peer has sent something on the channel. See `javascript`."""
+        return self.producer is not None and not self.mailbox.heard and self.out.terms.plain
 
     def _send_end(self, reason: object) -> None:
         """Tell the remote peer that the channel has ended, if it knows of the channel."""
@@ -445,8 +386,8 @@ class ChannelCore:
     def end(self, reason: object, error: Exception | None, *, by_other: bool = False) -> None:
         """End it on this side. All ends come here, and nothing of the channel is left behind.
 
-        The producer and the callback of `when_closed` are told once, and at once: the callback cancels the task of a
-        handler that streams, or of ``stream(send=)``. Readers are told by the mailbox, after the messages before.
+        The callback of `when_closed` is called once, and at once: it cancels the task of a handler that streams, or of
+        ``stream(send=)``. Readers and the producer are told by the mailbox, after the messages before.
 
         Args:
             error: the exception that readers get after the messages that have arrived. None at a good end.
@@ -454,8 +395,8 @@ class ChannelCore:
                 gets the messages that arrived before.
         """
         before = self.state
-        self.state = TABLE[before][_ENDS if by_other else _CLOSES][0]
-        if before in _HAS_ENDED:
+        self.state = TABLE[before][_ENDS if by_other else _LEAVES][0]
+        if before in _IS_OVER:
             if not by_other:
                 self.mailbox.close()  # nothing will listen from now on
             return
@@ -464,10 +405,13 @@ class ChannelCore:
         self.reason = reason
         self.error = error
         self.sender = None
-        self.keep()
-        served = self.owner.forget(self, reason, by_other=by_other)
+        self.stop_abort_timer()
+        self.owner.forget(self)
+        self.producer = None
+        if before is _OPEN:
+            self.owner.end_requests_on(self, by_other=by_other)
         if by_other:
-            self.mailbox.end(served)
+            self.mailbox.end()
         else:
             if reason is not FINISHED:  # after a good end the reader goes on and answers them
                 for i in self.mailbox.take_request_ids():
@@ -475,19 +419,16 @@ class ChannelCore:
             self.mailbox.close()
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
-        producer, self.producer = self.producer, None
         on_close, self._on_close = self._on_close, None
-        if producer is not None:
-            producer.channel_closed()
         if on_close is not None:
-            on_close(reason)
+            on_close()
 
     def abort_after(self, seconds: float, error: Exception) -> None:
-        """Abort it after that many seconds, unless `keep` is called before. This side's readers get ``error``."""
+        """Abort it after that many seconds. This side's readers get ``error``."""
         reason = error if isinstance(error, RpcError) else None
         self._timer = self.unread.loop.call_at(self.unread.loop.time() + seconds, partial(self.abort, reason, error))
 
-    def keep(self) -> None:
-        """Do not abort it after some time any more."""
+    def stop_abort_timer(self) -> None:
+        """Do not abort it after the seconds of `abort_after`."""
         if self._timer is not None:
             self._timer.cancel()

@@ -33,11 +33,6 @@ from .source import BURST, iterate
 # ---------------------------------------------------------------- aborts that wait
 
 
-def abort_waits(channel: ChannelCore) -> bool:
-    """Return whether an abort of a channel on which this side produces waits until the remote peer sends something."""
-    return not channel.mailbox.heard and channel.out.terms.plain
-
-
 def error_for_later(reason: object) -> RemoteError:
     """Return what an abort that waits says. A new error, because that of a handler refers to its variables."""
     if isinstance(reason, RpcError):
@@ -162,7 +157,7 @@ class Pulls:
         except StopAsyncIteration:
             done = True
         except BaseException:
-            if values and not self._channel.closed:  # the values before the error are not lost
+            if values and not self._channel.over:  # the values before the error are not lost
                 self._answer(values, done=False)
             raise
         self._answer(values, done)
@@ -176,7 +171,7 @@ class Pulls:
             ChannelClosed: the channel is over.
             Exception: the values cannot be sent. The request is rejected with the error.
         """
-        if self._channel.closed:
+        if self._channel.over:
             raise self._channel.gone()
         i, _ = self.waiting.popleft()
         try:

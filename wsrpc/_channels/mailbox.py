@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
 from .._base.scheduler import Scheduler, Timer
 from .._protocol.messages import WireMessage, place_on
-from .._sending.sender import Sender
 from .._streams.inbox import Inbox, MessageQueue, UnreadMemory
 from .._streams.recipients import Decode, Recipient, Recipients
 from ..errors import StreamOverflow
 from ..limits import Limits
 from .states import MAILBOX, MailboxInput, MailboxState
+
+if TYPE_CHECKING:
+    from .core import ChannelCore
 
 # Constants, because Python 3.11 looks members of an enum up slowly.
 KEEPING, DUE, LIVE, LATE, LAST, OVER = MailboxState
@@ -66,24 +68,6 @@ class UnreadMessages(UnreadMemory):
             inbox.error = StreamOverflow(f"unread messages were dropped: {why}")
 
 
-class MailboxOwner(Protocol):
-    """What a mailbox needs of its channel. Implemented by `ChannelCore` of ``_channels.core``."""
-
-    id: int
-    error: Exception | None
-    sender: Sender | None
-    unread: UnreadMessages
-
-    def handle(self, message: WireMessage, payload: bytes | bytearray, decode: Decode, /) -> None:
-        """Run the handler of a message."""
-
-    def abort(self, reason: object, /) -> None:
-        """End the channel on both sides."""
-
-    def count_dropped(self, count: int, /) -> None:
-        """Count events that were dropped because nobody listens to them."""
-
-
 class Mailbox:
     """Delivers the messages of an anonymous channel, each to the recipient of its event name, or else to the handlers.
 
@@ -104,7 +88,7 @@ class Mailbox:
         "state",
     )
 
-    def __init__(self, channel: MailboxOwner) -> None:
+    def __init__(self, channel: ChannelCore) -> None:
         self._channel = channel
         """Deleted when the mailbox is over, because the channel refers to the mailbox."""
         self._unread = channel.unread
@@ -234,12 +218,12 @@ class Mailbox:
 
     # ------------------------------------------------------------ the end
 
-    def end(self, served: bool) -> None:
-        """Deliver what is kept, as far as something listens: the channel has ended. ``served``: see `keep_late`."""
+    def end(self) -> None:
+        """Deliver what is kept, as far as something listens: the channel has ended."""
         if self._follow(ENDED) is OVER:
             self._tell_recipients()
         elif self._early is not None:
-            self._unread.keep_late(self, served)
+            self._unread.keep_late(self, self._channel.is_served)
 
     def close(self) -> None:
         """End delivery, because nothing will listen any more. Idempotent.

@@ -20,7 +20,7 @@ from .._protocol.messages import Event, Item, NoMoreItems, WireMessage
 from .._streams.recipients import Decode, Recipient
 from ..errors import ChannelClosed, ConnectionLost, WsrpcError
 from .core import ChannelCore
-from .javascript import Pulls, abort_waits, run_paced
+from .javascript import Pulls, run_paced
 from .source import BURST, iterate
 
 TOGETHER = 4096
@@ -111,7 +111,7 @@ class Producer(Recipient):
         channel.produce(self)
         for event in ("start", "pull", "stop"):
             channel.add_recipient(event, self)
-        if patience is not None and not channel.closed:
+        if patience is not None and not channel.over:
             channel.abort_after(patience, late)
 
     def __repr__(self) -> str:
@@ -151,7 +151,7 @@ class Producer(Recipient):
     def _begin(self, mode: Mode) -> None:
         if not self._has_begun:
             self._mode = mode
-            self._channel.keep()
+            self._channel.stop_abort_timer()
             self._wake()
 
     def _stop(self) -> None:
@@ -164,10 +164,10 @@ class Producer(Recipient):
 
     def check_wanted(self) -> None:
         """Raise `ChannelClosed` if the channel is over."""
-        if self._channel.closed:
+        if self._channel.over:
             raise self._channel.gone()
 
-    def channel_closed(self) -> None:
+    def channel_ended(self, error: Exception | None) -> None:
         """Send nothing more.
 
         The task of a handler that streams is cancelled besides, see `ChannelCore.end`. This is for ``send=``, and for a
@@ -180,10 +180,6 @@ class Producer(Recipient):
     def over(self) -> bool:
         """Whether the consumer wants no more items, or the channel is over."""
         return self.stopped.done()
-
-    @property
-    def abort_waits(self) -> bool:
-        return abort_waits(self._channel)
 
     def take_request_ids(self) -> list[int]:
         return self._pulls.take_request_ids()
@@ -410,7 +406,7 @@ class Producer(Recipient):
 
     async def _send_event(self, item: Item | NoMoreItems) -> int:
         """Send an item, or the end, once the connection has room. Return its size."""
-        if not self._channel.closed:
+        if not self._channel.over:
             with suppress(ChannelClosed, ConnectionLost):
                 return await self._channel.send_in_turn("next", (item,))
         await self.lost()

@@ -246,7 +246,7 @@ class NamedChannel:
 
     __slots__ = ("_readers", "items_out", "name", "recipients", "unread")
 
-    has_credit = is_served = closed = abort_waits = False
+    has_credit = is_served = over = abort_waits = False
     credit_share = 0
 
     def __init__(self, readers: Readers, name: ChannelRef) -> None:

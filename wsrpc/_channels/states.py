@@ -15,7 +15,7 @@ class ChannelState(Enum):
     OPEN = "open"
     ENDED = "ended"
     """The remote peer has ended it, or its session is over. What came before is still delivered."""
-    CLOSED = "closed"
+    LEFT = "left"
     """This side has ended it, or wants nothing more of it after the remote peer has ended it."""
 
 
@@ -26,7 +26,7 @@ class ChannelInput(Enum):
 
     OPENED = "the request is answered with the channel"
     ENDED = "the remote peer ends it, or the session is over"
-    CLOSED = "this side ends it"
+    LEFT = "this side ends it"
 
 
 _END = "tells the producer and the handler, fails requests sent on it"
@@ -34,18 +34,18 @@ TABLE: dict[ChannelState, dict[ChannelInput, tuple[ChannelState, str]]] = {
     ChannelState.NEW: {
         ChannelInput.OPENED: (ChannelState.OPEN, "lets both sides send"),
         ChannelInput.ENDED: (ChannelState.ENDED, _END),
-        ChannelInput.CLOSED: (ChannelState.CLOSED, f"{_END}, closes the mailbox"),
+        ChannelInput.LEFT: (ChannelState.LEFT, f"{_END}, closes the mailbox"),
     },
     ChannelState.OPEN: {
         ChannelInput.ENDED: (ChannelState.ENDED, f"{_END}, ends the mailbox"),
-        ChannelInput.CLOSED: (ChannelState.CLOSED, f"{_END}, closes the mailbox"),
+        ChannelInput.LEFT: (ChannelState.LEFT, f"{_END}, closes the mailbox"),
     },
     ChannelState.ENDED: {
-        ChannelInput.CLOSED: (ChannelState.CLOSED, "closes the mailbox"),
+        ChannelInput.LEFT: (ChannelState.LEFT, "closes the mailbox"),
     },
-    ChannelState.CLOSED: {
-        ChannelInput.ENDED: (ChannelState.CLOSED, "nothing"),
-        ChannelInput.CLOSED: (ChannelState.CLOSED, "nothing"),
+    ChannelState.LEFT: {
+        ChannelInput.ENDED: (ChannelState.LEFT, "nothing"),
+        ChannelInput.LEFT: (ChannelState.LEFT, "nothing"),
     },
 }
 """The states of an anonymous channel, as data. What is in no cell cannot happen.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._handlers.registry import Registry
 from .._protocol.messages import Cancellation, ChannelAbort, ChannelCreated
@@ -27,10 +27,13 @@ from ..errors import (
     made_here,
 )
 from ..limits import Limits
-from .core import FINISHED, ChannelCore, ChannelListener
+from .core import FINISHED, ChannelCore
 from .javascript import error_for_later
 from .mailbox import UnreadMessages
 from .readers import Readers
+
+if TYPE_CHECKING:
+    from .._peer.dispatch import Dispatcher
 
 V = TypeVar("V")
 
@@ -49,7 +52,7 @@ class ChannelTable:
         limits: the limits of the peer.
         readers: has the counter of the memory of unread messages on all channels of the peer, and its log.
         sender: sends for the users of channels.
-        listener: runs the handlers.
+        dispatcher: runs the handlers.
     """
 
     def __init__(
@@ -62,14 +65,14 @@ class ChannelTable:
         *,
         sender: Sender,
         answers: Answers,
-        listener: ChannelListener,
+        dispatcher: Dispatcher,
     ) -> None:
         self.out = out
         self.outbox = outbox
         self.limits = limits
         self.sender = sender
         self.answers = answers
-        self.listener = listener
+        self.dispatcher = dispatcher
         self.warn = readers.warn
         self.registry = registry
         self._readers = readers
@@ -140,7 +143,7 @@ class ChannelTable:
         Raises:
             RpcError: the channel was aborted already; the error says why.
         """
-        if channel.closed:
+        if channel.over:
             reason = channel.close_reason
             if isinstance(reason, RpcError):
                 raise reason
@@ -233,23 +236,22 @@ class ChannelTable:
                 closed_here(own)
             channel.end(own, own, by_other=True)
 
-    def forget(self, channel: ChannelCore, reason: object, *, by_other: bool) -> bool:
-        """Drop a channel that has ended, with all requests on it. Return whether the remote peer had opened it."""
+    def forget(self, channel: ChannelCore) -> None:
+        """Drop a channel that ends."""
         h = channel.id
-        served = self.served.get(h) is channel
-        if served:
-            del self.served[h]
-        elif self.opened.get(h) is channel:
-            del self.opened[h]
-        else:
-            # Nothing was ever sent on it. Its id may be that of another channel: a handler that runs on after its
-            # request was answered does not keep the remote peer from using the id again.
-            self.undelivered.pop(channel, None)
-            return False
+        if channel in self.undelivered:
+            # Its id may be that of another channel: a handler that runs on after its request was answered does not keep
+            # the remote peer from using the id again.
+            del self.undelivered[channel]
+            return
+        del (self.served if channel.is_served else self.opened)[h]
         self._credited.pop(h, None)
         if channel.producer is not None:
             _remember(self._produced, h, None)
-        requests = self.out.requests
+
+    def end_requests_on(self, channel: ChannelCore, *, by_other: bool) -> None:
+        """Fail the requests that this side sent on a channel, and cancel the handlers of those that came on it."""
+        h, requests = channel.id, self.out.requests
         # A wsrpc peer cancels their handlers when it knows of the end; JavaScript (4.3.1) and Go do not.
         tells = not self.out.session.over and (self.out.terms.plain or not (by_other or self._was_aborted(h)))
         for pending in requests.on_channel(h):
@@ -258,8 +260,7 @@ class ChannelTable:
                 requests.flight.give_up(pending)
                 reason_there = None if by_other else channel.close_reason
                 send_notice(self.out, partial(Cancellation, pending.id), reason_there, self.warn)
-        self.listener.cancel_requests_on(h, reason)
-        return served
+        self.dispatcher.cancel_requests_on(h, channel.reason)
 
 
 def _remember(ids: dict[int, V], h: int, value: V) -> None:

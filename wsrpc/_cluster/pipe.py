@@ -9,7 +9,6 @@ from typing import Any
 from msgspec import UNSET
 
 from .._channels.core import FINISHED, ChannelCore
-from .._channels.javascript import abort_waits
 from .._protocol.codecs import BRACE
 from .._protocol.messages import Event, Item, WireMessage
 from .._protocol.nodes import error_to_node, is_ended_by_caller
@@ -81,7 +80,7 @@ class Pipe(Recipient):
             self._source.handle(message, payload, decode)
             return True
         out = sink.out
-        if sink.closed:
+        if sink.over:
             return True  # it was sent before the producer could know
         if not out.clear:
             return False
@@ -122,13 +121,6 @@ class Pipe(Recipient):
             self._tell()
 
     @property
-    def abort_waits(self) -> bool:
-        return abort_waits(self._sink)
-
-    def channel_closed(self) -> None:
-        """Do nothing: what ends ``sink`` ends ``source``, too."""
-
-    @property
     def _room(self) -> int:
         """Bytes that the producer may send now."""
         room = self._granted[1] - self._sent
@@ -142,7 +134,7 @@ class Pipe(Recipient):
             self._tell()
 
     def _tell(self) -> None:
-        if not self._source.closed:
+        if not self._source.over:
             self._source.out.grant(self._source.id, self._granted[0], self._told)
 
     # ------------------------------------------------------------ what waits for room
@@ -176,7 +168,7 @@ class Pipe(Recipient):
                 self._waiting.popleft()
                 self._waiting_bytes -= len(payload)
                 self._renew()
-        if self._source.closed:
+        if self._source.over:
             self.channel_ended(self._source.error)
 
     # ------------------------------------------------------------ the end
@@ -197,7 +189,7 @@ class Pipe(Recipient):
     def _end(self) -> None:
         """End the other channel as this one has ended."""
         source, sink = self._source, self._sink
-        if sink.closed:
+        if sink.over:
             return
         reason = source.reason
         if reason is FINISHED:

@@ -205,21 +205,21 @@ class Relay:
         return channel_of(ctx)
 
     def _join(self, near: ChannelCore, far: ChannelCore) -> None:
-        if near.closed:  # the request was cancelled meanwhile
+        if near.over:  # the request was cancelled meanwhile
             far.abort(None)
             return
         for one, other in ((near, far), (far, near)):
             self._joined[one] = other
             one.own_registry().fall_back_to(self.handler)
             one.when_closed(partial(self._parted, one))
-            if one.closed:
+            if one.over:
                 self._parted(one)
         Pipe(far, near, self._tasks.spawn)
         Pipe(near, far, self._tasks.spawn)
         near.mailbox.listen()
         far.mailbox.listen()
 
-    def _parted(self, channel: ChannelCore, reason: object = None) -> None:
+    def _parted(self, channel: ChannelCore) -> None:
         self._joined.pop(channel, None)
 
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
 from weakref import ref
 
 import msgspec
 from msgspec import UNSET
 
 from .._base.names import RAW
-from .._base.scheduler import Scheduler
 from .._protocol.counting import memory_of
 from .._protocol.messages import WireMessage
 from .._protocol.rejections import bounded_reason
 from .._streams.inbox import Upload
 from ..errors import BadArguments, ChannelClosed, made_here
 from .observation import Message
+
+if TYPE_CHECKING:
+    from .._channels.core import ChannelCore
+    from .._peer.dispatch import Dispatcher
+    from .compiled import Handler
 
 C = TypeVar("C")
 
@@ -68,55 +72,8 @@ class CallState(enum.Enum):
 _RUNNING, _CANCELLED, _ORPHANED, EXITED = CallState.RUNNING, CallState.CANCELLED, CallState.ORPHANED, CallState.EXITED
 
 
-class Runner(Protocol):
-    """The handlers of one session, for the calls that have begun in it. Implemented by `Dispatcher` of ``_peer``.
-
-    The classes of some attributes lie in higher layers.
-    """
-
-    loop: Scheduler
-    work: Any
-    """`Work`: the handlers of the peer that run, and the messages that wait."""
-    channels: Any
-    """`ChannelTable`: the anonymous channels of the session."""
-    answers: Any
-    """`Answers`: answers requests, and counts events that do not reach a handler."""
-    out: Any
-    """`Outbound`: the way out of the session."""
-    active: dict[int, Invocation]
-    """Requests of the remote peer whose handlers run, by id."""
-    paused: asyncio.Future[None] | None
-    """Set while no handler may start, because a Close frame is queued. Done when the session is over, or goes on over
-    another connection. May be read in any thread."""
-
-    async def wait_while_paused(self, invocation: Invocation, /) -> None:
-        """Wait while no handler may start.
-
-        Raises:
-            asyncio.CancelledError: the session is over.
-        """
-
-    async def call_in_task(self, invocation: Invocation, call: Call, /) -> Any:
-        """Call a handler within its task, when it may start, and do what `complete` does with the result."""
-
-    async def complete(self, invocation: Invocation, result: Any, /, *, thread: bool = False) -> Any:
-        """Await or stream what a handler has returned, as it needs, and return the result.
-
-        ``thread``: it blocks while it makes an item.
-        """
-
-    def serve(self, invocation: Invocation, work: Any, /) -> Coroutine[Any, Any, Any]:
-        """Answer with a channel, then await ``work``, or send the items that it produces. Return its result."""
-        ...
-
-    def expire(self, invocation: Invocation, seconds: float, /) -> None:
-        """Cancel a handler that has run for ``seconds``, which is too long, and reject its request now."""
-
-
 class Invocation(msgspec.Struct, eq=False):
     """One call of a handler for an inbound event or request.
-
-    The classes of what it holds for users lie in higher layers, and so does that of channels.
 
     A request whose answer is no channel is answered when its handler exits: with its result or its exception, with a
     rejection if it was cancelled and the handler raised CancelledError, or not at all if it is orphaned.
@@ -130,20 +87,20 @@ class Invocation(msgspec.Struct, eq=False):
     peer: Any
     """The `Peer` that the message came from."""
     inbound: WireMessage
-    runner: Runner = cast("Runner", None)
+    runner: Dispatcher = cast("Dispatcher", None)
     """That of the session in which the message came. None for lifecycle handlers, which no message calls: they have no
     layers, channels or lanes that would need it."""
     size: int = 0
     """Bytes of the message."""
     view: Message | None = None
     """The message as `message` handlers see it, if there is one that observes."""
-    handler: Any = None
-    """The `Handler` of the message, whose module imports this one. None if no handler takes it."""
-    channel: Any = None
-    """The `ChannelCore` that the handler has made, or that answers its request; see `make_channel`."""
+    handler: Handler | None = None
+    """None if no handler takes the message."""
+    channel: ChannelCore | None = None
+    """The channel that the handler has made, or that answers its request; see `make_channel`."""
     user_channel: Any = None
     """The `AnonymousChannel` for that channel that the handler holds, once it has asked for it."""
-    served: Any = None
+    served: ChannelCore | None = None
     """That channel once the request was answered with it, so that the handler runs on it."""
     state: CallState = _RUNNING
     upload: Upload | None = None
@@ -210,8 +167,8 @@ class Invocation(msgspec.Struct, eq=False):
         which = "" if self.id is None else f" #{self.id}"
         return repr(f"{where}{self.event}{which}")[1:-1]
 
-    def make_channel(self) -> Any:
-        """Return the `ChannelCore` of the channel that may answer the request. The first call makes it.
+    def make_channel(self) -> ChannelCore:
+        """Return the channel that may answer the request. The first call makes it.
 
         Raises:
             BadArguments: the message is an event, which has no answer.
@@ -321,7 +278,7 @@ class Invocation(msgspec.Struct, eq=False):
     def notices_end(self, exc: BaseException) -> bool:
         """Return whether a conversation's body raised ``exc`` because the remote peer has ended its channel."""
         channel = self.served
-        if channel is None or not channel.closed or channel.ended_here:
+        if channel is None or not channel.over or channel.left:
             return False
         return exc is channel.error or (isinstance(exc, ChannelClosed) and exc.channel == str(channel.id))
 

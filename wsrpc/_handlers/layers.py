@@ -27,7 +27,7 @@ Next = Callable[[Invocation, Any], Awaitable[Any]]
 """Runs what is inside of a middleware."""
 
 _NOT_STARTED = Exception()
-"""Stands for the result of a thread that has not called its handler; see `Runner.paused`."""
+"""Stands for the result of a thread that has not called its handler; see `Dispatcher.paused`."""
 
 
 class Route(Struct, frozen=True):

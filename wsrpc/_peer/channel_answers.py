@@ -74,7 +74,7 @@ class ChannelAnswers:
         """
         if invocation.state.cancelled:
             raise invocation.cancellation()
-        channel: ChannelCore = invocation.make_channel()
+        channel = invocation.make_channel()
         if invocation.state is not CallState.RESERVED:  # else it was checked before the handler ran
             self._work.check_bytes_for_channel(invocation.size)
         self._channels.deliver(channel)
@@ -82,7 +82,7 @@ class ChannelAnswers:
         mark_processed(invocation.view)
         invocation.served = channel
         invocation.enter(CallState.SERVING)
-        channel.when_closed(lambda reason: self._cancel_after_end(invocation, channel))
+        channel.when_closed(lambda: self._cancel_after_end(invocation, channel))
         return channel
 
     def _cancel_after_end(self, invocation: Invocation, channel: ChannelCore) -> None:
@@ -97,10 +97,10 @@ class ChannelAnswers:
         error = RemoteError("the channel was closed") if reason is None else reason
 
         def cancel() -> None:
-            if not (channel.ended_here and invocation.is_current):
+            if not (channel.left and invocation.is_current):
                 invocation.orphan(error)
 
-        by_this_side = channel.ended_here or (isinstance(reason, ConnectionLost) and is_closed_here(reason))
+        by_this_side = channel.left or (isinstance(reason, ConnectionLost) and is_closed_here(reason))
         if by_this_side or _role(invocation) is not Role.CONVERSATION:
             cancel()
         else:
@@ -121,7 +121,7 @@ class ChannelAnswers:
                 self._note_refusal(invocation.label, exc)
                 channel.abort(None)
             except ChannelClosed:
-                if not channel.closed:
+                if not channel.over:
                     raise
                 # The handler has itself ended the channel that it streams on. Or the channel ended, and the generator
                 # yielded once more although it was cancelled.
@@ -181,7 +181,7 @@ class ChannelAnswers:
         """End the channel of a call that has returned ``value``."""
         channel = invocation.served
         assert channel is not None
-        if channel.closed:  # a stream's channel ends with its last item
+        if channel.over:  # a stream's channel ends with its last item
             return
         label = invocation.label
         if _role(invocation) is Role.UPLOAD:
@@ -193,7 +193,7 @@ class ChannelAnswers:
         """End the channel of a call that has failed."""
         channel = invocation.served
         assert channel is not None
-        if channel.closed:
+        if channel.over:
             return
         # A new error, which the channel keeps, because that of a handler refers to the handler's variables.
         reason = error_from_wire(*error_to_wire(self._answers.sendable(error, invocation.label)))
@@ -213,7 +213,7 @@ class ChannelAnswers:
 
         if (i := upload.take_end_id()) is not None:
             end(i)
-        elif upload.ended:  # by an event, which has no answer
+        elif upload.all_sent:  # by an event, which has no answer
             channel.finish()
         else:
             upload.answer_end(end)

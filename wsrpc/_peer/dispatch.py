@@ -29,7 +29,6 @@ from .._protocol.messages import Resolution, WireMessage
 from .._protocol.rejections import ABORTED, BAD_ITEM, bounded_reason
 from .._sending.answers import Answers
 from .._sending.outbound import Outbound
-from .._streams.recipients import Decode
 from ..errors import (
     BadArguments,
     BadResult,
@@ -153,10 +152,14 @@ class Dispatcher:
         self.active: dict[int, Invocation] = {}
         """Requests of the remote peer that are being handled, by id."""
         self.paused: asyncio.Future[None] | None = None
-        """See `Runner.paused`."""
+        """Set while no handler may start, because a Close frame is queued. Done when the session is over, or goes on
+        over another connection. May be read in any thread."""
         self.late = 0
+        """Handlers that wait in tasks until ``paused`` is done. Later messages wait, to stay in order."""
         self.holding = Hold.NONE
+        """The messages that wait while `open` handlers run."""
         self.refuses: Callable[[], bool] | None = None
+        """Returns whether a new request is refused, once this side drains."""
         self.context = contextvars.copy_context()
         """Each handler runs in a copy of it, so that what it sets is seen by no other one."""
         self.channels = ChannelTable(
@@ -167,7 +170,7 @@ class Dispatcher:
             work.readers,
             sender=requester,
             answers=answers,
-            listener=self,
+            dispatcher=self,
         )
         self._mark: float | None = None
         """When the last inline handler of this read ended. None if there was none, or if its time is not known."""
@@ -178,17 +181,6 @@ class Dispatcher:
         return ChannelAnswers(self.answers, self.work, self.channels)
 
     # ------------------------------------------------------------ starting
-
-    def arrived(
-        self,
-        message: WireMessage,
-        payload: bytes | bytearray,
-        view: Message | None,
-        decode: Decode,
-        channel: ChannelCore,
-    ) -> None:
-        """Run the handler of a message on an anonymous channel, now or when there is room."""
-        self.work.arrived(self, message, payload, view, decode, channel)
 
     def run(
         self,
@@ -392,7 +384,8 @@ class Dispatcher:
         """Cancel a handler that has run too long, and reject its request now: the handler may take time to exit."""
         if invocation.state.cancelled:  # it is ending already
             return
-        handler: Handler = invocation.handler
+        handler = invocation.handler
+        assert handler is not None
         source = "Limits.handler" if handler.timeout is UNSET else "timeout="
         text = "%s, the handler of %s, was cancelled: it took longer than %g s (%s)"
         self.answers.log(logging.WARNING, text, handler.name, invocation.label, seconds, source)
@@ -451,7 +444,7 @@ class Dispatcher:
         if (channel := invocation.channel) is not None:
             if channel.state is ChannelState.NEW:
                 channel.close()
-            elif channel.closed and invocation.served is not None:
+            elif channel.over and invocation.served is not None:
                 channel.mailbox.close()  # nothing is left that could listen
         if invocation.view is not None:
             mark_processed(invocation.view)

@@ -267,7 +267,7 @@ class Requester:
             # Made at once: the handler's `start` may have come with the channel.
             producer = self._producer(opened, event, options.timeout)
             sending = asyncio.get_running_loop().create_task(self._feed(opened, producer, reading, send))
-            opened.when_closed(lambda reason: sending.cancel())
+            opened.when_closed(sending.cancel)
             self._keep(sending)
         return reading
 
@@ -282,7 +282,7 @@ class Requester:
             reading.end(exc.error)
             channel.abort(None)
         except BaseException as exc:
-            if not channel.closed:  # otherwise it was cancelled because of that
+            if not channel.over:  # otherwise it was cancelled because of that
                 cancelled = isinstance(exc, asyncio.CancelledError)
                 reading.end(RuntimeError("the source was cancelled") if cancelled else exc)
                 channel.abort(_for_handler(exc))

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from .._base.queues import BoundedQueue
 from .._channels.core import ChannelCore
-from .._handlers.invocation import Runner
 from .._handlers.observation import Message, mark_processed
 from .._protocol.messages import WireMessage
-from .._sending.answers import Answers
-from .._session.session import Session
 from ..errors import RemoteError
+
+if TYPE_CHECKING:
+    from .dispatch import Dispatcher
 
 
 class Kind(IntEnum):
@@ -37,31 +37,6 @@ class Hold(IntEnum):
     NONE = Kind.EVENT + 1
 
 
-class SessionRunner(Runner, Protocol):
-    """The handlers of one session, with what ends with the session. Implemented by `Dispatcher`."""
-
-    session: Session
-    answers: Answers
-    late: int
-    """Handlers that wait in tasks until they may start; see `Runner.paused`. Later messages wait, to stay in order."""
-    holding: Hold
-    """The messages that wait while `open` handlers run."""
-    refuses: Callable[[], bool] | None
-    """Returns whether a new request is refused, once this side drains."""
-
-    def run(
-        self, message: WireMessage, payload: bytes | bytearray, view: Message | None, channel: ChannelCore | None, /
-    ) -> None:
-        """Run the handler of a message now."""
-
-    def knows(self, i: int, /) -> bool:
-        """Return whether request ``i`` is being handled or waits for its handler."""
-        ...
-
-    def read_ended(self) -> None:
-        """Forget when the last handler ended: the next one's time starts with the next read."""
-
-
 class ReceivedMessage(Struct, eq=False):
     """One message that waits. ``decode`` decodes the payload once more."""
 
@@ -71,8 +46,8 @@ class ReceivedMessage(Struct, eq=False):
     """None for an event."""
     view: Message | None
     decode: Callable[[bytes | bytearray], WireMessage]
-    runner: SessionRunner
-    """The runner of the session in which it came, which may be over by now."""
+    runner: Dispatcher
+    """That of the session in which it came, which may be over by now."""
     channel: ChannelCore | None = None
     """The anonymous channel that it came on."""
     is_read: bool = False
@@ -82,7 +57,7 @@ class ReceivedMessage(Struct, eq=False):
     def too_late(self) -> bool:
         """Whether its channel has ended and it is not to be handled. Events outlive an end by the remote peer."""
         channel = self.channel
-        return channel is not None and (channel.ended_here if self.id is None else channel.closed)
+        return channel is not None and (channel.left if self.id is None else channel.over)
 
     def drop(self) -> None:
         """Reject it if it is a request: its channel has ended before its turn came."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from msgspec import UNSET
@@ -25,7 +26,10 @@ from .._streams.inbox import Inbox
 from .._streams.recipients import Decode, Recipient
 from ..errors import Draining, Overloaded, RemoteError, RpcError, made_here
 from ..limits import Limits
-from .waiting import NOTHING_WAITS, Hold, Kind, ReceivedMessage, SessionRunner, WaitingRoom
+from .waiting import NOTHING_WAITS, Hold, Kind, ReceivedMessage, WaitingRoom
+
+if TYPE_CHECKING:
+    from .dispatch import Dispatcher
 
 # Constants, because Python 3.11 looks members of an enum up slowly, and these are asked for with each message.
 _ON_CHANNEL, _REQUEST, _EVENT = Kind
@@ -38,14 +42,14 @@ class Work:
 
     It keeps the handlers within `Limits.running`, `running_bytes` and `waiting`, and in order, and the remote peer
     within `Limits.rate`. Handlers of events go on although their session has ended, and so do the events that wait. So
-    all counts go on, too. What ends with a session is in its `SessionRunner`.
+    all counts go on, too. What ends with a session is in its `Dispatcher`.
 
     A handler counts until it exits, cancelled or not. Streams and conversations may stay open for long, so no message
     waits until they end: they do not count as handlers, their bytes are counted separately, and a call that would make
     them too many is refused. `CallState` says what a call counts as.
 
     While ``needs_checks`` is false, nothing needs to be checked and there are no readers: a message may go straight to
-    `SessionRunner.run`.
+    `Dispatcher.run`.
     """
 
     __slots__ = (
@@ -75,8 +79,8 @@ class Work:
         self.limits = limits
         self._loop = loop
         self.readers = readers
-        self.present: SessionRunner
-        """The runner of the present session, of the next one, or of the last one."""
+        self.present: Dispatcher
+        """That of the present session, of the next one, or of the last one."""
         self.needs_checks = True
         # A dict and not a set, here and elsewhere, because an empty one is a third of the size, and peers are many.
         self.invocations: dict[Invocation, None] = {}
@@ -112,7 +116,7 @@ class Work:
     def __repr__(self) -> str:
         return f"<Work {self.count} handlers, {len(self.waiting_room)} messages wait>"
 
-    def begin_session(self, runner: SessionRunner) -> None:
+    def begin_session(self, runner: Dispatcher) -> None:
         """Let ``runner`` take the place of the runner of the last session."""
         self.present = runner
         self.update()
@@ -138,7 +142,7 @@ class Work:
 
     def arrived(
         self,
-        runner: SessionRunner,
+        runner: Dispatcher,
         message: WireMessage,
         payload: bytes | bytearray,
         view: Message | None,
@@ -183,7 +187,7 @@ class Work:
             runner.answers.reject(i, Overloaded(f"{len(self.waiting_room)} messages wait already, ask again later"))
         mark_processed(view)
 
-    def within_rate(self, runner: SessionRunner, message: WireMessage) -> bool:
+    def within_rate(self, runner: Dispatcher, message: WireMessage) -> bool:
         """Count an event or a request against `Limits.rate`. Above the rate refuse it, and return False."""
         if self._bucket is None or self._bucket.take(self._loop.time()):
             return True
@@ -203,7 +207,7 @@ class Work:
             return message.a[0] in STREAM_EVENTS
         return not self.readers.is_of_stream(message)
 
-    def _is_full(self, runner: SessionRunner, size: int) -> bool:
+    def _is_full(self, runner: Dispatcher, size: int) -> bool:
         return (
             runner.paused is not None
             or runner.late > 0
@@ -212,7 +216,7 @@ class Work:
             or (self.held > 0 and self.held + size > self.limits.running_bytes)
         )
 
-    def _must_wait(self, runner: SessionRunner, kind: Kind, size: int) -> bool:
+    def _must_wait(self, runner: Dispatcher, kind: Kind, size: int) -> bool:
         if (runner.holding is not _NONE_HELD and kind >= runner.holding) or self._is_full(runner, size):
             return True
         # A message must not overtake those that wait already, except for those that are held back.
@@ -437,7 +441,7 @@ class Work:
     def end_conversations(self) -> None:
         """Cancel the bodies of conversations that are over, even if they have not read the messages before the end."""
         for invocation in list(self.invocations):
-            if invocation.served is not None and invocation.served.closed:
+            if invocation.served is not None and invocation.served.over:
                 invocation.served.mailbox.notice_end()
 
     def tasks(self, closers: Closers | None = None) -> set[asyncio.Task[None]]:

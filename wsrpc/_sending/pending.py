@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Container
-from typing import Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -16,6 +16,9 @@ from .._protocol.settings import Terms
 from .._session.queue import Entry, Report
 from ..errors import ConnectionLost, TooManyRequests
 from .gate import Gate, Turn
+
+if TYPE_CHECKING:
+    from .._channels.core import ChannelCore
 
 FIRST_ID, LAST_ID = 2**30, 2**31 - 1
 MAX_REMEMBERED = 1024
@@ -132,7 +135,7 @@ class Pending(Struct, eq=False):
     """Bytes that count in `InFlight.waiting`: the remote peer ran no further handler when its turn came."""
     size: int = 0
     """Bytes that count in `InFlight.bytes`."""
-    channel: Any = None
+    channel: ChannelCore | None = None
     """The channel that has answered it."""
 
 

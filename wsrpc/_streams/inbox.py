@@ -178,7 +178,7 @@ class ReadableChannel(Protocol):
     def unread(self) -> UnreadMemory: ...
 
     @property
-    def closed(self) -> bool: ...
+    def over(self) -> bool: ...
 
     @property
     def has_credit(self) -> bool:
@@ -451,7 +451,7 @@ class Inbox(MessageQueue, Recipient):
         self.channel.overflowed(self._event, self, error)
 
     def _items_ended(self, i: Any, error: RemoteError | None) -> None:
-        again, self._producer = self.ended, ProducerState.ENDED
+        again, self._producer = self.all_sent, ProducerState.ENDED
         self.end(error)
         if i is not UNSET:
             self._answer_end(i, again)
@@ -497,7 +497,7 @@ class Inbox(MessageQueue, Recipient):
         return self._reader is ReaderState.ABANDONED
 
     @property
-    def ended(self) -> bool:
+    def all_sent(self) -> bool:
         """Whether the remote producer has said that there are no more items."""
         return self._producer is ProducerState.ENDED
 
@@ -515,7 +515,7 @@ class Inbox(MessageQueue, Recipient):
         """Let the remote producer start, at the first read."""
         if self._producer is ProducerState.NOT_STARTED:
             self._producer = ProducerState.STARTED
-            if self.items and not (self.over or self.channel.closed):
+            if self.items and not (self.over or self.channel.over):
                 self.channel.start_items(self)
 
     def wait(self) -> asyncio.Future[None]:
@@ -615,7 +615,7 @@ class Inbox(MessageQueue, Recipient):
         if self._reader is _LEFT:
             return
         channel = self.channel
-        if not (self._owns or channel.closed) and self.items and self.has_more and channel.has_credit:
+        if not (self._owns or channel.over) and self.items and self.has_more and channel.has_credit:
             self._reader = ReaderState.ABANDONED
             self.wake()  # a read of the stream that was left, which must not take an item of the next one
             return
@@ -643,10 +643,10 @@ class Inbox(MessageQueue, Recipient):
     def _leave_abandoned(self, label: str) -> None:
         if not self.abandoned:  # another stream reads on
             return
-        if self._owns and not self.channel.closed:
+        if self._owns and not self.channel.over:
             text = f"a stream of {label!r} was left without being closed, and is stopped"
             self.channel.warn(f"{text}: read it in a `with` (`async with`) block, or close it")
-        unread = 0 if self.items or self.channel.closed else len(self.queue)
+        unread = 0 if self.items or self.channel.over else len(self.queue)
         self.leave(None)
         if unread:
             self.channel.count_dropped(unread)
@@ -740,7 +740,7 @@ class Upload(Inbox):
 
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         super().receive(message, payload, decode)
-        if self._reader is _LEFT and not self.ended and message.i is not UNSET:
+        if self._reader is _LEFT and not self.all_sent and message.i is not UNSET:
             # JavaScript that gets the channel and `stop` in one read misses the `stop` (ws in Node, observed).
             self.channel.stop_items()
 
@@ -750,7 +750,7 @@ class Upload(Inbox):
             return
         self._reader = _LEFT
         self.drop_all()
-        if not self.ended and not self.channel.closed:
+        if not self.all_sent and not self.channel.over:
             self.channel.stop_items()  # the handler may run on for long
 
     def answer_end(self, answer: Callable[[int], None]) -> None:

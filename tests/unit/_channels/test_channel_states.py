@@ -58,7 +58,7 @@ class Scene:
         core = core_of(self.channel)
         if core.state is ChannelState.NEW:
             self.d.transport.abort()
-        elif core.state is ChannelState.CLOSED:  # the connection is lost while the end is being sent
+        elif core.state is ChannelState.LEFT:  # the connection is lost while the end is being sent
             core.end("lost", None, by_other=True)
         else:
             self.d.feed(ABORT)
@@ -89,7 +89,7 @@ async def to_ended(s: Scene) -> None:
     s.d.feed(ABORT)
 
 
-async def to_closed(s: Scene) -> None:
+async def to_left(s: Scene) -> None:
     await s.open()
     s.channel.close()
 
@@ -101,7 +101,7 @@ REACH: dict[ChannelState, Callable[[Scene], Awaitable[None]]] = {
     ChannelState.NEW: stay,
     ChannelState.OPEN: to_open,
     ChannelState.ENDED: to_ended,
-    ChannelState.CLOSED: to_closed,
+    ChannelState.LEFT: to_left,
 }
 
 
@@ -112,7 +112,7 @@ async def close(s: Scene) -> None:
 DO: dict[ChannelInput, Callable[[Scene], Awaitable[None]]] = {
     ChannelInput.OPENED: to_open,
     ChannelInput.ENDED: Scene.end,
-    ChannelInput.CLOSED: close,
+    ChannelInput.LEFT: close,
 }
 
 
@@ -125,13 +125,13 @@ async def test_a_channel_is_in_the_state_that_the_table_says(state: ChannelState
     await REACH[state](s)
     core = core_of(s.channel)
     assert core.state is state
-    told: list[Any] = []
-    core.when_closed(told.append)
+    told: list[str] = []
+    core.when_closed(lambda: told.append("ended"))
     await DO[happened](s)
     after, action = TABLE[state][happened]
     assert core.state is after
     assert len(told) == ("tells the producer and the handler" in action)
-    assert s.channel.closed is (after in {ChannelState.ENDED, ChannelState.CLOSED})
+    assert s.channel.closed is (after in {ChannelState.ENDED, ChannelState.LEFT})
     await leave(s)
     assert len(told) <= 1, "the end is told once"
 
