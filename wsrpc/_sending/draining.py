@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from enum import Enum
 from typing import Any
 
 from .._base.scheduler import Timer
@@ -14,6 +15,17 @@ from .._session.session import Session
 
 MARGIN = 1.0
 """Seconds before the remote peer closes in which nothing new is begun there: it might arrive too late."""
+
+
+class DrainPhase(Enum):
+    """How far a session is with its end. The side that accepted the connection drains, the one that dialed is told."""
+
+    NONE = "neither side drains"
+    ASKED = "this side drains, and the remote peer may still begin something new"
+    ANSWERED = "this side drains, and the remote peer begins nothing new"
+    TOLD = "the remote peer drains, and what has begun before goes on"
+    OWING = "the remote peer drains, and this side begins nothing new, and says so once `open` handlers are done"
+    SILENT = "the remote peer drains, and this side begins nothing new, and has said so"
 
 
 class Draining:
@@ -28,18 +40,7 @@ class Draining:
         fall_silent: called when this side begins nothing new. Returns whether it says so only after `opened`.
     """
 
-    __slots__ = (
-        "_fall_silent",
-        "_host",
-        "_on_quiet",
-        "_owes_quiet",
-        "_quiet",
-        "_session",
-        "_waits",
-        "_work",
-        "closes_at",
-        "silent",
-    )
+    __slots__ = ("_fall_silent", "_host", "_on_quiet", "_session", "_waits", "_work", "closes_at", "phase")
 
     def __init__(
         self,
@@ -52,42 +53,55 @@ class Draining:
         self._host = host
         self._work = work
         self._fall_silent = fall_silent
+        self.phase = DrainPhase.NONE
         self.closes_at: float | None = None
-        """When the side that accepted is going to close, if it has said so."""
+        """When the side that drains is going to close, at the latest. None if neither side drains."""
         self._waits: list[Timer | asyncio.Task[None]] = []
         """The wait for the work of this side, which dialed, and what ends this wait when no time is left."""
-        self._quiet = False
-        """Whether the side that dialed has said that it begins nothing new."""
-        self.silent = False
-        """Whether this side, which dialed, begins nothing new: the remote peer is about to close."""
         self._on_quiet: asyncio.Future[None] | None = None
-        self._owes_quiet = False
-        """Whether this side has still to say that."""
 
     @property
     def _agreed(self) -> bool:
         return self._session.negotiation.has(DRAIN)
 
+    # ------------------------------------------------------------ the side that drains
+
     def drain(self, until: float) -> None:
         """Ask the remote peer to begin nothing new, because this side closes at the time ``until`` at the latest."""
         self.closes_at = until
+        if self.phase is DrainPhase.NONE:
+            self.phase = DrainPhase.ASKED
         self.agreed()
 
     def agreed(self) -> None:
         """Ask for that if this side drained before it knew what the remote peer supports."""
-        if self._agreed and self.closes_at is not None and not self._quiet:
+        if self._agreed and self.closes_at is not None and self.phase is DrainPhase.ASKED:
             self._session.say(Drain(max(0, round((self.closes_at - self._host.loop.time()) * 1000))))
 
     @property
     def quiet(self) -> bool:
         """Whether the remote peer begins nothing new any more. A plain peer, which cannot say so, counts as quiet."""
-        return self._quiet or not self._agreed
+        return self.phase is DrainPhase.ANSWERED or not self._agreed
 
     async def wait_quiet(self) -> None:
         """Wait until the remote peer begins nothing new, or the session has ended. Cancelling is safe."""
         if not self.quiet:
             self._on_quiet = self._host.loop.create_future()
             await self._on_quiet
+
+    # ------------------------------------------------------------ both sides
+
+    def received(self, drain: Drain) -> None:
+        """Take what the remote peer says."""
+        if not 0 <= drain.after_ms <= MAX_ID:
+            self._host.ignore("drain that makes no sense")
+        elif self._agreed and self._session.negotiation.dialer and self.phase in (DrainPhase.NONE, DrainPhase.TOLD):
+            self._told(drain.after_ms / 1000)
+        elif self._agreed and self.phase is DrainPhase.ASKED:
+            self.phase = DrainPhase.ANSWERED
+            self.session_over()
+        else:
+            self._host.ignore("control message out of place")
 
     def session_over(self) -> None:
         """End the wait for the remote peer, or for this side's work."""
@@ -99,37 +113,33 @@ class Draining:
         for each in self._waits:
             each.cancel()
 
-    def received(self, drain: Drain) -> None:
-        """Take what the remote peer says."""
-        if not 0 <= drain.after_ms <= MAX_ID:
-            self._host.ignore("drain that makes no sense")
-        elif self._agreed and self._session.negotiation.dialer and not self._quiet:
-            self.closes_at = self._host.loop.time() + drain.after_ms / 1000
-            self._stop_waiting()
-            if drain.after_ms >= MARGIN * 1000 and (work := self._work()) is not None:
-                self._waits = [
-                    self._host.loop.call_at(self.closes_at - MARGIN, self.be_silent),
-                    self._host.loop.spawn(work),
-                ]
-            else:
-                self.be_silent()
-        elif self._agreed and self.closes_at is not None and not self._quiet:
-            self._quiet = True
-            self.session_over()
+    # ------------------------------------------------------------ the side that is told
+
+    def _told(self, seconds: float) -> None:
+        """Finish what has begun, because the remote peer closes in so many seconds at the latest."""
+        loop, self.phase = self._host.loop, DrainPhase.TOLD
+        self.closes_at = loop.time() + seconds
+        self._stop_waiting()
+        if seconds >= MARGIN and (work := self._work()) is not None:
+            self._waits = [loop.call_at(self.closes_at - MARGIN, self.be_silent), loop.spawn(work)]
         else:
-            self._host.ignore("control message out of place")
+            self.be_silent()
+
+    @property
+    def silent(self) -> bool:
+        """Whether this side begins nothing new: the remote peer is about to close."""
+        return self.phase is DrainPhase.SILENT or self.phase is DrainPhase.OWING
 
     def be_silent(self) -> None:
         """Begin nothing new, and say so. Idempotent."""
-        if not self.silent:
-            self._quiet = self.silent = True
+        if self.phase is DrainPhase.TOLD:
             # Requests of `open` handlers are still served, so they are sent before the answer.
-            self._owes_quiet = self._fall_silent()
-            if not self._owes_quiet:
-                self._session.say(Drain(0))
+            self.phase = DrainPhase.OWING
+            if not self._fall_silent():
+                self.opened()
 
     def opened(self) -> None:
         """Say what had to wait for the `open` handlers."""
-        if self._owes_quiet:
-            self._owes_quiet = False
+        if self.phase is DrainPhase.OWING:
+            self.phase = DrainPhase.SILENT
             self._session.say(Drain(0))

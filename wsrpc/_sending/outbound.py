@@ -20,7 +20,7 @@ from .._session.session import Session
 from .._session.states import SessionState
 from ..errors import ConnectionLost, MessageTooBig, QueueFull
 from .checks import Objections
-from .draining import Draining
+from .draining import Draining, DrainPhase
 from .gate import Gate
 from .pending import PendingRequests
 from .slow_readers import Slow, SlowReaderQueue
@@ -149,7 +149,7 @@ class Outbound:
 
     def update_clear(self) -> None:
         """Find out again whether a message may go straight to the transport: what this depends on has changed."""
-        ready = self.line is Line.OPEN and self.draining.closes_at is None
+        ready = self.line is Line.OPEN and self.draining.phase is not DrainPhase.TOLD
         self.clear = ready and not (self.session.full or self._gate.busy)
 
     # ------------------------------------------------------------ opening

@@ -19,6 +19,7 @@ from .._protocol.settings import Settings
 from .._session.queue import Entry, SendQueue
 from ..errors import ChannelClosed, ConnectionLost, SessionLost
 from .checks import check_sending
+from .draining import DrainPhase
 from .gate import Gate
 from .outbound import Line, Outbound
 from .pending import Pending, PendingRequests
@@ -167,7 +168,7 @@ class Outbox:
         """
         out = self.out
         line = out.line
-        drains = line is Line.DRAINING or (line is Line.OPEN and call.lasts and out.draining.closes_at is not None)
+        drains = line is Line.DRAINING or (line is Line.OPEN and call.lasts and out.draining.phase is DrainPhase.TOLD)
         if drains:
             handler = CURRENT.get(None)
             awaited = handler is not None and handler.awaited and handler.runner.out is out

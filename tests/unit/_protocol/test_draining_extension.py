@@ -104,6 +104,25 @@ async def test_a_hello_that_was_on_its_way_is_still_in_time() -> None:
         assert await it.is_over() == 1012
 
 
+@pytest.mark.parametrize("full", [False, True], ids=["clear", "was full"])
+async def test_the_side_that_drains_may_itself_begin_what_lasts(full: bool) -> None:
+    async with accepted("drain") as it:
+        await it.fed({"i": 1, "a": ["work"]})
+        await it.leaves()
+        if full:
+            it.line.pause()
+            it.line.resume()
+        opening = start(it.server.peers[0].open_channel("talk"))
+        await turns()
+        [asked] = it.line.take()
+        assert asked["a"] == ["talk"]
+        await it.fed({"i": asked["i"], "h": 7})
+        await (await opening).abort()
+        await it.fed(QUIET)
+        it.work.go.set()
+        assert await it.is_over() == 1012
+
+
 async def test_a_drop_ends_the_wait_for_quiet() -> None:
     async with accepted("drain") as it:
         await it.leaves()
