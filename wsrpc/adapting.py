@@ -1,7 +1,8 @@
 """Building blocks for adapters. The default transport uses the same building blocks.
 
 An adapter turns the connections of a library into `Transport` objects. On the accepting side, it creates a `Handshake`
-from each request (with `Server.limits`), passes it to `Server.handshake`, and passes the transport to `Server.accept`.
+from each request (with `Server.limits`), passes it to `Server.handshake`, and passes the transport to `Server.accept`,
+or to `accept_at_once`, which takes less time.
 If the adapter also opens a `Port`, pass the function that opens the port to `Server.listening`, so that closing the
 server also closes the port. On the dialing side, an adapter is a function like `dial`.
 
@@ -24,6 +25,7 @@ from __future__ import annotations
 from ._base.closing import check_close
 from ._base.headers import address, joined_headers
 from ._server.listening import Port
+from ._server.server import accept_at_once
 from ._transports.delivery import Delivery
 from ._transports.dial_request import DialRequest, follow_redirects
 from ._transports.heartbeat import Heartbeat, StallWatch
@@ -39,6 +41,7 @@ __all__ = [
     "Port",
     "ServerUpgrade",
     "StallWatch",
+    "accept_at_once",
     "address",
     "check_close",
     "follow_redirects",

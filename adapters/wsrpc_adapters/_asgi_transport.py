@@ -5,16 +5,17 @@ waiting; it ends when ``receive()`` begins to wait. A message counts as *unsent*
 and a ``send()`` that waits is the only sign that there is no room. ``receive()`` must go on meanwhile, so ``send()``
 runs in a task that lives while there is something to write.
 
-Where a read brought one message, the next read most likely does, too. What that causes is then written by the task that
-reads; a task for it would cost as much as the message. If ``send()`` has to wait, which uvicorn's does only when there
-is no room, that task goes on writing, and another one reads. So no call of ``receive()`` or ``send()`` begins in one
-task and ends in another, which middlewares with timeouts of their own would not survive.
+The task of the application reads. Where a read brought one message, the next read most likely does, too. What that
+causes is then written by the task that reads; a task for it would cost as much as the message. If ``send()`` has to
+wait, which uvicorn's does only when there is no room, that task goes on writing, and another one reads. So no call of
+``receive()`` or ``send()`` begins in one task and ends in another, which middlewares with timeouts of their own would
+not survive.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -35,21 +36,271 @@ AT_ONCE = 64
 """Messages that are read at once before they take a place in the turn, see `wsrpc._transports.fairness`."""
 
 
-class AsgiTransport:
+class _End:
+    """State of a connection, from open to closed, and what is reported of its end."""
+
+    __slots__ = ("_over", "_timer", "broken", "close_sent", "closing", "dropped", "failure", "info")
+
+    def __init__(self) -> None:
+        self._timer: asyncio.TimerHandle | None = None
+        self._over: asyncio.Future[None] | None = None
+        """Done when there is ``info``; made when somebody waits for it."""
+        self.info: CloseInfo | None = None
+        """How the connection ended; None if it has not."""
+        self.closing: tuple[int, str] | None = None
+        """Code and reason with which this side closes."""
+        self.close_sent = False
+        self.broken: Exception | None = None
+        """What ``send()`` raised."""
+        self.dropped = False
+        """Whether the connection ends without waiting for the client."""
+        self.failure: Exception | None = None
+        """What `AsgiTransport.run` is to raise."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent."""
+        return self.closing is None and self.broken is None and not self.dropped and self.info is None
+
+    @property
+    def state(self) -> str:
+        if self.info is not None:
+            return "closed"
+        return "open" if self.is_open else "broken" if self.broken is not None else "closing"
+
+    @property
+    def code(self) -> tuple[int, str]:
+        """Code and reason with which the connection ends, as far as is known."""
+        if self.info is not None:
+            return self.info.code, self.info.reason
+        return self.closing or (CloseCode.ABNORMAL, str(self.broken or ""))
+
+    @property
+    def close_due(self) -> bool:
+        """Whether a Close frame is to be sent behind the messages."""
+        return self.closing is not None and not self.close_sent
+
+    def begin(self, code: int, reason: str) -> bool:
+        """Note that this side closes. Return False if it does already, or if the connection is over."""
+        if self.closing is not None or self.info is not None:
+            return False
+        self.closing = (int(code), reason)
+        return True
+
+    def drop(self) -> bool:
+        """Note that the connection ends without waiting for the client. Return False if it does already, or is over."""
+        if self.dropped or self.info is not None:
+            return False
+        self.dropped = True
+        return True
+
+    def expect(self, seconds: float, overdue: Callable[[], None]) -> None:
+        """Call ``overdue`` if the connection is not over in time. Later calls have no effect."""
+        if self._timer is None and self.info is None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, overdue)
+
+    def finish(self, info: CloseInfo) -> None:
+        """Note that the connection is over."""
+        self.info = info
+        self.broken = None  # its traceback refers to this object
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        if self._over is not None:
+            self._over.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait until the connection is over."""
+        if self.info is None:
+            if self._over is None:
+                self._over = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._over)
+
+    def fail(self, exc: Exception) -> None:
+        """Let `AsgiTransport.run` raise ``exc``, unless the connection is over."""
+        if self.info is None:
+            self.failure = exc
+
+    def reported(self, event: Event) -> CloseInfo:
+        """Return how the connection ended, as far as what the ASGI server reports can be trusted."""
+        code, reason = int(event.get("code") or CloseCode.NO_STATUS), event.get("reason")
+        if self.closing is not None and self.close_sent:
+            return CloseInfo(*self.closing, was_clean=code != CloseCode.ABNORMAL)
+        if reason is None and "reason" not in event:
+            # uvicorn gives a reason, if only None or an empty one, where there was a Close frame. Without one it
+            # reports 1005 for a drop, and 1012 when it shuts down itself and does not wait for an answer.
+            if code == CloseCode.NO_STATUS:
+                code = CloseCode.ABNORMAL
+            return CloseInfo(code, "", was_clean=code not in (CloseCode.ABNORMAL, CloseCode.SERVICE_RESTART))
+        return CloseInfo(code, reason or "", was_clean=code != CloseCode.ABNORMAL)
+
+
+class _Output(ABC):
+    """Outgoing half of a connection: the messages that wait for ``send()``, and the task that calls it."""
+
+    __slots__ = (
+        "_end",
+        "_full",
+        "_limits",
+        "_messages",
+        "_pieces",
+        "_room",
+        "_send_event",
+        "_sent",
+        "_unsent",
+        "_writer",
+        "_writing",
+        "_written",
+    )
+
+    def __init__(self, send: Send, limits: Limits) -> None:
+        self._send_event = send
+        self._limits = limits
+        self._end = _End()
+        self._messages: list[tuple[bytes, bool]] = []
+        self._pieces: list[bytes] | None = None
+        """Pieces of a message that is sent in pieces, until the last one."""
+        self._writing = False
+        self._writer: asyncio.Task[None] | None = None
+        """The task that writes, if there is one."""
+        self._sent = 0
+        """Messages that were added."""
+        self._written = 0
+        """Bytes that were added."""
+        self._unsent = 0
+        """Bytes of those for which ``send()`` has not returned."""
+        self._full = False
+        """Whether more than the high-water mark is unsent."""
+        self._room: asyncio.Future[None] | None = None
+        """Done when there is room again; made when somebody waits for it."""
+
+    @abstractmethod
+    def _filled(self) -> None:
+        """There is no room from now on."""
+
+    @abstractmethod
+    def _has_room(self) -> None:
+        """There is room again."""
+
+    @abstractmethod
+    def _send_failed(self, exc: Exception) -> None:
+        """``send()`` raised: most likely the client has left, and ``receive()`` is about to say how."""
+
+    def _add(self, payload: bytes, text: bool, *, held: bool) -> None:
+        """Add a message. If it is ``held``, the next `flush` or `_write` writes it, otherwise a task does."""
+        size = len(payload) + FRAME
+        self._sent += 1
+        self._messages.append((payload, text))
+        self._written += size
+        self._unsent += size
+        if not held:
+            self.flush()
+        if self._unsent > self._limits.high_water and not self._full:
+            self._full = True
+            self._filled()
+
+    def flush(self) -> None:
+        """Write the messages that were added, and then the Close frame if it is due, in a task."""
+        if (self._messages or self._end.close_due) and self._may_write:
+            self._writing = True
+            self._writer = asyncio.get_running_loop().create_task(self._write())
+
+    @property
+    def _may_write(self) -> bool:
+        return not self._writing and self._end.broken is None and self._end.info is None
+
+    async def drain(self) -> None:
+        if self._full and self._end.info is None:
+            if self._room is None:
+                self._room = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._room)
+
+    def _wake_drained(self) -> None:
+        room, self._room = self._room, None
+        if room is not None:
+            room.set_result(None)
+
+    def _stop_writing(self) -> None:
+        """Forget what was not written: the connection is over."""
+        self._messages = []
+        self._unsent = 0
+        self._wake_drained()
+
+    async def _write(self) -> None:
+        """Write the messages that wait, and then the Close frame if it is due."""
+        send, end, count = self._send_event, self._end, 0
+        self._writing = True
+        self._writer = asyncio.current_task()
+        try:
+            while self._messages:
+                messages, self._messages = self._messages, []
+                for payload, text in messages:
+                    if text:
+                        await send({"type": "websocket.send", "text": payload.decode()})
+                    else:
+                        await send({"type": "websocket.send", "bytes": payload})
+                    if end.info is not None:  # the connection ended meanwhile
+                        return
+                    self._left(len(payload) + FRAME)
+                    count += 1
+                    if count % BURST == 0:
+                        await asyncio.sleep(0)
+            if end.closing is not None and not end.close_sent:
+                code, reason = end.closing
+                end.close_sent = True
+                await send({"type": "websocket.close", "code": code, "reason": reason})
+        except Exception as exc:
+            self._send_failed(exc)
+        finally:
+            self._writing = False
+            self._writer = None
+        self.flush()  # the transport may have begun to close while the last message was written
+
+    def _left(self, size: int) -> None:
+        """Count a message of that size as written."""
+        self._unsent -= size
+        if self._full and self._unsent <= self._limits.high_water // 4:
+            self._full = False
+            self._wake_drained()
+            self._has_room()
+
+
+class AsgiTransport(_Output):
     """One WebSocket that was accepted; `run` carries its messages."""
 
+    __slots__ = (
+        "_application",
+        "_delivery",
+        "_early_size",
+        "_held",
+        "_in_read",
+        "_loop",
+        "_next_event",
+        "_opening",
+        "_reader",
+        "_received",
+        "_receiving",
+        "_single",
+        "_stall_watch",
+        "info",
+        "largest",
+    )
+
     def __init__(self, receive: Receive, send: Send, info: ConnectionInfo, limits: Limits) -> None:
+        super().__init__(send, limits)
         self.info = info
         self.largest = limits.message
         self._next_event = receive
-        self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._delivery = Delivery(lambda: None)
-        self._end = _End()
-        self._output = _Output(self, self._end, send, limits)
-        self._stall_watch = StallWatch(self, self._loop, limits)
-        self._reader: asyncio.Task[None] | None = None
+        self._delivery = Delivery(_go_on_reading)
+        self._stall_watch: StallWatch | None = None
+        """None while there is room."""
+        self._application: asyncio.Task[Any] | None = None
+        """The task of the application, while it reads, or writes what a read has caused."""
+        self._reader: asyncio.Task[Any] | None = None
         """The task that reads."""
+        self._opening: asyncio.Task[None] | None = None
+        """Accepts the connection, if something has to be awaited for that."""
         self._receiving = True
         """Whether the user wants to receive; see `pause_receiving`."""
         self._early_size = 0
@@ -63,38 +314,59 @@ class AsgiTransport:
         self._received = 0
         """Messages that were received."""
 
-    async def run(self, accepted: Callable[[AsgiTransport], Awaitable[object]]) -> None:
-        """Call ``accepted`` with this transport and carry messages; returns when the connection is over.
+    async def run(self, rest: Awaitable[None] | None) -> None:
+        """Carry messages; returns when the connection is over.
+
+        Args:
+            rest: the rest of accepting the connection, if there is any. Messages are carried meanwhile.
 
         Raises:
-            Exception: what ``receive()`` or ``send()`` raised, unless it only means that the client has left.
+            Exception: what ``rest``, ``receive()`` or ``send()`` raised, unless it only means that the client has left.
         """
-        self._reader = self._loop.create_task(self._read())
+        self._application = self._reader = asyncio.current_task()
         try:
-            await accepted(self)
-            await asyncio.shield(self._end.over)
+            if rest is not None:
+                self._opening = self._loop.create_task(self._open(rest))
+            await self._read()
+            self._application = None
+            await self._end.wait()
+        except asyncio.CancelledError:
+            application = self._application
+            if application is None or self._end.info is None:
+                raise
+            application.uncancel()  # by `_finish`
         finally:
+            self._application = None
             # If the ASGI server cancels the application, for instance, the connection is as good as lost.
             self._finish(CloseInfo(CloseCode.ABNORMAL, "the ASGI server stopped the application"))
-            tasks = [task for task in (self._reader, self._output.task) if task is not None]
+            present, ours = asyncio.current_task(), (self._reader, self._writer, self._opening)
+            tasks = [task for task in ours if task is not None and task is not present]
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
+            if tasks:
+                await asyncio.wait(tasks)
         if self._end.failure is not None:
             raise self._end.failure
+
+    async def _open(self, rest: Awaitable[None]) -> None:
+        try:
+            await rest
+        except Exception as exc:
+            self._end.fail(exc)
+            self.drop(CloseCode.ABNORMAL, str(exc))
 
     # ------------------------------------------------------------ the contract
 
     @property
     def unsent(self) -> int:
-        return self._output.unsent
+        return self._unsent
 
     @property
     def traffic(self) -> Traffic:
-        return Traffic(self._received, self._output.sent, None, None)
+        return Traffic(self._received, self._sent, None, None)
 
     def start(self, receiver: Receiver, /) -> None:
-        if self._output.full:
+        if self._full:
             receiver.pause_sending()
         self._in_read += 1  # as if what was kept had just come
         self._delivery.start(receiver)
@@ -107,31 +379,24 @@ class AsgiTransport:
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
         self._check_open()
-        self._output.add(payload, text, held=self._in_read > 0)
-
-    def flush(self) -> None:
-        self._output.flush()
-
-    async def drain(self) -> None:
-        if self._output.full and self._end.info is None:
-            await self._output.drained()
+        self._add(payload, text, held=self._in_read > 0)
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         check_close(code, reason)
         # In ASGI a close without a code is one with 1000.
         self._begin_close(CloseCode.NORMAL if code is None else code, reason)
-        await asyncio.shield(self._end.over)
+        await self._end.wait()
 
     def abort(self) -> None:
         self.drop(CloseCode.ABNORMAL, "aborted")
 
     def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
         self._check_open()
-        self._output.pieces.append(payload)
+        pieces = self._pieces = self._pieces or []
+        pieces.append(payload)
         if last:
-            whole = b"".join(self._output.pieces)
-            self._output.pieces.clear()
-            self.send(whole, text)
+            self._pieces = None
+            self.send(b"".join(pieces), text)
 
     def pause_receiving(self) -> None:
         self._receiving = False
@@ -148,10 +413,10 @@ class AsgiTransport:
 
     @property
     def written(self) -> int:
-        return self._output.written
+        return self._written
 
     def backlog(self) -> int:
-        return self._output.unsent
+        return self._unsent
 
     def drop(self, code: int, reason: str) -> None:
         """End the connection now, as far as ASGI allows: the application returns, and the server does the rest."""
@@ -162,12 +427,12 @@ class AsgiTransport:
     # ------------------------------------------------------------ reading
 
     async def _read(self) -> None:
-        began, output = self._loop.time(), self._output
+        began = self._loop.time()
         try:
-            while True:
-                if self._single and self._in_read == 1 and output.waits:
+            while self._end.info is None:
+                if self._single and self._in_read == 1 and self._messages and self._may_write:
                     waiting = self._loop.call_soon(self._read_elsewhere)
-                    await output.write()
+                    await self._write()
                     if self._reader is not asyncio.current_task():
                         return
                     waiting.cancel()
@@ -189,7 +454,7 @@ class AsgiTransport:
                         self._deliver(event["bytes"], False)
                     else:
                         self._deliver(text.encode(), True)
-                    if output.full:
+                    if self._full:
                         await asyncio.sleep(0)  # answers to messages that are read without waiting need time to leave
                 elif event["type"] == "websocket.disconnect":
                     self._read_ended()
@@ -240,22 +505,27 @@ class AsgiTransport:
             self._in_read = 0
             if self._delivery.receiver is not None and self._end.info is None:
                 self._delivery.receiver.read_ended()
-            self._output.flush()
+            self.flush()
 
     # ------------------------------------------------------------ what _Output reports
 
-    def pause_sending(self) -> None:
+    def _filled(self) -> None:
+        self._stall_watch = StallWatch(self, self._loop, self._limits)
         self._stall_watch.start()
         if self._delivery.receiver is not None:
             self._delivery.receiver.pause_sending()
 
-    def resume_sending(self) -> None:
-        self._stall_watch.stop()
+    def _has_room(self) -> None:
+        self._stop_watch()
         if self._delivery.receiver is not None and self._end.info is None:
             self._delivery.receiver.resume_sending()
 
-    def send_failed(self, exc: Exception) -> None:
-        """``send()`` raised: most likely the client has left, and ``receive()`` is about to say how."""
+    def _stop_watch(self) -> None:
+        watch, self._stall_watch = self._stall_watch, None
+        if watch is not None:
+            watch.stop()
+
+    def _send_failed(self, exc: Exception) -> None:
         self._end.broken = exc
         self._expect_end()
         self._release()
@@ -269,7 +539,7 @@ class AsgiTransport:
     def _begin_close(self, code: int, reason: str) -> None:
         if self._end.begin(code, reason):
             self._expect_end()
-            self._output.flush()
+            self.flush()
             self._release()
 
     def _expect_end(self) -> None:
@@ -283,199 +553,15 @@ class AsgiTransport:
 
     def _finish(self, info: CloseInfo) -> None:
         if self._end.info is None:
-            self._stall_watch.stop()
+            self._stop_watch()
             self._end.finish(info)
-            self._output.stop()
+            self._stop_writing()
             if self._delivery.receiver is not None:
                 self._delivery.receiver.connection_lost(info)
+            self._delivery.stop()  # what refers to each other would wait for the garbage collector
+            if self._application is not None and self._application is not asyncio.current_task():
+                self._application.cancel()  # `run` returns
 
 
-class _End:
-    """State of a connection, from open to closed, and what is reported of its end."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        self.info: CloseInfo | None = None
-        """How the connection ended; None if it has not."""
-        self.over: asyncio.Future[None] = self._loop.create_future()
-        """Done when there is ``info``."""
-        self.closing: tuple[int, str] | None = None
-        """Code and reason with which this side closes."""
-        self.close_sent = False
-        self.broken: Exception | None = None
-        """What ``send()`` raised."""
-        self.dropped = False
-        """Whether the connection ends without waiting for the client."""
-        self.failure: Exception | None = None
-        """What `AsgiTransport.run` is to raise."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether messages can be sent."""
-        return self.closing is None and self.broken is None and not self.dropped and self.info is None
-
-    @property
-    def state(self) -> str:
-        if self.info is not None:
-            return "closed"
-        return "open" if self.is_open else "broken" if self.broken is not None else "closing"
-
-    @property
-    def code(self) -> tuple[int, str]:
-        """Code and reason with which the connection ends, as far as is known."""
-        if self.info is not None:
-            return self.info.code, self.info.reason
-        return self.closing or (CloseCode.ABNORMAL, str(self.broken or ""))
-
-    def begin(self, code: int, reason: str) -> bool:
-        """Note that this side closes. Return False if it does already, or if the connection is over."""
-        if self.closing is not None or self.info is not None:
-            return False
-        self.closing = (int(code), reason)
-        return True
-
-    def drop(self) -> bool:
-        """Note that the connection ends without waiting for the client. Return False if it does already, or is over."""
-        if self.dropped or self.info is not None:
-            return False
-        self.dropped = True
-        return True
-
-    def expect(self, seconds: float, overdue: Callable[[], None]) -> None:
-        """Call ``overdue`` if the connection is not over in time. Later calls have no effect."""
-        if self._timer is None and self.info is None:
-            self._timer = self._loop.call_later(seconds, overdue)
-
-    def finish(self, info: CloseInfo) -> None:
-        """Note that the connection is over."""
-        self.info = info
-        if self._timer is not None:
-            self._timer.cancel()
-        if not self.over.done():  # its task may have been cancelled
-            self.over.set_result(None)
-
-    def fail(self, exc: Exception) -> None:
-        """Let `AsgiTransport.run` raise ``exc``, unless the connection is over."""
-        if self.info is None:
-            self.failure = exc
-
-    def reported(self, event: Event) -> CloseInfo:
-        """Return how the connection ended, as far as what the ASGI server reports can be trusted."""
-        code, reason = int(event.get("code") or CloseCode.NO_STATUS), event.get("reason")
-        if self.closing is not None and self.close_sent:
-            return CloseInfo(*self.closing, was_clean=code != CloseCode.ABNORMAL)
-        if reason is None and "reason" not in event:
-            # uvicorn gives a reason, if only None or an empty one, where there was a Close frame. Without one it
-            # reports 1005 for a drop, and 1012 when it shuts down itself and does not wait for an answer.
-            if code == CloseCode.NO_STATUS:
-                code = CloseCode.ABNORMAL
-            return CloseInfo(code, "", was_clean=code not in (CloseCode.ABNORMAL, CloseCode.SERVICE_RESTART))
-        return CloseInfo(code, reason or "", was_clean=code != CloseCode.ABNORMAL)
-
-
-class _Output:
-    """Messages that wait for ``send()``, and the task that calls it."""
-
-    def __init__(self, transport: AsgiTransport, end: _End, send: Send, limits: Limits) -> None:
-        self._transport = transport
-        self._end = end
-        self._send_event = send
-        self._high_water = limits.high_water
-        self._messages: deque[tuple[bytes, bool]] = deque()
-        self.pieces: list[bytes] = []
-        """Pieces of a message that is sent in pieces, until the last one."""
-        self._writing = False
-        self.task: asyncio.Task[None] | None = None
-        """The task that writes, if there is one."""
-        self.sent = 0
-        """Messages that were added."""
-        self.written = 0
-        """Bytes that were added."""
-        self.unsent = 0
-        """Bytes of those for which ``send()`` has not returned."""
-        self.full = False
-        """Whether more than the high-water mark is unsent."""
-        self._drained: list[asyncio.Future[None]] = []
-
-    def add(self, payload: bytes, text: bool, *, held: bool) -> None:
-        """Add a message. If it is ``held``, the next `flush` or `write` writes it, otherwise a task does."""
-        size = len(payload) + FRAME
-        self.sent += 1
-        self._messages.append((payload, text))
-        self.written += size
-        self.unsent += size
-        if not held:
-            self.flush()
-        if self.unsent > self._high_water and not self.full:
-            self.full = True
-            self._transport.pause_sending()
-
-    def flush(self) -> None:
-        """Write the messages that were added, and then the Close frame if it is due, in a task."""
-        close_due = self._end.closing is not None and not self._end.close_sent
-        broken = self._end.broken is not None or self._end.info is not None
-        if not self._writing and (self._messages or close_due) and not broken:
-            self._writing = True
-            self.task = asyncio.get_running_loop().create_task(self.write())
-
-    async def drained(self) -> None:
-        """Wait until there is room, or the connection is over."""
-        waiter = asyncio.get_running_loop().create_future()
-        self._drained.append(waiter)
-        await waiter
-
-    def stop(self) -> None:
-        """Forget what was not written: the connection is over."""
-        self._messages.clear()
-        self.unsent = 0
-        self._wake_drained()
-
-    @property
-    def waits(self) -> bool:
-        """Whether there are messages that nothing writes yet."""
-        return bool(self._messages) and not self._writing and self._end.broken is None and self._end.info is None
-
-    async def write(self) -> None:
-        """Write the messages that wait, and then the Close frame if it is due."""
-        messages, send, end, written = self._messages, self._send_event, self._end, 0
-        self._writing = True
-        self.task = asyncio.current_task()
-        try:
-            while messages:
-                payload, text = messages[0]
-                if text:
-                    await send({"type": "websocket.send", "text": payload.decode()})
-                else:
-                    await send({"type": "websocket.send", "bytes": payload})
-                if not messages:  # the connection ended meanwhile
-                    return
-                self._left()
-                written += 1
-                if written % BURST == 0:
-                    await asyncio.sleep(0)
-            if end.closing is not None and not end.close_sent:
-                code, reason = end.closing
-                end.close_sent = True
-                await send({"type": "websocket.close", "code": code, "reason": reason})
-        except Exception as exc:
-            self._transport.send_failed(exc)
-        finally:
-            self._writing = False
-            self.task = None
-        self.flush()  # the transport may have begun to close while the last message was written
-
-    def _left(self) -> None:
-        """Count the first message as written."""
-        payload, _ = self._messages.popleft()
-        self.unsent -= len(payload) + FRAME
-        if self.full and self.unsent <= self._high_water // 4:
-            self.full = False
-            self._wake_drained()
-            self._transport.resume_sending()
-
-    def _wake_drained(self) -> None:
-        for waiter in self._drained:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._drained.clear()
+def _go_on_reading() -> None:
+    """Go on reading, although a message has to be kept: `AsgiTransport` counts their bytes."""

@@ -11,16 +11,25 @@ import asyncio
 import os
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from os import PathLike
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Limits, Server
+from wsrpc import Handshake, HandshakeRejected, Limits, Server
 from wsrpc._base.headers import refusal_headers
 from wsrpc._transports.urls import check_proxy
-from wsrpc.adapting import BadURL, ClientUpgrade, DialRequest, ServerUpgrade, address, follow_redirects, joined_headers
+from wsrpc.adapting import (
+    BadURL,
+    ClientUpgrade,
+    DialRequest,
+    ServerUpgrade,
+    accept_at_once,
+    address,
+    follow_redirects,
+    joined_headers,
+)
 from wsrpc.errors import one_line
 from wsrpc.types import WebSocketTransport
 
@@ -74,8 +83,10 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
     if transport is None:
         return response
     try:
-        with suppress(ConnectionLost):  # the server is closing, and has closed the connection
-            await server.accept(transport, handshake)
+        rest = accept_at_once(server, transport, handshake)
+        if rest is not None:
+            await rest
+        del rest, handshake  # these objects are not kept
         await over.wait()  # not for the end of the peer, whose session may go on over another connection
     finally:
         transport.abort()

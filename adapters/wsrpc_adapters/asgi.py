@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Protocol
 from urllib.parse import quote
 from weakref import WeakSet
 
-from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Limits, Server
+from wsrpc import Handshake, HandshakeRejected, Limits, Server
 from wsrpc._base.headers import refusal_headers
+from wsrpc.adapting import accept_at_once
 from wsrpc.headers import Headers
 from wsrpc.transport import Transport
 
@@ -187,9 +188,19 @@ async def serve(
     server: Server, scope: Mapping[str, Any], receive: Receive, send: Send, state: Mapping[str, Any], underlying: Any
 ) -> None:
     """Serve one connection, from its handshake to its end."""
+    # The objects of the handshake are freed meanwhile.
+    running = await begin(server, scope, receive, send, state, underlying)
+    if running is not None:
+        await running
+
+
+async def begin(
+    server: Server, scope: Mapping[str, Any], receive: Receive, send: Send, state: Mapping[str, Any], underlying: Any
+) -> Awaitable[None] | None:
+    """Accept one connection or refuse it. Return an awaitable that serves it until its end; None if it has no more."""
     event = await receive()
     if event["type"] == "websocket.disconnect":
-        return
+        return None
     if event["type"] != "websocket.connect":
         raise RuntimeError(ACCEPTED)
     handshake = handshake_of(scope, server)
@@ -199,26 +210,19 @@ async def serve(
     except HandshakeRejected as exc:
         with suppress(OSError):  # the client has left
             await refuse(exc, scope, send)
-        return
+        return None
     reserve: Reserve | None = offered(scope).get("reserve")
     take_over = None if reserve is None else reserve(handshake, underlying)
     headers = encoded(handshake.response_headers.pairs())
     try:
         await send({"type": "websocket.accept", "subprotocol": handshake.answered_subprotocol, "headers": headers})
     except OSError:
-        return  # the client has left
+        return None  # the client has left
     if take_over is not None:
-        await serve_taken_over(server, handshake, take_over, receive)
-        return
-
+        return serve_taken_over(server, handshake, take_over, receive)
     check_pings(server, handshake.limits)
-
-    async def accepted(transport: AsgiTransport) -> None:
-        with suppress(ConnectionLost):  # the server is closing, and has closed the connection
-            await server.accept(transport, handshake)
-
-    info = handshake.connection_info(underlying)
-    await AsgiTransport(receive, send, info, handshake.limits).run(accepted)
+    transport = AsgiTransport(receive, send, handshake.connection_info(underlying), handshake.limits)
+    return transport.run(accept_at_once(server, transport, handshake))
 
 
 def check_pings(server: Server, limits: Limits) -> None:
@@ -248,8 +252,10 @@ async def serve_taken_over(server: Server, handshake: Handshake, take_over: Take
             pass
         return
     try:
-        with suppress(ConnectionLost):  # the server is closing, and has closed the connection
-            await server.accept(transport, handshake)
+        rest = accept_at_once(server, transport, handshake)
+        if rest is not None:
+            await rest
+        del rest, handshake, take_over  # these objects are not kept
         await over
     finally:
         transport.abort()

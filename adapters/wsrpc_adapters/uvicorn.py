@@ -64,7 +64,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """The upgrade for which the connection is reserved."""
         self._underlying: object = None
         self._taken: WebSocketTransport | None = None
-        """The transport that has taken the connection over."""
+        """The transport that has taken the connection over; None before and after."""
+        self._over = False
+        """Whether that connection has ended."""
         self._lost: Callable[[], None] | None = None
         """Called when the connection that was taken over has ended; None before and after."""
 
@@ -104,7 +106,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     async def _answer(self, message: ASGISendEvent) -> None:
         if self._lost is not None:
             raise RuntimeError(f"a wsrpc server has taken this connection over; it cannot send {message['type']!r}")
-        if self._taken is not None:
+        if self._over:
             raise ClientDisconnected
         await super().send(message)
         # A middleware may close right after it has accepted, to say why with a code. uvicorn waits for the answer.
@@ -148,7 +150,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _take_over(self, lost: Callable[[], None]) -> WebSocketTransport | None:
         """Make the transport of the connection, as `wsrpc_adapters.asgi.TakeOver` says."""
-        assert self._upgrade is not None and self._taken is None, "a reserved connection is taken over once"
+        assert self._upgrade is not None, "a reserved connection is taken over once"
         answered = self.handshake_complete or self.initial_response is not None
         if not (answered or self.transport.is_closing()):
             raise RuntimeError(NOT_ACCEPTED)
@@ -160,6 +162,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         held, self._held = self._held, b""
         transport = self._upgrade.take_over(self.transport, held, self._ended, underlying=self._underlying)
         self._taken = transport
+        self._upgrade = self._underlying = None
         # uvicorn does not use these any more. Where the client has offered compression, as browsers do, it is 50 KiB.
         del self.conn, self.request, self.response
         return transport
@@ -189,6 +192,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _ended(self, exc: Exception | None) -> None:
         self.connection_lost(exc)
+        self._taken, self._over = None, True  # what refers to each other would wait for the garbage collector
         lost, self._lost = self._lost, None
         if lost is not None:
             lost()

@@ -110,6 +110,9 @@ class Accepting(Server):
         super().__init__(limits=limits)
         self._hand_on = accept
 
+    def _accept_at_once(self, transport: Transport, handshake: Handshake) -> None:
+        self._hand_on(transport)
+
     async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Any:
         self._hand_on(transport)
 

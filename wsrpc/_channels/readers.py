@@ -65,6 +65,7 @@ class Readers:
     """
 
     __slots__ = (
+        "__weakref__",
         "_end_error",
         "_limits",
         "_registries",

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, TypeVar
+from weakref import ref
 
 from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler, Timer
@@ -171,10 +172,11 @@ class Reporter:
     `close` handlers, take turns: each waits until the ones before have finished.
     """
 
-    __slots__ = ("_peer", "log", "loop", "registries", "running", "turns")
+    __slots__ = ("log", "loop", "peer", "registries", "running", "turns")
 
     def __init__(self, peer: Any, registries: tuple[Registry, ...], loop: Scheduler, log: PeerLog) -> None:
-        self._peer = peer
+        self.peer: Callable[[], Any] = ref(peer)
+        """Returns the object that users hold. It refers to this one."""
         self.registries = registries
         self.loop = loop
         self.log = log
@@ -187,7 +189,7 @@ class Reporter:
         """Call the handlers of a lifecycle event with the peer and ``argument``."""
         if not [registry for registry in self.registries if registry.lifecycle]:
             return  # most peers have no such handlers
-        self._fire(event, (self._peer, argument))
+        self._fire(event, (self.peer(), argument))
 
     def _fire(self, event: str, args: tuple[object, ...]) -> asyncio.Task[None] | None:
         stage = self._stage(event)
@@ -207,7 +209,7 @@ class Reporter:
         self.take_turn(name, lambda: self._fire(name, args))
 
     def _stage(self, event: str) -> Stage:
-        return Stage(Invocation(self._peer, WireMessage(a=[event])), self.failed)
+        return Stage(Invocation(self.peer(), WireMessage(a=[event])), self.failed)
 
     def _complete(self, stage: Stage) -> asyncio.Task[None] | None:
         if not stage.unfinished:
@@ -249,7 +251,7 @@ class Reporter:
         if unfinished is None:
             self._turn_over(turn)
         else:
-            patience: float = self._peer.limits.open_timeout
+            patience: float = self.peer().limits.open_timeout
             overdue = self.loop.call_at(self.loop.time() + patience, partial(self._turn_overdue, turn, patience))
             unfinished.add_done_callback(lambda _: overdue.cancel())
             unfinished.add_done_callback(lambda _: self._turn_over(turn))

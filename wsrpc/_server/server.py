@@ -804,6 +804,20 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         return f"<Server {state}{'' if state == 'closed' else f', {len(self._lifetime.peers)} peers'}>"
 
 
+def accept_at_once(server: Server, transport: Transport, handshake: Handshake) -> Awaitable[None] | None:
+    """Do what `Server.accept` does, but do not wait for the ``open`` handlers.
+
+    Most connections are accepted within this call. If something else has to be awaited, such as the factory of a
+    `Service`, the function returns an awaitable. Await it while ``transport`` receives messages. If the server refuses
+    the connection, it closes ``transport``, and nothing is raised.
+
+    Raises:
+        TypeError: ``transport`` is not a transport.
+        RuntimeError: the server listens, or has connections, in another thread.
+    """
+    return server._accept_at_once(transport, handshake)  # pyright: ignore[reportPrivateUsage]  # of the same module
+
+
 class Service(BaseService):
     """Base class of services. Each instance of a service class serves one connection.
 

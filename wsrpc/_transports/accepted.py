@@ -27,6 +27,7 @@ from websockets.server import ServerProtocol
 
 from .._base.headers import HeadersView, address, path_of, refusal_headers
 from .._base.logs import logger
+from .._base.references import let_go
 from .._base.scheduler import spawn_later
 from ..errors import HandshakeRejected
 from ..handshake import Handshake
@@ -144,6 +145,7 @@ class AcceptedConnection(asyncio.Protocol):
         self._reception.discard(self.tcp)
         if self._library is not None:
             vars(self._library).clear()  # its parser refers to it
+        let_go(self.tcp)
 
     def data_received(self, data: bytes) -> None:
         first = not self.head.size
