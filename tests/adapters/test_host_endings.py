@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -163,3 +165,49 @@ async def test_nothing_that_a_client_says_keeps_its_connection_open(place: str, 
             await peer.send(peer.frame(CLOSE, frame.payload))
             await peer.read_to_end()
             await turns_until(lambda: server.peers == ())
+
+
+@hosts
+async def test_nothing_of_a_connection_waits_for_the_garbage_collector(host: Host) -> None:
+    server = Server(limits=LIMITS)
+    endings = Endings(server)
+    server.on("add", lambda x, y: x + y)
+
+    @server.on("numbers")
+    async def numbers() -> AsyncGenerator[int]:
+        for number in range(2):
+            yield number
+
+    hello = {"t": "hello", "v": 1, "features": ["resume"], "limits": {}}
+    fields = (hello, {"t": "ack", "n": 0, "bytes": 0}, {"t": "gone", "why": "closed"})
+    session = [{"ws-wrapper": False, "wsrpc": each} for each in fields]
+
+    async def visit(url: str, *greeting: object) -> None:
+        async with raw(url) as peer:
+            for message in (*greeting, {"i": 1, "a": ["add", 1, 2]}, {"i": 2, "a": ["numbers"]}):
+                await peer.send(peer.frame(TEXT, json.dumps(message)))
+            while json.loads((await peer.next_of(TEXT)).payload).get("i") != 2:
+                pass
+            await peer.send(peer.frame(TEXT, '{"h":2,"a":["start"]}'))
+            while json.loads((await peer.next_of(TEXT)).payload)["a"][0] != "next":
+                pass
+            await peer.send(peer.close_frame())
+            await peer.read_to_end()
+        await endings.next()
+
+    async with host.serving(server) as url:
+        await visit(url)  # what is made for the first one stays
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            await visit(url)
+            await visit(url, *session)
+            await visit(url)
+            gc.collect()
+            found = Counter(type(each).__qualname__ for each in gc.garbage if type(each).__module__[:5] == "wsrpc")
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert not found

@@ -162,7 +162,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         passed = history.traffic(connection)
         return PeerStats(
             id=self.id,
-            uptime=0.0 if connection is None else history.uptime(core.loop.time()),
+            uptime=0.0 if connection is None else history.uptime(core.host.loop.time()),
             messages_in=None if passed is None else passed.messages_in,
             messages_out=None if passed is None else passed.messages_out,
             bytes_in=None if passed is None else passed.bytes_in,

@@ -286,11 +286,11 @@ class ChannelCore:
 
     def count_misfit(self, event: str, why: Exception) -> None:
         text = f"event {short(event)} on channel {self.id} was dropped: {why}"
-        self.owner.answers.count("wrong arguments", text)
+        self.owner.answers.host.count("wrong arguments", text)
 
     def count_dropped(self, count: int) -> None:
         text = f"events on channel {self.id} were dropped, because nobody listens to them"
-        self.owner.answers.count("unread event", text, count)
+        self.owner.answers.host.count("unread event", text, count)
 
     def overflowed(self, event: str, inbox: Inbox, error: StreamOverflow) -> None:
         self.abort(error)

@@ -17,11 +17,11 @@ from .._sending.checks import check_sending, check_thread, check_thread_of_plain
 from .._sending.outbound import Outbound
 from .._sending.outbox import Outbox
 from .._sending.pending import Pending
+from .._session.host import Host
 from .._streams.event_values import ToValue, Waits
 from .._streams.inbox import Inbox, NextEvent
 from .._streams.recipients import Decode, FanOut, Recipient, Recipients
 from ..errors import ChannelClosed, ConnectionLost, QueueFull, RpcError, StreamOverflow, as_text, short
-from ..limits import Limits
 from .mailbox import UnreadMessages
 
 
@@ -56,11 +56,8 @@ class Readers:
     Readers get a message when it arrives: before middleware and handlers, which may have to wait.
 
     Args:
-        limits: the limits of the peer.
         registries: the peer's own registry and the shared one, which tell whether an event has a handler.
         outbox: sends for the readers.
-        count: counts, by kind, events that do not fit their reader.
-        warn: writes a line into the log.
         survives: readers of events stay when the connection ends, because another one may come.
     """
 
@@ -72,27 +69,23 @@ class Readers:
         "_survives",
         "_unread",
         "channels",
-        "count",
+        "host",
         "listener",
         "outbox",
         "read_before",
         "stops",
-        "warn",
     )
 
     def __init__(
         self,
-        limits: Limits,
+        host: Host,
         registries: tuple[Registry, Registry],
         outbox: Outbox,
         *,
-        count: Callable[[str, str], None],
-        warn: Callable[[str], None],
         survives: bool,
     ) -> None:
+        self.host = host
         self.outbox = outbox
-        self.warn = warn
-        self.count = count
         self.channels: dict[ChannelRef, NamedChannel] = {}
         """Channels with recipients, by name. The main channel is under None."""
         self.read_before: dict[str, None] = {}
@@ -100,7 +93,7 @@ class Readers:
         self.stops: dict[str, Pending] = {}
         """By channel, the request ``stop`` of its last reader of items. What comes before the answer is of an earlier
         ``start``."""
-        self._limits = limits
+        self._limits = host.settings.limits
         self._unread: UnreadMessages | None = None
         self._registries = registries
         self._survives = survives
@@ -176,7 +169,7 @@ class Readers:
         """Drop a channel that has no recipients any more."""
         if self.channels.get(channel.name) is channel:
             del self.channels[channel.name]
-        self.listener.update()
+            self.listener.update()
 
     def reopen(self) -> None:
         """Let new readers in again: there may be a connection."""
@@ -397,10 +390,10 @@ class NamedChannel:
 
     def count_misfit(self, event: str, why: Exception) -> None:
         label = event if self.name is None else f"{self.name}:{event}"
-        self._readers.count("wrong arguments", f"event {short(label)} was dropped: {why}")
+        self._readers.host.count("wrong arguments", f"event {short(label)} was dropped: {why}")
 
     def warn(self, text: str) -> None:
-        self._readers.warn(text)
+        self._readers.host.log.warn(text)
 
     def check_thread(self, coroutine: str) -> None:
         check_thread(self.out.thread, coroutine)

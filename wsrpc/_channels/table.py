@@ -26,7 +26,6 @@ from ..errors import (
     is_closed_here,
     made_here,
 )
-from ..limits import Limits
 from .core import FINISHED, ChannelCore
 from .javascript import error_for_later
 from .mailbox import UnreadMessages
@@ -49,7 +48,6 @@ class ChannelTable:
 
     Args:
         registry: the peer's registry. Handlers on channels are registered with the same options.
-        limits: the limits of the peer.
         readers: has the counter of the memory of unread messages on all channels of the peer, and its log.
         sender: sends for the users of channels.
         dispatcher: runs the handlers.
@@ -60,7 +58,6 @@ class ChannelTable:
         out: Outbound,
         outbox: Outbox,
         registry: Registry,
-        limits: Limits,
         readers: Readers,
         *,
         sender: Sender,
@@ -69,11 +66,11 @@ class ChannelTable:
     ) -> None:
         self.out = out
         self.outbox = outbox
-        self.limits = limits
+        self.limits = readers.host.settings.limits
         self.sender = sender
         self.answers = answers
         self.dispatcher = dispatcher
-        self.warn = readers.warn
+        self.warn = readers.host.log.warn
         self.registry = registry
         self._readers = readers
         self._aborted: dict[int, RpcError | None] = {}

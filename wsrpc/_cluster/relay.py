@@ -92,7 +92,7 @@ class Relay:
         if peer is not None:
             core = core_of(peer)
             if ctx.id is None:
-                fail = partial(core.fail, CloseCode.SLOW_CONSUMER, "slow consumer")
+                fail = partial(core.session.fail, CloseCode.SLOW_CONSUMER, "slow consumer")
                 return self._tell(
                     core.out, core.life.sender, channel or None, a, core.session.negotiation.limits.hard_cap, fail
                 )

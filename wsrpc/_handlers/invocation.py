@@ -193,7 +193,7 @@ class Invocation(msgspec.Struct, eq=False):
             f"event '{self.label}' came with {len(a) - 1} arguments and its handler takes {most - 1}, so it runs "
             "without the others"
         )
-        self.runner.answers.count("surplus arguments", text)
+        self.runner.answers.host.count("surplus arguments", text)
         return a[:most]
 
     def read_items(self, convert: Callable[[Any], Any], parameter: str) -> Any:

@@ -8,7 +8,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from weakref import ref
 
 from .._base.logs import PeerLog
@@ -289,37 +289,39 @@ class Reporter:
         return {task for task, started_by in self.running.items() if not closers.cover(task, started_by)}
 
 
+class Opening(Protocol):
+    """What an `OpenPhase` is part of: the core of a session, `PeerCore` of ``_peer``."""
+
+    def next_stage(self) -> Stage | None:
+        """Return the stage after the present one. None if there is none."""
+
+    def opened(self) -> None:
+        """The last stage is over."""
+
+    def open_overdue(self, event: str, handlers: str, /) -> None:
+        """The handlers of that name have not finished in time."""
+
+
 class OpenPhase:
     """The time after a connection is made, while `open` handlers run and then `on_reconnect` handlers.
 
-    Each of these two stages lasts at most ``patience`` seconds. A handler that takes longer runs on, and ``overdue`` is
-    called with the event and the names of the handlers. ``done`` is called once, at the end of the last stage.
+    Each of these two stages lasts at most ``patience`` seconds. A handler that takes longer runs on, and ``opening`` is
+    told of it.
 
     Args:
         first: the first stage.
-        then: returns the next stage when one is over; None if there is none.
         reporter: keeps the task of each stage.
     """
 
     task: asyncio.Task[None]
     """Runs the handlers of the present stage."""
 
-    def __init__(
-        self,
-        first: Stage,
-        then: Callable[[], Stage | None],
-        *,
-        reporter: Reporter,
-        patience: float,
-        done: Callable[[], None],
-        overdue: Callable[[str, str], None],
-    ) -> None:
+    def __init__(self, first: Stage, opening: Opening, reporter: Reporter, patience: float) -> None:
         self._stage = first
-        self._then = then
+        self._opening = opening
+        """Deleted when the phase is over, because it refers to the phase."""
         self._reporter = reporter
         self._patience = patience
-        self._done = done
-        self._overdue = overdue
         self._stopped = False
         self._tasks: list[asyncio.Task[None]] = []
         self._timer: Timer | None = None
@@ -366,17 +368,18 @@ class OpenPhase:
     def _late(self) -> None:
         unfinished = self._stage.unfinished
         if unfinished and not self.over.done():
-            self._overdue(unfinished[0][0], ", ".join(label for _, label, _ in unfinished))
+            self._opening.open_overdue(unfinished[0][0], ", ".join(label for _, label, _ in unfinished))
             self._go_on()
 
     def _go_on(self) -> None:
         """Go on to the next stage, or end."""
         if self.over.done():
             return
-        stage = self._then()
+        opening = self._opening
+        stage = opening.next_stage()
         if stage is None:
             self._end()
-            self._done()
+            opening.opened()
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -388,3 +391,4 @@ class OpenPhase:
             self._timer.cancel()
         if not self.over.done():
             self.over.set_result(None)
+            del self._opening

@@ -21,19 +21,18 @@ from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage
 from .._protocol.codecs import NegotiatedCodec
 from .._protocol.control import Announced, Credit, Drain
 from .._protocol.messages import MAX_ID, WireMessage
-from .._protocol.settings import Settings
 from .._sending.answers import Answers
-from .._sending.draining import Draining
 from .._sending.outbound import Outbound
 from .._sending.outbox import Outbox
 from .._session.client import ClientSession
 from .._session.connection import Connection, ignore_message
-from .._session.session import MESSAGE, NOT_CONNECTED
+from .._session.session import MESSAGE, NOT_CONNECTED, Session
 from .._session.sessions import ServerSession
 from .._session.states import SessionEnd, SessionInput, SessionState
 from ..errors import ChannelClosed, ConnectionLost, ProtocolError, SessionLost, closed_here
 from ..transport import ConnectionInfo, Traffic
 from .dispatch import Dispatcher
+from .host import PeerHost
 from .inbound import Inbound
 from .owner import Home, PeerOptions, PeerOwner
 from .payload_log import PayloadLog
@@ -81,10 +80,6 @@ class ConnectionHistory:
             return present or self._passed
         return self._passed + present
 
-    def left_out(self, broadcasts: int) -> None:
-        """Count broadcasts that were not sent."""
-        self.dropped += broadcasts
-
 
 class PeerLife:
     """The inside of a `Peer` from its making to its end, and what it keeps from one session to the next.
@@ -99,16 +94,16 @@ class PeerLife:
     """
 
     __slots__ = (
+        "__weakref__",
         "core",
         "history",
         "home",
-        "ignored",
+        "host",
         "log",
         "loop",
         "options",
         "outbox",
         "owner",
-        "peer",
         "readers",
         "reporter",
         "sender",
@@ -119,44 +114,45 @@ class PeerLife:
         self, peer: Any, options: PeerOptions, loop: Scheduler, owner: PeerOwner, home: Home | None, log: PeerLog
     ) -> None:
         settings, own, shared = options.settings, options.own, options.shared
-        limits = settings.limits
-        self.peer = peer
         self.owner = owner
         self.home = home
         self.options = options
         self.loop = loop
         self.history = ConnectionHistory()
-        self.ignored: Counter[str] = Counter()
         self.log = log
         if settings.between_nodes:
             log.quieten()  # nodes log themselves who comes and goes
         self.reporter = Reporter(peer, (shared, own), loop, log)
+        self.host = host = PeerHost(options, loop, log, self.reporter)
         self.outbox = Outbox(
-            settings,
-            loop,
+            host,
             odd=options.dialer,
             expects_session=options.keeps_offline,
             fails_offline=options.fails_offline,
-            expired=lambda pending: self.sender.expired(pending),
-            queued=owner.queued,
-            warn=log.warn,
         )
-        self.readers = Readers(
-            limits, (own, shared), self.outbox, count=self.count, warn=log.warn, survives=options.keeps_offline
-        )
-        self.work = self.readers.listener = Work(limits, loop, self.readers)
-        self.sender = Requester(
-            self.outbox, settings, own, readers=self.readers, warn=log.warn, keep=self.reporter.keep
-        )
-        own.inherit(shared, limits.handler)
+        self.readers = Readers(host, (own, shared), self.outbox, survives=options.keeps_offline)
+        self.work = self.readers.listener = Work(host, self.readers)
+        self.sender = Requester(self.outbox, host, own, self.readers)
+        own.inherit(shared, settings.limits.handler)
         self.core: PeerCore
         """The inside of the present session, of the first one, or of the last one."""
         self._use(PeerCore(self, NOT_CONNECTED))
 
+    @property
+    def peer(self) -> Any:
+        """The object that users hold."""
+        return self.reporter.peer()
+
+    @property
+    def ignored(self) -> Counter[str]:
+        """Numbers of messages that were not handled, by kind."""
+        return self.host.ignored
+
     def _use(self, core: PeerCore) -> None:
         self.core = core
+        self.host.enter(self, core)
         self.outbox.out = core.out
-        self.work.begin_session(core.dispatcher)
+        self.work.update()
 
     # ------------------------------------------------------------ sessions
 
@@ -208,15 +204,12 @@ class PeerLife:
         """Begin a session on ``connection``; see `Peer.bind`."""
         self.make_way(self.check_new(connection)).begin(connection)
 
-    # ------------------------------------------------------------ what it counts
-
-    def count(self, kind: str, text: object, times: int = 1, /) -> None:
-        """Count events that do not reach a handler as they came. The first of a kind is worth a line."""
-        if times and not self.ignored[kind]:
-            self.log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text)
-        self.ignored[kind] += times
-
     # ------------------------------------------------------------ its tasks
+
+    @property
+    def busy(self) -> bool:
+        """Whether something runs for the peer, or waits to be told."""
+        return bool(self.work.invocations or self.reporter.running or self.reporter.turns)
 
     def any_task(self) -> asyncio.Future[Any] | None:
         """Return a task of this peer that is not done yet, or the thread that it has left behind. None if all ended."""
@@ -269,56 +262,22 @@ class PeerCore:
         ending: how the session before has ended, or why there was none.
     """
 
-    __slots__ = ("_gone", "_inbound", "channels", "dispatcher", "life", "out", "session", "told")
+    __slots__ = ("__weakref__", "_gone", "_inbound", "channels", "dispatcher", "host", "life", "out", "session", "told")
 
     def __init__(self, life: PeerLife, ending: CloseInfo) -> None:
-        options = life.options
-        settings, own, shared = options.settings, options.own, options.shared
-        fail = self.fail  # one bound method, however many objects hold it
         self.life = life
+        self.host = host = life.host
         self.session: ClientSession | ServerSession
-        if options.dialer:
-            self.session = ClientSession(self, life.outbox.queue, ending=ending)
+        if life.options.dialer:
+            self.session = ClientSession(host, life.outbox.queue, ending=ending)
         else:
-            self.session = ServerSession(self, life.outbox.queue, home=life.home, ending=ending)
-        self.out = Outbound(
-            self.session,
-            self,
-            life.outbox.requests,
-            life.outbox.gate,
-            Draining(self.session, self, self._work, self._fall_silent),
-            has_channel=self._has_channel,
-            left_out=life.history.left_out,
-        )
-        answers = Answers(
-            self.out,
-            life.reporter,
-            life.ignored,
-            count=life.count,
-            expose_errors=settings.expose_errors,
-            fail=fail,
-        )
-        self.dispatcher = Dispatcher(
-            life.peer,
-            own,
-            shared,
-            work=life.work,
-            requester=life.sender,
-            out=self.out,
-            answers=answers,
-        )
+            self.session = ServerSession(host, life.outbox.queue, home=life.home, ending=ending)
+        self.out = Outbound(self.session, host, life.outbox.requests, life.outbox.gate)
+        answers = Answers(self.out, host)
+        self.dispatcher = Dispatcher(host, work=life.work, requester=life.sender, out=self.out, answers=answers)
         self.channels = self.dispatcher.channels
         life.outbox.requests.avoid(self.channels.opened)  # JavaScript would confuse the two
-        self._inbound = Inbound(
-            settings.codec,
-            settings.limits,
-            own,
-            shared,
-            dispatcher=self.dispatcher,
-            control=self.session.take_control if settings.extensions else None,
-            reporter=life.reporter,
-            fail=fail,
-        )
+        self._inbound = Inbound(host, self.dispatcher)
         self._gone: asyncio.Future[None] | None = None
         """Done once the session is over or has no connection. None unless something waits for that."""
         self.told: CloseInfo | None = None
@@ -329,33 +288,7 @@ class PeerCore:
 
     # ------------------------------------------------------------ what its parts ask
 
-    @property
-    def settings(self) -> Settings:
-        """Settings of the client or the server."""
-        return self.life.options.settings
-
-    @property
-    def loop(self) -> Scheduler:
-        """Time, timers and tasks."""
-        return self.life.loop
-
-    def takes_raw(self) -> bool:
-        """Return whether this side has a function for raw messages."""
-        return self.life.options.takes_raw
-
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine in a task."""
-        self.life.reporter.spawn(coroutine)
-
-    def warn(self, text: str, /, *args: object) -> None:
-        """Write a line into the log."""
-        self.life.log.warn(text, *args)
-
-    def ignore(self, kind: str) -> None:
-        """Count something of the remote peer that makes no sense."""
-        self.life.ignored[kind] += 1
-
-    def _has_channel(self, h: int) -> bool:
+    def has_channel(self, h: int) -> bool:
         """Return whether an anonymous channel is open."""
         return self.channels.find(h) is not None
 
@@ -368,17 +301,17 @@ class PeerCore:
             in_origin: False if a redirect to another origin led to the connection. The session then ends with it.
         """
         life, out, session, info = self.life, self.out, self.session, connection.transport.info
-        settings, dialer = self.settings, life.options.dialer
+        settings, dialer = self.host.settings, life.options.dialer
         life.outbox.expects_session = life.options.keeps_offline
         life.readers.reopen()
         life.history.begin(info, out.loop.time())
         self.life.log.remote = info.remote
-        opening = Invocation(self.life.peer, WireMessage(a=["open"]))
+        opening = Invocation(self.host.peer, WireMessage(a=["open"]))
         self.dispatcher.context = contextvars.copy_context()  # of the code that has connected
         # That may be a handler, which would be kept, and its session with it.
         self.dispatcher.context.run(CURRENT.set, opening)
         receive = self._inbound.receive_raw if life.options.shared.raw_only else self._inbound.receive
-        payloads = self._payload_log()
+        payloads = None if settings.log_payloads is False else PayloadLog(self.host)
         if payloads is not None:
             receive = payloads.receiving(receive)
         out.begin()
@@ -395,40 +328,23 @@ class PeerCore:
         if not session.over:  # a handler may have bound another transport
             session.start(receive, self.dispatcher.read_ended)
             if out.opening is None:
-                self._opened()
-
-    def _payload_log(self) -> PayloadLog | None:
-        settings = self.settings
-        if settings.log_payloads is False:
-            return None
-        redact = None if settings.log_payloads is True else settings.log_payloads
-        codecs = (settings.codec,) if settings.binary is None else (settings.codec, settings.binary)
-        return PayloadLog(codecs, settings.limits.values, redact, self.life.log)
+                self.opened()
 
     def _open(self, opening: Invocation) -> None:
         """Call the `open` handlers. Those that take time run on in ``out.opening``."""
         self.out.enter(opening)
         first = Stage(opening, self._handler_failed)
-        first.fire(self.life.reporter.registries, "open", (self.life.peer,))
+        first.fire(self.life.reporter.registries, "open", (self.host.peer,))
         if self.session.over:  # a handler has bound another transport, whose opening goes on by itself
             first.abandon()
             return
         first.unfinished.extend(self.life.owner.opening_handlers("open"))
-        stage = first if first.unfinished else self._reconnected()
+        stage = first if first.unfinished else self.next_stage()
         if stage is None:
             return
-        self.out.open_slowly(
-            OpenPhase(
-                stage,
-                lambda: None if self.session.over else self._reconnected(),
-                reporter=self.life.reporter,
-                patience=self.session.negotiation.limits.open_timeout,
-                done=lambda: None if self.session.over else self._opened(),
-                overdue=self._open_overdue,
-            )
-        )
+        self.out.open_slowly(OpenPhase(stage, self, self.life.reporter, self.session.negotiation.limits.open_timeout))
 
-    def _reconnected(self) -> Stage | None:
+    def next_stage(self) -> Stage | None:
         """Call the `on_reconnect` handlers, after the `open` handlers. Return None if all are finished."""
         out = self.out
         if not self.session.takes_messages or out.is_open or len(out.opening_invocations) > 1:
@@ -436,7 +352,7 @@ class PeerCore:
         unfinished = self.life.owner.opening_handlers("on_reconnect")
         if not unfinished:
             return None
-        invocation = Invocation(self.life.peer, WireMessage(a=["on_reconnect"]))
+        invocation = Invocation(self.host.peer, WireMessage(a=["on_reconnect"]))
         out.enter(invocation)
         return Stage(invocation, self._handler_failed, unfinished)
 
@@ -462,9 +378,11 @@ class PeerCore:
         if self.session.state in (SessionState.DEAD, SessionState.STRANDED):
             await self.wait_closed()
 
-    def _opened(self) -> None:
+    def opened(self) -> None:
         """Let everything pass: the handlers of the opening are done or overdue."""
         out, session = self.out, self.session
+        if session.over:
+            return
         out.opening = None
         if not (session.state is SessionState.CLOSING or out.silent):
             session.send_queued(users=True)
@@ -476,7 +394,7 @@ class PeerCore:
         if session.connection is not None:  # else the session resumes later, or its end is reported
             self.life.owner.opened()
 
-    def _open_overdue(self, event: str, handlers: str) -> None:
+    def open_overdue(self, event: str, handlers: str) -> None:
         self.life.log(
             logging.WARNING,
             "the handler of %r %s has not finished within %g s: messages no longer wait for it",
@@ -501,23 +419,19 @@ class PeerCore:
             self.out.update_clear()
         elif (channel := channels.find(message.h)) is None:
             if not channels.expects_credit(message.h):
-                self.ignore("credit for no channel")
+                self.host.ignore("credit for no channel")
         elif 0 <= message.n <= MAX_ID and 0 <= message.bytes <= MAX_ID:
             channel.credited(message.n, message.bytes)
         else:
-            self.ignore("credit that makes no sense")
+            self.host.ignore("credit that makes no sense")
 
     def drain(self, until: float) -> None:
         """Finish the calls that have begun, and refuse new ones that they do not need, until the time ``until``."""
         if self.session.state.lives:
             self.out.draining.drain(until)
-            self.dispatcher.drain(self._refuses_new)
+            self.dispatcher.drain()
 
-    def _refuses_new(self) -> bool:
-        # While a request of this side is pending, a new request may be part of its handler's work.
-        return self.out.draining.quiet and not (self.out.requests or self.channels.opened)
-
-    def _work(self) -> Coroutine[Any, Any, None] | None:
+    def work(self) -> Coroutine[Any, Any, None] | None:
         """Return what waits for the end of the requests, handlers and channels of this session, if there are any."""
         requests = [pending for pending in self.out.requests.all() if pending.flight]  # those that were sent
         handlers = [each.task for each in self.dispatcher.active.values() if each.task is not None]
@@ -533,7 +447,7 @@ class PeerCore:
 
         return finish() if self.out.is_open and (requests or handlers or channels) else None
 
-    def _fall_silent(self) -> bool:
+    def fall_silent(self) -> bool:
         """Begin nothing new, because the remote peer is about to close. Return whether `open` handlers still run."""
         self.life.log(logging.INFO, "the remote peer is about to close: new messages wait for another connection")
         return bool(self.out.opening_invocations)
@@ -587,22 +501,16 @@ class PeerCore:
         self.dispatcher.pause()
 
     def fail(self, code: int, reason: str) -> None:
-        """Close the connection because of what the remote peer did, and ignore whatever else it sends."""
-        session = self.session
-        if not session.state.lives or session.state is SessionState.CLOSING:
-            return
-        if session.state.detached:
-            session.end(SessionInput.OVERFLOWED, reason)
-            return
+        """Close the connection because of what the remote peer did, see `Session.fail`."""
         self.life.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
         self._close_soon(CloseInfo(code, reason))
         self.life.reporter.tell("error", ProtocolError(reason))
-        self.spawn(session.close(code, reason))
+        self.host.spawn(self.session.close(code, reason))
 
     def refuse(self, code: int, reason: str) -> None:
         """Close the connection while it opens, and ignore the messages that have arrived."""
         self.begin_close(code, reason)
-        self.spawn(self.session.close(code, reason))
+        self.host.spawn(self.session.close(code, reason))
 
     def replace(self, replaced: CloseInfo) -> None:
         """End the session now, because another one takes its place."""
@@ -621,7 +529,7 @@ class PeerCore:
             connection.receive = ignore_message
             self.dispatcher.pause()  # a Close frame is queued, and the client may ignore it
             # Not `session.close`: before the task runs, the session may resume on the other connection.
-            self.spawn(connection.close(code, reason))
+            self.host.spawn(connection.close(code, reason))
 
     def session_over(self, end: SessionEnd) -> None:
         """End everything that belongs to the session, which is over, and call the `close` handlers."""
@@ -654,11 +562,26 @@ class PeerCore:
         # What readers still hold counts on, and what handlers hold that were not cancelled.
         if life.home is not None and self.memory():
             life.readers.unread().less = session.recount
+            session.hold()
+        self.let_go()
 
-    def drop_rest(self) -> None:
-        """Drop what readers and handlers still hold of the session, which is over: all ended ones hold too much."""
+    def let_go(self) -> None:
+        """Once nothing is left of the session, and no other one is expected, only users keep the peer alive.
+
+        Here the circle of the parts of a peer is cut: see `PeerHost`.
+        """
+        life = self.life
+        if self.session.over and not (life.busy or life.outbox.expects_session or self.memory()):
+            life.owner.let_go()
+            self.dispatcher.let_go()
+            life.work.let_go()
+            self.host.let_go()
+            self.life = self.host.life
+
+    def drop_rest(self, session: Session) -> None:
+        """Drop what readers and handlers still hold of a session that is over: all ended ones hold too much."""
         life, why = self.life, "what ended sessions hold exceeds Server(detached_bytes=)"
-        if life.core is self:  # else another transport was bound, and the handlers and readers are of its session, too
+        if session is self.session:  # else the handlers and readers are of another session, too
             text = "what peer %s at %s has left behind is dropped: %s"
             life.log(logging.WARNING, text, life.log.id, life.log.place, why)
             life.work.drop_all()
@@ -709,7 +632,7 @@ class PeerCore:
         if not self.life.owner.keep_session(info) and self.session.state.detached:
             self.session.end(SessionInput.ENDED, info.reason, info=info)
         elif dropped and self.session.state.detached:
-            dialer, peer = self.life.options.dialer, self.life.peer
+            dialer, peer = self.life.options.dialer, self.host.peer
             args = (msgspec.structs.replace(info, will_reconnect=True),) if dialer else (peer, info)
             self.life.reporter.tell_hooks("on_detach", args, self.out.opening)
 
@@ -737,7 +660,7 @@ class PeerCore:
         life.log(logging.INFO, "peer %s at %s goes on with its session", life.log.id, life.log.place)
         life.owner.resumed()
         if not life.options.dialer and self.session.transport is not None:  # else it has just ended
-            life.reporter.tell_hooks("on_resume", (life.peer,))
+            life.reporter.tell_hooks("on_resume", (self.host.peer,))
 
     def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
         """Tell the client that ``connection`` can begin a new session."""

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import logging
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from contextvars import Context
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import UNSET
 
 from .._base.names import RAW, RESERVED_EVENTS, ChannelRef
+from .._base.references import weakly
 from .._base.scheduler import EAGER
 from .._channels.core import ChannelCore
 from .._channels.readers import FOR_READERS
@@ -47,6 +48,7 @@ from ..errors import (
     text_for_log,
 )
 from .channel_answers import ChannelAnswers
+from .host import PeerHost
 from .requests import Requester
 from .waiting import Hold
 from .work import Work
@@ -126,9 +128,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        peer: Any,
-        own: Registry,
-        shared: Registry,
+        host: PeerHost,
         *,
         work: Work,
         requester: Requester,
@@ -137,13 +137,11 @@ class Dispatcher:
     ) -> None:
         """
         Args:
-            peer: the public object, for contexts.
-            own, shared: the peer's handlers, and the server's.
             work: counts the handlers that run, those of earlier sessions included.
         """
-        self._peer = peer
-        self._own = own
-        self._shared = shared
+        self._host = host
+        self._own = own = host.options.own
+        self._shared = host.options.shared
         self.out = out
         self.session = out.session
         self.loop = out.loop
@@ -158,15 +156,14 @@ class Dispatcher:
         """Handlers that wait in tasks until ``paused`` is done. Later messages wait, to stay in order."""
         self.holding = Hold.NONE
         """The messages that wait while `open` handlers run."""
-        self.refuses: Callable[[], bool] | None = None
-        """Returns whether a new request is refused, once this side drains."""
+        self.drains = False
+        """Whether this side drains."""
         self.context = contextvars.copy_context()
         """Each handler runs in a copy of it, so that what it sets is seen by no other one."""
         self.channels = ChannelTable(
             out,
             requester.outbox,
             own,
-            work.limits,
             work.readers,
             sender=requester,
             answers=answers,
@@ -200,7 +197,7 @@ class Dispatcher:
         if route is None:
             route = self._find(message, channel)
         handler = route.handler
-        invocation = Invocation(self._peer, message, self, len(payload), view, handler)
+        invocation = Invocation(self._host.peer, message, self, len(payload), view, handler)
         try:
             if route.gives_channel and message.i is not UNSET:
                 self._make_room_for_channel(invocation)
@@ -469,10 +466,17 @@ class Dispatcher:
         self.holding = holding
         self.work.room_changed()
 
-    def drain(self, refuses: Callable[[], bool]) -> None:
-        """Refuse each new request that is not on an anonymous channel, from now on, if ``refuses()``."""
-        self.refuses = refuses
+    def drain(self) -> None:
+        """Refuse each new request that is not on an anonymous channel, from now on, if `refuses_new`."""
+        self.drains = True
         self.work.update()
+
+    def refuses_new(self) -> bool:
+        """Return whether a new request is refused, while this side drains.
+
+        While a request of this side is pending, a new request may be part of its handler's work.
+        """
+        return self.out.draining.quiet and not (self.out.requests or self.channels.opened)
 
     def end(self, reason: Exception) -> None:
         """Cancel the handlers of requests: the session is over, so nobody can get their answers.
@@ -483,6 +487,11 @@ class Dispatcher:
             invocation.orphan(reason)
         self.active.clear()
         self.work.end_session()
+
+    def let_go(self) -> None:
+        """Refer to nothing that refers to this: the session is over, and nothing of it is left."""
+        self.context = Context()  # else that of the code that has connected, and of the opening
+        self.channels.dispatcher = weakly(self)
 
     def cancel_requests_on(self, h: int, reason: object) -> None:
         """Cancel the handlers of requests that came on channel ``h``, which is over: nobody waits for them."""
@@ -535,13 +544,13 @@ class Dispatcher:
     def _event_failed(self, invocation: Invocation, exc: BaseException, error: RpcError) -> None:
         """Log and count an event whose handler raised ``exc``, or that has none. No caller would get ``error``."""
         if invocation.inbound.c == RAW:
-            self.answers.reporter.tell("error", error if isinstance(error, BadArguments) else exc)
+            self._host.reporter.tell("error", error if isinstance(error, BadArguments) else exc)
         if isinstance(error, BadArguments):
             text = f"event {short(invocation.event or invocation.label)} was dropped: {text_for_log(error)}"
-            self.answers.count("wrong arguments", text)
+            self.answers.host.count("wrong arguments", text)
         elif isinstance(exc, UnknownEvent) and is_made_here(exc):
             if not self._crosses_an_end(invocation):
-                self.answers.count("unknown event", error)
+                self.answers.host.count("unknown event", error)
         elif error is exc:
             self.answers.log(logging.ERROR, "handling %s failed: %s", invocation.label, error)
 

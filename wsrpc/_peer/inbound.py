@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -13,9 +12,7 @@ from msgspec import UNSET
 
 from .._base.closing import CloseCode
 from .._base.names import LONGEST_NAME, RAW, STREAM_EVENTS
-from .._handlers.lifecycle import Reporter
 from .._handlers.observation import Message, mark_processed
-from .._handlers.registry import Registry
 from .._protocol.codecs import Codec, NegotiatedCodec, strict_decoder
 from .._protocol.counting import SHARE, SMALL, decode_any, json_nests_deeper, json_objection
 from .._protocol.messages import LONGEST, WireMessage, channel_id, id_from_wire, is_id
@@ -30,8 +27,9 @@ from ..errors import (
     UnexpectedChannel,
     short,
 )
-from ..limits import DEEPEST, Limits
+from ..limits import DEEPEST
 from .dispatch import Dispatcher
+from .host import PeerHost
 
 MOST_MALFORMED = 10
 """Malformed messages within a minute that do not end the connection."""
@@ -49,47 +47,34 @@ class Inbound:
     """Receives the messages of one session: decodes, validates and dispatches each one. It never raises.
 
     Messages that the protocol tells a peer to ignore are counted in `Peer.ignored`.
-
-    Args:
-        own, shared: the peer's handlers, and the server's.
-        control: takes control messages, and returns False for any other one. None: they are not looked for.
-        reporter: calls `message` and `error` handlers.
-        fail: ends the connection with a code and a reason.
     """
 
     def __init__(
         self,
-        codec: Codec,
-        limits: Limits,
-        own: Registry,
-        shared: Registry,
-        *,
+        host: PeerHost,
         dispatcher: Dispatcher,
-        control: Callable[[bytes | bytearray], bool] | None,
-        reporter: Reporter,
-        fail: Callable[[int, str], None],
     ) -> None:
-        self._codec: Codec = codec
-        self._text = codec.text
-        self._decode = strict_decoder(codec)
+        self._codec: Codec = host.settings.codec
+        self._text = self._codec.text
+        self._decode = strict_decoder(self._codec)
         self._other: Codec | None = None
         """Codec of messages of the other kind (binary or text), once one is agreed on."""
-        self._limits = limits
+        self._limits = limits = host.settings.limits
         self._small = min(SMALL, limits.values // SHARE)
         """Bytes of the largest message that cannot hold too many values, so that it is decoded at once."""
         self._longest_name = LONGEST_NAME + (ADDED_BY_NODES if dispatcher.out.between_nodes else 0)
         self._short = self._longest_name // 4
         """Characters of a name that cannot be too long: a character takes four bytes at most."""
-        self._own = own
-        self._shared = shared
+        self._own = host.options.own
+        self._shared = host.options.shared
         self._dispatcher = dispatcher
         self._work = dispatcher.work
         self._out = dispatcher.out
         self._channels = dispatcher.channels
         self._answers = dispatcher.answers
-        self._take_control = control
-        self._reporter = reporter
-        self._fail = fail
+        self._session = dispatcher.session
+        self._seeks_control = host.settings.extensions
+        self._reporter = host.reporter
         self._malformed_at: list[float] | None = None
         """Times of malformed messages within the last minute. Most peers send none."""
 
@@ -205,7 +190,7 @@ class Inbound:
         outline = codec.outline(payload)
         known, most = (WireMessage(), DEEPEST) if outline is None else (outline, depth)
         if too_deep:
-            self._fail(CloseCode.INVALID_DATA, self._too_deep)
+            self._session.fail(CloseCode.INVALID_DATA, self._too_deep)
         elif codec.nests_deeper(payload, known, most):
             self._drop_too_deep(payload, text, codec, known)
         else:
@@ -275,7 +260,7 @@ class Inbound:
         if message.i is not UNSET:
             self._reject(message.i, BadArguments(why))
         elif payload is None or not self._raw_as_it_came(payload):
-            self._answers.count(kind, f"an event was dropped: {why}")
+            self._answers.host.count(kind, f"an event was dropped: {why}")
 
     def _reject(self, i: int, error: RpcError) -> None:
         """Reject a request, unless it has the id of another one: that one is still being worked on."""
@@ -314,7 +299,7 @@ class Inbound:
 
     def _control(self, payload: bytes | bytearray, text: bool) -> bool:
         """Receive a control message, which `message` handlers do not see. Return False if it is not one."""
-        return text and self._take_control is not None and self._take_control(payload)
+        return text and self._seeks_control and self._session.take_control(payload)
 
     # ------------------------------------------------------------ messages that are not ws-wrapper's
 
@@ -338,7 +323,7 @@ class Inbound:
             return
         if json_nests_deeper(payload, limits.depth):
             mark_processed(view)
-            self._fail(CloseCode.INVALID_DATA, self._too_deep)  # there is no caller to tell
+            self._session.fail(CloseCode.INVALID_DATA, self._too_deep)  # there is no caller to tell
             return
         try:
             message = decode_any(raw_json, payload)
@@ -410,7 +395,7 @@ class Inbound:
     def _drop_too_deep(self, payload: bytes | bytearray, text: bool, codec: Codec, outline: WireMessage) -> None:
         """Drop a message that is nested too deep. End the connection if no honest peer would send it."""
         if codec.nests_deeper(payload, outline, DEEPEST):
-            self._fail(CloseCode.INVALID_DATA, self._too_deep)
+            self._session.fail(CloseCode.INVALID_DATA, self._too_deep)
         else:
             self._drop_undecoded(payload, text, outline, TOO_DEEP, f"is {self._too_deep}")
 
@@ -434,7 +419,7 @@ class Inbound:
         if outline.a is not UNSET and i is not UNSET and not is_id(i):
             self._malformed("a request whose id is not an integer from 1 to 2^53-1")
             return
-        self._answers.count(kind, f"a message was dropped: it {why}")
+        self._answers.host.count(kind, f"a message was dropped: it {why}")
         if outline.a is not UNSET:
             self._drop_event(outline, why)
         elif outline.x is UNSET:
@@ -475,7 +460,7 @@ class Inbound:
         now = self._out.loop.time()
         times.append(now)
         if len(times) > MOST_MALFORMED and now - times.pop(0) < MINUTE:
-            self._fail(CloseCode.INVALID_DATA, f"more than {MOST_MALFORMED} malformed messages a minute")
+            self._session.fail(CloseCode.INVALID_DATA, f"more than {MOST_MALFORMED} malformed messages a minute")
 
     async def _tell_behind(self, lane: asyncio.Lock, error: ProtocolError) -> None:
         """Call the `error` handlers once an async `Service.on_json` has handled the messages before."""
@@ -483,12 +468,12 @@ class Inbound:
             self._reporter.tell("error", error)
 
     def _not_utf8(self) -> None:
-        self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1
+        self._session.fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1
 
     def _not_dealt_with(self, exc: Exception) -> None:
         """End the connection: a codec of the user's has raised, or wsrpc has a bug. Other connections go on."""
         self._reporter.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
-        self._fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
+        self._session.fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
 
 
 def raw_text(payload: bytes | bytearray) -> WireMessage:

@@ -33,11 +33,6 @@ class PeerOptions(msgspec.Struct, frozen=True):
     can_resume: bool = False
     """Whether sessions can resume on another connection: a client dials again, a server finds them."""
 
-    @property
-    def takes_raw(self) -> bool:
-        """Whether this side has a function for raw messages."""
-        return self.own.takes_raw or self.shared.takes_raw
-
 
 class Home(SessionHome, Protocol):
     """What only a peer of a server has. The classes of the server and of rooms lie in a higher layer."""
@@ -84,6 +79,9 @@ class PeerOwner(Protocol):
     def all_ended(self) -> None:
         """Everything that belongs to the session has ended. The `close` handlers are called, or will be soon."""
 
+    def let_go(self) -> None:
+        """Keep the peer alive no more: nothing is left of its session."""
+
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
         """Return the owner's own handler of `close`."""
 
@@ -111,6 +109,8 @@ class PassiveOwner:
         return info
 
     def all_ended(self) -> None: ...
+
+    def let_go(self) -> None: ...
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
         return None

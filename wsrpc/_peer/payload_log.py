@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 from msgspec import UNSET
 
 from .._base.logs import logger
-from .._base.names import Redact
 from .._protocol.codecs import Codec
 from .._protocol.counting import SMALL, decode_any
 from .._protocol.messages import WireMessage, channel_id
+from .._session.host import Host
 from ..errors import BoundedRepr
 
 LONGEST = 400
@@ -30,11 +30,13 @@ class PayloadLog:
     out the arguments.
     """
 
-    def __init__(self, codecs: Sequence[Codec], values: int, redact: Redact | None, log: Callable[..., None]) -> None:
-        self._codecs = {codec.text: codec for codec in codecs}
-        self._values = values
-        self._redact = redact
-        self._log = log
+    def __init__(self, host: Host) -> None:
+        settings = host.settings
+        codecs = (settings.codec,) if settings.binary is None else (settings.codec, settings.binary)
+        self._codecs: dict[bool, Codec] = {codec.text: codec for codec in codecs}
+        self._values = settings.limits.values
+        self._redact = settings.log_payloads if callable(settings.log_payloads) else None
+        self._log = host.log
         self._asked: dict[Any, str] = {}
         """Names of requests, by whether this side made them and by id."""
         self._opened: dict[int, str] = {}

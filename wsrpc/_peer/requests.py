@@ -22,11 +22,11 @@ from .._channels.source import close_source
 from .._handlers.registry import Registry
 from .._protocol.messages import NO_OPTIONS, Cancellation, NoMoreItems, Request, RequestOptions
 from .._protocol.rejections import of_started_call, reason_of
-from .._protocol.settings import Settings
 from .._sending.checks import check_sending
 from .._sending.notices import send_notice
 from .._sending.outbox import Outbox
 from .._sending.pending import Pending
+from .._session.host import Host
 from .._streams.inbox import Inbox
 from .._streams.recipients import MismatchDetector
 from ..errors import (
@@ -52,26 +52,20 @@ class Requester:
 
     Args:
         registry: the peer's registry, which has the user's hook for types.
-        warn: writes a line into the log.
-        keep: keeps a task that sends items, so that it is waited for when the peer closes.
     """
 
     def __init__(
         self,
         outbox: Outbox,
-        settings: Settings,
+        host: Host,
         registry: Registry,
-        *,
         readers: Readers,
-        warn: Callable[..., None],
-        keep: Callable[[asyncio.Task[None]], None],
     ) -> None:
         self.outbox = outbox
         self._requests = outbox.requests
-        self._limits = settings.limits
-        self._between_nodes = settings.between_nodes
-        self._warn = warn
-        self._keep = keep
+        self._host = host
+        self._limits = host.settings.limits
+        self._between_nodes = host.settings.between_nodes
         self._warned: dict[str, None] = {}
         self.converter = registry.converter
         self.read_events = readers.read_events
@@ -188,7 +182,7 @@ class Requester:
             )
         if event not in self._warned:
             self._warned[event] = None
-            self._warn(
+            self._host.log.warn(
                 "the response to %r is an anonymous channel; it was aborted and taken for None, because JavaScript "
                 "peers answer null that way. If it was meant as a channel, ask for it with stream() or open_channel()",
                 event,
@@ -214,7 +208,7 @@ class Requester:
         """Take a request out of the offline queue if it waits there, or else tell the remote peer to stop."""
         if not self.outbox.take_back(pending) and pending.flight is not None:
             self._requests.flight.give_up(pending)
-            send_notice(self.outbox.out, partial(Cancellation, pending.id), reason, self._warn)
+            send_notice(self.outbox.out, partial(Cancellation, pending.id), reason, self._host.log.warn)
 
     # ------------------------------------------------------------ several requests as one call
 
@@ -268,7 +262,7 @@ class Requester:
             producer = self._producer(opened, event, options.timeout)
             sending = asyncio.get_running_loop().create_task(self._feed(opened, producer, reading, send))
             opened.when_closed(sending.cancel)
-            self._keep(sending)
+            self._host.keep(sending)
         return reading
 
     async def _feed(self, channel: ChannelCore, producer: Producer, reading: Inbox, send: Source) -> None:
@@ -347,7 +341,7 @@ class Requester:
         # closes the source, whatever happens here meanwhile.
         running = asyncio.get_running_loop().create_task(_send_all(producer, send))
         running.add_done_callback(lambda task: task.cancelled() or task.exception())
-        self._keep(running)
+        self._host.keep(running)
         finished = False
         try:
             await asyncio.wait({running, producer.stopped}, return_when=asyncio.FIRST_COMPLETED)

@@ -13,7 +13,7 @@ from msgspec import UNSET
 from .._base.buckets import TokenBucket
 from .._base.closing import CloseCode
 from .._base.names import STREAM_EVENTS, ChannelRef
-from .._base.scheduler import Scheduler
+from .._base.references import weakly
 from .._channels.core import ChannelCore
 from .._channels.readers import Readers
 from .._channels.table import TOO_MANY
@@ -25,7 +25,7 @@ from .._protocol.messages import WireMessage, place_on
 from .._streams.inbox import Inbox
 from .._streams.recipients import Decode, Recipient
 from ..errors import Draining, Overloaded, RemoteError, RpcError, made_here
-from ..limits import Limits
+from .host import PeerHost
 from .waiting import NOTHING_WAITS, Hold, Kind, ReceivedMessage, WaitingRoom
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Work:
 
     __slots__ = (
         "_bucket",
+        "_host",
         "_lanes",
         "_loop",
         "_measured",
@@ -69,18 +70,16 @@ class Work:
         "not_begun",
         "noted_unknown",
         "on_channels",
-        "present",
         "readers",
         "then",
         "waiting_room",
     )
 
-    def __init__(self, limits: Limits, loop: Scheduler, readers: Readers) -> None:
-        self.limits = limits
-        self._loop = loop
+    def __init__(self, host: PeerHost, readers: Readers) -> None:
+        self._host = host
+        self.limits = limits = host.settings.limits
+        self._loop = host.loop
         self.readers = readers
-        self.present: Dispatcher
-        """That of the present session, of the next one, or of the last one."""
         self.needs_checks = True
         # A dict and not a set, here and elsewhere, because an empty one is a third of the size, and peers are many.
         self.invocations: dict[Invocation, None] = {}
@@ -116,10 +115,10 @@ class Work:
     def __repr__(self) -> str:
         return f"<Work {self.count} handlers, {len(self.waiting_room)} messages wait>"
 
-    def begin_session(self, runner: Dispatcher) -> None:
-        """Let ``runner`` take the place of the runner of the last session."""
-        self.present = runner
-        self.update()
+    @property
+    def present(self) -> Dispatcher:
+        """That of the present session, of the next one, or of the last one."""
+        return self._host.core.dispatcher
 
     def update(self) -> None:
         """Compute ``needs_checks`` anew, because something that it depends on has changed."""
@@ -132,7 +131,7 @@ class Work:
             or runner.holding is not _NONE_HELD
             or self.count >= self.limits.running
             or self.held > self._room_for_any
-            or runner.refuses is not None
+            or runner.drains
             or self._bucket is not None
             or runner.paused is not None
             or runner.late
@@ -166,7 +165,7 @@ class Work:
             self._bucket is not None and self._counts(message, channel) and not self.within_rate(runner, message)
         ) or (self.readers.channels and channel is None and self.readers.take(message, payload, decode)):
             pass
-        elif runner.refuses is not None and i is not UNSET and message.h is None and runner.refuses():
+        elif runner.drains and i is not UNSET and message.h is None and runner.refuses_new():
             runner.answers.reject(i, Draining("closing, no new requests are taken: ask again on another connection"))
         elif runner.paused is not None and runner.session.over:  # it was kept on a channel
             runner.answers.ignored["dropped at the end"] += 1
@@ -182,7 +181,7 @@ class Work:
             return
         elif i is UNSET:
             text = f"an event was dropped: {len(self.waiting_room)} messages wait already"
-            runner.answers.count("event dropped, too many wait", text)
+            runner.answers.host.count("event dropped, too many wait", text)
         else:
             runner.answers.reject(i, Overloaded(f"{len(self.waiting_room)} messages wait already, ask again later"))
         mark_processed(view)
@@ -192,7 +191,7 @@ class Work:
         if self._bucket is None or self._bucket.take(self._loop.time()):
             return True
         rate = f"more than {self.limits.rate} requests and events per second"
-        runner.answers.count("above the rate", f"a message was refused: {rate} (Limits.rate)")
+        runner.answers.host.count("above the rate", f"a message was refused: {rate} (Limits.rate)")
         if message.i is not UNSET:
             runner.answers.reject(message.i, Overloaded(f"{rate}, ask again later"))
         return False
@@ -279,7 +278,7 @@ class Work:
                 except Exception as exc:
                     # It was decoded when it came, so a codec is at fault. That ends this connection only.
                     runner.answers.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
-                    runner.answers.fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
+                    runner.session.fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
         finally:
             self._pumping = False
             self.present.read_ended()  # no read from the network has brought them
@@ -437,6 +436,10 @@ class Work:
         self.not_begun -= 1
         if self.then is not None and not self.not_begun:
             self._loop.call_soon(self.look_for_events)  # later, so that the handler comes first
+
+    def let_go(self) -> None:
+        """Refer to nothing that refers to this: the peer has ended."""
+        self.readers = weakly(self.readers)
 
     def end_conversations(self) -> None:
         """Cancel the bodies of conversations that are over, even if they have not read the messages before the end."""

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections import Counter
-from collections.abc import Callable
 from functools import partial
 
 from .._base.closing import CloseCode
 from .._base.misuse import check_has_run
 from .._handlers.arguments import ArgumentsRefused
-from .._handlers.lifecycle import Reporter
 from .._protocol.messages import Rejection, Resolution
 from .._protocol.rejections import error_to_wire, text_for_peer
+from .._session.host import Host
 from ..errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code, is_made_here, made_here
 from .notices import send_error
 from .outbound import Outbound
@@ -25,32 +23,16 @@ class Answers:
     Every request gets an answer. If its value cannot be sent, it is rejected; if the error cannot be sent either, a
     plainer error is. If the codec cannot encode even that, the connection ends.
 
-    Args:
-        reporter: calls `error` handlers, and has the log.
-        ignored: counts what reaches no handler.
-        count: the same, with a line in the log.
-        expose_errors: whether the caller gets the text of an unexpected exception. Otherwise it gets an id, under which
-            the log has the traceback.
-        fail: ends the connection with a code and a reason.
+    With `Settings.expose_errors`, the caller gets the text of an unexpected exception. Otherwise it gets an id, under
+    which the log has the traceback.
     """
 
-    def __init__(
-        self,
-        out: Outbound,
-        reporter: Reporter,
-        ignored: Counter[str],
-        *,
-        count: Callable[..., None],
-        expose_errors: bool | Callable[[BaseException], bool],
-        fail: Callable[[int, str], None],
-    ) -> None:
+    def __init__(self, out: Outbound, host: Host) -> None:
         self._out = out
-        self.reporter = reporter
-        self.log = reporter.log
-        self.ignored = ignored
-        self.count = count
-        self._expose_errors = expose_errors
-        self.fail = fail
+        self.host = host
+        self.log = host.log
+        self.ignored = host.ignored
+        self._expose_errors = host.settings.expose_errors
 
     def reject(self, i: int, error: RpcError) -> None:
         """Reject request ``i`` with ``error``, or with what can be sent of it."""
@@ -63,7 +45,7 @@ class Answers:
                 send_error(self._out, rejection, self._internal(exc, f"request #{i}"))
             except Exception:
                 # A codec that cannot encode even that can answer nobody: the caller must not wait without a limit.
-                self.fail(CloseCode.INTERNAL_ERROR, "the codec cannot encode a rejection")
+                self._out.session.fail(CloseCode.INTERNAL_ERROR, "the codec cannot encode a rejection")
 
     def resolve(self, i: int, value: object, label: str) -> None:
         """Resolve request ``i``, or reject it if ``value`` cannot be sent."""

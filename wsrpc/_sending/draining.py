@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from enum import Enum
-from typing import Any
 
 from .._base.scheduler import Timer
 from .._protocol.control import DRAIN, Drain
@@ -34,25 +32,13 @@ class Draining:
     The side that accepted may `drain`. While calls of the side that dialed are in progress that had begun before, and
     there is time, that side goes on as before. Then it begins nothing new in the session, and says so. Everything that
     crossed with the request to drain has arrived by then, so nothing needs to be refused.
-
-    Args:
-        work: returns what waits for the end of the work in progress, and then calls `be_silent`. None if there is none.
-        fall_silent: called when this side begins nothing new. Returns whether it says so only after `opened`.
     """
 
-    __slots__ = ("_fall_silent", "_host", "_on_quiet", "_session", "_waits", "_work", "closes_at", "phase")
+    __slots__ = ("_host", "_on_quiet", "_session", "_waits", "closes_at", "phase")
 
-    def __init__(
-        self,
-        session: Session,
-        host: Host,
-        work: Callable[[], Coroutine[Any, Any, None] | None],
-        fall_silent: Callable[[], bool],
-    ) -> None:
+    def __init__(self, session: Session, host: Host) -> None:
         self._session = session
         self._host = host
-        self._work = work
-        self._fall_silent = fall_silent
         self.phase = DrainPhase.NONE
         self.closes_at: float | None = None
         """When the side that drains is going to close, at the latest. None if neither side drains."""
@@ -120,7 +106,7 @@ class Draining:
         loop, self.phase = self._host.loop, DrainPhase.TOLD
         self.closes_at = loop.time() + seconds
         self._stop_waiting()
-        if seconds >= MARGIN and (work := self._work()) is not None:
+        if seconds >= MARGIN and (work := self._host.core.work()) is not None:
             self._waits = [loop.call_at(self.closes_at - MARGIN, self.be_silent), loop.spawn(work)]
         else:
             self.be_silent()
@@ -135,7 +121,7 @@ class Draining:
         if self.phase is DrainPhase.TOLD:
             # Requests of `open` handlers are still served, so they are sent before the answer.
             self.phase = DrainPhase.OWING
-            if not self._fall_silent():
+            if not self._host.core.fall_silent():
                 self.opened()
 
     def opened(self) -> None:

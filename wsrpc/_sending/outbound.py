@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from enum import Enum
 from threading import get_ident
 
@@ -45,18 +45,14 @@ class Outbound:
     Args:
         requests: those of the peer.
         gate: the callers that wait for room, from one session to the next.
-        has_channel: returns whether an anonymous channel is open.
-        left_out: called with the number of broadcasts that were left out, because the remote peer reads too slowly.
     """
 
     __slots__ = (
         "_gate",
         "_host",
-        "_left_out",
         "_settings",
         "clear",
         "draining",
-        "has_channel",
         "is_open",
         "loop",
         "opening",
@@ -75,18 +71,12 @@ class Outbound:
         host: Host,
         requests: PendingRequests,
         gate: Gate,
-        draining: Draining,
-        *,
-        has_channel: Callable[[int], bool],
-        left_out: Callable[[int], None],
     ) -> None:
         self._host = host
         self._settings = settings = host.settings
-        self.has_channel = has_channel
         self.session = session
         self._gate = gate
-        self._left_out = left_out
-        self.draining = draining
+        self.draining = Draining(session, host)
         self.requests = requests
         self.terms = settings.terms
         self.loop = host.loop
@@ -152,6 +142,10 @@ class Outbound:
         ready = self.line is Line.OPEN and self.draining.phase is not DrainPhase.TOLD
         self.clear = ready and not (self.session.full or self._gate.busy)
 
+    def has_channel(self, h: int) -> bool:
+        """Return whether an anonymous channel of the session, which is the present one, is open."""
+        return self._host.core.has_channel(h)
+
     # ------------------------------------------------------------ opening
 
     def begin(self) -> None:
@@ -211,8 +205,8 @@ class Outbound:
                 lambda payload, text: session.send(payload, text),
                 lambda: session.full,
                 self._settings.limits.behind,
-                self._host.warn,
-                self._left_out,
+                self._host.log.warn,
+                self._host.left_out,
             )
         waits = self.slow_reader.add(payload, text, slow, key)
         session.recount()
@@ -285,7 +279,7 @@ class Outbound:
         if len(payload) > terms.unchecked and session.state.lives:
             self.check_accepted(payload)
         if session.full and self.over_cap(len(payload)):
-            self._host.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
+            session.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             return
         text = terms.text
         if text is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -11,11 +10,10 @@ from msgspec import UNSET
 from .._base.closing import CloseCode, CloseInfo
 from .._base.misuse import shown_as
 from .._base.names import ChannelRef, Offline
-from .._base.scheduler import Scheduler
 from .._handlers.invocation import CURRENT
 from .._protocol.codecs import BRACE
 from .._protocol.messages import Event, Raw, Request, event_on
-from .._protocol.settings import Settings
+from .._session.host import Host
 from .._session.queue import Entry, SendQueue
 from ..errors import ChannelClosed, ConnectionLost, SessionLost
 from .checks import check_sending
@@ -91,9 +89,6 @@ class Outbox:
         odd: whether the ids of requests are odd: the side that dialed uses those.
         expects_session: whether messages that are sent without a session wait for the next one.
         fails_offline: whether a message without ``offline=`` fails if there is no connection.
-        expired: called with each request whose deadline is over.
-        queued: called when a message of the user begins to wait in the queue.
-        warn: writes a line into the log.
     """
 
     __slots__ = (
@@ -108,20 +103,16 @@ class Outbox:
 
     def __init__(
         self,
-        settings: Settings,
-        loop: Scheduler,
+        host: Host,
         *,
         odd: bool,
         expects_session: bool,
         fails_offline: bool,
-        expired: Callable[[Pending], None],
-        queued: Callable[[], None],
-        warn: Callable[..., None],
     ) -> None:
-        self._codec = settings.codec
-        self.requests = PendingRequests(loop, odd=odd, limit=settings.limits.pending, expired=expired)
-        self.queue = SendQueue(settings.limits, queued, warn)
-        self.gate = Gate(loop)
+        self._codec = host.settings.codec
+        self.requests = PendingRequests(host, odd=odd)
+        self.queue = SendQueue(host)
+        self.gate = Gate(host.loop)
         """The callers that wait until the session has room."""
         self.out: Outbound
         """The way out of the present session, of the next one, or of the last one."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Container
+from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from .._base.names import ChannelRef
-from .._base.scheduler import Scheduler, Timer
+from .._base.scheduler import Timer
 from .._protocol.messages import RequestOptions, WireMessage
 from .._protocol.settings import Terms
+from .._session.host import Host
 from .._session.queue import Entry, Report
 from ..errors import ConnectionLost, TooManyRequests
 from .gate import Gate, Turn
@@ -147,14 +148,13 @@ class PendingRequests:
     with ws-wrapper 4.3.1). The side that dialed uses odd ids, the side that accepted even ones.
 
     Args:
-        limit: `Limits.pending`.
-        expired: called with each request whose deadline is over.
+        odd: whether the ids are odd.
     """
 
-    def __init__(self, loop: Scheduler, *, odd: bool, limit: int, expired: Callable[[Pending], None]) -> None:
-        self._loop = loop
-        self._limit = limit
-        self._expired = expired
+    def __init__(self, host: Host, *, odd: bool) -> None:
+        self._host = host
+        self._loop = host.loop
+        self._limit = host.settings.limits.pending
         self._pending: dict[int, Pending] = {}
         self._first = FIRST_ID + (1 if odd else 0)
         self._next = self._first + 2 * random.randrange((LAST_ID - FIRST_ID) // 4)
@@ -163,7 +163,7 @@ class PendingRequests:
         self._on_channel: dict[int, set[Pending]] = {}
         self.flight = InFlight()
         """Those of the present session, or of the last one."""
-        self.capacity = Gate(loop)
+        self.capacity = Gate(self._loop)
         """The callers that wait until the remote peer can accept another request."""
         self._taken: Container[int] = ()
         """Ids of the anonymous channels that requests of this session have opened."""
@@ -338,4 +338,4 @@ class PendingRequests:
         if earliest is not None:
             self._set_timer(earliest)
         for pending in late:
-            self._expired(pending)
+            self._host.expired(pending)

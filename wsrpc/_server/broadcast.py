@@ -234,7 +234,7 @@ class Audience:
             if out.slow_reader is not None:
                 out.slow_reader.flush(everything=True)  # this one can neither be dropped nor overtake
             if out.over_cap(len(payload)):
-                inside.core.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
+                session.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
                 raise QueueFull(f"{session.unsent} bytes were unsent: the connection was closed with 4408")
         session.send(payload, text)
         return True

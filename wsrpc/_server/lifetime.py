@@ -215,7 +215,7 @@ class Lifetime:
 
     async def _drain(self, seconds: float) -> None:
         """Return when all connections are closed, or the time is over."""
-        peers = list(self.peers)
+        peers = {served: served.peer for served in self.peers}  # nobody else may hold them once they have ended
         logger.info("draining: %d connections, at most %g s", len(peers) + len(self.raw.all), seconds)
         # First, so that these functions can still emit to peers that are idle.
         told = [asyncio.ensure_future(_tell(function)) for function in self._on_drain]
@@ -225,7 +225,7 @@ class Lifetime:
                 leaving.append(self.raw.wait_done(self._closers))
                 endings = await asyncio.gather(*leaving, return_exceptions=True)
         except TimeoutError:
-            if busy := sum(served.peer.connected for served in peers) + len(self.raw.all):
+            if busy := sum(peer.connected for peer in peers.values()) + len(self.raw.all):
                 logger.warning("draining timed out: closing %d connections that still have active work", busy)
             return
         finally:
@@ -239,8 +239,8 @@ class Lifetime:
         await served.peer.close(CloseCode.SERVICE_RESTART, CLOSING)
 
     async def _close_connections(self) -> None:
-        peers = list(self.peers)
-        endings = [served.peer.close(CloseCode.SERVICE_RESTART, CLOSING) for served in peers]
+        peers = {served: served.peer for served in self.peers}
+        endings = [peer.close(CloseCode.SERVICE_RESTART, CLOSING) for peer in peers.values()]
         endings.append(self.raw.close(CloseCode.SERVICE_RESTART, CLOSING))
         _log_failures(await asyncio.gather(*endings, return_exceptions=True))
         everybody = {*peers, *self.peers.everybody()}

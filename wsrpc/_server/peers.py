@@ -13,6 +13,7 @@ from .._api.peer import Peer, life_of
 from .._base.closing import CloseCode, CloseInfo
 from .._base.expiry import EXPIRED, Expiry
 from .._base.logs import LogBudget, PeerLog
+from .._base.references import weakly
 from .._base.scheduler import Scheduler
 from .._handlers.lifecycle import Closers, Unfinished
 from .._handlers.registry import Registry
@@ -52,7 +53,6 @@ class ServedPeer(PassiveOwner):
         "address",
         "expires",
         "life",
-        "peer",
         "rooms",
         "server",
         "services",
@@ -76,7 +76,7 @@ class ServedPeer(PassiveOwner):
         self._peers = peers
         self._counted = NONE_IGNORED
         """What `Server.stats` has counted of what this peer has ignored."""
-        self.peer: Peer = Peer(
+        peer = Peer(
             settings,
             dialer=False,
             registry=registry.empty_copy(),
@@ -93,9 +93,15 @@ class ServedPeer(PassiveOwner):
         """When the credentials of the client expire, in seconds since the epoch. None: never."""
         self._expiry: Expiry | None = None
         """Closes the connection at that time."""
-        self.life = life_of(self.peer)
+        self.life = life_of(peer)
         # The peer's own handlers go before the server's, so they must not take a channel that the server handles.
         self.life.options.own.respect(registry)
+
+    @property
+    def peer(self) -> Peer:
+        """The object that users hold."""
+        peer: Peer = self.life.peer
+        return peer
 
     @property
     def core(self) -> PeerCore:
@@ -175,6 +181,9 @@ class ServedPeer(PassiveOwner):
         self._peers.count_ignored(self)
         if self.life.work.invocations or self.life.reporter.running:
             self._peers.watch(self)
+
+    def let_go(self) -> None:
+        self.life = weakly(self.life)
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
         opened, self._opened = self._opened, None
@@ -328,6 +337,7 @@ class Peers:
         if task is None:
             self._leaving.discard(served)
             self.count_ignored(served)
+            served.core.let_go()
         else:
             self._leaving.add(served)
             task.add_done_callback(lambda _: self.watch(served))

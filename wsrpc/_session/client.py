@@ -23,9 +23,10 @@ from .._protocol.control import (
 )
 from ..errors import ConnectionLost, short
 from .connection import Connection, ignore_end
+from .host import Host
 from .ledger import Send
 from .queue import SendQueue
-from .session import NOT_CONNECTED, VERSION, Session, SessionReceiver
+from .session import NOT_CONNECTED, VERSION, Session
 from .states import SessionInput
 
 ANSWER_TIMEOUT = 5.0
@@ -48,8 +49,8 @@ class ClientSession(Session):
 
     greeting = Welcome
 
-    def __init__(self, receiver: SessionReceiver, queue: SendQueue, *, ending: CloseInfo = NOT_CONNECTED) -> None:
-        super().__init__(receiver, queue, ending=ending)
+    def __init__(self, host: Host, queue: SendQueue, *, ending: CloseInfo = NOT_CONNECTED) -> None:
+        super().__init__(host, queue, ending=ending)
         self._token = ""
         """The secret that proves that the session is this side's."""
         self._gen = 0
@@ -66,7 +67,7 @@ class ClientSession(Session):
         super().begin(connection, can_resume=can_resume, wrap=wrap)
         # Where another session has asked to resume, that was in place of a hello.
         self.negotiation.offered = connection.offered
-        if self._receiver.settings.extensions and connection.offered is None:
+        if self._host.settings.extensions and connection.offered is None:
             self.say(Hello(VERSION, self.negotiation.offer(), announce(self.negotiation.limits)))
 
     def _greeted(self, message: Welcome) -> None:
@@ -78,7 +79,7 @@ class ClientSession(Session):
             self._count_received(self._count_sent())
 
     def _announce_changes(self) -> None:
-        if self.negotiation.limits is not self._receiver.settings.limits:  # the remote peer has those of the hello
+        if self.negotiation.limits is not self._host.settings.limits:  # the remote peer has those of the hello
             self.say(Changed(announce(self.negotiation.limits)))
 
     # ------------------------------------------------------------ on another connection
@@ -90,11 +91,11 @@ class ClientSession(Session):
         self._gen += 1
         self._asking = connection
         connection.owner = self
-        loop = self._receiver.loop
+        loop = self._host.loop
         self._answer_timer = loop.call_at(loop.time() + ANSWER_TIMEOUT, partial(self._unanswered, connection))
         # If the server refuses, it takes these for the hello of the next session.
         offer = connection.offered = self.negotiation.features()
-        limits, received = announce(self._receiver.settings.limits), self.ledger.received
+        limits, received = announce(self._host.settings.limits), self.ledger.received
         asked = Resume(VERSION, offer, limits, self.sid, self._token, self._gen, received.n, received.bytes)
         connection.start(partial(self._answered, connection), ignore_end)
         with suppress(ConnectionLost):  # the connection reports that itself
@@ -112,10 +113,10 @@ class ClientSession(Session):
         connection.disown()
         if isinstance(answer, Gone):
             self.end(SessionInput.REFUSED, GONE.get(answer.why, f"the server refuses it: {short(answer.why)}"))
-            self._receiver.session_refused(connection, None)
+            self._host.core.session_refused(connection, None)
         else:
             self.end(SessionInput.REFUSED, "the server did not resume it")
-            self._receiver.session_refused(connection, (payload, text))
+            self._host.core.session_refused(connection, (payload, text))
 
     def _unanswered(self, connection: Connection) -> None:
         if self._asking is connection:
@@ -141,7 +142,7 @@ class ClientSession(Session):
         connection.transport.abort()
         self._stop_answer_timer()
         self._move(SessionInput.CUT)
-        self._receiver.session_detached(info, False)
+        self._host.core.session_detached(info, False)
 
     # ------------------------------------------------------------ the end
 
@@ -156,7 +157,7 @@ class ClientSession(Session):
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.disown()
-            self._receiver.spawn(asking.close(CloseCode.GOING_AWAY))
+            self._host.spawn(asking.close(CloseCode.GOING_AWAY))
 
     def _stop_timers(self) -> None:
         super()._stop_timers()

@@ -1,16 +1,24 @@
-"""`Host`: what the parts of a session ask of the peer that they belong to."""
+"""`Host`: what the parts of a peer ask of it. `SessionReceiver`: what its session reports to it, besides."""
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
+from .._base.closing import CloseInfo
+from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler
+from .._protocol.codecs import NegotiatedCodec
+from .._protocol.control import Announced, Credit, Drain
 from .._protocol.settings import Settings
+from .connection import Connection
+from .states import SessionEnd
 
 
 class Host(Protocol):
-    """What the parts of a session ask of the peer that they belong to. `PeerCore` of ``_peer`` implements it."""
+    """What the parts of a peer ask of it: their only way up. `PeerHost` of ``_peer`` implements it."""
 
     @property
     def settings(self) -> Settings: ...
@@ -18,18 +26,111 @@ class Host(Protocol):
     @property
     def loop(self) -> Scheduler: ...
 
+    @property
+    def log(self) -> PeerLog: ...
+
+    @property
+    def ignored(self) -> Counter[str]:
+        """Numbers of messages that were not handled, by kind."""
+        ...
+
+    @property
+    def core(self) -> SessionReceiver:
+        """The inside of the present session, of the next one, or of the last one."""
+        ...
+
     def takes_raw(self) -> bool:
         """Return whether this side wants raw messages, binary ones among them."""
         ...
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None], /) -> None:
+    def spawn(self, coroutine: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
         """Run a coroutine in a task."""
+        ...
 
-    def warn(self, text: str, /, *args: object) -> None:
-        """Write a line into the log."""
+    def keep(self, task: asyncio.Task[None], /) -> None:
+        """Wait for a task before the peer ends."""
 
     def ignore(self, kind: str, /) -> None:
         """Count something of the remote peer that makes no sense."""
 
+    def count(self, kind: str, text: object, times: int = 1, /) -> None:
+        """Count events that do not reach a handler as they came. The first of a kind is worth a line in the log."""
+
+    def queued(self) -> None:
+        """Note that a message of the user begins to wait for a connection."""
+
+    def left_out(self, broadcasts: int, /) -> None:
+        """Count broadcasts that were not sent, because the remote peer reads too slowly."""
+
+    def expired(self, pending: Any, /) -> None:
+        """End a request whose deadline is over."""
+
+
+class SessionReceiver(Protocol):
+    """What a session reports to, and what it asks for. `PeerCore` of ``_peer`` implements it."""
+
+    @property
+    def user_may_send(self) -> bool:
+        """Whether the user's messages leave. Else they wait for the `open` handlers, or for another session."""
+        ...
+
+    def objection(self, payload: bytes, raw: bool, /) -> Exception | None:
+        """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""
+
+    def memory(self) -> int:
+        """Return the bytes that the session takes above, about: what was received, and what is being worked on."""
+        ...
+
+    def drop_rest(self, session: Any, /) -> None:
+        """Drop what is still read or worked on, although ``session`` is over."""
+
+    def has_channel(self, h: int, /) -> bool:
+        """Return whether an anonymous channel is open."""
+        ...
+
+    def work(self) -> Coroutine[Any, Any, None] | None:
+        """Return what waits for the end of the work in progress, and then falls silent. None if there is none."""
+
+    def fall_silent(self) -> bool:
+        """Begin nothing new. Return whether that is said only after the opening."""
+        ...
+
+    # ------------------------------------------------------------ reports
+
+    def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str], /) -> None:
+        """Use what both sides support. See `Terms.agreed`."""
+
+    def take_credit_or_drain(self, message: Credit | Drain, /) -> None:
+        """Take a control message that is not about the session."""
+
+    def room_changed(self) -> None:
+        """The session has become full, or has room again, or has another connection or none."""
+
     def fail(self, code: int, reason: str, /) -> None:
-        """End the connection because of the remote peer."""
+        """The session has to end because of what the remote peer did."""
+
+    def connection_ended(self, connection: Connection, /) -> None:
+        """The connection is the session's no more."""
+
+    def session_detached(self, info: CloseInfo, dropped: bool, /) -> None:
+        """The session waits for another connection.
+
+        Args:
+            dropped: its connection has ended. Else an attempt to resume it has failed.
+        """
+
+    def session_reattached(self, connection: Connection, limits: Announced, /) -> None:
+        """The session has another connection. What the remote peer has missed was sent again, what waits was not."""
+
+    def session_resumed(self) -> None:
+        """The session has resumed: what has waited was sent, and messages are let in."""
+
+    def session_over(self, end: SessionEnd, /) -> None:
+        """The session is over. Called once."""
+
+    def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None, /) -> None:
+        """The server does not resume the session, which is over, but a new one can begin on ``connection``.
+
+        Args:
+            first: the message that has told so, which belongs to the new session. None if it was a `Gone`.
+        """

@@ -51,6 +51,9 @@ class LedgerOwner(Protocol):
     def give_up(self) -> None:
         """So much is kept that the session has to end with its connection."""
 
+    def fail(self, code: int, reason: str, /) -> None:
+        """End because of what the remote peer did."""
+
     def send_uncounted(self, control: bytes, /) -> None:
         """Send a control message that is about the present connection, if there is one."""
 
@@ -83,7 +86,7 @@ class Ledger:
             try:
                 self.sent.acknowledge(ack.n, ack.bytes)
             except Mismatch as exc:
-                self._host.fail(CloseCode.ACCOUNTING, str(exc))
+                self._owner.fail(CloseCode.ACCOUNTING, str(exc))
 
     def watch(self) -> None:
         """Close the connection if as much is kept as may be, and nothing is acknowledged for `Limits.stall` seconds."""
@@ -94,7 +97,7 @@ class Ledger:
 
         def look() -> None:
             if self.sent.arrived == arrived:
-                self._host.fail(CloseCode.SLOW_CONSUMER, f"nothing was acknowledged for {seconds:g} s")
+                self._owner.fail(CloseCode.SLOW_CONSUMER, f"nothing was acknowledged for {seconds:g} s")
             else:
                 self.watch()
 
@@ -111,6 +114,12 @@ class Ledger:
         if self.received is not None:
             self.received.stop()
 
+    def end(self) -> None:
+        """Keep nothing any more: the session is over. What is sent at this moment may still come to ``sent``."""
+        self.sent.forget()
+        del self.sent
+        self.received = None
+
     # ------------------------------------------------------------ called by the parts
 
     def room_changed(self) -> None:
@@ -125,7 +134,7 @@ class Ledger:
             text = (
                 "has not acknowledged %d bytes (Limits.replay and hard_cap): its session will end with this connection"
             )
-            self._host.warn(text, self.sent.size)
+            self._host.log.warn(text, self.sent.size)
             self._owner.give_up()
 
     def tell(self, control: bytes) -> None:

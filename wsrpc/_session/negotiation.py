@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from .._base.closing import CloseCode
 from .._protocol.codecs import NegotiatedCodec
-from .._protocol.control import BATCHES, CREDIT, DRAIN, MSGPACK, PROBE, RESUME, STOP, Announced
+from .._protocol.control import BATCHES, CREDIT, DRAIN, MSGPACK, PROBE, RESUME, STOP
 from ..limits import Limits
 from .host import Host
 
@@ -54,13 +53,6 @@ class Negotiation:
         """Take the features of the remote peer."""
         self.common = _shared(frozenset(features) & {*self.offer()})
         self.codec = self._host.settings.binary if MSGPACK in self.common else None
-
-    def accepts(self, limits: Announced) -> bool:
-        """Return whether peers could communicate within these limits. If not, end the connection."""
-        why = limits.objection()
-        if why is not None:
-            self._host.fail(CloseCode.INVALID_DATA, why)
-        return why is None
 
     def has(self, feature: str) -> bool:
         """Return whether both sides have a feature, as far as is known."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from ..errors import ConnectionLost, QueueFull
-from ..limits import Limits
+from .host import Host
 
 Report = Callable[[Exception | None], None]
 """Called with None when a message is sent, or with the error if it will never be sent."""
@@ -45,18 +45,13 @@ class SendQueue:
 
     The user's messages wait for any session, and also while `open` handlers run. `Limits.offline` bounds them. All
     other messages end with their session, and `Limits.replay` bounds them: see `Session.full`.
-
-    Args:
-        queued: called when a message of the user begins to wait.
-        warn: writes a line into the log, about events whose senders have been told that they wait.
     """
 
-    __slots__ = ("_entries", "_limits", "_queued", "_warn", "session_size", "user_count", "user_size")
+    __slots__ = ("_entries", "_host", "_limits", "session_size", "user_count", "user_size")
 
-    def __init__(self, limits: Limits, queued: Callable[[], None], warn: Callable[..., None]) -> None:
-        self._limits = limits
-        self._queued = queued
-        self._warn = warn
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._limits = host.settings.limits
         self._entries: dict[Entry, None] = {}
         self.session_size = 0
         """Bytes of the messages that end with the session."""
@@ -87,7 +82,7 @@ class SendQueue:
         self._entries[entry] = None
         self._count(entry, 1)
         if not entry.of_session:
-            self._queued()
+            self._host.queued()
 
     def _check_room(self, size: int, why: str) -> None:
         count, total, limits = self.user_count, self.user_size, self._limits
@@ -119,7 +114,7 @@ class SendQueue:
         if entry.report is not None:
             entry.report(error)
         elif not entry.of_session:
-            self._warn("an event that waited for a connection was not sent: %s", error)
+            self._host.log.warn("an event that waited for a connection was not sent: %s", error)
 
     def end_session(self, lost: ConnectionLost) -> None:
         """Drop what ends with the session, which is over."""
@@ -134,4 +129,4 @@ class SendQueue:
             self.remove(entry)
         if lost:
             events, were = ("event", "was") if len(lost) == 1 else ("events", "were")
-            self._warn("%d %s that waited for a connection %s not sent", len(lost), events, were)
+            self._host.log.warn("%d %s that waited for a connection %s not sent", len(lost), events, were)

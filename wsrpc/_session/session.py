@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import msgspec
 
 from .._base.closing import GOES_ON, CloseCode, CloseInfo
 from .._base.scheduler import Timer
-from .._protocol.codecs import NegotiatedCodec
 from .._protocol.control import (
     UNCOUNTED,
     Ack,
@@ -46,66 +45,6 @@ MESSAGE = 192
 """Bytes that a message which waits takes besides its payload, about."""
 
 
-class SessionReceiver(Host, Protocol):
-    """What a session reports to, and what it asks for.
-
-    `PeerCore` of ``_peer`` implements it. A session tells it so much that a function for each report would be longer,
-    and take more memory in each session.
-    """
-
-    @property
-    def user_may_send(self) -> bool:
-        """Whether the user's messages leave. Else they wait for the `open` handlers, or for another session."""
-        ...
-
-    def objection(self, payload: bytes, raw: bool, /) -> Exception | None:
-        """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""
-
-    def memory(self) -> int:
-        """Return the bytes that the session takes above, about: what was received, and what is being worked on."""
-        ...
-
-    def drop_rest(self) -> None:
-        """Drop what is still read or worked on, although the session is over."""
-
-    # ------------------------------------------------------------ reports
-
-    def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str], /) -> None:
-        """Use what both sides support. See `Terms.agreed`."""
-
-    def take_credit_or_drain(self, message: Credit | Drain, /) -> None:
-        """Take a control message that is not about the session."""
-
-    def room_changed(self) -> None:
-        """The session has become full, or has room again, or has another connection or none."""
-
-    def connection_ended(self, connection: Connection, /) -> None:
-        """The connection is the session's no more."""
-
-    def session_detached(self, info: CloseInfo, dropped: bool, /) -> None:
-        """The session waits for another connection.
-
-        Args:
-            dropped: its connection has ended. Else an attempt to resume it has failed.
-        """
-
-    def session_reattached(self, connection: Connection, limits: Announced, /) -> None:
-        """The session has another connection. What the remote peer has missed was sent again, what waits was not."""
-
-    def session_resumed(self) -> None:
-        """The session has resumed: what has waited was sent, and messages are let in."""
-
-    def session_over(self, end: SessionEnd, /) -> None:
-        """The session is over. Called once."""
-
-    def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None, /) -> None:
-        """The server does not resume the session, which is over, but a new one can begin on ``connection``.
-
-        Args:
-            first: the message that has told so, which belongs to the new session. None if it was a `Gone`.
-        """
-
-
 class Session:
     """A transport that survives drops: it has one connection after another, or none, and ends once.
 
@@ -128,11 +67,11 @@ class Session:
     __slots__ = (
         "_connection",
         "_expiry_timer",
+        "_host",
         "_kept_back",
         "_queue",
         "_read_ended",
         "_receive",
-        "_receiver",
         "_room",
         "_wrap",
         "end_reason",
@@ -150,9 +89,9 @@ class Session:
     greeting: ClassVar[type[Hello | Welcome]]
     """What the remote peer says first."""
 
-    def __init__(self, receiver: SessionReceiver, queue: SendQueue, *, ending: CloseInfo = NOT_CONNECTED) -> None:
+    def __init__(self, host: Host, queue: SendQueue, *, ending: CloseInfo = NOT_CONNECTED) -> None:
         self._queue = queue
-        self._receiver = receiver
+        self._host = host
         self._connection: Connection | None = None
         self._receive: Receive = ignore_message
         self._read_ended: Callable[[], None] = ignore_end
@@ -164,10 +103,10 @@ class Session:
         """What calls in flight get, because the session is over. None until it is."""
         self.ended: SessionEnd | None = None
         """How it has ended."""
-        self.send: Send = self._not_sent
+        self.send: Send = not_sent
         self._kept_back: tuple[Callable[[], None], ...] = ()
         """The functions that send what is kept back at present, the outermost first. See `precede`."""
-        self.negotiation = Negotiation(receiver, dialer=self.greeting is Welcome)
+        self.negotiation = Negotiation(host, dialer=self.greeting is Welcome)
         self.ledger: Ledger | None = None
         """What is counted, if both sides can resume the session on another connection."""
         self.sid = ""
@@ -238,7 +177,7 @@ class Session:
         if connection is None:
             return
         if connection.ended is not None:  # before it belonged to this session
-            self._receiver.loop.call_soon(partial(self.connection_lost, connection, connection.ended))
+            self._host.loop.call_soon(partial(self.connection_lost, connection, connection.ended))
         elif self.state is SessionState.CLOSING:
             connection.start(ignore_message, ignore_end)
         else:
@@ -254,7 +193,7 @@ class Session:
         elif self.state.waits:
             self.send = self._wait  # if there is a connection, later messages do not overtake what it has not taken
         elif connection is None:
-            self.send = self._not_sent
+            self.send = not_sent
         elif ledger is None or ledger.sent.forgets:
             self.send = connection.send
         else:
@@ -323,7 +262,7 @@ class Session:
             self.ending = CloseInfo(why.code, why.reason)  # until the connection tells more
             self._move(SessionInput.NOT_TAKEN)
             self._choose_send()
-            self._receiver.room_changed()
+            self._host.core.room_changed()
 
     def _not_taken(self, payload: bytes, text: bool, why: ConnectionLost) -> Entry | None:
         self.note_dead(why)
@@ -333,9 +272,6 @@ class Session:
         entry = Entry(payload, text)
         self.wait(entry)
         return entry
-
-    def _not_sent(self, payload: bytes, text: bool = True, /) -> None:
-        raise ConnectionLost(self.ending.code, self.ending.reason, "not_sent")
 
     def wait(self, entry: Entry) -> None:
         """Let a message that ends with the session wait for another connection. Only while the session may get one."""
@@ -358,7 +294,7 @@ class Session:
                 return
             if entry.queue is None or not (users or entry.of_session):
                 continue
-            if not entry.of_session and (error := self._receiver.objection(entry.payload, entry.raw)) is not None:
+            if not entry.of_session and (error := self._host.core.objection(entry.payload, entry.raw)) is not None:
                 self._queue.refuse(entry, error)
                 continue
             try:
@@ -374,7 +310,7 @@ class Session:
         """Wait until the session has room, or is over. Cancelling is safe."""
         if self.full:
             if self._room is None:
-                self._room = self._receiver.loop.create_future()
+                self._room = self._host.loop.create_future()
             await asyncio.shield(self._room)
 
     def look_for_room(self) -> None:
@@ -383,13 +319,13 @@ class Session:
         full = (
             (connection is not None and connection.crowded)
             or (ledger is not None and ledger.sent.full)
-            or (self._queue.session_size > 0 and self.kept >= self._receiver.settings.limits.replay)
+            or (self._queue.session_size > 0 and self.kept >= self._host.settings.limits.replay)
         )
         if full != self.full and not self.over:
             self.full = full
             if not full:
                 self._wake()
-            self._receiver.room_changed()
+            self._host.core.room_changed()
 
     def _wake(self) -> None:
         if self._room is not None:
@@ -407,14 +343,17 @@ class Session:
     def memory(self) -> int:
         """Return the bytes that the session takes at present, about: what is sent, received and being worked on."""
         messages = len(self._queue) + (0 if self.ledger is None else len(self.ledger.sent))
-        return SESSION + self.kept + self._queue.user_size + MESSAGE * messages + self._receiver.memory()
+        return SESSION + self.kept + self._queue.user_size + MESSAGE * messages + self._host.core.memory()
 
     def recount(self) -> None:
         """Note that the session takes more memory, or less."""
 
+    def hold(self) -> None:
+        """Count what is left of the session, which is over, or what it takes without a connection."""
+
     def _count_sent(self) -> Ledger:
         """Count what is sent from now on, and keep it until it has arrived."""
-        self.ledger = ledger = Ledger(self, self._receiver)
+        self.ledger = ledger = Ledger(self, self._host)
         self._choose_send()
         if self._connection is not None:
             self._connection.session_survives()
@@ -459,14 +398,14 @@ class Session:
         if message is None:
             if not is_control(payload):
                 return False
-            self._receiver.ignore("unknown control message")
+            self._host.ignore("unknown control message")
             return True
         if self.ledger is not None and self.ledger.received is not None and isinstance(message, UNCOUNTED):
             self.ledger.received.leave_out(len(payload))
         if isinstance(message, (Credit, Drain)):
-            self._receiver.take_credit_or_drain(message)
+            self._host.core.take_credit_or_drain(message)
         elif not self._take(message):
-            self._receiver.ignore("control message out of place")
+            self._host.ignore("control message out of place")
         return True
 
     def _take(self, message: Control) -> bool:
@@ -480,17 +419,24 @@ class Session:
                 self._count_received(ledger)
                 return True
         elif isinstance(message, Changed) and negotiation.common is not None:
-            if negotiation.accepts(message.limits):
+            if self._accepts(message.limits):
                 self._agree(message.limits)
             return True
         elif isinstance(message, self.greeting) and negotiation.common is None:
             if isinstance(message, Hello) and message.v < VERSION:
-                self._receiver.ignore("hello of another version")
-            elif negotiation.accepts(message.limits):
+                self._host.ignore("hello of another version")
+            elif self._accepts(message.limits):
                 negotiation.agree(message.features)
                 self._greeted(message)
             return True
         return False
+
+    def _accepts(self, limits: Announced) -> bool:
+        """Return whether peers could communicate within these limits. If not, end the connection."""
+        why = limits.objection()
+        if why is not None:
+            self.fail(CloseCode.INVALID_DATA, why)
+        return why is None
 
     def _greeted(self, message: Any) -> None:
         """Take the `greeting` of the remote peer: both sides know their common features."""
@@ -500,7 +446,7 @@ class Session:
         """Let the receiver use what was agreed on, within the limits of the remote peer."""
         negotiation = self.negotiation
         assert negotiation.common is not None
-        self._receiver.agree(limits, negotiation.codec, negotiation.common)
+        self._host.core.agree(limits, negotiation.codec, negotiation.common)
 
     # ------------------------------------------------------------ connections come and go
 
@@ -519,16 +465,16 @@ class Session:
         self.ending = info
         self._choose_send()
         self._stop_timers()
-        expired, loop = partial(self.end, SessionInput.EXPIRED, "no connection resumed it in time"), self._receiver.loop
+        expired, loop = partial(self.end, SessionInput.EXPIRED, "no connection resumed it in time"), self._host.loop
         self._expiry_timer = loop.call_at(loop.time() + self.ttl, expired)
-        self._receiver.session_detached(info, True)
+        self._host.core.session_detached(info, True)
 
     def _disown_connection(self) -> None:
         """Have no connection from now on. Whatever the last one still delivers changes nothing."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.disown()
-            self._receiver.connection_ended(connection)
+            self._host.core.connection_ended(connection)
 
     def _reattach(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
         """Resume on ``connection``, whose remote peer has received ``rx`` messages of ``size`` bytes."""
@@ -541,9 +487,9 @@ class Session:
             except Mismatch as exc:
                 code, why = CloseCode.ACCOUNTING, str(exc)
         if why is not None:
-            self._receiver.warn("closing the connection with %d: %s", code, why)
+            self._host.log.warn("closing the connection with %d: %s", code, why)
             connection.disown()
-            self._receiver.spawn(connection.close(code, why))
+            self._host.spawn(connection.close(code, why))
             self.end(SessionInput.ENDED, why)
             return
         self._stop_timers()
@@ -556,14 +502,14 @@ class Session:
                 connection.send(payload, text)
         self._choose_send()  # until now, new messages waited behind those
         connection.session_survives()
-        self._receiver.session_reattached(connection, limits)
-        self.send_queued(users=self._receiver.user_may_send)
+        self._host.core.session_reattached(connection, limits)
+        self.send_queued(users=self._host.core.user_may_send)
         self._announce_changes()
         ledger.room_changed()  # as much may be kept as before, and the last connection's timer is stopped
-        self._receiver.room_changed()
+        self._host.core.room_changed()
         if self._connection is connection and self.state is not SessionState.CLOSING:
             connection.start(ledger.received.through(self._receive), self._read_ended)
-        self._receiver.session_resumed()
+        self._host.core.session_resumed()
 
     def _announce_changes(self) -> None:
         """Announce what has changed while the session had no connection. It follows what has waited."""
@@ -587,6 +533,13 @@ class Session:
         if self._connection is not None:
             await self._connection.close(code, reason)
 
+    def fail(self, code: int, reason: str) -> None:
+        """End because of what the remote peer did: close the connection, and ignore whatever else it sends."""
+        if self.state.detached:
+            self.end(SessionInput.OVERFLOWED, reason)
+        elif self.state.lives and self.state is not SessionState.CLOSING:
+            self._host.core.fail(code, reason)
+
     def end(self, cause: SessionInput, why: str = "", *, info: CloseInfo | None = None) -> None:
         """End the session and everything that belongs to it. Close its connection, if that is still open.
 
@@ -609,13 +562,15 @@ class Session:
         self._stop_timers()
         self._choose_send()
         if self.ledger is not None:
-            self.ledger.sent.forget()
+            self.ledger.end()
+            self.ledger = None
+        self._receive, self._read_ended = ignore_message, ignore_end
         self.full = False
         self._wake()
         self._let_go(told)
-        self._receiver.session_over(self.ended)
+        self._host.core.session_over(self.ended)
         if left is not None:
-            self._receiver.spawn(left.close(info.code, info.reason))
+            self._host.spawn(left.close(info.code, info.reason))
 
     def _let_go(self, told: CloseInfo) -> None:
         """Let go of what else belongs to the session, which is over.
@@ -630,3 +585,8 @@ class Session:
         if self._expiry_timer is not None:
             self._expiry_timer.cancel()
             self._expiry_timer = None
+
+
+def not_sent(payload: bytes, text: bool = True, /) -> None:
+    """Refuse a message for which there is no connection, and none to wait for."""
+    raise ConnectionLost(NOT_CONNECTED.code, NOT_CONNECTED.reason, "not_sent")

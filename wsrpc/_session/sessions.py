@@ -36,8 +36,9 @@ from ..errors import ConnectionLost
 from ..handshake import Handshake
 from ..transport import Transport
 from .connection import Connection, ignore_end, ignore_message
+from .host import Host
 from .queue import SendQueue
-from .session import NOT_CONNECTED, Session, SessionReceiver
+from .session import NOT_CONNECTED, Session
 from .states import SessionInput, SessionState
 
 FIRST_MESSAGE = 5.0
@@ -50,8 +51,9 @@ NO_TOKEN = hashlib.sha256(b"").digest()
 class SessionHome(Protocol):
     """What the session of a server's peer belongs to. `ServedPeer` of ``_server`` implements it."""
 
-    peer: Any
-    """The `Peer`, which has the principal of the client, and the info of its last connection."""
+    @property
+    def peer(self) -> Any:
+        """The `Peer`, which has the principal of the client, and the info of its last connection."""
 
     @property
     def sessions(self) -> Sessions:
@@ -77,13 +79,13 @@ class ServerSession(Session):
 
     def __init__(
         self,
-        receiver: SessionReceiver,
+        host: Host,
         queue: SendQueue,
         *,
         home: SessionHome | None,
         ending: CloseInfo = NOT_CONNECTED,
     ) -> None:
-        super().__init__(receiver, queue, ending=ending)
+        super().__init__(host, queue, ending=ending)
         self.home = home
         self.presented = self.issued = NO_TOKEN
         """The token that the client has last presented, which it may present again if the answer was lost, and the
@@ -130,7 +132,7 @@ class ServerSession(Session):
         token = self._new_token()
         self._fence()  # before anything is counted
         if not self.state.resumes:  # the end of the old connection has ended it
-            self._receiver.spawn(connection.close(CloseCode.GOING_AWAY))
+            self._host.spawn(connection.close(CloseCode.GOING_AWAY))
             return
         assert self.home is not None and self.ledger is not None and self.ledger.received is not None
         received = self.ledger.received
@@ -149,11 +151,11 @@ class ServerSession(Session):
         if old is not None:
             info = CloseInfo(CloseCode.FENCED, "the session goes on over another connection")
             self._detach(info)
-            self._receiver.spawn(old.close(info.code, info.reason))
+            self._host.spawn(old.close(info.code, info.reason))
 
     def fits(self, handshake: Handshake) -> bool:
         """Return whether the session can go on after another handshake: its limits are those of the first one."""
-        return handshake.limits == self._receiver.settings.limits
+        return handshake.limits == self._host.settings.limits
 
     @property
     def peer(self) -> Any:
@@ -165,21 +167,20 @@ class ServerSession(Session):
 
     def _detach(self, info: CloseInfo) -> None:
         super()._detach(info)
-        if self.home is not None and self.state.detached:
-            self.home.sessions.hold(self)
+        if self.state.detached:
+            self.hold()
 
     def memory(self) -> int:
-        return super().memory() if not self.over or self._receiver.memory() else 0
+        return super().memory() if not self.over or self._host.core.memory() else 0
 
     def recount(self) -> None:
         """Note that the session takes more memory, or less."""
-        if self.counted and self.home is not None:
-            self.home.sessions.hold(self)
+        if self.counted:
+            self.hold()
 
-    def end(self, cause: SessionInput, why: str = "", *, info: CloseInfo | None = None) -> None:
-        """End the session; see `Session.end`. What readers and handlers still hold of it counts on."""
-        super().end(cause, why, info=info)
-        if self.home is not None and self._receiver.memory():
+    def hold(self) -> None:
+        """Count what is left of the session, which is over, or what it takes without a connection."""
+        if self.home is not None:
             self.home.sessions.hold(self)
 
     def _let_go(self, told: CloseInfo) -> None:
@@ -187,7 +188,7 @@ class ServerSession(Session):
         # resume.
         if self.home is None:
             return
-        sessions, loop = self.home.sessions, self._receiver.loop
+        sessions, loop = self.home.sessions, self._host.loop
         sessions.forget(self)
         if self.sid and told.user_closed and told.code not in SAYS_NOTHING and not self.ending.was_clean:
             until = loop.call_at(loop.time() + self.ttl, partial(sessions.told, self.sid))
@@ -199,7 +200,7 @@ class ServerSession(Session):
         Its connection, if there is still one, is closed: the client has another.
         """
         if self.over:
-            self._receiver.drop_rest()
+            self._host.core.drop_rest(self)
         self._fence()
         if self.state.detached:
             self.end(SessionInput.ENDED, why)

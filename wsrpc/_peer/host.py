@@ -1,0 +1,89 @@
+"""`PeerHost`: what the parts of a peer have in common, and their only way up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from .._base.logs import PeerLog
+from .._base.references import weakly
+from .._base.scheduler import Scheduler
+from .._handlers.lifecycle import Reporter
+from .._protocol.settings import Settings
+from .._sending.pending import Pending
+from .owner import PeerOptions
+
+if TYPE_CHECKING:
+    from .core import PeerCore, PeerLife
+
+
+class PeerHost:
+    """What the parts of a peer have in common, and their only way up.
+
+    `PeerLife` and `PeerCore` hold the parts, and the parts hold this object. While a session may go on, it holds the
+    peer. When all has ended, `let_go` cuts this circle: then the peer lives as long as its last user, and does not wait
+    for the garbage collector, which would take a quarter of the time of a server whose clients come and go.
+    """
+
+    __slots__ = ("core", "ignored", "life", "log", "loop", "options", "peer", "reporter", "settings")
+
+    life: PeerLife
+    core: PeerCore
+    """The inside of the present session, of the next one, or of the last one."""
+    peer: Any
+    """The object that users hold. None when all has ended."""
+
+    def __init__(self, options: PeerOptions, loop: Scheduler, log: PeerLog, reporter: Reporter) -> None:
+        self.options = options
+        self.settings: Settings = options.settings
+        self.loop = loop
+        self.log = log
+        self.ignored: Counter[str] = Counter()
+        self.reporter = reporter
+
+    def enter(self, life: PeerLife, core: PeerCore) -> None:
+        """Let ``core`` be the inside of the present session."""
+        self.life, self.core, self.peer = life, core, life.peer
+
+    def let_go(self) -> None:
+        """Keep the peer alive no more."""
+        self.life, self.core, self.peer = weakly(self.life), weakly(self.core), None
+
+    # ------------------------------------------------------------ what the parts ask for
+
+    def takes_raw(self) -> bool:
+        """Return whether this side has a function for raw messages."""
+        return self.options.own.takes_raw or self.options.shared.takes_raw
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
+        """Run a coroutine in a task that is waited for before the peer ends."""
+        return self.reporter.spawn(coroutine)
+
+    def keep(self, task: asyncio.Task[None], /) -> None:
+        """Wait for a task before the peer ends."""
+        self.reporter.keep(task)
+
+    def ignore(self, kind: str, /) -> None:
+        """Count something of the remote peer that makes no sense."""
+        self.ignored[kind] += 1
+
+    def count(self, kind: str, text: object, times: int = 1, /) -> None:
+        """Count events that do not reach a handler as they came. The first of a kind is worth a line."""
+        if times and not self.ignored[kind]:
+            self.log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text)
+        self.ignored[kind] += times
+
+    def queued(self) -> None:
+        """Tell the owner that a message of the user begins to wait for a connection."""
+        self.life.owner.queued()
+
+    def left_out(self, broadcasts: int, /) -> None:
+        """Count broadcasts that were not sent, because the remote peer reads too slowly."""
+        self.life.history.dropped += broadcasts
+
+    def expired(self, pending: Pending, /) -> None:
+        """End a request whose deadline is over."""
+        self.life.sender.expired(pending)
