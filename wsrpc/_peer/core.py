@@ -152,7 +152,7 @@ class PeerLife:
         self.core = core
         self.host.enter(self, core)
         self.outbox.out = core.out
-        self.work.update()
+        self.work.begin_session(core.dispatcher)
 
     # ------------------------------------------------------------ sessions
 

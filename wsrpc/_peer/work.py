@@ -54,7 +54,6 @@ class Work:
 
     __slots__ = (
         "_bucket",
-        "_host",
         "_lanes",
         "_loop",
         "_measured",
@@ -70,16 +69,18 @@ class Work:
         "not_begun",
         "noted_unknown",
         "on_channels",
+        "present",
         "readers",
         "then",
         "waiting_room",
     )
 
     def __init__(self, host: PeerHost, readers: Readers) -> None:
-        self._host = host
         self.limits = limits = host.settings.limits
         self._loop = host.loop
         self.readers = readers
+        self.present: Dispatcher
+        """That of the present session, of the next one, or of the last one."""
         self.needs_checks = True
         # A dict and not a set, here and elsewhere, because an empty one is a third of the size, and peers are many.
         self.invocations: dict[Invocation, None] = {}
@@ -115,10 +116,10 @@ class Work:
     def __repr__(self) -> str:
         return f"<Work {self.count} handlers, {len(self.waiting_room)} messages wait>"
 
-    @property
-    def present(self) -> Dispatcher:
-        """That of the present session, of the next one, or of the last one."""
-        return self._host.core.dispatcher
+    def begin_session(self, runner: Dispatcher) -> None:
+        """Let ``runner`` take the place of the runner of the last session."""
+        self.present = runner
+        self.update()
 
     def update(self) -> None:
         """Compute ``needs_checks`` anew, because something that it depends on has changed."""
@@ -439,7 +440,7 @@ class Work:
 
     def let_go(self) -> None:
         """Refer to nothing that refers to this: the peer has ended."""
-        self.readers = weakly(self.readers)
+        self.present, self.readers = weakly(self.present), weakly(self.readers)
 
     def end_conversations(self) -> None:
         """Cancel the bodies of conversations that are over, even if they have not read the messages before the end."""
