@@ -17,6 +17,7 @@ from wsrpc._channels import states as channel_states
 from wsrpc._client import states as client_states
 from wsrpc._handlers.invocation import CallState
 from wsrpc._sending import outbox
+from wsrpc._sending.pending import RequestState
 from wsrpc._server import states as server_states
 from wsrpc._session import states as session_states
 
@@ -77,6 +78,20 @@ def calls() -> str:
     return table(columns, rows)
 
 
+def requests() -> str:
+    """A row for each state of a request, a column for each question."""
+    columns = ["state of a request", "if it fails now, `outcome` is", "is in flight", "its bytes are"]
+    rows = [
+        [
+            f"`{state.name}`: {state.meaning}",
+            "" if state.outcome is None else f'`"{state.outcome}"`',
+            *("yes" if found else "" for found in (state.counts, state.bytes_count)),
+        ]
+        for state in RequestState
+    ]
+    return table(columns, rows)
+
+
 def error_tree() -> str:
     """The drawing in the docstring of the module."""
     drawn = (errors.__doc__ or "").partition("::\n\n")[2].partition("\n\n")[0]
@@ -129,6 +144,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "states of mailboxes": lambda: states(channel_states.MAILBOX),
     "where a message goes": places,
     "states of calls": calls,
+    "states of requests": requests,
     "tree of errors": error_tree,
     "who validates": validators,
     "abilities of adapters": abilities,

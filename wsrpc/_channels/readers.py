@@ -362,7 +362,7 @@ class NamedChannel:
             self._readers.stops[name] = pending = out.requests.open(name, "stop", None, STOP)
             payload = terms.encode(STOP.message(pending.id, name, ("stop",)))
             out.reply(payload)  # now, because the next `start` does not wait either
-            out.requests.flight.was_sent(pending, len(payload))
+            out.requests.was_sent(pending, len(payload))
 
     def answer(self, i: int, value: object = None) -> None:
         """Resolve a request that arrived on the channel, unless its session is over."""

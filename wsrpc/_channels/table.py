@@ -252,9 +252,10 @@ class ChannelTable:
         # A wsrpc peer cancels their handlers when it knows of the end; JavaScript (4.3.1) and Go do not.
         tells = not self.out.session.over and (self.out.terms.plain or not (by_other or self._was_aborted(h)))
         for pending in requests.on_channel(h):
-            requests.fail(pending, ChannelClosed(str(h), channel.close_reason))
-            if tells and pending.flight is not None:
-                requests.flight.give_up(pending)
+            error = ChannelClosed(str(h), channel.close_reason)
+            if not tells:
+                requests.fail(pending, error)
+            elif requests.give_up(pending, error):
                 reason_there = None if by_other else channel.close_reason
                 send_notice(self.out, partial(Cancellation, pending.id), reason_there, self.warn)
         self.dispatcher.cancel_requests_on(h, channel.reason)

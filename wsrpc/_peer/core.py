@@ -24,6 +24,7 @@ from .._protocol.messages import MAX_ID, WireMessage
 from .._sending.answers import Answers
 from .._sending.outbound import Outbound
 from .._sending.outbox import Outbox
+from .._sending.pending import SENT
 from .._session.client import ClientSession
 from .._session.connection import Connection, ignore_message
 from .._session.session import MESSAGE, NOT_CONNECTED, Session
@@ -433,7 +434,7 @@ class PeerCore:
 
     def work(self) -> Coroutine[Any, Any, None] | None:
         """Return what waits for the end of the requests, handlers and channels of this session, if there are any."""
-        requests = [pending for pending in self.out.requests.all() if pending.flight]  # those that were sent
+        requests = [pending for pending in self.out.requests.all() if pending.state is SENT]
         handlers = [each.task for each in self.dispatcher.active.values() if each.task is not None]
         channels = self.channels.all()
 

@@ -17,6 +17,7 @@ from .._protocol.codecs import Codec, NegotiatedCodec, strict_decoder
 from .._protocol.counting import SHARE, SMALL, decode_any, json_nests_deeper, json_objection
 from .._protocol.messages import LONGEST, WireMessage, channel_id, id_from_wire, is_id
 from .._protocol.rejections import ABORTED, reason_from_wire
+from .._sending.pending import SENT
 from .._streams.recipients import Decode
 from ..errors import (
     BadArguments,
@@ -424,7 +425,7 @@ class Inbound:
             self._drop_event(outline, why)
         elif outline.x is UNSET:
             pending = self._out.requests.find(outline.i)
-            if pending is not None and pending.flight is not None:
+            if pending is not None and pending.state is SENT:
                 self._out.requests.fail(pending, BadResult(f"the response to {pending.event!r} {why}"))
         elif outline.h is None:
             self._dispatcher.cancel(outline.i, RemoteError(ABORTED))

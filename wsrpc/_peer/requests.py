@@ -20,7 +20,7 @@ from .._channels.producer import Producer
 from .._channels.readers import Readers
 from .._channels.source import close_source
 from .._handlers.registry import Registry
-from .._protocol.messages import NO_OPTIONS, Cancellation, NoMoreItems, Request, RequestOptions
+from .._protocol.messages import NO_OPTIONS, Cancellation, NoMoreItems, RequestOptions
 from .._protocol.rejections import of_started_call, reason_of
 from .._sending.checks import check_sending
 from .._sending.notices import send_notice
@@ -33,7 +33,6 @@ from ..errors import (
     BadResult,
     ChannelClosed,
     ConnectionLost,
-    Outcome,
     RemoteError,
     RequestTimeout,
     RpcError,
@@ -101,18 +100,8 @@ class Requester:
             pending = self._requests.open(channel, event, timeout, options)
             try:
                 message = options.message(pending.id, channel, (event, *args))
-                outbox, requests = self.outbox, self._requests
-                out = outbox.out
-                scarce = pending.h is None and (requests.capacity.busy or requests.flight.is_scarce(out.terms))
-                if scarce and not outbox.gate.busy:
-                    await self._send_when_accepted(message, pending)
-                elif out.clear and out.send(payload := out.terms.encode(message)):
-                    requests.flight.was_sent(pending, len(payload))
-                else:
-                    await outbox.send_in_turn(message, pending, options.offline)
-                    if pending.flight is None and pending.entry is None and not pending.future.done():
-                        # While it waited for room, other requests have filled the remote peer.
-                        await self._send_when_accepted(message, pending)
+                if not self.outbox.request_now(message, pending):
+                    await self.outbox.request_in_turn(message, pending)
                 answer = await pending.future
             except asyncio.CancelledError as exc:
                 self._give_up(pending, reason_of(exc))
@@ -140,30 +129,6 @@ class Requester:
             note_member(exc, options.member)
             raise
 
-    async def _send_when_accepted(self, message: Request, pending: Pending) -> None:
-        """Send a request once the remote peer can accept it."""
-        requests, outbox = self._requests, self.outbox
-        turn = requests.capacity.enter()
-        try:
-            outbox.check(message, pending)
-            while not (turn.first and self._take_capacity(message, pending)):
-                pending.turn = turn
-                await turn.wait()
-                if pending.future.done():  # the request has failed
-                    return
-                outbox.check(message, pending)
-            await outbox.send_in_turn(message, pending, pending.options.offline)
-        finally:
-            pending.turn = None
-            if pending.flight is None:
-                requests.flight.leave_waiting_room(pending)
-            turn.leave()
-
-    def _take_capacity(self, message: Request, pending: Pending) -> bool:
-        terms = self.outbox.out.terms
-        pending.accepted = self._requests.flight.take(pending, terms, len(terms.encode(message)))
-        return pending.accepted
-
     def _unexpected_channel(self, event: str, convert: Callable[[Any], Any] | None) -> None:
         """Refuse an answer that is a channel, unless it stands for None. The channel was aborted before.
 
@@ -190,25 +155,18 @@ class Requester:
 
     # ------------------------------------------------------------ requests that end early
 
-    def _give_up(self, pending: Pending, reason: object) -> None:
-        """End a request whose caller was cancelled."""
-        if self._requests.drop(pending):
-            self._take_back(pending, reason)
+    def _give_up(self, pending: Pending, reason: object, error: Exception | None = None) -> None:
+        """End a request whose caller was cancelled, or gets ``error``, and tell the remote peer to stop."""
+        self.outbox.take_back(pending)
+        if self._requests.give_up(pending, error):
+            send_notice(self.outbox.out, partial(Cancellation, pending.id), reason, self._host.log.warn)
         elif pending.channel is not None:  # it came in the same turn of the event loop
             pending.channel.abort(reason)
 
     def expired(self, pending: Pending) -> None:
         """End a request whose deadline is over."""
-        assert pending.timeout is not None
-        outcome: Outcome = "not_sent" if pending.flight is None else "unknown"
-        self._requests.fail(pending, RequestTimeout(pending.event, pending.timeout, outcome))
-        self._take_back(pending, None)
-
-    def _take_back(self, pending: Pending, reason: object) -> None:
-        """Take a request out of the offline queue if it waits there, or else tell the remote peer to stop."""
-        if not self.outbox.take_back(pending) and pending.flight is not None:
-            self._requests.flight.give_up(pending)
-            send_notice(self.outbox.out, partial(Cancellation, pending.id), reason, self._host.log.warn)
+        assert pending.timeout is not None and pending.state.outcome is not None
+        self._give_up(pending, None, RequestTimeout(pending.event, pending.timeout, pending.state.outcome))
 
     # ------------------------------------------------------------ several requests as one call
 

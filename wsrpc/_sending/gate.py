@@ -27,11 +27,8 @@ class Gate:
 
     def enter(self) -> Turn:
         """Join the end of the line. The caller must call `Turn.leave`, whatever happens."""
-        if self._line is None:
-            self._line = OrderedDict()
-        turn = Turn(self)
-        self._line[turn] = None
-        self.busy = True
+        turn = Turn()
+        turn.join(self)
         return turn
 
     def wake(self) -> None:
@@ -46,6 +43,13 @@ class Gate:
 
     # ------------------------------------------------------------ for `Turn`
 
+    def add(self, turn: Turn) -> None:
+        """Put a caller at the end of the line."""
+        if self._line is None:
+            self._line = OrderedDict()
+        self._line[turn] = None
+        self.busy = True
+
     def is_first(self, turn: Turn) -> bool:
         """Return whether nobody is in the line before ``turn``."""
         return self._line is not None and next(iter(self._line), None) is turn
@@ -56,30 +60,42 @@ class Gate:
 
     def leave(self, turn: Turn) -> None:
         """Take a caller out of the line."""
-        if self._line is not None and turn in self._line:
-            was_first = self.is_first(turn)
-            del self._line[turn]
-            self.busy = bool(self._line)
-            if was_first:
-                self.wake()
+        line, was_first = self._line, self.is_first(turn)
+        assert line is not None
+        del line[turn]
+        self.busy = bool(line)
+        if was_first:
+            self.wake()
 
 
 class Turn:
-    """The place of one caller in the line of a `Gate`."""
+    """The place of one caller, which waits in the line of one `Gate` at a time."""
 
     __slots__ = ("_gate", "_woken")
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+    def __init__(self) -> None:
+        self._gate: Gate | None = None
         self._woken: asyncio.Future[None] | None = None
 
     @property
     def first(self) -> bool:
-        """Whether nobody is in the line before this caller."""
-        return self._gate.is_first(self)
+        """Whether the caller is in a line, and nobody is before it."""
+        return self._gate is not None and self._gate.is_first(self)
+
+    def waits_at(self, gate: Gate) -> bool:
+        """Return whether the caller is in the line of ``gate``."""
+        return self._gate is gate
+
+    def join(self, gate: Gate) -> None:
+        """Be in the line of ``gate``: at the end, if the caller was not in it. The caller leaves any other line."""
+        if self._gate is not gate:
+            self.leave()
+            self._gate = gate
+            gate.add(self)
 
     async def wait(self) -> None:
         """Wait until this caller should look again. Cancelling is safe."""
+        assert self._gate is not None
         self._woken = self._gate.future()
         try:
             await self._woken
@@ -93,4 +109,6 @@ class Turn:
 
     def leave(self) -> None:
         """Leave the line. If this caller was the first, the next one looks whether there is room. Idempotent."""
-        self._gate.leave(self)
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.leave(self)

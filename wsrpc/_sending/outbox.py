@@ -18,9 +18,9 @@ from .._session.queue import Entry, SendQueue
 from ..errors import ChannelClosed, ConnectionLost, SessionLost
 from .checks import check_sending
 from .draining import DrainPhase
-from .gate import Gate
+from .gate import Gate, Turn
 from .outbound import Line, Outbound
-from .pending import Pending, PendingRequests
+from .pending import ACCEPTED, QUEUED, Pending, PendingRequests
 
 
 class Scope(Enum):
@@ -38,7 +38,8 @@ class Place(Enum):
     """Where a message goes."""
 
     NOW = "it leaves now"
-    GATE = "its caller waits for room, and the message is encoded then"
+    GATE = "its caller waits until the session has room, and the message is encoded then"
+    CAPACITY = "its caller waits until the remote peer has room for another request"
     QUEUE = "it waits, encoded: for a connection, for the `open` handlers, or for the next session"
 
 
@@ -51,9 +52,10 @@ PLACES: dict[Line, dict[Scope, Place | None]] = {
 }
 """Where a message goes, by the state of the line and the scope of the message. None: the message fails.
 
-Three rules apply on top of the table. A message with ``offline="fail"`` fails where others wait in the queue, except
+Further rules apply on top of the table. A message with ``offline="fail"`` fails where others wait in the queue, except
 while `open` handlers run. A message of the peer fails if there is no session and none is expected. While the session is
-full, what would leave now waits at the gate, and so does what would wait in the queue and ends with the session.
+full, what would leave now waits at the gate, and so does what would wait in the queue and ends with the session. Then a
+request waits for the capacity of the remote peer. `Outbox._line` has the rules for a session that drains.
 """
 
 
@@ -200,7 +202,7 @@ class Outbox:
         check_sending(channel, event, out.thread)
         message = event_on(channel, (event, *args))
         if not (out.clear and out.send(out.terms.encode(message))):
-            await self.send_in_turn(message, None, offline)
+            await self.send_in_turn(message, offline)
 
     def send_event_nowait(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
@@ -212,7 +214,7 @@ class Outbox:
     async def send_raw(self, raw: Raw, offline: Offline | None) -> None:
         """See `RawCaller.send_raw`."""
         if not (self.out.clear and self.out.hand_over(raw)):
-            await self.send_in_turn(raw, None, offline)
+            await self.send_in_turn(raw, offline)
 
     def send_now(self, message: Event | Raw, offline: Offline | None) -> None:
         """Send a message without waiting for room, or let it wait in the queue.
@@ -237,63 +239,82 @@ class Outbox:
             if self._leave(message) is not None:
                 return
 
-    def check(self, message: Request, pending: Pending) -> None:
-        """Refuse a request that could neither be sent nor wait.
-
-        Raises:
-            ConnectionLost: ``"not_sent"``.
-        """
-        self._place(self._call(message, pending, pending.options.offline))
-
     async def send_in_turn(
-        self,
-        message: Event | Request | Raw,
-        pending: Pending | None = None,
-        offline: Offline | None = None,
-        *,
-        begun_in: Outbound | None = None,
+        self, message: Event | Raw, offline: Offline | None = None, *, begun_in: Outbound | None = None
     ) -> int:
-        """Send a message behind those that wait for room, or let it wait in the queue. Cancelling is safe.
+        """Send a message behind those that wait for room, or let it wait in the queue. Return its size in bytes.
+
+        Cancelling is safe.
 
         Args:
             begun_in: the message belongs to something that has begun in this session.
-
-        Returns:
-            The size of the message in bytes. 0 if it waits for the next session, or is not sent: it is a request that
-            has failed, or that has to wait first until the remote peer can accept it.
 
         Raises:
             ChannelClosed: the message is for an anonymous channel that has ended meanwhile.
             ConnectionLost: ``"not_sent"``, the message may not wait for another connection, or none will come.
             QueueFull: too many messages of the user wait in the queue.
         """
-        gate, turn, call = self.gate, None, self._call(message, pending, offline, begun_in)
+        return await self._in_turn(message, self._call(message, None, offline, begun_in), None)
+
+    def request_now(self, message: Request, pending: Pending) -> bool:
+        """Send a request, if nothing is in its way. Return False if it has to take its turn."""
+        out = self.out
+        if not out.clear or (pending.h is None and not self.requests.has_capacity(out.terms)):
+            return False
+        payload = out.terms.encode(message)
+        if not out.send(payload):
+            return False
+        self.requests.was_sent(pending, len(payload))
+        return True
+
+    async def request_in_turn(self, message: Request, pending: Pending) -> None:
+        """Send a request like `send_in_turn`, once the remote peer can accept it. Return if it fails meanwhile."""
+        await self._in_turn(message, self._call(message, pending, pending.options.offline), pending)
+
+    async def _in_turn(self, message: Event | Request | Raw, call: Call, pending: Pending | None) -> int:
+        """Wait in one line after the other until a message leaves or waits in the queue. Return its size in bytes."""
+        turn, lines = Turn(), {Place.GATE: self.gate, Place.CAPACITY: self.requests.capacity}
+        if pending is not None:
+            pending.turn = turn
         try:
             while True:
-                place = self._place(call)
-                if place is not Place.GATE and (not gate.busy if turn is None else turn.first):
-                    if place is Place.QUEUE:
-                        return self._enqueue(message, call, pending)
-                    if pending is not None and self.requests.must_wait(pending, self.out.terms):
-                        return 0
+                place = self._next_place(message, call, pending, turn)
+                if place is Place.QUEUE:
+                    return self._enqueue(message, call, pending)
+                if place is Place.NOW:
                     if (size := self._leave(message)) is not None:
                         if pending is not None:
-                            self.requests.flight.was_sent(pending, size)
+                            self.requests.was_sent(pending, size)
                         return size
                     continue  # the connection has just ended
-                if turn is None:
-                    turn = gate.enter()
-                    if pending is not None:
-                        pending.turn = turn
+                turn.join(lines[place])
                 await turn.wait()
                 if pending is not None and pending.future.done():  # the request has failed
                     return 0
         finally:
-            if turn is not None:
-                turn.leave()
-                self.out.update_clear()
+            turn.leave()
+            self.out.update_clear()
             if pending is not None:
                 pending.turn = None
+
+    def _next_place(self, message: Event | Request | Raw, call: Call, pending: Pending | None, turn: Turn) -> Place:
+        """Return where a message goes if it takes its turn. A caller that waits for capacity stays in that line."""
+        place, gate = self._place(call), self.gate
+        if turn.waits_at(self.requests.capacity) and not self._accepted(message, pending, turn):
+            return Place.CAPACITY
+        if gate.busy and not (turn.waits_at(gate) and turn.first):
+            return Place.GATE
+        if place is not Place.GATE and not self._accepted(message, pending, turn):
+            return Place.CAPACITY
+        return place
+
+    def _accepted(self, message: Event | Request | Raw, pending: Pending | None, turn: Turn) -> bool:
+        """Return whether the remote peer has room for a message. It has for all but requests."""
+        requests, terms = self.requests, self.out.terms
+        if pending is None or pending.h is not None or pending.state is ACCEPTED or requests.has_capacity(terms):
+            return True
+        may_look = turn.first if turn.waits_at(requests.capacity) else not requests.capacity.busy
+        return may_look and requests.accept(pending, terms, len(terms.encode(message)))
 
     def _leave(self, message: Event | Request | Raw) -> int | None:
         """Hand a message to the transport. Return its size, or None if the connection has just ended."""
@@ -326,7 +347,7 @@ class Outbox:
         return self.out.session.kept + self.queue.user_size
 
     def _enqueue(self, message: Event | Request | Raw, call: Call, pending: Pending | None = None) -> int:
-        """Let a message wait in the queue. Return its size in bytes if it waits with its session, and else 0.
+        """Let a message wait in the queue. Return its size in bytes.
 
         Raises:
             MessageTooBig: the remote peer would not accept it.
@@ -342,21 +363,18 @@ class Outbox:
             payload, text = self._codec.encode(message), self._codec.text
         entry = Entry(payload, text, of_session, raw=is_raw)
         if pending is not None:
-            entry.report, pending.entry = self.requests.report(pending), entry
-        if not of_session:
+            self.requests.queued(pending, entry)
+        if of_session:
+            call.out.session.wait(entry)
+        else:
             line = self.out.line
             self.queue.add(entry, "not connected" if line in (Line.NONE, Line.AWAY) else line.value)
-            return 0
-        call.out.session.wait(entry)
         return len(payload)
 
-    def take_back(self, pending: Pending) -> bool:
-        """Take a request back, if it waits in the queue. Return False if it does not."""
-        entry, pending.entry = pending.entry, None
-        if entry is None or not entry.take_back():
-            return False
-        self.out.session.queue_changed()
-        return True
+    def take_back(self, pending: Pending) -> None:
+        """Take the message of a request out of the queue, if it waits there."""
+        if pending.entry is not None and pending.entry.take_back():
+            self.out.session.queue_changed()
 
     def _encode(self, message: Event | Request | Raw) -> tuple[bytes, bool]:
         """Encode a message as was negotiated in the session. Return the payload, and whether it is text."""
@@ -378,7 +396,9 @@ class Outbox:
         self.queue.end_session(lost)
         self.requests.end_session(lost)
         if not self.expects_session:
-            self._fail_requests([each for each in self.requests.unsent() if each.turn is None], self.out.session.ending)
+            self._fail_requests(
+                [each for each in self.requests.unsent() if each.state is QUEUED], self.out.session.ending
+            )
             self.queue.discard()
         self.gate.wake_all()  # the callers that wait there see that their session is over
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import random
 from collections.abc import Container
 from typing import TYPE_CHECKING
@@ -11,11 +12,12 @@ from msgspec import Struct
 
 from .._base.names import ChannelRef
 from .._base.scheduler import Timer
+from .._protocol.control import Announced
 from .._protocol.messages import RequestOptions, WireMessage
 from .._protocol.settings import Terms
 from .._session.host import Host
-from .._session.queue import Entry, Report
-from ..errors import ConnectionLost, TooManyRequests
+from .._session.queue import Entry
+from ..errors import ConnectionLost, Outcome, TooManyRequests
 from .gate import Gate, Turn
 
 if TYPE_CHECKING:
@@ -30,8 +32,37 @@ PASSED_ON = 0.5
 """Seconds after the timeout of a request in which the node that passes it on says whether it was sent."""
 
 
+class RequestState(enum.Enum):
+    """State of one request to the remote peer, with the answer to each question that the code asks about a request.
+
+    `PendingRequests` is the only place that changes it.
+    """
+
+    #         meaning; what its failure says of its handler; it counts as in flight; and its bytes do
+    WAITS = ("its caller waits for room", "not_sent", False, False)
+    ACCEPTED = ("the remote peer has room for it, but the session has none", "not_sent", True, True)
+    QUEUED = ("its message waits in the queue", "not_sent", False, False)
+    SENT = ("a connection has got its message", "unknown", True, True)
+    GIVEN_UP = ("it was sent, and has failed, and the remote peer has not answered", "unknown", True, False)
+    ENDED = ("it was answered, or has failed, and the remote peer does nothing for it", None, False, False)
+
+    def __init__(self, meaning: str, outcome: Outcome | None, counts: bool, bytes_count: bool) -> None:
+        self.meaning = meaning
+        self.outcome: Outcome | None = outcome
+        """Whether its handler may have run, if it fails now. None if it cannot fail."""
+        self.counts = counts
+        """Whether it counts in `InFlight.requests`: it occupies the remote peer."""
+        self.bytes_count = bytes_count
+        """Whether its bytes count in `InFlight.bytes`."""
+
+
+# Constants, because Python 3.11 looks members of an enum up slowly, and these are asked for with each request.
+WAITS, ACCEPTED, QUEUED = RequestState.WAITS, RequestState.ACCEPTED, RequestState.QUEUED
+SENT, GIVEN_UP, ENDED = RequestState.SENT, RequestState.GIVEN_UP, RequestState.ENDED
+
+
 class InFlight:
-    """Requests that were sent in one session and are not answered yet, in numbers.
+    """Requests that occupy the remote peer in one session, in numbers. `RequestState` says which ones.
 
     A wsrpc peer announces how many handlers it runs at once, and how much may wait for them. A request beyond that
     waits on this side, at `PendingRequests.capacity`, so that the remote peer need not refuse it. A plain peer has no
@@ -44,69 +75,40 @@ class InFlight:
 
     def __init__(self) -> None:
         self.requests = 0
-        """With the cancelled ones: each occupies the remote peer until it is answered."""
         self.bytes = 0
-        """Without the cancelled ones."""
         self.waiting = 0
         """Bytes of the requests that wait for a handler at the remote peer: the sum of their ``waits_there``."""
-        self.given_up: dict[int, int] = {}
-        """Ids of the cancelled requests that are not answered yet, and by how much each counts in ``requests``."""
+        self.given_up: dict[int, bool] = {}
+        """Ids of the requests that were given up, and whether each counts. A channel that answers one of them is
+        aborted and does not leak."""
 
-    # ------------------------------------------------------------ requests that come and go
-
-    def was_sent(self, pending: Pending, size: int) -> None:
-        """Note that a request was handed to the transport, in ``size`` bytes."""
-        pending.entry = None
-        pending.flight = self
+    def move(self, pending: Pending, state: RequestState) -> None:
+        """Let a request go on to another state, and count it accordingly."""
+        was, pending.state = pending.state, state
+        if not state.bytes_count:
+            self.waiting -= pending.waits_there
+            pending.waits_there = 0
         if pending.h is None:
-            self.requests += 1
-            self.bytes += size
-            pending.size = size
-
-    def left(self, pending: Pending) -> None:
-        """Stop counting a request that was sent."""
-        self.leave_waiting_room(pending)
-        if pending.h is None:
-            self.requests -= 1
-            self.bytes -= pending.size
-
-    def give_up(self, pending: Pending) -> None:
-        """Remember a cancelled request, so that a channel which answers it too late is aborted and does not leak."""
-        places = self.given_up[pending.id] = int(pending.h is None)
-        self.requests += places
-        if len(self.given_up) > MAX_REMEMBERED:
-            self.requests -= self.given_up.pop(next(iter(self.given_up)))
+            self.requests += state.counts - was.counts
+            self.bytes += pending.size * (state.bytes_count - was.bytes_count)
+        if state is GIVEN_UP:
+            self.given_up[pending.id] = pending.h is None
+            if len(self.given_up) > MAX_REMEMBERED:
+                self.forget_given_up(next(iter(self.given_up)))
 
     def forget_given_up(self, number: int) -> bool:
-        """Forget that request ``number`` was cancelled, because it is answered. Return whether it was."""
-        places = self.given_up.pop(number, None)
-        self.requests -= places or 0
-        return places is not None
+        """Forget that request ``number`` was given up, because it is answered. Return whether it was."""
+        counted = self.given_up.pop(number, None)
+        self.requests -= counted or 0
+        return counted is not None
 
-    # ------------------------------------------------------------ room for another request
-
-    def is_scarce(self, terms: Terms) -> bool:
-        """Return whether the remote peer may not accept a request at once."""
-        return self.requests >= terms.announced.running or self.bytes > terms.room_for_any
-
-    def take(self, pending: Pending, terms: Terms, size: int) -> bool:
-        """Return whether the remote peer can accept a request of ``size`` bytes, and count where it waits there."""
-        limits = terms.announced
-        needed = size
-        if self.requests < limits.running and (self.bytes == 0 or self.bytes + needed <= limits.running_bytes):
-            needed = 0
-        if needed and (
-            self.requests >= limits.running + limits.waiting or self.waiting + needed > limits.waiting_bytes
-        ):
-            return False
-        pending.waits_there = needed
-        self.waiting += needed
-        return True
-
-    def leave_waiting_room(self, pending: Pending) -> None:
-        """Stop counting the bytes with which a request waits for a handler at the remote peer. Idempotent."""
-        self.waiting -= pending.waits_there
-        pending.waits_there = 0
+    def waits_there(self, limits: Announced, size: int) -> int | None:
+        """Return how many bytes of a request wait for a handler, if it is sent now. None if there is no room for it."""
+        if self.requests < limits.running and (self.bytes == 0 or self.bytes + size <= limits.running_bytes):
+            return 0
+        if self.requests >= limits.running + limits.waiting or self.waiting + size > limits.waiting_bytes:
+            return None
+        return size
 
 
 class Pending(Struct, eq=False):
@@ -122,20 +124,17 @@ class Pending(Struct, eq=False):
     timeout: float | None
     deadline: float | None
     options: RequestOptions
+    state: RequestState = WAITS
     h: int | None = None
     """The anonymous channel on which it was made."""
-    entry: Entry | None = None
-    """Its message, while that waits for a connection."""
     turn: Turn | None = None
-    """Its turn, while it waits for room: that of the connection or that of the remote peer."""
-    accepted: bool = False
-    """Whether it has waited until the remote peer can accept it."""
-    flight: InFlight | None = None
-    """Those of the session in which it was sent. None until it is sent."""
+    """The turn of its caller, while it waits for room."""
+    entry: Entry | None = None
+    """Its message, while it is queued."""
+    size: int = 0
+    """Bytes of its message that count."""
     waits_there: int = 0
     """Bytes that count in `InFlight.waiting`: the remote peer ran no further handler when its turn came."""
-    size: int = 0
-    """Bytes that count in `InFlight.bytes`."""
     channel: ChannelCore | None = None
     """The channel that has answered it."""
 
@@ -205,33 +204,69 @@ class PendingRequests:
             self._on_channel.setdefault(channel, set()).add(entry)
         return entry
 
-    def must_wait(self, pending: Pending, terms: Terms) -> bool:
-        """Return whether a request has to wait at ``capacity`` before it is sent."""
-        return pending.h is None and not pending.accepted and (self.capacity.busy or self.flight.is_scarce(terms))
+    # ------------------------------------------------------------ requests that are sent
 
-    def report(self, pending: Pending) -> Report:
-        """Return a function to call when the message of a request is sent, or when it never will be."""
+    def has_capacity(self, terms: Terms) -> bool:
+        """Return whether the remote peer accepts any request at once, and no caller waits for that."""
+        flight = self.flight
+        return (
+            flight.requests < terms.announced.running and flight.bytes <= terms.room_for_any and not self.capacity.busy
+        )
+
+    def accept(self, pending: Pending, terms: Terms, size: int) -> bool:
+        """Occupy the remote peer with a request of ``size`` bytes. Return False if it cannot accept that now."""
+        waits_there = self.flight.waits_there(terms.announced, size)
+        if waits_there is None:
+            return False
+        pending.size = size
+        self.flight.move(pending, ACCEPTED)
+        pending.waits_there = waits_there
+        self.flight.waiting += waits_there
+        return True
+
+    def queued(self, pending: Pending, entry: Entry) -> None:
+        """Note that the message of a request waits in the queue."""
+        self._move(pending, QUEUED)
+        pending.entry = entry
 
         def report(error: Exception | None) -> None:
             if error is not None:
                 self.fail(pending, error)
-            elif pending.entry is not None:
-                self.flight.was_sent(pending, len(pending.entry.payload))
+            elif pending.state is QUEUED:
+                self.was_sent(pending, len(entry.payload))
 
-        return report
+        entry.report = report
+
+    def was_sent(self, pending: Pending, size: int) -> None:
+        """Note that a request was handed to the transport, in ``size`` bytes."""
+        if pending.state is WAITS and pending.h is None:
+            # Most requests, and the same as below without a call.
+            pending.state = SENT
+            pending.size = size
+            flight = self.flight
+            flight.requests += 1
+            flight.bytes += size
+            return
+        pending.entry = None
+        if pending.state is not ACCEPTED:  # else the size is counted with which it was accepted
+            pending.size = size
+        self.flight.move(pending, SENT)
+
+    # ------------------------------------------------------------ requests that end
 
     def settle(self, message: WireMessage) -> Pending | None:
         """Give an answer to the caller that waits for it, and return the request. None if there is no such request."""
         pending = self._pending.pop(message.i, None)
         if pending is None:
             return None
-        flight = pending.flight
-        if pending.h is None and flight is not None and not pending.waits_there:
+        if pending.state is SENT and pending.h is None and not pending.waits_there:
             # Most requests, and the same as `_left` without a call.
+            pending.state = ENDED
+            flight = self.flight
             flight.requests -= 1
             flight.bytes -= pending.size
         else:
-            self._left(pending)
+            self._left(pending, ENDED)
         future = pending.future
         if not future.done():
             future.set_result(message)
@@ -248,36 +283,49 @@ class PendingRequests:
 
     def fail(self, pending: Pending, error: Exception) -> None:
         """End a request with ``error``."""
-        if not pending.future.done():
-            pending.future.set_result(error)
-        self.drop(pending)
-        if pending.turn is not None:
-            pending.turn.wake()
+        self._end(pending, ENDED, error)
+
+    def give_up(self, pending: Pending, error: Exception | None = None) -> bool:
+        """End a request, with ``error`` or because its caller has left. Return whether the remote peer works on it."""
+        sent = pending.state is SENT
+        self._end(pending, GIVEN_UP if sent else ENDED, error)
+        return sent
+
+    def drop(self, pending: Pending) -> None:
+        """Forget a request whose caller has left. Nothing happens if it has ended."""
+        self._end(pending, ENDED, None)
 
     def find(self, number: int) -> Pending | None:
         return self._pending.get(number)
 
-    def drop(self, pending: Pending) -> bool:
-        """Forget a request whose caller has left. Return False if it was settled already."""
-        if self._pending.get(pending.id) is not pending:  # settled, and another request may have its id
-            return False
+    def _end(self, pending: Pending, state: RequestState, error: Exception | None) -> None:
+        if pending.state in (ENDED, GIVEN_UP):  # another request may have its id
+            return
         del self._pending[pending.id]
-        self._left(pending)
-        pending.future.cancel()  # if it is not done: `unsettled` may have returned it
+        self._left(pending, state)
+        if error is None:
+            pending.future.cancel()  # `unsettled` may have returned it
+        elif not pending.future.done():
+            pending.future.set_result(error)
+        if pending.turn is not None:
+            pending.turn.wake()
         if not self._pending:
             self.stop()  # nothing else would stop the timer of a closed client, and it would keep the client alive
-        return True
 
     def unsettled(self) -> list[asyncio.Future[WireMessage | Exception]]:
         """Return the futures of the requests that are not settled yet."""
         return [pending.future for pending in self._pending.values() if not pending.future.done()]
 
-    def _left(self, pending: Pending) -> None:
+    def _move(self, pending: Pending, state: RequestState) -> None:
+        """Let a request go on to another state. If it occupied the remote peer, others may have room now."""
+        occupied = pending.state.counts
+        self.flight.move(pending, state)
+        if occupied and self.capacity.busy:
+            self.capacity.wake()
+
+    def _left(self, pending: Pending, state: RequestState) -> None:
         """Stop counting a request that is not in the table any more."""
-        if pending.flight is not None:
-            pending.flight.left(pending)
-        else:
-            self.flight.leave_waiting_room(pending)
+        self._move(pending, state)
         h = pending.h
         if h is not None and (others := self._on_channel.get(h)) is not None:
             others.discard(pending)
@@ -294,15 +342,16 @@ class PendingRequests:
 
     def unsent(self) -> list[Pending]:
         """Return the requests that were not sent yet."""
-        return [pending for pending in self._pending.values() if pending.flight is None]
+        return [pending for pending in self._pending.values() if pending.state.outcome == "not_sent"]
 
     def end_session(self, lost: ConnectionLost) -> None:
         """Fail the requests that were sent in the session."""
-        flight, self.flight = self.flight, InFlight()
-        for pending in list(self._pending.values()):
-            pending.waits_there = 0  # what is left is counted on the next connection
-            if pending.flight is flight:
+        for pending in self.all():
+            if pending.state is SENT:
                 self.fail(pending, lost.for_outcome("unknown"))
+            elif pending.state is ACCEPTED:
+                self._move(pending, WAITS)  # for the remote peer of the next session
+        self.flight = InFlight()
         self.capacity.wake_all()
         if self._timer is not None and not self._pending:
             self.stop()

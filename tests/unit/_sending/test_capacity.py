@@ -6,7 +6,7 @@ import asyncio
 import json
 
 import pytest
-from core_driver import Blocked, redialing, start, turns
+from core_driver import Blocked, Driven, redialing, start, turns
 from leftovers import turns_until
 from stream_driver import welcome
 
@@ -43,6 +43,24 @@ async def test_a_drop_forgets_the_capacity_of_requests_that_wait_for_the_connect
     for task in tasks:
         task.cancel()
     await turns()
+
+
+@pytest.mark.parametrize("place", ["for capacity", "for room", "for both"])
+async def test_a_request_that_waits_ends_with_its_session_if_the_peer_keeps_nothing(place: str) -> None:
+    d = Driven(dialer=True, extensions=True)
+    await d.fed(welcome(**({} if place == "for room" else {"running": 1, "waiting": 0, "waiting_bytes": 0})))
+    runs, _ = await d.asks("runs")
+    if place != "for capacity":
+        d.transport.pause()
+    waits = start(d.peer.request("waits"))
+    await turns()
+    d.rebind()
+    await turns()
+    assert [message["a"] for message in d.take() if "a" in message] == []
+    for task, outcome in ((runs, "unknown"), (waits, "not_sent")):
+        error = task.exception()
+        assert isinstance(error, ConnectionLost) and (error.code, error.outcome) == (1001, outcome)
+    d.assert_empty()
 
 
 @pytest.mark.parametrize(
