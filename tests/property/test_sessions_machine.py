@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import hypothesis.strategies as st
 import pytest
@@ -44,7 +46,7 @@ from wsrpc._api.registration import Registrar
 from wsrpc._base.closing import GOES_ON
 from wsrpc._client.client import core_of
 from wsrpc._client.states import Input
-from wsrpc._server.peers import served_peer
+from wsrpc._server.peers import ServedPeer, served_peer
 from wsrpc._session.states import SessionEnd, SessionInput
 from wsrpc.adapting import DialRequest, follow_redirects
 from wsrpc.testing import Line, memory_transports
@@ -94,6 +96,9 @@ class SessionsMachine(WorldMachine):
         """Whether the last request was redirected to another origin."""
         self.failed = False
         self.client: Client
+        self.ends_there: dict[Peer, SessionEnd] = {}
+        """How the server's sessions have ended."""
+        self.patches = ExitStack()
 
     # ------------------------------------------------------------ the scene
 
@@ -138,6 +143,13 @@ class SessionsMachine(WorldMachine):
                 return end(info, why)
 
             core.move, core.session_over = moved, session_over  # type: ignore[method-assign,assignment]
+            over_there = ServedPeer.session_over
+
+            def session_over_there(served: ServedPeer, info: CloseInfo, why: SessionEnd) -> CloseInfo:
+                self.ends_there[served.peer] = why
+                return over_there(served, info, why)
+
+            self.patches.enter_context(patch.object(ServedPeer, "session_over", session_over_there))
             client.on("open", self.opened_here)
             client.on("connect", self.opening)
             client.on("close", self.closed_here)
@@ -305,8 +317,8 @@ class SessionsMachine(WorldMachine):
 
     def check_reason_there(self, peer: Peer, session: SessionRecord, info: CloseInfo) -> None:
         """See that the server's session may end with its connection, or without one."""
-        ended = session.inside_there
-        if ended is None or ended.ended is None or not ended.ended.was.resumes or self.may_overflow:
+        end = self.ends_there.get(peer)
+        if end is None or not end.was.resumes or self.may_overflow:
             return
         late = session.detached_at is not None and self.loop.now - session.detached_at > KEPT - 1
         assert late, f"the server's session has ended without a reason: {peer}, {info}"
@@ -752,6 +764,7 @@ class SessionsMachine(WorldMachine):
             if hasattr(self, "client") and not self.failed:
                 self.run(self.finish())
         finally:
+            self.patches.close()
             self.leave_world()
 
     async def release(self) -> None:

@@ -138,7 +138,8 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     @property
     def transport(self) -> Transport | None:
         """The transport of the connection. None if there is no connection."""
-        return self._core.session.transport
+        connection = self._core.session.connection
+        return None if connection is None else connection.transport
 
     @property
     def pending(self) -> int:
@@ -158,7 +159,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def stats(self) -> PeerStats:
         """Return a snapshot of the peer's counters, for monitoring."""
         core, history = self._core, self._life.history
-        connection = core.session.connection
+        connection = core.session.usable
         passed = history.traffic(connection)
         return PeerStats(
             id=self.id,

@@ -224,7 +224,7 @@ class ChannelTable:
         channel.end(reason, _for_readers(reason), by_other=True)
         return True
 
-    def end(self, error: ConnectionLost) -> None:
+    def end_session(self, error: ConnectionLost) -> None:
         """End all channels, because the session has ended."""
         for channel in [*self.undelivered, *self.opened.values(), *self.served.values()]:
             channel.mailbox.take_request_ids()

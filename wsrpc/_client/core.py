@@ -36,14 +36,14 @@ class Callers:
     """Callers that wait in one event loop for the same outcome."""
 
     def __init__(self) -> None:
-        self.told: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self.outcome: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self.count = 0
 
     async def wait(self) -> Exception | None:
         """Return why there will be no connection, or None if there is one. Cancelling is safe."""
         self.count += 1
         try:
-            return await asyncio.shield(self.told)
+            return await asyncio.shield(self.outcome)
         finally:
             self.count -= 1
 
@@ -78,7 +78,7 @@ class ConnectionWaiters:
         waiting = self._present()
         self._waiting = None
         if waiting is not None:
-            waiting.told.set_result(failure)
+            waiting.outcome.set_result(failure)
 
     async def wait(self) -> None:
         """Return when there is a connection. Cancelling is safe.
@@ -98,7 +98,7 @@ class ConnectionWaiters:
     def _present(self) -> Callers | None:
         """Return the callers that wait in the running event loop."""
         waiting = self._waiting
-        return None if waiting is None or waiting.told.get_loop() is not asyncio.get_running_loop() else waiting
+        return None if waiting is None or waiting.outcome.get_loop() is not asyncio.get_running_loop() else waiting
 
 
 class Order:
@@ -258,30 +258,30 @@ class ClientCore(PassiveOwner):
         core = self._attach(connection, 0)
         if self.peer_core is core:  # a handler may have bound another one in its first step
             await self.peer.wait_opened()
-        if self.peer_core.session.connection is not connection:
+        if self.peer_core.session.usable is not connection:
             ending = self.peer_core.session.ending
             raise ConnectionLost(ending.code, ending.reason)
 
     async def close(self, code: int | None, reason: str) -> None:
         """See `Client.close`."""
-        told = check_close(code, reason)
+        reported_code = check_close(code, reason)
         self.enter_loop()
         # A handler that calls this would otherwise be waited for, while it waits for this.
         self._closers.add_current()
         closing = self._order.closing
         if self.state != "closing" or closing is None:
-            closing = self._begin_close(told, code, reason)
+            closing = self._begin_close(reported_code, code, reason)
         await asyncio.shield(closing)
 
-    def _begin_close(self, told: int, code: int | None, reason: str) -> asyncio.Task[None]:
+    def _begin_close(self, reported_code: int, code: int | None, reason: str) -> asyncio.Task[None]:
         order = Order()
         stopping = self._replace_order(order)
         self.move(Input.CLOSE)
         # Also that of a dead connection.
         transport = self.peer.transport
-        self.peer_core.begin_close(told, reason)
+        self.peer_core.begin_close(reported_code, reason)
         self.life.readers.end(lambda: None)
-        lost = ConnectionLost(told, reason or "the client was closed", "not_sent")
+        lost = ConnectionLost(reported_code, reason or "the client was closed", "not_sent")
         self._waiters.tell(self._waiters.failure or lost)
         self.hooks.closed()
         return order.close(self._close(order, stopping, transport, code, reason))
@@ -380,7 +380,7 @@ class ClientCore(PassiveOwner):
         core.begin(connection, in_origin=self._in_origin)
         return core
 
-    def keep_session(self, info: CloseInfo) -> bool:
+    def session_detached(self, info: CloseInfo) -> bool:
         if self.state in ("opening", "connected"):
             self.hooks.connection_lost(self.scheduler.time())
         if self._order.dialing is None or self.state not in ("opening", "connected", "resuming"):
@@ -405,8 +405,12 @@ class ClientCore(PassiveOwner):
         if self.hooks.resumed_with is not None:
             self.life.reporter.tell_hooks("on_reconnect", (self.hooks.resumed_with,))  # nothing waits for them
 
-    def not_resumed(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
-        if self.state != "connecting":  # a `close` handler has closed the client, or bound another connection
+    def not_resumed(
+        self, connection: Connection, why: str, first: tuple[bytes | bytearray, bool] | None = None
+    ) -> None:
+        order = self._order
+        self.peer_core.session.end(SessionInput.REFUSED, why)
+        if self._order is not order:  # a `close` handler has closed the client, or bound another connection
             self.life.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
             return
         self.move(Input.DIALED)
@@ -423,29 +427,33 @@ class ClientCore(PassiveOwner):
         reason = self.peer_core.session.end_reason
         lost = reason if isinstance(reason, SessionLost) else None
         self.hooks.session_lost(lost)
-        dropped = ConnectionLost(info.code, info.reason, "not_sent")
-        comes_back = True
-        if self.state in ("detached", "resuming"):
-            if info.user_closed:  # by `Peer.close`
-                self._give_up(dropped)
-                self._replace_order(Order())
-                return msgspec.structs.replace(info, will_reconnect=False)
-            self.move(Input.LOST)
-            asked = end.was is SessionState.RESUMING and end.cause is not SessionInput.REFUSED
-            if asked and self._order.dialing is not None:  # in vain, on a connection that is closed now
-                self._order.dialing.begin()
-            return msgspec.structs.replace(info, will_reconnect=True)
         if lost is None:  # else it was lost before
             self.hooks.connection_lost(self.scheduler.time())
+        go_on = self._go_on_detached if self.state in ("detached", "resuming") else self._go_on
+        return msgspec.structs.replace(info, will_reconnect=go_on(info, end))
+
+    def _go_on_detached(self, info: CloseInfo, end: SessionEnd) -> bool:
+        """Go on after the end of a session that had no connection. Return whether another one follows."""
+        if info.user_closed:  # by `Peer.close`
+            self._give_up(ConnectionLost(info.code, info.reason, "not_sent"))
+            self._replace_order(Order())
+            return False
+        self.move(Input.LOST)
+        asked = end.was is SessionState.ASKING and end.cause is not SessionInput.REFUSED
+        if asked and self._order.dialing is not None:  # in vain, on a connection that is closed now
+            self._order.dialing.begin()
+        return True
+
+    def _go_on(self, info: CloseInfo, end: SessionEnd) -> bool:
+        """Go on after the end of a session with its connection. Return whether another one follows."""
         if end.cause is SessionInput.REPLACED or self.state not in ("opening", "connected"):
             # A `connect` that overtook the `close` of this connection may have given up since.
-            comes_back = self.state not in ("idle", "closing", "closed")
-        elif info.user_closed:
-            comes_back = False
+            return self.state not in ("idle", "closing", "closed")
+        dropped = ConnectionLost(info.code, info.reason, "not_sent")
+        if info.user_closed:
             self._give_up(dropped)
-        else:
-            comes_back = self._come_back(dropped)
-        return msgspec.structs.replace(info, will_reconnect=comes_back)
+            return False
+        return self._come_back(dropped)
 
     def _come_back(self, lost: ConnectionLost, happened: Input = Input.DROPPED) -> bool:
         """Dial again after a drop, if the user's strategies say so; returns whether it does.
@@ -516,8 +524,7 @@ class ClientCore(PassiveOwner):
             self._order.dialing.schedule.opened()
             if dialed.left_origin:  # the token of the session is a credential, too
                 why = "a redirect leads to another origin, where it does not resume"
-                self.peer_core.session.end(SessionInput.REFUSED, why)
-                self.not_resumed(connection, None)
+                self.not_resumed(connection, why)
             else:
                 session = self.peer_core.session
                 assert isinstance(session, ClientSession)

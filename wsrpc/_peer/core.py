@@ -26,7 +26,7 @@ from .._sending.outbound import Outbound
 from .._sending.outbox import Outbox
 from .._sending.pending import SENT
 from .._session.client import ClientSession
-from .._session.connection import Connection, ignore_message
+from .._session.connection import Connection
 from .._session.session import MESSAGE, NOT_CONNECTED, Session
 from .._session.sessions import ServerSession
 from .._session.states import SessionEnd, SessionInput, SessionState
@@ -168,7 +168,7 @@ class PeerLife:
         Raises:
             ValueError: its transport is bound already.
         """
-        present = self.core.session.connection
+        present = self.core.session.usable
         if present is not None and present.transport is connection.transport:
             raise ValueError("this transport is bound already")
         return connection
@@ -188,7 +188,7 @@ class PeerLife:
             self._tell_the_end()
             # A `close` handler may have said what is to be. (With eager tasks its first step runs at once.)
             session = self.core.session
-            if session.state.lives or ended.closed_since:
+            if session.state.lives or ended.session.closed_since:
                 last = replaced if session.state.lives else session.ending
                 self.reporter.spawn(connection.close(last.code, last.reason))
                 raise ConnectionLost(last.code, last.reason, "not_sent")
@@ -263,7 +263,7 @@ class PeerCore:
         ending: how the session before has ended, or why there was none.
     """
 
-    __slots__ = ("__weakref__", "_gone", "_inbound", "channels", "dispatcher", "host", "life", "out", "session", "told")
+    __slots__ = ("__weakref__", "_gone", "_inbound", "channels", "dispatcher", "host", "life", "out", "session")
 
     def __init__(self, life: PeerLife, ending: CloseInfo) -> None:
         self.life = life
@@ -281,8 +281,6 @@ class PeerCore:
         self._inbound = Inbound(host, self.dispatcher)
         self._gone: asyncio.Future[None] | None = None
         """Done once the session is over or has no connection. None unless something waits for that."""
-        self.told: CloseInfo | None = None
-        """What the `close` handlers get, or have got. None until the session is over."""
 
     def __repr__(self) -> str:
         return f"<PeerCore {self.out.state} active={len(self.dispatcher.active)} channels={len(self.channels)}>"
@@ -392,7 +390,7 @@ class PeerCore:
         out.end_opening()
         out.draining.opened()
         self.dispatcher.hold(Hold.NONE)
-        if session.connection is not None:  # else the session resumes later, or its end is reported
+        if session.usable is not None:  # else the session resumes later, or its end is reported
             self.life.owner.opened()
 
     def open_overdue(self, event: str, handlers: str) -> None:
@@ -455,8 +453,10 @@ class PeerCore:
 
     def room_changed(self) -> None:
         """Note that the session has become full, or has room again, or has another connection or none."""
+        # Broadcasts have waited longest. Handlers come before callers, as their answers free the remote peer. At last,
+        # what is sent needs no longer wait for all these.
         if self.out.flush_broadcasts():
-            self.life.work.room_changed()
+            self.life.work.start_waiting()
             self.life.outbox.gate.wake()
             self.out.update_clear()
 
@@ -465,7 +465,7 @@ class PeerCore:
     def discard_unsent(self, info: CloseInfo) -> None:
         """Fail what waits for a session, because none will come: with ``info``, unless a connection is still ending."""
         if not self.session.state.lives:
-            self.session.ending = info
+            self.session.note_ending(info)
         self.life.outbox.discard(self.session.ending)
 
     def begin_close(self, code: int, reason: str) -> None:
@@ -474,7 +474,7 @@ class PeerCore:
         ending = CloseInfo(code, reason, user_closed=True)
         outbox.expects_session = False
         if not session.state.lives:
-            session.ending = ending
+            session.note_ending(ending)
             outbox.discard(ending)
             return
         session.send_kept_back()
@@ -493,7 +493,7 @@ class PeerCore:
                 out.slow_reader.flush(everything=True)
             self._close_soon(ending)
         elif not session.ending.user_closed:  # this side closes because of the remote peer
-            session.ending = ending
+            session.note_ending(ending)
 
     def _close_soon(self, ending: CloseInfo) -> None:
         """Let nothing in and no handler start from now on: this side closes, and the session ends."""
@@ -527,7 +527,7 @@ class PeerCore:
         """
         connection = self.session.connection
         if connection is not None and self.session.state.sends:
-            connection.receive = ignore_message
+            connection.ignore()
             self.dispatcher.pause()  # a Close frame is queued, and the client may ignore it
             # Not `session.close`: before the task runs, the session may resume on the other connection.
             self.host.spawn(connection.close(code, reason))
@@ -536,24 +536,17 @@ class PeerCore:
         """End everything that belongs to the session, which is over, and call the `close` handlers."""
         life, session, out, lost = self.life, self.session, self.out, self.session.end_reason
         assert lost is not None
-        # Nothing more leaves on this session. What is sent from now on, by whatever is told of the end, waits for the
-        # next one, if the owner wants that.
-        out.session_over()
-        info = self.told = session.ending = self._report_end(end)
+        out.end_session()  # first: what is sent from now on, by whatever is told of the end, waits for the next session
+        info = self._report_end(end)
         if info.user_closed:
             closed_here(lost)
-        # The opening, and the preparation of the end.
         if out.opening is not None:
-            out.opening.end_session(user_closed=info.user_closed)
-        out.draining.session_over()
-        # What this side has sent, or would send.
-        life.outbox.end_session(lost)
-        # What it does for the remote peer. The events that wait start their handlers, which may read a channel, so
-        # before the channels end.
-        self.dispatcher.end(lost)
-        # What it reads and produces.
-        life.readers.end_session(lost)
-        self.channels.end(lost)
+            out.opening.end_session(user_closed=info.user_closed)  # its handlers go on if one of them may have closed
+        out.draining.end_waits()  # what waits for the work of this session
+        life.outbox.end_session(lost)  # fails what this side has sent or would send
+        self.dispatcher.end_session(lost)  # before the channels: events that wait start handlers, which may read one
+        life.readers.end_session(lost)  # the streams of named channels end
+        self.channels.end_session(lost)  # and the anonymous channels, with their readers and producers
         life.work.update()
         # The application. `wait_closed` returns now: a handler that goes before the `close` handlers may wait in it.
         tell = partial(life.reporter.take_turn, "close", partial(self._call_close_handlers, info))
@@ -600,13 +593,8 @@ class PeerCore:
             log(logging.INFO, "peer %s at %s disconnected: %d %s", log.id, log.place, info.code, info.reason)
         return info
 
-    @property
-    def closed_since(self) -> bool:
-        """Whether the user has closed the peer after the session was over, and before another one began."""
-        return self.told is not None and self.session.ending is not self.told and self.session.ending.user_closed
-
     def _call_close_handlers(self, info: CloseInfo) -> None:
-        if info.will_reconnect and self.closed_since:  # `close()` came while events had to be handled first
+        if info.will_reconnect and self.session.closed_since:  # `close()` came while events had to be handled first
             info = msgspec.structs.replace(info, user_closed=True, will_reconnect=False)
         reporter = self.life.reporter
         reporter.tell("close", info)
@@ -628,9 +616,8 @@ class PeerCore:
             self._end_wait()
             text, log = "peer %s at %s lost its connection: %d %s; its session is kept for %g s", self.life.log
             log(logging.INFO, text, log.id, log.place, info.code, info.reason, self.session.ttl)
-            self.session.look_for_room()
-            self.room_changed()
-        if not self.life.owner.keep_session(info) and self.session.state.detached:
+            self.out.update_clear()
+        if not self.life.owner.session_detached(info) and self.session.state.detached:
             self.session.end(SessionInput.ENDED, info.reason, info=info)
         elif dropped and self.session.state.detached:
             dialer, peer = self.life.options.dialer, self.host.peer
@@ -660,12 +647,14 @@ class PeerCore:
         life = self.life
         life.log(logging.INFO, "peer %s at %s goes on with its session", life.log.id, life.log.place)
         life.owner.resumed()
-        if not life.options.dialer and self.session.transport is not None:  # else it has just ended
+        if not life.options.dialer:
             life.reporter.tell_hooks("on_resume", (self.host.peer,))
 
-    def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
-        """Tell the client that ``connection`` can begin a new session."""
-        self.life.owner.not_resumed(connection, first)
+    def session_refused(
+        self, connection: Connection, why: str, first: tuple[bytes | bytearray, bool] | None = None
+    ) -> None:
+        """Let the client end the session, and begin a new one on ``connection``."""
+        self.life.owner.not_resumed(connection, why, first)
 
     def memory(self) -> int:
         """Return the bytes that the session takes here, about: what was received, and what is being worked on."""

@@ -346,7 +346,7 @@ class Dispatcher:
         finally:
             self.late -= 1
             if not self.late:
-                self.loop.call_soon(self.work.room_changed)  # later, so that this handler comes first
+                self.loop.call_soon(self.work.start_waiting)  # later, so that this handler comes first
 
     async def call_in_task(self, invocation: Invocation, call: Call) -> Any:
         """Call a handler within its task, when it may start, and do what `complete` does with the result."""
@@ -464,7 +464,7 @@ class Dispatcher:
     def hold(self, holding: Hold) -> None:
         """Hold these messages back from now on, and start those that need not wait any more."""
         self.holding = holding
-        self.work.room_changed()
+        self.work.start_waiting()
 
     def drain(self) -> None:
         """Refuse each new request that is not on an anonymous channel, from now on, if `refuses_new`."""
@@ -478,7 +478,7 @@ class Dispatcher:
         """
         return self.out.draining.quiet and not (self.out.requests or self.channels.opened)
 
-    def end(self, reason: Exception) -> None:
+    def end_session(self, reason: Exception) -> None:
         """Cancel the handlers of requests: the session is over, so nobody can get their answers.
 
         Handlers of events finish, and those of the events that wait start.

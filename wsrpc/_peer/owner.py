@@ -58,17 +58,20 @@ class PeerOwner(Protocol):
     def opened(self) -> None:
         """A connection is open, and its handlers are done."""
 
-    def keep_session(self, info: CloseInfo, /) -> bool:
-        """Prepare for another connection of the session, which has none now. Return False to end the session."""
+    def session_detached(self, info: CloseInfo, /) -> bool:
+        """The session has lost its connection. Prepare for another one, or return False to end the session."""
         ...
 
     def resumed(self) -> None:
         """The session has resumed on another connection."""
 
-    def not_resumed(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None, /) -> None:
-        """On a client: the session has not resumed on ``connection``, and is over, but a new one can begin there.
+    def not_resumed(
+        self, connection: Connection, why: str, first: tuple[bytes | bytearray, bool] | None = None, /
+    ) -> None:
+        """On a client: end the session, which does not resume on ``connection``, and begin a new one there.
 
         Args:
+            why: what `SessionLost` says.
             first: the message that has told so, which belongs to the new one. None if it was a `Gone`.
         """
 
@@ -98,12 +101,14 @@ class PassiveOwner:
 
     def opened(self) -> None: ...
 
-    def keep_session(self, info: CloseInfo, /) -> bool:
+    def session_detached(self, info: CloseInfo, /) -> bool:
         return False
 
     def resumed(self) -> None: ...
 
-    def not_resumed(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None, /) -> None: ...
+    def not_resumed(
+        self, connection: Connection, why: str, first: tuple[bytes | bytearray, bool] | None = None, /
+    ) -> None: ...
 
     def session_over(self, info: CloseInfo, end: SessionEnd, /) -> CloseInfo:
         return info

@@ -250,8 +250,8 @@ class Work:
             self.waiting_room = WaitingRoom(self.limits.waiting, self.limits.waiting_bytes)
         return self.waiting_room.admit(entry)
 
-    def room_changed(self) -> None:
-        """Go on after the connection has become full, or has room again, or has ended."""
+    def start_waiting(self) -> None:
+        """Start what waits, after the connection has become full, or has room again, or has ended."""
         self.update()
         self.pump()
 
@@ -297,7 +297,7 @@ class Work:
         for waiting in self.waiting_room.take_requests():
             waiting.mark_processed()
         runner.holding = _NONE_HELD
-        self.room_changed()
+        self.start_waiting()
         if runner.paused is not None:
             runner.paused.set_result(None)  # ends handlers that wait to start
 

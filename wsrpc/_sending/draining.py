@@ -85,11 +85,11 @@ class Draining:
             self._told(drain.after_ms / 1000)
         elif self._agreed and self.phase is DrainPhase.ASKED:
             self.phase = DrainPhase.ANSWERED
-            self.session_over()
+            self.end_waits()
         else:
             self._host.ignore("control message out of place")
 
-    def session_over(self) -> None:
+    def end_waits(self) -> None:
         """End the wait for the remote peer, or for this side's work."""
         self._stop_waiting()
         if self._on_quiet is not None and not self._on_quiet.done():

@@ -184,7 +184,7 @@ class Outbound:
         if announced != self.terms.announced:
             self.terms = self.terms.within(announced, self._settings.terms.largest)
 
-    def session_over(self) -> None:
+    def end_session(self) -> None:
         """Send nothing more: the session is over, and what was agreed in it holds no more."""
         self.terms = self._settings.terms
         self.slow_reader = None
@@ -293,9 +293,9 @@ class Outbound:
         """Let the remote peer send ``n`` items of ``size`` bytes on channel ``h``, in total."""
         self.session.say(Credit(h, n, size))
         # The producer may wait for it, and the reader may go on for a while without a turn of the event loop.
-        transport = self.session.transport
-        if transport is not None:
-            transport.flush()
+        connection = self.session.connection
+        if connection is not None:
+            connection.transport.flush()
 
     @property
     def hears_null_as_channel(self) -> bool:

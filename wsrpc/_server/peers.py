@@ -173,7 +173,7 @@ class ServedPeer(PassiveOwner):
             self.address = handshake.address
         self._peers.claim(self)  # the latest connection has the address
 
-    def keep_session(self, info: CloseInfo) -> bool:
+    def session_detached(self, info: CloseInfo) -> bool:
         self.expire_at(None)
         return not self._peers.closing
 

@@ -112,11 +112,10 @@ class ClientSession(Session):
             return
         connection.disown()
         if isinstance(answer, Gone):
-            self.end(SessionInput.REFUSED, GONE.get(answer.why, f"the server refuses it: {short(answer.why)}"))
-            self._host.core.session_refused(connection, None)
+            why = GONE.get(answer.why, f"the server refuses it: {short(answer.why)}")
+            self._host.core.session_refused(connection, why)
         else:
-            self.end(SessionInput.REFUSED, "the server did not resume it")
-            self._host.core.session_refused(connection, (payload, text))
+            self._host.core.session_refused(connection, "the server did not resume it", (payload, text))
 
     def _unanswered(self, connection: Connection) -> None:
         if self._asking is connection:
@@ -136,7 +135,7 @@ class ClientSession(Session):
             self.end(SessionInput.ENDED, "the server does not answer")
             return
         if info.code >= 3000 and info.code not in GOES_ON:  # the server has closed the session meanwhile
-            self.ending = info
+            self.note_ending(info)
         self._asking = None
         connection.disown()
         connection.transport.abort()
@@ -148,12 +147,12 @@ class ClientSession(Session):
 
     def _say_goodbye(self) -> None:
         # Some ASGI servers do not tell of Close frames, and would keep the session for a client that has left.
-        connection, ledger = self._connection, self.ledger
+        connection, ledger = self.connection, self.ledger
         if connection is not None and ledger is not None and not ledger.sent.forgets:
             with suppress(ConnectionLost):  # the connection reports that itself
                 connection.send(write_control(Gone("closed")), True)
 
-    def _let_go(self, told: CloseInfo) -> None:
+    def _let_go(self, closed_with: CloseInfo) -> None:
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.disown()

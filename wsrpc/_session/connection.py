@@ -15,7 +15,7 @@ Receive = Callable[[bytes | bytearray, bool], None]
 class ConnectionOwner(Protocol):
     """What a connection belongs to: a session, or an `Arrival` that looks for one."""
 
-    def look_for_room(self) -> None:
+    def update_full(self) -> None:
         """Find out whether there is room, because ``crowded`` has changed."""
 
     def connection_lost(self, connection: Connection, info: CloseInfo, /) -> None:
@@ -25,7 +25,7 @@ class ConnectionOwner(Protocol):
 class Connection:
     """One connection, which belongs to one owner at a time. It is dropped when the connection ends.
 
-    The transport delivers each message straight to ``receive``, which the owner sets.
+    The transport delivers each message straight to ``receive``, a function of the owner.
 
     Raises:
         TypeError: ``transport`` is not a transport.
@@ -68,6 +68,14 @@ class Connection:
             self.started = True
             self.transport.start(cast("Receiver", self))  # pyright takes the bound callables for methods
 
+    def receive_with(self, receive: Receive) -> None:
+        """Deliver the messages that follow to ``receive``."""
+        self.receive = receive
+
+    def ignore(self) -> None:
+        """Ignore the messages that follow."""
+        self.receive = ignore_message
+
     def disown(self) -> None:
         """Let nothing through any more: the owner has moved on without this connection."""
         self.owner = None
@@ -99,13 +107,13 @@ class Connection:
         """Note that the transport holds more unsent bytes than its high-water mark."""
         self.crowded = True
         if self.owner is not None:
-            self.owner.look_for_room()
+            self.owner.update_full()
 
     def resume_sending(self) -> None:
         """Go on, because the transport has drained."""
         self.crowded = False
         if self.owner is not None:
-            self.owner.look_for_room()
+            self.owner.update_full()
 
     def connection_lost(self, info: CloseInfo, /) -> None:
         """Report that the connection has ended."""

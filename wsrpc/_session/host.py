@@ -104,7 +104,7 @@ class SessionReceiver(Protocol):
         """Take a control message that is not about the session."""
 
     def room_changed(self) -> None:
-        """The session has become full, or has room again, or has another connection or none."""
+        """The session has become full, or has room again, or has another connection or none. Handlers may start."""
 
     def fail(self, code: int, reason: str, /) -> None:
         """The session has to end because of what the remote peer did."""
@@ -128,9 +128,12 @@ class SessionReceiver(Protocol):
     def session_over(self, end: SessionEnd, /) -> None:
         """The session is over. Called once."""
 
-    def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None, /) -> None:
-        """The server does not resume the session, which is over, but a new one can begin on ``connection``.
+    def session_refused(
+        self, connection: Connection, why: str, first: tuple[bytes | bytearray, bool] | None = None, /
+    ) -> None:
+        """The server does not resume the session, which ends now, but a new one can begin on ``connection``.
 
         Args:
+            why: what `SessionLost` says.
             first: the message that has told so, which belongs to the new session. None if it was a `Gone`.
         """

@@ -18,7 +18,7 @@ from .._base.scheduler import Timer
 from .._protocol.control import Ack, write_control
 from ..errors import ConnectionLost
 from ..limits import Limits
-from ..transport import Transport
+from .connection import Connection, Receive
 from .host import Host
 
 ACK_MESSAGES = 256
@@ -28,7 +28,6 @@ ACK_SECONDS = 1.0
 """After this time anything is acknowledged. An idle connection has no timer."""
 
 Send = Callable[[bytes, bool], Any]
-Receive = Callable[[bytes | bytearray, bool], None]
 NotTaken = Callable[[bytes, bool, ConnectionLost], Any]
 """Called with a message that the connection has not taken, and the error that tells why."""
 
@@ -40,12 +39,10 @@ class Mismatch(Exception):
 class LedgerOwner(Protocol):
     """The session whose messages a `Ledger` counts."""
 
-    @property
-    def transport(self) -> Transport | None:
-        """The transport of the present connection. None without one."""
-        ...
+    connection: Connection | None
+    """The present connection."""
 
-    def look_for_room(self) -> None:
+    def update_full(self) -> None:
         """As much is kept as may be, or no more."""
 
     def give_up(self) -> None:
@@ -84,9 +81,15 @@ class Ledger:
         """Throw away what has arrived."""
         if not self.sent.forgets:
             try:
-                self.sent.acknowledge(ack.n, ack.bytes)
+                if self.sent.acknowledge(ack.n, ack.bytes):
+                    self.fullness_changed()
             except Mismatch as exc:
                 self._owner.fail(CloseCode.ACCOUNTING, str(exc))
+
+    def forget(self) -> None:
+        """Keep nothing any more: the session ends with its connection."""
+        self.sent.forget()
+        self._stop_watching()
 
     def watch(self) -> None:
         """Close the connection if as much is kept as may be, and nothing is acknowledged for `Limits.stall` seconds."""
@@ -122,15 +125,15 @@ class Ledger:
 
     # ------------------------------------------------------------ called by the parts
 
-    def room_changed(self) -> None:
+    def fullness_changed(self) -> None:
         """Note that as much is kept as may be, or no more."""
-        self._owner.look_for_room()
-        if self._owner.transport is not None:
+        self._owner.update_full()
+        if self._owner.connection is not None:
             self.watch()
 
     def overflowed(self) -> None:
         """Keep no more: more is sent that cannot wait than may be kept."""
-        if self._owner.transport is not None:
+        if self._owner.connection is not None:
             text = (
                 "has not acknowledged %d bytes (Limits.replay and hard_cap): its session will end with this connection"
             )
@@ -143,8 +146,8 @@ class Ledger:
 
     def writes_soon(self) -> bool:
         """Return whether messages are about to be written, so that an acknowledgement leaves with them."""
-        transport = self._owner.transport
-        return transport is not None and transport.unsent > 0
+        connection = self._owner.connection
+        return connection is not None and connection.transport.unsent > 0
 
 
 class ReplayBuffer:
@@ -152,7 +155,7 @@ class ReplayBuffer:
 
     Args:
         limits: ``replay`` and ``replay_messages`` say when it is full. What cannot wait may take ``hard_cap`` more.
-        ledger: told when it becomes full, when there is room again, and when it holds more than that.
+        ledger: told when it becomes full, and when it holds more than that.
     """
 
     __slots__ = (
@@ -228,10 +231,12 @@ class ReplayBuffer:
             self._ledger.overflowed()
         elif not self.full:
             self.full = True
-            self._ledger.room_changed()
+            self._ledger.fullness_changed()
 
-    def acknowledge(self, n: int, size: int) -> None:
+    def acknowledge(self, n: int, size: int) -> bool:
         """Throw away the first ``n`` messages of the session, which have ``size`` bytes in all: they have arrived.
+
+        Return whether it was full, and has room now. It tells nobody, because that could start a handler.
 
         Raises:
             Mismatch: that cannot be.
@@ -246,25 +251,20 @@ class ReplayBuffer:
         self.size -= arrived
         if size != self.arrived_bytes:
             raise Mismatch(f"{size} bytes acknowledged in {n} messages, which had {self.arrived_bytes}")
-        if self.size < self._limit and len(payloads) < self._most:
-            self._has_room()
+        was_full, self.full = self.full, self.full and (self.size >= self._limit or len(payloads) >= self._most)
+        return was_full and not self.full
 
     def forget(self) -> None:
         """Keep nothing any more: the session ends with its connection."""
         self.forgets = True
+        self.full = False
         self._limit = 0  # so `_is_full` drops whatever is still counted, be it small
         self._drop_all()
-        self._has_room()
 
     def _drop_all(self) -> None:
         self._payloads.clear()
         self._texts.clear()
         self.size = 0
-
-    def _has_room(self) -> None:
-        if self.full:
-            self.full = False
-            self._ledger.room_changed()
 
     @property
     def sent(self) -> int:
@@ -287,13 +287,13 @@ class Acknowledger:
     """
 
     __slots__ = (
+        "_acknowledged",
         "_ledger",
         "_loop",
         "_next",
         "_next_bytes",
         "_scheduled",
         "_timer",
-        "_told",
         "bytes",
         "n",
     )
@@ -303,7 +303,7 @@ class Acknowledger:
         self._loop = host.loop
         self.n = 0
         self.bytes = 0
-        self._told = 0
+        self._acknowledged = 0
         """How many messages were acknowledged."""
         self._next = ACK_MESSAGES
         """Whatever has come when so many messages have arrived, or so many bytes, is acknowledged soon."""
@@ -335,7 +335,7 @@ class Acknowledger:
             if not self._scheduled:
                 self._scheduled = True
                 self._loop.call_soon(self._acknowledge_soon)
-        elif self.n != self._told:
+        elif self.n != self._acknowledged:
             self._timer = self._loop.call_at(self._loop.time() + ACK_SECONDS, self._acknowledge_late)
 
     def leave_out(self, size: int) -> None:
@@ -345,12 +345,12 @@ class Acknowledger:
 
     def acknowledge(self) -> None:
         """Tell the remote peer how much has arrived."""
-        self.note_told()
+        self.note_acknowledged()
         self._ledger.tell(write_control(Ack(self.n, self.bytes)))
 
-    def note_told(self) -> None:
-        """Note that the remote peer has just been told, now or otherwise, as when the session resumes."""
-        self._told = self.n
+    def note_acknowledged(self) -> None:
+        """Note that the remote peer learns how much has arrived, by an `Ack` or as the session resumes."""
+        self._acknowledged = self.n
         self._expect_more()
 
     def _expect_more(self) -> None:
@@ -373,5 +373,5 @@ class Acknowledger:
         self._acknowledge_rest()
 
     def _acknowledge_rest(self) -> None:
-        if self.n != self._told:
+        if self.n != self._acknowledged:
             self.acknowledge()

@@ -29,7 +29,6 @@ from .._protocol.control import (
 )
 from ..errors import ConnectionLost, SessionLost
 from ..limits import Limits
-from ..transport import Transport
 from .connection import Connection, Receive, ignore_end, ignore_message
 from .host import Host
 from .ledger import Ledger, Mismatch, Send
@@ -65,7 +64,6 @@ class Session:
     """
 
     __slots__ = (
-        "_connection",
         "_expiry_timer",
         "_host",
         "_kept_back",
@@ -74,8 +72,9 @@ class Session:
         "_receive",
         "_room",
         "_wrap",
+        "closed_since",
+        "connection",
         "end_reason",
-        "ended",
         "ending",
         "full",
         "ledger",
@@ -92,17 +91,18 @@ class Session:
     def __init__(self, host: Host, queue: SendQueue, *, ending: CloseInfo = NOT_CONNECTED) -> None:
         self._queue = queue
         self._host = host
-        self._connection: Connection | None = None
+        self.connection: Connection | None = None
+        """The present connection, be it dead or not."""
         self._receive: Receive = ignore_message
         self._read_ended: Callable[[], None] = ignore_end
         self._wrap: Callable[[Send], Send] | None = None
         self.state = SessionState.NEW
         self.ending = ending
         """Why there is no connection: how the last one has ended, or is going to end because this side closes it."""
+        self.closed_since = False
+        """Whether the user has closed the peer after the session was over, and before another one began."""
         self.end_reason: ConnectionLost | None = None
         """What calls in flight get, because the session is over. None until it is."""
-        self.ended: SessionEnd | None = None
-        """How it has ended."""
         self.send: Send = not_sent
         self._kept_back: tuple[Callable[[], None], ...] = ()
         """The functions that send what is kept back at present, the outermost first. See `precede`."""
@@ -126,14 +126,9 @@ class Session:
     # ------------------------------------------------------------ state
 
     @property
-    def connection(self) -> Connection | None:
+    def usable(self) -> Connection | None:
         """The present connection. None without one, or if it is dead."""
-        return None if self.state in (SessionState.DEAD, SessionState.STRANDED) else self._connection
-
-    @property
-    def transport(self) -> Transport | None:
-        """The transport of the present connection, be it dead or not. None without one."""
-        return None if self._connection is None else self._connection.transport
+        return None if self.state in (SessionState.DEAD, SessionState.STRANDED) else self.connection
 
     @property
     def over(self) -> bool:
@@ -147,6 +142,11 @@ class Session:
 
     def _move(self, happened: SessionInput) -> None:
         self.state = after(self.state, happened)
+
+    def note_ending(self, info: CloseInfo) -> None:
+        """Note how the connection has ended or is going to, or why none will come."""
+        self.ending = info
+        self.closed_since = self.over and info.user_closed
 
     # ------------------------------------------------------------ the beginning
 
@@ -165,7 +165,7 @@ class Session:
 
     def _use(self, connection: Connection) -> None:
         """Have ``connection``, on which nothing was sent yet."""
-        self._connection = connection
+        self.connection = connection
         connection.owner = self
         if self._wrap is not None:
             connection.send = self._wrap(connection.send)
@@ -173,7 +173,7 @@ class Session:
     def start(self, receive: Receive, read_ended: Callable[[], None]) -> None:
         """Let messages in. Those that arrived before are delivered within this call."""
         self._receive, self._read_ended = receive, read_ended
-        connection = self._connection
+        connection = self.connection
         if connection is None:
             return
         if connection.ended is not None:  # before it belonged to this session
@@ -187,7 +187,7 @@ class Session:
 
     def _choose_send(self) -> None:
         """Choose what ``send`` does. Every change of what this depends on is followed by a call."""
-        connection, ledger = self._connection, self.ledger
+        connection, ledger = self.connection, self.ledger
         if self._kept_back:
             self.send = self._send_after_kept_back
         elif self.state.waits:
@@ -239,7 +239,7 @@ class Session:
     @property
     def unsent(self) -> int:
         """Bytes that were sent, and that the connection has not written. Without one, those that are kept or wait."""
-        connection = self.connection
+        connection = self.usable
         return self.kept if connection is None else connection.transport.unsent
 
     def say(self, message: Control) -> None:
@@ -252,17 +252,17 @@ class Session:
 
     def send_uncounted(self, control: bytes) -> None:
         """Send a control message that is about the present connection, if there is one."""
-        if self._connection is not None:
+        if self.connection is not None:
             with suppress(ConnectionLost):  # the connection reports that itself
-                self._connection.send(control, True)
+                self.connection.send(control, True)
 
     def note_dead(self, why: ConnectionLost) -> None:
         """Note that the connection has not taken a message: it is about to report its end."""
         if self.state.sends:
-            self.ending = CloseInfo(why.code, why.reason)  # until the connection tells more
+            self.note_ending(CloseInfo(why.code, why.reason))  # until the connection tells more
             self._move(SessionInput.NOT_TAKEN)
             self._choose_send()
-            self._host.core.room_changed()
+            self.update_full(other_connection=True)
 
     def _not_taken(self, payload: bytes, text: bool, why: ConnectionLost) -> Entry | None:
         self.note_dead(why)
@@ -281,7 +281,7 @@ class Session:
     def queue_changed(self) -> None:
         """Note that more waits with the session, or less."""
         self.recount()
-        self.look_for_room()
+        self.update_full()
 
     def send_queued(self, *, users: bool) -> None:
         """Send what waits, oldest first, as far as the connection takes it.
@@ -290,7 +290,7 @@ class Session:
             users: whether the user's messages leave, too.
         """
         for entry in self._queue.all():
-            if (connection := self.connection) is None:
+            if (connection := self.usable) is None:
                 return
             if entry.queue is None or not (users or entry.of_session):
                 continue
@@ -313,15 +313,19 @@ class Session:
                 self._room = self._host.loop.create_future()
             await asyncio.shield(self._room)
 
-    def look_for_room(self) -> None:
-        """Find out whether there is room, because something that this depends on has changed."""
-        connection, ledger = self._connection, self.ledger
+    def update_full(self, *, other_connection: bool = False) -> None:
+        """Find out whether it is full, because something that this depends on has changed.
+
+        Args:
+            other_connection: it has another connection, or none that takes messages, which is always reported.
+        """
+        connection, ledger = self.connection, self.ledger
         full = (
             (connection is not None and connection.crowded)
             or (ledger is not None and ledger.sent.full)
             or (self._queue.session_size > 0 and self.kept >= self._host.settings.limits.replay)
         )
-        if full != self.full and not self.over:
+        if (full != self.full or other_connection) and not self.over:
             self.full = full
             if not full:
                 self._wake()
@@ -355,28 +359,28 @@ class Session:
         """Count what is sent from now on, and keep it until it has arrived."""
         self.ledger = ledger = Ledger(self, self._host)
         self._choose_send()
-        if self._connection is not None:
-            self._connection.session_survives()
+        if self.connection is not None:
+            self.connection.session_survives()
         return ledger
 
     def _count_received(self, ledger: Ledger) -> None:
         """Count what is received from now on. The remote peer counts it, too."""
-        received, connection = ledger.count_received(), self._connection
+        received, connection = ledger.count_received(), self.connection
         if connection is not None and self.state is not SessionState.CLOSING:
             if not ledger.sent.forgets:
                 self._move(SessionInput.COUNTED)
                 self._choose_send()
-            connection.receive = received.through(self._receive)
+            connection.receive_with(received.through(self._receive))
 
     def give_up(self) -> None:
         """Let the session end with its connection: from now on what is sent is neither counted nor kept."""
         ledger = self.ledger
-        if ledger is not None and self._connection is not None and not ledger.sent.forgets:
+        if ledger is not None and self.connection is not None and not ledger.sent.forgets:
             if self.state.resumes:
                 self._move(SessionInput.GIVEN_UP)
-            ledger.sent.forget()
+            ledger.forget()
             self._choose_send()
-            self.look_for_room()
+            self.update_full()
 
     # ------------------------------------------------------------ control messages
 
@@ -387,8 +391,8 @@ class Session:
     def change_limits(self, limits: Limits) -> None:
         """Use other limits on this side from now on, and announce them."""
         self.negotiation.limits = limits
-        if self._connection is not None:
-            self._connection.transport.largest = limits.message
+        if self.connection is not None:
+            self.connection.transport.largest = limits.message
         if self.negotiation.common is not None:
             self.say(Changed(announce(limits)))
 
@@ -452,7 +456,7 @@ class Session:
 
     def connection_lost(self, connection: Connection, info: CloseInfo) -> None:
         """Go on without a connection, or end, because the connection has ended."""
-        if connection is self._connection:
+        if connection is self.connection:
             if info.code in GOES_ON and self.state.resumes:
                 self._detach(info)
             else:
@@ -462,16 +466,17 @@ class Session:
         """Go on without a connection, until another one comes or the time is over."""
         self._disown_connection()
         self._move(SessionInput.CUT)
-        self.ending = info
+        self.note_ending(info)
         self._choose_send()
         self._stop_timers()
         expired, loop = partial(self.end, SessionInput.EXPIRED, "no connection resumed it in time"), self._host.loop
         self._expiry_timer = loop.call_at(loop.time() + self.ttl, expired)
         self._host.core.session_detached(info, True)
+        self.update_full(other_connection=True)
 
     def _disown_connection(self) -> None:
         """Have no connection from now on. Whatever the last one still delivers changes nothing."""
-        connection, self._connection = self._connection, None
+        connection, self.connection = self.connection, None
         if connection is not None:
             connection.disown()
             self._host.core.connection_ended(connection)
@@ -494,8 +499,9 @@ class Session:
             return
         self._stop_timers()
         self._move(SessionInput.RESUMED)
-        ledger.received.note_told()
+        ledger.received.note_acknowledged()
         self._use(connection)
+        ledger.watch()  # as much may be kept as before
         connection.transport.largest = self.negotiation.limits.message  # `Peer.limits` may have changed
         for payload, text in ledger.sent.again():
             with suppress(ConnectionLost):  # another connection gets them
@@ -505,11 +511,10 @@ class Session:
         self._host.core.session_reattached(connection, limits)
         self.send_queued(users=self._host.core.user_may_send)
         self._announce_changes()
-        ledger.room_changed()  # as much may be kept as before, and the last connection's timer is stopped
-        self._host.core.room_changed()
-        if self._connection is connection and self.state is not SessionState.CLOSING:
+        if self.connection is connection and self.state is not SessionState.CLOSING:
             connection.start(ledger.received.through(self._receive), self._read_ended)
-        self._host.core.session_resumed()
+            self._host.core.session_resumed()
+        self.update_full(other_connection=True)  # last, because it may start a handler, which may close
 
     def _announce_changes(self) -> None:
         """Announce what has changed while the session had no connection. It follows what has waited."""
@@ -520,18 +525,18 @@ class Session:
         """Let nothing in from now on: a Close frame is about to be queued, and the session ends with its connection."""
         self._say_goodbye()
         self._move(SessionInput.CLOSED)
-        self.ending = info
+        self.note_ending(info)
         self._choose_send()
-        if self._connection is not None:
-            self._connection.receive = ignore_message
+        if self.connection is not None:
+            self.connection.ignore()
 
     def _say_goodbye(self) -> None:
         """Tell the remote peer that the session ends with its connection, if it would not learn that otherwise."""
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Close the connection, and return when it has ended. Cancelling is safe."""
-        if self._connection is not None:
-            await self._connection.close(code, reason)
+        if self.connection is not None:
+            await self.connection.close(code, reason)
 
     def fail(self, code: int, reason: str) -> None:
         """End because of what the remote peer did: close the connection, and ignore whatever else it sends."""
@@ -547,16 +552,16 @@ class Session:
             why: what `SessionLost` says, if the session has no connection.
             info: how the last connection has ended, or is going to end. None if ``ending`` says that.
         """
-        was, told, connection, info = self.state, self.ending, self._connection, info or self.ending
+        was, connection, info = self.state, self.connection, info or self.ending
+        closed_with = self.ending if was is SessionState.CLOSING else info
         left = None if connection is None or connection.ended is not None else connection
         lost = SessionLost(info.code, why) if was.detached else ConnectionLost(info.code, info.reason)
-        if was is not SessionState.CLOSING:
-            told = info
-            if left is not None:
-                self._say_goodbye()
-        elif told.user_closed:  # whatever the remote peer has answered
+        if left is not None and was is not SessionState.CLOSING:
+            self._say_goodbye()
+        if closed_with.user_closed:  # whatever the remote peer has answered
             info = msgspec.structs.replace(info, user_closed=True)
-        self.ending, self.end_reason, self.ended = info, lost, SessionEnd(cause, was)
+        self.note_ending(info)
+        self.end_reason = lost
         self._disown_connection()
         self._move(cause)
         self._stop_timers()
@@ -567,16 +572,16 @@ class Session:
         self._receive, self._read_ended = ignore_message, ignore_end
         self.full = False
         self._wake()
-        self._let_go(told)
-        self._host.core.session_over(self.ended)
+        self._let_go(closed_with)
+        self._host.core.session_over(SessionEnd(cause, was))
         if left is not None:
             self._host.spawn(left.close(info.code, info.reason))
 
-    def _let_go(self, told: CloseInfo) -> None:
+    def _let_go(self, closed_with: CloseInfo) -> None:
         """Let go of what else belongs to the session, which is over.
 
         Args:
-            told: how this side has closed the connection, or else how that has ended.
+            closed_with: how this side has closed the connection, or else how that has ended.
         """
 
     def _stop_timers(self) -> None:

@@ -35,7 +35,7 @@ from .._protocol.control import (
 from ..errors import ConnectionLost
 from ..handshake import Handshake
 from ..transport import Transport
-from .connection import Connection, ignore_end, ignore_message
+from .connection import Connection, ignore_end
 from .host import Host
 from .queue import SendQueue
 from .session import NOT_CONNECTED, Session
@@ -132,6 +132,7 @@ class ServerSession(Session):
         token = self._new_token()
         self._fence()  # before anything is counted
         if not self.state.resumes:  # the end of the old connection has ended it
+            connection.disown()
             self._host.spawn(connection.close(CloseCode.GOING_AWAY))
             return
         assert self.home is not None and self.ledger is not None and self.ledger.received is not None
@@ -140,6 +141,7 @@ class ServerSession(Session):
         try:
             connection.transport.send(write_control(answer), True)
         except ConnectionLost:  # it has dropped already, so the client comes again
+            connection.disown()
             return
         self.home.use_handshake(handshake)  # before messages that have waited are handled
         self.home.sessions.release(self)
@@ -147,7 +149,7 @@ class ServerSession(Session):
 
     def _fence(self) -> None:
         """Close the old connection, if there is one: the client has another."""
-        old = self._connection
+        old = self.connection
         if old is not None:
             info = CloseInfo(CloseCode.FENCED, "the session goes on over another connection")
             self._detach(info)
@@ -183,16 +185,18 @@ class ServerSession(Session):
         if self.home is not None:
             self.home.sessions.hold(self)
 
-    def _let_go(self, told: CloseInfo) -> None:
+    def _let_go(self, closed_with: CloseInfo) -> None:
         # If this side has closed it with a code that says why, and the client may not know, it is told when it asks to
         # resume.
         if self.home is None:
             return
         sessions, loop = self.home.sessions, self._host.loop
         sessions.forget(self)
-        if self.sid and told.user_closed and told.code not in SAYS_NOTHING and not self.ending.was_clean:
-            until = loop.call_at(loop.time() + self.ttl, partial(sessions.told, self.sid))
-            sessions.remember(Closed(self.sid, self.issued, self.presented, self.gen, self.peer.principal, told, until))
+        if self.sid and closed_with.user_closed and closed_with.code not in SAYS_NOTHING and not self.ending.was_clean:
+            until = loop.call_at(loop.time() + self.ttl, partial(sessions.forget_closed, self.sid))
+            sessions.remember(
+                Closed(self.sid, self.issued, self.presented, self.gen, self.peer.principal, closed_with, until)
+            )
 
     def evict(self, why: str = "too many sessions without a connection") -> None:
         """End the session, or drop what is left of it if it is over.
@@ -214,7 +218,7 @@ class Closed(Struct):
     presented: bytes
     gen: int
     principal: object
-    told: CloseInfo
+    closed_with: CloseInfo
     """How the client's next connection is closed."""
     until: Timer
     """Ends this when the session could not have resumed any more."""
@@ -263,9 +267,9 @@ class Sessions:
         """Remember a session whose client has still to be told how it was closed."""
         self.closed[closed.sid] = closed
         if len(self.closed) > MOST_CLOSED:
-            self.told(next(iter(self.closed)))
+            self.forget_closed(next(iter(self.closed)))
 
-    def told(self, sid: str) -> None:
+    def forget_closed(self, sid: str) -> None:
         """Forget a closed session: its client knows, or cannot ask any more. Idempotent."""
         if (closed := self.closed.pop(sid, None)) is not None:
             closed.until.cancel()
@@ -391,13 +395,13 @@ class Arrival:
                 self._new_session()  # a resume that comes later is out of place
             session = self._decided.result()
         if isinstance(session, Closed):
-            told = session.told
-            self.connection.receive = ignore_message
-            await self.connection.close(told.code, told.reason)
+            info = session.closed_with
+            self.connection.ignore()
+            await self.connection.close(info.code, info.reason)
             # Where hosts do not say whether the client knows, one that comes again would be told without end.
-            if told.code not in KEEPS_OUT or ((ended := self.connection.ended) is not None and ended.was_clean):
-                self._sessions.told(session.sid)
-            raise ConnectionLost(told.code, told.reason, "not_sent")
+            if info.code not in KEEPS_OUT or ((ended := self.connection.ended) is not None and ended.was_clean):
+                self._sessions.forget_closed(session.sid)
+            raise ConnectionLost(info.code, info.reason, "not_sent")
         ended = self.connection.ended
         if session is None and ended is not None:
             raise ConnectionLost(ended.code, ended.reason, "not_sent")
@@ -427,8 +431,6 @@ class Arrival:
     def _decide(self, asked: Resume) -> None:
         found = self._sessions.resume(asked, self.connection, self._handshake)
         if not isinstance(found, str):
-            if isinstance(found, ServerSession) and self.connection.owner is self:
-                self.connection.disown()  # the session has lost this connection meanwhile, which is being closed
             self._decided.set_result(found)
             return
         with suppress(ConnectionLost):  # it has just ended, and its end comes here
@@ -438,12 +440,12 @@ class Arrival:
 
     # ------------------------------------------------------------ what the connection reports
 
-    def look_for_room(self) -> None:
+    def update_full(self) -> None:
         """Nothing is sent yet."""
 
     def connection_lost(self, connection: Connection, info: CloseInfo, /) -> None:
         """Wait no longer."""
-        connection.receive = ignore_message
+        connection.ignore()
         if not self._decided.done():
             self._decided.set_result(None)
 

@@ -23,7 +23,7 @@ class SessionState(Enum):
     """Its connection has not taken a message, but the session may resume on another one."""
     DETACHED = "detached"
     """Its connection is lost, and it may resume on another one."""
-    RESUMING = "resuming"
+    ASKING = "asking"
     """The client has another connection, and has asked the server to resume the session."""
     CLOSING = "closing"
     """This side closes the connection, and the session ends with it."""
@@ -47,7 +47,7 @@ class SessionState(Enum):
     @property
     def detached(self) -> bool:
         """Whether the session has no connection, but may resume on another one."""
-        return self is SessionState.DETACHED or self is SessionState.RESUMING
+        return self is SessionState.DETACHED or self is SessionState.ASKING
 
     @property
     def resumes(self) -> bool:
@@ -56,7 +56,7 @@ class SessionState(Enum):
 
 
 _SENDS = frozenset({SessionState.ATTACHED, SessionState.RESUMABLE})
-_WAITS = frozenset({SessionState.STRANDED, SessionState.DETACHED, SessionState.RESUMING})
+_WAITS = frozenset({SessionState.STRANDED, SessionState.DETACHED, SessionState.ASKING})
 
 
 class SessionInput(Enum):
@@ -116,7 +116,7 @@ TABLE: dict[SessionState, dict[SessionInput, tuple[SessionState, str]]] = {
         SessionInput.REPLACED: (SessionState.OVER, _OVER),
     },
     SessionState.DETACHED: {
-        SessionInput.ASKED: (SessionState.RESUMING, "sends nothing else until the server answers"),
+        SessionInput.ASKED: (SessionState.ASKING, "sends nothing else until the server answers"),
         SessionInput.RESUMED: (SessionState.RESUMABLE, _RESUMES),
         SessionInput.REFUSED: (SessionState.OVER, _OVER),
         SessionInput.EXPIRED: (SessionState.OVER, _OVER),
@@ -125,7 +125,7 @@ TABLE: dict[SessionState, dict[SessionInput, tuple[SessionState, str]]] = {
         SessionInput.REPLACED: (SessionState.OVER, _OVER),
         SessionInput.CLOSED: (SessionState.OVER, _OVER),
     },
-    SessionState.RESUMING: {
+    SessionState.ASKING: {
         SessionInput.RESUMED: (SessionState.RESUMABLE, _RESUMES),
         SessionInput.CUT: (SessionState.DETACHED, "the client dials again"),
         SessionInput.REFUSED: (SessionState.OVER, _OVER),

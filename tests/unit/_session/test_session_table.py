@@ -58,9 +58,14 @@ class Keeps(PassiveOwner):
     """An owner that keeps sessions, as a client that dials again."""
 
     keeps = True
+    session: Session
 
-    def keep_session(self, info: CloseInfo, /) -> bool:
+    def session_detached(self, info: CloseInfo, /) -> bool:
         return self.keeps
+
+    def not_resumed(self, connection: Connection, why: str, first: Any = None, /) -> None:
+        self.session.end(I.REFUSED, why)
+        connection.transport.abort()
 
 
 class Scene:
@@ -74,7 +79,7 @@ class Scene:
         self.go = asyncio.Event()
         self.peer.on("large", self.large)
         self.tasks: list[asyncio.Task[Any]] = []
-        self.session: Session = core_of(self.peer).session
+        self.owner.session = self.session = core_of(self.peer).session
 
     async def large(self) -> str:
         await self.go.wait()
@@ -109,15 +114,15 @@ class Scene:
         self.peer.bind(self.transport)
         self.tasks.append(start(self.peer.request("add", 1, 2)))
         await turns()
-        if state in (S.RESUMABLE, S.STRANDED, S.DETACHED, S.RESUMING):
+        if state in (S.RESUMABLE, S.STRANDED, S.DETACHED, S.ASKING):
             self.welcome()
             self.transport.feed(*({"i": 2 * number + 2, "a": ["large"]} for number in range(4)))
             await turns()
         if state in (S.DEAD, S.STRANDED):
             self.refuse()
-        if state in (S.DETACHED, S.RESUMING):
+        if state in (S.DETACHED, S.ASKING):
             self.transport.lose()
-        if state is S.RESUMING:
+        if state is S.ASKING:
             self.ask()
         if state is S.CLOSING:
             self.tasks.append(start(self.peer.close()))
@@ -145,7 +150,7 @@ class Scene:
             self.owner.keeps = False
             self.ask()
             self.transport.lose()
-        elif state is S.RESUMING and happened is I.ENDED:
+        elif state is S.ASKING and happened is I.ENDED:
             self.transport.feed(control("resumed", rx=9, bytes=9, token="other", limits={}))
         else:
             steps[happened]()
@@ -186,7 +191,7 @@ async def test_a_cell(state: SessionState, happened: SessionInput, monkeypatch: 
         assert request.done() == session.over
         if session.over:
             error = request.exception()
-            assert type(error) is (SessionLost if state in (S.DETACHED, S.RESUMING) else ConnectionLost)
+            assert type(error) is (SessionLost if state in (S.DETACHED, S.ASKING) else ConnectionLost)
     finally:
         await scene.end()
 

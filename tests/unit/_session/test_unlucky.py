@@ -9,12 +9,12 @@ import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import timers_due, turns_until
-from session_story import story
+from session_story import SMALL, story
 
 import wsrpc._session.client
 import wsrpc._session.ledger
 import wsrpc._session.sessions
-from wsrpc import ConnectionLost, Handshake, Peer, Server, Service
+from wsrpc import ConnectionLost, Handshake, Limits, Peer, Server, Service
 from wsrpc._server.peers import served_peer
 from wsrpc.testing import MemoryTransport, ScriptedTransport, memory_transports
 
@@ -47,6 +47,59 @@ async def test_nothing_is_left_of_a_resume_whose_session_has_ended(how: str, mon
         await s.client.connect()
         await s.client.emit("n", 1)
         await turns_until(lambda: heard == [1])
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_a_handler_that_a_resume_starts_may_close(side: str) -> None:
+    """It has waited because too much was kept, and the remote peer tells as it resumes that it has got all of it.
+
+    From Python 3.12 on it takes its first step, and closes, while the session resumes.
+    """
+    limits, started = Limits(replay=SMALL), asyncio.Event()
+    async with story(server=limits, client=limits) as s:
+        closing, remote = (s.client.peer, s.peer) if side == "client" else (s.peer, s.client.peer)
+
+        async def leave() -> None:
+            started.set()
+            await (s.client if side == "client" else closing).close(4000, "enough")
+
+        (s.client if side == "client" else s.server).on("leave", leave)
+        remote.emit_nowait("leave")
+        for _ in range(3):
+            closing.emit_nowait("n", "x" * 60_000)
+        await turns(1)  # everything arrives, and is not acknowledged yet
+        await s.cut()
+        await s.settled()
+        assert not started.is_set()
+        s.line.down = False
+        await started.wait()
+        await turns_until(lambda: s.closed and "server closed" in s.told)
+        assert [(info.code, info.reason) for info in s.closed] == [(4000, "enough")]
+        if side == "client":
+            await turns_until(lambda: s.client.state == "closed" and not s.server.peers)
+
+
+async def test_a_close_handler_may_close_and_start_the_client_while_the_server_refuses_the_session() -> None:
+    """The connection that the refusal came on is closed: the new order dials its own."""
+    async with story() as s:
+        closing: list[Any] = []
+
+        def start_anew() -> None:
+            if not closing:
+                closing.append(s.client.close())
+                closing[0].send(None)  # the first step, as in an eager task
+                s.client.start()
+
+        s.client.on("close", start_anew)
+        await s.cut()
+        await s.peer.close()  # so the server does not know the session any more
+        s.line.down = False
+        await turns_until(lambda: closing)
+        closing[0].close()
+        await s.client.wait_connected()
+        await s.settled()
+        assert len(s.server.peers) == 1
+        assert [transport for transport, _ in s.line.connections if "open" in repr(transport)] == [s.ends[0]]
 
 
 @pytest.mark.parametrize("where", ["connected", "detached"])
