@@ -432,6 +432,9 @@ class ClientCore(PassiveOwner):
         go_on = self._go_on_detached if self.state in ("detached", "resuming") else self._go_on
         return msgspec.structs.replace(info, will_reconnect=go_on(info, end))
 
+    def comes_back(self) -> bool:
+        return self.state not in ("idle", "closing", "closed")
+
     def _go_on_detached(self, info: CloseInfo, end: SessionEnd) -> bool:
         """Go on after the end of a session that had no connection. Return whether another one follows."""
         if info.user_closed:  # by `Peer.close`
@@ -448,7 +451,7 @@ class ClientCore(PassiveOwner):
         """Go on after the end of a session with its connection. Return whether another one follows."""
         if end.cause is SessionInput.REPLACED or self.state not in ("opening", "connected"):
             # A `connect` that overtook the `close` of this connection may have given up since.
-            return self.state not in ("idle", "closing", "closed")
+            return self.comes_back()
         dropped = ConnectionLost(info.code, info.reason, "not_sent")
         if info.user_closed:
             self._give_up(dropped)

@@ -594,8 +594,11 @@ class PeerCore:
         return info
 
     def _call_close_handlers(self, info: CloseInfo) -> None:
-        if info.will_reconnect and self.session.closed_since:  # `close()` came while events had to be handled first
+        # `close()`, `connect()` or `bind()` may have come while events had to be handled first.
+        if info.will_reconnect and self.session.closed_since:
             info = msgspec.structs.replace(info, user_closed=True, will_reconnect=False)
+        elif not info.will_reconnect and self.life.owner.comes_back():
+            info = msgspec.structs.replace(info, will_reconnect=True)
         reporter = self.life.reporter
         reporter.tell("close", info)
         close_handler = self.life.owner.close_handler()

@@ -79,6 +79,10 @@ class PeerOwner(Protocol):
         """A session has ended. Return what the `close` handlers get."""
         ...
 
+    def comes_back(self) -> bool:
+        """Return whether another connection is on its way."""
+        ...
+
     def all_ended(self) -> None:
         """Everything that belongs to the session has ended. The `close` handlers are called, or will be soon."""
 
@@ -112,6 +116,9 @@ class PassiveOwner:
 
     def session_over(self, info: CloseInfo, end: SessionEnd, /) -> CloseInfo:
         return info
+
+    def comes_back(self) -> bool:
+        return False
 
     def all_ended(self) -> None: ...
 

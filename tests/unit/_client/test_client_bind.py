@@ -67,6 +67,28 @@ async def test_bind_of_a_connection_that_is_over(when: str) -> None:
             await lost(waiting)
 
 
+async def test_close_handlers_that_wait_for_an_event_hear_of_a_connection_that_was_bound_meanwhile() -> None:
+    """They were told that no other connection follows, as it was when the first one ended."""
+    async with world(**BY_HAND) as w:
+        began, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def hold() -> None:
+            began.set()
+            await goes_on.wait()
+
+        w.client.on("hold", hold, ordered=True)
+        transport = await w.bind()
+        await w.expect("open")
+        await w.peer.emit("hold")
+        await began.wait()
+        transport.abort()
+        await turns_until(lambda: w.client.state == "idle")
+        assert not w.closed
+        await w.bind()
+        assert [info.will_reconnect for info in w.closed] == [True]
+        goes_on.set()
+
+
 # ---------------------------------------------------------------- memory
 
 
