@@ -107,6 +107,18 @@ class ConnectedPeers(LoopMachine):
 
     # ------------------------------------------------------------ what must hold
 
+    async def turns(self, count: int = 20) -> None:
+        for _ in range(count):
+            await super().turns(1)
+            self.no_check_is_left_out()
+
+    @invariant()
+    def no_check_is_left_out(self) -> None:
+        """A message goes straight to its handler only while there is nothing to check."""
+        for peer in getattr(self, "peers", ()):
+            work = peer._life.work
+            assert work.needs_checks or not work.must_check(), work
+
     @invariant()
     def requests_are_counted(self) -> None:
         """What limits requests to the remote peer's places agrees with the requests that there are."""

@@ -34,7 +34,7 @@ WORK = 4 * 1024
 class CallState(enum.Enum):
     """State of one call of a handler, with the answer to each question that the code asks about a call.
 
-    A call only goes on to a later state: see `Invocation.enter`. Calls for events are in the same states, although
+    A call only goes on to a later state: see `Work.move`. Calls for events are in the same states, although
     nobody waits for them and they get no answer.
     """
 
@@ -56,6 +56,7 @@ class CallState(enum.Enum):
         answerable: bool,
         cancelled: bool,
     ) -> None:
+        self.order = len(type(self).__members__)
         self.meaning = meaning
         self.counts_as = counts_as
         """Whether it counts towards `Limits.running` or towards `Limits.channels`."""

@@ -27,7 +27,7 @@ Next = Callable[[Invocation, Any], Awaitable[Any]]
 """Runs what is inside of a middleware."""
 
 _NOT_STARTED = Exception()
-"""Stands for the result of a thread that has not called its handler; see `Dispatcher.paused`."""
+"""Stands for the result of a thread that has not called its handler; see `Admission.paused`."""
 
 
 class Route(Struct, frozen=True):
@@ -153,7 +153,7 @@ def _in_thread(call: Call, most: int | None) -> Call:
             # if the handler was cancelled meanwhile. It may have waited for a thread until now.
             if invocation.state.cancelled:
                 return None, invocation.cancellation()
-            if invocation.runner.paused is not None:
+            if invocation.runner.admission.paused is not None:
                 return None, _NOT_STARTED
             try:
                 return context.run(call, invocation, a), None
@@ -165,7 +165,7 @@ def _in_thread(call: Call, most: int | None) -> Call:
             result, error = await asyncio.shield(invocation.thread)
             if error is not _NOT_STARTED:
                 break
-            await invocation.runner.wait_while_paused(invocation)
+            await invocation.runner.admission.wait_while_paused(invocation)
         if error is not None:
             raise error
         return await invocation.runner.complete(invocation, result, thread=True)

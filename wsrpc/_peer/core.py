@@ -32,13 +32,13 @@ from .._session.sessions import ServerSession
 from .._session.states import SessionEnd, SessionInput, SessionState
 from ..errors import ChannelClosed, ConnectionLost, ProtocolError, SessionLost, closed_here
 from ..transport import ConnectionInfo, Traffic
+from .admission import Hold
 from .dispatch import Dispatcher
 from .host import PeerHost
 from .inbound import Inbound
 from .owner import Home, PeerOptions, PeerOwner
 from .payload_log import PayloadLog
 from .requests import Requester
-from .waiting import Hold
 from .work import Work
 
 
@@ -322,7 +322,7 @@ class PeerCore:
             path = info.target.partition("?")[0]
             log(logging.INFO, "peer %s connected %s %s, path %s", log.id, where, log.place, path)
         # One side lets requests in meanwhile. Otherwise two Python ends would wait for each other's handlers.
-        self.dispatcher.hold(Hold.EVENTS if dialer else Hold.ALL)
+        self.dispatcher.admission.hold(Hold.EVENTS if dialer else Hold.ALL)
         self._open(opening)
         if not session.over:  # a handler may have bound another transport
             session.start(receive, self.dispatcher.read_ended)
@@ -389,7 +389,7 @@ class PeerCore:
             return
         out.end_opening()
         out.draining.opened()
-        self.dispatcher.hold(Hold.NONE)
+        self.dispatcher.admission.hold(Hold.NONE)
         if session.usable is not None:  # else the session resumes later, or its end is reported
             self.life.owner.opened()
 
@@ -428,7 +428,7 @@ class PeerCore:
         """Finish the calls that have begun, and refuse new ones that they do not need, until the time ``until``."""
         if self.session.state.lives:
             self.out.draining.drain(until)
-            self.dispatcher.drain()
+            self.dispatcher.admission.drain()
 
     def work(self) -> Coroutine[Any, Any, None] | None:
         """Return what waits for the end of the requests, handlers and channels of this session, if there are any."""
@@ -481,7 +481,7 @@ class PeerCore:
         if out.silent:  # what is asked now would not be answered any more
             outbox.discard_requests(ending)
         if session.state.detached:
-            self.dispatcher.pause()  # no handler starts after this side has closed
+            self.dispatcher.admission.pause()  # no handler starts after this side has closed
             why = f"closed on this side: {reason}" if reason else "closed on this side"
             session.end(SessionInput.CLOSED, why, info=ending)
             return
@@ -499,7 +499,7 @@ class PeerCore:
         """Let nothing in and no handler start from now on: this side closes, and the session ends."""
         self.session.close_soon(ending)
         self.out.update_clear()
-        self.dispatcher.pause()
+        self.dispatcher.admission.pause()
 
     def fail(self, code: int, reason: str) -> None:
         """Close the connection because of what the remote peer did, see `Session.fail`."""
@@ -528,7 +528,7 @@ class PeerCore:
         connection = self.session.connection
         if connection is not None and self.session.state.sends:
             connection.ignore()
-            self.dispatcher.pause()  # a Close frame is queued, and the client may ignore it
+            self.dispatcher.admission.pause()  # a Close frame is queued, and the client may ignore it
             # Not `session.close`: before the task runs, the session may resume on the other connection.
             self.host.spawn(connection.close(code, reason))
 
@@ -631,7 +631,7 @@ class PeerCore:
         """Let handlers start, and begin the statistics of another connection of the session."""
         info = connection.transport.info
         self.life.work.stop_measuring()  # from now on, measuring each message would be in vain
-        self.dispatcher.unpause()
+        self.dispatcher.admission.unpause()
         self.life.history.begin(info, self.out.loop.time())
         self.life.log.remote = info.remote
         self.out.reattach(limits)

@@ -47,10 +47,10 @@ from ..errors import (
     short,
     text_for_log,
 )
+from .admission import Admission
 from .channel_answers import ChannelAnswers
 from .host import PeerHost
 from .requests import Requester
-from .waiting import Hold
 from .work import Work
 
 
@@ -149,15 +149,8 @@ class Dispatcher:
         self.work = work
         self.active: dict[int, Invocation] = {}
         """Requests of the remote peer that are being handled, by id."""
-        self.paused: asyncio.Future[None] | None = None
-        """Set while no handler may start, because a Close frame is queued. Done when the session is over, or goes on
-        over another connection. May be read in any thread."""
-        self.late = 0
-        """Handlers that wait in tasks until ``paused`` is done. Later messages wait, to stay in order."""
-        self.holding = Hold.NONE
-        """The messages that wait while `open` handlers run."""
-        self.drains = False
-        """Whether this side drains."""
+        self.admission = Admission(work, out, answers)
+        """Says which handlers may start."""
         self.context = contextvars.copy_context()
         """Each handler runs in a copy of it, so that what it sets is seen by no other one."""
         self.channels = ChannelTable(
@@ -223,7 +216,7 @@ class Dispatcher:
                 handler.put_back()  # if its arguments did not fit, the next message may have it
             if not self._raised(invocation, exc):
                 raise
-        invocation.state = EXITED
+        invocation.state = EXITED  # it was never counted
         if view is None and invocation.shown is None:  # nearly always, and as `release` without a call
             message.a = [name]
         else:
@@ -314,8 +307,8 @@ class Dispatcher:
                         await _until_begun()
                     finally:
                         self.work.task_begins()
-                if self.paused is not None:
-                    await self.wait_while_paused(invocation)
+                if self.admission.paused is not None:
+                    await self.admission.wait_while_paused(invocation)
             except BaseException:
                 close_unawaited(result)
                 raise
@@ -329,29 +322,10 @@ class Dispatcher:
             else:
                 when_over(invocation.thread, lambda: self._exited(invocation))
 
-    async def wait_while_paused(self, invocation: Invocation) -> None:
-        """Wait while no handler may start.
-
-        Raises:
-            asyncio.CancelledError: the session is over.
-        """
-        self.late += 1
-        try:
-            while (paused := self.paused) is not None:
-                await asyncio.shield(paused)
-                if self.session.end_reason is not None:
-                    self.answers.ignored["dropped at the end"] += 1
-                    invocation.note_orphaned(self.session.end_reason)
-                    raise invocation.cancellation()
-        finally:
-            self.late -= 1
-            if not self.late:
-                self.loop.call_soon(self.work.start_waiting)  # later, so that this handler comes first
-
     async def call_in_task(self, invocation: Invocation, call: Call) -> Any:
         """Call a handler within its task, when it may start, and do what `complete` does with the result."""
-        if self.paused is not None:
-            await self.wait_while_paused(invocation)
+        if self.admission.paused is not None:
+            await self.admission.wait_while_paused(invocation)
         began = self.loop.time()
         result = call(invocation, invocation.inbound.a)
         if not hasattr(result, "__await__") and (took := self.loop.time() - began) > SLOW_HANDLER:
@@ -448,28 +422,6 @@ class Dispatcher:
         self.work.remove(invocation)
         self.session.recount()
         invocation.release()
-
-    def pause(self) -> None:
-        """Let no handler start: a Close frame is queued. Idempotent."""
-        if self.paused is None:
-            self.paused = self.loop.create_future()
-        self.work.update()
-
-    def unpause(self) -> None:
-        """Let handlers start: there is another connection. Idempotent."""
-        paused, self.paused = self.paused, None
-        if paused is not None:
-            paused.set_result(None)
-
-    def hold(self, holding: Hold) -> None:
-        """Hold these messages back from now on, and start those that need not wait any more."""
-        self.holding = holding
-        self.work.start_waiting()
-
-    def drain(self) -> None:
-        """Refuse each new request that is not on an anonymous channel, from now on, if `refuses_new`."""
-        self.drains = True
-        self.work.update()
 
     def refuses_new(self) -> bool:
         """Return whether a new request is refused, while this side drains.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -14,27 +13,10 @@ from .._channels.core import ChannelCore
 from .._handlers.observation import Message, mark_processed
 from .._protocol.messages import WireMessage
 from ..errors import RemoteError
+from .admission import Hold, Kind
 
 if TYPE_CHECKING:
     from .dispatch import Dispatcher
-
-
-class Kind(IntEnum):
-    """The kind of a message, on which it depends whether `open` handlers hold it back."""
-
-    ON_CHANNEL = 0
-    """An event or request on an anonymous channel."""
-    REQUEST = 1
-    EVENT = 2
-
-
-class Hold(IntEnum):
-    """The messages that wait while `open` handlers run: those of this `Kind` and of the kinds that follow it."""
-
-    ALL = Kind.REQUEST
-    """All but those on anonymous channels: an `open` handler may have opened the channel and wait for them."""
-    EVENTS = Kind.EVENT
-    NONE = Kind.EVENT + 1
 
 
 class ReceivedMessage(Struct, eq=False):

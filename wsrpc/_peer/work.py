@@ -25,8 +25,9 @@ from .._protocol.messages import WireMessage, place_on
 from .._streams.inbox import Inbox
 from .._streams.recipients import Decode, Recipient
 from ..errors import Draining, Overloaded, RemoteError, RpcError, made_here
+from .admission import Hold, Kind
 from .host import PeerHost
-from .waiting import NOTHING_WAITS, Hold, Kind, ReceivedMessage, WaitingRoom
+from .waiting import NOTHING_WAITS, ReceivedMessage, WaitingRoom
 
 if TYPE_CHECKING:
     from .dispatch import Dispatcher
@@ -123,19 +124,19 @@ class Work:
 
     def update(self) -> None:
         """Compute ``needs_checks`` anew, because something that it depends on has changed."""
+        self.needs_checks = self.must_check()
+
+    def must_check(self) -> bool:
+        """Return whether the next message may have to be refused, to wait, or to go to readers."""
         runner = self.present
-        self.needs_checks = bool(
+        return bool(
             runner.active
             or self.readers.channels
             or self.waiting_room.items
-            or runner.session.full
-            or runner.holding is not _NONE_HELD
+            or runner.admission.limited
             or self.count >= self.limits.running
             or self.held > self._room_for_any
-            or runner.drains
             or self._bucket is not None
-            or runner.paused is not None
-            or runner.late
         )
 
     # ------------------------------------------------------------ one message
@@ -158,7 +159,8 @@ class Work:
         """
         i = message.i
         kind = _ON_CHANNEL if channel is not None else _EVENT if i is UNSET else _REQUEST
-        is_read = runner.holding is not _NONE_HELD and self.readers.has_readers(message.c, message.a[0])
+        admission = runner.admission
+        is_read = admission.holding is not _NONE_HELD and self.readers.has_readers(message.c, message.a[0])
         if i is not UNSET and runner.knows(i):
             # A rejection would settle the first one, which is still being worked on.
             runner.answers.ignored["duplicate id"] += 1
@@ -166,9 +168,9 @@ class Work:
             self._bucket is not None and self._counts(message, channel) and not self.within_rate(runner, message)
         ) or (self.readers.channels and channel is None and self.readers.take(message, payload, decode)):
             pass
-        elif runner.drains and i is not UNSET and message.h is None and runner.refuses_new():
+        elif admission.drains and i is not UNSET and message.h is None and runner.refuses_new():
             runner.answers.reject(i, Draining("closing, no new requests are taken: ask again on another connection"))
-        elif runner.paused is not None and runner.session.over:  # it was kept on a channel
+        elif admission.paused is not None and runner.session.over:  # it was kept on a channel
             runner.answers.ignored["dropped at the end"] += 1
         elif not self._must_wait(runner, kind, len(payload)):
             runner.run(message, payload, view, channel)
@@ -209,22 +211,21 @@ class Work:
 
     def _is_full(self, runner: Dispatcher, size: int) -> bool:
         return (
-            runner.paused is not None
-            or runner.late > 0
-            or runner.session.full  # our answers could not leave
+            runner.admission.full
             or self.count >= self.limits.running
             or (self.held > 0 and self.held + size > self.limits.running_bytes)
         )
 
     def _must_wait(self, runner: Dispatcher, kind: Kind, size: int) -> bool:
-        if (runner.holding is not _NONE_HELD and kind >= runner.holding) or self._is_full(runner, size):
+        holding = runner.admission.holding
+        if kind >= holding or self._is_full(runner, size):
             return True
         # A message must not overtake those that wait already, except for those that are held back.
-        return bool(self.waiting_room.items) and self.waiting_room.oldest(runner.holding) is not None
+        return bool(self.waiting_room.items) and self.waiting_room.oldest(holding) is not None
 
     def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient) -> None:
         """Give a new reader the events that wait while `open` handlers run: an `open` handler may be the reader."""
-        if self.present.holding is not _NONE_HELD and isinstance(recipient, Inbox):
+        if self.present.admission.holding is not _NONE_HELD and isinstance(recipient, Inbox):
             handled = self.readers.has_handler(channel, event)
             for ticket, waiting in self.waiting_room.events():
                 message = decode_any(waiting.decode, waiting.payload)
@@ -261,7 +262,7 @@ class Work:
             return
         self._pumping = True
         try:
-            while (found := self.waiting_room.oldest(self.present.holding)) is not None:
+            while (found := self.waiting_room.oldest(self.present.admission.holding)) is not None:
                 ticket, waiting = found
                 if self._is_full(self.present, len(waiting.payload)):
                     break
@@ -291,15 +292,12 @@ class Work:
         They start before the channels of the session end. All messages are dropped if this side has closed the
         connection, or while `open` handlers run, which may refuse the remote peer.
         """
-        runner = self.present
-        if runner.paused is not None or runner.holding is not _NONE_HELD:
+        admission = self.present.admission
+        if admission.paused is not None or admission.holding is not _NONE_HELD:
             self.drop_all()
         for waiting in self.waiting_room.take_requests():
             waiting.mark_processed()
-        runner.holding = _NONE_HELD
-        self.start_waiting()
-        if runner.paused is not None:
-            runner.paused.set_result(None)  # ends handlers that wait to start
+        admission.end()
 
     def drop_all(self) -> None:
         """Drop all messages that wait: the peer ends."""
@@ -360,13 +358,14 @@ class Work:
             self.count += sign
         if state.bytes_of == "handler":
             self.held += size
-        else:
+        elif state.bytes_of == "channel":
             self.held_by_channels += size
-        if self._measured is not None and state is not _ORPHANED:
+        if self._measured is not None and state is not _ORPHANED and state is not EXITED:
             self._measured += sign * invocation.memory
 
     def move(self, invocation: Invocation, state: CallState) -> None:
-        """Let a call go on to another state, and count it as that says."""
+        """Let a call go on to a later state, and count it as that says. A plain function does not come here."""
+        assert state.order >= invocation.state.order, f"{invocation.state} came before {state}"
         if invocation not in self.invocations:
             invocation.state = state
             return
@@ -380,18 +379,15 @@ class Work:
 
     def remove(self, invocation: Invocation) -> None:
         """Count a handler no more, because it has exited, and start the messages that waited for that."""
-        if invocation not in self.invocations:
-            invocation.state = EXITED  # in the first step of its task, which never waited
-            return
-        del self.invocations[invocation]
-        self._count(invocation, -1)
-        invocation.state = EXITED
-        if invocation.inbound.i is not UNSET:
+        counted = invocation in self.invocations
+        if counted and invocation.inbound.i is not UNSET:
             if invocation.inbound.h is not None:
                 self.on_channels -= 1
             invocation.settle()
-        if not self.present.active:
-            self.update()
+        self.move(invocation, EXITED)
+        if not counted:  # it exited in the first step of its task, which never waited
+            return
+        del self.invocations[invocation]
         if self.waiting_room.items:
             self.pump()
         if self.then is not None:

@@ -1,0 +1,113 @@
+"""`Admission`: which handlers of one session may start now."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from .._handlers.invocation import Invocation
+from .._sending.answers import Answers
+from .._sending.outbound import Outbound
+
+if TYPE_CHECKING:
+    from .work import Work
+
+
+class Kind(IntEnum):
+    """The kind of a message, on which it depends whether `open` handlers hold it back."""
+
+    ON_CHANNEL = 0
+    """An event or request on an anonymous channel."""
+    REQUEST = 1
+    EVENT = 2
+
+
+class Hold(IntEnum):
+    """The messages that wait while `open` handlers run: those of this `Kind` and of the kinds that follow it."""
+
+    ALL = Kind.REQUEST
+    """All but those on anonymous channels: an `open` handler may have opened the channel and wait for them."""
+    EVENTS = Kind.EVENT
+    NONE = Kind.EVENT + 1
+
+
+_NONE_HELD = Hold.NONE
+
+
+class Admission:
+    """Which handlers of one session may start now. `Work` asks it, and is told of each change."""
+
+    __slots__ = ("_answers", "_loop", "_work", "drains", "holding", "late", "paused", "session")
+
+    def __init__(self, work: Work, out: Outbound, answers: Answers) -> None:
+        self._work = work
+        self._answers = answers
+        self._loop = out.loop
+        self.session = out.session
+        self.paused: asyncio.Future[None] | None = None
+        """Set while no handler may start, because a Close frame is queued. Done when the session is over, or goes on
+        over another connection. May be read in any thread."""
+        self.late = 0
+        """Handlers that wait in tasks until ``paused`` is done. Later messages wait, to stay in order."""
+        self.holding = _NONE_HELD
+        """The messages that wait while `open` handlers run."""
+        self.drains = False
+        """Whether this side drains, so that new requests may be refused."""
+
+    @property
+    def limited(self) -> bool:
+        """Whether any message may have to wait, or be refused, for what is known here."""
+        return self.holding is not _NONE_HELD or self.drains or self.full
+
+    @property
+    def full(self) -> bool:
+        """Whether every message has to wait."""
+        return self.session.full or self.paused is not None or self.late > 0  # if full, answers could not leave
+
+    def pause(self) -> None:
+        """Let no handler start: a Close frame is queued. Idempotent."""
+        if self.paused is None:
+            self.paused = self._loop.create_future()
+        self._work.update()
+
+    def unpause(self) -> None:
+        """Let handlers start: there is another connection. Idempotent."""
+        paused, self.paused = self.paused, None
+        if paused is not None:
+            paused.set_result(None)
+
+    def hold(self, holding: Hold) -> None:
+        """Hold these messages back from now on, and start those that need not wait any more."""
+        self.holding = holding
+        self._work.start_waiting()
+
+    def drain(self) -> None:
+        """Refuse each new request that is not on an anonymous channel, from now on, if `Dispatcher.refuses_new`."""
+        self.drains = True
+        self._work.update()
+
+    def end(self) -> None:
+        """Hold nothing back, and end the handlers that wait to start: the session is over."""
+        self.hold(_NONE_HELD)
+        if self.paused is not None:
+            self.paused.set_result(None)
+
+    async def wait_while_paused(self, invocation: Invocation) -> None:
+        """Wait while no handler may start.
+
+        Raises:
+            asyncio.CancelledError: the session is over.
+        """
+        self.late += 1
+        try:
+            while (paused := self.paused) is not None:
+                await asyncio.shield(paused)
+                if self.session.end_reason is not None:
+                    self._answers.ignored["dropped at the end"] += 1
+                    invocation.note_orphaned(self.session.end_reason)
+                    raise invocation.cancellation()
+        finally:
+            self.late -= 1
+            if not self.late:
+                self._loop.call_soon(self._work.start_waiting)  # later, so that this handler comes first
