@@ -188,7 +188,7 @@ class Invocation(msgspec.Struct, eq=False):
         JavaScript ignores arguments that a function has no parameter for. Nobody would tell the sender of an event that
         it was dropped, and an event that a new version sends with one more argument should still reach old handlers.
         """
-        if self.inbound.i is not UNSET:
+        if self.id is not None:
             return a
         text = (
             f"event '{self.label}' came with {len(a) - 1} arguments and its handler takes {most - 1}, so it runs "
@@ -215,7 +215,7 @@ class Invocation(msgspec.Struct, eq=False):
     @property
     def awaited(self) -> bool:
         """Whether it is a request for which the remote peer waits."""
-        return self.inbound.i is not UNSET and self.state.awaited
+        return self.id is not None and self.state.awaited
 
     def enter(self, state: CallState) -> None:
         """Go on to a later state, and count as that says."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from .._base.names import RAW, RESERVED_EVENTS, ChannelRef
+from .._base.names import RAW, RESERVED_EVENTS
 from .._base.references import weakly
 from .._base.scheduler import EAGER
 from .._channels.core import ChannelCore
@@ -23,9 +23,9 @@ from .._channels.states import ChannelState
 from .._channels.table import TOO_MANY, ChannelTable
 from .._handlers.compiled import Handler
 from .._handlers.invocation import CURRENT, EXITED, Call, CallState, Invocation
-from .._handlers.layers import Middleware, Route, around, close_unawaited, when_over
+from .._handlers.layers import Route, close_unawaited, when_over
+from .._handlers.lookup import find, route_to
 from .._handlers.observation import Message, mark_processed
-from .._handlers.registry import Registry
 from .._protocol.messages import Resolution, WireMessage
 from .._protocol.rejections import ABORTED, BAD_ITEM, bounded_reason
 from .._sending.answers import Answers
@@ -52,57 +52,6 @@ from .channel_answers import ChannelAnswers
 from .host import PeerHost
 from .requests import Requester
 from .work import Work
-
-
-def find(registry: Registry, channel: ChannelRef, event: str) -> Route:
-    """Return the route of an event or a request, for which ``registry`` goes before those that it inherits from.
-
-    A handler that was registered with `once` is marked as taken, so that no other message gets it. A route that does
-    not call it has to put it back (`Handler.put_back`).
-    """
-    routes = registry.routes
-    found = routes.main.get(event) if channel is None else routes.named.get((channel, event))
-    if found is not None:
-        return found
-    handler, lasting = registry.take(channel, event)
-    route = route_to(registry, channel, handler)
-    if lasting and channel is None:
-        routes.main[event] = route
-    elif lasting:
-        routes.named[channel, event] = route
-    return route
-
-
-def route_to(registry: Registry, channel: ChannelRef, handler: Handler | None) -> Route:
-    """Return the route to a handler, or to none: through the middleware of the server, the peer, then the channel."""
-    middleware: list[Middleware] = []
-    for each in registry.lineage():
-        for place in (None,) if channel is None else (None, channel):
-            if place in each.scopes:
-                middleware += each.scopes[place].middleware
-    call = _refuse(registry) if handler is None else handler.call
-    return around(handler, call, middleware, registry.time_limit)
-
-
-def _refuse(registry: Registry) -> Any:
-    def refuse(invocation: Invocation, a: list[Any]) -> Any:
-        raise unknown_event(registry, invocation)
-
-    return refuse
-
-
-def unknown_event(registry: Registry, invocation: Invocation) -> UnknownEvent:
-    """Return the error for an event without a handler, in ws-wrapper 4.3.1's words: its users match on them."""
-    h = invocation.inbound.h
-    channel = invocation.channel_name if h is None else h
-    if isinstance(channel, str) and not any(channel in each.scopes for each in registry.lineage()):
-        text = f"Channel '{channel}' does not exist"
-    else:
-        text = f"No event listener for '{invocation.event}'"
-        if channel is not None:
-            text += f" on channel '{channel}'"
-    return made_here(UnknownEvent(text))
-
 
 SLOW_HANDLER = 0.1
 """Seconds for which a plain function may hold the event loop before a warning names it."""
@@ -202,9 +151,8 @@ class Dispatcher:
             if self.work.not_begun:
                 self._run_on(invocation, self.call_in_task(invocation, route.call), context)
                 return
-            since = self._mark
-            if since is None:
-                since = self._mark = self.loop.time()
+            if self._mark is None:
+                self._mark = self.loop.time()
             result = context.run(route.call, invocation, message.a)
             if result.__class__ not in PLAIN and (hasattr(result, "__await__") or as_source(result) is not None):
                 self._run_on(invocation, result, context)
@@ -222,14 +170,7 @@ class Dispatcher:
         else:
             mark_processed(view)
             invocation.release()
-        if (since := self._mark) is not None:
-            self._mark = now = self.loop.time()
-            if now - since > SLOW_HANDLER:
-                self._warn_slow(handler, now - since)
-        if channel is not None or self.session.end_reason is not None:
-            # A channel may deliver messages that it has kept, in a turn of the event loop in which nothing is read. In
-            # a session that is over, nothing is read at all.
-            self._mark = None
+        self._handler_ended(handler, channel)
 
     def _find(self, message: WireMessage, channel: ChannelCore | None) -> Route:
         if channel is not None:
@@ -244,7 +185,7 @@ class Dispatcher:
 
     def _refuse_reserved(self, invocation: Invocation, a: list[Any]) -> None:
         """Reject a request that has a reserved name, and ignore an event that has one, as JavaScript does."""
-        if invocation.inbound.i is not UNSET:
+        if invocation.id is not None:
             raise made_here(UnknownEvent(str(ReservedEvent(a[0]))))
         self.answers.ignored["reserved event"] += 1
 
@@ -265,13 +206,23 @@ class Dispatcher:
             raise made_here(Overloaded(str(exc))) from None
         invocation.enter(_RESERVED)
 
+    def _handler_ended(self, handler: Handler | None, channel: ChannelCore | None) -> None:
+        """Warn of a plain function that has just held the event loop for long."""
+        if (since := self._mark) is not None:
+            self._mark = now = self.loop.time()
+            if now - since > SLOW_HANDLER:
+                self._warn_slow(handler, now - since)
+        if channel is not None or self.session.end_reason is not None:
+            # A channel may deliver messages that it has kept, in a turn of the event loop in which nothing is read. In
+            # a session that is over, nothing is read at all.
+            self._mark = None
+
     def read_ended(self) -> None:
         """Forget when the last handler ended: the next one's time starts with the next read."""
         self._mark = None
 
     def _warn_slow(self, handler: Handler | None, seconds: float) -> None:
         """Warn of a plain function that held the event loop for more than `SLOW_HANDLER` seconds."""
-        # The callers compare: a call for each message would show in the time of small requests and events.
         if handler is not None:
             text = "%s held the event loop for %.0f ms: make it async, or register it with thread=True"
             self.answers.log(logging.WARNING, text, handler.name, seconds * 1000)
@@ -294,7 +245,7 @@ class Dispatcher:
         work.add(invocation)
         if invocation.state.cancelled:  # in its first step, when its task was not known
             task.cancel(bounded_reason(invocation.cancel_reason))
-        elif self.session.end_reason is not None and invocation.inbound.i is not UNSET:
+        elif self.session.end_reason is not None and invocation.id is not None:
             invocation.orphan(self.session.end_reason)  # the handler itself has ended the connection
 
     async def _drive(self, invocation: Invocation, result: Any) -> None:

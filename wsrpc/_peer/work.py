@@ -358,19 +358,20 @@ class Work:
             self.count += sign
         if state.bytes_of == "handler":
             self.held += size
-        elif state.bytes_of == "channel":
+        else:
             self.held_by_channels += size
-        if self._measured is not None and state is not _ORPHANED and state is not EXITED:
+        if self._measured is not None and state is not _ORPHANED:
             self._measured += sign * invocation.memory
 
     def move(self, invocation: Invocation, state: CallState) -> None:
         """Let a call go on to a later state, and count it as that says. A plain function does not come here."""
         assert state.order >= invocation.state.order, f"{invocation.state} came before {state}"
-        if invocation not in self.invocations:
-            invocation.state = state
-            return
-        self._count(invocation, -1)
+        counted = invocation in self.invocations
+        if counted:
+            self._count(invocation, -1)
         invocation.state = state
+        if not counted or state is EXITED:
+            return
         self._count(invocation, 1)
         self.update()
         if state.counts_as == "channel" and self.waiting_room.items:
@@ -379,15 +380,16 @@ class Work:
 
     def remove(self, invocation: Invocation) -> None:
         """Count a handler no more, because it has exited, and start the messages that waited for that."""
-        counted = invocation in self.invocations
-        if counted and invocation.inbound.i is not UNSET:
+        self.move(invocation, EXITED)
+        if invocation not in self.invocations:  # it exited in the first step of its task, which never waited
+            return
+        del self.invocations[invocation]
+        if invocation.inbound.i is not UNSET:
             if invocation.inbound.h is not None:
                 self.on_channels -= 1
             invocation.settle()
-        self.move(invocation, EXITED)
-        if not counted:  # it exited in the first step of its task, which never waited
-            return
-        del self.invocations[invocation]
+        if not self.present.active:
+            self.update()
         if self.waiting_room.items:
             self.pump()
         if self.then is not None:

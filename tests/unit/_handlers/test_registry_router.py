@@ -11,8 +11,8 @@ import pytest
 from core_driver import turns
 
 from wsrpc import CallNext, Client, Context, Router, Server, UnknownEvent
+from wsrpc._handlers.lookup import find
 from wsrpc._handlers.registry import Registry
-from wsrpc._peer.dispatch import find
 from wsrpc.testing import connect
 
 
