@@ -240,7 +240,7 @@ class NamedChannel:
 
     __slots__ = ("_readers", "items_out", "name", "recipients", "unread")
 
-    has_credit = is_served = over = abort_waits = False
+    has_credit = is_served = over = False
     credit_share = 0
 
     def __init__(self, readers: Readers, name: ChannelRef) -> None:
@@ -380,20 +380,11 @@ class NamedChannel:
 
     def grant(self, items: int, size: int) -> None: ...
 
-    def abort(self, reason: object) -> None: ...
-
-    def forget_error(self) -> None: ...
-
-    def finish_locally(self) -> None: ...
-
     def count_dropped(self, count: int) -> None: ...
 
     def count_misfit(self, event: str, why: Exception) -> None:
         label = event if self.name is None else f"{self.name}:{event}"
         self._readers.host.count("wrong arguments", f"event {short(label)} was dropped: {why}")
-
-    def warn(self, text: str) -> None:
-        self._readers.host.log.warn(text)
 
     def check_thread(self, coroutine: str) -> None:
         check_thread(self.out.thread, coroutine)

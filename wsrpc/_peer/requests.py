@@ -19,6 +19,7 @@ from .._channels.javascript import ItemRefused
 from .._channels.producer import Producer
 from .._channels.readers import Readers
 from .._channels.source import close_source
+from .._channels.stream_inbox import StreamInbox
 from .._handlers.registry import Registry
 from .._protocol.messages import NO_OPTIONS, Cancellation, NoMoreItems, RequestOptions
 from .._protocol.rejections import of_started_call, reason_of
@@ -206,7 +207,7 @@ class Requester:
         """Open a stream and return the inbox of its items. See `Caller.stream`."""
         send = options.send
         opened = await self._open(channel, event, args, options)
-        reading = Inbox(opened, "next", items=True, owns=True)
+        reading = StreamInbox(opened)
         if send is None:
 
             def wants_items() -> None:

@@ -219,22 +219,6 @@ class ReadableChannel(Protocol):
     def overflowed(self, event: str, inbox: Inbox, error: StreamOverflow, /) -> None:
         """End what ``inbox`` reads, because more is unread than may be."""
 
-    @property
-    def abort_waits(self) -> bool:
-        """Whether an abort is sent only once the remote peer has sent something on the channel."""
-        ...
-
-    def abort(self, reason: object, /) -> None:
-        """End the channel on both sides. Only an inbox that owns the channel asks for that."""
-
-    def finish_locally(self) -> None:
-        """End the channel in good order. The remote peer knows that it has ended."""
-
-    def forget_error(self) -> None:
-        """Forget why the channel has ended: its only reader raises that, and so the error refers to who reads."""
-
-    def warn(self, text: str, /) -> None: ...
-
     def count_misfit(self, event: str, why: Exception, /) -> None:
         """Count an event that was dropped because its arguments are not what its reader wants."""
 
@@ -283,7 +267,6 @@ class Inbox(MessageQueue, Recipient):
     Args:
         event: the name of the messages; ``next`` for items.
         items: whether the messages are a stream's items, of ws-wrapper's iterator protocol. Otherwise they are events.
-        owns: the channel was opened for this reader only, and ends with it.
         newest: keep at most one message; the next one takes its place.
     """
 
@@ -293,7 +276,6 @@ class Inbox(MessageQueue, Recipient):
         "_granted",
         "_granted_bytes",
         "_in_hand",
-        "_owns",
         "_postponed",
         "_producer",
         "_reader",
@@ -317,7 +299,6 @@ class Inbox(MessageQueue, Recipient):
         event: str,
         *,
         items: bool = False,
-        owns: bool = False,
         newest: bool = False,
     ) -> None:
         super().__init__(channel.unread)
@@ -325,7 +306,6 @@ class Inbox(MessageQueue, Recipient):
         self.items = items
         self.newest = newest
         self._event = event
-        self._owns = owns
         self._waiter: asyncio.Future[None] | None = None
         self.received = 0
         self.taken: int = 0
@@ -455,8 +435,6 @@ class Inbox(MessageQueue, Recipient):
         self.end(error)
         if i is not UNSET:
             self._answer_end(i, again)
-        if self._owns:
-            self.channel.finish_locally()
 
     def _answer_end(self, i: int, again: bool) -> None:
         """Answer request ``i``, which says that there are no more items. ``again``: not the first one to say so."""
@@ -599,8 +577,6 @@ class Inbox(MessageQueue, Recipient):
         """Return the exception that the reader gets after the last message, the first time. Then return None."""
         error, self.error = self.error, None
         self._release()
-        if self._owns:
-            self.channel.forget_error()
         return error
 
     # ------------------------------------------------------------ leaving
@@ -609,23 +585,21 @@ class Inbox(MessageQueue, Recipient):
         """Stop reading, or let another stream read on. Idempotent.
 
         Another stream may read the items of a user's channel whose producer keeps to credit: the producer sends as far
-        as its credit goes, so what is unread waits, and nothing is lost. In all other cases what is unread is dropped,
-        and a channel that was opened for this reader ends.
+        as its credit goes, so what is unread waits, and nothing is lost. In all other cases what is unread is dropped.
         """
         if self._reader is _LEFT:
             return
         channel = self.channel
-        if not (self._owns or channel.over) and self.items and self.has_more and channel.has_credit:
+        if not channel.over and self.items and self.has_more and channel.has_credit:
             self._reader = ReaderState.ABANDONED
             self.wake()  # a read of the stream that was left, which must not take an item of the next one
             return
+        self._stop_reading()
+
+    def _stop_reading(self) -> None:
         self._reader = _LEFT
-        if self._owns and channel.abort_waits:
-            self.begin()  # a handler that was not told to start would never send anything
-        channel.remove_recipient(self._event, self)
+        self.channel.remove_recipient(self._event, self)
         self.drop_all()
-        if self._owns:
-            channel.abort(reason)
 
     def read_on(self) -> None:
         """Go on for another stream than the one that was left."""
@@ -643,9 +617,6 @@ class Inbox(MessageQueue, Recipient):
     def _leave_abandoned(self, label: str) -> None:
         if not self.abandoned:  # another stream reads on
             return
-        if self._owns and not self.channel.over:
-            text = f"a stream of {label!r} was left without being closed, and is stopped"
-            self.channel.warn(f"{text}: read it in a `with` (`async with`) block, or close it")
         unread = 0 if self.items or self.channel.over else len(self.queue)
         self.leave(None)
         if unread:
