@@ -612,25 +612,26 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             arrival = Arrival(lifetime.sessions, transport, handshake)
             resumed = await arrival.wait(lifetime.door.deciding)
             if resumed is not None:
-                peer: Peer = resumed.peer
-                return peer
+                again: Peer = resumed.peer
+                return again
             await lifetime.check_open(transport)
         made = self._begin(lifetime, transport, handshake, clock)
         if isinstance(made, RawConnection):
             return made
+        peer = made.peer  # nobody else may hold it when its connection ends meanwhile
         try:
             if self._hosting.entries:
                 await self._hosting.attach(made, transport, lifetime.door)
                 await lifetime.check_open(transport)
             if made.expired:  # while a factory ran
                 raise await refuse(transport, CloseCode.CREDENTIALS_EXPIRED, EXPIRED)
-            self._rooms.enter(made.peer)
+            self._rooms.enter(peer)
         except ConnectionLost as exc:
             lifetime.peers.refused(made, exc.code)
             raise
         lifetime.peers.admit(made, transport, arrival)
         await made.core.wait_opened()
-        return made.peer
+        return peer
 
     def _may_resume(self, handshake: Handshake) -> bool:
         """Return whether a session may go on with a connection, so that its first message decides."""
