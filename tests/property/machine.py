@@ -125,10 +125,10 @@ class ConnectedPeers(LoopMachine):
         for peer in getattr(self, "peers", ()):
             requests = peer._outbox.requests
             table = list(requests._pending.values())
-            sent = [pending for pending in table if pending.flight is not None]
+            counted = [pending for pending in table if pending.h is None and pending.state.counts]
             given_up = sum(requests.flight.given_up.values())
-            assert requests.flight.requests == sum(pending.h is None for pending in sent) + given_up
-            assert requests.flight.bytes == sum(pending.size for pending in sent)
+            assert requests.flight.requests == len(counted) + given_up
+            assert requests.flight.bytes == sum(pending.size for pending in counted)
             assert requests.flight.waiting == sum(pending.waits_there for pending in table) >= 0
 
     def teardown(self) -> None:

@@ -455,10 +455,10 @@ class PeerCore:
         """Note that the session has become full, or has room again, or has another connection or none."""
         # Broadcasts have waited longest. Handlers come before callers, as their answers free the remote peer. At last,
         # what is sent needs no longer wait for all these.
-        if self.out.flush_broadcasts():
-            self.life.work.start_waiting()
-            self.life.outbox.gate.wake()
-            self.out.update_clear()
+        self.out.flush_broadcasts()
+        self.life.work.start_waiting()
+        self.life.outbox.gate.wake()
+        self.out.update_clear()
 
     # ------------------------------------------------------------ the end
 

@@ -13,7 +13,7 @@ import msgspec
 from .._base.misuse import check_flag, check_no_yield
 from .._base.names import Profile, Redact
 from ..limits import Limits
-from .codecs import Codec, JsonCodec, NegotiatedCodec
+from .codecs import BRACE, Codec, JsonCodec, NegotiatedCodec
 from .control import BATCHES, CREDIT, STOP, Announced
 from .counting import SHARE
 from .go import GoCodec, largest_sent
@@ -48,6 +48,10 @@ class Terms(msgspec.Struct, frozen=True):
     """The limits that the remote peer has announced."""
     room_for_any: int = sys.maxsize
     """While no more bytes of requests than this are in flight, the remote peer has room for any message."""
+
+    def is_text(self, payload: bytes) -> bool:
+        """Return whether an encoded message is text."""
+        return payload[0] == BRACE if self.text is None else self.text
 
     def agreed(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> Terms:
         """Return the terms once the remote peer has said what it supports.

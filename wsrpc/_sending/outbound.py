@@ -9,13 +9,12 @@ from threading import get_ident
 from .._base.closing import CloseCode
 from .._handlers.invocation import CURRENT, Invocation
 from .._handlers.lifecycle import OpenPhase
-from .._protocol.codecs import BRACE, MsgpackCodec, NegotiatedCodec, json_text
+from .._protocol.codecs import MsgpackCodec, NegotiatedCodec, json_text
 from .._protocol.control import Announced, Credit
 from .._protocol.go import GoCodec, refuse_raw, rejection_from
-from .._protocol.messages import Raw, WireMessage
+from .._protocol.messages import WireMessage
 from .._protocol.nodes import as_raised
 from .._session.host import Host
-from .._session.queue import Entry
 from .._session.session import Session
 from .._session.states import SessionState
 from ..errors import ConnectionLost, MessageTooBig, QueueFull
@@ -202,7 +201,7 @@ class Outbound:
         session = self.session
         if self.slow_reader is None:
             self.slow_reader = SlowReaderQueue(
-                lambda payload, text: session.send(payload, text),
+                session.send_or_wait,
                 lambda: session.full,
                 self._settings.limits.behind,
                 self._host.log.warn,
@@ -220,54 +219,34 @@ class Outbound:
         """Wait until there is room, or the session has ended. Cancelling is safe."""
         await self.session.drain()
 
-    def flush_broadcasts(self) -> bool:
-        """Send broadcasts that waited, if there is room. Return False if they have used it up."""
-        if self.session.full:
-            return True
+    def flush_broadcasts(self) -> None:
+        """Send broadcasts that waited, as far as there is room."""
         if self.slow_reader is not None:
             self.slow_reader.flush()
-            if self.session.full:
-                return False
-        self.overdue = False
-        return True
+        if not self.session.full:
+            self.overdue = False
 
     # ------------------------------------------------------------ straight to the transport
 
-    def send(self, payload: bytes) -> bool:
+    def send(self, payload: bytes, text: bool | None = None, *, raw: bool = False) -> bool:
         """Hand a message to the transport. Return False if its connection has just ended.
+
+        Args:
+            text: whether it is text. None if it was encoded as `terms` say.
+            raw: it is a raw message.
 
         Raises:
             MessageTooBig: the remote peer would not accept the message.
         """
         terms = self.terms
         if len(payload) > terms.unchecked:
-            self.check_accepted(payload)
-        text = terms.text
+            self.check_accepted(payload, raw)
         try:
-            ticket: Entry | None = self.session.send(payload, payload[0] == BRACE if text is None else text)
+            self.session.send(payload, terms.is_text(payload) if text is None else text)
         except ConnectionLost as exc:
-            return self._not_taken(exc)
-        return ticket is None or not self._take_back(ticket)
-
-    def hand_over(self, raw: Raw) -> bool:
-        """Hand a raw message to the transport, like `send`."""
-        if len(raw.payload) > self.terms.unchecked:
-            self.check_accepted(raw.payload, raw=True)
-        try:
-            ticket: Entry | None = self.session.send(raw.payload, raw.text)
-        except ConnectionLost as exc:
-            return self._not_taken(exc)
-        return ticket is None or not self._take_back(ticket)
-
-    def _take_back(self, ticket: Entry) -> bool:
-        """Take back a message that the session has queued. The outbox decides whether it waits, and for what."""
-        taken_back = ticket.take_back()
-        self.session.queue_changed()
-        return taken_back
-
-    def _not_taken(self, exc: ConnectionLost) -> bool:
-        self.session.note_dead(exc)
-        return False
+            self.session.note_dead(exc)
+            return False
+        return True
 
     def reply(self, payload: bytes, /) -> None:
         """Send an answer or a notice. It never waits, and is counted as ignored if there is no connection.
@@ -281,11 +260,8 @@ class Outbound:
         if session.full and self.over_cap(len(payload)):
             session.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             return
-        text = terms.text
-        if text is None:
-            text = payload[0] == BRACE
         try:
-            session.send(payload, text)
+            session.send_or_wait(payload, terms.is_text(payload))
         except ConnectionLost:
             self._host.ignore("response without a connection")
 
@@ -369,7 +345,7 @@ class Outbound:
             return self._too_big(payload)
         if raw or len(payload) <= terms.unchecked:
             return None
-        is_negotiated = terms.text is None and payload[0] != BRACE
+        is_negotiated = terms.text is None and not terms.is_text(payload)
         objection = MsgpackCodec.objection if is_negotiated else self._settings.codec.objection
         if known is None:
             why = objection(payload, terms.announced.values)

@@ -11,7 +11,6 @@ from .._base.closing import CloseCode, CloseInfo
 from .._base.misuse import shown_as
 from .._base.names import ChannelRef, Offline
 from .._handlers.invocation import CURRENT
-from .._protocol.codecs import BRACE
 from .._protocol.messages import Event, Raw, Request, event_on
 from .._session.host import Host
 from .._session.queue import Entry, SendQueue
@@ -213,7 +212,7 @@ class Outbox:
 
     async def send_raw(self, raw: Raw, offline: Offline | None) -> None:
         """See `RawCaller.send_raw`."""
-        if not (self.out.clear and self.out.hand_over(raw)):
+        if not (self.out.clear and self.out.send(raw.payload, raw.text, raw=True)):
             await self.send_in_turn(raw, offline)
 
     def send_now(self, message: Event | Raw, offline: Offline | None) -> None:
@@ -318,11 +317,8 @@ class Outbox:
 
     def _leave(self, message: Event | Request | Raw) -> int | None:
         """Hand a message to the transport. Return its size, or None if the connection has just ended."""
-        out = self.out
-        if isinstance(message, Raw):
-            return len(message.payload) if out.hand_over(message) else None
-        payload = out.terms.encode(message)
-        return len(payload) if out.send(payload) else None
+        payload, text = self._encode(message)
+        return len(payload) if self.out.send(payload, text, raw=isinstance(message, Raw)) else None
 
     # ------------------------------------------------------------ waiting
 
@@ -382,7 +378,7 @@ class Outbox:
             return message.payload, message.text
         terms = self.out.terms
         payload = terms.encode(message)
-        return payload, payload[0] == BRACE if terms.text is None else terms.text
+        return payload, terms.is_text(payload)
 
     # ------------------------------------------------------------ the end of a connection, of a session, and of all
 

@@ -194,7 +194,10 @@ class Audience:
                     if at_once and out.clear:
                         # What `_deliver` does for a connection that has room: nearly all of them, nearly always. A
                         # call for each would be a large part of the time of a broadcast.
-                        out.session.send(payload, text)
+                        try:
+                            out.session.send(payload, text)
+                        except ConnectionLost as exc:
+                            out.session.not_taken(payload, text, exc)
                         sent += 1
                         continue
                 if self._deliver(inside, message, key):
@@ -236,7 +239,7 @@ class Audience:
             if out.over_cap(len(payload)):
                 session.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
                 raise QueueFull(f"{session.unsent} bytes were unsent: the connection was closed with 4408")
-        session.send(payload, text)
+        session.send_or_wait(payload, text)
         return True
 
     # ------------------------------------------------------------ slow readers

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 from .._base.closing import CloseCode
 from .._base.scheduler import Timer
 from .._protocol.control import Ack, write_control
-from ..errors import ConnectionLost
 from ..limits import Limits
 from .connection import Connection, Receive
 from .host import Host
@@ -28,8 +27,6 @@ ACK_SECONDS = 1.0
 """After this time anything is acknowledged. An idle connection has no timer."""
 
 Send = Callable[[bytes, bool], Any]
-NotTaken = Callable[[bytes, bool, ConnectionLost], Any]
-"""Called with a message that the connection has not taken, and the error that tells why."""
 
 
 class Mismatch(Exception):
@@ -196,23 +193,13 @@ class ReplayBuffer:
     def __len__(self) -> int:
         return len(self._payloads)
 
-    def through(self, send: Send, not_taken: NotTaken) -> Send:
-        """Return a function that passes a message to ``send``, and counts and keeps it.
-
-        If ``send`` does not take a message, it is neither counted nor kept, but passed to ``not_taken``. If that
-        returns None, the error goes on to the caller.
-        """
+    def through(self, send: Send) -> Send:
+        """Return a function that passes a message to ``send``, and counts and keeps it if ``send`` takes it."""
         keep = self.keep
 
-        def send_counted(payload: bytes, text: bool = True, /) -> Any:
-            try:
-                send(payload, text)
-            except ConnectionLost as exc:
-                if (waiting := not_taken(payload, text, exc)) is None:
-                    raise
-                return waiting
+        def send_counted(payload: bytes, text: bool = True, /) -> None:
+            send(payload, text)
             keep(payload, text)
-            return None
 
         return send_counted
 

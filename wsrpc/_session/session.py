@@ -47,10 +47,9 @@ MESSAGE = 192
 class Session:
     """A transport that survives drops: it has one connection after another, or none, and ends once.
 
-    ``send`` sends a message or lets it wait: `_choose_send` shows all cases. It is an attribute, so that a plain peer's
-    messages go straight to the method of the transport. It returns None, or for a message that waits a
-    `Entry`, with which the message can be taken back. It raises `ConnectionLost` for a message that can
-    neither be sent nor wait.
+    ``send`` hands a message to the connection, or raises `ConnectionLost`: `_choose_send` shows all cases. It is an
+    attribute, so that a plain peer's messages go straight to the method of the transport. `send_or_wait` is for
+    messages that nobody can hold back: replies, control messages and broadcasts.
 
     A control message looks like any other one until it is decoded. So the receiver gives `take_control` those messages
     that are not its own. A plain peer sends none, and nothing here is in the way of its messages.
@@ -190,14 +189,12 @@ class Session:
         connection, ledger = self.connection, self.ledger
         if self._kept_back:
             self.send = self._send_after_kept_back
-        elif self.state.waits:
-            self.send = self._wait  # if there is a connection, later messages do not overtake what it has not taken
-        elif connection is None:
-            self.send = not_sent
+        elif connection is None or self.state.waits:
+            self.send = not_sent  # not to a dead connection either: nothing overtakes what it has not taken
         elif ledger is None or ledger.sent.forgets:
             self.send = connection.send
         else:
-            self.send = ledger.sent.through(connection.send, self._not_taken)
+            self.send = ledger.sent.through(connection.send)
 
     def precede(self, first: Callable[[], None]) -> Callable[[], None]:
         """Call ``first`` before each message that is sent from now on. Return a function that ends this.
@@ -221,17 +218,17 @@ class Session:
         if self._kept_back:
             self._after_kept_back(lambda: None)
 
-    def _send_after_kept_back(self, payload: bytes, text: bool = True, /) -> Any:
-        return self._after_kept_back(lambda: self.send(payload, text))
+    def _send_after_kept_back(self, payload: bytes, text: bool = True, /) -> None:
+        self._after_kept_back(lambda: self.send(payload, text))
 
-    def _after_kept_back(self, then: Callable[[], Any]) -> Any:
+    def _after_kept_back(self, then: Callable[[], None]) -> None:
         """Send what is kept back, and call ``then``. Meanwhile ``send`` precedes nothing."""
         kept_back, self._kept_back = self._kept_back, ()
         self._choose_send()
         try:
             for first in kept_back:
                 first()
-            return then()
+            then()
         finally:
             self._kept_back = kept_back
             self._choose_send()
@@ -248,7 +245,7 @@ class Session:
         It waits and is counted as other messages are, and is dropped if it can neither be sent nor wait.
         """
         with suppress(ConnectionLost):
-            self.send(write_control(message), True)
+            self.send_or_wait(write_control(message), True)
 
     def send_uncounted(self, control: bytes) -> None:
         """Send a control message that is about the present connection, if there is one."""
@@ -264,14 +261,24 @@ class Session:
             self._choose_send()
             self.update_full(other_connection=True)
 
-    def _not_taken(self, payload: bytes, text: bool, why: ConnectionLost) -> Entry | None:
-        self.note_dead(why)
-        return self._wait(payload, text) if self.state.waits else None
+    def send_or_wait(self, payload: bytes, text: bool) -> None:
+        """Send a message, or let it wait for another connection.
 
-    def _wait(self, payload: bytes, text: bool = True, /) -> Entry:
-        entry = Entry(payload, text)
-        self.wait(entry)
-        return entry
+        Raises:
+            ConnectionLost: it can do neither.
+        """
+        try:
+            self.send(payload, text)
+        except ConnectionLost as exc:
+            self.not_taken(payload, text, exc)
+
+    def not_taken(self, payload: bytes, text: bool, why: ConnectionLost) -> None:
+        """Let a message wait for another connection that ``send`` has not taken, or raise ``why``."""
+        if self.state.resumes:  # else the end of the connection is soon enough
+            self.note_dead(why)
+        if not self.state.waits:
+            raise why
+        self.wait(Entry(payload, text))
 
     def wait(self, entry: Entry) -> None:
         """Let a message that ends with the session wait for another connection. Only while the session may get one."""

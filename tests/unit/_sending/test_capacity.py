@@ -162,3 +162,21 @@ async def test_a_cancelled_request_keeps_its_place_until_its_handler_exits() -> 
         assert not second.done()
         gone.set()
         assert await second == 2
+
+
+async def test_a_request_that_was_accepted_but_not_sent_gives_its_place_back() -> None:
+    d = redialing(extensions=True)
+    await d.fed(welcome(running=1, waiting=0, waiting_bytes=0))
+    _, i = await d.asks("runs")
+    first, second = (start(d.peer.request(name, timeout=None)) for name in ("first", "second"))
+    await turns()
+    d.transport.pause()
+    await d.fed({"i": i, "d": 1})  # so the first of them is accepted, and waits for room
+    first.cancel()
+    await turns()
+    d.transport.resume()
+    await turns()
+    [sent] = d.take()
+    assert sent["a"] == ["second"]
+    await d.fed({"i": sent["i"], "d": 2})
+    assert await second == 2
