@@ -501,7 +501,8 @@ class Session:
         self._move(SessionInput.RESUMED)
         ledger.received.note_acknowledged()
         self._use(connection)
-        ledger.watch()  # as much may be kept as before
+        if ledger.sent.full:  # as before: the timer of the last connection is stopped
+            ledger.watch()
         connection.transport.largest = self.negotiation.limits.message  # `Peer.limits` may have changed
         for payload, text in ledger.sent.again():
             with suppress(ConnectionLost):  # another connection gets them
