@@ -22,8 +22,9 @@ from .._peer.owner import PassiveOwner
 from .._protocol.settings import Settings
 from .._raw.serving import refusal_of
 from .._sending.outbound import Outbound
+from .._session.arrival import Arrival
 from .._session.connection import close_transport
-from .._session.sessions import Arrival, Sessions
+from .._session.sessions import Sessions
 from .._session.states import SessionEnd
 from ..errors import ConnectionLost, RpcError
 from ..handshake import Handshake

@@ -31,7 +31,7 @@ from .._protocol.settings import Settings, make_settings
 from .._raw.connection import RawConnection
 from .._raw.serving import RawFunction
 from .._sending.slow_readers import Slow, check_slow
-from .._session.sessions import Arrival
+from .._session.arrival import Arrival
 from .._transports.health import Health
 from .._transports.listener import check_place, listen
 from ..errors import ChannelClosed, ConnectionLost

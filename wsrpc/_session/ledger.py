@@ -110,7 +110,8 @@ class Ledger:
 
     def stop(self) -> None:
         """Acknowledge nothing more, and expect no acknowledgement: the connection has ended."""
-        self._stop_watching()
+        if self._stall_timer is not None:
+            self._stop_watching()
         if self.received is not None:
             self.received.stop()
 

@@ -145,7 +145,7 @@ class Session:
     def note_ending(self, info: CloseInfo) -> None:
         """Note how the connection has ended or is going to, or why none will come."""
         self.ending = info
-        self.closed_since = self.over and info.user_closed
+        self.closed_since = self.state is SessionState.OVER and info.user_closed
 
     # ------------------------------------------------------------ the beginning
 
@@ -332,7 +332,7 @@ class Session:
             or (ledger is not None and ledger.sent.full)
             or (self._queue.session_size > 0 and self.kept >= self._host.settings.limits.replay)
         )
-        if (full != self.full or other_connection) and not self.over:
+        if (full != self.full or other_connection) and self.state is not SessionState.OVER:
             self.full = full
             if not full:
                 self._wake()
@@ -508,7 +508,8 @@ class Session:
         self._move(SessionInput.RESUMED)
         ledger.received.note_acknowledged()
         self._use(connection)
-        ledger.watch()  # as much may be kept as before
+        if ledger.sent.full:  # as before: the timer of the last connection is stopped
+            ledger.watch()
         connection.transport.largest = self.negotiation.limits.message  # `Peer.limits` may have changed
         for payload, text in ledger.sent.again():
             with suppress(ConnectionLost):  # another connection gets them

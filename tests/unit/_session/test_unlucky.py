@@ -11,9 +11,9 @@ from leftovers import nothing_left as nothing_left
 from leftovers import timers_due, turns_until
 from session_story import SMALL, story
 
+import wsrpc._session.arrival
 import wsrpc._session.client
 import wsrpc._session.ledger
-import wsrpc._session.sessions
 from wsrpc import ConnectionLost, Handshake, Limits, Peer, Server, Service
 from wsrpc._server.peers import served_peer
 from wsrpc.testing import MemoryTransport, ScriptedTransport, memory_transports
@@ -166,7 +166,7 @@ async def test_what_waits_when_credentials_expire_is_handled_once_the_session_go
 
 
 async def test_a_resume_that_comes_too_late_does_not_share_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsrpc._session.sessions, "FIRST_MESSAGE", 0.01)
+    monkeypatch.setattr(wsrpc._session.arrival, "FIRST_MESSAGE", 0.01)
     making, made = asyncio.Event(), asyncio.Event()
 
     class Greeter(Service):
