@@ -56,11 +56,6 @@ class Admission:
         """Whether this side drains, so that new requests may be refused."""
 
     @property
-    def limited(self) -> bool:
-        """Whether any message may have to wait, or be refused, for what is known here."""
-        return self.holding is not _NONE_HELD or self.drains or self.full
-
-    @property
     def full(self) -> bool:
         """Whether every message has to wait."""
         return self.session.full or self.paused is not None or self.late > 0  # if full, answers could not leave

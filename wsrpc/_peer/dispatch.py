@@ -170,7 +170,15 @@ class Dispatcher:
         else:
             mark_processed(view)
             invocation.release()
-        self._handler_ended(handler, channel)
+        # Not in a method: a call for each message would show in the time of small requests and events.
+        if (since := self._mark) is not None:
+            self._mark = now = self.loop.time()
+            if now - since > SLOW_HANDLER:
+                self._warn_slow(handler, now - since)
+        if channel is not None or self.session.end_reason is not None:
+            # A channel may deliver messages that it has kept, in a turn of the event loop in which nothing is read. In
+            # a session that is over, nothing is read at all.
+            self._mark = None
 
     def _find(self, message: WireMessage, channel: ChannelCore | None) -> Route:
         if channel is not None:
@@ -205,17 +213,6 @@ class Dispatcher:
                 raise
             raise made_here(Overloaded(str(exc))) from None
         invocation.enter(_RESERVED)
-
-    def _handler_ended(self, handler: Handler | None, channel: ChannelCore | None) -> None:
-        """Warn of a plain function that has just held the event loop for long."""
-        if (since := self._mark) is not None:
-            self._mark = now = self.loop.time()
-            if now - since > SLOW_HANDLER:
-                self._warn_slow(handler, now - since)
-        if channel is not None or self.session.end_reason is not None:
-            # A channel may deliver messages that it has kept, in a turn of the event loop in which nothing is read. In
-            # a session that is over, nothing is read at all.
-            self._mark = None
 
     def read_ended(self) -> None:
         """Forget when the last handler ended: the next one's time starts with the next read."""

@@ -129,11 +129,16 @@ class Work:
     def must_check(self) -> bool:
         """Return whether the next message may have to be refused, to wait, or to go to readers."""
         runner = self.present
+        admission = runner.admission
         return bool(
             runner.active
             or self.readers.channels
             or self.waiting_room.items
-            or runner.admission.limited
+            or runner.session.full
+            or admission.holding is not _NONE_HELD
+            or admission.drains
+            or admission.paused is not None
+            or admission.late
             or self.count >= self.limits.running
             or self.held > self._room_for_any
             or self._bucket is not None
@@ -254,7 +259,8 @@ class Work:
     def start_waiting(self) -> None:
         """Start what waits, after the connection has become full, or has room again, or has ended."""
         self.update()
-        self.pump()
+        if self.waiting_room.items:
+            self.pump()
 
     def pump(self) -> None:
         """Start the messages that wait, as far as there is room."""
