@@ -139,6 +139,7 @@ class ChannelTable:
 
         Raises:
             RpcError: the channel was aborted already; the error says why.
+            ChannelClosed: the answer has ended the session.
         """
         if channel.over:
             reason = channel.close_reason
@@ -151,6 +152,8 @@ class ChannelTable:
             raise RpcError(f"request id {channel.id} is that of a channel which is still open")
         self._aborted.pop(channel.id, None)
         self.out.reply(self.out.terms.encode(ChannelCreated(channel.id)))
+        if channel.over:  # the answer was one too many for a session that waits for a connection
+            raise channel.gone()
         self.undelivered.pop(channel, None)
         self.served[channel.id] = channel
         channel.opened()

@@ -372,8 +372,17 @@ class ClientCore(PassiveOwner):
     # ------------------------------------------------------------ connections
 
     def _attach(self, connection: Connection, attempts: int) -> PeerCore:
-        now = self.scheduler.time()
+        """Begin a session on ``connection``.
+
+        Raises:
+            ConnectionLost: a `close` handler of the last session has said that something else is to be.
+                ``connection`` is closed, too.
+        """
+        now, order = self.scheduler.time(), self._order
         core = self.life.make_way(connection)
+        if self._order is not order:
+            self.life.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
+            raise ConnectionLost(CloseCode.GOING_AWAY, "", "not_sent")
         if self._order.dialing is not None:
             self._order.dialing.session_begins()
         self.hooks.connection_made(attempts, now)

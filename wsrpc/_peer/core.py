@@ -180,19 +180,20 @@ class PeerLife:
             ConnectionLost: a `close` handler has bound another transport meanwhile, or has closed the peer.
                 ``connection`` is closed, too.
         """
+        before = self.core
+        closed_before = before.session.closed_since
+        replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
         self._tell_the_end()
-        ended = self.core
-        if ended.session.state.lives:
-            replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
-            ended.replace(replaced)
+        if self.core is before and before.session.state.lives:
+            before.replace(replaced)
             self._tell_the_end()
-            # A `close` handler may have said what is to be. (With eager tasks its first step runs at once.)
-            session = self.core.session
-            if session.state.lives or ended.session.closed_since:
-                last = replaced if session.state.lives else session.ending
-                self.reporter.spawn(connection.close(last.code, last.reason))
-                raise ConnectionLost(last.code, last.reason, "not_sent")
-        if self.core.session.over:
+        # A `close` handler may have said what is to be. (With eager tasks its first step runs at once.)
+        session = self.core.session
+        if session.state.lives or (before.session.closed_since and not closed_before):
+            last = replaced if session.state.lives else session.ending
+            self.reporter.spawn(connection.close(last.code, last.reason))
+            raise ConnectionLost(last.code, last.reason, "not_sent")
+        if session.over:
             self._use(PeerCore(self, self.core.session.ending))
         return self.core
 

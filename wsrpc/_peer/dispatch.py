@@ -347,8 +347,8 @@ class Dispatcher:
             return False
         if isinstance(exc, asyncio.CancelledError) and invocation.state.cancelled:
             if invocation.id is not None and invocation.state.answerable:
-                # The caller has stopped waiting. The rejection is for what else sees the messages of this
-                # connection.
+                # The caller has stopped waiting, but its side counts the request until it is answered: see
+                # `RequestState.GIVEN_UP`.
                 self.answers.reject(invocation.id, RpcError(ABORTED))
             return True
         if isinstance(exc, GeneratorExit) and not invocation.is_current:

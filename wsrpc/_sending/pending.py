@@ -35,7 +35,7 @@ PASSED_ON = 0.5
 class RequestState(enum.Enum):
     """State of one request to the remote peer, with the answer to each question that the code asks about a request.
 
-    `PendingRequests` is the only place that changes it.
+    Only `PendingRequests` changes it, by `InFlight.move`.
     """
 
     #         meaning; what its failure says of its handler; it counts as in flight; and its bytes do

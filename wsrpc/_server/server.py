@@ -610,10 +610,9 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         arrival = None
         if handshake is not None and self._may_resume(handshake):
             arrival = Arrival(lifetime.sessions, transport, handshake)
-            resumed = await arrival.wait(lifetime.door.deciding)
+            resumed: Peer | None = await arrival.wait(lifetime.door.deciding)
             if resumed is not None:
-                again: Peer = resumed.peer
-                return again
+                return resumed
             await lifetime.check_open(transport)
         made = self._begin(lifetime, transport, handshake, clock)
         if isinstance(made, RawConnection):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from typing import Any
 
 from .._base.closing import KEEPS_OUT, CloseInfo
 from .._protocol.control import Gone, Hello, Resume, read_control, write_control
@@ -12,7 +13,7 @@ from ..errors import ConnectionLost
 from ..handshake import Handshake
 from ..transport import Transport
 from .connection import Connection, ignore_end
-from .sessions import Closed, ServerSession, Sessions
+from .sessions import Closed, Sessions
 
 FIRST_MESSAGE = 5.0
 """Seconds that a client has to say which session it means. After them it gets a new one."""
@@ -30,10 +31,11 @@ class Arrival:
         self.connection = Connection(transport)
         self.connection.owner = self
         self._early: list[tuple[bytes | bytearray, bool]] = []
-        self._decided: asyncio.Future[ServerSession | Closed | None] = asyncio.get_running_loop().create_future()
+        self._decided: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        """The result is the `Peer` whose session has resumed, a `Closed`, or None for a new session."""
 
-    async def wait(self, deciding: Callable[[asyncio.Timeout], AbstractContextManager[None]]) -> ServerSession | None:
-        """Return the session that has resumed. None for a new one.
+    async def wait(self, deciding: Callable[[asyncio.Timeout], AbstractContextManager[None]]) -> Any | None:
+        """Return the `Peer` whose session has resumed. None for a new session.
 
         Args:
             deciding: lets the server end the wait when it closes.
@@ -46,23 +48,23 @@ class Arrival:
         try:
             with deciding(patience):
                 async with patience:
-                    session = await asyncio.shield(self._decided)
+                    found = await asyncio.shield(self._decided)
         except TimeoutError:
             if not self._decided.done():
                 self._new_session()  # a resume that comes later is out of place
-            session = self._decided.result()
-        if isinstance(session, Closed):
-            info = session.closed_with
+            found = self._decided.result()
+        if isinstance(found, Closed):
+            info = found.closed_with
             self.connection.ignore()
             await self.connection.close(info.code, info.reason)
             # Where hosts do not say whether the client knows, one that comes again would be told without end.
             if info.code not in KEEPS_OUT or ((ended := self.connection.ended) is not None and ended.was_clean):
-                self._sessions.forget_closed(session.sid)
+                self._sessions.forget_closed(found.sid)
             raise ConnectionLost(info.code, info.reason, "not_sent")
         ended = self.connection.ended
-        if session is None and ended is not None:
+        if found is None and ended is not None:
             raise ConnectionLost(ended.code, ended.reason, "not_sent")
-        return session
+        return found
 
     def hand_over(self) -> None:
         """Give what has arrived to the session that the connection belongs to now."""

@@ -268,8 +268,8 @@ class Sessions:
         if (closed := self.closed.pop(sid, None)) is not None:
             closed.until.cancel()
 
-    def resume(self, asked: Resume, connection: Connection, handshake: Handshake) -> ServerSession | Closed | GoneWhy:
-        """Resume a session on ``connection``. Return the session, or why that is not possible.
+    def resume(self, asked: Resume, connection: Connection, handshake: Handshake) -> Any | Closed | GoneWhy:
+        """Resume a session on ``connection``. Return its `Peer`, or why that is not possible.
 
         A request that is refused changes nothing in the session, unless the client proves that it is its own: then the
         client gets a new session in its place.
@@ -298,8 +298,9 @@ class Sessions:
         if not session.fits(handshake):
             session.evict("the connection has other limits than the session")
             return "limits"
+        peer = session.peer  # if the session ends as it resumes, nobody else may hold it
         session.resume(asked, connection, handshake)
-        return session
+        return peer
 
     # ------------------------------------------------------------ the bound
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,8 +16,9 @@ from session_story import SMALL, story
 import wsrpc._session.arrival
 import wsrpc._session.client
 import wsrpc._session.ledger
-from wsrpc import ConnectionLost, Handshake, Limits, Peer, Server, Service
+from wsrpc import CallNext, ConnectionLost, Context, Handshake, Limits, Peer, Server, Service
 from wsrpc._server.peers import served_peer
+from wsrpc.errors import QueueFull
 from wsrpc.testing import MemoryTransport, ScriptedTransport, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -100,6 +103,83 @@ async def test_a_close_handler_may_close_and_start_the_client_while_the_server_r
         await s.settled()
         assert len(s.server.peers) == 1
         assert [transport for transport, _ in s.line.connections if "open" in repr(transport)] == [s.ends[0]]
+
+
+@pytest.mark.parametrize("says", ["close", "bind"])
+@pytest.mark.parametrize("waits_for", ["on_detach", "an event"])
+async def test_a_close_handler_that_had_to_wait_says_what_is_to_be(waits_for: str, says: str) -> None:
+    """It is called as the next connection is there. That one used to begin a session all the same."""
+    other = Server()
+    other.on("name", lambda: "other")
+    async with story() as s:
+        began, goes_on = asyncio.Event(), asyncio.Event()
+        ours, theirs = memory_transports()
+        accepting = asyncio.create_task(other.accept(theirs))
+        calls: list[Any] = []
+
+        async def hold(*_: object) -> None:
+            began.set()
+            await goes_on.wait()
+
+        def say() -> None:
+            if not calls:
+                calls.append(s.client.close() if says == "close" else s.client.bind(ours))
+                calls[0].send(None)  # the first step, as in an eager task
+
+        s.client.on("close", say)
+        if waits_for == "on_detach":
+            s.client.on_detach(hold)
+            await s.cut()
+            await s.peer.close()  # so the server does not know the session any more
+        else:
+            s.client.on("note", hold, ordered=True)
+            await s.peer.emit("note")
+            await began.wait()
+            await s.peer.close(1012)
+        s.line.down = False
+        await turns_until(lambda: calls)
+        goes_on.set()
+        await turns_until(lambda: not s.server.peers)
+        if says == "close":
+            await turns_until(lambda: s.client.state == "closed")
+            accepting.cancel()
+        else:
+            await accepting
+            assert await s.client.request("name") == "other"
+        calls[0].close()
+    await other.close()
+
+
+async def test_an_answer_that_ends_its_session_leaves_no_channel(caplog: pytest.LogCaptureFixture) -> None:
+    """Too much waits for another connection already, as a stream begins to answer."""
+    started, goes_on = asyncio.Event(), asyncio.Event()
+
+    async with story(server=Limits(replay=SMALL, hard_cap=SMALL + 1024)) as s:
+
+        @s.server.use
+        async def slow(ctx: Context, call_next: CallNext) -> Any:
+            started.set()
+            await goes_on.wait()
+            return await call_next(ctx)
+
+        @s.server.on("ticks")
+        async def ticks() -> AsyncIterator[int]:
+            yield 1
+
+        reading = asyncio.create_task(anext(aiter(s.client.stream("ticks"))))
+        await started.wait()
+        peer = s.peer
+        await s.cut()
+        await turns_until(lambda: peer.detached)
+        for size in (1000, 0):
+            with suppress(QueueFull):
+                for _ in range(10_000):
+                    peer.emit_nowait("note", "x" * size)
+        goes_on.set()
+        await turns_until(lambda: not s.server.peers)
+        assert peer.channels == 0
+        assert "failed" not in caplog.text
+        reading.cancel()
 
 
 @pytest.mark.parametrize("where", ["connected", "detached"])
