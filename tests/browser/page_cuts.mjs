@@ -72,7 +72,11 @@ export async function begin(codec, dialed) {
   const client = new Client(target, { timeout: 0, ...(codec === "msgpack" ? { codec: msgpack } : {}) })
   const seen = { ends: {}, ran: {}, news: 0, notes: 0, failures: [], states: {}, ignored: client.ignored }
   const run = (n) => (seen.ran[n] = (seen.ran[n] ?? 0) + 1)
-  client.status.subscribe((state) => (seen.states[state] = (seen.states[state] ?? 0) + 1))
+  let waiting = 0 // notes since the connection dropped: more than 256 would be refused, however long it takes to dial
+  client.status.subscribe((state) => {
+    seen.states[state] = (seen.states[state] ?? 0) + 1
+    waiting = state === "open" ? -Infinity : 0
+  })
 
   client.on("news", (n) => n === seen.news++ || seen.failures.push(`news ${n} in place of ${seen.news - 1}`))
   client.on("later", async (n) => (run(n), await turn(), n))
@@ -113,7 +117,8 @@ export async function begin(codec, dialed) {
     }
   }
   const note = async () => {
-    for (; !calm; await turn()) for (let k = upTo(4); k; k--) client.emit("note", seen.notes++, "x".repeat(upTo(100)))
+    for (; !calm; await turn())
+      for (let k = upTo(4); k && waiting++ < 100; k--) client.emit("note", seen.notes++, "x".repeat(upTo(100)))
   }
 
   await client.request("later", calls++, "")
