@@ -78,7 +78,9 @@ class Story:
         server.on("note", self._noted)
         server.on("open", self._accepted)
         self.client.on("note", lambda attempt, n: self.down_notes.setdefault(attempt, []).append(n))
-        self.client.on("news", lambda n: self.news.saw(self.session, n))
+        self.carrier = 0
+        """The attempt whose connection brings events: those that have to wait for room are handled after it was cut."""
+        self.client.on("news", lambda n: self.news.saw(self.carrier, n))
         self.client.on("open", self._opened)
         self.client.on("close", lambda peer, info: self._closed(info.code))
         self.client.on_reconnect(self._is_back)
@@ -103,6 +105,7 @@ class Story:
 
     def _opened(self, peer: Peer) -> None:
         self.opened += 1
+        self.carrier = self.session
         self.outlived += len(self.down.running)
 
     def _closed(self, code: int) -> None:
