@@ -883,3 +883,13 @@ def test_the_handlers_of_a_killed_server_may_be_cancelled_before_they_are_told_o
     state.turn(count=6)
     state.time_passes(seconds=5.1)
     state.teardown()
+
+
+def test_a_request_that_waits_for_room_when_its_session_ends_counts_no_more() -> None:
+    """It fails a turn later, and until then it kept the session that had ended counted for ever."""
+    state = SessionsMachine()
+    state.begin(replay=1024 * 1024, window=256, offline=256, cap=None)
+    state.say(really=True, what="close")
+    state.emit_and_wait(side=1, which=0, size=70_000, count=1)
+    state.converse(side=1, which=0, count=0)
+    state.teardown()

@@ -566,7 +566,7 @@ class PeerCore:
         Here the circle of the parts of a peer is cut: see `PeerHost`.
         """
         life = self.life
-        if self.session.over and not (life.busy or life.outbox.expects_session or self.memory()):
+        if self.session.over and not (life.busy or life.outbox.expects_session or self.out.requests or self.memory()):
             life.owner.let_go()
             self.dispatcher.let_go()
             life.work.let_go()
@@ -664,13 +664,14 @@ class PeerCore:
         """Return the bytes that the session takes here, about: what was received, and what is being worked on."""
         work, broadcasts, unread = self.life.work, self.out.slow_reader, self.life.readers.memory
         room = work.waiting_room
+        requests = 0 if self.session.over else len(self.out.requests)  # those that have waited fail in the next turn
         return (
             (0 if broadcasts is None else broadcasts.size)
             + work.memory()
             + room.size
             + (0 if unread is None else unread.used)
             + MESSAGE * len(room)
-            + WORK * (len(self.channels) + len(self.out.requests))
+            + WORK * (len(self.channels) + requests)
         )
 
     # ------------------------------------------------------------ waiting for its end
