@@ -73,7 +73,7 @@ class Relay:
         """Pass on a message, now if that is possible. Return an awaitable if there is more to do."""
         h = ctx.inbound.h
         if h is not None:
-            source = ctx.runner.channels.find(h)
+            source = ctx.dispatcher.channels.find(h)
             joined = None if source is None else self._joined.get(source)
             if joined is None:
                 if ctx.id is None:
@@ -190,7 +190,7 @@ class Relay:
 
     async def _wait_closed(self, ctx: Invocation) -> None:
         """Wait until the channel that a request came on ends as the other one has: then the caller knows the reason."""
-        source = None if ctx.inbound.h is None else ctx.runner.channels.find(ctx.inbound.h)
+        source = None if ctx.inbound.h is None else ctx.dispatcher.channels.find(ctx.inbound.h)
         if source is not None:
             await source.wait_closed()
 

@@ -88,7 +88,7 @@ class Invocation(msgspec.Struct, eq=False):
     peer: Any
     """The `Peer` that the message came from."""
     inbound: WireMessage
-    runner: Dispatcher = cast("Dispatcher", None)
+    dispatcher: Dispatcher = cast("Dispatcher", None)
     """That of the session in which the message came. None for lifecycle handlers, which no message calls: they have no
     layers, channels or lanes that would need it."""
     size: int = 0
@@ -179,7 +179,7 @@ class Invocation(msgspec.Struct, eq=False):
             if self.id is None:
                 text = f"{self.event!r} opens a channel, so it has to be requested, and came as an event"
                 raise made_here(BadArguments(text))
-            self.channel = self.runner.channels.make(self.id)
+            self.channel = self.dispatcher.channels.make(self.id)
         return self.channel
 
     def without_surplus(self, a: list[Any], most: int) -> list[Any]:
@@ -194,7 +194,7 @@ class Invocation(msgspec.Struct, eq=False):
             f"event '{self.label}' came with {len(a) - 1} arguments and its handler takes {most - 1}, so it runs "
             "without the others"
         )
-        self.runner.answers.host.count("surplus arguments", text)
+        self.dispatcher.answers.host.count("surplus arguments", text)
         return a[:most]
 
     def read_items(self, convert: Callable[[Any], Any], parameter: str) -> Any:
@@ -219,7 +219,7 @@ class Invocation(msgspec.Struct, eq=False):
 
     def enter(self, state: CallState) -> None:
         """Go on to a later state, and count as that says."""
-        self.runner.work.move(self, state)
+        self.dispatcher.work.move(self, state)
 
     def cancel(self, reason: object, state: CallState = _CANCELLED) -> None:
         """Cancel the handler, unless it is cancelled already or has exited."""
@@ -254,7 +254,7 @@ class Invocation(msgspec.Struct, eq=False):
 
     def settle(self) -> None:
         """Remove the request from those that await an answer, if it is one of them."""
-        i, active = self.inbound.i, self.runner.active
+        i, active = self.inbound.i, self.dispatcher.active
         if active.get(i) is self:
             del active[i]
 

@@ -80,7 +80,7 @@ def _opening(call: Call) -> Call:
     """Answer with a channel before the result of ``call`` runs."""
 
     async def opening(invocation: Invocation, a: list[Any]) -> Any:
-        return await invocation.runner.serve(invocation, call(invocation, a))
+        return await invocation.dispatcher.serve(invocation, call(invocation, a))
 
     return opening
 
@@ -113,8 +113,10 @@ class Limited:
     def __await__(self) -> Generator[Any, Any, Any]:
         # One timer and no `asyncio.timeout`, because the caller is answered even if the handler does not end.
         invocation, seconds = self._invocation, self._seconds
-        runner = invocation.runner
-        timer = runner.loop.call_at(runner.loop.time() + seconds, partial(runner.expire, invocation, seconds))
+        dispatcher = invocation.dispatcher
+        timer = dispatcher.loop.call_at(
+            dispatcher.loop.time() + seconds, partial(dispatcher.expire, invocation, seconds)
+        )
         try:
             return (yield from self._work.__await__())
         finally:
@@ -135,7 +137,7 @@ def _within_task(call: Call) -> Call:
     """Call a handler within its task. One that is called once stays registered if it is cancelled before that."""
 
     async def within_task(invocation: Invocation, a: list[Any]) -> Any:
-        return await invocation.runner.call_in_task(invocation, call)
+        return await invocation.dispatcher.call_in_task(invocation, call)
 
     return within_task
 
@@ -153,7 +155,7 @@ def _in_thread(call: Call, most: int | None) -> Call:
             # if the handler was cancelled meanwhile. It may have waited for a thread until now.
             if invocation.state.cancelled:
                 return None, invocation.cancellation()
-            if invocation.runner.admission.paused is not None:
+            if invocation.dispatcher.admission.paused is not None:
                 return None, _NOT_STARTED
             try:
                 return context.run(call, invocation, a), None
@@ -165,20 +167,20 @@ def _in_thread(call: Call, most: int | None) -> Call:
             result, error = await asyncio.shield(invocation.thread)
             if error is not _NOT_STARTED:
                 break
-            await invocation.runner.admission.wait_while_paused(invocation)
+            await invocation.dispatcher.admission.wait_while_paused(invocation)
         if error is not None:
             raise error
-        return await invocation.runner.complete(invocation, result, thread=True)
+        return await invocation.dispatcher.complete(invocation, result, thread=True)
 
     return in_thread
 
 
 def _in_lane(call: Call, key: Any) -> Call:
     async def in_lane(invocation: Invocation, a: list[Any]) -> Any:
-        lane = invocation.lane = invocation.runner.work.lane(key)  # also while it waits: see `Work.tasks`
+        lane = invocation.lane = invocation.dispatcher.work.lane(key)  # also while it waits: see `Work.tasks`
         await lane.acquire()
         try:
-            return await invocation.runner.call_in_task(invocation, call)
+            return await invocation.dispatcher.call_in_task(invocation, call)
         finally:
             when_over(invocation.thread, invocation.leave_lane)
 
@@ -226,7 +228,7 @@ def _inside(middleware: Middleware, within: Next) -> Next:
 def _innermost(call: Call) -> Next:
     async def run(invocation: Invocation, ctx: Any) -> Any:
         try:
-            return await invocation.runner.call_in_task(invocation, call)
+            return await invocation.dispatcher.call_in_task(invocation, call)
         except ArgumentsRefused as refused:
             # Middleware sees the error that the caller will get.
             raise made_here(refused.error) from None

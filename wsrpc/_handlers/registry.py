@@ -516,7 +516,7 @@ def _remove_when_called(handler: Handler, event: str, channel: ChannelRef, regis
             return call(invocation, a)
         except ArgumentsRefused:
             scope.once.setdefault(event, handler)
-            invocation.runner.loop.call_soon(registry.changed)  # later, because this may be another thread
+            invocation.dispatcher.loop.call_soon(registry.changed)  # later, because this may be another thread
             raise
 
     handler.call = call_once

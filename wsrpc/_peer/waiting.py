@@ -28,7 +28,7 @@ class ReceivedMessage(Struct, eq=False):
     """None for an event."""
     view: Message | None
     decode: Callable[[bytes | bytearray], WireMessage]
-    runner: Dispatcher
+    dispatcher: Dispatcher
     """That of the session in which it came, which may be over by now."""
     channel: ChannelCore | None = None
     """The anonymous channel that it came on."""
@@ -44,7 +44,9 @@ class ReceivedMessage(Struct, eq=False):
     def drop(self) -> None:
         """Reject it if it is a request: its channel has ended before its turn came."""
         if self.id is not None and self.channel is not None:
-            self.runner.answers.reject(self.id, RemoteError(f"Anonymous channel '{self.channel.id}' does not exist"))
+            self.dispatcher.answers.reject(
+                self.id, RemoteError(f"Anonymous channel '{self.channel.id}' does not exist")
+            )
         self.mark_processed()
 
     def mark_processed(self) -> None:

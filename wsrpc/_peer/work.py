@@ -70,7 +70,7 @@ class Work:
         "not_begun",
         "noted_unknown",
         "on_channels",
-        "present",
+        "dispatcher",
         "readers",
         "then",
         "waiting_room",
@@ -80,7 +80,7 @@ class Work:
         self.limits = limits = host.settings.limits
         self._loop = host.loop
         self.readers = readers
-        self.present: Dispatcher
+        self.dispatcher: Dispatcher
         """That of the present session, of the next one, or of the last one."""
         self.needs_checks = True
         # A dict and not a set, here and elsewhere, because an empty one is a third of the size, and peers are many.
@@ -117,9 +117,9 @@ class Work:
     def __repr__(self) -> str:
         return f"<Work {self.count} handlers, {len(self.waiting_room)} messages wait>"
 
-    def begin_session(self, runner: Dispatcher) -> None:
-        """Let ``runner`` take the place of the runner of the last session."""
-        self.present = runner
+    def begin_session(self, dispatcher: Dispatcher) -> None:
+        """Let ``dispatcher`` take the place of the dispatcher of the last session."""
+        self.dispatcher = dispatcher
         self.update()
 
     def update(self) -> None:
@@ -128,13 +128,13 @@ class Work:
 
     def must_check(self) -> bool:
         """Return whether the next message may have to be refused, to wait, or to go to readers."""
-        runner = self.present
-        admission = runner.admission
+        dispatcher = self.dispatcher
+        admission = dispatcher.admission
         return bool(
-            runner.active
+            dispatcher.active
             or self.readers.channels
             or self.waiting_room.items
-            or runner.session.full
+            or dispatcher.session.full
             or admission.holding is not _NONE_HELD
             or admission.drains
             or admission.paused is not None
@@ -148,7 +148,7 @@ class Work:
 
     def arrived(
         self,
-        runner: Dispatcher,
+        dispatcher: Dispatcher,
         message: WireMessage,
         payload: bytes | bytearray,
         view: Message | None,
@@ -158,50 +158,52 @@ class Work:
         """Handle an event or a request, let it wait, or refuse it.
 
         Args:
-            runner: the runner of the session in which it arrived.
+            dispatcher: the dispatcher of the session in which it arrived.
             message: its ``a`` is a non-empty list, and its ``i`` is an id or absent.
             channel: the anonymous channel on which it arrived.
         """
         i = message.i
         kind = _ON_CHANNEL if channel is not None else _EVENT if i is UNSET else _REQUEST
-        admission = runner.admission
+        admission = dispatcher.admission
         is_read = admission.holding is not _NONE_HELD and self.readers.has_readers(message.c, message.a[0])
-        if i is not UNSET and runner.knows(i):
+        if i is not UNSET and dispatcher.knows(i):
             # A rejection would settle the first one, which is still being worked on.
-            runner.answers.ignored["duplicate id"] += 1
+            dispatcher.answers.ignored["duplicate id"] += 1
         elif (
-            self._bucket is not None and self._counts(message, channel) and not self.within_rate(runner, message)
+            self._bucket is not None and self._counts(message, channel) and not self.within_rate(dispatcher, message)
         ) or (self.readers.channels and channel is None and self.readers.take(message, payload, decode)):
             pass
-        elif admission.drains and i is not UNSET and message.h is None and runner.refuses_new():
-            runner.answers.reject(i, Draining("closing, no new requests are taken: ask again on another connection"))
-        elif admission.paused is not None and runner.session.over:  # it was kept on a channel
-            runner.answers.ignored["dropped at the end"] += 1
-        elif not self._must_wait(runner, kind, len(payload)):
-            runner.run(message, payload, view, channel)
+        elif admission.drains and i is not UNSET and message.h is None and dispatcher.refuses_new():
+            dispatcher.answers.reject(
+                i, Draining("closing, no new requests are taken: ask again on another connection")
+            )
+        elif admission.paused is not None and dispatcher.session.over:  # it was kept on a channel
+            dispatcher.answers.ignored["dropped at the end"] += 1
+        elif not self._must_wait(dispatcher, kind, len(payload)):
+            dispatcher.run(message, payload, view, channel)
             return
         elif self._let_wait(
             ReceivedMessage(
-                kind, _kept(payload, view), None if i is UNSET else i, view, decode, runner, channel, is_read
+                kind, _kept(payload, view), None if i is UNSET else i, view, decode, dispatcher, channel, is_read
             )
         ):
             self.update()
             return
         elif i is UNSET:
             text = f"an event was dropped: {len(self.waiting_room)} messages wait already"
-            runner.answers.host.count("event dropped, too many wait", text)
+            dispatcher.answers.host.count("event dropped, too many wait", text)
         else:
-            runner.answers.reject(i, Overloaded(f"{len(self.waiting_room)} messages wait already, ask again later"))
+            dispatcher.answers.reject(i, Overloaded(f"{len(self.waiting_room)} messages wait already, ask again later"))
         mark_processed(view)
 
-    def within_rate(self, runner: Dispatcher, message: WireMessage) -> bool:
+    def within_rate(self, dispatcher: Dispatcher, message: WireMessage) -> bool:
         """Count an event or a request against `Limits.rate`. Above the rate refuse it, and return False."""
         if self._bucket is None or self._bucket.take(self._loop.time()):
             return True
         rate = f"more than {self.limits.rate} requests and events per second"
-        runner.answers.host.count("above the rate", f"a message was refused: {rate} (Limits.rate)")
+        dispatcher.answers.host.count("above the rate", f"a message was refused: {rate} (Limits.rate)")
         if message.i is not UNSET:
-            runner.answers.reject(message.i, Overloaded(f"{rate}, ask again later"))
+            dispatcher.answers.reject(message.i, Overloaded(f"{rate}, ask again later"))
         return False
 
     def _counts(self, message: WireMessage, channel: ChannelCore | None) -> bool:
@@ -214,23 +216,23 @@ class Work:
             return message.a[0] in STREAM_EVENTS
         return not self.readers.is_of_stream(message)
 
-    def _is_full(self, runner: Dispatcher, size: int) -> bool:
+    def _is_full(self, dispatcher: Dispatcher, size: int) -> bool:
         return (
-            runner.admission.full
+            dispatcher.admission.full
             or self.count >= self.limits.running
             or (self.held > 0 and self.held + size > self.limits.running_bytes)
         )
 
-    def _must_wait(self, runner: Dispatcher, kind: Kind, size: int) -> bool:
-        holding = runner.admission.holding
-        if kind >= holding or self._is_full(runner, size):
+    def _must_wait(self, dispatcher: Dispatcher, kind: Kind, size: int) -> bool:
+        holding = dispatcher.admission.holding
+        if kind >= holding or self._is_full(dispatcher, size):
             return True
         # A message must not overtake those that wait already, except for those that are held back.
         return bool(self.waiting_room.items) and self.waiting_room.oldest(holding) is not None
 
     def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient) -> None:
         """Give a new reader the events that wait while `open` handlers run: an `open` handler may be the reader."""
-        if self.present.admission.holding is not _NONE_HELD and isinstance(recipient, Inbox):
+        if self.dispatcher.admission.holding is not _NONE_HELD and isinstance(recipient, Inbox):
             handled = self.readers.has_handler(channel, event)
             for ticket, waiting in self.waiting_room.events():
                 message = decode_any(waiting.decode, waiting.payload)
@@ -246,7 +248,7 @@ class Work:
 
     def reject(self, i: int, error: RpcError, /) -> None:
         """Reject request ``i`` of the present session."""
-        self.present.answers.reject(i, error)
+        self.dispatcher.answers.reject(i, error)
 
     # ------------------------------------------------------------ those that wait
 
@@ -268,12 +270,12 @@ class Work:
             return
         self._pumping = True
         try:
-            while (found := self.waiting_room.oldest(self.present.admission.holding)) is not None:
+            while (found := self.waiting_room.oldest(self.dispatcher.admission.holding)) is not None:
                 ticket, waiting = found
-                if self._is_full(self.present, len(waiting.payload)):
+                if self._is_full(self.dispatcher, len(waiting.payload)):
                     break
                 self.waiting_room.take(ticket)
-                runner, channel = waiting.runner, waiting.channel
+                dispatcher, channel = waiting.dispatcher, waiting.channel
                 try:
                     if waiting.too_late:
                         waiting.drop()
@@ -282,14 +284,14 @@ class Work:
                     message.i = UNSET if waiting.id is None else waiting.id
                     if channel is not None:
                         place_on(message, channel.id)
-                    runner.run(message, waiting.payload, waiting.view, channel)
+                    dispatcher.run(message, waiting.payload, waiting.view, channel)
                 except Exception as exc:
                     # It was decoded when it came, so a codec is at fault. That ends this connection only.
-                    runner.answers.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
-                    runner.session.fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
+                    dispatcher.answers.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
+                    dispatcher.session.fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
         finally:
             self._pumping = False
-            self.present.read_ended()  # no read from the network has brought them
+            self.dispatcher.read_ended()  # no read from the network has brought them
             self.update()
 
     def end_session(self) -> None:
@@ -298,7 +300,7 @@ class Work:
         They start before the channels of the session end. All messages are dropped if this side has closed the
         connection, or while `open` handlers run, which may refuse the remote peer.
         """
-        admission = self.present.admission
+        admission = self.dispatcher.admission
         if admission.paused is not None or admission.holding is not _NONE_HELD:
             self.drop_all()
         for waiting in self.waiting_room.take_requests():
@@ -311,7 +313,7 @@ class Work:
             ticket, waiting = found
             self.waiting_room.take(ticket)
             waiting.mark_processed()
-            waiting.runner.answers.ignored["dropped at the end"] += 1
+            waiting.dispatcher.answers.ignored["dropped at the end"] += 1
         self.update()
 
     # ------------------------------------------------------------ handlers that run
@@ -352,7 +354,7 @@ class Work:
         self._count(invocation, 1)
         message = invocation.inbound
         if message.i is not UNSET:
-            invocation.runner.active[message.i] = invocation
+            invocation.dispatcher.active[message.i] = invocation
             if message.h is not None:
                 self.on_channels += 1
         self.needs_checks = True  # without `update`, which takes longer: true is never wrong, only slower
@@ -394,7 +396,7 @@ class Work:
             if invocation.inbound.h is not None:
                 self.on_channels -= 1
             invocation.settle()
-        if not self.present.active:
+        if not self.dispatcher.active:
             self.update()
         if self.waiting_room.items:
             self.pump()
@@ -444,7 +446,7 @@ class Work:
 
     def let_go(self) -> None:
         """Refer to nothing that refers to this: the peer has ended."""
-        self.present, self.readers = weakly(self.present), weakly(self.readers)
+        self.dispatcher, self.readers = weakly(self.dispatcher), weakly(self.readers)
 
     def end_conversations(self) -> None:
         """Cancel the bodies of conversations that are over, even if they have not read the messages before the end."""

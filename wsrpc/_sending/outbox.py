@@ -163,7 +163,7 @@ class Outbox:
         drains = line is Line.DRAINING or (line is Line.OPEN and call.lasts and out.draining.phase is DrainPhase.TOLD)
         if drains:
             handler = CURRENT.get(None)
-            awaited = handler is not None and handler.awaited and handler.runner.out is out
+            awaited = handler is not None and handler.awaited and handler.dispatcher.out is out
             line = Line.OPEN if awaited else Line.DRAINING
         return line
 
