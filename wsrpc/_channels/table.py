@@ -50,7 +50,6 @@ class ChannelTable:
         registry: the peer's registry. Handlers on channels are registered with the same options.
         readers: has the counter of the memory of unread messages on all channels of the peer, and its log.
         sender: sends for the users of channels.
-        dispatcher: runs the handlers.
     """
 
     def __init__(
@@ -62,14 +61,14 @@ class ChannelTable:
         *,
         sender: Sender,
         answers: Answers,
-        dispatcher: Dispatcher,
     ) -> None:
         self.out = out
         self.outbox = outbox
         self.limits = readers.host.settings.limits
         self.sender = sender
         self.answers = answers
-        self.dispatcher = dispatcher
+        self.dispatcher: Dispatcher
+        """Runs the handlers of what comes on the channels. It is made with these, and uses them."""
         self.warn = readers.host.log.warn
         self.registry = registry
         self._readers = readers

@@ -16,6 +16,7 @@ from .._base.closing import CloseCode, CloseInfo
 from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler
 from .._channels.readers import Readers
+from .._channels.table import ChannelTable
 from .._handlers.invocation import CURRENT, WORK, Invocation
 from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage
 from .._protocol.codecs import NegotiatedCodec
@@ -276,8 +277,12 @@ class PeerCore:
             self.session = ServerSession(host, life.outbox.queue, home=life.home, ending=ending)
         self.out = Outbound(self.session, host, life.outbox.requests, life.outbox.gate)
         answers = Answers(self.out, host)
-        self.dispatcher = Dispatcher(host, work=life.work, requester=life.sender, out=self.out, answers=answers)
-        self.channels = self.dispatcher.channels
+        self.channels = ChannelTable(
+            self.out, life.outbox, life.options.own, life.readers, sender=life.sender, answers=answers
+        )
+        self.dispatcher = self.channels.dispatcher = Dispatcher(
+            host, work=life.work, out=self.out, answers=answers, channels=self.channels
+        )
         life.outbox.requests.avoid(self.channels.opened)  # JavaScript would confuse the two
         self._inbound = Inbound(host, self.dispatcher)
         self._gone: asyncio.Future[None] | None = None

@@ -50,7 +50,6 @@ from ..errors import (
 from .admission import Admission
 from .channel_answers import ChannelAnswers
 from .host import PeerHost
-from .requests import Requester
 from .work import Work
 
 SLOW_HANDLER = 0.1
@@ -80,16 +79,17 @@ class Dispatcher:
         host: PeerHost,
         *,
         work: Work,
-        requester: Requester,
         out: Outbound,
         answers: Answers,
+        channels: ChannelTable,
     ) -> None:
         """
         Args:
             work: counts the handlers that run, those of earlier sessions included.
+            channels: those of the session, on which handlers run, too.
         """
         self._host = host
-        self._own = own = host.options.own
+        self._own = host.options.own
         self._shared = host.options.shared
         self.out = out
         self.session = out.session
@@ -102,15 +102,7 @@ class Dispatcher:
         """Says which handlers may start."""
         self.context = contextvars.copy_context()
         """Each handler runs in a copy of it, so that what it sets is seen by no other one."""
-        self.channels = ChannelTable(
-            out,
-            requester.outbox,
-            own,
-            work.readers,
-            sender=requester,
-            answers=answers,
-            dispatcher=self,
-        )
+        self.channels = channels
         self._mark: float | None = None
         """When the last inline handler of this read ended. None if there was none, or if its time is not known."""
 
@@ -379,9 +371,9 @@ class Dispatcher:
         return self.out.draining.quiet and not (self.out.requests or self.channels.opened)
 
     def end_session(self, reason: Exception) -> None:
-        """Cancel the handlers of requests: the session is over, so nobody can get their answers.
+        """Cancel the handlers of requests and drop the requests that wait: nobody can get their answers any more.
 
-        Handlers of events finish, and those of the events that wait start.
+        Handlers of events go on, and most events that wait are still handled: see `Work.end_session`.
         """
         for invocation in list(self.active.values()):
             invocation.orphan(reason)
