@@ -240,7 +240,7 @@ class ClientCore(PassiveOwner):
         self._check_thread()
         while True:
             if self.peer.connected:
-                if self.peer_core.out.in_open_handler():  # it would wait for itself
+                if self.peer_core.out.opening.in_handler():  # it would wait for itself
                     return
                 await self.peer.wait_opened()
                 if self.peer.connected:
@@ -400,7 +400,7 @@ class ClientCore(PassiveOwner):
         self.hooks.resumed(self._attempts, self.scheduler.time())
         if self._order.dialing is not None:
             self._order.dialing.schedule.resumed()
-        if self.peer_core.out.opening is not None:
+        if self.peer_core.out.opening.running is not None:
             self.move(Input.REOPENED)
             self._waiters.tell(None)  # an `open` handler does not wait for itself; the others see that, and wait on
         else:

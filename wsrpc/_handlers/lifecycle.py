@@ -8,11 +8,11 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from weakref import ref
 
 from .._base.logs import PeerLog
-from .._base.scheduler import Scheduler, Timer
+from .._base.scheduler import Scheduler
 from .._protocol.messages import WireMessage
 from .introspection import name_of
 from .invocation import CURRENT, Invocation
@@ -202,10 +202,10 @@ class Reporter:
         stage.call(event, function, args)
         self._complete(stage)
 
-    def tell_hooks(self, name: str, args: tuple[object, ...], opening: OpenPhase | None = None) -> None:
-        """Call the functions of a hook when their turn has come, and when the `open` handlers have finished."""
+    def tell_hooks(self, name: str, args: tuple[object, ...], opening: asyncio.Future[None] | None = None) -> None:
+        """Call the functions of a hook when their turn has come, and when ``opening``, if it is given, is done."""
         if opening is not None and not self.turns:
-            self.take_turn("open", lambda: opening.over)
+            self.take_turn("open", lambda: opening)
         self.take_turn(name, lambda: self._fire(name, args))
 
     def _stage(self, event: str) -> Stage:
@@ -287,108 +287,3 @@ class Reporter:
     def tasks(self, closers: Closers) -> set[asyncio.Task[None]]:
         """Return the running tasks that do not wait for a close."""
         return {task for task, started_by in self.running.items() if not closers.cover(task, started_by)}
-
-
-class Opening(Protocol):
-    """What an `OpenPhase` is part of: the core of a session, `PeerCore` of ``_peer``."""
-
-    def next_stage(self) -> Stage | None:
-        """Return the stage after the present one. None if there is none."""
-
-    def opened(self) -> None:
-        """The last stage is over."""
-
-    def open_overdue(self, event: str, handlers: str, /) -> None:
-        """The handlers of that name have not finished in time."""
-
-
-class OpenPhase:
-    """The time after a connection is made, while `open` handlers run and then `on_reconnect` handlers.
-
-    Each of these two stages lasts at most ``patience`` seconds. A handler that takes longer runs on, and ``opening`` is
-    told of it.
-
-    Args:
-        first: the first stage.
-        reporter: keeps the task of each stage.
-    """
-
-    task: asyncio.Task[None]
-    """Runs the handlers of the present stage."""
-
-    def __init__(self, first: Stage, opening: Opening, reporter: Reporter, patience: float) -> None:
-        self._stage = first
-        self._opening = opening
-        """Deleted when the phase is over, because it refers to the phase."""
-        self._reporter = reporter
-        self._patience = patience
-        self._stopped = False
-        self._tasks: list[asyncio.Task[None]] = []
-        self._timer: Timer | None = None
-        self.over: asyncio.Future[None] = reporter.loop.create_future()
-        """Done when the phase is over."""
-
-    def start(self) -> None:
-        """Run the handlers of the present stage.
-
-        Call it when the peer already holds this object: the first step of a task may run at once, and a handler may
-        end the connection in it.
-        """
-        stage, loop = self._stage, self._reporter.loop
-        self._timer = loop.call_at(loop.time() + self._patience, self._late)
-        self.task = task = stage.context.run(self._reporter.spawn, stage.complete())
-        self._tasks.append(task)
-        task.add_done_callback(partial(self._finished, stage))
-        if self._stopped:
-            self._stop()
-
-    def end_session(self, *, user_closed: bool) -> None:
-        """End the phase with its connection: cancel the handlers, and wake everybody who waits.
-
-        If this side closed the connection, one of the handlers may have done so. Then all of them may finish.
-        """
-        if not user_closed:
-            self._stop()
-        self._end()
-
-    def _stop(self) -> None:
-        self._stopped = True
-        for task in self._tasks:
-            task.cancel("the connection ended")
-
-    async def wait(self, *or_until: asyncio.Future[None]) -> None:
-        """Wait until the phase is over, or one of ``or_until`` is done. Cancelling is safe."""
-        await asyncio.wait((self.over, *or_until), return_when=asyncio.FIRST_COMPLETED)
-
-    def _finished(self, stage: Stage, task: asyncio.Task[None]) -> None:
-        stage.abandon()  # if the task was cancelled before its first step
-        if stage is self._stage:  # otherwise it was overdue
-            self._go_on()
-
-    def _late(self) -> None:
-        unfinished = self._stage.unfinished
-        if unfinished and not self.over.done():
-            self._opening.open_overdue(unfinished[0][0], ", ".join(label for _, label, _ in unfinished))
-            self._go_on()
-
-    def _go_on(self) -> None:
-        """Go on to the next stage, or end."""
-        if self.over.done():
-            return
-        opening = self._opening
-        stage = opening.next_stage()
-        if stage is None:
-            self._end()
-            opening.opened()
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._stage = stage
-        self.start()
-
-    def _end(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if not self.over.done():
-            self.over.set_result(None)
-            del self._opening

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from .._handlers.invocation import Invocation
@@ -14,31 +13,10 @@ if TYPE_CHECKING:
     from .work import Work
 
 
-class Kind(IntEnum):
-    """The kind of a message, on which it depends whether `open` handlers hold it back."""
-
-    ON_CHANNEL = 0
-    """An event or request on an anonymous channel."""
-    REQUEST = 1
-    EVENT = 2
-
-
-class Hold(IntEnum):
-    """The messages that wait while `open` handlers run: those of this `Kind` and of the kinds that follow it."""
-
-    ALL = Kind.REQUEST
-    """All but those on anonymous channels: an `open` handler may have opened the channel and wait for them."""
-    EVENTS = Kind.EVENT
-    NONE = Kind.EVENT + 1
-
-
-_NONE_HELD = Hold.NONE
-
-
 class Admission:
     """Which handlers of one session may start now. `Work` asks it, and is told of each change."""
 
-    __slots__ = ("_answers", "_loop", "_work", "drains", "holding", "late", "paused", "session")
+    __slots__ = ("_answers", "_loop", "_work", "late", "paused", "session")
 
     def __init__(self, work: Work, out: Outbound, answers: Answers) -> None:
         self._work = work
@@ -50,10 +28,6 @@ class Admission:
         over another connection. May be read in any thread."""
         self.late = 0
         """Handlers that wait in tasks until ``paused`` is done. Later messages wait, to stay in order."""
-        self.holding = _NONE_HELD
-        """The messages that wait while `open` handlers run."""
-        self.drains = False
-        """Whether this side drains, so that new requests may be refused."""
 
     @property
     def full(self) -> bool:
@@ -72,19 +46,8 @@ class Admission:
         if paused is not None:
             paused.set_result(None)
 
-    def hold(self, holding: Hold) -> None:
-        """Hold these messages back from now on, and start those that need not wait any more."""
-        self.holding = holding
-        self._work.start_waiting()
-
-    def drain(self) -> None:
-        """Refuse each new request that is not on an anonymous channel, from now on, if `Dispatcher.refuses_new`."""
-        self.drains = True
-        self._work.update()
-
-    def end(self) -> None:
-        """Hold nothing back, and end the handlers that wait to start: the session is over."""
-        self.hold(_NONE_HELD)
+    def end_session(self) -> None:
+        """End the handlers that wait to start: the session is over."""
         if self.paused is not None:
             self.paused.set_result(None)
 

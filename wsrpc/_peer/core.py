@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -18,7 +18,8 @@ from .._base.scheduler import Scheduler
 from .._channels.readers import Readers
 from .._channels.table import ChannelTable
 from .._handlers.invocation import CURRENT, WORK, Invocation
-from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage
+from .._handlers.lifecycle import Closers, Reporter
+from .._handlers.opening import Opening
 from .._protocol.codecs import NegotiatedCodec
 from .._protocol.control import Announced, Credit, Drain
 from .._protocol.messages import MAX_ID, WireMessage
@@ -31,9 +32,8 @@ from .._session.connection import Connection
 from .._session.session import MESSAGE, NOT_CONNECTED, Session
 from .._session.sessions import ServerSession
 from .._session.states import SessionEnd, SessionInput, SessionState
-from ..errors import ChannelClosed, ConnectionLost, ProtocolError, SessionLost, closed_here
+from ..errors import ConnectionLost, ProtocolError, SessionLost, closed_here
 from ..transport import ConnectionInfo, Traffic
-from .admission import Hold
 from .dispatch import Dispatcher
 from .host import PeerHost
 from .inbound import Inbound
@@ -275,7 +275,8 @@ class PeerCore:
             self.session = ClientSession(host, life.outbox.queue, ending=ending)
         else:
             self.session = ServerSession(host, life.outbox.queue, home=life.home, ending=ending)
-        self.out = Outbound(self.session, host, life.outbox.requests, life.outbox.gate)
+        opening = Opening(self.session, host, host.reporter)
+        self.out = Outbound(self.session, host, opening, life.outbox.requests, life.outbox.gate)
         answers = Answers(self.out, host)
         self.channels = ChannelTable(
             self.out, life.outbox, life.options.own, life.readers, sender=life.sender, answers=answers
@@ -327,57 +328,20 @@ class PeerCore:
             where = "to" if dialer else "from"
             path = info.target.partition("?")[0]
             log(logging.INFO, "peer %s connected %s %s, path %s", log.id, where, log.place, path)
-        # One side lets requests in meanwhile. Otherwise two Python ends would wait for each other's handlers.
-        self.dispatcher.admission.hold(Hold.EVENTS if dialer else Hold.ALL)
-        self._open(opening)
-        if not session.over:  # a handler may have bound another transport
-            session.start(receive, self.dispatcher.read_ended)
-            if out.opening is None:
-                self.opened()
-
-    def _open(self, opening: Invocation) -> None:
-        """Call the `open` handlers. Those that take time run on in ``out.opening``."""
-        self.out.enter(opening)
-        first = Stage(opening, self._handler_failed)
-        first.fire(self.life.reporter.registries, "open", (self.host.peer,))
-        if self.session.over:  # a handler has bound another transport, whose opening goes on by itself
-            first.abandon()
+        out.opening.begin(opening)
+        if session.over:  # a handler has bound another transport
             return
-        first.unfinished.extend(self.life.owner.opening_handlers("open"))
-        stage = first if first.unfinished else self.next_stage()
-        if stage is None:
-            return
-        self.out.open_slowly(OpenPhase(stage, self, self.life.reporter, self.session.negotiation.limits.open_timeout))
-
-    def next_stage(self) -> Stage | None:
-        """Call the `on_reconnect` handlers, after the `open` handlers. Return None if all are finished."""
-        out = self.out
-        if not self.session.takes_messages or out.is_open or len(out.opening_invocations) > 1:
-            return None
-        unfinished = self.life.owner.opening_handlers("on_reconnect")
-        if not unfinished:
-            return None
-        invocation = Invocation(self.host.peer, WireMessage(a=["on_reconnect"]))
-        out.enter(invocation)
-        return Stage(invocation, self._handler_failed, unfinished)
-
-    def _handler_failed(self, event: str, name: str, exc: BaseException) -> None:
-        """Log that an `open` or `on_reconnect` handler has raised ``exc``."""
-        if not self.session.takes_messages and _tells_of_the_end(exc):
-            # It has not failed. A request of the handler raised because the session has ended, either before the
-            # handler was cancelled, or because the user closes: then handlers are not cancelled.
-            self.life.log(
-                logging.INFO, "the handler of %r, %s, did not finish, as the connection ended: %s", event, name, exc
-            )
-        else:
-            self.life.reporter.failed(event, name, exc)
+        life.work.update()
+        session.start(receive, self.dispatcher.read_ended)
+        if out.opening.running is None:
+            self.opened()
 
     async def wait_opened(self) -> None:
         """Wait until `open` and `on_reconnect` handlers are done or overdue, or the connection is gone.
 
         Cancelling is safe.
         """
-        if self.out.opening is not None:
+        if self.out.opening.running is not None:
             # They may run on without a connection.
             await self.out.opening.wait(self._until_gone())
         if self.session.state in (SessionState.DEAD, SessionState.STRANDED):
@@ -388,25 +352,16 @@ class PeerCore:
         out, session = self.out, self.session
         if session.over:
             return
-        out.opening = None
         if not (session.state is SessionState.CLOSING or out.silent):
             session.send_queued(users=True)
         if session.state is SessionState.CLOSING:
             return
-        out.end_opening()
+        out.opening.finish()
+        out.update_clear()
         out.draining.opened()
-        self.dispatcher.admission.hold(Hold.NONE)
+        self.life.work.start_waiting()
         if session.usable is not None:  # else the session resumes later, or its end is reported
             self.life.owner.opened()
-
-    def open_overdue(self, event: str, handlers: str) -> None:
-        self.life.log(
-            logging.WARNING,
-            "the handler of %r %s has not finished within %g s: messages no longer wait for it",
-            event,
-            handlers,
-            self.session.negotiation.limits.open_timeout,
-        )
 
     # ------------------------------------------------------------ while it lasts
 
@@ -430,14 +385,8 @@ class PeerCore:
         else:
             self.host.ignore("credit that makes no sense")
 
-    def drain(self, until: float) -> None:
-        """Finish the calls that have begun, and refuse new ones that they do not need, until the time ``until``."""
-        if self.session.state.lives:
-            self.out.draining.drain(until)
-            self.dispatcher.admission.drain()
-
-    def work(self) -> Coroutine[Any, Any, None] | None:
-        """Return what waits for the end of the requests, handlers and channels of this session, if there are any."""
+    def in_progress(self) -> Callable[[], Coroutine[Any, Any, None]] | None:
+        """Return a function that waits for the requests, handlers and channels that there are now. None if none are."""
         requests = [pending for pending in self.out.requests.all() if pending.state is SENT]
         handlers = [each.task for each in self.dispatcher.active.values() if each.task is not None]
         channels = self.channels.all()
@@ -448,14 +397,8 @@ class PeerCore:
                 await asyncio.wait({future})
             for channel in channels + [pending.channel for pending in requests if pending.channel is not None]:
                 await channel.wait_closed()
-            self.out.draining.be_silent()
 
-        return finish() if self.out.is_open and (requests or handlers or channels) else None
-
-    def fall_silent(self) -> bool:
-        """Begin nothing new, because the remote peer is about to close. Return whether `open` handlers still run."""
-        self.life.log(logging.INFO, "the remote peer is about to close: new messages wait for another connection")
-        return bool(self.out.opening_invocations)
+        return finish if requests or handlers or channels else None
 
     def room_changed(self) -> None:
         """Note that the session has become full, or has room again, or has another connection or none."""
@@ -492,7 +435,7 @@ class PeerCore:
             session.end(SessionInput.CLOSED, why, info=ending)
             return
         closing = session.state is SessionState.CLOSING
-        if out.silent or not (out.is_open or closing):
+        if out.silent or not (out.opening.over or closing):
             session.send_queued(users=True)
         if not closing:
             if out.slow_reader is not None:
@@ -546,8 +489,7 @@ class PeerCore:
         info = self._report_end(end)
         if info.user_closed:
             closed_here(lost)
-        if out.opening is not None:
-            out.opening.end_session(user_closed=info.user_closed)  # its handlers go on if one of them may have closed
+        out.opening.end_session()
         out.draining.end_waits()  # what waits for the work of this session
         life.outbox.end_session(lost)  # fails what this side has sent or would send
         self.dispatcher.end_session(lost)  # before the channels: events that wait start handlers, which may read one
@@ -631,7 +573,7 @@ class PeerCore:
         elif dropped and self.session.state.detached:
             dialer, peer = self.life.options.dialer, self.host.peer
             args = (msgspec.structs.replace(info, will_reconnect=True),) if dialer else (peer, info)
-            self.life.reporter.tell_hooks("on_detach", args, self.out.opening)
+            self.life.reporter.tell_hooks("on_detach", args, self.out.opening.running)
 
     def session_reattached(self, connection: Connection, limits: Announced) -> None:
         """Let handlers start, and begin the statistics of another connection of the session."""
@@ -645,7 +587,7 @@ class PeerCore:
     @property
     def user_may_send(self) -> bool:
         """Whether the user's messages leave now."""
-        return self.out.is_open and not self.out.silent
+        return self.out.opening.over and not self.out.silent
 
     def objection(self, payload: bytes, raw: bool) -> Exception | None:
         """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""
@@ -697,11 +639,3 @@ class PeerCore:
         gone, self._gone = self._gone, None
         if gone is not None and not gone.done():
             gone.set_result(None)
-
-
-def _tells_of_the_end(exc: BaseException) -> bool:
-    """Return whether an exception, or each one of a group, only says that a connection has ended."""
-    if isinstance(exc, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", exc)
-        return all(map(_tells_of_the_end, group.exceptions))
-    return isinstance(exc, (ConnectionLost, ChannelClosed))

@@ -98,6 +98,7 @@ class Dispatcher:
         self.work = work
         self.active: dict[int, Invocation] = {}
         """Requests of the remote peer that are being handled, by id."""
+        self.opening = out.opening
         self.admission = Admission(work, out, answers)
         """Says which handlers may start."""
         self.context = contextvars.copy_context()
@@ -368,7 +369,8 @@ class Dispatcher:
 
         While a request of this side is pending, a new request may be part of its handler's work.
         """
-        return self.out.draining.quiet and not (self.out.requests or self.channels.opened)
+        draining = self.out.draining
+        return draining.closes_at is not None and draining.quiet and not (self.out.requests or self.channels.opened)
 
     def end_session(self, reason: Exception) -> None:
         """Cancel the handlers of requests and drop the requests that wait: nobody can get their answers any more.

@@ -6,12 +6,12 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .._base.logs import PeerLog
 from .._base.references import weakly
 from .._base.scheduler import Scheduler
-from .._handlers.lifecycle import Reporter
+from .._handlers.lifecycle import Reporter, Unfinished
 from .._protocol.settings import Settings
 from .._sending.pending import Pending
 from .owner import PeerOptions
@@ -87,3 +87,7 @@ class PeerHost:
     def expired(self, pending: Pending, /) -> None:
         """End a request whose deadline is over."""
         self.life.sender.expired(pending)
+
+    def opening_handlers(self, event: Literal["open", "on_reconnect"], /) -> list[Unfinished]:
+        """Call the owner's own handlers of ``event``, and return those that are not finished."""
+        return self.life.owner.opening_handlers(event)

@@ -11,9 +11,9 @@ from msgspec import Struct
 from .._base.queues import BoundedQueue
 from .._channels.core import ChannelCore
 from .._handlers.observation import Message, mark_processed
+from .._handlers.opening import Hold, MessageKind
 from .._protocol.messages import WireMessage
 from ..errors import RemoteError
-from .admission import Hold, Kind
 
 if TYPE_CHECKING:
     from .dispatch import Dispatcher
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class ReceivedMessage(Struct, eq=False):
     """One message that waits. ``decode`` decodes the payload once more."""
 
-    kind: Kind
+    kind: MessageKind
     payload: bytes
     id: int | None
     """None for an event."""
@@ -68,7 +68,7 @@ class WaitingRoom(BoundedQueue[ReceivedMessage]):
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         super().__init__(_size, max_bytes, max_messages)
-        self._kinds: dict[Kind, OrderedDict[int, None]] = {}
+        self._kinds: dict[MessageKind, OrderedDict[int, None]] = {}
         """The tickets of each kind, in order. There are no empty ones."""
 
     def admit(self, entry: ReceivedMessage) -> bool:
@@ -86,7 +86,7 @@ class WaitingRoom(BoundedQueue[ReceivedMessage]):
 
     def events(self) -> list[tuple[int, ReceivedMessage]]:
         """Return the events on the main channel and on named ones, with their tickets."""
-        return [(ticket, self.items[ticket]) for ticket in self._kinds.get(Kind.EVENT, ())]
+        return [(ticket, self.items[ticket]) for ticket in self._kinds.get(MessageKind.EVENT, ())]
 
     def take(self, ticket: int) -> ReceivedMessage:
         """Take out a message that waits."""

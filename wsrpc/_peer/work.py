@@ -20,12 +20,12 @@ from .._channels.table import TOO_MANY
 from .._handlers.invocation import EXITED, CallState, Invocation
 from .._handlers.lifecycle import Closers
 from .._handlers.observation import Message, mark_processed
+from .._handlers.opening import Hold, MessageKind
 from .._protocol.counting import decode_any
 from .._protocol.messages import WireMessage, place_on
 from .._streams.inbox import Inbox
 from .._streams.recipients import Decode, Recipient
 from ..errors import Draining, Overloaded, RemoteError, RpcError, made_here
-from .admission import Hold, Kind
 from .host import PeerHost
 from .waiting import NOTHING_WAITS, ReceivedMessage, WaitingRoom
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .dispatch import Dispatcher
 
 # Constants, because Python 3.11 looks members of an enum up slowly, and these are asked for with each message.
-_ON_CHANNEL, _REQUEST, _EVENT = Kind
+_ON_CHANNEL, _REQUEST, _EVENT = MessageKind
 _NONE_HELD = Hold.NONE
 _ORPHANED = CallState.ORPHANED
 
@@ -135,8 +135,8 @@ class Work:
             or self.readers.channels
             or self.waiting_room.items
             or dispatcher.session.full
-            or admission.holding is not _NONE_HELD
-            or admission.drains
+            or dispatcher.opening.holding is not _NONE_HELD
+            or dispatcher.out.draining.closes_at is not None
             or admission.paused is not None
             or admission.late
             or self.count >= self.limits.running
@@ -165,7 +165,7 @@ class Work:
         i = message.i
         kind = _ON_CHANNEL if channel is not None else _EVENT if i is UNSET else _REQUEST
         admission = dispatcher.admission
-        is_read = admission.holding is not _NONE_HELD and self.readers.has_readers(message.c, message.a[0])
+        is_read = dispatcher.opening.holding is not _NONE_HELD and self.readers.has_readers(message.c, message.a[0])
         if i is not UNSET and dispatcher.knows(i):
             # A rejection would settle the first one, which is still being worked on.
             dispatcher.answers.ignored["duplicate id"] += 1
@@ -173,7 +173,7 @@ class Work:
             self._bucket is not None and self._counts(message, channel) and not self.within_rate(dispatcher, message)
         ) or (self.readers.channels and channel is None and self.readers.take(message, payload, decode)):
             pass
-        elif admission.drains and i is not UNSET and message.h is None and dispatcher.refuses_new():
+        elif i is not UNSET and message.h is None and dispatcher.refuses_new():
             dispatcher.answers.reject(
                 i, Draining("closing, no new requests are taken: ask again on another connection")
             )
@@ -223,8 +223,8 @@ class Work:
             or (self.held > 0 and self.held + size > self.limits.running_bytes)
         )
 
-    def _must_wait(self, dispatcher: Dispatcher, kind: Kind, size: int) -> bool:
-        holding = dispatcher.admission.holding
+    def _must_wait(self, dispatcher: Dispatcher, kind: MessageKind, size: int) -> bool:
+        holding = dispatcher.opening.holding
         if kind >= holding or self._is_full(dispatcher, size):
             return True
         # A message must not overtake those that wait already, except for those that are held back.
@@ -232,7 +232,7 @@ class Work:
 
     def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient) -> None:
         """Give a new reader the events that wait while `open` handlers run: an `open` handler may be the reader."""
-        if self.dispatcher.admission.holding is not _NONE_HELD and isinstance(recipient, Inbox):
+        if self.dispatcher.opening.holding is not _NONE_HELD and isinstance(recipient, Inbox):
             handled = self.readers.has_handler(channel, event)
             for ticket, waiting in self.waiting_room.events():
                 message = decode_any(waiting.decode, waiting.payload)
@@ -270,7 +270,7 @@ class Work:
             return
         self._pumping = True
         try:
-            while (found := self.waiting_room.oldest(self.dispatcher.admission.holding)) is not None:
+            while (found := self.waiting_room.oldest(self.dispatcher.opening.holding)) is not None:
                 ticket, waiting = found
                 if self._is_full(self.dispatcher, len(waiting.payload)):
                     break
@@ -300,12 +300,13 @@ class Work:
         They start before the channels of the session end. All messages are dropped if this side has closed the
         connection, or while `open` handlers run, which may refuse the remote peer.
         """
-        admission = self.dispatcher.admission
-        if admission.paused is not None or admission.holding is not _NONE_HELD:
+        dispatcher = self.dispatcher
+        if dispatcher.admission.paused is not None or not dispatcher.opening.over:
             self.drop_all()
         for waiting in self.waiting_room.take_requests():
             waiting.mark_processed()
-        admission.end()
+        self.start_waiting()
+        dispatcher.admission.end_session()
 
     def drop_all(self) -> None:
         """Drop all messages that wait: the peer ends."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable, Coroutine
 from enum import Enum
+from typing import Any
 
 from .._base.scheduler import Timer
+from .._handlers.opening import Opening
 from .._protocol.control import DRAIN, Drain
 from .._protocol.messages import MAX_ID
 from .._session.host import Host
@@ -34,10 +38,11 @@ class Draining:
     crossed with the request to drain has arrived by then, so nothing needs to be refused.
     """
 
-    __slots__ = ("_host", "_on_quiet", "_session", "_waits", "closes_at", "phase")
+    __slots__ = ("_host", "_on_quiet", "_opening", "_session", "_waits", "closes_at", "phase")
 
-    def __init__(self, session: Session, host: Host) -> None:
+    def __init__(self, session: Session, host: Host, opening: Opening) -> None:
         self._session = session
+        self._opening = opening
         self._host = host
         self.phase = DrainPhase.NONE
         self.closes_at: float | None = None
@@ -53,11 +58,17 @@ class Draining:
     # ------------------------------------------------------------ the side that drains
 
     def drain(self, until: float) -> None:
-        """Ask the remote peer to begin nothing new, because this side closes at the time ``until`` at the latest."""
+        """Finish the calls that have begun, and refuse new ones that they do not need: see `Dispatcher.refuses_new`.
+
+        The remote peer is asked to begin nothing new, because this side closes at the time ``until`` at the latest.
+        """
+        if not self._session.state.lives:
+            return
         self.closes_at = until
         if self.phase is DrainPhase.NONE:
             self.phase = DrainPhase.ASKED
         self.agreed()
+        self._host.core.room_changed()
 
     def agreed(self) -> None:
         """Ask for that if this side drained before it knew what the remote peer supports."""
@@ -106,22 +117,29 @@ class Draining:
         loop, self.phase = self._host.loop, DrainPhase.TOLD
         self.closes_at = loop.time() + seconds
         self._stop_waiting()
-        if seconds >= MARGIN and (work := self._host.core.work()) is not None:
-            self._waits = [loop.call_at(self.closes_at - MARGIN, self.be_silent), loop.spawn(work)]
+        work = self._host.core.in_progress() if seconds >= MARGIN and self._opening.over else None
+        if work is None:
+            self._be_silent()
         else:
-            self.be_silent()
+            self._waits = [loop.call_at(self.closes_at - MARGIN, self._be_silent), loop.spawn(self._finish(work))]
+
+    async def _finish(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        await work()
+        self._be_silent()
 
     @property
     def silent(self) -> bool:
         """Whether this side begins nothing new: the remote peer is about to close."""
         return self.phase is DrainPhase.SILENT or self.phase is DrainPhase.OWING
 
-    def be_silent(self) -> None:
+    def _be_silent(self) -> None:
         """Begin nothing new, and say so. Idempotent."""
         if self.phase is DrainPhase.TOLD:
             # Requests of `open` handlers are still served, so they are sent before the answer.
             self.phase = DrainPhase.OWING
-            if not self._host.core.fall_silent():
+            text = "the remote peer is about to close: new messages wait for another connection"
+            self._host.log(logging.INFO, text)
+            if self._opening.over:
                 self.opened()
 
     def opened(self) -> None:

@@ -7,8 +7,7 @@ from enum import Enum
 from threading import get_ident
 
 from .._base.closing import CloseCode
-from .._handlers.invocation import CURRENT, Invocation
-from .._handlers.lifecycle import OpenPhase
+from .._handlers.opening import Opening
 from .._protocol.codecs import MsgpackCodec, NegotiatedCodec, json_text
 from .._protocol.control import Announced, Credit
 from .._protocol.go import GoCodec, refuse_raw, rejection_from
@@ -36,7 +35,7 @@ class Line(Enum):
 
 
 class Outbound:
-    """The way out of one session of a peer: its opening, and what may leave there now. `Outbox` does the rest.
+    """The way out of one session of a peer, and what may leave there now. `Outbox` does the rest.
 
     ``terms`` say what was negotiated in the session. While ``clear`` is true a message may go straight to the
     transport: the fast path checks nothing else.
@@ -52,10 +51,8 @@ class Outbound:
         "_settings",
         "clear",
         "draining",
-        "is_open",
         "loop",
         "opening",
-        "opening_invocations",
         "overdue",
         "requests",
         "session",
@@ -68,6 +65,7 @@ class Outbound:
         self,
         session: Session,
         host: Host,
+        opening: Opening,
         requests: PendingRequests,
         gate: Gate,
     ) -> None:
@@ -75,7 +73,8 @@ class Outbound:
         self._settings = settings = host.settings
         self.session = session
         self._gate = gate
-        self.draining = Draining(session, host)
+        self.opening = opening
+        self.draining = Draining(session, host, opening)
         self.requests = requests
         self.terms = settings.terms
         self.loop = host.loop
@@ -85,12 +84,6 @@ class Outbound:
         """A broadcast has waited for the session as long as broadcasts do, and it has not drained since."""
         self.slow_reader: SlowReaderQueue | None = None
         """Broadcasts that wait while the session is full. Most sessions never need one."""
-        self.opening: OpenPhase | None = None
-        """The `open` and `on_reconnect` handlers that take time, while they run."""
-        self.opening_invocations: tuple[Invocation, ...] = ()
-        """Those handlers' calls, and those of earlier stages: messages that are sent within them leave at once."""
-        self.is_open = False
-        """Whether those handlers are done or overdue, so that every message may be sent."""
 
     def __repr__(self) -> str:
         marks = f"{' full' if self.session.full else ''}{' silent' if self.silent else ''}"
@@ -106,7 +99,7 @@ class Outbound:
             return "disconnected"
         if session.state.detached:
             return session.state.value
-        return "closing" if session.state is SessionState.CLOSING else "open" if self.is_open else "opening"
+        return "closing" if session.state is SessionState.CLOSING else "open" if self.opening.over else "opening"
 
     @property
     def line(self) -> Line:
@@ -116,7 +109,7 @@ class Outbound:
             return Line.AWAY
         if not state.sends:
             return Line.NONE
-        if not self.is_open:
+        if not self.opening.over:
             return Line.OPENING
         return Line.DRAINING if self.silent else Line.OPEN
 
@@ -145,33 +138,11 @@ class Outbound:
         """Return whether an anonymous channel of the session, which is the present one, is open."""
         return self._host.core.has_channel(h)
 
-    # ------------------------------------------------------------ opening
+    # ------------------------------------------------------------ the course of the session
 
     def begin(self) -> None:
         """Belong to the thread of the session, which begins."""
         self.thread = get_ident()
-
-    def enter(self, invocation: Invocation) -> None:
-        """Begin a stage of the opening: messages that are sent within ``invocation`` leave at once."""
-        self.opening_invocations = (*self.opening_invocations, invocation)
-
-    def open_slowly(self, phase: OpenPhase) -> None:
-        """Keep the session opening until ``phase`` is over: some handlers take time."""
-        self.opening = phase
-        phase.start()
-
-    def end_opening(self) -> None:
-        """End the opening: all messages may be sent now, or on the next connection of the session."""
-        self.opening_invocations = ()
-        self.is_open = True
-        self.update_clear()
-
-    def in_open_handler(self) -> bool:
-        """Return whether an `open` or `on_reconnect` handler of the session runs, or a task that it made."""
-        invocation = CURRENT.get(None)
-        return invocation is not None and invocation in self.opening_invocations
-
-    # ------------------------------------------------------------ the course of the session
 
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
         """Use what both support from now on: the remote peer is wsrpc, too. See `Terms.agreed`."""

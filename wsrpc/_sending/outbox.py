@@ -144,7 +144,7 @@ class Outbox:
         out, options = self.out, None if pending is None else pending.options
         if begun_in is not None or message.h is not UNSET or (options is not None and options.within_call):
             return Call(Scope.BEGUN, begun_in or out, message.h, in_session=(begun_in or out).session.state.lives)
-        if out.in_open_handler():
+        if out.opening.in_handler():
             scope = Scope.BEGUN
         else:
             scope = Scope.PEER if self.expects_session else Scope.SESSION

@@ -203,8 +203,9 @@ class ServedPeer(PassiveOwner):
         # of work has something of its own to wait for. Messages that wait to be handled do so because of such work.
         core, out, work = self.core, self.out, self.life.work
         while core.session.state.sends:
-            if out.opening is not None and not closers.cover(out.opening.task, out.opening_invocations[0]):
-                await closers.wait_besides({out.opening.over}, None)  # a handler of the opening may begin to close
+            opening, opens = out.opening, out.opening.running
+            if opens is not None and not closers.cover(opening.tasks[-1], opening.invocations[0]):
+                await closers.wait_besides({opens}, None)  # a handler of the opening may begin to close
             elif self.life.outbox.busy:
                 await self.life.outbox.wait_written()
             elif tasks := work.tasks(closers):
@@ -214,8 +215,8 @@ class ServedPeer(PassiveOwner):
             elif channels := set(core.channels.all()) - work.channels(closers):
                 await channels.pop().wait_closed()
             elif not out.draining.quiet:
-                if out.opening is not None or work.tasks():
-                    core.drain(core.out.loop.time())  # the remote peer waits for the answers of `closers`
+                if opens is not None or work.tasks():
+                    out.draining.drain(out.loop.time())  # the remote peer waits for the answers of `closers`
                 await out.draining.wait_quiet()
             else:
                 return

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Literal, Protocol
 
 from .._base.closing import CloseInfo
 from .._base.logs import PeerLog
@@ -65,6 +65,10 @@ class Host(Protocol):
     def expired(self, pending: Any, /) -> None:
         """End a request whose deadline is over."""
 
+    def opening_handlers(self, event: Literal["open", "on_reconnect"], /) -> list[tuple[str, str, Awaitable[Any]]]:
+        """Call the handlers of ``event`` that are not the user's own `open` handlers. Return those not finished."""
+        ...
+
 
 class SessionReceiver(Protocol):
     """What a session reports to, and what it asks for. `PeerCore` of ``_peer`` implements it."""
@@ -88,14 +92,13 @@ class SessionReceiver(Protocol):
         """Return whether an anonymous channel is open."""
         ...
 
-    def work(self) -> Coroutine[Any, Any, None] | None:
-        """Return what waits for the end of the work in progress, and then falls silent. None if there is none."""
-
-    def fall_silent(self) -> bool:
-        """Begin nothing new. Return whether that is said only after the opening."""
-        ...
+    def in_progress(self) -> Callable[[], Coroutine[Any, Any, None]] | None:
+        """Return a function that waits for the requests, handlers and channels that there are now. None if none are."""
 
     # ------------------------------------------------------------ reports
+
+    def opened(self) -> None:
+        """The handlers of the opening are done or overdue."""
 
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str], /) -> None:
         """Use what both sides support. See `Terms.agreed`."""
