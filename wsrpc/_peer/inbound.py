@@ -47,6 +47,20 @@ CONTROL = b'{"ws-wrapper":false,"wsrpc":'
 class Inbound:
     """Receives the messages of one session: decodes, validates and dispatches each one. It never raises.
 
+    The fields that a message has say what it is, and where it goes:
+
+    ==========================  =======================  =============================================================
+    message                     fields                   goes to
+    ==========================  =======================  =============================================================
+    event, request              ``a``; ``i`` too         `Work.arrived`, or straight to `Dispatcher.run`
+    on an anonymous channel     ``a`` and ``h``          the channel's mailbox. Without a channel: an abort goes back
+    response                    ``i``                    `PendingRequests.settle`; with ``h`` it opens a channel
+    cancellation                ``x`` and ``i``          `Dispatcher.cancel`
+    abort                       ``x`` and ``h``          `ChannelTable.ended_by_peer`
+    control                     ``ws-wrapper``, false    `Session.take_control`
+    anything else                                        the raw handler, in `Work.arrived`. Without one: it is counted
+    ==========================  =======================  =============================================================
+
     Messages that the protocol tells a peer to ignore are counted in `Peer.ignored`.
     """
 
@@ -93,7 +107,7 @@ class Inbound:
         """Receive one message from the transport: decode it, and pass it on.
 
         The strict decoder accepts nearly all messages, and makes most of the checks. `_decode_unusual` gets what it
-        refuses. Which fields a message has says whether it is an event or a request, an end, or a response.
+        refuses.
         """
         try:
             codec, decode = self._codec, self._decode
@@ -102,17 +116,15 @@ class Inbound:
                     self._receive_other_kind(payload, text)
                     return
                 codec, decode = self._other, strict_decoder(self._other)
-            limits, size = self._limits, len(payload)
+            size, depth = len(payload), self._limits.depth
             large = size > self._small
-            if large and codec.claims(payload) and (why := codec.objection(payload, limits.values)) is not None:
-                if not self._control(payload, text):
-                    self._drop_undecoded(payload, text, codec.outline(payload), TOO_MANY_VALUES, f"holds {why}")
+            if large and self._refuses_values(codec, payload, text):
                 return
             try:
                 message: WireMessage | None = decode_any(decode, payload) if large else decode(payload)
             except Exception:
                 message = None  # dealt with below: an exception of a handler must not refer to this one
-            unusual = message is None or (size > limits.depth and codec.nests_deeper(payload, message, limits.depth))
+            unusual = message is None or (size > depth and codec.nests_deeper(payload, message, depth))
             if unusual:
                 message, decode = self._decode_unusual(codec, payload, text), codec.decode
             if message is None:
@@ -120,40 +132,38 @@ class Inbound:
             view = None
             if self._own.observed or self._shared.observed:
                 view = self._observe(payload, text, decode)
-            a = message.a
-            if a is not UNSET:
-                if unusual and not self._make_call_usual(message, payload):
-                    pass
-                elif message.h is not None:
-                    self._receive_on_channel(message, payload, decode)
+            if unusual and not self._make_usual(message, payload):
+                pass
+            elif message.a is UNSET:
+                if message.x is not UNSET:
+                    self._stop(message)
+                elif message.i is not UNSET:
+                    self._receive_response(message)
                 else:
-                    name, channel = a[0], message.c
-                    if name.__class__ is not str:
-                        self._refuse(message, NOT_TEXT, _not_text(name), payload)
-                    elif channel is not None and channel.__class__ is not str:
-                        self._refuse(message, NOT_TEXT, f"Channel '{_short(channel)}' does not exist", payload)
-                    elif (len(name) > self._short and self._is_long(name)) or (
-                        channel is not None and self._is_long(channel)
-                    ):
-                        self._refuse_long_name(message)
-                    else:
-                        if self._work.needs_checks:
-                            self._work.arrived(self._dispatcher, message, payload, view, decode)
-                        else:
-                            self._dispatcher.run(message, payload, view)
-                        return
-            elif message.x is not UNSET:
-                if unusual:
-                    _make_end_usual(message)
-                self._stop(message)
-            elif message.i is not UNSET and not (unusual and not _make_response_usual(message)):
-                self._receive_response(message)
-            else:
-                self._not_ours(payload)
+                    self._not_ours(payload)
+            elif message.h is not None:
+                self._receive_on_channel(message, payload, decode)
+            elif (  # nearly all are on the main channel and have a short name
+                message.c is None and (name := message.a[0]).__class__ is str and len(name) <= self._short
+            ) or self._accepts_names(message, payload):
+                if self._work.needs_checks:
+                    self._work.arrived(self._dispatcher, message, payload, view, decode)
+                else:
+                    self._dispatcher.run(message, payload, view)
+                return
             if view is not None:
                 mark_processed(view)
         except Exception as exc:
             self._not_dealt_with(exc)
+
+    def _refuses_values(self, codec: Codec, payload: bytes | bytearray, text: bool) -> bool:
+        """Return whether a large message has more values than may be decoded, and was dropped."""
+        most = self._limits.values
+        if not codec.claims(payload) or (why := codec.objection(payload, most)) is None:
+            return False
+        if not self._control(payload, text):
+            self._drop_undecoded(payload, text, codec.outline(payload), TOO_MANY_VALUES, f"holds {why}")
+        return True
 
     # ------------------------------------------------------------ unusual messages
 
@@ -198,12 +208,23 @@ class Inbound:
             self._drop_undecoded(payload, text, outline, "unreadable", f"does not decode: {why}")
         return None
 
-    def _make_call_usual(self, message: WireMessage, payload: bytes | bytearray) -> bool:
-        """Give the fields of an event or a request the types that a `StrictMessage` has.
+    def _make_usual(self, message: WireMessage, payload: bytes | bytearray) -> bool:
+        """Give the fields of a message the types that a `StrictMessage` has.
 
         Returns:
             False if that cannot be done: the message was refused.
         """
+        if message.a is not UNSET:
+            return self._make_call_usual(message, payload)
+        if message.x is not UNSET:
+            _make_end_usual(message)
+        elif message.i is not UNSET and not _make_response_usual(message):
+            self._not_ours(payload)
+            return False
+        return True
+
+    def _make_call_usual(self, message: WireMessage, payload: bytes | bytearray) -> bool:
+        """Do so for an event or a request."""
         a, i, h = message.a, message.i, message.h
         message.h = channel_id(h)
         if a.__class__ is not list or not a:
@@ -248,6 +269,19 @@ class Inbound:
         elif self._limits.rate is None or name in STREAM_EVENTS or self._work.within_rate(self._dispatcher, message):
             message.c = None
             channel.mailbox.receive(message, payload, decode)
+
+    def _accepts_names(self, message: WireMessage, payload: bytes | bytearray) -> bool:
+        """Return whether the names of an event or a request are text and not too long. Refuse it if not."""
+        name, channel = message.a[0], message.c
+        if name.__class__ is not str:
+            self._refuse(message, NOT_TEXT, _not_text(name), payload)
+        elif channel is not None and channel.__class__ is not str:
+            self._refuse(message, NOT_TEXT, f"Channel '{_short(channel)}' does not exist", payload)
+        elif self._is_long(name) or (channel is not None and self._is_long(channel)):
+            self._refuse_long_name(message)
+        else:
+            return True
+        return False
 
     def _is_long(self, name: str) -> bool:
         """Return whether a name is too long."""

@@ -163,38 +163,53 @@ class Work:
             channel: the anonymous channel on which it arrived.
         """
         i = message.i
-        kind = _ON_CHANNEL if channel is not None else _EVENT if i is UNSET else _REQUEST
-        admission = dispatcher.admission
         is_read = dispatcher.opening.holding is not _NONE_HELD and self.readers.has_readers(message.c, message.a[0])
+        if self._needs_no_handler(dispatcher, message, payload, decode, channel):
+            mark_processed(view)
+            return
+        kind = _ON_CHANNEL if channel is not None else _EVENT if i is UNSET else _REQUEST
+        if not self._must_wait(dispatcher, kind, len(payload)):
+            dispatcher.run(message, payload, view, channel)
+            return
+        key = None if i is UNSET else i
+        waiting = ReceivedMessage(kind, _kept(payload, view), key, view, decode, dispatcher, channel, is_read)
+        if self._let_wait(waiting):
+            self.update()
+            return
+        why = f"{len(self.waiting_room)} messages wait already"
+        if i is UNSET:
+            dispatcher.answers.host.count("event dropped, too many wait", f"an event was dropped: {why}")
+        else:
+            dispatcher.answers.reject(i, Overloaded(f"{why}, ask again later"))
+        mark_processed(view)
+
+    def _needs_no_handler(
+        self,
+        dispatcher: Dispatcher,
+        message: WireMessage,
+        payload: bytes | bytearray,
+        decode: Decode,
+        channel: ChannelCore | None,
+    ) -> bool:
+        """Return whether a message that has arrived goes no further: it was refused or dropped, or was for readers."""
+        i = message.i
         if i is not UNSET and dispatcher.knows(i):
             # A rejection would settle the first one, which is still being worked on.
             dispatcher.answers.ignored["duplicate id"] += 1
-        elif (
-            self._bucket is not None and self._counts(message, channel) and not self.within_rate(dispatcher, message)
-        ) or (self.readers.channels and channel is None and self.readers.take(message, payload, decode)):
-            pass
-        elif i is not UNSET and message.h is None and dispatcher.refuses_new():
+            return True
+        if self._bucket is not None and self._counts(message, channel) and not self.within_rate(dispatcher, message):
+            return True
+        if self.readers.channels and channel is None and self.readers.take(message, payload, decode):
+            return True
+        if i is not UNSET and message.h is None and dispatcher.refuses_new():
             dispatcher.answers.reject(
                 i, Draining("closing, no new requests are taken: ask again on another connection")
             )
-        elif admission.paused is not None and dispatcher.session.over:  # it was kept on a channel
+            return True
+        if dispatcher.admission.paused is not None and dispatcher.session.over:  # it was kept on a channel
             dispatcher.answers.ignored["dropped at the end"] += 1
-        elif not self._must_wait(dispatcher, kind, len(payload)):
-            dispatcher.run(message, payload, view, channel)
-            return
-        elif self._let_wait(
-            ReceivedMessage(
-                kind, _kept(payload, view), None if i is UNSET else i, view, decode, dispatcher, channel, is_read
-            )
-        ):
-            self.update()
-            return
-        elif i is UNSET:
-            text = f"an event was dropped: {len(self.waiting_room)} messages wait already"
-            dispatcher.answers.host.count("event dropped, too many wait", text)
-        else:
-            dispatcher.answers.reject(i, Overloaded(f"{len(self.waiting_room)} messages wait already, ask again later"))
-        mark_processed(view)
+            return True
+        return False
 
     def within_rate(self, dispatcher: Dispatcher, message: WireMessage) -> bool:
         """Count an event or a request against `Limits.rate`. Above the rate refuse it, and return False."""
