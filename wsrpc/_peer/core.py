@@ -28,8 +28,8 @@ from .._sending.outbox import Outbox
 from .._sending.pending import SENT
 from .._session.client import ClientSession
 from .._session.connection import Connection
+from .._session.server import ServerSession
 from .._session.session import MESSAGE, NOT_CONNECTED, Session
-from .._session.sessions import ServerSession
 from .._session.states import SessionEnd, SessionInput, SessionState
 from ..errors import ChannelClosed, ConnectionLost, ProtocolError, SessionLost, closed_here
 from ..transport import ConnectionInfo, Traffic

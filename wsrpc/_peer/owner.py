@@ -12,7 +12,7 @@ from .._handlers.lifecycle import Unfinished
 from .._handlers.registry import Registry
 from .._protocol.settings import Settings
 from .._session.connection import Connection
-from .._session.sessions import SessionHome
+from .._session.server import SessionHome
 from .._session.states import SessionEnd
 
 
