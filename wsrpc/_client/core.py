@@ -503,7 +503,7 @@ class ClientCore(PassiveOwner):
     @property
     def asks_to_resume(self) -> bool:
         """Whether the next connection is to resume the session."""
-        return self.peer_core.session.state.detached
+        return self.peer_core.session.state.away
 
     def attempt_begins(self) -> None:
         """Dial again: the delay is over."""
@@ -551,7 +551,7 @@ class ClientCore(PassiveOwner):
         is_first = self._order.is_first
         self._give_up(failure)
         session = self.peer_core.session
-        if session.state.detached:
+        if session.state.away:
             session.end(SessionInput.ENDED, f"the client gave up: {failure}")
         elif opening is not None:
             session.end(SessionInput.ENDED, info=CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))

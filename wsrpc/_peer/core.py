@@ -352,7 +352,7 @@ class PeerCore:
     def next_stage(self) -> Stage | None:
         """Call the `on_reconnect` handlers, after the `open` handlers. Return None if all are finished."""
         out = self.out
-        if not self.session.takes_messages or out.is_open or len(out.opening_invocations) > 1:
+        if not self.session.state.takes_messages or out.is_open or len(out.opening_invocations) > 1:
             return None
         unfinished = self.life.owner.opening_handlers("on_reconnect")
         if not unfinished:
@@ -363,7 +363,7 @@ class PeerCore:
 
     def _handler_failed(self, event: str, name: str, exc: BaseException) -> None:
         """Log that an `open` or `on_reconnect` handler has raised ``exc``."""
-        if not self.session.takes_messages and _tells_of_the_end(exc):
+        if not self.session.state.takes_messages and _tells_of_the_end(exc):
             # It has not failed. A request of the handler raised because the session has ended, either before the
             # handler was cancelled, or because the user closes: then handlers are not cancelled.
             self.life.log(
@@ -380,7 +380,7 @@ class PeerCore:
         if self.out.opening is not None:
             # They may run on without a connection.
             await self.out.opening.wait(self._until_gone())
-        if self.session.state in (SessionState.DEAD, SessionState.STRANDED):
+        if self.session.state.connection == "dead":
             await self.wait_closed()
 
     def opened(self) -> None:
@@ -486,7 +486,7 @@ class PeerCore:
         session.send_kept_back()
         if out.silent:  # what is asked now would not be answered any more
             outbox.discard_requests(ending)
-        if session.state.detached:
+        if session.state.away:
             self.dispatcher.admission.pause()  # no handler starts after this side has closed
             why = f"closed on this side: {reason}" if reason else "closed on this side"
             session.end(SessionInput.CLOSED, why, info=ending)
@@ -523,7 +523,7 @@ class PeerCore:
         """End the session now, because another one takes its place."""
         session = self.session
         session.send_kept_back()
-        info = session.ending if session.state.detached or session.state is SessionState.CLOSING else replaced
+        info = session.ending if session.state.away or session.state is SessionState.CLOSING else replaced
         session.end(SessionInput.REPLACED, replaced.reason, info=info)
 
     def close_for_another(self, code: int, reason: str) -> None:
@@ -626,9 +626,9 @@ class PeerCore:
             text, log = "peer %s at %s lost its connection: %d %s; its session is kept for %g s", self.life.log
             log(logging.INFO, text, log.id, log.place, info.code, info.reason, self.session.ttl)
             self.out.update_clear()
-        if not self.life.owner.session_detached(info) and self.session.state.detached:
+        if not self.life.owner.session_detached(info) and self.session.state.away:
             self.session.end(SessionInput.ENDED, info.reason, info=info)
-        elif dropped and self.session.state.detached:
+        elif dropped and self.session.state.away:
             dialer, peer = self.life.options.dialer, self.host.peer
             args = (msgspec.structs.replace(info, will_reconnect=True),) if dialer else (peer, info)
             self.life.reporter.tell_hooks("on_detach", args, self.out.opening)
@@ -683,7 +683,7 @@ class PeerCore:
 
     async def wait_closed(self) -> None:
         """Wait until there is no connection. Cancelling is safe."""
-        if self.session.state.lives and not self.session.state.detached:
+        if self.session.state.lives and not self.session.state.away:
             await asyncio.shield(self._until_gone())
 
     def _until_gone(self) -> asyncio.Future[None]:

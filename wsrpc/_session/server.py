@@ -155,7 +155,7 @@ class ServerSession(Session):
 
     def _detach(self, info: CloseInfo) -> None:
         super()._detach(info)
-        if self.state.detached:
+        if self.state.away:
             self.hold()
 
     def memory(self) -> int:
@@ -187,5 +187,5 @@ class ServerSession(Session):
         if self.over:
             self._host.core.drop_rest(self)
         self._fence()
-        if self.state.detached:
+        if self.state.away:
             self.end(SessionInput.ENDED, why)
