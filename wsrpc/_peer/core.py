@@ -659,12 +659,6 @@ class PeerCore:
         if not life.options.dialer:
             life.reporter.tell_hooks("on_resume", (self.host.peer,))
 
-    def session_refused(
-        self, connection: Connection, why: str, first: tuple[bytes | bytearray, bool] | None = None
-    ) -> None:
-        """Let the client end the session, and begin a new one on ``connection``."""
-        self.life.owner.not_resumed(connection, why, first)
-
     def memory(self) -> int:
         """Return the bytes that the session takes here, about: what was received, and what is being worked on."""
         work, broadcasts, unread = self.life.work, self.out.slow_reader, self.life.readers.memory
