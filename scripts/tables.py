@@ -40,6 +40,8 @@ def states(cells_of: Mapping[Any, Mapping[Any, tuple[Any, str]]]) -> str:
         return f"`{text}`" if text.endswith(")") else text
 
     def name(state: str | Enum) -> str:
+        if isinstance(state, session_states.SessionState):
+            return f"`{state.text}`"
         return f"`{state.value if isinstance(state, Enum) else state}`"
 
     rows = [
@@ -92,6 +94,22 @@ def requests() -> str:
     return table(columns, rows)
 
 
+def sessions() -> str:
+    """A row for each state of a session, a column for each question."""
+    columns = ["state", "meaning", "connection", "messages", "can resume"]
+    rows = [
+        [
+            f"`{state.text}`",
+            state.meaning,
+            state.connection or "",
+            "leave" if state.sends else "wait" if state.waits else "fail",
+            "yes" if state.resumes else "",
+        ]
+        for state in session_states.SessionState
+    ]
+    return table(columns, rows)
+
+
 def error_tree() -> str:
     """The drawing in the docstring of the module."""
     drawn = (errors.__doc__ or "").partition("::\n\n")[2].partition("\n\n")[0]
@@ -139,6 +157,7 @@ def supported_versions() -> str:
 MAKERS: dict[str, Callable[[], str]] = {
     "states of clients": lambda: states(client_states.TABLE),
     "states of servers": lambda: states(server_states.TABLE),
+    "what states of sessions mean": sessions,
     "states of sessions": lambda: states(session_states.TABLE),
     "states of channels": lambda: states(channel_states.TABLE),
     "states of mailboxes": lambda: states(channel_states.MAILBOX),

@@ -46,7 +46,6 @@ from wsrpc import (
 from wsrpc._api.registration import Registrar
 from wsrpc._client.client import core_of
 from wsrpc._client.states import Input
-from wsrpc._session.states import SessionState
 from wsrpc.testing import memory_transports
 
 # Sessions end with their connections here. Those that go on have a machine of their own.
@@ -465,7 +464,7 @@ class ClientLife(WorldMachine):
         After `close()` the client may do anything, such as connect again, while that connection ends.
         """
         core = core_of(self.client).peer_core
-        return core.session.state in (SessionState.DEAD, SessionState.STRANDED)
+        return core.session.state.connection == "dead"
 
     async def check(self) -> None:
         client, life = self.client, self.life

@@ -118,7 +118,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
         The session continues when another connection resumes it.
         """
-        return self._core.session.state.detached
+        return self._core.session.state.away
 
     @property
     def info(self) -> ConnectionInfo:
@@ -170,7 +170,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             bytes_out=None if passed is None else passed.bytes_out,
             unsent=0 if connection is None else connection.transport.unsent,
             kept=self._life.outbox.kept,
-            detached=core.session.state.detached,
+            detached=core.session.state.away,
             slow=connection is not None and core.session.full,
             dropped=self.dropped,
             pending=self.pending,

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal
 
@@ -414,20 +415,6 @@ class ClientCore(PassiveOwner):
         if self.hooks.resumed_with is not None:
             self.life.reporter.tell_hooks("on_reconnect", (self.hooks.resumed_with,))  # nothing waits for them
 
-    def not_resumed(
-        self, connection: Connection, why: str, first: tuple[bytes | bytearray, bool] | None = None
-    ) -> None:
-        order = self._order
-        self.peer_core.session.end(SessionInput.REFUSED, why)
-        if self._order is not order:  # a `close` handler has closed the client, or bound another connection
-            self.life.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
-            return
-        self.move(Input.DIALED)
-        with suppress(ConnectionLost):
-            self._attach(connection, self._attempts)
-            if first is not None:
-                connection.receive(*first)
-
     def opening_handlers(self, event: Literal["open", "on_reconnect"]) -> list[Unfinished]:
         began = self.hooks.began
         return self.hooks.handlers(began) if event == "on_reconnect" and began is not None else []
@@ -503,7 +490,7 @@ class ClientCore(PassiveOwner):
     @property
     def asks_to_resume(self) -> bool:
         """Whether the next connection is to resume the session."""
-        return self.peer_core.session.state.detached
+        return self.peer_core.session.state.away
 
     def attempt_begins(self) -> None:
         """Dial again: the delay is over."""
@@ -534,16 +521,25 @@ class ClientCore(PassiveOwner):
         if self.state == "resuming":
             assert self._order.dialing is not None
             self._order.dialing.schedule.opened()
+            session, refused = self.peer_core.session, partial(self._begin_anew, connection, self._order)
+            assert isinstance(session, ClientSession)
             if dialed.left_origin:  # the token of the session is a credential, too
-                why = "a redirect leads to another origin, where it does not resume"
-                self.not_resumed(connection, why)
+                session.end(SessionInput.REFUSED, "a redirect leads to another origin, where it does not resume")
+                refused()
             else:
-                session = self.peer_core.session
-                assert isinstance(session, ClientSession)
-                session.ask_to_resume(connection)
+                session.ask_to_resume(connection, refused)
             return
         with suppress(ConnectionLost):  # a `close` handler of the last connection has bound another one, or closed
             self._attach(connection, attempts)
+
+    def _begin_anew(self, connection: Connection, order: Order) -> None:
+        """Begin a session on ``connection``, because the one before has not resumed there, and so has ended."""
+        if self._order is not order:  # a `close` handler has closed the client, or bound another connection
+            self.life.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
+            return
+        self.move(Input.DIALED)
+        with suppress(ConnectionLost):  # a `close` handler that had to wait has done so
+            self._attach(connection, self._attempts)
 
     def dialing_gave_up(self, failure: Exception) -> None:
         """End what waits for a connection: none will come."""
@@ -551,7 +547,7 @@ class ClientCore(PassiveOwner):
         is_first = self._order.is_first
         self._give_up(failure)
         session = self.peer_core.session
-        if session.state.detached:
+        if session.state.away:
             session.end(SessionInput.ENDED, f"the client gave up: {failure}")
         elif opening is not None:
             session.end(SessionInput.ENDED, info=CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))

@@ -29,8 +29,8 @@ from .._sending.outbox import Outbox
 from .._sending.pending import SENT
 from .._session.client import ClientSession
 from .._session.connection import Connection
+from .._session.server import ServerSession
 from .._session.session import MESSAGE, NOT_CONNECTED, Session
-from .._session.sessions import ServerSession
 from .._session.states import SessionEnd, SessionInput, SessionState
 from ..errors import ConnectionLost, ProtocolError, SessionLost, closed_here
 from ..transport import ConnectionInfo, Traffic
@@ -344,7 +344,7 @@ class PeerCore:
         if self.out.opening.running is not None:
             # They may run on without a connection.
             await self.out.opening.wait(self._until_gone())
-        if self.session.state in (SessionState.DEAD, SessionState.STRANDED):
+        if self.session.state.connection == "dead":
             await self.wait_closed()
 
     def opened(self) -> None:
@@ -429,7 +429,7 @@ class PeerCore:
         session.send_kept_back()
         if out.silent:  # what is asked now would not be answered any more
             outbox.discard_requests(ending)
-        if session.state.detached:
+        if session.state.away:
             self.dispatcher.admission.pause()  # no handler starts after this side has closed
             why = f"closed on this side: {reason}" if reason else "closed on this side"
             session.end(SessionInput.CLOSED, why, info=ending)
@@ -466,7 +466,7 @@ class PeerCore:
         """End the session now, because another one takes its place."""
         session = self.session
         session.send_kept_back()
-        info = session.ending if session.state.detached or session.state is SessionState.CLOSING else replaced
+        info = session.ending if session.state.away or session.state is SessionState.CLOSING else replaced
         session.end(SessionInput.REPLACED, replaced.reason, info=info)
 
     def close_for_another(self, code: int, reason: str) -> None:
@@ -568,9 +568,9 @@ class PeerCore:
             text, log = "peer %s at %s lost its connection: %d %s; its session is kept for %g s", self.life.log
             log(logging.INFO, text, log.id, log.place, info.code, info.reason, self.session.ttl)
             self.out.update_clear()
-        if not self.life.owner.session_detached(info) and self.session.state.detached:
+        if not self.life.owner.session_detached(info) and self.session.state.away:
             self.session.end(SessionInput.ENDED, info.reason, info=info)
-        elif dropped and self.session.state.detached:
+        elif dropped and self.session.state.away:
             dialer, peer = self.life.options.dialer, self.host.peer
             args = (msgspec.structs.replace(info, will_reconnect=True),) if dialer else (peer, info)
             self.life.reporter.tell_hooks("on_detach", args, self.out.opening.running)
@@ -601,12 +601,6 @@ class PeerCore:
         if not life.options.dialer:
             life.reporter.tell_hooks("on_resume", (self.host.peer,))
 
-    def session_refused(
-        self, connection: Connection, why: str, first: tuple[bytes | bytearray, bool] | None = None
-    ) -> None:
-        """Let the client end the session, and begin a new one on ``connection``."""
-        self.life.owner.not_resumed(connection, why, first)
-
     def memory(self) -> int:
         """Return the bytes that the session takes here, about: what was received, and what is being worked on."""
         work, broadcasts, unread = self.life.work, self.out.slow_reader, self.life.readers.memory
@@ -625,7 +619,7 @@ class PeerCore:
 
     async def wait_closed(self) -> None:
         """Wait until there is no connection. Cancelling is safe."""
-        if self.session.state.lives and not self.session.state.detached:
+        if self.session.state.lives and not self.session.state.away:
             await asyncio.shield(self._until_gone())
 
     def _until_gone(self) -> asyncio.Future[None]:

@@ -11,8 +11,7 @@ from .._base.closing import CloseInfo
 from .._handlers.lifecycle import Unfinished
 from .._handlers.registry import Registry
 from .._protocol.settings import Settings
-from .._session.connection import Connection
-from .._session.sessions import SessionHome
+from .._session.server import SessionHome
 from .._session.states import SessionEnd
 
 
@@ -65,16 +64,6 @@ class PeerOwner(Protocol):
     def resumed(self) -> None:
         """The session has resumed on another connection."""
 
-    def not_resumed(
-        self, connection: Connection, why: str, first: tuple[bytes | bytearray, bool] | None = None, /
-    ) -> None:
-        """On a client: end the session, which does not resume on ``connection``, and begin a new one there.
-
-        Args:
-            why: what `SessionLost` says.
-            first: the message that has told so, which belongs to the new one. None if it was a `Gone`.
-        """
-
     def session_over(self, info: CloseInfo, end: SessionEnd, /) -> CloseInfo:
         """A session has ended. Return what the `close` handlers get."""
         ...
@@ -109,10 +98,6 @@ class PassiveOwner:
         return False
 
     def resumed(self) -> None: ...
-
-    def not_resumed(
-        self, connection: Connection, why: str, first: tuple[bytes | bytearray, bool] | None = None, /
-    ) -> None: ...
 
     def session_over(self, info: CloseInfo, end: SessionEnd, /) -> CloseInfo:
         return info

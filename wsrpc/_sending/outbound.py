@@ -97,8 +97,8 @@ class Outbound:
         session = self.session
         if not session.state.lives:
             return "disconnected"
-        if session.state.detached:
-            return session.state.value
+        if session.state.away:
+            return session.state.text
         return "closing" if session.state is SessionState.CLOSING else "open" if self.opening.over else "opening"
 
     @property

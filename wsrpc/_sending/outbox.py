@@ -129,7 +129,7 @@ class Outbox:
     @property
     def expects_connection(self) -> bool:
         """Whether there is a connection, or another one may come."""
-        return self.out.session.takes_messages or self.expects_session
+        return self.out.session.state.takes_messages or self.expects_session
 
     # ------------------------------------------------------------ where a message goes
 

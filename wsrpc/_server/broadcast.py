@@ -226,7 +226,7 @@ class Audience:
         out = inside.out
         session = out.session
         payload, text = message[out.terms.encode]
-        if not session.takes_messages:
+        if not session.state.takes_messages:
             raise out.not_sent()
         if len(payload) > out.terms.unchecked:
             objections = message.objections
@@ -252,7 +252,7 @@ class Audience:
                 continue
             if isinstance(inside, ServedPeer):
                 core = inside.life.core
-                if core.out.session.full and core.session.takes_messages:
+                if core.out.session.full and core.session.state.takes_messages:
                     stalled[inside] = core.out
             elif inside.full and not inside.closed:
                 stalled[inside] = inside

@@ -125,7 +125,7 @@ class ServedPeer(PassiveOwner):
         Raises:
             ConnectionLost: they cannot.
         """
-        if not self.core.session.takes_messages:
+        if not self.core.session.state.takes_messages:
             raise self.out.not_sent()
 
     @property

@@ -84,8 +84,13 @@ class ClientSession(Session):
 
     # ------------------------------------------------------------ on another connection
 
-    def ask_to_resume(self, connection: Connection) -> None:
-        """Ask the server to resume the session on ``connection``. Nothing else is sent there until it has answered."""
+    def ask_to_resume(self, connection: Connection, refused: Callable[[], None]) -> None:
+        """Ask the server to resume the session on ``connection``. Nothing else is sent there until it has answered.
+
+        Args:
+            refused: called if the server does not resume it, and so the session has ended. A new one can begin on
+                ``connection``.
+        """
         assert self.ledger is not None and self.ledger.received is not None
         self._move(SessionInput.ASKED)
         self._gen += 1
@@ -97,11 +102,13 @@ class ClientSession(Session):
         offer = connection.offered = self.negotiation.features()
         limits, received = announce(self._host.settings.limits), self.ledger.received
         asked = Resume(VERSION, offer, limits, self.sid, self._token, self._gen, received.n, received.bytes)
-        connection.start(partial(self._answered, connection), ignore_end)
+        connection.start(partial(self._answered, connection, refused), ignore_end)
         with suppress(ConnectionLost):  # the connection reports that itself
             connection.send(write_control(asked), True)
 
-    def _answered(self, connection: Connection, payload: bytes | bytearray, text: bool, /) -> None:
+    def _answered(
+        self, connection: Connection, refused: Callable[[], None], payload: bytes | bytearray, text: bool, /
+    ) -> None:
         if self._asking is not connection:
             return
         self._asking = None
@@ -112,10 +119,12 @@ class ClientSession(Session):
             return
         connection.disown()
         if isinstance(answer, Gone):
-            why = GONE.get(answer.why, f"the server refuses it: {short(answer.why)}")
-            self._host.core.session_refused(connection, why)
+            self.end(SessionInput.REFUSED, GONE.get(answer.why, f"the server refuses it: {short(answer.why)}"))
+            refused()
         else:
-            self._host.core.session_refused(connection, "the server did not resume it", (payload, text))
+            self.end(SessionInput.REFUSED, "the server did not resume it")
+            refused()
+            connection.receive(payload, text)  # it belongs to the new session
 
     def _unanswered(self, connection: Connection) -> None:
         if self._asking is connection:

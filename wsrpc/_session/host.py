@@ -130,13 +130,3 @@ class SessionReceiver(Protocol):
 
     def session_over(self, end: SessionEnd, /) -> None:
         """The session is over. Called once."""
-
-    def session_refused(
-        self, connection: Connection, why: str, first: tuple[bytes | bytearray, bool] | None = None, /
-    ) -> None:
-        """The server does not resume the session, which ends now, but a new one can begin on ``connection``.
-
-        Args:
-            why: what `SessionLost` says.
-            first: the message that has told so, which belongs to the new session. None if it was a `Gone`.
-        """

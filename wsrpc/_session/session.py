@@ -120,24 +120,19 @@ class Session:
         """Ends the session if it has no connection for too long."""
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.state.value}{' full' if self.full else ''}>"
+        return f"<{type(self).__name__} {self.state.text}{' full' if self.full else ''}>"
 
     # ------------------------------------------------------------ state
 
     @property
     def usable(self) -> Connection | None:
         """The present connection. None without one, or if it is dead."""
-        return None if self.state in (SessionState.DEAD, SessionState.STRANDED) else self.connection
+        return None if self.state.connection == "dead" else self.connection
 
     @property
     def over(self) -> bool:
         """Whether it has ended."""
         return self.state is SessionState.OVER
-
-    @property
-    def takes_messages(self) -> bool:
-        """Whether messages can be sent, or wait for its next connection."""
-        return self.state.sends or self.state.waits
 
     def _move(self, happened: SessionInput) -> None:
         self.state = after(self.state, happened)
@@ -548,7 +543,7 @@ class Session:
 
     def fail(self, code: int, reason: str) -> None:
         """End because of what the remote peer did: close the connection, and ignore whatever else it sends."""
-        if self.state.detached:
+        if self.state.away:
             self.end(SessionInput.OVERFLOWED, reason)
         elif self.state.lives and self.state is not SessionState.CLOSING:
             self._host.core.fail(code, reason)
@@ -563,7 +558,7 @@ class Session:
         was, connection, info = self.state, self.connection, info or self.ending
         closed_with = self.ending if was is SessionState.CLOSING else info
         left = None if connection is None or connection.ended is not None else connection
-        lost = SessionLost(info.code, why) if was.detached else ConnectionLost(info.code, info.reason)
+        lost = SessionLost(info.code, why) if was.away else ConnectionLost(info.code, info.reason)
         if left is not None and was is not SessionState.CLOSING:
             self._say_goodbye()
         if closed_with.user_closed:  # whatever the remote peer has answered

@@ -3,60 +3,44 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class SessionState(Enum):
-    """State of a session."""
+    """State of a session: what kind of connection it has, and whether it may resume on another one.
+
+    All that the code asks of a state follows from these two columns. `docs/reference/states.md` shows them.
+    """
 
     __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
 
-    NEW = "new"
-    """It has not had a connection yet."""
-    ATTACHED = "attached"
-    """It has a connection, with which it ends."""
-    RESUMABLE = "resumable"
-    """It has a connection, and may resume on another one: both sides count their messages."""
-    DEAD = "dead"
-    """Its connection has not taken a message, and is about to report its end. The session ends with it."""
-    STRANDED = "stranded"
-    """Its connection has not taken a message, but the session may resume on another one."""
-    DETACHED = "detached"
-    """Its connection is lost, and it may resume on another one."""
-    ASKING = "asking"
-    """The client has another connection, and has asked the server to resume the session."""
-    CLOSING = "closing"
-    """This side closes the connection, and the session ends with it."""
-    OVER = "over"
+    #           its connection; it may resume; meaning
+    NEW = (None, False, "The session has not begun.")
+    ATTACHED = ("open", False, "The session ends with its connection.")
+    RESUMABLE = ("open", True, "Both sides count their messages.")
+    DEAD = ("dead", False, "The connection has refused a message, but has not reported its end yet.")
+    STRANDED = ("dead", True, "As in `dead`, but the session is kept.")
+    DETACHED = (None, True, "The connection has dropped.")
+    ASKING = (None, True, "The client has another connection, and has asked the server to resume the session.")
+    CLOSING = ("closing", False, "This side closes the connection.")
+    OVER = (None, False, "The session has ended.")
 
-    @property
-    def sends(self) -> bool:
-        """Whether messages leave. If they neither leave nor wait, they fail."""
-        return self in _SENDS
-
-    @property
-    def waits(self) -> bool:
-        """Whether messages wait for another connection."""
-        return self in _WAITS
-
-    @property
-    def lives(self) -> bool:
-        """Whether the session has begun, and is not over."""
-        return self is not SessionState.NEW and self is not SessionState.OVER
-
-    @property
-    def detached(self) -> bool:
-        """Whether the session has no connection, but may resume on another one."""
-        return self is SessionState.DETACHED or self is SessionState.ASKING
-
-    @property
-    def resumes(self) -> bool:
+    def __init__(self, connection: Literal["open", "dead", "closing"] | None, resumes: bool, meaning: str) -> None:
+        self.text = self.name.lower()
+        self.connection = connection
+        self.resumes = resumes
         """Whether the session may resume on another connection."""
-        return self in _WAITS or self is SessionState.RESUMABLE
-
-
-_SENDS = frozenset({SessionState.ATTACHED, SessionState.RESUMABLE})
-_WAITS = frozenset({SessionState.STRANDED, SessionState.DETACHED, SessionState.ASKING})
+        self.meaning = meaning
+        # Attributes instead of properties, because they are asked for with each message.
+        self.sends = connection == "open"
+        """Whether messages leave."""
+        self.waits = resumes and not self.sends
+        """Whether messages wait for another connection. If they neither leave nor wait, they fail."""
+        self.takes_messages = self.sends or self.waits
+        self.away = resumes and connection is None
+        """Whether the session has no connection, but may resume on another one."""
+        self.lives = resumes or connection is not None
+        """Whether the session has begun, and is not over."""
 
 
 class SessionInput(Enum):
@@ -163,5 +147,5 @@ def after(state: SessionState, happened: SessionInput) -> SessionState:
     """
     cell = TABLE[state].get(happened)
     if cell is None:
-        raise AssertionError(f"{happened.value}: cannot happen while a session is {state.value}")
+        raise AssertionError(f"{happened.value}: cannot happen while a session is {state.text}")
     return cell[0]

@@ -58,14 +58,9 @@ class Keeps(PassiveOwner):
     """An owner that keeps sessions, as a client that dials again."""
 
     keeps = True
-    session: Session
 
     def session_detached(self, info: CloseInfo, /) -> bool:
         return self.keeps
-
-    def not_resumed(self, connection: Connection, why: str, first: Any = None, /) -> None:
-        self.session.end(I.REFUSED, why)
-        connection.transport.abort()
 
 
 class Scene:
@@ -79,7 +74,7 @@ class Scene:
         self.go = asyncio.Event()
         self.peer.on("large", self.large)
         self.tasks: list[asyncio.Task[Any]] = []
-        self.owner.session = self.session = core_of(self.peer).session
+        self.session: Session = core_of(self.peer).session
 
     async def large(self) -> str:
         await self.go.wait()
@@ -106,7 +101,7 @@ class Scene:
     def ask(self) -> None:
         assert isinstance(self.session, ClientSession)
         self.transport = self.another()
-        self.session.ask_to_resume(Connection(self.transport))
+        self.session.ask_to_resume(Connection(self.transport), self.transport.abort)
 
     async def reach(self, state: SessionState) -> None:
         if state is S.NEW:
