@@ -164,6 +164,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._taken = transport
         self._upgrade = self._underlying = None
         # uvicorn does not use these any more. Where the client has offered compression, as browsers do, it is 50 KiB.
+        vars(self.conn).clear()  # its parser refers to it
         del self.conn, self.request, self.response
         return transport
 

@@ -172,6 +172,7 @@ async def test_nothing_of_a_connection_waits_for_the_garbage_collector(host: Hos
     server = Server(limits=LIMITS)
     endings = Endings(server)
     server.on("add", lambda x, y: x + y)
+    server.on("open", lambda peer: peer.of("news").emit_nowait("come"))
 
     @server.on("numbers")
     async def numbers() -> AsyncGenerator[int]:

@@ -1,14 +1,15 @@
 """Programs that know their own memory.
 
 ``measured.py serve BYTES`` has that bound for sessions without a connection; with ``uncollected`` it runs without the
-garbage collector. ``measured.py URL BYTES`` downloads more slowly than the server could send, and prints by how many
-bytes it and the server have grown.
+garbage collector, and with ``uvicorn`` on uvicorn. ``measured.py URL BYTES`` downloads more slowly than the server
+could send, and prints by how many bytes it and the server have grown.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -95,6 +96,22 @@ def make_server(most: int) -> Server:
     return server
 
 
+def serve(server: Server, *options: str) -> None:
+    if "uncollected" in options:
+        gc.disable()
+    if "uvicorn" not in options:
+        server.run("127.0.0.1", 0)
+        return
+    import uvicorn
+
+    from wsrpc_adapters.asgi import asgi
+
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        print(f"listening on ws://127.0.0.1:{sock.getsockname()[1]}", file=sys.stderr)
+        protocol = "wsrpc_adapters.uvicorn:WebSocketProtocol"
+        uvicorn.run(asgi(server), fd=sock.fileno(), ws=protocol, log_level="warning")
+
+
 async def download(url: str, size: int) -> None:
     async with Client(url) as client:
         await client.request("grown")
@@ -110,9 +127,7 @@ async def download(url: str, size: int) -> None:
 
 
 if __name__ == "__main__":
-    if "uncollected" in sys.argv:
-        gc.disable()
     if sys.argv[1] == "serve":
-        make_server(int(sys.argv[2])).run("127.0.0.1", 0)
+        serve(make_server(int(sys.argv[2])), *sys.argv[3:])
     else:
         asyncio.run(download(sys.argv[1], int(sys.argv[2])))

@@ -2,11 +2,12 @@
 `Server(detached_bytes=)` says, not a multiple of it. What has ended takes nothing, and what one connection sends to
 slow handlers no more than its limits say.
 
-``WSRPC_SOAK=1`` downloads 1 GiB instead of an amount that fits an ordinary test run.
+``WSRPC_SOAK=1`` downloads 1 GiB, and opens 20,000 connections, instead of what fits an ordinary test run.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import AsyncGenerator
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from effort import SOAK
+from measured import ITEM
 from programs import listening, printed_by, start
 from raw_websocket import TEXT, raw_client
 
@@ -38,9 +40,10 @@ async def test_a_slow_consumer_makes_neither_side_keep_what_it_has_not_read() ->
 class Measured:
     """A server in a process of its own, and a client that asks it for its memory."""
 
-    def __init__(self, client: Client, port: int) -> None:
+    def __init__(self, client: Client, url: str) -> None:
         self.client = client
-        self.port = port
+        self.url = url
+        self.port = urlsplit(url).port or 0
 
     async def state(self) -> tuple[int, int, int]:
         """Return its memory, and the numbers of sessions without a connection, and with one."""
@@ -68,7 +71,7 @@ class Measured:
 async def measured(bound: int = BOUND, *options: str) -> AsyncGenerator[Measured]:
     async with listening(await start(*PROGRAM, "serve", str(bound), *options)) as url:
         async with Client(url) as client:
-            yield Measured(client, urlsplit(url).port or 0)
+            yield Measured(client, url)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +126,28 @@ async def test_what_has_ended_takes_no_memory_without_the_garbage_collector(resu
         for _ in range(200 if SOAK else 40):
             await server.leave_after(*calls, resumes=resumes)
         assert (await server.state())[0] - idle < 2 * bound + 32 * MIB
+
+
+@pytest.mark.parametrize("host", ["wsrpc", "uvicorn"])
+async def test_connections_that_come_call_stream_and_go_take_no_memory_without_the_garbage_collector(host: str) -> None:
+    """On uvicorn, each one left 4 KiB."""
+    count, bound = (20_000, 8 * MIB) if SOAK else (1000, 2 * MIB)
+    async with measured(BOUND, host, "uncollected") as server:
+
+        async def visits(count: int) -> None:
+            for _ in range(count):
+                async with Client(server.url) as client:
+                    await client.request("grown")
+                    async with client.stream("download", ITEM, returns=bytes) as items:
+                        assert [len(item) async for item in items] == [ITEM]
+
+        async def crowd(count: int) -> None:
+            await asyncio.gather(*(visits(count // 4) for _ in range(4)))
+
+        await crowd(200)
+        idle = (await server.state())[0]
+        await crowd(count)
+        assert (await server.state())[0] - idle < bound
 
 
 @pytest.mark.parametrize("features", [["credit"], []], ids=["wsrpc", "plain"])

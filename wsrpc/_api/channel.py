@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakMethod
 
 from .._base.names import UNTYPED
 from .._handlers.registry import Registry
@@ -27,15 +28,16 @@ class Channel(Declarer, ReadingCaller):
     in messages, so nothing is sent when you open or close a channel.
     """
 
-    __slots__ = ("_channel_name", "_closed", "_name", "_on_close", "_registry", "_sender")
+    __slots__ = ("_channel_name", "_closed", "_forget", "_name", "_registry", "_sender")
 
     def __init__(
-        self, name: str, sender: ReadingSender, registry: Registry, on_close: Callable[[str, object], None]
+        self, name: str, sender: ReadingSender, registry: Registry, forget: Callable[[str, object], None]
     ) -> None:
+        """``forget`` is a method of the peer, which keeps this object."""
         self._channel_name = self._name = name
         self._sender = sender
         self._registry = registry
-        self._on_close = on_close
+        self._forget = WeakMethod(forget)
         self._closed: ChannelClosed | None = None
 
     @property
@@ -62,7 +64,9 @@ class Channel(Declarer, ReadingCaller):
         if self._closed is None:
             self._closed = ChannelClosed(self._name, reason)
             self._sender = RefusingSender(partial(ChannelClosed, self._name, reason))
-            self._on_close(self._name, reason)
+            forget = self._forget()
+            if forget is not None:
+                forget(self._name, reason)
 
     def items(self, *, returns: TypeForm[T] = UNTYPED) -> Stream[T]:
         """Read the items that the remote peer produces, like ``for await (... of channel)`` in JavaScript.

@@ -10,13 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import re
-import time
-from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from email.utils import formatdate
 from functools import partial
-from hashlib import sha1
 from http import HTTPStatus
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -34,24 +30,16 @@ from ..handshake import Handshake
 from ..limits import Limits
 from .deadlines import Deadlines
 from .fairness import Turns, shared
-from .handshakes import LIBRARY_LOGGER, Head, judge, latin_1_headers, serialized
+from .handshakes import LIBRARY_LOGGER, Head, judge, latin_1_headers, plain_answer, serialized, serialized_head
 from .health import Health
 from .output import Opened
 from .websocket import Underlying, WebSocketConnection, WebSocketTransport
-
-GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-"""Of RFC 6455, section 1.3."""
 
 LARGEST = 4096
 """Bytes of the largest plain request. (Those of browsers are 500, and cookies may be more.)"""
 
 REQUEST = re.compile(rb"GET (/[!-~]*) HTTP/1\.1\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [!-~]+(?: [!-~]+)*\r\n){1,64})\r\n")
 FIELDS = re.compile(r"([^:]+): ([^\r]+)\r\n")
-
-CONNECTION = (["Upgrade"], ["keep-alive, Upgrade"], ["upgrade"])
-"""What clients and proxies send: browsers the first, Firefox the second."""
-KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
-"""Sixteen bytes in base64."""
 
 
 def plain_request(data: bytes) -> Request | None:
@@ -68,45 +56,9 @@ def plain_request(data: bytes) -> Request | None:
     return None if has_body else Request(path, headers)
 
 
-def plain_answer(request: Request) -> bytes | None:
-    """Return the answer of the library, if ``request`` has nothing in it that has to be judged or negotiated.
-
-    It leaves out the parsing of lists, extensions, subprotocols, and one object for each header of the answer, which
-    take three quarters of the time of `ServerProtocol.accept`. Returns None for every request that it does not know:
-    then the library judges it. Not for a server that accepts extensions or has selected a subprotocol.
-    """
-    values = request.headers.get_all
-    keys = values("Sec-WebSocket-Key")
-    if (
-        getattr(request, "method", "GET") != "GET"
-        or getattr(request, "protocol", "HTTP/1.1") != "HTTP/1.1"
-        or values("Upgrade") != ["websocket"]
-        or values("Connection") not in CONNECTION
-        or values("Sec-WebSocket-Version") != ["13"]
-        or len(keys) != 1
-        or KEY.fullmatch(keys[0]) is None
-        or len(values("Origin")) > 1
-        or values("Sec-WebSocket-Protocol")
-    ):
-        return None
-    accept = b64encode(sha1(f"{keys[0]}{GUID}".encode(), usedforsecurity=False).digest()).decode()
-    return (
-        f"HTTP/1.1 101 Switching Protocols\r\nDate: {_date()}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"Sec-WebSocket-Accept: {accept}\r\n\r\n"
-    ).encode("ascii")
-
-
-_dates: dict[int, str] = {}
-"""The present second, and its text for a header, which is made once a second."""
-
-
-def _date() -> str:
-    now = int(time.time())
-    date = _dates.get(now)
-    if date is None:
-        _dates.clear()
-        date = _dates[now] = formatdate(now, usegmt=True)
-    return date
+def is_get(request: Request) -> bool:
+    """Return whether ``request`` is a GET of HTTP/1.1, as all are that the library reads before version 17."""
+    return getattr(request, "method", "GET") == "GET" and getattr(request, "protocol", "HTTP/1.1") == "HTTP/1.1"
 
 
 HANDSHAKE = 0.000125
@@ -328,10 +280,11 @@ class Reception:
     def _open(self, connection: AcceptedConnection, request: Request, handshake: Handshake) -> Awaitable[None] | None:
         """Answer a request that nobody has refused, and hand the connection over if it is a valid one."""
         added = handshake.response_headers
-        negotiates = added or handshake.compression or handshake.answered_subprotocol is not None
-        answer = None if negotiates else plain_answer(request)
+        plain = None if added or not is_get(request) else plain_answer(handshake)
         compression = None
-        if answer is None:
+        if plain is not None:
+            answer = serialized_head(101, "Switching Protocols", plain)
+        else:
             response, compression = judge(request, handshake)
             if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
                 self.refuse(connection.tcp, serialized(response))

@@ -13,6 +13,7 @@ from http import HTTPStatus
 
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake
+from websockets.extensions import Extension
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
@@ -23,7 +24,7 @@ from ..headers import HEADER_VALUE, ResponseHeaders
 from ..limits import Limits
 from .client_handshake import ClientRequest, presentable
 from .dial_request import DialRequest
-from .handshakes import LIBRARY_LOGGER, judge, serialized
+from .handshakes import LIBRARY_LOGGER, judge, plain_answer, serialized
 from .output import Opened
 from .websocket import Underlying, WebSocketConnection, WebSocketTransport
 
@@ -38,21 +39,25 @@ class ServerUpgrade:
 
     def __init__(self, handshake: Handshake) -> None:
         self._handshake = handshake
+        self._compression: Extension | None = None
+        self.status: int = 101
+        self.body = ""
         invalid = next((name for name, value in handshake.headers.items() if not HEADER_VALUE.fullmatch(value)), None)
-        if invalid is None:
-            self._request = Request(handshake.target, Headers(handshake.headers))
-            response, self._compression = judge(self._request, handshake)
-        else:
-            # An HTTP server that accepted it is more lenient than the library. Without the value, which may be a token.
-            self._request, self._compression = Request(handshake.target, Headers()), None
-            reason = f"The header {short(invalid)} has a character that no header may have.\n"
-            response = ServerProtocol(logger=LIBRARY_LOGGER).reject(HTTPStatus.BAD_REQUEST, reason)
-        self._response = response
-        self.status: int = response.status_code
-        self.headers = ResponseHeaders(list(response.headers.raw_items()))
-        self.body = (response.body or b"").decode()
-        if self.status == 101:
+        headers = plain_answer(handshake) if invalid is None else None
+        if headers is None:
+            response = self._judge() if invalid is None else _refusal(invalid)
+            self.status, self.body = response.status_code, (response.body or b"").decode()
+            headers = list(response.headers.raw_items())
+        self.headers = ResponseHeaders(headers)
+        if self.status == 101 and handshake.response_headers:
             self.headers |= handshake.response_headers
+
+    def _request(self) -> Request:
+        return Request(self._handshake.target, Headers(self._handshake.headers))
+
+    def _judge(self) -> Response:
+        response, self._compression = judge(self._request(), self._handshake)
+        return response
 
     def take_over(
         self,
@@ -71,16 +76,25 @@ class ServerUpgrade:
             lost: a function that is called when the connection has ended, with the argument of asyncio's
                 ``connection_lost``.
             underlying: the value of `ConnectionInfo.underlying`. The default is an object with the attributes
-                ``transport``, ``request`` and ``response``.
+                ``transport`` and ``request``.
         """
         if underlying is None:
-            underlying = Underlying(transport, self._request, self._response)
+            underlying = Underlying(transport, self._request())
         info = self._handshake.connection_info(underlying, address(transport.get_extra_info("sockname")))
         opened = Opened(client=False, info=info, compression=self._compression)
         connection = WebSocketConnection(transport, opened, self._handshake.limits, lost)
         if early:
             connection.data_received(early)
         return connection
+
+
+def _refusal(name: str) -> Response:
+    """Refuse a request with a header whose value is not valid: its HTTP server is more lenient than the library.
+
+    The value is not quoted, because it may be a token.
+    """
+    reason = f"The header {short(name)} has a character that no header may have.\n"
+    return ServerProtocol(logger=LIBRARY_LOGGER).reject(HTTPStatus.BAD_REQUEST, reason)
 
 
 class ClientUpgrade:

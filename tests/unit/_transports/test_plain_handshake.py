@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from wsrpc._transports.accepted import plain_answer, plain_request
-from wsrpc._transports.handshakes import serialized
+from wsrpc import Handshake
+from wsrpc._base.headers import HeadersView
+from wsrpc._transports.accepted import plain_request
+from wsrpc._transports.handshakes import plain_answer, serialized, serialized_head
 
 KEY = "AAECAwQFBgcICQoLDA0ODw=="
 PLAIN = {
@@ -96,6 +98,8 @@ ANSWERED = [PLAIN, BROWSER, {**PLAIN, "Connection": "upgrade"}, {**PLAIN, "Sec-W
 def test_the_plain_answer_is_that_of_the_library_which_judges_all_else(fields: dict[str, str]) -> None:
     request = by_the_library(text_of(fields))
     assert request is not None
-    ours = plain_answer(request)
-    assert (ours is None) is (fields in JUDGED)
-    assert ours is None or undated(ours) == undated(serialized(ServerProtocol().accept(request)))
+    plain = plain_answer(Handshake(request.path, HeadersView(request.headers)))
+    assert (plain is None) is (fields in JUDGED)
+    if plain is not None:
+        ours = serialized_head(101, "Switching Protocols", plain)
+        assert undated(ours) == undated(serialized(ServerProtocol().accept(request)))
