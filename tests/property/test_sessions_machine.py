@@ -47,7 +47,8 @@ from wsrpc._base.closing import GOES_ON
 from wsrpc._client.client import core_of
 from wsrpc._client.states import Input
 from wsrpc._server.peers import ServedPeer, served_peer
-from wsrpc._session.states import SessionEnd, SessionInput
+from wsrpc._session.ending import SessionEnd
+from wsrpc._session.states import SessionInput
 from wsrpc.adapting import DialRequest, follow_redirects
 from wsrpc.testing import Line, memory_transports
 
@@ -136,18 +137,17 @@ class SessionsMachine(WorldMachine):
                 move(happened)
                 self.moved(happened)
 
-            def session_over(info: CloseInfo, why: SessionEnd) -> CloseInfo:
-                reason = core.peer_core.session.end_reason
-                self.lost = reason if isinstance(reason, SessionLost) else None
-                self.check_reason(info, why)
-                return end(info, why)
+            def session_over(how: SessionEnd) -> None:
+                self.lost = how.lost if isinstance(how.lost, SessionLost) else None
+                self.check_reason(how)
+                end(how)
 
             core.move, core.session_over = moved, session_over  # type: ignore[method-assign,assignment]
             over_there = ServedPeer.session_over
 
-            def session_over_there(served: ServedPeer, info: CloseInfo, why: SessionEnd) -> CloseInfo:
-                self.ends_there[served.peer] = why
-                return over_there(served, info, why)
+            def session_over_there(served: ServedPeer, how: SessionEnd) -> None:
+                self.ends_there[served.peer] = how
+                over_there(served, how)
 
             self.patches.enter_context(patch.object(ServedPeer, "session_over", session_over_there))
             client.on("open", self.opened_here)
@@ -293,16 +293,16 @@ class SessionsMachine(WorldMachine):
         peer.state["session"] = session
         peer.server.room(f"session {session.label}").add(peer)  # `kill` may have replaced `self.server` meanwhile
 
-    def check_reason(self, info: CloseInfo, why: SessionEnd) -> None:
+    def check_reason(self, end: SessionEnd) -> None:
         """See that the client's session may end."""
-        session = self.here
-        replaced = why.cause is SessionInput.REPLACED
+        session, info = self.here, end.info
+        replaced = end.cause is SessionInput.REPLACED
         if session is None or replaced or info.user_closed or session.killed or session.closed_there:
             return
         reason = "" if self.lost is None else self.lost.reason
         if self.lost is None:
             if info.code in GOES_ON:
-                assert self.may_overflow or not why.was.resumes, f"a session that can resume has ended: {info}"
+                assert self.may_overflow or not end.was.resumes, f"a session that can resume has ended: {info}"
         elif "in time" in reason:
             assert self.loop.now - self.detached_at >= KEPT, reason
         elif "no such session" in reason:

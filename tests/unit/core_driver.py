@@ -8,14 +8,13 @@ import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import msgspec
 import pytest
 
-from wsrpc import CloseInfo, Limits, Peer
+from wsrpc import Limits, Peer
+from wsrpc._api.peer import core_of
 from wsrpc._handlers.registry import Registry
 from wsrpc._peer.owner import PassiveOwner, PeerOwner
 from wsrpc._protocol.settings import Settings, make_settings
-from wsrpc._session.states import SessionEnd
 from wsrpc.codecs import Codec, JsonCodec
 from wsrpc.testing import Clock, ScriptedTransport
 
@@ -118,13 +117,18 @@ class Driven:
 class ComesBack(PassiveOwner):
     """A client that dials again, unless it was closed."""
 
-    def session_over(self, info: CloseInfo, end: SessionEnd, /) -> CloseInfo:
-        return msgspec.structs.replace(info, will_reconnect=not info.user_closed)
+    peer: Peer
+
+    def comes_back(self) -> bool:
+        return not core_of(self.peer).session.ending.user_closed
 
 
 def redialing(**options: Any) -> Driven:
     """The peer of a client that dials again: what waits outlives a drop. `Driven.rebind` is the next connection."""
-    return Driven(dialer=True, keeps_offline=True, owner=ComesBack(), **options)
+    owner = ComesBack()
+    driven = Driven(dialer=True, keeps_offline=True, owner=owner, **options)
+    owner.peer = driven.peer
+    return driven
 
 
 async def idle(driven: Driven) -> None:

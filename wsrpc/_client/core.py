@@ -10,8 +10,6 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal
 
-import msgspec
-
 from .._api.peer import Peer, life_of
 from .._base.closing import CloseCode, CloseInfo, check_close
 from .._base.scheduler import LoopScheduler, spawn_later
@@ -23,14 +21,15 @@ from .._protocol.settings import Settings
 from .._sending.checks import check_thread
 from .._session.client import ClientSession
 from .._session.connection import Connection, close_transport
-from .._session.states import SessionEnd, SessionInput, SessionState
+from .._session.ending import SessionEnd
+from .._session.states import SessionInput, SessionState
 from .._transports.dial import Dialed
 from ..errors import ConnectionLost, SessionLost, noted
 from ..transport import Transport
 from .backoff import Schedule
 from .dialing import NOT_CONNECTED, OPENING, Dialing, DialPlan
 from .reconnection import ReconnectHooks
-from .states import ClientState, Input, after
+from .states import TABLE, ClientState, Input, after
 
 
 class Callers:
@@ -205,7 +204,7 @@ class ClientCore(PassiveOwner):
                 raise
         except asyncio.CancelledError:
             alone = self._waiters.count == 0 and order is self._order and order.dialing.first
-            if alone and self.state in ("connecting", "waiting"):
+            if alone and Input.CANCELLED in TABLE[self.state]:
                 self.move(Input.CANCELLED)
                 if stopping := self._replace_order(Order()):
                     await asyncio.wait(stopping)
@@ -393,7 +392,7 @@ class ClientCore(PassiveOwner):
     def session_detached(self, info: CloseInfo) -> bool:
         if self.state in ("opening", "connected"):
             self.hooks.connection_lost(self.scheduler.time())
-        if self._order.dialing is None or self.state not in ("opening", "connected", "resuming"):
+        if self._order.dialing is None or Input.DETACHED not in TABLE[self.state]:
             return False
         return self._come_back(ConnectionLost(info.code, info.reason, "not_sent"), Input.DETACHED)
 
@@ -419,40 +418,33 @@ class ClientCore(PassiveOwner):
         began = self.hooks.began
         return self.hooks.handlers(began) if event == "on_reconnect" and began is not None else []
 
-    def session_over(self, info: CloseInfo, end: SessionEnd) -> CloseInfo:
-        reason = self.peer_core.session.end_reason
-        lost = reason if isinstance(reason, SessionLost) else None
+    def session_over(self, end: SessionEnd) -> None:
+        lost = end.lost if isinstance(end.lost, SessionLost) else None
         self.hooks.session_lost(lost)
         if lost is None:  # else it was lost before
             self.hooks.connection_lost(self.scheduler.time())
-        go_on = self._go_on_detached if self.state in ("detached", "resuming") else self._go_on
-        return msgspec.structs.replace(info, will_reconnect=go_on(info, end))
+        dropped = ConnectionLost(end.info.code, end.info.reason, "not_sent")
+        if Input.LOST in TABLE[self.state]:
+            self._go_on_detached(dropped, end)
+        elif Input.DROPPED in TABLE[self.state] and end.cause is not SessionInput.REPLACED:
+            if end.info.user_closed:
+                self._give_up(dropped)
+            else:
+                self._come_back(dropped)
 
     def comes_back(self) -> bool:
         return self.state not in ("idle", "closing", "closed")
 
-    def _go_on_detached(self, info: CloseInfo, end: SessionEnd) -> bool:
-        """Go on after the end of a session that had no connection. Return whether another one follows."""
-        if info.user_closed:  # by `Peer.close`
-            self._give_up(ConnectionLost(info.code, info.reason, "not_sent"))
+    def _go_on_detached(self, lost: ConnectionLost, end: SessionEnd) -> None:
+        """Go on after the end of a session that had no connection."""
+        if end.info.user_closed:  # by `Peer.close`
+            self._give_up(lost)
             self._replace_order(Order())
-            return False
+            return
         self.move(Input.LOST)
         asked = end.was is SessionState.ASKING and end.cause is not SessionInput.REFUSED
         if asked and self._order.dialing is not None:  # in vain, on a connection that is closed now
             self._order.dialing.begin()
-        return True
-
-    def _go_on(self, info: CloseInfo, end: SessionEnd) -> bool:
-        """Go on after the end of a session with its connection. Return whether another one follows."""
-        if end.cause is SessionInput.REPLACED or self.state not in ("opening", "connected"):
-            # A `connect` that overtook the `close` of this connection may have given up since.
-            return self.comes_back()
-        dropped = ConnectionLost(info.code, info.reason, "not_sent")
-        if info.user_closed:
-            self._give_up(dropped)
-            return False
-        return self._come_back(dropped)
 
     def _come_back(self, lost: ConnectionLost, happened: Input = Input.DROPPED) -> bool:
         """Dial again after a drop, if the user's strategies say so; returns whether it does.

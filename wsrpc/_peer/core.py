@@ -29,10 +29,11 @@ from .._sending.outbox import Outbox
 from .._sending.pending import SENT
 from .._session.client import ClientSession
 from .._session.connection import Connection
+from .._session.ending import SessionEnd
 from .._session.server import ServerSession
 from .._session.session import MESSAGE, NOT_CONNECTED, Session
-from .._session.states import SessionEnd, SessionInput, SessionState
-from ..errors import ConnectionLost, ProtocolError, SessionLost, closed_here
+from .._session.states import SessionInput, SessionState
+from ..errors import ConnectionLost, ProtocolError, SessionLost
 from ..transport import ConnectionInfo, Traffic
 from .dispatch import Dispatcher
 from .host import PeerHost
@@ -466,8 +467,7 @@ class PeerCore:
         """End the session now, because another one takes its place."""
         session = self.session
         session.send_kept_back()
-        info = session.ending if session.state.away or session.state is SessionState.CLOSING else replaced
-        session.end(SessionInput.REPLACED, replaced.reason, info=info)
+        session.end(SessionInput.REPLACED, replaced.reason, info=replaced)
 
     def close_for_another(self, code: int, reason: str) -> None:
         """Close the connection, but not the session, which resumes on another one if it can.
@@ -483,12 +483,10 @@ class PeerCore:
 
     def session_over(self, end: SessionEnd) -> None:
         """End everything that belongs to the session, which is over, and call the `close` handlers."""
-        life, session, out, lost = self.life, self.session, self.out, self.session.end_reason
-        assert lost is not None
+        life, session, out, lost = self.life, self.session, self.out, end.lost
         out.end_session()  # first: what is sent from now on, by whatever is told of the end, waits for the next session
-        info = self._report_end(end)
-        if info.user_closed:
-            closed_here(lost)
+        life.owner.session_over(end)
+        self._log_end(end)
         out.opening.end_session()
         out.draining.end_waits()  # what waits for the work of this session
         life.outbox.end_session(lost)  # fails what this side has sent or would send
@@ -497,7 +495,7 @@ class PeerCore:
         self.channels.end_session(lost)  # and the anonymous channels, with their readers and producers
         life.work.update()
         # The application. `wait_closed` returns now: a handler that goes before the `close` handlers may wait in it.
-        tell = partial(life.reporter.take_turn, "close", partial(self._call_close_handlers, info))
+        tell = partial(life.reporter.take_turn, "close", partial(self._call_close_handlers, end.info))
         life.work.after_events(tell)
         self._end_wait()
         life.owner.all_ended()
@@ -531,27 +529,26 @@ class PeerCore:
                 invocation.orphan(why)
             life.readers.unread().drop_all(why)
 
-    def _report_end(self, end: SessionEnd) -> CloseInfo:
-        """Tell the owner and the log that the session is over. Return what the `close` handlers get."""
-        log, lost = self.life.log, self.session.end_reason
-        info = self.life.owner.session_over(self.session.ending, end)
-        if isinstance(lost, SessionLost):
-            log(logging.INFO, "the session of peer %s at %s is over: %s", log.id, log.place, lost.reason)
+    def _log_end(self, end: SessionEnd) -> None:
+        log, info = self.life.log, end.info
+        if isinstance(end.lost, SessionLost):
+            log(logging.INFO, "the session of peer %s at %s is over: %s", log.id, log.place, end.lost.reason)
         else:
             log(logging.INFO, "peer %s at %s disconnected: %d %s", log.id, log.place, info.code, info.reason)
-        return info
 
     def _call_close_handlers(self, info: CloseInfo) -> None:
-        # `close()`, `connect()` or `bind()` may have come while events had to be handled first.
-        if info.will_reconnect and self.session.closed_since:
-            info = msgspec.structs.replace(info, user_closed=True, will_reconnect=False)
-        elif not info.will_reconnect and self.life.owner.comes_back():
-            info = msgspec.structs.replace(info, will_reconnect=True)
+        if self.session.closed_since:  # while events had to be handled first
+            info = msgspec.structs.replace(info, user_closed=True)
+        info = self._told(info)
         reporter = self.life.reporter
         reporter.tell("close", info)
         close_handler = self.life.owner.close_handler()
         if close_handler is not None:
             reporter.call("close", close_handler, info)
+
+    def _told(self, info: CloseInfo) -> CloseInfo:
+        """Return what handlers are told now of the end of a connection."""
+        return msgspec.structs.replace(info, will_reconnect=self.life.owner.comes_back())
 
     # ------------------------------------------------------------ what the session reports
 
@@ -572,7 +569,7 @@ class PeerCore:
             self.session.end(SessionInput.ENDED, info.reason, info=info)
         elif dropped and self.session.state.away:
             dialer, peer = self.life.options.dialer, self.host.peer
-            args = (msgspec.structs.replace(info, will_reconnect=True),) if dialer else (peer, info)
+            args = (self._told(info),) if dialer else (peer, info)
             self.life.reporter.tell_hooks("on_detach", args, self.out.opening.running)
 
     def session_reattached(self, connection: Connection, limits: Announced) -> None:

@@ -11,8 +11,8 @@ from .._base.closing import CloseInfo
 from .._handlers.lifecycle import Unfinished
 from .._handlers.registry import Registry
 from .._protocol.settings import Settings
+from .._session.ending import SessionEnd
 from .._session.server import SessionHome
-from .._session.states import SessionEnd
 
 
 class PeerOptions(msgspec.Struct, frozen=True):
@@ -64,12 +64,11 @@ class PeerOwner(Protocol):
     def resumed(self) -> None:
         """The session has resumed on another connection."""
 
-    def session_over(self, info: CloseInfo, end: SessionEnd, /) -> CloseInfo:
-        """A session has ended. Return what the `close` handlers get."""
-        ...
+    def session_over(self, end: SessionEnd, /) -> None:
+        """A session has ended."""
 
     def comes_back(self) -> bool:
-        """Return whether another connection is on its way."""
+        """Return whether another connection is on its way: `CloseInfo.will_reconnect`."""
         ...
 
     def all_ended(self) -> None:
@@ -99,8 +98,7 @@ class PassiveOwner:
 
     def resumed(self) -> None: ...
 
-    def session_over(self, info: CloseInfo, end: SessionEnd, /) -> CloseInfo:
-        return info
+    def session_over(self, end: SessionEnd, /) -> None: ...
 
     def comes_back(self) -> bool:
         return False

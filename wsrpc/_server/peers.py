@@ -24,8 +24,8 @@ from .._raw.serving import refusal_of
 from .._sending.outbound import Outbound
 from .._session.arrival import Arrival
 from .._session.connection import close_transport
+from .._session.ending import SessionEnd
 from .._session.sessions import Sessions
-from .._session.states import SessionEnd
 from ..errors import ConnectionLost, RpcError
 from ..handshake import Handshake
 from ..stats import Tally
@@ -156,9 +156,8 @@ class ServedPeer(PassiveOwner):
         self._opened = OpenedServices(self.core, self.services)
         return self._opened.begin()
 
-    def session_over(self, info: CloseInfo, end: SessionEnd) -> CloseInfo:
-        self._peers.session_over(self, info)
-        return info
+    def session_over(self, end: SessionEnd) -> None:
+        self._peers.session_over(self, end.info.code)
 
     @property
     def sessions(self) -> Sessions:
@@ -310,10 +309,10 @@ class Peers:
         self.tally.came()
         self._left(served, code)
 
-    def session_over(self, served: ServedPeer, info: CloseInfo) -> None:
+    def session_over(self, served: ServedPeer, code: int) -> None:
         """Forget a peer whose session is over."""
         if served.peer.id in self._connected:  # else it was forgotten before, and user code has bound it again
-            self._left(served, info.code)
+            self._left(served, code)
         self._forget(served)
 
     def _left(self, served: ServedPeer, code: int) -> None:

@@ -23,6 +23,7 @@ from .._protocol.control import (
 )
 from ..errors import ConnectionLost, short
 from .connection import Connection, ignore_end
+from .ending import SessionEnd
 from .host import Host
 from .ledger import Send
 from .queue import SendQueue
@@ -161,7 +162,7 @@ class ClientSession(Session):
             with suppress(ConnectionLost):  # the connection reports that itself
                 connection.send(write_control(Gone("closed")), True)
 
-    def _let_go(self, closed_with: CloseInfo) -> None:
+    def _let_go(self, end: SessionEnd) -> None:
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.disown()

@@ -14,7 +14,7 @@ from .._protocol.codecs import NegotiatedCodec
 from .._protocol.control import Announced, Credit, Drain
 from .._protocol.settings import Settings
 from .connection import Connection
-from .states import SessionEnd
+from .ending import SessionEnd
 
 
 class Host(Protocol):

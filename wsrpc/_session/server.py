@@ -22,6 +22,7 @@ from .._protocol.control import (
 from ..errors import ConnectionLost
 from ..handshake import Handshake
 from .connection import Connection
+from .ending import SessionEnd
 from .host import Host
 from .queue import SendQueue
 from .session import NOT_CONNECTED, Session
@@ -171,12 +172,13 @@ class ServerSession(Session):
         if self.home is not None:
             self.home.sessions.hold(self)
 
-    def _let_go(self, closed_with: CloseInfo) -> None:
+    def _let_go(self, end: SessionEnd) -> None:
         if self.home is not None:
             # If this side has closed it with a code that says why, and the client may not know, it is told when it
             # asks to resume.
+            closed_with = end.closed_with
             says_why = bool(self.sid) and closed_with.user_closed and closed_with.code not in SAYS_NOTHING
-            tells = says_why and not self.ending.was_clean
+            tells = says_why and not end.info.was_clean
             self.home.sessions.forget(self, closed_with if tells else None, self._host.loop)
 
     def evict(self, why: str = "too many sessions without a connection") -> None:

@@ -8,8 +8,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
 
-import msgspec
-
 from .._base.closing import GOES_ON, CloseCode, CloseInfo
 from .._base.scheduler import Timer
 from .._protocol.control import (
@@ -27,14 +25,15 @@ from .._protocol.control import (
     read_control,
     write_control,
 )
-from ..errors import ConnectionLost, SessionLost
+from ..errors import ConnectionLost
 from ..limits import Limits
 from .connection import Connection, Receive, ignore_end, ignore_message
+from .ending import SessionEnd, end_of
 from .host import Host
 from .ledger import Ledger, Mismatch, Send
 from .negotiation import Negotiation
 from .queue import Entry, SendQueue
-from .states import SessionEnd, SessionInput, SessionState, after
+from .states import SessionInput, SessionState, after
 
 NOT_CONNECTED = CloseInfo(CloseCode.ABNORMAL, "not connected")
 VERSION = 1
@@ -140,7 +139,7 @@ class Session:
     def note_ending(self, info: CloseInfo) -> None:
         """Note how the connection has ended or is going to, or why none will come."""
         self.ending = info
-        self.closed_since = self.state is SessionState.OVER and info.user_closed
+        self.closed_since |= self.over and info.user_closed
 
     # ------------------------------------------------------------ the beginning
 
@@ -553,18 +552,14 @@ class Session:
 
         Args:
             why: what `SessionLost` says, if the session has no connection.
-            info: how the last connection has ended, or is going to end. None if ``ending`` says that.
+            info: how the connection ends. None if ``ending`` says that. See `end_of`.
         """
-        was, connection, info = self.state, self.connection, info or self.ending
-        closed_with = self.ending if was is SessionState.CLOSING else info
-        left = None if connection is None or connection.ended is not None else connection
-        lost = SessionLost(info.code, why) if was.away else ConnectionLost(info.code, info.reason)
-        if left is not None and was is not SessionState.CLOSING:
+        end, connection = end_of(self.state, cause, self.ending, info, why), self.connection
+        still_open = connection is not None and connection.ended is None
+        if still_open and self.state is not SessionState.CLOSING:
             self._say_goodbye()
-        if closed_with.user_closed:  # whatever the remote peer has answered
-            info = msgspec.structs.replace(info, user_closed=True)
-        self.note_ending(info)
-        self.end_reason = lost
+        self.note_ending(end.info)
+        self.end_reason = end.lost
         self._disown_connection()
         self._move(cause)
         self._stop_timers()
@@ -575,17 +570,13 @@ class Session:
         self._receive, self._read_ended = ignore_message, ignore_end
         self.full = False
         self._wake()
-        self._let_go(closed_with)
-        self._host.core.session_over(SessionEnd(cause, was))
-        if left is not None:
-            self._host.spawn(left.close(info.code, info.reason))
+        self._let_go(end)
+        self._host.core.session_over(end)
+        if connection is not None and still_open:
+            self._host.spawn(connection.close(end.info.code, end.info.reason))
 
-    def _let_go(self, closed_with: CloseInfo) -> None:
-        """Let go of what else belongs to the session, which is over.
-
-        Args:
-            closed_with: how this side has closed the connection, or else how that has ended.
-        """
+    def _let_go(self, end: SessionEnd) -> None:
+        """Let go of what else belongs to the session, which is over."""
 
     def _stop_timers(self) -> None:
         if self.ledger is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Literal, NamedTuple
+from typing import Literal
 
 
 class SessionState(Enum):
@@ -129,14 +129,6 @@ TABLE: dict[SessionState, dict[SessionInput, tuple[SessionState, str]]] = {
 
 `docs/reference/states.md` shows this table. A test compares the two, another one plays each cell.
 """
-
-
-class SessionEnd(NamedTuple):
-    """How a session has ended."""
-
-    cause: SessionInput
-    was: SessionState
-    """The state before."""
 
 
 def after(state: SessionState, happened: SessionInput) -> SessionState:

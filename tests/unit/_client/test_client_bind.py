@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from client_driver import LIMITS, World, lost, world
+from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
@@ -67,7 +68,8 @@ async def test_bind_of_a_connection_that_is_over(when: str) -> None:
             await lost(waiting)
 
 
-async def test_close_handlers_that_wait_for_an_event_hear_of_a_connection_that_was_bound_meanwhile() -> None:
+@pytest.mark.parametrize("closed", [False, True])
+async def test_close_handlers_that_wait_for_an_event_hear_what_was_called_meanwhile(closed: bool) -> None:
     """They were told that no other connection follows, as it was when the first one ended."""
     async with world(**BY_HAND) as w:
         began, goes_on = asyncio.Event(), asyncio.Event()
@@ -83,10 +85,14 @@ async def test_close_handlers_that_wait_for_an_event_hear_of_a_connection_that_w
         await began.wait()
         transport.abort()
         await turns_until(lambda: w.client.state == "idle")
+        closing = asyncio.create_task(w.client.close()) if closed else None
+        await turns()
         assert not w.closed
         await w.bind()
-        assert [info.will_reconnect for info in w.closed] == [True]
+        assert [(info.user_closed, info.will_reconnect) for info in w.closed] == [(closed, True)]
         goes_on.set()
+        if closing is not None:
+            await closing
 
 
 # ---------------------------------------------------------------- memory

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from core_driver import redialing, start, turns
+from core_driver import Driven, redialing, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from session_story import SOON
@@ -222,8 +222,9 @@ async def test_a_bind_whose_close_handler_closes_the_peer_closes_its_connection(
     await scene.end()
 
 
-async def test_close_handlers_that_wait_for_events_learn_that_the_user_has_closed() -> None:
-    driven, go, told = redialing(), asyncio.Event(), list[CloseInfo]()
+@pytest.mark.parametrize("make", [redialing, Driven])
+async def test_close_handlers_that_wait_for_events_learn_that_the_user_has_closed(make: Callable[[], Driven]) -> None:
+    driven, go, told = make(), asyncio.Event(), list[CloseInfo]()
     driven.peer.on("close", lambda peer, info: told.append(info))
     driven.peer.on("note", go.wait, ordered=True)
     driven.feed({"a": ["note"]}, {"a": ["note"]})

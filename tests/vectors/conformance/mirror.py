@@ -6,13 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from wsrpc import CloseInfo, ConnectionLost, Limits, Peer
 from wsrpc._handlers.lifecycle import Closers
 from wsrpc._peer.owner import PassiveOwner
 from wsrpc._protocol.settings import Settings
-from wsrpc._session.states import SessionEnd
 from wsrpc.codecs import JsonCodec
 from wsrpc.testing import Clock, ScriptedTransport
 
@@ -91,8 +88,8 @@ class PrefixCodec(JsonCodec):
 class Stays(PassiveOwner):
     """As a client: what was accepted without a connection waits for the next one."""
 
-    def session_over(self, info: CloseInfo, end: SessionEnd, /) -> CloseInfo:
-        return msgspec.structs.replace(info, will_reconnect=True)
+    def comes_back(self) -> bool:
+        return True
 
 
 class Mirror(Calling, Iterating):
