@@ -10,9 +10,12 @@ uvicorn's own. See docs/how-to/uvicorn.md.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from wsrpc import CloseCode, Handshake
 from wsrpc.adapting import ServerUpgrade
@@ -32,7 +35,7 @@ if not hasattr(WebSocketsSansIOProtocol, "stop_keepalive"):
     raise ImportError(NEEDED)
 
 if TYPE_CHECKING:
-    from uvicorn._types import ASGISendEvent
+    from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
     from websockets.http11 import Request
 
 __all__ = ["WebSocketProtocol"]
@@ -69,6 +72,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Whether that connection has ended."""
         self._lost: Callable[[], None] | None = None
         """Called when the connection that was taken over has ended; None before and after."""
+        self._first_queue = ref(self.queue)
 
     # ------------------------------------------------------------ until the application has answered
 
@@ -165,10 +169,17 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._upgrade = self._underlying = None
         # uvicorn does not use these any more. Where the client has offered compression, as browsers do, it is 50 KiB.
         vars(self.conn).clear()  # its parser refers to it
-        del self.conn, self.request, self.response
+        del self.conn, self.request, self.response, self.queue
         return transport
 
     # ------------------------------------------------------------ once the connection is taken over
+
+    @cached_property
+    def queue(self) -> asyncio.Queue[ASGIReceiveEvent]:  # type: ignore[override]  # it can be set and deleted, too
+        # The queue of `receive` that uvicorn has made, or another one if that is gone. From now on it only gets the end
+        # of the connection, and an empty queue is a tenth of the memory of an idle connection: only an application that
+        # waits in `receive` keeps it.
+        return self._first_queue() or asyncio.Queue()
 
     def _send_at_once(self) -> None:
         """Turn off Nagle's algorithm.

@@ -135,7 +135,7 @@ async def test_what_has_ended_does_not_wait_for_the_garbage_collector() -> None:
     class Watched(WebSocketProtocol):
         def handle_connect(self, event: Any) -> None:
             super().handle_connect(event)
-            ended.append(weakref.ref(self.conn))
+            ended.extend((weakref.ref(self.conn), weakref.ref(self.queue)))
 
     async with uvicorn_serving(asgi(server), Watched) as port:
         gc.collect()
@@ -143,7 +143,8 @@ async def test_what_has_ended_does_not_wait_for_the_garbage_collector() -> None:
         try:
             async with raw_client(port) as peer:
                 await peer.send(peer.frame(TEXT, "x" * 1_000_000)[:-1])
-                await turns_until(lambda: len(ended) == 2)
+                await turns_until(lambda: len(ended) == 3)
+                await turns_until(lambda: [each() is None for each in ended] == [True, True, False])
                 peer.reset()
             await turns_until(lambda: not any(each() for each in ended))
         finally:
@@ -279,19 +280,22 @@ def reserved(scope: Scope, headers: dict[str, str] | None = None) -> Any:
     return scope["extensions"]["wsrpc"]["reserve"](Handshake("/", given), scope)
 
 
-async def test_the_application_s_own_send_and_receive_once_it_has_taken_over() -> None:
+@pytest.mark.parametrize("waits", [False, True], ids=["receives later", "waits in receive"])
+async def test_the_application_s_own_send_and_receive_once_it_has_taken_over(waits: bool) -> None:
     told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         take_over = reserved(scope)
         await send(ACCEPTS)
+        waiting = asyncio.ensure_future(receive()) if waits else None
+        await asyncio.sleep(0)
         transport = take_over(lambda: None)
         with pytest.raises(RuntimeError, match=r"taken this connection over.*'websocket\.send'"):
             await send({"type": "websocket.send", "text": "no"})
         transport.send(b"yes")
         transport.flush()
-        told.set_result((await receive())["type"])
+        told.set_result((await (waiting or receive()))["type"])
         with pytest.raises(OSError):  # as on all connections of uvicorn that have ended
             await send({"type": "websocket.close"})
 
