@@ -27,7 +27,7 @@ PROGRAM = [sys.executable, "-W", "error", str(Path(__file__).with_name("measured
 MIB = 1024 * 1024
 BOUND = 64 * MIB
 
-pytestmark = pytest.mark.timeout(300 if SOAK else 120)
+pytestmark = pytest.mark.timeout(600 if SOAK else 120)
 
 
 async def test_a_slow_consumer_makes_neither_side_keep_what_it_has_not_read() -> None:
