@@ -34,8 +34,7 @@ FOR_TYPES_ONLY = {
     ("_peer.admission", "wsrpc._peer.work.Work"),
     ("_peer.waiting", "wsrpc._peer.dispatch.Dispatcher"),
     ("_peer.work", "wsrpc._peer.dispatch.Dispatcher"),
-    ("_peer.host", "wsrpc._peer.core.PeerCore"),
-    ("_peer.host", "wsrpc._peer.core.PeerLife"),
+    ("_peer.host", "wsrpc._peer.life.PeerLife"),
 }
 """The imports upwards, each with its reason. They are for type checkers only."""
 
