@@ -19,7 +19,7 @@ from .._protocol.codecs import NegotiatedCodec
 from .._protocol.control import Announced, Credit, Drain
 from .._protocol.messages import MAX_ID, WireMessage
 from .._sending.answers import Answers
-from .._sending.outbound import Outbound
+from .._sending.outbound import Line, Outbound
 from .._sending.pending import SENT
 from .._session.client import ClientSession
 from .._session.connection import Connection
@@ -343,7 +343,7 @@ class PeerCore:
     @property
     def user_may_send(self) -> bool:
         """Whether the user's messages leave now."""
-        return self.opening.over and not self.out.silent
+        return self.out.line is Line.OPEN
 
     def objection(self, payload: bytes, raw: bool) -> Exception | None:
         """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""

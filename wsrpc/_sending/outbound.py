@@ -113,7 +113,7 @@ class Outbound:
             return Line.NONE
         if self.opening.state is not _OPENED:
             return Line.OPENING
-        return Line.DRAINING if self.silent else Line.OPEN
+        return Line.DRAINING if self.draining.silent else Line.OPEN
 
     @property
     def silent(self) -> bool:

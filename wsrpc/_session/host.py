@@ -112,7 +112,7 @@ class SessionReceiver(Protocol):
         """Take a control message that is not about the session."""
 
     def room_changed(self) -> None:
-        """The session has become full, or has room again, or has another connection or none. Handlers may start."""
+        """The session has become full, or has room again, or has another connection or none, or this side drains."""
 
     def fail(self, code: int, reason: str, /) -> None:
         """The session has to end because of what the remote peer did."""
