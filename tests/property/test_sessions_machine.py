@@ -431,7 +431,7 @@ class SessionsMachine(WorldMachine):
     def check_full(self, error: Exception) -> None:
         """See that only the user's own messages fill the client's queue, not what waits with the session."""
         if isinstance(error, QueueFull) and "not connected" in str(error):
-            queue = peer_core(self.client.peer).life.outbox.queue
+            queue = peer_core(self.client.peer).outbox.queue
             count, size = queue.user_count, queue.user_size
             assert count == self.limits.offline or size + max(SIZES) > self.limits.offline_bytes, error
 

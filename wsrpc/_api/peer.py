@@ -15,7 +15,8 @@ from .._base.scheduler import Scheduler
 from .._base.state import PeerState
 from .._handlers.introspection import Injection, injections
 from .._handlers.registry import Registry
-from .._peer.core import PeerCore, PeerLife
+from .._peer.core import PeerCore
+from .._peer.life import PeerLife
 from .._peer.owner import Home, PassiveOwner, PeerOptions, PeerOwner
 from .._protocol.settings import Settings
 from .._sending.checks import check_thread, check_thread_of_plain

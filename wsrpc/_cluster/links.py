@@ -140,7 +140,7 @@ class NodeLinks:
     def _can_wait(self, peer: Peer) -> bool:
         """Return whether messages can wait in a session until there is a connection. They never wait for a new one."""
         core = core_of(peer)
-        return core.session.state.lives and core.life.outbox.kept < self._limits.offline_bytes
+        return core.session.state.lives and core.outbox.kept < self._limits.offline_bytes
 
     async def reach(self, node: str) -> Peer:
         """Return another node, which may have to dial first. Cancelling is safe.

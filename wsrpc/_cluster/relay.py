@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from .._api.anonymous import channel_of
-from .._api.peer import Peer, core_of
+from .._api.peer import Peer, core_of, life_of
 from .._base.closing import CloseCode
 from .._base.logs import logger
 from .._base.scheduler import Tasks
@@ -90,13 +90,11 @@ class Relay:
             raise made_here(UnknownEvent(f"nodes have no event {one_line(str(a[0]))!r}"))
         peer = self._find(address)
         if peer is not None:
-            core = core_of(peer)
+            sender, core = life_of(peer).sender, core_of(peer)
             if ctx.id is None:
                 fail = partial(core.session.fail, CloseCode.SLOW_CONSUMER, "slow consumer")
-                return self._tell(
-                    core.out, core.life.sender, channel or None, a, core.session.negotiation.limits.hard_cap, fail
-                )
-            return self._pass_on(ctx, core.life.sender, channel or None, a, wants_channel=wants == CHANNEL)
+                return self._tell(core.out, sender, channel or None, a, core.session.negotiation.limits.hard_cap, fail)
+            return self._pass_on(ctx, sender, channel or None, a, wants_channel=wants == CHANNEL)
         if ctx.id is None:
             self.lost += 1
             return None

@@ -138,9 +138,6 @@ class Opening:
             return None
         stage = self._enter(Invocation(self._reporter.peer(), WireMessage(a=["on_reconnect"])))
         stage.unfinished.extend(unfinished)
-        if self._session.over:
-            stage.abandon()
-            return None
         self.state = OpeningState.RECONNECT
         return stage
 
@@ -172,13 +169,13 @@ class Opening:
 
     def _go_on(self) -> None:
         """Go on to the next stage, or end."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self.running is not None and (stage := self._next_stage()) is not None:
-            self._run(stage)
-        elif self.running is not None:
+        stage = self._next_stage()
+        if stage is None:
             self._end()
             self._host.core.opened()
+        else:
+            self._stop_timer()
+            self._run(stage)
 
     def _failed(self, event: str, name: str, exc: BaseException) -> None:
         """Log that a handler has raised ``exc``."""
@@ -223,10 +220,14 @@ class Opening:
         running, self.running = self.running, None
         if running is not None:
             running.set_result(None)
+        self._stop_timer()
+        self._stage = None
+        self.tasks = ()
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._stage = self._timer = None
-        self.tasks = ()
+            self._timer = None
 
 
 def _tells_of_the_end(exc: BaseException) -> bool:

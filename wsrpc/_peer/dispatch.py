@@ -14,7 +14,6 @@ from typing import Any
 from msgspec import UNSET
 
 from .._base.names import RAW, RESERVED_EVENTS
-from .._base.references import weakly
 from .._base.scheduler import EAGER
 from .._channels.core import ChannelCore
 from .._channels.readers import FOR_READERS
@@ -372,20 +371,19 @@ class Dispatcher:
         draining = self.out.draining
         return draining.closes_at is not None and draining.quiet and not (self.out.requests or self.channels.opened)
 
-    def end_session(self, reason: Exception) -> None:
+    def end_session(self, reason: ConnectionLost) -> None:
         """Cancel the handlers of requests and drop the requests that wait: nobody can get their answers any more.
 
-        Handlers of events go on, and most events that wait are still handled: see `Work.end_session`.
+        Handlers of events go on, and most events that wait are still handled: see `Work.end_session`. They may read a
+        channel, so channels end after that.
         """
         for invocation in list(self.active.values()):
             invocation.orphan(reason)
         self.active.clear()
         self.work.end_session()
-
-    def let_go(self) -> None:
-        """Refer to nothing that refers to this: the session is over, and nothing of it is left."""
-        self.context = Context()  # else that of the code that has connected, and of the opening
-        self.channels.dispatcher = weakly(self)
+        self.work.readers.end_session(reason)
+        self.channels.end_session(reason)
+        self.work.update()
 
     def cancel_requests_on(self, h: int, reason: object) -> None:
         """Cancel the handlers of requests that came on channel ``h``, which is over: nobody waits for them."""

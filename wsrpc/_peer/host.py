@@ -9,34 +9,63 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Literal
 
 from .._base.logs import PeerLog
-from .._base.references import weakly
 from .._base.scheduler import Scheduler
 from .._handlers.lifecycle import Reporter, Unfinished
 from .._protocol.settings import Settings
 from .._sending.pending import Pending
-from .owner import PeerOptions
+from .._session.connection import Connection
+from .._session.host import SessionReceiver
+from ..transport import ConnectionInfo
+from .history import ConnectionHistory
+from .owner import PeerOptions, PeerOwner
 
 if TYPE_CHECKING:
-    from .core import PeerCore, PeerLife
+    from .life import PeerLife
 
 
 class PeerHost:
     """What the parts of a peer have in common, and their only way up.
 
     `PeerLife` and `PeerCore` hold the parts, and the parts hold this object. While a session may go on, it holds the
-    peer. When all has ended, `let_go` cuts this circle: then the peer lives as long as its last user, and does not wait
-    for the garbage collector, which would take a quarter of the time of a server whose clients come and go.
+    peer. When all has ended, `PeerLife.let_go` cuts this circle: then the peer lives as long as its last user, and does
+    not wait for the garbage collector, which would take a quarter of the time of a server whose clients come and go.
+
+    Args:
+        owner: what the peer reports to.
+        history: the statistics of its connections.
     """
 
-    __slots__ = ("core", "ignored", "life", "log", "loop", "options", "peer", "reporter", "settings")
+    __slots__ = (
+        "_history",
+        "core",
+        "ignored",
+        "life",
+        "log",
+        "loop",
+        "options",
+        "owner",
+        "peer",
+        "reporter",
+        "settings",
+    )
 
     life: PeerLife
-    core: PeerCore
+    core: SessionReceiver
     """The inside of the present session, of the next one, or of the last one."""
     peer: Any
     """The object that users hold. None when all has ended."""
 
-    def __init__(self, options: PeerOptions, loop: Scheduler, log: PeerLog, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        options: PeerOptions,
+        loop: Scheduler,
+        log: PeerLog,
+        reporter: Reporter,
+        owner: PeerOwner,
+        history: ConnectionHistory,
+    ) -> None:
+        self.owner = owner
+        self._history = history
         self.options = options
         self.settings: Settings = options.settings
         self.loop = loop
@@ -44,13 +73,9 @@ class PeerHost:
         self.ignored: Counter[str] = Counter()
         self.reporter = reporter
 
-    def enter(self, life: PeerLife, core: PeerCore) -> None:
-        """Let ``core`` be the inside of the present session."""
+    def begin_session(self, life: PeerLife, core: SessionReceiver) -> None:
+        """Keep the peer alive, because a session may begin, whose inside is ``core``."""
         self.life, self.core, self.peer = life, core, life.peer
-
-    def let_go(self) -> None:
-        """Keep the peer alive no more."""
-        self.life, self.core, self.peer = weakly(self.life), weakly(self.core), None
 
     # ------------------------------------------------------------ what the parts ask for
 
@@ -78,11 +103,11 @@ class PeerHost:
 
     def queued(self) -> None:
         """Tell the owner that a message of the user begins to wait for a connection."""
-        self.life.owner.queued()
+        self.owner.queued()
 
     def left_out(self, broadcasts: int, /) -> None:
         """Count broadcasts that were not sent, because the remote peer reads too slowly."""
-        self.life.history.dropped += broadcasts
+        self._history.dropped += broadcasts
 
     def expired(self, pending: Pending, /) -> None:
         """End a request whose deadline is over."""
@@ -90,4 +115,15 @@ class PeerHost:
 
     def opening_handlers(self, event: Literal["open", "on_reconnect"], /) -> list[Unfinished]:
         """Call the owner's own handlers of ``event``, and return those that are not finished."""
-        return self.life.owner.opening_handlers(event)
+        return self.owner.opening_handlers(event)
+
+    # ------------------------------------------------------------ connections
+
+    def begin_connection(self, info: ConnectionInfo) -> None:
+        """Begin the statistics of a connection, and name its remote peer in the log."""
+        self._history.begin(info, self.loop.time())
+        self.log.remote = info.remote
+
+    def connection_ended(self, connection: Connection, /) -> None:
+        """End the statistics of a connection."""
+        self._history.end(connection)

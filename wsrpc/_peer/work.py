@@ -13,7 +13,6 @@ from msgspec import UNSET
 from .._base.buckets import TokenBucket
 from .._base.closing import CloseCode
 from .._base.names import STREAM_EVENTS, ChannelRef
-from .._base.references import weakly
 from .._channels.core import ChannelCore
 from .._channels.readers import Readers
 from .._channels.table import TOO_MANY
@@ -23,6 +22,7 @@ from .._handlers.observation import Message, mark_processed
 from .._handlers.opening import Hold, MessageKind
 from .._protocol.counting import decode_any
 from .._protocol.messages import WireMessage, place_on
+from .._session.session import MESSAGE
 from .._streams.inbox import Inbox
 from .._streams.recipients import Decode, Recipient
 from ..errors import Draining, Overloaded, RemoteError, RpcError, made_here
@@ -93,7 +93,7 @@ class Work:
         self.held_by_channels = 0
         """Bytes of the messages that count with those of open channels."""
         self._measured: int | None = None
-        """What `memory` returns next. None if it has to be measured."""
+        """Bytes of handlers, with their messages. None if they have to be measured."""
         self.on_channels = 0
         """Handlers of requests that came on anonymous channels."""
         self.beginning: Invocation | None = None
@@ -340,17 +340,26 @@ class Work:
         first = self.beginning
         return len(self.invocations) + (first is not None and first not in self.invocations)
 
-    def memory(self) -> int:
-        """Return the bytes that handlers take, with their decoded messages. Each is measured once.
+    def backlog(self) -> int:
+        """Return the bytes of handlers with their decoded messages, of messages that wait, and of unread ones, about.
 
-        Those that nobody waits for any more are about to exit, or cannot be made to, and do not count.
+        Each handler is measured once. Those that nobody waits for any more are about to exit, or cannot be made to, and
+        do not count.
         """
         if self._measured is None:
             self._measured = sum(each.memory for each in self.invocations if each.state is not _ORPHANED)
-        return self._measured
+        room, unread = self.waiting_room, self.readers.memory
+        return self._measured + room.size + MESSAGE * len(room) + (0 if unread is None else unread.used)
+
+    def drop_backlog(self, why: str) -> None:
+        """Drop all messages that wait or are unread, and cancel all handlers: they hold too much."""
+        self.drop_all()
+        for invocation in list(self.invocations):
+            invocation.orphan(why)
+        self.readers.unread().drop_all(why)
 
     def stop_measuring(self) -> None:
-        """Measure no more handlers until `memory` is called again."""
+        """Measure no more handlers until `backlog` is called again."""
         self._measured = None
 
     def lane(self, key: Hashable) -> asyncio.Lock:
@@ -459,10 +468,6 @@ class Work:
         self.not_begun -= 1
         if self.then is not None and not self.not_begun:
             self._loop.call_soon(self.look_for_events)  # later, so that the handler comes first
-
-    def let_go(self) -> None:
-        """Refer to nothing that refers to this: the peer has ended."""
-        self.dispatcher, self.readers = weakly(self.dispatcher), weakly(self.readers)
 
     def end_conversations(self) -> None:
         """Cancel the bodies of conversations that are over, even if they have not read the messages before the end."""

@@ -7,7 +7,7 @@ from enum import Enum
 from threading import get_ident
 
 from .._base.closing import CloseCode
-from .._handlers.opening import Opening
+from .._handlers.opening import Opening, OpeningState
 from .._protocol.codecs import MsgpackCodec, NegotiatedCodec, json_text
 from .._protocol.control import Announced, Credit
 from .._protocol.go import GoCodec, refuse_raw, rejection_from
@@ -22,6 +22,8 @@ from .draining import Draining, DrainPhase
 from .gate import Gate
 from .pending import PendingRequests
 from .slow_readers import Slow, SlowReaderQueue
+
+_OPENED = OpeningState.OVER  # a constant, because Python 3.11 looks members of an enum up slowly
 
 
 class Line(Enum):
@@ -109,9 +111,9 @@ class Outbound:
             return Line.AWAY
         if not state.sends:
             return Line.NONE
-        if not self.opening.over:
+        if self.opening.state is not _OPENED:
             return Line.OPENING
-        return Line.DRAINING if self.silent else Line.OPEN
+        return Line.DRAINING if self.draining.silent else Line.OPEN
 
     @property
     def silent(self) -> bool:
@@ -158,6 +160,8 @@ class Outbound:
         """Send nothing more: the session is over, and what was agreed in it holds no more."""
         self.terms = self._settings.terms
         self.slow_reader = None
+        self.opening.end_session()
+        self.draining.end_waits()
         self.update_clear()
 
     def enter_loop(self) -> None:

@@ -338,7 +338,7 @@ class Peers:
         if task is None:
             self._leaving.discard(served)
             self.count_ignored(served)
-            served.core.let_go()
+            served.life.let_go()
         else:
             self._leaving.add(served)
             task.add_done_callback(lambda _: self.watch(served))

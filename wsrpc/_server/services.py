@@ -170,7 +170,7 @@ class OpenedServices:
                 if ends_the_task(exc):
                     raise
                 if not isinstance(exc, RpcError) and (self._core.session.state.takes_messages):
-                    self._core.life.reporter.failed("open", f"{type(service).__qualname__}.on_open", exc)
+                    self._core.host.reporter.failed("open", f"{type(service).__qualname__}.on_open", exc)
                 self._core.refuse(*refusal_of(exc))
                 return
 
@@ -185,7 +185,7 @@ class OpenedServices:
             except BaseException as exc:
                 if ends_the_task(exc):
                     raise
-                self._core.life.reporter.failed("close", f"{type(service).__qualname__}.on_close", exc)
+                self._core.host.reporter.failed("close", f"{type(service).__qualname__}.on_close", exc)
 
 
 async def finished(result: Any) -> None:

@@ -69,6 +69,11 @@ class Host(Protocol):
         """Call the handlers of ``event`` that are not the user's own `open` handlers. Return those not finished."""
         ...
 
+    # ------------------------------------------------------------ reports
+
+    def connection_ended(self, connection: Connection, /) -> None:
+        """The connection is the session's no more."""
+
 
 class SessionReceiver(Protocol):
     """What a session reports to, and what it asks for. `PeerCore` of ``_peer`` implements it."""
@@ -81,11 +86,11 @@ class SessionReceiver(Protocol):
     def objection(self, payload: bytes, raw: bool, /) -> Exception | None:
         """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""
 
-    def memory(self) -> int:
-        """Return the bytes that the session takes above, about: what was received, and what is being worked on."""
+    def backlog(self) -> int:
+        """Return the bytes of what is not done yet, about: what has begun, is being worked on, waits or is unread."""
         ...
 
-    def drop_rest(self, session: Any, /) -> None:
+    def drop_backlog(self, session: Any, /) -> None:
         """Drop what is still read or worked on, although ``session`` is over."""
 
     def has_channel(self, h: int, /) -> bool:
@@ -107,13 +112,10 @@ class SessionReceiver(Protocol):
         """Take a control message that is not about the session."""
 
     def room_changed(self) -> None:
-        """The session has become full, or has room again, or has another connection or none. Handlers may start."""
+        """The session has become full, or has room again, or has another connection or none, or this side drains."""
 
     def fail(self, code: int, reason: str, /) -> None:
         """The session has to end because of what the remote peer did."""
-
-    def connection_ended(self, connection: Connection, /) -> None:
-        """The connection is the session's no more."""
 
     def session_detached(self, info: CloseInfo, dropped: bool, /) -> None:
         """The session waits for another connection.

@@ -160,7 +160,7 @@ class ServerSession(Session):
             self.hold()
 
     def memory(self) -> int:
-        return super().memory() if not self.over or self._host.core.memory() else 0
+        return super().memory() if not self.over or self._host.core.backlog() else 0
 
     def recount(self) -> None:
         """Note that the session takes more memory, or less."""
@@ -187,7 +187,7 @@ class ServerSession(Session):
         Its connection, if there is still one, is closed: the client has another.
         """
         if self.over:
-            self._host.core.drop_rest(self)
+            self._host.core.drop_backlog(self)
         self._fence()
         if self.state.away:
             self.end(SessionInput.ENDED, why)

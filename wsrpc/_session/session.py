@@ -348,7 +348,7 @@ class Session:
     def memory(self) -> int:
         """Return the bytes that the session takes at present, about: what is sent, received and being worked on."""
         messages = len(self._queue) + (0 if self.ledger is None else len(self.ledger.sent))
-        return SESSION + self.kept + self._queue.user_size + MESSAGE * messages + self._host.core.memory()
+        return SESSION + self.kept + self._queue.user_size + MESSAGE * messages + self._host.core.backlog()
 
     def recount(self) -> None:
         """Note that the session takes more memory, or less."""
@@ -480,7 +480,7 @@ class Session:
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.disown()
-            self._host.core.connection_ended(connection)
+            self._host.connection_ended(connection)
 
     def _reattach(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
         """Resume on ``connection``, whose remote peer has received ``rx`` messages of ``size`` bytes."""

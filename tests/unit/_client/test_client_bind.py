@@ -121,5 +121,5 @@ async def test_what_a_user_keeps_from_one_session_keeps_no_later_ones(keep: Call
         core = core_of(w.client)
         gc.collect()
         sessions = [found for found in gc.get_objects() if type(found) is type(core.peer_core)]
-        assert 1 <= sum(found.life.peer is core.peer for found in sessions) <= most
+        assert 1 <= sum(found.host is core.life.host for found in sessions) <= most
         del kept, sessions
