@@ -298,8 +298,9 @@ class Inbox(MessageQueue, Recipient):
                 self.channel.answer(i)
             return
         size = len(payload)
-        at_once = i is not UNSET and self._has_room(size)
-        unanswered = None if i is UNSET or at_once else i
+        request: int | None = None if i is UNSET else i
+        at_once = request is not None and self._has_room(size)
+        unanswered = None if at_once else request
         if self._may_wait_decoded(size):
             self.queue.append((value, size, unanswered, None))
             self.received_bytes += size
@@ -309,8 +310,8 @@ class Inbox(MessageQueue, Recipient):
                 self._overflow(error)
                 return
         self.received += 1
-        if at_once:
-            self.channel.answer(i)
+        if request is not None and at_once:
+            self.channel.answer(request)
         self.wake()
 
     def _has_room(self, size: int) -> bool:
