@@ -23,6 +23,7 @@ from wsrpc._session import states as session_states
 
 sys.path.extend(str(Path(__file__).parents[1] / "tests" / folder) for folder in ("unit", "adapters"))
 from hosts import ABILITIES, HOSTS
+from stream_ends import STREAM_ENDS
 from type_table import ROWS
 
 PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
@@ -64,6 +65,20 @@ def places() -> str:
     ]
     columns = ["state of the line", *(f"belongs to {scope.value}" for scope in outbox.Scope)]
     return f"{table(columns, rows)}\n\n{places}"
+
+
+def stream_ends() -> str:
+    """A row for each way in which a stream ends."""
+    columns = ["how a stream ends", "the reader gets", "raised in the handler", "what is sent"]
+    columns += ["channel at the reader", "channel at the handler"]
+    rows = [
+        [
+            *("" if text is None else text for text in (row.how, row.reader, row.handler, row.wire)),
+            *("" if state is None else f"`{state.value}`" for state in (row.reader_side, row.handler_side)),
+        ]
+        for row in STREAM_ENDS
+    ]
+    return table(columns, rows)
 
 
 def calls() -> str:
@@ -161,6 +176,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "states of sessions": lambda: states(session_states.TABLE),
     "states of channels": lambda: states(channel_states.TABLE),
     "states of mailboxes": lambda: states(channel_states.MAILBOX),
+    "how streams end": stream_ends,
     "where a message goes": places,
     "states of calls": calls,
     "states of requests": requests,

@@ -15,7 +15,7 @@ from .._base.scheduler import Timer
 from .._handlers.introspection import stream_annotations
 from .._handlers.invocation import Invocation
 from .._protocol.rejections import reason_of
-from .._streams.inbox import Inbox
+from .._streams.inbox import EventInbox, Inbox
 from ..errors import ChannelClosed, bad_item, note_member
 
 T_co = TypeVar("T_co", covariant=True)
@@ -129,7 +129,7 @@ class Stream(Generic[T_co]):
                 value = self._convert(value)
                 break
             except msgspec.ValidationError as exc:
-                if inbox.items:
+                if not isinstance(inbox, EventInbox):
                     raise self._bad_item(exc) from None
                 inbox.count_misfit(exc)
         item: T_co = value

@@ -17,7 +17,8 @@ from .._protocol.rejections import FINISHED_REASON
 from .._sending.checks import check_thread, check_thread_of_plain
 from .._sending.sender import RefusingSender, Sender
 from .._streams.event_values import Waits
-from .._streams.inbox import Inbox
+from .._streams.inbox import EventInbox, Inbox
+from .._streams.items import ItemInbox
 from .._streams.recipients import Decode, FanOut, Recipient
 from ..errors import ChannelClosed, ChannelNotReady, RpcError, StreamOverflow, as_text, short
 from .mailbox import IS_DUE, OVER, Mailbox
@@ -201,24 +202,26 @@ class ChannelCore:
 
     def read_items(self) -> Inbox:
         """Read the items of ws-wrapper's iterator protocol. See `AnonymousChannel.items`."""
-        return self._read("next", items=True, newest=False)
+        return self._inbox_left("next", lambda one: isinstance(one, ItemInbox)) or ItemInbox(self)
 
     def read_events(self, event: str, keep: Waits) -> Inbox:
         """Read the events of one name. See `EventReader.events`."""
-        return self._read(event, items=False, newest=keep == "newest")
+        newest = keep == "newest"
+        left = self._inbox_left(event, lambda one: isinstance(one, EventInbox) and one.newest is newest)
+        return left or EventInbox(self, event, newest=newest)
 
-    def _read(self, event: str, *, items: bool, newest: bool) -> Inbox:
-        """Return the inbox that an earlier stream has left, if a new stream can read on from there, or a new one."""
+    def _inbox_left(self, event: str, fits: Callable[[Inbox], bool]) -> Inbox | None:
+        """Return the inbox that an earlier stream has left, if a new stream can read on from there."""
         self.check_open()
         self.check_thread()
         for one in self.mailbox.recipients.of(event):
             if isinstance(one, Inbox) and one.abandoned:
-                if one.items is items and one.newest is newest:
+                if fits(one):
                     one.read_on()
                     return one
                 one.leave(None)
                 break
-        return Inbox(self, event, items=items, newest=newest)
+        return None
 
     def add_recipient(self, event: str, recipient: Recipient) -> None:
         """Pass the messages of that name to ``recipient``. Readers of events share them with each other.
@@ -230,7 +233,7 @@ class ChannelCore:
         if mailbox.state is OVER:
             recipient.channel_ended(self.error)
             return
-        if isinstance(recipient, Inbox) and not recipient.items:
+        if isinstance(recipient, EventInbox):
             taken = f"{event!r} belongs to a stream on this channel: it cannot be read as events, too"
             mailbox.recipients.add(event, recipient, lambda: ChannelFanOut(self), taken)
         else:
@@ -340,7 +343,7 @@ class ChannelCore:
         """End it on this side. See `AnonymousChannel.close`."""
         self.out.session.send_kept_back()
         reading = self.mailbox.recipients.get("next")
-        if isinstance(reading, Inbox) and reading.has_producer and self.has_credit:
+        if isinstance(reading, ItemInbox) and reading.has_producer and self.has_credit:
             self._send_end(reason)
         self.end(reason, ChannelClosed(str(self.id), reason))
 

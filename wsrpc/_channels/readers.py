@@ -19,7 +19,8 @@ from .._sending.outbox import Outbox
 from .._sending.pending import Pending
 from .._session.host import Host
 from .._streams.event_values import ToValue, Waits
-from .._streams.inbox import Inbox, NextEvent
+from .._streams.inbox import EventInbox, Inbox, NextEvent
+from .._streams.items import ItemInbox
 from .._streams.recipients import Decode, FanOut, Recipient, Recipients
 from ..errors import ChannelClosed, ConnectionLost, QueueFull, RpcError, StreamOverflow, as_text, short
 from .mailbox import UnreadMessages
@@ -132,12 +133,12 @@ class Readers:
         check_thread_of_plain(self.out.thread, "peer.events")
         if keep == "first":
             return NextEvent(self.channel(channel), event, convert)
-        return Inbox(self.channel(channel), event, newest=keep == "newest")
+        return EventInbox(self.channel(channel), event, newest=keep == "newest")
 
     def read_items(self, channel: str) -> Inbox:
         """Read the items of a named channel. See `Channel.items`."""
         check_thread_of_plain(self.out.thread, "channel.items")
-        return Inbox(self.channel(channel), "next", items=True)
+        return ItemInbox(self.channel(channel))
 
     # ------------------------------------------------------------ coming and going
 
@@ -155,7 +156,7 @@ class Readers:
             recipient.channel_ended(self._end_error())
             return
         items = f"the items of channel {channel.name!r} are being read"
-        if isinstance(recipient, Inbox) and recipient.items:
+        if isinstance(recipient, ItemInbox):
             channel.recipients.add(event, recipient, None, f"{items} already: one reader at a time")
             channel.items_out = self.out
             self.read_before[str(channel.name)] = None
@@ -268,7 +269,7 @@ class NamedChannel:
         """Pass nothing more to ``recipient``. A remote producer of its items is told to stop."""
         is_read = self.recipients.get(event) is recipient  # the channel and the session are not over
         self._remove(event, recipient)
-        if is_read and isinstance(recipient, Inbox) and recipient.has_producer:
+        if is_read and isinstance(recipient, ItemInbox) and recipient.has_producer:
             self.stop_items()
 
     def _remove(self, event: str, recipient: Recipient) -> None:
@@ -280,7 +281,7 @@ class NamedChannel:
         """End all recipients but the readers of events."""
         for event in list(self.recipients):
             for recipient in self.recipients.of(event):
-                if not isinstance(recipient, Inbox) or recipient.items:
+                if not isinstance(recipient, EventInbox):
                     self._remove(event, recipient)
                     self.items_out = None
                     recipient.take_request_ids()  # in the next session they are the ids of other requests
@@ -291,7 +292,7 @@ class NamedChannel:
         recipients = self.recipients.each()
         self.recipients.clear()
         for recipient in recipients:
-            if stops and isinstance(recipient, Inbox) and recipient.has_producer:
+            if stops and isinstance(recipient, ItemInbox) and recipient.has_producer:
                 self.stop_items()
             recipient.channel_ended(error())
 

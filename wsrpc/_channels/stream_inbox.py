@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._streams.inbox import Inbox, ReaderState
+from .._streams.inbox import ReaderState
+from .._streams.items import ItemInbox
 from ..errors import RemoteError
 from .core import ChannelCore
 
 
-class StreamInbox(Inbox):
+class StreamInbox(ItemInbox):
     """Queue of the items on a channel that was opened for their reader alone, and ends with it."""
 
     __slots__ = ("_own",)
 
     def __init__(self, channel: ChannelCore) -> None:
         self._own = channel
-        super().__init__(channel, "next", items=True)
+        super().__init__(channel)
 
     def _items_ended(self, i: Any, error: RemoteError | None) -> None:
         super()._items_ended(i, error)

@@ -15,7 +15,7 @@ from .._sending.outbound import Outbound
 from .._sending.outbox import Outbox
 from .._sending.pending import MAX_REMEMBERED
 from .._sending.sender import Sender
-from .._streams.inbox import SMALLEST_SHARE
+from .._streams.credit import SMALLEST_SHARE
 from ..errors import (
     ChannelClosed,
     ConnectionLost,

@@ -16,7 +16,7 @@ from .._base.names import RAW
 from .._protocol.counting import memory_of
 from .._protocol.messages import WireMessage
 from .._protocol.rejections import bounded_reason
-from .._streams.inbox import Upload
+from .._streams.items import Upload
 from ..errors import BadArguments, ChannelClosed, made_here
 from .observation import Message
 

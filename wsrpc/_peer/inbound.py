@@ -277,7 +277,9 @@ class Inbound:
             self._refuse(message, NOT_TEXT, _not_text(name), payload)
         elif channel is not None and channel.__class__ is not str:
             self._refuse(message, NOT_TEXT, f"Channel '{_short(channel)}' does not exist", payload)
-        elif self._is_long(name) or (channel is not None and self._is_long(channel)):
+        elif (len(name) > self._short and self._is_long(name)) or (
+            channel is not None and len(channel) > self._short and self._is_long(channel)
+        ):
             self._refuse_long_name(message)
         else:
             return True

@@ -15,9 +15,9 @@ from msgspec import UNSET
 
 from .._base.scheduler import Scheduler, Timer
 from .._protocol.messages import WireMessage
-from .._protocol.rejections import reason_from_wire
-from ..errors import RemoteError, StreamOverflow
+from ..errors import StreamOverflow
 from ..limits import Limits
+from .credit import SMALLEST_SHARE, Credit
 from .recipients import Decode, Recipient
 
 ENTRY = 176
@@ -86,17 +86,8 @@ class UnreadMemory:
         return f"unread messages on all channels took {self.used} bytes of memory (Limits.unread_bytes={limit})"
 
 
-SMALLEST_SHARE = 32 * 1024
-"""Bytes of one stream that may be in flight, however many streams there are. (Less makes them wait for credit.) Each
-stream begins with these: how many others begin at the same time shows only later, and granted credit is never taken
-back."""
-
 LEAST_RESERVED = 4096
 """Bytes of messages for which memory is reserved at once."""
-
-MOST_TOGETHER = 8192
-"""Bytes of the largest message of several items for which there is always room within the credit. (wsrpc sends up to
-4 KiB.) When the first one is read all of them are decoded."""
 
 
 class Packed(bytes):
@@ -239,95 +230,56 @@ class ReaderState(enum.Enum):
     """Nothing is read any more, and what was unread is dropped."""
 
 
-class ProducerState(enum.Enum):
-    """State of the remote producer of an `Inbox`. It is followed by the next one, or by the last one."""
-
-    NOT_STARTED = "not started"
-    """Nothing was read yet, so it was not told to start."""
-    STARTED = "started"
-    ENDED = "ended"
-    """It has said that there are no more items."""
-
-
 _LEFT = ReaderState.LEFT
 
 
 class Inbox(MessageQueue, Recipient):
-    """Queue of the messages for one reader: the items of a stream, or the events of one name.
+    """Queue of the messages for one reader: an `EventInbox`, or an `ItemInbox`.
 
     Either the remote producer keeps to the credit that it is given, or the bounds of a `MessageQueue` apply. Messages
     wait decoded as far as there is memory for that, and encoded otherwise, because that is smaller. A message that was
     a request is answered once there is room again. So a plain ws-wrapper peer, which requests instead of emitting,
     waits for the reader.
 
-    Credit is counted in totals of items and bytes from the beginning of the stream. Granted credit is never taken back.
-
     The reader first looks whether there is something in ``queue``, then calls `wait` or `take`.
 
     Args:
         event: the name of the messages; ``next`` for items.
-        items: whether the messages are a stream's items, of ws-wrapper's iterator protocol. Otherwise they are events.
-        newest: keep at most one message; the next one takes its place.
     """
 
     __slots__ = (
         "__weakref__",
         "_event",
-        "_granted",
-        "_granted_bytes",
         "_in_hand",
-        "_postponed",
-        "_producer",
         "_reader",
-        "_renew_at",
-        "_renew_bytes_at",
         "_reserved",
         "_waiter",
-        "_window_bytes",
         "channel",
+        "credit",
         "error",
-        "items",
-        "newest",
         "over",
         "received",
         "taken",
     )
 
-    def __init__(
-        self,
-        channel: ReadableChannel,
-        event: str,
-        *,
-        items: bool = False,
-        newest: bool = False,
-    ) -> None:
+    def __init__(self, channel: ReadableChannel, event: str) -> None:
         super().__init__(channel.unread)
         self.channel = channel
-        self.items = items
-        self.newest = newest
         self._event = event
         self._waiter: asyncio.Future[None] | None = None
         self.received = 0
         self.taken: int = 0
         """Number of messages, or of items. A message that made place for a newer one counts as not received."""
-        self._granted: int = 0
-        self._granted_bytes: int = 0
-        """Totals that the producer may send. 0 if it has no credit."""
-        self._renew_at: int = 0
-        self._renew_bytes_at: int = 0
-        """Totals at which half of the window is free, so that the producer gets more."""
-        self._window_bytes = self.unread.limits.stream_window_bytes
+        self.credit: Credit | None = None
+        """What the remote producer may send. None if it has no credit, as before it is told to start."""
         self._reserved = 0
         """Bytes that may wait here decoded, because memory is reserved for them."""
         self._in_hand = 0
         """Bytes that count for the message that the reader has taken last, until it asks for the next one."""
-        self._postponed = False
-        """Whether the producer gets credit when the reader asks for the next item."""
         self.over = False
         """Nothing more will arrive."""
         self.error: BaseException | None = None
         """The exception that the reader gets after the last message. None at a plain end."""
-        self._producer = ProducerState.NOT_STARTED
         self._reader = ReaderState.PRESENT
         self.unread.inboxes.add(self)
         channel.add_recipient(event, self)
@@ -339,106 +291,75 @@ class Inbox(MessageQueue, Recipient):
 
     # ------------------------------------------------------------ arriving
 
-    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
-        """Keep a message. If there is no room, end with `StreamOverflow` and abort the channel."""
-        a, i, size = message.a, message.i, len(payload)
-        value: Any = a
-        if self.items:
-            # No argument at all is an item without a value, and a truthy `done` counts (JavaScript 4.3.1, observed).
-            value = a[1] if len(a) > 1 else None
-            if value.__class__ is dict:
-                if value.get("done"):
-                    self._items_ended(i, error_in(value))
-                    return
-                value = value.get("value")
-            elif value.__class__ is list and i is UNSET and self._granted:
-                self._receive_several(value, payload, decode)
-                return
-            else:
-                value = None
+    def _add(self, value: Any, i: Any, payload: bytes | bytearray, decode: Decode) -> None:
+        """Keep the value of a message. If there is no room, end with `StreamOverflow`, and abort the channel."""
         if self.over:
             if i is not UNSET:
                 self.channel.answer(i)
             return
-        queue, limits = self.queue, self.unread.limits
-        if self.newest and queue:
-            self._drop_oldest()
-        needed = self.received_bytes - self.taken_bytes + size
-        credited = self.received < self._granted and self.received_bytes < self._granted_bytes
-        crowded = not credited and len(queue) >= limits.stream_window
-        large = size > SMALLEST_SHARE and self.received_bytes + size > self._granted_bytes
-        answered = False
-        if i is UNSET:
-            i = None
-        elif not crowded and needed <= self._window_bytes:
-            answered, i = True, None
-        waiter = self._waiter
-        if waiter is not None and waiter.done():
-            waiter = None
-        if waiter is not None:  # it is taken in the next turn of the event loop, so that it need not count as unread
-            decoded = not (large and self.channel.is_served)
-            if not decoded and self.unread.take(size, 0):
-                decoded, self._in_hand = True, size + ENTRY
-        elif credited or not (crowded or (queue and needed > limits.stream_queue)):
-            decoded = needed <= self._reserved or self._reserve(needed)
-        else:
-            decoded = False
-        if decoded:
-            queue.append((value, size, i, None))
-            self.received_bytes += size
-        elif (error := self.keep(payload, i, decode, granted=credited, large=large)) is not None:
-            self._overflow(error)
-            return
-        self.received += 1
-        if answered:
-            self.channel.answer(message.i)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    def _receive_several(self, values: list[Any], payload: bytes | bytearray, decode: Decode) -> None:
-        """Keep the items of one message, which have to be within the credit."""
-        size, count = len(payload), len(values)
-        if self.over or not count:
-            return
-        if self.received + count > self._granted or self.received_bytes >= self._granted_bytes:
-            self._overflow(StreamOverflow(f"{count} items came at once, and the producer had less credit"))
-            return
-        needed = self.received_bytes - self.taken_bytes + size
-        if needed <= self._reserved or self._reserve(needed):
-            # Each counts for as much of the message, and the first one for what is left over.
-            share, rest = divmod(size, count)
-            self.queue.append((values[0], share + rest, None, None))
-            self.queue.extend([(value, share, None, None) for value in values[1:]])
+        size = len(payload)
+        request: int | None = None if i is UNSET else i
+        at_once = request is not None and self._has_room(size)
+        unanswered = None if at_once else request
+        if self._may_wait_decoded(size):
+            self.queue.append((value, size, unanswered, None))
             self.received_bytes += size
         else:
-            error = self.keep(Packed(payload), None, decode, granted=True, large=size > MOST_TOGETHER)
+            error = self.keep(payload, unanswered, decode, granted=self._is_granted, large=self._is_large(size))
             if error is not None:
                 self._overflow(error)
                 return
-        self.received += count
+        self.received += 1
+        if request is not None and at_once:
+            self.channel.answer(request)
         self.wake()
 
-    def _reserve(self, needed: int) -> bool:
-        """Return whether ``needed`` bytes may wait decoded. Those of the last message are not counted yet."""
-        more = max(needed - self._reserved, LEAST_RESERVED)
-        if not self.unread.reserve(more * DECODED):
-            return False
-        self._reserved += more
+    def _has_room(self, size: int) -> bool:
+        """Return whether there is room for further messages after one of ``size`` bytes, so that it is answered now."""
+        limits = self.unread.limits
+        crowded = not self._is_granted and len(self.queue) >= limits.stream_window
+        return not crowded and self.received_bytes - self.taken_bytes + size <= limits.stream_window_bytes
+
+    def _may_wait_decoded(self, size: int) -> bool:
+        """Return whether a message of ``size`` bytes, encoded, may wait decoded, and count its memory."""
+        if self._waiter is not None and not self._waiter.done():
+            # It is taken in the next turn of the event loop, so that it need not count as unread.
+            if not (self.channel.is_served and self._is_large(size)):
+                return True
+            if not self.unread.take(size, 0):
+                return False
+            self._in_hand = size + ENTRY
+            return True
+        queue, limits = self.queue, self.unread.limits
+        if queue and not self._is_granted:
+            waiting = self.received_bytes - self.taken_bytes + size
+            if len(queue) >= limits.stream_window or waiting > limits.stream_queue:
+                return False
+        return self._reserve(size)
+
+    @property
+    def _is_granted(self) -> bool:
+        """Whether the next message has its place, because the producer had credit for it."""
+        return self.credit is not None and self.credit.covers(self.received, self.received_bytes)
+
+    def _is_large(self, size: int) -> bool:
+        """Return whether a message of ``size`` bytes takes more memory than is counted for it in advance."""
+        granted = 0 if self.credit is None else self.credit.bytes
+        return size > SMALLEST_SHARE and self.received_bytes + size > granted
+
+    def _reserve(self, size: int) -> bool:
+        """Return whether ``size`` more bytes may wait decoded, and reserve memory for them."""
+        needed = self.received_bytes - self.taken_bytes + size
+        if needed > self._reserved:
+            more = max(needed - self._reserved, LEAST_RESERVED)
+            if not self.unread.reserve(more * DECODED):
+                return False
+            self._reserved += more
         return True
 
     def _overflow(self, error: StreamOverflow) -> None:
         self.end(error)
         self.channel.overflowed(self._event, self, error)
-
-    def _items_ended(self, i: Any, error: RemoteError | None) -> None:
-        again, self._producer = self.all_sent, ProducerState.ENDED
-        self.end(error)
-        if i is not UNSET:
-            self._answer_end(i, again)
-
-    def _answer_end(self, i: int, again: bool) -> None:
-        """Answer request ``i``, which says that there are no more items. ``again``: not the first one to say so."""
-        self.channel.answer(i)
 
     # ------------------------------------------------------------ the end
 
@@ -474,27 +395,8 @@ class Inbox(MessageQueue, Recipient):
         """Whether another stream may read on."""
         return self._reader is ReaderState.ABANDONED
 
-    @property
-    def all_sent(self) -> bool:
-        """Whether the remote producer has said that there are no more items."""
-        return self._producer is ProducerState.ENDED
-
-    @property
-    def has_more(self) -> bool:
-        """Whether something is unread, or may still arrive."""
-        return bool(self.queue) or not self.over
-
-    @property
-    def has_producer(self) -> bool:
-        """Whether a remote producer was told to start and has not said that there are no more items."""
-        return self.items and self._producer is ProducerState.STARTED
-
     def begin(self) -> None:
-        """Let the remote producer start, at the first read."""
-        if self._producer is ProducerState.NOT_STARTED:
-            self._producer = ProducerState.STARTED
-            if self.items and not (self.over or self.channel.over):
-                self.channel.start_items(self)
+        """Let the remote producer start, if there is one, at the first read."""
 
     def wait(self) -> asyncio.Future[None]:
         """Return a future that is done once a message is there, or nothing more will come. It may be cancelled.
@@ -507,7 +409,7 @@ class Inbox(MessageQueue, Recipient):
             raise RuntimeError("two tasks read the same stream: give each its own, or let one read")
         if self._reserved or self._in_hand:
             self._release()
-        if self._postponed:
+        if self.credit is not None and not self.over and self.credit.is_due(self.taken, self.taken_bytes):
             self.grant_credit()
         waiter = self._waiter = self.unread.loop.create_future()
         return waiter
@@ -522,7 +424,10 @@ class Inbox(MessageQueue, Recipient):
         self._waiter = None
 
     def take(self) -> Any:
-        """Return the oldest message's value. The producer gets more credit when half of the window is free."""
+        """Return the oldest message's value, and give the producer more credit if that is due.
+
+        After an item that is larger than the window, `wait` does so: memory is counted for one such item at a time.
+        """
         value, size, i, decode = self.queue.popleft()
         if decode is not None:
             value, size = self._decoded(value, size, decode)
@@ -530,48 +435,29 @@ class Inbox(MessageQueue, Recipient):
         taken_bytes = self.taken_bytes = self.taken_bytes + size
         if i is not None:
             self.channel.answer(i)
-        if self._granted and (taken >= self._renew_at or taken_bytes >= self._renew_bytes_at) and not self.over:
-            if size > self._window_bytes:  # of such items one at a time is all that memory is counted for
-                self._postponed = True
-            else:
-                self.grant_credit()
+        credit = self.credit
+        if (  # `Credit.is_due` comes first, without a call: each item of a stream comes here
+            credit is not None
+            and (taken >= credit.renew_at or taken_bytes >= credit.renew_bytes_at)
+            and size <= credit.window_bytes
+            and not self.over
+        ):
+            self.grant_credit()
         return value
 
     def _decoded(self, payload: bytes, size: int, decode: Decode) -> tuple[Any, int]:
-        """Return the value of a message that has waited encoded, and its size. Of several items return the first."""
+        """Return the value of a message that has waited encoded, and its size."""
         self.unread.release(self._in_hand)
         self._in_hand = size + ENTRY
-        a = decode(payload).a
-        if not self.items:
-            return a, size
-        item: Any = a[1] if len(a) > 1 else None
-        if payload.__class__ is not Packed:
-            return item.get("value") if item.__class__ is dict else None, size
-        # The others wait decoded from now on. They were accepted, so there is room for them, whatever the limit.
-        first, *others = item
-        share = size // len(item)
-        waiting = share * len(others)
-        self.unread.reserve(waiting * DECODED, granted=True)
-        self._reserved += waiting
-        self.queue.extendleft((other, share, None, None) for other in reversed(others))
-        return first, size - waiting
-
-    def count_misfit(self, why: Exception) -> None:
-        """Count an event that was taken, and is dropped because its arguments are not what the reader wants."""
-        self.channel.count_misfit(self._event, why)
+        return decode(payload).a, size
 
     def grant_credit(self) -> None:
         """Give the producer credit for a full window beyond what the reader has taken."""
-        items, size = self.unread.limits.stream_window, self.channel.credit_share
-        if not self._granted:
-            size = min(size, SMALLEST_SHARE)
-        self._window_bytes = size
-        self._postponed = False
-        self._granted = self.taken + items
-        self._granted_bytes = max(self._granted_bytes, self.taken_bytes + size)
-        self._renew_at = self.taken + (items + 1) // 2
-        self._renew_bytes_at = self.taken_bytes + (size + 1) // 2
-        self.channel.grant(self._granted, self._granted_bytes)
+        if self.credit is None:
+            self.credit = Credit()
+        credit, window = self.credit, self.unread.limits.stream_window
+        credit.renew(self.taken, self.taken_bytes, window, self.channel.credit_share)
+        self.channel.grant(credit.items, credit.bytes)
 
     def take_error(self) -> BaseException | None:
         """Return the exception that the reader gets after the last message, the first time. Then return None."""
@@ -582,19 +468,9 @@ class Inbox(MessageQueue, Recipient):
     # ------------------------------------------------------------ leaving
 
     def leave(self, reason: object) -> None:
-        """Stop reading, or let another stream read on. Idempotent.
-
-        Another stream may read the items of a user's channel whose producer keeps to credit: the producer sends as far
-        as its credit goes, so what is unread waits, and nothing is lost. In all other cases what is unread is dropped.
-        """
-        if self._reader is _LEFT:
-            return
-        channel = self.channel
-        if not channel.over and self.items and self.has_more and channel.has_credit:
-            self._reader = ReaderState.ABANDONED
-            self.wake()  # a read of the stream that was left, which must not take an item of the next one
-            return
-        self._stop_reading()
+        """Stop reading, and drop what is unread. Idempotent."""
+        if self._reader is not _LEFT:
+            self._stop_reading()
 
     def _stop_reading(self) -> None:
         self._reader = _LEFT
@@ -615,12 +491,8 @@ class Inbox(MessageQueue, Recipient):
             self.unread.loop.call_soon(partial(self._leave_abandoned, label))
 
     def _leave_abandoned(self, label: str) -> None:
-        if not self.abandoned:  # another stream reads on
-            return
-        unread = 0 if self.items or self.channel.over else len(self.queue)
-        self.leave(None)
-        if unread:
-            self.channel.count_dropped(unread)
+        if self.abandoned:  # else another stream reads on
+            self.leave(None)
 
     def drop_all(self) -> None:
         """Drop what is unread, because nobody will read it."""
@@ -641,15 +513,36 @@ class Inbox(MessageQueue, Recipient):
         self._in_hand = self._reserved = 0
 
 
-def error_in(end: dict[str, Any]) -> RemoteError | None:
-    """Return what a producer failed with, if its last ``next`` says so."""
-    if "e" not in end:
-        return None
-    reason = reason_from_wire(end["e"], end.get("_", UNSET))
-    return reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)
+class EventInbox(Inbox):
+    """Queue of the events of one name.
+
+    Args:
+        newest: keep at most one event; the next one takes its place.
+    """
+
+    __slots__ = ("newest",)
+
+    def __init__(self, channel: ReadableChannel, event: str, *, newest: bool = False) -> None:
+        self.newest = newest
+        super().__init__(channel, event)
+
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        if self.newest and self.queue and not self.over:
+            self._drop_oldest()
+        self._add(message.a, message.i, payload, decode)
+
+    def count_misfit(self, why: Exception) -> None:
+        """Count an event that was taken, and is dropped because its arguments are not what the reader wants."""
+        self.channel.count_misfit(self._event, why)
+
+    def _leave_abandoned(self, label: str) -> None:
+        unread = len(self.queue) if self.abandoned and not self.channel.over else 0
+        super()._leave_abandoned(label)
+        if unread:
+            self.channel.count_dropped(unread)
 
 
-class NextEvent(Inbox):
+class NextEvent(EventInbox):
     """Queue of a reader that wants one event. It receives nothing after the first event that fits.
 
     Args:
@@ -675,56 +568,3 @@ class NextEvent(Inbox):
         except msgspec.ValidationError:
             return False
         return True
-
-
-class Upload(Inbox):
-    """Queue of the items that a caller sends to a handler. The call's result answers the end of the items.
-
-    It receives until the channel ends, also after the handler has stopped reading.
-    """
-
-    __slots__ = ("_end_id", "_on_end")
-
-    def __init__(self, channel: ReadableChannel) -> None:
-        self._end_id: int | None = None
-        """The id of the request that said that there are no more items, and that has no answer yet."""
-        self._on_end: Callable[[int], None] | None = None
-        """Answers that request, if the call has ended before the request arrives."""
-        super().__init__(channel, "next", items=True)
-
-    def _answer_end(self, i: int, again: bool) -> None:
-        if again:
-            self.channel.answer(i)
-        elif self._on_end is not None:
-            self._on_end(i)
-        else:
-            self._end_id = i
-
-    def take_end_id(self) -> int | None:
-        """Return the id of the request that said that there are no more items. The caller answers it."""
-        i, self._end_id = self._end_id, None
-        return i
-
-    def take_request_ids(self) -> list[int]:
-        i = self.take_end_id()
-        return [*([] if i is None else [i]), *super().take_request_ids()]
-
-    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
-        super().receive(message, payload, decode)
-        if self._reader is _LEFT and not self.all_sent and message.i is not UNSET:
-            # JavaScript that gets the channel and `stop` in one read misses the `stop` (ws in Node, observed).
-            self.channel.stop_items()
-
-    def leave(self, reason: object) -> None:
-        """Stop reading: the caller need send no more items. The channel stays for the call's result. Idempotent."""
-        if self._reader is _LEFT:
-            return
-        self._reader = _LEFT
-        self.drop_all()
-        if not self.all_sent and not self.channel.over:
-            self.channel.stop_items()  # the handler may run on for long
-
-    def answer_end(self, answer: Callable[[int], None]) -> None:
-        """Stop reading, and call ``answer`` with the id of the request that ends the items once it arrives."""
-        self._on_end = answer
-        self.leave(None)

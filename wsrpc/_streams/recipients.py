@@ -15,7 +15,7 @@ Decode = Callable[[bytes | bytearray], WireMessage]
 class Recipient:
     """Receives the messages of one event name on a channel, in place of the handlers.
 
-    `Inbox` does (and `FanOut` for several of them), and so do producers, which receive what the consumer asks for,
+    Each `Inbox` does (and `FanOut` for several of them), and so do producers, which receive what the consumer asks for,
     `MismatchDetector`, and `Pipe` of ``_cluster``, which passes items on to another channel.
     """
 

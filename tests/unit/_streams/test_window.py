@@ -13,7 +13,7 @@ from stream_driver import both as both
 from stream_sides import WINDOW_BYTES, consuming, entered, granted
 
 from wsrpc import Limits, Stream, StreamOverflow
-from wsrpc._streams.inbox import SMALLEST_SHARE
+from wsrpc._streams.credit import SMALLEST_SHARE
 from wsrpc.codecs import JsonCodec
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -1,0 +1,53 @@
+"""Table of the ways in which a stream ends, and what the reader, the handler and the connection see of each.
+
+docs/contributing/modules.md shows it, and `_channels/test_stream_ends.py` plays it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from wsrpc._channels.states import ChannelState
+
+LEFT, ENDED = ChannelState.LEFT, ChannelState.ENDED
+NOTHING = "nothing"
+DONE = '`{h, a: ["next", {done: true}]}` to the reader'
+TO_READER = "`{h, x}` to the reader"
+TO_HANDLER = "`{h, x}` to the handler's side"
+
+
+class StreamEnd(NamedTuple):
+    """One way in which a stream ends. None stands for what is not wsrpc's."""
+
+    how: str
+    reader: str | None
+    """What the reader gets in its ``async for``."""
+    handler: str | None
+    """What is raised in the generator, where it waits or at its ``yield``."""
+    wire: str
+    """The message that tells of the end."""
+    reader_side: ChannelState | None
+    """State of the channel on the reader's side, right after the end."""
+    handler_side: ChannelState | None
+
+
+STREAM_ENDS = [
+    StreamEnd("the handler returns", "the end of its loop", NOTHING, DONE, LEFT, LEFT),
+    StreamEnd("the handler raises", "`RemoteError`", "its error", TO_READER, ENDED, LEFT),
+    StreamEnd(
+        "the application cancels the handler's task", "`RemoteError`", "`CancelledError`", TO_READER, ENDED, LEFT
+    ),
+    StreamEnd("the reader leaves its `async with` block", NOTHING, "`CancelledError`", TO_HANDLER, LEFT, ENDED),
+    StreamEnd("the reader's block raises", "its error", "`CancelledError`", TO_HANDLER, LEFT, ENDED),
+    StreamEnd("the reader's task is cancelled", "`CancelledError`", "`CancelledError`", TO_HANDLER, LEFT, ENDED),
+    StreamEnd("Python collects a stream that was not closed", NOTHING, "`CancelledError`", TO_HANDLER, LEFT, ENDED),
+    StreamEnd("either side closes the connection", "`ConnectionLost`", "`CancelledError`", NOTHING, ENDED, ENDED),
+    StreamEnd("a drop ends the session", "`ConnectionLost`", "`CancelledError`", NOTHING, ENDED, ENDED),
+    StreamEnd("JavaScript aborts the channel", None, "`CancelledError`", TO_HANDLER, None, ENDED),
+    StreamEnd(
+        "JavaScript rejects an item, as it does when it leaves its loop", None, "`GeneratorExit`", TO_READER, None, LEFT
+    ),
+    StreamEnd("JavaScript sends `stop`", None, "`GeneratorExit`", DONE, None, LEFT),
+    StreamEnd("JavaScript begins its loop later than after `Limits.unread`", None, NOTHING, TO_READER, None, LEFT),
+    StreamEnd("JavaScript sends more than `Limits.stream_queue`", "`StreamOverflow`", None, TO_HANDLER, LEFT, None),
+]
