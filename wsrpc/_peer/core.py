@@ -500,7 +500,7 @@ class PeerCore:
         self._end_wait()
         life.owner.all_ended()
         # What readers still hold counts on, and what handlers hold that were not cancelled.
-        if life.home is not None and self.memory():
+        if isinstance(session, ServerSession) and self.memory():
             life.readers.unread().less = session.recount
             session.hold()
         self.let_go()
