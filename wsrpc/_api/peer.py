@@ -262,7 +262,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         return channel
 
     def _binary_is_free(self) -> bool:
-        return self._core.session.binary_is_free()
+        return self._core.session.negotiation.binary_is_free()
 
     def _forget_channel(self, name: str, reason: object) -> None:
         self._channels.pop(name, None)

@@ -321,7 +321,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
         await self._core.close(code, reason)
 
     def _binary_is_free(self) -> bool:
-        return self._core.peer_core.session.binary_is_free()
+        return self._core.peer_core.session.negotiation.binary_is_free()
 
     def __repr__(self) -> str:
         return f"<Client {self.state} {self.peer!r}>"

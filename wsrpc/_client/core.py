@@ -29,7 +29,7 @@ from ..transport import Transport
 from .backoff import Schedule
 from .dialing import NOT_CONNECTED, OPENING, Dialing, DialPlan
 from .reconnection import ReconnectHooks
-from .states import TABLE, ClientState, Input, after
+from .states import AT_REST, TABLE, ClientState, Input, after
 
 
 class Callers:
@@ -216,7 +216,7 @@ class ClientCore(PassiveOwner):
         if not self.plan.dials:
             raise ValueError("this client has no url to dial: give Client(url), or bind() a connection")
         self.enter_loop()
-        if self.state in ("idle", "closing", "closed"):
+        if self.state in AT_REST:
             self._begin(happened)
             assert self._order.dialing is not None
             self._order.dialing.begin()
@@ -433,7 +433,7 @@ class ClientCore(PassiveOwner):
                 self._come_back(dropped)
 
     def comes_back(self) -> bool:
-        return self.state not in ("idle", "closing", "closed")
+        return self.state not in AT_REST
 
     def _go_on_detached(self, lost: ConnectionLost, end: SessionEnd) -> None:
         """Go on after the end of a session that had no connection."""

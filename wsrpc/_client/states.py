@@ -31,6 +31,10 @@ ClientState = Literal[
 STATES: tuple[ClientState, ...] = get_args(ClientState)
 
 
+AT_REST: frozenset[ClientState] = frozenset({"idle", "closing", "closed"})
+"""States in which the client neither has a connection to use nor is about to get one."""
+
+
 class Input(Enum):
     """Input of the table: first the calls of the user, then what the connection and the clock do."""
 

@@ -17,6 +17,7 @@ from .._channels.readers import Readers
 from .._handlers.lifecycle import Closers, Reporter
 from .._sending.outbox import Outbox
 from .._session.connection import Connection
+from .._session.server import ServerSession
 from .._session.session import NOT_CONNECTED
 from ..errors import ConnectionLost
 from ..transport import ConnectionInfo
@@ -157,9 +158,10 @@ class PeerLife:
         """Count what is left of the session of ``core``, which is over, or let go if nothing is left."""
         self.owner.all_ended()
         # What readers still hold counts on, and what handlers hold that were not cancelled.
-        if self.home is not None and core.backlog():
-            self.readers.unread().less = core.session.recount
-            core.session.hold()
+        session = core.session
+        if isinstance(session, ServerSession) and core.backlog():
+            self.readers.unread().less = session.recount
+            session.hold()
         self.let_go()
 
     def let_go(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from typing import Any
 
 from .._base.closing import KEEPS_OUT, CloseInfo
@@ -92,8 +92,7 @@ class Arrival:
         if not isinstance(found, str):
             self._decided.set_result(found)
             return
-        with suppress(ConnectionLost):  # it has just ended, and its end comes here
-            self.connection.transport.send(write_control(Gone(found)), True)
+        self.connection.tell(Gone(found))
         self._early.append((write_control(Hello(asked.v, asked.features, asked.limits)), True))
         self._new_session()
 

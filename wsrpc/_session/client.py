@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 
 from .._base.closing import GOES_ON, CloseCode, CloseInfo
@@ -19,9 +18,8 @@ from .._protocol.control import (
     Welcome,
     announce,
     read_control,
-    write_control,
 )
-from ..errors import ConnectionLost, short
+from ..errors import short
 from .connection import Connection, ignore_end
 from .ending import SessionEnd
 from .host import Host
@@ -73,7 +71,7 @@ class ClientSession(Session):
 
     def _greeted(self, message: Welcome) -> None:
         self._announce_changes()
-        self._agree(message.limits)
+        self.negotiation.use(message.limits)
         if message.sid and self.negotiation.has(RESUME):
             self.sid, self._token, self.ttl = message.sid, message.token, message.ttl
             self.say(Ack(0, 0))
@@ -104,8 +102,7 @@ class ClientSession(Session):
         limits, received = announce(self._host.settings.limits), self.ledger.received
         asked = Resume(VERSION, offer, limits, self.sid, self._token, self._gen, received.n, received.bytes)
         connection.start(partial(self._answered, connection, refused), ignore_end)
-        with suppress(ConnectionLost):  # the connection reports that itself
-            connection.send(write_control(asked), True)
+        connection.tell(asked)
 
     def _answered(
         self, connection: Connection, refused: Callable[[], None], payload: bytes | bytearray, text: bool, /
@@ -159,8 +156,7 @@ class ClientSession(Session):
         # Some ASGI servers do not tell of Close frames, and would keep the session for a client that has left.
         connection, ledger = self.connection, self.ledger
         if connection is not None and ledger is not None and not ledger.sent.forgets:
-            with suppress(ConnectionLost):  # the connection reports that itself
-                connection.send(write_control(Gone("closed")), True)
+            connection.tell(Gone("closed"))
 
     def _let_go(self, end: SessionEnd) -> None:
         asking, self._asking = self._asking, None

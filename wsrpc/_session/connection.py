@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol, cast
 
 from .._base.closing import CloseInfo, sendable
 from .._base.logs import logger
+from .._protocol.control import Control, write_control
+from ..errors import ConnectionLost
 from ..transport import Receiver, Traffic, Transport
 
 Receive = Callable[[bytes | bytearray, bool], None]
@@ -67,6 +70,11 @@ class Connection:
         if not self.started:
             self.started = True
             self.transport.start(cast("Receiver", self))  # pyright takes the bound callables for methods
+
+    def tell(self, control: Control) -> None:
+        """Send a control message that is about this connection, and so is not counted and never waits."""
+        with suppress(ConnectionLost):  # the transport reports that itself
+            self.send(write_control(control), True)
 
     def receive_with(self, receive: Receive) -> None:
         """Deliver the messages that follow to ``receive``."""

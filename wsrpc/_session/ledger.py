@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from .._base.closing import CloseCode
 from .._base.scheduler import Timer
-from .._protocol.control import Ack, write_control
+from .._protocol.control import Ack
 from ..limits import Limits
 from .connection import Connection, Receive
 from .host import Host
@@ -47,9 +47,6 @@ class LedgerOwner(Protocol):
 
     def fail(self, code: int, reason: str, /) -> None:
         """End because of what the remote peer did."""
-
-    def send_uncounted(self, control: bytes, /) -> None:
-        """Send a control message that is about the present connection, if there is one."""
 
 
 class Ledger:
@@ -138,9 +135,10 @@ class Ledger:
             self._host.log.warn(text, self.sent.size)
             self._owner.give_up()
 
-    def tell(self, control: bytes) -> None:
+    def tell(self, ack: Ack) -> None:
         """Send an acknowledgement. Nothing happens if there is no connection."""
-        self._owner.send_uncounted(control)
+        if self._owner.connection is not None:
+            self._owner.connection.tell(ack)
 
     def writes_soon(self) -> bool:
         """Return whether messages are about to be written, so that an acknowledgement leaves with them."""
@@ -334,7 +332,7 @@ class Acknowledger:
     def acknowledge(self) -> None:
         """Tell the remote peer how much has arrived."""
         self.note_acknowledged()
-        self._ledger.tell(write_control(Ack(self.n, self.bytes)))
+        self._ledger.tell(Ack(self.n, self.bytes))
 
     def note_acknowledged(self) -> None:
         """Note that the remote peer learns how much has arrived, by an `Ack` or as the session resumes."""

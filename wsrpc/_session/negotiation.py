@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from .._protocol.codecs import NegotiatedCodec
-from .._protocol.control import BATCHES, CREDIT, DRAIN, MSGPACK, PROBE, RESUME, STOP
+from .._protocol.control import BATCHES, CREDIT, DRAIN, MSGPACK, PROBE, RESUME, STOP, Announced
 from ..limits import Limits
 from .host import Host
 
@@ -53,6 +53,15 @@ class Negotiation:
         """Take the features of the remote peer."""
         self.common = _shared(frozenset(features) & {*self.offer()})
         self.codec = self._host.settings.binary if MSGPACK in self.common else None
+
+    def use(self, announced: Announced) -> None:
+        """Let messages be sent and received as agreed, within the limits of the remote peer."""
+        assert self.common is not None
+        self._host.core.agree(announced, self.codec, self.common)
+
+    def end(self) -> None:
+        """Let binary messages mean what they mean without an agreement: the session is over."""
+        self.codec = None
 
     def has(self, feature: str) -> bool:
         """Return whether both sides have a feature, as far as is known."""

@@ -25,9 +25,12 @@ from .connection import Connection
 from .ending import SessionEnd
 from .host import Host
 from .queue import SendQueue
-from .session import NOT_CONNECTED, Session
+from .session import MESSAGE, NOT_CONNECTED, Session
 from .states import SessionInput
 from .tokens import Tokens
+
+SESSION = 16 * 1024
+"""Bytes that a session without a connection takes besides all that is counted, about."""
 
 
 class SessionHome(Protocol):
@@ -100,15 +103,16 @@ class ServerSession(Session):
             welcome.sid, welcome.ttl, welcome.token = self.sid, self.ttl, self.tokens.issue()
             self.say(welcome)
             self._count_sent()
-        self._agree(message.limits)
+        self.negotiation.use(message.limits)
 
     def _take(self, message: Any) -> bool:
         if isinstance(message, Gone) and self.negotiation.has(RESUME):  # the client is about to close
             self.give_up()
             return True
         if isinstance(message, Probe) and self.negotiation.has(PROBE):
-            if not self.full:  # a client that does not read has to learn nothing, and its answers would pile up
-                self.send_uncounted(write_control(Alive()))
+            # A client that does not read has to learn nothing, and its answers would pile up.
+            if self.connection is not None and not self.full:
+                self.connection.tell(Alive())
             return True
         return super()._take(message)
 
@@ -160,7 +164,12 @@ class ServerSession(Session):
             self.hold()
 
     def memory(self) -> int:
-        return super().memory() if not self.over or self._host.core.backlog() else 0
+        """Return the bytes that the session takes at present, about: what is sent, received and being worked on."""
+        above = self._host.core.backlog()
+        if self.over and not above:
+            return 0
+        messages = len(self._queue) + (0 if self.ledger is None else len(self.ledger.sent))
+        return SESSION + self.kept + self._queue.user_size + MESSAGE * messages + above
 
     def recount(self) -> None:
         """Note that the session takes more memory, or less."""

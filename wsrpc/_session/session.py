@@ -37,8 +37,6 @@ from .states import SessionInput, SessionState, after
 
 NOT_CONNECTED = CloseInfo(CloseCode.ABNORMAL, "not connected")
 VERSION = 1
-SESSION = 16 * 1024
-"""Bytes that a session without a connection takes besides all that is counted, about."""
 MESSAGE = 192
 """Bytes that a message which waits takes besides its payload, about."""
 
@@ -62,6 +60,7 @@ class Session:
     """
 
     __slots__ = (
+        "_direct",
         "_expiry_timer",
         "_host",
         "_kept_back",
@@ -102,6 +101,8 @@ class Session:
         self.end_reason: ConnectionLost | None = None
         """What calls in flight get, because the session is over. None until it is."""
         self.send: Send = not_sent
+        self._direct: Send = not_sent
+        """What ``send`` does when nothing is kept back."""
         self._kept_back: tuple[Callable[[], None], ...] = ()
         """The functions that send what is kept back at present, the outermost first. See `precede`."""
         self.negotiation = Negotiation(host, dialer=self.greeting is Welcome)
@@ -181,14 +182,13 @@ class Session:
     def _choose_send(self) -> None:
         """Choose what ``send`` does. Every change of what this depends on is followed by a call."""
         connection, ledger = self.connection, self.ledger
-        if self._kept_back:
-            self.send = self._send_after_kept_back
-        elif connection is None or self.state.waits:
-            self.send = not_sent  # not to a dead connection either: nothing overtakes what it has not taken
+        if connection is None or self.state.waits:
+            self._direct = not_sent  # not to a dead connection either: nothing overtakes what it has not taken
         elif ledger is None or ledger.sent.forgets:
-            self.send = connection.send
+            self._direct = connection.send
         else:
-            self.send = ledger.sent.through(connection.send)
+            self._direct = ledger.sent.through(connection.send)
+        self.send = self._send_after_kept_back if self._kept_back else self._direct
 
     def precede(self, first: Callable[[], None]) -> Callable[[], None]:
         """Call ``first`` before each message that is sent from now on. Return a function that ends this.
@@ -209,23 +209,21 @@ class Session:
 
     def send_kept_back(self) -> None:
         """Send what is kept back, see `precede`."""
-        if self._kept_back:
-            self._after_kept_back(lambda: None)
-
-    def _send_after_kept_back(self, payload: bytes, text: bool = True, /) -> None:
-        self._after_kept_back(lambda: self.send(payload, text))
-
-    def _after_kept_back(self, then: Callable[[], None]) -> None:
-        """Send what is kept back, and call ``then``. Meanwhile ``send`` precedes nothing."""
-        kept_back, self._kept_back = self._kept_back, ()
+        kept_back = self._kept_back
+        if not kept_back:
+            return
+        self._kept_back = ()  # nothing precedes that
         self._choose_send()
         try:
             for first in kept_back:
                 first()
-            then()
         finally:
             self._kept_back = kept_back
             self._choose_send()
+
+    def _send_after_kept_back(self, payload: bytes, text: bool = True, /) -> None:
+        self.send_kept_back()
+        self._direct(payload, text)
 
     @property
     def unsent(self) -> int:
@@ -240,12 +238,6 @@ class Session:
         """
         with suppress(ConnectionLost):
             self.send_or_wait(write_control(message), True)
-
-    def send_uncounted(self, control: bytes) -> None:
-        """Send a control message that is about the present connection, if there is one."""
-        if self.connection is not None:
-            with suppress(ConnectionLost):  # the connection reports that itself
-                self.connection.send(control, True)
 
     def note_dead(self, why: ConnectionLost) -> None:
         """Note that the connection has not taken a message: it is about to report its end."""
@@ -345,16 +337,8 @@ class Session:
         ledger, waiting = self.ledger, self._queue.session_size
         return waiting if ledger is None else waiting + ledger.sent.size
 
-    def memory(self) -> int:
-        """Return the bytes that the session takes at present, about: what is sent, received and being worked on."""
-        messages = len(self._queue) + (0 if self.ledger is None else len(self.ledger.sent))
-        return SESSION + self.kept + self._queue.user_size + MESSAGE * messages + self._host.core.backlog()
-
     def recount(self) -> None:
         """Note that the session takes more memory, or less."""
-
-    def hold(self) -> None:
-        """Count what is left of the session, which is over, or what it takes without a connection."""
 
     def _count_sent(self) -> Ledger:
         """Count what is sent from now on, and keep it until it has arrived."""
@@ -384,10 +368,6 @@ class Session:
             self.update_full()
 
     # ------------------------------------------------------------ control messages
-
-    def binary_is_free(self) -> bool:
-        """Return whether a binary message that is sent now, or waits for a connection, is a raw one."""
-        return (self.over and self.negotiation.common is not None) or self.negotiation.binary_is_free()
 
     def change_limits(self, limits: Limits) -> None:
         """Use other limits on this side from now on, and announce them."""
@@ -424,34 +404,25 @@ class Session:
                 self._count_received(ledger)
                 return True
         elif isinstance(message, Changed) and negotiation.common is not None:
-            if self._accepts(message.limits):
-                self._agree(message.limits)
+            if (why := message.limits.objection()) is not None:
+                self.fail(CloseCode.INVALID_DATA, why)
+            else:
+                negotiation.use(message.limits)
             return True
         elif isinstance(message, self.greeting) and negotiation.common is None:
             if isinstance(message, Hello) and message.v < VERSION:
                 self._host.ignore("hello of another version")
-            elif self._accepts(message.limits):
+            elif (why := message.limits.objection()) is not None:
+                self.fail(CloseCode.INVALID_DATA, why)
+            else:
                 negotiation.agree(message.features)
                 self._greeted(message)
             return True
         return False
 
-    def _accepts(self, limits: Announced) -> bool:
-        """Return whether peers could communicate within these limits. If not, end the connection."""
-        why = limits.objection()
-        if why is not None:
-            self.fail(CloseCode.INVALID_DATA, why)
-        return why is None
-
     def _greeted(self, message: Any) -> None:
         """Take the `greeting` of the remote peer: both sides know their common features."""
         raise NotImplementedError
-
-    def _agree(self, limits: Announced) -> None:
-        """Let the receiver use what was agreed on, within the limits of the remote peer."""
-        negotiation = self.negotiation
-        assert negotiation.common is not None
-        self._host.core.agree(limits, negotiation.codec, negotiation.common)
 
     # ------------------------------------------------------------ connections come and go
 
@@ -568,6 +539,7 @@ class Session:
             self.ledger.end()
             self.ledger = None
         self._receive, self._read_ended = ignore_message, ignore_end
+        self.negotiation.end()
         self.full = False
         self._wake()
         self._let_go(end)
