@@ -16,7 +16,7 @@ from wsrpc import errors
 from wsrpc._channels import states as channel_states
 from wsrpc._client import states as client_states
 from wsrpc._handlers.invocation import CallState
-from wsrpc._sending import outbox
+from wsrpc._sending.outbox import PLACES, Place, Scope
 from wsrpc._sending.pending import RequestState
 from wsrpc._server import states as server_states
 from wsrpc._session import states as session_states
@@ -55,15 +55,15 @@ def states(cells_of: Mapping[Any, Mapping[Any, tuple[Any, str]]]) -> str:
 
 def places() -> str:
     """A row for each state of the line, a column for each scope."""
-    places = "\n".join(f"- `{place.name}`: {place.value}." for place in outbox.Place)
+    places = "\n".join(f"- `{place.name}`: {place.value}." for place in Place)
     rows = [
         [
             f"`{line.name}`: {line.value}",
-            *("fails" if (place := cells[scope]) is None else f"`{place.name}`" for scope in outbox.Scope),
+            *("fails" if (place := cells[scope]) is None else f"`{place.name}`" for scope in Scope),
         ]
-        for line, cells in outbox.PLACES.items()
+        for line, cells in PLACES.items()
     ]
-    columns = ["state of the line", *(f"belongs to {scope.value}" for scope in outbox.Scope)]
+    columns = ["state of the line", *(f"belongs to {scope.value}" for scope in Scope)]
     return f"{table(columns, rows)}\n\n{places}"
 
 

@@ -94,12 +94,6 @@ class PeerCore:
     def __repr__(self) -> str:
         return f"<PeerCore {self.out.state} active={len(self.dispatcher.active)} channels={len(self.channels)}>"
 
-    # ------------------------------------------------------------ what its parts ask
-
-    def has_channel(self, h: int) -> bool:
-        """Return whether an anonymous channel is open."""
-        return self.channels.find(h) is not None
-
     # ------------------------------------------------------------ the beginning
 
     def begin(self, connection: Connection, *, in_origin: bool = True) -> None:
@@ -206,7 +200,7 @@ class PeerCore:
         # what is sent needs no longer wait for all these.
         self.out.flush_broadcasts()
         self.work.start_waiting()
-        self.outbox.gate.wake()
+        self.outbox.wake()
         self.out.update_clear()
 
     # ------------------------------------------------------------ the end

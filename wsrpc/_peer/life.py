@@ -100,7 +100,7 @@ class PeerLife:
         """Make the inside of the next session. The last one has ended with ``ending``."""
         self.core = core = PeerCore(self.host, self.sender, self.work, self.home, ending)
         self.host.begin_session(self, core)
-        self.outbox.out = core.out
+        self.outbox.begin_session(core.out, core.channels.find)
         self.work.begin_session(core.dispatcher)
 
     # ------------------------------------------------------------ sessions

@@ -82,6 +82,11 @@ class Turn:
         """Whether the caller is in a line, and nobody is before it."""
         return self._gate is not None and self._gate.is_first(self)
 
+    @property
+    def waits(self) -> bool:
+        """Whether the caller is in a line."""
+        return self._gate is not None
+
     def waits_at(self, gate: Gate) -> bool:
         """Return whether the caller is in the line of ``gate``."""
         return self._gate is gate

@@ -30,8 +30,10 @@ class Line(Enum):
     """The state of a session, as far as it decides what may leave. Whether there is room is another question."""
 
     NONE = "there is no session, or it is about to end"
+    EXPECTED = "there is no session, or it is about to end, but another one is expected"
     AWAY = "the session waits for another connection"
     OPENING = "`open` handlers are running"
+    TOLD = "the remote peer is about to close, and what has begun before goes on"
     DRAINING = "the remote peer is about to close, and has said so"
     OPEN = "none of these"
 
@@ -113,7 +115,9 @@ class Outbound:
             return Line.NONE
         if self.opening.state is not _OPENED:
             return Line.OPENING
-        return Line.DRAINING if self.draining.silent else Line.OPEN
+        if self.draining.silent:
+            return Line.DRAINING
+        return Line.TOLD if self.draining.phase is DrainPhase.TOLD else Line.OPEN
 
     @property
     def silent(self) -> bool:
@@ -133,12 +137,7 @@ class Outbound:
 
     def update_clear(self) -> None:
         """Find out again whether a message may go straight to the transport: what this depends on has changed."""
-        ready = self.line is Line.OPEN and self.draining.phase is not DrainPhase.TOLD
-        self.clear = ready and not (self.session.full or self._gate.busy)
-
-    def has_channel(self, h: int) -> bool:
-        """Return whether an anonymous channel of the session, which is the present one, is open."""
-        return self._host.core.has_channel(h)
+        self.clear = self.line is Line.OPEN and not (self.session.full or self._gate.busy)
 
     # ------------------------------------------------------------ the course of the session
 

@@ -1,9 +1,10 @@
-"""`Outbox`: sends the messages of a peer, and decides where each one waits."""
+"""`Outbox`: sends the messages of a peer. `Outgoing`: one of them, and the rules that say where it goes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import UNSET
 
@@ -12,14 +13,21 @@ from .._base.misuse import shown_as
 from .._base.names import ChannelRef, Offline
 from .._handlers.invocation import CURRENT
 from .._protocol.messages import Event, Raw, Request, event_on
+from .._protocol.settings import Terms
 from .._session.host import Host
 from .._session.queue import Entry, SendQueue
+from .._streams.inbox import ReadableChannel
 from ..errors import ChannelClosed, ConnectionLost, SessionLost
 from .checks import check_sending
-from .draining import DrainPhase
 from .gate import Gate, Turn
 from .outbound import Line, Outbound
-from .pending import ACCEPTED, QUEUED, Pending, PendingRequests
+from .pending import QUEUED, Pending, PendingRequests
+
+FindChannel = Callable[[int], ReadableChannel | None]
+
+
+def _no_channel(h: int) -> None:
+    """Find no channel: there is no session."""
 
 
 class Scope(Enum):
@@ -43,48 +51,176 @@ class Place(Enum):
 
 
 PLACES: dict[Line, dict[Scope, Place | None]] = {
-    Line.NONE: {Scope.BEGUN: None, Scope.SESSION: None, Scope.PEER: Place.QUEUE},
+    Line.NONE: {Scope.BEGUN: None, Scope.SESSION: None, Scope.PEER: None},
+    Line.EXPECTED: {Scope.BEGUN: None, Scope.SESSION: None, Scope.PEER: Place.QUEUE},
     Line.AWAY: {Scope.BEGUN: Place.QUEUE, Scope.SESSION: Place.QUEUE, Scope.PEER: Place.QUEUE},
     Line.OPENING: {Scope.BEGUN: Place.NOW, Scope.SESSION: Place.NOW, Scope.PEER: Place.QUEUE},
+    Line.TOLD: {Scope.BEGUN: Place.NOW, Scope.SESSION: Place.NOW, Scope.PEER: Place.NOW},
     Line.DRAINING: {Scope.BEGUN: Place.NOW, Scope.SESSION: None, Scope.PEER: Place.QUEUE},
     Line.OPEN: {Scope.BEGUN: Place.NOW, Scope.SESSION: Place.NOW, Scope.PEER: Place.NOW},
 }
 """Where a message goes, by the state of the line and the scope of the message. None: the message fails.
 
-Further rules apply on top of the table. A message with ``offline="fail"`` fails where others wait in the queue, except
-while `open` handlers run. A message of the peer fails if there is no session and none is expected. While the session is
-full, what would leave now waits at the gate, and so does what would wait in the queue and ends with the session. Then a
-request waits for the capacity of the remote peer. `Outbox._line` has the rules for a session that drains.
+`Outgoing.place` has the rules that apply on top of the table, in order.
 """
 
 
-class Call(NamedTuple):
-    """What was true of a message when it was given to the outbox."""
+class Outgoing:
+    """A message that this side is about to send, with what was true of it when it was given to the outbox.
 
-    scope: Scope
-    out: Outbound
-    """The way out of the session of that time. A message that does not belong to the peer ends with this session."""
-    h: Any
-    """The anonymous channel of the message, or ``UNSET``."""
-    lasts: bool = False
-    """Whether the message opens a stream, an upload or a conversation."""
-    needs_connection: bool = False
-    """Whether the message fails instead of waiting for another connection."""
-    in_session: bool = True
-    """Whether that session had begun, and was not over."""
+    Args:
+        pending: the request that it makes. None for events and raw messages.
+        begun_in: the message belongs to something that has begun in this session.
+    """
 
-    def not_sent(self) -> ConnectionLost | ChannelClosed:
+    __slots__ = (
+        "_channel",
+        "_needs_connection",
+        "_outbox",
+        "_payload",
+        "_terms",
+        "message",
+        "out",
+        "pending",
+        "scope",
+        "waits_there",
+    )
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        message: Event | Request | Raw,
+        pending: Pending | None = None,
+        *,
+        offline: Offline | None = None,
+        begun_in: Outbound | None = None,
+    ) -> None:
+        self._outbox = outbox
+        self.message = message
+        self.pending = pending
+        self.out = begun_in or outbox.out
+        """The way out of the session of that time, with which the message ends, unless it belongs to the peer."""
+        self._channel = None if message.h is UNSET else outbox.find_channel(message.h)
+        """The anonymous channel of the message. None without one, and if it had ended already."""
+        within_call = pending is not None and pending.options.within_call
+        begun = begun_in is not None or message.h is not UNSET or within_call
+        if begun or self.out.opening.in_handler():
+            self.scope = Scope.BEGUN
+        else:
+            self.scope = Scope.PEER if outbox.expects_session else Scope.SESSION
+        fails_offline = offline == "fail" or (offline is None and outbox.fails_offline)
+        self._needs_connection = fails_offline and not begun
+        self.waits_there = 0
+        """Bytes of a request that wait for a handler at the remote peer, if it leaves now."""
+        self._payload = b""
+        self._terms: Terms | None = None
+        """Those of the session for which ``_payload`` was encoded."""
+
+    # ------------------------------------------------------------ where it goes
+
+    def place(self, turn: Turn | None = None) -> Place:
+        """Return where the message goes now, by the first rule that applies.
+
+        Args:
+            turn: the turn of its caller. None for a caller that does not wait: the message takes no turn, and ``GATE``
+                says that there is no room for it.
+
+        Raises:
+            ConnectionLost: ``"not_sent"``, the message may not wait for another connection, or none will come.
+            ChannelClosed: the message is for an anonymous channel that has ended.
+        """
+        outbox, line = self._outbox, self._line()
+        session, gate, capacity = outbox.out.session, outbox.gate, outbox.requests.capacity
+        # It fails if what it belongs to is over, or where the table says so.
+        place = PLACES[line][self.scope] if self._goes_on() else None
+        # With offline="fail" it does not wait for a connection. (It does wait for `open` handlers.)
+        if self._needs_connection and place is Place.QUEUE and line is not Line.OPENING:
+            place = None
+        if place is None:
+            raise self._not_sent(line, turn)
+        # It waits while the session is full, unless it goes into the queue and outlives the session.
+        full = session.full and (place is Place.NOW or self.scope is not Scope.PEER)
+        if turn is None:
+            return Place.GATE if full else place
+        if full:
+            return Place.CAPACITY if turn.waits_at(capacity) else Place.GATE
+        # It does not overtake the callers at the gate. (The first of those who wait for capacity came before them.)
+        if gate.busy and not turn.first:
+            return Place.GATE
+        # It waits for the `open` handlers or the next session, whatever is in flight now.
+        if place is Place.QUEUE and line is not Line.AWAY:
+            return place
+        # A request waits while the remote peer has no room for it. In a session that waits for another connection, too:
+        # its requests are still in flight.
+        return place if self._finds_capacity(turn, line) else Place.CAPACITY
+
+    def _line(self) -> Line:
+        """Return the state of the line for this message.
+
+        While the remote peer drains, it is open for what a handler sends for which the remote peer waits. A stream, an
+        upload or a conversation might not end in time, and does not begin any more.
+        """
+        out = self._outbox.out
+        line = out.line
+        if line is Line.NONE and self._outbox.expects_session:
+            return Line.EXPECTED
+        if line in (Line.TOLD, Line.DRAINING):
+            handler = CURRENT.get(None)
+            if handler is not None and handler.awaited and handler.dispatcher.out is out:
+                return Line.OPEN
+            if self.pending is not None and self.pending.options.wants_channel:
+                return Line.DRAINING
+        return line
+
+    def _goes_on(self) -> bool:
+        """Return whether the session of the message goes on, and its channel, if it has one."""
+        if self.scope is Scope.PEER:
+            return True
+        has_channel = self.message.h is UNSET or (self._channel is not None and not self._channel.over)
+        return has_channel and self.out is self._outbox.out
+
+    def _finds_capacity(self, turn: Turn, line: Line) -> bool:
+        """Return whether the remote peer has room for the message. It has for all but requests."""
+        requests, terms = self._outbox.requests, self._outbox.out.terms
+        flight, capacity = requests.flight, requests.capacity
+        if self.pending is None or self.pending.h is not None or requests.has_capacity(terms):
+            return True
+        others_first = capacity.busy and not (turn.waits_at(capacity) and turn.first)
+        if others_first or line is Line.AWAY or flight.is_full(terms.announced):
+            return False
+        waits_there = flight.waits_there(terms.announced, len(self.encode()[0]))
+        self.waits_there = waits_there or 0
+        return waits_there is not None
+
+    def _not_sent(self, line: Line, turn: Turn | None) -> ConnectionLost | ChannelClosed:
         """Return the error for the message if it can neither be sent nor wait."""
-        lost, reason = self.out.not_sent(), self.out.session.end_reason
-        if self.in_session and isinstance(reason, SessionLost):
-            lost = reason.for_outcome("not_sent")
-        return lost if self.h is UNSET else ChannelClosed(str(self.h), lost)
+        session, h = self.out.session, self.message.h
+        if line is Line.DRAINING and self.scope is not Scope.BEGUN:
+            return ConnectionLost(CloseCode.SERVICE_RESTART, "the other side is draining", "not_sent")
+        if self._channel is not None and self._channel.over and not session.over:
+            return self._channel.gone()
+        lost = self.out.not_sent()
+        if isinstance(session.end_reason, SessionLost) and turn is not None and turn.waits:
+            lost = session.end_reason.for_outcome("not_sent")  # it was lost while the caller waited
+        return lost if h is UNSET else ChannelClosed(str(h), lost)
+
+    # ------------------------------------------------------------ what is sent
+
+    def encode(self) -> tuple[bytes, bool]:
+        """Encode the message as was negotiated in the session, once. Return the payload, and whether it is text."""
+        message, terms = self.message, self._outbox.out.terms
+        if isinstance(message, Raw):
+            return message.payload, message.text
+        if self._terms is not terms:
+            self._payload, self._terms = terms.encode(message), terms
+        return self._payload, terms.is_text(self._payload)
 
 
 class Outbox:
     """Sends the events, requests and raw messages of a peer, from one session to the next.
 
-    A message leaves at once, waits at the ``gate`` until there is room, or waits in the ``queue``: see `PLACES`.
+    A message leaves at once, waits at the ``gate`` until there is room, or waits in the ``queue``: `Outgoing.place`
+    decides.
 
     Args:
         odd: whether the ids of requests are odd: the side that dialed uses those.
@@ -94,8 +230,9 @@ class Outbox:
 
     __slots__ = (
         "_codec",
-        "_fails_offline",
         "expects_session",
+        "fails_offline",
+        "find_channel",
         "gate",
         "out",
         "queue",
@@ -119,76 +256,23 @@ class Outbox:
         """The way out of the present session, of the next one, or of the last one."""
         self.expects_session = expects_session
         """Whether messages that are sent without a session wait for the next one."""
-        self._fails_offline = fails_offline
+        self.fails_offline = fails_offline
+        self.find_channel: FindChannel = _no_channel
+        """Finds an open anonymous channel of the present session."""
 
     def __repr__(self) -> str:
         return f"<Outbox {self.out.state} queued={len(self.queue)}>"
 
-    # ------------------------------------------------------------ sessions to come
+    # ------------------------------------------------------------ sessions
+
+    def begin_session(self, out: Outbound, find_channel: FindChannel) -> None:
+        """Send in this session from now on."""
+        self.out, self.find_channel = out, find_channel
 
     @property
     def expects_connection(self) -> bool:
         """Whether there is a connection, or another one may come."""
         return self.out.session.state.takes_messages or self.expects_session
-
-    # ------------------------------------------------------------ where a message goes
-
-    def _call(
-        self,
-        message: Event | Request | Raw,
-        pending: Pending | None = None,
-        offline: Offline | None = None,
-        begun_in: Outbound | None = None,
-    ) -> Call:
-        """Return what is true of a message at the time of the call that sends it."""
-        out, options = self.out, None if pending is None else pending.options
-        if begun_in is not None or message.h is not UNSET or (options is not None and options.within_call):
-            return Call(Scope.BEGUN, begun_in or out, message.h, in_session=(begun_in or out).session.state.lives)
-        if out.opening.in_handler():
-            scope = Scope.BEGUN
-        else:
-            scope = Scope.PEER if self.expects_session else Scope.SESSION
-        lasts = options is not None and options.wants_channel
-        needs_connection = offline == "fail" or (offline is None and self._fails_offline)
-        return Call(scope, out, UNSET, lasts, needs_connection, out.session.state.lives)
-
-    def _line(self, call: Call) -> Line:
-        """Return the state of the line for a message.
-
-        While the remote peer drains, what a handler sends for which the remote peer waits leaves as before. Streams,
-        uploads and conversations might not end in time: they wait from the beginning of the drain.
-        """
-        out = self.out
-        line = out.line
-        drains = line is Line.DRAINING or (line is Line.OPEN and call.lasts and out.draining.phase is DrainPhase.TOLD)
-        if drains:
-            handler = CURRENT.get(None)
-            awaited = handler is not None and handler.awaited and handler.dispatcher.out is out
-            line = Line.OPEN if awaited else Line.DRAINING
-        return line
-
-    def _place(self, call: Call) -> Place:
-        """Return where a message goes.
-
-        Raises:
-            ConnectionLost: ``"not_sent"``, the message may not wait for another connection, or none will come.
-            ChannelClosed: the message is for an anonymous channel that has ended.
-        """
-        line, scope, session = self._line(call), call.scope, self.out.session
-        place = PLACES[line][scope] if scope is Scope.PEER or self._goes_on(call) else None
-        if call.needs_connection and place is Place.QUEUE and line is not Line.OPENING:
-            place = None
-        if place is None or (line is Line.NONE and not self.expects_session):
-            if line is Line.DRAINING and scope is not Scope.BEGUN:
-                raise ConnectionLost(CloseCode.SERVICE_RESTART, "the other side is draining", "not_sent")
-            raise call.not_sent()
-        if session.full and (place is Place.NOW or scope is not Scope.PEER):
-            return Place.GATE
-        return place
-
-    def _goes_on(self, call: Call) -> bool:
-        """Return whether the session of a message goes on, and its channel, if it has one."""
-        return call.out is self.out and (call.h is UNSET or call.out.has_channel(call.h))
 
     # ------------------------------------------------------------ sending
 
@@ -207,8 +291,11 @@ class Outbox:
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
     ) -> None:
         """See `Caller.emit_nowait`."""
-        check_sending(channel, event, self.out.thread)
-        self.send_now(event_on(channel, (event, *args)), offline)
+        out = self.out
+        check_sending(channel, event, out.thread)
+        message = event_on(channel, (event, *args))
+        if not (out.clear and out.send(out.terms.encode(message))):
+            self.send_now(message, offline)
 
     async def send_raw(self, raw: Raw, offline: Offline | None) -> None:
         """See `RawCaller.send_raw`."""
@@ -223,19 +310,16 @@ class Outbox:
             ChannelClosed: the message is for an anonymous channel that has ended.
             QueueFull: the session holds as much as `Limits.hard_cap` allows, or too much waits in the queue.
         """
-        out = self.out
-        if out.clear and self._leave(message) is not None:
-            return
-        call = self._call(message, None, offline)
+        outgoing = Outgoing(self, message, offline=offline)
         while True:
-            place = self._place(call)
+            place = outgoing.place()
             if place is Place.GATE:
-                out.check_cap(self._encode(message)[0])
-                place = Place.QUEUE if out.session.state.waits else Place.NOW
+                self.out.check_cap(outgoing.encode()[0])
+                place = Place.QUEUE if self.out.session.state.waits else Place.NOW
             if place is Place.QUEUE:
-                self._enqueue(message, call)
+                self._enqueue(outgoing)
                 return
-            if self._leave(message) is not None:
+            if self._leave(outgoing) is not None:
                 return
 
     async def send_in_turn(
@@ -253,7 +337,7 @@ class Outbox:
             ConnectionLost: ``"not_sent"``, the message may not wait for another connection, or none will come.
             QueueFull: too many messages of the user wait in the queue.
         """
-        return await self._in_turn(message, self._call(message, None, offline, begun_in), None)
+        return await self._in_turn(Outgoing(self, message, offline=offline, begun_in=begun_in))
 
     def request_now(self, message: Request, pending: Pending) -> bool:
         """Send a request, if nothing is in its way. Return False if it has to take its turn."""
@@ -268,22 +352,21 @@ class Outbox:
 
     async def request_in_turn(self, message: Request, pending: Pending) -> None:
         """Send a request like `send_in_turn`, once the remote peer can accept it. Return if it fails meanwhile."""
-        await self._in_turn(message, self._call(message, pending, pending.options.offline), pending)
+        await self._in_turn(Outgoing(self, message, pending, offline=pending.options.offline))
 
-    async def _in_turn(self, message: Event | Request | Raw, call: Call, pending: Pending | None) -> int:
+    async def _in_turn(self, outgoing: Outgoing) -> int:
         """Wait in one line after the other until a message leaves or waits in the queue. Return its size in bytes."""
-        turn, lines = Turn(), {Place.GATE: self.gate, Place.CAPACITY: self.requests.capacity}
+        turn, pending = Turn(), outgoing.pending
+        lines = {Place.GATE: self.gate, Place.CAPACITY: self.requests.capacity}
         if pending is not None:
             pending.turn = turn
         try:
             while True:
-                place = self._next_place(message, call, pending, turn)
+                place = outgoing.place(turn)
                 if place is Place.QUEUE:
-                    return self._enqueue(message, call, pending)
+                    return self._enqueue(outgoing)
                 if place is Place.NOW:
-                    if (size := self._leave(message)) is not None:
-                        if pending is not None:
-                            self.requests.was_sent(pending, size)
+                    if (size := self._leave(outgoing)) is not None:
                         return size
                     continue  # the connection has just ended
                 turn.join(lines[place])
@@ -296,29 +379,14 @@ class Outbox:
             if pending is not None:
                 pending.turn = None
 
-    def _next_place(self, message: Event | Request | Raw, call: Call, pending: Pending | None, turn: Turn) -> Place:
-        """Return where a message goes if it takes its turn. A caller that waits for capacity stays in that line."""
-        place, gate = self._place(call), self.gate
-        if turn.waits_at(self.requests.capacity) and not self._accepted(message, pending, turn):
-            return Place.CAPACITY
-        if gate.busy and not (turn.waits_at(gate) and turn.first):
-            return Place.GATE
-        if place is not Place.GATE and not self._accepted(message, pending, turn):
-            return Place.CAPACITY
-        return place
-
-    def _accepted(self, message: Event | Request | Raw, pending: Pending | None, turn: Turn) -> bool:
-        """Return whether the remote peer has room for a message. It has for all but requests."""
-        requests, terms = self.requests, self.out.terms
-        if pending is None or pending.h is not None or pending.state is ACCEPTED or requests.has_capacity(terms):
-            return True
-        may_look = turn.first if turn.waits_at(requests.capacity) else not requests.capacity.busy
-        return may_look and requests.accept(pending, terms, len(terms.encode(message)))
-
-    def _leave(self, message: Event | Request | Raw) -> int | None:
+    def _leave(self, outgoing: Outgoing) -> int | None:
         """Hand a message to the transport. Return its size, or None if the connection has just ended."""
-        payload, text = self._encode(message)
-        return len(payload) if self.out.send(payload, text, raw=isinstance(message, Raw)) else None
+        payload, text = outgoing.encode()
+        if not self.out.send(payload, text, raw=isinstance(outgoing.message, Raw)):
+            return None
+        if outgoing.pending is not None:
+            self.requests.was_sent(outgoing.pending, len(payload), outgoing.waits_there)
+        return len(payload)
 
     # ------------------------------------------------------------ waiting
 
@@ -326,6 +394,11 @@ class Outbox:
     def busy(self) -> bool:
         """Whether a caller would have to wait for room."""
         return self.gate.busy or self.out.session.full
+
+    def wake(self) -> None:
+        """Let the first caller of each line look whether there is room. Those who wait for capacity began earlier."""
+        self.requests.capacity.wake()
+        self.gate.wake()
 
     async def wait_written(self) -> None:
         """Wait until all callers that wait for room have sent. Cancelling is safe."""
@@ -342,26 +415,26 @@ class Outbox:
         """Bytes of the messages that wait for a connection, or may have to be sent again on another one."""
         return self.out.session.kept + self.queue.user_size
 
-    def _enqueue(self, message: Event | Request | Raw, call: Call, pending: Pending | None = None) -> int:
+    def _enqueue(self, outgoing: Outgoing) -> int:
         """Let a message wait in the queue. Return its size in bytes.
 
         Raises:
             MessageTooBig: the remote peer would not accept it.
             QueueFull: too many messages of the user wait in the queue.
         """
-        is_raw, of_session = isinstance(message, Raw), call.scope is not Scope.PEER
-        if of_session:
-            payload, text = self._encode(message)
-            call.out.check_accepted(payload, is_raw)
-        elif isinstance(message, Raw):
-            payload, text = message.payload, message.text
+        message, of_session = outgoing.message, outgoing.scope is not Scope.PEER
+        is_raw = isinstance(message, Raw)
+        if of_session or is_raw:
+            payload, text = outgoing.encode()
         else:  # nothing is negotiated yet
             payload, text = self._codec.encode(message), self._codec.text
-        entry = Entry(payload, text, of_session, raw=is_raw)
-        if pending is not None:
-            self.requests.queued(pending, entry)
         if of_session:
-            call.out.session.wait(entry)
+            outgoing.out.check_accepted(payload, is_raw)
+        entry = Entry(payload, text, of_session, raw=is_raw)
+        if outgoing.pending is not None:
+            self.requests.queued(outgoing.pending, entry)
+        if of_session:
+            outgoing.out.session.wait(entry)
         else:
             line = self.out.line
             self.queue.add(entry, "not connected" if line in (Line.NONE, Line.AWAY) else line.value)
@@ -372,14 +445,6 @@ class Outbox:
         if pending.entry is not None and pending.entry.take_back():
             self.out.session.queue_changed()
 
-    def _encode(self, message: Event | Request | Raw) -> tuple[bytes, bool]:
-        """Encode a message as was negotiated in the session. Return the payload, and whether it is text."""
-        if isinstance(message, Raw):
-            return message.payload, message.text
-        terms = self.out.terms
-        payload = terms.encode(message)
-        return payload, terms.is_text(payload)
-
     # ------------------------------------------------------------ the end of a connection, of a session, and of all
 
     def end_connection(self) -> None:
@@ -389,6 +454,7 @@ class Outbox:
 
     def end_session(self, lost: ConnectionLost) -> None:
         """Fail with ``lost`` what belongs to the session, which is over. All else waits for the next one, if any."""
+        self.find_channel = _no_channel
         self.queue.end_session(lost)
         self.requests.end_session(lost)
         if not self.expects_session:

@@ -40,7 +40,6 @@ class RequestState(enum.Enum):
 
     #         meaning; what its failure says of its handler; it counts as in flight; and its bytes do
     WAITS = ("its caller waits for room", "not_sent", False, False)
-    ACCEPTED = ("the remote peer has room for it, but the session has none", "not_sent", True, True)
     QUEUED = ("its message waits in the queue", "not_sent", False, False)
     SENT = ("a connection has got its message", "unknown", True, True)
     GIVEN_UP = ("it was sent, and has failed, and the remote peer has not answered", "unknown", True, False)
@@ -57,7 +56,7 @@ class RequestState(enum.Enum):
 
 
 # Constants, because Python 3.11 looks members of an enum up slowly, and these are asked for with each request.
-WAITS, ACCEPTED, QUEUED = RequestState.WAITS, RequestState.ACCEPTED, RequestState.QUEUED
+WAITS, QUEUED = RequestState.WAITS, RequestState.QUEUED
 SENT, GIVEN_UP, ENDED = RequestState.SENT, RequestState.GIVEN_UP, RequestState.ENDED
 
 
@@ -85,12 +84,11 @@ class InFlight:
     def move(self, pending: Pending, state: RequestState) -> None:
         """Let a request go on to another state, and count it accordingly."""
         was, pending.state = pending.state, state
-        if not state.bytes_count:
-            self.waiting -= pending.waits_there
-            pending.waits_there = 0
         if pending.h is None:
+            more = state.bytes_count - was.bytes_count
             self.requests += state.counts - was.counts
-            self.bytes += pending.size * (state.bytes_count - was.bytes_count)
+            self.bytes += pending.size * more
+            self.waiting += pending.waits_there * more
         if state is GIVEN_UP:
             self.given_up[pending.id] = pending.h is None
             if len(self.given_up) > MAX_REMEMBERED:
@@ -102,13 +100,18 @@ class InFlight:
         self.requests -= counted or 0
         return counted is not None
 
+    def is_full(self, limits: Announced) -> bool:
+        """Return whether there is no room for another request, whatever its size."""
+        return self.requests >= limits.running + limits.waiting
+
     def waits_there(self, limits: Announced, size: int) -> int | None:
-        """Return how many bytes of a request wait for a handler, if it is sent now. None if there is no room for it."""
+        """Return how many bytes of a request wait for a handler, if it is sent now. None if there is no room for them.
+
+        It is not asked while it `is_full`.
+        """
         if self.requests < limits.running and (self.bytes == 0 or self.bytes + size <= limits.running_bytes):
             return 0
-        if self.requests >= limits.running + limits.waiting or self.waiting + size > limits.waiting_bytes:
-            return None
-        return size
+        return size if self.waiting + size <= limits.waiting_bytes else None
 
 
 class Pending(Struct, eq=False):
@@ -213,20 +216,9 @@ class PendingRequests:
             flight.requests < terms.announced.running and flight.bytes <= terms.room_for_any and not self.capacity.busy
         )
 
-    def accept(self, pending: Pending, terms: Terms, size: int) -> bool:
-        """Occupy the remote peer with a request of ``size`` bytes. Return False if it cannot accept that now."""
-        waits_there = self.flight.waits_there(terms.announced, size)
-        if waits_there is None:
-            return False
-        pending.size = size
-        self.flight.move(pending, ACCEPTED)
-        pending.waits_there = waits_there
-        self.flight.waiting += waits_there
-        return True
-
     def queued(self, pending: Pending, entry: Entry) -> None:
         """Note that the message of a request waits in the queue."""
-        self._move(pending, QUEUED)
+        pending.state = QUEUED
         pending.entry = entry
 
         def report(error: Exception | None) -> None:
@@ -237,19 +229,22 @@ class PendingRequests:
 
         entry.report = report
 
-    def was_sent(self, pending: Pending, size: int) -> None:
-        """Note that a request was handed to the transport, in ``size`` bytes."""
-        if pending.state is WAITS and pending.h is None:
+    def was_sent(self, pending: Pending, size: int, waits_there: int = 0) -> None:
+        """Note that a request was handed to the transport, in ``size`` bytes.
+
+        Args:
+            waits_there: the bytes of it that wait for a handler of the remote peer.
+        """
+        pending.size = size
+        if pending.state is WAITS and pending.h is None and not waits_there:
             # Most requests, and the same as below without a call.
             pending.state = SENT
-            pending.size = size
             flight = self.flight
             flight.requests += 1
             flight.bytes += size
             return
         pending.entry = None
-        if pending.state is not ACCEPTED:  # else the size is counted with which it was accepted
-            pending.size = size
+        pending.waits_there = waits_there
         self.flight.move(pending, SENT)
 
     # ------------------------------------------------------------ requests that end
@@ -349,8 +344,6 @@ class PendingRequests:
         for pending in self.all():
             if pending.state is SENT:
                 self.fail(pending, lost.for_outcome("unknown"))
-            elif pending.state is ACCEPTED:
-                self._move(pending, WAITS)  # for the remote peer of the next session
         self.flight = InFlight()
         self.capacity.wake_all()
         if self._timer is not None and not self._pending:

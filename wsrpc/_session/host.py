@@ -93,10 +93,6 @@ class SessionReceiver(Protocol):
     def drop_backlog(self, session: Any, /) -> None:
         """Drop what is still read or worked on, although ``session`` is over."""
 
-    def has_channel(self, h: int, /) -> bool:
-        """Return whether an anonymous channel is open."""
-        ...
-
     def in_progress(self) -> Callable[[], Coroutine[Any, Any, None]] | None:
         """Return a function that waits for the requests, handlers and channels that there are now. None if none are."""
 

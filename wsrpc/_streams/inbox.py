@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from .._base.scheduler import Scheduler, Timer
 from .._protocol.messages import WireMessage
-from ..errors import StreamOverflow
+from ..errors import ChannelClosed, StreamOverflow
 from ..limits import Limits
 from .credit import SMALLEST_SHARE, Credit
 from .recipients import Decode, Recipient
@@ -170,6 +170,10 @@ class ReadableChannel(Protocol):
 
     @property
     def over(self) -> bool: ...
+
+    def gone(self) -> ChannelClosed:
+        """Return the error for a call after the end."""
+        ...
 
     @property
     def has_credit(self) -> bool:

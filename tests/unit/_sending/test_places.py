@@ -8,15 +8,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from core_driver import Driven, start
+from core_driver import Blocked, Driven, redialing, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from session_story import SOON, Story, story
+from session_story import SMALL, SOON, Story, story
 from stream_driver import control, welcome
 
-from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Peer, Reconnect
+from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Limits, Peer, Reconnect
 from wsrpc._sending.outbound import Line
 from wsrpc._sending.outbox import PLACES, Place, Scope
+from wsrpc.codecs import JsonCodec
 from wsrpc.testing import MemoryTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -91,14 +92,53 @@ async def see_away() -> dict[Scope, Place | None]:
         return scene.seen
 
 
-async def see_none() -> dict[Scope, Place | None]:
+async def see_expected() -> dict[Scope, Place | None]:
     async with open_line(extensions=False) as scene:
-        served = scene.story.peer
+        client, channel = scene.story.client.peer, scene.channel
+        assert channel is not None
         scene.story.line.down = True
         scene.story.line.cut()
-        await turns_until(lambda: not (served.connected or scene.story.client.connected))
-        look_at_all(scene, served)
+        await turns_until(lambda: not client.connected)
+        scene.look(Scope.BEGUN, client, channel.emit_nowait)
+        scene.look(Scope.PEER, client)
         return scene.seen
+
+
+async def see_none() -> dict[Scope, Place | None]:
+    async with open_line(extensions=False) as scene:
+        s, served, channel = scene.story, scene.story.peer, scene.channel
+        assert channel is not None
+        s.line.down = True
+        s.ends[0].hold()
+        s.client.emit_nowait("fills", "x" * Limits().high_water)
+        waits = start(s.client.emit("note"))
+        await turns()
+        closing = start(s.client.close())
+        await turns()
+        s.line.cut()
+        with pytest.raises(ConnectionLost):
+            await waits
+        await closing
+        scene.look(Scope.BEGUN, s.client.peer, channel.emit_nowait)
+        await turns_until(lambda: not served.connected)
+        scene.look(Scope.SESSION, served)
+        return scene.seen | {Scope.PEER: None}
+
+
+async def see_told() -> dict[Scope, Place | None]:
+    seen = dict[Scope, Place | None]()
+    for scope, d in ((Scope.PEER, redialing(extensions=True)), (Scope.SESSION, Driven(dialer=True, extensions=True))):
+        await d.fed(welcome("drain"))
+        opening = start(d.peer.open_channel("talk"))
+        await turns()
+        [asked] = d.take()
+        await d.fed({"i": asked["i"], "h": 1}, control("drain", after_ms=10_000))
+        channel = await opening
+        for each, emit in ((scope, d.peer.emit_nowait), (Scope.BEGUN, channel.emit_nowait)):
+            emit("note")
+            seen[each] = Place.NOW if d.take() else Place.QUEUE
+        await d.peer.close()
+    return seen
 
 
 async def see_opening() -> dict[Scope, Place | None]:
@@ -144,13 +184,145 @@ async def see_draining() -> dict[Scope, Place | None]:
 
 SEEN = {
     Line.NONE: see_none,
+    Line.EXPECTED: see_expected,
     Line.AWAY: see_away,
     Line.OPENING: see_opening,
+    Line.TOLD: see_told,
     Line.DRAINING: see_draining,
     Line.OPEN: see_open,
 }
 
 
+IMPOSSIBLE = {(Line.EXPECTED, Scope.SESSION)}
+"""Messages belong to the session where no other one is expected."""
+
+
 @pytest.mark.parametrize("line", Line, ids=lambda line: line.name)
 async def test_a_message_goes_where_the_table_says(line: Line) -> None:
-    assert await SEEN[line]() == PLACES[line]
+    cells = {scope: place for scope, place in PLACES[line].items() if (line, scope) not in IMPOSSIBLE}
+    assert await SEEN[line]() == cells
+
+
+# ---------------------------------------------------------------- the rules on top of the table, in order
+
+
+def events(d: Driven) -> list[Any]:
+    """The names of the events and requests that were sent."""
+    return [message["a"][0] for message in d.take() if "a" in message]
+
+
+@pytest.mark.parametrize("then", ["has room again", "is lost"])
+async def test_nobody_overtakes_those_who_wait_for_room(then: str) -> None:
+    d = redialing()
+    d.transport.pause()
+    tasks = [start(d.peer.emit("first"))]
+    await turns()
+    tasks.append(start(d.peer.emit("second")))  # it looks before the first one is awake
+    if then == "has room again":
+        d.transport.resume()
+    else:
+        d.transport.lose()
+    await asyncio.gather(*tasks)
+    if then == "is lost":
+        d.rebind()
+    await turns()
+    assert events(d) == ["first", "second"]
+
+
+async def busy() -> tuple[Driven, int, asyncio.Task[Any]]:
+    """A peer whose remote peer has room for one request, which is in flight: its id and its task."""
+    d = redialing(extensions=True)
+    await d.fed(welcome("drain", running=1, waiting=0, waiting_bytes=0))
+    runs, i = await d.asks("runs", timeout=None)
+    return d, i, runs
+
+
+async def test_a_request_that_waits_for_capacity_and_for_room_comes_before_those_who_came_later() -> None:
+    d, i, _ = await busy()
+    asks = start(d.peer.request("asks", timeout=None))
+    await turns()
+    emits = start(d.peer.emit("emits"))
+    d.transport.pause()  # before the event leaves
+    await d.fed({"i": i})  # so there is capacity, and no room
+    d.transport.resume()
+    await turns()
+    assert events(d) == ["asks", "emits"]
+    await emits
+    asks.cancel()
+    await turns()
+
+
+async def test_a_request_that_waits_for_the_next_session_does_not_wait_for_the_capacity_of_this_one() -> None:
+    d, _, runs = await busy()
+    late = start(d.peer.request("late", timeout=None))
+    await turns()
+    assert d.peer.stats().kept == 0
+    d.feed(control("drain", after_ms=0))
+    asks = start(d.peer.request("asks", timeout=None))
+    await turns()
+    assert d.peer.stats().kept > 0
+    await d.peer.close()
+    await asyncio.gather(runs, late, asks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("before", [1, 5])
+async def test_requests_do_not_overload_a_remote_peer_whose_session_resumes(before: int) -> None:
+    work = Blocked()
+    async with story(server=Limits(running=1, waiting=2)) as s:
+        s.server.on("work", work)
+        asking = [start(s.client.request("work", n)) for n in range(before)]
+        await s.settled()
+        await s.cut()
+        asking += [start(s.client.request("work", n)) for n in range(before, 10)]
+        await s.repair()
+        work.go.set()
+        assert await asyncio.gather(*asking) == [[n] for n in range(10)]
+
+
+async def test_what_outlives_the_session_does_not_wait_for_room_in_it() -> None:
+    async with open_line(client=Limits(replay=SMALL)) as scene:
+        s, channel = scene.story, scene.channel
+        assert channel is not None
+        await s.settled()
+        await s.cut()
+        channel.emit_nowait("fills", "x" * SMALL)
+        emits, on_channel = start(s.client.emit("note")), start(channel.emit("note"))
+        await turns()
+        assert (emits.done(), on_channel.done()) == (True, False)
+        await s.repair()
+        await on_channel
+
+
+async def test_a_request_is_encoded_once_although_its_size_decides_when_it_leaves() -> None:
+    encoded: list[object] = []
+
+    def as_text(value: object) -> str:
+        encoded.append(value)
+        return str(value)
+
+    d = redialing(extensions=True, codec=JsonCodec(enc_hook=as_text))
+    await d.fed(welcome(running=1, waiting=1, waiting_bytes=0))
+    runs, i = await d.asks("runs", timeout=None)
+    large = start(d.peer.request("large", 1j, timeout=None))
+    await turns()
+    [sent] = [message for message in await d.fed({"i": i, "d": "done"}) if "a" in message]
+    assert sent["a"] == ["large", "1j"] and encoded == [1j]
+    await d.fed({"i": sent["i"]})
+    await asyncio.gather(runs, large)
+
+
+async def test_a_caller_that_waits_for_room_learns_why_its_channel_has_ended() -> None:
+    d = Driven(dialer=True)
+    opening = start(d.peer.open_channel("talk"))
+    await turns()
+    [asked] = d.take()
+    await d.fed({"i": asked["i"], "h": 1})
+    channel = await opening
+    d.transport.pause()
+    waits = start(channel.emit("note"))
+    await turns()
+    await d.fed({"h": channel.id, "x": "enough"})
+    d.transport.resume()
+    with pytest.raises(ChannelClosed, match="enough"):
+        await waits
+    d.expect()

@@ -42,13 +42,6 @@ class Scene:
         self.driven.transport.pause()
         assert await self.ask() is None
 
-    async def see_accepted(self) -> None:
-        await self.connect()
-        _, i = await self.driven.asks("other")
-        assert await self.ask() is None
-        self.driven.transport.pause()
-        await self.driven.fed({"i": i, "d": 1})
-
     async def see_queued(self) -> None:
         async def opened(peer: Peer) -> None:
             await self.go.wait()
