@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -89,12 +89,12 @@ class ChannelCore:
     __slots__ = (
         "_closed",
         "_credit",
-        "_on_close",
         "_timer",
         "error",
         "id",
         "is_served",
         "mailbox",
+        "on_end",
         "out",
         "owner",
         "producer",
@@ -125,7 +125,8 @@ class ChannelCore:
         self._timer: Timer | None = None
         """See `abort_after`."""
         self._closed: asyncio.Future[None] | None = None
-        self._on_close: Callable[[], object] | None = None
+        self.on_end: Callable[[], object] | None = None
+        """Is called once, when the channel has ended."""
         self.producer: Producing | None = None
         """Sends the items of this side. None unless this side produces, and after the end."""
         self._credit: tuple[int, int] | None = None
@@ -181,10 +182,6 @@ class ChannelCore:
         if self.mailbox.state in IS_DUE:
             await asyncio.sleep(0)  # the handlers get it in the next turn of the event loop
 
-    def when_closed(self, callback: Callable[[], object]) -> None:
-        """Call ``callback`` once the channel has ended. It replaces the one of an earlier call."""
-        self._on_close = callback
-
     # ------------------------------------------------------------ opening
 
     def opened(self) -> None:
@@ -202,26 +199,17 @@ class ChannelCore:
 
     def read_items(self) -> Inbox:
         """Read the items of ws-wrapper's iterator protocol. See `AnonymousChannel.items`."""
-        return self._inbox_left("next", lambda one: isinstance(one, ItemInbox)) or ItemInbox(self)
+        self.check_open()
+        self.check_thread()
+        return self.mailbox.inbox_left("next", lambda one: isinstance(one, ItemInbox)) or ItemInbox(self)
 
     def read_events(self, event: str, keep: Waits) -> Inbox:
         """Read the events of one name. See `EventReader.events`."""
         newest = keep == "newest"
-        left = self._inbox_left(event, lambda one: isinstance(one, EventInbox) and one.newest is newest)
-        return left or EventInbox(self, event, newest=newest)
-
-    def _inbox_left(self, event: str, fits: Callable[[Inbox], bool]) -> Inbox | None:
-        """Return the inbox that an earlier stream has left, if a new stream can read on from there."""
         self.check_open()
         self.check_thread()
-        for one in self.mailbox.recipients.of(event):
-            if isinstance(one, Inbox) and one.abandoned:
-                if fits(one):
-                    one.read_on()
-                    return one
-                one.leave(None)
-                break
-        return None
+        left = self.mailbox.inbox_left(event, lambda one: isinstance(one, EventInbox) and one.newest is newest)
+        return left or EventInbox(self, event, newest=newest)
 
     def add_recipient(self, event: str, recipient: Recipient) -> None:
         """Pass the messages of that name to ``recipient``. Readers of events share them with each other.
@@ -284,9 +272,6 @@ class ChannelCore:
         if not self.out.session.over:
             self.owner.answers.reject(i, error if isinstance(error, RpcError) else RpcError(as_text(error)))
 
-    def warn(self, text: str) -> None:
-        self.owner.warn(text)
-
     def count_misfit(self, event: str, why: Exception) -> None:
         text = f"event {short(event)} on channel {self.id} was dropped: {why}"
         self.owner.answers.host.count("wrong arguments", text)
@@ -297,10 +282,6 @@ class ChannelCore:
 
     def overflowed(self, event: str, inbox: Inbox, error: StreamOverflow) -> None:
         self.abort(error)
-
-    def send_in_turn(self, event: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, int]:
-        """Send an event of a producer once the connection has room. Return its size."""
-        return self.owner.outbox.send_in_turn(Event((event, *args), h=self.id))
 
     def produce(self, producer: Producing) -> None:
         """Tell ``producer`` of the credit that the remote peer gives, and has given so far, and of the end."""
@@ -389,7 +370,7 @@ class ChannelCore:
     def end(self, reason: object, error: Exception | None, *, by_other: bool = False) -> None:
         """End it on this side. All ends come here, and nothing of the channel is left behind.
 
-        The callback of `when_closed` is called once, and at once: it cancels the task of a handler that streams, or of
+        ``on_end`` is called once, and at once: it cancels the task of a handler that streams, or of
         ``stream(send=)``. Readers and the producer are told by the mailbox, after the messages before.
 
         Args:
@@ -422,9 +403,9 @@ class ChannelCore:
             self.mailbox.close()
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
-        on_close, self._on_close = self._on_close, None
-        if on_close is not None:
-            on_close()
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            on_end()
 
     def abort_after(self, seconds: float, error: Exception) -> None:
         """Abort it after that many seconds. This side's readers get ``error``."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Never, Protocol
 
@@ -135,13 +135,25 @@ class Pulls:
             return True
         return False
 
-    async def answer_next(self, items: AsyncGenerator[Any]) -> bool:
-        """Answer the oldest request with ``items``. Return whether there are no more items.
+    async def run(self, source: Source, wait: Callable[[], Awaitable[None]]) -> None:
+        """Answer the requests with the items of ``source``, until there are no more.
+
+        Args:
+            wait: waits until the consumer sends something.
 
         Raises:
             ChannelClosed: the channel is over.
-            Exception: an item cannot be sent, or whatever ``items`` raises.
+            Exception: an item cannot be sent, or whatever the source raises.
         """
+        async with aclosing(iterate(source)) as items:
+            done = False
+            while not done:
+                while not self.waiting:
+                    await wait()
+                done = await self._answer_next(items)
+
+    async def _answer_next(self, items: AsyncGenerator[Any]) -> bool:
+        """Answer the oldest request with ``items``. Return whether there are no more items."""
         out, n, done = self._channel.out, self.waiting[0][1], False
         window = min(self._channel.unread.limits.stream_window_bytes, out.terms.largest // 2)
         values, self._kept = self._kept, []

@@ -194,6 +194,17 @@ class Mailbox:
             self._unread_by = self._unread_by - {recipient}
             self._check_read()
 
+    def inbox_left(self, event: str, fits: Callable[[Inbox], bool]) -> Inbox | None:
+        """Return the inbox that an earlier stream has left, if a new one can read on from there. Else drop it."""
+        for one in self.recipients.of(event):
+            if isinstance(one, Inbox) and one.abandoned:
+                if fits(one):
+                    one.read_on()
+                    return one
+                one.leave(None)
+                break
+        return None
+
     def listen(self) -> None:
         """Take note that a handler or reader was added, and deliver the kept messages to it.
 

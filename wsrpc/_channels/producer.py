@@ -1,14 +1,16 @@
-"""Sending of the items of an iterable on an anonymous channel, as fast as its consumer asks for them."""
+"""`Producer`: sends the items of an iterable on an anonymous channel, as far as the credit of its consumer goes.
+
+What consumers without credit get is in `javascript`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import enum
 import types
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterator, Sized
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import suppress
 from functools import partial
-from itertools import islice
 from typing import Any, Never
 
 import msgspec
@@ -21,7 +23,7 @@ from .._streams.recipients import Decode, Recipient
 from ..errors import ChannelClosed, ConnectionLost, WsrpcError
 from .core import ChannelCore
 from .javascript import Pulls, run_paced
-from .source import BURST, iterate
+from .source import BURST, Take, Taken, complete_step, iterate, take, take_async
 
 TOGETHER = 4096
 """Bytes of the items that are sent in one message."""
@@ -30,20 +32,6 @@ CHEAPER = 2
 
 _MARK: Any = object()
 """Stands before the items that are made, until something is sent. See `take`."""
-ENVELOPE = 32
-"""Bytes that an item takes beside its own, if it is sent by itself: at least what the message around it takes."""
-
-Measure = Callable[[Any], Sized]
-
-Step = Any
-"""What the ``__anext__`` of an async generator returns, after its first ``send``."""
-
-Taken = bool | tuple[Step, Any]
-"""False if the source has ended. If a step waits: the step and what it waits for, for `complete_step`. Else True."""
-
-Take = Callable[[list[Any], int, int, Measure], Taken]
-"""`take` or `take_async` of one source."""
-
 measure_json, measure_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 
 
@@ -233,7 +221,7 @@ class Producer(Recipient):
             await run_paced(self, self._channel.owner.sender, self._channel.id, source)
             return
         if self._mode is Mode.PULLED:
-            await self._run_pulled(source)
+            await self._pulls.run(source, self._wait)
             return
         # By credit. Not in a coroutine of its own, through which each wait would go.
         items: AsyncGenerator[Any] | None = None
@@ -270,14 +258,6 @@ class Producer(Recipient):
         finally:
             if items is not None:
                 await items.aclose()
-
-    async def _run_pulled(self, source: Source) -> None:
-        async with aclosing(iterate(source)) as items:
-            done = False
-            while not done:
-                while not self._pulls.waiting:
-                    await self._wait()
-                done = await self._pulls.answer_next(items)
 
     @property
     def _has_room(self) -> bool:
@@ -408,7 +388,7 @@ class Producer(Recipient):
         """Send an item, or the end, once the connection has room. Return its size."""
         if not self._channel.over:
             with suppress(ChannelClosed, ConnectionLost):
-                return await self._channel.send_in_turn("next", (item,))
+                return await self._channel.owner.outbox.send_in_turn(Event(("next", item), h=self._channel.id))
         await self.lost()
 
     # ------------------------------------------------------------ the end
@@ -433,84 +413,3 @@ class Producer(Recipient):
             self._pulls.finish()
         else:
             await self._send_event(NoMoreItems())
-
-
-def take(source: Iterator[Any], values: list[Any], n: int, room: int, measure: Measure) -> Taken:
-    """Append up to ``n`` items of ``source`` to ``values``.
-
-    No more are taken
-
-    - once the items fill ``room`` bytes, also if each is sent by itself. So all but the last one have room, and none
-      waits for credit while the source is already making the next one.
-    - after one that ``measure`` cannot encode, so that nothing says how large it is. If it cannot be sent at all, that
-      is found before the source goes on.
-    - if the code of ``source`` has sent something. That has removed from ``values`` what was in it, so there must be
-      something from the start. What the code sends next must not overtake the items after.
-
-    What ``source`` raises is raised here. ``values`` then has the items before.
-
-    Args:
-        measure: encodes an item.
-    """
-    count, last = len(values), len(values) + n
-    for value in islice(source, n):
-        count += 1
-        values.append(value)
-        if count == last:
-            return True
-        try:
-            room -= len(measure(value)) + ENVELOPE
-        except Exception:  # the item is sent by itself then, and raises its error there if it cannot be encoded at all
-            return True
-        if room <= 0 or len(values) < count:
-            return True
-    return False
-
-
-def take_async(source: AsyncGenerator[Any, None], values: list[Any], n: int, room: int, measure: Measure) -> Taken:
-    """Append up to ``n`` items of ``source`` to ``values``, as far as they come without waiting. See `take`."""
-    advance = source.__anext__
-    count = len(values)
-    while True:
-        step: Any = advance()
-        try:
-            waits_for = step.send(None)
-        except StopIteration as exc:  # how a coroutine returns
-            value = exc.value
-        except StopAsyncIteration:
-            return False
-        else:
-            return step, waits_for
-        values.append(value)
-        n -= 1
-        if n == 0:
-            return True
-        count += 1
-        try:
-            room -= len(measure(value)) + ENVELOPE
-        except Exception:  # as in `take`
-            return True
-        if room <= 0 or len(values) < count:
-            return True
-
-
-@types.coroutine
-def complete_step(step: Step, waits_for: Any, error: BaseException | None = None) -> Generator[Any, Any, Any]:
-    """Await the rest of a step that has begun, and return its item.
-
-    Args:
-        waits_for: what the step waits for.
-        error: raised where the step waits, instead of waiting.
-    """
-    try:
-        if error is not None:
-            waits_for = step.throw(error)
-        while True:
-            try:
-                sent = yield waits_for
-            except BaseException as exc:
-                waits_for = step.throw(exc)
-            else:
-                waits_for = step.send(sent)
-    except StopIteration as exc:
-        return exc.value

@@ -29,7 +29,7 @@ class StreamInbox(ItemInbox):
 
     def leave(self, reason: object) -> None:
         """Stop reading, drop what is unread, and end the channel. Idempotent."""
-        if self._reader is not ReaderState.LEFT:
+        if self._reader is not ReaderState.GONE:
             if self._own.abort_waits:
                 self.begin()  # a handler that was not told to start would never send anything
             self._stop_reading()
@@ -38,5 +38,5 @@ class StreamInbox(ItemInbox):
     def _leave_abandoned(self, label: str) -> None:
         if self.abandoned and not self._own.over:
             text = f"a stream of {label!r} was left without being closed, and is stopped"
-            self._own.warn(f"{text}: read it in a `with` (`async with`) block, or close it")
+            self._own.owner.warn(f"{text}: read it in a `with` (`async with`) block, or close it")
         super()._leave_abandoned(label)

@@ -157,7 +157,7 @@ class Pipe(Recipient):
             else:
                 try:
                     for event, _ in self._messages(message.a):
-                        self._sent += await self._sink.send_in_turn(event.a[0], event.a[1:])
+                        self._sent += await self._sink.owner.outbox.send_in_turn(event)
                 except (ChannelClosed, ConnectionLost):
                     self._waiting.clear()
                     break

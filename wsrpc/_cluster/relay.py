@@ -13,7 +13,7 @@ from .._base.closing import CloseCode
 from .._base.logs import logger
 from .._base.scheduler import Tasks
 from .._channels.core import ChannelCore
-from .._channels.producer import complete_step
+from .._channels.source import complete_step
 from .._handlers.compiled import Handler
 from .._handlers.invocation import Invocation
 from .._protocol.messages import RequestOptions, event_on
@@ -209,7 +209,7 @@ class Relay:
         for one, other in ((near, far), (far, near)):
             self._joined[one] = other
             one.own_registry().fall_back_to(self.handler)
-            one.when_closed(partial(self._parted, one))
+            one.on_end = partial(self._parted, one)
             if one.over:
                 self._parted(one)
         Pipe(far, near, self._tasks.spawn)

@@ -30,7 +30,7 @@ class Admission:
         """Handlers that wait in tasks until ``paused`` is done. Later messages wait, to stay in order."""
 
     @property
-    def full(self) -> bool:
+    def stops_all(self) -> bool:
         """Whether every message has to wait."""
         return self.session.full or self.paused is not None or self.late > 0  # if full, answers could not leave
 

@@ -40,30 +40,30 @@ class ChannelAnswers:
         self._named: dict[str, NamedProducer] = {}
         """Producers on named channels, by name. Each channel has one at most."""
 
-    def serve(self, invocation: Invocation, work: Any) -> Coroutine[Any, Any, Any]:
-        """Answer with a channel, then await ``work``, or send the items that it produces. Return its result.
+    def serve(self, invocation: Invocation, body: Any) -> Coroutine[Any, Any, Any]:
+        """Answer with a channel, then await ``body``, or send the items that it produces. Return its result.
 
         The event ``start`` on a named channel asks for items on that channel. No channel is opened for them.
         """
-        if inspect.isawaitable(work):
-            return self._converse(invocation, work)
+        if inspect.isawaitable(body):
+            return self._converse(invocation, body)
         if invocation.id is None and invocation.channel_name is not None and invocation.event == "start":
-            return self._produce_named(invocation, invocation.channel_name, work)
-        return self._stream(invocation, work)
+            return self._produce_named(invocation, invocation.channel_name, body)
+        return self._stream(invocation, body)
 
-    async def _converse(self, invocation: Invocation, work: Awaitable[Any]) -> Any:
-        """Answer with a channel, then await ``work``, which reads and sends on it."""
+    async def _converse(self, invocation: Invocation, body: Awaitable[Any]) -> Any:
+        """Answer with a channel, then await ``body``, which reads and sends on it."""
         try:
             channel = self._deliver(invocation)
         except BaseException:
-            if inspect.iscoroutine(work):
-                work.close()  # it never begins
+            if inspect.iscoroutine(body):
+                body.close()  # it never begins
             raise
         if _role(invocation) is Role.UPLOAD:
             detector = MismatchDetector(lambda: channel.abort(_gives_no_items(invocation)))
             channel.add_recipient("start", detector)
             channel.add_recipient("pull", detector)
-        return await work
+        return await body
 
     def _deliver(self, invocation: Invocation) -> ChannelCore:
         """Answer the call's request with its channel, and return the channel.
@@ -82,7 +82,7 @@ class ChannelAnswers:
         mark_processed(invocation.view)
         invocation.served = channel
         invocation.enter(CallState.SERVING)
-        channel.when_closed(lambda: self._cancel_after_end(invocation, channel))
+        channel.on_end = lambda: self._cancel_after_end(invocation, channel)
         return channel
 
     def _cancel_after_end(self, invocation: Invocation, channel: ChannelCore) -> None:

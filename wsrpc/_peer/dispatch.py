@@ -284,12 +284,12 @@ class Dispatcher:
         source = as_source(result, thread=thread)
         return result if source is None else await self.serve(invocation, source)
 
-    def serve(self, invocation: Invocation, work: Any) -> Coroutine[Any, Any, Any]:
-        """Answer with a channel, then await ``work``, or send the items that it produces. Return its result."""
+    def serve(self, invocation: Invocation, body: Any) -> Coroutine[Any, Any, Any]:
+        """Answer with a channel, then await ``body``, or send the items that it produces. Return its result."""
         if self.session.end_reason is not None:  # it handles an event, and so goes on when its session is over
             invocation.note_orphaned(self.session.end_reason)
         self.work.add(invocation)
-        return self._channel_answers.serve(invocation, work)
+        return self._channel_answers.serve(invocation, body)
 
     def expire(self, invocation: Invocation, seconds: float) -> None:
         """Cancel a handler that has run too long, and reject its request now: the handler may take time to exit."""

@@ -220,7 +220,7 @@ class Requester:
             # Made at once: the handler's `start` may have come with the channel.
             producer = self._producer(opened, event, options.timeout)
             sending = asyncio.get_running_loop().create_task(self._feed(opened, producer, reading, send))
-            opened.when_closed(sending.cancel)
+            opened.on_end = sending.cancel
             self._host.keep(sending)
         return reading
 

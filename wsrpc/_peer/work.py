@@ -231,16 +231,16 @@ class Work:
             return message.a[0] in STREAM_EVENTS
         return not self.readers.is_of_stream(message)
 
-    def _is_full(self, dispatcher: Dispatcher, size: int) -> bool:
+    def _has_no_room(self, dispatcher: Dispatcher, size: int) -> bool:
         return (
-            dispatcher.admission.full
+            dispatcher.admission.stops_all
             or self.count >= self.limits.running
             or (self.held > 0 and self.held + size > self.limits.running_bytes)
         )
 
     def _must_wait(self, dispatcher: Dispatcher, kind: MessageKind, size: int) -> bool:
         holding = dispatcher.opening.holding
-        if kind >= holding or self._is_full(dispatcher, size):
+        if kind >= holding or self._has_no_room(dispatcher, size):
             return True
         # A message must not overtake those that wait already, except for those that are held back.
         return bool(self.waiting_room.items) and self.waiting_room.oldest(holding) is not None
@@ -287,7 +287,7 @@ class Work:
         try:
             while (found := self.waiting_room.oldest(self.dispatcher.opening.holding)) is not None:
                 ticket, waiting = found
-                if self._is_full(self.dispatcher, len(waiting.payload)):
+                if self._has_no_room(self.dispatcher, len(waiting.payload)):
                     break
                 self.waiting_room.take(ticket)
                 dispatcher, channel = waiting.dispatcher, waiting.channel

@@ -230,11 +230,11 @@ class ReaderState(enum.Enum):
     PRESENT = "present"
     ABANDONED = "abandoned"
     """The stream was left or thrown away, and another stream may read on. Then the reader is present again."""
-    LEFT = "left"
+    GONE = "gone"
     """Nothing is read any more, and what was unread is dropped."""
 
 
-_LEFT = ReaderState.LEFT
+_GONE = ReaderState.GONE
 
 
 class Inbox(MessageQueue, Recipient):
@@ -473,11 +473,11 @@ class Inbox(MessageQueue, Recipient):
 
     def leave(self, reason: object) -> None:
         """Stop reading, and drop what is unread. Idempotent."""
-        if self._reader is not _LEFT:
+        if self._reader is not _GONE:
             self._stop_reading()
 
     def _stop_reading(self) -> None:
-        self._reader = _LEFT
+        self._reader = _GONE
         self.channel.remove_recipient(self._event, self)
         self.drop_all()
 
@@ -490,7 +490,7 @@ class Inbox(MessageQueue, Recipient):
 
         Python may throw it away in any thread and within any call.
         """
-        if self._reader is not _LEFT:
+        if self._reader is not _GONE:
             self._reader = ReaderState.ABANDONED
             self.unread.loop.call_soon(partial(self._leave_abandoned, label))
 

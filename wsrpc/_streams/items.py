@@ -19,7 +19,7 @@ MOST_TOGETHER = 8192
 """Bytes of the largest message of several items for which there is always room within the credit. (wsrpc sends up to
 4 KiB.) When the first one is read all of them are decoded."""
 
-_LEFT = ReaderState.LEFT
+_GONE = ReaderState.GONE
 
 
 class ProducerState(enum.Enum):
@@ -132,7 +132,7 @@ class ItemInbox(Inbox):
         as its credit goes, so what is unread waits, and nothing is lost. In all other cases what is unread is dropped.
         """
         has_more = bool(self.queue) or not self.over
-        if self._reader is not _LEFT and has_more and self.channel.has_credit and not self.channel.over:
+        if self._reader is not _GONE and has_more and self.channel.has_credit and not self.channel.over:
             self._reader = ReaderState.ABANDONED
             self.wake()  # a read of the stream that was left, which must not take an item of the next one
             return
@@ -173,15 +173,15 @@ class Upload(ItemInbox):
 
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         super().receive(message, payload, decode)
-        if self._reader is _LEFT and not self.all_sent and message.i is not UNSET:
+        if self._reader is _GONE and not self.all_sent and message.i is not UNSET:
             # JavaScript that gets the channel and `stop` in one read misses the `stop` (ws in Node, observed).
             self.channel.stop_items()
 
     def leave(self, reason: object) -> None:
         """Stop reading: the caller need send no more items. The channel stays for the call's result. Idempotent."""
-        if self._reader is _LEFT:
+        if self._reader is _GONE:
             return
-        self._reader = _LEFT
+        self._reader = _GONE
         self.drop_all()
         if not self.all_sent and not self.channel.over:
             self.channel.stop_items()  # the handler may run on for long

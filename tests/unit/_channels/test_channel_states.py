@@ -126,7 +126,7 @@ async def test_a_channel_is_in_the_state_that_the_table_says(state: ChannelState
     core = core_of(s.channel)
     assert core.state is state
     told: list[str] = []
-    core.when_closed(lambda: told.append("ended"))
+    core.on_end = lambda: told.append("ended")
     await DO[happened](s)
     after, action = TABLE[state][happened]
     assert core.state is after
