@@ -191,6 +191,24 @@ async def test_a_cell(state: SessionState, happened: SessionInput, monkeypatch: 
         await scene.end()
 
 
+@pytest.mark.parametrize("state", S, ids=lambda state: state.name)
+async def test_a_message_leaves_waits_or_fails_as_the_table_says(state: SessionState) -> None:
+    scene = Scene()
+    await scene.reach(S.ATTACHED if state is S.OVER else state)
+    if state is S.OVER:
+        scene.transport.lose()
+    assert scene.session.state is state
+    kept = scene.peer.stats().kept
+    try:
+        scene.peer.emit_nowait("note", 1)
+        waits = scene.peer.stats().kept > kept
+        found = "leaves" if {"a": ["note", 1]} in scene.transport.take() else "waits" if waits else "is lost"
+    except ConnectionLost:
+        found = "fails"
+    assert found == ("leaves" if state.sends else "waits" if state.waits else "fails")
+    await scene.end()
+
+
 async def test_a_close_after_a_violation_is_the_end_by_the_user() -> None:
     scene, told = Scene(), list[CloseInfo]()
     scene.peer.on("close", lambda peer, info: told.append(info))
