@@ -1,7 +1,6 @@
-// The types of what a client and its server call: what `wsrpc types` writes, for the methods of `Client` and `Channel`.
+// The types that programs with a client use: those of what both sides call, and of the objects that calls give them.
 
-import type { Call } from "./peer.js"
-import type { Source } from "./streams.js"
+// ------------------------------------------------------------ what both sides call, as `wsrpc types` writes it
 
 type Functions = { [event: string]: (...args: any[]) => any }
 
@@ -48,3 +47,67 @@ export type Handles<F> = (
   this: Call,
   ...args: Args<F>
 ) => [Result<F>] extends [void] ? unknown : Result<F> | Promise<Result<F>>
+
+// ------------------------------------------------------------ what calls take and give
+
+export interface CallOptions {
+  /** Aborts the call. */
+  readonly signal?: AbortSignal | undefined
+  /** Milliseconds until the call fails. 0 or `Infinity`: it waits as long as it has to. */
+  readonly timeout?: number | undefined
+}
+
+/** What can be sent as a stream. */
+export type Source<T> = AsyncIterable<T> | Iterable<T>
+
+/** How much of an upload was sent. */
+export interface Progress {
+  readonly items: number
+  /** The bytes in the items: those of a `Uint8Array` or an `ArrayBuffer`, and otherwise those of the message. */
+  readonly bytes: number
+}
+
+/** The items of a stream, for one reader. Leaving the loop ends the stream. */
+export interface Items<T> extends AsyncIterableIterator<T, undefined> {
+  return(): Promise<IteratorResult<T, undefined>>
+}
+
+/** A call of the server: `this` in a handler. */
+export interface Call {
+  /** Undefined for an event. */
+  readonly id: number | undefined
+  /** Aborted when the server cancels the call, or its channel or the session ends. Never for an event. */
+  readonly signal: AbortSignal
+  /** Answers the request with a channel, for a conversation. The channel ends when the handler has returned. */
+  channel(): Channel
+  /** Returns the items that the server uploads. What the handler returns is the result of the upload. */
+  items<T>(): Items<T>
+}
+
+/** An anonymous channel, for a conversation. It ends with its session. */
+export interface Channel<A extends Shape = any> {
+  readonly id: number
+  readonly isOpen: boolean
+  /** Resolves when the channel has ended: with the error, or with undefined if it ended in good order. */
+  readonly closed: Promise<Error | undefined>
+  /**
+   * Handles events and requests of this name. What came before the first handler is delivered when the present code has
+   * run, so that all handlers can be registered before.
+   *
+   * @returns a function that removes the handler
+   */
+  on<K extends keyof Group<A, "handlers"> & string>(event: K, handler: Handles<Of<A, "handlers", K>>): () => void
+  /** @throws ChannelClosed if the channel has ended */
+  emit<K extends keyof Group<A, "requests"> & string>(event: K, ...args: Args<Of<A, "requests", K>>): void
+  /** @throws ChannelClosed if the channel has ended, or ends before the answer has come */
+  request<K extends keyof Group<A, "requests"> & string>(
+    event: K,
+    ...args: Args<Of<A, "requests", K>>
+  ): Promise<Result<Of<A, "requests", K>>>
+  /** Returns what makes requests with a signal or a timeout. Without one, they wait as long as the channel is open. */
+  with(options: CallOptions): Pick<Channel<A>, "request">
+  /** Ends the channel in good order. */
+  close(): void
+  /** Ends the channel. The other side gets the reason. */
+  abort(reason?: unknown): void
+}

@@ -18,46 +18,17 @@ export const mayDialAgain = (code: number): boolean => !FINAL.has(code)
 /** Counts failures, and gives random delays, so that not all pages of a server come back at once. */
 export class Backoff {
   #failures = 0
-  #enough = STABLE
-
-  /** Notes that the session has resumed on the connection. */
-  resumed(): void {
-    this.#enough = SERVED
-  }
 
   /**
    * Returns the milliseconds until the next attempt.
    *
    * @param code the close code of the last connection
    * @param lasted the milliseconds for which it was open; 0 for a failed attempt
+   * @param resumed whether a session has resumed on it
    */
-  delay(code: number, lasted: number): number {
-    if (lasted >= (code === RESTART ? SERVED : this.#enough)) this.#failures = 0
-    this.#enough = STABLE
+  delay(code: number, lasted: number, resumed = false): number {
+    if (lasted >= (resumed || code === RESTART ? SERVED : STABLE)) this.#failures = 0
     const delay = Math.random() * Math.min(LONGEST, INITIAL * 2 ** this.#failures++)
     return code === 1013 ? delay + 10_000 : delay
   }
-}
-
-/** Listens to an event of the page. Without a page, as in Node, nothing happens. */
-export function listen<E extends Event>(
-  target: EventTarget | undefined,
-  type: string,
-  listener: (event: E) => void,
-  signal: AbortSignal,
-): void {
-  target?.addEventListener?.(type, listener as EventListener, { signal })
-}
-
-/**
- * Calls a function when the page wakes up, or the network is back.
- *
- * @param wake its argument says whether connections have probably ended meanwhile
- */
-export function onWake(wake: (sure: boolean) => void, signal: AbortSignal): void {
-  const page = globalThis.document
-  listen(globalThis as unknown as EventTarget, "online", () => wake(true), signal)
-  listen(globalThis as unknown as EventTarget, "pageshow", () => wake(false), signal)
-  listen(page, "resume", () => wake(true), signal) // it was frozen, and may still be hidden
-  listen(page, "visibilitychange", () => page.visibilityState !== "hidden" && wake(false), signal)
 }

@@ -1,6 +1,6 @@
 // How messages are encoded.
 
-import type { Data } from "./ledger.js"
+import type { Data } from "./data.js"
 
 /** A message of ws-wrapper's protocol, in either direction. */
 export interface Message {

@@ -1,6 +1,6 @@
 // The handlers of one channel.
 
-import type { Call } from "./peer.js"
+import type { Call } from "./api.js"
 
 /** Handles an event or a request. Its result is the response; an iterable is sent as a stream. */
 export type Handler = (this: Call, ...args: any[]) => unknown

@@ -1,7 +1,8 @@
 // The messages of a session, counted in the same way on both sides: those sent, which are kept until they have arrived,
 // and the number of those received.
 
-export type Data = string | ArrayBuffer | Blob
+import type { Control } from "./control.js"
+import { MESSAGE, type Data } from "./data.js"
 
 /** A message that was sent, or waits to be. */
 export interface Kept {
@@ -11,26 +12,14 @@ export interface Kept {
   sent: boolean
 }
 
+/** So many messages or bytes are acknowledged at once. */
 const ACK_MESSAGES = 256
 const ACK_BYTES = 64 * 1024
-/** Bytes of memory that a message or an item takes besides its payload, about. */
-export const MESSAGE = 64
-
-const encoder = new TextEncoder()
-/** Texts of this length are counted without garbage, which is most of what counting takes. */
-const SHORT = 4096
-const counted = new Uint8Array(3 * SHORT)
-
-/** Bytes of a message in a WebSocket. Half a surrogate pair is sent as U+FFFD, which has three bytes. */
-export function sizeOf(data: Data): number {
-  if (typeof data === "string") {
-    return data.length > SHORT ? encoder.encode(data).length : encoder.encodeInto(data, counted).written
-  }
-  return data instanceof Blob ? data.size : data.byteLength
-}
+/** Milliseconds after which any number is acknowledged. */
+const ACK = 1_000
 
 /** The messages that this side has sent in one session, of which it keeps those that may not have arrived. */
-export class Sent {
+export class ReplayBuffer {
   #kept: Kept[] = []
   #arrived = 0
   #arrivedBytes = 0
@@ -80,24 +69,44 @@ export class Sent {
   }
 }
 
-/** Counts what was received, and says when to acknowledge it. */
-export class Received {
-  n = 0
-  bytes = 0
+/** Counts the messages that were received, and acknowledges them. */
+export class Acknowledger {
+  readonly #send: (ack: Control) => void
+  #n = 0
+  #bytes = 0
   #told = 0
   #toldBytes = 0
+  #timer: ReturnType<typeof setTimeout> | undefined
 
-  /** Counts a message. Returns whether so much has come since the last acknowledgement that one is due now. */
-  count(size: number): boolean {
-    this.n++
-    this.bytes += size
-    return this.n - this.#told >= ACK_MESSAGES || this.bytes - this.#toldBytes >= ACK_BYTES
+  /** @param send sends an acknowledgement */
+  constructor(send: (ack: Control) => void) {
+    this.#send = send
   }
 
-  /** Returns the fields of an acknowledgement, which is about to be sent. */
+  /** Counts a message. It is acknowledged soon, and at once if much has come since the last acknowledgement. */
+  count(size: number): void {
+    this.#n++
+    this.#bytes += size
+    const isDue = this.#n - this.#told >= ACK_MESSAGES || this.#bytes - this.#toldBytes >= ACK_BYTES
+    if (isDue) this.#acknowledge()
+    else this.#timer ??= setTimeout(() => this.#acknowledge(), ACK)
+  }
+
+  #acknowledge(): void {
+    this.stop()
+    this.#send({ t: "ack", ...this.tell() })
+  }
+
+  /** Returns the counts, which the server is about to get. */
   tell(): { n: number; bytes: number } {
-    this.#told = this.n
-    this.#toldBytes = this.bytes
-    return { n: this.n, bytes: this.bytes }
+    this.#told = this.#n
+    this.#toldBytes = this.#bytes
+    return { n: this.#n, bytes: this.#bytes }
+  }
+
+  /** Sends no acknowledgement before the next message arrives. */
+  stop(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
   }
 }

@@ -2,7 +2,7 @@
 // Source: https://github.com/msgpack/msgpack/blob/master/spec.md
 
 import { json, type Codec, type Message } from "./codec.js"
-import type { Data } from "./ledger.js"
+import type { Data } from "./data.js"
 
 const encoder = new TextEncoder()
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })

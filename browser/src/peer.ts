@@ -1,14 +1,14 @@
 // `Peer`: ws-wrapper's protocol in one session.
 
-import { Channel, FINISHED } from "./channel.js"
+import { ChannelCore, type ChannelOwner } from "./channel.js"
 import { json, type Codec, type Message } from "./codec.js"
 import { count, writeControl, type Control } from "./control.js"
+import { sizeOf, type Data } from "./data.js"
 import { ChannelClosed, ConnectionLost, Refused, RemoteError, textOf, WsrpcError, type Outcome } from "./errors.js"
 import { report, type Handlers } from "./handlers.js"
-import { sizeOf, type Data } from "./ledger.js"
-import type { Holder, Request } from "./request.js"
+import { Invocation, type InvocationOwner } from "./invocation.js"
+import type { Holder, Request, Requester } from "./request.js"
 import { SessionSocket } from "./socket.js"
-import { Items, Producer, type Source } from "./streams.js"
 import type { SocketOptions, Target } from "./target.js"
 
 /** Request ids: odd, and none that ws-wrapper uses, which counts from 1. A server that calls uses even ones. */
@@ -21,7 +21,7 @@ const MARGIN = 1_000
 /** More milliseconds than that fire a timer at once. */
 const LONGEST_TIMER = 2 ** 31 - 1
 /** How many requests of the server are handled at once. */
-const CALLS = 10_000
+const RUNNING = 10_000
 
 /** What the peer tells its client. */
 export interface PeerOwner {
@@ -29,19 +29,19 @@ export interface PeerOwner {
   handlers(channel: string | undefined): Handlers | undefined
   opened(): void
   /** The connection has dropped, or an attempt to resume has failed. Another one follows. */
-  detached(error: ConnectionLost): void
+  sessionDetached(error: ConnectionLost): void
   resumed(): void
-  closed(error: ConnectionLost): void
+  sessionOver(error: ConnectionLost): void
   /** The server drains, so that another session follows. */
   draining(): void
   /** Requests that have waited for a place at the server wait for the next session. */
-  waits(requests: Iterable<Request>): void
+  requeue(requests: Iterable<Request>): void
   /** Something that arrived was not used. */
-  ignored(kind: string): void
+  ignore(kind: string): void
 }
 
 /** The two sides of a session with a server. It is dropped when the session ends. */
-export class Peer implements Holder {
+export class PeerCore implements ChannelOwner, Holder, InvocationOwner, Requester {
   readonly #socket: SessionSocket
   readonly #owner: PeerOwner
   readonly #codec: Codec
@@ -49,10 +49,10 @@ export class Peer implements Holder {
   /** Requests that were given up, until their answer comes, and the places that they occupy at the server. */
   readonly #givenUp = new Map<number, number>()
   /** Channels that have ended. What still comes on them was sent before the server knew. */
-  readonly #ended = new Map<number, true>()
+  readonly #endedChannels = new Map<number, true>()
   /** Calls of the server that are being handled, by their ids. */
-  readonly #calls = new Map<number, Call>()
-  readonly #channels = new Map<number, Channel>()
+  readonly #invocations = new Map<number, Invocation>()
+  readonly #channels = new Map<number, ChannelCore>()
   #nextId = FIRST_ID + 2 * Math.floor((Math.random() * (LAST_ID - FIRST_ID)) / 4)
   #features: readonly unknown[] = []
   /** The largest message that the server accepts, and how many requests it runs at the same time. */
@@ -78,7 +78,7 @@ export class Peer implements Holder {
       features,
       receive: (data, size) => this.#receive(data, size),
       control: (message) => this.#control(message),
-      detached: (code, reason) => owner.detached(lost(code, reason, "not_sent")),
+      detached: (code, reason) => owner.sessionDetached(lost(code, reason, "not_sent")),
       busy: () => this.isBusy,
     })
     this.#socket.binaryType = "arraybuffer"
@@ -108,11 +108,11 @@ export class Peer implements Holder {
   }
 
   get isBusy(): boolean {
-    return this.#requests.size + this.#calls.size + this.#channels.size > 0
+    return this.#requests.size + this.#invocations.size + this.#channels.size > 0
   }
 
   /** Whether the server keeps to credit when it produces. */
-  get givesCredit(): boolean {
+  get hasCredit(): boolean {
     return this.#features.includes("credit")
   }
 
@@ -130,7 +130,7 @@ export class Peer implements Holder {
     if (!this.#isSilent && !(opens && this.drains)) return true
     if (this.closesAt! - Date.now() < MARGIN) return false
     // The server awaits a handler, which may need an answer of the server. The ids of its calls are even.
-    return [...this.#calls.keys(), ...this.#channels.keys()].some((id) => id % 2 === 0)
+    return [...this.#invocations.keys(), ...this.#channels.keys()].some((id) => id % 2 === 0)
   }
 
   // ------------------------------------------------------------ sending
@@ -176,7 +176,7 @@ export class Peer implements Holder {
   request(request: Request): Promise<any> {
     if (request.isDone) return request.answer
     request.holder = this
-    if (request.place.h === undefined && this.#occupied >= this.#running) {
+    if (request.channel.h === undefined && this.#occupied >= this.#running) {
       this.#waiting.add(request)
     } else this.#send(request)
     return request.answer
@@ -184,9 +184,9 @@ export class Peer implements Holder {
 
   #send(request: Request): void {
     const i = (request.id = this.#newId())
-    const { place, event, args } = request
+    const { channel, event, args } = request
     try {
-      const data = this.#encoded({ i, a: [event, ...args], ...place })
+      const data = this.#encoded({ i, a: [event, ...args], ...channel })
       request.kept = this.#socket.post(data, this.#sized(data))
     } catch (error) {
       request.reject(error)
@@ -212,7 +212,7 @@ export class Peer implements Holder {
   }
 
   #isUsed(id: number): boolean {
-    return [this.#requests, this.#calls, this.#channels].some((ids) => ids.has(id))
+    return [this.#requests, this.#invocations, this.#channels].some((ids) => ids.has(id))
   }
 
   /** Forgets a request whose answer nobody awaits. If one can come, its place stays occupied until then. */
@@ -242,40 +242,40 @@ export class Peer implements Holder {
     } catch {
       // not JSON, or not MessagePack
     }
-    if (!message) return this.#owner.ignored("foreign")
+    if (!message) return this.#owner.ignore("foreign")
     // Null is the same as nothing.
     for (const key of ["a", "c", "h", "i"] as const) if (message[key] === null) delete message[key]
     const { h = 0, i = 0 } = message
-    if (typeof h !== "number" || typeof i !== "number") this.#owner.ignored("foreign")
-    else if (Array.isArray(message.a) && typeof message.a[0] === "string") this.#called(message, size)
-    else if (message.a) this.#owner.ignored("foreign")
+    if (typeof h !== "number" || typeof i !== "number") this.#owner.ignore("foreign")
+    else if (Array.isArray(message.a) && typeof message.a[0] === "string") this.#receiveCall(message, size)
+    else if (message.a) this.#owner.ignore("foreign")
     else if ("x" in message) this.#cancelled(message)
-    else if (message.i !== undefined) this.#response(message.i, message)
-    else this.#owner.ignored("foreign")
+    else if (message.i !== undefined) this.#receiveResponse(message.i, message)
+    else this.#owner.ignore("foreign")
   }
 
-  #called(message: Message, size: number): void {
+  #receiveCall(message: Message, size: number): void {
     const { h, i } = message
     if (h === undefined) return this.run(this.#owner.handlers(message.c), message)
     const channel = this.#channels.get(h)
-    if (channel) return channel.take(message, size)
+    if (channel) return channel.receive(message, size)
     const gone = { message: `Anonymous channel '${textOf(h)}' does not exist` }
     if (i !== undefined) this.tell({ i }, "e", gone)
-    if (!this.#ended.has(h)) this.tell({ h }, "x", gone)
+    if (!this.#endedChannels.has(h)) this.tell({ h }, "x", gone)
   }
 
   /** A cancellation or an abort. One that crosses with the answer, or the end, finds nothing. */
   #cancelled({ i, h, x, _ }: Message): void {
     const reason = new RemoteError(x, _, true)
-    if (h !== undefined) this.#channels.get(h)?.over(reason)
-    else if (this.#calls.has(i!)) this.#calls.get(i!)!.cancel(reason)
-    else if (this.givesCredit) this.#channels.get(i!)?.over(reason) // the answer was a channel
+    if (h !== undefined) this.#channels.get(h)?.end(reason)
+    else if (this.#invocations.has(i!)) this.#invocations.get(i!)!.cancel(reason)
+    else if (this.hasCredit) this.#channels.get(i!)?.end(reason) // the answer was a channel
   }
 
-  #response(i: number, message: Message): void {
+  #receiveResponse(i: number, message: Message): void {
     const request = this.#requests.get(i)
     const places = request ? placesOf(request) : this.#givenUp.get(i)
-    if (places === undefined) return this.#owner.ignored("response to no request")
+    if (places === undefined) return this.#owner.ignore("response to no request")
     this.#requests.delete(i)
     this.#givenUp.delete(i)
     if ("e" in message) request?.reject(new RemoteError(message.e, message._))
@@ -288,12 +288,12 @@ export class Peer implements Holder {
 
   /** A channel is the answer to a request. */
   #opened(i: number, request: Request | undefined): void {
-    const channel = new Channel(i, this, request?.signal)
+    const channel = new ChannelCore(i, this, request?.signal)
     this.#channels.set(i, channel)
     if (request?.opens) return request.resolve(channel)
     channel.abort()
     // ws-wrapper 4 answers with a channel if a handler returns null.
-    if (!this.givesCredit) request?.resolve(null)
+    if (!this.hasCredit) request?.resolve(null)
     else {
       const text = `"${request?.event}" answers with a stream or a channel: use stream(), upload() or open()`
       request?.reject(new WsrpcError(text, "ran"))
@@ -308,53 +308,46 @@ export class Peer implements Holder {
     const found = handlers?.of(event) ?? []
     const [handler] = found
     if (i === undefined) {
-      if (!found.length) this.#owner.ignored("unknown event")
-      for (const each of found) (async () => each.apply(new Call(this, undefined), args))().catch(report)
-    } else if (this.#isUsed(i)) this.#owner.ignored("duplicate id")
+      if (!found.length) this.#owner.ignore("unknown event")
+      for (const each of found) (async () => each.apply(new Invocation(this, undefined), args))().catch(report)
+    } else if (this.#isUsed(i)) this.#owner.ignore("duplicate id")
     else if (!handler) {
       const exists = handlers || c === undefined
       const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`
       this.tell({ i }, "e", { message: text, code: "wsrpc.unknown_event" })
-    } else if (this.#calls.size >= CALLS) {
-      this.tell({ i }, "e", { message: `the page handles ${CALLS} requests already`, code: "wsrpc.overloaded" })
+    } else if (this.#invocations.size >= RUNNING) {
+      this.tell({ i }, "e", { message: `the page handles ${RUNNING} requests already`, code: "wsrpc.overloaded" })
     } else {
-      const call = new Call(this, i, h)
-      this.#calls.set(i, call)
-      void call.run(() => handler.apply(call, args))
+      const invocation = new Invocation(this, i, h)
+      this.#invocations.set(i, invocation)
+      void invocation.run(() => handler.apply(invocation, args))
     }
   }
 
-  #awaits(call: Call): boolean {
-    return this.#calls.get(call.id!) === call
+  #awaits(invocation: Invocation): boolean {
+    return this.#invocations.get(invocation.id!) === invocation
   }
 
-  /**
-   * Answers a call, unless the server has cancelled it, or has got an answer.
-   *
-   * @throws Refused, TypeError as `send` does. The server still awaits an answer then
-   */
-  answer(call: Call, answer: Message): void {
-    if (!this.#awaits(call)) return
-    this.send({ i: call.id!, ...answer })
-    this.#calls.delete(call.id!)
+  reply(invocation: Invocation, answer: Message): void {
+    if (!this.#awaits(invocation)) return
+    this.send({ i: invocation.id!, ...answer })
+    this.#invocations.delete(invocation.id!)
     if (!answer.h) this.#finished()
   }
 
-  /** Answers a call with an error, as `answer` does. */
-  fail(call: Call, reason: unknown): void {
-    if (!this.#awaits(call)) return
-    this.#calls.delete(call.id!)
-    this.tell({ i: call.id! }, "e", reason)
+  reject(invocation: Invocation, reason: unknown): void {
+    if (!this.#awaits(invocation)) return
+    this.#invocations.delete(invocation.id!)
+    this.tell({ i: invocation.id! }, "e", reason)
     this.#finished()
   }
 
-  /** Answers a call with a channel. It has ended already if the server has cancelled the call. */
-  openChannel(call: Call): Channel {
-    const channel = new Channel(call.id!, this)
-    if (this.#awaits(call)) {
-      this.answer(call, { h: 1 })
-      this.#channels.set(call.id!, channel)
-    } else channel.over(call.signal.reason)
+  openChannel(invocation: Invocation): ChannelCore {
+    const channel = new ChannelCore(invocation.id!, this)
+    if (this.#awaits(invocation)) {
+      this.reply(invocation, { h: 1 })
+      this.#channels.set(invocation.id!, channel)
+    } else channel.end(invocation.signal.reason)
     return channel
   }
 
@@ -366,16 +359,18 @@ export class Peer implements Holder {
   }
 
   /** Forgets a channel that has ended, and the requests on it: those of this side fail, and the others are cancelled. */
-  forget(channel: Channel, error: Error): void {
+  forget(channel: ChannelCore, error: Error): void {
     if (this.#channels.get(channel.id) !== channel) return
     this.#channels.delete(channel.id)
-    remember(this.#ended, channel.id, true)
+    remember(this.#endedChannels, channel.id, true)
     for (const [i, request] of this.#requests) {
-      if (request.place.h !== channel.id) continue
+      if (request.channel.h !== channel.id) continue
       this.#giveUp(i, true)
       request.reject(error)
     }
-    for (const call of [...this.#calls.values()]) if (call.h === channel.id) call.cancel(error)
+    for (const invocation of [...this.#invocations.values()]) {
+      if (invocation.h === channel.id) invocation.cancel(error)
+    }
     this.#finished()
   }
 
@@ -400,7 +395,7 @@ export class Peer implements Holder {
     if (this.#isSilent) return
     clearTimeout(this.#drainTimer)
     this.closesAt = Date.now() + ms || undefined // NaN: the server does not say when
-    this.#begun ??= new Set([...this.#requests.keys(), ...this.#calls.keys(), ...this.#channels.keys()])
+    this.#begun ??= new Set([...this.#requests.keys(), ...this.#invocations.keys(), ...this.#channels.keys()])
     this.#owner.draining()
     if (ms >= MARGIN) {
       this.#drainTimer = setTimeout(() => this.#beSilent(), Math.min(ms - MARGIN, LONGEST_TIMER))
@@ -422,7 +417,7 @@ export class Peer implements Holder {
     if (this.#isSilent) return
     this.#isSilent = true
     clearTimeout(this.#drainTimer)
-    this.#owner.waits(this.#waiting)
+    this.#owner.requeue(this.#waiting)
     this.#waiting.clear()
     this.#socket.post(writeControl({ t: "drain", after_ms: 0 }))
   }
@@ -440,90 +435,9 @@ export class Peer implements Holder {
       const wasSent = request.id && request.kept?.sent !== false // one that waits for a place has no id
       request.reject(ended(wasSent ? "unknown" : "not_sent"))
     }
-    for (const call of [...this.#calls.values()]) call.cancel(ended("unknown"))
-    for (const channel of [...this.#channels.values()]) channel.over(ended("unknown"))
-    this.#owner.closed(ended("not_sent"))
-  }
-}
-
-/** A call of the server: `this` in a handler. */
-export class Call {
-  readonly #peer: Peer
-  /** Undefined for an event. */
-  readonly id: number | undefined
-  /** The anonymous channel on which it came. */
-  readonly h: number | undefined
-  readonly #controller = new AbortController()
-  #channel: Channel | undefined
-  #items: Items<any> | undefined
-  /** The request with which an upload ends, and what the handler has returned: the one is the answer to the other. */
-  #last: Message | undefined
-  #result: Message | undefined
-
-  constructor(peer: Peer, id: number | undefined, h?: number) {
-    this.#peer = peer
-    this.id = id
-    this.h = h
-  }
-
-  /** Aborted when the server cancels the call, or its channel or the session ends. Never for an event. */
-  get signal(): AbortSignal {
-    return this.#controller.signal
-  }
-
-  /** Answers the request with a channel, for a conversation. The channel ends when the handler has returned. */
-  channel(): Channel {
-    if (this.id === undefined) throw new TypeError("an event has no answer, so it opens no channel")
-    if (!this.#channel) {
-      this.#channel = this.#peer.openChannel(this)
-      void this.#channel.closed.then((error) => this.#controller.abort(error))
-    }
-    return this.#channel
-  }
-
-  /** Returns the items that the server uploads. What the handler returns is the result of the upload. */
-  items<T>(): Items<T> {
-    const channel = this.channel()
-    const ended = (message: Message) => {
-      this.#last = message
-      this.#finishUpload()
-    }
-    return (this.#items ??= new Items<T>(async () => channel, ended))
-  }
-
-  cancel(reason: Error): void {
-    this.#controller.abort(reason)
-    this.#peer.fail(this, reason)
-  }
-
-  async run(handle: () => unknown): Promise<void> {
-    try {
-      const result = await handle()
-      if (this.#items) {
-        this.#result = { d: result }
-        if (!this.#last) await this.#items.return()
-        this.#finishUpload()
-      } else if (this.#channel) this.#channel.close()
-      else if (isStream(result)) {
-        const channel = this.channel()
-        await new Producer(channel).run(result)
-        channel.emit("next", { done: true })
-        channel.over(FINISHED)
-      } else this.#peer.answer(this, { d: result })
-    } catch (error) {
-      if (this.#channel) this.#channel.abort(error)
-      else this.#peer.fail(this, error)
-    }
-  }
-
-  #finishUpload(): void {
-    if (!this.#result || !this.#last) return
-    try {
-      this.#channel!.answer(this.#last, this.#result)
-      this.#channel!.over(FINISHED)
-    } catch (error) {
-      this.#channel!.abort(error) // the result cannot be sent
-    }
+    for (const invocation of [...this.#invocations.values()]) invocation.cancel(ended("unknown"))
+    for (const channel of [...this.#channels.values()]) channel.end(ended("unknown"))
+    this.#owner.sessionOver(ended("not_sent"))
   }
 }
 
@@ -533,7 +447,7 @@ function lost(code: number, reason: string, outcome: Outcome): ConnectionLost {
 }
 
 /** The places that a request occupies at the server while it is handled. */
-const placesOf = (request: Request): number => (request.place.h === undefined ? 1 : 0)
+const placesOf = (request: Request): number => (request.channel.h === undefined ? 1 : 0)
 
 /** Keeps a value for an id, and returns that of the oldest one if it is forgotten. */
 function remember<V>(ids: Map<number, V>, id: number, value: V): V | undefined {
@@ -551,10 +465,4 @@ export function reasonOnWire(key: "e" | "x", reason: unknown): Message {
   const { message, code, data } = reason as { message: string; code?: unknown; data?: unknown }
   // The codes of a DOMException are numbers that mean nothing on the other side.
   return { [key]: { message, code: reason instanceof DOMException ? undefined : code, data }, _: 1 }
-}
-
-/** Whether a handler has returned a stream: an async iterable or a generator. Arrays and strings are values. */
-function isStream(value: unknown): value is Source<unknown> {
-  if (typeof value !== "object" || value === null) return false
-  return Symbol.asyncIterator in value || (Symbol.iterator in value && "next" in value)
 }

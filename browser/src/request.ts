@@ -1,20 +1,13 @@
 // `Request`: one request, from the call until its answer.
 
+import type { CallOptions } from "./api.js"
 import { Aborted, RequestTimeout, type Outcome, type WsrpcError } from "./errors.js"
 import type { Kept } from "./ledger.js"
-import type { Peer } from "./peer.js"
 
 /** Where a message goes: the main channel, a named one or an anonymous one. */
-export interface Place {
+export interface ChannelRef {
   readonly c?: string
   readonly h?: number
-}
-
-export interface CallOptions {
-  /** Aborts the call. */
-  readonly signal?: AbortSignal | undefined
-  /** Milliseconds until the call fails. 0 or `Infinity`: it waits as long as it has to. */
-  readonly timeout?: number | undefined
 }
 
 /** The longest time of a timer, in milliseconds: 24 days. With a longer one it would fire at once. */
@@ -24,6 +17,11 @@ const LONGEST = 2 ** 31 - 1
 export interface Holder {
   /** Lets a request go. Returns whether its message was sent. */
   withdraw(request: Request, reason: unknown): boolean
+}
+
+/** What sends requests. */
+export interface Requester {
+  request(request: Request): void
 }
 
 /** One request. First it may wait for a session, then for its answer. */
@@ -43,7 +41,7 @@ export class Request {
 
   /** @param opens whether the answer is a channel */
   constructor(
-    readonly place: Place,
+    readonly channel: ChannelRef,
     readonly event: string,
     readonly args: readonly unknown[],
     { signal, timeout }: CallOptions,
@@ -67,8 +65,8 @@ export class Request {
     }
   }
 
-  start(peer: Peer): void {
-    peer.request(this)
+  start(requester: Requester): void {
+    requester.request(this)
   }
 
   resolve(result: unknown): void {

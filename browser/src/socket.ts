@@ -1,9 +1,11 @@
 // `SessionSocket`: a WebSocket that survives drops.
 
-import { Backoff, listen, mayDialAgain, onWake } from "./backoff.js"
+import { Backoff, mayDialAgain } from "./backoff.js"
 import { now } from "./clock.js"
 import { isCounted, readControl, writeControl, type Control } from "./control.js"
-import { Received, Sent, sizeOf, type Data, type Kept } from "./ledger.js"
+import { sizeOf, type Data } from "./data.js"
+import { Acknowledger, ReplayBuffer, type Kept } from "./ledger.js"
+import { onStop, onWake } from "./page.js"
 import type { Address, SocketOptions, Target, WebSocketClass, WebSocketLike } from "./target.js"
 
 export type { Address, SocketOptions, Target, WebSocketClass, WebSocketLike }
@@ -37,7 +39,6 @@ const ATTEMPT = 10_000
 const ANSWER = 5_000
 /** The attempts without an answer after which the server never answers. */
 const MOST_SILENCES = 2
-const ACK = 1_000
 /** Milliseconds of silence after which this side asks whether the connection is alive: if anybody waits, and if not. */
 const QUIET = 5_000
 const QUIET_UNSEEN = 30_000
@@ -54,7 +55,19 @@ const WOKEN = "the page has woken up"
 const SILENT = "the server does not answer"
 const MISMATCH = "the server counts differently"
 
-type State = "connecting" | "open" | "detached" | "resuming" | "closing" | "closed"
+enum State {
+  /** The first connection is being made. */
+  Connecting,
+  Open,
+  /** The connection has dropped, and the session waits for the next attempt to connect. */
+  Detached,
+  /** An attempt to connect is in progress, or the server has been asked to resume the session. */
+  Resuming,
+  /** This side closes the connection, and the session ends with it. */
+  Closing,
+  /** The session is over. */
+  Closed,
+}
 type Timer = ReturnType<typeof setTimeout> | undefined
 
 export interface SessionSocketEventMap {
@@ -97,7 +110,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
   readonly #backoff = new Backoff()
   /** Removes the listeners of page events. */
   readonly #listening = new AbortController()
-  #state: State = "connecting"
+  #state = State.Connecting
   #url = ""
   #binaryType: BinaryType = "blob"
   /** The connection, or the one that is being made. */
@@ -122,9 +135,8 @@ export class SessionSocket extends EventTarget implements WebSocket {
   #silences = 0
   #expiryTimer: Timer
   /** What was sent, if the session can resume. */
-  #sent: Sent | undefined
-  readonly #received = new Received()
-  #ackTimer: Timer
+  #sent: ReplayBuffer | undefined
+  readonly #received = new Acknowledger((ack) => this.#say(ack))
 
   /** When something has last arrived. */
   #heard = 0
@@ -149,7 +161,8 @@ export class SessionSocket extends EventTarget implements WebSocket {
     this.#options = options
     this.#above = above
     this.#dial()
-    this.#listen()
+    onWake((sure) => this.#wake(sure), this.#listening.signal)
+    onStop((mayWake) => (mayWake ? this.#park() : this.close()), this.#listening.signal)
   }
 
   get url(): string {
@@ -157,9 +170,9 @@ export class SessionSocket extends EventTarget implements WebSocket {
   }
 
   get readyState(): 0 | 1 | 2 | 3 {
-    if (this.#state === "connecting") return SessionSocket.CONNECTING
-    if (this.#state === "closing") return SessionSocket.CLOSING
-    return this.#state === "closed" ? SessionSocket.CLOSED : SessionSocket.OPEN
+    if (this.#state === State.Connecting) return SessionSocket.CONNECTING
+    if (this.#state === State.Closing) return SessionSocket.CLOSING
+    return this.#state === State.Closed ? SessionSocket.CLOSED : SessionSocket.OPEN
   }
 
   get binaryType(): BinaryType {
@@ -174,7 +187,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
 
   /** Bytes that no connection has written so far. While the session is detached, all bytes that are kept. */
   get bufferedAmount(): number {
-    const waits = this.#state === "detached" || this.#state === "resuming"
+    const waits = this.#state === State.Detached || this.#state === State.Resuming
     return waits ? this.#sent!.bytes : (this.#connection?.bufferedAmount ?? 0)
   }
 
@@ -184,7 +197,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
    * @throws InvalidStateError while the first connection is being made
    */
   send(data: string | ArrayBuffer | ArrayBufferView | Blob): void {
-    if (this.#state === "connecting") throw new DOMException("the connection is not open yet", "InvalidStateError")
+    if (this.#state === State.Connecting) throw new DOMException("the connection is not open yet", "InvalidStateError")
     this.post(snapshot(data))
   }
 
@@ -192,7 +205,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
   post(data: Data, size?: number): Kept | undefined {
     if (this.readyState !== SessionSocket.OPEN) return { data, size: 0, sent: false }
     const full = this.fullness > 1
-    const connected = this.#state === "open" && !full
+    const connected = this.#state === State.Open && !full
     const kept = this.#sent?.keep(data, size ?? sizeOf(data), connected)
     if (connected) this.#connection!.send(data)
     if (full) {
@@ -227,11 +240,11 @@ export class SessionSocket extends EventTarget implements WebSocket {
       throw new DOMException(`the close code must be 1000 or 3000-4999, not ${code}`, "InvalidAccessError")
     }
     if (sizeOf(reason) > LONGEST_REASON) throw new DOMException("the reason is too long", "SyntaxError")
-    if (this.#state === "connecting") this.#end(ABNORMAL, "closed")
-    else if (this.#state === "open") {
+    if (this.#state === State.Connecting) this.#end(ABNORMAL, "closed")
+    else if (this.#state === State.Open) {
       if (this.#sent) this.#say({ t: "gone", why: "closed" })
-      clearTimeout(this.#ackTimer) // Chrome reports it in the console if something is sent on a connection that closes
-      this.#state = "closing"
+      this.#received.stop() // Chrome reports it in the console if something is sent on a connection that closes
+      this.#state = State.Closing
       this.#connection!.close(code, reason)
     } else if (this.readyState === SessionSocket.OPEN) this.#end(code, reason)
   }
@@ -246,7 +259,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
     this.#since = now()
     this.retryAt = undefined
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail)
-    else if (this.#state === "connecting") open(target) // a wrong one throws in the constructor
+    else if (this.#state === State.Connecting) open(target) // a wrong one throws in the constructor
     else Promise.resolve(target).then(open).catch(fail)
     this.#wait(ATTEMPT, () => fail("no connection within 10 s"))
   }
@@ -271,13 +284,13 @@ export class SessionSocket extends EventTarget implements WebSocket {
     clearTimeout(this.#timer)
     this.#heard = this.#since = now()
     const hello = { v: 1, features: [...this.#above.features, "resume", "probe"], limits: {} }
-    if (this.#state === "resuming") {
-      const { n, bytes } = this.#received
-      this.#say({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx: n, bytes })
+    if (this.#state === State.Resuming) {
+      const { n: rx, bytes } = this.#received.tell()
+      this.#say({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx, bytes })
       this.#wait(ANSWER, () => this.#unanswered())
     } else {
       this.protocol = this.#protocols.includes(connection.protocol) ? connection.protocol : ""
-      this.#state = "open"
+      this.#state = State.Open
       this.#say({ t: "hello", ...hello })
       this.dispatchEvent(new Event("open"))
     }
@@ -286,16 +299,16 @@ export class SessionSocket extends EventTarget implements WebSocket {
   /** The connection has ended by itself, is silent, or could not be made. */
   #dropped(code: number, reason: string, wasClean: boolean): void {
     const goesOn = this.#sent && (code === ABNORMAL || code === EXPIRED)
-    if (this.#state === "resuming" ? mayDialAgain(code) : this.#state === "open" && goesOn) this.#detach(code, reason)
+    if (this.#state === State.Resuming ? mayDialAgain(code) : this.#state === State.Open && goesOn) this.#detach(code, reason)
     else this.#end(code, reason, wasClean)
   }
 
   /** Goes on without a connection, and connects again. */
   #detach(code: number, reason: string): void {
-    const wasOpen = this.#state === "open"
+    const wasOpen = this.#state === State.Open
     this.#leave(RESUMES)
-    this.#state = "detached"
-    const delay = this.#backoff.delay(code, wasOpen ? now() - this.#since : 0)
+    this.#state = State.Detached
+    const delay = this.#backoff.delay(code, wasOpen ? now() - this.#since : 0, this.#gen > 0)
     this.retryAt = Date.now() + delay
     this.#wait(delay, () => this.retry())
     if (wasOpen) {
@@ -307,8 +320,8 @@ export class SessionSocket extends EventTarget implements WebSocket {
 
   /** Connects now, if the next attempt waits. For `Client`. */
   retry(): void {
-    if (this.#state !== "detached") return
-    this.#state = "resuming"
+    if (this.#state !== State.Detached) return
+    this.#state = State.Resuming
     this.#dial()
   }
 
@@ -319,8 +332,8 @@ export class SessionSocket extends EventTarget implements WebSocket {
     this.#attempt++
     this.retryAt = undefined
     clearTimeout(this.#timer)
-    clearTimeout(this.#ackTimer)
-    this.#ackTimer = this.#answerDue = undefined
+    this.#received.stop()
+    this.#answerDue = undefined
     if (!connection) return
     connection.onmessage = connection.onclose = null
     // Chrome reports it in the console if a connection is closed before it is open. But it makes only one connection to
@@ -346,28 +359,17 @@ export class SessionSocket extends EventTarget implements WebSocket {
     this.#heard = now()
     this.#answerDue = undefined
     const control = typeof data === "string" ? readControl(data) : undefined
-    if (this.#state === "resuming") return this.#answered(control)
-    if (this.#state !== "open") return
+    if (this.#state === State.Resuming) return this.#answered(control)
+    if (this.#state !== State.Open) return
     this.#patience = PATIENCE
     if (control && !isCounted(control)) this.#take(control)
     else {
       const size = this.#sent || this.#above.receive ? sizeOf(data) : 0
-      if (this.#sent) this.#count(size)
+      if (this.#sent) this.#received.count(size)
       if (control) this.#above.control(control)
       else if (this.#above.receive) this.#above.receive(data, size)
       else this.dispatchEvent(new MessageEvent("message", { data, origin }))
     }
-  }
-
-  #count(size: number): void {
-    if (this.#received.count(size)) this.#acknowledge()
-    else this.#ackTimer ??= setTimeout(() => this.#acknowledge(), ACK)
-  }
-
-  #acknowledge(): void {
-    clearTimeout(this.#ackTimer)
-    this.#ackTimer = undefined
-    this.#say({ t: "ack", ...this.#received.tell() })
   }
 
   #take(control: Control): void {
@@ -383,7 +385,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
       this.#token = welcome.token
       this.#ttl = Math.min(1000 * (Number(welcome.ttl) || 0), LONGEST_TIMER)
       this.#say({ t: "ack", n: 0, bytes: 0 })
-      this.#sent = new Sent()
+      this.#sent = new ReplayBuffer()
     }
     this.#above.control(welcome)
     this.#watch()
@@ -400,9 +402,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
       clearTimeout(this.#expiryTimer)
       this.#token = answer.token
       this.#silences = 0
-      this.#backoff.resumed()
-      this.#received.tell()
-      this.#state = "open"
+      this.#state = State.Open
       this.#sent!.sendAll((data) => this.#connection!.send(data))
       this.#above.control(answer)
       this.#watch()
@@ -419,7 +419,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
 
   /** Asks whether the connection is alive when nothing has arrived for some time, and leaves it without an answer. */
   #watch(): void {
-    if (this.#state !== "open" || !this.#probes) return
+    if (this.#state !== State.Open || !this.#probes) return
     const time = now()
     if (this.#answerDue !== undefined && time >= this.#answerDue) {
       this.#patience = Math.min(2 * this.#patience, PATIENCE_MOST)
@@ -438,14 +438,6 @@ export class SessionSocket extends EventTarget implements WebSocket {
 
   // ------------------------------------------------------------ the page
 
-  #listen(): void {
-    const { signal } = this.#listening
-    const leave = ({ persisted }: PageTransitionEvent) => (persisted ? this.#park() : this.close())
-    onWake((sure) => this.#wake(sure), signal)
-    listen(globalThis as unknown as EventTarget, "pagehide", leave, signal)
-    listen(globalThis.document, "freeze", () => this.#park(), signal)
-  }
-
   /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
   #park(): void {
     if (!this.#sent || this.readyState !== SessionSocket.OPEN) return
@@ -461,22 +453,22 @@ export class SessionSocket extends EventTarget implements WebSocket {
    */
   #wake(sure: boolean): void {
     const time = now()
-    if (this.#state === "open" && this.#probes) {
+    if (this.#state === State.Open && this.#probes) {
       if (this.#sent && (sure || time - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#detach(ABNORMAL, WOKEN)
       else {
         this.#probe(PATIENCE_AWAKE)
         this.#watch()
       }
     }
-    if (this.#state === "resuming" && time - this.#since > ANSWER) this.#detach(ABNORMAL, WOKEN)
+    if (this.#state === State.Resuming && time - this.#since > ANSWER) this.#detach(ABNORMAL, WOKEN)
     this.retry()
   }
 
   // ------------------------------------------------------------ the end
 
   #end(code: number, reason: string, wasClean = false): void {
-    const failed = this.#state === "connecting"
-    this.#state = "closed"
+    const failed = this.#state === State.Connecting
+    this.#state = State.Closed
     this.#leave(code >= 3000 ? code : 1000)
     clearTimeout(this.#expiryTimer)
     this.#listening.abort()
@@ -533,8 +525,7 @@ function absolute(url: string | URL): string {
 /** Returns what is to be sent. Bytes are copied, because the caller may change them before they are sent again. */
 function snapshot(data: unknown): Data {
   if (typeof data === "string" || data instanceof Blob) return data
-  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice().buffer
-  // The buffer of another frame is no instance of this one's class.
-  const isBuffer = (data as ArrayBuffer | null)?.byteLength !== undefined
-  return isBuffer ? new Uint8Array(data as ArrayBuffer).slice().buffer : String(data)
+  // Not `instanceof`: the buffer of another frame is no instance of this one's class.
+  const { buffer = data, byteOffset, byteLength } = Object(data)
+  return byteLength === undefined ? String(data) : new Uint8Array(buffer, byteOffset, byteLength).slice().buffer
 }

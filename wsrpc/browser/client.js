@@ -1,40 +1,13 @@
-// src/backoff.ts
-var INITIAL = 500;
-var LONGEST = 3e4;
-var STABLE = 1e4;
-var SERVED = 1e3;
-var RESTART = 1012;
-var FINAL = /* @__PURE__ */ new Set([1008, 3e3, 3003, 4410]);
-var mayDialAgain = (code) => !FINAL.has(code);
-var Backoff = class {
-  #failures = 0;
-  #enough = STABLE;
-  /** Notes that the session has resumed on the connection. */
-  resumed() {
-    this.#enough = SERVED;
+// src/data.ts
+var MESSAGE = 64;
+var encoder = new TextEncoder();
+var SHORT = 4096;
+var counted = new Uint8Array(3 * SHORT);
+function sizeOf(data) {
+  if (typeof data === "string") {
+    return data.length > SHORT ? encoder.encode(data).length : encoder.encodeInto(data, counted).written;
   }
-  /**
-   * Returns the milliseconds until the next attempt.
-   *
-   * @param code the close code of the last connection
-   * @param lasted the milliseconds for which it was open; 0 for a failed attempt
-   */
-  delay(code, lasted) {
-    if (lasted >= (code === RESTART ? SERVED : this.#enough)) this.#failures = 0;
-    this.#enough = STABLE;
-    const delay = Math.random() * Math.min(LONGEST, INITIAL * 2 ** this.#failures++);
-    return code === 1013 ? delay + 1e4 : delay;
-  }
-};
-function listen(target, type, listener, signal) {
-  target?.addEventListener?.(type, listener, { signal });
-}
-function onWake(wake, signal) {
-  const page = globalThis.document;
-  listen(globalThis, "online", () => wake(true), signal);
-  listen(globalThis, "pageshow", () => wake(false), signal);
-  listen(page, "resume", () => wake(true), signal);
-  listen(page, "visibilitychange", () => page.visibilityState !== "hidden" && wake(false), signal);
+  return data instanceof Blob ? data.size : data.byteLength;
 }
 
 // src/errors.ts
@@ -114,88 +87,12 @@ function report(error) {
   else console.error(error);
 }
 
-// src/ledger.ts
-var ACK_MESSAGES = 256;
-var ACK_BYTES = 64 * 1024;
-var MESSAGE = 64;
-var encoder = new TextEncoder();
-var SHORT = 4096;
-var counted = new Uint8Array(3 * SHORT);
-function sizeOf(data) {
-  if (typeof data === "string") {
-    return data.length > SHORT ? encoder.encode(data).length : encoder.encodeInto(data, counted).written;
-  }
-  return data instanceof Blob ? data.size : data.byteLength;
-}
-var Sent = class {
-  #kept = [];
-  #arrived = 0;
-  #arrivedBytes = 0;
-  /** Bytes that are kept. */
-  bytes = 0;
-  /** Bytes of memory that the kept messages take, about. */
-  get memory() {
-    return this.bytes + MESSAGE * this.#kept.length;
-  }
-  keep(data, size, sent) {
-    const kept = { data, size, sent };
-    this.#kept.push(kept);
-    this.bytes += size;
-    return kept;
-  }
-  /** Takes a message back, which must not have been sent. */
-  takeBack(kept) {
-    this.#kept.splice(this.#kept.lastIndexOf(kept), 1);
-    this.bytes -= kept.size;
-  }
-  /**
-   * Drops the first `n` messages of the session, which have `bytes` bytes in all. Returns false if that cannot be: the
-   * server may have said anything.
-   */
-  acknowledge(n, bytes) {
-    const arrived = this.#kept.slice(0, Math.max(0, Number(n) - this.#arrived));
-    const size = arrived.reduce((sum, kept) => sum + kept.size, 0);
-    const holds = n === this.#arrived + arrived.length && bytes === this.#arrivedBytes + size;
-    if (!holds || arrived.at(-1)?.sent === false) return false;
-    this.#kept.splice(0, arrived.length);
-    this.#arrived += arrived.length;
-    this.#arrivedBytes += size;
-    this.bytes -= size;
-    return true;
-  }
-  /** Sends everything that is kept. */
-  sendAll(send) {
-    for (const kept of this.#kept) {
-      send(kept.data);
-      kept.sent = true;
-    }
-  }
-};
-var Received = class {
-  n = 0;
-  bytes = 0;
-  #told = 0;
-  #toldBytes = 0;
-  /** Counts a message. Returns whether so much has come since the last acknowledgement that one is due now. */
-  count(size) {
-    this.n++;
-    this.bytes += size;
-    return this.n - this.#told >= ACK_MESSAGES || this.bytes - this.#toldBytes >= ACK_BYTES;
-  }
-  /** Returns the fields of an acknowledgement, which is about to be sent. */
-  tell() {
-    this.#told = this.n;
-    this.#toldBytes = this.bytes;
-    return { n: this.n, bytes: this.bytes };
-  }
-};
-
 // src/request.ts
-var LONGEST2 = 2 ** 31 - 1;
+var LONGEST = 2 ** 31 - 1;
 var Request = class {
   /** @param opens whether the answer is a channel */
-  constructor(place, event, args, { signal, timeout }, opens = false) {
-    this.place = place;
+  constructor(channel, event, args, { signal, timeout }, opens = false) {
+    this.channel = channel;
     this.event = event;
     this.args = args;
     this.opens = opens;
@@ -204,7 +101,7 @@ var Request = class {
       this.#reject = reject;
     });
     this.signal = signal;
-    if (timeout && timeout <= LONGEST2) {
+    if (timeout && timeout <= LONGEST) {
       this.#timer = setTimeout(() => {
         const text = `no answer to "${event}" within ${timeout} ms`;
         this.#giveUp((outcome) => new RequestTimeout(text, outcome));
@@ -216,7 +113,7 @@ var Request = class {
       if (signal.aborted) this.#abort();
     }
   }
-  place;
+  channel;
   event;
   args;
   opens;
@@ -232,8 +129,8 @@ var Request = class {
   #timer;
   signal;
   #abort;
-  start(peer) {
-    peer.request(this);
+  start(requester) {
+    requester.request(this);
   }
   resolve(result) {
     this.#stop();
@@ -256,18 +153,17 @@ var Request = class {
 // src/channel.ts
 var FINISHED = { message: "closed", code: "wsrpc.closed" };
 var UNREAD = 1024 * 1024;
-var Channel = class {
+var ChannelCore = class {
   id;
-  /** Resolves when the channel has ended: with the error, or with undefined if it ended in good order. */
   closed;
-  #peer;
+  #owner;
   #handlers = new Handlers();
   /** What came before anything listened. Undefined once something does. */
   #early = [];
   #earlyBytes = 0;
   #credit;
-  #user;
-  #end;
+  #recipient;
+  #ended;
   #resolve;
   #signal;
   #abort = () => {
@@ -275,94 +171,85 @@ var Channel = class {
     this.#leave(reason, new Aborted("unknown", reason));
   };
   /** @param signal aborts the channel */
-  constructor(id, peer, signal) {
+  constructor(id, owner, signal) {
     this.id = id;
-    this.#peer = peer;
+    this.#owner = owner;
     this.closed = new Promise((resolve) => this.#resolve = resolve);
     this.#signal = signal;
     signal?.addEventListener("abort", this.#abort);
   }
   get isOpen() {
-    return this.#end === void 0;
+    return !this.#ended;
   }
-  /**
-   * Handles events and requests of this name. What came before the first handler is delivered when the present code has
-   * run, so that all handlers can be registered before.
-   *
-   * @returns a function that removes the handler
-   */
+  // ------------------------------------------------------------ what users call
   on(event, handler) {
     queueMicrotask(() => this.#deliverEarly());
     return this.#handlers.add(event, handler);
   }
-  /** @throws ChannelClosed if the channel has ended */
   emit(event, ...args) {
     this.send(event, args);
   }
-  /** @throws ChannelClosed if the channel has ended, or ends before the answer has come */
   request(event, ...args) {
     return this.ask(event, args);
   }
-  /** Returns what makes requests with a signal or a timeout. Without one, they wait as long as the channel is open. */
   with(options) {
     return { request: (event, ...args) => this.ask(event, args, options) };
   }
-  /** Sends a request, as `request` does. */
-  async ask(event, args, options = {}) {
-    this.#check();
-    return this.#peer.request(new Request({ h: this.id }, event, args, options));
-  }
-  /** Ends the channel in good order. */
   close() {
     this.abort(FINISHED);
   }
-  /** Ends the channel. The other side gets the reason. */
   abort(reason) {
     this.#leave(reason, reason);
   }
-  /** Ends the channel with a reason for the other side and one for this side. */
-  #leave(there, here) {
-    if (this.#end) return;
-    this.#peer.tell({ h: this.id }, "x", there);
-    this.over(here);
+  // ------------------------------------------------------------ what readers, producers and handlers call
+  /** Sends a request, as `request` does. */
+  async ask(event, args, options = {}) {
+    this.#check();
+    return this.#owner.request(new Request({ h: this.id }, event, args, options));
   }
   /** Sends an event, and returns its size. */
   send(event, args) {
     this.#check();
-    return this.#peer.send({ h: this.id, a: [event, ...args] });
+    return this.#owner.send({ h: this.id, a: [event, ...args] });
   }
   /** Answers a message that came on the channel, if it was a request. */
   answer(message, result = {}) {
-    if (message.i !== void 0 && !this.#end) this.#peer.send({ i: message.i, ...result });
+    if (message.i !== void 0 && !this.#ended) this.#owner.send({ i: message.i, ...result });
   }
   /** Whether the other side keeps to credit when it produces. */
-  get givesCredit() {
-    return this.#peer.givesCredit;
+  get hasCredit() {
+    return this.#owner.hasCredit;
   }
   /** Gives the other side credit, in totals. */
   grant(items, bytes) {
-    this.#peer.grant(this.id, items, bytes);
+    this.#owner.grant(this.id, items, bytes);
   }
   /** Lets a reader or a producer have the messages of the channel. */
-  use(user) {
-    this.#user = user;
-    if (this.#credit) user.credited(...this.#credit);
+  setRecipient(recipient) {
+    this.#recipient = recipient;
+    if (this.#credit) recipient.credited(...this.#credit);
     this.#deliverEarly();
-    if (this.#end) user.ended(this.#end.error);
+    if (this.#ended) recipient.channelEnded(this.#ended.error);
   }
   #check() {
-    if (!this.#end) return;
+    if (!this.#ended) return;
     const error = new ChannelClosed("the channel has ended", "not_sent");
-    error.cause = this.#end.error;
+    error.cause = this.#ended.error;
     throw error;
   }
   #deliverEarly() {
     const early = this.#early ?? [];
     this.#early = void 0;
-    for (const [message, size] of early) this.take(message, size);
+    for (const [message, size] of early) this.receive(message, size);
   }
-  // ------------------------------------------------------------ what the peer reports
-  take(message, size) {
+  /** Ends the channel with a reason for the other side and one for this side. */
+  #leave(there, here) {
+    if (this.#ended) return;
+    this.#owner.tell({ h: this.id }, "x", there);
+    this.end(here);
+  }
+  // ------------------------------------------------------------ what the session reports
+  receive(message, size) {
     if (this.#early) {
       this.#early.push([message, size]);
       this.#earlyBytes += size + MESSAGE;
@@ -370,26 +257,50 @@ var Channel = class {
         this.#early = void 0;
         this.abort(new ChannelClosed("nothing reads what comes on the channel", "ran"));
       }
-    } else if (!this.#user?.take(String(message.a[0]), message, size)) {
-      this.#peer.run(this.#handlers, message);
+    } else if (!this.#recipient?.receive(String(message.a[0]), message, size)) {
+      this.#owner.run(this.#handlers, message);
     }
   }
   credited(items, bytes) {
     if (Number.isNaN(items + bytes)) return;
     this.#credit = [items, bytes];
-    this.#user?.credited(items, bytes);
+    this.#recipient?.credited(items, bytes);
   }
-  /** The channel is over, and the other side knows. */
-  over(reason) {
-    if (this.#end) return;
+  /** Ends the channel on this side. The other side knows already. */
+  end(reason) {
+    if (this.#ended) return;
     const { code, data, message } = reason ?? {};
     const closed = new ChannelClosed(textOf(message ?? reason ?? "the channel has ended"), "unknown", code, data);
     closed.cause = reason;
-    this.#end = { error: code === FINISHED.code ? void 0 : reason instanceof Error ? reason : closed };
+    this.#ended = { error: code === FINISHED.code ? void 0 : reason instanceof Error ? reason : closed };
     this.#signal?.removeEventListener("abort", this.#abort);
-    this.#peer.forget(this, closed);
-    this.#user?.ended(this.#end.error);
-    this.#resolve(this.#end.error);
+    this.#owner.forget(this, closed);
+    this.#recipient?.channelEnded(this.#ended.error);
+    this.#resolve(this.#ended.error);
+  }
+};
+
+// src/backoff.ts
+var INITIAL = 500;
+var LONGEST2 = 3e4;
+var STABLE = 1e4;
+var SERVED = 1e3;
+var RESTART = 1012;
+var FINAL = /* @__PURE__ */ new Set([1008, 3e3, 3003, 4410]);
+var mayDialAgain = (code) => !FINAL.has(code);
+var Backoff = class {
+  #failures = 0;
+  /**
+   * Returns the milliseconds until the next attempt.
+   *
+   * @param code the close code of the last connection
+   * @param lasted the milliseconds for which it was open; 0 for a failed attempt
+   * @param resumed whether a session has resumed on it
+   */
+  delay(code, lasted, resumed = false) {
+    if (lasted >= (resumed || code === RESTART ? SERVED : STABLE)) this.#failures = 0;
+    const delay = Math.random() * Math.min(LONGEST2, INITIAL * 2 ** this.#failures++);
+    return code === 1013 ? delay + 1e4 : delay;
   }
 };
 
@@ -428,6 +339,23 @@ var json = {
   }
 };
 
+// src/page.ts
+function listen(target, type, listener, signal) {
+  target?.addEventListener?.(type, listener, { signal });
+}
+var program = globalThis;
+function onWake(wake, signal) {
+  const page = globalThis.document;
+  listen(program, "online", () => wake(true), signal);
+  listen(program, "pageshow", () => wake(false), signal);
+  listen(page, "resume", () => wake(true), signal);
+  listen(page, "visibilitychange", () => page.visibilityState !== "hidden" && wake(false), signal);
+}
+function onStop(stop, signal) {
+  listen(program, "pagehide", ({ persisted }) => stop(persisted), signal);
+  listen(globalThis.document, "freeze", () => stop(true), signal);
+}
+
 // src/control.ts
 var LARGEST = 4096;
 var UNCOUNTED = /* @__PURE__ */ new Set(["welcome", "ack", "resumed", "gone", "alive"]);
@@ -448,414 +376,98 @@ function count(control, field) {
   return Number.isSafeInteger(value) && value >= 0 ? value : NaN;
 }
 
-// src/socket.ts
-var PLAIN = { features: [], control() {
-}, busy: () => false };
-var HINT = "wsrpc.resume";
-var NEUTRAL = "wsrpc";
-var RESUMES = 4412;
-var ABNORMAL = 1006;
-var EXPIRED = 4411;
-var ATTEMPT = 1e4;
-var ANSWER = 5e3;
-var MOST_SILENCES = 2;
-var ACK = 1e3;
-var QUIET = 5e3;
-var QUIET_UNSEEN = 3e4;
-var PATIENCE = 4e3;
-var PATIENCE_AWAKE = 2e3;
-var PATIENCE_MOST = 6e4;
-var LONGEST_TIMER = 2 ** 31 - 1;
-var LONGEST_REASON = 123;
-var WOKEN = "the page has woken up";
-var SILENT = "the server does not answer";
-var MISMATCH = "the server counts differently";
-var SessionSocket = class _SessionSocket extends EventTarget {
-  static CONNECTING = 0;
-  static OPEN = 1;
-  static CLOSING = 2;
-  static CLOSED = 3;
-  CONNECTING = 0;
-  OPEN = 1;
-  CLOSING = 2;
-  CLOSED = 3;
-  /** The subprotocol that the server has chosen among those of the page. */
-  protocol = "";
-  extensions = "";
-  #target;
-  #protocols;
-  #options;
-  #above;
-  #backoff = new Backoff();
-  /** Removes the listeners of page events. */
-  #listening = new AbortController();
-  #state = "connecting";
-  #url = "";
-  #binaryType = "blob";
-  /** The connection, or the one that is being made. */
-  #connection;
-  /** Distinguishes the present attempt to connect from those that were given up. */
-  #attempt = 0;
-  /** When it was opened, or the attempt to make it has begun. */
-  #since = 0;
-  /** When the next attempt begins, as `Date.now()` will be then, if it waits. For `Client`. */
-  retryAt;
-  /** Until the next attempt, the end of an attempt, the end of the wait for an answer, or the next look for silence. */
-  #timer;
-  /** Whether the server answers probes. Undefined before its welcome. */
-  #probes;
-  #sid = "";
-  #token;
-  /** Milliseconds that the session lives without a connection. */
-  #ttl = 0;
-  /** Counts the attempts to resume, for the server. */
-  #gen = 0;
-  #silences = 0;
-  #expiryTimer;
-  /** What was sent, if the session can resume. */
-  #sent;
-  #received = new Received();
-  #ackTimer;
-  /** When something has last arrived. */
-  #heard = 0;
-  /** When the answer to a probe is due. */
-  #answerDue;
-  #patience = PATIENCE;
-  /**
-   * @param target where to connect. If it is a function, it is called for each attempt
-   * @param protocols subprotocols to offer
-   * @throws SyntaxError if the address is not valid, as for a WebSocket
-   */
-  constructor(target, protocols = [], options = {}, above = PLAIN) {
-    super();
-    for (const type of ["open", "message", "error", "close", "detached", "resumed"]) {
-      this[`on${type}`] = null;
-      this.addEventListener(type, (event) => this[`on${type}`]?.(event));
-    }
-    this.#target = target;
-    this.#protocols = typeof protocols === "string" ? [protocols] : [...protocols];
-    this.#options = options;
-    this.#above = above;
-    this.#dial();
-    this.#listen();
-  }
-  get url() {
-    return this.#url;
-  }
-  get readyState() {
-    if (this.#state === "connecting") return _SessionSocket.CONNECTING;
-    if (this.#state === "closing") return _SessionSocket.CLOSING;
-    return this.#state === "closed" ? _SessionSocket.CLOSED : _SessionSocket.OPEN;
-  }
-  get binaryType() {
-    return this.#binaryType;
-  }
-  set binaryType(type) {
-    if (type !== "blob" && type !== "arraybuffer") return;
-    this.#binaryType = type;
-    if (this.#connection) this.#connection.binaryType = type;
-  }
-  /** Bytes that no connection has written so far. While the session is detached, all bytes that are kept. */
-  get bufferedAmount() {
-    const waits = this.#state === "detached" || this.#state === "resuming";
-    return waits ? this.#sent.bytes : this.#connection?.bufferedAmount ?? 0;
+// src/producer.ts
+var Producer = class {
+  #channel;
+  #progress;
+  #started = false;
+  /** Whether the consumer gives credit. Otherwise each item is a request, and the next one waits for its answer. */
+  #credit = false;
+  #granted = 0;
+  #grantedBytes = 0;
+  #sent = 0;
+  #sentBytes = 0;
+  /** Those in the items, without what the messages add. */
+  #bytes = 0;
+  #stopped = false;
+  #end;
+  #wake = () => {
+  };
+  constructor(channel, progress) {
+    this.#channel = channel;
+    this.#progress = progress;
+    channel.setRecipient(this);
   }
   /**
-   * Sends a message, or keeps it for the next connection.
+   * Sends all items that the consumer wants, and closes the source.
    *
-   * @throws InvalidStateError while the first connection is being made
+   * @throws ChannelClosed if the channel ends before, and whatever the source throws
    */
-  send(data) {
-    if (this.#state === "connecting") throw new DOMException("the connection is not open yet", "InvalidStateError");
-    this.post(snapshot(data));
-  }
-  /** Sends a message as `send` does, and returns what is kept of it. For `Client`. */
-  post(data, size) {
-    if (this.readyState !== _SessionSocket.OPEN) return { data, size: 0, sent: false };
-    const full = this.fullness > 1;
-    const connected = this.#state === "open" && !full;
-    const kept = this.#sent?.keep(data, size ?? sizeOf(data), connected);
-    if (connected) this.#connection.send(data);
-    if (full) {
-      const unread = this.#sent ? void 0 : this.#connection;
-      this.#end(4408, "too much waits to be sent");
-      unread?.terminate?.();
-    }
-    return kept;
-  }
-  /** How much waits to be sent, or may have to be sent again: more than 1 ends the session. For `Client`. */
-  get fullness() {
-    const waits = this.#sent?.memory ?? this.#connection?.bufferedAmount ?? Infinity;
-    return waits / (this.#options.buffer ?? 16 * 1024 * 1024);
-  }
-  /** Takes back a message that no connection has got. For `Client`. Returns false if it is too late. */
-  takeBack(kept) {
-    if (kept.sent || !this.#sent) return false;
-    this.#sent.takeBack(kept);
-    return true;
-  }
-  /**
-   * Ends the session. If there is a connection, the server is told, and frees the session at once.
-   *
-   * @throws InvalidAccessError if the code is neither 1000 nor one from 3000 to 4999
-   * @throws SyntaxError if the reason has more than 123 bytes
-   */
-  close(code = 1e3, reason = "") {
-    if (code !== 1e3 && !(code >= 3e3 && code <= 4999)) {
-      throw new DOMException(`the close code must be 1000 or 3000-4999, not ${code}`, "InvalidAccessError");
-    }
-    if (sizeOf(reason) > LONGEST_REASON) throw new DOMException("the reason is too long", "SyntaxError");
-    if (this.#state === "connecting") this.#end(ABNORMAL, "closed");
-    else if (this.#state === "open") {
-      if (this.#sent) this.#say({ t: "gone", why: "closed" });
-      clearTimeout(this.#ackTimer);
-      this.#state = "closing";
-      this.#connection.close(code, reason);
-    } else if (this.readyState === _SessionSocket.OPEN) this.#end(code, reason);
-  }
-  // ------------------------------------------------------------ connections
-  #dial() {
-    const attempt = ++this.#attempt;
-    const target = this.#target;
-    const open = (address) => attempt === this.#attempt && this.#open(address);
-    const fail = (error) => attempt === this.#attempt && this.#dropped(ABNORMAL, String(error), false);
-    this.#since = now();
-    this.retryAt = void 0;
-    if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail);
-    else if (this.#state === "connecting") open(target);
-    else Promise.resolve(target).then(open).catch(fail);
-    this.#wait(ATTEMPT, () => fail("no connection within 10 s"));
-  }
-  #open(address) {
-    const { url = address, token } = address;
-    const offers = [...this.#protocols];
-    if (token !== void 0) offers.push(`bearer.${token}`, NEUTRAL);
-    if (this.#sid) offers.push(HINT);
-    const WebSocketClass = this.#options.WebSocket ?? globalThis.WebSocket;
-    this.#url = absolute(url);
-    const connection = new WebSocketClass(this.#url, offers);
-    this.#connection = connection;
-    connection.binaryType = this.#binaryType;
-    connection.onopen = () => this.#opened(connection);
-    connection.onmessage = ({ data, origin }) => this.#arrived(data, origin);
-    connection.onerror = () => {
-    };
-    connection.onclose = ({ code, reason, wasClean }) => this.#dropped(code, String(reason), wasClean);
-  }
-  #opened(connection) {
-    clearTimeout(this.#timer);
-    this.#heard = this.#since = now();
-    const hello = { v: 1, features: [...this.#above.features, "resume", "probe"], limits: {} };
-    if (this.#state === "resuming") {
-      const { n, bytes } = this.#received;
-      this.#say({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx: n, bytes });
-      this.#wait(ANSWER, () => this.#unanswered());
-    } else {
-      this.protocol = this.#protocols.includes(connection.protocol) ? connection.protocol : "";
-      this.#state = "open";
-      this.#say({ t: "hello", ...hello });
-      this.dispatchEvent(new Event("open"));
-    }
-  }
-  /** The connection has ended by itself, is silent, or could not be made. */
-  #dropped(code, reason, wasClean) {
-    const goesOn = this.#sent && (code === ABNORMAL || code === EXPIRED);
-    if (this.#state === "resuming" ? mayDialAgain(code) : this.#state === "open" && goesOn) this.#detach(code, reason);
-    else this.#end(code, reason, wasClean);
-  }
-  /** Goes on without a connection, and connects again. */
-  #detach(code, reason) {
-    const wasOpen = this.#state === "open";
-    this.#leave(RESUMES);
-    this.#state = "detached";
-    const delay = this.#backoff.delay(code, wasOpen ? now() - this.#since : 0);
-    this.retryAt = Date.now() + delay;
-    this.#wait(delay, () => this.retry());
-    if (wasOpen) {
-      this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl);
-      this.dispatchEvent(new Event("detached"));
-    }
-    this.#above.detached?.(code, reason);
-  }
-  /** Connects now, if the next attempt waits. For `Client`. */
-  retry() {
-    if (this.#state !== "detached") return;
-    this.#state = "resuming";
-    this.#dial();
-  }
-  /** Has no connection any more, and closes the one that there was, without waiting for its end. */
-  #leave(code) {
-    const connection = this.#connection;
-    this.#connection = void 0;
-    this.#attempt++;
-    this.retryAt = void 0;
-    clearTimeout(this.#timer);
-    clearTimeout(this.#ackTimer);
-    this.#ackTimer = this.#answerDue = void 0;
-    if (!connection) return;
-    connection.onmessage = connection.onclose = null;
-    const now2 = connection.readyState === _SessionSocket.OPEN || code === RESUMES || !globalThis.document;
-    if (now2) connection.close(code);
-    else connection.onopen = () => connection.close(code);
-  }
-  /** Does something later, in place of what was to be done. */
-  #wait(milliseconds, then) {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(then, milliseconds);
-  }
-  // ------------------------------------------------------------ messages
-  #say(control) {
-    this.#connection.send(writeControl(control));
-  }
-  #arrived(data, origin) {
-    this.#heard = now();
-    this.#answerDue = void 0;
-    const control = typeof data === "string" ? readControl(data) : void 0;
-    if (this.#state === "resuming") return this.#answered(control);
-    if (this.#state !== "open") return;
-    this.#patience = PATIENCE;
-    if (control && !isCounted(control)) this.#take(control);
-    else {
-      const size = this.#sent || this.#above.receive ? sizeOf(data) : 0;
-      if (this.#sent) this.#count(size);
-      if (control) this.#above.control(control);
-      else if (this.#above.receive) this.#above.receive(data, size);
-      else this.dispatchEvent(new MessageEvent("message", { data, origin }));
-    }
-  }
-  #count(size) {
-    if (this.#received.count(size)) this.#acknowledge();
-    else this.#ackTimer ??= setTimeout(() => this.#acknowledge(), ACK);
-  }
-  #acknowledge() {
-    clearTimeout(this.#ackTimer);
-    this.#ackTimer = void 0;
-    this.#say({ t: "ack", ...this.#received.tell() });
-  }
-  #take(control) {
-    if (control.t === "welcome" && this.#probes === void 0) this.#welcomed(control);
-    if (control.t === "ack" && this.#sent?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH);
-  }
-  #welcomed(welcome) {
-    const features = Array.isArray(welcome.features) ? welcome.features : [];
-    this.#probes = features.includes("probe");
-    if (features.includes("resume") && typeof welcome.sid === "string") {
-      this.#sid = welcome.sid;
-      this.#token = welcome.token;
-      this.#ttl = Math.min(1e3 * (Number(welcome.ttl) || 0), LONGEST_TIMER);
-      this.#say({ t: "ack", n: 0, bytes: 0 });
-      this.#sent = new Sent();
-    }
-    this.#above.control(welcome);
-    this.#watch();
-  }
-  // ------------------------------------------------------------ resuming
-  #answered(answer) {
-    if (answer?.t !== "resumed") {
-      this.#end(ABNORMAL, answer?.t === "gone" ? `the server has no such session: ${answer.why}` : "it was not resumed");
-    } else if (!this.#sent.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH);
-    else {
-      clearTimeout(this.#timer);
-      clearTimeout(this.#expiryTimer);
-      this.#token = answer.token;
-      this.#silences = 0;
-      this.#backoff.resumed();
-      this.#received.tell();
-      this.#state = "open";
-      this.#sent.sendAll((data) => this.#connection.send(data));
-      this.#above.control(answer);
-      this.#watch();
-      this.dispatchEvent(new Event("resumed"));
-    }
-  }
-  #unanswered() {
-    if (++this.#silences < MOST_SILENCES) this.#detach(ABNORMAL, SILENT);
-    else this.#end(ABNORMAL, SILENT);
-  }
-  // ------------------------------------------------------------ silence
-  /** Asks whether the connection is alive when nothing has arrived for some time, and leaves it without an answer. */
-  #watch() {
-    if (this.#state !== "open" || !this.#probes) return;
-    const time = now();
-    if (this.#answerDue !== void 0 && time >= this.#answerDue) {
-      this.#patience = Math.min(2 * this.#patience, PATIENCE_MOST);
-      return this.#dropped(ABNORMAL, "the connection is silent", false);
-    }
-    const seen = globalThis.document?.visibilityState !== "hidden" || this.#above.busy();
-    if (this.#answerDue === void 0 && time >= this.#heard + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
-    this.#wait((this.#answerDue ?? (seen ? this.#heard : time) + QUIET) - time, () => this.#watch());
-  }
-  #probe(patience) {
-    this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience);
-    this.#say({ t: "probe" });
-  }
-  // ------------------------------------------------------------ the page
-  #listen() {
-    const { signal } = this.#listening;
-    const leave = ({ persisted }) => persisted ? this.#park() : this.close();
-    onWake((sure) => this.#wake(sure), signal);
-    listen(globalThis, "pagehide", leave, signal);
-    listen(globalThis.document, "freeze", () => this.#park(), signal);
-  }
-  /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
-  #park() {
-    if (!this.#sent || this.readyState !== _SessionSocket.OPEN) return;
-    this.#detach(ABNORMAL, "the page stops");
-    clearTimeout(this.#timer);
-    this.retryAt = void 0;
-  }
-  /**
-   * Looks after the connection at once, because the page has woken up.
-   *
-   * @param sure whether the connection has probably ended, so that another one is quicker than an answer
-   */
-  #wake(sure) {
-    const time = now();
-    if (this.#state === "open" && this.#probes) {
-      if (this.#sent && (sure || time - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#detach(ABNORMAL, WOKEN);
-      else {
-        this.#probe(PATIENCE_AWAKE);
-        this.#watch();
+  async run(source) {
+    const { [Symbol.asyncIterator]: iterate } = source;
+    const items = iterate ? iterate.call(source) : source[Symbol.iterator]();
+    try {
+      while (await this.#mayGoOn()) {
+        const next = await this.#unlessOver(items.next());
+        if (!next) continue;
+        if (next.done) return;
+        const item = { value: next.value, done: false };
+        let size = 0;
+        if (this.#credit) this.#sentBytes += size = this.#channel.send("next", [item]);
+        else await this.#channel.request("next", item);
+        this.#bytes += next.value?.byteLength ?? size;
+        this.#progress?.({ items: ++this.#sent, bytes: this.#bytes });
       }
+    } finally {
+      const closed = (async () => items.return?.())().catch(report);
+      if (!this.#end && !this.#stopped) await closed;
     }
-    if (this.#state === "resuming" && time - this.#since > ANSWER) this.#detach(ABNORMAL, WOKEN);
-    this.retry();
   }
-  // ------------------------------------------------------------ the end
-  #end(code, reason, wasClean = false) {
-    const failed = this.#state === "connecting";
-    this.#state = "closed";
-    this.#leave(code >= 3e3 ? code : 1e3);
-    clearTimeout(this.#expiryTimer);
-    this.#listening.abort();
-    this.#sent = void 0;
-    queueMicrotask(() => {
-      if (failed) this.dispatchEvent(new Event("error"));
-      this.dispatchEvent(closeEvent({ code, reason, wasClean }));
+  /** Waits for an item. Returns undefined if the consumer wants no more before it has come. */
+  #unlessOver(item) {
+    return new Promise((resolve, reject) => {
+      this.#wake = () => {
+        if (this.#end || this.#stopped) resolve(void 0);
+      };
+      Promise.resolve(item).then(resolve, reject);
     });
   }
+  /** Waits for room. Returns false if the consumer wants no more. */
+  async #mayGoOn() {
+    for (; ; ) {
+      if (this.#end) throw this.#end.error ?? new ChannelClosed("the channel has ended", "unknown");
+      if (this.#stopped) return false;
+      const hasRoom = this.#sent < this.#granted && this.#sentBytes < this.#grantedBytes;
+      if (this.#started && (hasRoom || !this.#credit)) return true;
+      await new Promise((resolve) => this.#wake = resolve);
+    }
+  }
+  // ------------------------------------------------------------ what comes on the channel
+  receive(event, message) {
+    if (event === "start") this.#started = true;
+    else if (event === "stop") this.#stopped = true;
+    else return false;
+    this.#channel.answer(message);
+    this.#wake();
+    return true;
+  }
+  credited(items, bytes) {
+    this.#credit ||= !this.#started;
+    this.#granted = Math.max(this.#granted, items);
+    this.#grantedBytes = Math.max(this.#grantedBytes, bytes);
+    this.#wake();
+  }
+  channelEnded(error) {
+    this.#end = { error };
+    this.#wake();
+  }
 };
-function closeEvent(fields) {
-  if (globalThis.CloseEvent) return new CloseEvent("close", fields);
-  return Object.assign(new Event("close"), fields);
-}
-function absolute(url) {
-  const found = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
-  found.protocol = found.protocol.replace(/^http/, "ws");
-  return found.href;
-}
-function snapshot(data) {
-  if (typeof data === "string" || data instanceof Blob) return data;
-  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice().buffer;
-  const isBuffer = data?.byteLength !== void 0;
-  return isBuffer ? new Uint8Array(data).slice().buffer : String(data);
-}
 
-// src/streams.ts
+// src/stream.ts
 var WINDOW = 512;
 var WINDOW_BYTES = 256 * 1024;
 var UNREAD2 = 1024 * 1024;
-var Items = class {
+var Stream = class {
   /** Opens the channel when reading begins. */
   #open;
   #begun;
@@ -917,7 +529,7 @@ var Items = class {
     if (!this.#last) this.#channel?.abort();
     else if (!wasOver) {
       const channel = this.#channel ??= await this.#open();
-      channel.use(this);
+      channel.setRecipient(this);
       for (const { message } of unread) channel.answer(message);
       if (channel.isOpen) channel.emit("stop");
     }
@@ -934,9 +546,9 @@ var Items = class {
       throw error;
     }
     if (this.#over) return this.#last ? void 0 : this.#channel.abort();
-    this.#channel.use(this);
+    this.#channel.setRecipient(this);
     if (this.#channel.isOpen) {
-      if (this.#channel.givesCredit) this.#grant();
+      if (this.#channel.hasCredit) this.#grant();
       else this.#renewAt = this.#renewBytesAt = Infinity;
       this.#channel.emit("start");
     }
@@ -948,12 +560,12 @@ var Items = class {
     this.#renewBytesAt = this.#takenBytes + WINDOW_BYTES / 2;
   }
   // ------------------------------------------------------------ what comes on the channel
-  take(name, message, size) {
-    if (name === "start" && !this.#last) {
+  receive(event, message, size) {
+    if (event === "start" && !this.#last) {
       this.#channel.abort(new WsrpcError("the handler reads items: use upload(), or open() if it sends some, too", "ran"));
       return true;
     }
-    if (name !== "next") return false;
+    if (event !== "next") return false;
     const argument = message.a[1];
     if (Array.isArray(argument)) {
       argument.forEach((value, index) => this.#put({ value, size: index ? 0 : size, message }));
@@ -962,7 +574,7 @@ var Items = class {
       if (this.#last) this.#last(message);
       else {
         this.#channel.answer(message);
-        this.#channel.over(FINISHED);
+        this.#channel.end(FINISHED);
       }
     } else this.#put({ value: argument?.value, size, message });
     return true;
@@ -978,7 +590,7 @@ var Items = class {
   }
   credited() {
   }
-  ended(error) {
+  channelEnded(error) {
     if (error instanceof Aborted) this.#queue = [];
     this.#finish(error);
   }
@@ -995,91 +607,547 @@ var Items = class {
     wake();
   }
 };
-var Producer = class {
+
+// src/invocation.ts
+var Invocation = class {
+  #owner;
+  id;
+  /** The anonymous channel on which it came. */
+  h;
+  #controller = new AbortController();
   #channel;
-  #progress;
-  #started = false;
-  /** Whether the consumer gives credit. Otherwise each item is a request, and the next one waits for its answer. */
-  #credit = false;
-  #granted = 0;
-  #grantedBytes = 0;
-  #sent = 0;
-  #sentBytes = 0;
-  /** Those in the items, without what the messages add. */
-  #bytes = 0;
-  #stopped = false;
-  #end;
-  #wake = () => {
-  };
-  constructor(channel, progress) {
-    this.#channel = channel;
-    this.#progress = progress;
-    channel.use(this);
+  #items;
+  /** The request with which an upload ends, and what the handler has returned: the one is the answer to the other. */
+  #last;
+  #result;
+  constructor(owner, id, h) {
+    this.#owner = owner;
+    this.id = id;
+    this.h = h;
   }
-  /**
-   * Sends all items that the consumer wants, and closes the source.
-   *
-   * @throws ChannelClosed if the channel ends before, and whatever the source throws
-   */
-  async run(source) {
-    const { [Symbol.asyncIterator]: iterate } = source;
-    const items = iterate ? iterate.call(source) : source[Symbol.iterator]();
+  get signal() {
+    return this.#controller.signal;
+  }
+  channel() {
+    if (this.id === void 0) throw new TypeError("an event has no answer, so it opens no channel");
+    if (!this.#channel) {
+      this.#channel = this.#owner.openChannel(this);
+      void this.#channel.closed.then((error) => this.#controller.abort(error));
+    }
+    return this.#channel;
+  }
+  items() {
+    const channel = this.channel();
+    const ended = (message) => {
+      this.#last = message;
+      this.#finishUpload();
+    };
+    return this.#items ??= new Stream(async () => channel, ended);
+  }
+  cancel(reason) {
+    this.#controller.abort(reason);
+    this.#owner.reject(this, reason);
+  }
+  async run(handle) {
     try {
-      while (await this.#mayGoOn()) {
-        const next = await this.#unlessOver(items.next());
-        if (!next) continue;
-        if (next.done) return;
-        const item = { value: next.value, done: false };
-        let size = 0;
-        if (this.#credit) this.#sentBytes += size = this.#channel.send("next", [item]);
-        else await this.#channel.request("next", item);
-        this.#bytes += next.value?.byteLength ?? size;
-        this.#progress?.({ items: ++this.#sent, bytes: this.#bytes });
-      }
-    } finally {
-      const closed = (async () => items.return?.())().catch(report);
-      if (!this.#end && !this.#stopped) await closed;
+      const result = await handle();
+      if (this.#items) {
+        this.#result = { d: result };
+        if (!this.#last) await this.#items.return();
+        this.#finishUpload();
+      } else if (this.#channel) this.#channel.close();
+      else if (isStream(result)) {
+        const channel = this.channel();
+        await new Producer(channel).run(result);
+        channel.emit("next", { done: true });
+        channel.end(FINISHED);
+      } else this.#owner.reply(this, { d: result });
+    } catch (error) {
+      if (this.#channel) this.#channel.abort(error);
+      else this.#owner.reject(this, error);
     }
   }
-  /** Waits for an item. Returns undefined if the consumer wants no more before it has come. */
-  #unlessOver(item) {
-    return new Promise((resolve, reject) => {
-      this.#wake = () => {
-        if (this.#end || this.#stopped) resolve(void 0);
-      };
-      Promise.resolve(item).then(resolve, reject);
-    });
-  }
-  /** Waits for room. Returns false if the consumer wants no more. */
-  async #mayGoOn() {
-    for (; ; ) {
-      if (this.#end) throw this.#end.error ?? new ChannelClosed("the channel has ended", "unknown");
-      if (this.#stopped) return false;
-      const hasRoom = this.#sent < this.#granted && this.#sentBytes < this.#grantedBytes;
-      if (this.#started && (hasRoom || !this.#credit)) return true;
-      await new Promise((resolve) => this.#wake = resolve);
+  #finishUpload() {
+    if (!this.#result || !this.#last) return;
+    try {
+      this.#channel.answer(this.#last, this.#result);
+      this.#channel.end(FINISHED);
+    } catch (error) {
+      this.#channel.abort(error);
     }
-  }
-  // ------------------------------------------------------------ what comes on the channel
-  take(name, message) {
-    if (name === "start") this.#started = true;
-    else if (name === "stop") this.#stopped = true;
-    else return false;
-    this.#channel.answer(message);
-    this.#wake();
-    return true;
-  }
-  credited(items, bytes) {
-    this.#credit ||= !this.#started;
-    this.#granted = Math.max(this.#granted, items);
-    this.#grantedBytes = Math.max(this.#grantedBytes, bytes);
-    this.#wake();
-  }
-  ended(error) {
-    this.#end = { error };
-    this.#wake();
   }
 };
+function isStream(value) {
+  if (typeof value !== "object" || value === null) return false;
+  return Symbol.asyncIterator in value || Symbol.iterator in value && "next" in value;
+}
+
+// src/ledger.ts
+var ACK_MESSAGES = 256;
+var ACK_BYTES = 64 * 1024;
+var ACK = 1e3;
+var ReplayBuffer = class {
+  #kept = [];
+  #arrived = 0;
+  #arrivedBytes = 0;
+  /** Bytes that are kept. */
+  bytes = 0;
+  /** Bytes of memory that the kept messages take, about. */
+  get memory() {
+    return this.bytes + MESSAGE * this.#kept.length;
+  }
+  keep(data, size, sent) {
+    const kept = { data, size, sent };
+    this.#kept.push(kept);
+    this.bytes += size;
+    return kept;
+  }
+  /** Takes a message back, which must not have been sent. */
+  takeBack(kept) {
+    this.#kept.splice(this.#kept.lastIndexOf(kept), 1);
+    this.bytes -= kept.size;
+  }
+  /**
+   * Drops the first `n` messages of the session, which have `bytes` bytes in all. Returns false if that cannot be: the
+   * server may have said anything.
+   */
+  acknowledge(n, bytes) {
+    const arrived = this.#kept.slice(0, Math.max(0, Number(n) - this.#arrived));
+    const size = arrived.reduce((sum, kept) => sum + kept.size, 0);
+    const holds = n === this.#arrived + arrived.length && bytes === this.#arrivedBytes + size;
+    if (!holds || arrived.at(-1)?.sent === false) return false;
+    this.#kept.splice(0, arrived.length);
+    this.#arrived += arrived.length;
+    this.#arrivedBytes += size;
+    this.bytes -= size;
+    return true;
+  }
+  /** Sends everything that is kept. */
+  sendAll(send) {
+    for (const kept of this.#kept) {
+      send(kept.data);
+      kept.sent = true;
+    }
+  }
+};
+var Acknowledger = class {
+  #send;
+  #n = 0;
+  #bytes = 0;
+  #told = 0;
+  #toldBytes = 0;
+  #timer;
+  /** @param send sends an acknowledgement */
+  constructor(send) {
+    this.#send = send;
+  }
+  /** Counts a message. It is acknowledged soon, and at once if much has come since the last acknowledgement. */
+  count(size) {
+    this.#n++;
+    this.#bytes += size;
+    const isDue = this.#n - this.#told >= ACK_MESSAGES || this.#bytes - this.#toldBytes >= ACK_BYTES;
+    if (isDue) this.#acknowledge();
+    else this.#timer ??= setTimeout(() => this.#acknowledge(), ACK);
+  }
+  #acknowledge() {
+    this.stop();
+    this.#send({ t: "ack", ...this.tell() });
+  }
+  /** Returns the counts, which the server is about to get. */
+  tell() {
+    this.#told = this.#n;
+    this.#toldBytes = this.#bytes;
+    return { n: this.#n, bytes: this.#bytes };
+  }
+  /** Sends no acknowledgement before the next message arrives. */
+  stop() {
+    clearTimeout(this.#timer);
+    this.#timer = void 0;
+  }
+};
+
+// src/socket.ts
+var PLAIN = { features: [], control() {
+}, busy: () => false };
+var HINT = "wsrpc.resume";
+var NEUTRAL = "wsrpc";
+var RESUMES = 4412;
+var ABNORMAL = 1006;
+var EXPIRED = 4411;
+var ATTEMPT = 1e4;
+var ANSWER = 5e3;
+var MOST_SILENCES = 2;
+var QUIET = 5e3;
+var QUIET_UNSEEN = 3e4;
+var PATIENCE = 4e3;
+var PATIENCE_AWAKE = 2e3;
+var PATIENCE_MOST = 6e4;
+var LONGEST_TIMER = 2 ** 31 - 1;
+var LONGEST_REASON = 123;
+var WOKEN = "the page has woken up";
+var SILENT = "the server does not answer";
+var MISMATCH = "the server counts differently";
+var SessionSocket = class _SessionSocket extends EventTarget {
+  static CONNECTING = 0;
+  static OPEN = 1;
+  static CLOSING = 2;
+  static CLOSED = 3;
+  CONNECTING = 0;
+  OPEN = 1;
+  CLOSING = 2;
+  CLOSED = 3;
+  /** The subprotocol that the server has chosen among those of the page. */
+  protocol = "";
+  extensions = "";
+  #target;
+  #protocols;
+  #options;
+  #above;
+  #backoff = new Backoff();
+  /** Removes the listeners of page events. */
+  #listening = new AbortController();
+  #state = 0 /* Connecting */;
+  #url = "";
+  #binaryType = "blob";
+  /** The connection, or the one that is being made. */
+  #connection;
+  /** Distinguishes the present attempt to connect from those that were given up. */
+  #attempt = 0;
+  /** When it was opened, or the attempt to make it has begun. */
+  #since = 0;
+  /** When the next attempt begins, as `Date.now()` will be then, if it waits. For `Client`. */
+  retryAt;
+  /** Until the next attempt, the end of an attempt, the end of the wait for an answer, or the next look for silence. */
+  #timer;
+  /** Whether the server answers probes. Undefined before its welcome. */
+  #probes;
+  #sid = "";
+  #token;
+  /** Milliseconds that the session lives without a connection. */
+  #ttl = 0;
+  /** Counts the attempts to resume, for the server. */
+  #gen = 0;
+  #silences = 0;
+  #expiryTimer;
+  /** What was sent, if the session can resume. */
+  #sent;
+  #received = new Acknowledger((ack) => this.#say(ack));
+  /** When something has last arrived. */
+  #heard = 0;
+  /** When the answer to a probe is due. */
+  #answerDue;
+  #patience = PATIENCE;
+  /**
+   * @param target where to connect. If it is a function, it is called for each attempt
+   * @param protocols subprotocols to offer
+   * @throws SyntaxError if the address is not valid, as for a WebSocket
+   */
+  constructor(target, protocols = [], options = {}, above = PLAIN) {
+    super();
+    for (const type of ["open", "message", "error", "close", "detached", "resumed"]) {
+      this[`on${type}`] = null;
+      this.addEventListener(type, (event) => this[`on${type}`]?.(event));
+    }
+    this.#target = target;
+    this.#protocols = typeof protocols === "string" ? [protocols] : [...protocols];
+    this.#options = options;
+    this.#above = above;
+    this.#dial();
+    onWake((sure) => this.#wake(sure), this.#listening.signal);
+    onStop((mayWake) => mayWake ? this.#park() : this.close(), this.#listening.signal);
+  }
+  get url() {
+    return this.#url;
+  }
+  get readyState() {
+    if (this.#state === 0 /* Connecting */) return _SessionSocket.CONNECTING;
+    if (this.#state === 4 /* Closing */) return _SessionSocket.CLOSING;
+    return this.#state === 5 /* Closed */ ? _SessionSocket.CLOSED : _SessionSocket.OPEN;
+  }
+  get binaryType() {
+    return this.#binaryType;
+  }
+  set binaryType(type) {
+    if (type !== "blob" && type !== "arraybuffer") return;
+    this.#binaryType = type;
+    if (this.#connection) this.#connection.binaryType = type;
+  }
+  /** Bytes that no connection has written so far. While the session is detached, all bytes that are kept. */
+  get bufferedAmount() {
+    const waits = this.#state === 2 /* Detached */ || this.#state === 3 /* Resuming */;
+    return waits ? this.#sent.bytes : this.#connection?.bufferedAmount ?? 0;
+  }
+  /**
+   * Sends a message, or keeps it for the next connection.
+   *
+   * @throws InvalidStateError while the first connection is being made
+   */
+  send(data) {
+    if (this.#state === 0 /* Connecting */) throw new DOMException("the connection is not open yet", "InvalidStateError");
+    this.post(snapshot(data));
+  }
+  /** Sends a message as `send` does, and returns what is kept of it. For `Client`. */
+  post(data, size) {
+    if (this.readyState !== _SessionSocket.OPEN) return { data, size: 0, sent: false };
+    const full = this.fullness > 1;
+    const connected = this.#state === 1 /* Open */ && !full;
+    const kept = this.#sent?.keep(data, size ?? sizeOf(data), connected);
+    if (connected) this.#connection.send(data);
+    if (full) {
+      const unread = this.#sent ? void 0 : this.#connection;
+      this.#end(4408, "too much waits to be sent");
+      unread?.terminate?.();
+    }
+    return kept;
+  }
+  /** How much waits to be sent, or may have to be sent again: more than 1 ends the session. For `Client`. */
+  get fullness() {
+    const waits = this.#sent?.memory ?? this.#connection?.bufferedAmount ?? Infinity;
+    return waits / (this.#options.buffer ?? 16 * 1024 * 1024);
+  }
+  /** Takes back a message that no connection has got. For `Client`. Returns false if it is too late. */
+  takeBack(kept) {
+    if (kept.sent || !this.#sent) return false;
+    this.#sent.takeBack(kept);
+    return true;
+  }
+  /**
+   * Ends the session. If there is a connection, the server is told, and frees the session at once.
+   *
+   * @throws InvalidAccessError if the code is neither 1000 nor one from 3000 to 4999
+   * @throws SyntaxError if the reason has more than 123 bytes
+   */
+  close(code = 1e3, reason = "") {
+    if (code !== 1e3 && !(code >= 3e3 && code <= 4999)) {
+      throw new DOMException(`the close code must be 1000 or 3000-4999, not ${code}`, "InvalidAccessError");
+    }
+    if (sizeOf(reason) > LONGEST_REASON) throw new DOMException("the reason is too long", "SyntaxError");
+    if (this.#state === 0 /* Connecting */) this.#end(ABNORMAL, "closed");
+    else if (this.#state === 1 /* Open */) {
+      if (this.#sent) this.#say({ t: "gone", why: "closed" });
+      this.#received.stop();
+      this.#state = 4 /* Closing */;
+      this.#connection.close(code, reason);
+    } else if (this.readyState === _SessionSocket.OPEN) this.#end(code, reason);
+  }
+  // ------------------------------------------------------------ connections
+  #dial() {
+    const attempt = ++this.#attempt;
+    const target = this.#target;
+    const open = (address) => attempt === this.#attempt && this.#open(address);
+    const fail = (error) => attempt === this.#attempt && this.#dropped(ABNORMAL, String(error), false);
+    this.#since = now();
+    this.retryAt = void 0;
+    if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail);
+    else if (this.#state === 0 /* Connecting */) open(target);
+    else Promise.resolve(target).then(open).catch(fail);
+    this.#wait(ATTEMPT, () => fail("no connection within 10 s"));
+  }
+  #open(address) {
+    const { url = address, token } = address;
+    const offers = [...this.#protocols];
+    if (token !== void 0) offers.push(`bearer.${token}`, NEUTRAL);
+    if (this.#sid) offers.push(HINT);
+    const WebSocketClass = this.#options.WebSocket ?? globalThis.WebSocket;
+    this.#url = absolute(url);
+    const connection = new WebSocketClass(this.#url, offers);
+    this.#connection = connection;
+    connection.binaryType = this.#binaryType;
+    connection.onopen = () => this.#opened(connection);
+    connection.onmessage = ({ data, origin }) => this.#arrived(data, origin);
+    connection.onerror = () => {
+    };
+    connection.onclose = ({ code, reason, wasClean }) => this.#dropped(code, String(reason), wasClean);
+  }
+  #opened(connection) {
+    clearTimeout(this.#timer);
+    this.#heard = this.#since = now();
+    const hello = { v: 1, features: [...this.#above.features, "resume", "probe"], limits: {} };
+    if (this.#state === 3 /* Resuming */) {
+      const { n: rx, bytes } = this.#received.tell();
+      this.#say({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx, bytes });
+      this.#wait(ANSWER, () => this.#unanswered());
+    } else {
+      this.protocol = this.#protocols.includes(connection.protocol) ? connection.protocol : "";
+      this.#state = 1 /* Open */;
+      this.#say({ t: "hello", ...hello });
+      this.dispatchEvent(new Event("open"));
+    }
+  }
+  /** The connection has ended by itself, is silent, or could not be made. */
+  #dropped(code, reason, wasClean) {
+    const goesOn = this.#sent && (code === ABNORMAL || code === EXPIRED);
+    if (this.#state === 3 /* Resuming */ ? mayDialAgain(code) : this.#state === 1 /* Open */ && goesOn) this.#detach(code, reason);
+    else this.#end(code, reason, wasClean);
+  }
+  /** Goes on without a connection, and connects again. */
+  #detach(code, reason) {
+    const wasOpen = this.#state === 1 /* Open */;
+    this.#leave(RESUMES);
+    this.#state = 2 /* Detached */;
+    const delay = this.#backoff.delay(code, wasOpen ? now() - this.#since : 0, this.#gen > 0);
+    this.retryAt = Date.now() + delay;
+    this.#wait(delay, () => this.retry());
+    if (wasOpen) {
+      this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl);
+      this.dispatchEvent(new Event("detached"));
+    }
+    this.#above.detached?.(code, reason);
+  }
+  /** Connects now, if the next attempt waits. For `Client`. */
+  retry() {
+    if (this.#state !== 2 /* Detached */) return;
+    this.#state = 3 /* Resuming */;
+    this.#dial();
+  }
+  /** Has no connection any more, and closes the one that there was, without waiting for its end. */
+  #leave(code) {
+    const connection = this.#connection;
+    this.#connection = void 0;
+    this.#attempt++;
+    this.retryAt = void 0;
+    clearTimeout(this.#timer);
+    this.#received.stop();
+    this.#answerDue = void 0;
+    if (!connection) return;
+    connection.onmessage = connection.onclose = null;
+    const now2 = connection.readyState === _SessionSocket.OPEN || code === RESUMES || !globalThis.document;
+    if (now2) connection.close(code);
+    else connection.onopen = () => connection.close(code);
+  }
+  /** Does something later, in place of what was to be done. */
+  #wait(milliseconds, then) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(then, milliseconds);
+  }
+  // ------------------------------------------------------------ messages
+  #say(control) {
+    this.#connection.send(writeControl(control));
+  }
+  #arrived(data, origin) {
+    this.#heard = now();
+    this.#answerDue = void 0;
+    const control = typeof data === "string" ? readControl(data) : void 0;
+    if (this.#state === 3 /* Resuming */) return this.#answered(control);
+    if (this.#state !== 1 /* Open */) return;
+    this.#patience = PATIENCE;
+    if (control && !isCounted(control)) this.#take(control);
+    else {
+      const size = this.#sent || this.#above.receive ? sizeOf(data) : 0;
+      if (this.#sent) this.#received.count(size);
+      if (control) this.#above.control(control);
+      else if (this.#above.receive) this.#above.receive(data, size);
+      else this.dispatchEvent(new MessageEvent("message", { data, origin }));
+    }
+  }
+  #take(control) {
+    if (control.t === "welcome" && this.#probes === void 0) this.#welcomed(control);
+    if (control.t === "ack" && this.#sent?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH);
+  }
+  #welcomed(welcome) {
+    const features = Array.isArray(welcome.features) ? welcome.features : [];
+    this.#probes = features.includes("probe");
+    if (features.includes("resume") && typeof welcome.sid === "string") {
+      this.#sid = welcome.sid;
+      this.#token = welcome.token;
+      this.#ttl = Math.min(1e3 * (Number(welcome.ttl) || 0), LONGEST_TIMER);
+      this.#say({ t: "ack", n: 0, bytes: 0 });
+      this.#sent = new ReplayBuffer();
+    }
+    this.#above.control(welcome);
+    this.#watch();
+  }
+  // ------------------------------------------------------------ resuming
+  #answered(answer) {
+    if (answer?.t !== "resumed") {
+      this.#end(ABNORMAL, answer?.t === "gone" ? `the server has no such session: ${answer.why}` : "it was not resumed");
+    } else if (!this.#sent.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH);
+    else {
+      clearTimeout(this.#timer);
+      clearTimeout(this.#expiryTimer);
+      this.#token = answer.token;
+      this.#silences = 0;
+      this.#state = 1 /* Open */;
+      this.#sent.sendAll((data) => this.#connection.send(data));
+      this.#above.control(answer);
+      this.#watch();
+      this.dispatchEvent(new Event("resumed"));
+    }
+  }
+  #unanswered() {
+    if (++this.#silences < MOST_SILENCES) this.#detach(ABNORMAL, SILENT);
+    else this.#end(ABNORMAL, SILENT);
+  }
+  // ------------------------------------------------------------ silence
+  /** Asks whether the connection is alive when nothing has arrived for some time, and leaves it without an answer. */
+  #watch() {
+    if (this.#state !== 1 /* Open */ || !this.#probes) return;
+    const time = now();
+    if (this.#answerDue !== void 0 && time >= this.#answerDue) {
+      this.#patience = Math.min(2 * this.#patience, PATIENCE_MOST);
+      return this.#dropped(ABNORMAL, "the connection is silent", false);
+    }
+    const seen = globalThis.document?.visibilityState !== "hidden" || this.#above.busy();
+    if (this.#answerDue === void 0 && time >= this.#heard + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
+    this.#wait((this.#answerDue ?? (seen ? this.#heard : time) + QUIET) - time, () => this.#watch());
+  }
+  #probe(patience) {
+    this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience);
+    this.#say({ t: "probe" });
+  }
+  // ------------------------------------------------------------ the page
+  /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
+  #park() {
+    if (!this.#sent || this.readyState !== _SessionSocket.OPEN) return;
+    this.#detach(ABNORMAL, "the page stops");
+    clearTimeout(this.#timer);
+    this.retryAt = void 0;
+  }
+  /**
+   * Looks after the connection at once, because the page has woken up.
+   *
+   * @param sure whether the connection has probably ended, so that another one is quicker than an answer
+   */
+  #wake(sure) {
+    const time = now();
+    if (this.#state === 1 /* Open */ && this.#probes) {
+      if (this.#sent && (sure || time - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#detach(ABNORMAL, WOKEN);
+      else {
+        this.#probe(PATIENCE_AWAKE);
+        this.#watch();
+      }
+    }
+    if (this.#state === 3 /* Resuming */ && time - this.#since > ANSWER) this.#detach(ABNORMAL, WOKEN);
+    this.retry();
+  }
+  // ------------------------------------------------------------ the end
+  #end(code, reason, wasClean = false) {
+    const failed = this.#state === 0 /* Connecting */;
+    this.#state = 5 /* Closed */;
+    this.#leave(code >= 3e3 ? code : 1e3);
+    clearTimeout(this.#expiryTimer);
+    this.#listening.abort();
+    this.#sent = void 0;
+    queueMicrotask(() => {
+      if (failed) this.dispatchEvent(new Event("error"));
+      this.dispatchEvent(closeEvent({ code, reason, wasClean }));
+    });
+  }
+};
+function closeEvent(fields) {
+  if (globalThis.CloseEvent) return new CloseEvent("close", fields);
+  return Object.assign(new Event("close"), fields);
+}
+function absolute(url) {
+  const found = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
+  found.protocol = found.protocol.replace(/^http/, "ws");
+  return found.href;
+}
+function snapshot(data) {
+  if (typeof data === "string" || data instanceof Blob) return data;
+  const { buffer = data, byteOffset, byteLength } = Object(data);
+  return byteLength === void 0 ? String(data) : new Uint8Array(buffer, byteOffset, byteLength).slice().buffer;
+}
 
 // src/peer.ts
 var FIRST_ID = 2 ** 30 + 1;
@@ -1087,8 +1155,8 @@ var LAST_ID = 2 ** 31 - 1;
 var REMEMBERED = 1024;
 var MARGIN = 1e3;
 var LONGEST_TIMER2 = 2 ** 31 - 1;
-var CALLS = 1e4;
-var Peer = class {
+var RUNNING = 1e4;
+var PeerCore = class {
   #socket;
   #owner;
   #codec;
@@ -1096,9 +1164,9 @@ var Peer = class {
   /** Requests that were given up, until their answer comes, and the places that they occupy at the server. */
   #givenUp = /* @__PURE__ */ new Map();
   /** Channels that have ended. What still comes on them was sent before the server knew. */
-  #ended = /* @__PURE__ */ new Map();
+  #endedChannels = /* @__PURE__ */ new Map();
   /** Calls of the server that are being handled, by their ids. */
-  #calls = /* @__PURE__ */ new Map();
+  #invocations = /* @__PURE__ */ new Map();
   #channels = /* @__PURE__ */ new Map();
   #nextId = FIRST_ID + 2 * Math.floor(Math.random() * (LAST_ID - FIRST_ID) / 4);
   #features = [];
@@ -1124,7 +1192,7 @@ var Peer = class {
       features,
       receive: (data, size) => this.#receive(data, size),
       control: (message) => this.#control(message),
-      detached: (code, reason) => owner.detached(lost(code, reason, "not_sent")),
+      detached: (code, reason) => owner.sessionDetached(lost(code, reason, "not_sent")),
       busy: () => this.isBusy
     });
     this.#socket.binaryType = "arraybuffer";
@@ -1149,10 +1217,10 @@ var Peer = class {
     return this.#socket.fullness <= 1 / 2;
   }
   get isBusy() {
-    return this.#requests.size + this.#calls.size + this.#channels.size > 0;
+    return this.#requests.size + this.#invocations.size + this.#channels.size > 0;
   }
   /** Whether the server keeps to credit when it produces. */
-  get givesCredit() {
+  get hasCredit() {
     return this.#features.includes("credit");
   }
   /** Whether the server drains. */
@@ -1167,7 +1235,7 @@ var Peer = class {
   takes(opens) {
     if (!this.#isSilent && !(opens && this.drains)) return true;
     if (this.closesAt - Date.now() < MARGIN) return false;
-    return [...this.#calls.keys(), ...this.#channels.keys()].some((id) => id % 2 === 0);
+    return [...this.#invocations.keys(), ...this.#channels.keys()].some((id) => id % 2 === 0);
   }
   // ------------------------------------------------------------ sending
   /**
@@ -1206,16 +1274,16 @@ var Peer = class {
   request(request) {
     if (request.isDone) return request.answer;
     request.holder = this;
-    if (request.place.h === void 0 && this.#occupied >= this.#running) {
+    if (request.channel.h === void 0 && this.#occupied >= this.#running) {
       this.#waiting.add(request);
     } else this.#send(request);
     return request.answer;
   }
   #send(request) {
     const i = request.id = this.#newId();
-    const { place, event, args } = request;
+    const { channel, event, args } = request;
     try {
-      const data = this.#encoded({ i, a: [event, ...args], ...place });
+      const data = this.#encoded({ i, a: [event, ...args], ...channel });
       request.kept = this.#socket.post(data, this.#sized(data));
     } catch (error) {
       request.reject(error);
@@ -1239,7 +1307,7 @@ var Peer = class {
     return this.#nextId;
   }
   #isUsed(id) {
-    return [this.#requests, this.#calls, this.#channels].some((ids) => ids.has(id));
+    return [this.#requests, this.#invocations, this.#channels].some((ids) => ids.has(id));
   }
   /** Forgets a request whose answer nobody awaits. If one can come, its place stays occupied until then. */
   #giveUp(i, canAnswer) {
@@ -1264,36 +1332,36 @@ var Peer = class {
       message = (typeof data === "string" ? json : this.#codec).decode(data);
     } catch {
     }
-    if (!message) return this.#owner.ignored("foreign");
+    if (!message) return this.#owner.ignore("foreign");
     for (const key of ["a", "c", "h", "i"]) if (message[key] === null) delete message[key];
     const { h = 0, i = 0 } = message;
-    if (typeof h !== "number" || typeof i !== "number") this.#owner.ignored("foreign");
-    else if (Array.isArray(message.a) && typeof message.a[0] === "string") this.#called(message, size);
-    else if (message.a) this.#owner.ignored("foreign");
+    if (typeof h !== "number" || typeof i !== "number") this.#owner.ignore("foreign");
+    else if (Array.isArray(message.a) && typeof message.a[0] === "string") this.#receiveCall(message, size);
+    else if (message.a) this.#owner.ignore("foreign");
     else if ("x" in message) this.#cancelled(message);
-    else if (message.i !== void 0) this.#response(message.i, message);
-    else this.#owner.ignored("foreign");
+    else if (message.i !== void 0) this.#receiveResponse(message.i, message);
+    else this.#owner.ignore("foreign");
   }
-  #called(message, size) {
+  #receiveCall(message, size) {
     const { h, i } = message;
     if (h === void 0) return this.run(this.#owner.handlers(message.c), message);
     const channel = this.#channels.get(h);
-    if (channel) return channel.take(message, size);
+    if (channel) return channel.receive(message, size);
     const gone = { message: `Anonymous channel '${textOf(h)}' does not exist` };
     if (i !== void 0) this.tell({ i }, "e", gone);
-    if (!this.#ended.has(h)) this.tell({ h }, "x", gone);
+    if (!this.#endedChannels.has(h)) this.tell({ h }, "x", gone);
   }
   /** A cancellation or an abort. One that crosses with the answer, or the end, finds nothing. */
   #cancelled({ i, h, x, _ }) {
     const reason = new RemoteError(x, _, true);
-    if (h !== void 0) this.#channels.get(h)?.over(reason);
-    else if (this.#calls.has(i)) this.#calls.get(i).cancel(reason);
-    else if (this.givesCredit) this.#channels.get(i)?.over(reason);
+    if (h !== void 0) this.#channels.get(h)?.end(reason);
+    else if (this.#invocations.has(i)) this.#invocations.get(i).cancel(reason);
+    else if (this.hasCredit) this.#channels.get(i)?.end(reason);
   }
-  #response(i, message) {
+  #receiveResponse(i, message) {
     const request = this.#requests.get(i);
     const places = request ? placesOf(request) : this.#givenUp.get(i);
-    if (places === void 0) return this.#owner.ignored("response to no request");
+    if (places === void 0) return this.#owner.ignore("response to no request");
     this.#requests.delete(i);
     this.#givenUp.delete(i);
     if ("e" in message) request?.reject(new RemoteError(message.e, message._));
@@ -1305,11 +1373,11 @@ var Peer = class {
   }
   /** A channel is the answer to a request. */
   #opened(i, request) {
-    const channel = new Channel(i, this, request?.signal);
+    const channel = new ChannelCore(i, this, request?.signal);
     this.#channels.set(i, channel);
     if (request?.opens) return request.resolve(channel);
     channel.abort();
-    if (!this.givesCredit) request?.resolve(null);
+    if (!this.hasCredit) request?.resolve(null);
     else {
       const text = `"${request?.event}" answers with a stream or a channel: use stream(), upload() or open()`;
       request?.reject(new WsrpcError(text, "ran"));
@@ -1322,49 +1390,42 @@ var Peer = class {
     const found = handlers?.of(event) ?? [];
     const [handler] = found;
     if (i === void 0) {
-      if (!found.length) this.#owner.ignored("unknown event");
-      for (const each of found) (async () => each.apply(new Call(this, void 0), args))().catch(report);
-    } else if (this.#isUsed(i)) this.#owner.ignored("duplicate id");
+      if (!found.length) this.#owner.ignore("unknown event");
+      for (const each of found) (async () => each.apply(new Invocation(this, void 0), args))().catch(report);
+    } else if (this.#isUsed(i)) this.#owner.ignore("duplicate id");
     else if (!handler) {
       const exists = handlers || c === void 0;
       const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`;
       this.tell({ i }, "e", { message: text, code: "wsrpc.unknown_event" });
-    } else if (this.#calls.size >= CALLS) {
-      this.tell({ i }, "e", { message: `the page handles ${CALLS} requests already`, code: "wsrpc.overloaded" });
+    } else if (this.#invocations.size >= RUNNING) {
+      this.tell({ i }, "e", { message: `the page handles ${RUNNING} requests already`, code: "wsrpc.overloaded" });
     } else {
-      const call = new Call(this, i, h);
-      this.#calls.set(i, call);
-      void call.run(() => handler.apply(call, args));
+      const invocation = new Invocation(this, i, h);
+      this.#invocations.set(i, invocation);
+      void invocation.run(() => handler.apply(invocation, args));
     }
   }
-  #awaits(call) {
-    return this.#calls.get(call.id) === call;
+  #awaits(invocation) {
+    return this.#invocations.get(invocation.id) === invocation;
   }
-  /**
-   * Answers a call, unless the server has cancelled it, or has got an answer.
-   *
-   * @throws Refused, TypeError as `send` does. The server still awaits an answer then
-   */
-  answer(call, answer) {
-    if (!this.#awaits(call)) return;
-    this.send({ i: call.id, ...answer });
-    this.#calls.delete(call.id);
+  reply(invocation, answer) {
+    if (!this.#awaits(invocation)) return;
+    this.send({ i: invocation.id, ...answer });
+    this.#invocations.delete(invocation.id);
     if (!answer.h) this.#finished();
   }
-  /** Answers a call with an error, as `answer` does. */
-  fail(call, reason) {
-    if (!this.#awaits(call)) return;
-    this.#calls.delete(call.id);
-    this.tell({ i: call.id }, "e", reason);
+  reject(invocation, reason) {
+    if (!this.#awaits(invocation)) return;
+    this.#invocations.delete(invocation.id);
+    this.tell({ i: invocation.id }, "e", reason);
     this.#finished();
   }
-  /** Answers a call with a channel. It has ended already if the server has cancelled the call. */
-  openChannel(call) {
-    const channel = new Channel(call.id, this);
-    if (this.#awaits(call)) {
-      this.answer(call, { h: 1 });
-      this.#channels.set(call.id, channel);
-    } else channel.over(call.signal.reason);
+  openChannel(invocation) {
+    const channel = new ChannelCore(invocation.id, this);
+    if (this.#awaits(invocation)) {
+      this.reply(invocation, { h: 1 });
+      this.#channels.set(invocation.id, channel);
+    } else channel.end(invocation.signal.reason);
     return channel;
   }
   // ------------------------------------------------------------ channels
@@ -1376,13 +1437,15 @@ var Peer = class {
   forget(channel, error) {
     if (this.#channels.get(channel.id) !== channel) return;
     this.#channels.delete(channel.id);
-    remember(this.#ended, channel.id, true);
+    remember(this.#endedChannels, channel.id, true);
     for (const [i, request] of this.#requests) {
-      if (request.place.h !== channel.id) continue;
+      if (request.channel.h !== channel.id) continue;
       this.#giveUp(i, true);
       request.reject(error);
     }
-    for (const call of [...this.#calls.values()]) if (call.h === channel.id) call.cancel(error);
+    for (const invocation of [...this.#invocations.values()]) {
+      if (invocation.h === channel.id) invocation.cancel(error);
+    }
     this.#finished();
   }
   // ------------------------------------------------------------ the session
@@ -1404,7 +1467,7 @@ var Peer = class {
     if (this.#isSilent) return;
     clearTimeout(this.#drainTimer);
     this.closesAt = Date.now() + ms || void 0;
-    this.#begun ??= /* @__PURE__ */ new Set([...this.#requests.keys(), ...this.#calls.keys(), ...this.#channels.keys()]);
+    this.#begun ??= /* @__PURE__ */ new Set([...this.#requests.keys(), ...this.#invocations.keys(), ...this.#channels.keys()]);
     this.#owner.draining();
     if (ms >= MARGIN) {
       this.#drainTimer = setTimeout(() => this.#beSilent(), Math.min(ms - MARGIN, LONGEST_TIMER2));
@@ -1424,7 +1487,7 @@ var Peer = class {
     if (this.#isSilent) return;
     this.#isSilent = true;
     clearTimeout(this.#drainTimer);
-    this.#owner.waits(this.#waiting);
+    this.#owner.requeue(this.#waiting);
     this.#waiting.clear();
     this.#socket.post(writeControl({ t: "drain", after_ms: 0 }));
   }
@@ -1441,87 +1504,15 @@ var Peer = class {
       const wasSent = request.id && request.kept?.sent !== false;
       request.reject(ended(wasSent ? "unknown" : "not_sent"));
     }
-    for (const call of [...this.#calls.values()]) call.cancel(ended("unknown"));
-    for (const channel of [...this.#channels.values()]) channel.over(ended("unknown"));
-    this.#owner.closed(ended("not_sent"));
-  }
-};
-var Call = class {
-  #peer;
-  /** Undefined for an event. */
-  id;
-  /** The anonymous channel on which it came. */
-  h;
-  #controller = new AbortController();
-  #channel;
-  #items;
-  /** The request with which an upload ends, and what the handler has returned: the one is the answer to the other. */
-  #last;
-  #result;
-  constructor(peer, id, h) {
-    this.#peer = peer;
-    this.id = id;
-    this.h = h;
-  }
-  /** Aborted when the server cancels the call, or its channel or the session ends. Never for an event. */
-  get signal() {
-    return this.#controller.signal;
-  }
-  /** Answers the request with a channel, for a conversation. The channel ends when the handler has returned. */
-  channel() {
-    if (this.id === void 0) throw new TypeError("an event has no answer, so it opens no channel");
-    if (!this.#channel) {
-      this.#channel = this.#peer.openChannel(this);
-      void this.#channel.closed.then((error) => this.#controller.abort(error));
-    }
-    return this.#channel;
-  }
-  /** Returns the items that the server uploads. What the handler returns is the result of the upload. */
-  items() {
-    const channel = this.channel();
-    const ended = (message) => {
-      this.#last = message;
-      this.#finishUpload();
-    };
-    return this.#items ??= new Items(async () => channel, ended);
-  }
-  cancel(reason) {
-    this.#controller.abort(reason);
-    this.#peer.fail(this, reason);
-  }
-  async run(handle) {
-    try {
-      const result = await handle();
-      if (this.#items) {
-        this.#result = { d: result };
-        if (!this.#last) await this.#items.return();
-        this.#finishUpload();
-      } else if (this.#channel) this.#channel.close();
-      else if (isStream(result)) {
-        const channel = this.channel();
-        await new Producer(channel).run(result);
-        channel.emit("next", { done: true });
-        channel.over(FINISHED);
-      } else this.#peer.answer(this, { d: result });
-    } catch (error) {
-      if (this.#channel) this.#channel.abort(error);
-      else this.#peer.fail(this, error);
-    }
-  }
-  #finishUpload() {
-    if (!this.#result || !this.#last) return;
-    try {
-      this.#channel.answer(this.#last, this.#result);
-      this.#channel.over(FINISHED);
-    } catch (error) {
-      this.#channel.abort(error);
-    }
+    for (const invocation of [...this.#invocations.values()]) invocation.cancel(ended("unknown"));
+    for (const channel of [...this.#channels.values()]) channel.end(ended("unknown"));
+    this.#owner.sessionOver(ended("not_sent"));
   }
 };
 function lost(code, reason, outcome) {
   return new ConnectionLost(`the connection has ended: ${code} ${reason}`.trim(), outcome, code);
 }
-var placesOf = (request) => request.place.h === void 0 ? 1 : 0;
+var placesOf = (request) => request.channel.h === void 0 ? 1 : 0;
 function remember(ids, id, value) {
   ids.set(id, value);
   const [[oldest, forgotten]] = ids;
@@ -1535,13 +1526,8 @@ function reasonOnWire(key, reason) {
   const { message, code, data } = reason;
   return { [key]: { message, code: reason instanceof DOMException ? void 0 : code, data }, _: 1 };
 }
-function isStream(value) {
-  if (typeof value !== "object" || value === null) return false;
-  return Symbol.asyncIterator in value || Symbol.iterator in value && "next" in value;
-}
 
-// src/client.ts
-var MOST_ATTEMPTS = 8;
+// src/core.ts
 var ROOM = 20;
 var TOKEN = /^[\w!#$%&'*+.^`|~-]*$/;
 function checked(address) {
@@ -1552,15 +1538,15 @@ function checked(address) {
   if (TOKEN.test(token)) return address;
   throw new TypeError("the token can only have letters, digits and !#$%&'*+-.^_`|~");
 }
-var Sessions = class {
+var ClientCore = class {
   options;
   #target;
   #handlers = /* @__PURE__ */ new Map();
   #subscribers = /* @__PURE__ */ new Set();
   #listening = new AbortController();
   #backoff = new Backoff();
-  #waiting = /* @__PURE__ */ new Set();
-  counts = {};
+  #queue = /* @__PURE__ */ new Set();
+  ignored = {};
   state = "connecting";
   /** Why there is no connection. */
   error;
@@ -1592,7 +1578,7 @@ var Sessions = class {
   #dial() {
     clearTimeout(this.#dialTimer);
     this.#retryAt = void 0;
-    this.#peer = new Peer(this.#target, this.options, this.options.codec ?? json, this);
+    this.#peer = new PeerCore(this.#target, this.options, this.options.codec ?? json, this);
   }
   subscribe(subscriber) {
     this.#subscribers.add(subscriber);
@@ -1610,29 +1596,29 @@ var Sessions = class {
   request(request) {
     request.holder = this;
     try {
-      if (!request.isDone) this.#start(request, { a: [request.event, ...request.args], ...request.place });
+      if (!request.isDone) this.#start(request, { a: [request.event, ...request.args], ...request.channel });
     } catch (error) {
       request.reject(error);
     }
     return request.answer;
   }
   withdraw(request) {
-    return !this.#waiting.delete(request);
+    return !this.#queue.delete(request);
   }
-  emit(place, event, args) {
-    const message = { a: [event, ...args], ...place };
+  emit(channel, event, args) {
+    const message = { a: [event, ...args], ...channel };
     this.#start({ start: (peer) => void peer.send(message), reject() {
     } }, message);
   }
-  #start(waiting, message) {
-    if (this.#canStart(waiting)) waiting.start(this.#peer);
+  #start(queued, message) {
+    if (this.#canStart(queued)) queued.start(this.#peer);
     else if (this.state === "closed") throw this.error;
-    else if (this.#waiting.size >= (this.options.offline ?? 256) && !(this.#isConnected && waiting instanceof Request)) {
-      throw new Refused(`${this.#waiting.size} messages wait to be sent already`);
+    else if (this.#queue.size >= (this.options.offline ?? 256) && !(this.#isConnected && queued instanceof Request)) {
+      throw new Refused(`${this.#queue.size} messages wait to be sent already`);
     } else {
       if (this.#peer) this.#peer.check(message);
       else (this.options.codec ?? json).encode(message, false);
-      this.#waiting.add(waiting);
+      this.#queue.add(queued);
       this.#watchRoom();
     }
   }
@@ -1640,8 +1626,8 @@ var Sessions = class {
   get #isConnected() {
     return this.state === "open" || this.state === "draining";
   }
-  #canStart(waiting) {
-    return this.#isConnected && this.#peer.hasRoom && this.#peer.takes(waiting instanceof Request && waiting.opens);
+  #canStart(queued) {
+    return this.#isConnected && this.#peer.hasRoom && this.#peer.takes(queued instanceof Request && queued.opens);
   }
   // ------------------------------------------------------------ the course of a session
   handlers(channel) {
@@ -1660,44 +1646,44 @@ var Sessions = class {
     this.#openedAt = now();
     this.error = void 0;
     this.#move("open");
-    this.#startWaiting();
+    this.#startQueue();
   }
-  detached(error) {
+  sessionDetached(error) {
     this.error = error;
     this.#move("detached");
   }
   resumed() {
     this.state = this.#peer.drains ? "draining" : "open";
-    this.#startWaiting();
+    this.#startQueue();
     this.error = void 0;
     this.#move(this.state, true);
   }
   draining() {
     this.#move("draining");
   }
-  waits(waiting) {
-    for (const request of waiting) {
+  requeue(requests) {
+    for (const request of requests) {
       request.holder = this;
-      this.#waiting.add(request);
+      this.#queue.add(request);
     }
   }
-  #startWaiting() {
-    for (const waiting of [...this.#waiting]) {
-      if (!this.#canStart(waiting)) continue;
-      this.#waiting.delete(waiting);
-      guarded(() => waiting.start(this.#peer));
+  #startQueue() {
+    for (const queued of [...this.#queue]) {
+      if (!this.#canStart(queued)) continue;
+      this.#queue.delete(queued);
+      guarded(() => queued.start(this.#peer));
     }
     this.#watchRoom();
   }
   /** A WebSocket does not tell when it has written what it was given, so this asks, as long as something waits. */
   #watchRoom() {
-    if (!this.#waiting.size || !this.#isConnected || this.#peer.hasRoom) return;
+    if (!this.#queue.size || !this.#isConnected || this.#peer.hasRoom) return;
     this.#roomTimer ??= setTimeout(() => {
       this.#roomTimer = void 0;
-      this.#startWaiting();
+      this.#startQueue();
     }, ROOM);
   }
-  closed(error) {
+  sessionOver(error) {
     const code = error.code;
     const lasted = this.#openedAt && now() - this.#openedAt;
     this.#openedAt = 0;
@@ -1724,11 +1710,11 @@ var Sessions = class {
     this.#listening.abort();
     clearTimeout(this.#dialTimer);
     this.#move("closed");
-    for (const waiting of this.#waiting) guarded(() => waiting.reject(error));
-    this.#waiting.clear();
+    for (const queued of this.#queue) guarded(() => queued.reject(error));
+    this.#queue.clear();
   }
-  ignored(kind) {
-    this.counts[kind] = (this.counts[kind] ?? 0) + 1;
+  ignore(kind) {
+    this.ignored[kind] = (this.ignored[kind] ?? 0) + 1;
   }
 };
 function guarded(run) {
@@ -1738,6 +1724,9 @@ function guarded(run) {
     report(error);
   }
 }
+
+// src/client.ts
+var MOST_ATTEMPTS = 8;
 function pause(ms, signals) {
   return new Promise((resolve) => {
     const go = () => {
@@ -1751,22 +1740,22 @@ function pause(ms, signals) {
   });
 }
 var Caller = class _Caller {
-  sessions;
-  #place;
+  core;
+  #channel;
   #options;
-  constructor(sessions, place, options) {
-    this.sessions = sessions;
-    this.#place = place;
-    this.#options = { timeout: sessions.options.timeout ?? 6e4, ...options };
+  constructor(core, channel, options) {
+    this.core = core;
+    this.#channel = channel;
+    this.#options = { timeout: core.options.timeout ?? 6e4, ...options };
   }
   /** Returns the same caller with other options. */
   with(options) {
     const signal = options.signal ?? this.#options.signal;
-    return new _Caller(this.sessions, this.#place, { ...this.#options, ...options, signal });
+    return new _Caller(this.core, this.#channel, { ...this.#options, ...options, signal });
   }
   /** Returns the caller of a named channel. */
   of(channel) {
-    return new _Caller(this.sessions, { c: channel }, this.#options);
+    return new _Caller(this.core, { c: channel }, this.#options);
   }
   /**
    * Handles events and requests of the server. The result, or what an iterable yields, is sent to it.
@@ -1774,7 +1763,7 @@ var Caller = class _Caller {
    * @returns a function that removes the handler
    */
   on(event, handler) {
-    return this.sessions.handle(this.#place.c, event, handler);
+    return this.core.handle(this.#channel.c, event, handler);
   }
   /**
    * Sends an event. Without a connection it waits.
@@ -1784,7 +1773,7 @@ var Caller = class _Caller {
    * @throws TypeError if an argument cannot be encoded
    */
   emit(event, ...args) {
-    this.sessions.emit(this.#place, event, args);
+    this.core.emit(this.#channel, event, args);
   }
   request(event, ...args) {
     return this.#options.retry ? this.#repeat(event, args) : this.#request(event, args, false);
@@ -1795,15 +1784,15 @@ var Caller = class _Caller {
         return await this.#request(event, args, false);
       } catch (error) {
         if (attempt === MOST_ATTEMPTS || !this.#isRepeated(error)) throw error;
-        await pause(Math.random() * 250 * 2 ** attempt, [this.#options.signal, this.sessions.ended]);
+        await pause(Math.random() * 250 * 2 ** attempt, [this.#options.signal, this.core.ended]);
       }
     }
   }
   #request(event, args, opens) {
-    return this.sessions.request(new Request(this.#place, event, args, this.#options, opens));
+    return this.core.request(new Request(this.#channel, event, args, this.#options, opens));
   }
   #isRepeated(error) {
-    if (this.sessions.state === "closed" || !(error instanceof WsrpcError)) return false;
+    if (this.core.state === "closed" || !(error instanceof WsrpcError)) return false;
     if (error instanceof ConnectionLost) return error.outcome === "not_sent" || this.#options.retry === "idempotent";
     return error.code === "wsrpc.overloaded" || error.code === "wsrpc.draining";
   }
@@ -1813,7 +1802,7 @@ var Caller = class _Caller {
   }
   /** Returns the items that the handler yields. The request is sent when reading begins. */
   stream(event, ...args) {
-    return new Items(() => this.#request(event, args, true));
+    return new Stream(() => this.#request(event, args, true));
   }
   /**
    * Sends the items of an iterable to the handler, as fast as it reads them, and returns its result. The timeout is for
@@ -1825,8 +1814,8 @@ var Caller = class _Caller {
     try {
       await new Producer(channel, progress).run(source);
       const answer = channel.ask("next", [{ done: true }], { timeout });
-      const end = (error) => void (error instanceof RemoteError && channel.givesCredit && channel.over(error));
-      await answer.then(() => channel.over(FINISHED), end);
+      const end = (error) => void (error instanceof RemoteError && channel.hasCredit && channel.end(error));
+      await answer.then(() => channel.end(FINISHED), end);
       return await answer;
     } catch (error) {
       if (!channel.isOpen) throw await channel.closed ?? error;
@@ -1844,10 +1833,10 @@ var Client = class extends Caller {
    * @throws SyntaxError if the address is not one of `http`, `https`, `ws` or `wss`
    */
   constructor(target, options = {}) {
-    super(new Sessions(target, options), {}, {});
+    super(new ClientCore(target, options), {}, {});
     this.status = {
-      get: () => this.sessions.state,
-      subscribe: (subscriber) => this.sessions.subscribe(subscriber)
+      get: () => this.core.state,
+      subscribe: (subscriber) => this.core.subscribe(subscriber)
     };
   }
   /**
@@ -1855,30 +1844,30 @@ var Client = class extends Caller {
    * `code` is the close code. Undefined while the client is `open`.
    */
   get error() {
-    return this.sessions.error;
+    return this.core.error;
   }
   /** When the next attempt to connect begins, as `Date.now()` will be then. Undefined if none waits. */
   get retryAt() {
-    return this.sessions.retryAt;
+    return this.core.retryAt;
   }
   /**
    * When the server closes the connection, because it drains, as `Date.now()` will be then. Undefined if it does not
    * drain, or does not say when.
    */
   get closesAt() {
-    return this.sessions.closesAt;
+    return this.core.closesAt;
   }
   /** Connects now, if the next attempt waits. Otherwise it has no effect. */
   connect() {
-    this.sessions.connect();
+    this.core.connect();
   }
   /** Counts the messages that were ignored, by kind. */
   get ignored() {
-    return this.sessions.counts;
+    return this.core.ignored;
   }
   /** Ends the session, and connects no more. The server is told. */
   close(code = 1e3, reason = "") {
-    this.sessions.close(code, reason);
+    this.core.close(code, reason);
   }
 };
 export {

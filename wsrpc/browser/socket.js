@@ -8,34 +8,19 @@ var FINAL = /* @__PURE__ */ new Set([1008, 3e3, 3003, 4410]);
 var mayDialAgain = (code) => !FINAL.has(code);
 var Backoff = class {
   #failures = 0;
-  #enough = STABLE;
-  /** Notes that the session has resumed on the connection. */
-  resumed() {
-    this.#enough = SERVED;
-  }
   /**
    * Returns the milliseconds until the next attempt.
    *
    * @param code the close code of the last connection
    * @param lasted the milliseconds for which it was open; 0 for a failed attempt
+   * @param resumed whether a session has resumed on it
    */
-  delay(code, lasted) {
-    if (lasted >= (code === RESTART ? SERVED : this.#enough)) this.#failures = 0;
-    this.#enough = STABLE;
+  delay(code, lasted, resumed = false) {
+    if (lasted >= (resumed || code === RESTART ? SERVED : STABLE)) this.#failures = 0;
     const delay = Math.random() * Math.min(LONGEST, INITIAL * 2 ** this.#failures++);
     return code === 1013 ? delay + 1e4 : delay;
   }
 };
-function listen(target, type, listener, signal) {
-  target?.addEventListener?.(type, listener, { signal });
-}
-function onWake(wake, signal) {
-  const page = globalThis.document;
-  listen(globalThis, "online", () => wake(true), signal);
-  listen(globalThis, "pageshow", () => wake(false), signal);
-  listen(page, "resume", () => wake(true), signal);
-  listen(page, "visibilitychange", () => page.visibilityState !== "hidden" && wake(false), signal);
-}
 
 // src/clock.ts
 var SLEPT = 1e3;
@@ -65,9 +50,7 @@ function readControl(text) {
   return void 0;
 }
 
-// src/ledger.ts
-var ACK_MESSAGES = 256;
-var ACK_BYTES = 64 * 1024;
+// src/data.ts
 var MESSAGE = 64;
 var encoder = new TextEncoder();
 var SHORT = 4096;
@@ -78,7 +61,12 @@ function sizeOf(data) {
   }
   return data instanceof Blob ? data.size : data.byteLength;
 }
-var Sent = class {
+
+// src/ledger.ts
+var ACK_MESSAGES = 256;
+var ACK_BYTES = 64 * 1024;
+var ACK = 1e3;
+var ReplayBuffer = class {
   #kept = [];
   #arrived = 0;
   #arrivedBytes = 0;
@@ -122,24 +110,58 @@ var Sent = class {
     }
   }
 };
-var Received = class {
-  n = 0;
-  bytes = 0;
+var Acknowledger = class {
+  #send;
+  #n = 0;
+  #bytes = 0;
   #told = 0;
   #toldBytes = 0;
-  /** Counts a message. Returns whether so much has come since the last acknowledgement that one is due now. */
-  count(size) {
-    this.n++;
-    this.bytes += size;
-    return this.n - this.#told >= ACK_MESSAGES || this.bytes - this.#toldBytes >= ACK_BYTES;
+  #timer;
+  /** @param send sends an acknowledgement */
+  constructor(send) {
+    this.#send = send;
   }
-  /** Returns the fields of an acknowledgement, which is about to be sent. */
+  /** Counts a message. It is acknowledged soon, and at once if much has come since the last acknowledgement. */
+  count(size) {
+    this.#n++;
+    this.#bytes += size;
+    const isDue = this.#n - this.#told >= ACK_MESSAGES || this.#bytes - this.#toldBytes >= ACK_BYTES;
+    if (isDue) this.#acknowledge();
+    else this.#timer ??= setTimeout(() => this.#acknowledge(), ACK);
+  }
+  #acknowledge() {
+    this.stop();
+    this.#send({ t: "ack", ...this.tell() });
+  }
+  /** Returns the counts, which the server is about to get. */
   tell() {
-    this.#told = this.n;
-    this.#toldBytes = this.bytes;
-    return { n: this.n, bytes: this.bytes };
+    this.#told = this.#n;
+    this.#toldBytes = this.#bytes;
+    return { n: this.#n, bytes: this.#bytes };
+  }
+  /** Sends no acknowledgement before the next message arrives. */
+  stop() {
+    clearTimeout(this.#timer);
+    this.#timer = void 0;
   }
 };
+
+// src/page.ts
+function listen(target, type, listener, signal) {
+  target?.addEventListener?.(type, listener, { signal });
+}
+var program = globalThis;
+function onWake(wake, signal) {
+  const page = globalThis.document;
+  listen(program, "online", () => wake(true), signal);
+  listen(program, "pageshow", () => wake(false), signal);
+  listen(page, "resume", () => wake(true), signal);
+  listen(page, "visibilitychange", () => page.visibilityState !== "hidden" && wake(false), signal);
+}
+function onStop(stop, signal) {
+  listen(program, "pagehide", ({ persisted }) => stop(persisted), signal);
+  listen(globalThis.document, "freeze", () => stop(true), signal);
+}
 
 // src/socket.ts
 var PLAIN = { features: [], control() {
@@ -152,7 +174,6 @@ var EXPIRED = 4411;
 var ATTEMPT = 1e4;
 var ANSWER = 5e3;
 var MOST_SILENCES = 2;
-var ACK = 1e3;
 var QUIET = 5e3;
 var QUIET_UNSEEN = 3e4;
 var PATIENCE = 4e3;
@@ -182,7 +203,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   #backoff = new Backoff();
   /** Removes the listeners of page events. */
   #listening = new AbortController();
-  #state = "connecting";
+  #state = 0 /* Connecting */;
   #url = "";
   #binaryType = "blob";
   /** The connection, or the one that is being made. */
@@ -207,8 +228,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   #expiryTimer;
   /** What was sent, if the session can resume. */
   #sent;
-  #received = new Received();
-  #ackTimer;
+  #received = new Acknowledger((ack) => this.#say(ack));
   /** When something has last arrived. */
   #heard = 0;
   /** When the answer to a probe is due. */
@@ -230,15 +250,16 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     this.#options = options;
     this.#above = above;
     this.#dial();
-    this.#listen();
+    onWake((sure) => this.#wake(sure), this.#listening.signal);
+    onStop((mayWake) => mayWake ? this.#park() : this.close(), this.#listening.signal);
   }
   get url() {
     return this.#url;
   }
   get readyState() {
-    if (this.#state === "connecting") return _SessionSocket.CONNECTING;
-    if (this.#state === "closing") return _SessionSocket.CLOSING;
-    return this.#state === "closed" ? _SessionSocket.CLOSED : _SessionSocket.OPEN;
+    if (this.#state === 0 /* Connecting */) return _SessionSocket.CONNECTING;
+    if (this.#state === 4 /* Closing */) return _SessionSocket.CLOSING;
+    return this.#state === 5 /* Closed */ ? _SessionSocket.CLOSED : _SessionSocket.OPEN;
   }
   get binaryType() {
     return this.#binaryType;
@@ -250,7 +271,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   }
   /** Bytes that no connection has written so far. While the session is detached, all bytes that are kept. */
   get bufferedAmount() {
-    const waits = this.#state === "detached" || this.#state === "resuming";
+    const waits = this.#state === 2 /* Detached */ || this.#state === 3 /* Resuming */;
     return waits ? this.#sent.bytes : this.#connection?.bufferedAmount ?? 0;
   }
   /**
@@ -259,14 +280,14 @@ var SessionSocket = class _SessionSocket extends EventTarget {
    * @throws InvalidStateError while the first connection is being made
    */
   send(data) {
-    if (this.#state === "connecting") throw new DOMException("the connection is not open yet", "InvalidStateError");
+    if (this.#state === 0 /* Connecting */) throw new DOMException("the connection is not open yet", "InvalidStateError");
     this.post(snapshot(data));
   }
   /** Sends a message as `send` does, and returns what is kept of it. For `Client`. */
   post(data, size) {
     if (this.readyState !== _SessionSocket.OPEN) return { data, size: 0, sent: false };
     const full = this.fullness > 1;
-    const connected = this.#state === "open" && !full;
+    const connected = this.#state === 1 /* Open */ && !full;
     const kept = this.#sent?.keep(data, size ?? sizeOf(data), connected);
     if (connected) this.#connection.send(data);
     if (full) {
@@ -298,11 +319,11 @@ var SessionSocket = class _SessionSocket extends EventTarget {
       throw new DOMException(`the close code must be 1000 or 3000-4999, not ${code}`, "InvalidAccessError");
     }
     if (sizeOf(reason) > LONGEST_REASON) throw new DOMException("the reason is too long", "SyntaxError");
-    if (this.#state === "connecting") this.#end(ABNORMAL, "closed");
-    else if (this.#state === "open") {
+    if (this.#state === 0 /* Connecting */) this.#end(ABNORMAL, "closed");
+    else if (this.#state === 1 /* Open */) {
       if (this.#sent) this.#say({ t: "gone", why: "closed" });
-      clearTimeout(this.#ackTimer);
-      this.#state = "closing";
+      this.#received.stop();
+      this.#state = 4 /* Closing */;
       this.#connection.close(code, reason);
     } else if (this.readyState === _SessionSocket.OPEN) this.#end(code, reason);
   }
@@ -315,7 +336,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     this.#since = now();
     this.retryAt = void 0;
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail);
-    else if (this.#state === "connecting") open(target);
+    else if (this.#state === 0 /* Connecting */) open(target);
     else Promise.resolve(target).then(open).catch(fail);
     this.#wait(ATTEMPT, () => fail("no connection within 10 s"));
   }
@@ -339,13 +360,13 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     clearTimeout(this.#timer);
     this.#heard = this.#since = now();
     const hello = { v: 1, features: [...this.#above.features, "resume", "probe"], limits: {} };
-    if (this.#state === "resuming") {
-      const { n, bytes } = this.#received;
-      this.#say({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx: n, bytes });
+    if (this.#state === 3 /* Resuming */) {
+      const { n: rx, bytes } = this.#received.tell();
+      this.#say({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx, bytes });
       this.#wait(ANSWER, () => this.#unanswered());
     } else {
       this.protocol = this.#protocols.includes(connection.protocol) ? connection.protocol : "";
-      this.#state = "open";
+      this.#state = 1 /* Open */;
       this.#say({ t: "hello", ...hello });
       this.dispatchEvent(new Event("open"));
     }
@@ -353,15 +374,15 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   /** The connection has ended by itself, is silent, or could not be made. */
   #dropped(code, reason, wasClean) {
     const goesOn = this.#sent && (code === ABNORMAL || code === EXPIRED);
-    if (this.#state === "resuming" ? mayDialAgain(code) : this.#state === "open" && goesOn) this.#detach(code, reason);
+    if (this.#state === 3 /* Resuming */ ? mayDialAgain(code) : this.#state === 1 /* Open */ && goesOn) this.#detach(code, reason);
     else this.#end(code, reason, wasClean);
   }
   /** Goes on without a connection, and connects again. */
   #detach(code, reason) {
-    const wasOpen = this.#state === "open";
+    const wasOpen = this.#state === 1 /* Open */;
     this.#leave(RESUMES);
-    this.#state = "detached";
-    const delay = this.#backoff.delay(code, wasOpen ? now() - this.#since : 0);
+    this.#state = 2 /* Detached */;
+    const delay = this.#backoff.delay(code, wasOpen ? now() - this.#since : 0, this.#gen > 0);
     this.retryAt = Date.now() + delay;
     this.#wait(delay, () => this.retry());
     if (wasOpen) {
@@ -372,8 +393,8 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   }
   /** Connects now, if the next attempt waits. For `Client`. */
   retry() {
-    if (this.#state !== "detached") return;
-    this.#state = "resuming";
+    if (this.#state !== 2 /* Detached */) return;
+    this.#state = 3 /* Resuming */;
     this.#dial();
   }
   /** Has no connection any more, and closes the one that there was, without waiting for its end. */
@@ -383,8 +404,8 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     this.#attempt++;
     this.retryAt = void 0;
     clearTimeout(this.#timer);
-    clearTimeout(this.#ackTimer);
-    this.#ackTimer = this.#answerDue = void 0;
+    this.#received.stop();
+    this.#answerDue = void 0;
     if (!connection) return;
     connection.onmessage = connection.onclose = null;
     const now2 = connection.readyState === _SessionSocket.OPEN || code === RESUMES || !globalThis.document;
@@ -404,26 +425,17 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     this.#heard = now();
     this.#answerDue = void 0;
     const control = typeof data === "string" ? readControl(data) : void 0;
-    if (this.#state === "resuming") return this.#answered(control);
-    if (this.#state !== "open") return;
+    if (this.#state === 3 /* Resuming */) return this.#answered(control);
+    if (this.#state !== 1 /* Open */) return;
     this.#patience = PATIENCE;
     if (control && !isCounted(control)) this.#take(control);
     else {
       const size = this.#sent || this.#above.receive ? sizeOf(data) : 0;
-      if (this.#sent) this.#count(size);
+      if (this.#sent) this.#received.count(size);
       if (control) this.#above.control(control);
       else if (this.#above.receive) this.#above.receive(data, size);
       else this.dispatchEvent(new MessageEvent("message", { data, origin }));
     }
-  }
-  #count(size) {
-    if (this.#received.count(size)) this.#acknowledge();
-    else this.#ackTimer ??= setTimeout(() => this.#acknowledge(), ACK);
-  }
-  #acknowledge() {
-    clearTimeout(this.#ackTimer);
-    this.#ackTimer = void 0;
-    this.#say({ t: "ack", ...this.#received.tell() });
   }
   #take(control) {
     if (control.t === "welcome" && this.#probes === void 0) this.#welcomed(control);
@@ -437,7 +449,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
       this.#token = welcome.token;
       this.#ttl = Math.min(1e3 * (Number(welcome.ttl) || 0), LONGEST_TIMER);
       this.#say({ t: "ack", n: 0, bytes: 0 });
-      this.#sent = new Sent();
+      this.#sent = new ReplayBuffer();
     }
     this.#above.control(welcome);
     this.#watch();
@@ -452,9 +464,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
       clearTimeout(this.#expiryTimer);
       this.#token = answer.token;
       this.#silences = 0;
-      this.#backoff.resumed();
-      this.#received.tell();
-      this.#state = "open";
+      this.#state = 1 /* Open */;
       this.#sent.sendAll((data) => this.#connection.send(data));
       this.#above.control(answer);
       this.#watch();
@@ -468,7 +478,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   // ------------------------------------------------------------ silence
   /** Asks whether the connection is alive when nothing has arrived for some time, and leaves it without an answer. */
   #watch() {
-    if (this.#state !== "open" || !this.#probes) return;
+    if (this.#state !== 1 /* Open */ || !this.#probes) return;
     const time = now();
     if (this.#answerDue !== void 0 && time >= this.#answerDue) {
       this.#patience = Math.min(2 * this.#patience, PATIENCE_MOST);
@@ -483,13 +493,6 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     this.#say({ t: "probe" });
   }
   // ------------------------------------------------------------ the page
-  #listen() {
-    const { signal } = this.#listening;
-    const leave = ({ persisted }) => persisted ? this.#park() : this.close();
-    onWake((sure) => this.#wake(sure), signal);
-    listen(globalThis, "pagehide", leave, signal);
-    listen(globalThis.document, "freeze", () => this.#park(), signal);
-  }
   /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
   #park() {
     if (!this.#sent || this.readyState !== _SessionSocket.OPEN) return;
@@ -504,20 +507,20 @@ var SessionSocket = class _SessionSocket extends EventTarget {
    */
   #wake(sure) {
     const time = now();
-    if (this.#state === "open" && this.#probes) {
+    if (this.#state === 1 /* Open */ && this.#probes) {
       if (this.#sent && (sure || time - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#detach(ABNORMAL, WOKEN);
       else {
         this.#probe(PATIENCE_AWAKE);
         this.#watch();
       }
     }
-    if (this.#state === "resuming" && time - this.#since > ANSWER) this.#detach(ABNORMAL, WOKEN);
+    if (this.#state === 3 /* Resuming */ && time - this.#since > ANSWER) this.#detach(ABNORMAL, WOKEN);
     this.retry();
   }
   // ------------------------------------------------------------ the end
   #end(code, reason, wasClean = false) {
-    const failed = this.#state === "connecting";
-    this.#state = "closed";
+    const failed = this.#state === 0 /* Connecting */;
+    this.#state = 5 /* Closed */;
     this.#leave(code >= 3e3 ? code : 1e3);
     clearTimeout(this.#expiryTimer);
     this.#listening.abort();
@@ -539,9 +542,8 @@ function absolute(url) {
 }
 function snapshot(data) {
   if (typeof data === "string" || data instanceof Blob) return data;
-  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice().buffer;
-  const isBuffer = data?.byteLength !== void 0;
-  return isBuffer ? new Uint8Array(data).slice().buffer : String(data);
+  const { buffer = data, byteOffset, byteLength } = Object(data);
+  return byteLength === void 0 ? String(data) : new Uint8Array(buffer, byteOffset, byteLength).slice().buffer;
 }
 export {
   SessionSocket

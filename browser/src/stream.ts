@@ -1,10 +1,10 @@
-// Streams: the reader of one, and the producer of one.
+// `Stream`: the reader of a stream.
 
-import { FINISHED, type Channel, type ChannelUser } from "./channel.js"
+import type { Items } from "./api.js"
+import { FINISHED, type ChannelCore, type Recipient } from "./channel.js"
 import type { Message } from "./codec.js"
+import { MESSAGE } from "./data.js"
 import { Aborted, ChannelClosed, WsrpcError } from "./errors.js"
-import { report } from "./handlers.js"
-import { MESSAGE } from "./ledger.js"
 
 /** Items and bytes that may be on the way, or wait to be read. */
 const WINDOW = 512
@@ -19,13 +19,13 @@ interface Unread<T> {
   message: Message
 }
 
-/** The items of a stream, for one reader. Leaving the loop ends the stream. */
-export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUser {
+/** Reads the items of a stream from its channel, as fast as they are taken. */
+export class Stream<T> implements Items<T>, Recipient {
   /** Opens the channel when reading begins. */
-  #open: (() => Promise<Channel>) | undefined
+  #open: (() => Promise<ChannelCore>) | undefined
   #begun: Promise<void> | undefined
   readonly #last: ((message: Message) => void) | undefined
-  #channel: Channel | undefined
+  #channel: ChannelCore | undefined
   #queue: Unread<T>[] = []
   #unread = 0
   #taken = 0
@@ -41,7 +41,7 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
    * @param open opens the channel of the stream
    * @param last takes the request with which an upload ends. Leaving the loop then does not end the channel
    */
-  constructor(open: () => Promise<Channel>, last?: (message: Message) => void) {
+  constructor(open: () => Promise<ChannelCore>, last?: (message: Message) => void) {
     this.#open = open
     this.#last = last
   }
@@ -85,7 +85,7 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
     if (!this.#last) this.#channel?.abort()
     else if (!wasOver) {
       const channel = (this.#channel ??= await this.#open!())
-      channel.use(this)
+      channel.setRecipient(this)
       for (const { message } of unread) channel.answer(message)
       if (channel.isOpen) channel.emit("stop")
     }
@@ -103,9 +103,9 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
       throw error
     }
     if (this.#over) return this.#last ? undefined : this.#channel.abort() // it was left meanwhile
-    this.#channel.use(this)
+    this.#channel.setRecipient(this)
     if (this.#channel.isOpen) {
-      if (this.#channel.givesCredit) this.#grant()
+      if (this.#channel.hasCredit) this.#grant()
       else this.#renewAt = this.#renewBytesAt = Infinity
       this.#channel.emit("start")
     }
@@ -120,12 +120,12 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
 
   // ------------------------------------------------------------ what comes on the channel
 
-  take(name: string, message: Message, size: number): boolean {
-    if (name === "start" && !this.#last) {
+  receive(event: string, message: Message, size: number): boolean {
+    if (event === "start" && !this.#last) {
       this.#channel!.abort(new WsrpcError("the handler reads items: use upload(), or open() if it sends some, too", "ran"))
       return true
     }
-    if (name !== "next") return false
+    if (event !== "next") return false
     const argument = message.a![1] as { value?: T; done?: unknown } | T[] | undefined
     if (Array.isArray(argument)) {
       // Several items of one message: the first counts for all its bytes.
@@ -135,7 +135,7 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
       if (this.#last) this.#last(message)
       else {
         this.#channel!.answer(message)
-        this.#channel!.over(FINISHED)
+        this.#channel!.end(FINISHED)
       }
     } else this.#put({ value: argument?.value as T, size, message })
     return true
@@ -153,7 +153,7 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
 
   credited(): void {}
 
-  ended(error: Error | undefined): void {
+  channelEnded(error: Error | undefined): void {
     if (error instanceof Aborted) this.#queue = [] // nobody wants the rest
     this.#finish(error)
   }
@@ -169,111 +169,5 @@ export class Items<T> implements AsyncIterableIterator<T, undefined>, ChannelUse
     const wake = this.#wake
     this.#wake = () => {}
     wake()
-  }
-}
-
-/** What can be sent as a stream. */
-export type Source<T> = AsyncIterable<T> | Iterable<T>
-
-/** How much of an upload was sent. */
-export interface Progress {
-  readonly items: number
-  /** The bytes in the items: those of a `Uint8Array` or an `ArrayBuffer`, and otherwise those of the message. */
-  readonly bytes: number
-}
-
-/** Sends the items of a source as fast as their consumer asks for them. */
-export class Producer implements ChannelUser {
-  readonly #channel: Channel
-  readonly #progress: ((progress: Progress) => void) | undefined
-  #started = false
-  /** Whether the consumer gives credit. Otherwise each item is a request, and the next one waits for its answer. */
-  #credit = false
-  #granted = 0
-  #grantedBytes = 0
-  #sent = 0
-  #sentBytes = 0
-  /** Those in the items, without what the messages add. */
-  #bytes = 0
-  #stopped = false
-  #end: { error: Error | undefined } | undefined
-  #wake = () => {}
-
-  constructor(channel: Channel, progress?: (progress: Progress) => void) {
-    this.#channel = channel
-    this.#progress = progress
-    channel.use(this)
-  }
-
-  /**
-   * Sends all items that the consumer wants, and closes the source.
-   *
-   * @throws ChannelClosed if the channel ends before, and whatever the source throws
-   */
-  async run<T>(source: Source<T>): Promise<void> {
-    const { [Symbol.asyncIterator]: iterate } = source as Partial<AsyncIterable<T>> // not `in`: it may be a string
-    const items = iterate ? iterate.call(source) : (source as Iterable<T>)[Symbol.iterator]()
-    try {
-      while (await this.#mayGoOn()) {
-        const next = await this.#unlessOver(items.next())
-        if (!next) continue
-        if (next.done) return
-        const item = { value: next.value, done: false }
-        let size = 0
-        if (this.#credit) this.#sentBytes += size = this.#channel.send("next", [item])
-        else await this.#channel.request("next", item)
-        this.#bytes += (next.value as Partial<ArrayBufferView> | null | undefined)?.byteLength ?? size
-        this.#progress?.({ items: ++this.#sent, bytes: this.#bytes })
-      }
-    } finally {
-      // What goes wrong in closing is only reported: it must not take the place of what went wrong before.
-      const closed = (async () => items.return?.())().catch(report)
-      // A generator closes when it has what it waits for at the moment, which may take any time.
-      if (!this.#end && !this.#stopped) await closed
-    }
-  }
-
-  /** Waits for an item. Returns undefined if the consumer wants no more before it has come. */
-  #unlessOver<I>(item: I | PromiseLike<I>): Promise<I | undefined> {
-    return new Promise((resolve, reject) => {
-      this.#wake = () => {
-        if (this.#end || this.#stopped) resolve(undefined)
-      }
-      Promise.resolve(item).then(resolve, reject)
-    })
-  }
-
-  /** Waits for room. Returns false if the consumer wants no more. */
-  async #mayGoOn(): Promise<boolean> {
-    for (;;) {
-      if (this.#end) throw this.#end.error ?? new ChannelClosed("the channel has ended", "unknown")
-      if (this.#stopped) return false
-      const hasRoom = this.#sent < this.#granted && this.#sentBytes < this.#grantedBytes
-      if (this.#started && (hasRoom || !this.#credit)) return true
-      await new Promise<void>((resolve) => (this.#wake = resolve))
-    }
-  }
-
-  // ------------------------------------------------------------ what comes on the channel
-
-  take(name: string, message: Message): boolean {
-    if (name === "start") this.#started = true
-    else if (name === "stop") this.#stopped = true
-    else return false
-    this.#channel.answer(message)
-    this.#wake()
-    return true
-  }
-
-  credited(items: number, bytes: number): void {
-    this.#credit ||= !this.#started
-    this.#granted = Math.max(this.#granted, items)
-    this.#grantedBytes = Math.max(this.#grantedBytes, bytes)
-    this.#wake()
-  }
-
-  ended(error: Error | undefined): void {
-    this.#end = { error }
-    this.#wake()
   }
 }

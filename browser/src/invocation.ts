@@ -1,0 +1,104 @@
+// `Invocation`: one call of a handler.
+
+import type { Call, Source } from "./api.js"
+import { FINISHED, type ChannelCore } from "./channel.js"
+import type { Message } from "./codec.js"
+import { Producer } from "./producer.js"
+import { Stream } from "./stream.js"
+
+/** What an invocation needs of its session. */
+export interface InvocationOwner {
+  /**
+   * Answers a request, unless the server has cancelled it, or has got an answer.
+   *
+   * @throws Refused, TypeError if the answer cannot be sent. The server still awaits an answer then
+   */
+  reply(invocation: Invocation, answer: Message): void
+  /** Answers a request with an error, as `reply` does. */
+  reject(invocation: Invocation, reason: unknown): void
+  /** Answers a request with a channel, which has ended already if the server has cancelled the request. */
+  openChannel(invocation: Invocation): ChannelCore
+}
+
+/** One call of a handler, for an event or a request of the server. */
+export class Invocation implements Call {
+  readonly #owner: InvocationOwner
+  readonly id: number | undefined
+  /** The anonymous channel on which it came. */
+  readonly h: number | undefined
+  readonly #controller = new AbortController()
+  #channel: ChannelCore | undefined
+  #items: Stream<any> | undefined
+  /** The request with which an upload ends, and what the handler has returned: the one is the answer to the other. */
+  #last: Message | undefined
+  #result: Message | undefined
+
+  constructor(owner: InvocationOwner, id: number | undefined, h?: number) {
+    this.#owner = owner
+    this.id = id
+    this.h = h
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal
+  }
+
+  channel(): ChannelCore {
+    if (this.id === undefined) throw new TypeError("an event has no answer, so it opens no channel")
+    if (!this.#channel) {
+      this.#channel = this.#owner.openChannel(this)
+      void this.#channel.closed.then((error) => this.#controller.abort(error))
+    }
+    return this.#channel
+  }
+
+  items<T>(): Stream<T> {
+    const channel = this.channel()
+    const ended = (message: Message) => {
+      this.#last = message
+      this.#finishUpload()
+    }
+    return (this.#items ??= new Stream<T>(async () => channel, ended))
+  }
+
+  cancel(reason: Error): void {
+    this.#controller.abort(reason)
+    this.#owner.reject(this, reason)
+  }
+
+  async run(handle: () => unknown): Promise<void> {
+    try {
+      const result = await handle()
+      if (this.#items) {
+        this.#result = { d: result }
+        if (!this.#last) await this.#items.return()
+        this.#finishUpload()
+      } else if (this.#channel) this.#channel.close()
+      else if (isStream(result)) {
+        const channel = this.channel()
+        await new Producer(channel).run(result)
+        channel.emit("next", { done: true })
+        channel.end(FINISHED)
+      } else this.#owner.reply(this, { d: result })
+    } catch (error) {
+      if (this.#channel) this.#channel.abort(error)
+      else this.#owner.reject(this, error)
+    }
+  }
+
+  #finishUpload(): void {
+    if (!this.#result || !this.#last) return
+    try {
+      this.#channel!.answer(this.#last, this.#result)
+      this.#channel!.end(FINISHED)
+    } catch (error) {
+      this.#channel!.abort(error) // the result cannot be sent
+    }
+  }
+}
+
+/** Whether a handler has returned a stream: an async iterable or a generator. Arrays and strings are values. */
+function isStream(value: unknown): value is Source<unknown> {
+  if (typeof value !== "object" || value === null) return false
+  return Symbol.asyncIterator in value || (Symbol.iterator in value && "next" in value)
+}
