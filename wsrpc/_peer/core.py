@@ -327,16 +327,12 @@ class PeerCore:
             args = (self._told(info),) if dialer else (peer, info)
             self.host.reporter.tell_hooks("on_detach", args, self.opening.running)
 
-    def session_reattached(self, connection: Connection, limits: Announced) -> None:
-        """Let handlers start, and begin the statistics of another connection of the session."""
+    def session_reattached(self, connection: Connection, limits: Announced) -> bool:
+        """Let handlers start, begin the statistics of another connection, and return whether the user may send."""
         self.work.stop_measuring()  # from now on, measuring each message would be in vain
         self.dispatcher.admission.unpause()
         self.host.begin_connection(connection.transport.info)
         self.out.reattach(limits)
-
-    @property
-    def user_may_send(self) -> bool:
-        """Whether the user's messages leave now."""
         return self.out.line is Line.OPEN
 
     def objection(self, payload: bytes, raw: bool) -> Exception | None:

@@ -78,11 +78,6 @@ class Host(Protocol):
 class SessionReceiver(Protocol):
     """What a session reports to, and what it asks for. `PeerCore` of ``_peer`` implements it."""
 
-    @property
-    def user_may_send(self) -> bool:
-        """Whether the user's messages leave. Else they wait for the `open` handlers, or for another session."""
-        ...
-
     def objection(self, payload: bytes, raw: bool, /) -> Exception | None:
         """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""
 
@@ -120,8 +115,13 @@ class SessionReceiver(Protocol):
             dropped: its connection has ended. Else an attempt to resume it has failed.
         """
 
-    def session_reattached(self, connection: Connection, limits: Announced, /) -> None:
-        """The session has another connection. What the remote peer has missed was sent again, what waits was not."""
+    def session_reattached(self, connection: Connection, limits: Announced, /) -> bool:
+        """The session has another connection. What the remote peer has missed was sent again, what waits was not.
+
+        Returns:
+            whether the user's messages leave. Else they wait for the `open` handlers, or for another session.
+        """
+        ...
 
     def session_resumed(self) -> None:
         """The session has resumed: what has waited was sent, and messages are let in."""

@@ -481,8 +481,8 @@ class Session:
                 connection.send(payload, text)
         self._choose_send()  # until now, new messages waited behind those
         connection.session_survives()
-        self._host.core.session_reattached(connection, limits)
-        self.send_queued(users=self._host.core.user_may_send)
+        users = self._host.core.session_reattached(connection, limits)
+        self.send_queued(users=users)
         self._announce_changes()
         if self.connection is connection and self.state is not SessionState.CLOSING:
             connection.start(ledger.received.through(self._receive), self._read_ended)
