@@ -151,7 +151,6 @@ class PeerCore:
         if session.state is SessionState.CLOSING:
             return
         self.opening.finish()
-        out.update_clear()
         out.draining.opened()
         self.work.start_waiting()
         if session.usable is not None:  # else the session resumes later, or its end is reported
@@ -170,7 +169,6 @@ class PeerCore:
         channels = self.channels
         if isinstance(message, Drain):
             self.out.draining.received(message)
-            self.out.update_clear()
         elif (channel := channels.find(message.h)) is None:
             if not channels.expects_credit(message.h):
                 self.host.ignore("credit for no channel")
@@ -193,6 +191,10 @@ class PeerCore:
                 await channel.wait_closed()
 
         return finish if requests or handlers or channels else None
+
+    def way_changed(self) -> None:
+        """Find out again whether a message may leave at once."""
+        self.out.update_clear()
 
     def room_changed(self) -> None:
         """Note that the session has become full, or has room again, or has another connection or none."""
@@ -241,7 +243,6 @@ class PeerCore:
     def _close_soon(self, ending: CloseInfo) -> None:
         """Let nothing in and no handler start from now on: this side closes, and the session ends."""
         self.session.close_soon(ending)
-        self.out.update_clear()
         self.dispatcher.admission.pause()
 
     def fail(self, code: int, reason: str) -> None:
@@ -319,7 +320,6 @@ class PeerCore:
             self._end_wait()
             text, log = "peer %s at %s lost its connection: %d %s; its session is kept for %g s", self.host.log
             log(logging.INFO, text, log.id, log.place, info.code, info.reason, self.session.ttl)
-            self.out.update_clear()
         if not self.host.owner.session_detached(info) and self.session.state.away:
             self.session.end(SessionInput.ENDED, info.reason, info=info)
         elif dropped and self.session.state.away:

@@ -55,6 +55,10 @@ class Draining:
     def _agreed(self) -> bool:
         return self._session.negotiation.has(DRAIN)
 
+    def _enter(self, phase: DrainPhase) -> None:
+        self.phase = phase
+        self._host.core.way_changed()
+
     # ------------------------------------------------------------ the side that drains
 
     def drain(self, until: float) -> None:
@@ -66,7 +70,7 @@ class Draining:
             return
         self.closes_at = until
         if self.phase is DrainPhase.NONE:
-            self.phase = DrainPhase.ASKED
+            self._enter(DrainPhase.ASKED)
         self.agreed()
         self._host.core.room_changed()
 
@@ -95,7 +99,7 @@ class Draining:
         elif self._agreed and self._session.negotiation.dialer and self.phase in (DrainPhase.NONE, DrainPhase.TOLD):
             self._told(drain.after_ms / 1000)
         elif self._agreed and self.phase is DrainPhase.ASKED:
-            self.phase = DrainPhase.ANSWERED
+            self._enter(DrainPhase.ANSWERED)
             self.end_waits()
         else:
             self._host.ignore("control message out of place")
@@ -114,7 +118,8 @@ class Draining:
 
     def _told(self, seconds: float) -> None:
         """Finish what has begun, because the remote peer closes in so many seconds at the latest."""
-        loop, self.phase = self._host.loop, DrainPhase.TOLD
+        loop = self._host.loop
+        self._enter(DrainPhase.TOLD)
         self.closes_at = loop.time() + seconds
         self._stop_waiting()
         work = self._host.core.in_progress() if seconds >= MARGIN and self._opening.over else None
@@ -136,7 +141,7 @@ class Draining:
         """Begin nothing new, and say so. Idempotent."""
         if self.phase is DrainPhase.TOLD:
             # Requests of `open` handlers are still served, so they are sent before the answer.
-            self.phase = DrainPhase.OWING
+            self._enter(DrainPhase.OWING)
             text = "the remote peer is about to close: new messages wait for another connection"
             self._host.log(logging.INFO, text)
             if self._opening.over:
@@ -145,5 +150,5 @@ class Draining:
     def opened(self) -> None:
         """Say what had to wait for the `open` handlers."""
         if self.phase is DrainPhase.OWING:
-            self.phase = DrainPhase.SILENT
+            self._enter(DrainPhase.SILENT)
             self._session.say(Drain(0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 
 from .._base.scheduler import Scheduler
 
@@ -14,12 +15,16 @@ class Gate:
     The gate does not know what its callers wait for. It wakes the first of them when there may be room. A caller that
     was woken looks again, and goes on or waits again. When the first caller leaves the line, because it goes on or was
     cancelled, the gate wakes the next one.
+
+    Args:
+        changed: called when ``busy`` has changed.
     """
 
-    __slots__ = ("_line", "_loop", "busy")
+    __slots__ = ("_changed", "_line", "_loop", "busy")
 
-    def __init__(self, loop: Scheduler) -> None:
+    def __init__(self, loop: Scheduler, changed: Callable[[], None] | None = None) -> None:
         self._loop = loop
+        self._changed = changed
         # Nobody ever waits in most peers, so most gates have no table.
         self._line: OrderedDict[Turn, None] | None = None
         self.busy = False
@@ -48,7 +53,7 @@ class Gate:
         if self._line is None:
             self._line = OrderedDict()
         self._line[turn] = None
-        self.busy = True
+        self._look()
 
     def is_first(self, turn: Turn) -> bool:
         """Return whether nobody is in the line before ``turn``."""
@@ -63,9 +68,16 @@ class Gate:
         line, was_first = self._line, self.is_first(turn)
         assert line is not None
         del line[turn]
-        self.busy = bool(line)
+        self._look()
         if was_first:
             self.wake()
+
+    def _look(self) -> None:
+        busy = bool(self._line)
+        if busy is not self.busy:
+            self.busy = busy
+            if self._changed is not None:
+                self._changed()
 
 
 class Turn:

@@ -136,7 +136,11 @@ class Outbound:
         return self._gate.busy
 
     def update_clear(self) -> None:
-        """Find out again whether a message may go straight to the transport: what this depends on has changed."""
+        """Find out again whether a message may go straight to the transport.
+
+        Each object on which that depends reports its changes to `SessionReceiver`: the session, its opening, its drain
+        and the gate.
+        """
         self.clear = self.line is Line.OPEN and not (self.session.full or self._gate.busy)
 
     # ------------------------------------------------------------ the course of the session
@@ -161,7 +165,6 @@ class Outbound:
         self.slow_reader = None
         self.opening.end_session()
         self.draining.end_waits()
-        self.update_clear()
 
     def enter_loop(self) -> None:
         """Belong to the event loop, and the thread, that run now. There is no connection."""

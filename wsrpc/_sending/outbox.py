@@ -250,7 +250,7 @@ class Outbox:
         self._codec = host.settings.codec
         self.requests = PendingRequests(host, odd=odd)
         self.queue = SendQueue(host)
-        self.gate = Gate(host.loop)
+        self.gate = Gate(host.loop, lambda: host.core.way_changed())
         """The callers that wait until the session has room."""
         self.out: Outbound
         """The way out of the present session, of the next one, or of the last one."""
@@ -375,7 +375,6 @@ class Outbox:
                     return 0
         finally:
             turn.leave()
-            self.out.update_clear()
             if pending is not None:
                 pending.turn = None
 
@@ -408,7 +407,6 @@ class Outbox:
                 await turn.wait()
         finally:
             turn.leave()
-            self.out.update_clear()
 
     @property
     def kept(self) -> int:

@@ -102,6 +102,9 @@ class SessionReceiver(Protocol):
     def take_credit_or_drain(self, message: Credit | Drain, /) -> None:
         """Take a control message that is not about the session."""
 
+    def way_changed(self) -> None:
+        """Something has changed that decides whether a message may leave at once: see `Outbound.clear`."""
+
     def room_changed(self) -> None:
         """The session has become full, or has room again, or has another connection or none, or this side drains."""
 

@@ -136,6 +136,7 @@ class Session:
 
     def _move(self, happened: SessionInput) -> None:
         self.state = after(self.state, happened)
+        self._host.core.way_changed()
 
     def note_ending(self, info: CloseInfo) -> None:
         """Note how the connection has ended or is going to, or why none will come."""
