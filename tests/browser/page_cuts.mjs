@@ -75,7 +75,7 @@ export async function begin(codec, dialed) {
   let waiting = 0 // notes since the connection dropped: more than 256 would be refused, however long it takes to dial
   client.status.subscribe((state) => {
     seen.states[state] = (seen.states[state] ?? 0) + 1
-    waiting = state === "open" ? -Infinity : 0
+    waiting = state === "open" ? -Infinity : Math.max(waiting, 0) // an attempt that fails is told, too
   })
 
   client.on("news", (n) => n === seen.news++ || seen.failures.push(`news ${n} in place of ${seen.news - 1}`))
