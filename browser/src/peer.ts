@@ -1,4 +1,4 @@
-// `Peer`: ws-wrapper's protocol in one session.
+// `PeerCore`: ws-wrapper's protocol in one session.
 
 import { ChannelCore, type ChannelOwner } from "./channel.js"
 import { json, type Codec, type Message } from "./codec.js"
@@ -23,7 +23,7 @@ const LONGEST_TIMER = 2 ** 31 - 1
 /** How many requests of the server are handled at once. */
 const RUNNING = 10_000
 
-/** What the peer tells its client. */
+/** What a peer reports to: its client. */
 export interface PeerOwner {
   /** Returns the handlers of the main channel (undefined), or of a named one, if there have ever been any. */
   handlers(channel: string | undefined): Handlers | undefined
@@ -40,7 +40,7 @@ export interface PeerOwner {
   ignore(kind: string): void
 }
 
-/** The two sides of a session with a server. It is dropped when the session ends. */
+/** What both sides have begun in one session with a server. It is dropped when the session ends. */
 export class PeerCore implements ChannelOwner, Holder, InvocationOwner, Requester {
   readonly #socket: SessionSocket
   readonly #owner: PeerOwner
@@ -58,7 +58,7 @@ export class PeerCore implements ChannelOwner, Holder, InvocationOwner, Requeste
   /** The largest message that the server accepts, and how many requests it runs at the same time. */
   #largest = Infinity
   #running = Infinity
-  /** How many of them there are. Those on anonymous channels do not count: a reader may answer them. */
+  /** How many requests the server runs. Those on anonymous channels do not count: a reader may answer them. */
   #occupied = 0
   /** Requests that wait because the server runs so many. */
   readonly #waiting = new Set<Request>()
@@ -249,7 +249,7 @@ export class PeerCore implements ChannelOwner, Holder, InvocationOwner, Requeste
     if (typeof h !== "number" || typeof i !== "number") this.#owner.ignore("foreign")
     else if (Array.isArray(message.a) && typeof message.a[0] === "string") this.#receiveCall(message, size)
     else if (message.a) this.#owner.ignore("foreign")
-    else if ("x" in message) this.#cancelled(message)
+    else if ("x" in message) this.#stop(message)
     else if (message.i !== undefined) this.#receiveResponse(message.i, message)
     else this.#owner.ignore("foreign")
   }
@@ -265,7 +265,7 @@ export class PeerCore implements ChannelOwner, Holder, InvocationOwner, Requeste
   }
 
   /** A cancellation or an abort. One that crosses with the answer, or the end, finds nothing. */
-  #cancelled({ i, h, x, _ }: Message): void {
+  #stop({ i, h, x, _ }: Message): void {
     const reason = new RemoteError(x, _, true)
     if (h !== undefined) this.#channels.get(h)?.end(reason)
     else if (this.#invocations.has(i!)) this.#invocations.get(i!)!.cancel(reason)

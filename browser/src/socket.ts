@@ -10,8 +10,8 @@ import type { Address, SocketOptions, Target, WebSocketClass, WebSocketLike } fr
 
 export type { Address, SocketOptions, Target, WebSocketClass, WebSocketLike }
 
-/** How `Client` uses a socket, beyond what a WebSocket has. */
-export interface Above {
+/** What a socket reports to, beyond what a WebSocket has. `Client` has one. */
+export interface SocketOwner {
   /** Features that this side offers in addition to `resume` and `probe`. */
   readonly features: readonly string[]
   /** Takes a message of `size` bytes, instead of the event `message`. */
@@ -24,7 +24,7 @@ export interface Above {
   busy(): boolean
 }
 
-const PLAIN: Above = { features: [], control() {}, busy: () => false }
+const PLAIN: SocketOwner = { features: [], control() {}, busy: () => false }
 
 /** Offered when a session is to resume: browsers can send no header. */
 const HINT = "wsrpc.resume"
@@ -45,7 +45,7 @@ const QUIET_UNSEEN = 30_000
 /** Milliseconds in which a connection that is alive answers; and when the page has just woken up. */
 const PATIENCE = 4_000
 const PATIENCE_AWAKE = 2_000
-/** It answers later if a large message comes before the answer, over a slow network. */
+/** The most milliseconds: the answer comes later if a large message comes before it, over a slow network. */
 const PATIENCE_MOST = 60_000
 /** More milliseconds than that fire a timer at once. */
 const LONGEST_TIMER = 2 ** 31 - 1
@@ -106,7 +106,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
   readonly #target: Target
   readonly #protocols: readonly string[]
   readonly #options: SocketOptions
-  readonly #above: Above
+  readonly #owner: SocketOwner
   readonly #backoff = new Backoff()
   /** Removes the listeners of page events. */
   readonly #listening = new AbortController()
@@ -117,7 +117,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
   #connection: WebSocketLike | undefined
   /** Distinguishes the present attempt to connect from those that were given up. */
   #attempt = 0
-  /** When it was opened, or the attempt to make it has begun. */
+  /** When the connection was opened, or the attempt to make it has begun. */
   #since = 0
   /** When the next attempt begins, as `Date.now()` will be then, if it waits. For `Client`. */
   retryAt: number | undefined
@@ -139,7 +139,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
   readonly #received = new Acknowledger((ack) => this.#say(ack))
 
   /** When something has last arrived. */
-  #heard = 0
+  #heardAt = 0
   /** When the answer to a probe is due. */
   #answerDue: number | undefined
   #patience = PATIENCE
@@ -149,7 +149,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
    * @param protocols subprotocols to offer
    * @throws SyntaxError if the address is not valid, as for a WebSocket
    */
-  constructor(target: Target, protocols: string | string[] = [], options: SocketOptions = {}, above: Above = PLAIN) {
+  constructor(target: Target, protocols: string | string[] = [], options: SocketOptions = {}, owner: SocketOwner = PLAIN) {
     super()
     // They come before the listeners that are added later.
     for (const type of ["open", "message", "error", "close", "detached", "resumed"] as const) {
@@ -159,7 +159,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
     this.#target = target
     this.#protocols = typeof protocols === "string" ? [protocols] : [...protocols]
     this.#options = options
-    this.#above = above
+    this.#owner = owner
     this.#dial()
     onWake((sure) => this.#wake(sure), this.#listening.signal)
     onStop((mayWake) => (mayWake ? this.#park() : this.close()), this.#listening.signal)
@@ -255,7 +255,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
     const attempt = ++this.#attempt
     const target = this.#target
     const open = (address: string | URL | Address) => attempt === this.#attempt && this.#open(address)
-    const fail = (error: unknown) => attempt === this.#attempt && this.#dropped(ABNORMAL, String(error), false)
+    const fail = (error: unknown) => attempt === this.#attempt && this.#connectionLost(ABNORMAL, String(error), false)
     this.#since = now()
     this.retryAt = undefined
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail)
@@ -275,15 +275,15 @@ export class SessionSocket extends EventTarget implements WebSocket {
     this.#connection = connection
     connection.binaryType = this.#binaryType
     connection.onopen = () => this.#opened(connection)
-    connection.onmessage = ({ data, origin }) => this.#arrived(data, origin)
+    connection.onmessage = ({ data, origin }) => this.#receive(data, origin)
     connection.onerror = () => {}
-    connection.onclose = ({ code, reason, wasClean }) => this.#dropped(code, String(reason), wasClean)
+    connection.onclose = ({ code, reason, wasClean }) => this.#connectionLost(code, String(reason), wasClean)
   }
 
   #opened(connection: WebSocketLike): void {
     clearTimeout(this.#timer)
-    this.#heard = this.#since = now()
-    const hello = { v: 1, features: [...this.#above.features, "resume", "probe"], limits: {} }
+    this.#heardAt = this.#since = now()
+    const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {} }
     if (this.#state === State.Resuming) {
       const { n: rx, bytes } = this.#received.tell()
       this.#say({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx, bytes })
@@ -296,8 +296,8 @@ export class SessionSocket extends EventTarget implements WebSocket {
     }
   }
 
-  /** The connection has ended by itself, is silent, or could not be made. */
-  #dropped(code: number, reason: string, wasClean: boolean): void {
+  /** Goes on or ends, because the connection has ended by itself, is silent, or could not be made. */
+  #connectionLost(code: number, reason: string, wasClean: boolean): void {
     const goesOn = this.#sent && (code === ABNORMAL || code === EXPIRED)
     if (this.#state === State.Resuming ? mayDialAgain(code) : this.#state === State.Open && goesOn) this.#detach(code, reason)
     else this.#end(code, reason, wasClean)
@@ -306,7 +306,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
   /** Goes on without a connection, and connects again. */
   #detach(code: number, reason: string): void {
     const wasOpen = this.#state === State.Open
-    this.#leave(RESUMES)
+    this.#disown(RESUMES)
     this.#state = State.Detached
     const delay = this.#backoff.delay(code, wasOpen ? now() - this.#since : 0, this.#gen > 0)
     this.retryAt = Date.now() + delay
@@ -315,7 +315,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
       this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl)
       this.dispatchEvent(new Event("detached"))
     }
-    this.#above.detached?.(code, reason)
+    this.#owner.detached?.(code, reason)
   }
 
   /** Connects now, if the next attempt waits. For `Client`. */
@@ -325,8 +325,8 @@ export class SessionSocket extends EventTarget implements WebSocket {
     this.#dial()
   }
 
-  /** Has no connection any more, and closes the one that there was, without waiting for its end. */
-  #leave(code: number): void {
+  /** Closes the connection, open or not, without waiting for its end, and ignores what it still delivers. */
+  #disown(code: number): void {
     const connection = this.#connection
     this.#connection = undefined
     this.#attempt++
@@ -355,29 +355,29 @@ export class SessionSocket extends EventTarget implements WebSocket {
     this.#connection!.send(writeControl(control))
   }
 
-  #arrived(data: Data, origin: string): void {
-    this.#heard = now()
+  #receive(data: Data, origin: string): void {
+    this.#heardAt = now()
     this.#answerDue = undefined
     const control = typeof data === "string" ? readControl(data) : undefined
     if (this.#state === State.Resuming) return this.#answered(control)
     if (this.#state !== State.Open) return
     this.#patience = PATIENCE
-    if (control && !isCounted(control)) this.#take(control)
+    if (control && !isCounted(control)) this.#receiveUncounted(control)
     else {
-      const size = this.#sent || this.#above.receive ? sizeOf(data) : 0
+      const size = this.#sent || this.#owner.receive ? sizeOf(data) : 0
       if (this.#sent) this.#received.count(size)
-      if (control) this.#above.control(control)
-      else if (this.#above.receive) this.#above.receive(data, size)
+      if (control) this.#owner.control(control)
+      else if (this.#owner.receive) this.#owner.receive(data, size)
       else this.dispatchEvent(new MessageEvent("message", { data, origin }))
     }
   }
 
-  #take(control: Control): void {
-    if (control.t === "welcome" && this.#probes === undefined) this.#welcomed(control)
+  #receiveUncounted(control: Control): void {
+    if (control.t === "welcome" && this.#probes === undefined) this.#greeted(control)
     if (control.t === "ack" && this.#sent?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH)
   }
 
-  #welcomed(welcome: Control): void {
+  #greeted(welcome: Control): void {
     const features: unknown[] = Array.isArray(welcome.features) ? welcome.features : []
     this.#probes = features.includes("probe")
     if (features.includes("resume") && typeof welcome.sid === "string") {
@@ -387,7 +387,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
       this.#say({ t: "ack", n: 0, bytes: 0 })
       this.#sent = new ReplayBuffer()
     }
-    this.#above.control(welcome)
+    this.#owner.control(welcome)
     this.#watch()
   }
 
@@ -404,7 +404,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
       this.#silences = 0
       this.#state = State.Open
       this.#sent!.sendAll((data) => this.#connection!.send(data))
-      this.#above.control(answer)
+      this.#owner.control(answer)
       this.#watch()
       this.dispatchEvent(new Event("resumed"))
     }
@@ -423,12 +423,12 @@ export class SessionSocket extends EventTarget implements WebSocket {
     const time = now()
     if (this.#answerDue !== undefined && time >= this.#answerDue) {
       this.#patience = Math.min(2 * this.#patience, PATIENCE_MOST)
-      return this.#dropped(ABNORMAL, "the connection is silent", false)
+      return this.#connectionLost(ABNORMAL, "the connection is silent", false)
     }
-    const seen = globalThis.document?.visibilityState !== "hidden" || this.#above.busy()
-    if (this.#answerDue === undefined && time >= this.#heard + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience)
+    const seen = globalThis.document?.visibilityState !== "hidden" || this.#owner.busy()
+    if (this.#answerDue === undefined && time >= this.#heardAt + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience)
     // A call may begin while nobody sees the page.
-    this.#wait((this.#answerDue ?? (seen ? this.#heard : time) + QUIET) - time, () => this.#watch())
+    this.#wait((this.#answerDue ?? (seen ? this.#heardAt : time) + QUIET) - time, () => this.#watch())
   }
 
   #probe(patience: number): void {
@@ -454,7 +454,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
   #wake(sure: boolean): void {
     const time = now()
     if (this.#state === State.Open && this.#probes) {
-      if (this.#sent && (sure || time - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#detach(ABNORMAL, WOKEN)
+      if (this.#sent && (sure || time - this.#heardAt > QUIET_UNSEEN + PATIENCE)) this.#detach(ABNORMAL, WOKEN)
       else {
         this.#probe(PATIENCE_AWAKE)
         this.#watch()
@@ -469,7 +469,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
   #end(code: number, reason: string, wasClean = false): void {
     const failed = this.#state === State.Connecting
     this.#state = State.Closed
-    this.#leave(code >= 3000 ? code : 1000)
+    this.#disown(code >= 3000 ? code : 1000)
     clearTimeout(this.#expiryTimer)
     this.#listening.abort()
     this.#sent = undefined

@@ -802,7 +802,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   #target;
   #protocols;
   #options;
-  #above;
+  #owner;
   #backoff = new Backoff();
   /** Removes the listeners of page events. */
   #listening = new AbortController();
@@ -813,7 +813,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   #connection;
   /** Distinguishes the present attempt to connect from those that were given up. */
   #attempt = 0;
-  /** When it was opened, or the attempt to make it has begun. */
+  /** When the connection was opened, or the attempt to make it has begun. */
   #since = 0;
   /** When the next attempt begins, as `Date.now()` will be then, if it waits. For `Client`. */
   retryAt;
@@ -833,7 +833,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   #sent;
   #received = new Acknowledger((ack) => this.#say(ack));
   /** When something has last arrived. */
-  #heard = 0;
+  #heardAt = 0;
   /** When the answer to a probe is due. */
   #answerDue;
   #patience = PATIENCE;
@@ -842,7 +842,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
    * @param protocols subprotocols to offer
    * @throws SyntaxError if the address is not valid, as for a WebSocket
    */
-  constructor(target, protocols = [], options = {}, above = PLAIN) {
+  constructor(target, protocols = [], options = {}, owner = PLAIN) {
     super();
     for (const type of ["open", "message", "error", "close", "detached", "resumed"]) {
       this[`on${type}`] = null;
@@ -851,7 +851,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     this.#target = target;
     this.#protocols = typeof protocols === "string" ? [protocols] : [...protocols];
     this.#options = options;
-    this.#above = above;
+    this.#owner = owner;
     this.#dial();
     onWake((sure) => this.#wake(sure), this.#listening.signal);
     onStop((mayWake) => mayWake ? this.#park() : this.close(), this.#listening.signal);
@@ -935,7 +935,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     const attempt = ++this.#attempt;
     const target = this.#target;
     const open = (address) => attempt === this.#attempt && this.#open(address);
-    const fail = (error) => attempt === this.#attempt && this.#dropped(ABNORMAL, String(error), false);
+    const fail = (error) => attempt === this.#attempt && this.#connectionLost(ABNORMAL, String(error), false);
     this.#since = now();
     this.retryAt = void 0;
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail);
@@ -954,15 +954,15 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     this.#connection = connection;
     connection.binaryType = this.#binaryType;
     connection.onopen = () => this.#opened(connection);
-    connection.onmessage = ({ data, origin }) => this.#arrived(data, origin);
+    connection.onmessage = ({ data, origin }) => this.#receive(data, origin);
     connection.onerror = () => {
     };
-    connection.onclose = ({ code, reason, wasClean }) => this.#dropped(code, String(reason), wasClean);
+    connection.onclose = ({ code, reason, wasClean }) => this.#connectionLost(code, String(reason), wasClean);
   }
   #opened(connection) {
     clearTimeout(this.#timer);
-    this.#heard = this.#since = now();
-    const hello = { v: 1, features: [...this.#above.features, "resume", "probe"], limits: {} };
+    this.#heardAt = this.#since = now();
+    const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {} };
     if (this.#state === 3 /* Resuming */) {
       const { n: rx, bytes } = this.#received.tell();
       this.#say({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx, bytes });
@@ -974,8 +974,8 @@ var SessionSocket = class _SessionSocket extends EventTarget {
       this.dispatchEvent(new Event("open"));
     }
   }
-  /** The connection has ended by itself, is silent, or could not be made. */
-  #dropped(code, reason, wasClean) {
+  /** Goes on or ends, because the connection has ended by itself, is silent, or could not be made. */
+  #connectionLost(code, reason, wasClean) {
     const goesOn = this.#sent && (code === ABNORMAL || code === EXPIRED);
     if (this.#state === 3 /* Resuming */ ? mayDialAgain(code) : this.#state === 1 /* Open */ && goesOn) this.#detach(code, reason);
     else this.#end(code, reason, wasClean);
@@ -983,7 +983,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   /** Goes on without a connection, and connects again. */
   #detach(code, reason) {
     const wasOpen = this.#state === 1 /* Open */;
-    this.#leave(RESUMES);
+    this.#disown(RESUMES);
     this.#state = 2 /* Detached */;
     const delay = this.#backoff.delay(code, wasOpen ? now() - this.#since : 0, this.#gen > 0);
     this.retryAt = Date.now() + delay;
@@ -992,7 +992,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
       this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl);
       this.dispatchEvent(new Event("detached"));
     }
-    this.#above.detached?.(code, reason);
+    this.#owner.detached?.(code, reason);
   }
   /** Connects now, if the next attempt waits. For `Client`. */
   retry() {
@@ -1000,8 +1000,8 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     this.#state = 3 /* Resuming */;
     this.#dial();
   }
-  /** Has no connection any more, and closes the one that there was, without waiting for its end. */
-  #leave(code) {
+  /** Closes the connection, open or not, without waiting for its end, and ignores what it still delivers. */
+  #disown(code) {
     const connection = this.#connection;
     this.#connection = void 0;
     this.#attempt++;
@@ -1024,27 +1024,27 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   #say(control) {
     this.#connection.send(writeControl(control));
   }
-  #arrived(data, origin) {
-    this.#heard = now();
+  #receive(data, origin) {
+    this.#heardAt = now();
     this.#answerDue = void 0;
     const control = typeof data === "string" ? readControl(data) : void 0;
     if (this.#state === 3 /* Resuming */) return this.#answered(control);
     if (this.#state !== 1 /* Open */) return;
     this.#patience = PATIENCE;
-    if (control && !isCounted(control)) this.#take(control);
+    if (control && !isCounted(control)) this.#receiveUncounted(control);
     else {
-      const size = this.#sent || this.#above.receive ? sizeOf(data) : 0;
+      const size = this.#sent || this.#owner.receive ? sizeOf(data) : 0;
       if (this.#sent) this.#received.count(size);
-      if (control) this.#above.control(control);
-      else if (this.#above.receive) this.#above.receive(data, size);
+      if (control) this.#owner.control(control);
+      else if (this.#owner.receive) this.#owner.receive(data, size);
       else this.dispatchEvent(new MessageEvent("message", { data, origin }));
     }
   }
-  #take(control) {
-    if (control.t === "welcome" && this.#probes === void 0) this.#welcomed(control);
+  #receiveUncounted(control) {
+    if (control.t === "welcome" && this.#probes === void 0) this.#greeted(control);
     if (control.t === "ack" && this.#sent?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH);
   }
-  #welcomed(welcome) {
+  #greeted(welcome) {
     const features = Array.isArray(welcome.features) ? welcome.features : [];
     this.#probes = features.includes("probe");
     if (features.includes("resume") && typeof welcome.sid === "string") {
@@ -1054,7 +1054,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
       this.#say({ t: "ack", n: 0, bytes: 0 });
       this.#sent = new ReplayBuffer();
     }
-    this.#above.control(welcome);
+    this.#owner.control(welcome);
     this.#watch();
   }
   // ------------------------------------------------------------ resuming
@@ -1069,7 +1069,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
       this.#silences = 0;
       this.#state = 1 /* Open */;
       this.#sent.sendAll((data) => this.#connection.send(data));
-      this.#above.control(answer);
+      this.#owner.control(answer);
       this.#watch();
       this.dispatchEvent(new Event("resumed"));
     }
@@ -1085,11 +1085,11 @@ var SessionSocket = class _SessionSocket extends EventTarget {
     const time = now();
     if (this.#answerDue !== void 0 && time >= this.#answerDue) {
       this.#patience = Math.min(2 * this.#patience, PATIENCE_MOST);
-      return this.#dropped(ABNORMAL, "the connection is silent", false);
+      return this.#connectionLost(ABNORMAL, "the connection is silent", false);
     }
-    const seen = globalThis.document?.visibilityState !== "hidden" || this.#above.busy();
-    if (this.#answerDue === void 0 && time >= this.#heard + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
-    this.#wait((this.#answerDue ?? (seen ? this.#heard : time) + QUIET) - time, () => this.#watch());
+    const seen = globalThis.document?.visibilityState !== "hidden" || this.#owner.busy();
+    if (this.#answerDue === void 0 && time >= this.#heardAt + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
+    this.#wait((this.#answerDue ?? (seen ? this.#heardAt : time) + QUIET) - time, () => this.#watch());
   }
   #probe(patience) {
     this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience);
@@ -1111,7 +1111,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   #wake(sure) {
     const time = now();
     if (this.#state === 1 /* Open */ && this.#probes) {
-      if (this.#sent && (sure || time - this.#heard > QUIET_UNSEEN + PATIENCE)) this.#detach(ABNORMAL, WOKEN);
+      if (this.#sent && (sure || time - this.#heardAt > QUIET_UNSEEN + PATIENCE)) this.#detach(ABNORMAL, WOKEN);
       else {
         this.#probe(PATIENCE_AWAKE);
         this.#watch();
@@ -1124,7 +1124,7 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   #end(code, reason, wasClean = false) {
     const failed = this.#state === 0 /* Connecting */;
     this.#state = 5 /* Closed */;
-    this.#leave(code >= 3e3 ? code : 1e3);
+    this.#disown(code >= 3e3 ? code : 1e3);
     clearTimeout(this.#expiryTimer);
     this.#listening.abort();
     this.#sent = void 0;
@@ -1173,7 +1173,7 @@ var PeerCore = class {
   /** The largest message that the server accepts, and how many requests it runs at the same time. */
   #largest = Infinity;
   #running = Infinity;
-  /** How many of them there are. Those on anonymous channels do not count: a reader may answer them. */
+  /** How many requests the server runs. Those on anonymous channels do not count: a reader may answer them. */
   #occupied = 0;
   /** Requests that wait because the server runs so many. */
   #waiting = /* @__PURE__ */ new Set();
@@ -1338,7 +1338,7 @@ var PeerCore = class {
     if (typeof h !== "number" || typeof i !== "number") this.#owner.ignore("foreign");
     else if (Array.isArray(message.a) && typeof message.a[0] === "string") this.#receiveCall(message, size);
     else if (message.a) this.#owner.ignore("foreign");
-    else if ("x" in message) this.#cancelled(message);
+    else if ("x" in message) this.#stop(message);
     else if (message.i !== void 0) this.#receiveResponse(message.i, message);
     else this.#owner.ignore("foreign");
   }
@@ -1352,7 +1352,7 @@ var PeerCore = class {
     if (!this.#endedChannels.has(h)) this.tell({ h }, "x", gone);
   }
   /** A cancellation or an abort. One that crosses with the answer, or the end, finds nothing. */
-  #cancelled({ i, h, x, _ }) {
+  #stop({ i, h, x, _ }) {
     const reason = new RemoteError(x, _, true);
     if (h !== void 0) this.#channels.get(h)?.end(reason);
     else if (this.#invocations.has(i)) this.#invocations.get(i).cancel(reason);
