@@ -63,7 +63,7 @@ type Timer = ReturnType<typeof setTimeout> | undefined
 export class Session implements DialingOwner, HeartbeatOwner {
   state: SessionState = SessionState.New
   /** The type in which binary messages arrive. */
-  binaryType: BinaryType = "blob"
+  binaryType: "blob" | "arraybuffer" = "blob"
   /** The open connection. */
   connection: WebSocketLike | undefined
   readonly dialing: Dialing
