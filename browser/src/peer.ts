@@ -8,7 +8,7 @@ import { ChannelClosed, ConnectionLost, Refused, RemoteError, textOf, WsrpcError
 import { report, type Handlers } from "./handlers.js"
 import { Invocation, type InvocationOwner } from "./invocation.js"
 import type { Holder, Request, Requester } from "./request.js"
-import { SessionSocket } from "./socket.js"
+import { Session, type SessionEnd, type SessionOwner } from "./session.js"
 import type { SocketOptions, Target } from "./target.js"
 
 /** Request ids: odd, and none that ws-wrapper uses, which counts from 1. A server that calls uses even ones. */
@@ -41,8 +41,9 @@ export interface PeerOwner {
 }
 
 /** What both sides have begun in one session with a server. It is dropped when the session ends. */
-export class PeerCore implements ChannelOwner, Holder, InvocationOwner, Requester {
-  readonly #socket: SessionSocket
+export class PeerCore implements ChannelOwner, Holder, InvocationOwner, Requester, SessionOwner {
+  readonly #session: Session
+  readonly features: readonly string[]
   readonly #owner: PeerOwner
   readonly #codec: Codec
   readonly #requests = new Map<number, Request>()
@@ -73,38 +74,29 @@ export class PeerCore implements ChannelOwner, Holder, InvocationOwner, Requeste
   constructor(target: Target, options: SocketOptions, codec: Codec, owner: PeerOwner) {
     this.#owner = owner
     this.#codec = codec
-    const features = ["batches", "credit", "drain", ...(codec.feature ? [codec.feature] : [])]
-    this.#socket = new SessionSocket(target, [], options, {
-      features,
-      receive: (data, size) => this.#receive(data, size),
-      control: (message) => this.#control(message),
-      detached: (code, reason) => owner.sessionDetached(lost(code, reason, "not_sent")),
-      busy: () => this.isBusy,
-    })
-    this.#socket.binaryType = "arraybuffer"
-    this.#socket.onopen = () => owner.opened()
-    this.#socket.onresumed = () => owner.resumed()
-    this.#socket.onclose = ({ code, reason }) => this.end(code, reason)
+    this.features = ["batches", "credit", "drain", ...(codec.feature ? [codec.feature] : [])]
+    this.#session = new Session(target, [], options, this)
+    this.#session.binaryType = "arraybuffer"
   }
 
   /** When the next attempt to connect begins, if it waits. */
   get retryAt(): number | undefined {
-    return this.#socket.retryAt
+    return this.#session.dialing.retryAt
   }
 
   /** Connects now, if the session waits for its next attempt. */
   retry(): void {
-    this.#socket.retry()
+    this.#session.retry()
   }
 
   /** Closes the connection. Calls fail only with `end`, or when the other side has closed it, too. */
   close(code: number, reason: string): void {
-    this.#socket.close(code, reason)
+    this.#session.close(code, reason)
   }
 
   /** Whether events and requests can be sent. They leave room for what has to be sent: answers and channels. */
   get hasRoom(): boolean {
-    return this.#socket.fullness <= 1 / 2
+    return this.#session.fullness <= 1 / 2
   }
 
   get isBusy(): boolean {
@@ -144,7 +136,7 @@ export class PeerCore implements ChannelOwner, Holder, InvocationOwner, Requeste
   send(message: Message): number {
     const data = this.#encoded(message)
     const size = this.#sized(data)
-    this.#socket.post(data, size)
+    this.#session.send(data, size)
     return size
   }
 
@@ -168,7 +160,7 @@ export class PeerCore implements ChannelOwner, Holder, InvocationOwner, Requeste
     try {
       this.send({ ...message, ...reasonOnWire(key, reason) })
     } catch (error) {
-      this.#socket.post(JSON.stringify({ ...message, [key]: { message: (error as Error).message }, _: 1 }))
+      this.#session.send(JSON.stringify({ ...message, [key]: { message: (error as Error).message }, _: 1 }))
     }
   }
 
@@ -187,7 +179,7 @@ export class PeerCore implements ChannelOwner, Holder, InvocationOwner, Requeste
     const { channel, event, args } = request
     try {
       const data = this.#encoded({ i, a: [event, ...args], ...channel })
-      request.kept = this.#socket.post(data, this.#sized(data))
+      request.kept = this.#session.send(data, this.#sized(data))
     } catch (error) {
       request.reject(error)
       return
@@ -199,7 +191,7 @@ export class PeerCore implements ChannelOwner, Holder, InvocationOwner, Requeste
   withdraw(request: Request, reason: unknown): boolean {
     if (this.#waiting.delete(request)) return false
     const { id: i, kept } = request
-    const isBack = kept && this.#socket.takeBack(kept)
+    const isBack = kept && this.#session.takeBack(kept)
     if (!isBack) this.tell({ i }, "x", reason)
     this.#giveUp(i, !isBack)
     return !isBack
@@ -235,7 +227,7 @@ export class PeerCore implements ChannelOwner, Holder, InvocationOwner, Requeste
 
   // ------------------------------------------------------------ receiving
 
-  #receive(data: Data, size: number): void {
+  receive(data: Data, size: number): void {
     let message: Message | undefined
     try {
       message = (typeof data === "string" ? json : this.#codec).decode(data)
@@ -355,7 +347,7 @@ export class PeerCore implements ChannelOwner, Holder, InvocationOwner, Requeste
 
   /** Gives credit for a channel, in totals. */
   grant(h: number, n: number, bytes: number): void {
-    this.#socket.post(writeControl({ t: "credit", h, n, bytes }))
+    this.#session.send(writeControl({ t: "credit", h, n, bytes }))
   }
 
   /** Forgets a channel that has ended, and the requests on it: those of this side fail, and the others are cancelled. */
@@ -376,7 +368,23 @@ export class PeerCore implements ChannelOwner, Holder, InvocationOwner, Requeste
 
   // ------------------------------------------------------------ the session
 
-  #control(control: Control): void {
+  opened(): void {
+    this.#owner.opened()
+  }
+
+  detached(code: number, reason: string): void {
+    this.#owner.sessionDetached(lost(code, reason, "not_sent"))
+  }
+
+  resumed(): void {
+    this.#owner.resumed()
+  }
+
+  over({ code, reason }: SessionEnd): void {
+    this.end(code, reason)
+  }
+
+  control(control: Control): void {
     const limits = Object(control.limits) as Control
     this.#largest = count(limits, "message") || this.#largest
     this.#running = count(limits, "running") || this.#running
@@ -419,7 +427,7 @@ export class PeerCore implements ChannelOwner, Holder, InvocationOwner, Requeste
     clearTimeout(this.#drainTimer)
     this.#owner.requeue(this.#waiting)
     this.#waiting.clear()
-    this.#socket.post(writeControl({ t: "drain", after_ms: 0 }))
+    this.#session.send(writeControl({ t: "drain", after_ms: 0 }))
   }
 
   /** The session is over: everything in it fails. */

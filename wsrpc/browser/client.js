@@ -682,6 +682,172 @@ function isStream(value) {
   return Symbol.asyncIterator in value || Symbol.iterator in value && "next" in value;
 }
 
+// src/dialing.ts
+var ABNORMAL = 1006;
+var RESUMES = 4412;
+var HINT = "wsrpc.resume";
+var NEUTRAL = "wsrpc";
+var ATTEMPT = 1e4;
+var Dialing = class {
+  #target;
+  #protocols;
+  #options;
+  #owner;
+  #backoff = new Backoff();
+  state = "idle";
+  /** When the next attempt begins, as `Date.now()` will be then, if it waits. */
+  retryAt;
+  /** When the last attempt has begun, or has succeeded. */
+  since = 0;
+  /** Whether the connections are to resume a session. */
+  asksToResume = false;
+  /** The address of the last attempt. */
+  url = "";
+  /** Distinguishes the present attempt from those that were given up. */
+  #attempt = 0;
+  /** The connection that is being made. */
+  #connection;
+  /** Until the next attempt, or the end of an attempt. */
+  #timer;
+  constructor(target, protocols, options, owner) {
+    this.#target = target;
+    this.#protocols = protocols;
+    this.#options = options;
+    this.#owner = owner;
+  }
+  /**
+   * Begins an attempt.
+   *
+   * @throws SyntaxError if it is the first one, and the address is not valid
+   */
+  dial() {
+    this.stop();
+    const attempt = this.#attempt;
+    const target = this.#target;
+    const open = (address) => attempt === this.#attempt && this.#open(address);
+    const fail = (error) => attempt === this.#attempt && this.#owner.connectionLost(ABNORMAL, String(error));
+    this.state = "dialing";
+    this.since = now();
+    if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail);
+    else if (!this.url) open(target);
+    else Promise.resolve(target).then(open).catch(fail);
+    this.#timer = setTimeout(fail, ATTEMPT, "no connection within 10 s");
+  }
+  #open(address) {
+    const { url = address, token } = address;
+    const offers = [...this.#protocols];
+    if (token !== void 0) offers.push(`bearer.${token}`, NEUTRAL);
+    if (this.asksToResume) offers.push(HINT);
+    const WebSocketClass = this.#options.WebSocket ?? globalThis.WebSocket;
+    this.url = absolute(url);
+    const connection = new WebSocketClass(this.url, offers);
+    this.#connection = connection;
+    connection.onopen = () => {
+      this.#connection = void 0;
+      this.stop();
+      this.since = now();
+      this.#owner.dialed(connection);
+    };
+    connection.onerror = () => {
+    };
+    connection.onclose = ({ code, reason, wasClean }) => this.#owner.connectionLost(code, String(reason), wasClean);
+  }
+  /**
+   * Begins an attempt after a delay.
+   *
+   * @param code the close code of the last connection
+   * @param lasted the milliseconds for which it was open; 0 for a failed attempt
+   * @param resumed whether the session has resumed on it
+   */
+  dialLater(code, lasted, resumed) {
+    const delay = this.#backoff.delay(code, lasted, resumed);
+    this.state = "waiting";
+    this.retryAt = Date.now() + delay;
+    this.#timer = setTimeout(() => this.dial(), delay);
+  }
+  /**
+   * Gives up the attempt, or the wait for the next one.
+   *
+   * @param code the close code for the connection that is being made
+   */
+  stop(code = RESUMES) {
+    clearTimeout(this.#timer);
+    if (this.#connection) disown(this.#connection, code);
+    this.#connection = this.retryAt = void 0;
+    this.#attempt++;
+    this.state = "idle";
+  }
+};
+function disown(connection, code) {
+  connection.onmessage = connection.onclose = null;
+  const now2 = connection.readyState === 1 || code === RESUMES || !globalThis.document;
+  if (now2) connection.close(code);
+  else connection.onopen = () => connection.close(code);
+}
+function absolute(url) {
+  const found = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
+  found.protocol = found.protocol.replace(/^http/, "ws");
+  return found.href;
+}
+
+// src/heartbeat.ts
+var QUIET = 5e3;
+var QUIET_UNSEEN = 3e4;
+var PATIENCE = 4e3;
+var PATIENCE_AWAKE = 2e3;
+var PATIENCE_MOST = 6e4;
+var Heartbeat = class {
+  #owner;
+  /** When something has last arrived. */
+  #heardAt = 0;
+  /** When the answer to a probe is due. Undefined unless this side has asked. */
+  #answerDue;
+  #patience = PATIENCE;
+  #timer;
+  constructor(owner) {
+    this.#owner = owner;
+  }
+  /** Begins with a connection. Patience stays: the message that takes long may come again. */
+  start() {
+    this.#heardAt = now();
+    this.#look();
+  }
+  /** Notes that something has arrived. */
+  heard() {
+    this.#heardAt = now();
+    this.#answerDue = void 0;
+    this.#patience = PATIENCE;
+  }
+  stop() {
+    clearTimeout(this.#timer);
+    this.#answerDue = void 0;
+  }
+  /** Whether nothing has arrived for so long that this side would have noticed if it had not been asleep. */
+  get hasSlept() {
+    return now() - this.#heardAt > QUIET_UNSEEN + PATIENCE;
+  }
+  /** Asks now, because the page has woken up. */
+  wake() {
+    this.#probe(PATIENCE_AWAKE);
+    this.#look();
+  }
+  #look() {
+    const time = now();
+    if (this.#answerDue && time >= this.#answerDue) {
+      this.#patience = Math.min(2 * this.#patience, PATIENCE_MOST);
+      return this.#owner.connectionLost(ABNORMAL, "the connection is silent");
+    }
+    const seen = globalThis.document?.visibilityState !== "hidden" || this.#owner.isBusy;
+    if (!this.#answerDue && time >= this.#heardAt + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#look(), (this.#answerDue ?? (seen ? this.#heardAt : time) + QUIET) - time);
+  }
+  #probe(patience) {
+    this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience);
+    this.#owner.say({ t: "probe" });
+  }
+};
+
 // src/ledger.ts
 var ACK_MESSAGES = 256;
 var ACK_BYTES = 64 * 1024;
@@ -766,61 +932,63 @@ var Acknowledger = class {
   }
 };
 
-// src/socket.ts
-var PLAIN = { features: [], control() {
-}, busy: () => false };
-var HINT = "wsrpc.resume";
-var NEUTRAL = "wsrpc";
-var RESUMES = 4412;
-var ABNORMAL = 1006;
+// src/states.ts
+var TABLE = {
+  [0 /* New */]: {
+    [0 /* Bound */]: 1 /* Plain */,
+    [7 /* Ended */]: 7 /* Over */
+  },
+  [1 /* Plain */]: {
+    [1 /* Greeted */]: 2 /* Attached */,
+    [2 /* Counted */]: 3 /* Resumable */,
+    [6 /* Closed */]: 6 /* Closing */,
+    [7 /* Ended */]: 7 /* Over */
+  },
+  [2 /* Attached */]: {
+    [6 /* Closed */]: 6 /* Closing */,
+    [7 /* Ended */]: 7 /* Over */
+  },
+  [3 /* Resumable */]: {
+    [3 /* Cut */]: 4 /* Detached */,
+    [6 /* Closed */]: 6 /* Closing */,
+    [7 /* Ended */]: 7 /* Over */
+  },
+  [4 /* Detached */]: {
+    [3 /* Cut */]: 4 /* Detached */,
+    [4 /* Asked */]: 5 /* Asking */,
+    [7 /* Ended */]: 7 /* Over */
+  },
+  [5 /* Asking */]: {
+    [3 /* Cut */]: 4 /* Detached */,
+    [5 /* Resumed */]: 3 /* Resumable */,
+    [7 /* Ended */]: 7 /* Over */
+  },
+  [6 /* Closing */]: { [7 /* Ended */]: 7 /* Over */ },
+  [7 /* Over */]: {}
+};
+
+// src/session.ts
 var EXPIRED = 4411;
-var ATTEMPT = 1e4;
 var ANSWER = 5e3;
 var MOST_SILENCES = 2;
-var QUIET = 5e3;
-var QUIET_UNSEEN = 3e4;
-var PATIENCE = 4e3;
-var PATIENCE_AWAKE = 2e3;
-var PATIENCE_MOST = 6e4;
 var LONGEST_TIMER = 2 ** 31 - 1;
 var LONGEST_REASON = 123;
 var WOKEN = "the page has woken up";
 var SILENT = "the server does not answer";
 var MISMATCH = "the server counts differently";
-var SessionSocket = class _SessionSocket extends EventTarget {
-  static CONNECTING = 0;
-  static OPEN = 1;
-  static CLOSING = 2;
-  static CLOSED = 3;
-  CONNECTING = 0;
-  OPEN = 1;
-  CLOSING = 2;
-  CLOSED = 3;
-  /** The subprotocol that the server has chosen among those of the page. */
-  protocol = "";
-  extensions = "";
-  #target;
-  #protocols;
+var Session = class {
+  state = 0 /* New */;
+  /** The type in which binary messages arrive. */
+  binaryType = "blob";
+  /** The open connection. */
+  connection;
+  dialing;
   #options;
   #owner;
-  #backoff = new Backoff();
   /** Removes the listeners of page events. */
   #listening = new AbortController();
-  #state = 0 /* Connecting */;
-  #url = "";
-  #binaryType = "blob";
-  /** The connection, or the one that is being made. */
-  #connection;
-  /** Distinguishes the present attempt to connect from those that were given up. */
-  #attempt = 0;
-  /** When the connection was opened, or the attempt to make it has begun. */
-  #since = 0;
-  /** When the next attempt begins, as `Date.now()` will be then, if it waits. For `Client`. */
-  retryAt;
-  /** Until the next attempt, the end of an attempt, the end of the wait for an answer, or the next look for silence. */
-  #timer;
-  /** Whether the server answers probes. Undefined before its welcome. */
-  #probes;
+  /** Undefined if the server does not answer probes. */
+  #heartbeat;
   #sid = "";
   #token;
   /** Milliseconds that the session lives without a connection. */
@@ -829,88 +997,188 @@ var SessionSocket = class _SessionSocket extends EventTarget {
   #gen = 0;
   #silences = 0;
   #expiryTimer;
+  #answerTimer;
   /** What was sent, if the session can resume. */
   #sent;
-  #received = new Acknowledger((ack) => this.#say(ack));
-  /** When something has last arrived. */
-  #heardAt = 0;
-  /** When the answer to a probe is due. */
-  #answerDue;
-  #patience = PATIENCE;
-  /**
-   * @param target where to connect. If it is a function, it is called for each attempt
-   * @param protocols subprotocols to offer
-   * @throws SyntaxError if the address is not valid, as for a WebSocket
-   */
-  constructor(target, protocols = [], options = {}, owner = PLAIN) {
-    super();
-    for (const type of ["open", "message", "error", "close", "detached", "resumed"]) {
-      this[`on${type}`] = null;
-      this.addEventListener(type, (event) => this[`on${type}`]?.(event));
-    }
-    this.#target = target;
-    this.#protocols = typeof protocols === "string" ? [protocols] : [...protocols];
+  #received = new Acknowledger((ack) => this.say(ack));
+  /** @throws SyntaxError if the address is not valid, as for a WebSocket */
+  constructor(target, protocols, options, owner) {
     this.#options = options;
     this.#owner = owner;
-    this.#dial();
+    this.dialing = new Dialing(target, protocols, options, this);
+    this.dialing.dial();
     onWake((sure) => this.#wake(sure), this.#listening.signal);
     onStop((mayWake) => mayWake ? this.#park() : this.close(), this.#listening.signal);
   }
-  get url() {
-    return this.#url;
+  #move(happened) {
+    const next = TABLE[this.state][happened];
+    if (next) this.state = next;
+    return next;
   }
-  get readyState() {
-    if (this.#state === 0 /* Connecting */) return _SessionSocket.CONNECTING;
-    if (this.#state === 4 /* Closing */) return _SessionSocket.CLOSING;
-    return this.#state === 5 /* Closed */ ? _SessionSocket.CLOSED : _SessionSocket.OPEN;
+  /** Whether messages leave now. */
+  get #isConnected() {
+    return [1 /* Plain */, 2 /* Attached */, 3 /* Resumable */].includes(this.state);
   }
-  get binaryType() {
-    return this.#binaryType;
+  /** Whether the session waits for another connection. */
+  get #isDetached() {
+    return this.state === 4 /* Detached */ || this.state === 5 /* Asking */;
   }
-  set binaryType(type) {
-    if (type !== "blob" && type !== "arraybuffer") return;
-    this.#binaryType = type;
-    if (this.#connection) this.#connection.binaryType = type;
+  get isBusy() {
+    return this.#owner.isBusy;
   }
-  /** Bytes that no connection has written so far. While the session is detached, all bytes that are kept. */
-  get bufferedAmount() {
-    const waits = this.#state === 2 /* Detached */ || this.#state === 3 /* Resuming */;
-    return waits ? this.#sent.bytes : this.#connection?.bufferedAmount ?? 0;
-  }
-  /**
-   * Sends a message, or keeps it for the next connection.
-   *
-   * @throws InvalidStateError while the first connection is being made
-   */
-  send(data) {
-    if (this.#state === 0 /* Connecting */) throw new DOMException("the connection is not open yet", "InvalidStateError");
-    this.post(snapshot(data));
-  }
-  /** Sends a message as `send` does, and returns what is kept of it. For `Client`. */
-  post(data, size) {
-    if (this.readyState !== _SessionSocket.OPEN) return { data, size: 0, sent: false };
+  // ------------------------------------------------------------ sending
+  /** Sends a message, or keeps it for the next connection. Returns what is kept of it. */
+  send(data, size = sizeOf(data)) {
+    if (!this.#isConnected && !this.#isDetached) return { data, size, sent: false };
     const full = this.fullness > 1;
-    const connected = this.#state === 1 /* Open */ && !full;
-    const kept = this.#sent?.keep(data, size ?? sizeOf(data), connected);
-    if (connected) this.#connection.send(data);
+    const leaves = this.#isConnected && !full;
+    const kept = this.#sent?.keep(data, size, leaves);
+    if (leaves) this.connection.send(data);
     if (full) {
-      const unread = this.#sent ? void 0 : this.#connection;
+      const unread = this.#sent ? void 0 : this.connection;
       this.#end(4408, "too much waits to be sent");
       unread?.terminate?.();
     }
     return kept;
   }
-  /** How much waits to be sent, or may have to be sent again: more than 1 ends the session. For `Client`. */
-  get fullness() {
-    const waits = this.#sent?.memory ?? this.#connection?.bufferedAmount ?? Infinity;
-    return waits / (this.#options.buffer ?? 16 * 1024 * 1024);
+  /** Sends a control message that is about the connection. */
+  say(control) {
+    this.connection.send(writeControl(control));
   }
-  /** Takes back a message that no connection has got. For `Client`. Returns false if it is too late. */
+  /** How much waits to be sent, or may have to be sent again: more than 1 ends the session. */
+  get fullness() {
+    const waits = this.#sent?.memory ?? this.connection?.bufferedAmount ?? Infinity;
+    return waits / (this.#options.buffer ?? 2 ** 24);
+  }
+  /** Bytes that no connection has written so far. While the session is detached, all bytes that are kept. */
+  get unsent() {
+    return this.#isDetached ? this.#sent.bytes : this.connection?.bufferedAmount ?? 0;
+  }
+  /** Takes back a message that no connection has got. Returns false if it is too late. */
   takeBack(kept) {
     if (kept.sent || !this.#sent) return false;
     this.#sent.takeBack(kept);
     return true;
   }
+  // ------------------------------------------------------------ receiving
+  #receive(data, origin) {
+    const control = typeof data === "string" ? readControl(data) : void 0;
+    if (this.state === 5 /* Asking */) return this.#answered(control);
+    if (!this.#isConnected) return;
+    this.#heartbeat?.heard();
+    if (control && !isCounted(control)) return this.#receiveUncounted(control);
+    const size = sizeOf(data);
+    if (this.#sent) this.#received.count(size);
+    if (control) this.#owner.control(control);
+    else this.#owner.receive(data, size, origin);
+  }
+  #receiveUncounted(control) {
+    if (control.t === "welcome" && this.state === 1 /* Plain */) this.#greeted(control);
+    if (control.t === "ack" && this.#sent?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH);
+  }
+  #greeted(welcome) {
+    const features = Array.isArray(welcome.features) ? welcome.features : [];
+    if (features.includes("probe")) this.#heartbeat = new Heartbeat(this);
+    if (features.includes("resume") && typeof welcome.sid === "string") {
+      this.#move(2 /* Counted */);
+      this.#sid = welcome.sid;
+      this.dialing.asksToResume = true;
+      this.#token = welcome.token;
+      this.#ttl = Math.min(1e3 * (Number(welcome.ttl) || 0), LONGEST_TIMER);
+      this.say({ t: "ack", n: 0, bytes: 0 });
+      this.#sent = new ReplayBuffer();
+    } else this.#move(1 /* Greeted */);
+    this.#owner.control(welcome);
+    this.#heartbeat?.start();
+  }
+  // ------------------------------------------------------------ connections
+  dialed(connection) {
+    this.connection = connection;
+    connection.binaryType = this.binaryType;
+    connection.onmessage = ({ data, origin }) => this.#receive(data, origin);
+    const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {} };
+    if (this.#move(0 /* Bound */)) {
+      this.say({ t: "hello", ...hello });
+      this.#owner.opened(connection);
+    } else {
+      this.#move(4 /* Asked */);
+      const { n: rx, bytes } = this.#received.tell();
+      this.say({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx, bytes });
+      this.#answerTimer = setTimeout(() => this.#unanswered(), ANSWER);
+    }
+  }
+  #unanswered() {
+    if (++this.#silences < MOST_SILENCES) this.#detach(ABNORMAL, SILENT);
+    else this.#end(ABNORMAL, SILENT);
+  }
+  #answered(answer) {
+    if (answer?.t !== "resumed") {
+      this.#end(ABNORMAL, answer?.t === "gone" ? `the server has no such session: ${answer.why}` : "it was not resumed");
+    } else if (!this.#sent.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH);
+    else {
+      clearTimeout(this.#answerTimer);
+      clearTimeout(this.#expiryTimer);
+      this.#token = answer.token;
+      this.#silences = 0;
+      this.#move(5 /* Resumed */);
+      this.#sent.sendAll((data) => this.connection.send(data));
+      this.#owner.control(answer);
+      this.#heartbeat?.start();
+      this.#owner.resumed();
+    }
+  }
+  connectionLost(code, reason, wasClean) {
+    const isDrop = this.state === 3 /* Resumable */ && (code === ABNORMAL || code === EXPIRED);
+    if (isDrop || this.#isDetached && mayDialAgain(code)) this.#detach(code, reason);
+    else this.#end(code, reason, wasClean);
+  }
+  /** Goes on without a connection, and dials again. */
+  #detach(code, reason) {
+    const dropped = this.state === 3 /* Resumable */;
+    this.#disown(RESUMES);
+    this.#move(3 /* Cut */);
+    this.dialing.dialLater(code, dropped ? now() - this.dialing.since : 0, this.#gen > 0);
+    if (dropped) this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl);
+    this.#owner.detached(code, reason, dropped);
+  }
+  /** Leaves the connection, be it open or not, without waiting for its end. */
+  #disown(code) {
+    this.dialing.stop(code);
+    if (this.connection) disown(this.connection, code);
+    this.connection = void 0;
+    this.#stopTimers();
+  }
+  #stopTimers() {
+    clearTimeout(this.#answerTimer);
+    this.#heartbeat?.stop();
+    this.#received.stop();
+  }
+  /** Dials now, if the session waits for its next attempt. */
+  retry() {
+    if (this.state === 4 /* Detached */ && this.dialing.state !== "dialing") this.dialing.dial();
+  }
+  // ------------------------------------------------------------ the page
+  /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
+  #park() {
+    if (this.state !== 3 /* Resumable */ && !this.#isDetached) return;
+    this.#detach(ABNORMAL, "the page stops");
+    this.dialing.stop();
+  }
+  /**
+   * Looks after the connection at once, because the page has woken up.
+   *
+   * @param sure whether the connection has probably ended, so that another one is quicker than an answer
+   */
+  #wake(sure) {
+    if (this.#isConnected && this.#heartbeat) {
+      if (this.state === 3 /* Resumable */ && (sure || this.#heartbeat.hasSlept)) this.#detach(ABNORMAL, WOKEN);
+      else this.#heartbeat.wake();
+    }
+    const tries = this.state === 5 /* Asking */ || this.dialing.state === "dialing";
+    if (this.#isDetached && tries && now() - this.dialing.since > ANSWER) this.#detach(ABNORMAL, WOKEN);
+    this.retry();
+  }
+  // ------------------------------------------------------------ the end
   /**
    * Ends the session. If there is a connection, the server is told, and frees the session at once.
    *
@@ -922,232 +1190,24 @@ var SessionSocket = class _SessionSocket extends EventTarget {
       throw new DOMException(`the close code must be 1000 or 3000-4999, not ${code}`, "InvalidAccessError");
     }
     if (sizeOf(reason) > LONGEST_REASON) throw new DOMException("the reason is too long", "SyntaxError");
-    if (this.#state === 0 /* Connecting */) this.#end(ABNORMAL, "closed");
-    else if (this.#state === 1 /* Open */) {
-      if (this.#sent) this.#say({ t: "gone", why: "closed" });
-      this.#received.stop();
-      this.#state = 4 /* Closing */;
-      this.#connection.close(code, reason);
-    } else if (this.readyState === _SessionSocket.OPEN) this.#end(code, reason);
+    if (this.#isConnected) {
+      if (this.#sent) this.say({ t: "gone", why: "closed" });
+      this.#stopTimers();
+      this.#move(6 /* Closed */);
+      this.connection.close(code, reason);
+    } else if (this.state === 0 /* New */) this.#end(ABNORMAL, "closed");
+    else if (this.#isDetached) this.#end(code, reason);
   }
-  // ------------------------------------------------------------ connections
-  #dial() {
-    const attempt = ++this.#attempt;
-    const target = this.#target;
-    const open = (address) => attempt === this.#attempt && this.#open(address);
-    const fail = (error) => attempt === this.#attempt && this.#connectionLost(ABNORMAL, String(error), false);
-    this.#since = now();
-    this.retryAt = void 0;
-    if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail);
-    else if (this.#state === 0 /* Connecting */) open(target);
-    else Promise.resolve(target).then(open).catch(fail);
-    this.#wait(ATTEMPT, () => fail("no connection within 10 s"));
-  }
-  #open(address) {
-    const { url = address, token } = address;
-    const offers = [...this.#protocols];
-    if (token !== void 0) offers.push(`bearer.${token}`, NEUTRAL);
-    if (this.#sid) offers.push(HINT);
-    const WebSocketClass = this.#options.WebSocket ?? globalThis.WebSocket;
-    this.#url = absolute(url);
-    const connection = new WebSocketClass(this.#url, offers);
-    this.#connection = connection;
-    connection.binaryType = this.#binaryType;
-    connection.onopen = () => this.#opened(connection);
-    connection.onmessage = ({ data, origin }) => this.#receive(data, origin);
-    connection.onerror = () => {
-    };
-    connection.onclose = ({ code, reason, wasClean }) => this.#connectionLost(code, String(reason), wasClean);
-  }
-  #opened(connection) {
-    clearTimeout(this.#timer);
-    this.#heardAt = this.#since = now();
-    const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {} };
-    if (this.#state === 3 /* Resuming */) {
-      const { n: rx, bytes } = this.#received.tell();
-      this.#say({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx, bytes });
-      this.#wait(ANSWER, () => this.#unanswered());
-    } else {
-      this.protocol = this.#protocols.includes(connection.protocol) ? connection.protocol : "";
-      this.#state = 1 /* Open */;
-      this.#say({ t: "hello", ...hello });
-      this.dispatchEvent(new Event("open"));
-    }
-  }
-  /** Goes on or ends, because the connection has ended by itself, is silent, or could not be made. */
-  #connectionLost(code, reason, wasClean) {
-    const goesOn = this.#sent && (code === ABNORMAL || code === EXPIRED);
-    if (this.#state === 3 /* Resuming */ ? mayDialAgain(code) : this.#state === 1 /* Open */ && goesOn) this.#detach(code, reason);
-    else this.#end(code, reason, wasClean);
-  }
-  /** Goes on without a connection, and connects again. */
-  #detach(code, reason) {
-    const wasOpen = this.#state === 1 /* Open */;
-    this.#disown(RESUMES);
-    this.#state = 2 /* Detached */;
-    const delay = this.#backoff.delay(code, wasOpen ? now() - this.#since : 0, this.#gen > 0);
-    this.retryAt = Date.now() + delay;
-    this.#wait(delay, () => this.retry());
-    if (wasOpen) {
-      this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl);
-      this.dispatchEvent(new Event("detached"));
-    }
-    this.#owner.detached?.(code, reason);
-  }
-  /** Connects now, if the next attempt waits. For `Client`. */
-  retry() {
-    if (this.#state !== 2 /* Detached */) return;
-    this.#state = 3 /* Resuming */;
-    this.#dial();
-  }
-  /** Closes the connection, open or not, without waiting for its end, and ignores what it still delivers. */
-  #disown(code) {
-    const connection = this.#connection;
-    this.#connection = void 0;
-    this.#attempt++;
-    this.retryAt = void 0;
-    clearTimeout(this.#timer);
-    this.#received.stop();
-    this.#answerDue = void 0;
-    if (!connection) return;
-    connection.onmessage = connection.onclose = null;
-    const now2 = connection.readyState === _SessionSocket.OPEN || code === RESUMES || !globalThis.document;
-    if (now2) connection.close(code);
-    else connection.onopen = () => connection.close(code);
-  }
-  /** Does something later, in place of what was to be done. */
-  #wait(milliseconds, then) {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(then, milliseconds);
-  }
-  // ------------------------------------------------------------ messages
-  #say(control) {
-    this.#connection.send(writeControl(control));
-  }
-  #receive(data, origin) {
-    this.#heardAt = now();
-    this.#answerDue = void 0;
-    const control = typeof data === "string" ? readControl(data) : void 0;
-    if (this.#state === 3 /* Resuming */) return this.#answered(control);
-    if (this.#state !== 1 /* Open */) return;
-    this.#patience = PATIENCE;
-    if (control && !isCounted(control)) this.#receiveUncounted(control);
-    else {
-      const size = this.#sent || this.#owner.receive ? sizeOf(data) : 0;
-      if (this.#sent) this.#received.count(size);
-      if (control) this.#owner.control(control);
-      else if (this.#owner.receive) this.#owner.receive(data, size);
-      else this.dispatchEvent(new MessageEvent("message", { data, origin }));
-    }
-  }
-  #receiveUncounted(control) {
-    if (control.t === "welcome" && this.#probes === void 0) this.#greeted(control);
-    if (control.t === "ack" && this.#sent?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH);
-  }
-  #greeted(welcome) {
-    const features = Array.isArray(welcome.features) ? welcome.features : [];
-    this.#probes = features.includes("probe");
-    if (features.includes("resume") && typeof welcome.sid === "string") {
-      this.#sid = welcome.sid;
-      this.#token = welcome.token;
-      this.#ttl = Math.min(1e3 * (Number(welcome.ttl) || 0), LONGEST_TIMER);
-      this.#say({ t: "ack", n: 0, bytes: 0 });
-      this.#sent = new ReplayBuffer();
-    }
-    this.#owner.control(welcome);
-    this.#watch();
-  }
-  // ------------------------------------------------------------ resuming
-  #answered(answer) {
-    if (answer?.t !== "resumed") {
-      this.#end(ABNORMAL, answer?.t === "gone" ? `the server has no such session: ${answer.why}` : "it was not resumed");
-    } else if (!this.#sent.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH);
-    else {
-      clearTimeout(this.#timer);
-      clearTimeout(this.#expiryTimer);
-      this.#token = answer.token;
-      this.#silences = 0;
-      this.#state = 1 /* Open */;
-      this.#sent.sendAll((data) => this.#connection.send(data));
-      this.#owner.control(answer);
-      this.#watch();
-      this.dispatchEvent(new Event("resumed"));
-    }
-  }
-  #unanswered() {
-    if (++this.#silences < MOST_SILENCES) this.#detach(ABNORMAL, SILENT);
-    else this.#end(ABNORMAL, SILENT);
-  }
-  // ------------------------------------------------------------ silence
-  /** Asks whether the connection is alive when nothing has arrived for some time, and leaves it without an answer. */
-  #watch() {
-    if (this.#state !== 1 /* Open */ || !this.#probes) return;
-    const time = now();
-    if (this.#answerDue !== void 0 && time >= this.#answerDue) {
-      this.#patience = Math.min(2 * this.#patience, PATIENCE_MOST);
-      return this.#connectionLost(ABNORMAL, "the connection is silent", false);
-    }
-    const seen = globalThis.document?.visibilityState !== "hidden" || this.#owner.busy();
-    if (this.#answerDue === void 0 && time >= this.#heardAt + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
-    this.#wait((this.#answerDue ?? (seen ? this.#heardAt : time) + QUIET) - time, () => this.#watch());
-  }
-  #probe(patience) {
-    this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience);
-    this.#say({ t: "probe" });
-  }
-  // ------------------------------------------------------------ the page
-  /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
-  #park() {
-    if (!this.#sent || this.readyState !== _SessionSocket.OPEN) return;
-    this.#detach(ABNORMAL, "the page stops");
-    clearTimeout(this.#timer);
-    this.retryAt = void 0;
-  }
-  /**
-   * Looks after the connection at once, because the page has woken up.
-   *
-   * @param sure whether the connection has probably ended, so that another one is quicker than an answer
-   */
-  #wake(sure) {
-    const time = now();
-    if (this.#state === 1 /* Open */ && this.#probes) {
-      if (this.#sent && (sure || time - this.#heardAt > QUIET_UNSEEN + PATIENCE)) this.#detach(ABNORMAL, WOKEN);
-      else {
-        this.#probe(PATIENCE_AWAKE);
-        this.#watch();
-      }
-    }
-    if (this.#state === 3 /* Resuming */ && time - this.#since > ANSWER) this.#detach(ABNORMAL, WOKEN);
-    this.retry();
-  }
-  // ------------------------------------------------------------ the end
   #end(code, reason, wasClean = false) {
-    const failed = this.#state === 0 /* Connecting */;
-    this.#state = 5 /* Closed */;
+    const was = this.state;
+    this.#move(7 /* Ended */);
     this.#disown(code >= 3e3 ? code : 1e3);
     clearTimeout(this.#expiryTimer);
     this.#listening.abort();
     this.#sent = void 0;
-    queueMicrotask(() => {
-      if (failed) this.dispatchEvent(new Event("error"));
-      this.dispatchEvent(closeEvent({ code, reason, wasClean }));
-    });
+    queueMicrotask(() => this.#owner.over({ code, reason, wasClean }, was));
   }
 };
-function closeEvent(fields) {
-  if (globalThis.CloseEvent) return new CloseEvent("close", fields);
-  return Object.assign(new Event("close"), fields);
-}
-function absolute(url) {
-  const found = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
-  found.protocol = found.protocol.replace(/^http/, "ws");
-  return found.href;
-}
-function snapshot(data) {
-  if (typeof data === "string" || data instanceof Blob) return data;
-  const { buffer = data, byteOffset, byteLength } = Object(data);
-  return byteLength === void 0 ? String(data) : new Uint8Array(buffer, byteOffset, byteLength).slice().buffer;
-}
 
 // src/peer.ts
 var FIRST_ID = 2 ** 30 + 1;
@@ -1157,7 +1217,8 @@ var MARGIN = 1e3;
 var LONGEST_TIMER2 = 2 ** 31 - 1;
 var RUNNING = 1e4;
 var PeerCore = class {
-  #socket;
+  #session;
+  features;
   #owner;
   #codec;
   #requests = /* @__PURE__ */ new Map();
@@ -1187,34 +1248,25 @@ var PeerCore = class {
   constructor(target, options, codec, owner) {
     this.#owner = owner;
     this.#codec = codec;
-    const features = ["batches", "credit", "drain", ...codec.feature ? [codec.feature] : []];
-    this.#socket = new SessionSocket(target, [], options, {
-      features,
-      receive: (data, size) => this.#receive(data, size),
-      control: (message) => this.#control(message),
-      detached: (code, reason) => owner.sessionDetached(lost(code, reason, "not_sent")),
-      busy: () => this.isBusy
-    });
-    this.#socket.binaryType = "arraybuffer";
-    this.#socket.onopen = () => owner.opened();
-    this.#socket.onresumed = () => owner.resumed();
-    this.#socket.onclose = ({ code, reason }) => this.end(code, reason);
+    this.features = ["batches", "credit", "drain", ...codec.feature ? [codec.feature] : []];
+    this.#session = new Session(target, [], options, this);
+    this.#session.binaryType = "arraybuffer";
   }
   /** When the next attempt to connect begins, if it waits. */
   get retryAt() {
-    return this.#socket.retryAt;
+    return this.#session.dialing.retryAt;
   }
   /** Connects now, if the session waits for its next attempt. */
   retry() {
-    this.#socket.retry();
+    this.#session.retry();
   }
   /** Closes the connection. Calls fail only with `end`, or when the other side has closed it, too. */
   close(code, reason) {
-    this.#socket.close(code, reason);
+    this.#session.close(code, reason);
   }
   /** Whether events and requests can be sent. They leave room for what has to be sent: answers and channels. */
   get hasRoom() {
-    return this.#socket.fullness <= 1 / 2;
+    return this.#session.fullness <= 1 / 2;
   }
   get isBusy() {
     return this.#requests.size + this.#invocations.size + this.#channels.size > 0;
@@ -1247,7 +1299,7 @@ var PeerCore = class {
   send(message) {
     const data = this.#encoded(message);
     const size = this.#sized(data);
-    this.#socket.post(data, size);
+    this.#session.send(data, size);
     return size;
   }
   /** Checks that a message can be sent later. Throws what `send` throws. */
@@ -1267,7 +1319,7 @@ var PeerCore = class {
     try {
       this.send({ ...message, ...reasonOnWire(key, reason) });
     } catch (error) {
-      this.#socket.post(JSON.stringify({ ...message, [key]: { message: error.message }, _: 1 }));
+      this.#session.send(JSON.stringify({ ...message, [key]: { message: error.message }, _: 1 }));
     }
   }
   /** Sends a request, now or when the server has room for it. */
@@ -1284,7 +1336,7 @@ var PeerCore = class {
     const { channel, event, args } = request;
     try {
       const data = this.#encoded({ i, a: [event, ...args], ...channel });
-      request.kept = this.#socket.post(data, this.#sized(data));
+      request.kept = this.#session.send(data, this.#sized(data));
     } catch (error) {
       request.reject(error);
       return;
@@ -1295,7 +1347,7 @@ var PeerCore = class {
   withdraw(request, reason) {
     if (this.#waiting.delete(request)) return false;
     const { id: i, kept } = request;
-    const isBack = kept && this.#socket.takeBack(kept);
+    const isBack = kept && this.#session.takeBack(kept);
     if (!isBack) this.tell({ i }, "x", reason);
     this.#giveUp(i, !isBack);
     return !isBack;
@@ -1326,7 +1378,7 @@ var PeerCore = class {
     }
   }
   // ------------------------------------------------------------ receiving
-  #receive(data, size) {
+  receive(data, size) {
     let message;
     try {
       message = (typeof data === "string" ? json : this.#codec).decode(data);
@@ -1431,7 +1483,7 @@ var PeerCore = class {
   // ------------------------------------------------------------ channels
   /** Gives credit for a channel, in totals. */
   grant(h, n, bytes) {
-    this.#socket.post(writeControl({ t: "credit", h, n, bytes }));
+    this.#session.send(writeControl({ t: "credit", h, n, bytes }));
   }
   /** Forgets a channel that has ended, and the requests on it: those of this side fail, and the others are cancelled. */
   forget(channel, error) {
@@ -1449,7 +1501,19 @@ var PeerCore = class {
     this.#finished();
   }
   // ------------------------------------------------------------ the session
-  #control(control) {
+  opened() {
+    this.#owner.opened();
+  }
+  detached(code, reason) {
+    this.#owner.sessionDetached(lost(code, reason, "not_sent"));
+  }
+  resumed() {
+    this.#owner.resumed();
+  }
+  over({ code, reason }) {
+    this.end(code, reason);
+  }
+  control(control) {
     const limits = Object(control.limits);
     this.#largest = count(limits, "message") || this.#largest;
     this.#running = count(limits, "running") || this.#running;
@@ -1489,7 +1553,7 @@ var PeerCore = class {
     clearTimeout(this.#drainTimer);
     this.#owner.requeue(this.#waiting);
     this.#waiting.clear();
-    this.#socket.post(writeControl({ t: "drain", after_ms: 0 }));
+    this.#session.send(writeControl({ t: "drain", after_ms: 0 }));
   }
   /** The session is over: everything in it fails. */
   end(code, reason) {
