@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from wsrpc import Limits, Peer
+from wsrpc import CloseInfo, Limits, Peer
 from wsrpc._api.peer import core_of
 from wsrpc._handlers.registry import Registry
 from wsrpc._peer.owner import PassiveOwner, PeerOwner
@@ -45,6 +45,7 @@ class Driven:
         keeps_offline: bool = False,
         bind: bool = True,
         extensions: bool = False,
+        can_resume: bool = False,
         owner: PeerOwner | None = None,
     ) -> None:
         self.clock = Clock()
@@ -54,7 +55,13 @@ class Driven:
         else:
             settings = Settings(codec or JsonCodec(), limits or Limits(), expose_errors)
         self.peer = Peer(
-            settings, dialer=dialer, shared=shared, loop=self.clock, keeps_offline=keeps_offline, owner=owner
+            settings,
+            dialer=dialer,
+            shared=shared,
+            loop=self.clock,
+            keeps_offline=keeps_offline,
+            can_resume=can_resume,
+            owner=owner,
         )
         if bind:
             self.peer.bind(self.transport)
@@ -121,6 +128,9 @@ class ComesBack(PassiveOwner):
 
     def comes_back(self) -> bool:
         return not core_of(self.peer).session.ending.user_closed
+
+    def session_detached(self, info: CloseInfo, /) -> bool:
+        return True
 
 
 def redialing(**options: Any) -> Driven:

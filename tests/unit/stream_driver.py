@@ -36,6 +36,11 @@ def welcome(*features: str, **limits: Any) -> dict[str, Any]:
     return hello(*features, t="welcome", **limits)
 
 
+def resumable(**limits: Any) -> dict[str, Any]:
+    """The welcome to a session that can resume."""
+    return control("welcome", features=["resume"], limits=limits, sid="session", token="secret", ttl=60.0)
+
+
 def credit(h: int, n: int, size: int = 2**40) -> dict[str, Any]:
     return control("credit", h=h, n=n, bytes=size)
 

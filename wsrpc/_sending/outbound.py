@@ -111,8 +111,11 @@ class Outbound:
         state = self.session.state
         if state.waits:
             return Line.AWAY
-        if not state.sends:
-            return Line.NONE
+        return self.connected_line if state.sends else Line.NONE
+
+    @property
+    def connected_line(self) -> Line:
+        """The state of the session once it has a connection."""
         if self.opening.state is not _OPENED:
             return Line.OPENING
         if self.draining.silent:

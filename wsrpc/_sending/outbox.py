@@ -21,7 +21,7 @@ from ..errors import ChannelClosed, ConnectionLost, SessionLost
 from .checks import check_sending
 from .gate import Gate, Turn
 from .outbound import Line, Outbound
-from .pending import QUEUED, Pending, PendingRequests
+from .pending import HELD, QUEUED, Pending, PendingRequests
 
 FindChannel = Callable[[int], ReadableChannel | None]
 
@@ -75,6 +75,7 @@ class Outgoing:
 
     __slots__ = (
         "_channel",
+        "_encoded_for",
         "_needs_connection",
         "_outbox",
         "_payload",
@@ -111,10 +112,12 @@ class Outgoing:
         fails_offline = offline == "fail" or (offline is None and outbox.fails_offline)
         self._needs_connection = fails_offline and not begun
         self.waits_there = 0
-        """Bytes of a request that wait for a handler at the remote peer, if it leaves now."""
+        """Bytes of a request that wait for a handler at the remote peer, if it leaves now or is held."""
+        self._terms = self.out.terms
+        """How it is encoded for its `place`."""
         self._payload = b""
-        self._terms: Terms | None = None
-        """Those of the session for which ``_payload`` was encoded."""
+        self._encoded_for: Terms | None = None
+        """Those for which ``_payload`` was encoded."""
 
     # ------------------------------------------------------------ where it goes
 
@@ -138,8 +141,11 @@ class Outgoing:
             place = None
         if place is None:
             raise self._not_sent(line, turn)
-        # It waits while the session is full, unless it goes into the queue and outlives the session.
-        full = session.full and (place is Place.NOW or self.scope is not Scope.PEER)
+        # It is encoded as was negotiated in the session, unless it goes into the queue and may outlive the session.
+        outlives = place is Place.QUEUE and self.scope is Scope.PEER
+        self._terms, self.waits_there = outbox.next_terms if outlives else outbox.out.terms, 0
+        # It waits while the session is full, unless it may outlive the session.
+        full = session.full and not outlives
         if turn is None:
             return Place.GATE if full else place
         if full:
@@ -148,11 +154,20 @@ class Outgoing:
         if gate.busy and not turn.first:
             return Place.GATE
         # It waits for the `open` handlers or the next session, whatever is in flight now.
-        if place is Place.QUEUE and line is not Line.AWAY:
+        if place is Place.QUEUE and not self.held:
             return place
         # A request waits while the remote peer has no room for it. In a session that waits for another connection, too:
-        # its requests are still in flight.
-        return place if self._finds_capacity(turn, line) else Place.CAPACITY
+        # its requests are still in flight, and those that are held will all leave at once.
+        return place if self._finds_capacity(turn) else Place.CAPACITY
+
+    @property
+    def held(self) -> bool:
+        """Whether the message leaves as soon as the session has another connection.
+
+        A client's own messages may also wait for `open` handlers, whose requests leave first, or for the next session.
+        """
+        out = self._outbox.out
+        return out.line is Line.AWAY and (self.scope is not Scope.PEER or out.connected_line is Line.OPEN)
 
     def _line(self) -> Line:
         """Return the state of the line for this message.
@@ -179,14 +194,14 @@ class Outgoing:
         has_channel = self.message.h is UNSET or (self._channel is not None and not self._channel.over)
         return has_channel and self.out is self._outbox.out
 
-    def _finds_capacity(self, turn: Turn, line: Line) -> bool:
+    def _finds_capacity(self, turn: Turn) -> bool:
         """Return whether the remote peer has room for the message. It has for all but requests."""
         requests, terms = self._outbox.requests, self._outbox.out.terms
         flight, capacity = requests.flight, requests.capacity
         if self.pending is None or self.pending.h is not None or requests.has_capacity(terms):
             return True
         others_first = capacity.busy and not (turn.waits_at(capacity) and turn.first)
-        if others_first or line is Line.AWAY or flight.is_full(terms.announced):
+        if others_first or flight.is_full(terms.announced):
             return False
         waits_there = flight.waits_there(terms.announced, len(self.encode()[0]))
         self.waits_there = waits_there or 0
@@ -207,12 +222,12 @@ class Outgoing:
     # ------------------------------------------------------------ what is sent
 
     def encode(self) -> tuple[bytes, bool]:
-        """Encode the message as was negotiated in the session, once. Return the payload, and whether it is text."""
-        message, terms = self.message, self._outbox.out.terms
+        """Encode the message for its ``place``, once. Return the payload, and whether it is text."""
+        message, terms = self.message, self._terms
         if isinstance(message, Raw):
             return message.payload, message.text
-        if self._terms is not terms:
-            self._payload, self._terms = terms.encode(message), terms
+        if self._encoded_for is not terms:
+            self._payload, self._encoded_for = terms.encode(message), terms
         return self._payload, terms.is_text(self._payload)
 
 
@@ -229,11 +244,11 @@ class Outbox:
     """
 
     __slots__ = (
-        "_codec",
         "expects_session",
         "fails_offline",
         "find_channel",
         "gate",
+        "next_terms",
         "out",
         "queue",
         "requests",
@@ -247,7 +262,8 @@ class Outbox:
         expects_session: bool,
         fails_offline: bool,
     ) -> None:
-        self._codec = host.settings.codec
+        self.next_terms = host.settings.terms
+        """How messages for the next session are encoded: nothing is negotiated yet."""
         self.requests = PendingRequests(host, odd=odd)
         self.queue = SendQueue(host)
         self.gate = Gate(host.loop, lambda: host.core.way_changed())
@@ -420,17 +436,14 @@ class Outbox:
             MessageTooBig: the remote peer would not accept it.
             QueueFull: too many messages of the user wait in the queue.
         """
-        message, of_session = outgoing.message, outgoing.scope is not Scope.PEER
-        is_raw = isinstance(message, Raw)
-        if of_session or is_raw:
-            payload, text = outgoing.encode()
-        else:  # nothing is negotiated yet
-            payload, text = self._codec.encode(message), self._codec.text
+        of_session, is_raw = outgoing.scope is not Scope.PEER, isinstance(outgoing.message, Raw)
+        payload, text = outgoing.encode()
         if of_session:
             outgoing.out.check_accepted(payload, is_raw)
         entry = Entry(payload, text, of_session, raw=is_raw)
         if outgoing.pending is not None:
-            self.requests.queued(outgoing.pending, entry)
+            state = HELD if outgoing.held else QUEUED
+            self.requests.queued(outgoing.pending, entry, state, outgoing.waits_there)
         if of_session:
             outgoing.out.session.wait(entry)
         else:

@@ -40,7 +40,8 @@ class RequestState(enum.Enum):
 
     #         meaning; what its failure says of its handler; it counts as in flight; and its bytes do
     WAITS = ("its caller waits for room", "not_sent", False, False)
-    QUEUED = ("its message waits in the queue", "not_sent", False, False)
+    QUEUED = ("its message waits for the `open` handlers or for the next session", "not_sent", False, False)
+    HELD = ("its message waits for another connection of its session", "not_sent", True, True)
     SENT = ("a connection has got its message", "unknown", True, True)
     GIVEN_UP = ("it was sent, and has failed, and the remote peer has not answered", "unknown", True, False)
     ENDED = ("it was answered, or has failed, and the remote peer does nothing for it", None, False, False)
@@ -56,7 +57,7 @@ class RequestState(enum.Enum):
 
 
 # Constants, because Python 3.11 looks members of an enum up slowly, and these are asked for with each request.
-WAITS, QUEUED = RequestState.WAITS, RequestState.QUEUED
+WAITS, QUEUED, HELD = RequestState.WAITS, RequestState.QUEUED, RequestState.HELD
 SENT, GIVEN_UP, ENDED = RequestState.SENT, RequestState.GIVEN_UP, RequestState.ENDED
 
 
@@ -216,16 +217,21 @@ class PendingRequests:
             flight.requests < terms.announced.running and flight.bytes <= terms.room_for_any and not self.capacity.busy
         )
 
-    def queued(self, pending: Pending, entry: Entry) -> None:
-        """Note that the message of a request waits in the queue."""
-        pending.state = QUEUED
-        pending.entry = entry
+    def queued(self, pending: Pending, entry: Entry, state: RequestState, waits_there: int) -> None:
+        """Note that the message of a request waits in the queue, ``QUEUED`` or ``HELD``.
+
+        Args:
+            waits_there: the bytes of it that will wait for a handler of the remote peer.
+        """
+        pending.entry, pending.size, pending.waits_there = entry, len(entry.payload), waits_there
+        self.flight.move(pending, state)
 
         def report(error: Exception | None) -> None:
             if error is not None:
                 self.fail(pending, error)
-            elif pending.state is QUEUED:
-                self.was_sent(pending, len(entry.payload))
+            elif pending.state in (QUEUED, HELD):  # it may have been answered already
+                pending.entry = None
+                self.flight.move(pending, SENT)
 
         entry.report = report
 
@@ -243,7 +249,6 @@ class PendingRequests:
             flight.requests += 1
             flight.bytes += size
             return
-        pending.entry = None
         pending.waits_there = waits_there
         self.flight.move(pending, SENT)
 
@@ -340,10 +345,13 @@ class PendingRequests:
         return [pending for pending in self._pending.values() if pending.state.outcome == "not_sent"]
 
     def end_session(self, lost: ConnectionLost) -> None:
-        """Fail the requests that were sent in the session."""
+        """Fail the requests that were sent in the session. Those that were held wait for the next one."""
         for pending in self.all():
             if pending.state is SENT:
                 self.fail(pending, lost.for_outcome("unknown"))
+            elif pending.state is HELD:
+                self.flight.move(pending, QUEUED)
+                pending.waits_there = 0
         self.flight = InFlight()
         self.capacity.wake_all()
         if self._timer is not None and not self._pending:

@@ -12,9 +12,9 @@ from core_driver import Blocked, Driven, redialing, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from session_story import SMALL, SOON, Story, story
-from stream_driver import control, welcome
+from stream_driver import control, resumable, welcome
 
-from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Limits, Peer, Reconnect
+from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Limits, Peer, Reconnect, RequestTimeout
 from wsrpc._sending.outbound import Line
 from wsrpc._sending.outbox import PLACES, Place, Scope
 from wsrpc.codecs import JsonCodec
@@ -265,10 +265,11 @@ async def test_a_request_that_waits_for_the_next_session_does_not_wait_for_the_c
     await asyncio.gather(runs, late, asks, return_exceptions=True)
 
 
-@pytest.mark.parametrize("before", [1, 5])
-async def test_requests_do_not_overload_a_remote_peer_whose_session_resumes(before: int) -> None:
+@pytest.mark.parametrize("running", [1, 2])
+@pytest.mark.parametrize("before", [0, 1, 5])
+async def test_requests_do_not_overload_a_remote_peer_whose_session_resumes(before: int, running: int) -> None:
     work = Blocked()
-    async with story(server=Limits(running=1, waiting=2)) as s:
+    async with story(server=Limits(running=running, waiting=2)) as s:
         s.server.on("work", work)
         asking = [start(s.client.request("work", n)) for n in range(before)]
         await s.settled()
@@ -277,6 +278,74 @@ async def test_requests_do_not_overload_a_remote_peer_whose_session_resumes(befo
         await s.repair()
         work.go.set()
         assert await asyncio.gather(*asking) == [[n] for n in range(10)]
+        assert work.started == [(n,) for n in range(10)]
+
+
+@pytest.mark.parametrize("ends", ["is cancelled", "times out"])
+async def test_a_request_that_ends_while_its_session_is_away_makes_room_for_the_next_one(ends: str) -> None:
+    work, cancelled = Blocked(), ends == "is cancelled"
+    async with story(server=Limits(running=1, waiting=2)) as s:
+        s.server.on("work", work)
+        await s.cut()
+        leaves = [start(s.client.request("work", n, timeout=None if cancelled else 1.0)) for n in range(3)]
+        stays = [start(s.client.request("work", n, timeout=None)) for n in range(3, 10)]
+        await turns()
+        if cancelled:
+            for task in leaves:
+                task.cancel()
+        else:
+            s.clock.advance(2.0)
+        results = await asyncio.gather(*leaves, return_exceptions=True)
+        outcomes = [each.outcome if isinstance(each, RequestTimeout) else type(each) for each in results]
+        assert outcomes == [asyncio.CancelledError if cancelled else "not_sent"] * 3
+        await s.repair()
+        work.go.set()
+        assert await asyncio.gather(*stays) == [[n] for n in range(3, 10)]
+        assert work.started == [(n,) for n in range(3, 10)]
+
+
+async def test_a_request_that_waits_for_open_handlers_leaves_the_capacity_to_them() -> None:
+    s, go, logins = Story(server=Limits(running=1, waiting=0)), asyncio.Event(), list[str]()
+
+    async def opened(peer: Peer) -> None:
+        await go.wait()
+        logins.append(await peer.request("login"))
+
+    s.server.on("login", lambda: "in")
+    s.server.on("work", lambda: list(logins))
+    s.client.on("open", opened)
+    async with asyncio.timeout(20):
+        connecting = start(s.client.connect())
+        await s.settled()
+        await s.cut()
+        work = start(s.client.request("work", timeout=None))
+        await turns()
+        s.line.down = False
+        await turns_until(lambda: not s.client.peer.detached)
+        go.set()
+        assert await work == ["in"]
+        await connecting
+        await s.client.close()
+        await s.server.close()
+
+
+async def test_a_request_that_waited_for_its_session_counts_in_the_next_one_once_it_is_sent_there() -> None:
+    d, tight = redialing(extensions=True, can_resume=True), {"running": 1, "waiting": 0, "waiting_bytes": 0}
+    await d.fed(resumable(**tight))
+    d.transport.lose()
+    assert d.peer.detached
+    first = start(d.peer.request("first", timeout=None))
+    await turns()
+    d.rebind()  # the server has lost the session
+    d.feed(welcome(**tight))
+    second = start(d.peer.request("second", timeout=None))
+    await turns()
+    for task, name in ((first, "first"), (second, "second")):
+        [asked] = [message for message in d.take() if "a" in message]
+        assert asked["a"] == [name]
+        d.feed({"i": asked["i"], "d": name})
+        assert await task == name
+        await turns()
 
 
 async def test_what_outlives_the_session_does_not_wait_for_room_in_it() -> None:

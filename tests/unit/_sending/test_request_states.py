@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from core_driver import Driven, redialing, start, turns
 from leftovers import nothing_left as nothing_left
-from stream_driver import welcome
+from stream_driver import resumable, welcome
 
 from wsrpc import Peer, RequestTimeout
 from wsrpc._sending.pending import RequestState
@@ -20,7 +20,7 @@ class Scene:
     """A request to a remote peer that runs one handler at a time, and lets nothing wait."""
 
     def __init__(self) -> None:
-        self.driven: Driven = redialing(bind=False, extensions=True)
+        self.driven: Driven = redialing(bind=False, extensions=True, can_resume=True)
         self.go = asyncio.Event()
         self.task: asyncio.Task[Any]
 
@@ -48,6 +48,12 @@ class Scene:
 
         self.driven.peer.on("open", opened)
         await self.connect()
+        assert await self.ask() is None
+
+    async def see_held(self) -> None:
+        self.driven.peer.bind(self.driven.transport)
+        await self.driven.fed(resumable(running=1, waiting=0, waiting_bytes=0))
+        self.driven.transport.lose()
         assert await self.ask() is None
 
     async def see_sent(self) -> int:
