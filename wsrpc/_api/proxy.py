@@ -11,7 +11,6 @@ from functools import partial
 from math import inf
 from operator import attrgetter
 from typing import Any, Never, Protocol, TypeVar
-from weakref import WeakKeyDictionary
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
@@ -19,6 +18,7 @@ from msgspec.structs import replace
 from .._base.misuse import check_flag
 from .._base.names import ChannelRef, Offline, check_offline, check_timeout
 from .._base.retry import Retry, check_retry
+from .._conversion.caching import memoized
 from .._handlers.contract import Contract, Kind, Member, check_emitted, read_contract
 from .._handlers.introspection import Parameter
 from .._protocol.messages import RequestOptions
@@ -333,8 +333,6 @@ def _refuse_retry(options: RequestOptions) -> None:
 
 # ---------------------------------------------------------------- the classes
 
-_classes: WeakKeyDictionary[type[Any], dict[type[TypedCaller], Any]] = WeakKeyDictionary()
-
 
 def typed(base: type[Made], contract: Any, caller: Any, *args: Any) -> Made:
     """Return an object with the methods of a contract, of a class that derives from ``base``.
@@ -345,15 +343,14 @@ def typed(base: type[Made], contract: Any, caller: Any, *args: Any) -> Made:
     Raises:
         TypeError: the contract cannot work; the text names the member.
     """
-    read = read_contract(contract, "emitter()" if issubclass(base, Emitter) else "proxy()")
-    made = _classes.setdefault(contract, {})
-    if base not in made:
-        made[base] = _make_class(base, contract, read)
-    found: type[Made] = made[base]
+    read_contract(contract, "emitter()" if issubclass(base, Emitter) else "proxy()")
+    found: type[Made] = _class_for(base, contract)
     return found(contract, caller, *args)
 
 
-def _make_class(base: type[TypedCaller], contract: Any, read: Contract) -> Any:
+@memoized  # in a cache with a bound, as contracts may be made at run time
+def _class_for(base: type[TypedCaller], contract: Any) -> Any:
+    read = read_contract(contract, "proxy()")
     methods: dict[str, Any] = {"__slots__": tuple(read.channels)}
     for number, member in enumerate(read.members):
         if base._wsrpc_blocking and not member.blocking:  # pyright: ignore[reportPrivateUsage]

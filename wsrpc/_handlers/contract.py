@@ -11,9 +11,9 @@ import typing
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from enum import Enum
 from typing import Any, NamedTuple, TypeVar
-from weakref import WeakKeyDictionary
 
 from .._base.names import RESERVED_EVENTS, ChannelRef
+from .._conversion.caching import memoized
 from .introspection import (
     Facts,
     Parameter,
@@ -99,9 +99,6 @@ class Contract(NamedTuple):
                     raise member.refusal(None, text)
 
 
-_read: WeakKeyDictionary[type, Contract] = WeakKeyDictionary()
-
-
 def read_contract(contract: Any, used_by: str) -> Contract:
     """Return the events of a contract. ``used_by`` names the public method for which it is read, for error texts.
 
@@ -119,10 +116,7 @@ def read_contract(contract: Any, used_by: str) -> Contract:
         raise TypeError(
             f"{used_by} takes a contract, which is a class that derives from typing.Protocol itself; got {contract!r}"
         )
-    known = _read.get(contract)
-    if known is None:
-        known = _read[contract] = _read_members(contract)
-    return known
+    return _read_members(contract)
 
 
 def is_contract(given: Any) -> bool:
@@ -130,6 +124,7 @@ def is_contract(given: Any) -> bool:
     return isinstance(given, type) and bool(getattr(given, "_is_protocol", False))
 
 
+@memoized  # in a cache with a bound, as contracts may be made at run time
 def _read_members(contract: type[Any]) -> Contract:
     name = f"{contract.__module__}.{contract.__qualname__}"
     if getattr(contract, "__parameters__", ()):
