@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from .._base.closing import GOES_ON, CloseCode, CloseInfo
-from .._base.scheduler import Timer
+from .._base.scheduler import Scheduler, Timer
 from .._protocol.control import (
     RESUME,
     Ack,
@@ -41,10 +41,33 @@ GONE = {
 """What `SessionLost` says for each reason of a `Gone`."""
 
 
+class Asking:
+    """An attempt to resume a session: the connection on which the server was asked, until it answers or never will.
+
+    Args:
+        refused: called if the server does not resume the session.
+        unanswered: called after `ANSWER_TIMEOUT` seconds.
+    """
+
+    __slots__ = ("_timer", "connection", "refused")
+
+    def __init__(
+        self, connection: Connection, refused: Callable[[], None], unanswered: Callable[[Asking], None], loop: Scheduler
+    ) -> None:
+        self.connection = connection
+        self.refused = refused
+        self._timer: Timer = loop.call_at(loop.time() + ANSWER_TIMEOUT, partial(unanswered, self))
+
+    def end(self) -> None:
+        """Wait no longer for the answer. From now on the connection is nobody's."""
+        self._timer.cancel()
+        self.connection.disown()
+
+
 class ClientSession(Session):
     """The session of a side that dials. It says hello, and asks the server to resume it on another connection."""
 
-    __slots__ = ("_answer_timer", "_asking", "_gen", "_silences", "_token")
+    __slots__ = ("_asking", "_gen", "_silences", "_token")
 
     greeting = Welcome
 
@@ -56,10 +79,8 @@ class ClientSession(Session):
         """Number of attempts to resume, which the server compares with the last one that it has seen."""
         self._silences = 0
         """Connections in a row on which a resume got no answer."""
-        self._asking: Connection | None = None
-        """The connection on which this side waits for the answer to its resume."""
-        self._answer_timer: Timer | None = None
-        """Ends an attempt to resume that gets no answer."""
+        self._asking: Asking | None = None
+        """The attempt to resume whose answer has not come yet."""
 
     def begin(self, connection: Connection, *, can_resume: bool, wrap: Callable[[Send], Send] | None = None) -> None:
         """Say hello before anything else. Do not wait for an answer: a plain peer sends none."""
@@ -93,62 +114,57 @@ class ClientSession(Session):
         assert self.ledger is not None and self.ledger.received is not None
         self._move(SessionInput.ASKED)
         self._gen += 1
-        self._asking = connection
+        self._asking = asking = Asking(connection, refused, self._unanswered, self._host.loop)
         connection.owner = self
-        loop = self._host.loop
-        self._answer_timer = loop.call_at(loop.time() + ANSWER_TIMEOUT, partial(self._unanswered, connection))
         # If the server refuses, it takes these for the hello of the next session.
         offer = connection.offered = self.negotiation.features()
         limits, received = announce(self._host.settings.limits), self.ledger.received
         asked = Resume(VERSION, offer, limits, self.sid, self._token, self._gen, received.n, received.bytes)
-        connection.start(partial(self._answered, connection, refused), ignore_end)
         connection.tell(asked)
+        connection.start(partial(self._answered, asking), ignore_end)
 
-    def _answered(
-        self, connection: Connection, refused: Callable[[], None], payload: bytes | bytearray, text: bool, /
-    ) -> None:
-        if self._asking is not connection:
-            return
-        self._asking = None
+    def _answered(self, asking: Asking, payload: bytes | bytearray, text: bool, /) -> None:
+        self._stop_asking(asking)
         answer = read_control(payload) if text else None
         if isinstance(answer, Resumed):
             self._token, self._silences = answer.token, 0
-            self._reattach(connection, answer.rx, answer.bytes, answer.limits)
-            return
-        connection.disown()
-        if isinstance(answer, Gone):
+            self._reattach(asking.connection, answer.rx, answer.bytes, answer.limits)
+        elif isinstance(answer, Gone):
             self.end(SessionInput.REFUSED, GONE.get(answer.why, f"the server refuses it: {short(answer.why)}"))
-            refused()
+            asking.refused()
         else:
             self.end(SessionInput.REFUSED, "the server did not resume it")
-            refused()
-            connection.receive(payload, text)  # it belongs to the new session
+            asking.refused()
+            asking.connection.receive(payload, text)  # it belongs to the new session
 
-    def _unanswered(self, connection: Connection) -> None:
-        if self._asking is connection:
-            self._silences += 1
-            self._failed(connection, CloseInfo(CloseCode.ABNORMAL, "no response to a resume"))
+    def _unanswered(self, asking: Asking) -> None:
+        self._silences += 1
+        if self._silences >= MOST_SILENCES:
+            self.end(SessionInput.ENDED, "the server does not answer")
+        else:
+            self._failed(asking, CloseInfo(CloseCode.ABNORMAL, "no response to a resume"))
 
     def connection_lost(self, connection: Connection, info: CloseInfo) -> None:
         """Go on without a connection, or end, because the connection has ended."""
-        if connection is self._asking:
-            self._failed(connection, info)
-        else:
+        asking = self._asking
+        if asking is None:
             super().connection_lost(connection, info)
+        else:  # it has no other connection
+            self._failed(asking, info)
 
-    def _failed(self, connection: Connection, info: CloseInfo) -> None:
-        """Wait for another connection: this one has ended before the server has answered."""
-        if self._silences >= MOST_SILENCES:
-            self.end(SessionInput.ENDED, "the server does not answer")
-            return
+    def _failed(self, asking: Asking, info: CloseInfo) -> None:
+        """Wait for another connection: the server has not answered on this one, and will not."""
         if info.code >= 3000 and info.code not in GOES_ON:  # the server has closed the session meanwhile
             self.note_ending(info)
-        self._asking = None
-        connection.disown()
-        connection.transport.abort()
-        self._stop_answer_timer()
+        self._stop_asking(asking)
+        asking.connection.transport.abort()
         self._move(SessionInput.CUT)
         self._host.core.session_detached(info, False)
+
+    def _stop_asking(self, asking: Asking) -> None:
+        """Wait no longer for the answer of ``asking``, which is the present attempt."""
+        asking.end()
+        self._asking = None
 
     # ------------------------------------------------------------ the end
 
@@ -159,16 +175,7 @@ class ClientSession(Session):
             connection.tell(Gone("closed"))
 
     def _let_go(self, end: SessionEnd) -> None:
-        asking, self._asking = self._asking, None
+        asking = self._asking
         if asking is not None:
-            asking.disown()
-            self._host.spawn(asking.close(CloseCode.GOING_AWAY))
-
-    def _stop_timers(self) -> None:
-        super()._stop_timers()
-        self._stop_answer_timer()
-
-    def _stop_answer_timer(self) -> None:
-        if self._answer_timer is not None:
-            self._answer_timer.cancel()
-            self._answer_timer = None
+            self._stop_asking(asking)
+            self._host.spawn(asking.connection.close(CloseCode.GOING_AWAY))
