@@ -22,7 +22,7 @@ from .._sending.checks import check_thread
 from .._session.client import ClientSession
 from .._session.connection import Connection, close_transport
 from .._session.ending import SessionEnd
-from .._session.states import SessionInput, SessionState
+from .._session.states import SessionInput
 from .._transports.dial import Dialed
 from ..errors import ConnectionLost, SessionLost, noted
 from ..transport import Transport
@@ -390,10 +390,12 @@ class ClientCore(PassiveOwner):
         return core
 
     def session_detached(self, info: CloseInfo) -> bool:
-        if self.state in ("opening", "connected"):
-            self.hooks.connection_lost(self.scheduler.time())
-        if self._order.dialing is None or Input.DETACHED not in TABLE[self.state]:
+        if self.state not in ("opening", "connected"):
             return False
+        self.hooks.connection_lost(self.scheduler.time())
+        return self._order.dialing is not None and self._wait_to_resume(info)
+
+    def _wait_to_resume(self, info: CloseInfo) -> bool:
         return self._come_back(ConnectionLost(info.code, info.reason, "not_sent"), Input.DETACHED)
 
     def resumed(self) -> None:
@@ -441,10 +443,12 @@ class ClientCore(PassiveOwner):
             self._give_up(lost)
             self._replace_order(Order())
             return
+        if end.cause is SessionInput.REFUSED:
+            self.move(Input.REFUSED)  # the next session begins on the same connection: `_begin_anew` follows
+            return
         self.move(Input.LOST)
-        asked = end.was is SessionState.ASKING and end.cause is not SessionInput.REFUSED
-        if asked and self._order.dialing is not None:  # in vain, on a connection that is closed now
-            self._order.dialing.begin()
+        assert self._order.dialing is not None
+        self._order.dialing.go_on()  # if it has asked to resume, that was on a connection that is closed now
 
     def _come_back(self, lost: ConnectionLost, happened: Input = Input.DROPPED) -> bool:
         """Dial again after a drop, if the user's strategies say so; returns whether it does.
@@ -510,26 +514,31 @@ class ClientCore(PassiveOwner):
         if dialed.left_origin and self.life.options.can_resume:
             text = "a redirect led to another origin: the session will end with this connection; if it is to resume, "
             self.life.log(logging.INFO, text + "give the URL of that origin to the client")
-        if self.state == "resuming":
-            assert self._order.dialing is not None
-            self._order.dialing.schedule.opened()
-            session, refused = self.peer_core.session, partial(self._begin_anew, connection, self._order)
-            assert isinstance(session, ClientSession)
-            if dialed.left_origin:  # the token of the session is a credential, too
-                session.end(SessionInput.REFUSED, "a redirect leads to another origin, where it does not resume")
-                refused()
-            else:
-                session.ask_to_resume(connection, refused)
+        if self.state != "resuming":
+            with suppress(ConnectionLost):  # a `close` handler of the last connection has bound another one, or closed
+                self._attach(connection, attempts)
             return
-        with suppress(ConnectionLost):  # a `close` handler of the last connection has bound another one, or closed
-            self._attach(connection, attempts)
+        assert self._order.dialing is not None
+        self._order.dialing.schedule.opened()
+        session, refused = self.peer_core.session, partial(self._begin_anew, self._order)
+        assert isinstance(session, ClientSession)
+        if dialed.left_origin:  # the token of the session is a credential, too
+            session.end(SessionInput.REFUSED, "a redirect leads to another origin, where it does not resume")
+            refused(connection)
+        else:
+            session.ask_to_resume(connection, refused=refused, failed=self._not_answered)
 
-    def _begin_anew(self, connection: Connection, order: Order) -> None:
+    def _not_answered(self, info: CloseInfo) -> None:
+        """Dial again, or end the session: the connection has ended on which the server was asked to resume it."""
+        session = self.peer_core.session
+        if not self._wait_to_resume(info) and session.state.away:
+            session.end(SessionInput.ENDED, info.reason, info=info)
+
+    def _begin_anew(self, order: Order, connection: Connection) -> None:
         """Begin a session on ``connection``, because the one before has not resumed there, and so has ended."""
         if self._order is not order:  # a `close` handler has closed the client, or bound another connection
             self.life.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
             return
-        self.move(Input.DIALED)
         with suppress(ConnectionLost):  # a `close` handler that had to wait has done so
             self._attach(connection, self._attempts)
 

@@ -100,6 +100,7 @@ class Dialing:
         self._context = contextvars.copy_context()
         """The user's context, in which the client dials."""
         self._task: asyncio.Task[None] | None = None
+        """The present series of attempts. None once that has led to a connection."""
         self._stopped = False
         """`stop` was called. An attempt that suppresses its cancellation, or waits for nothing more, ends later."""
         self._attempts = 0
@@ -114,6 +115,11 @@ class Dialing:
     def begin(self, delay: float | None = None) -> None:
         """Begin a series of attempts, after ``delay`` seconds if that is not None."""
         self._task = spawn_later(self._run(delay), self._context.copy())
+
+    def go_on(self) -> None:
+        """Begin a series of attempts, unless one runs."""
+        if self._task is None:
+            self.begin()
 
     def session_begins(self) -> None:
         """Note that a session begins with the connection that was dialed last."""
@@ -175,6 +181,7 @@ class Dialing:
             return
         if self.deadline is not None:
             self._patience = asyncio.get_running_loop().call_at(self.deadline, self._overdue)
+        self._task = None
         self._listener.dialed(dialed, attempts)
 
     async def _dial(self, delay: float | None) -> tuple[Dialed, int]:

@@ -54,6 +54,7 @@ class Input(Enum):
     DETACHED = "the connection ends, and the session is kept"
     RESUMED = "the session resumes"
     REOPENED = "the session resumes while `open` or `on_reconnect` handlers are still running"
+    REFUSED = "the server does not resume the session"
     LOST = "the session ends"
     LEFT = "the connection ends, and the client has no URL"
     CLOSED = "the connection and the handlers have ended"
@@ -141,6 +142,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
             "resends messages that did not arrive, then sends waiting messages; calls the `on_reconnect` handlers",
         ),
         Input.REOPENED: ("opening", "resends messages that did not arrive, then sends the messages of the handlers"),
+        Input.REFUSED: ("opening", ENDS_SESSION + "; calls the `open` handlers, then the `on_reconnect` handlers"),
         Input.LOST: ("connecting", ENDS_SESSION),
         Input.GAVE_UP: ("closed", ENDS_SESSION),
     },

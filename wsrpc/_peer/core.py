@@ -312,17 +312,19 @@ class PeerCore:
 
     # ------------------------------------------------------------ what the session reports
 
-    def session_detached(self, info: CloseInfo, dropped: bool) -> None:
+    def session_detached(self, info: CloseInfo) -> None:
         """Keep the session without a connection, if the owner wants that."""
-        if dropped:
-            self.outbox.end_connection()
-            self.out.overdue = False
-            self._end_wait()
-            text, log = "peer %s at %s lost its connection: %d %s; its session is kept for %g s", self.host.log
-            log(logging.INFO, text, log.id, log.place, info.code, info.reason, self.session.ttl)
-        if not self.host.owner.session_detached(info) and self.session.state.away:
+        self.outbox.end_connection()
+        self.out.overdue = False
+        self._end_wait()
+        text, log = "peer %s at %s lost its connection: %d %s; its session is kept for %g s", self.host.log
+        log(logging.INFO, text, log.id, log.place, info.code, info.reason, self.session.ttl)
+        kept = self.host.owner.session_detached(info)
+        if not self.session.state.away:  # a strategy of the user has ended it
+            return
+        if not kept:
             self.session.end(SessionInput.ENDED, info.reason, info=info)
-        elif dropped and self.session.state.away:
+        else:
             dialer, peer = self.host.options.dialer, self.host.peer
             args = (self._told(info),) if dialer else (peer, info)
             self.host.reporter.tell_hooks("on_detach", args, self.opening.running)

@@ -45,17 +45,23 @@ class Asking:
     """An attempt to resume a session: the connection on which the server was asked, until it answers or never will.
 
     Args:
-        refused: called if the server does not resume the session.
+        refused, failed: see `ClientSession.ask_to_resume`.
         unanswered: called after `ANSWER_TIMEOUT` seconds.
     """
 
-    __slots__ = ("_timer", "connection", "refused")
+    __slots__ = ("_timer", "connection", "failed", "refused")
 
     def __init__(
-        self, connection: Connection, refused: Callable[[], None], unanswered: Callable[[Asking], None], loop: Scheduler
+        self,
+        connection: Connection,
+        refused: Callable[[Connection], None],
+        failed: Callable[[CloseInfo], None],
+        unanswered: Callable[[Asking], None],
+        loop: Scheduler,
     ) -> None:
         self.connection = connection
         self.refused = refused
+        self.failed = failed
         self._timer: Timer = loop.call_at(loop.time() + ANSWER_TIMEOUT, partial(unanswered, self))
 
     def end(self) -> None:
@@ -104,17 +110,23 @@ class ClientSession(Session):
 
     # ------------------------------------------------------------ on another connection
 
-    def ask_to_resume(self, connection: Connection, refused: Callable[[], None]) -> None:
+    def ask_to_resume(
+        self, connection: Connection, *, refused: Callable[[Connection], None], failed: Callable[[CloseInfo], None]
+    ) -> None:
         """Ask the server to resume the session on ``connection``. Nothing else is sent there until it has answered.
 
+        If the session ends before that, as it has waited too long, neither function is called.
+
         Args:
-            refused: called if the server does not resume it, and so the session has ended. A new one can begin on
-                ``connection``.
+            refused: called with ``connection`` if the server does not resume the session, which has ended. Another one
+                can begin on it.
+            failed: called if ``connection`` has ended, or is dropped because the server has not answered. The session
+                waits for another one.
         """
         assert self.ledger is not None and self.ledger.received is not None
         self._move(SessionInput.ASKED)
         self._gen += 1
-        self._asking = asking = Asking(connection, refused, self._unanswered, self._host.loop)
+        self._asking = asking = Asking(connection, refused, failed, self._unanswered, self._host.loop)
         connection.owner = self
         # If the server refuses, it takes these for the hello of the next session.
         offer = connection.offered = self.negotiation.features()
@@ -131,10 +143,10 @@ class ClientSession(Session):
             self._reattach(asking.connection, answer.rx, answer.bytes, answer.limits)
         elif isinstance(answer, Gone):
             self.end(SessionInput.REFUSED, GONE.get(answer.why, f"the server refuses it: {short(answer.why)}"))
-            asking.refused()
+            asking.refused(asking.connection)
         else:
             self.end(SessionInput.REFUSED, "the server did not resume it")
-            asking.refused()
+            asking.refused(asking.connection)
             asking.connection.receive(payload, text)  # it belongs to the new session
 
     def _unanswered(self, asking: Asking) -> None:
@@ -159,7 +171,7 @@ class ClientSession(Session):
         self._stop_asking(asking)
         asking.connection.transport.abort()
         self._move(SessionInput.CUT)
-        self._host.core.session_detached(info, False)
+        asking.failed(info)
 
     def _stop_asking(self, asking: Asking) -> None:
         """Wait no longer for the answer of ``asking``, which is the present attempt."""

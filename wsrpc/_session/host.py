@@ -111,12 +111,8 @@ class SessionReceiver(Protocol):
     def fail(self, code: int, reason: str, /) -> None:
         """The session has to end because of what the remote peer did."""
 
-    def session_detached(self, info: CloseInfo, dropped: bool, /) -> None:
-        """The session waits for another connection.
-
-        Args:
-            dropped: its connection has ended. Else an attempt to resume it has failed.
-        """
+    def session_detached(self, info: CloseInfo, /) -> None:
+        """The connection has ended, and the session waits for another one."""
 
     def session_reattached(self, connection: Connection, limits: Announced, /) -> bool:
         """The session has another connection. What the remote peer has missed was sent again, what waits was not.

@@ -444,7 +444,7 @@ class Session:
         self._stop_timers()
         expired, loop = partial(self.end, SessionInput.EXPIRED, "no connection resumed it in time"), self._host.loop
         self._expiry_timer = loop.call_at(loop.time() + self.ttl, expired)
-        self._host.core.session_detached(info, True)
+        self._host.core.session_detached(info)
         self.update_full(other_connection=True)
 
     def _disown_connection(self) -> None:

@@ -22,7 +22,7 @@ from wsrpc.types import ClientState
 LIMITS = Limits(close_timeout=2.0, open_timeout=100.0)
 CALLS = (Input.CONNECT, Input.START, Input.BIND, Input.CLOSE)
 TO_DIAL = (Input.CONNECT, Input.START)
-ENDS_SESSION = (Input.BIND, Input.CLOSE, Input.GAVE_UP, Input.DROPPED, Input.LEFT, Input.LOST)
+ENDS_SESSION = (Input.BIND, Input.CLOSE, Input.GAVE_UP, Input.DROPPED, Input.LEFT, Input.REFUSED, Input.LOST)
 WHILE_OPENING = [("opening", Input.DETACHED), ("resuming", Input.REOPENED), ("detached", Input.GAVE_UP)]
 """Cells whose connection drops while the `open` handlers run."""
 DELAY = 40.0
@@ -154,6 +154,10 @@ class Scene(World):
             await turns()
             if happened is Input.DETACHED:
                 ours.abort()
+            return
+        if happened is Input.REFUSED:  # the server has ended the session meanwhile
+            await self.peer.close()
+            self.attempt.set_result(None)
             return
         gives_up: dict[ClientState, Callable[[], Any]] = {
             "connecting": lambda: self.attempt.set_exception(HandshakeRejected(403)),

@@ -57,20 +57,18 @@ class Transport(ScriptedTransport):
 class Keeps(PassiveOwner):
     """An owner that keeps sessions, as a client that dials again."""
 
-    keeps = True
-
     def session_detached(self, info: CloseInfo, /) -> bool:
-        return self.keeps
+        return True
 
 
 class Scene:
     """A peer that has dialed, whose server the test plays."""
 
     def __init__(self) -> None:
-        self.clock, self.transport, self.owner = Clock(), Transport(), Keeps()
+        self.clock, self.transport = Clock(), Transport()
         self.transports = [self.transport]
         settings = make_settings(LIMITS, None)
-        self.peer = Peer(settings, dialer=True, loop=self.clock, can_resume=True, owner=self.owner)
+        self.peer = Peer(settings, dialer=True, loop=self.clock, can_resume=True, owner=Keeps())
         self.go = asyncio.Event()
         self.peer.on("large", self.large)
         self.tasks: list[asyncio.Task[Any]] = []
@@ -101,7 +99,11 @@ class Scene:
     def ask(self) -> None:
         assert isinstance(self.session, ClientSession)
         self.transport = self.another()
-        self.session.ask_to_resume(Connection(self.transport), self.transport.abort)
+        self.session.ask_to_resume(
+            Connection(self.transport),
+            refused=lambda connection: connection.transport.abort(),
+            failed=lambda info: None,
+        )
 
     async def reach(self, state: SessionState) -> None:
         if state is S.NEW:
@@ -142,9 +144,7 @@ class Scene:
         if state is S.DETACHED and happened is I.REFUSED:
             self.session.end(I.REFUSED, "a redirect leads to another origin")
         elif state is S.DETACHED and happened is I.ENDED:  # the client gives up
-            self.owner.keeps = False
-            self.ask()
-            self.transport.lose()
+            self.session.end(I.ENDED, "the client gave up")
         elif state is S.ASKING and happened is I.ENDED:
             self.transport.feed(control("resumed", rx=9, bytes=9, token="other", limits={}))
         else:
