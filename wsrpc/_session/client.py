@@ -102,7 +102,8 @@ class ClientSession(Session):
         if message.sid and self.negotiation.has(RESUME):
             self.sid, self._token, self.ttl = message.sid, message.token, message.ttl
             self.say(Ack(0, 0))
-            self._count_received(self._count_sent())
+            self._count_sent()
+            self._count_received()
 
     def _announce_changes(self) -> None:
         if self.negotiation.limits is not self._host.settings.limits:  # the remote peer has those of the hello
@@ -123,14 +124,14 @@ class ClientSession(Session):
             failed: called if ``connection`` has ended, or is dropped because the server has not answered. The session
                 waits for another one.
         """
-        assert self.ledger is not None and self.ledger.received is not None
+        assert self.received is not None
         self._move(SessionInput.ASKED)
         self._gen += 1
         self._asking = asking = Asking(connection, refused, failed, self._unanswered, self._host.loop)
         connection.owner = self
         # If the server refuses, it takes these for the hello of the next session.
         offer = connection.offered = self.negotiation.features()
-        limits, received = announce(self._host.settings.limits), self.ledger.received
+        limits, received = announce(self._host.settings.limits), self.received
         asked = Resume(VERSION, offer, limits, self.sid, self._token, self._gen, received.n, received.bytes)
         connection.tell(asked)
         connection.start(partial(self._answered, asking), ignore_end)
@@ -182,9 +183,8 @@ class ClientSession(Session):
 
     def _say_goodbye(self) -> None:
         # Some ASGI servers do not tell of Close frames, and would keep the session for a client that has left.
-        connection, ledger = self.connection, self.ledger
-        if connection is not None and ledger is not None and not ledger.sent.forgets:
-            connection.tell(Gone("closed"))
+        if self.connection is not None and self.replay is not None:
+            self.connection.tell(Gone("closed"))
 
     def _let_go(self, end: SessionEnd) -> None:
         asking = self._asking

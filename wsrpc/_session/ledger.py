@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from .._base.closing import CloseCode
-from .._base.scheduler import Timer
+from .._base.scheduler import Scheduler, Timer
 from .._protocol.control import Ack
-from ..limits import Limits
 from .connection import Connection, Receive
 from .host import Host
 
@@ -33,9 +32,11 @@ class Mismatch(Exception):
     """The two sides have counted differently, so messages would be lost or doubled. The text says how."""
 
 
-class LedgerOwner(Protocol):
-    """The session whose messages a `Ledger` counts."""
+class ReplayOwner(Protocol):
+    """The session that has a `ReplayBuffer`."""
 
+    replay: ReplayBuffer | None
+    """None once it has given up, or is over."""
     connection: Connection | None
     """The present connection."""
 
@@ -49,130 +50,39 @@ class LedgerOwner(Protocol):
         """End because of what the remote peer did."""
 
 
-class Ledger:
-    """What one session counts: the messages that it has sent, of which some are kept, and those that it has received.
-
-    A session with a plain peer has none.
-    """
-
-    __slots__ = ("_host", "_owner", "_stall_timer", "received", "sent")
-
-    def __init__(self, owner: LedgerOwner, host: Host) -> None:
-        self._owner = owner
-        self._host = host
-        self.sent = ReplayBuffer(host.settings.limits, self)
-        self.received: Acknowledger | None = None
-        """None until the remote peer counts, too."""
-        self._stall_timer: Timer | None = None
-        """Looks whether anything is acknowledged, while as much is kept as may be."""
-
-    def count_received(self) -> Acknowledger:
-        """Count what is received from now on: the remote peer counts it, too."""
-        self.received = Acknowledger(self, self._host)
-        return self.received
-
-    def acknowledged(self, ack: Ack) -> None:
-        """Throw away what has arrived."""
-        if not self.sent.forgets:
-            try:
-                if self.sent.acknowledge(ack.n, ack.bytes):
-                    self.fullness_changed()
-            except Mismatch as exc:
-                self._owner.fail(CloseCode.ACCOUNTING, str(exc))
-
-    def forget(self) -> None:
-        """Keep nothing any more: the session ends with its connection."""
-        self.sent.forget()
-        self._stop_watching()
-
-    def watch(self) -> None:
-        """Close the connection if as much is kept as may be, and nothing is acknowledged for `Limits.stall` seconds."""
-        self._stop_watching()
-        if not self.sent.full:
-            return
-        loop, seconds, arrived = self._host.loop, self._host.settings.limits.stall, self.sent.arrived
-
-        def look() -> None:
-            if self.sent.arrived == arrived:
-                self._owner.fail(CloseCode.SLOW_CONSUMER, f"nothing was acknowledged for {seconds:g} s")
-            else:
-                self.watch()
-
-        self._stall_timer = loop.call_at(loop.time() + seconds, look)
-
-    def _stop_watching(self) -> None:
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
-            self._stall_timer = None
-
-    def stop(self) -> None:
-        """Acknowledge nothing more, and expect no acknowledgement: the connection has ended."""
-        if self._stall_timer is not None:
-            self._stop_watching()
-        if self.received is not None:
-            self.received.stop()
-
-    def end(self) -> None:
-        """Keep nothing any more: the session is over. What is sent at this moment may still come to ``sent``."""
-        self.sent.forget()
-        del self.sent
-        self.received = None
-
-    # ------------------------------------------------------------ called by the parts
-
-    def fullness_changed(self) -> None:
-        """Note that as much is kept as may be, or no more."""
-        self._owner.update_full()
-        if self._owner.connection is not None:
-            self.watch()
-
-    def overflowed(self) -> None:
-        """Keep no more: more is sent that cannot wait than may be kept."""
-        if self._owner.connection is not None:
-            text = (
-                "has not acknowledged %d bytes (Limits.replay and hard_cap): its session will end with this connection"
-            )
-            self._host.log.warn(text, self.sent.size)
-            self._owner.give_up()
-
-    def tell(self, ack: Ack) -> None:
-        """Send an acknowledgement. Nothing happens if there is no connection."""
-        if self._owner.connection is not None:
-            self._owner.connection.tell(ack)
-
-    def writes_soon(self) -> bool:
-        """Return whether messages are about to be written, so that an acknowledgement leaves with them."""
-        connection = self._owner.connection
-        return connection is not None and connection.transport.unsent > 0
-
-
 class ReplayBuffer:
     """The messages that this side has sent in one session, of which it keeps those that may not have arrived.
 
+    It is full by ``replay`` and ``replay_messages`` of `Limits`. What cannot wait may take ``hard_cap`` more: then the
+    session gives it up. What was being sent at that moment, or when the session ended, still comes here, and changes
+    nothing.
+
     Args:
-        limits: ``replay`` and ``replay_messages`` say when it is full. What cannot wait may take ``hard_cap`` more.
-        ledger: told when it becomes full, and when it holds more than that.
+        session: whose messages these are.
     """
 
     __slots__ = (
         "_cap",
-        "_ledger",
+        "_host",
         "_limit",
         "_most",
         "_payloads",
+        "_session",
+        "_stall_timer",
         "_texts",
         "arrived",
         "arrived_bytes",
-        "forgets",
         "full",
         "size",
     )
 
-    def __init__(self, limits: Limits, ledger: Ledger) -> None:
+    def __init__(self, session: ReplayOwner, host: Host) -> None:
+        self._session = session
+        self._host = host
+        limits = host.settings.limits
         self._limit = limits.replay
         self._most = limits.replay_messages
         self._cap = limits.replay + limits.hard_cap
-        self._ledger = ledger
         # Two lists instead of a deque of pairs: an empty deque takes 600 bytes in each connection, and the garbage
         # collector would look through thousands of pairs. Many leave a list at a time, so what follows is moved seldom.
         self._payloads: list[bytes] = []
@@ -186,8 +96,8 @@ class ReplayBuffer:
         self.arrived_bytes = 0
         self.full = False
         """Whether as much is kept as may be. Then senders wait that can."""
-        self.forgets = False
-        """Whether nothing is kept any more, see `forget`."""
+        self._stall_timer: Timer | None = None
+        """Looks whether anything is acknowledged, while it is full and there is a connection."""
 
     def __len__(self) -> int:
         return len(self._payloads)
@@ -211,18 +121,23 @@ class ReplayBuffer:
             self._is_full(size)
 
     def _is_full(self, size: int) -> None:
-        if self.forgets:  # what was being sent at the time of `forget` still comes here
-            self._drop_all()
-        elif size > self._cap and len(self._payloads) > 1:
-            self._ledger.overflowed()
+        session = self._session
+        if session.replay is not self:
+            return
+        if size > self._cap and len(self._payloads) > 1:
+            if session.connection is not None:
+                text = "has not acknowledged %d bytes (Limits.replay and hard_cap): its session will end with this "
+                self._host.log.warn(text + "connection", size)
+                session.give_up()
         elif not self.full:
             self.full = True
-            self._ledger.fullness_changed()
+            self.watch()
+            session.update_full()
 
     def acknowledge(self, n: int, size: int) -> bool:
         """Throw away the first ``n`` messages of the session, which have ``size`` bytes in all: they have arrived.
 
-        Return whether it was full, and has room now. It tells nobody, because that could start a handler.
+        Return whether it was full, and has room now. The session is not told, because that could start a handler.
 
         Raises:
             Mismatch: that cannot be.
@@ -237,20 +152,32 @@ class ReplayBuffer:
         self.size -= arrived
         if size != self.arrived_bytes:
             raise Mismatch(f"{size} bytes acknowledged in {n} messages, which had {self.arrived_bytes}")
-        was_full, self.full = self.full, self.full and (self.size >= self._limit or len(payloads) >= self._most)
-        return was_full and not self.full
-
-    def forget(self) -> None:
-        """Keep nothing any more: the session ends with its connection."""
-        self.forgets = True
+        if not self.full or self.size >= self._limit or len(payloads) >= self._most:
+            return False
         self.full = False
-        self._limit = 0  # so `_is_full` drops whatever is still counted, be it small
-        self._drop_all()
+        self.stop_watching()
+        return True
 
-    def _drop_all(self) -> None:
-        self._payloads.clear()
-        self._texts.clear()
-        self.size = 0
+    def watch(self) -> None:
+        """Close the connection if it is full, and nothing is acknowledged for `Limits.stall` seconds."""
+        self.stop_watching()
+        if not self.full or self._session.connection is None:
+            return
+        loop, seconds, arrived = self._host.loop, self._host.settings.limits.stall, self.arrived
+
+        def look() -> None:
+            if self.arrived == arrived:
+                self._session.fail(CloseCode.SLOW_CONSUMER, f"nothing was acknowledged for {seconds:g} s")
+            else:
+                self.watch()
+
+        self._stall_timer = loop.call_at(loop.time() + seconds, look)
+
+    def stop_watching(self) -> None:
+        """Expect no acknowledgement: the connection has ended, or nothing is kept any more."""
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
 
     @property
     def sent(self) -> int:
@@ -267,14 +194,11 @@ class Acknowledger:
 
     An acknowledgement leaves together with other messages where it can, because a write of its own, and the read that
     this causes on the remote peer, cost more than all the counting.
-
-    Args:
-        ledger: sends the acknowledgements.
     """
 
     __slots__ = (
         "_acknowledged",
-        "_ledger",
+        "_connection",
         "_loop",
         "_next",
         "_next_bytes",
@@ -284,9 +208,10 @@ class Acknowledger:
         "n",
     )
 
-    def __init__(self, ledger: Ledger, host: Host) -> None:
-        self._ledger = ledger
-        self._loop = host.loop
+    def __init__(self, loop: Scheduler) -> None:
+        self._loop = loop
+        self._connection: Connection | None = None
+        """Where messages arrive, and are acknowledged."""
         self.n = 0
         self.bytes = 0
         self._acknowledged = 0
@@ -299,8 +224,9 @@ class Acknowledger:
         self._timer: Timer | None = None
         """Runs while something has arrived that is not acknowledged."""
 
-    def through(self, receive: Receive) -> Receive:
-        """Return a function that counts a message, passes it to ``receive``, and acknowledges now and then."""
+    def through(self, connection: Connection, receive: Receive) -> Receive:
+        """Return a function that counts a message of ``connection``, passes it on, and acknowledges now and then."""
+        self._connection = connection
 
         def receive_counted(payload: bytes | bytearray, text: bool, /) -> None:
             self.n += 1
@@ -312,9 +238,11 @@ class Acknowledger:
         return receive_counted
 
     def _arrived(self) -> None:
+        if self._connection is None:  # it has ended because of this message
+            return
         if self.n >= self._next or self.bytes >= self._next_bytes:
-            if self._ledger.writes_soon():
-                self.acknowledge()
+            if self._connection.transport.unsent > 0:  # so an acknowledgement leaves with what is written
+                self._acknowledge(self._connection)
                 return
             # What these messages cause, as answers of tasks that they wake, is sent in the next turn.
             self._expect_more()
@@ -329,11 +257,6 @@ class Acknowledger:
         self.n -= 1
         self.bytes -= size
 
-    def acknowledge(self) -> None:
-        """Tell the remote peer how much has arrived."""
-        self.note_acknowledged()
-        self._ledger.tell(Ack(self.n, self.bytes))
-
     def note_acknowledged(self) -> None:
         """Note that the remote peer learns how much has arrived, by an `Ack` or as the session resumes."""
         self._acknowledged = self.n
@@ -344,6 +267,7 @@ class Acknowledger:
 
     def stop(self) -> None:
         """Acknowledge nothing more: the connection has ended."""
+        self._connection = None
         self._scheduled = False
         if self._timer is not None:
             self._timer.cancel()
@@ -359,5 +283,10 @@ class Acknowledger:
         self._acknowledge_rest()
 
     def _acknowledge_rest(self) -> None:
-        if self.n != self._acknowledged:
-            self.acknowledge()
+        if self._connection is not None and self.n != self._acknowledged:
+            self._acknowledge(self._connection)
+
+    def _acknowledge(self, connection: Connection) -> None:
+        """Tell the remote peer how much has arrived."""
+        self.note_acknowledged()
+        connection.tell(Ack(self.n, self.bytes))

@@ -126,9 +126,8 @@ class ServerSession(Session):
             connection.disown()
             self._host.spawn(connection.close(CloseCode.GOING_AWAY))
             return
-        assert self.home is not None and self.ledger is not None and self.ledger.received is not None
-        received = self.ledger.received
-        answer = Resumed(received.n, received.bytes, token, announce(self.negotiation.limits))
+        assert self.home is not None and self.received is not None
+        answer = Resumed(self.received.n, self.received.bytes, token, announce(self.negotiation.limits))
         try:
             connection.transport.send(write_control(answer), True)
         except ConnectionLost:  # it has dropped already, so the client comes again
@@ -168,7 +167,7 @@ class ServerSession(Session):
         above = self._host.core.backlog()
         if self.over and not above:
             return 0
-        messages = len(self._queue) + (0 if self.ledger is None else len(self.ledger.sent))
+        messages = len(self._queue) + (0 if self.replay is None else len(self.replay))
         return SESSION + self.kept + self._queue.user_size + MESSAGE * messages + above
 
     def recount(self) -> None:

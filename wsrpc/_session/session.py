@@ -30,7 +30,7 @@ from ..limits import Limits
 from .connection import Connection, Receive, ignore_end, ignore_message
 from .ending import SessionEnd, end_of
 from .host import Host
-from .ledger import Ledger, Mismatch, Send
+from .ledger import Acknowledger, Mismatch, ReplayBuffer, Send
 from .negotiation import Negotiation
 from .queue import Entry, SendQueue
 from .states import SessionInput, SessionState, after
@@ -74,8 +74,9 @@ class Session:
         "end_reason",
         "ending",
         "full",
-        "ledger",
         "negotiation",
+        "received",
+        "replay",
         "send",
         "sid",
         "state",
@@ -106,8 +107,11 @@ class Session:
         self._kept_back: tuple[Callable[[], None], ...] = ()
         """The functions that send what is kept back at present, the outermost first. See `precede`."""
         self.negotiation = Negotiation(host, dialer=self.greeting is Welcome)
-        self.ledger: Ledger | None = None
-        """What is counted, if both sides can resume the session on another connection."""
+        self.replay: ReplayBuffer | None = None
+        """The messages that may have to be sent again. None if the session ends with its connection, be it since it has
+        given up."""
+        self.received: Acknowledger | None = None
+        """Counts what is received. None until the remote peer counts that, too."""
         self.sid = ""
         """The name of the session, if it can resume on another connection."""
         self.ttl = 0.0
@@ -182,13 +186,11 @@ class Session:
 
     def _choose_send(self) -> None:
         """Choose what ``send`` does. Every change of what this depends on is followed by a call."""
-        connection, ledger = self.connection, self.ledger
+        connection, replay = self.connection, self.replay
         if connection is None or self.state.waits:
             self._direct = not_sent  # not to a dead connection either: nothing overtakes what it has not taken
-        elif ledger is None or ledger.sent.forgets:
-            self._direct = connection.send
         else:
-            self._direct = ledger.sent.through(connection.send)
+            self._direct = connection.send if replay is None else replay.through(connection.send)
         self.send = self._send_after_kept_back if self._kept_back else self._direct
 
     def precede(self, first: Callable[[], None]) -> Callable[[], None]:
@@ -297,8 +299,8 @@ class Session:
                 self.note_dead(exc)
                 return
             entry.was_sent()
-            if self.ledger is not None and not self.ledger.sent.forgets:
-                self.ledger.sent.keep(entry.payload, entry.text)
+            if self.replay is not None:
+                self.replay.keep(entry.payload, entry.text)
 
     async def drain(self) -> None:
         """Wait until the session has room, or is over. Cancelling is safe."""
@@ -313,10 +315,10 @@ class Session:
         Args:
             other_connection: it has another connection, or none that takes messages, which is always reported.
         """
-        connection, ledger = self.connection, self.ledger
+        connection, replay = self.connection, self.replay
         full = (
             (connection is not None and connection.crowded)
-            or (ledger is not None and ledger.sent.full)
+            or (replay is not None and replay.full)
             or (self._queue.session_size > 0 and self.kept >= self._host.settings.limits.replay)
         )
         if (full != self.full or other_connection) and self.state is not SessionState.OVER:
@@ -335,36 +337,38 @@ class Session:
     @property
     def kept(self) -> int:
         """Bytes of the messages that may have to be sent again, or wait and end with the session."""
-        ledger, waiting = self.ledger, self._queue.session_size
-        return waiting if ledger is None else waiting + ledger.sent.size
+        replay, waiting = self.replay, self._queue.session_size
+        return waiting if replay is None else waiting + replay.size
 
     def recount(self) -> None:
         """Note that the session takes more memory, or less."""
 
-    def _count_sent(self) -> Ledger:
+    def _count_sent(self) -> None:
         """Count what is sent from now on, and keep it until it has arrived."""
-        self.ledger = ledger = Ledger(self, self._host)
+        self.replay = ReplayBuffer(self, self._host)
         self._choose_send()
         if self.connection is not None:
             self.connection.session_survives()
-        return ledger
 
-    def _count_received(self, ledger: Ledger) -> None:
+    def _count_received(self) -> None:
         """Count what is received from now on. The remote peer counts it, too."""
-        received, connection = ledger.count_received(), self.connection
+        self.received, connection = Acknowledger(self._host.loop), self.connection
         if connection is not None and self.state is not SessionState.CLOSING:
-            if not ledger.sent.forgets:
+            if self.replay is not None:
                 self._move(SessionInput.COUNTED)
                 self._choose_send()
-            connection.receive_with(received.through(self._receive))
+            connection.receive_with(self.received.through(connection, self._receive))
 
     def give_up(self) -> None:
-        """Let the session end with its connection: from now on what is sent is neither counted nor kept."""
-        ledger = self.ledger
-        if ledger is not None and self.connection is not None and not ledger.sent.forgets:
+        """Let the session end with its connection: from now on what is sent is neither counted nor kept.
+
+        What is received is still counted, because the remote peer waits for acknowledgements.
+        """
+        if self.replay is not None and self.connection is not None:
+            self.replay.stop_watching()
+            self.replay = None
             if self.state.resumes:
                 self._move(SessionInput.GIVEN_UP)
-            ledger.forget()
             self._choose_send()
             self.update_full()
 
@@ -386,8 +390,8 @@ class Session:
                 return False
             self._host.ignore("unknown control message")
             return True
-        if self.ledger is not None and self.ledger.received is not None and isinstance(message, UNCOUNTED):
-            self.ledger.received.leave_out(len(payload))
+        if self.received is not None and isinstance(message, UNCOUNTED):
+            self.received.leave_out(len(payload))
         if isinstance(message, (Credit, Drain)):
             self._host.core.take_credit_or_drain(message)
         elif not self._take(message):
@@ -396,13 +400,13 @@ class Session:
 
     def _take(self, message: Control) -> bool:
         """Take a control message that is about the session. Return False if it makes no sense."""
-        ledger, negotiation = self.ledger, self.negotiation
-        if isinstance(message, Ack) and ledger is not None:
-            if ledger.received is not None:
-                ledger.acknowledged(message)
+        negotiation = self.negotiation
+        if isinstance(message, Ack) and self.sid:
+            if self.received is not None:
+                self._acknowledged(message)
                 return True
             if message == Ack(0, 0):  # the client counts from now on
-                self._count_received(ledger)
+                self._count_received()
                 return True
         elif isinstance(message, Changed) and negotiation.common is not None:
             if (why := message.limits.objection()) is not None:
@@ -420,6 +424,15 @@ class Session:
                 self._greeted(message)
             return True
         return False
+
+    def _acknowledged(self, ack: Ack) -> None:
+        """Throw away what has arrived."""
+        if self.replay is not None:
+            try:
+                if self.replay.acknowledge(ack.n, ack.bytes):
+                    self.update_full()
+            except Mismatch as exc:
+                self.fail(CloseCode.ACCOUNTING, str(exc))
 
     def _greeted(self, message: Any) -> None:
         """Take the `greeting` of the remote peer: both sides know their common features."""
@@ -456,12 +469,12 @@ class Session:
 
     def _reattach(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
         """Resume on ``connection``, whose remote peer has received ``rx`` messages of ``size`` bytes."""
-        ledger = self.ledger
-        assert ledger is not None and ledger.received is not None
+        replay, received = self.replay, self.received
+        assert replay is not None and received is not None
         code, why = CloseCode.INVALID_DATA, limits.objection()
         if why is None:
             try:
-                ledger.sent.acknowledge(rx, size)
+                replay.acknowledge(rx, size)
             except Mismatch as exc:
                 code, why = CloseCode.ACCOUNTING, str(exc)
         if why is not None:
@@ -472,12 +485,11 @@ class Session:
             return
         self._stop_timers()
         self._move(SessionInput.RESUMED)
-        ledger.received.note_acknowledged()
+        received.note_acknowledged()
         self._use(connection)
-        if ledger.sent.full:  # as before: the timer of the last connection is stopped
-            ledger.watch()
+        replay.watch()
         connection.transport.largest = self.negotiation.limits.message  # `Peer.limits` may have changed
-        for payload, text in ledger.sent.again():
+        for payload, text in replay.again():
             with suppress(ConnectionLost):  # another connection gets them
                 connection.send(payload, text)
         self._choose_send()  # until now, new messages waited behind those
@@ -486,7 +498,7 @@ class Session:
         self.send_queued(users=users)
         self._announce_changes()
         if self.connection is connection and self.state is not SessionState.CLOSING:
-            connection.start(ledger.received.through(self._receive), self._read_ended)
+            connection.start(received.through(connection, self._receive), self._read_ended)
             self._host.core.session_resumed()
         self.update_full(other_connection=True)  # last, because it may start a handler, which may close
 
@@ -536,9 +548,7 @@ class Session:
         self._move(cause)
         self._stop_timers()
         self._choose_send()
-        if self.ledger is not None:
-            self.ledger.end()
-            self.ledger = None
+        self.replay = self.received = None
         self._receive, self._read_ended = ignore_message, ignore_end
         self.negotiation.end()
         self.full = False
@@ -552,8 +562,10 @@ class Session:
         """Let go of what else belongs to the session, which is over."""
 
     def _stop_timers(self) -> None:
-        if self.ledger is not None:
-            self.ledger.stop()
+        if self.replay is not None:
+            self.replay.stop_watching()
+        if self.received is not None:
+            self.received.stop()
         if self._expiry_timer is not None:
             self._expiry_timer.cancel()
             self._expiry_timer = None
