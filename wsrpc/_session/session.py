@@ -140,6 +140,7 @@ class Session:
 
     def _move(self, happened: SessionInput) -> None:
         self.state = after(self.state, happened)
+        self._choose_send()
         self._host.core.way_changed()
 
     def note_ending(self, info: CloseInfo) -> None:
@@ -158,9 +159,8 @@ class Session:
         """
         self.negotiation.can_resume = can_resume
         self._wrap = wrap
-        self._move(SessionInput.BOUND)
         self._use(connection)
-        self._choose_send()
+        self._move(SessionInput.BOUND)
 
     def _use(self, connection: Connection) -> None:
         """Have ``connection``, on which nothing was sent yet."""
@@ -185,7 +185,7 @@ class Session:
     # ------------------------------------------------------------ sending
 
     def _choose_send(self) -> None:
-        """Choose what ``send`` does. Every change of what this depends on is followed by a call."""
+        """Choose what ``send`` does. Whatever else than the state changes what this depends on calls it."""
         connection, replay = self.connection, self.replay
         if connection is None or self.state.waits:
             self._direct = not_sent  # not to a dead connection either: nothing overtakes what it has not taken
@@ -247,7 +247,6 @@ class Session:
         if self.state.sends:
             self.note_ending(CloseInfo(why.code, why.reason))  # until the connection tells more
             self._move(SessionInput.NOT_TAKEN)
-            self._choose_send()
             self.update_full(other_connection=True)
 
     def send_or_wait(self, payload: bytes, text: bool) -> None:
@@ -356,7 +355,6 @@ class Session:
         if connection is not None and self.state is not SessionState.CLOSING:
             if self.replay is not None:
                 self._move(SessionInput.COUNTED)
-                self._choose_send()
             connection.receive_with(self.received.through(connection, self._receive))
 
     def give_up(self) -> None:
@@ -369,7 +367,8 @@ class Session:
             self.replay = None
             if self.state.resumes:
                 self._move(SessionInput.GIVEN_UP)
-            self._choose_send()
+            else:
+                self._choose_send()
             self.update_full()
 
     # ------------------------------------------------------------ control messages
@@ -453,7 +452,6 @@ class Session:
         self._disown_connection()
         self._move(SessionInput.CUT)
         self.note_ending(info)
-        self._choose_send()
         self._stop_timers()
         expired, loop = partial(self.end, SessionInput.EXPIRED, "no connection resumed it in time"), self._host.loop
         self._expiry_timer = loop.call_at(loop.time() + self.ttl, expired)
@@ -468,31 +466,30 @@ class Session:
             self._host.connection_ended(connection)
 
     def _reattach(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
-        """Resume on ``connection``, whose remote peer has received ``rx`` messages of ``size`` bytes."""
+        """Resume on ``connection``, whose remote peer has received ``rx`` messages of ``size`` bytes.
+
+        Messages leave in this order: those that have not arrived, those that have waited, new ones. Only then are
+        messages let in.
+        """
         replay, received = self.replay, self.received
         assert replay is not None and received is not None
-        code, why = CloseCode.INVALID_DATA, limits.objection()
-        if why is None:
-            try:
-                replay.acknowledge(rx, size)
-            except Mismatch as exc:
-                code, why = CloseCode.ACCOUNTING, str(exc)
-        if why is not None:
-            self._host.log.warn("closing the connection with %d: %s", code, why)
-            connection.disown()
-            self._host.spawn(connection.close(code, why))
-            self.end(SessionInput.ENDED, why)
+        if (why := limits.objection()) is not None:
+            self._refuse(connection, CloseCode.INVALID_DATA, why)
+            return
+        try:
+            replay.acknowledge(rx, size)
+        except Mismatch as exc:
+            self._refuse(connection, CloseCode.ACCOUNTING, str(exc))
             return
         self._stop_timers()
-        self._move(SessionInput.RESUMED)
         received.note_acknowledged()
         self._use(connection)
-        replay.watch()
         connection.transport.largest = self.negotiation.limits.message  # `Peer.limits` may have changed
         for payload, text in replay.again():
             with suppress(ConnectionLost):  # another connection gets them
                 connection.send(payload, text)
-        self._choose_send()  # until now, new messages waited behind those
+        self._move(SessionInput.RESUMED)
+        replay.watch()  # the timer of the last connection is stopped
         connection.session_survives()
         users = self._host.core.session_reattached(connection, limits)
         self.send_queued(users=users)
@@ -501,6 +498,13 @@ class Session:
             connection.start(received.through(connection, self._receive), self._read_ended)
             self._host.core.session_resumed()
         self.update_full(other_connection=True)  # last, because it may start a handler, which may close
+
+    def _refuse(self, connection: Connection, code: int, why: str) -> None:
+        """End instead of resuming on ``connection``, whose remote peer has said what cannot be."""
+        self._host.log.warn("closing the connection with %d: %s", code, why)
+        connection.disown()
+        self._host.spawn(connection.close(code, why))
+        self.end(SessionInput.ENDED, why)
 
     def _announce_changes(self) -> None:
         """Announce what has changed while the session had no connection. It follows what has waited."""
@@ -512,7 +516,6 @@ class Session:
         self._say_goodbye()
         self._move(SessionInput.CLOSED)
         self.note_ending(info)
-        self._choose_send()
         if self.connection is not None:
             self.connection.ignore()
 
@@ -547,7 +550,6 @@ class Session:
         self._disown_connection()
         self._move(cause)
         self._stop_timers()
-        self._choose_send()
         self.replay = self.received = None
         self._receive, self._read_ended = ignore_message, ignore_end
         self.negotiation.end()
