@@ -127,7 +127,7 @@ class ComesBack(PassiveOwner):
     peer: Peer
 
     def comes_back(self) -> bool:
-        return not core_of(self.peer).session.ending.user_closed
+        return not core_of(self.peer).session.last_close.user_closed
 
     def session_detached(self, info: CloseInfo, /) -> bool:
         return True

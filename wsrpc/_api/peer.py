@@ -132,8 +132,8 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         """
         info = self._life.history.info
         if info is None:
-            ending = self._core.session.ending
-            raise ConnectionLost(ending.code, ending.reason, "not_sent")
+            last = self._core.session.last_close
+            raise ConnectionLost(last.code, last.reason, "not_sent")
         return info
 
     @property
@@ -204,7 +204,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         check_limits_change("peer.limits", self.limits, limits)
         session = self._core.session
         if not session.state.lives:
-            raise ConnectionLost(session.ending.code, session.ending.reason, "not_sent")
+            raise ConnectionLost(session.last_close.code, session.last_close.reason, "not_sent")
         check_thread_of_plain(self._core.out.thread, "setattr, peer, 'limits'")
         session.change_limits(limits)
 

@@ -259,8 +259,8 @@ class ClientCore(PassiveOwner):
         if self.peer_core is core:  # a handler may have bound another one in its first step
             await self.peer.wait_opened()
         if self.peer_core.session.usable is not connection:
-            ending = self.peer_core.session.ending
-            raise ConnectionLost(ending.code, ending.reason)
+            last = self.peer_core.session.last_close
+            raise ConnectionLost(last.code, last.reason)
 
     async def close(self, code: int | None, reason: str) -> None:
         """See `Client.close`."""

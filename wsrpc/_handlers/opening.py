@@ -206,7 +206,7 @@ class Opening:
         """
         if self.state is _OVER:
             return
-        self.state = OpeningState.CLOSED if self._session.ending.user_closed else OpeningState.CUT
+        self.state = OpeningState.CLOSED if self._session.last_close.user_closed else OpeningState.CUT
         if self.running is not None:
             if self.state is OpeningState.CUT:
                 self._cancel()

@@ -61,9 +61,9 @@ class Admission:
         try:
             while (paused := self.paused) is not None:
                 await asyncio.shield(paused)
-                if self.session.end_reason is not None:
+                if self.session.lost is not None:
                     self._answers.ignored["dropped at the end"] += 1
-                    invocation.note_orphaned(self.session.end_reason)
+                    invocation.note_orphaned(self.session.lost)
                     raise invocation.cancellation()
         finally:
             self.late -= 1

@@ -49,7 +49,7 @@ class PeerCore:
         sender: sends requests, and has the outbox, from one session to the next.
         work: counts the handlers, and has the readers, from one session to the next.
         home: what the peer has on a server.
-        ending: how the session before has ended, or why there was none.
+        last_close: how the session before has ended, or why there was none.
     """
 
     __slots__ = (
@@ -67,16 +67,16 @@ class PeerCore:
         "work",
     )
 
-    def __init__(self, host: PeerHost, sender: Requester, work: Work, home: Home | None, ending: CloseInfo) -> None:
+    def __init__(self, host: PeerHost, sender: Requester, work: Work, home: Home | None, last_close: CloseInfo) -> None:
         self.host = host
         self.outbox = outbox = sender.outbox
         self.work = work
         self.readers = work.readers
         self.session: ClientSession | ServerSession
         if host.options.dialer:
-            self.session = ClientSession(host, outbox.queue, ending=ending)
+            self.session = ClientSession(host, outbox.queue, last_close=last_close)
         else:
-            self.session = ServerSession(host, outbox.queue, home=home, ending=ending)
+            self.session = ServerSession(host, outbox.queue, home=home, last_close=last_close)
         self.opening = Opening(self.session, host, host.reporter)
         self.out = Outbound(self.session, host, self.opening, outbox.requests, outbox.gate)
         answers = Answers(self.out, host)
@@ -210,8 +210,8 @@ class PeerCore:
     def discard_unsent(self, info: CloseInfo) -> None:
         """Fail what waits for a session, because none will come: with ``info``, unless a connection is still ending."""
         if not self.session.state.lives:
-            self.session.note_ending(info)
-        self.outbox.discard(self.session.ending)
+            self.session.note_close(info)
+        self.outbox.discard(self.session.last_close)
 
     def begin_close(self, code: int, reason: str) -> None:
         """Accept nothing more. The caller closes the session now."""
@@ -219,7 +219,7 @@ class PeerCore:
         ending = CloseInfo(code, reason, user_closed=True)
         outbox.expects_session = False
         if not session.state.lives:
-            session.note_ending(ending)
+            session.note_close(ending)
             outbox.discard(ending)
             return
         session.send_kept_back()
@@ -237,8 +237,8 @@ class PeerCore:
             if out.slow_reader is not None:
                 out.slow_reader.flush(everything=True)
             self._close_soon(ending)
-        elif not session.ending.user_closed:  # this side closes because of the remote peer
-            session.note_ending(ending)
+        elif not session.last_close.user_closed:  # this side closes because of the remote peer
+            session.note_close(ending)
 
     def _close_soon(self, ending: CloseInfo) -> None:
         """Let nothing in and no handler start from now on: this side closes, and the session ends."""

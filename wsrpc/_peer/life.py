@@ -96,9 +96,9 @@ class PeerLife:
         """Numbers of messages that were not handled, by kind."""
         return self.host.ignored
 
-    def _use(self, ending: CloseInfo) -> None:
-        """Make the inside of the next session. The last one has ended with ``ending``."""
-        self.core = core = PeerCore(self.host, self.sender, self.work, self.home, ending)
+    def _use(self, last_close: CloseInfo) -> None:
+        """Make the inside of the next session. The last one has ended with ``last_close``."""
+        self.core = core = PeerCore(self.host, self.sender, self.work, self.home, last_close)
         self.host.begin_session(self, core)
         self.outbox.begin_session(core.out, core.channels.find)
         self.work.begin_session(core.dispatcher)
@@ -138,11 +138,11 @@ class PeerLife:
         # A `close` handler may have said what is to be. (With eager tasks its first step runs at once.)
         session = self.core.session
         if session.state.lives or (before.session.closed_since and not closed_before):
-            last = replaced if session.state.lives else session.ending
+            last = replaced if session.state.lives else session.last_close
             self.reporter.spawn(connection.close(last.code, last.reason))
             raise ConnectionLost(last.code, last.reason, "not_sent")
         if session.over:
-            self._use(session.ending)
+            self._use(session.last_close)
         return self.core
 
     def _tell_the_end(self) -> None:

@@ -129,9 +129,9 @@ class Outbound:
 
     def not_sent(self) -> ConnectionLost:
         """Return the error for a message that no connection will take."""
-        ending = self.session.ending
-        reason = ending.reason or ("closed on this side" if ending.user_closed else "")
-        return ConnectionLost(ending.code, reason, "not_sent")
+        last = self.session.last_close
+        reason = last.reason or ("closed on this side" if last.user_closed else "")
+        return ConnectionLost(last.code, reason, "not_sent")
 
     @property
     def callers_wait(self) -> bool:

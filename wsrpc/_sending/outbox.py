@@ -215,8 +215,8 @@ class Outgoing:
         if self._channel is not None and self._channel.over and not session.over:
             return self._channel.gone()
         lost = self.out.not_sent()
-        if isinstance(session.end_reason, SessionLost) and turn is not None and turn.waits:
-            lost = session.end_reason.for_outcome("not_sent")  # it was lost while the caller waited
+        if isinstance(session.lost, SessionLost) and turn is not None and turn.waits:
+            lost = session.lost.for_outcome("not_sent")  # it was lost while the caller waited
         return lost if h is UNSET else ChannelClosed(str(h), lost)
 
     # ------------------------------------------------------------ what is sent
@@ -470,7 +470,7 @@ class Outbox:
         self.requests.end_session(lost)
         if not self.expects_session:
             self._fail_requests(
-                [each for each in self.requests.unsent() if each.state is QUEUED], self.out.session.ending
+                [each for each in self.requests.unsent() if each.state is QUEUED], self.out.session.last_close
             )
             self.queue.discard()
         self.gate.wake_all()  # the callers that wait there see that their session is over

@@ -77,8 +77,8 @@ class ClientSession(Session):
 
     greeting = Welcome
 
-    def __init__(self, host: Host, queue: SendQueue, *, ending: CloseInfo = NOT_CONNECTED) -> None:
-        super().__init__(host, queue, ending=ending)
+    def __init__(self, host: Host, queue: SendQueue, *, last_close: CloseInfo = NOT_CONNECTED) -> None:
+        super().__init__(host, queue, last_close=last_close)
         self._token = ""
         """The secret that proves that the session is this side's."""
         self._gen = 0
@@ -168,7 +168,7 @@ class ClientSession(Session):
     def _failed(self, asking: Asking, info: CloseInfo) -> None:
         """Wait for another connection: the server has not answered on this one, and will not."""
         if info.code >= 3000 and info.code not in GOES_ON:  # the server has closed the session meanwhile
-            self.note_ending(info)
+            self.note_close(info)
         self._stop_asking(asking)
         asking.connection.transport.abort()
         self._move(SessionInput.CUT)

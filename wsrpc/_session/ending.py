@@ -26,19 +26,19 @@ class SessionEnd(NamedTuple):
 
 
 def end_of(
-    was: SessionState, cause: SessionInput, ending: CloseInfo, info: CloseInfo | None = None, why: str = ""
+    was: SessionState, cause: SessionInput, last_close: CloseInfo, info: CloseInfo | None = None, why: str = ""
 ) -> SessionEnd:
     """Return how a session ends.
 
     Args:
-        ending: how the connection has ended, or is going to end because this side closes it, as was noted before.
-        info: how the connection ends now. None if ``ending`` says that.
+        last_close: how the connection has ended, or is going to end because this side closes it, as was noted before.
+        info: how the connection ends now. None if ``last_close`` says that.
         why: what `SessionLost` says, if the session has no connection.
     """
     closing = was is SessionState.CLOSING
     if info is None or (cause is SessionInput.REPLACED and (closing or was.away)):
-        info = ending  # another connection does not change how the last one has ended
-    closed_with = ending if closing else info
+        info = last_close  # another connection does not change how the last one has ended
+    closed_with = last_close if closing else info
     lost = SessionLost(info.code, why) if was.away else ConnectionLost(info.code, info.reason)
     if closed_with.user_closed:  # whatever the remote peer has answered
         info = msgspec.structs.replace(info, user_closed=True)

@@ -83,9 +83,9 @@ class ServerSession(Session):
         queue: SendQueue,
         *,
         home: SessionHome | None,
-        ending: CloseInfo = NOT_CONNECTED,
+        last_close: CloseInfo = NOT_CONNECTED,
     ) -> None:
-        super().__init__(host, queue, ending=ending)
+        super().__init__(host, queue, last_close=last_close)
         self.home = home
         self.tokens: Tokens
         """How the client proves that the session is its own. Made when it gets a name."""

@@ -56,7 +56,7 @@ class Session:
 
     Args:
         queue: the messages of the peer that wait for a connection.
-        ending: why there is no connection so far.
+        last_close: why there is no connection so far.
     """
 
     __slots__ = (
@@ -71,9 +71,9 @@ class Session:
         "_wrap",
         "closed_since",
         "connection",
-        "end_reason",
-        "ending",
         "full",
+        "last_close",
+        "lost",
         "negotiation",
         "received",
         "replay",
@@ -86,7 +86,7 @@ class Session:
     greeting: ClassVar[type[Hello | Welcome]]
     """What the remote peer says first."""
 
-    def __init__(self, host: Host, queue: SendQueue, *, ending: CloseInfo = NOT_CONNECTED) -> None:
+    def __init__(self, host: Host, queue: SendQueue, *, last_close: CloseInfo = NOT_CONNECTED) -> None:
         self._queue = queue
         self._host = host
         self.connection: Connection | None = None
@@ -95,11 +95,11 @@ class Session:
         self._read_ended: Callable[[], None] = ignore_end
         self._wrap: Callable[[Send], Send] | None = None
         self.state = SessionState.NEW
-        self.ending = ending
+        self.last_close = last_close
         """Why there is no connection: how the last one has ended, or is going to end because this side closes it."""
         self.closed_since = False
         """Whether the user has closed the peer after the session was over, and before another one began."""
-        self.end_reason: ConnectionLost | None = None
+        self.lost: ConnectionLost | None = None
         """What calls in flight get, because the session is over. None until it is."""
         self.send: Send = not_sent
         self._direct: Send = not_sent
@@ -143,9 +143,9 @@ class Session:
         self._choose_send()
         self._host.core.way_changed()
 
-    def note_ending(self, info: CloseInfo) -> None:
+    def note_close(self, info: CloseInfo) -> None:
         """Note how the connection has ended or is going to, or why none will come."""
-        self.ending = info
+        self.last_close = info
         self.closed_since |= self.over and info.user_closed
 
     # ------------------------------------------------------------ the beginning
@@ -245,7 +245,7 @@ class Session:
     def note_dead(self, why: ConnectionLost) -> None:
         """Note that the connection has not taken a message: it is about to report its end."""
         if self.state.sends:
-            self.note_ending(CloseInfo(why.code, why.reason))  # until the connection tells more
+            self.note_close(CloseInfo(why.code, why.reason))  # until the connection tells more
             self._move(SessionInput.NOT_TAKEN)
             self.update_full(other_connection=True)
 
@@ -451,7 +451,7 @@ class Session:
         """Go on without a connection, until another one comes or the time is over."""
         self._disown_connection()
         self._move(SessionInput.CUT)
-        self.note_ending(info)
+        self.note_close(info)
         self._stop_timers()
         expired, loop = partial(self.end, SessionInput.EXPIRED, "no connection resumed it in time"), self._host.loop
         self._expiry_timer = loop.call_at(loop.time() + self.ttl, expired)
@@ -515,7 +515,7 @@ class Session:
         """Let nothing in from now on: a Close frame is about to be queued, and the session ends with its connection."""
         self._say_goodbye()
         self._move(SessionInput.CLOSED)
-        self.note_ending(info)
+        self.note_close(info)
         if self.connection is not None:
             self.connection.ignore()
 
@@ -539,14 +539,14 @@ class Session:
 
         Args:
             why: what `SessionLost` says, if the session has no connection.
-            info: how the connection ends. None if ``ending`` says that. See `end_of`.
+            info: how the connection ends. None if ``last_close`` says that. See `end_of`.
         """
-        end, connection = end_of(self.state, cause, self.ending, info, why), self.connection
+        end, connection = end_of(self.state, cause, self.last_close, info, why), self.connection
         still_open = connection is not None and connection.ended is None
         if still_open and self.state is not SessionState.CLOSING:
             self._say_goodbye()
-        self.note_ending(end.info)
-        self.end_reason = end.lost
+        self.note_close(end.info)
+        self.lost = end.lost
         self._disown_connection()
         self._move(cause)
         self._stop_timers()

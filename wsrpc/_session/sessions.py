@@ -111,7 +111,7 @@ class Sessions:
             return session
         if session.state is SessionState.CLOSING:
             if session.connection is not None:
-                session.connection.drop(session.ending)  # it is dead, and the session was to be closed on it
+                session.connection.drop(session.last_close)  # it is dead, and the session was to be closed on it
             return self.closed.get(asked.sid, "expired")
         if not session.state.resumes:
             return "expired"
