@@ -58,6 +58,9 @@ class Producing(Protocol):
     def credited(self, n: int, size: int, /) -> None:
         """Take note of the credit that the remote peer has given: totals of items and of bytes."""
 
+    def channel_over(self) -> None:
+        """Send nothing more."""
+
 
 class ChannelFanOut(FanOut):
     """All readers of one event name on an anonymous channel. The handler of that name gets each event, too."""
@@ -285,6 +288,9 @@ class ChannelCore:
 
     def produce(self, producer: Producing) -> None:
         """Tell ``producer`` of the credit that the remote peer gives, and has given so far, and of the end."""
+        if self.over:
+            producer.channel_over()
+            return
         self.producer = producer
         if self._credit is not None:
             producer.credited(*self._credit)
@@ -370,8 +376,8 @@ class ChannelCore:
     def end(self, reason: object, error: Exception | None, *, by_other: bool = False) -> None:
         """End it on this side. All ends come here, and nothing of the channel is left behind.
 
-        ``on_end`` is called once, and at once: it cancels the task of a handler that streams, or of
-        ``stream(send=)``. Readers and the producer are told by the mailbox, after the messages before.
+        The producer and ``on_end`` are told once, and at once. ``on_end`` cancels the task of a handler that streams,
+        or of ``stream(send=)``. Readers are told by the mailbox, after the messages before.
 
         Args:
             error: the exception that readers get after the messages that have arrived. None at a good end.
@@ -391,7 +397,9 @@ class ChannelCore:
         self.sender = None
         self.stop_abort_timer()
         self.owner.forget(self)
-        self.producer = None
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            producer.channel_over()
         if before is _OPEN:
             self.owner.end_requests_on(self, by_other=by_other)
         if by_other:
