@@ -396,10 +396,10 @@ class ChannelCore:
         self.error = error
         self.sender = None
         self.stop_abort_timer()
-        self.owner.forget(self)
         producer, self.producer = self.producer, None
         if producer is not None:
             producer.channel_over()
+        self.owner.forget(self, produced=producer is not None)
         if before is _OPEN:
             self.owner.end_requests_on(self, by_other=by_other)
         if by_other:

@@ -235,8 +235,8 @@ class ChannelTable:
                 closed_here(own)
             channel.end(own, own, by_other=True)
 
-    def forget(self, channel: ChannelCore) -> None:
-        """Drop a channel that ends."""
+    def forget(self, channel: ChannelCore, *, produced: bool) -> None:
+        """Drop a channel that ends. ``produced``: this side has sent items on it."""
         h = channel.id
         if channel in self.undelivered:
             # Its id may be that of another channel: a handler that runs on after its request was answered does not keep
@@ -245,7 +245,7 @@ class ChannelTable:
             return
         del (self.served if channel.is_served else self.opened)[h]
         self._credited.pop(h, None)
-        if channel.producer is not None:
+        if produced:
             _remember(self._produced, h, None)
 
     def end_requests_on(self, channel: ChannelCore, *, by_other: bool) -> None:
