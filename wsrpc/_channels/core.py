@@ -357,19 +357,15 @@ class ChannelCore:
         """End it in good order. The remote peer knows that it has ended."""
         self.end(FINISHED, None)
 
-    @property
-    def abort_waits(self) -> bool:
-        """Whether an abort is sent only once the remote peer has sent something on the channel. See `javascript`."""
-        return self.producer is not None and not self.mailbox.heard and self.out.terms.plain
-
     def _send_end(self, reason: object) -> None:
         """Tell the remote peer that the channel has ended, if it knows of the channel."""
         if self.state is not _OPEN:
             return
         if isinstance(reason, StreamOverflow):
             reason = RpcError(as_text(reason))
-        if self.abort_waits:
-            self.owner.abort_when_used(self.id, reason)
+        waiting = self.owner.waiting_aborts
+        if waiting.must_wait(self):
+            waiting.add(self.id, reason)
         else:
             self.owner.send_abort(self.id, reason)
 

@@ -30,7 +30,7 @@ class StreamInbox(ItemInbox):
     def leave(self, reason: object) -> None:
         """Stop reading, drop what is unread, and end the channel. Idempotent."""
         if self._reader is not ReaderState.GONE:
-            if self._own.abort_waits:
+            if self._own.owner.waiting_aborts.must_wait(self._own):
                 self.begin()  # a handler that was not told to start would never send anything
             self._stop_reading()
             self._own.abort(reason)
