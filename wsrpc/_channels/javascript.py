@@ -48,10 +48,10 @@ class WaitingAborts:
         return channel.producer is not None and not channel.mailbox.heard and channel.out.terms.plain
 
     def add(self, h: int, reason: object) -> None:
-        """Keep what the abort of channel ``h`` will say: a new error, as that of a handler refers to its variables."""
-        error = (
-            RemoteError(text_for_peer(reason), reason.code) if isinstance(reason, RpcError) else RemoteError(ABORTED)
-        )
+        """Keep what the abort of channel ``h`` will say."""
+        error = RemoteError(ABORTED)
+        if isinstance(reason, RpcError):  # a new error, because that of a handler refers to the handler's variables
+            error = RemoteError(text_for_peer(reason), reason.code)
         remember(self._errors, h, error)
 
     def take(self, h: int) -> RemoteError | None:
