@@ -258,6 +258,7 @@ class Inbox(MessageQueue, Recipient):
         "_reader",
         "_reserved",
         "_waiter",
+        "being_read",
         "channel",
         "credit",
         "error",
@@ -270,6 +271,8 @@ class Inbox(MessageQueue, Recipient):
         super().__init__(channel.unread)
         self.channel = channel
         self._event = event
+        self.being_read = False
+        """The stream that reads it has read once, and so has begun."""
         self._waiter: asyncio.Future[None] | None = None
         self.received = 0
         self.taken: int = 0
@@ -484,6 +487,7 @@ class Inbox(MessageQueue, Recipient):
     def read_on(self) -> None:
         """Go on for another stream than the one that was left."""
         self._reader = ReaderState.PRESENT
+        self.being_read = False
 
     def leave_soon(self, label: str) -> None:
         """Stop reading in the next turn of the event loop, because the stream was thrown away without being left.
