@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
@@ -21,15 +20,8 @@ from ..errors import ChannelClosed, bad_item, note_member
 T_co = TypeVar("T_co", covariant=True)
 
 
-class StreamState(enum.Enum):
-    """State of a `Stream`. It is followed by the next one, or by the last one."""
-
-    NEW = "new"
-    """Its request was not sent yet."""
-    OPENING = "opening"
-    OPEN = "open"
-    LEFT = "left"
-    """It was closed, or could not be opened."""
+_OPENING: Any = object()
+"""Stands for `Stream._open` while a task opens the stream."""
 
 
 class Stream(Generic[T_co]):
@@ -59,8 +51,6 @@ class Stream(Generic[T_co]):
         "_member",
         "_open",
         "_parameter",
-        "_reading",
-        "_state",
     )
 
     def __init__(
@@ -75,13 +65,10 @@ class Stream(Generic[T_co]):
     ) -> None:
         self._label = label
         self._convert = convert
-        self._state = StreamState.NEW if reading is None else StreamState.OPEN
-        self._inbox = reading
-        """The items. None until the stream is open."""
-        self._reading: Inbox | None = None
-        """The inbox, from the first read until the stream is left. A cache: a read then needs no other test."""
         self._open = open
-        """Opens the stream. None once that was done, or the stream was left."""
+        """Opens the stream. None once it is open, closed, or could not be opened."""
+        self._inbox = reading
+        """The items, while the stream is open: None before and after."""
         self._parameter = parameter
         """The parameter of a handler that reads the items, for errors."""
         self._member = member
@@ -93,10 +80,10 @@ class Stream(Generic[T_co]):
 
     async def __aenter__(self) -> Self:
         if self._inbox is None:
+            await self._open_inbox()
             # A producer that keeps to credit may start now. Another one would only fill the queue.
-            inbox = await self._open_inbox()
-            if inbox.channel.has_credit:
-                self._begin(inbox)
+            if self._inbox is not None and self._inbox.channel.has_credit:
+                self._begin(self._inbox)
         return self
 
     async def __aexit__(
@@ -108,19 +95,19 @@ class Stream(Generic[T_co]):
         return self
 
     async def __anext__(self) -> T_co:
-        inbox = self._reading
-        if inbox is None:
+        inbox = self._inbox
+        if inbox is None or not inbox.being_read:
             inbox = await self._begin_reading()
         while True:
             while not inbox.queue:
                 if inbox.over:
-                    await self._raise_end()
+                    await self._raise_end(inbox)
                 try:
                     await inbox.wait()
                 except GeneratorExit:
                     inbox.forget_wait()
                     raise
-                if self._reading is None:
+                if self._inbox is None:  # it was closed meanwhile
                     raise StopAsyncIteration
             value = inbox.take()
             if self._convert is None:
@@ -130,7 +117,7 @@ class Stream(Generic[T_co]):
                 break
             except msgspec.ValidationError as exc:
                 if not isinstance(inbox, EventInbox):
-                    raise self._bad_item(exc) from None
+                    raise self._bad_item(exc, inbox) from None
                 inbox.count_misfit(exc)
         item: T_co = value
         return item
@@ -139,27 +126,25 @@ class Stream(Generic[T_co]):
         """Open the stream, as far as that was not done, and begin to read it.
 
         Raises:
-            StopAsyncIteration: the stream was left.
+            StopAsyncIteration: the stream was closed.
         """
-        if self._state is not StreamState.LEFT:
-            inbox = self._inbox
-            if inbox is None:
-                inbox = await self._open_inbox()
-            self._begin(inbox)
-            if self._state is StreamState.OPEN:  # it was not left meanwhile
-                self._reading = inbox
-                return inbox
-        raise StopAsyncIteration
+        if self._open is not None:
+            await self._open_inbox()
+        inbox = self._inbox
+        if inbox is None:
+            raise StopAsyncIteration
+        self._begin(inbox)
+        inbox.being_read = True
+        return inbox
 
-    def _bad_item(self, exc: msgspec.ValidationError) -> Exception:
-        assert self._inbox is not None
+    def _bad_item(self, exc: msgspec.ValidationError, inbox: Inbox) -> Exception:
         if self._parameter is not None:
             text = f"{self._label}(): an item of {self._parameter!r}"
         else:
             wanted = "returns= asks for" if self._member is None else f"{self._member} declares"
             text = f"an item of {self._label!r} is not what {wanted}"
         # With the channel, so that the caller of a handler that lets the error through gets it.
-        return bad_item(f"{text}: {exc}", self._inbox.channel)
+        return bad_item(f"{text}: {exc}", inbox.channel)
 
     async def aclose(self) -> None:
         """Stop the producer, and drop the items that have not been read. Cancelling is safe.
@@ -169,9 +154,7 @@ class Stream(Generic[T_co]):
         """
         self._leave(None)
 
-    async def _raise_end(self) -> NoReturn:
-        inbox = self._inbox
-        assert inbox is not None
+    async def _raise_end(self, inbox: Inbox) -> NoReturn:
         error = inbox.take_error()
         inbox.leave(None)
         task = asyncio.current_task()
@@ -186,24 +169,23 @@ class Stream(Generic[T_co]):
                 del error, task
         raise StopAsyncIteration
 
-    async def _open_inbox(self) -> Inbox:
-        if self._open is None:
-            raise ChannelClosed(self._label, "this stream was closed before it was opened")
-        if self._state is StreamState.OPENING:
+    async def _open_inbox(self) -> None:
+        """Open the stream. It is open then, unless it was closed meanwhile."""
+        open = self._open
+        if open is None:
+            raise ChannelClosed(self._label, "this stream was closed")
+        if open is _OPENING:
             raise RuntimeError("two tasks open the same stream: give each its own")
-        self._state = StreamState.OPENING
+        self._open = _OPENING
         try:
-            inbox = self._inbox = await self._open()
+            inbox = await open()
         except BaseException:
-            self._state = StreamState.LEFT  # iterating again does not try to open it again
+            self._open = None  # iterating again does not try to open it again
             raise
-        finally:
-            self._open = None
-        if self._state is StreamState.OPENING:
-            self._state = StreamState.OPEN
-        else:  # it was closed meanwhile
+        if self._open is None:
             inbox.leave(None)
-        return inbox
+        else:
+            self._open, self._inbox = None, inbox
 
     def _begin(self, inbox: Inbox) -> None:
         if not inbox.over:
@@ -211,22 +193,20 @@ class Stream(Generic[T_co]):
         inbox.begin()
 
     def _leave(self, reason: object) -> None:
-        if self._inbox is not None:
-            self._inbox.channel.check_thread("stream.aclose()")
-        if self._state is StreamState.LEFT:  # another stream may read on
-            return
-        self._state = StreamState.LEFT
-        self._open = self._reading = None
-        if self._inbox is not None:
-            self._inbox.leave(reason)
+        inbox = self._inbox
+        if inbox is not None:
+            inbox.channel.check_thread("stream.aclose()")
+        self._open = self._inbox = None
+        if inbox is not None:
+            inbox.leave(reason)
 
     def __del__(self) -> None:
-        if self._inbox is not None and self._state is not StreamState.LEFT:
+        if self._inbox is not None:
             self._inbox.leave_soon(self._label)
 
     def __repr__(self) -> str:
         if self._inbox is None:
-            state = "closed" if self._state is StreamState.LEFT else "not open"
+            state = "closed" if self._open is None else "not open"
         else:
             state = "over" if self._inbox.over else "open"
         return f"<Stream {self._label!r} {state}>"
@@ -244,7 +224,7 @@ def end_after(stream: Stream[Any], seconds: float, error: Exception) -> Timer:
 
 
 def is_over(stream: Stream[Any]) -> bool:
-    """Return whether nothing more will arrive on a stream that was opened."""
+    """Return whether nothing more will arrive on a stream that is open."""
     inbox = stream._inbox  # pyright: ignore[reportPrivateUsage]
     return inbox is not None and inbox.over
 
@@ -256,7 +236,7 @@ def read_arrived(stream: Stream[T_co], most: int) -> Iterator[T_co]:
         StopAsyncIteration, Exception: as for iterating, if the end has arrived, too.
     """
     while most > 0:
-        inbox = stream._reading  # pyright: ignore[reportPrivateUsage]
+        inbox = stream._inbox  # pyright: ignore[reportPrivateUsage]
         if inbox is None or not (inbox.queue or inbox.over):
             return
         reading = stream.__anext__()

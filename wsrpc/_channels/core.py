@@ -58,6 +58,9 @@ class Producing(Protocol):
     def credited(self, n: int, size: int, /) -> None:
         """Take note of the credit that the remote peer has given: totals of items and of bytes."""
 
+    def channel_over(self) -> None:
+        """Send nothing more."""
+
 
 class ChannelFanOut(FanOut):
     """All readers of one event name on an anonymous channel. The handler of that name gets each event, too."""
@@ -285,6 +288,9 @@ class ChannelCore:
 
     def produce(self, producer: Producing) -> None:
         """Tell ``producer`` of the credit that the remote peer gives, and has given so far, and of the end."""
+        if self.over:
+            producer.channel_over()
+            return
         self.producer = producer
         if self._credit is not None:
             producer.credited(*self._credit)
@@ -351,27 +357,23 @@ class ChannelCore:
         """End it in good order. The remote peer knows that it has ended."""
         self.end(FINISHED, None)
 
-    @property
-    def abort_waits(self) -> bool:
-        """Whether an abort is sent only once the remote peer has sent something on the channel. See `javascript`."""
-        return self.producer is not None and not self.mailbox.heard and self.out.terms.plain
-
     def _send_end(self, reason: object) -> None:
         """Tell the remote peer that the channel has ended, if it knows of the channel."""
         if self.state is not _OPEN:
             return
         if isinstance(reason, StreamOverflow):
             reason = RpcError(as_text(reason))
-        if self.abort_waits:
-            self.owner.abort_when_used(self.id, reason)
+        waiting = self.owner.waiting_aborts
+        if waiting.must_wait(self):
+            waiting.add(self.id, reason)
         else:
             self.owner.send_abort(self.id, reason)
 
     def end(self, reason: object, error: Exception | None, *, by_other: bool = False) -> None:
         """End it on this side. All ends come here, and nothing of the channel is left behind.
 
-        ``on_end`` is called once, and at once: it cancels the task of a handler that streams, or of
-        ``stream(send=)``. Readers and the producer are told by the mailbox, after the messages before.
+        The producer and ``on_end`` are told once, and at once. ``on_end`` cancels the task of a handler that streams,
+        or of ``stream(send=)``. Readers are told by the mailbox, after the messages before.
 
         Args:
             error: the exception that readers get after the messages that have arrived. None at a good end.
@@ -390,8 +392,10 @@ class ChannelCore:
         self.error = error
         self.sender = None
         self.stop_abort_timer()
-        self.owner.forget(self)
-        self.producer = None
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            producer.channel_over()
+        self.owner.forget(self, produced=producer is not None)
         if before is _OPEN:
             self.owner.end_requests_on(self, by_other=by_other)
         if by_other:

@@ -25,6 +25,7 @@ from msgspec import UNSET
 from .._base.names import ChannelRef, Source
 from .._protocol.messages import Item, RequestOptions
 from .._protocol.rejections import ABORTED, of_started_call, text_for_peer
+from .._sending.pending import remember
 from .._sending.sender import Sender
 from ..errors import BadArguments, ChannelClosed, ConnectionLost, Overloaded, RemoteError, RpcError, WsrpcError
 from .core import ChannelCore
@@ -33,11 +34,29 @@ from .source import BURST, iterate
 # ---------------------------------------------------------------- aborts that wait
 
 
-def error_for_later(reason: object) -> RemoteError:
-    """Return what an abort that waits says. A new error, because that of a handler refers to its variables."""
-    if isinstance(reason, RpcError):
-        return RemoteError(text_for_peer(reason), reason.code)
-    return RemoteError(ABORTED)
+class WaitingAborts:
+    """The aborts that are sent only once the remote peer has sent something on the channel, by the channel's id."""
+
+    __slots__ = ("_errors",)
+
+    def __init__(self) -> None:
+        self._errors: dict[int, RemoteError] = {}
+
+    @staticmethod
+    def must_wait(channel: ChannelCore) -> bool:
+        """Return whether an abort of ``channel`` waits: a consumer like JavaScript has sent nothing yet."""
+        return channel.producer is not None and not channel.mailbox.heard and channel.out.terms.plain
+
+    def add(self, h: int, reason: object) -> None:
+        """Keep what the abort of channel ``h`` will say."""
+        error = RemoteError(ABORTED)
+        if isinstance(reason, RpcError):  # a new error, because that of a handler refers to the handler's variables
+            error = RemoteError(text_for_peer(reason), reason.code)
+        remember(self._errors, h, error)
+
+    def take(self, h: int) -> RemoteError | None:
+        """Return what the abort of channel ``h`` says, if it waits, and forget it."""
+        return self._errors.pop(h, None)
 
 
 # ---------------------------------------------------------------- items as requests

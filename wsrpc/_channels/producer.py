@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import types
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Never
@@ -36,7 +36,7 @@ measure_json, measure_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.E
 
 
 class Mode(enum.Enum):
-    """How a producer sends its items. The consumer's first messages choose it, and nothing later changes it."""
+    """How a producer sends its items. The consumer's first messages choose it, and then only the end changes it."""
 
     WAITING = "waiting"
     """The consumer has sent nothing yet."""
@@ -50,6 +50,12 @@ class Mode(enum.Enum):
     PULLED = "pull"
     """A request ``pull`` of ``n``: the answer is ``{values, done}``, with ``n`` values, fewer only at the end or when
     they are large."""
+    OVER = "over"
+    """The channel is over, so nothing more is sent."""
+
+
+# Constants, because Python 3.11 looks members of an enum up slowly.
+_WAITING, _GRANTED, _CREDIT, _PACED, _PULLED, _OVER = Mode
 
 
 class Producer(Recipient):
@@ -75,8 +81,9 @@ class Producer(Recipient):
         "_pulls",
         "_sent",
         "_sent_bytes",
+        "_then",
         "_waiter",
-        "stopped",
+        "over",
     )
 
     def __init__(self, channel: ChannelCore, *, patience: float | None, late: Exception) -> None:
@@ -84,16 +91,17 @@ class Producer(Recipient):
         self._out = channel.out
         self._message = Event(("next", Item(None)), UNSET, channel.id)
         """The message of each item that is sent at once. It is encoded before the next one comes, so one is enough."""
-        self._mode = Mode.WAITING
-        self.stopped: asyncio.Future[None] = self._out.loop.create_future()
-        """Done when the consumer has said that it wants no more, or the channel is over. Only ``send=`` waits for it: a
-        handler that streams is cancelled when its channel ends."""
+        self._mode = _WAITING
+        self.over = False
+        """Whether the consumer has said that it wants no more items, or the channel is over."""
+        self._then: Callable[[], object] | None = None
+        """See `when_over`."""
         self._sent = self._sent_bytes = 0
         self._item_size = 0
         """Bytes of the last item that was sent at once. 0 before the first one."""
         self._pause_at = BURST
         self._granted = self._granted_bytes = 0
-        """Totals that the consumer accepts. 0 items before it gives credit, and again once the channel is over."""
+        """Totals that the consumer accepts."""
         self._pulls = Pulls(channel)
         self._waiter: asyncio.Future[None] | None = None
         channel.produce(self)
@@ -111,12 +119,12 @@ class Producer(Recipient):
         name = message.a[0]
         i = message.i
         if name == "start":
-            self._begin(Mode.CREDIT if self._mode is Mode.GRANTED else Mode.PACED)
+            self._begin(_CREDIT if self._mode is _GRANTED else _PACED)
             if i is not UNSET:
                 self._channel.answer(i, None)
         elif name == "pull":
-            if self._pulls.ask(i, message.a[1:], started=self._has_begun and not self.pulled):
-                self._begin(Mode.PULLED)
+            if self._pulls.ask(i, message.a[1:], started=self._mode in (_CREDIT, _PACED)):
+                self._begin(_PULLED)
                 self._wake()
         else:
             self._stop()
@@ -125,26 +133,24 @@ class Producer(Recipient):
 
     def credited(self, n: int, size: int) -> None:
         # Totals, so credit that is repeated or comes late changes nothing.
-        if self._mode is Mode.WAITING:
-            self._mode = Mode.GRANTED
-        if self._mode in (Mode.GRANTED, Mode.CREDIT):
+        if self._mode is _WAITING:
+            self._mode = _GRANTED
+        if self._mode in (_GRANTED, _CREDIT):
             self._granted = max(self._granted, n)
             self._granted_bytes = max(self._granted_bytes, size)
             self._wake()
 
-    @property
-    def _has_begun(self) -> bool:
-        return self._mode not in (Mode.WAITING, Mode.GRANTED)
-
     def _begin(self, mode: Mode) -> None:
-        if not self._has_begun:
+        if self._mode in (_WAITING, _GRANTED):
             self._mode = mode
             self._channel.stop_abort_timer()
             self._wake()
 
     def _stop(self) -> None:
-        if not self.stopped.done():
-            self.stopped.set_result(None)
+        self.over = True
+        then, self._then = self._then, None
+        if then is not None:
+            then()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -155,19 +161,24 @@ class Producer(Recipient):
         if self._channel.over:
             raise self._channel.gone()
 
-    def channel_ended(self, error: Exception | None) -> None:
+    def channel_over(self) -> None:
         """Send nothing more.
 
         The task of a handler that streams is cancelled besides, see `ChannelCore.end`. This is for ``send=``, and for a
         source that goes on although it was cancelled.
         """
+        self._mode = _OVER
         self._stop()
-        self._granted = 0  # the next item is not sent
 
-    @property
-    def over(self) -> bool:
-        """Whether the consumer wants no more items, or the channel is over."""
-        return self.stopped.done()
+    def when_over(self, then: Callable[[], object]) -> None:
+        """Call ``then`` once this is `over`, now if it is.
+
+        Only ``send=`` needs that: a handler that streams is cancelled when its channel ends.
+        """
+        if self.over:
+            then()
+        else:
+            self._then = then
 
     def take_request_ids(self) -> list[int]:
         return self._pulls.take_request_ids()
@@ -215,12 +226,13 @@ class Producer(Recipient):
             ItemRefused: the consumer has rejected an item.
             Exception: whatever the source raises.
         """
-        while not self._has_begun:
+        while self._mode in (_WAITING, _GRANTED):
             await self._wait()
-        if self._mode is Mode.PACED:
+        self.check_wanted()
+        if self._mode is _PACED:
             await run_paced(self, self._channel.owner.sender, self._channel.id, source)
             return
-        if self._mode is Mode.PULLED:
+        if self._mode is _PULLED:
             await self._pulls.run(source, self._wait)
             return
         # By credit. Not in a coroutine of its own, through which each wait would go.
@@ -322,7 +334,7 @@ class Producer(Recipient):
         """Send items in one message. Return False if that is not possible: then nothing was sent."""
         out = self._out
         terms = out.terms
-        if not (out.clear and terms.batches) or self._sent + len(values) > self._granted:
+        if self._mode is not _CREDIT or not (out.clear and terms.batches) or self._sent + len(values) > self._granted:
             return False
         try:
             payload = terms.encode(Event(("next", values), UNSET, self._channel.id))
@@ -359,9 +371,9 @@ class Producer(Recipient):
     # ------------------------------------------------------------ one item
 
     def _send(self, value: Any) -> bool:
-        """Send an item at once. Return False if the connection is not clear, or is broken."""
+        """Send an item at once. Return False if the connection is not clear or is broken, or the channel is over."""
         out = self._out
-        if not (self._granted and out.clear):
+        if not (self._mode is _CREDIT and out.clear):
             return False
         message = self._message
         item = message.a[1]
@@ -400,7 +412,7 @@ class Producer(Recipient):
     @property
     def pulled(self) -> bool:
         """Whether the consumer pulls."""
-        return self._mode is Mode.PULLED
+        return self._mode is _PULLED
 
     async def finish(self) -> None:
         """Tell the consumer that there are no more items.

@@ -29,7 +29,7 @@ class ChannelInput(Enum):
     LEFT = "this side ends it"
 
 
-_END = "tells the handler, fails requests sent on it"
+_END = "tells the producer and the handler, fails requests sent on it"
 TABLE: dict[ChannelState, dict[ChannelInput, tuple[ChannelState, str]]] = {
     ChannelState.NEW: {
         ChannelInput.OPENED: (ChannelState.OPEN, "lets both sides send"),

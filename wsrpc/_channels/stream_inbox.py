@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._streams.inbox import ReaderState
 from .._streams.items import ItemInbox
 from ..errors import RemoteError
 from .core import ChannelCore
@@ -13,30 +12,31 @@ from .core import ChannelCore
 class StreamInbox(ItemInbox):
     """Queue of the items on a channel that was opened for their reader alone, and ends with it."""
 
-    __slots__ = ("_own",)
+    __slots__ = ()
+
+    channel: ChannelCore
 
     def __init__(self, channel: ChannelCore) -> None:
-        self._own = channel
         super().__init__(channel)
 
     def _items_ended(self, i: Any, error: RemoteError | None) -> None:
         super()._items_ended(i, error)
-        self._own.finish_locally()
+        self.channel.finish_locally()
 
-    def take_error(self) -> BaseException | None:
-        self._own.forget_error()
-        return super().take_error()
+    def channel_ended(self, error: Exception | None) -> None:
+        super().channel_ended(error)
+        self.channel.forget_error()  # the inbox keeps it, for the only reader
 
-    def leave(self, reason: object) -> None:
-        """Stop reading, drop what is unread, and end the channel. Idempotent."""
-        if self._reader is not ReaderState.GONE:
-            if self._own.abort_waits:
-                self.begin()  # a handler that was not told to start would never send anything
-            self._stop_reading()
-            self._own.abort(reason)
+    def _leave(self, reason: object) -> None:
+        """Stop reading, and end the channel."""
+        channel = self.channel
+        if channel.owner.waiting_aborts.must_wait(channel):
+            self.begin()  # a handler that was not told to start would never send anything
+        self._stop_reading()
+        channel.abort(reason)
 
     def _leave_abandoned(self, label: str) -> None:
-        if self.abandoned and not self._own.over:
+        if self.abandoned and not self.channel.over:
             text = f"a stream of {label!r} was left without being closed, and is stopped"
-            self._own.owner.warn(f"{text}: read it in a `with` (`async with`) block, or close it")
+            self.channel.owner.warn(f"{text}: read it in a `with` (`async with`) block, or close it")
         super()._leave_abandoned(label)

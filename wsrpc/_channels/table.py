@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from .._handlers.registry import Registry
 from .._protocol.messages import Cancellation, ChannelAbort, ChannelCreated
@@ -13,7 +13,7 @@ from .._sending.answers import Answers
 from .._sending.notices import send_notice
 from .._sending.outbound import Outbound
 from .._sending.outbox import Outbox
-from .._sending.pending import MAX_REMEMBERED
+from .._sending.pending import remember
 from .._sending.sender import Sender
 from .._streams.credit import SMALLEST_SHARE
 from ..errors import (
@@ -27,14 +27,12 @@ from ..errors import (
     made_here,
 )
 from .core import FINISHED, ChannelCore
-from .javascript import error_for_later
+from .javascript import WaitingAborts
 from .mailbox import UnreadMessages
 from .readers import Readers
 
 if TYPE_CHECKING:
     from .._peer.dispatch import Dispatcher
-
-V = TypeVar("V")
 
 TOO_MANY = "wsrpc.too_many_channels"
 """The code of a request whose handler ran, and whose answer would have been one channel too many."""
@@ -72,9 +70,9 @@ class ChannelTable:
         self.warn = readers.host.log.warn
         self.registry = registry
         self._readers = readers
-        self._aborted: dict[int, RpcError | None] = {}
-        """Ended channels that this side has aborted. If the abort waits until something arrives, the value is its
-        reason."""
+        self._aborted: dict[int, None] = {}
+        """Ended channels that this side has aborted, and has said so."""
+        self.waiting_aborts = WaitingAborts()
         self._produced: dict[int, None] = {}
         """Ended channels on which this side has produced."""
         self._credited: dict[int, None] = {}
@@ -112,7 +110,7 @@ class ChannelTable:
 
     def open(self, h: int) -> ChannelCore:
         """Make the channel that is the answer to this side's request ``h``."""
-        self._aborted.pop(h, None)
+        self._forget_abort(h)
         channel = self.opened[h] = ChannelCore(h, self)
         channel.opened()
         return channel
@@ -149,7 +147,7 @@ class ChannelTable:
             raise RpcError.of_value(reason)
         if channel.id in self.served:
             raise RpcError(f"request id {channel.id} is that of a channel which is still open")
-        self._aborted.pop(channel.id, None)
+        self._forget_abort(channel.id)
         self.out.reply(self.out.terms.encode(ChannelCreated(channel.id)))
         if channel.over:  # the answer was one too many for a session that waits for a connection
             raise channel.gone()
@@ -179,21 +177,18 @@ class ChannelTable:
 
     def send_abort(self, h: int, reason: object) -> None:
         """Abort a channel, unless this side has done so already: events that arrive later get no further abort."""
-        if not self._was_aborted(h):
-            _remember(self._aborted, h, None)
+        if h not in self._aborted:
+            remember(self._aborted, h, None)
             send_notice(self.out, partial(ChannelAbort, h), reason, self.warn)
 
-    def abort_when_used(self, h: int, reason: object) -> None:
-        """Abort a channel when the remote peer sends something on it."""
-        _remember(self._aborted, h, error_for_later(reason))
-
-    def _was_aborted(self, h: int) -> bool:
-        """Return whether this side has aborted ended channel ``h``, and has said so."""
-        return h in self._aborted and self._aborted[h] is None
+    def _forget_abort(self, h: int) -> None:
+        """Forget that an earlier channel of id ``h`` was aborted: there is another one."""
+        self._aborted.pop(h, None)
+        self.waiting_aborts.take(h)
 
     def refuse(self, h: int) -> RpcError:
         """Abort channel ``h``, which does not exist, because something came on it. Return the error for a request."""
-        error = self._aborted.get(h) or RemoteError(f"Anonymous channel '{h}' does not exist")
+        error = self.waiting_aborts.take(h) or RemoteError(f"Anonymous channel '{h}' does not exist")
         self.send_abort(h, error)
         return error
 
@@ -235,8 +230,8 @@ class ChannelTable:
                 closed_here(own)
             channel.end(own, own, by_other=True)
 
-    def forget(self, channel: ChannelCore) -> None:
-        """Drop a channel that ends."""
+    def forget(self, channel: ChannelCore, *, produced: bool) -> None:
+        """Drop a channel that ends. ``produced``: this side has sent items on it."""
         h = channel.id
         if channel in self.undelivered:
             # Its id may be that of another channel: a handler that runs on after its request was answered does not keep
@@ -245,14 +240,14 @@ class ChannelTable:
             return
         del (self.served if channel.is_served else self.opened)[h]
         self._credited.pop(h, None)
-        if channel.producer is not None:
-            _remember(self._produced, h, None)
+        if produced:
+            remember(self._produced, h, None)
 
     def end_requests_on(self, channel: ChannelCore, *, by_other: bool) -> None:
         """Fail the requests that this side sent on a channel, and cancel the handlers of those that came on it."""
         h, requests = channel.id, self.out.requests
         # A wsrpc peer cancels their handlers when it knows of the end; JavaScript (4.3.1) and Go do not.
-        tells = not self.out.session.over and (self.out.terms.plain or not (by_other or self._was_aborted(h)))
+        tells = not self.out.session.over and (self.out.terms.plain or not (by_other or h in self._aborted))
         for pending in requests.on_channel(h):
             error = ChannelClosed(str(h), channel.close_reason)
             if not tells:
@@ -261,13 +256,6 @@ class ChannelTable:
                 reason_there = None if by_other else channel.close_reason
                 send_notice(self.out, partial(Cancellation, pending.id), reason_there, self.warn)
         self.dispatcher.cancel_requests_on(h, channel.reason)
-
-
-def _remember(ids: dict[int, V], h: int, value: V) -> None:
-    """Keep an id for which messages may still arrive. The oldest ones are forgotten."""
-    ids[h] = value
-    if len(ids) > MAX_REMEMBERED:
-        del ids[next(iter(ids))]
 
 
 def _for_readers(reason: Any) -> RemoteError:

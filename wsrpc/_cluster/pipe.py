@@ -203,6 +203,9 @@ class Pipe(Recipient):
         else:
             sink.abort(reason)
 
+    def channel_over(self) -> None:
+        """Do nothing: `_pass_on` asks the channel."""
+
     def take_request_ids(self) -> list[int]:
         """Return the requests that wait here. They end with the channel."""
         ids = [message.i for message, _, _ in self._waiting if message.i is not UNSET]

@@ -298,12 +298,15 @@ class Requester:
         """
         # In a task of its own, because a source may wait without a limit for an item that nobody wants. The task also
         # closes the source, whatever happens here meanwhile.
-        running = asyncio.get_running_loop().create_task(_send_all(producer, send))
+        loop = asyncio.get_running_loop()
+        running = loop.create_task(_send_all(producer, send))
         running.add_done_callback(lambda task: task.cancelled() or task.exception())
         self._host.keep(running)
+        stopped: asyncio.Future[None] = loop.create_future()
+        producer.when_over(partial(stopped.set_result, None))
         finished = False
         try:
-            await asyncio.wait({running, producer.stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
             finished = running.done()
         finally:
             running.cancel()

@@ -6,7 +6,7 @@ import asyncio
 import enum
 import random
 from collections.abc import Container
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 FIRST_ID, LAST_ID = 2**30, 2**31 - 1
 MAX_REMEMBERED = 1024
 """How many ids of ended requests or channels are remembered, to recognize messages that come too late for them."""
+
+
+V = TypeVar("V")
+
+
+def remember(ids: dict[int, V], number: int, value: V) -> None:
+    """Keep an id for which messages may still arrive. The oldest ones are forgotten."""
+    ids[number] = value
+    if len(ids) > MAX_REMEMBERED:
+        del ids[next(iter(ids))]
 
 
 PASSED_ON = 0.5

@@ -258,6 +258,7 @@ class Inbox(MessageQueue, Recipient):
         "_reader",
         "_reserved",
         "_waiter",
+        "being_read",
         "channel",
         "credit",
         "error",
@@ -270,6 +271,8 @@ class Inbox(MessageQueue, Recipient):
         super().__init__(channel.unread)
         self.channel = channel
         self._event = event
+        self.being_read = False
+        """The stream that reads it has read once, and so has begun."""
         self._waiter: asyncio.Future[None] | None = None
         self.received = 0
         self.taken: int = 0
@@ -470,13 +473,29 @@ class Inbox(MessageQueue, Recipient):
         return error
 
     # ------------------------------------------------------------ leaving
+    #
+    # inbox                    drops what is unread    sends                               channel afterwards
+    # EventInbox               yes                     nothing                             goes on
+    # ItemInbox, with credit   no: another stream      nothing                             goes on
+    #                          may read on
+    # ItemInbox, without       yes                     `stop`, if the channel is a named   goes on
+    #                                                  one and its producer has started
+    # StreamInbox              yes                     an abort, with the reason           over
+    # Upload                   yes                     `stop`, unless all was sent         goes on, for the result
+    #
+    # An ItemInbox that has nothing unread and gets nothing more is left as one without credit. A dropped request is
+    # answered. On a channel that is over, nothing else is sent.
 
     def leave(self, reason: object) -> None:
-        """Stop reading, and drop what is unread. Idempotent."""
+        """Stop reading, as the table says. Idempotent. Only a `StreamInbox` sends the ``reason``."""
         if self._reader is not _GONE:
-            self._stop_reading()
+            self._leave(reason)
+
+    def _leave(self, reason: object) -> None:
+        self._stop_reading()
 
     def _stop_reading(self) -> None:
+        """Receive nothing more, and drop what is unread."""
         self._reader = _GONE
         self.channel.remove_recipient(self._event, self)
         self.drop_all()
@@ -484,6 +503,7 @@ class Inbox(MessageQueue, Recipient):
     def read_on(self) -> None:
         """Go on for another stream than the one that was left."""
         self._reader = ReaderState.PRESENT
+        self.being_read = False
 
     def leave_soon(self, label: str) -> None:
         """Stop reading in the next turn of the event loop, because the stream was thrown away without being left.

@@ -125,18 +125,18 @@ class ItemInbox(Inbox):
 
     # ------------------------------------------------------------ leaving
 
-    def leave(self, reason: object) -> None:
-        """Stop reading, or let another stream read on. Idempotent.
+    def _leave(self, reason: object) -> None:
+        """Stop reading, or let another stream read on.
 
         Another stream may read the items of a user's channel whose producer keeps to credit: the producer sends as far
-        as its credit goes, so what is unread waits, and nothing is lost. In all other cases what is unread is dropped.
+        as its credit goes, so what is unread waits, and nothing is lost.
         """
         has_more = bool(self.queue) or not self.over
-        if self._reader is not _GONE and has_more and self.channel.has_credit and not self.channel.over:
+        if has_more and self.channel.has_credit and not self.channel.over:
             self._reader = ReaderState.ABANDONED
             self.wake()  # a read of the stream that was left, which must not take an item of the next one
-            return
-        super().leave(reason)
+        else:
+            self._stop_reading()
 
 
 class Upload(ItemInbox):
@@ -177,11 +177,8 @@ class Upload(ItemInbox):
             # JavaScript that gets the channel and `stop` in one read misses the `stop` (ws in Node, observed).
             self.channel.stop_items()
 
-    def leave(self, reason: object) -> None:
-        """Stop reading: the caller need send no more items. The channel stays for the call's result. Idempotent."""
-        if self._reader is _GONE:
-            return
-        self._reader = _GONE
+    def _leave(self, reason: object) -> None:
+        self._reader = _GONE  # but it still receives, see above
         self.drop_all()
         if not self.all_sent and not self.channel.over:
             self.channel.stop_items()  # the handler may run on for long

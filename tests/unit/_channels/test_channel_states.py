@@ -130,7 +130,7 @@ async def test_a_channel_is_in_the_state_that_the_table_says(state: ChannelState
     await DO[happened](s)
     after, action = TABLE[state][happened]
     assert core.state is after
-    assert len(told) == ("tells the handler" in action)
+    assert len(told) == ("tells the producer and the handler" in action)
     assert s.channel.closed is (after in {ChannelState.ENDED, ChannelState.LEFT})
     await leave(s)
     assert len(told) <= 1, "the end is told once"

@@ -46,7 +46,7 @@ async def test_nothing_is_sent_before_the_first_read() -> None:
     await stream.aclose()
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
-    with pytest.raises(ChannelClosed, match=r"'s'.*before it was opened"):
+    with pytest.raises(ChannelClosed, match=r"'s'.*this stream was closed"):
         await stream.__aenter__()
     d.expect()
 
