@@ -206,6 +206,8 @@ class Replies:
 
     async def drop(self) -> None:
         await abort(self._writer())
+        for answer in self._pings:  # nobody else ends a ping beside which another one has failed
+            answer.cancel()
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)

@@ -15,6 +15,7 @@ from leftovers import open_sockets
 from wsrpc.engine import FEW, PATIENCE, PROBE, Engine, EngineConnection
 from wsrpc.errors import EngineLost
 from wsrpc_adapters import _broker_connection
+from wsrpc_adapters.redis import RedisBroker
 
 
 @pytest.fixture(params=KINDS)
@@ -127,6 +128,27 @@ async def test_close_does_not_wait_for_a_frozen_broker_and_goes_on_if_it_is_canc
     await recorder.ended()
     await check_over(connection, recorder)
     assert open_sockets() == sockets
+
+
+async def test_a_ping_of_redis_ends_with_its_connection() -> None:
+    """When the ping on one of the two connections failed, the other one waited for ever."""
+    engine, recorder = OnServer("redis"), Recorder()
+    connection = await engine.engine.connect(recorder)
+    try:
+        assert isinstance(connection, _broker_connection.BrokerConnection)
+        broker = connection._broker
+        assert isinstance(broker, RedisBroker)
+        engine.freeze()
+        ping = asyncio.create_task(broker._subscribing.ping())
+        await turns(20)
+        assert not ping.done()
+        await broker.drop()
+        await asyncio.wait([ping])
+        assert ping.cancelled()
+        await recorder.ended()
+    finally:
+        engine.kill()
+        await connection.close()
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 4, 1000])
