@@ -309,14 +309,24 @@ async def test_a_value_that_does_not_fit_into_an_answer_comes_with_the_next_one(
     d.assert_empty()
 
 
-async def test_a_source_that_goes_on_after_the_end_answers_no_pull() -> None:
-    async def stubborn() -> AsyncIterator[str]:
-        with suppress(asyncio.CancelledError):
-            await asyncio.Event().wait()
-        yield "late"
+async def goes_on() -> AsyncIterator[str]:
+    with suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    yield "late"
 
+
+async def fails() -> AsyncIterator[str]:
+    try:
+        await asyncio.Event().wait()
+        yield "never"
+    finally:
+        raise ValueError("its clean-up has failed")
+
+
+@pytest.mark.parametrize("source", [goes_on, fails])
+async def test_after_the_end_a_source_that_does_not_just_stop_answers_no_pull(source: Any) -> None:
     d = Driven()
-    d.peer.on("s", stubborn)
+    d.peer.on("s", source)
     await d.fed({"i": 5, "a": ["s"]})
     await d.fed({"i": 7, "h": 5, "a": ["pull"]})
     assert await d.fed(ABORT) == [], "its id may be that of another request by now"
