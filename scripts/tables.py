@@ -69,11 +69,11 @@ def places() -> str:
 
 def stream_ends() -> str:
     """A row for each way in which a stream ends."""
-    columns = ["how a stream ends", "the reader gets", "raised in the handler", "what is sent"]
-    columns += ["channel at the reader", "channel at the handler"]
+    columns = ["how a stream ends", "the reader gets", "raised in the handler", "raised in middleware"]
+    columns += ["what is sent", "channel at the reader", "channel at the handler"]
     rows = [
         [
-            *("" if text is None else text for text in (row.how, row.reader, row.handler, row.wire)),
+            *("" if text is None else text for text in (row.how, row.reader, row.handler, row.middleware, row.wire)),
             *("" if state is None else f"`{state.value}`" for state in (row.reader_side, row.handler_side)),
         ]
         for row in STREAM_ENDS

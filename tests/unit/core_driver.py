@@ -31,6 +31,12 @@ def start(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     return asyncio.get_running_loop().create_task(coroutine)
 
 
+def left_of_channels(peer: Peer) -> tuple[object, object, int]:
+    """The channels of handlers, those that are read by credit, and the memory of unread messages."""
+    channels, memory = peer._core.channels, peer._core.readers.memory
+    return channels.undelivered, channels._credited, 0 if memory is None else memory.used
+
+
 class Driven:
     """A peer on a scripted transport, with a clock that stands still. The test plays the other side."""
 
@@ -111,6 +117,7 @@ class Driven:
         assert peer.stats().waiting == 0
         assert peer._core.dispatcher.work.tasks() == set()
         assert not peer._outbox.busy
+        assert left_of_channels(peer) == ({}, {}, 0)
 
     @property
     def ignored(self) -> dict[str, int]:

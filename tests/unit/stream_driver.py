@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from core_driver import Driven, turns
+from core_driver import Driven, left_of_channels, turns
 
 from wsrpc import Peer
 from wsrpc.testing import pair
@@ -82,19 +82,20 @@ async def agreed(d: Driven, *features: str, **limits: Any) -> None:
 # ---------------------------------------------------------------- what is left
 
 
-def is_empty(peer: Peer) -> bool:
-    return not (peer.channels or peer.pending or peer.active)
+def left_of(peer: Peer) -> tuple[object, ...]:
+    """Numbers of channels, requests and calls, then `left_of_channels`."""
+    return (peer.channels, peer.pending, peer.active, *left_of_channels(peer))
 
 
 async def emptied(*peers: Peer) -> None:
     """Let what was sent arrive, then assert that nothing is left at any of ``peers``."""
     for _ in range(200):
-        if all(map(is_empty, peers)):
+        if not any(any(left_of(peer)) for peer in peers):
             break
         await turns(1)
     await turns()
-    left = {repr(peer): (peer.channels, peer.pending, peer.active) for peer in peers if not is_empty(peer)}
-    assert not left, f"(channels, pending, active) are left: {left}"
+    left = {repr(peer): left_of(peer) for peer in peers if any(left_of(peer))}
+    assert not left, f"(channels, pending, active, undelivered, read by credit, unread bytes) are left: {left}"
 
 
 Both = tuple[Peer, Peer]

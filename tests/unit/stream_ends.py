@@ -14,6 +14,14 @@ NOTHING = "nothing"
 DONE = '`{h, a: ["next", {done: true}]}` to the reader'
 TO_READER = "`{h, x}` to the reader"
 TO_HANDLER = "`{h, x}` to the handler's side"
+CANCELLED, CLOSED = "`CancelledError`", "`GeneratorExit`"
+REMOTE, LOST = "`RemoteError`", "`ConnectionLost`"
+OWN = "its error"
+
+AT_YIELD = "the reader leaves while the generator waits at its `yield` for credit"
+REJECTS = "JavaScript rejects an item, as it does when it leaves its loop"
+BEGINS_LATE = "JavaScript begins its loop later than after `Limits.unread`"
+OVERFLOWS = "JavaScript sends more than `Limits.stream_queue`"
 
 
 class StreamEnd(NamedTuple):
@@ -24,6 +32,8 @@ class StreamEnd(NamedTuple):
     """What the reader gets in its ``async for``."""
     handler: str | None
     """What is raised in the generator, where it waits or at its ``yield``."""
+    middleware: str | None
+    """What is raised in middleware around the handler."""
     wire: str
     """The message that tells of the end."""
     reader_side: ChannelState | None
@@ -32,22 +42,19 @@ class StreamEnd(NamedTuple):
 
 
 STREAM_ENDS = [
-    StreamEnd("the handler returns", "the end of its loop", NOTHING, DONE, LEFT, LEFT),
-    StreamEnd("the handler raises", "`RemoteError`", "its error", TO_READER, ENDED, LEFT),
-    StreamEnd(
-        "the application cancels the handler's task", "`RemoteError`", "`CancelledError`", TO_READER, ENDED, LEFT
-    ),
-    StreamEnd("the reader leaves its `async with` block", NOTHING, "`CancelledError`", TO_HANDLER, LEFT, ENDED),
-    StreamEnd("the reader's block raises", "its error", "`CancelledError`", TO_HANDLER, LEFT, ENDED),
-    StreamEnd("the reader's task is cancelled", "`CancelledError`", "`CancelledError`", TO_HANDLER, LEFT, ENDED),
-    StreamEnd("Python collects a stream that was not closed", NOTHING, "`CancelledError`", TO_HANDLER, LEFT, ENDED),
-    StreamEnd("either side closes the connection", "`ConnectionLost`", "`CancelledError`", NOTHING, ENDED, ENDED),
-    StreamEnd("a drop ends the session", "`ConnectionLost`", "`CancelledError`", NOTHING, ENDED, ENDED),
-    StreamEnd("JavaScript aborts the channel", None, "`CancelledError`", TO_HANDLER, None, ENDED),
-    StreamEnd(
-        "JavaScript rejects an item, as it does when it leaves its loop", None, "`GeneratorExit`", TO_READER, None, LEFT
-    ),
-    StreamEnd("JavaScript sends `stop`", None, "`GeneratorExit`", DONE, None, LEFT),
-    StreamEnd("JavaScript begins its loop later than after `Limits.unread`", None, NOTHING, TO_READER, None, LEFT),
-    StreamEnd("JavaScript sends more than `Limits.stream_queue`", "`StreamOverflow`", None, TO_HANDLER, LEFT, None),
+    StreamEnd("the handler returns", "the end of its loop", NOTHING, NOTHING, DONE, LEFT, LEFT),
+    StreamEnd("the handler raises", REMOTE, OWN, OWN, TO_READER, ENDED, LEFT),
+    StreamEnd("the application cancels the handler's task", REMOTE, CANCELLED, CANCELLED, TO_READER, ENDED, LEFT),
+    StreamEnd("the reader leaves its `async with` block", NOTHING, CANCELLED, CANCELLED, TO_HANDLER, LEFT, ENDED),
+    StreamEnd(AT_YIELD, NOTHING, CLOSED, CANCELLED, TO_HANDLER, LEFT, ENDED),
+    StreamEnd("the reader's block raises", OWN, CANCELLED, CANCELLED, TO_HANDLER, LEFT, ENDED),
+    StreamEnd("the reader's task is cancelled", CANCELLED, CANCELLED, CANCELLED, TO_HANDLER, LEFT, ENDED),
+    StreamEnd("Python collects a stream that was not closed", NOTHING, CANCELLED, CANCELLED, TO_HANDLER, LEFT, ENDED),
+    StreamEnd("either side closes the connection", LOST, CANCELLED, CANCELLED, NOTHING, ENDED, ENDED),
+    StreamEnd("a drop ends the session", LOST, CANCELLED, CANCELLED, NOTHING, ENDED, ENDED),
+    StreamEnd("JavaScript aborts the channel", None, CANCELLED, CANCELLED, TO_HANDLER, None, ENDED),
+    StreamEnd(REJECTS, None, CLOSED, NOTHING, TO_READER, None, LEFT),
+    StreamEnd("JavaScript sends `stop`", None, CLOSED, NOTHING, DONE, None, LEFT),
+    StreamEnd(BEGINS_LATE, None, NOTHING, CANCELLED, TO_READER, None, LEFT),
+    StreamEnd(OVERFLOWS, "`StreamOverflow`", None, None, TO_HANDLER, LEFT, None),
 ]

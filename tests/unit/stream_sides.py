@@ -45,10 +45,12 @@ async def chat(room: str, channel: AnonymousChannel) -> None:
         await channel.emit("line", line.upper())
 
 
-async def serving(handler: Any, h: int = 5) -> Driven:
+async def serving(handler: Any, h: int = 5, *middleware: Any) -> Driven:
     """A peer with a stream, or whatever ``handler`` opens, on channel ``h``. The other side is plain."""
     d = Driven()
     d.peer.on("s", handler)
+    for each in middleware:
+        d.peer.use(each)
     assert await d.fed({"i": h, "a": ["s"]}) == [{"i": h, "h": 1}]
     return d
 

@@ -406,8 +406,9 @@ class Producer(Recipient):
     # ------------------------------------------------------------ the end
 
     def refuse_pulls(self, error: Exception) -> None:
-        """Reject the pulls that wait for items, because the source has failed, before the channel ends."""
-        self._pulls.refuse(error)
+        """Reject the pulls that wait for items, because the source has failed, unless the channel is over."""
+        if self.pulled:
+            self._pulls.refuse(error)
 
     @property
     def pulled(self) -> bool:

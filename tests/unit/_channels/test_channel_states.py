@@ -116,6 +116,18 @@ DO: dict[ChannelInput, Callable[[Scene], Awaitable[None]]] = {
 }
 
 
+class Told:
+    """A producer that notes the end."""
+
+    def __init__(self, told: list[str]) -> None:
+        self._told = told
+
+    def credited(self, n: int, size: int, /) -> None: ...
+
+    def channel_over(self) -> None:
+        self._told.append("producer")
+
+
 @pytest.mark.parametrize(
     ("state", "happened"),
     [pytest.param(state, each, id=f"{state.name} {each.name}") for state, cells in TABLE.items() for each in cells],
@@ -126,14 +138,17 @@ async def test_a_channel_is_in_the_state_that_the_table_says(state: ChannelState
     core = core_of(s.channel)
     assert core.state is state
     told: list[str] = []
-    core.on_end = lambda: told.append("ended")
+    core.on_end = lambda: told.append("handler")
+    core.produce(Told(told))
+    assert told == (["producer"] if core.over else []), "one that comes too late is told at once"
+    told.clear()
     await DO[happened](s)
     after, action = TABLE[state][happened]
     assert core.state is after
-    assert len(told) == ("tells the producer and the handler" in action)
+    assert told == (["producer", "handler"] if "tells the producer and the handler" in action else [])
     assert s.channel.closed is (after in {ChannelState.ENDED, ChannelState.LEFT})
     await leave(s)
-    assert len(told) <= 1, "the end is told once"
+    assert len(told) in (0, 2), "the end is told once"
 
 
 # ---------------------------------------------------------------- mailboxes
@@ -309,14 +324,24 @@ async def test_a_value_that_does_not_fit_into_an_answer_comes_with_the_next_one(
     d.assert_empty()
 
 
-async def test_a_source_that_goes_on_after_the_end_answers_no_pull() -> None:
-    async def stubborn() -> AsyncIterator[str]:
-        with suppress(asyncio.CancelledError):
-            await asyncio.Event().wait()
-        yield "late"
+async def goes_on() -> AsyncIterator[str]:
+    with suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    yield "late"
 
+
+async def fails() -> AsyncIterator[str]:
+    try:
+        await asyncio.Event().wait()
+        yield "never"
+    finally:
+        raise ValueError("its clean-up has failed")
+
+
+@pytest.mark.parametrize("source", [goes_on, fails])
+async def test_after_the_end_a_source_that_does_not_just_stop_answers_no_pull(source: Any) -> None:
     d = Driven()
-    d.peer.on("s", stubborn)
+    d.peer.on("s", source)
     await d.fed({"i": 5, "a": ["s"]})
     await d.fed({"i": 7, "h": 5, "a": ["pull"]})
     assert await d.fed(ABORT) == [], "its id may be that of another request by now"

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from core_driver import Driven, start, turns
 from leftovers import nothing_left as nothing_left
-from stream_driver import collect, emptied, item
-from stream_ends import DONE, NOTHING, STREAM_ENDS
+from stream_driver import WINDOW, collect, emptied, item
+from stream_ends import AT_YIELD, BEGINS_LATE, DONE, NOTHING, OVERFLOWS, REJECTS, STREAM_ENDS
 from stream_sides import reading, serving
 
-from wsrpc import Limits, Peer, RemoteError, StreamOverflow
+from wsrpc import Context, Limits, Peer, RemoteError, StreamOverflow
 from wsrpc._channels.core import ChannelCore
 from wsrpc._channels.states import ChannelState
 from wsrpc.testing import pair
@@ -38,7 +38,7 @@ def named(exc: BaseException) -> str:
 
 def ends_in(messages: list[Any], to: str) -> list[str]:
     """What a cell says of those of ``messages`` that tell of an end."""
-    last = [each for each in messages if each.get("a", [""])[0] == "next" and each["a"][1]["done"]]
+    last = [each for each in messages if each.get("a", [""])[0] == "next" and each["a"][1:] == [{"done": True}]]
     return [DONE if each in last else f"`{{h, x}}` to {to}" for each in messages if each in last or "x" in each]
 
 
@@ -52,7 +52,8 @@ class Stage:
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
-        self.handler_saw = self.reader_saw = NOTHING
+        self.handler_saw = self.middleware_saw = self.reader_saw = NOTHING
+        self.made = 0
         self.handler_ends: asyncio.Future[None] = loop.create_future()
         """Lets the handler return, or raise, after its first item."""
         self.reader_leaves: asyncio.Future[None] | None = None
@@ -60,18 +61,26 @@ class Stage:
         self.handler: asyncio.Task[Any] | None = None
         self.reader: asyncio.Task[Any] | None = None
 
-    async def items(self) -> AsyncIterator[int]:
+    async def items(self, count: int = 1) -> AsyncIterator[int]:
         self.handler = asyncio.current_task()
         try:
-            yield 1
+            for self.made in range(1, 1 + count):
+                yield self.made
             await self.handler_ends
         except BaseException as exc:
             self.handler_saw = named(exc)
             raise
 
-    async def read(self, peer: Peer, *, in_block: bool = True) -> None:
+    async def middleware(self, ctx: Context, call_next: Any) -> Any:
+        try:
+            return await call_next(ctx)
+        except BaseException as exc:
+            self.middleware_saw = named(exc)
+            raise
+
+    async def read(self, peer: Peer, *args: int, in_block: bool = True) -> None:
         self.reader = asyncio.current_task()
-        stream = peer.stream("s")
+        stream = peer.stream("s", *args)
         try:
             async with stream if in_block else nullcontext():
                 async for _ in stream:
@@ -112,6 +121,7 @@ BETWEEN_TWO: list[tuple[str, Play]] = [
     ("the handler raises", raise_in_handler),
     ("the application cancels the handler's task", lambda s, left, right: s.handler and s.handler.cancel()),
     ("the reader leaves its `async with` block", leave),
+    (AT_YIELD, leave),
     ("the reader's block raises", raise_in_block),
     ("the reader's task is cancelled", lambda s, left, right: s.reader and s.reader.cancel()),
     ("Python collects a stream that was not closed", leave),
@@ -131,12 +141,15 @@ async def test_between_two_wsrpc_peers(how: str, play: Play) -> None:
 
     async with pair() as (left, right):
         right.on("s", s.items)
+        right.use(s.middleware)
         left.on("message", lambda _, message: note(message.payload, "the reader"))
         right.on("message", lambda _, message: note(message.payload, "the handler's side"))
         if play in (leave, raise_in_block):
             s.reader_leaves = asyncio.get_running_loop().create_future()
-        reading = start(s.read(left, in_block="Python collects" not in how))
-        await turns()
+        count = [2 * WINDOW] if how == AT_YIELD else []
+        reading = start(s.read(left, *count, in_block="Python collects" not in how))
+        await turns(50)
+        assert s.made == (WINDOW if count else 1)
         sides = {"reader": channel_of(left), "handler": channel_of(right)}
         ends: dict[str, ChannelState] = {}
         play(s, left, right)
@@ -145,8 +158,8 @@ async def test_between_two_wsrpc_peers(how: str, play: Play) -> None:
             ends |= {side: channel.state for side, channel in sides.items() if channel.over and side not in ends}
         await reading
         await emptied(left, right)
-    seen = (s.reader_saw, s.handler_saw, *(wire or [NOTHING]), ends["reader"], ends["handler"])
-    assert seen == ROWS[how][1:]
+    saw = (s.reader_saw, s.handler_saw, s.middleware_saw)
+    assert (*saw, *(wire or [NOTHING]), ends["reader"], ends["handler"]) == ROWS[how][1:]
 
 
 # ---------------------------------------------------------------- with JavaScript, which the test plays
@@ -183,24 +196,25 @@ async def begin_late(d: Driven) -> list[str]:
 
 WITH_JAVASCRIPT = {
     "JavaScript aborts the channel": abort,
-    "JavaScript rejects an item, as it does when it leaves its loop": reject,
+    REJECTS: reject,
     "JavaScript sends `stop`": stop,
-    "JavaScript begins its loop later than after `Limits.unread`": begin_late,
+    BEGINS_LATE: begin_late,
 }
 
 
 @pytest.mark.parametrize("how", WITH_JAVASCRIPT)
 async def test_a_stream_that_javascript_reads(how: str) -> None:
     row, s = ROWS[how], Stage()
-    d = await serving(s.items)
+    d = await serving(s.items, 5, s.middleware)
     channel = channel_of(d.peer)
     wire = await WITH_JAVASCRIPT[how](d)
-    assert (s.handler_saw, wire, channel.state) == (row.handler, [row.wire], row.handler_side)
+    seen = (s.handler_saw, s.middleware_saw, wire, channel.state)
+    assert seen == (row.handler, row.middleware, [row.wire], row.handler_side)
     d.assert_empty()
 
 
 async def test_a_stream_that_javascript_sends() -> None:
-    row = ROWS["JavaScript sends more than `Limits.stream_queue`"]
+    row = ROWS[OVERFLOWS]
     d, stream, h = await reading(limits=Limits(hard_cap=160_000))
     channel = channel_of(d.peer)
     sent = await d.fed(*[item(h, "x" * 1000)] * 20)
@@ -212,5 +226,5 @@ async def test_a_stream_that_javascript_sends() -> None:
 
 
 def test_every_row_is_played() -> None:
-    played = {how for how, _ in BETWEEN_TWO} | {*WITH_JAVASCRIPT, "JavaScript sends more than `Limits.stream_queue`"}
+    played = {how for how, _ in BETWEEN_TWO} | {*WITH_JAVASCRIPT, OVERFLOWS}
     assert played == {*ROWS}

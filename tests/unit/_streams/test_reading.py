@@ -51,6 +51,14 @@ async def test_nothing_is_sent_before_the_first_read() -> None:
     d.expect()
 
 
+async def test_a_stream_that_was_read_and_closed_is_not_entered_again() -> None:
+    _, stream, _ = await reading()
+    await stream.aclose()
+    assert "closed" in repr(stream)
+    with pytest.raises(ChannelClosed, match=r"'s'.*this stream was closed"):
+        await stream.__aenter__()
+
+
 async def test_towards_a_plain_producer_start_waits_for_the_first_read() -> None:
     d, stream, h = await reading(timeout=2.0)
     await turns()
