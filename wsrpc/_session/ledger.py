@@ -159,9 +159,8 @@ class ReplayBuffer:
         return True
 
     def watch(self) -> None:
-        """Close the connection if it is full, and nothing is acknowledged for `Limits.stall` seconds."""
-        self.stop_watching()
-        if not self.full or self._session.connection is None:
+        """Close the connection if nothing is acknowledged for `Limits.stall` seconds while it is full."""
+        if self._session.connection is None:
             return
         loop, seconds, arrived = self._host.loop, self._host.settings.limits.stall, self.arrived
 

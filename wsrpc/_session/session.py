@@ -489,7 +489,8 @@ class Session:
             with suppress(ConnectionLost):  # another connection gets them
                 connection.send(payload, text)
         self._move(SessionInput.RESUMED)
-        replay.watch()  # the timer of the last connection is stopped
+        if replay.full:  # as before: the timer of the last connection is stopped
+            replay.watch()
         connection.session_survives()
         users = self._host.core.session_reattached(connection, limits)
         self.send_queued(users=users)
