@@ -197,7 +197,8 @@ class Audience:
                         try:
                             out.session.send(payload, text)
                         except ConnectionLost as exc:
-                            out.session.not_taken(payload, text, exc)
+                            if not out.session.keep_untaken(payload, text, exc):
+                                raise
                         sent += 1
                         continue
                 if self._deliver(inside, message, key):

@@ -258,15 +258,17 @@ class Session:
         try:
             self.send(payload, text)
         except ConnectionLost as exc:
-            self.not_taken(payload, text, exc)
+            if not self.keep_untaken(payload, text, exc):
+                raise
 
-    def not_taken(self, payload: bytes, text: bool, why: ConnectionLost) -> None:
-        """Let a message wait for another connection that ``send`` has not taken, or raise ``why``."""
+    def keep_untaken(self, payload: bytes, text: bool, why: ConnectionLost) -> bool:
+        """Let a message wait for another connection that ``send`` has not taken. Return False if there will be none."""
         if self.state.resumes:  # else the end of the connection is soon enough
             self.note_dead(why)
-        if not self.state.waits:
-            raise why
-        self.wait(Entry(payload, text))
+        if self.state.waits:
+            self.wait(Entry(payload, text))
+            return True
+        return False
 
     def wait(self, entry: Entry) -> None:
         """Let a message that ends with the session wait for another connection. Only while the session may get one."""
