@@ -468,14 +468,18 @@ try:
         threading.Thread(target=over[-1].wait, daemon=True).start()
 except RuntimeError:
     over.pop()
-tasks = len(os.listdir("/proc/self/task"))
-over.pop().set()
-while len(os.listdir("/proc/self/task")) == tasks:
-    pass  # its memory is free only then
+
+def let_end(over):
+    left = len(os.listdir("/proc/self/task")) - len(over)
+    for each in over:
+        each.set()
+    while len(os.listdir("/proc/self/task")) > left:
+        pass  # their memory is free only then
+
+let_end([over.pop()])
 client.connect()
 print(client.request("add", 1, 2), flush=True)
-for each in over:
-    each.set()
+let_end(over)
 client.close()
 client.connect()
 print(client.request("add", 3, 4), flush=True)
