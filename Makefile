@@ -82,7 +82,7 @@ test-beside: $(STAMPS)/venv
 	$(BIN)/python scripts/check_beside.py $(ARGS)
 
 # Only these unit tests, because the others run few lines that meet the event loop.
-UVLOOP := tests/unit/_client tests/unit/_server tests/unit/_session tests/unit/_transports tests/adapters \
+UVLOOP := tests/unit/_client tests/unit/_server tests/unit/session tests/unit/_net tests/adapters \
   tests/faults/test_fault_proxy.py
 test-uvloop: $(STAMPS)/dev engines
 	$(WITH_VENV) WSRPC_LOOP=uvloop WSRPC_QUICK=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \

@@ -23,9 +23,9 @@ from interop.node import find_node
 from interop.test_typescript import HERE, output_of, project, tsc
 from interop.test_typescript_property import error, written
 from wsrpc import Server
-from wsrpc._conversion.convert import converter, make_enc_hook
+from wsrpc._values.convert import converter, make_enc_hook
+from wsrpc.codegen.typescript import declarations
 from wsrpc.schema import describe
-from wsrpc.typescript import declarations
 
 SOAK = os.environ.get("WSRPC_SOAK") == "1"
 CONTRACTS = 600 if SOAK else 60

@@ -17,8 +17,8 @@ import pytest
 from interop.installed import install
 from interop.node import JS, available_libraries, find_node
 from wsrpc import Server
+from wsrpc.codegen.typescript import declarations
 from wsrpc.schema import describe
-from wsrpc.typescript import declarations
 
 ROOT = Path(__file__).parent.parent
 HERE = Path(__file__).parent / "typescript"

@@ -11,8 +11,8 @@ import pytest
 from interop.installed import build_client, install, install_client
 from interop.node import find_node
 from interop.test_typescript import HERE, LIBRARIES, TYPED, WITH_STREAMS, output_of, tsc
+from wsrpc.codegen.typescript import declarations
 from wsrpc.schema import describe
-from wsrpc.typescript import declarations
 
 PAGE = Path(__file__).parent.parent / "docs" / "how-to" / "typescript.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from interop.test_typescript import tsc
 from wsrpc import Server
-from wsrpc._codegen.checking import check_description
+from wsrpc.codegen._checking import check_description
+from wsrpc.codegen.typescript import declarations
 from wsrpc.schema import Description, EventSchema, ParameterSchema, describe
-from wsrpc.typescript import declarations
 
 ROUNDS = 150
 WORDS = [

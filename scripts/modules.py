@@ -10,21 +10,20 @@ PACKAGE = Path(__file__).parent.parent / "wsrpc"
 LAYERS = [
     ["errors", "headers", "limits", "stats"],
     ["_base"],
-    ["engine", "transport", "handshake"],
-    ["_conversion"],
-    ["_protocol"],
-    ["_session", "_streams"],
-    ["_handlers"],
-    ["_schema", "_sending"],
-    ["_channels"],
-    ["_peer"],
-    ["_api"],
-    ["_entrance", "_raw", "_transports"],
+    ["handshake", "transport"],
+    ["_values"],
+    ["_core.wire"],
+    ["_core.session", "_core.inboxes"],
+    ["_core.handlers"],
+    ["_schema", "_core.sending"],
+    ["_core.channels"],
+    ["_core.peer"],
+    ["_core.api"],
+    ["_net", "_raw"],
     ["_client", "_server"],
-    ["_cluster"],
-    ["_codegen"],
-    ["adapting", "blocking", "python_client", "schema", "testing", "typescript"],
-    ["__init__", "cluster", "codecs", "types"],
+    ["cluster"],
+    ["adapting", "blocking", "codegen", "schema", "testing"],
+    ["__init__", "codecs", "types"],
     ["_command"],
     ["__main__"],
 ]
@@ -38,10 +37,18 @@ def tables() -> str:
     names = [name for layer in LAYERS for name in layer]
     single = [PACKAGE / f"{name}.py" for name in names if (PACKAGE / f"{name}.py").exists()]
     parts = ["### Modules directly in `wsrpc`", "", *HEAD, *map(_row, single), ""]
-    for folder in (PACKAGE / name for name in names):
+    for folder in (PACKAGE.joinpath(*name.split(".")) for name in names):
         if (folder / "__init__.py").exists():
             files = sorted(path for path in folder.rglob("*.py") if path.name != "__init__.py")
-            parts += [f"### `{folder.name}`", "", _subject(folder / "__init__.py"), "", *HEAD, *map(_row, files), ""]
+            parts += [
+                f"### `{'.'.join(folder.relative_to(PACKAGE).parts)}`",
+                "",
+                _subject(folder / "__init__.py"),
+                "",
+                *HEAD,
+                *map(_row, files),
+                "",
+            ]
     return "\n".join(parts)
 
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from interop import autobahn, matrix
 from wsrpc import errors
-from wsrpc._channels import states as channel_states
-from wsrpc._client import states as client_states
-from wsrpc._handlers.invocation import CallState
-from wsrpc._sending.outbox import PLACES, Place, Scope
-from wsrpc._sending.pending import RequestState
-from wsrpc._server import states as server_states
-from wsrpc._session import states as session_states
+from wsrpc._client import client_states
+from wsrpc._core.channels import channel_states
+from wsrpc._core.handlers.invocation import CallState
+from wsrpc._core.sending.outbox import PLACES, Place, Scope
+from wsrpc._core.sending.pending import RequestState
+from wsrpc._core.session import session_states
+from wsrpc._server import server_states
 
 sys.path.extend(str(Path(__file__).parents[1] / "tests" / folder) for folder in ("unit", "adapters"))
 from hosts import ABILITIES, HOSTS

@@ -10,9 +10,9 @@ from typing import Any
 from leftovers import turns_until
 
 from wsrpc import Client, Handshake, Limits, Peer, Server
-from wsrpc._cluster.cluster import membership_of
 from wsrpc.cluster import Cluster, MemoryEngine
-from wsrpc.engine import Engine
+from wsrpc.cluster._cluster import membership_of
+from wsrpc.cluster.engine import Engine
 from wsrpc.testing import connect
 
 __all__ = ["Servers", "servers"]

@@ -18,7 +18,7 @@ import hypothesis
 import pytest
 from effort import QUICK
 
-from wsrpc._peer import dispatch
+from wsrpc._core.peer import dispatcher
 
 TESTS = Path(__file__).parent
 UNIT = TESTS / "unit"
@@ -32,9 +32,9 @@ SLOW = (TESTS / "property", TESTS / "faults", TESTS / "test_typing.py", TESTS.pa
 constants.DEBUG_STACK_DEPTH = 3  # type: ignore[misc]
 traceback.extract_stack.__defaults__ = (None, 3)  # for `f` and `limit`, which C does not give
 
-SLOW_HANDLER = dispatch.SLOW_HANDLER
+SLOW_HANDLER = dispatcher.SLOW_HANDLER
 # Its warnings tell of the machine, too, and tests read the log, or count objects: a peer's first warning makes some.
-dispatch.SLOW_HANDLER = math.inf
+dispatcher.SLOW_HANDLER = math.inf
 
 # No test may pass or fail by how fast the machine is, and Hypothesis's own deadline would do that.
 hypothesis.settings.register_profile("wsrpc", deadline=None)
@@ -113,7 +113,7 @@ def logging_as_before() -> Iterator[None]:
 @pytest.fixture
 def slow_handlers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of that warning, in which no time passes but that of the test's clock."""
-    monkeypatch.setattr(dispatch, "SLOW_HANDLER", SLOW_HANDLER)
+    monkeypatch.setattr(dispatcher, "SLOW_HANDLER", SLOW_HANDLER)
 
 
 @pytest.fixture(autouse=True)

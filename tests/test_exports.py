@@ -62,8 +62,8 @@ def test_the_error_for_a_name_that_moved_says_where_it_is(old: str, new: str) ->
     ("program", "unused"),
     [
         ("import wsrpc", {"asyncio", "msgspec", "websockets", "wsrpc.errors"}),
-        ("from wsrpc import Client", {"wsrpc._server", "wsrpc._cluster", "wsrpc._codegen", "wsrpc._entrance"}),
-        ("from wsrpc import Server", {"wsrpc._client", "wsrpc._codegen", "wsrpc._command", "click"}),
+        ("from wsrpc import Client", {"wsrpc._server", "wsrpc.cluster", "wsrpc.codegen", "wsrpc._net.entrance"}),
+        ("from wsrpc import Server", {"wsrpc._client", "wsrpc.codegen", "wsrpc._command", "click"}),
     ],
 )
 def test_a_program_loads_only_what_it_uses(program: str, unused: set[str]) -> None:

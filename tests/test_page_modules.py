@@ -11,7 +11,7 @@ import pytest
 
 from interop.node import find_node
 from wsrpc import ConnectionLost
-from wsrpc._client.backoff import is_transient
+from wsrpc._client.reconnect_policy import is_transient
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "browser"

@@ -18,7 +18,7 @@ from generated import lint
 from programs import ROOT
 from wide_server import server
 
-from wsrpc.python_client import client_module
+from wsrpc.codegen.python_client import client_module
 from wsrpc.schema import describe
 
 CODE = [*sorted((ROOT / "tests" / "typing").glob("*.py")), *sorted((ROOT / "examples").glob("*.py"))]

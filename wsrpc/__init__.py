@@ -7,25 +7,25 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:
-    from ._api.anonymous import AnonymousChannel
-    from ._api.channel import Channel
-    from ._api.context import CallNext, Context, current_context, current_peer
-    from ._api.peer import Peer
-    from ._api.proxy import with_options
-    from ._api.registration import Router
-    from ._api.stream import Stream
     from ._base.closing import CloseCode, CloseInfo
     from ._base.retry import Retry
     from ._base.state import Key
-    from ._client.backoff import Reconnect, is_transient
     from ._client.client import Client
-    from ._client.reconnection import ReconnectInfo
-    from ._entrance.origins import ANY_ORIGIN
-    from ._handlers.method import method
-    from ._sending.slow_readers import KeepLatest
+    from ._client.reconnect_hooks import ReconnectInfo
+    from ._client.reconnect_policy import Reconnect, is_transient
+    from ._core.api.anonymous import AnonymousChannel
+    from ._core.api.channel import Channel
+    from ._core.api.context import CallNext, Context, current_context, current_peer
+    from ._core.api.peer import Peer
+    from ._core.api.proxy import with_options
+    from ._core.api.registration import Router
+    from ._core.api.stream import Stream
+    from ._core.handlers.method import method
+    from ._core.sending.slow_readers import KeepLatest
+    from ._net.dial import dial
+    from ._net.origins import ANY_ORIGIN
     from ._server.rooms import Room
     from ._server.server import Server, Service
-    from ._transports.dial import dial
     from .errors import (
         BadArguments,
         BadResult,
@@ -107,33 +107,33 @@ if not typing.TYPE_CHECKING:
 
     # The modules of all names that are not in `errors`.
     _HOMES = {
-        "ANY_ORIGIN": "._entrance.origins",
-        "AnonymousChannel": "._api.anonymous",
-        "CallNext": "._api.context",
-        "Channel": "._api.channel",
+        "ANY_ORIGIN": "._net.origins",
+        "AnonymousChannel": "._core.api.anonymous",
+        "CallNext": "._core.api.context",
+        "Channel": "._core.api.channel",
         "Client": "._client.client",
         "CloseCode": "._base.closing",
         "CloseInfo": "._base.closing",
-        "Context": "._api.context",
+        "Context": "._core.api.context",
         "Handshake": ".handshake",
-        "KeepLatest": "._sending.slow_readers",
+        "KeepLatest": "._core.sending.slow_readers",
         "Key": "._base.state",
         "Limits": ".limits",
-        "Peer": "._api.peer",
-        "Reconnect": "._client.backoff",
-        "ReconnectInfo": "._client.client",
+        "Peer": "._core.api.peer",
+        "Reconnect": "._client.reconnect_policy",
+        "ReconnectInfo": "._client.reconnect_hooks",
         "Retry": "._base.retry",
         "Room": "._server.rooms",
-        "Router": "._api.registration",
+        "Router": "._core.api.registration",
         "Server": "._server.server",
         "Service": "._server.server",
-        "Stream": "._api.stream",
-        "current_context": "._api.context",
-        "current_peer": "._api.context",
-        "dial": "._transports.dial",
-        "is_transient": "._client.backoff",
-        "method": "._handlers.method",
-        "with_options": "._api.proxy",
+        "Stream": "._core.api.stream",
+        "current_context": "._core.api.context",
+        "current_peer": "._core.api.context",
+        "dial": "._net.dial",
+        "is_transient": "._client.reconnect_policy",
+        "method": "._core.handlers.method",
+        "with_options": "._core.api.proxy",
     }
 
     _MODULES = ("errors", "handshake", "limits")  # checkers know these as attributes, because of the imports above

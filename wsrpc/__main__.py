@@ -14,7 +14,7 @@ def run() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as under nohup
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        from ._command.program import main
+        from ._command.main_command import main
     except ModuleNotFoundError as exc:
         if exc.name != "click":
             raise

@@ -24,13 +24,13 @@ from __future__ import annotations
 
 from ._base.closing import check_close
 from ._base.headers import address, joined_headers
-from ._server.listening import Port
+from ._net.delivery import Delivery
+from ._net.dial_request import DialRequest, follow_redirects
+from ._net.heartbeat import Heartbeat, StallWatch
+from ._net.upgrade import ClientUpgrade, ServerUpgrade
+from ._net.urls import BadURL
+from ._server.ports import Port
 from ._server.server import accept_at_once
-from ._transports.delivery import Delivery
-from ._transports.dial_request import DialRequest, follow_redirects
-from ._transports.heartbeat import Heartbeat, StallWatch
-from ._transports.upgrade import ClientUpgrade, ServerUpgrade
-from ._transports.urls import BadURL
 
 __all__ = [
     "BadURL",

@@ -1,8 +1,8 @@
 """Codecs: how messages are encoded. Hooks: how values of other types are converted."""
 
-from ._conversion.convert import DecHook, EncHook
-from ._protocol.codecs import Codec, JsonCodec, MsgpackCodec
-from ._protocol.messages import WireMessage as Inbound
+from ._core.wire.codecs import Codec, JsonCodec, MsgpackCodec
+from ._core.wire.messages import WireMessage as Inbound
+from ._values.convert import DecHook, EncHook
 
 __all__ = [
     "Codec",

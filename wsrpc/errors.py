@@ -278,7 +278,7 @@ class SessionLost(ConnectionLost):
 class EngineLost(ConnectionLost):
     """The engine of the cluster cannot be reached, so nothing was sent to other processes. ``reason`` says why.
 
-    The engine is the message broker that connects the processes; see `wsrpc.engine`.
+    The engine is the message broker that connects the processes; see `wsrpc.cluster.engine`.
     """
 
     def __init__(self, reason: str = "", outcome: Outcome = "not_sent") -> None:
@@ -520,8 +520,8 @@ class BadResult(WsrpcError):
 class MessageTooBig(WsrpcError):
     """A message was not sent, because it is larger than the remote peer accepts or `Limits.sent_message` allows.
 
-    In a cluster, the message can also be too large for the engine that connects the processes (`wsrpc.engine`). On a
-    `RawConnection`, this exception means that an inbound message is larger than ``receive(max_size=)`` allows.
+    In a cluster, the message can also be too large for the engine that connects the processes (`wsrpc.cluster.engine`).
+    On a `RawConnection`, this exception means that an inbound message is larger than ``receive(max_size=)`` allows.
     """
 
 

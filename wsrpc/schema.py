@@ -1,7 +1,7 @@
 """Description of the events of a server or client as data, with their parameters and results as JSON Schema.
 
 `describe` reads the signatures of the registered handlers, and the contracts of events that were declared.
-`wsrpc.typescript` turns the description into declarations, and msgspec into JSON::
+`wsrpc.codegen.typescript` turns the description into declarations, and msgspec into JSON::
 
     msgspec.json.encode(wsrpc.schema.describe(server))
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._api.registration import Router, registry_of
 from ._client.client import Client, core_of
-from ._protocol.codecs import enc_hook_of
+from ._core.api.registration import Router, registry_of
+from ._core.wire.codecs import enc_hook_of
 from ._schema.description import Description, EventSchema, Kind, ParameterSchema
 from ._schema.description import describe as describe_registry
 from ._server.server import Server, settings_of

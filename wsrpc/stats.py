@@ -69,7 +69,7 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         node: the name of this process in the cluster. The process gets another name each time it starts.
-        connected: whether the engine (`wsrpc.engine`) can be reached.
+        connected: whether the engine (`wsrpc.cluster.engine`) can be reached.
         nodes: number of known processes of the cluster, including this process.
         addresses: number of known addresses of peers, in all processes.
         messages_in: total number of messages that arrived from the engine, including messages that this process sent to

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from wsrpc import CloseCode, CloseInfo, ConnectionLost, Limits
-from wsrpc._transports.fairness import turns_of
+from wsrpc._net.fairness import turns_of
 from wsrpc.adapting import Delivery, StallWatch, check_close
 from wsrpc.transport import ConnectionInfo, Receiver, Traffic
 
@@ -33,7 +33,7 @@ FRAME = 2
 BURST = 256
 """Messages that are written without giving way to other tasks."""
 AT_ONCE = 64
-"""Messages that are read at once before they take a place in the turn, see `wsrpc._transports.fairness`."""
+"""Messages that are read at once before they take a place in the turn, see `wsrpc._net.fairness`."""
 
 
 class _End:

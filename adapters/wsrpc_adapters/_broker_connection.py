@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from wsrpc import MessageTooBig
-from wsrpc.engine import FEW, PATIENCE, PROBE, EngineListener
+from wsrpc.cluster.engine import FEW, PATIENCE, PROBE, EngineListener
 from wsrpc.errors import EngineLost, one_line
 
 BATCH = 256 * 1024
@@ -55,7 +55,7 @@ class Broker(Protocol):
 
 
 class BrokerConnection:
-    """A connection to an engine; see `wsrpc.engine`. Gathers what is published, and watches over the broker."""
+    """A connection to an engine; see `wsrpc.cluster.engine`. Gathers what is published, and watches over the broker."""
 
     def __init__(self, listener: EngineListener) -> None:
         self._listener = listener

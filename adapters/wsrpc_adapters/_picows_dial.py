@@ -24,8 +24,8 @@ from python_socks import ProxyError
 
 from wsrpc import HandshakeRejected, Limits
 from wsrpc._base.logs import safe_logger
-from wsrpc._transports.urls import environment_proxy
-from wsrpc._transports.websocket import FrameTransport
+from wsrpc._net.urls import environment_proxy
+from wsrpc._net.websocket import FrameTransport
 from wsrpc.adapting import BadURL, DialRequest, address, follow_redirects, joined_headers
 from wsrpc.errors import one_line
 from wsrpc.transport import ConnectionInfo

@@ -21,7 +21,7 @@ from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeRes
 
 from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Server
 from wsrpc._base.headers import path_of, refusal_headers, visible_target
-from wsrpc._transports.websocket import FrameTransport
+from wsrpc._net.websocket import FrameTransport
 from wsrpc.adapting import address, joined_headers
 from wsrpc.types import Listening, WebSocketTransport
 

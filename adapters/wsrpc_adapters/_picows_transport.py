@@ -15,9 +15,9 @@ from typing import Any
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport
 
 from wsrpc import Limits
-from wsrpc._transports.fairness import MUCH
-from wsrpc._transports.output import Opened
-from wsrpc._transports.websocket import FrameTransport
+from wsrpc._net.fairness import MUCH
+from wsrpc._net.output import Opened
+from wsrpc._net.websocket import FrameTransport
 from wsrpc.adapting import Delivery
 from wsrpc.transport import ConnectionInfo
 

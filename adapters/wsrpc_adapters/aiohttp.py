@@ -19,7 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from wsrpc import Handshake, HandshakeRejected, Limits, Server
 from wsrpc._base.headers import refusal_headers
-from wsrpc._transports.urls import check_proxy
+from wsrpc._net.urls import check_proxy
 from wsrpc.adapting import (
     BadURL,
     ClientUpgrade,

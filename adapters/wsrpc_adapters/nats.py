@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from wsrpc.engine import FEW, PATIENCE, EngineConnection, EngineListener
+from wsrpc.cluster.engine import FEW, PATIENCE, EngineConnection, EngineListener
 from wsrpc.errors import EngineLost
 
 from ._broker_connection import GRACE, BrokerConnection, abort, host_of, refuse_options, said
@@ -70,7 +70,7 @@ class NatsEngine:
         return f"NatsEngine({', '.join(self._hosts)})"
 
     async def connect(self, listener: EngineListener, /) -> EngineConnection:
-        """Connect to a server; see `wsrpc.engine.Engine.connect`."""
+        """Connect to a server; see `wsrpc.cluster.engine.Engine.connect`."""
         connection = BrokerConnection(listener)
         broker = NatsBroker(connection)
         await connection.open(broker.connect(self._servers, self._options))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from wsrpc.engine import FEW, PATIENCE, EngineConnection, EngineListener
+from wsrpc.cluster.engine import FEW, PATIENCE, EngineConnection, EngineListener
 from wsrpc.errors import EngineLost
 
 from ._broker_connection import BrokerConnection, abort, host_of, refuse_options, said
@@ -80,7 +80,7 @@ class RedisEngine:
         return f"RedisEngine({self._host})"
 
     async def connect(self, listener: EngineListener, /) -> EngineConnection:
-        """Connect to the server; see `wsrpc.engine.Engine.connect`."""
+        """Connect to the server; see `wsrpc.cluster.engine.Engine.connect`."""
         connection = BrokerConnection(listener)
         broker = RedisBroker(connection, self._pool.make_connection(), self._pool.make_connection())
         await connection.open(broker.connect())

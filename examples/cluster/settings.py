@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from wsrpc.engine import Engine
+from wsrpc.cluster.engine import Engine
 
 NAME = "chat"
 

@@ -10,7 +10,7 @@ import pytest
 from engine_servers import EngineServer, nats_server, redis_server
 
 from wsrpc.cluster import MemoryEngine
-from wsrpc.engine import Engine, EngineConnection
+from wsrpc.cluster.engine import Engine, EngineConnection
 from wsrpc.errors import EngineLost
 from wsrpc_adapters.nats import NatsEngine
 from wsrpc_adapters.redis import RedisEngine

@@ -20,7 +20,7 @@ from recorder import Recorder
 from served import port_of
 
 from wsrpc import Handshake, Limits, Server, dial
-from wsrpc._transports.listener import listen
+from wsrpc._net.listener import listen
 from wsrpc.testing import memory_transports
 from wsrpc.transport import Transport
 

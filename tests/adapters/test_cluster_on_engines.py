@@ -15,10 +15,10 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import Client, ConnectionLost, Limits, MessageTooBig, RemoteError
-from wsrpc._cluster.cluster import membership_of
-from wsrpc._cluster.wire import Data, encode
 from wsrpc.cluster import ClusterClient
-from wsrpc.engine import EngineConnection
+from wsrpc.cluster._cluster import membership_of
+from wsrpc.cluster._wire import Data, encode
+from wsrpc.cluster.engine import EngineConnection
 from wsrpc.errors import EngineLost
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

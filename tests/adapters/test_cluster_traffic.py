@@ -11,7 +11,7 @@ from leftovers import turns_until
 
 from wsrpc import Client
 from wsrpc.cluster import MemoryEngine
-from wsrpc.engine import EngineListener
+from wsrpc.cluster.engine import EngineListener
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

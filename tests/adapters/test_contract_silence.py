@@ -18,7 +18,7 @@ from recorder import Recorder
 from served import tls
 
 from wsrpc import CloseInfo, Limits
-from wsrpc._transports.listener import listen
+from wsrpc._net.listener import listen
 from wsrpc.transport import Transport
 
 LIMITS = Limits(ping_interval=0.05, ping_timeout=0.2, close_timeout=60.0, stall=60.0)

@@ -12,7 +12,7 @@ import pytest
 from engine_servers import ServerProcess, free_port, nats_server, redis_server
 from engines_in_use import CONNECT, Recorder, check_over
 
-from wsrpc.engine import Engine
+from wsrpc.cluster.engine import Engine
 from wsrpc.errors import EngineLost
 from wsrpc_adapters.nats import NatsEngine
 from wsrpc_adapters.redis import RedisEngine

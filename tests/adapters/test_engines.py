@@ -1,4 +1,4 @@
-"""The contract of `wsrpc.engine`, for each engine, against real servers. What goes wrong is in `test_engines_lost`."""
+"""The contract of `wsrpc.cluster.engine`, for each engine, on real servers. `test_engines_lost` has what goes wrong."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engines_in_use import subject as subject
 
 from wsrpc import MessageTooBig
 from wsrpc.cluster import MemoryEngine
-from wsrpc.engine import Engine
+from wsrpc.cluster.engine import Engine
 from wsrpc.errors import EngineLost
 
 

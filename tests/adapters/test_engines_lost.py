@@ -12,7 +12,7 @@ from engines_in_use import connect as connect
 from engines_in_use import subject as subject
 from leftovers import open_sockets
 
-from wsrpc.engine import FEW, PATIENCE, PROBE, Engine, EngineConnection
+from wsrpc.cluster.engine import FEW, PATIENCE, PROBE, Engine, EngineConnection
 from wsrpc.errors import EngineLost
 from wsrpc_adapters import _broker_connection
 from wsrpc_adapters.redis import RedisBroker

@@ -16,8 +16,8 @@ from raw_websocket import TEXT
 from served import LIMITS, raw
 
 from wsrpc import Server, current_peer
-from wsrpc._transports import fairness
-from wsrpc._transports.fairness import READ
+from wsrpc._net import fairness
+from wsrpc._net.fairness import READ
 
 READ_OF_UVLOOP = 256_000
 """Bytes that one read takes at most on uvloop, where that cannot be changed."""

@@ -15,11 +15,11 @@ import pytest
 from command_process import prints, refusal, serving
 
 from wsrpc import AnonymousChannel, Client, Handshake, RemoteError, RpcError, Server, Stream
-from wsrpc._codegen.checking import InvalidDescription
 from wsrpc._command import asking
 from wsrpc._command.asking import ask, describes, written
 from wsrpc._command.failures import Failure
-from wsrpc._protocol.rejections import DESCRIPTION_CHANGED
+from wsrpc._core.wire.rejections import DESCRIPTION_CHANGED
+from wsrpc.codegen._checking import InvalidDescription
 from wsrpc.errors import made_here
 from wsrpc.schema import describe
 

@@ -23,9 +23,9 @@ from typing import Any, Self
 import msgspec
 
 from wsrpc import Client, ConnectionLost, Handshake, Peer, Server
-from wsrpc._cluster.cluster import membership_of
 from wsrpc.cluster import Cluster
-from wsrpc.engine import Engine
+from wsrpc.cluster._cluster import membership_of
+from wsrpc.cluster.engine import Engine
 from wsrpc_adapters.nats import NatsEngine
 from wsrpc_adapters.redis import RedisEngine
 

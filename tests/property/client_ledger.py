@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsrpc import CloseInfo, ConnectionLost, QueueFull, ReconnectInfo, RequestTimeout
-from wsrpc._client.states import TABLE, Input
+from wsrpc._client.client_states import TABLE, Input
 from wsrpc.types import ClientState
 
 __all__ = ["Call", "Events", "Life"]

@@ -16,7 +16,7 @@ from leftovers import other_tasks
 from machine import LoopMachine
 
 from wsrpc import ConnectionLost, Limits, Peer, Server, Stream
-from wsrpc._api.registration import Registrar
+from wsrpc._core.api.registration import Registrar
 from wsrpc.testing import FaultProxy
 
 __all__ = ["TURN", "Place", "WorldMachine"]

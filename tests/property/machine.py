@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from wsrpc import Limits, Peer
-from wsrpc._handlers.lifecycle import Closers
+from wsrpc._core.handlers.lifecycle import Closers
 from wsrpc.testing import Clock, MemoryTransport, memory_transports
 
 __all__ = ["ConnectedPeers", "LoopMachine", "sides"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from wsrpc import ChannelClosed, ConnectionLost, QueueFull, RemoteError, RequestTimeout
 from wsrpc._base.closing import CloseCode
-from wsrpc._session.session import Session
+from wsrpc._core.session.session import Session
 
 __all__ = ["Lane", "SessionRecord", "Work"]
 

@@ -43,9 +43,9 @@ from wsrpc import (
     Server,
     dial,
 )
-from wsrpc._api.registration import Registrar
 from wsrpc._client.client import core_of
-from wsrpc._client.states import Input
+from wsrpc._client.client_states import Input
+from wsrpc._core.api.registration import Registrar
 from wsrpc.testing import memory_transports
 
 # Sessions end with their connections here. Those that go on have a machine of their own.

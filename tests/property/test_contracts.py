@@ -20,10 +20,10 @@ from random_contracts import Call, Contract, Recorder, contracts, differs, table
 from typed_values import generic, same
 
 from wsrpc import Client, Peer, Server
-from wsrpc._conversion.convert import converter, make_enc_hook
-from wsrpc._handlers.contract import read_contract
+from wsrpc._core.handlers.contract import read_contract
+from wsrpc._values.convert import converter, make_enc_hook
 from wsrpc.codecs import MsgpackCodec
-from wsrpc.python_client import client_module
+from wsrpc.codegen.python_client import client_module
 from wsrpc.schema import describe
 from wsrpc.testing import connect
 

@@ -17,8 +17,8 @@ from hypothesis.stateful import initialize, precondition, rule
 from machine import ConnectedPeers, sides
 
 from wsrpc import AnonymousChannel, Limits, Peer, WsrpcError
-from wsrpc._api.anonymous import core_of
-from wsrpc._protocol.settings import make_settings
+from wsrpc._core.api.anonymous import core_of
+from wsrpc._core.wire.settings import make_settings
 from wsrpc.testing import Clock
 from wsrpc.types import Message
 

@@ -15,7 +15,7 @@ from effort import examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from wsrpc._cluster.directory import LEASE, UNDER_WAY, Beat, Delta, Directory, Snapshot
+from wsrpc.cluster._directory import LEASE, UNDER_WAY, Beat, Delta, Directory, Snapshot
 
 ADDRESSES = ["ada", "bob", "cyd"]
 ROOMS = ["hall", "attic"]

@@ -17,7 +17,7 @@ from effort import examples
 from hypothesis import given, settings
 
 from wsrpc import ConnectionLost, Context, Limits, Peer, WsrpcError
-from wsrpc._protocol.settings import Settings
+from wsrpc._core.wire.settings import Settings
 from wsrpc.codecs import JsonCodec, MsgpackCodec
 from wsrpc.testing import Clock, ScriptedTransport
 

@@ -14,7 +14,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from wsrpc import Client
-from wsrpc.python_client import InvalidDescription, client_module
+from wsrpc.codegen.python_client import InvalidDescription, client_module
 from wsrpc.schema import Description
 
 NAMES = (

@@ -41,14 +41,14 @@ from wsrpc import (
     SessionLost,
     current_peer,
 )
-from wsrpc._api.peer import core_of as peer_core
-from wsrpc._api.registration import Registrar
 from wsrpc._base.closing import GOES_ON
 from wsrpc._client.client import core_of
-from wsrpc._client.states import Input
+from wsrpc._client.client_states import Input
+from wsrpc._core.api.peer import core_of as peer_core
+from wsrpc._core.api.registration import Registrar
+from wsrpc._core.session.session_end import SessionEnd
+from wsrpc._core.session.session_states import SessionInput
 from wsrpc._server.peers import ServedPeer, served_peer
-from wsrpc._session.ending import SessionEnd
-from wsrpc._session.states import SessionInput
 from wsrpc.adapting import DialRequest, follow_redirects
 from wsrpc.testing import Line, memory_transports
 

@@ -34,7 +34,7 @@ from wsrpc import (
     TooManyRequests,
     UnknownEvent,
 )
-from wsrpc._protocol.settings import make_settings
+from wsrpc._core.wire.settings import make_settings
 from wsrpc.errors import Draining, UnexpectedChannel
 from wsrpc.testing import Clock
 

@@ -27,7 +27,7 @@ from wsrpc import (
     Stream,
     TooManyRequests,
 )
-from wsrpc._protocol.settings import make_settings
+from wsrpc._core.wire.settings import make_settings
 from wsrpc.testing import Clock
 
 SMALL = Limits(high_water=400, hard_cap=100_000, running=4, waiting=4, channels=6, stream_window=4)

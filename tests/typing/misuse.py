@@ -183,8 +183,8 @@ async def rooms_and_clusters(peer: Peer) -> None:
 
 
 def descriptions_are_of_servers() -> None:
+    from wsrpc.codegen.typescript import declarations
     from wsrpc.schema import describe
-    from wsrpc.typescript import declarations
 
     describe(server.of("chat"))  # error
     declarations(server)  # error

@@ -47,8 +47,8 @@ from wsrpc.blocking import Client as BlockingClient
 from wsrpc.blocking import ClusterClient as BlockingClusterClient
 from wsrpc.blocking import Stream as BlockingStream
 from wsrpc.cluster import Cluster, ClusterClient, ClusterPeer, MemoryEngine
+from wsrpc.cluster.engine import Engine
 from wsrpc.codecs import Codec, JsonCodec, MsgpackCodec
-from wsrpc.engine import Engine
 from wsrpc.errors import PeerError
 from wsrpc.testing import Clock, FaultProxy, ScriptedTransport, connect, memory_transports, pair
 from wsrpc.transport import ConnectionInfo, Receiver, Transport

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from wsrpc import CloseInfo, Limits, Peer
-from wsrpc._api.peer import core_of
-from wsrpc._handlers.registry import Registry
-from wsrpc._peer.owner import PassiveOwner, PeerOwner
-from wsrpc._protocol.settings import Settings, make_settings
+from wsrpc._core.api.peer import core_of
+from wsrpc._core.handlers.registry import Registry
+from wsrpc._core.peer.peer_owner import PassiveOwner, PeerOwner
+from wsrpc._core.wire.settings import Settings, make_settings
 from wsrpc.codecs import Codec, JsonCodec
 from wsrpc.testing import Clock, ScriptedTransport
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol, get_args, get_origin, get_type_hints
 
 import wsrpc
 from wsrpc import Client
-from wsrpc._conversion.convert import converter
+from wsrpc._values.convert import converter
 
 _numbers = itertools.count()
 

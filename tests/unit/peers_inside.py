@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from wsrpc import Peer
-from wsrpc._api.peer import core_of, life_of
-from wsrpc._sending.outbound import Outbound
-from wsrpc._sending.slow_readers import SlowReaderQueue
+from wsrpc._core.api.peer import core_of, life_of
+from wsrpc._core.sending.session_writer import Outbound
+from wsrpc._core.sending.slow_readers import SlowReaderQueue
 
 
 def out_of(peer: Peer) -> Outbound:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from wsrpc._channels.states import ChannelState
+from wsrpc._core.channels.channel_states import ChannelState
 
 LEFT, ENDED = ChannelState.LEFT, ChannelState.ENDED
 NOTHING = "nothing"

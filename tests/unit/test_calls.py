@@ -60,7 +60,7 @@ CALLERS = {
     "peer": "detached, full line, waits there, runs, between, parked",
     # Its connection is a socket, which cannot be held back. What waits is a client's: threads only wait for it.
     "blocking": "not connected, opening, runs, between, parked",
-    # It has no connection of its own. What happens between the processes has tests in `_cluster`.
+    # It has no connection of its own. What happens between the processes has tests in `cluster`.
     "cluster": "waits there, runs, between, parked",
 }
 """Where the calls of each caller can be when they end.

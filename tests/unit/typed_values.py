@@ -21,7 +21,7 @@ from msgspec import Meta
 from type_table import ROWS, Circle, Point
 
 from wsrpc import Server
-from wsrpc._conversion.convert import converter
+from wsrpc._values.convert import converter
 
 __all__ = ["ROW_TYPES", "Typed", "accepted", "same", "types"]
 

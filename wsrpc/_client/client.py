@@ -7,25 +7,25 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-from .._api.caller import RawCaller
-from .._api.channel import Channel
-from .._api.context import Context as Context  # middleware gets one, also if the program names no such class
-from .._api.peer import Peer, RawRegistrar
-from .._api.registration import Declarer, Router, include
 from .._base.misuse import no_parentheses, refusing
 from .._base.names import F, Offline, Profile, Redact, check_offline, check_timeout
-from .._conversion.convert import DecHook
-from .._handlers.registry import Registry
-from .._protocol.codecs import Codec
-from .._protocol.settings import make_settings
-from .._transports.dial import Dial, Dialer, PerAttempt, dial
+from .._core.api.caller import RawCaller
+from .._core.api.channel import Channel
+from .._core.api.context import Context as Context  # middleware gets one, also if the program names no such class
+from .._core.api.peer import Peer, RawRegistrar
+from .._core.api.registration import Declarer, Router, include
+from .._core.handlers.registry import Registry
+from .._core.wire.codecs import Codec
+from .._core.wire.settings import make_settings
+from .._net.dial import Dial, Dialer, PerAttempt, dial
+from .._values.convert import DecHook
 from ..limits import Limits
 from ..transport import Transport
-from .backoff import DEFAULT_RECONNECT, Reconnect
-from .core import ClientCore
+from .client_core import ClientCore
+from .client_states import ClientState
 from .dialing import DialPlan
-from .reconnection import ReconnectInfo
-from .states import ClientState
+from .reconnect_hooks import ReconnectInfo
+from .reconnect_policy import DEFAULT_RECONNECT, Reconnect
 
 T = TypeVar("T")
 

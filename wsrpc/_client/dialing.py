@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from .._base.scheduler import Timers, spawn_later
-from .._transports.dial import Dialed, Dialer
-from .._transports.urls import shown_url
+from .._net.dial import Dialed, Dialer
+from .._net.urls import shown_url
 from ..errors import ConnectFailed, ConnectionLost, HandshakeRejected, named, noted
-from .backoff import Reconnect, Schedule
+from .reconnect_policy import Reconnect, Schedule
 
 NOT_CONNECTED = "no connection"
 OPENING = "the `open` handlers have not finished"

@@ -11,13 +11,13 @@ from typing import Any
 
 import msgspec
 
-from .._api.channel import Channel
 from .._client.client import Client
-from .._codegen.checking import InvalidDescription, check_description
-from .._protocol.rejections import DESCRIPTION_CHANGED
+from .._core.api.channel import Channel
+from .._core.wire.rejections import DESCRIPTION_CHANGED
+from .._net.urls import shown_url
 from .._schema.description import Description
-from .._server.description import CHANNEL
-from .._transports.urls import shown_url
+from .._server.offered_description import CHANNEL
+from ..codegen._checking import InvalidDescription, check_description
 from ..errors import BadResult, RemoteError, UnknownEvent, WsrpcError, one_line
 from .failures import REMOTE, TIMEOUT, Failure, explained
 

@@ -10,10 +10,10 @@ import click
 
 from .._base.names import RESERVED_EVENTS, check_event
 from ..errors import RequestTimeout, ReservedEvent
-from .connection import connected, on_channel, retry_of
+from .command_connection import connected, on_channel, retry_of
 from .failures import TIMEOUT, Failure, UsageError
 from .options import CALL, UPLOAD, Command, Options, take_option
-from .output import Output, Progress
+from .printing import Output, Progress
 from .running import Job, in_event_loop
 from .values import argument, items_of
 

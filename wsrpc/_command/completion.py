@@ -13,7 +13,7 @@ from click.shell_completion import ShellComplete, add_completion_class, shell_co
 
 from ..errors import WsrpcError
 from .asking import checked, describes
-from .connection import channels_of, client_of
+from .command_connection import channels_of, client_of
 from .failures import Failure
 from .options import COMPLETE, Options
 

@@ -8,15 +8,15 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from .._codegen.checking import InvalidDescription, is_answered
-from .._codegen.typescript_types import Names, type_of
 from .._schema.description import Description, EventSchema, ParameterSchema
+from ..codegen._checking import InvalidDescription, is_answered
+from ..codegen._typescript_types import Names, type_of
 from ..errors import one_line
 from .asking import checked, describes, written
-from .connection import connected
+from .command_connection import connected
 from .failures import REMOTE, Failure
 from .options import CONNECTION, URL, Command, Options, channel_option
-from .output import Output
+from .printing import Output
 from .running import Job, in_event_loop
 
 

@@ -13,11 +13,11 @@ from typing import Any
 import click
 import msgspec
 
-from .._codegen.checking import InvalidDescription
+from ..codegen._checking import InvalidDescription
+from ..codegen.python_client import client_module
+from ..codegen.typescript import declarations
 from ..errors import printable
-from ..python_client import client_module
 from ..schema import Description, describe
-from ..typescript import declarations
 from .asking import ask, checked, written
 from .failures import USAGE, Failure, UsageError
 from .loading import load, read

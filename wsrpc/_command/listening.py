@@ -9,16 +9,16 @@ from typing import NamedTuple
 import click
 import msgspec
 
-from .._api.peer import Peer
 from .._base.closing import CloseInfo
 from .._base.names import RESERVED_EVENTS
-from .._client.backoff import Reconnect, is_transient
-from .._client.reconnection import ReconnectInfo
-from .._handlers.observation import Message
+from .._client.reconnect_hooks import ReconnectInfo
+from .._client.reconnect_policy import Reconnect, is_transient
+from .._core.api.peer import Peer
+from .._core.handlers.observation import Message
 from ..errors import ConnectionLost, one_line
-from .connection import client_of, connected
+from .command_connection import client_of, connected
 from .options import CONNECTION, EVENTS, URL, Command, Options, channel_option, take_option
-from .output import Output
+from .printing import Output
 from .running import Job, complain, in_event_loop
 
 MOST_UNWRITTEN = 10_000

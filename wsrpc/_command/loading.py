@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from .._api.registration import Router
 from .._client.client import Client
+from .._core.api.registration import Router
 from .._server.server import Server
 from .failures import UsageError
 

@@ -15,11 +15,11 @@ from .._base.closing import CloseCode, CloseInfo
 from .._base.expiry import EXPIRED
 from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler, spawn_later
-from .._channels.source import close_source, iterate
-from .._sending.checks import check_thread, raw_payload
-from .._sending.gate import Gate, Turn
-from .._sending.slow_readers import Slow, SlowReaderQueue
-from .._session.connection import close_transport
+from .._core.channels.source import close_source, iterate
+from .._core.sending.checks import check_thread, raw_payload
+from .._core.sending.gate import Gate, Turn
+from .._core.sending.slow_readers import Slow, SlowReaderQueue
+from .._core.session.connection import close_transport
 from ..errors import ConnectionLost, QueueFull
 from ..limits import Limits
 from ..stats import PeerStats

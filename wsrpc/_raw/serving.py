@@ -11,13 +11,13 @@ from .._base.closing import CloseCode
 from .._base.expiry import Expiry
 from .._base.logs import LogBudget, PeerLog, logger
 from .._base.scheduler import Scheduler, spawn_later
-from .._handlers.lifecycle import Closers, ends_the_task
+from .._core.handlers.lifecycle import Closers, ends_the_task
 from ..errors import RpcError
 from ..limits import Limits
 from ..stats import PeerStats, Tally
 from ..transport import Receiver, Transport
-from .connection import RawConnection, link_of
 from .link import RawLink
+from .raw_connection import RawConnection, link_of
 
 RawFunction = Callable[[RawConnection], Awaitable[Any]]
 """A user's function that serves a connection."""

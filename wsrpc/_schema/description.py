@@ -10,12 +10,12 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from .._conversion.convert import EncHook, make_enc_hook
-from .._handlers.compiled import Handler
-from .._handlers.contract import Kind as MemberKind
-from .._handlers.contract import Member
-from .._handlers.introspection import Parameter, Result, Role, by_place, result_of, without_partials
-from .._handlers.registry import Registry
+from .._core.handlers.compiled import Handler
+from .._core.handlers.contract import Kind as MemberKind
+from .._core.handlers.contract import Member
+from .._core.handlers.introspection import Parameter, Result, Role, by_place, result_of, without_partials
+from .._core.handlers.registry import Registry
+from .._values.convert import EncHook, make_enc_hook
 from .definitions import Form
 from .json_types import Described, schemas_of
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import inspect as mi
 
-from .._conversion.convert import nodes_of, type_name
-from .._conversion.validation import wire_type
+from .._values.convert import nodes_of, type_name
+from .._values.validation import wire_type
 from .definitions import (
     MEMBER_NAMES,
     PREFIX,

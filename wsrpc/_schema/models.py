@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import inspect as mi
 
-from .._conversion.convert import nodes_of, type_name
-from .._conversion.pydantic_types import BYTES_OPTIONS, core_schema_of, is_pydantic
-from .._conversion.validation import Checked
+from .._values.convert import nodes_of, type_name
+from .._values.pydantic_types import BYTES_OPTIONS, core_schema_of, is_pydantic
+from .._values.validation import Checked
 from .definitions import MEMBER_NAMES, Form, Schema, renamed, stores_no_defaults
 
 MODES: dict[Form, Literal["validation", "serialization"]] = {"sent": "validation", "given": "serialization"}

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import msgspec
 
-from .._api.peer import Peer
-from .._api.proxy import make_emitter
 from .._base.closing import CloseCode
 from .._base.names import ChannelRef, OnChannel
-from .._protocol.codecs import BRACE, Codec, json_text
-from .._protocol.go import refuse_raw
-from .._protocol.messages import Event, event_on
-from .._protocol.settings import Terms
-from .._raw.connection import RawConnection
+from .._core.api.peer import Peer
+from .._core.api.proxy import make_emitter
+from .._core.sending.checks import Objections, check_sending, check_thread, check_thread_of_plain, raw_message
+from .._core.sending.session_writer import Outbound
+from .._core.sending.slow_readers import KeepLatest, Slow
+from .._core.wire.codecs import BRACE, Codec, json_text
+from .._core.wire.go_profile import refuse_raw
+from .._core.wire.messages import Event, event_on
+from .._core.wire.settings import Terms
 from .._raw.link import RawLink
-from .._sending.checks import Objections, check_sending, check_thread, check_thread_of_plain, raw_message
-from .._sending.outbound import Outbound
-from .._sending.slow_readers import KeepLatest, Slow
+from .._raw.raw_connection import RawConnection
 from ..errors import ConnectionLost, MessageTooBig, PeerError, QueueFull
-from .membership import Addressed, RoomMessage
+from .cluster_membership import Addressed, RoomMessage
 from .peers import ServedPeer
 
 if TYPE_CHECKING:

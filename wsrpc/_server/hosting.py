@@ -10,19 +10,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from .._api.peer import Peer
 from .._base.closing import CloseCode
 from .._base.logs import PeerLog
 from .._base.misuse import check_no_yield
 from .._base.names import RESERVED_EVENTS, check_channel
-from .._entrance.entrance import Door
-from .._handlers.compiled import Handler
-from .._handlers.implementation import Methods, methods_of
-from .._handlers.introspection import Injection, is_async
-from .._handlers.lifecycle import ends_the_task
-from .._handlers.method import HandlerOptions
-from .._handlers.registry import Registry, accepted, raw_handler
-from .._raw.connection import RawConnection
+from .._core.api.peer import Peer
+from .._core.handlers.compiled import Handler
+from .._core.handlers.implementation import Methods, methods_of
+from .._core.handlers.introspection import Injection, is_async
+from .._core.handlers.lifecycle import ends_the_task
+from .._core.handlers.method import HandlerOptions
+from .._core.handlers.registry import Registry, accepted, raw_handler
+from .._net.entrance import Door
+from .._raw.raw_connection import RawConnection
 from .._raw.serving import RawFunction, RawServing
 from ..transport import Transport
 from .lifetime import CLOSING

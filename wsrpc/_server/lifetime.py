@@ -11,20 +11,20 @@ from threading import get_ident
 from .._base.closing import CloseCode
 from .._base.logs import LogBudget, logger
 from .._base.scheduler import LoopScheduler, spawn_later
-from .._entrance.entrance import Door
-from .._handlers.introspection import name_of
-from .._handlers.lifecycle import Closers, ends_the_task
+from .._core.handlers.introspection import name_of
+from .._core.handlers.lifecycle import Closers, ends_the_task
+from .._core.sending.checks import check_thread
+from .._core.session.sessions import Sessions
+from .._net.entrance import Door
 from .._raw.serving import RawConnections
-from .._sending.checks import check_thread
-from .._session.sessions import Sessions
 from ..stats import ServerStats, Tally
 from ..transport import Transport
-from .listening import Port
-from .membership import Membership
+from .cluster_membership import Membership
 from .peers import Peers, ServedPeer, refuse
+from .ports import Port
 from .rooms import Rooms
+from .server_states import ServerInput, ServerState, after
 from .services import finished
-from .states import ServerInput, ServerState, after
 
 CLOSING = "the server is closing"
 """The close reason."""

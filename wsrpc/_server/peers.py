@@ -9,28 +9,28 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Literal
 
-from .._api.peer import Peer, life_of
 from .._base.closing import CloseCode, CloseInfo
 from .._base.expiry import EXPIRED, Expiry
 from .._base.logs import LogBudget, PeerLog
 from .._base.references import weakly
 from .._base.scheduler import Scheduler
-from .._handlers.lifecycle import Closers, Unfinished
-from .._handlers.registry import Registry
-from .._peer.core import PeerCore
-from .._peer.owner import PassiveOwner
-from .._protocol.settings import Settings
+from .._core.api.peer import Peer, life_of
+from .._core.handlers.lifecycle import Closers, Unfinished
+from .._core.handlers.registry import Registry
+from .._core.peer.peer_owner import PassiveOwner
+from .._core.peer.peer_session import PeerCore
+from .._core.sending.session_writer import Outbound
+from .._core.session.connection import close_transport
+from .._core.session.incoming_resume import Arrival
+from .._core.session.session_end import SessionEnd
+from .._core.session.sessions import Sessions
+from .._core.wire.settings import Settings
 from .._raw.serving import refusal_of
-from .._sending.outbound import Outbound
-from .._session.arrival import Arrival
-from .._session.connection import close_transport
-from .._session.ending import SessionEnd
-from .._session.sessions import Sessions
 from ..errors import ConnectionLost, RpcError
 from ..handshake import Handshake
 from ..stats import Tally
 from ..transport import Traffic, Transport
-from .membership import Membership
+from .cluster_membership import Membership
 from .services import BaseService, OpenedServices
 
 NO_TRAFFIC = Traffic()

@@ -13,19 +13,19 @@ from weakref import WeakValueDictionary
 from msgspec import Struct
 from msgspec.structs import replace
 
-from .._api.peer import Peer, life_of
 from .._base.misuse import check_has_run, check_no_yield
 from .._base.names import LONGEST_NAME, ChannelRef, can_be_sent, check_channel, check_name
-from .._handlers.lifecycle import ends_the_task
-from .._handlers.registry import Registry, accepted
-from .._protocol.codecs import Codec
-from .._raw.connection import RawConnection, link_of
+from .._core.api.peer import Peer, life_of
+from .._core.handlers.lifecycle import ends_the_task
+from .._core.handlers.registry import Registry, accepted
+from .._core.sending.checks import check_thread_of_plain
+from .._core.sending.slow_readers import Slow, check_slow
+from .._core.wire.codecs import Codec
 from .._raw.link import RawLink
-from .._sending.checks import check_thread_of_plain
-from .._sending.slow_readers import Slow, check_slow
+from .._raw.raw_connection import RawConnection, link_of
 from ..errors import RpcError
 from .broadcast import Audience, Broadcaster, EmitReport, RawBroadcaster, Skip, addresses_of, kept
-from .membership import Membership, RoomMessage
+from .cluster_membership import Membership, RoomMessage
 from .peers import ServedPeer, served_peer
 
 CHANNEL = "rooms"

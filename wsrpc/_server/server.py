@@ -12,9 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from .._api.context import Context as Context  # middleware gets one, also if the program names no such class
-from .._api.peer import Peer, RawRegistrar
-from .._api.registration import Declarer, Router, include
 from .._base.closing import CloseCode
 from .._base.expiry import EXPIRED
 from .._base.logs import OF_ONE_SERVER, LogBudget, logger
@@ -22,38 +19,41 @@ from .._base.misuse import check_flag, check_number, no_parentheses, refusing
 from .._base.names import F, Profile, Redact, check_channel
 from .._base.scheduler import Scheduler
 from .._base.state import PeerState
-from .._conversion.convert import DecHook
-from .._entrance.entrance import Entrance
-from .._entrance.origins import Origins
-from .._handlers.registry import Registry, accepted
-from .._protocol.codecs import Codec, enc_hook_of
-from .._protocol.settings import Settings, make_settings
-from .._raw.connection import RawConnection
+from .._core.api.context import Context as Context  # middleware gets one, also if the program names no such class
+from .._core.api.peer import Peer, RawRegistrar
+from .._core.api.registration import Declarer, Router, include
+from .._core.handlers.registry import Registry, accepted
+from .._core.sending.slow_readers import Slow, check_slow
+from .._core.session.incoming_resume import Arrival
+from .._core.wire.codecs import Codec, enc_hook_of
+from .._core.wire.settings import Settings, make_settings
+from .._net.entrance import Entrance
+from .._net.health import Health
+from .._net.listener import check_place, listen
+from .._net.origins import Origins
+from .._raw.raw_connection import RawConnection
 from .._raw.serving import RawFunction
-from .._sending.slow_readers import Slow, check_slow
-from .._session.arrival import Arrival
-from .._transports.health import Health
-from .._transports.listener import check_place, listen
+from .._values.convert import DecHook
 from ..errors import ChannelClosed, ConnectionLost
 from ..handshake import Handshake
 from ..limits import Limits
 from ..stats import ServerStats
 from ..transport import Transport
 from .broadcast import Audience, Broadcaster, RawBroadcaster
-from .description import offer_description
+from .cluster_membership import join_of
 from .hosting import Hosting
 from .lifetime import Lifetime
-from .listening import Listening, OpenPort, Port
-from .membership import join_of
+from .offered_description import offer_description
 from .peers import ServedPeer, refuse
-from .program import run
+from .ports import Listening, OpenPort, Port
 from .rooms import Allow, Room, Rooms
+from .server_program import run
 from .services import CHANNEL, BaseService, owner_of
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
-    from .._cluster.cluster import Cluster
+    from ..cluster._cluster import Cluster
 
 DRAIN = "drain= is a number of seconds, 0 or more"
 

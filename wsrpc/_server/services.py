@@ -7,14 +7,14 @@ import inspect
 from collections.abc import Awaitable
 from typing import Any
 
-from .._api.peer import Peer
 from .._base.closing import CloseInfo
-from .._handlers.implementation import Method, Methods
-from .._handlers.lifecycle import Unfinished, ends_the_task
-from .._handlers.method import Exposed, mark_of
-from .._handlers.registry import accepted
-from .._peer.core import PeerCore
-from .._raw.connection import RawConnection
+from .._core.api.peer import Peer
+from .._core.handlers.implementation import Method, Methods
+from .._core.handlers.lifecycle import Unfinished, ends_the_task
+from .._core.handlers.method import Exposed, mark_of
+from .._core.handlers.registry import accepted
+from .._core.peer.peer_session import PeerCore
+from .._raw.raw_connection import RawConnection
 from .._raw.serving import refusal_of
 from ..errors import RpcError
 

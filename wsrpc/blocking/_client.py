@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from .._base.misuse import no_parentheses
 from .._base.names import F, Offline, Profile, Redact
-from .._client.backoff import DEFAULT_RECONNECT, Reconnect
 from .._client.client import Client as AsyncClient
 from .._client.client import core_of
-from .._client.reconnection import ReconnectInfo
-from .._client.states import ClientState
-from .._conversion.convert import DecHook
-from .._handlers.introspection import is_async
-from .._protocol.codecs import Codec
-from .._transports.dial import Dial, PerAttempt, dial
+from .._client.client_states import ClientState
+from .._client.reconnect_hooks import ReconnectInfo
+from .._client.reconnect_policy import DEFAULT_RECONNECT, Reconnect
+from .._core.handlers.introspection import is_async
+from .._core.wire.codecs import Codec
+from .._net.dial import Dial, PerAttempt, dial
+from .._values.convert import DecHook
 from ..errors import ConnectionLost
 from ..limits import Limits
 from ._delegate import PORTALS, Delegate, Same

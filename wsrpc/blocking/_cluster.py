@@ -6,17 +6,17 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Never, Self, TypeAlias, TypeVar
 
-from .._api.proxy import make_emitter
-from .._cluster.calls import ClusterPeer as AsyncClusterPeer
-from .._cluster.calls import ClusterPeerChannel as AsyncClusterPeerChannel
-from .._cluster.cluster import ClusterClient as AsyncClusterClient
-from .._cluster.cluster import ClusterRoom as AsyncClusterRoom
-from .._cluster.cluster import ClusterRoomChannel as AsyncClusterRoomChannel
-from .._conversion.convert import DecHook
-from .._protocol.codecs import Codec
+from .._core.api.proxy import make_emitter
+from .._core.wire.codecs import Codec
 from .._server.broadcast import EmitReport, kept
 from .._server.rooms import Members
-from ..engine import Engine
+from .._values.convert import DecHook
+from ..cluster._calls import ClusterPeer as AsyncClusterPeer
+from ..cluster._calls import ClusterPeerChannel as AsyncClusterPeerChannel
+from ..cluster._cluster import ClusterClient as AsyncClusterClient
+from ..cluster._cluster import ClusterRoom as AsyncClusterRoom
+from ..cluster._cluster import ClusterRoomChannel as AsyncClusterRoomChannel
+from ..cluster.engine import Engine
 from ..errors import EngineLost
 from ..limits import Limits
 from ..stats import ClusterStats

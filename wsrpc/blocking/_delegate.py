@@ -8,17 +8,17 @@ from functools import partial
 from typing import Any, Generic, Never, TypeVar
 from weakref import WeakKeyDictionary
 
-from .._api.context import current_peer
-from .._api.peer import Peer as AsyncPeer
-from .._channels.source import iterate_in_thread
-from .._peer.requests import check_source
+from .._core.api.context import current_peer
+from .._core.api.peer import Peer as AsyncPeer
+from .._core.channels.source import iterate_in_thread
+from .._core.peer.requester import check_source
 from ._loop import Portal
 
 T = TypeVar("T")
 
 
 FORMS: dict[Any, Callable[[Any, Portal], Any]] = {}
-"""Blocking classes, by the asynchronous ones. `_peer` fills it."""
+"""Blocking classes, by the asynchronous ones. `_core.peer` fills it."""
 
 PORTALS: WeakKeyDictionary[AsyncPeer, weakref.ref[Portal]] = WeakKeyDictionary()
 """The portals of clients, by their peers."""

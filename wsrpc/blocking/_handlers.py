@@ -12,13 +12,13 @@ from typing import Any, Literal, get_args, get_origin
 
 from msgspec.structs import replace
 
-from .._api.anonymous import AnonymousChannel as AsyncAnonymousChannel
-from .._api.peer import Peer as AsyncPeer
-from .._api.stream import Stream as AsyncStream
 from .._base.names import RESERVED_EVENTS
-from .._channels.source import iterate_in_thread
-from .._handlers.introspection import is_async, location, read_signature, signature_of
-from .._handlers.method import MARK, Exposed, mark_of
+from .._core.api.anonymous import AnonymousChannel as AsyncAnonymousChannel
+from .._core.api.peer import Peer as AsyncPeer
+from .._core.api.stream import Stream as AsyncStream
+from .._core.channels.source import iterate_in_thread
+from .._core.handlers.introspection import is_async, location, read_signature, signature_of
+from .._core.handlers.method import MARK, Exposed, mark_of
 from ._delegate import blocking_form
 from ._loop import Portal
 from ._stream import Stream

@@ -15,7 +15,7 @@ from contextlib import suppress
 from threading import get_ident
 from typing import Any
 
-from .._api.anonymous import AnonymousChannel, core_of
+from .._core.api.anonymous import AnonymousChannel, core_of
 from ._workers import Workers
 
 Closing = Callable[[], Coroutine[Any, Any, None]]

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, Never, Self, overload
 
 from msgspec import UNSET, UnsetType
 
-from .._api.anonymous import AnonymousChannel as AsyncAnonymousChannel
-from .._api.anonymous import channel_of
-from .._api.channel import Channel as AsyncChannel
-from .._api.peer import Peer as AsyncPeer
-from .._api.proxy import Calling, Proxy, make_emitter, typed
-from .._api.stream import Stream as AsyncStream
 from .._base.misuse import no_parentheses
 from .._base.names import UNTYPED, F, Offline
 from .._base.retry import Retry
 from .._base.state import PeerState
-from .._handlers.contract import Contract, Kind, Member, read_contract
-from .._handlers.introspection import Injection, injections
-from .._protocol.messages import RequestOptions
-from .._streams.event_values import Keep
+from .._core.api.anonymous import AnonymousChannel as AsyncAnonymousChannel
+from .._core.api.anonymous import channel_of
+from .._core.api.channel import Channel as AsyncChannel
+from .._core.api.peer import Peer as AsyncPeer
+from .._core.api.proxy import Calling, Proxy, make_emitter, typed
+from .._core.api.stream import Stream as AsyncStream
+from .._core.handlers.contract import Contract, Kind, Member, read_contract
+from .._core.handlers.introspection import Injection, injections
+from .._core.inboxes.event_values import Keep
+from .._core.wire.messages import RequestOptions
 from ..limits import Limits
 from ..stats import PeerStats
 from ..transport import ConnectionInfo

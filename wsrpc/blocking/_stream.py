@@ -9,8 +9,8 @@ from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
-from .._api.stream import Stream as AsyncStream
-from .._api.stream import is_over, read_arrived
+from .._core.api.stream import Stream as AsyncStream
+from .._core.api.stream import is_over, read_arrived
 from ..errors import ConnectionLost
 from ._loop import Portal
 

@@ -9,18 +9,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from .._api.peer import Peer, life_of
 from .._base.names import StrPath
 from .._base.scheduler import LoopScheduler, Scheduler
 from .._client.client import Client
 from .._client.client import core_of as client_core
-from .._client.core import ClientCore
-from .._handlers.lifecycle import Closers
-from .._protocol.codecs import Codec
-from .._protocol.settings import make_settings
+from .._client.client_core import ClientCore
+from .._core.api.peer import Peer, life_of
+from .._core.handlers.lifecycle import Closers
+from .._core.wire.codecs import Codec
+from .._core.wire.settings import make_settings
+from .._net.dial_request import DialRequest
+from .._net.upgrade import ClientUpgrade
 from .._server.server import Server, accept_of, settings_of
-from .._transports.dial_request import DialRequest
-from .._transports.upgrade import ClientUpgrade
 from ..errors import ConnectionLost
 from ..handshake import Handshake
 from ..headers import any_case

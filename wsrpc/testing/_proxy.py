@@ -10,7 +10,7 @@ from operator import index
 from typing import Literal, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
-from .._transports.urls import check_url
+from .._net.urls import check_url
 from ._proxied import Cut, Direction, ProxiedConnection, Troubles, bound
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""`wsrpc._client.backoff`: when to dial again, and when not."""
+"""`wsrpc._client.reconnect_policy`: when to dial again, and when not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tenacity.asyncio import retry_if_exception as async_retry_if_exception
 from websockets.exceptions import InvalidHandshake
 
 from wsrpc import Client, ConnectionLost, HandshakeRejected, Reconnect, is_transient
-from wsrpc._client.backoff import Schedule
+from wsrpc._client.reconnect_policy import Schedule
 from wsrpc.testing import Clock
 
 

@@ -15,7 +15,7 @@ from tenacity import wait_fixed
 
 from wsrpc import ConnectFailed, ConnectionLost, HandshakeRejected, Limits, Reconnect, Server, SessionLost
 from wsrpc._client.client import core_of
-from wsrpc._client.states import STATES, TABLE, Input, after
+from wsrpc._client.client_states import STATES, TABLE, Input, after
 from wsrpc.testing import MemoryTransport, memory_transports
 from wsrpc.types import ClientState
 

@@ -26,7 +26,7 @@ from wsrpc import (
     Server,
     SessionLost,
 )
-from wsrpc._transports.dial_request import OTHER_ORIGINS
+from wsrpc._net.dial_request import OTHER_ORIGINS
 from wsrpc.handshake import RESUME_HEADER
 from wsrpc.testing import Line, MemoryTransport
 

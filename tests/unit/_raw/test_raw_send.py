@@ -16,7 +16,7 @@ from raw_driver import raw_accepted, raw_connection
 from raw_websocket import BINARY, CLOSE, CONT, TEXT, RawPeer
 
 from wsrpc import ConnectionLost, Limits
-from wsrpc._raw.connection import link_of
+from wsrpc._raw.raw_connection import link_of
 from wsrpc.testing import memory_transports
 from wsrpc.types import RawConnection
 

@@ -1,6 +1,6 @@
 """`Server.close(drain=...)` over real connections: what was begun ends well, what is new goes elsewhere.
 
-`tests/unit/_protocol/test_draining_extension.py` has the messages, message by message.
+`tests/unit/wire/test_draining_extension.py` has the messages, message by message.
 """
 
 from __future__ import annotations

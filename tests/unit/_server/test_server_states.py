@@ -12,7 +12,7 @@ import pytest
 from leftovers import turns_until
 
 from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Limits, Server
-from wsrpc._server.states import OPENS, REFUSES, STATES, STILL, TABLE, ServerInput, ServerState
+from wsrpc._server.server_states import OPENS, REFUSES, STATES, STILL, TABLE, ServerInput, ServerState
 from wsrpc.testing import memory_transports
 
 T = TypeVar("T")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from wsrpc import CloseInfo, ConnectionLost, Limits, Peer
-from wsrpc._handlers.lifecycle import Closers
-from wsrpc._peer.owner import PassiveOwner
-from wsrpc._protocol.settings import Settings
+from wsrpc._core.handlers.lifecycle import Closers
+from wsrpc._core.peer.peer_owner import PassiveOwner
+from wsrpc._core.wire.settings import Settings
 from wsrpc.codecs import JsonCodec
 from wsrpc.testing import Clock, ScriptedTransport
 

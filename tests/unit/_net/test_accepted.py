@@ -1,0 +1,149 @@
+"""Accepting: the same for a request in one piece and in many, at once where nothing has to be awaited, and in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from core_driver import start
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from raw_websocket import ask
+from websockets.utils import accept_key
+
+from wsrpc import Handshake, Limits, Peer, Server
+from wsrpc._net.listener import listen
+from wsrpc.types import WebSocketTransport
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+LIMITS = Limits(close_timeout=2.0, ping_interval=None)
+
+REQUEST = (
+    b"GET /chat?room=1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+MESSAGE = b'{"a":["echo",7],"i":1}'
+FRAME = bytes((0x81, 0x80 | len(MESSAGE))) + bytes(4) + MESSAGE
+"""A request, masked with zeros."""
+CLOSE = b"\x88\x82\0\0\0\0\x03\xe8"
+
+
+async def answers(port: int, pieces: list[bytes], *, until: bytes) -> bytes:
+    """Send ``pieces``, each by itself, and a Close frame when ``until`` has come; return all that was answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            for _ in range(3):
+                await asyncio.sleep(0)
+        answer = await reader.readuntil(until)
+        writer.write(CLOSE)
+        return answer + await reader.read()
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [REQUEST, FRAME],
+        [REQUEST + FRAME],
+        [REQUEST[:-1], REQUEST[-1:] + FRAME],
+        [bytes([byte]) for byte in REQUEST + FRAME],
+        [REQUEST.replace(b"Host: ", b"Host:  "), FRAME],
+        [REQUEST.replace(b"Connection: Upgrade", b"Connection: Upgrade, keep-alive"), FRAME],
+    ],
+    ids=["two", "one", "late", "bytes", "not-plain", "not-plain-answer"],
+)
+@pytest.mark.parametrize("path", ["at-once", "awaited"])
+async def test_however_a_request_comes_it_is_answered_in_the_same_way(pieces: list[bytes], path: str) -> None:
+    server = Server(limits=LIMITS)
+    server.on("echo", lambda value: value)
+    if path == "awaited":
+
+        @server.on_handshake
+        async def gate(handshake: Handshake) -> None:
+            await asyncio.sleep(0)
+
+    async with server.listen() as listener:
+        answer = await answers(listener.port, pieces, until=b"}")
+        await turns_until(lambda: not server.peers)
+        assert server.stats().bytes_in == len(b"".join(pieces)) + len(CLOSE)
+    dated = re.sub(rb"Date: [^\r]*", b"Date: now", answer)
+    assert dated == (
+        b"HTTP/1.1 101 Switching Protocols\r\nDate: now\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept_key("AAECAwQFBgcICQoLDA0ODw==").encode() + b"\r\n\r\n"
+        b'\x81\x0d{"i":1,"d":7}\x88\x02\x03\xe8'
+    )
+
+
+async def test_what_on_handshake_sets_is_seen_by_the_handlers_of_that_connection_alone() -> None:
+    """Of a crowd that asks at once, too: most of it is answered in one callback of a later turn."""
+    server = Server(limits=LIMITS)
+    user: contextvars.ContextVar[str] = contextvars.ContextVar("user")
+    before: set[str | None] = set()
+    seen: dict[str, str | None] = {}
+
+    @server.on_handshake
+    def gate(handshake: Handshake) -> None:
+        before.add(user.get(None))
+        user.set(handshake.query["room"])
+
+    @server.on("open")
+    def opened(peer: Peer) -> None:
+        seen[peer.info.query["room"]] = user.get(None)
+
+    async with server.listen() as listener:
+        asking = [
+            start(answers(listener.port, [REQUEST.replace(b"room=1", b"room=%d" % number)], until=b"\r\n\r\n"))
+            for number in range(60)
+        ]
+        await asyncio.gather(*asking)
+    assert before == {None}
+    assert seen == {str(number): str(number) for number in range(60)}
+
+
+async def sends_and_reads(accept: Callable[[WebSocketTransport, Handshake], Any], data: bytes) -> None:
+    """Connect to a listener with ``accept``, send ``data``, and read until the connection ends."""
+    listener = await listen(accept, "127.0.0.1", 0, limits=LIMITS)
+    with suppress(ConnectionError):  # a reset
+        await ask(listener.port, data)
+    listener.stop()
+    await listener.wait_closed()
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_a_connection_that_cannot_be_accepted_is_dropped_and_logged(
+    awaited: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail_later() -> None:
+        raise ValueError("no")
+
+    def accept(transport: WebSocketTransport, handshake: Handshake) -> Awaitable[None] | None:
+        if awaited:
+            return fail_later()
+        raise ValueError("no")
+
+    await sends_and_reads(accept, REQUEST)
+    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.getMessage() == "accepting a connection failed"
+
+
+async def test_what_comes_with_a_request_is_not_read_before_the_transport_is_started() -> None:
+    """Compressed messages would take a thousand times as much memory while they are kept."""
+    read: list[Any] = []
+
+    def accept(transport: WebSocketTransport, handshake: Handshake) -> None:
+        read.append(transport.traffic.messages_in)
+        transport.abort()
+
+    await sends_and_reads(accept, REQUEST + FRAME)
+    assert read == [0]

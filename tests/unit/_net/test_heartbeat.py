@@ -1,0 +1,224 @@
+"""`wsrpc._net.heartbeat`: when it pings, what it takes as an answer, when it drops a connection."""
+
+from __future__ import annotations
+
+import pytest
+from leftovers import nothing_left as nothing_left
+
+from wsrpc import Limits
+from wsrpc._net.heartbeat import BUFFERS, Heartbeat, StallWatch
+from wsrpc.testing import Clock
+
+LIMITS = Limits(ping_interval=10.0, ping_timeout=4.0, stall=3.0)
+CLOSELY = 0.5
+
+
+class Line:
+    """A line with a buffer, of which the other side takes what the test says."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.written = 0
+        self.taken = 0
+        self.full = False
+        self.pings: list[tuple[float, bytes]] = []
+        self.dropped: tuple[float, int, str] | None = None
+
+    def backlog(self) -> int:
+        return self.written - self.taken
+
+    def send(self, size: int) -> None:
+        self.written += size
+        if not self.full:
+            self.taken = self.written
+
+    def take(self, size: int) -> None:
+        self.taken = min(self.written, self.taken + size)
+
+    def send_ping(self, payload: bytes) -> None:
+        self.pings.append((self.clock.time(), payload))
+        self.send(6 + len(payload))
+
+    def drop(self, code: int, reason: str) -> None:
+        assert self.dropped is None
+        self.dropped = (self.clock.time(), code, reason)
+
+
+def beating(limits: Limits = LIMITS) -> tuple[Clock, Line, Heartbeat]:
+    clock = Clock()
+    line = Line(clock)
+    heartbeat = Heartbeat(line, clock, limits)
+    heartbeat.start()
+    return clock, line, heartbeat
+
+
+def to_ping(clock: Clock, line: Line) -> bytes:
+    """Let time pass until the next ping, and return its payload."""
+    count = len(line.pings)
+    while len(line.pings) == count:
+        assert clock.next_deadline is not None
+        clock.advance(clock.next_deadline - clock.time())
+    return line.pings[-1][1]
+
+
+def test_intervals_are_shortened_by_up_to_a_tenth_each_its_own_way() -> None:
+    first = set()
+    for _ in range(50):
+        clock, line, heartbeat = beating()
+        for _ in range(3):
+            heartbeat.pong(to_ping(clock, line))
+        times = [when for when, _ in line.pings]
+        assert 9.0 <= times[0] <= 10.0
+        assert times == pytest.approx([times[0] * number for number in (1, 2, 3)])
+        first.add(times[0])
+    assert len(first) == 50
+
+
+def test_an_answer_that_takes_longer_than_an_interval_makes_the_next_ping_wait() -> None:
+    clock, line, heartbeat = beating(LIMITS.replace(ping_timeout=30.0))
+    payload = to_ping(clock, line)
+    clock.advance(25)
+    assert len(line.pings) == 1
+    heartbeat.pong(payload)
+    clock.advance(0)
+    assert len(line.pings) == 2
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_without_an_answer_a_connection_is_dropped_on_which_nothing_moves(full: bool) -> None:
+    """The ping leaves although the connection is full."""
+    clock, line, _ = beating()
+    line.full = full
+    line.send(100_000)
+    to_ping(clock, line)
+    assert line.backlog() == (100_014 if full else 0)
+    clock.advance(100)
+    assert line.dropped is not None
+    when, code, reason = line.dropped
+    assert when == pytest.approx(line.pings[0][0] + 4) and when <= 14
+    assert (code, reason) == (1011, "no response to a ping within 4 s")
+    assert len(line.pings) == 1 and clock.next_deadline is None
+
+
+@pytest.mark.parametrize("wrong", [b"", b"hello", None])
+def test_another_payload_is_no_answer(wrong: bytes | None) -> None:
+    """Nor is that of an earlier ping."""
+    clock, line, heartbeat = beating()
+    earlier = to_ping(clock, line)
+    for answer in (wrong or b"", earlier, earlier):
+        heartbeat.pong(answer)
+    assert to_ping(clock, line) != earlier
+    heartbeat.pong(earlier if wrong is None else wrong)
+    clock.advance(4)
+    assert line.dropped is not None
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_slow_reader_is_not_dropped_before_it_has_had_time_to_answer(answers: bool) -> None:
+    clock, line, heartbeat = beating()
+    line.full = True
+    line.send(100_000)
+    payload = to_ping(clock, line)
+    for _ in range(100):  # the ping is behind what takes 300 s
+        clock.advance(3)
+        line.take(1000)
+    line.take(14)
+    clock.advance(3)
+    assert line.dropped is None and line.backlog() == 0
+    if answers:
+        heartbeat.pong(payload)
+        assert to_ping(clock, line) != payload, "it goes on as ever"
+    else:
+        clock.advance(1 + CLOSELY)
+        assert line.dropped is not None
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_what_was_written_after_the_ping_may_keep_the_answer_back(moves: bool) -> None:
+    clock, line, _ = beating()
+    to_ping(clock, line)
+    clock.advance(3.9)
+    line.full = True
+    line.send(100_000)
+    clock.advance(0.2)
+    assert line.dropped is None
+    if moves:
+        line.take(50_000)
+    clock.advance(CLOSELY)
+    assert (line.dropped is None) is moves
+
+
+def test_a_connection_that_takes_ever_more_and_answers_nothing_is_dropped() -> None:
+    """So does a proxy that has lost the server; a reader so slow would have come to the ping by then."""
+    clock, line, _ = beating()
+    line.full = True
+    line.send(100_000)
+    to_ping(clock, line)
+    line.send(1000 * BUFFERS)
+    for _ in range(16):  # what is before the ping, then as much as buffers may hold
+        clock.advance(3)
+        assert line.dropped is None
+        line.take(100_014 + BUFFERS // 16)
+    passed = clock.time()
+    while line.dropped is None:
+        assert clock.time() < passed + 4 + CLOSELY
+        clock.advance(0.1)
+        line.take(BUFFERS // 16)
+    assert line.dropped[1] == 1011
+
+
+def test_without_a_timeout_pings_only_keep_the_connection_open_and_without_an_interval_there_are_none() -> None:
+    clock, line, _ = beating(LIMITS.replace(ping_timeout=None))
+    line.full = True
+    clock.advance(2000)
+    assert line.dropped is None and 200 <= len(line.pings) <= 223
+    clock, line, _ = beating(LIMITS.replace(ping_interval=None))
+    assert clock.next_deadline is None and not line.pings
+
+
+# ---------------------------------------------------------------- a full line
+
+
+def watching(limits: Limits) -> tuple[Clock, Line, StallWatch]:
+    clock = Clock()
+    line = Line(clock)
+    line.full = True
+    watch = StallWatch(line, clock, limits)
+    watch.start()
+    line.send(100_000)
+    return clock, line, watch
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        (LIMITS, 3.0),
+        (LIMITS.replace(stall=60.0), 14.0),
+        (LIMITS.replace(stall=60.0, ping_interval=None), 60.0),
+    ],
+)
+def test_a_full_connection_that_does_not_move_is_dropped(limits: Limits, expected: float) -> None:
+    """Writing more is no progress."""
+    clock, line, watch = watching(limits)
+    watch.stop()
+    watch.stop()
+    assert clock.next_deadline is None
+    watch.start()
+    while line.dropped is None:
+        line.send(1000)
+        clock.advance(0.5)
+    when, *why = line.dropped
+    assert when == pytest.approx(expected)
+    assert why == [1006, f"nothing could be written for {expected:g} s"]
+
+
+def test_a_full_connection_that_moves_is_not_dropped_before_it_stops() -> None:
+    clock, line, _ = watching(LIMITS)
+    for _ in range(30):
+        line.take(1)
+        clock.advance(2.9)
+    stopped = clock.time() - 2.9
+    assert line.dropped is None
+    clock.advance(100)
+    assert line.dropped is not None
+    assert stopped + 3 <= line.dropped[0] <= stopped + 3 + CLOSELY

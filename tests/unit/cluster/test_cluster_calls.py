@@ -1,0 +1,740 @@
+"""Calls to a peer: directly, by its address at its own server, and from another process. All are alike.
+
+How each call ends is in the table of `tests/unit/test_calls.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from cluster_servers import Servers, servers
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import (
+    AnonymousChannel,
+    BadArguments,
+    BadResult,
+    ChannelClosed,
+    Client,
+    CloseInfo,
+    ConnectionLost,
+    HandlerFailed,
+    Handshake,
+    Limits,
+    MessageTooBig,
+    Reconnect,
+    RemoteError,
+    RequestTimeout,
+    Retry,
+    RpcError,
+    UnknownEvent,
+    current_peer,
+)
+from wsrpc._core.api.peer import core_of
+from wsrpc.cluster._cluster import membership_of
+from wsrpc.cluster._directory import Delta
+from wsrpc.cluster._wire import Open, connection_name, encode
+from wsrpc.cluster.engine import PATIENCE
+from wsrpc.errors import EngineLost, PeerNotFound, ReservedEvent, UnexpectedChannel
+from wsrpc.testing import Line, MemoryTransport, ScriptedTransport
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+ROUTES = ("the peer", "here", "there")
+
+
+ITEMS: dict[str, Callable[[int], Any]] = {
+    "int": int,
+    "str": lambda number: "é\x01" * 5000 + str(number),
+    "bytes": lambda number: bytes([number % 256]) * 1000,
+}
+
+
+class Callee:
+    """A client, what others may call there, and what it saw."""
+
+    def __init__(self, **options: Any) -> None:
+        self.client = client = Client(reconnect=None, **options)
+        self.seen: list[Any] = []
+        for handler in (self.echo, self.note, self.reject, self.throw, self.fail, self.park, self.items):
+            client.on(handler.__name__, handler)
+        for handler in (self.endless, self.last, self.talk):
+            client.on(handler.__name__, handler)
+        client.on("add", lambda a, b: a + b)
+        client.on("value", lambda: 5)
+        client.on("who", lambda: type(current_peer()).__name__)
+        client.of("chat").on("say", str.upper)
+        client.of("chat").on("items", self.items)
+
+    def echo(self, *values: Any) -> Any:
+        self.seen.append(values)
+        return values
+
+    def note(self, number: int) -> None:
+        self.seen.append(number)
+
+    def reject(self) -> None:
+        raise RpcError("no", "mine", {"why": [1, 2]}, {"extra": 3})
+
+    def throw(self) -> None:
+        raise RpcError.of_value("just text")
+
+    def fail(self, number: int = 0) -> None:
+        raise ValueError("not for others")
+
+    async def park(self) -> None:
+        self.seen.append("parked")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as exc:
+            self.seen.append(("cancelled", *exc.args))
+            raise
+
+    async def items(self, of: str, count: int) -> AsyncIterator[Any]:
+        for number in range(count):
+            yield ITEMS[of](number)
+
+    async def endless(self) -> AsyncIterator[int]:
+        number = 0
+        try:
+            while True:
+                yield number
+                number += 1
+        finally:
+            self.seen.append(("closed at", number))
+
+    async def last(self, items: AsyncIterator[Any]) -> tuple[int, Any]:
+        got = [item async for item in items]
+        return len(got), got[-1] if got else None
+
+    async def talk(self, channel: AnonymousChannel, name: str) -> None:
+        channel.on("ask", lambda n: n + 1)
+        channel.on("park", self.park)
+        self.seen.append(await channel.request("name", name))
+        await channel.emit("hello", name)
+        async for text in channel.events("said", returns=str):
+            self.seen.append(text)
+            if text == "bye":
+                return
+
+
+class World:
+    def __init__(self, made: Servers, callee: Callee, route: str) -> None:
+        self.made = made
+        self.callee = callee
+        self.route = route
+        self.engine = made.memory
+
+    @property
+    def peer(self) -> Any:
+        """The callee, as the caller has it."""
+        if self.route == "the peer":
+            return self.made.peer(1, "ada")
+        return self.made[1 if self.route == "here" else 0].cluster.peer("ada")
+
+    async def nothing_is_open(self) -> None:
+        await turns_until(lambda: self.made.peer(1, "ada").channels == self.callee.client.peer.channels == 0)
+
+
+@asynccontextmanager
+async def world(route: str, options: dict[str, Any] | None = None, **server: Any) -> AsyncIterator[World]:
+    async with servers(2, **server) as made:
+        callee = Callee(**(options or {}))
+        await made.join(1, "ada", callee.client)
+        yield World(made, callee, route)
+
+
+@pytest.fixture(params=ROUTES)
+def route(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture(params=[{}, {"extensions": False}], ids=["wsrpc", "plain"])
+def kind(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+# ---------------------------------------------------------------- requests
+
+
+async def test_values_arrive_as_from_the_server_itself(route: str, kind: dict[str, Any]) -> None:
+    json: list[Any] = [None, 0, False, "", "é\u2028\x00", 2**53, -1.5, [], {}, [None, [1, "a"], {"k": [True]}]]
+    async with world(route, kind) as w:
+        assert await w.peer.request("echo", *json) == json
+        assert await w.peer.request("echo") == []
+        assert w.callee.seen == [tuple(json), ()]
+        rich: tuple[Any, ...]
+        for rich in ((b"\x00\xff", list[bytes]), (Decimal("1.50"), list[Decimal]), ({1: "a"}, list[dict[int, str]])):
+            assert await w.peer.request("echo", rich[0], returns=rich[1]) == [rich[0]]
+
+
+async def test_a_handler_cannot_tell_who_calls(route: str) -> None:
+    async with world(route) as w:
+        assert await w.peer.request("who") == "Peer"
+        assert await w.peer.of("chat").request("say", "hi", returns=str) == "HI"
+        assert await w.peer.request("add", 1, 2, retry=Retry(), idempotent=True) == 3
+
+
+ERRORS: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
+    (lambda peer: peer.request("fail"), HandlerFailed, "internal error"),
+    (lambda peer: peer.request("nobody"), UnknownEvent, "No event listener for 'nobody'"),
+    (lambda peer: peer.request("fail", "one"), BadArguments, ""),
+    (lambda peer: peer.request("value", returns=str), BadResult, ""),
+    (lambda peer: anext(peer.stream("value")), BadResult, "not a channel but int"),
+    (lambda peer: peer.request("echo", object()), TypeError, ""),
+    (lambda peer: peer.emit("open"), ReservedEvent, "reserved"),
+]
+OFFLINE: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
+    (lambda peer: peer.emit("note", 1, offline="fail"), ValueError, "offline= is for requests"),
+    (lambda peer: peer.emit_nowait("note", 1, offline="fail"), ValueError, "offline= is for requests"),
+]
+
+
+async def test_errors_are_those_of_the_handler(route: str, kind: dict[str, Any]) -> None:
+    async with world(route, kind | {"limits": Limits(message=2000)}) as w:
+        with pytest.raises(RemoteError) as caught:
+            await w.peer.request("reject")
+        error = caught.value
+        assert (type(error), error.message, error.code, error.data) == (RemoteError, "no", "mine", {"why": [1, 2]})
+        assert dict(error.fields) == {"extra": 3}
+        with pytest.raises(RemoteError) as caught:
+            await w.peer.request("throw")
+        assert caught.value.plain and caught.value.data == "just text"
+        for call, expected, text in [*ERRORS, *(OFFLINE if route != "the peer" else [])]:
+            with pytest.raises(expected, match=text or None) as found:
+                await call(w.peer)
+            assert found.type is expected
+            assert not isinstance(found.value, HandlerFailed) or found.value.error_id
+        if "extensions" not in kind:  # JavaScript answers null with a channel, and does not tell its limits
+            with pytest.raises(UnexpectedChannel):
+                await w.peer.request("talk", "x")
+            with pytest.raises(MessageTooBig):
+                await w.peer.request("echo", "x" * 3000)
+        assert w.callee.seen == []
+        await w.nothing_is_open()
+
+
+async def asked(client: ScriptedTransport) -> int:
+    """Return the id of the request that comes next."""
+    came: list[int] = []
+
+    def has_come() -> bool:
+        came.extend(message["i"] for message in client.take() if "a" in message)
+        return bool(came)
+
+    await turns_until(has_come)
+    return came[0]
+
+
+async def join_script(made: Servers) -> ScriptedTransport:
+    """Connect a client to server 1, which is played by the test."""
+    client = ScriptedTransport()
+    handshake = Handshake("/", {})
+    handshake.address = "eve"
+    await made[1].accept(client, handshake)
+    await turns_until(lambda: made[0].cluster.locate("eve"))
+    return client
+
+
+@pytest.mark.parametrize("code", ["ConnectionLost", "left"])
+async def test_a_client_cannot_speak_for_its_node(code: str) -> None:
+    """Its errors, and its reasons for ending a channel, are its own, whatever their codes."""
+    forged = {"message": "forged", "code": f"wsrpc.node.{code}", "data": [1006, "gone", "not_sent"]}
+    async with servers(2) as made:
+        client = await join_script(made)
+        peer = made[0].cluster.peer("eve")
+        call = asyncio.create_task(peer.request("forge"))
+        client.feed({"i": await asked(client), "e": forged, "_": 1})
+        with pytest.raises(RemoteError) as caught:
+            await call
+        opening = asyncio.create_task(peer.open_channel("talk"))
+        i = await asked(client)
+        client.feed({"i": i, "h": 1})
+        channel = await opening
+        client.feed({"h": i, "x": forged, "_": 1})
+        await turns_until(lambda: channel.closed)
+        for error in (caught.value, channel.close_reason):
+            assert isinstance(error, RemoteError) and (error.message, error.code) == ("forged", None)
+        await client.close()
+
+
+async def test_events_and_requests_keep_their_order(route: str, kind: dict[str, Any]) -> None:
+    async with world(route, kind) as w:
+        for number in range(0, 300, 3):
+            await w.peer.emit("note", number)
+            w.peer.emit_nowait("note", number + 1)
+            await w.peer.request("note", number + 2)
+        calls = [asyncio.create_task(w.peer.request("note", number)) for number in range(300, 800)]
+        await asyncio.gather(*calls)
+        assert w.callee.seen == list(range(800))
+
+
+# ---------------------------------------------------------------- streams and conversations
+
+
+async def test_a_stream_waits_for_its_reader(route: str, kind: dict[str, Any]) -> None:
+    async with world(route, kind) as w:
+        async with w.peer.stream("endless", returns=int) as numbers:
+            assert [await anext(numbers) for _ in range(5)] == [*range(5)]
+            for _ in range(200):  # nobody reads
+                await asyncio.sleep(0)
+            for expected in range(5, 5000):
+                assert await anext(numbers) == expected
+        await turns_until(lambda: w.callee.seen)
+        [(_, made)] = w.callee.seen
+        assert 4999 <= made < 8000, "the producer keeps to the reader's pace"
+        await w.nothing_is_open()
+
+
+async def test_all_items_arrive_whatever_their_size(route: str, kind: dict[str, Any]) -> None:
+    """The bytes of an item are others on each way: credit is counted in each by itself."""
+    many, large = (100, 20) if kind else (1200, 100)  # without extensions, each item waits for an answer
+    async with world(route, kind) as w:
+        for of, count in (("int", 0), ("int", many), ("str", large), ("bytes", many // 2)):
+            items = [ITEMS[of](number) for number in range(count)]
+            async with w.peer.of("chat").stream("items", of, count, returns=bytes if of == "bytes" else Any) as stream:
+                assert [each async for each in stream] == items
+            if of != "bytes":
+                assert await w.peer.request("last", send=items) == [count, items[-1] if items else None]
+        await w.nothing_is_open()
+
+
+async def test_a_conversation(route: str, kind: dict[str, Any]) -> None:
+    async with world(route, kind) as w:
+        async with await w.peer.open_channel("talk", "Ada") as channel:
+            channel.on("name", lambda name: f"I am {name}")
+            assert await channel.wait_for("hello", returns=str) == "Ada"
+            assert await channel.request("ask", 1) == 2
+            call = asyncio.create_task(channel.request("park"))
+            await turns_until(lambda: "parked" in w.callee.seen)
+            call.cancel("enough")
+            await turns_until(lambda: len(w.callee.seen) == 3)
+            for text in ("one", "two", "bye"):
+                await channel.emit("said", text)
+            await channel.wait_closed()
+        assert w.callee.seen == ["I am Ada", "parked", ("cancelled", "enough"), "one", "two", "bye"]
+        await w.nothing_is_open()
+
+
+@pytest.mark.parametrize("caller", [1, 0], ids=ROUTES[1:])
+async def test_answers_that_come_with_the_end_of_a_channel_arrive(caller: int) -> None:
+    """JavaScript waits for the answer to each item, the last one too; and a handler may end after its last answer."""
+    async with servers(2) as made:
+        client = await join_script(made)
+        peer = made[caller].cluster.peer("eve")
+
+        async def read() -> list[Any]:
+            return [each async for each in peer.stream("items")]
+
+        reading = asyncio.create_task(read())
+        h = await asked(client)
+        client.feed({"i": h, "h": h})
+        await turns_until(lambda: any(message.get("a") == ["start"] for message in client.take()))
+        client.feed({"h": h, "i": 1, "a": ["next", {"value": 1, "done": False}]})
+        client.feed({"h": h, "i": 2, "a": ["next", {"done": True}]})
+        assert await reading == [1]
+        answers: list[Any] = []
+
+        def answered() -> bool:
+            answers.extend(each for each in client.take() if "i" in each)
+            return len(answers) == 2
+
+        await turns_until(answered)
+        assert answers == [{"i": i, "d": None} for i in (1, 2)]
+
+        opening = asyncio.create_task(peer.open_channel("talk"))
+        h = await asked(client)
+        client.feed({"i": h, "h": h})
+        channel = await opening
+        asking = asyncio.create_task(channel.request("last"))
+        i = await asked(client)
+        late = asyncio.create_task(channel.request("late"))
+        await asked(client)
+        client.feed({"i": i, "d": "yes"}, {"h": h, "x": "bye"})
+        assert await asking == "yes"
+        with pytest.raises(ChannelClosed, match="bye"):
+            await late
+        await channel.wait_closed()
+        await client.close()
+
+
+@pytest.mark.parametrize("name", ["a\0b\1c", "a\1b\0c"])
+async def test_a_named_channel_of_any_name(name: str) -> None:
+    async with world("there") as w:
+        side = w.callee.client.of(name)
+        side.on("items", w.callee.items)
+        side.on("number", lambda: 2)
+        peer = w.peer.of(name)
+        assert await peer.request("number") == 2
+        async with peer.stream("items", "int", 2) as items:
+            assert [each async for each in items] == [0, 1]
+
+
+# ---------------------------------------------------------------- who is gone, or elsewhere
+
+
+@pytest.mark.parametrize("how", ["closed", "dropped", "its process"])
+async def test_the_peer_leaves(how: str) -> None:
+    async with world("there", {"limits": Limits(replay=0)}) as w:
+        call = asyncio.create_task(w.peer.request("park"))
+        await turns_until(lambda: w.callee.seen)
+        if how == "closed":
+            await w.callee.client.close()
+        elif how == "dropped":
+            w.callee.client.peer.transport.abort()  # type: ignore[union-attr]
+        else:
+            await w.made.all.pop().close()
+        with pytest.raises(ConnectionLost) as caught:
+            await call
+        assert caught.value.outcome == "unknown"
+        await turns_until(lambda: w.made[0].cluster.locate("ada") is None)
+        for emit in (w.peer.request, w.peer.emit, w.peer.emit_nowait):
+            with pytest.raises(PeerNotFound, match="no node of the cluster has a peer with the address 'ada'") as none:
+                await emit("note", 1)
+            assert none.value.outcome == "not_sent" and none.value.address == "ada"
+
+
+@pytest.mark.parametrize("detached", [False, True])
+async def test_a_peer_is_closed_from_any_process(route: str, detached: bool) -> None:
+    """Also one that has lost its connection: its client is told when it comes back."""
+    async with servers(2) as made:
+        line, ended = Line(made[1]), list[CloseInfo]()
+        client = Client("ws://server/?who=ada", dial=line.dial, reconnect=Reconnect(initial=0.001, max=0.001))
+        client.on("close", lambda peer, info: ended.append(info))
+        async with client:
+            await turns_until(lambda: made[0].cluster.locate("ada") and core_of(client.peer).session.state.resumes)
+            peer = World(made, Callee(), route).peer
+            if detached:
+                line.down = True
+                line.cut()
+                await turns_until(lambda: made.peer(1, "ada").detached)
+            await peer.close(1008, "kicked")
+            assert made[1].peers == ()
+            line.down = False
+            await turns_until(lambda: client.state == "closed")
+            assert [(info.code, info.reason) for info in ended] == [(1008, "kicked")]
+            await turns_until(lambda: made[0].cluster.locate("ada") is None)
+            if route != "the peer":
+                with pytest.raises(PeerNotFound) as none:
+                    await peer.close()
+                assert none.value.address == "ada"
+
+
+CALLS: dict[str, Callable[..., Any]] = {
+    "request": lambda peer, **options: peer.request("echo", 1, **options),
+    "on a channel": lambda peer, **options: peer.of("chat").request("say", "hi", **options),
+    "upload": lambda peer, **options: peer.request("last", send=range(3), **options),
+    "stream": lambda peer, **options: anext(peer.stream("items", "int", 3, **options)),
+    "conversation": lambda peer, **options: peer.open_channel("talk", "x", **options),
+    "retry": lambda peer, **options: peer.request("echo", 1, retry=Retry(attempts=2), **options),
+}
+
+
+@pytest.mark.parametrize("kind", CALLS)
+async def test_a_call_to_a_peer_that_is_detached(route: str, kind: str) -> None:
+    """Through another process, it said that the handler may have run, although nothing was sent."""
+    async with servers(2) as made:
+        line, callee = Line(made[1]), Callee()
+        client = Client("ws://server/?who=ada", dial=line.dial, reconnect=Reconnect(initial=0.001, max=0.001))
+        callee.client = client
+        client.on("echo", callee.echo)
+        async with client:
+            await turns_until(lambda: made[0].cluster.locate("ada") and core_of(client.peer).session.state.resumes)
+            peer, call = World(made, callee, route).peer, CALLS[kind]
+            line.down = True
+            line.cut()
+            await turns_until(lambda: made.peer(1, "ada").detached)
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(RequestTimeout) as late:
+                await call(peer, timeout=0.2)
+            assert late.value.outcome == "not_sent" and 0 < late.value.timeout <= 0.2
+            assert asyncio.get_running_loop().time() - began >= 0.2
+            with pytest.raises(ConnectionLost) as lost:
+                async with asyncio.timeout(5):
+                    await call(peer, timeout=60, offline="fail")
+            assert lost.value.outcome == "not_sent" and not isinstance(lost.value, PeerNotFound)
+            waits = asyncio.create_task(peer.request("echo", 2, timeout=60, offline="queue"))
+            await turns_until(lambda: made.peer(1, "ada").pending == 1)
+            line.down = False
+            assert await waits == [2] and callee.seen == [(2,)], "nothing that was not sent came later"
+
+
+async def test_a_request_within_a_conversation_with_a_peer_that_is_detached(route: str) -> None:
+    async with servers(2) as made:
+        line = Line(made[1])
+        client = Client("ws://server/?who=ada", dial=line.dial, reconnect=Reconnect(initial=0.001, max=0.001))
+        asked = list[int]()
+
+        @client.on("talk")
+        async def talk(channel: AnonymousChannel) -> None:
+            channel.on("ask", asked.append)
+            await channel.wait_closed()
+
+        async with client:
+            await turns_until(lambda: made[0].cluster.locate("ada") and core_of(client.peer).session.state.resumes)
+            channel = await World(made, Callee(), route).peer.open_channel("talk")
+            await channel.request("ask", 1)
+            line.down = True
+            line.cut()
+            await turns_until(lambda: made.peer(1, "ada").detached)
+            with pytest.raises(RequestTimeout) as late:
+                await channel.request("ask", 2, timeout=0.2)
+            assert late.value.outcome == "not_sent"
+            line.down = False
+            await channel.request("ask", 3, timeout=60)
+            assert asked == [1, 3]
+            channel.close()
+
+
+async def test_a_call_whose_process_does_not_say_in_time_whether_it_was_sent() -> None:
+    async with world("there") as w:
+        w.engine.freeze()
+        with pytest.raises(RequestTimeout, match=r"within 0\.1 s") as late:
+            await w.peer.request("echo", 1, timeout=0.1)
+        assert late.value.outcome == "unknown"
+        w.engine.thaw()
+
+
+async def test_a_close_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world("there") as w:
+        with pytest.raises(ValueError, match="close code 1006 may not be sent"):
+            await w.peer.close(1006)
+        directory = membership_of(w.made[0].cluster).directory
+        with monkeypatch.context() as patch:  # the peer has left, and this node has not heard so
+            patch.setattr(directory, "locate", lambda address: w.made[1].cluster.nodes[0])
+            with pytest.raises(PeerNotFound, match="'eve'"):
+                await w.made[0].cluster.peer("eve").close()
+        await w.made.engine_goes()
+        with pytest.raises(EngineLost):
+            await w.peer.close()
+        assert w.callee.client.connected
+        w.engine.down = False
+
+
+async def test_a_peer_that_has_moved_is_looked_up_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller's node has heard of the new place while its request was on the way to the old one."""
+    async with world("there") as w:
+        server = await w.made.add()
+        await w.made.meet()
+        directory = membership_of(w.made[0].cluster).directory
+        stale: list[str] = []
+        real = directory.locate
+        monkeypatch.setattr(directory, "locate", lambda address: stale.pop() if stale else real(address))
+        stale[:] = [server.cluster.nodes[0]] * 2
+        assert await w.peer.request("add", 20, 22) == 42
+        stale[:] = [server.cluster.nodes[0]] * 2
+        with pytest.raises(PeerNotFound):  # the source was closed when the first request failed
+            await w.peer.request("last", send=(number for number in range(10)))
+
+
+@pytest.mark.parametrize("how", ["cut", "freeze"])
+async def test_calls_in_flight_go_on_when_the_engine_comes_back(how: str) -> None:
+    async with world("there") as w:
+        parked = asyncio.create_task(w.peer.request("park"))
+        await turns_until(lambda: w.callee.seen)
+        if how == "cut":
+            await w.made.engine_goes()
+        else:
+            w.engine.freeze()
+            await turns_until(lambda: not any(server.cluster.connected for server in w.made.all))
+        assert not parked.done()
+        w.engine.down = False
+        w.engine.thaw()
+        await turns_until(lambda: all(server.cluster.connected for server in w.made.all))
+        await w.made.meet()
+        assert await w.peer.request("add", 1, 2) == 3
+        parked.cancel("enough")
+        await turns_until(lambda: w.callee.seen == ["parked", ("cancelled", "enough")])
+
+
+async def test_a_session_that_somebody_begins_for_another_node_does_not_replace_the_real_one() -> None:
+    """When it ended, the node had no session with the other one, and no other one was dialed."""
+    async with world("there") as w:
+        lower, higher = sorted(server.cluster.nodes[0] for server in w.made.all)
+        [member] = [m for m in map(membership_of, (server.cluster for server in w.made.all)) if m.node.id == higher]
+        real, conn = member.links.peer(lower), connection_name(lower, higher, 77)
+        w.engine.carry(f"shop.{higher}", encode(Open(conn, {})))
+        assert conn in member.node._transports
+        await turns_until(lambda: conn not in member.node._transports and member.links.peer(lower) is real)
+        assert await w.peer.request("add", 1, 2) == 3
+
+
+async def test_the_engine_is_down() -> None:
+    async with world("there") as w:
+        await w.made.engine_goes()
+        eve = w.made[0].cluster.peer("eve")  # perhaps somebody has it, whom nobody here has heard of
+        for call in (
+            *(lambda: w.peer.request("add", 1, 2), lambda: w.peer.emit("note", 1)),
+            *(lambda: w.peer.emit_nowait("note", 1), lambda: eve.request("add", 1, 2)),
+        ):
+            with pytest.raises(EngineLost) as caught:
+                await call()
+            assert caught.value.outcome == "not_sent"
+        assert await w.made[1].cluster.peer("ada").request("add", 1, 2) == 3, "local traffic goes on"
+        w.engine.down = False
+        await turns_until(lambda: w.made[0].cluster.connected)
+        assert await w.peer.request("add", 1, 2) == 3
+
+
+async def test_nothing_is_lost_where_the_engine_loses_messages() -> None:
+    async with world("there") as w:
+        nodes = [membership_of(server.cluster).node for server in w.made.all]
+        dialed = sum(node.dialed for node in nodes)
+        w.engine.loss = 0.02
+
+        async def emit() -> None:
+            for number in range(300):
+                await w.peer.emit("note", number)
+                await w.peer.request("add", number, 1)
+
+        async def read() -> None:
+            numbers = [number async for number in w.peer.stream("items", "int", 3000, returns=int)]
+            assert numbers == list(range(3000))
+
+        _, _, sent = await asyncio.gather(emit(), read(), w.peer.request("last", send=range(3000)))
+        w.engine.loss = 0.0
+        assert sum(node.dialed for node in nodes) > dialed + 5, "messages were lost"
+        assert (w.callee.seen, sent) == (list(range(300)), [3000, 2999])
+
+
+async def test_a_timeout_counts_while_the_node_of_the_peer_has_not_connected() -> None:
+    """A call waits for that for a while, but not for longer than its timeout."""
+    async with servers(1) as made:
+        await turns_until(lambda: made[0].cluster.connected)
+        directory = membership_of(made[0].cluster).directory
+        now = asyncio.get_running_loop().time()
+        directory.heard_delta(Delta("0", 1, claims={"ada": 1}), now)  # lower than any other name: it would have to dial
+        peer = made[0].cluster.peer("ada")
+        for timeout in (0, 0.05):
+            with pytest.raises(RequestTimeout) as caught:
+                await peer.request("add", 1, 2, timeout=timeout)
+            assert (caught.value.outcome, caught.value.timeout) == ("not_sent", timeout)
+        assert asyncio.get_running_loop().time() - now < PATIENCE
+        with pytest.raises(ConnectionLost, match="no connection to node 0"):
+            await peer.request("add", 1, 2, timeout=60)
+        waiting = asyncio.create_task(peer.request("add", 1, 2, timeout=60))
+        await asyncio.sleep(0)
+        now = asyncio.get_running_loop().time()
+        directory.drop("0", now, silent=True)
+        with pytest.raises(ConnectionLost, match="no connection to node 0"):
+            await waiting
+        assert asyncio.get_running_loop().time() - now < PATIENCE, "it has left: nobody waits for it"
+        with pytest.raises(ConnectionLost, match="node 0 is gone"):
+            await membership_of(made[0].cluster).links.reach("0")
+
+
+async def test_an_engine_that_comes_back_and_takes_less() -> None:
+    """What it does not take ends the session in which it was sent, and not each one after that."""
+    async with world("there") as w:
+        w.engine.largest = 64 * 1024
+        await w.made.engine_goes()
+        w.engine.down = False
+        await turns_until(lambda: w.made[0].cluster.connected and w.made[1].cluster.connected)
+        await w.made.meet()
+        assert await w.peer.request("add", 1, 2) == 3
+        with pytest.raises(ConnectionLost) as caught:
+            await w.peer.request("echo", "x" * 200_000)
+        assert caught.value.outcome == "unknown"
+        await w.made.meet()
+        assert await w.peer.request("add", 1, 2) == 3
+        assert await w.peer.request("echo", "x" * 30_000) == ["x" * 30_000]
+
+
+async def test_an_item_that_only_messagepack_can_express(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends its stream, and neither the session between the nodes nor the client's."""
+    send: Any = MemoryTransport._send  # what a client of another make may send
+
+    def send_evil(self: Any, payload: bytes, text: bool, last: bool) -> None:
+        send(self, bytes(payload).replace(b"\xa4EVIL", b"\x81\xc0\x01"), text, last)  # a key that is null
+
+    async def items() -> AsyncIterator[Any]:
+        yield 1
+        yield "EVIL"
+        await asyncio.Event().wait()
+
+    async with world("there") as w:
+        w.callee.client.on("items", items)
+        monkeypatch.setattr(MemoryTransport, "_send", send_evil)
+        async with w.peer.stream("items") as stream:
+            assert await anext(stream) == 1
+            with pytest.raises(RemoteError, match="an item cannot be passed on"):
+                await anext(stream)
+        assert await w.peer.request("add", 1, 2) == 3
+        await turns_until(lambda: w.made.peer(1, "ada").channels == 0)
+
+
+# ---------------------------------------------------------------- slow peers
+
+
+@asynccontextmanager
+async def slow_peer(**limits: int) -> AsyncIterator[tuple[World, MemoryTransport]]:
+    """A peer that does not read what its server sends, from when the test holds its line on."""
+    async with world("there", limits=Limits(close_timeout=2.0, ping_interval=None, high_water=10_000, **limits)) as w:
+        transport = w.made.peer(1, "ada").transport
+        assert isinstance(transport, MemoryTransport)
+        yield w, transport
+
+
+async def test_a_slow_peer_does_not_hold_up_what_comes_from_other_processes() -> None:
+    """What waits for it is bounded, as in a room: then its connection is closed with 4408."""
+    async with slow_peer(hard_cap=200_000) as (w, transport):
+        codes: list[int] = []
+        w.callee.client.on("close", lambda peer, info: codes.append(info.code))
+        await w.made.join(1, "other", Callee().client)
+        cluster, other = w.made[0].cluster, w.made[0].cluster.peer("other")
+        transport.hold()
+        for _ in range(15):
+            await w.peer.emit("note", "x" * 10_000)
+        assert await other.request("add", 20, 22) == 42
+        assert w.made.is_quiet(), "events do not wait in the session between the two processes"
+        assert len(w.made[1].peers) == 2
+        for _ in range(15):
+            await w.peer.emit("note", "x" * 10_000)
+        assert await other.request("add", 20, 22) == 42
+        await turns_until(lambda: cluster.locate("ada") is None)
+        transport.release()
+        await turns_until(lambda: codes == [4408])
+
+
+async def test_events_to_a_slow_peer_do_not_overtake_requests_to_it() -> None:
+    async with slow_peer() as (w, transport):
+        transport.hold()
+        await w.peer.emit("note", "x" * 20_000)
+        calls = []
+        for number in range(5):
+            calls.append(asyncio.create_task(w.peer.request("echo", number)))
+            await turns_until(lambda: w.made.peer(1, "ada").pending == len(calls))
+            await w.peer.emit("echo", "event", number)
+        transport.release()
+        await asyncio.gather(*calls)
+        await turns_until(lambda: len(w.callee.seen) == 10)
+        assert w.callee.seen == [entry for number in range(5) for entry in ((number,), ("event", number))]
+        assert not membership_of(w.made[1].cluster).relay._waiting
+
+
+async def test_events_on_a_channel_to_a_slow_peer_are_bounded() -> None:
+    """They do not wait in the session between the two processes, and end the channel at the peer's hard cap."""
+    async with slow_peer(hard_cap=200_000) as (w, transport):
+        channel = await w.peer.open_channel("talk", "x")
+        transport.hold()
+        await w.peer.emit("note", "x" * 20_000)
+        request = asyncio.create_task(channel.request("ask", 1))
+        await turns_until(lambda: w.made.peer(1, "ada").pending)
+        for _ in range(15):
+            await channel.emit("note", "x" * 10_000)
+        await turns_until(lambda: sum(link.active for link in membership_of(w.made[1].cluster).links.peers) == 1)
+        assert not channel.closed
+        for _ in range(15):
+            with suppress(ChannelClosed):
+                await channel.emit("note", "x" * 10_000)
+        with pytest.raises(ChannelClosed, match="slow consumer"):
+            await request
+        assert len(w.made[1].peers) == 1
+        transport.release()
+        assert await w.peer.request("add", 1, 2) == 3

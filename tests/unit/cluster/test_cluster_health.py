@@ -1,0 +1,67 @@
+"""What an operator sees of the servers of a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from cluster_servers import servers
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from raw_websocket import ask
+
+from wsrpc import Server
+from wsrpc.cluster import Cluster, MemoryEngine
+from wsrpc.cluster.engine import PATIENCE
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+async def test_a_server_without_its_engine_is_degraded_and_goes_on() -> None:
+    engine = MemoryEngine()
+    engine.down = True
+    server = Server(cluster=Cluster(engine))
+    async with server.listen() as listener:
+        for lost in (0, 1):
+            for body in (b"degraded\n", b"ok\n"):
+                answer = await ask(listener.port, b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n")
+                assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"\r\n\r\n" + body)
+                stats = server.stats()
+                assert stats.healthy and stats.cluster is not None
+                assert (stats.cluster.connected, stats.cluster.engines_lost) == (not engine.down, lost)
+                engine.down = not engine.down
+                if engine.down:
+                    engine.cut()
+                await turns_until(lambda: server.cluster.connected is not engine.down)
+
+
+@pytest.mark.parametrize("fault", ["", "down", "frozen"])
+async def test_a_server_that_is_open_is_connected_to_its_engine_if_that_answers(fault: str) -> None:
+    """It returned before, so that the first calls raised `EngineLost`. An engine that is away does not hold it up."""
+    engine = MemoryEngine()
+    engine.down = fault == "down"
+    if fault == "frozen":
+        engine.freeze()
+    server = Server(cluster=Cluster(engine))
+    async with asyncio.timeout(3 * PATIENCE):
+        await server.open()
+    assert server.cluster.connected is (fault == "")
+    engine.thaw()
+    await server.close()
+
+
+async def test_processes_that_come_and_go_have_a_line_each_and_nothing_to_worry_about(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "wsrpc")
+    async with servers(2) as cluster:
+        one, other = (server.cluster.nodes[0] for server in cluster.all)
+        await cluster[1].close()
+        await turns_until(lambda: len(cluster[0].cluster.nodes) == 1)
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert {line for line in lines if "engine" not in line[1]} == {
+        ("INFO", f"node {one} of cluster 'shop' has met node {other}"),
+        ("INFO", f"node {other} of cluster 'shop' has met node {one}"),
+        ("INFO", f"node {one} of cluster 'shop': node {other} has left"),
+    }

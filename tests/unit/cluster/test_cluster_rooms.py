@@ -1,0 +1,473 @@
+"""Rooms across processes: who gets what, in which order, and what the sender is told."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from cluster_servers import Servers, servers
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import Client, KeepLatest, Limits, Peer, QueueFull, Retry, Room, Server
+from wsrpc._server.broadcast import PATIENCE
+from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
+from wsrpc.cluster._cluster import membership_of
+from wsrpc.errors import EngineLost, PeerNotFound, ReservedEvent
+from wsrpc.testing import connect
+from wsrpc.types import Members
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+class Listener:
+    """A client that notes what it is told."""
+
+    def __init__(self, **options: Any) -> None:
+        self.client = Client(reconnect=None, **options)
+        self.heard: list[Any] = []
+        self.client.on("said", lambda *values: self.heard.append(values))
+        self.client.of("chat").on("said", lambda *values: self.heard.append(("chat", *values)))
+        self.client.on_raw(lambda peer, message: self.heard.append(message))
+
+
+async def join_lobby(made: Servers, *names: str) -> list[Listener]:
+    """Connect a client to one server after another, and let each into the lobby."""
+    listeners: list[Listener] = []
+    for number, name in enumerate(names):
+        at = number % len(made)
+        if number < len(made):
+            made[at].on("open", made[at].room("lobby").add)
+        listeners.append(Listener())
+        await made.join(at, name, listeners[-1].client)
+    await turns_until(lambda: all(len(nodes_of(server)) == len(made) - 1 for server in made.all))
+    return listeners
+
+
+def nodes_of(server: Server, room: str = "lobby") -> tuple[str, ...]:
+    """Return the other nodes that a server knows to have members of a room."""
+    return membership_of(server.cluster).directory.nodes_of(room)
+
+
+async def test_an_event_reaches_the_members_everywhere() -> None:
+    async with servers(3) as made:
+        listeners = [Listener(), Listener(extensions=False), Listener(), Listener()]
+        for server in made.all[:2]:
+            server.on("open", server.room("lobby").add)
+        for number, listener in enumerate(listeners):
+            await made.join(number % 3, f"user/{number}", listener.client)
+        room, other = made[0].room("lobby"), made[1].cluster.nodes[0]
+        await turns_until(lambda: len(room) == 2)
+        for report in (await room.emit("said", "hi", [1, {"a": None}]), room.emit_nowait("said", "now")):
+            assert (report.sent, report.nodes, report.missed) == (2, (other,), ())
+        await room.of("chat").emit("said", "on a channel")
+        assert (await room.send_raw("plain text")).nodes == (other,)
+        await room.send_raw(b"\x00\xff")
+        report = await made[2].room("lobby").emit("said", "from outside")
+        assert report.sent == 0 and set(report.nodes) == {made[0].cluster.nodes[0], other}
+        expected = [("hi", [1, {"a": None}]), ("now",), ("chat", "on a channel"), "plain text", b"\x00\xff"]
+        *inside, outside = listeners[0], listeners[1], listeners[3], listeners[2]
+        await turns_until(lambda: all(each.heard[-1:] == [("from outside",)] for each in inside))
+        assert all(each.heard[:-1] == expected for each in inside) and outside.heard == []
+
+
+async def test_events_come_in_the_order_of_their_sender() -> None:
+    async with servers(2) as made:
+        listeners = await join_lobby(made, "here", "there")
+        room = made[0].room("lobby")
+        made.memory.loss = 0.02
+        for number in range(0, 1000, 2):
+            await room.emit("said", number)
+            room.emit_nowait("said", number + 1)
+        await turns_until(lambda: all(len(each.heard) == 1000 for each in listeners))
+        made.memory.loss = 0.0
+        assert all(each.heard == [(number,) for number in range(1000)] for each in listeners)
+
+
+@pytest.mark.parametrize("how", ["await emit", "emit_nowait"])
+async def test_skip(how: str) -> None:
+    async with servers(2) as made:
+        names = ["ada", "bob", "eve", "dan"]
+        listeners = dict(zip(names, await join_lobby(made, *names), strict=True))
+        room, cluster = made[0].room("lobby"), made[0].cluster
+        made[1].room("muted").add(made.peer(1, "dan"))
+        made[0].room("muted").add(made.peer(0, "ada"))
+        skips: list[tuple[Any, set[str]]] = [
+            (cluster.peer("bob"), {"bob"}),
+            (iter([made.peer(0, "ada"), cluster.peer("dan"), cluster.peer("eve")]), {"ada", "dan", "eve"}),
+            (made[0].room("muted"), {"ada", "dan"}),
+        ]
+        for number, (skip, _) in enumerate(skips):
+            if how == "await emit":
+                await room.emit("said", number, skip=skip)
+            else:
+                room.emit_nowait("said", number, skip=skip)
+        await room.emit("said", "end")
+        await turns_until(lambda: all(each.heard and each.heard[-1] == ("end",) for each in listeners.values()))
+        for name, each in listeners.items():
+            assert each.heard[:-1] == [(n,) for n, (_, left_out) in enumerate(skips) if name not in left_out]
+        with pytest.raises(TypeError, match="skip= takes a peer"):
+            await room.emit("said", 1, skip="bob")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("by", ["peer", "address"])
+async def test_nobody_waits_for_a_slow_member_that_is_skipped(by: str) -> None:
+    """With its `ClusterPeer`, each `emit` waited for it, and `emit_nowait` was refused for everybody."""
+    limits = Limits(high_water=1000, hard_cap=2000, ping_interval=None, close_timeout=2.0)
+    async with servers(2, limits=limits) as made:
+        slow, fast = await join_lobby(made, "slow", "fast")
+        peer, room = made.peer(0, "slow"), made[0].room("lobby")
+        assert slow.client.peer.transport is not None
+        slow.client.peer.transport.pause_receiving()
+        with suppress(QueueFull):
+            while True:
+                peer.emit_nowait("said", "x" * 100)
+        skip: Any = peer if by == "peer" else made[0].cluster.peer("slow")
+        async with asyncio.timeout(PATIENCE / 2):
+            await room.emit("said", 1, skip=skip)
+        room.emit_nowait("said", 2, "x" * 1000, skip=skip)
+        await turns_until(lambda: len(fast.heard) == 2)
+        assert peer.connected
+
+
+async def test_members() -> None:
+    assert await Server().room("lobby").members() == Members(()), "also without a cluster"
+    async with servers(3) as made:
+        for number, name in enumerate(["ada", "bob", "eve", "dan", None]):
+            at = made[number % 2]
+            await made.join(number % 2, name)
+            at.room("lobby").add(at.peers[-1])
+        for server in made.all:
+            await turns_until(lambda server=server: len(nodes_of(server)) == (2 if server is made[2] else 1))  # type: ignore[misc]
+            members = await server.room("lobby").members()
+            assert set(members.addresses) == {"ada", "bob", "eve", "dan"} and len(members.addresses) == 4
+            assert (members.others, members.missing) == (1, ())
+        await made.engine_goes()
+        members = await made[0].room("lobby").members()
+        assert set(members.addresses) == {"ada", "eve"} and members.missing == (made[1].cluster.nodes[0],)
+        made.memory.down = False
+        await turns_until(lambda: all(server.cluster.connected for server in made.all))
+
+
+async def test_the_policy_of_the_members_own_server_holds() -> None:
+    """A slow reader there gets the latest of each kind."""
+    limits = Limits(high_water=1000, ping_interval=None, close_timeout=2.0)
+    async with servers(2, limits=limits) as made:
+        listener = Listener()
+        await made.join(1, "ada", listener.client)
+        peer = made.peer(1, "ada")
+        made[1].room("lobby", slow=KeepLatest()).add(peer)
+        await turns_until(lambda: nodes_of(made[0]))
+        for number in range(500):
+            made[0].room("lobby").emit_nowait("said", number, "x" * 100)
+        await turns_until(lambda: listener.heard and listener.heard[-1][0] == 499)
+        assert peer.dropped > 0 and len(listener.heard) + peer.dropped == 500
+
+
+@pytest.mark.parametrize("sender", [0, 1])
+async def test_events_wait_while_the_engine_is_away_for_a_moment(sender: int) -> None:
+    """Of two processes, one has dialed the other. Events wait on both sides, in order, and nobody is told of a gap."""
+    async with servers(2) as made:
+        made.all.sort(key=lambda server: server.cluster.nodes[0])
+        listeners = await join_lobby(made, "ada", "bob")
+        for server, listener in zip(made.all, listeners, strict=True):
+            server.cluster.on_gap(lambda room, listener=listener: listener.heard.append("gap"))
+        await made.engine_goes()
+        room, other = made[sender].room("lobby"), made[1 - sender].cluster.nodes[0]
+        for number in range(0, 100, 2):
+            for report in (await room.emit("said", number), room.emit_nowait("said", number + 1)):
+                assert (report.sent, report.nodes, report.missed) == (1, (other,), ())
+        made.memory.down = False
+        await turns_until(lambda: all(server.cluster.connected for server in made.all))
+        await room.emit("said", 100)
+        await turns_until(lambda: all((100,) in listener.heard for listener in listeners))
+        assert all(listener.heard == [(number,) for number in range(101)] for listener in listeners)
+
+
+@pytest.mark.parametrize("sender", [0, 1])
+async def test_events_that_found_no_room_are_told_as_a_gap(sender: int) -> None:
+    """More is emitted than waits for the engine."""
+    limits = Limits(hard_cap=64 * 1024 * 1024, ping_interval=None)  # the client gets all that has waited at once
+    async with servers(2, limits=limits) as made:
+        made.all.sort(key=lambda server: server.cluster.nodes[0])
+        heard = (await join_lobby(made, "ada", "bob"))[1 - sender].heard
+        made[1 - sender].cluster.on_gap(lambda room: heard.append("gap"))
+        room = made[sender].room("lobby")
+        await made.engine_goes()
+        missed = [n for n in range(60) if (await room.emit("said", n, "x" * 500_000)).missed]
+        assert missed and missed[0] > 0
+        made.memory.down = False
+        await turns_until(lambda: "gap" in heard and len(heard) == 60 - len(missed) + 1)
+        await room.emit("said", "after")
+        await turns_until(lambda: heard[-1] == ("after",))
+        assert [each[0] for each in heard if each != "gap"] == [*(n for n in range(60) if n not in missed), "after"]
+        assert heard.count("gap") == 1
+
+
+async def test_a_room_that_got_its_first_member_while_the_engine_was_away() -> None:
+    """The other process could not know of the member, so its events are missing."""
+    async with servers(2) as made:
+        gaps: list[str] = []
+        made[1].cluster.on_gap(lambda room: gaps.append(room.name))
+        await made.join(1, "ada")
+        peer = made.peer(1, "ada")
+        made[1].room("old").add(peer)
+        await turns_until(lambda: nodes_of(made[0], "old"))
+        await made.engine_goes()
+        for name in ("new", "empty"):
+            made[1].room(name).add(peer)
+        made[1].room("empty").discard(peer)
+        assert (await made[0].room("new").emit("said", "missing")).nodes == ()
+        made.memory.down = False
+        await turns_until(lambda: gaps)
+        assert gaps == ["new"] and nodes_of(made[0], "new")
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("by", ["a server", "a program"])
+async def test_events_that_another_process_emits_before_it_knows_of_the_first_member(lost: int, by: str) -> None:
+    """A client has joined, as the answer says. Events were lost without a word until the other process knew that."""
+    async with servers(2) as made, ClusterClient(made.engine, name="shop") as shop:
+        room = made[0].room("new") if by == "a server" else shop.room("new")
+        gaps: list[str] = []
+        made[1].cluster.on_gap(lambda room: gaps.append(room.name))
+        listener = Listener()
+        await made.join(1, "ada", listener.client)
+        made[1].room("other").add(made.peer(1, "ada"))
+        made[1].on("join", lambda name: made[1].room(name).add(made.peer(1, "ada")))
+        await turns_until(lambda: nodes_of(made[0], "other"))
+        made.memory.lose(lost)  # what says that there is a member
+        await listener.client.request("join", "quiet")
+        await turns_until(lambda: nodes_of(made[0], "quiet"))
+        made[1].room("new").add(made.peer(1, "ada"))
+        made.memory.lose(lost)
+        report = await room.emit("said", 1)
+        assert (report.nodes, report.missed) == ((), ()) and gaps == []
+        await turns_until(lambda: gaps)
+        await room.emit("said", 2)
+        await turns_until(lambda: listener.heard == [(2,)])
+        made[1].room("new").add(made[1].peers[0])
+        made[0].room("new").emit_nowait("said", 3)
+        await turns_until(lambda: listener.heard == [(2,), (3,)])
+        assert gaps == ["new"], "only what was emitted to is told, and only once"
+
+
+@pytest.mark.parametrize("fault", ["frozen", "down"])
+async def test_a_client_joins_at_once_while_the_engine_does_not_answer(fault: str) -> None:
+    async with servers(2) as made:
+        client = await made.join(1, "ada")
+        made[1].on_join(lambda peer, room: True)
+        if fault == "frozen":
+            made.memory.freeze()
+        else:
+            await made.engine_goes()
+        async with asyncio.timeout(1):
+            await client.of("rooms").request("join", "new")
+        made.memory.thaw()
+        made.memory.down = False
+        await turns_until(lambda: nodes_of(made[0], "new"))
+
+
+async def test_members_that_were_there_before_the_other_process_knew_of_theirs() -> None:
+    """It could not reach the engine from the beginning. What the other one emitted meanwhile is missing there."""
+    async with servers(1) as made:
+        made.memory.down = True
+        late = await made.add()
+        gaps: list[str] = []
+        late.cluster.on_gap(lambda room: gaps.append(room.name))
+        async with connect(late):
+            late.room("new").add(late.peers[0])
+            assert (await made[0].room("new").emit("said", "missing")).nodes == ()
+            made.memory.down = False
+            await turns_until(lambda: gaps)
+        assert gaps == ["new"]
+        await made.meet()
+
+
+async def test_gaps_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """After more than a lease without the engine, each room with members is told that messages may be missing."""
+    async with servers(2, patience=60) as made:
+        await join_lobby(made, "ada", "bob")
+        made[0].room("empty", slow="drop_newest")
+        made[1].room("other").add(made.peer(1, "bob"))
+        gaps: list[tuple[int, str]] = []
+
+        @made[0].cluster.on_gap
+        def fails(room: Room) -> None:
+            gaps.append((0, room.name))
+            raise ValueError("a mistake of the user's")
+
+        made[1].cluster.on_gap(lambda room: gaps.append((1, room.name)))
+
+        @made[0].cluster.on_gap
+        async def without_end(room: Room) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                gaps.append((2, room.name))
+
+        made.memory.down = True
+        made.memory.cut()
+        for detached in (True, False):  # which they are not when the engine has been away for too long
+            await turns_until(
+                lambda detached=detached: all(link.detached is detached for each in made.all for link in links(each)),  # type: ignore[misc]
+                patience=20,
+            )
+        assert gaps == [], "more may be lost until they meet again"
+        made.memory.down = False
+        await turns_until(lambda: len(gaps) == 3)
+        await made.meet()
+        assert sorted(gaps) == [(0, "lobby"), (1, "lobby"), (1, "other")], "the processes go on while one waits"
+        assert "on_gap failed" in caplog.text and "a mistake of the user's" in caplog.text
+    assert gaps[3:] == [(2, "lobby")], "cancelled with its server"
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+async def test_a_gap_is_told_after_the_last_event_that_is_missing(cut: int) -> None:
+    """One process cannot reach the engine, and the other one does not know that for a while."""
+    async with servers(2, patience=60) as made:
+        told = [listener.heard for listener in await join_lobby(made, "ada", "bob")]
+        for server, its in zip(made.all, told, strict=True):
+            server.cluster.on_gap(lambda room, its=its: its.append("gap"))
+        away, there = made[cut], made[1 - cut]
+        engine = made.memory
+        engine.down = True
+        (connection,) = (each for each in engine.connections if each.hears(f"shop.{away.cluster.nodes[0]}"))
+        connection.end("cut")
+        await turns_until(lambda: not away.cluster.connected)
+        report = await there.room("lobby").emit("said", "unnoticed")
+        assert report.nodes == (away.cluster.nodes[0],) and not report.missed
+        report = await away.room("lobby").emit("said", "missed")
+        assert report.nodes == (there.cluster.nodes[0],), "it waits for the engine, which comes back too late"
+        await turns_until(lambda: told[1 - cut] == [("unnoticed",), "gap"], patience=20)
+        assert (await there.room("lobby").emit("said", "forgotten")).nodes == (), "it may be dead"
+        assert told[cut] == [("missed",)]
+        engine.down = False
+        await turns_until(lambda: away.cluster.connected)
+        await made.meet()
+        await turns_until(lambda: all(nodes_of(server) for server in made.all))
+        for one, other, text in ((there, cut, "from there"), (away, 1 - cut, "from away")):
+            await one.room("lobby").emit("said", text)
+            await turns_until(lambda other=other, text=text: (text,) in told[other])  # type: ignore[misc]
+        last = [("from there",), ("from away",)]
+        assert told[cut] == [("missed",), "gap", *last]
+        assert told[1 - cut] == [("unnoticed",), "gap", ("forgotten",), "gap", *last]
+
+
+def links(server: Server) -> list[Peer]:
+    return membership_of(server.cluster).links.peers
+
+
+@pytest.mark.parametrize("how", ["close", "open", "accept"])
+def test_a_server_whose_event_loop_was_closed_forgets_its_part_in_the_cluster(how: str) -> None:
+    """Its rooms and its `cluster` went on with the part that it had in the event loop that is gone."""
+    server = Server(cluster=Cluster(MemoryEngine(), name="shop"))
+    server.on_handshake(lambda handshake: setattr(handshake, "address", "ada"))
+    server.on("open", server.room("lobby").add)
+
+    async def join() -> Client:
+        return await connect(server).__aenter__()
+
+    async def again() -> None:
+        if how == "close":
+            await server.close()
+        elif how == "open":
+            await server.open()
+        if how != "accept":
+            assert await server.room("lobby").members() == Members(())
+            assert (await server.room("lobby").emit("said", 1)).sent == 0
+            with pytest.raises(EngineLost if how == "close" else PeerNotFound):
+                await server.cluster.peer("ada").request("add")
+        if how != "close":
+            async with connect(server):
+                await turns_until(lambda: server.cluster.connected)
+                assert await server.room("lobby").members() == Members(("ada",))
+            await server.close()
+
+    with asyncio.Runner() as runner:
+        left = runner.run(join())
+    assert left.peer is not None
+    gone: list[dict[str, Any]] = []
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_exception_handler(lambda _, context: gone.append(context))
+        runner.run(again())
+    assert gone == [], "nothing is told to what is gone"
+
+
+async def test_a_program_without_a_server() -> None:
+    async with servers(2) as made:
+        ada, bob = await join_lobby(made, "ada", "bob")
+        bob.client.on("add", lambda a, b: a + b)
+        async with ClusterClient(made.engine, name="shop") as shop:
+            assert set(shop.nodes[1:]) == {server.cluster.nodes[0] for server in made.all}
+            report = await shop.room("lobby").emit("said", "news", skip=shop.peer("ada"))
+            assert set(report.nodes) == set(shop.nodes[1:]) and report.sent == 0
+            await shop.room("lobby").of("chat").emit("said", "more")
+            assert set((await shop.room("lobby").members()).addresses) == {"ada", "bob"}
+            assert await shop.peer("bob").request("add", 20, 22, returns=int) == 42
+            with pytest.raises(ReservedEvent):
+                await shop.room("lobby").emit("open")
+        await turns_until(lambda: len(bob.heard) == 2)
+        assert bob.heard == [("news",), *ada.heard] and ada.heard == [("chat", "more")]
+        with pytest.raises(EngineLost, match="outside of its block"):
+            await shop.room("lobby").emit("said", "late")
+        with pytest.raises(RuntimeError, match="entered before"):
+            await shop.__aenter__()
+
+
+async def test_a_program_without_a_server_and_without_an_engine() -> None:
+    engine = MemoryEngine()
+    engine.down = True
+    shop = ClusterClient(engine, name="shop", connect_timeout=0.05)
+    with pytest.raises(EngineLost, match=r"not reached within 0\.05 s"):
+        await shop.__aenter__()
+    peer = shop.peer("x")
+    for call in (peer.request("add"), peer.request("add", retry=Retry()), peer.emit("said")):
+        with pytest.raises(EngineLost, match="outside of its block"):
+            await call  # the call itself raises nothing
+
+
+async def test_a_program_that_is_cancelled_while_it_leaves_has_left() -> None:
+    async with servers(1) as made:
+        shop = ClusterClient(made.engine, name="shop")
+        await shop.__aenter__()
+        await turns_until(lambda: len(made[0].cluster.nodes) == 2)
+        leaving = asyncio.ensure_future(shop.__aexit__())
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        await turns_until(lambda: len(made[0].cluster.nodes) == 1)
+
+
+async def test_what_an_engine_raises_against_its_contract_is_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect(self: MemoryEngine, listener: object) -> Any:
+        raise OSError("no such host")
+
+    monkeypatch.setattr(MemoryEngine, "connect", connect)
+    server = Server(cluster=Cluster(MemoryEngine()))
+    await server.open()
+    await turns_until(lambda: "OSError: no such host" in caplog.text)
+    monkeypatch.undo()
+    await turns_until(lambda: server.cluster.connected)
+    await server.close()
+
+
+WRONG: list[tuple[Any, type[Exception], str]] = [
+    (lambda: Cluster(MemoryEngine(), name="a.b"), ValueError, "letters, digits"),
+    (lambda: Cluster(MemoryEngine(), name="x" * 65), ValueError, "letters, digits"),
+    (lambda: Cluster("nats://localhost"), TypeError, "takes an engine"),  # type: ignore[arg-type]
+    (lambda: Server(cluster=MemoryEngine()), TypeError, r"cluster= takes a wsrpc\.cluster\.Cluster"),  # type: ignore[arg-type]
+    (lambda: Server().cluster, RuntimeError, r"Server\(cluster=Cluster"),
+    (lambda: Cluster(MemoryEngine()).on_gap(lambda room, other: None), TypeError, "on_gap"),  # type: ignore[arg-type, misc]
+]
+
+
+@pytest.mark.parametrize(("make", "error", "text"), WRONG)
+def test_options_are_checked(make: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        make()

@@ -1,0 +1,299 @@
+"""Nodes that find each other over an engine in memory, and connections between them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+from core_driver import turns
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from recorder import Recorder
+
+from wsrpc import CloseInfo, ConnectionLost
+from wsrpc.cluster import MemoryEngine
+from wsrpc.cluster._directory import LEASE, Delta, Snapshot
+from wsrpc.cluster._node import BEAT, TICK, Node
+from wsrpc.cluster._transport import EngineTransport
+from wsrpc.cluster._wire import encode
+from wsrpc.testing import Clock
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+class Ear(Recorder):
+    """Receiver of one end of a connection."""
+
+    def __init__(self, transport: EngineTransport) -> None:
+        super().__init__()
+        self.transport = transport
+        transport.start(self)
+
+
+class One:
+    """A node, and what it is told."""
+
+    def __init__(self, engine: MemoryEngine, clock: Clock, name: str) -> None:
+        self.told: list[str] = []
+        self.ears: list[Ear] = []
+        self.node = Node(engine, name, self, clock)
+
+    def node_came(self, node: str, /) -> None:
+        self.told.append(f"{node} came")
+
+    def node_left(self, node: str, silent: bool, /) -> None:
+        self.told.append(f"{node} left")
+
+    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
+        self.told.append(f"{node} has missed {rooms}")
+
+    def claim_contested(self, address: str, /) -> None:
+        self.told.append(f"{address} is contested")
+
+    def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
+        self.ears.append(Ear(transport))
+
+    def engine_lost(self, reason: str, /) -> None:
+        self.told.append("engine lost")
+
+
+class World:
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.engine = MemoryEngine()
+        self.ones: list[One] = []
+
+    async def join(self, name: str = "shop") -> One:
+        one = One(self.engine, self.clock, name)
+        self.ones.append(one)
+        await turns_until(lambda: one.node.connected)
+        await turns(10)
+        return one
+
+    async def connect(self) -> tuple[Ear, Ear]:
+        """Connect the first node to the second one; return both ends."""
+        one, other = self.ones[:2]
+        ours = Ear(await one.node.dial(other.node.id, {}))
+        return ours, other.ears[-1]
+
+    def connection(self, one: One) -> Any:
+        """Return a node's connection to the engine."""
+        (found,) = (each for each in self.engine.connections if each.hears(f"shop.{one.node.id}"))
+        return found
+
+    def engine_goes(self) -> None:
+        self.engine.down = True
+        self.engine.cut()
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let time pass in small steps, so that beats arrive in between."""
+        for _ in range(round(seconds / 0.5)):
+            self.clock.advance(0.5)
+            await turns(6)
+
+
+@asynccontextmanager
+async def world(count: int = 2, largest: int | None = None) -> AsyncGenerator[World]:
+    async with asyncio.timeout(20):
+        made = World()
+        if largest is not None:
+            made.engine.largest = largest
+        for _ in range(count):
+            await made.join()
+        try:
+            yield made
+        finally:
+            for one in made.ones:
+                await one.node.close()
+
+
+async def test_a_node_that_was_killed_right_after_a_beat_is_gone_soon_after_its_lease(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with world() as w:
+        a, b = w.ones
+        b.node.directory.claim("user/1")
+        await turns(5)
+        ours, _ = await w.connect()
+        await w.pass_time(6 * BEAT)
+        assert 6 * BEAT > LEASE and a.told.count(f"{b.node.id} left") == 0, "it has just beaten"
+        w.engine.connections.discard(w.connection(b))  # it was killed: nobody says so
+        b.node._timer.cancel()
+        await w.pass_time(LEASE + TICK)
+        assert a.told.count(f"{b.node.id} left") == 1 and a.node.directory.locate("user/1") is None
+        assert ours.lost is not None and ours.lost.code == 1006
+        warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert f"node {a.node.id} of cluster 'shop' has not heard of node {b.node.id} for 5 s" in warned
+
+
+async def test_nobody_is_forgotten_while_the_engine_is_away() -> None:
+    async with world(3) as w:
+        a, b, c = w.ones
+        b.node.directory.claim("user/1")
+        await turns(5)
+        w.engine_goes()
+        await turns(5)
+        await w.pass_time(4 * LEASE)
+        assert set(a.node.directory.nodes) == {a.node.id, b.node.id, c.node.id}
+        assert a.node.directory.locate("user/1") == b.node.id
+        await c.node.close()
+        w.engine.down = False
+        await turns_until(lambda: a.node.connected and b.node.connected)
+        await w.pass_time(LEASE + TICK)
+        assert set(a.node.directory.nodes) == {a.node.id, b.node.id}, (
+            "who does not come back is gone after another lease"
+        )
+
+
+@pytest.mark.parametrize("lost", ["first", "middle", "last"])
+async def test_a_lost_message_ends_the_connection_on_both_sides(lost: str) -> None:
+    async with world() as w:
+        ours, theirs = await w.connect()
+        for number in range(3):
+            if number == ["first", "middle", "last"].index(lost):
+                w.engine.lose(1)
+            with suppress(ConnectionLost):  # it has noticed
+                ours.transport.send(str(number).encode())
+            await turns(3)
+        if lost == "last":
+            assert theirs.lost is None and len(theirs.messages) == 2
+            await w.pass_time(BEAT)
+        await turns(5)
+        assert theirs.lost is not None and ours.lost is not None
+        assert (theirs.lost.code, ours.lost.code) == (1006, 1006) and "lost" in theirs.lost.reason
+        assert [payload for payload, _ in theirs.messages] == [b"0", b"1", b"2"][
+            : ["first", "middle", "last"].index(lost)
+        ]
+
+
+async def test_messages_and_the_close_arrive_in_order() -> None:
+    async with world() as w:
+        ours, theirs = await w.connect()
+        delivered, counted = w.engine.delivered, [one.node.messages_in for one in w.ones]
+        for number in range(100):
+            ours.transport.send(str(number).encode(), number % 2 == 0)
+        await turns(3)
+        assert theirs.messages == [(str(number).encode(), number % 2 == 0) for number in range(100)]
+        assert w.engine.delivered - delivered == 1, "what one turn sends travels together"
+        assert [one.node.messages_in for one in w.ones] == [counted[0], counted[1] + 1]
+        theirs.transport.send(b"back")
+        ours.transport.send(b"bye")
+        await ours.transport.close(4000, "enough")
+        await turns(3)
+        assert ours.messages == [] and theirs.messages[-1] == (b"bye", True)
+        assert theirs.lost == CloseInfo(4000, "enough", was_clean=True) == ours.lost
+
+
+LARGEST = MemoryEngine().largest
+
+
+@pytest.mark.parametrize(
+    ("largest", "sizes"),
+    [
+        (LARGEST, [30_000, LARGEST - 1024, 30_000, 1, 40_000]),
+        (4096, [1] * 3000 + [100] * 300 + [3072, 1, 2000, 2000]),
+    ],
+    ids=["the default", "an engine that takes little"],
+)
+async def test_messages_travel_together_up_to_the_largest_size(largest: int, sizes: list[int]) -> None:
+    async with world(largest=largest) as w:
+        ours, theirs = await w.connect()
+        for size in sizes:
+            ours.transport.send(b"x" * size, False)
+        await turns(5)
+        assert [len(payload) for payload, _ in theirs.messages] == sizes and ours.lost is None
+
+
+async def test_what_has_arrived_before_a_clean_end_is_delivered_and_nothing_after_it() -> None:
+    async with world() as w:
+        ours, theirs = await w.connect()
+        theirs.transport.pause_receiving()
+        ours.transport.send(b"bye")
+        await turns(3)
+        assert theirs.messages == []
+        await ours.transport.close(1000)
+        await turns(3)
+        theirs.transport.resume_receiving()
+        await turns(3)
+        assert (theirs.messages, theirs.log[-1], theirs.wrong) == ([(b"bye", True)], "connection_lost", [])
+
+
+async def test_a_message_that_fails_does_not_end_the_connection_to_the_engine(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world() as w:
+        a, b = w.ones
+        ours, theirs = await w.connect()
+
+        def fail(payload: bytes, text: bool) -> None:
+            raise RuntimeError("a mistake of ours")
+
+        monkeypatch.setattr(theirs, "receive", fail)
+        for number in range(3):
+            ours.transport.send(b"%d" % number)
+            await turns(3)
+        assert b.node.ignored == {"a message that failed": 3} and a.node.ignored == {}
+        assert caplog.text.count("only logged once") == 1 and b.told.count("engine lost") == 0
+
+
+async def test_what_somebody_else_has_said_for_a_node_does_not_last() -> None:
+    """A snapshot with a high number hid all that the node said later."""
+    async with world() as w:
+        a, b = w.ones
+        b.node.directory.enter("hall")
+        await turns(5)
+        for forged in (Snapshot(b.node.id, 2**53, 0, 1, {}, ["cellar"]), Delta(b.node.id, 2, left=["hall"])):
+            w.engine.carry(f"shop.{a.node.id}", encode(forged))
+            await turns(5)
+            assert a.node.directory.nodes_of("hall") == ()
+            await w.pass_time(2 * BEAT)
+            assert a.node.directory.nodes_of("hall") == (b.node.id,) and a.node.directory.nodes_of("cellar") == ()
+
+
+async def test_a_claim_cannot_make_a_counter_too_large() -> None:
+    async with world() as w:
+        a, b = w.ones
+        w.engine.carry(f"shop.{a.node.id}", encode(Snapshot("zz", 1, 0, 1, {"ada": 2**53})))
+        await turns(5)
+        assert a.node.directory.claim("ada").counter == 2**53
+        await turns(5)
+        assert b.node.directory.locate("ada") == a.node.id and b.node.ignored == {}
+
+
+async def test_a_dial_that_is_cancelled_leaves_no_connection() -> None:
+    async with world() as w:
+        a, b = w.ones
+        for count in range(8):
+            dialing = asyncio.create_task(a.node.dial(b.node.id, {}))
+            await turns(count)
+            dialing.cancel()
+            await asyncio.wait([dialing])
+            if not dialing.cancelled():
+                dialing.result().abort()
+            await turns(10)
+        assert all(ear.lost is not None for ear in b.ears) and b.ears, "each that was accepted has ended there"
+
+
+async def test_a_node_that_could_not_publish_knows_that_the_engine_is_lost() -> None:
+    """It does not wait until it is told: a call that is made before would wait for another connection."""
+    async with world() as w:
+        a, b = w.ones
+        ours, _ = await w.connect()
+        w.engine.cut()
+        assert a.node.connected
+        ours.transport.send(b"1")
+        ours.transport.flush()
+        assert not a.node.connected
+        await turns_until(lambda: a.node.connected and b.node.connected)
+
+
+async def test_a_node_that_does_not_hear_itself_connects_again() -> None:
+    async with world() as w:
+        a, b = w.ones
+        await w.connection(a).unsubscribe(f"shop.{a.node.id}")  # as when a broker forgets a subscription
+        await w.pass_time(8.0)
+        await turns_until(lambda: "engine lost" in a.told and a.node.connected)
+        assert (await b.node.dial(a.node.id, {})).node == a.node.id

@@ -1,0 +1,423 @@
+"""`wsrpc.codegen.python_client`: the text of a Python client. tests/property show whether it works with a server."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from generated import check_statements, check_types, loaded, proxies_of
+from wide_server import server as wide_server
+
+from wsrpc import Client, Server
+from wsrpc.codegen.python_client import InvalidDescription, client_module
+from wsrpc.schema import Description, describe
+
+INTEGER, STRING = {"type": "integer"}, {"type": "string"}
+NUMBERS = {"type": "array", "items": INTEGER, "default": []}
+
+
+def ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def union(*names: str) -> dict[str, Any]:
+    return {"anyOf": [ref(name) for name in names]}
+
+
+def definition(properties: dict[str, Any], *required: str, **more: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(required), **more}
+
+
+def event(name: str, *parameters: Any, **fields: Any) -> dict[str, Any]:
+    return {"event": name, "kind": "value", "parameters": list(parameters), "result": {"type": "null"}, **fields}
+
+
+def parameter(name: str, schema: Any = INTEGER, **fields: Any) -> dict[str, Any]:
+    return {"name": name, "schema": schema, **fields}
+
+
+def described(*events: Any, emits: Any = (), definitions: dict[str, Any] | None = None, **results: Any) -> Description:
+    """A description with these events, and one request for each result."""
+    calls = [event(name, result=schema) for name, schema in results.items()]
+    return msgspec.convert({"events": [*events, *calls], "emits": emits, "$defs": definitions or {}}, Description)
+
+
+def module_of(description: Description) -> list[str]:
+    """The lines of a module that consists of what one is made of, with types that wsrpc converts to."""
+    text = client_module(description)
+    check_statements(text)
+    with loaded(text) as module:
+        check_types(module)
+        proxies_of(module, Client("ws://127.0.0.1:1"))
+    return [line for line in text.splitlines() if line]
+
+
+def result_of(schema: Any, definitions: dict[str, Any] | None = None) -> str:
+    """The Python type of a result."""
+    lines = module_of(described(definitions=definitions, call=schema))
+    [line] = [line for line in lines if "async def call(self) -> " in line]
+    return line.partition(" -> ")[2].removesuffix(": ...")
+
+
+def fields_of(made: Any, definitions: dict[str, Any] | None = None) -> list[str]:
+    """The lines of the class of a definition."""
+    lines = module_of(described(definitions={**(definitions or {}), "Made": made}, call=ref("Made")))
+    [head] = [number for number, line in enumerate(lines) if line.startswith("class Made")]
+    end = next(number for number in range(head + 1, len(lines)) if not lines[number].startswith(" "))
+    return [line.strip() for line in lines[head:end]]
+
+
+# ---------------------------------------------------------------- a module as a whole
+
+FIELDS = ["class", "a-b", "a b", "_x", "1", "", "é", "ﬁ", "Any", "dt", "self"]
+ROW = [{**INTEGER, "title": "x"}, {**STRING, "title": "class"}, {"type": "number", "default": 0.5}]
+DEFINITIONS = {
+    "Names": definition(dict.fromkeys(FIELDS, INTEGER), *FIELDS),
+    "Hides": definition({"list": {"type": "array", "items": STRING, "default": []}, "str": STRING}),
+    "Late": definition({"a": {**INTEGER, "default": 1}, "b": INTEGER}, "b"),
+    "Quoted": definition({'a"b': INTEGER}),  # msgspec cannot have such a name
+    "Words": {"enum": ["in-progress", "inProgress", "", "1st"]},
+    "Named": {"enum": [1, -3, 4], "x-enum-varnames": ["ok", "__init__", "mro"]},
+    "Mixed": {"enum": ["a", 1]},
+    "Row": {"type": "array", "prefixItems": ROW, "minItems": 2},
+    "Itself": {"anyOf": [INTEGER, {"type": "array", "items": ref("Itself")}]},
+    # Classes in two forms, as they are sent and as they come back.
+    "Cup": definition({"a": STRING}, "a"),
+    "CupInput": definition({"a": {**INTEGER, "default": 1}}),
+    "Holder": definition({"both": union("Cup", "Late")}, "both"),
+    # Classes that a tag tells from others.
+    "One": definition({"name": STRING, "kind": {"const": "one"}}, "kind", "name"),
+    "Two": definition({"kind": {"enum": ["two"], "default": "two"}}),
+}
+EVENTS = [
+    *(event(name) for name in ("list", "get name", "_x", "Any", "\u202e\n")),
+    event("tagged", result=union("One", "Two")),
+    event("names", *map(parameter, ["self", "class", "a", "a", "items"]), kind="upload", sends={}),
+    event(
+        "defaults",
+        parameter("a", {**STRING, "format": "date", "default": "2026-01-01"}, optional=True),
+        parameter("b", {}, optional=True),
+        parameter("c", NUMBERS, optional=True),
+    ),
+    event("needed", parameter("a", {**INTEGER, "default": 1}, optional=True), parameter("b")),
+    event(
+        "described",
+        parameter("a", {**INTEGER, "description": "How many."}),
+        doc='Say "so".\n\nMore.',
+        notes=["parameter 'a': it has no JSON Schema"],
+    ),
+    event("echo", kind="exchange", sends=ref("Late"), items=ref("Late")),
+    event(
+        "upload",
+        parameter("name", {**STRING, "default": ""}, optional=True),
+        kind="upload",
+        sends={**STRING, "contentEncoding": "base64"},
+    ),
+    event("talk", kind="conversation", result=None),
+]
+EMITS = [event("start", result=None, doc="It begins.")]
+MODULE = '''\
+# Made by `python -m wsrpc client`. Make it anew when the server changes, instead of changing it here.
+# fmt: off
+# ruff: noqa: E501, B006
+from __future__ import annotations
+import builtins
+import datetime as dt
+import enum
+from collections.abc import AsyncIterable
+from typing import Any, Literal, Protocol, TypeAlias
+import msgspec
+import wsrpc
+import wsrpc.cluster
+class Named(enum.Enum):
+    ok = 1
+    VALUE_MINUS_3 = -3
+    mro_ = 4
+class Words(enum.Enum):
+    IN_PROGRESS = "in-progress"
+    IN_PROGRESS_ = "inProgress"
+    EMPTY = ""
+    VALUE_1ST = "1st"
+class Cup(msgspec.Struct):
+    a: str
+class CupInput(msgspec.Struct):
+    a: int = 1
+class Hides(msgspec.Struct):
+    list: builtins.list[builtins.str] = []
+    str: builtins.str | msgspec.UnsetType = msgspec.UNSET
+class Holder(msgspec.Struct):
+    # Nothing tells the members of Cup | Late apart: it is Any.
+    both: Any
+class Late(msgspec.Struct, kw_only=True):
+    a: int = 1
+    b: int
+class Names(msgspec.Struct):
+    class_: int = msgspec.field(name="class")
+    a_b: int = msgspec.field(name="a-b")
+    a_b_: int = msgspec.field(name="a b")
+    x: int = msgspec.field(name="_x")
+    field_1: int = msgspec.field(name="1")
+    field: int = msgspec.field(name="")
+    é: int
+    fi: int = msgspec.field(name="ﬁ")
+    Any_: int = msgspec.field(name="Any")
+    dt_: int = msgspec.field(name="dt")
+    self: int
+class One(msgspec.Struct, tag_field="kind", tag="one"):
+    name: str
+class Two(msgspec.Struct, tag_field="kind", tag="two"):
+    pass
+class Row(msgspec.Struct, array_like=True):
+    x: int
+    item_2: str
+    item_3: float = 0.5
+# The type contains itself: it is Any there.
+Itself: TypeAlias = int | list[Any]
+Mixed: TypeAlias = Literal["a", 1]
+Quoted: TypeAlias = dict[str, Any]
+class Main(Protocol):
+    """Calls that you can make on the main channel."""
+    async def list(self) -> None: ...
+    @wsrpc.method("get name")
+    async def get_name(self) -> None: ...
+    @wsrpc.method("_x")
+    async def x(self) -> None: ...
+    @wsrpc.method("Any")
+    async def Any_(self) -> None: ...
+    @wsrpc.method("\\u202e\\n")
+    async def event(self) -> None: ...
+    async def tagged(self) -> One | Two: ...
+    async def names(self, self_: int, class_: int, a: int, a_: int, items: int, items_: AsyncIterable[Any]) -> None: ...
+    async def defaults(self, a: dt.date = ..., b: Any = ..., c: builtins.list[int] = []) -> None: ...
+    async def needed(self, a: int, b: int) -> None: ...
+    async def described(self, a: int) -> None:
+        """Say "so".
+        More.
+        Args:
+            a: How many.
+        Not described: parameter 'a': it has no JSON Schema.
+        """
+        ...
+    def echo(self, items: AsyncIterable[Late]) -> wsrpc.Stream[Late]: ...
+    async def upload(self, name: str = "", *, items: AsyncIterable[bytes]) -> None: ...
+    async def talk(self) -> wsrpc.AnonymousChannel: ...
+class MainEvents(Protocol):
+    """Events that are emitted on the main channel."""
+    async def start(self) -> None:
+        """It begins."""
+        ...
+Caller: TypeAlias = wsrpc.Client | wsrpc.Peer | wsrpc.cluster.ClusterPeer
+def main(caller: Caller, /) -> Main:
+    """Return a proxy for the main channel."""
+    return caller.proxy(Main)
+'''
+
+
+def test_a_module() -> None:
+    description = described(*EVENTS, emits=EMITS, definitions=DEFINITIONS)
+    assert "\n".join(module_of(description)) + "\n" == MODULE
+
+
+def test_requests_that_the_server_makes() -> None:
+    """The client implements them. What is emitted was the only thing of which descriptions told."""
+    emits = [
+        event("ring", result=None),
+        event("name", result=STRING),
+        event("tell", kind="upload", sends=INTEGER),
+        event("count", parameter("stop"), kind="stream", items=INTEGER),
+    ]
+    text = "\n".join(module_of(described(emits=emits)))
+    assert (
+        """\
+    \"""Events and requests that are sent on the main channel.\"""
+    async def ring(self) -> None: ...
+    async def name(self) -> str: ...
+    async def tell(self, items: AsyncIterable[int]) -> None: ...
+    def count(self, stop: int) -> wsrpc.Stream[int]: ...
+"""
+        in f"{text}\n"
+    )
+
+
+def test_names_of_channels() -> None:
+    channels = [None, "main", "a b", "wsrpc", "Main", "été"]
+    lines = module_of(described(*(event("e", channel=channel) for channel in channels)))
+    functions = [line.partition("(")[0] for line in lines if line.startswith("def ")]
+    assert functions == [f"def {name}" for name in ("main", "main_", "a_b", "wsrpc_", "main_2", "été")]
+    contracts = [line.partition("(")[0] for line in lines if "(Protocol)" in line]
+    assert contracts == [f"class {name}" for name in ("Main", "Main_", "AB", "Wsrpc", "Main_2", "Été")]
+
+
+def test_a_description_in_json_gives_the_same_and_both_forms_of_a_class_are_one() -> None:
+    description = describe(wide_server)
+    again = msgspec.json.decode(msgspec.json.encode(description), type=Description)
+    text = client_module(again)
+    assert text == client_module(description)
+    assert "CupInput" not in text and "HostInput" not in text and text.count("class Size") == 1
+    assert client_module(describe(Server())).endswith("\n\nfrom __future__ import annotations\n")
+
+
+def test_the_page_shows_what_is_made() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "python-client.md").read_text("utf-8")
+    [code, *_] = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    shown = re.findall(r"^```text\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    [module_shown] = [text for text in shown if "class Size" in text]
+    with loaded(code) as module:
+        made = client_module(describe(module.server)).strip().split("\n\n\n")
+    assert [part for part in module_shown.strip().split("\n\n\n") if part not in made] == []
+
+
+# ---------------------------------------------------------------- types
+
+
+UNIQUE = {"type": "array", "uniqueItems": True}
+ARRAY_CLASS = {"type": "array", "prefixItems": [INTEGER], "minItems": 1}
+ONE = definition({"a": INTEGER}, "a")
+TWO = definition({"b": INTEGER}, "b")
+MANY = {f"c{n}": definition({"kind": {"const": n}}, "kind") for n in range(250)}
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ({}, "Any"),
+        ({"type": ["integer", "null"]}, "int | None"),
+        ({"const": 1.5}, "float"),
+        ({"enum": [True, "a"]}, 'Literal[True, "a"]'),
+        ({"enum": [[1], {"a": 1}]}, "list[Any] | dict[str, Any]"),
+        ({"enum": [2**70]}, "int"),
+        ({"allOf": [INTEGER]}, "int"),
+        ({"allOf": [INTEGER, {"minimum": 1}]}, "Any"),
+        ({**UNIQUE, "items": {"type": ["integer", "string"]}}, "set[int | str]"),
+        ({**UNIQUE, "items": {"anyOf": [STRING, NUMBERS]}}, "list[str | list[int]]"),
+        ({"type": "array", "prefixItems": [INTEGER, STRING], "minItems": 2, "items": False}, "tuple[int, str]"),
+        ({"type": "array", "prefixItems": [INTEGER, STRING], "items": False}, "list[int | str]"),
+        ({"anyOf": [STRING, {**STRING, "format": "date"}]}, "str"),
+        ({"anyOf": [{"const": "a"}, {"const": "b"}]}, 'Literal["a", "b"]'),
+        ({"type": "array", "prefixItems": [INTEGER, STRING], "minItems": 1}, "list[Any]"),
+        ({"type": "array", "prefixItems": [INTEGER], "items": STRING}, "list[int | str]"),
+    ],
+)
+def test_types_of_json_schema(schema: Any, expected: str) -> None:
+    assert result_of(schema) == expected
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [{"A": ONE, "B": TWO}, {"A": ARRAY_CLASS, "B": ONE}, MANY],
+    ids=["no tag", "array", "very many"],
+)
+def test_unions_of_classes_that_nothing_tells_apart(classes: Any) -> None:
+    assert result_of(union(*classes), classes) == "Any"
+
+
+UNSET = "msgspec.UnsetType = msgspec.UNSET"
+
+
+@pytest.mark.parametrize(
+    ("schema", "field"),
+    [
+        (STRING, f"str | {UNSET}"),
+        ({}, f"Any | {UNSET}"),
+        ({**ref("Size"), "default": "s"}, "Size = Size.S"),
+        ({**STRING, "format": "date", "default": "2026-01-01"}, f"dt.date | {UNSET}"),
+        ({**INTEGER, "default": None}, f"int | {UNSET}"),
+        ({"anyOf": [STRING, {"type": "null"}], "default": None}, "str | None = None"),
+        ({"type": "number", "default": 1}, "float = 1"),
+        ({"type": "array", "default": []}, "list[Any] = []"),
+        ({**NUMBERS, "default": [1, 2]}, f"list[int] | {UNSET}"),
+        ({**NUMBERS, "uniqueItems": True}, "set[int] = set()"),
+        ({**INTEGER, "minimum": 1, "default": 1}, "int = 1"),
+    ],
+)
+def test_fields_that_are_not_required(schema: Any, field: str) -> None:
+    made, size = definition({"a": schema}), {"Size": {"enum": ["s", "l"]}}
+    assert fields_of(made, size) == ["class Made(msgspec.Struct):", f"a: {field}"]
+
+
+# ---------------------------------------------------------------- what is refused
+
+DEEP: dict[str, Any] = INTEGER
+for _ in range(5000):
+    DEEP = {"type": "array", "items": DEEP}
+
+
+@pytest.mark.parametrize(
+    ("schema", "problem"),
+    [
+        (DEEP, "the schema is nested on more than 80 levels"),
+        (ref("None"), "'#/$defs/None' refers to no definition of the description"),
+        ({"anyOf": []}, "in its schema: a union has members"),
+        ({"properties": {"a": 5}}, "in its schema: Expected `bool | object`, got `int` - at `$.properties[...]`"),
+        ({"items": {"type": ["array", "array"]}}, "in its schema: a list of types has different ones - at `$.items`"),
+        ({"const": DEEP}, "the schema is nested on more than 80 levels"),
+    ],
+)
+def test_schemas_that_are_none(schema: Any, problem: str) -> None:
+    with pytest.raises(InvalidDescription) as caught:
+        client_module(described(call=schema))
+    assert str(caught.value) == f"event 'call': {problem}"
+
+
+@pytest.mark.parametrize(
+    ("events", "problem"),
+    [
+        ([event("a"), event("a")], "event 'a' is there twice on one channel"),
+        ([event("a", channel="")], "event 'a': a channel's name is a non-empty string, got ''"),
+        (
+            [event("a", parameter("b", rest=True), parameter("c"))],
+            "event 'a' has a parameter after the one that takes all further arguments",
+        ),
+    ],
+)
+def test_events_that_cannot_be_called(events: Any, problem: str) -> None:
+    with pytest.raises(InvalidDescription) as caught:
+        client_module(described(*events))
+    assert str(caught.value) == problem
+
+
+def chain(count: int, link: Any) -> dict[str, Any]:
+    return {**{f"c{n}": link(ref(f"c{n + 1}")) for n in range(count)}, f"c{count}": INTEGER}
+
+
+def nested(inner: Any) -> Any:
+    return definition({"a": inner}, "a")
+
+
+def listed(inner: Any) -> Any:
+    return {"type": "array", "items": inner}
+
+
+def doubled(inner: Any) -> Any:
+    return {"anyOf": [{"type": "array", "items": inner}, {"type": "object", "additionalProperties": inner}]}
+
+
+LARGE = {"large": {"anyOf": [{"const": f"a{n}"} for n in range(2000)]}}
+GROWING = {f"c{n}": {"anyOf": [ref("large"), {"const": n}]} for n in range(2000)}
+WIDE = {"Made": definition({f"f{n}": ref("c0") for n in range(1000)})}
+TOO_MANY = "the types name each other more than 100,000 times, without a class"
+
+
+@pytest.mark.parametrize(
+    ("definitions", "problem"),
+    [
+        (chain(199, nested), None),
+        (chain(5000, nested), "classes are fields of each other on more than 200 levels"),
+        (chain(29, listed), None),
+        (chain(30, listed), "more than 30 definitions are named in each other, without a class"),
+        (chain(8, doubled), None),
+        (chain(27, doubled), TOO_MANY),
+        ({**chain(8, doubled), **WIDE}, TOO_MANY),
+        ({**LARGE, **GROWING}, "the types of the description refer to each other too often"),
+    ],
+    ids=["classes", "too many classes", "aliases", "too many aliases", "doubling", "too long", "fields", "unions"],
+)
+def test_definitions_that_nest_on_too_many_levels(definitions: Any, problem: str | None) -> None:
+    if problem is None:
+        assert result_of(ref("c0"), definitions) == "C0"
+        return
+    with pytest.raises(InvalidDescription, match=problem):
+        client_module(described(definitions=definitions, call=ref("c0")))

@@ -1,0 +1,223 @@
+"""What a Close frame keeps from starting, and which codes and reasons may be sent."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from core_driver import Blocked, Driven, idle, start, turns
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import Client, CloseCode, ConnectionLost, Limits, RpcError, Server, Service
+from wsrpc._base.closing import check_close, sendable
+from wsrpc._core.session.connection import Connection
+from wsrpc.testing import ScriptedTransport, memory_transports
+from wsrpc.types import RawConnection
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+LIMITS = Limits(close_timeout=2.0)
+
+
+@pytest.mark.parametrize("how", ["close", "violation"])
+@pytest.mark.parametrize("waits", ["place", "order"])
+async def test_a_handler_that_waits_does_not_start_once_a_close_frame_is_queued(waits: str, how: str) -> None:
+    d, work = Driven(limits=Limits(running=1 if waits == "place" else 1024)), Blocked()
+    codes: list[int | None] = []
+
+    async def close(code: int | None = 1000, reason: str = "") -> None:  # the remote peer does not answer the frame
+        codes.append(code)
+        await work.go.wait()
+
+    vars(d.transport)["close"] = close
+    d.peer.on("work", work, ordered=waits == "order")
+    d.feed({"a": ["work", 0]}, {"a": ["work", 1]}, {"i": 1, "a": ["work", 2]}, {"a": ["work", 3]})
+    await turns()
+    if how == "close":
+        closing = start(d.peer.close(4001, "logged out"))
+    else:
+        d.feed(*['{"a":["work"'] * 12)
+    await turns()
+    assert codes == [4001 if how == "close" else 1007]
+    work.go.set()
+    await turns(20)
+    d.transport.lose()
+    if how == "close":
+        await closing
+    await turns()
+    assert work.started == [(0,)]
+    assert d.ignored["dropped at the end"] == (3 if waits == "place" else 2)
+    assert d.peer.active == 0
+
+
+async def test_a_handler_that_waits_for_a_thread_does_not_start_either() -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    d, go, started = Driven(), threading.Event(), list[int]()
+
+    async def close(code: int | None = 1000, reason: str = "") -> None:
+        go.set()
+
+    def work(n: int) -> None:
+        started.append(n)
+        go.wait(8)
+
+    vars(d.transport)["close"] = close
+    d.peer.on("work", work, thread=True)
+    d.feed({"a": ["work", 0]}, {"a": ["work", 1]})
+    await turns_until(lambda: started)
+    d.feed(*["{"] * 12)
+    await turns_until(lambda: d.peer.active == 1)
+    d.transport.lose()
+    await idle(d)
+    assert started == [0]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "text"),
+    [
+        *((code, "", "may not be sent") for code in (999, 1004, 1005, 1015, 1016, 2999, 5000)),
+        *((1000, reason, "123 bytes") for reason in ("x" * 124, "ü" * 62)),
+    ],
+)
+async def test_a_code_or_reason_that_may_not_be_sent_is_a_local_error(code: int, reason: str, text: str) -> None:
+    async with Server(limits=LIMITS).listen() as listener:
+        async with Client(listener.url, limits=LIMITS, proxy=None) as client:
+            for closable in (client, client.peer, client.peer.transport):
+                assert closable is not None
+                with pytest.raises(ValueError, match=text):
+                    await closable.close(code, reason)
+            assert client.connected
+
+
+class Fails(ScriptedTransport):
+    """A transport that cannot close."""
+
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
+        raise RuntimeError("this cannot be closed")
+
+
+async def closes_itself(transport: ScriptedTransport) -> None:
+    peer = Driven(bind=False).peer
+    peer.bind(transport)
+    await peer.close(4000, "enough")
+
+
+async def answers_a_violation(transport: ScriptedTransport) -> None:
+    Driven(bind=False).peer.bind(transport)
+    transport.feed(*['{"a":["work"'] * 12)
+
+
+async def refuses_a_reason(transport: ScriptedTransport) -> None:
+    server = Server()
+    server.add_service(Refuses)
+    await server.accept(transport)
+
+
+async def refuses_when_it_is_closed(transport: ScriptedTransport) -> None:
+    server = Server()
+    await server.close()
+    with pytest.raises(ConnectionLost):
+        await server.accept(transport)
+
+
+async def closes_a_server(transport: ScriptedTransport) -> None:
+    server = Server()
+    await server.accept(transport)
+    await server.close()
+    assert server.peers == ()
+
+
+async def ends_a_raw_function(transport: ScriptedTransport) -> None:
+    server = Server()
+
+    @server.serve_raw
+    async def serve(connection: RawConnection) -> None:
+        raise RpcError("\ud800 is half of a character" + "x" * 100)
+
+    await server.accept(transport)
+
+
+async def closes_a_client(transport: ScriptedTransport) -> None:
+    async with Client() as client:
+        await client.bind(transport)
+
+
+class Refuses(Service):
+    """Refuses each connection, for a reason that is longer than a Close frame can hold."""
+
+    def on_open(self) -> None:
+        raise RpcError("ü" * 100)
+
+
+ENDS: dict[str, tuple[Callable[[ScriptedTransport], Awaitable[None]], tuple[int, str]]] = {
+    each.__name__: (each, end)
+    for each, end in (
+        (closes_itself, (4000, "enough")),
+        (answers_a_violation, (1007, "more than 10 malformed messages a minute")),
+        (refuses_a_reason, (1008, "ü" * 61)),
+        (refuses_when_it_is_closed, (1012, "the server is closing")),
+        (closes_a_server, (1012, "the server is closing")),
+        (ends_a_raw_function, (1008, "? is half of a character" + "x" * 99)),
+        (closes_a_client, (1000, "")),
+    )
+}
+"""What ends a connection, and how it ends."""
+
+
+@pytest.mark.parametrize("how", ENDS)
+async def test_a_connection_ends_although_its_transport_cannot_close(
+    how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Closing raised in a task, and the connection stayed open. A reason that was too long did the same."""
+    end, (code, reason) = ENDS[how]
+    for transport in (ScriptedTransport(), Fails()):
+        await end(transport)
+        await turns(20)
+        assert transport.closed is not None
+        fails = isinstance(transport, Fails)
+        assert (transport.closed.code, transport.closed.reason) == ((1006, "aborted") if fails else (code, reason))
+        assert ("closing a connection failed, so it is dropped" in caplog.text) is fails
+
+
+async def test_another_connection_while_the_first_one_is_closed_without_a_code() -> None:
+    """The first one was closed once more, with the code 1005, and that raised an exception in a task."""
+    d = Driven(bind=False)
+    first, other = memory_transports()
+    other.start(Connection(other))
+    d.peer.bind(first)
+    closing = start(d.peer.close(None))
+    await turns(1)
+    d.peer.bind(ScriptedTransport())
+    await closing
+    await turns()
+    assert d.peer.connected
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        *(((code, "why"), (code, "why")) for code in (1000, 1011, 1014, 3000, 4999)),
+        *(((code, "why"), (1011, "why")) for code in (-1, 0, 999, 1004, 1006, 1015, 1016, 2999, 5000, 70_000)),
+        *(((code, "why"), (None, "")) for code in (None, 1005)),
+        *(
+            ((4000, "x" + letter * 123), (4000, "x" + letter * many))
+            for letter, many in (("x", 122), ("ü", 61), ("🦆", 30))
+        ),
+        ((4000, "\udcff"), (4000, "?")),
+    ],
+)
+def test_what_a_close_frame_cannot_carry(given: tuple[int | None, str], sent: tuple[int | None, str]) -> None:
+    code, reason = sendable(*given)
+    assert (code, reason) == sent
+    assert check_close(code, reason) == (1005 if code is None else code)
+
+
+def test_every_code_that_has_a_name() -> None:
+    """Those of the IANA registry, and wsrpc's own."""
+    registered = {*range(1000, 1004), *range(1005, 1016), 3000, 3003, 3008}
+    ours = {4400, 4408, 4409, 4410, 4411, 4412}
+    assert {int(code) for code in CloseCode} == registered | ours

@@ -1,0 +1,393 @@
+"""Sessions that go on over another connection: what rides through a drop, is sent again, or ends with the session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from core_driver import start, turns
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from peers_inside import out_of
+from session_story import Story, refuse, story
+from tenacity import RetryCallState
+from tenacity.wait import wait_base
+
+import wsrpc._client.reconnect_policy
+from wsrpc import (
+    AnonymousChannel,
+    ChannelClosed,
+    ConnectionLost,
+    Context,
+    Handshake,
+    Limits,
+    MessageTooBig,
+    Peer,
+    Reconnect,
+    Server,
+    SessionLost,
+)
+from wsrpc._server.peers import served_peer
+from wsrpc.testing import Clock, Line
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+# ---------------------------------------------------------------- what rides through
+
+
+class Ride:
+    """Handlers on both sides of a story. They wait for a gate, so that a drop finds them at work."""
+
+    def __init__(self, s: Story) -> None:
+        self.s = s
+        self.gate = asyncio.Event()
+        self.ran: list[Any] = []
+        """What ran or was heard, on both sides."""
+        s.server.on("numbers", self.numbers)
+
+        s.server.on("talk", self.talk)
+        for side in (s.client, s.server):
+            side.on("wait", self.wait)
+            side.on("note", self.ran.append)
+            side.on_raw(lambda peer, message: self.ran.append(message))
+
+    async def wait(self, number: int) -> int:
+        self.ran.append(number)
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.ran.append("cancelled")
+            raise
+        return number
+
+    async def numbers(self, count: int = 6) -> AsyncIterator[int]:
+        try:
+            for number in range(count):
+                if number == 3:
+                    await self.gate.wait()
+                yield number
+        finally:
+            self.ran.append("closed")
+
+    async def talk(self, channel: AnonymousChannel) -> None:
+        await channel.wait_closed()
+
+    async def heard(self, *expected: Any) -> None:
+        await turns_until(lambda: len(self.ran) == len(expected))
+        assert self.ran == [*expected]
+
+
+async def requests(ride: Ride) -> None:
+    asked = [ride.s.client.request("wait", 1), ride.s.peer.request("wait", 2), ride.s.client.request("wait", 3)]
+    assert await asyncio.gather(*asked) == [1, 2, 3]
+    assert sorted(ride.ran) == [1, 2, 3], "each once"
+
+
+async def a_stream(ride: Ride) -> None:
+    assert [number async for number in ride.s.client.stream("numbers")] == [*range(6)]
+
+
+async def events_raw_messages_and_broadcasts(ride: Ride) -> None:
+    room = ride.s.server.room("all")
+    room.add(ride.s.peer)
+    await ride.s.peer.emit("note", 0)
+    await ride.s.peer.send_raw("1")
+    await ride.gate.wait()
+    assert (await room.emit("note", 2)).sent == room.emit_nowait("note", 3).sent == 1
+    await ride.s.peer.send_raw("4")
+    assert (await ride.s.server.emit("note", 5)).sent == 1
+    await ride.heard(0, "1", 2, 3, "4", 5)
+    assert ride.s.peer in room
+
+
+@pytest.mark.parametrize("drop", ["a cut", "half open", "client's messages are lost", "server's are", "three cuts"])
+@pytest.mark.parametrize("doing", [requests, a_stream, events_raw_messages_and_broadcasts])
+async def test_what_was_begun_goes_on_over_another_connection(
+    doing: Callable[[Ride], Awaitable[None]], drop: str
+) -> None:
+    """`tests/adapters/test_contract_sessions.py` has uploads and conversations, cut at any byte."""
+    async with story(client=Limits(stream_window=4)) as s:
+        ride, peer, drops = Ride(s), s.peer, 3 if drop == "three cuts" else 1
+        if "'s " in drop:
+            s.ends["server" in drop].hold()
+        task = asyncio.ensure_future(doing(ride))
+        await turns(20)
+        for number in range(drops):
+            await s.cut(half_open=drop == "half open")
+            assert s.server.peers == (peer,) and peer.connected is (drop == "half open")
+            if number == drops - 1:
+                ride.gate.set()
+            await turns(20)
+            assert not task.done()
+            await s.repair()
+        await task
+        assert s.server.peers == (peer,) and sorted(s.told) == ["client opened", "server opened"]
+        assert [(info.resumed, info.lost) for info in s.back] == [(True, None)] * drops
+        await turns_until(lambda: (peer.active, peer.channels, s.client.peer.pending) == (0, 0, 0))
+        await turns_until(lambda: [repr(theirs).count("open") for _, theirs in s.line.connections] == [0] * drops + [1])
+
+
+async def test_what_is_left_meanwhile_ends_on_the_other_side_when_the_session_goes_on() -> None:
+    async with story() as s:
+        ride = Ride(s)
+        cancelled = asyncio.create_task(s.client.request("wait", 1))
+        async with s.client.stream("numbers") as stream:
+            assert await anext(stream) == 0
+            await s.cut()
+            assert " detached " in repr(s.client.peer)
+            cancelled.cancel()
+        await turns(20)
+        assert ride.ran == [1], "nobody could tell the server yet"
+        await s.repair()
+        await turns_until(lambda: (s.peer.active, s.peer.channels, s.client.peer.pending) == (0, 0, 0))
+        assert sorted(ride.ran[1:]) == ["cancelled", "closed"]
+
+
+async def test_what_waits_is_sent_unless_it_is_taken_back_and_after_the_end_nothing_is_sent() -> None:
+    heard = list[int]()
+    async with story() as s:
+        s.server.on("note", heard.append)
+        await s.cut()
+        session = out_of(s.client.peer).session
+        session.send_or_wait(b'{"a":["note",1]}', True)
+        asks = start(s.client.request("note", 2))
+        await turns()
+        asks.cancel()
+        await s.repair()
+        await s.client.request("note", 3)
+    assert heard == [1, 3]
+    with pytest.raises(ConnectionLost) as caught:
+        session.send_or_wait(b"{}", True)
+    assert caught.value.outcome == "not_sent"
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_limits_that_were_changed_hold_on(side: str) -> None:
+    async with story() as s:
+        changes, other = (s.client.peer, s.peer) if side == "client" else (s.peer, s.client.peer)
+        changes.on("size", len)
+        changes.limits = changes.limits.replace(message=4096)
+        for _ in range(2):
+            await s.cut()
+            await s.repair()
+            assert await other.request("size", "x" * 1000) == 1000
+            with pytest.raises(MessageTooBig):
+                await other.request("size", "x" * 5000)
+
+
+class Counting(wait_base):
+    """Wait for nothing, and note the number of failures."""
+
+    def __init__(self) -> None:
+        self.failures: list[int] = []
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        self.failures.append(retry_state.attempt_number)
+        return 0.0
+
+
+@pytest.mark.parametrize(("least", "failures"), [(0.0, [1, 1, 1]), (3600.0, [1, 2, 3])])
+async def test_a_client_whose_sessions_resume_and_last_counts_no_failures(
+    least: float, failures: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After four drops in 30 seconds it waited for up to half a minute, although the server could be reached."""
+    monkeypatch.setattr(wsrpc._client.reconnect_policy, "SERVED", least)
+    counting = Counting()
+    async with story(reconnect=Reconnect(wait=counting)) as s:
+        for _ in range(3):
+            s.line.cut()
+            await turns_until(lambda: s.back)
+            assert s.back.pop().resumed
+        assert counting.failures == failures
+
+
+@dataclass(frozen=True)
+class User:
+    name: str
+    role: str = field(compare=False)
+
+
+async def test_what_waited_is_handled_as_the_new_handshake_says() -> None:
+    """It was handled with the state from before, and the principal stayed the object of the first handshake."""
+    server, roles = Server(limits=Limits(running=3)), iter(["admin", "guest"])
+    got, go_on = list[Any](), asyncio.Event()
+
+    @server.on_handshake
+    def check(handshake: Handshake) -> None:
+        handshake.state["role"] = role = next(roles)
+        handshake.principal = User("ada", role)
+
+    @server.on("who")
+    async def who(peer: Peer) -> None:
+        assert isinstance(peer.principal, User)
+        got.append((peer.state["role"], peer.principal.role))
+        await go_on.wait()
+
+    async with story(server=server) as s:
+        peer, served = s.peer, served_peer(s.peer)
+        assert served is not None
+        for _ in range(4):
+            s.client.emit_nowait("who")
+        await turns_until(lambda: len(got) == 3)
+        s.line.down = True
+        served.expire_at(0.0)
+        await turns_until(lambda: peer.detached)
+        go_on.set()
+        await turns()
+        await s.repair()
+        assert s.back[0].resumed and server.peers == (peer,)
+        await turns_until(lambda: len(got) == 4)
+        assert got == [("admin", "admin")] * 3 + [("guest", "guest")]
+
+
+@pytest.mark.parametrize("half_open", [False, True])
+async def test_a_client_that_comes_back_with_other_limits_begins_a_new_session(half_open: bool) -> None:
+    """It kept the limits of the first handshake, also after its user was allowed less."""
+    server, sizes, cancelled = Server(), iter([4096, 4096, 1024]), list[str]()
+
+    @server.on_handshake
+    def check(handshake: Handshake) -> None:
+        handshake.limits = handshake.limits.replace(message=next(sizes), rate=1000)
+
+    @server.on("wait")
+    async def wait(ctx: Context) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.append(str(ctx.cancel_reason))
+
+    async with story(server=server) as s:
+        asked = asyncio.create_task(s.client.request("wait"))
+        await turns_until(lambda: s.peer.active)
+        await s.cut()
+        await s.repair()
+        first = s.peer
+        assert s.back[0].resumed, "the limits are the same, although the object is not"
+        await s.cut(half_open=half_open)
+        assert first.connected is half_open
+        await s.repair()
+        lost = s.back[1].lost
+        assert lost is not None and lost.reason == "the connection has other limits than the session"
+        with pytest.raises(SessionLost, match="other limits") as caught:
+            await asked
+        assert caught.value.outcome == "unknown"
+        await turns_until(lambda: len(cancelled) == 1)
+        assert "the connection has other limits than the session" in cancelled[0]
+        assert s.peer is not first and s.peer.limits.message == 1024
+        with pytest.raises(MessageTooBig):
+            await s.client.emit("note", "x" * 2000)
+        assert not first.connected and s.told.count("server closed") == 1
+
+
+# ---------------------------------------------------------------- how it ends
+
+
+async def close(s: Story) -> None:
+    await s.peer.close()
+
+
+async def go_elsewhere(s: Story) -> None:
+    """As a balancer does that does not know of sessions.
+
+    This server takes no raw messages. Its answers went to an `on_raw` function that the client had registered since the
+    first session began, because the attempt to resume offered the features of that session.
+    """
+    other = Server()
+    other.on("add", lambda a, b: a + b)
+    s.line = Line(other)
+
+
+async def wait_too_long(s: Story) -> None:
+    s.clock.advance(29.0)
+    await turns(10)
+    assert s.peer.detached and s.peer.active == 2
+    s.clock.advance(2.0)
+    await turns_until(lambda: not s.server.peers)
+
+
+ENDED: list[tuple[Callable[[Story], Awaitable[None]], str]] = [
+    (close, "no such session any more"),
+    (wait_too_long, "no such session any more"),
+    (go_elsewhere, "a session of another server process"),
+]
+
+
+@pytest.mark.parametrize(("how", "says"), ENDED)
+async def test_a_session_that_ends_takes_with_it_what_was_sent_and_nothing_else(
+    how: Callable[[Story], Awaitable[None]], says: str
+) -> None:
+    clock = Clock()
+    async with story(server=Server(detached=30.0), clock=clock) as s:
+        s.server.on("add", lambda a, b: a + b)
+        ride, peer = Ride(s), s.peer
+        sent = asyncio.create_task(s.client.request("wait", 1))
+        channel = await s.client.open_channel("talk")
+        await turns(10)
+        await s.cut()
+        waiting = asyncio.create_task(s.client.request("add", 1, 2))
+        bound = s.client.request("add", 1, 2, offline="fail")
+        not_sent = tuple(map(asyncio.ensure_future, (bound, channel.request("anything"))))
+        await turns(10)
+        await how(s)
+        s.line.down = False
+        with pytest.raises(SessionLost, match=says) as caught:
+            await sent
+        assert caught.value.outcome == "unknown"
+        for each in not_sent:
+            with pytest.raises(ConnectionLost) as refused:
+                await each
+            assert refused.value.outcome == "not_sent"
+        assert await waiting == 3, "never written, so it waits for the next session"
+        assert isinstance(channel.close_reason, SessionLost)
+        with pytest.raises(ChannelClosed):
+            await channel.emit("anything")
+        await turns_until(lambda: s.back)
+        assert [(info.resumed, type(info.lost)) for info in s.back] == [(False, SessionLost)]
+        assert [info.will_reconnect for info in s.closed] == [True]
+        clock.advance(31.0)  # the first server knows nothing of the second
+        await turns_until(lambda: peer.active == 0)
+        assert peer not in s.server.peers and ride.ran == [1, "cancelled"]
+
+
+async def test_a_request_that_may_not_wait_for_a_connection_fails_at_a_drop_while_it_waits_for_a_place() -> None:
+    async with story(server=Limits(running=1, waiting=0)) as s:
+        ride = Ride(s)
+        first = asyncio.create_task(s.client.request("wait", 1))
+        bound = asyncio.ensure_future(s.client.request("wait", 2, offline="fail"))
+        later = asyncio.create_task(s.client.request("wait", 3))
+        await s.settled()
+        await s.cut()
+        with pytest.raises(ConnectionLost) as refused:
+            await bound
+        assert refused.value.outcome == "not_sent"
+        ride.gate.set()
+        await s.repair()
+        assert (await first, await later) == (1, 3) and ride.ran == [1, 3]
+
+
+async def test_messages_that_waited_in_an_ended_session_are_sent_before_later_ones() -> None:
+    heard: list[str] = []
+    other = Server()
+    other.on("note", heard.append)
+    async with story() as s:
+        ride = Ride(s)
+        working = asyncio.create_task(s.client.request("wait", 1))
+        await turns(10)
+        refuse(s.ends[0])
+        await s.client.emit("note", "first")  # waits in the session
+        closing = asyncio.create_task(s.server.close(drain=60.0))
+        await turns(10)
+        await s.client.emit("note", "second")  # waits for the next session, because the server drains
+        assert s.client.peer.connected is False and not closing.done()
+        await s.cut()
+        s.line = Line(other)
+        await turns_until(lambda: len(heard) == 2)
+        assert heard == ["first", "second"] and ride.ran == [1, "cancelled"]
+        with pytest.raises(SessionLost):
+            await working
+        await closing
+    await other.close()

@@ -1,0 +1,408 @@
+"""Every cell of the table of a session's states, played with real sessions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from core_driver import Driven, redialing, start, turns
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from session_story import SOON
+from stream_driver import control, hello
+
+from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Server, SessionLost
+from wsrpc._core.api.peer import core_of
+from wsrpc._core.peer.peer_owner import PassiveOwner
+from wsrpc._core.session.client_session import ClientSession
+from wsrpc._core.session.connection import Connection
+from wsrpc._core.session.session import Session
+from wsrpc._core.session.session_states import TABLE, SessionInput, SessionState, after
+from wsrpc._core.wire.settings import make_settings
+from wsrpc._server.server import accept_of
+from wsrpc.handshake import Handshake
+from wsrpc.testing import Clock, ScriptedTransport
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+LIMITS = Limits(replay=128 * 1024, hard_cap=150_000)
+TTL = 3.0
+LARGE = "x" * 100_000
+S, I = SessionState, SessionInput  # noqa: E741
+ON_SERVERS = [(S.STRANDED, I.GIVEN_UP), (S.DETACHED, I.RESUMED)]
+"""Cells that only the session of a server has."""
+
+
+class Transport(ScriptedTransport):
+    """A transport that can break, and that closes when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken = False
+        self.may_close = asyncio.Event()
+
+    def send(self, payload: bytes, text: bool = True, /) -> None:
+        if self.broken:
+            raise ConnectionLost(1006, "broken", "not_sent")
+        super().send(payload, text)
+
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
+        await self.may_close.wait()
+        await super().close(code, reason)
+
+
+class Keeps(PassiveOwner):
+    """An owner that keeps sessions, as a client that dials again."""
+
+    def session_detached(self, info: CloseInfo, /) -> bool:
+        return True
+
+
+class Scene:
+    """A peer that has dialed, whose server the test plays."""
+
+    def __init__(self) -> None:
+        self.clock, self.transport = Clock(), Transport()
+        self.transports = [self.transport]
+        settings = make_settings(LIMITS, None)
+        self.peer = Peer(settings, dialer=True, loop=self.clock, can_resume=True, owner=Keeps())
+        self.go = asyncio.Event()
+        self.peer.on("large", self.large)
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.session: Session = core_of(self.peer).session
+
+    async def large(self) -> str:
+        await self.go.wait()
+        return LARGE
+
+    def another(self) -> Transport:
+        self.transports.append(Transport())
+        return self.transports[-1]
+
+    def welcome(self) -> None:
+        fields = {"features": ["resume"], "limits": {}, "sid": "s", "token": "secret", "ttl": TTL}
+        self.transport.feed(control("welcome", **fields))
+
+    def refuse(self) -> None:
+        """Let the connection take no more messages, and send one."""
+        self.transport.broken = True
+        with suppress(ConnectionLost):
+            self.peer.emit_nowait("note")
+
+    def overflow(self) -> None:
+        for _ in range(3):
+            self.peer.emit_nowait("large", LARGE)
+
+    def ask(self) -> None:
+        assert isinstance(self.session, ClientSession)
+        self.transport = self.another()
+        self.session.ask_to_resume(
+            Connection(self.transport),
+            refused=lambda connection: connection.transport.abort(),
+            failed=lambda info: None,
+        )
+
+    async def reach(self, state: SessionState) -> None:
+        if state is S.NEW:
+            return
+        self.peer.bind(self.transport)
+        self.tasks.append(start(self.peer.request("add", 1, 2)))
+        await turns()
+        if state in (S.RESUMABLE, S.STRANDED, S.DETACHED, S.ASKING):
+            self.welcome()
+            self.transport.feed(*({"i": 2 * number + 2, "a": ["large"]} for number in range(4)))
+            await turns()
+        if state in (S.DEAD, S.STRANDED):
+            self.refuse()
+        if state in (S.DETACHED, S.ASKING):
+            self.transport.lose()
+        if state is S.ASKING:
+            self.ask()
+        if state is S.CLOSING:
+            self.tasks.append(start(self.peer.close()))
+        await turns()
+
+    async def happen(self, state: SessionState, happened: SessionInput) -> None:
+        steps: dict[SessionInput, Callable[[], Any]] = {
+            I.BOUND: lambda: self.peer.bind(self.transport),
+            I.COUNTED: self.welcome,
+            I.GIVEN_UP: self.overflow,
+            I.NOT_TAKEN: self.refuse,
+            I.CUT: self.transport.lose,
+            I.ASKED: self.ask,
+            I.RESUMED: lambda: self.transport.feed(control("resumed", rx=0, bytes=0, token="other", limits={})),
+            I.REFUSED: lambda: self.transport.feed(control("gone", why="expired")),
+            I.EXPIRED: lambda: self.clock.advance(TTL),
+            I.OVERFLOWED: self.go.set,
+            I.REPLACED: lambda: self.peer.bind(self.another()),
+            I.CLOSED: lambda: self.tasks.append(start(self.peer.close())),
+            I.ENDED: lambda: self.transport.lose(CloseInfo(1001, "bye", was_clean=True)),
+        }
+        if state is S.DETACHED and happened is I.REFUSED:
+            self.session.end(I.REFUSED, "a redirect leads to another origin")
+        elif state is S.DETACHED and happened is I.ENDED:  # the client gives up
+            self.session.end(I.ENDED, "the client gave up")
+        elif state is S.ASKING and happened is I.ENDED:
+            self.transport.feed(control("resumed", rx=9, bytes=9, token="other", limits={}))
+        else:
+            steps[happened]()
+        await turns(20)
+
+    async def end(self) -> None:
+        self.go.set()
+        for transport in self.transports:
+            transport.may_close.set()
+        await self.peer.close()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("state", "happened"),
+    [(state, happened) for state in S for happened in TABLE[state] if (state, happened) not in ON_SERVERS],
+    ids=lambda value: value.name,
+)
+async def test_a_cell(state: SessionState, happened: SessionInput, monkeypatch: pytest.MonkeyPatch) -> None:
+    played: list[tuple[SessionState, SessionInput]] = []
+
+    def noted(before: SessionState, now: SessionInput) -> SessionState:
+        played.append((before, now))
+        return after(before, now)
+
+    monkeypatch.setattr("wsrpc._core.session.session.after", noted)
+    scene = Scene()
+    try:
+        await scene.reach(state)
+        session = scene.session
+        assert session.state is state
+        await scene.happen(state, happened)
+        assert (state, happened) in played
+        assert session.state is after(state, happened)
+        if state in (S.NEW, S.CLOSING):
+            return
+        (request, *_) = scene.tasks
+        assert request.done() == session.over
+        if session.over:
+            error = request.exception()
+            assert type(error) is (SessionLost if state in (S.DETACHED, S.ASKING) else ConnectionLost)
+    finally:
+        await scene.end()
+
+
+@pytest.mark.parametrize("state", S, ids=lambda state: state.name)
+async def test_a_message_leaves_waits_or_fails_as_the_table_says(state: SessionState) -> None:
+    scene = Scene()
+    await scene.reach(S.ATTACHED if state is S.OVER else state)
+    if state is S.OVER:
+        scene.transport.lose()
+    assert scene.session.state is state
+    kept = scene.peer.stats().kept
+    try:
+        scene.peer.emit_nowait("note", 1)
+        waits = scene.peer.stats().kept > kept
+        found = "leaves" if {"a": ["note", 1]} in scene.transport.take() else "waits" if waits else "is lost"
+    except ConnectionLost:
+        found = "fails"
+    assert found == ("leaves" if state.sends else "waits" if state.waits else "fails")
+    await scene.end()
+
+
+async def test_a_close_after_a_violation_is_the_end_by_the_user() -> None:
+    scene, told = Scene(), list[CloseInfo]()
+    scene.peer.on("close", lambda peer, info: told.append(info))
+    await scene.reach(S.RESUMABLE)
+    scene.transport.feed(control("limits", limits={"message": 0}))
+    assert scene.session.state is S.CLOSING
+    scene.tasks.append(start(scene.peer.close(4001, "mine")))
+    await turns()
+    with pytest.raises(ConnectionLost, match="4001 mine"):
+        scene.peer.emit_nowait("note")
+    await scene.end()
+    assert [info.user_closed for info in told] == [True]
+
+
+async def test_a_bind_whose_close_handler_closes_the_peer_closes_its_connection() -> None:
+    scene, late = Scene(), Transport()
+    late.may_close.set()
+
+    @scene.peer.on("close")
+    def closed(peer: Peer, info: CloseInfo) -> None:
+        with suppress(StopIteration):
+            peer.close(4000, "enough").send(None)  # the first step, as in an eager task
+
+    await scene.reach(S.ATTACHED)
+    with pytest.raises(ConnectionLost, match="4000 enough"):
+        scene.peer.bind(late)
+    await turns()
+    assert late.closed is not None and late.closed.code == 4000
+    await scene.end()
+
+
+@pytest.mark.parametrize("make", [redialing, Driven])
+async def test_close_handlers_that_wait_for_events_learn_that_the_user_has_closed(make: Callable[[], Driven]) -> None:
+    driven, go, told = make(), asyncio.Event(), list[CloseInfo]()
+    driven.peer.on("close", lambda peer, info: told.append(info))
+    driven.peer.on("note", go.wait, ordered=True)
+    driven.feed({"a": ["note"]}, {"a": ["note"]})
+    await turns()
+    driven.transport.lose()
+    await driven.peer.close(4000, "enough")
+    assert told == []
+    go.set()
+    await turns_until(lambda: told)
+    assert [(info.user_closed, info.will_reconnect) for info in told] == [(True, False)]
+
+
+async def test_a_peer_that_is_bound_again_after_a_close_keeps_messages_again() -> None:
+    driven = redialing()
+    await driven.peer.close()
+    with pytest.raises(ConnectionLost):
+        driven.peer.emit_nowait("note", 1)
+    driven.rebind().lose()
+    driven.peer.emit_nowait("note", 2)
+    driven.rebind().expect({"a": ["note", 2]})
+    await driven.peer.close()
+
+
+async def test_a_client_whose_session_expires_while_it_asks_dials_again() -> None:
+    dialed = list[Transport]()
+
+    async def dial(url: str, **options: Any) -> Transport:
+        dialed.append(Transport())
+        dialed[-1].may_close.set()
+        return dialed[-1]
+
+    client = Client("ws://server/", dial=dial, reconnect=SOON)
+    async with asyncio.timeout(20), client:
+        fields = {"features": ["resume"], "limits": {}, "sid": "s", "token": "secret", "ttl": 0.05}
+        dialed[0].feed(control("welcome", **fields))
+        dialed[0].lose()
+        await turns_until(lambda: len(dialed) == 3)
+        await client.wait_connected()
+        assert [message["wsrpc"]["t"] for message in dialed[1].take()] == ["resume"]
+        assert [message["wsrpc"]["t"] for message in dialed[2].take()] == ["hello"]
+
+
+async def accepted(server: Server, clock: Clock | None = None) -> tuple[Peer, Transport, dict[str, Any]]:
+    """A peer of a server, whose client can resume the session."""
+    transport = Transport()
+    transport.may_close.set()
+    peer = await accept_of(server)(transport, Handshake("/", {}, limits=server.limits), clock)
+    assert isinstance(peer, Peer)
+    transport.feed(hello("resume"))
+    [welcome] = transport.take()
+    transport.feed(control("ack", n=0, bytes=0))
+    return peer, transport, {name: welcome["wsrpc"][name] for name in ("sid", "token")}
+
+
+def state_of(peer: Peer) -> SessionState:
+    return core_of(peer).session.state
+
+
+async def test_a_session_whose_client_is_about_to_close_takes_no_messages_any_more() -> None:
+    server = Server()
+    peer, transport, _ = await accepted(server)
+    transport.broken = True
+    peer.emit_nowait("note")
+    assert state_of(peer) is S.STRANDED and peer.stats().kept > 0
+    transport.feed(control("gone", why="closed"))
+    assert state_of(peer) is S.DEAD
+    with pytest.raises(ConnectionLost, match="broken"):
+        peer.emit_nowait("note")
+    transport.lose()
+    assert state_of(peer) is S.OVER and not server.peers
+    await server.close()
+
+
+async def test_a_session_whose_client_leaves_before_it_counts_ends_with_its_connection() -> None:
+    server, transport = Server(), Transport()
+    peer = await server.accept(transport)
+    assert isinstance(peer, Peer)
+    transport.feed(hello("resume"), control("gone", why="closed"), control("ack", n=0, bytes=0))
+    peer.emit_nowait("note", 1)
+    assert state_of(peer) is S.ATTACHED and peer.stats().kept == 0
+    transport.lose()
+    assert state_of(peer) is S.OVER and not peer.ignored
+    await server.close()
+
+
+async def test_a_connection_that_takes_no_message_counts_as_ended() -> None:
+    scene = Scene()
+    await scene.reach(S.STRANDED)
+    scene.clock.advance(1.0)
+    stats = scene.peer.stats()
+    assert (stats.uptime, stats.detached, scene.peer.connected) == (0.0, False, False)
+    await scene.end()
+
+
+async def test_a_server_resumes_a_session_without_asking() -> None:
+    server = Server()
+    peer, transport, named = await accepted(server)
+    transport.lose()
+    late = Transport()
+    late.may_close.set()
+    assert state_of(peer) is S.DETACHED
+    peer.emit_nowait("note", 1)
+    accepting = start(server.accept(late, Handshake("/", {"Wsrpc-Resume": "1"})))
+    await turns()
+    late.feed(control("resume", v=1, features=["resume"], limits={}, gen=1, rx=0, bytes=0, **named))
+    assert await accepting is peer and state_of(peer) is S.RESUMABLE
+    assert {"a": ["note", 1]} in late.take()
+    await server.close()
+
+
+async def test_a_session_that_has_resumed_no_longer_takes_room_from_those_without_a_connection() -> None:
+    server = Server(detached_bytes=130_000)
+    peer, transport, named = await accepted(server)
+    other, far, _ = await accepted(server)
+    transport.lose()
+    peer.emit_nowait("note", "x" * 50_000)
+    late = Transport()
+    late.may_close.set()
+    accepting = start(server.accept(late, Handshake("/", {"Wsrpc-Resume": "1"})))
+    await turns()
+    late.feed(control("resume", v=1, features=["resume"], limits={}, gen=1, rx=0, bytes=0, **named))
+    await accepting
+    far.lose()
+    other.emit_nowait("note", "x" * 80_000)
+    assert (state_of(peer), state_of(other)) == (S.RESUMABLE, S.DETACHED)
+    await server.close()
+
+
+async def test_a_binary_message_after_the_end_fails_because_there_is_no_connection() -> None:
+    server, transport = Server(), Transport()
+    peer = await server.accept(transport)
+    assert isinstance(peer, Peer)
+    transport.feed(hello("msgpack"))
+    with pytest.raises(ValueError, match="MessagePack"):
+        await peer.send_raw(b"raw")
+    transport.lose()
+    with pytest.raises(ConnectionLost):
+        await peer.send_raw(b"raw")
+    await server.close()
+
+
+async def test_callers_that_wait_for_room_get_the_end_of_their_session() -> None:
+    server, clock = Server(limits=LIMITS, detached=TTL), Clock()
+    peer, transport, _ = await accepted(server, clock)
+    transport.lose()
+    for _ in range(2):
+        peer.emit_nowait("note", LARGE)
+    calls = [start(peer.emit("note")), start(peer.request("add", 1, 2))]
+    await turns()
+    assert not any(call.done() for call in calls)
+    clock.advance(TTL)
+    assert state_of(peer) is S.OVER
+    lost = await asyncio.gather(*calls, peer.emit("note"), return_exceptions=True)
+    assert [type(error) for error in lost] == [SessionLost, SessionLost, ConnectionLost]
+    assert [error.outcome for error in lost if isinstance(error, ConnectionLost)] == ["not_sent"] * 3
+    await server.close()
+
+
+def test_what_is_in_no_cell_cannot_happen() -> None:
+    for state in S:
+        for happened in {*I} - {*TABLE[state]}:
+            with pytest.raises(AssertionError, match="cannot happen"):
+                after(state, happened)

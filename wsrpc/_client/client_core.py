@@ -1,0 +1,571 @@
+"""`ClientCore`: the inside of a client: its state, the user's last order, and the owner of its peer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal
+
+from .._base.closing import CloseCode, CloseInfo, check_close
+from .._base.scheduler import LoopScheduler, spawn_later
+from .._core.api.peer import Peer, life_of
+from .._core.handlers.lifecycle import Closers, Unfinished
+from .._core.handlers.registry import Registry
+from .._core.peer.peer_owner import PassiveOwner
+from .._core.peer.peer_session import PeerCore
+from .._core.sending.checks import check_thread
+from .._core.session.client_session import ClientSession
+from .._core.session.connection import Connection, close_transport
+from .._core.session.session_end import SessionEnd
+from .._core.session.session_states import SessionInput
+from .._core.wire.settings import Settings
+from .._net.dial import Dialed
+from ..errors import ConnectionLost, SessionLost, noted
+from ..transport import Transport
+from .client_states import AT_REST, TABLE, ClientState, Input, after
+from .dialing import NOT_CONNECTED, OPENING, Dialing, DialPlan
+from .reconnect_hooks import ReconnectHooks
+from .reconnect_policy import Schedule
+
+
+class Callers:
+    """Callers that wait in one event loop for the same outcome."""
+
+    def __init__(self) -> None:
+        self.outcome: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self.count = 0
+
+    async def wait(self) -> Exception | None:
+        """Return why there will be no connection, or None if there is one. Cancelling is safe."""
+        self.count += 1
+        try:
+            return await asyncio.shield(self.outcome)
+        finally:
+            self.count -= 1
+
+
+class ConnectionWaiters:
+    """The callers that wait for a connection, or for the reason why none will come.
+
+    ``failure`` is that reason, until `expect`.
+    """
+
+    def __init__(self) -> None:
+        self.failure: Exception | None = None
+        self._traceback: TracebackType | None = None
+        """The traceback of the failure when it came. Each time that the failure is raised would add to it."""
+        self._waiting: Callers | None = None
+        """The present callers. If their event loop has ended, nobody waits any more."""
+
+    @property
+    def count(self) -> int:
+        """How many callers wait."""
+        waiting = self._present()
+        return 0 if waiting is None else waiting.count
+
+    def expect(self) -> None:
+        """Forget the failure: a connection may come."""
+        self.failure = None
+
+    def tell(self, failure: Exception | None) -> None:
+        """Wake the callers: there is a connection, or there will be none because of ``failure``."""
+        self.failure = failure
+        self._traceback = None if failure is None else failure.__traceback__
+        waiting = self._present()
+        self._waiting = None
+        if waiting is not None:
+            waiting.outcome.set_result(failure)
+
+    async def wait(self) -> None:
+        """Return when there is a connection. Cancelling is safe.
+
+        Raises:
+            Exception: there will be none, because of this.
+        """
+        failure = self.failure
+        if failure is None:
+            waiting = self._present()
+            if waiting is None:
+                waiting = self._waiting = Callers()
+            failure = await waiting.wait()
+        if failure is not None:
+            raise failure.with_traceback(self._traceback)
+
+    def _present(self) -> Callers | None:
+        """Return the callers that wait in the running event loop."""
+        waiting = self._waiting
+        return None if waiting is None or waiting.outcome.get_loop() is not asyncio.get_running_loop() else waiting
+
+
+class Order:
+    """The work that a client does for the user's last `connect`, `bind` or `close`.
+
+    The next call of these ends the order and makes a new one. Work that finishes late compares its order with the
+    client's present one, and changes nothing if they differ. Before the first call, and after a `connect` that was
+    cancelled, a client has an empty order.
+    """
+
+    def __init__(self, dialing: Dialing | None = None) -> None:
+        self.dialing = dialing
+        """None for a `close`, and for a client without a URL."""
+        self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is a `connect` that has not had an open connection yet, and raises why it gets none."""
+        return self.dialing is not None and self.dialing.first
+
+    def stop_timers(self) -> None:
+        """Let go of the event loop."""
+        if self.dialing is not None:
+            self.dialing.stop_patience()
+
+    def end(self) -> asyncio.Task[None] | None:
+        """Stop all of it but a `close`. Returns the task of the dialing, if it takes another moment to end."""
+        return None if self.dialing is None else self.dialing.stop()
+
+    @property
+    def closing(self) -> asyncio.Task[None] | None:
+        """The task of a `close` that has not ended."""
+        return None if self._closing is None or self._closing.done() else self._closing
+
+    def close(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a `close`, which goes on when its caller is cancelled."""
+        self._closing = task = spawn_later(coroutine)
+        return task
+
+
+class ClientCore(PassiveOwner):
+    """Inside of a client. The table of `_client.client_states` says what each of its inputs does in each state."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        plan: DialPlan,
+        *,
+        fails_offline: bool,
+    ) -> None:
+        self.limits = settings.limits
+        self.plan = plan
+        self.scheduler = LoopScheduler()
+        self.peer: Peer = Peer(
+            settings,
+            dialer=True,
+            registry=registry,
+            loop=self.scheduler,
+            keeps_offline=True,
+            fails_offline=fails_offline,
+            can_resume=plan.dials and plan.reconnect is not None,
+            owner=self,
+        )
+        self.life = life_of(self.peer)
+        self.state: ClientState = "idle"
+        self.hooks = ReconnectHooks(registry)
+        self._order = Order()
+        self._stopping: set[asyncio.Task[None]] = set()
+        """Tasks of dialing that was stopped, which take another moment to end."""
+        self._waiters = ConnectionWaiters()
+        self._closers = Closers()
+        self._warned_of_wait = False
+        self._attempts = 0
+        """Attempts that the present connection took."""
+        self._in_origin = True
+        """False if a redirect to another origin led to the present connection. Its session then ends with it."""
+
+    @property
+    def peer_core(self) -> PeerCore:
+        """The inside of the present session, or of the next one."""
+        return self.life.core
+
+    @property
+    def begins_by_itself(self) -> bool:
+        """Whether `connect` has something to connect to."""
+        return self.plan.dials
+
+    # ------------------------------------------------------------ calls of the user
+
+    async def connect(self) -> None:
+        """See `Client.connect`."""
+        self.start(Input.CONNECT)
+        order = self._order
+        assert order.dialing is not None
+        limit = asyncio.timeout(self.plan.timeout)
+        try:
+            async with limit:
+                await self.wait_connected()
+            return
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        except asyncio.CancelledError:
+            alone = self._waiters.count == 0 and order is self._order and order.dialing.first
+            if alone and Input.CANCELLED in TABLE[self.state]:
+                self.move(Input.CANCELLED)
+                if stopping := self._replace_order(Order()):
+                    await asyncio.wait(stopping)
+            raise
+        await self._overtime(order.dialing, limit.when())
+
+    def start(self, happened: Input = Input.START) -> None:
+        """See `Client.start`. `connect` begins in the same way."""
+        if not self.plan.dials:
+            raise ValueError("this client has no url to dial: give Client(url), or bind() a connection")
+        self.enter_loop()
+        if self.state in AT_REST:
+            self._begin(happened)
+            assert self._order.dialing is not None
+            self._order.dialing.begin()
+
+    async def _overtime(self, began: Dialing, ends_at: float | None) -> None:
+        """Raise `ConnectFailed` for a `connect` whose time is over, unless something else was decided by then."""
+        dialing = self._order.dialing
+        # In the turn of the loop in which the time ended, the connection may have opened, or the client have closed.
+        # A dead connection is over, although the state is "connected" until that is reported.
+        decided = self.state in ("closing", "closed") or (self.state == "connected" and self.peer.connected)
+        # A client that dials for its first connection gives up in this turn, too, and tells the reason.
+        deadline = None if dialing is None else dialing.deadline
+        if decided or (deadline is not None and ends_at is not None and deadline <= ends_at):
+            await self.wait_connected()
+            return
+        failure = (dialing or began).failure(OPENING if self.state == "opening" else NOT_CONNECTED)
+        raise failure from failure.__cause__
+
+    async def wait_connected(self) -> None:
+        """See `Client.wait_connected`."""
+        self._check_thread()
+        while True:
+            if self.peer.connected:
+                if self.peer_core.out.opening.in_handler():  # it would wait for itself
+                    return
+                await self.peer.wait_opened()
+                if self.peer.connected:
+                    return
+            if self.begins_by_itself:  # else it may wait for `bind`
+                self._warn_if_idle("wait_connected() waits")
+            await self._waiters.wait()
+
+    async def bind(self, transport: Transport) -> None:
+        """See `Client.bind`."""
+        connection = self.life.check_new(Connection(transport))
+        self.enter_loop()
+        self._begin(Input.BIND)
+        self._in_origin = True
+        core = self._attach(connection, 0)
+        if self.peer_core is core:  # a handler may have bound another one in its first step
+            await self.peer.wait_opened()
+        if self.peer_core.session.usable is not connection:
+            last = self.peer_core.session.last_close
+            raise ConnectionLost(last.code, last.reason)
+
+    async def close(self, code: int | None, reason: str) -> None:
+        """See `Client.close`."""
+        reported_code = check_close(code, reason)
+        self.enter_loop()
+        # A handler that calls this would otherwise be waited for, while it waits for this.
+        self._closers.add_current()
+        closing = self._order.closing
+        if self.state != "closing" or closing is None:
+            closing = self._begin_close(reported_code, code, reason)
+        await asyncio.shield(closing)
+
+    def _begin_close(self, reported_code: int, code: int | None, reason: str) -> asyncio.Task[None]:
+        order = Order()
+        stopping = self._replace_order(order)
+        self.move(Input.CLOSE)
+        # Also that of a dead connection.
+        transport = self.peer.transport
+        self.peer_core.begin_close(reported_code, reason)
+        self.life.readers.end(lambda: None)
+        lost = ConnectionLost(reported_code, reason or "the client was closed", "not_sent")
+        self._waiters.tell(self._waiters.failure or lost)
+        self.hooks.closed()
+        return order.close(self._close(order, stopping, transport, code, reason))
+
+    async def _close(
+        self,
+        order: Order,
+        stopping: set[asyncio.Task[None]],
+        transport: Transport | None,
+        code: int | None,
+        reason: str,
+    ) -> None:
+        if stopping:
+            await asyncio.wait(stopping)
+        if transport is not None:
+            await close_transport(transport, code, reason)
+        # The user may have called `connect` or `bind` meanwhile. What runs then does not belong to this close.
+        await self.life.join(self.limits.close_timeout, self._closers, lambda: order is self._order)
+        if order is self._order:
+            self.move(Input.CLOSED)
+            self._closers = Closers()
+
+    # ------------------------------------------------------------ the state
+
+    def move(self, happened: Input) -> None:
+        """Enter the state that follows."""
+        self.state = after(self.state, happened)
+
+    def _check_thread(self) -> None:
+        """Refuse a call while the client's event loop runs in another thread."""
+        if self.scheduler.is_elsewhere and self.scheduler.is_running:
+            check_thread(self.peer_core.out.thread, "client.method()")
+
+    def enter_loop(self) -> None:
+        """Bind the client to the running event loop, and drop what it has left in another one.
+
+        Raises:
+            RuntimeError: the client is still connected in the other loop, or that loop runs in another thread. Nothing
+                has changed.
+        """
+        self._check_thread()
+        moves = self.scheduler.is_elsewhere
+        if moves and self.peer.transport is not None:
+            raise RuntimeError(
+                "this client was connected when its event loop ended: close() it there, or make a new Client"
+            )
+        if not self.scheduler.renew():
+            return
+        if self.state != "closed":
+            self.state = "idle"
+        self.peer_core.out.enter_loop()
+        if moves:
+            self.life.readers.leave_loop()
+        self._order.stop_timers()
+        self._order = Order()
+        self._stopping = set()
+
+    def _begin(self, happened: Input) -> None:
+        """Replace the present order by one for `connect`, `start` or `bind`."""
+        dialing = None
+        if self.plan.dials:
+            dialing = Dialing(self.plan, self.scheduler, self, first=happened is Input.CONNECT)
+        self._replace_order(Order(dialing))
+        self.move(happened)
+        self._waiters.expect()
+        self.life.outbox.expects_session = True
+        self.life.readers.reopen()
+
+    def _replace_order(self, order: Order) -> set[asyncio.Task[None]]:
+        """End the present order; returns the tasks of dialing that take another moment to end."""
+        task = self._order.end()
+        self._order = order
+        if task is not None:
+            self._stopping.add(task)
+            task.add_done_callback(self._stopping.discard)
+        return self._stopping - {asyncio.current_task()}
+
+    def _give_up(self, failure: Exception) -> None:
+        """Stop: no connection will come unless the user connects or binds."""
+        self.move(Input.GAVE_UP)
+        self._order.stop_timers()
+        self.life.outbox.expects_session = False
+        self.life.readers.end(lambda: failure)
+        if not self._order.is_first and not isinstance(failure, ConnectionLost):
+            self.life.log(logging.ERROR, "the client gives up: %s", noted(failure))
+        self._waiters.tell(failure)
+
+    # ------------------------------------------------------------ connections
+
+    def _attach(self, connection: Connection, attempts: int) -> PeerCore:
+        """Begin a session on ``connection``.
+
+        Raises:
+            ConnectionLost: a `close` handler of the last session has said that something else is to be.
+                ``connection`` is closed, too.
+        """
+        now, order = self.scheduler.time(), self._order
+        core = self.life.make_way(connection)
+        if self._order is not order:
+            self.life.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
+            raise ConnectionLost(CloseCode.GOING_AWAY, "", "not_sent")
+        if self._order.dialing is not None:
+            self._order.dialing.session_begins()
+        self.hooks.connection_made(attempts, now)
+        core.begin(connection, in_origin=self._in_origin)
+        return core
+
+    def session_detached(self, info: CloseInfo) -> bool:
+        if self.state not in ("opening", "connected"):
+            return False
+        self.hooks.connection_lost(self.scheduler.time())
+        return self._order.dialing is not None and self._wait_to_resume(info)
+
+    def _wait_to_resume(self, info: CloseInfo) -> bool:
+        return self._come_back(ConnectionLost(info.code, info.reason, "not_sent"), Input.DETACHED)
+
+    def resumed(self) -> None:
+        self.hooks.resumed(self._attempts, self.scheduler.time())
+        if self._order.dialing is not None:
+            self._order.dialing.schedule.resumed()
+        if self.peer_core.out.opening.running is not None:
+            self.move(Input.REOPENED)
+            self._waiters.tell(None)  # an `open` handler does not wait for itself; the others see that, and wait on
+        else:
+            self.opened(Input.RESUMED)
+
+    def opened(self, happened: Input = Input.OPENED) -> None:
+        self.move(happened)
+        if self._order.dialing is not None:
+            self._order.dialing.opened()
+        self._waiters.tell(None)
+        if self.hooks.resumed_with is not None:
+            self.life.reporter.tell_hooks("on_reconnect", (self.hooks.resumed_with,))  # nothing waits for them
+
+    def opening_handlers(self, event: Literal["open", "on_reconnect"]) -> list[Unfinished]:
+        began = self.hooks.began
+        return self.hooks.handlers(began) if event == "on_reconnect" and began is not None else []
+
+    def session_over(self, end: SessionEnd) -> None:
+        lost = end.lost if isinstance(end.lost, SessionLost) else None
+        self.hooks.session_lost(lost)
+        if lost is None:  # else it was lost before
+            self.hooks.connection_lost(self.scheduler.time())
+        dropped = ConnectionLost(end.info.code, end.info.reason, "not_sent")
+        if Input.LOST in TABLE[self.state]:
+            self._go_on_detached(dropped, end)
+        elif Input.DROPPED in TABLE[self.state] and end.cause is not SessionInput.REPLACED:
+            if end.info.user_closed:
+                self._give_up(dropped)
+            else:
+                self._come_back(dropped)
+
+    def comes_back(self) -> bool:
+        return self.state not in AT_REST
+
+    def _go_on_detached(self, lost: ConnectionLost, end: SessionEnd) -> None:
+        """Go on after the end of a session that had no connection."""
+        if end.info.user_closed:  # by `Peer.close`
+            self._give_up(lost)
+            self._replace_order(Order())
+            return
+        if end.cause is SessionInput.REFUSED:
+            self.move(Input.REFUSED)  # the next session begins on the same connection: `_begin_anew` follows
+            return
+        self.move(Input.LOST)
+        assert self._order.dialing is not None
+        self._order.dialing.go_on()  # if it has asked to resume, that was on a connection that is closed now
+
+    def _come_back(self, lost: ConnectionLost, happened: Input = Input.DROPPED) -> bool:
+        """Dial again after a drop, if the user's strategies say so; returns whether it does.
+
+        A client without a URL waits for the next `bind`, but gives up where one with a URL would, because of ``retry``.
+        """
+        dialing = self._order.dialing
+        try:
+            if dialing is None and Schedule(self.plan.reconnect, self.scheduler).may_retry(lost):
+                self.move(Input.LEFT)
+                return False
+            delay = None if dialing is None else dialing.dropped(lost)
+        except Exception as exc:  # of a strategy that the user gave
+            self._give_up(exc)
+            return False
+        if dialing is None or delay is None:
+            if self.plan.reconnect is not None:
+                why = "a client does not dial again after this code"
+                if dialing is not None and dialing.schedule.stopped:
+                    why = "Reconnect(stop=) allows no other attempt"
+                elif self.plan.reconnect.retry is not None:
+                    why = "Reconnect(retry=) allows no other attempt"
+                text = "the client gives up: the connection ended (%d %s), and %s"
+                self.life.log(logging.ERROR, text, lost.code, lost.reason, why)
+            self._give_up(lost)
+            return False
+        self.move(happened)
+        text = f"the connection ended ({f'{lost.code} {lost.reason}'.rstrip()})"
+        self._log_retry(text, delay, planned=lost.code == CloseCode.SERVICE_RESTART)
+        dialing.begin(delay)
+        return True
+
+    # ------------------------------------------------------------ dialing
+
+    @property
+    def asks_to_resume(self) -> bool:
+        """Whether the next connection is to resume the session."""
+        return self.peer_core.session.state.away
+
+    def attempt_begins(self) -> None:
+        """Dial again: the delay is over."""
+        self.move(Input.AGAIN)
+
+    def passed_over(self, text: str) -> None:
+        """Go on with the next URL."""
+        self.life.log(logging.INFO, "%s", text)
+
+    def attempt_failed(self, text: str, delay: float) -> None:
+        """Wait for the next attempt."""
+        self.move(Input.FAILED)
+        self._log_retry(text, delay)
+
+    def _log_retry(self, text: str, delay: float, *, planned: bool = False) -> None:
+        level = logging.INFO if planned or self.life.options.settings.between_nodes else logging.WARNING
+        self.life.log(level, "%s; next attempt in %.1f s", text, delay)
+
+    def dialed(self, dialed: Dialed, attempts: int) -> None:
+        """Use a new connection: ask the server to resume the session, or begin one."""
+        self.move(Input.DIALED)
+        self._attempts = attempts
+        connection = Connection(dialed.transport)
+        self._in_origin = not dialed.left_origin
+        if dialed.left_origin and self.life.options.can_resume:
+            text = "a redirect led to another origin: the session will end with this connection; if it is to resume, "
+            self.life.log(logging.INFO, text + "give the URL of that origin to the client")
+        if self.state != "resuming":
+            with suppress(ConnectionLost):  # a `close` handler of the last connection has bound another one, or closed
+                self._attach(connection, attempts)
+            return
+        assert self._order.dialing is not None
+        self._order.dialing.schedule.opened()
+        session, refused = self.peer_core.session, partial(self._begin_anew, self._order)
+        assert isinstance(session, ClientSession)
+        if dialed.left_origin:  # the token of the session is a credential, too
+            session.end(SessionInput.REFUSED, "a redirect leads to another origin, where it does not resume")
+            refused(connection)
+        else:
+            session.ask_to_resume(connection, refused=refused, failed=self._not_answered)
+
+    def _not_answered(self, info: CloseInfo) -> None:
+        """Dial again, or end the session: the connection has ended on which the server was asked to resume it."""
+        session = self.peer_core.session
+        if not self._wait_to_resume(info) and session.state.away:
+            session.end(SessionInput.ENDED, info.reason, info=info)
+
+    def _begin_anew(self, order: Order, connection: Connection) -> None:
+        """Begin a session on ``connection``, because the one before has not resumed there, and so has ended."""
+        if self._order is not order:  # a `close` handler has closed the client, or bound another connection
+            self.life.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
+            return
+        with suppress(ConnectionLost):  # a `close` handler that had to wait has done so
+            self._attach(connection, self._attempts)
+
+    def dialing_gave_up(self, failure: Exception) -> None:
+        """End what waits for a connection: none will come."""
+        opening = self.peer.transport if self.state == "opening" else None
+        is_first = self._order.is_first
+        self._give_up(failure)
+        session = self.peer_core.session
+        if session.state.away:
+            session.end(SessionInput.ENDED, f"the client gave up: {failure}")
+        elif opening is not None:
+            session.end(SessionInput.ENDED, info=CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
+        self.peer_core.discard_unsent(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
+        if not is_first:  # else `connect` raises it
+            self.life.reporter.tell("error", failure)
+
+    def queued(self) -> None:
+        self._warn_if_idle("a message waits")
+
+    def _warn_if_idle(self, what: str) -> None:
+        """Say what to do if nothing makes this client connect, the first time that something waits for that."""
+        if self.state == "idle" and not self._warned_of_wait:
+            self._warned_of_wait = True
+            self.life.log(
+                logging.WARNING,
+                "%s for a connection, but this client is not connecting: "
+                "call connect(), start() or bind(), or open it with `with` (`async with`)",
+                what,
+            )

@@ -1,0 +1,248 @@
+"""`Reconnect` and `Schedule`: when a client dials again, and when it gives up."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from email.utils import parsedate_to_datetime
+
+import msgspec
+from tenacity import (
+    AttemptManager,
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_never,
+    wait_random_exponential,
+)
+from tenacity.retry import retry_base
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
+
+from .._base.closing import KEEPS_OUT, CloseCode
+from .._base.retry import Condition, check_strategies
+from .._base.scheduler import Timers
+from .._net.urls import BadURL
+from ..errors import ConnectionLost, HandshakeRejected, repr_of
+
+FATAL_STATUS = frozenset({400, 401, 403, 404, 405, 410, 426, 501})
+
+TRY_AGAIN_LATER = 10.0
+"""Seconds to wait, at least, after a server has closed with 1013."""
+RESTART = 0.8
+"""Seconds: upper bound of the delay after a server has closed with 1012, because another worker serves meanwhile."""
+SERVED = 1.0
+"""Seconds that a connection must last, so that its end with 1012 or 4411 is no failure, or that a session which has
+resumed on it ends the count of failures.
+
+A server may do nothing but restart, or take a token whose time is over (with PyJWT's ``leeway``), or drop each
+connection at once."""
+LONGEST_RETRY_AFTER = 24 * 3600.0
+"""Seconds: a server that asks for more means something else, or has its clock wrong."""
+
+Wait = Callable[[RetryCallState], float]
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return whether another attempt to connect may succeed after ``error``.
+
+    `Reconnect` uses this function by default. The result is false after HTTP 400, 401, 403, 404, 405, 410, 426 or 501,
+    and after close code 1008 (policy violation), 3000 (unauthorized), 3003 (forbidden) or 4410 (another connection now
+    has this client's address). It is also false if the server's certificate could not be verified, or if a URL is not
+    valid. After another error of TLS it is true: a load balancer that restarts may cause it.
+    """
+    if isinstance(error, HandshakeRejected):
+        return error.status not in FATAL_STATUS
+    if isinstance(error, ConnectionLost):
+        return error.code not in KEEPS_OUT
+    if isinstance(error, (BadURL, ssl.SSLCertVerificationError)):
+        return False
+    # Other errors of TLS, too: a load balancer that restarts may answer without TLS, or with an alert.
+    return isinstance(error, Exception)
+
+
+class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
+    """Delays between a client's attempts to connect, and the rules for when to stop.
+
+    The first delay is a random time between 0 and ``initial`` seconds. The upper bound doubles with each failure, up to
+    ``max`` seconds. Because delays are random, clients that lost their connections at the same time do not all connect
+    again at the same time. A drop counts as a failure. The count restarts after a connection that lasted ``stable``
+    seconds, or on which the session resumed and that lasted a second.
+
+    After close code 1012 (service restart), the delay is at most 0.8 seconds, and the drop does not count as a failure,
+    unless the connection lasted less than a second. Thus a rolling restart hardly delays calls. A ``wait`` of your own
+    still decides alone.
+
+    After close code 4411 (the credentials have expired), the client dials without a delay, and the drop does not count
+    as a failure, unless the connection lasted less than a second.
+
+    After close code 1013, ten seconds are added to the delay. If the response that refuses a connection has a
+    ``Retry-After`` header, the time in the header is added, up to one day.
+
+    Attributes:
+        initial: upper bound of the first delay, in seconds.
+        max: largest upper bound of a delay, in seconds.
+        stable: how long a connection must last, in seconds, before the count of failures restarts. If the session
+            resumed on the connection, one second is enough.
+        wait: a ``wait_…`` object of the tenacity library, instead of ``initial`` and ``max``. All tenacity objects get
+            the number of failures as the attempt number.
+        stop: a ``stop_…`` object of tenacity. The default does not limit the number of attempts.
+        retry: decides after which failures the client dials again. Pass a ``retry_…`` object of tenacity, or a plain
+            function that takes the exception and returns a bool. The exception is the error of a failed attempt, or the
+            `ConnectionLost` of a drop. If the result is false, the client stops trying to connect. The default is
+            `is_transient`.
+
+    Raises:
+        TypeError, ValueError: an option has the wrong type or is out of range.
+    """
+
+    initial: float = 2.0
+    max: float = 30.0
+    stable: float = 60.0
+    wait: wait_base | None = None
+    stop: stop_base | None = None
+    retry: Condition | None = None
+
+    def __repr__(self) -> str:
+        return repr_of(self)
+
+    def __post_init__(self) -> None:
+        check_strategies(self, "initial", "max", "stable")
+
+
+DEFAULT_RECONNECT = Reconnect()
+ONCE = Reconnect(stop=stop_after_attempt(1))
+"""What ``Client(reconnect=None)`` means."""
+
+
+class Schedule:
+    """Counts failures and gives the delay after each.
+
+    Without a ``reconnect`` there is no attempt after the first failure.
+    """
+
+    def __init__(self, reconnect: Reconnect | None, clock: Timers) -> None:
+        reconnect = reconnect or ONCE
+        self._clock = clock
+        self._stable = reconnect.stable
+        self._wait: Wait = reconnect.wait or wait_random_exponential(multiplier=reconnect.initial, max=reconnect.max)
+        self._wait_for_restart: Wait = reconnect.wait or wait_random_exponential(
+            multiplier=min(reconnect.initial, RESTART), max=reconnect.max
+        )
+        self._wait_now: Wait = self._wait
+        """Gives the next delay."""
+        self._delay = 0.0
+        """The latest delay."""
+        retry = reconnect.retry or is_transient
+        self._attempts = Retrying(
+            sleep=self._sleep,
+            wait=self._delay_after,
+            stop=reconnect.stop or stop_never,
+            retry=retry if isinstance(retry, retry_base) else retry_if_exception(retry),
+            retry_error_callback=self._stop,
+        )
+        self._opened_at: float | None = None
+        self._enough = self._stable
+        """Seconds that the connection must last to end the count of failures."""
+        self.stopped = False
+        """Whether the last failure ends the attempts because of ``stop``, not because of ``retry``."""
+        self._series: Iterator[AttemptManager]
+        self._attempt: AttemptManager
+        self.begin()
+
+    def begin(self, failures: int = 0) -> None:
+        """Count from ``failures`` in a row. Tenacity's time begins now."""
+        self._series = iter(self._attempts)
+        self._attempt = next(self._series)
+        self._attempt.retry_state.attempt_number = failures + 1
+
+    def opened(self) -> None:
+        """Note when there is a connection."""
+        self._opened_at, self._enough = self._clock.time(), self._stable
+
+    def resumed(self) -> None:
+        """Note that the session has resumed on the connection."""
+        self._enough = min(self._stable, SERVED)
+
+    def dropped(self, error: ConnectionLost) -> float | None:
+        """Return the delay now that the connection has ended; see `failed`."""
+        lasted = -1.0 if self._opened_at is None else self._clock.time() - self._opened_at
+        self._opened_at = None
+        restarts = error.code == CloseCode.SERVICE_RESTART and lasted >= SERVED
+        expired = error.code == CloseCode.CREDENTIALS_EXPIRED and lasted >= SERVED
+        self.begin(0 if restarts or expired or lasted >= self._enough else self._failures)
+        delay = self.failed(error, self._wait_for_restart if restarts else self._wait)
+        if (restarts or expired) and delay is not None:
+            self.begin()
+        return 0.0 if expired and delay is not None else delay
+
+    @property
+    def _failures(self) -> int:
+        return self._attempt.retry_state.attempt_number - 1
+
+    def may_retry(self, error: Exception) -> bool:
+        """Return whether ``retry`` allows another attempt after ``error``.
+
+        Raises:
+            Exception: whatever a strategy of the user raises.
+        """
+        state = self._attempt.retry_state
+        state.set_exception((type(error), error, error.__traceback__))
+        return self._attempts.retry(state)
+
+    def failed(self, error: Exception, wait: Wait | None = None) -> float | None:
+        """Return the seconds until the next attempt, now that one has failed; None if there is to be none.
+
+        Args:
+            wait: gives the delay. None for the one that follows a failure.
+
+        Raises:
+            Exception: whatever a strategy of the user raises.
+        """
+        self.stopped = False
+        self._wait_now = wait or self._wait
+        failures, traceback = self._failures, error.__traceback__
+        try:
+            with self._attempt:
+                raise error
+            self._attempt = next(self._series)
+            return self._delay
+        except BaseException as exc:
+            self.begin(failures)
+            if exc is error or isinstance(exc, StopIteration):
+                return None  # because of `retry`, which makes tenacity raise the error, or of `stop`
+            if isinstance(exc, (Exception, KeyboardInterrupt, SystemExit)):
+                raise
+            # It would end the caller in the middle of its work.
+            raise RuntimeError(f"a strategy of Reconnect raised {exc!r}") from exc
+        finally:
+            error.__traceback__ = traceback  # raising has added to it
+
+    def _delay_after(self, state: RetryCallState) -> float:
+        assert state.outcome is not None
+        # 0 first, so that not-a-number and what is negative are 0, too.
+        return max(0.0, float(self._wait_now(state))) + _at_least(state.outcome.exception())
+
+    def _sleep(self, seconds: float) -> None:
+        self._delay = seconds  # `Dialing` waits
+
+    def _stop(self, state: RetryCallState) -> None:
+        self.stopped = True
+
+
+def _at_least(error: BaseException | None) -> float:
+    """Return the seconds for which the server asks. They are added to the delay, whose jitter is still needed."""
+    if isinstance(error, ConnectionLost):
+        return TRY_AGAIN_LATER if error.code == CloseCode.TRY_AGAIN_LATER else 0.0
+    if not isinstance(error, HandshakeRejected):
+        return 0.0
+    given = error.headers.get("retry-after", "").strip()
+    if given.isascii() and given.isdigit():
+        return min(float(given), LONGEST_RETRY_AFTER)
+    try:
+        seconds = parsedate_to_datetime(given).timestamp() - time.time()
+    except (ValueError, OverflowError):  # no date, either
+        return 0.0
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)

@@ -1,5 +1,0 @@
-"""Code generation: TypeScript declarations and Python modules from a description.
-
-A checked `Description` comes in, source text goes out. Only the public tools `wsrpc.typescript`, `wsrpc.python_client`
-and ``python -m wsrpc`` use it; no connection does.
-"""

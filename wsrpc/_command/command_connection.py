@@ -1,0 +1,182 @@
+"""Connection of a command: makes a `Client` from options, and keeps it open while the command uses it."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import ssl
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from tenacity import stop_after_attempt
+
+from .._base.retry import Retry
+from .._client.client import Client
+from .._client.reconnect_policy import Reconnect
+from .._core.api.channel import Channel
+from .._core.api.peer import Peer
+from .._core.handlers.observation import Message
+from .._net.urls import check_url, shown_url
+from ..errors import UnknownEvent, WsrpcError, printable, short
+from ..headers import check_header
+from .failures import REMOTE, Failure, UsageError, explained
+from .options import Options
+from .running import Job
+
+CONNECTING = 30.0
+"""Seconds for connecting, unless ``--timeout`` says otherwise."""
+FIRST_DELAY = 0.5
+"""Bound of the delay before the second attempt, in seconds; it doubles with each further one."""
+
+
+def reconnect_of(options: Options) -> Reconnect | None:
+    """Return the attempts that ``--retry`` allows; None for one attempt only."""
+    attempts: int = options.retry
+    return Reconnect(initial=FIRST_DELAY, stop=stop_after_attempt(attempts + 1)) if attempts else None
+
+
+def retry_of(options: Options) -> Retry | None:
+    """Return how often a request that did not run is sent again; None for never."""
+    attempts: int = options.retry
+    return Retry(attempts=attempts + 1, initial=FIRST_DELAY) if attempts else None
+
+
+@asynccontextmanager
+async def connected(options: Options, job: Job, client: Client | None = None) -> AsyncGenerator[Client]:
+    """Connect ``client``, or one that the options describe, and close the connection at the end."""
+    if client is None:
+        client = client_of(options, reconnect_of(options))
+        client.on("message", _watching(options, job))
+    job.doing = f"there was no connection yet to {shown_url(options.url)}"
+    async with client:
+        job.doing = "the connection was closed"
+        try:
+            yield client
+        except UnknownEvent as exc:
+            raise Failure(explained(exc)[1] + await _advice(client, options), REMOTE) from exc
+
+
+async def _advice(client: Client, options: Options) -> str:
+    """Return which channel of the server has the event; "" if its description does not say."""
+    from .asking import checked, describes  # only now, because it imports much that other calls do not need
+
+    try:
+        found = checked(await describes(client, options.url, seconds=1.5))  # a hint is not worth more
+    except (Failure, WsrpcError, ValueError):  # the server need not offer it
+        return ""
+    channels = [each.channel for each in found.events if each.event == options.event]
+    if channels and (name := channels[0]) is not None:
+        return f"; the channel {short(name)} has a handler for it: add --channel {shlex.quote(name)}"
+    return "; the main channel has a handler for it: leave out --channel" if channels else ""
+
+
+def on_channel(client: Client, name: str | None) -> Client | Channel:
+    """Return the named channel of ``client``, or ``client`` itself for the main channel."""
+    return client if name is None else client.of(name)
+
+
+def channels_of(options: Options) -> tuple[str | None, ...]:
+    """Return the channels that the options name. None is the main channel."""
+    channel: Any = options.channel
+    return (channel,) if channel is None or isinstance(channel, str) else channel or (None,)
+
+
+def client_of(options: Options, reconnect: Reconnect | None) -> Client:
+    """Return the client that the options describe, with the handlers of ``--answer``.
+
+    Raises:
+        UsageError, ValueError: an option is not valid.
+    """
+    context = _tls(options)
+    check_url(options.url, tls=False)
+    if context is not None and options.url.startswith("ws://"):
+        raise UsageError("--cacert, --cert, --key and --insecure are for wss:// URLs; this one begins with ws://")
+    for name, value in (*options.header, ("Authorization", f"Bearer {options.token}")):
+        check_header(name, value)
+    _set_up_log(verbose=options.verbose)
+    client = Client(
+        options.url,
+        headers=dict(options.header),
+        auth=options.token,
+        subprotocols=options.subprotocol or None,
+        ssl=context,
+        compression=options.compress,
+        reconnect=reconnect,
+        connect_timeout=options.timeout or CONNECTING,
+        log_payloads=options.verbose,
+        profile=options.profile,
+    )
+    for name, value in options.answer:
+        for channel in {None, *channels_of(options)}:
+            on_channel(client, channel).on(name, _answering(value))
+    return client
+
+
+def _watching(options: Options, job: Job) -> Callable[[Peer, Message], None]:
+    """Return a handler that notes the server's requests for which there is no ``--answer``."""
+    answered = dict(options.answer)
+
+    def watch(_: Peer, message: Message) -> None:
+        event = message.event
+        can_be_answered = message.id is not None and message.channel_name in (None, options.channel)
+        if event is not None and can_be_answered and event not in answered:
+            job.unanswered = job.unanswered or event
+
+    return watch
+
+
+def _answering(value: Any) -> Any:
+    def answer(*_: Any) -> Any:
+        return value
+
+    return answer
+
+
+def _tls(options: Options) -> ssl.SSLContext | None:
+    if options.key and not options.cert:
+        raise UsageError("--key is the key of a certificate: give --cert FILE, too")
+    if not (options.cacert or options.cert or options.insecure):
+        return None
+    try:
+        context = ssl.create_default_context(cafile=options.cacert)
+    except (OSError, ValueError) as exc:
+        raise UsageError(f"cannot read the authorities in {options.cacert}: {_reason(exc)}") from exc
+    if options.cert:
+        try:
+            context.load_cert_chain(options.cert, options.key)
+        except (OSError, ValueError) as exc:
+            files = options.cert if options.key is None else f"{options.cert} with the key in {options.key}"
+            raise UsageError(f"cannot use the certificate in {files}: {_reason(exc)}") from exc
+    if options.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if not isinstance(error, ssl.SSLError):
+        return str(getattr(error, "strerror", None) or error)
+    if not error.reason:  # OpenSSL says only "PEM lib"
+        return "it does not hold a certificate and its private key; --key names another file for the key"
+    return error.reason.replace("_", " ").lower()
+
+
+class _Formatter(logging.Formatter):
+    """Formatter for a terminal: a traceback may have texts of the server."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def _set_up_log(*, verbose: bool) -> None:
+    """Show the library's log on stderr, or none of it: the command reports errors itself."""
+    logger = logging.getLogger("wsrpc")
+    if not verbose:
+        logger.addHandler(logging.NullHandler())
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)

@@ -1,0 +1,384 @@
+"""Methods that peers, clients and channels have in common: they check their options and call a `Sender`."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Never, cast, overload
+
+from msgspec import UNSET, UnsetType
+
+from ..._base.misuse import no_keywords, refused
+from ..._base.names import UNTYPED, Offline, OnChannel, Source, check_offline
+from ..._base.retry import Retry, check_retry
+from ..channels.channel_core import ChannelCore
+from ..inboxes.event_values import Waits, value_of
+from ..peer.requester import Requester
+from ..sending.checks import check_thread, raw_message
+from ..sending.outbox import Outbox
+from ..sending.sender import ReadingSender, Sender
+from ..wire.messages import NO_OPTIONS, Raw, RequestOptions
+from .anonymous import AnonymousChannel
+from .events import EventReader
+from .proxy import make_emitter, make_proxy
+from .stream import Stream
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm, TypeVar
+
+    T = TypeVar("T", default=Any)
+
+
+class Caller(OnChannel):
+    """`emit`, `emit_nowait`, `request`, `stream` and `open_channel` on one channel of one peer.
+
+    On a client, ``offline`` says what happens to a message while there is no connection, or while the other side
+    drains. ``"queue"`` lets it wait for the next connection. ``"fail"`` raises `ConnectionLost` at once, with
+    ``outcome="not_sent"``. With ``"fail"``, a message that waits for the `open` handlers of a connection, or until the
+    connection has room, also fails in this way when that connection ends. None, the default, means the option with
+    which the client was made. A server's peer has one connection only, so nothing waits for another one.
+    """
+
+    __slots__ = ()
+
+    _sender: Sender
+
+    def emit(
+        self, event: str, /, *args: Any, offline: Offline | None = None, **unsupported: Never
+    ) -> Coroutine[Any, Any, None]:
+        """Send an event.
+
+        Returns when the message is accepted for sending, not when it is delivered. While more than `Limits.high_water`
+        bytes are unsent, calls wait, and they continue in the order in which they began. Each message is encoded only
+        after the wait. Cancelling is safe: the event is then not sent.
+
+        Args:
+            offline: what to do with the message on a client that has no connection, or whose server is closing the
+                connection. ``"queue"`` lets the message wait for the next connection. ``"fail"`` immediately raises
+                `ConnectionLost`; it also raises this error if the connection ends while the message is still waiting to
+                be sent, except while the `open` handlers are running. None, the default, uses the ``offline`` option of
+                the client. On a server, messages wait for another connection only while the peer's session is kept.
+
+        Raises:
+            ConnectionLost: there is no connection, and the event cannot wait for one; ``outcome`` is ``"not_sent"``.
+            QueueFull: the queue for messages that wait for a connection is full (`Limits.offline`).
+            ReservedEvent: ``event`` is a lifecycle event of the main channel, such as ``open``.
+            MessageTooBig: the message is larger than the remote peer accepts, or larger than `Limits.sent_message`;
+                nothing is sent.
+            ChannelClosed: the channel was closed.
+            TypeError, ValueError, RecursionError: an argument cannot be encoded; nothing is sent.
+        """
+        try:
+            if unsupported:
+                raise no_keywords(self.emit, event, unsupported)
+            if offline is not None:
+                check_offline(offline)
+            return self._sender.send_event(self._channel_name, event, args, offline)
+        except (TypeError, ValueError) as exc:
+            return refused(exc)
+
+    def emit_nowait(self, event: str, /, *args: Any, offline: Offline | None = None, **unsupported: Never) -> None:
+        """Send an event without waiting, from a plain function in the event loop's thread.
+
+        Args:
+            offline: as for `emit`.
+
+        Raises:
+            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the queue for messages that wait for a
+                connection is full; nothing is sent.
+            ConnectionLost, ReservedEvent, MessageTooBig, ChannelClosed, TypeError, ValueError, RecursionError: as for
+                `emit`.
+        """
+        if unsupported:
+            raise no_keywords(self.emit_nowait, event, unsupported)
+        if offline is not None:
+            check_offline(offline)
+        self._sender.send_event_nowait(self._channel_name, event, args, offline)
+
+    # The overloads are written as coroutine functions because type checkers then see through asyncio.gather().
+
+    @overload
+    async def request(
+        self,
+        event: str,
+        /,
+        *args: Any,
+        timeout: float | UnsetType | None = UNSET,
+        send: Source | None = None,
+        retry: Retry | None = None,
+        idempotent: bool = False,
+        offline: Offline | None = None,
+        **unsupported: Never,
+    ) -> Any: ...
+
+    @overload
+    async def request(
+        self,
+        event: str,
+        /,
+        *args: Any,
+        returns: TypeForm[T],
+        timeout: float | UnsetType | None = UNSET,
+        send: Source | None = None,
+        retry: Retry | None = None,
+        idempotent: bool = False,
+        offline: Offline | None = None,
+        **unsupported: Never,
+    ) -> T: ...
+
+    def request(
+        self,
+        event: str,
+        /,
+        *args: Any,
+        returns: Any = UNSET,
+        timeout: float | UnsetType | None = UNSET,
+        send: Source | None = None,
+        retry: Retry | None = None,
+        idempotent: bool = False,
+        offline: Offline | None = None,
+        **unsupported: Any,
+    ) -> Coroutine[Any, Any, Any]:
+        """Send a request, and return its response.
+
+        Args:
+            returns: the type that the response is checked against and converted to. Without a type, the response is
+                returned as decoded.
+            timeout: the maximum time until the response, in seconds, including the time that the request waits to be
+                sent. None for no limit. The default is `Limits.timeout`. With ``send``, this limit applies twice: until
+                the handler is ready for the first item, and from the last item to the response. Sending the items has
+                no time limit.
+            send: an iterable or async iterable of items for the handler, which needs a parameter annotated
+                ``AsyncIterator[...]``. The items are sent only as fast as the handler reads them. If you pass a
+                generator, it is closed at the end, even if the handler stops reading early. If the iterable raises an
+                exception, `request` raises the same exception, and the handler is stopped.
+            retry: the rules for sending the request again if no handler ran; see `Retry`. ``timeout`` then limits the
+                total time of all attempts and the waits between them. ``retry`` and ``send`` cannot be combined.
+            idempotent: whether the handler can safely run twice. If true, ``retry`` also sends the request again if the
+                handler may have run before the connection ended, or if the handler reached its time limit.
+            offline: as for `emit`.
+
+        Cancelling is safe. It also cancels the handler on the remote peer. The handler gets the reason that you pass to
+        ``task.cancel(reason)``.
+
+        Raises:
+            RemoteError: the remote peer rejected the request. Its subclasses stand for specific reasons.
+            RequestTimeout: no response arrived in time, and a cancellation was sent to the remote peer. With ``retry``,
+                ``__cause__`` is the error from the previous attempt.
+            ConnectionLost: the connection ended before the response arrived; ``outcome`` says whether the handler may
+                have run.
+            BadResult: the response does not fit ``returns``.
+            UnexpectedChannel: the response is a channel.
+            ChannelClosed: the channel was closed; or, with ``send``, the remote peer ended the upload without an error.
+            MessageTooBig: the message is larger than the remote peer accepts, or larger than `Limits.sent_message`;
+                nothing was sent.
+            TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: the request could not be sent, for the
+                reason that the exception gives.
+        """
+        try:
+            if unsupported:
+                raise no_keywords(self.request, event, unsupported)
+            if offline is not None:
+                check_offline(offline)
+            if (
+                returns is UNSET
+                and timeout is UNSET
+                and offline is None
+                and send is None
+                and retry is None
+                and not idempotent
+            ):
+                return self._sender.send_request(self._channel_name, event, args, NO_OPTIONS)
+            options = RequestOptions(returns, timeout, offline, send, retry, idempotent)
+            if retry is not None:
+                check_retry(retry, send)
+                return self._sender.request_again(self._channel_name, event, args, options)
+            if idempotent:
+                raise TypeError("idempotent= says what retry= may ask again: give retry=wsrpc.Retry(), too")
+            if send is not None:
+                return self._sender.upload(self._channel_name, event, args, options)
+            return self._sender.send_request(self._channel_name, event, args, options)
+        except (TypeError, ValueError) as exc:
+            return refused(exc)
+
+    async def open_channel(
+        self,
+        event: str,
+        /,
+        *args: Any,
+        timeout: float | UnsetType | None = UNSET,
+        offline: Offline | None = None,
+        **unsupported: Any,
+    ) -> AnonymousChannel:
+        """Send a request that opens an anonymous channel, and return the channel for a conversation with the handler.
+
+        The channel stays open until either side ends it, or the session ends. To end it, use ``async with``, or call
+        its ``abort()``. ``timeout`` is the maximum time in seconds until the channel is open. ``offline`` is the same
+        as for `emit`. Cancelling is safe, and cancels the handler on the remote peer.
+
+        Raises:
+            BadResult: the response is not a channel.
+            WsrpcError: as for `request`.
+        """
+        if unsupported:
+            raise no_keywords(self.open_channel, event, unsupported)
+        if offline is not None:
+            check_offline(offline)
+        return await self._open(event, args, RequestOptions(timeout=timeout, offline=offline, wants_channel=True))
+
+    async def _open(self, event: str, args: tuple[Any, ...], options: RequestOptions) -> AnonymousChannel:
+        """Open a channel with options that are checked already, for `open_channel` and for proxies."""
+        core: ChannelCore = await self._sender.send_request(self._channel_name, event, args, options)
+        return AnonymousChannel(core)
+
+    def stream(
+        self,
+        event: str,
+        /,
+        *args: Any,
+        returns: TypeForm[T] = UNTYPED,
+        timeout: float | UnsetType | None = UNSET,
+        send: Source | None = None,
+        offline: Offline | None = None,
+        **unsupported: Never,
+    ) -> Stream[T]:
+        """Request a stream: ``async with peer.stream("subscribe", "news", returns=Update) as updates``.
+
+        The request is sent when you enter the block or read the first item. See `Stream` for how a stream ends, and for
+        the exceptions that it raises.
+
+        Args:
+            returns: the type that each item is checked against and converted to.
+            timeout: the maximum time until the stream is open, in seconds. None for no limit. The default is
+                `Limits.timeout`. The items have no time limit.
+            send: items for the handler, as for `request`. If the iterable raises an exception, the stream raises the
+                same exception.
+            offline: as for `emit`.
+
+        Raises:
+            TypeError: ``returns`` is not a type that wsrpc can convert values to.
+        """
+        if unsupported:
+            raise no_keywords(self.stream, event, unsupported)
+        if offline is not None:
+            check_offline(offline)
+        sender, channel = self._sender, self._channel_name
+        convert = None if returns is UNTYPED else sender.converter(returns)
+        options = RequestOptions(timeout=timeout, offline=offline, send=send)
+        return Stream(event, convert, open=lambda: sender.open_stream(channel, event, args, options))
+
+    def proxy(self, contract: TypeForm[T], /) -> T:
+        """Return an object with the methods of a contract. Each method sends a request for the event of the same name.
+
+        The contract is a `typing.Protocol`. A method sends the same message as `request`, `stream` or `open_channel`
+        would, and converts the result to the type that the contract declares:
+
+        - ``async def say(self, text: str) -> int`` is a request.
+        - ``def history(self, since: int) -> Stream[Line]`` is a stream.
+        - A parameter ``AsyncIterable[...]`` takes the items of an upload, like the argument ``send`` of `request`.
+        - ``async def talk(self) -> AnonymousChannel`` opens a channel.
+        - An attribute that is annotated with another contract is a proxy for the named channel of the same name.
+
+        Arguments are sent by position. Omitted arguments at the end are not sent, so the handler's defaults apply. If
+        you omit an argument and pass a later one, the contract's default is sent for the omitted argument.
+        `with_options` returns a proxy with a timeout and other options. Exceptions have a note that contains the name
+        of the method.
+
+        Raises:
+            TypeError: the contract is not valid. The error message names the method and explains the problem.
+        """
+        made: T = make_proxy(contract, self)
+        return made
+
+    def emitter(self, contract: TypeForm[T], /) -> T:
+        """Return an object with the methods of a contract. Each method emits the event of the same name.
+
+        An ``async def`` of the contract does what `emit` does, and a plain ``def`` does what `emit_nowait` does. Both
+        are declared with the return type ``None``. Arguments are sent as described for `proxy`.
+
+        Raises:
+            TypeError: the contract is not valid. The error message names the method and explains the problem.
+        """
+        made: T = make_emitter(contract, self, takes_offline=True)
+        return made
+
+
+class ReadingCaller(Caller, EventReader):
+    """The methods of `Caller`, with `events` and `wait_for`. Its sender is a `ReadingSender`."""
+
+    __slots__ = ()
+
+    def _read_events(self, event: str, returns: Any, keep: Waits) -> Stream[Any]:
+        sender, channel = cast(ReadingSender, self._sender), self._channel_name
+        convert = value_of(returns, sender.converter)
+        label = event if channel is None else f"{channel}:{event}"
+        return Stream(label, convert, reading=sender.read_events(channel, event, convert, keep))
+
+
+class RawCaller(ReadingCaller):
+    """The methods of `ReadingCaller`, with `send_raw`, `send_raw_nowait` and `send_json`."""
+
+    __slots__ = ()
+
+    @property
+    def _outbox(self) -> Outbox:
+        return cast("Requester", self._sender).outbox
+
+    def _binary_is_free(self) -> bool:
+        """Return whether a binary message is a raw one."""
+        raise NotImplementedError
+
+    async def send_raw(self, message: str | bytes, *, offline: Offline | None = None) -> None:
+        """Send a raw message, outside the wsrpc protocol. A str is sent as text, and bytes are sent as binary.
+
+        Raw messages and other messages are sent in the order of the calls. Like `emit`, this method waits while too
+        many bytes are unsent; ``offline`` is the same as for `emit`. The function that the remote peer has registered
+        with `on_raw` gets the message. A message that looks like a protocol message is handled as a protocol message.
+        Cancelling is safe: the message is then not sent.
+
+        Raises:
+            ConnectionLost: the message cannot wait for another connection, and there is no connection or the remote
+                peer is closing; ``outcome`` is ``"not_sent"``.
+            QueueFull: the queue for messages that wait for a connection is full (`Limits.offline`).
+            MessageTooBig: the message is larger than the remote peer accepts, or larger than `Limits.sent_message`.
+            TypeError: ``message`` is neither str nor bytes.
+            ValueError: ``message`` is bytes, but binary messages on this connection are reserved for MessagePack, or
+                may become so. Two wsrpc peers reserve them, unless one of the peers had an `on_raw` function when they
+                connected. A client without an `on_raw` function cannot send bytes before the server has announced
+                whether it reserves binary messages. A server that does not use wsrpc never announces this. With
+                ``extensions=False``, you can always send bytes. With ``profile="go"``, every raw message raises this
+                exception.
+            RuntimeError: called in a thread other than the event loop's.
+        """
+        if offline is not None:
+            check_offline(offline)
+        await self._outbox.send_raw(self._check_raw(message), offline)
+
+    async def send_json(self, value: object, *, offline: Offline | None = None) -> None:
+        """Send a value as a raw text message in JSON; see `send_raw`. It is encoded like an argument of `emit`."""
+        await self.send_raw(self._outbox.out.json_text(value), offline=offline)
+
+    def send_raw_nowait(self, message: str | bytes, *, offline: Offline | None = None) -> None:
+        """Send a raw message without waiting, from a plain function in the event loop's thread.
+
+        Args:
+            offline: as for `emit`.
+
+        Raises:
+            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the queue for messages that wait for a
+                connection is full; nothing is sent.
+            ConnectionLost, MessageTooBig, TypeError, ValueError, RuntimeError: as for `send_raw`.
+        """
+        if offline is not None:
+            check_offline(offline)
+        self._outbox.send_now(self._check_raw(message), offline)
+
+    def _check_raw(self, message: Any) -> Raw:
+        check_thread(self._outbox.out.thread, "peer.send_raw(...)")
+        self._outbox.out.check_raw()
+        payload, text = raw_message(message)
+        if not text and not self._binary_is_free():
+            raise ValueError(
+                "binary messages are MessagePack between two wsrpc peers, unless one of them has an on_raw function "
+                "when they connect: send text, or use on_raw here (extensions=False will do, too)"
+            )
+        return Raw(payload, text)

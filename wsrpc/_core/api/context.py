@@ -1,0 +1,149 @@
+"""`Context`: the event or request that a handler handles, as users see it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..._base.state import PeerState
+from ..handlers.introspection import Injection, injections
+from ..handlers.invocation import CURRENT, Invocation
+from ..handlers.observation import Message
+from .anonymous import AnonymousChannel, channel_of
+from .peer import Peer
+
+if TYPE_CHECKING:
+    from .annotations import Server
+
+
+@Invocation.shows
+class Context(msgspec.Struct, eq=False, weakref=True):
+    """The event or request that a handler is handling.
+
+    To get this object, annotate a parameter of the handler with the class, or call `current_context`.
+
+    When the handler exits, its message is dropped, unless this object is still in use. If a task that the handler has
+    started calls `current_context` after that, ``args`` is empty, and ``message`` and ``cancel_reason`` are None.
+    """
+
+    _invocation: Invocation
+
+    @property
+    def peer(self) -> Peer:
+        """The peer that sent the message."""
+        peer: Peer = self._invocation.peer
+        return peer
+
+    @property
+    def cancel_reason(self) -> Any:
+        """Why the handler was cancelled, or its generator was closed. Otherwise None.
+
+        If the remote peer cancelled the request or left a stream early, the reason is the argument of
+        ``task.cancel(reason)`` on the remote peer, or a `RemoteError` with the message "Request aborted". If the
+        session ended, the reason is a `ConnectionLost`, or a `SessionLost` if the session was kept after a drop and did
+        not resume. If the handler reached its time limit, the reason is a `HandlerTimeout`.
+        """
+        return self._invocation.cancel_reason
+
+    @property
+    def message(self) -> Message | None:
+        """The `Message`, if there is a ``message`` handler. Otherwise None."""
+        return self._invocation.view
+
+    @property
+    def event(self) -> str:
+        """The name of the event. Empty for a raw message; ``args`` then contains only this message."""
+        return self._invocation.event
+
+    @property
+    def id(self) -> int | None:
+        """The id of the request. None for an event, which has no response."""
+        return self._invocation.id
+
+    @property
+    def channel_name(self) -> str | None:
+        """The name of the channel. None on the main channel and on anonymous channels."""
+        return self._invocation.channel_name
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The arguments as they arrived. Middleware can set other arguments."""
+        return tuple(self._invocation.inbound.a[1:])
+
+    @args.setter
+    def args(self, args: Sequence[Any]) -> None:
+        self._invocation.inbound.a[1:] = args
+
+    @property
+    def state(self) -> PeerState:
+        """The state of the peer, which is the same as `Peer.state`."""
+        return self.peer.state
+
+    @property
+    def server(self) -> Server:
+        """The server of the peer.
+
+        Raises:
+            RuntimeError: the handler belongs to a client.
+        """
+        return self.peer.server
+
+    def channel(self) -> AnonymousChannel:
+        """Create an anonymous channel for the caller. Register handlers on it, then return the channel from the
+        handler.
+
+        Each call within one handler returns the same channel. You can send on the channel after the response that opens
+        it has been sent. If the handler returns something else, the channel is closed, and the caller does not get it.
+
+        Raises:
+            BadArguments: the message is an event, which has no response.
+            RemoteError: the remote peer has as many channels open as `Limits.channels` allows. If the handler does not
+                catch this error, the caller gets it, with the code ``"wsrpc.too_many_channels"``.
+        """
+        return channel_of(self._invocation)
+
+    @property
+    def label(self) -> str:
+        """The event as log lines show it, such as ``chat:say #7``."""
+        return self._invocation.label
+
+    def __repr__(self) -> str:
+        return f"<Context {self.label} of {self.peer!r}>"
+
+
+injections[Context] = Injection(attrgetter("context"))
+
+CallNext = Callable[[Context], Awaitable[Any]]
+"""Second argument of middleware: runs the next middleware or the handler, and returns its result."""
+Middleware = Callable[[Context, CallNext], Awaitable[Any]]
+"""Function that runs around handlers; see `Router.use`."""
+
+
+def current_context() -> Context:
+    """Return the context of the running handler. Also works in tasks that the handler has started.
+
+    Raises:
+        RuntimeError: called outside of a handler.
+    """
+    context: Context = _current("current_context()").context
+    return context
+
+
+def current_peer() -> Peer:
+    """Return the peer for which the current handler runs. Also works in tasks that the handler has started.
+
+    Raises:
+        RuntimeError: called outside of handlers and the tasks that they have started.
+    """
+    peer: Peer = _current("current_peer()").peer
+    return peer
+
+
+def _current(call: str) -> Invocation:
+    try:
+        return CURRENT.get()
+    except LookupError:
+        raise RuntimeError(f"no handler is running here: {call} works inside handlers") from None

@@ -1,0 +1,250 @@
+"""`Stream`: async iterator over the items or events that arrive on a channel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
+
+import msgspec
+
+from ..._base.misuse import refusing
+from ..._base.scheduler import Timer
+from ...errors import ChannelClosed, bad_item, note_member
+from ..handlers.introspection import stream_annotations
+from ..handlers.invocation import Invocation
+from ..inboxes.inbox import EventInbox, Inbox
+from ..wire.rejections import reason_of
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+_OPENING: Any = object()
+"""Stands for `Stream._open` while a task opens the stream."""
+
+
+class Stream(Generic[T_co]):
+    """Async iterator over the items of a stream, or over events. Also an async context manager.
+
+    ``async with client.stream(...) as items`` opens the stream, and stops the producer at the end of the block. Without
+    the block, ``async for item in client.stream(...)`` opens the stream when it reads the first item. If you leave such
+    a loop early, the producer is stopped when Python garbage-collects the stream, and a warning is logged.
+
+    Iterating raises one of these exceptions, after the items that came before the error:
+
+    - `RemoteError` or a subclass: the producer failed, or refused to start.
+    - `ConnectionLost`: the connection ended, and its session did not resume.
+    - `ChannelClosed`: this side closed the channel.
+    - `StreamOverflow`: unread events, or unread items of a producer without flow control, exceeded
+      `Limits.stream_queue` or `Limits.unread_bytes`, or those of ended sessions ``Server(detached_bytes=)``.
+    - `BadResult`: an item does not fit ``returns``, or, in a handler, the annotation of the parameter. You can continue
+      with the next item. (An event that does not fit is dropped instead, with a warning.)
+
+    Cancelling a read is safe: no item is lost.
+    """
+
+    __slots__ = (
+        "_convert",
+        "_inbox",
+        "_label",
+        "_member",
+        "_open",
+        "_parameter",
+    )
+
+    def __init__(
+        self,
+        label: str,
+        convert: Callable[[Any], Any] | None,
+        *,
+        reading: Inbox | None = None,
+        open: Callable[[], Coroutine[Any, Any, Inbox]] | None = None,
+        parameter: str | None = None,
+        member: str | None = None,
+    ) -> None:
+        self._label = label
+        self._convert = convert
+        self._open = open
+        """Opens the stream. None once it is open, closed, or could not be opened."""
+        self._inbox = reading
+        """The items, while the stream is open: None before and after."""
+        self._parameter = parameter
+        """The parameter of a handler that reads the items, for errors."""
+        self._member = member
+        """The member of a contract that was called, for errors."""
+
+    if not TYPE_CHECKING:
+        __iter__ = refusing("the items of a stream arrive over time: use `async for`")
+        __enter__ = __exit__ = refusing("a stream is opened and closed asynchronously: use `async with`")
+
+    async def __aenter__(self) -> Self:
+        if self._inbox is None:
+            await self._open_inbox()
+            # A producer that keeps to credit may start now. Another one would only fill the queue.
+            if self._inbox is not None and self._inbox.channel.has_credit:
+                self._begin(self._inbox)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leave(reason_of(error))
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T_co:
+        inbox = self._inbox
+        if inbox is None or not inbox.being_read:
+            inbox = await self._begin_reading()
+        while True:
+            while not inbox.queue:
+                if inbox.over:
+                    await self._raise_end(inbox)
+                try:
+                    await inbox.wait()
+                except GeneratorExit:
+                    inbox.forget_wait()
+                    raise
+                if self._inbox is None:  # it was closed meanwhile
+                    raise StopAsyncIteration
+            value = inbox.take()
+            if self._convert is None:
+                break
+            try:
+                value = self._convert(value)
+                break
+            except msgspec.ValidationError as exc:
+                if not isinstance(inbox, EventInbox):
+                    raise self._bad_item(exc, inbox) from None
+                inbox.count_misfit(exc)
+        item: T_co = value
+        return item
+
+    async def _begin_reading(self) -> Inbox:
+        """Open the stream, as far as that was not done, and begin to read it.
+
+        Raises:
+            StopAsyncIteration: the stream was closed.
+        """
+        if self._open is not None:
+            await self._open_inbox()
+        inbox = self._inbox
+        if inbox is None:
+            raise StopAsyncIteration
+        self._begin(inbox)
+        inbox.being_read = True
+        return inbox
+
+    def _bad_item(self, exc: msgspec.ValidationError, inbox: Inbox) -> Exception:
+        if self._parameter is not None:
+            text = f"{self._label}(): an item of {self._parameter!r}"
+        else:
+            wanted = "returns= asks for" if self._member is None else f"{self._member} declares"
+            text = f"an item of {self._label!r} is not what {wanted}"
+        # With the channel, so that the caller of a handler that lets the error through gets it.
+        return bad_item(f"{text}: {exc}", inbox.channel)
+
+    async def aclose(self) -> None:
+        """Stop the producer, and drop the items that have not been read. Cancelling is safe.
+
+        The unread items of `AnonymousChannel.items` are not dropped if the producer is a wsrpc peer: the next reader
+        gets them. Calling `aclose` again has no effect.
+        """
+        self._leave(None)
+
+    async def _raise_end(self, inbox: Inbox) -> NoReturn:
+        error = inbox.take_error()
+        inbox.leave(None)
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # The body of a conversation has read everything that came before the end. Now it is cancelled.
+            await asyncio.sleep(0)
+        if error is not None:
+            note_member(error, self._member)
+            try:
+                raise error
+            finally:  # else the error would refer to this frame, and the frame to the error
+                del error, task
+        raise StopAsyncIteration
+
+    async def _open_inbox(self) -> None:
+        """Open the stream. It is open then, unless it was closed meanwhile."""
+        open = self._open
+        if open is None:
+            raise ChannelClosed(self._label, "this stream was closed")
+        if open is _OPENING:
+            raise RuntimeError("two tasks open the same stream: give each its own")
+        self._open = _OPENING
+        try:
+            inbox = await open()
+        except BaseException:
+            self._open = None  # iterating again does not try to open it again
+            raise
+        if self._open is None:
+            inbox.leave(None)
+        else:
+            self._open, self._inbox = None, inbox
+
+    def _begin(self, inbox: Inbox) -> None:
+        if not inbox.over:
+            inbox.channel.check_thread("anext(stream)")
+        inbox.begin()
+
+    def _leave(self, reason: object) -> None:
+        inbox = self._inbox
+        if inbox is not None:
+            inbox.channel.check_thread("stream.aclose()")
+        self._open = self._inbox = None
+        if inbox is not None:
+            inbox.leave(reason)
+
+    def __del__(self) -> None:
+        if self._inbox is not None:
+            self._inbox.leave_soon(self._label)
+
+    def __repr__(self) -> str:
+        if self._inbox is None:
+            state = "closed" if self._open is None else "not open"
+        else:
+            state = "over" if self._inbox.over else "open"
+        return f"<Stream {self._label!r} {state}>"
+
+
+stream_annotations.add(Stream)
+Invocation.stream_class = Stream
+
+
+def end_after(stream: Stream[Any], seconds: float, error: Exception) -> Timer:
+    """End an open stream with ``error`` after that many seconds. What has arrived by then is read first."""
+    inbox = stream._inbox  # pyright: ignore[reportPrivateUsage] - the one internal use of a stream's inside
+    assert inbox is not None
+    return inbox.end_after(seconds, error)
+
+
+def is_over(stream: Stream[Any]) -> bool:
+    """Return whether nothing more will arrive on a stream that is open."""
+    inbox = stream._inbox  # pyright: ignore[reportPrivateUsage]
+    return inbox is not None and inbox.over
+
+
+def read_arrived(stream: Stream[T_co], most: int) -> Iterator[T_co]:
+    """Return up to ``most`` items that can be read without waiting.
+
+    Raises:
+        StopAsyncIteration, Exception: as for iterating, if the end has arrived, too.
+    """
+    while most > 0:
+        inbox = stream._inbox  # pyright: ignore[reportPrivateUsage]
+        if inbox is None or not (inbox.queue or inbox.over):
+            return
+        reading = stream.__anext__()
+        try:
+            reading.send(None)
+        except StopIteration as exc:
+            yield exc.value
+        else:  # all that had arrived was dropped, because it did not fit
+            reading.close()
+            return
+        most -= 1

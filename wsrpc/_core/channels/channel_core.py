@@ -1,0 +1,422 @@
+"""`ChannelCore`: one side of an anonymous channel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import UNSET
+
+from ..._base.scheduler import Timer
+from ...errors import ChannelClosed, ChannelNotReady, RpcError, StreamOverflow, as_text, short
+from ..handlers.registry import Registry
+from ..inboxes.event_values import Waits
+from ..inboxes.inbox import EventInbox, Inbox
+from ..inboxes.items import ItemInbox
+from ..inboxes.recipients import Decode, FanOut, Recipient
+from ..sending.checks import check_thread, check_thread_of_plain
+from ..sending.sender import RefusingSender, Sender
+from ..wire.messages import Event, Resolution, WireMessage
+from ..wire.nodes import ENDED_BY_CALLER
+from ..wire.rejections import FINISHED_REASON
+from .channel_states import TABLE, ChannelInput, ChannelState
+from .mailbox import IS_DUE, OVER, Mailbox
+
+if TYPE_CHECKING:
+    from .channel_table import ChannelTable
+
+
+class _Finished:
+    """Reason of a channel that has ended in good order."""
+
+    def __repr__(self) -> str:
+        return "finished"
+
+
+FINISHED: Any = _Finished()
+
+_NOT_READY = (
+    "channel {} is not delivered yet: return it first, and send from a handler on it, a task or when it is read; a "
+    "handler with an AnonymousChannel parameter runs once it is"
+)
+
+_NO_HANDLERS = Registry()
+"""The registry of channels without handlers, for example those of streams."""
+
+
+# Constants, because Python 3.11 looks members of an enum up slowly.
+_NEW, _OPEN, _ENDED, _LEFT = ChannelState
+_IS_OPENED, _ENDS, _LEAVES = ChannelInput
+_IS_OVER = frozenset({_ENDED, _LEFT})
+
+
+class Producing(Protocol):
+    """Sends items on a channel: a `Producer`, or the `Pipe` of a node."""
+
+    def credited(self, n: int, size: int, /) -> None:
+        """Take note of the credit that the remote peer has given: totals of items and of bytes."""
+
+    def channel_over(self) -> None:
+        """Send nothing more."""
+
+
+class ChannelFanOut(FanOut):
+    """All readers of one event name on an anonymous channel. The handler of that name gets each event, too."""
+
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: ChannelCore) -> None:
+        super().__init__()
+        self._channel = channel
+
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        handled = self._channel.registry.has(self._channel.id, message.a[0])
+        if not handled or message.i is UNSET:  # a request is for the handler alone, which answers it
+            self.pass_on(message, payload, decode, handled=handled)
+        if handled:
+            message.c = None  # an anonymous channel has no name, see `place_on`
+            self._channel.handle(message, payload, decode)
+
+
+class ChannelCore:
+    """One side of an anonymous channel, from the request that opens it until all its messages are delivered.
+
+    What arrives on it goes through its ``mailbox``. However it ends, readers get the messages that arrived before the
+    end first. `TABLE` of ``_core.channels.channel_states`` has its states.
+
+    Users hold an `AnonymousChannel`, which refers to this. A channel that was opened for a stream alone has none.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_credit",
+        "_timer",
+        "error",
+        "id",
+        "is_served",
+        "mailbox",
+        "on_end",
+        "out",
+        "owner",
+        "producer",
+        "reason",
+        "registry",
+        "sender",
+        "state",
+        "unread",
+    )
+
+    def __init__(self, id: int, owner: ChannelTable, *, served: bool = False) -> None:
+        self.id = id
+        """The id of the request that opened it, which is the channel's name on the wire."""
+        self.is_served = served
+        self.owner = owner
+        self.out = owner.out
+        self.state = _NEW
+        self.reason: Any = None
+        """Why it has ended."""
+        self.error: Exception | None = None
+        """The exception that readers get after the last message. None at a good end."""
+        self.registry = _NO_HANDLERS
+        self.sender: Sender | None = None
+        """Sends for the user, from its first use until the channel ends: then this side uses the channel. See
+        `start_sending`."""
+        self.unread = owner.unread
+        self.mailbox = Mailbox(self)
+        self._timer: Timer | None = None
+        """See `abort_after`."""
+        self._closed: asyncio.Future[None] | None = None
+        self.on_end: Callable[[], object] | None = None
+        """Is called once, when the channel has ended."""
+        self.producer: Producing | None = None
+        """Sends the items of this side. None unless this side produces, and after the end."""
+        self._credit: tuple[int, int] | None = None
+        """Credit that the remote peer gave before anything produced here."""
+
+    def __repr__(self) -> str:
+        return f"<ChannelCore {self.id} {self.state.value}, {self.mailbox!r}>"
+
+    # ------------------------------------------------------------ how it is
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, on whichever side."""
+        return self.state in _IS_OVER
+
+    @property
+    def left(self) -> bool:
+        """Whether this side has ended it, or wants nothing more of it after the remote peer has ended it."""
+        return self.state is _LEFT
+
+    @property
+    def close_reason(self) -> Any:
+        return None if self.reason is FINISHED else self.reason
+
+    def check_open(self) -> None:
+        """Raise `ChannelClosed` if a new handler or reader would get nothing."""
+        if self.mailbox.state is OVER:
+            raise self.gone()
+
+    def check_thread(self, coroutine: str | None = None) -> None:
+        """Raise RuntimeError in another thread than the event loop's, while the channel is open.
+
+        Args:
+            coroutine: what was called. None for a plain function.
+        """
+        if not self.over:
+            if coroutine is None:
+                check_thread_of_plain(self.out.thread, "function")
+            else:
+                check_thread(self.out.thread, coroutine)
+
+    def gone(self) -> ChannelClosed:
+        """Return the error for a call on a channel that has ended."""
+        return ChannelClosed(str(self.id), self.close_reason)
+
+    async def wait_closed(self) -> None:
+        """Wait until the channel is over and handlers have got the messages before its end. Cancelling is safe."""
+        if not self.over:
+            self.check_thread("channel.wait_closed()")
+            if self._closed is None:
+                self._closed = self.unread.loop.create_future()
+            await asyncio.shield(self._closed)
+        if self.mailbox.state in IS_DUE:
+            await asyncio.sleep(0)  # the handlers get it in the next turn of the event loop
+
+    # ------------------------------------------------------------ opening
+
+    def opened(self) -> None:
+        """Open it: the remote peer knows of it from now on."""
+        self.state = TABLE[self.state][_IS_OPENED][0]
+
+    def start_sending(self) -> Sender:
+        """Return the sender for the user's messages on the channel. It refuses them unless the channel is open."""
+        if self.state is _OPEN:
+            sender = self.sender = self.owner.sender
+            return sender
+        return RefusingSender(self.gone if self.over else lambda: ChannelNotReady(_NOT_READY.format(self.id)))
+
+    # ------------------------------------------------------------ reading
+
+    def read_items(self) -> Inbox:
+        """Read the items of ws-wrapper's iterator protocol. See `AnonymousChannel.items`."""
+        self.check_open()
+        self.check_thread()
+        return self.mailbox.inbox_left("next", lambda one: isinstance(one, ItemInbox)) or ItemInbox(self)
+
+    def read_events(self, event: str, keep: Waits) -> Inbox:
+        """Read the events of one name. See `EventReader.events`."""
+        newest = keep == "newest"
+        self.check_open()
+        self.check_thread()
+        left = self.mailbox.inbox_left(event, lambda one: isinstance(one, EventInbox) and one.newest is newest)
+        return left or EventInbox(self, event, newest=newest)
+
+    def add_recipient(self, event: str, recipient: Recipient) -> None:
+        """Pass the messages of that name to ``recipient``. Readers of events share them with each other.
+
+        Raises:
+            RuntimeError: something receives them already and does not share them.
+        """
+        mailbox = self.mailbox
+        if mailbox.state is OVER:
+            recipient.channel_ended(self.error)
+            return
+        if isinstance(recipient, EventInbox):
+            taken = f"{event!r} belongs to a stream on this channel: it cannot be read as events, too"
+            mailbox.recipients.add(event, recipient, lambda: ChannelFanOut(self), taken)
+        else:
+            taken = f"{event!r} is being read on this channel already: one reader at a time"
+            mailbox.recipients.add(event, recipient, None, taken)
+        mailbox.listen()
+
+    def remove_recipient(self, event: str, recipient: Recipient) -> None:
+        """Pass nothing more to ``recipient``."""
+        self.mailbox.remove(event, recipient)
+
+    # ------------------------------------------------------------ what inboxes and producers ask for
+
+    @property
+    def has_credit(self) -> bool:
+        """Whether the remote peer keeps to credit when it produces."""
+        return not self.out.terms.plain
+
+    def start_items(self, inbox: Inbox) -> None:
+        """Send ``start``, and credit before it if the remote peer keeps to that."""
+        if self.has_credit:
+            self.owner.credit_begins(self.id)
+            inbox.grant_credit()
+        self._send(Event(("start",), h=self.id))
+
+    @property
+    def credit_share(self) -> int:
+        return self.owner.credit_share
+
+    def grant(self, items: int, size: int) -> None:
+        self.out.grant(self.id, items, size)
+
+    def stop_items(self) -> None:
+        """Send ``stop``."""
+        self._send(Event(("stop",), h=self.id))
+
+    def answer(self, i: int, value: object = None) -> None:
+        """Resolve a request that arrived on the channel, unless its session is over."""
+        if not self.out.session.over:
+            self._send(Resolution(i, value))
+
+    def _send(self, message: Event | Resolution) -> None:
+        out = self.out
+        out.reply(out.terms.encode(message))
+
+    def refuse(self, i: int, error: Exception) -> None:
+        """Reject a request that arrived on the channel, unless its session is over."""
+        if not self.out.session.over:
+            self.owner.answers.reject(i, error if isinstance(error, RpcError) else RpcError(as_text(error)))
+
+    def count_misfit(self, event: str, why: Exception) -> None:
+        text = f"event {short(event)} on channel {self.id} was dropped: {why}"
+        self.owner.answers.host.count("wrong arguments", text)
+
+    def count_dropped(self, count: int) -> None:
+        text = f"events on channel {self.id} were dropped, because nobody listens to them"
+        self.owner.answers.host.count("unread event", text, count)
+
+    def overflowed(self, event: str, inbox: Inbox, error: StreamOverflow) -> None:
+        self.abort(error)
+
+    def produce(self, producer: Producing) -> None:
+        """Tell ``producer`` of the credit that the remote peer gives, and has given so far, and of the end."""
+        if self.over:
+            producer.channel_over()
+            return
+        self.producer = producer
+        if self._credit is not None:
+            producer.credited(*self._credit)
+
+    def credited(self, n: int, size: int) -> None:
+        """Take credit from the remote peer: totals of items and of bytes."""
+        if self.producer is not None:
+            self.producer.credited(n, size)
+        else:
+            self._credit = (n, size)
+
+    # ------------------------------------------------------------ handlers
+
+    def own_registry(self) -> Registry:
+        """Return the channel's own registry."""
+        if self.registry is _NO_HANDLERS:
+            self.registry = self.owner.registry.for_channel()
+        return self.registry
+
+    def handle(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        dispatcher = self.owner.dispatcher
+        dispatcher.work.arrived(dispatcher, message, payload, None, decode, self)
+
+    # ------------------------------------------------------------ the end
+    #
+    # called           sends an abort                     reason    readers here get, after what has arrived
+    # close            only if a producer waits for       given     ChannelClosed
+    #                  credit, as it never sends again
+    # abort            yes, with the reason               given     ChannelClosed, StreamOverflow or the error given
+    # finish           yes, with `FINISHED_REASON`        FINISHED  the end of the items
+    # finish_locally   no: the remote peer knows          FINISHED  the end of the items
+    # by remote peer   no                                 received  the error that it stands for, or the end
+    #
+    # Between two nodes, `close` and `finish_locally` send an abort, too: `ENDED_BY_CALLER`.
+
+    def close(self, reason: object = None) -> None:
+        """End it on this side. See `AnonymousChannel.close`."""
+        self.out.session.send_kept_back()
+        reading = self.mailbox.recipients.get("next")
+        if isinstance(reading, ItemInbox) and reading.has_producer and self.has_credit:
+            self._send_end(reason)
+        self.end(reason, ChannelClosed(str(self.id), reason))
+
+    def abort(self, reason: object, error: Exception | None = None) -> None:
+        """End it on both sides.
+
+        Args:
+            error: the exception that readers on this side get. Without it, they get one made of ``reason``.
+        """
+        self._send_end(reason)
+        if error is None:
+            error = reason if isinstance(reason, StreamOverflow) else ChannelClosed(str(self.id), reason)
+        self.end(reason, error)
+
+    def finish(self) -> None:
+        """End it in good order on both sides."""
+        self._send_end(FINISHED_REASON)
+        self.finish_locally()
+
+    def forget_error(self) -> None:
+        self.reason = self.error = None
+
+    def finish_locally(self) -> None:
+        """End it in good order. The remote peer knows that it has ended."""
+        self.end(FINISHED, None)
+
+    def _send_end(self, reason: object) -> None:
+        """Tell the remote peer that the channel has ended, if it knows of the channel."""
+        if self.state is not _OPEN:
+            return
+        if isinstance(reason, StreamOverflow):
+            reason = RpcError(as_text(reason))
+        waiting = self.owner.waiting_aborts
+        if waiting.must_wait(self):
+            waiting.add(self.id, reason)
+        else:
+            self.owner.send_abort(self.id, reason)
+
+    def end(self, reason: object, error: Exception | None, *, by_other: bool = False) -> None:
+        """End it on this side. All ends come here, and nothing of the channel is left behind.
+
+        The producer and ``on_end`` are told once, and at once. ``on_end`` cancels the task of a handler that streams,
+        or of ``stream(send=)``. Readers are told by the mailbox, after the messages before.
+
+        Args:
+            error: the exception that readers get after the messages that have arrived. None at a good end.
+            by_other: the remote peer has ended it, or the session has. A handler or reader that is added later still
+                gets the messages that arrived before.
+        """
+        before = self.state
+        self.state = TABLE[before][_ENDS if by_other else _LEAVES][0]
+        if before in _IS_OVER:
+            if not by_other:
+                self.mailbox.close()  # nothing will listen from now on
+            return
+        if before is _OPEN and not by_other and self.out.between_nodes:  # that node has to know of each end
+            self.owner.send_abort(self.id, ENDED_BY_CALLER)
+        self.reason = reason
+        self.error = error
+        self.sender = None
+        self.stop_abort_timer()
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            producer.channel_over()
+        self.owner.forget(self, produced=producer is not None)
+        if before is _OPEN:
+            self.owner.end_requests_on(self, by_other=by_other)
+        if by_other:
+            self.mailbox.end()
+        else:
+            if reason is not FINISHED:  # after a good end the reader goes on and answers them
+                for i in self.mailbox.take_request_ids():
+                    self.refuse(i, self.gone())
+            self.mailbox.close()
+        if self._closed is not None and not self._closed.done():
+            self._closed.set_result(None)
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            on_end()
+
+    def abort_after(self, seconds: float, error: Exception) -> None:
+        """Abort it after that many seconds. This side's readers get ``error``."""
+        reason = error if isinstance(error, RpcError) else None
+        self._timer = self.unread.loop.call_at(self.unread.loop.time() + seconds, partial(self.abort, reason, error))
+
+    def stop_abort_timer(self) -> None:
+        """Do not abort it after the seconds of `abort_after`."""
+        if self._timer is not None:
+            self._timer.cancel()

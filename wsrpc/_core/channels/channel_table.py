@@ -1,0 +1,263 @@
+"""`ChannelTable`: the anonymous channels of one session, by id."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ...errors import (
+    ChannelClosed,
+    ConnectionLost,
+    RemoteError,
+    RpcError,
+    as_text,
+    closed_here,
+    is_closed_here,
+    made_here,
+)
+from ..handlers.registry import Registry
+from ..inboxes.credit import SMALLEST_SHARE
+from ..sending.answers import Answers
+from ..sending.notices import send_notice
+from ..sending.outbox import Outbox
+from ..sending.pending import remember
+from ..sending.sender import Sender
+from ..sending.session_writer import Outbound
+from ..wire.messages import Cancellation, ChannelAbort, ChannelCreated
+from ..wire.nodes import as_raised
+from ..wire.rejections import is_finished, reason_from_wire
+from .channel_core import FINISHED, ChannelCore
+from .javascript import WaitingAborts
+from .mailbox import UnreadMessages
+from .readers import Readers
+
+if TYPE_CHECKING:
+    from ..peer.dispatcher import Dispatcher
+
+TOO_MANY = "wsrpc.too_many_channels"
+"""The code of a request whose handler ran, and whose answer would have been one channel too many."""
+
+
+class ChannelTable:
+    """All anonymous channels of one session, by id. It is made with the session, and ends with it.
+
+    An id may be that of a channel which this side opened, and at the same time that of one which the remote peer
+    opened. Between conforming peers the two never meet. JavaScript keeps one table for both and confuses them.
+
+    Args:
+        registry: the peer's registry. Handlers on channels are registered with the same options.
+        readers: has the counter of the memory of unread messages on all channels of the peer, and its log.
+        sender: sends for the users of channels.
+    """
+
+    def __init__(
+        self,
+        out: Outbound,
+        outbox: Outbox,
+        registry: Registry,
+        readers: Readers,
+        *,
+        sender: Sender,
+        answers: Answers,
+    ) -> None:
+        self.out = out
+        self.outbox = outbox
+        self.limits = readers.host.settings.limits
+        self.sender = sender
+        self.answers = answers
+        self.dispatcher: Dispatcher
+        """Runs the handlers of what comes on the channels. It is made with these, and uses them."""
+        self.warn = readers.host.log.warn
+        self.registry = registry
+        self._readers = readers
+        self._aborted: dict[int, None] = {}
+        """Ended channels that this side has aborted, and has said so."""
+        self.waiting_aborts = WaitingAborts()
+        self._produced: dict[int, None] = {}
+        """Ended channels on which this side has produced."""
+        self._credited: dict[int, None] = {}
+        """Ids of the channels whose items are read, by credit."""
+        self.opened: dict[int, ChannelCore] = {}
+        """Channels that this side opened."""
+        self.served: dict[int, ChannelCore] = {}
+        """Channels that the remote peer opened."""
+        self.undelivered: dict[ChannelCore, None] = {}
+        """Channels of handlers that run, which the remote peer does not know of yet, and the events of their requests.
+        Each counts as a served one."""
+
+    def __len__(self) -> int:
+        return len(self.opened) + len(self.served)
+
+    def __repr__(self) -> str:
+        made = f"{len(self.opened)} opened, {len(self.served)} served, {len(self.undelivered)} undelivered"
+        return f"<ChannelTable {'over' if self.out.session.over else 'open'}, {made}>"
+
+    # ------------------------------------------------------------ looking up
+
+    def find(self, h: int) -> ChannelCore | None:
+        return self.opened.get(h) or self.served.get(h)
+
+    def expects_credit(self, h: int) -> bool:
+        """Return whether this side has produced on channel ``h``, which has ended. Credit for it was sent before that
+        was known."""
+        return h in self._produced
+
+    def all(self) -> list[ChannelCore]:
+        """Return all open channels."""
+        return [*self.opened.values(), *self.served.values()]
+
+    # ------------------------------------------------------------ opening
+
+    def open(self, h: int) -> ChannelCore:
+        """Make the channel that is the answer to this side's request ``h``."""
+        self._forget_abort(h)
+        channel = self.opened[h] = ChannelCore(h, self)
+        channel.opened()
+        return channel
+
+    def make(self, h: int) -> ChannelCore:
+        """Make a channel for the handler of request ``h``. The remote peer does not know of it until `deliver`.
+
+        Raises:
+            RemoteError: there are too many. It does not say that the handler did not run.
+        """
+        # Two kinds do not count: channels that are over and whose reader here is late, and those whose handler has not
+        # exited yet. The remote peer may open the next channel as soon as it has ended one. Such handlers count as
+        # running ones instead.
+        if len(self.served) + len(self.undelivered) >= self.limits.channels:
+            text = f"{self.limits.channels} channels are open already (Limits.channels), close some"
+            raise made_here(RemoteError(text, TOO_MANY))
+        channel = ChannelCore(h, self, served=True)
+        self.undelivered[channel] = None
+        return channel
+
+    def deliver(self, channel: ChannelCore) -> None:
+        """Answer the request that ``channel`` belongs to with the channel.
+
+        Raises:
+            RpcError: the channel was aborted already; the error says why.
+            ChannelClosed: the answer has ended the session.
+        """
+        if channel.over:
+            reason = channel.close_reason
+            if isinstance(reason, RpcError):
+                raise reason
+            if reason is None or isinstance(reason, BaseException):
+                raise RpcError(as_text(reason) if reason else "the channel was closed before it was delivered")
+            raise RpcError.of_value(reason)
+        if channel.id in self.served:
+            raise RpcError(f"request id {channel.id} is that of a channel which is still open")
+        self._forget_abort(channel.id)
+        self.out.reply(self.out.terms.encode(ChannelCreated(channel.id)))
+        if channel.over:  # the answer was one too many for a session that waits for a connection
+            raise channel.gone()
+        self.undelivered.pop(channel, None)
+        self.served[channel.id] = channel
+        channel.opened()
+
+    # ------------------------------------------------------------ what channels ask for
+
+    @property
+    def unread(self) -> UnreadMessages:
+        """Counts the memory of unread messages on all channels of the peer."""
+        return self._readers.unread()
+
+    @property
+    def credit_share(self) -> int:
+        """Bytes of one stream that may be in flight: the more streams are read, the fewer bytes of each.
+
+        Everything that is in flight arrives before the next answer.
+        """
+        window = self.limits.stream_window_bytes
+        return min(window, max(SMALLEST_SHARE, window // max(1, len(self._credited))))
+
+    def credit_begins(self, h: int) -> None:
+        """Take note that the items of channel ``h`` are read, by credit."""
+        self._credited[h] = None
+
+    def send_abort(self, h: int, reason: object) -> None:
+        """Abort a channel, unless this side has done so already: events that arrive later get no further abort."""
+        if h not in self._aborted:
+            remember(self._aborted, h, None)
+            send_notice(self.out, partial(ChannelAbort, h), reason, self.warn)
+
+    def _forget_abort(self, h: int) -> None:
+        """Forget that an earlier channel of id ``h`` was aborted: there is another one."""
+        self._aborted.pop(h, None)
+        self.waiting_aborts.take(h)
+
+    def refuse(self, h: int) -> RpcError:
+        """Abort channel ``h``, which does not exist, because something came on it. Return the error for a request."""
+        error = self.waiting_aborts.take(h) or RemoteError(f"Anonymous channel '{h}' does not exist")
+        self.send_abort(h, error)
+        return error
+
+    # ------------------------------------------------------------ ending
+
+    def ended_by_peer(self, h: int, x: Any, flag: Any) -> bool:
+        """End channel ``h``, because the remote peer has ended it. Return False if there is no such channel."""
+        channel = self.find(h)
+        if channel is None:
+            return False
+        if is_finished(x, flag):
+            channel.end(FINISHED, None, by_other=True)
+            return True
+        reason = reason_from_wire(x, flag)
+        error: Exception = _for_readers(reason)
+        if self.out.between_nodes and isinstance(reason, RemoteError):
+            error = as_raised(reason)
+        channel.end(reason, error, by_other=True)
+        return True
+
+    def request_cancelled(self, i: int, reason: Any) -> bool:
+        """End channel ``i``, whose request the remote peer has cancelled. Return False if there is no such channel.
+
+        The answer and the cancellation have crossed, so a wsrpc peer is going to abort the channel. Its connection may
+        drop before. JavaScript and Go ignore such a cancellation.
+        """
+        channel = None if self.out.terms.plain else self.served.get(i)
+        if channel is None:
+            return False
+        channel.end(reason, _for_readers(reason), by_other=True)
+        return True
+
+    def end_session(self, error: ConnectionLost) -> None:
+        """End all channels, because the session has ended."""
+        for channel in [*self.undelivered, *self.opened.values(), *self.served.values()]:
+            channel.mailbox.take_request_ids()
+            own = error.for_outcome("unknown")  # each channel's readers raise an object of their own
+            if is_closed_here(error):
+                closed_here(own)
+            channel.end(own, own, by_other=True)
+
+    def forget(self, channel: ChannelCore, *, produced: bool) -> None:
+        """Drop a channel that ends. ``produced``: this side has sent items on it."""
+        h = channel.id
+        if channel in self.undelivered:
+            # Its id may be that of another channel: a handler that runs on after its request was answered does not keep
+            # the remote peer from using the id again.
+            del self.undelivered[channel]
+            return
+        del (self.served if channel.is_served else self.opened)[h]
+        self._credited.pop(h, None)
+        if produced:
+            remember(self._produced, h, None)
+
+    def end_requests_on(self, channel: ChannelCore, *, by_other: bool) -> None:
+        """Fail the requests that this side sent on a channel, and cancel the handlers of those that came on it."""
+        h, requests = channel.id, self.out.requests
+        # A wsrpc peer cancels their handlers when it knows of the end; JavaScript (4.3.1) and Go do not.
+        tells = not self.out.session.over and (self.out.terms.plain or not (by_other or h in self._aborted))
+        for pending in requests.on_channel(h):
+            error = ChannelClosed(str(h), channel.close_reason)
+            if not tells:
+                requests.fail(pending, error)
+            elif requests.give_up(pending, error):
+                reason_there = None if by_other else channel.close_reason
+                send_notice(self.out, partial(Cancellation, pending.id), reason_there, self.warn)
+        self.dispatcher.cancel_requests_on(h, channel.reason)
+
+
+def _for_readers(reason: Any) -> RemoteError:
+    """Return the error that readers get for a reason of the remote peer, as for requests."""
+    return reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)

@@ -1,0 +1,290 @@
+"""`Mailbox`: delivers the messages of an anonymous channel, and keeps those that arrive before anything listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
+
+from ..._base.scheduler import Scheduler, Timer
+from ...errors import StreamOverflow
+from ...limits import Limits
+from ..inboxes.inbox import Inbox, MessageQueue, UnreadMemory
+from ..inboxes.recipients import Decode, Recipient, Recipients
+from ..wire.messages import WireMessage, place_on
+from .channel_states import MAILBOX, MailboxInput, MailboxState
+
+if TYPE_CHECKING:
+    from .channel_core import ChannelCore
+
+# Constants, because Python 3.11 looks members of an enum up slowly.
+KEEPING, DUE, LIVE, LATE, LAST, OVER = MailboxState
+LISTENED, DELIVERED, ENDED, CLOSED = MailboxInput
+IS_DUE = frozenset({DUE, LAST})
+
+
+class UnreadMessages(UnreadMemory):
+    """Memory that unread messages take on all channels of one peer, and the late mailboxes of that peer.
+
+    A mailbox is late if its channel has ended while it still keeps messages for a future handler or reader.
+    """
+
+    __slots__ = ("_late", "_late_served")
+
+    def __init__(self, loop: Scheduler, limits: Limits) -> None:
+        super().__init__(loop, limits)
+        self._late: dict[Mailbox, bool] = {}
+        """Late mailboxes, oldest first, and whether the remote peer had opened their channels."""
+        self._late_served = 0
+
+    def keep_late(self, mailbox: Mailbox, served: bool) -> None:
+        """Remember a late mailbox. ``served``: the remote peer had opened its channel."""
+        self._late[mailbox] = served
+        self._late_served += served
+        if self._late_served > self.limits.channels:
+            # Their channels do not count as open ones. They are bounded here: the oldest one drops its messages.
+            next(late for late, served in self._late.items() if served).close()
+
+    def forget_late(self, mailbox: Mailbox) -> None:
+        """Forget a mailbox that keeps nothing any more."""
+        self._late_served -= self._late.pop(mailbox, False)
+
+    def forget_late_requests(self) -> None:
+        """Turn the requests in late mailboxes into events: their session is over, and nobody can answer them."""
+        for mailbox in self._late:
+            mailbox.take_request_ids()
+
+    def leave_late(self) -> None:
+        """Drop the messages in all late mailboxes."""
+        for mailbox in list(self._late):
+            mailbox.close()
+
+    def drop_all(self, why: str) -> None:
+        """Drop everything that is unread after the end. Its readers get `StreamOverflow`."""
+        self.leave_late()
+        for inbox in [each for each in self.inboxes if each.queue]:
+            inbox.drop_all()
+            inbox.error = StreamOverflow(f"unread messages were dropped: {why}")
+
+
+class Mailbox:
+    """Delivers the messages of an anonymous channel, each to the recipient of its event name, or else to the handlers.
+
+    Messages that arrive before anything listens are kept for the first recipient or handler, also beyond the end of the
+    channel, unless this side has ended it. `MAILBOX` of ``_core.channels.channel_states`` has the states.
+    """
+
+    __slots__ = (
+        "_channel",
+        "_early",
+        "_early_timer",
+        "_read_timer",
+        "_then",
+        "_unread",
+        "_unread_by",
+        "heard",
+        "recipients",
+        "state",
+    )
+
+    def __init__(self, channel: ChannelCore) -> None:
+        self._channel = channel
+        """Deleted when the mailbox is over, because the channel refers to the mailbox."""
+        self._unread = channel.unread
+        self.state = KEEPING
+        self.recipients = Recipients()
+        self._early: MessageQueue | None = None
+        """The messages that arrived before anything listened."""
+        self._early_timer: Timer | None = None
+        self.heard = False
+        """The remote peer has sent an event or a request on the channel."""
+        self._unread_by: frozenset[Recipient] = frozenset()
+        """Readers which have not read everything yet, once the mailbox is over."""
+        self._then: Callable[[], None] | None = None
+        """See `when_read`."""
+        self._read_timer: Timer | None = None
+        """Ends the wait of `when_read`."""
+
+    def __repr__(self) -> str:
+        kept = 0 if self._early is None else len(self._early.queue)
+        return f"<Mailbox {self.state.value}, {kept} kept, {len(self.recipients)} recipients>"
+
+    def _follow(self, happened: MailboxInput) -> MailboxState:
+        self.state = MAILBOX[self.state][happened][0]
+        return self.state
+
+    # ------------------------------------------------------------ messages
+
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        """Deliver or keep an event or a request. Its ``a`` is a list that begins with a str."""
+        self.heard = True
+        if self.state is LIVE:
+            self._deliver(message, payload, decode)
+        else:
+            self._keep(message, payload, decode)
+
+    def _deliver(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        recipient = self.recipients.get(message.a[0])
+        if recipient is not None:
+            recipient.receive(message, payload, decode)
+        else:
+            self._channel.handle(message, payload, decode)
+
+    def _keep(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        if self._early is None:
+            self._early = MessageQueue(self._unread)
+            loop = self._unread.loop
+            self._early_timer = loop.call_at(loop.time() + self._unread.limits.unread, self._overdue)
+        # What arrives before the delivery that is due is not refused, because only so much arrives in one turn.
+        due = self.state is DUE
+        error = self._early.keep(payload, None if message.i is UNSET else message.i, decode, granted=due)
+        if error is None:
+            return
+        channel = self._channel
+        if channel.sender is not None:
+            self._drop_events(self._early)
+            # A kept request, which is delivered first, may have ended the channel.
+            (self._deliver if self.state is LIVE else channel.handle)(message, payload, decode)
+        else:
+            channel.abort(StreamOverflow(f"nobody reads channel {channel.id}, and {error}"))
+
+    def _overdue(self) -> None:
+        """Give up waiting for something to listen."""
+        channel = self._channel
+        if self.state is LATE:
+            self.close()
+        elif channel.sender is not None:
+            assert self._early is not None
+            self._drop_events(self._early)
+        else:
+            seconds = self._unread.limits.unread
+            channel.abort(StreamOverflow(f"nobody has read channel {channel.id} within {seconds:g} s (Limits.unread)"))
+
+    def _drop_events(self, early: MessageQueue) -> None:
+        """Stop keeping: this side uses the channel without listening to these events, as JavaScript and Go may."""
+        self._channel.count_dropped(early.drop_events())
+        self._stop_timer()
+        self._follow(LISTENED)
+        self._deliver_kept()
+
+    def _stop_timer(self) -> None:
+        if self._early_timer is not None:
+            self._early_timer.cancel()
+
+    def _pop(self, early: MessageQueue) -> tuple[WireMessage, bytes, Decode]:
+        payload, i, decode = early.pop()
+        assert decode is not None
+        message = decode(payload)
+        place_on(message, self._channel.id)
+        message.i = UNSET if i is None else i
+        return message, payload, decode
+
+    def take_request_ids(self) -> list[int]:
+        """Return the ids of the requests that wait here, for the caller to answer. The requests wait on as events."""
+        ids = [] if self._early is None else self._early.take_request_ids()
+        return ids + self.recipients.take_request_ids()
+
+    # ------------------------------------------------------------ listening
+
+    def remove(self, event: str, recipient: Recipient) -> None:
+        """Pass nothing more to ``recipient``."""
+        self.recipients.remove(event, recipient)
+        if self._unread_by:
+            self._unread_by = self._unread_by - {recipient}
+            self._check_read()
+
+    def inbox_left(self, event: str, fits: Callable[[Inbox], bool]) -> Inbox | None:
+        """Return the inbox that an earlier stream has left, if a new one can read on from there. Else drop it."""
+        for one in self.recipients.of(event):
+            if isinstance(one, Inbox) and one.abandoned:
+                if fits(one):
+                    one.read_on()
+                    return one
+                one.leave(None)
+                break
+        return None
+
+    def listen(self) -> None:
+        """Take note that a handler or reader was added, and deliver the kept messages to it.
+
+        They are delivered in the next turn of the event loop, so that the code that runs now can add others first.
+        """
+        before = self.state
+        if self._follow(LISTENED) is not before:
+            self._stop_timer()
+            if self._early is not None or self.state is LAST:
+                self._unread.loop.call_soon(self._deliver_kept)
+            else:
+                self._deliver_kept()
+
+    def _deliver_kept(self) -> None:
+        while (early := self._early) is not None and self.state in IS_DUE:
+            if early.queue:
+                self._deliver(*self._pop(early))
+            else:
+                self._early = None
+        if self.state in IS_DUE and self._follow(DELIVERED) is OVER:
+            self._tell_recipients()
+
+    # ------------------------------------------------------------ the end
+
+    def end(self) -> None:
+        """Deliver what is kept, as far as something listens: the channel has ended."""
+        if self._follow(ENDED) is OVER:
+            self._tell_recipients()
+        elif self._early is not None:
+            self._unread.keep_late(self, self._channel.is_served)
+
+    def close(self) -> None:
+        """End delivery, because nothing will listen any more. Idempotent.
+
+        Handlers get nothing more. Readers get the messages that are there for them, then the error.
+        """
+        if self.state is not OVER:
+            self._follow(CLOSED)
+            while self._early is not None and self._early.queue and self.recipients:
+                message, payload, decode = self._pop(self._early)
+                recipient = self.recipients.get(message.a[0])
+                if recipient is not None:
+                    recipient.receive(message, payload, decode)
+            self._tell_recipients()
+        self._unread_by = frozenset[Recipient]()
+        self._check_read()
+
+    def _tell_recipients(self) -> None:
+        """Tell all recipients that nothing more arrives, and drop what is still kept."""
+        if self._early is not None:
+            self._stop_timer()
+            self._early.drop_all()
+            self._early = None
+        recipients = self.recipients.each()
+        self.recipients.clear()
+        self._unread.forget_late(self)
+        self._unread_by = frozenset[Recipient](one for one in recipients if isinstance(one, Inbox) and one.is_at_work)
+        error = self._channel.error
+        del self._channel
+        for recipient in recipients:
+            recipient.channel_ended(error)
+        self._check_read()
+
+    def when_read(self, then: Callable[[], None]) -> None:
+        """Call ``then`` once everything that came before the end was read, or after `Limits.unread` seconds."""
+        self._then = then
+        self._check_read()
+        if self._then is not None:
+            loop = self._unread.loop
+            self._read_timer = loop.call_at(loop.time() + self._unread.limits.unread, self.notice_end)
+
+    def notice_end(self) -> None:
+        """Call the callback of `when_read` now, whether everything was read or not."""
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+        then, self._then = self._then, None
+        if then is not None:
+            then()
+
+    def _check_read(self) -> None:
+        kept = self._early is not None or self.state is LAST
+        if self._then is not None and not self._unread_by and not kept:
+            self.notice_end()

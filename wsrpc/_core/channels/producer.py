@@ -1,0 +1,428 @@
+"""`Producer`: sends the items of an iterable on an anonymous channel, as far as the credit of its consumer goes.
+
+What consumers without credit get is in `javascript`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import types
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Never
+
+import msgspec
+from msgspec import UNSET
+
+from ..._base.names import Source
+from ...errors import ChannelClosed, ConnectionLost, WsrpcError
+from ..inboxes.recipients import Decode, Recipient
+from ..wire.codecs import BRACE
+from ..wire.messages import Event, Item, NoMoreItems, WireMessage
+from .channel_core import ChannelCore
+from .javascript import Pulls, run_paced
+from .source import BURST, Take, Taken, complete_step, iterate, take, take_async
+
+TOGETHER = 4096
+"""Bytes of the items that are sent in one message."""
+CHEAPER = 2
+"""Items in one message that take as long as one by itself, or less, so that twice as many are sent without a pause."""
+
+_MARK: Any = object()
+"""Stands before the items that are made, until something is sent. See `take`."""
+measure_json, measure_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
+
+
+class Mode(enum.Enum):
+    """How a producer sends its items. The consumer's first messages choose it, and then only the end changes it."""
+
+    WAITING = "waiting"
+    """The consumer has sent nothing yet."""
+    GRANTED = "granted"
+    """It has given credit, and not started yet."""
+    CREDIT = "credit"
+    """``credit``, then ``start``: another wsrpc peer. Items are events, as far as the credit goes."""
+    PACED = "paced"
+    """``start`` alone: ws-wrapper's own iterator, which holds one item (JavaScript 4.3.1, observed). Each item is a
+    request, and the next one waits for its answer."""
+    PULLED = "pull"
+    """A request ``pull`` of ``n``: the answer is ``{values, done}``, with ``n`` values, fewer only at the end or when
+    they are large."""
+    OVER = "over"
+    """The channel is over, so nothing more is sent."""
+
+
+# Constants, because Python 3.11 looks members of an enum up slowly.
+_WAITING, _GRANTED, _CREDIT, _PACED, _PULLED, _OVER = Mode
+
+
+class Producer(Recipient):
+    """Sends the items of one source on an anonymous channel, in one of the three ways that `Mode` describes.
+
+    It is used by handlers that stream, by ``send=`` of `Caller.stream` and by ``send=`` of `Caller.request`. They close
+    the channel, each in its own way; the producer never does, unless the consumer does not start in time.
+
+    Args:
+        patience: seconds within which the consumer has to start. None for no limit.
+        late: the error that ends the channel if it does not.
+    """
+
+    __slots__ = (
+        "_channel",
+        "_granted",
+        "_granted_bytes",
+        "_item_size",
+        "_message",
+        "_mode",
+        "_out",
+        "_pause_at",
+        "_pulls",
+        "_sent",
+        "_sent_bytes",
+        "_then",
+        "_waiter",
+        "over",
+    )
+
+    def __init__(self, channel: ChannelCore, *, patience: float | None, late: Exception) -> None:
+        self._channel = channel
+        self._out = channel.out
+        self._message = Event(("next", Item(None)), UNSET, channel.id)
+        """The message of each item that is sent at once. It is encoded before the next one comes, so one is enough."""
+        self._mode = _WAITING
+        self.over = False
+        """Whether the consumer has said that it wants no more items, or the channel is over."""
+        self._then: Callable[[], object] | None = None
+        """See `when_over`."""
+        self._sent = self._sent_bytes = 0
+        self._item_size = 0
+        """Bytes of the last item that was sent at once. 0 before the first one."""
+        self._pause_at = BURST
+        self._granted = self._granted_bytes = 0
+        """Totals that the consumer accepts."""
+        self._pulls = Pulls(channel)
+        self._waiter: asyncio.Future[None] | None = None
+        channel.produce(self)
+        for event in ("start", "pull", "stop"):
+            channel.add_recipient(event, self)
+        if patience is not None and not channel.over:
+            channel.abort_after(patience, late)
+
+    def __repr__(self) -> str:
+        return f"<Producer on {self._channel.id} {self._mode.value}, {self._sent} of {self._granted} sent>"
+
+    # ------------------------------------------------------------ what the consumer says
+
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        name = message.a[0]
+        i = message.i
+        if name == "start":
+            self._begin(_CREDIT if self._mode is _GRANTED else _PACED)
+            if i is not UNSET:
+                self._channel.answer(i, None)
+        elif name == "pull":
+            if self._pulls.ask(i, message.a[1:], started=self._mode in (_CREDIT, _PACED)):
+                self._begin(_PULLED)
+                self._wake()
+        else:
+            self._stop()
+            if i is not UNSET:
+                self._channel.answer(i, None)
+
+    def credited(self, n: int, size: int) -> None:
+        # Totals, so credit that is repeated or comes late changes nothing.
+        if self._mode is _WAITING:
+            self._mode = _GRANTED
+        if self._mode in (_GRANTED, _CREDIT):
+            self._granted = max(self._granted, n)
+            self._granted_bytes = max(self._granted_bytes, size)
+            self._wake()
+
+    def _begin(self, mode: Mode) -> None:
+        if self._mode in (_WAITING, _GRANTED):
+            self._mode = mode
+            self._channel.stop_abort_timer()
+            self._wake()
+
+    def _stop(self) -> None:
+        self.over = True
+        then, self._then = self._then, None
+        if then is not None:
+            then()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def check_wanted(self) -> None:
+        """Raise `ChannelClosed` if the channel is over."""
+        if self._channel.over:
+            raise self._channel.gone()
+
+    def channel_over(self) -> None:
+        """Send nothing more.
+
+        The task of a handler that streams is cancelled besides, see `ChannelCore.end`. This is for ``send=``, and for a
+        source that goes on although it was cancelled.
+        """
+        self._mode = _OVER
+        self._stop()
+
+    def when_over(self, then: Callable[[], object]) -> None:
+        """Call ``then`` once this is `over`, now if it is.
+
+        Only ``send=`` needs that: a handler that streams is cancelled when its channel ends.
+        """
+        if self.over:
+            then()
+        else:
+            self._then = then
+
+    def take_request_ids(self) -> list[int]:
+        return self._pulls.take_request_ids()
+
+    # ------------------------------------------------------------ producing
+
+    async def _wait(self) -> None:
+        """Wait until the consumer sends something.
+
+        Raises:
+            ChannelClosed: the channel is over.
+        """
+        self.check_wanted()
+        self._waiter = self._out.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+        self._pause_at = self._sent + BURST
+
+    async def lost(self, error: WsrpcError | None = None) -> Never:
+        """Wait until the channel is over, because an item could not be sent. Its end cancels this.
+
+        The ``error`` that has kept it from being sent is not raised: it may say "not sent", although the request that
+        opened the channel was sent and its handler runs.
+
+        Raises:
+            ChannelClosed: the channel is over.
+        """
+        while True:
+            await self._wait()
+
+    async def _pause(self) -> None:
+        """Let other tasks run, because the source may never wait, and the consumer's credit may be large."""
+        self._pause_at = self._sent + BURST
+        await asyncio.sleep(0)
+
+    async def run(self, source: Source) -> None:
+        """Send all items that the consumer wants.
+
+        Cancelling stops it. The caller closes the source.
+
+        Raises:
+            ChannelClosed, MessageTooBig, TypeError: an item cannot be sent.
+            ItemRefused: the consumer has rejected an item.
+            Exception: whatever the source raises.
+        """
+        while self._mode in (_WAITING, _GRANTED):
+            await self._wait()
+        self.check_wanted()
+        if self._mode is _PACED:
+            await run_paced(self, self._channel.owner.sender, self._channel.id, source)
+            return
+        if self._mode is _PULLED:
+            await self._pulls.run(source, self._wait)
+            return
+        # By credit. Not in a coroutine of its own, through which each wait would go.
+        items: AsyncGenerator[Any] | None = None
+        take_some: Take
+        if not isinstance(source, AsyncIterable):
+            take_some = partial(take, iter(source))
+        elif isinstance(source, types.AsyncGeneratorType):
+            take_some = partial(take_async, source)
+        else:
+            items = iterate(source)
+            take_some = partial(take_async, items)
+        try:
+            waited = True
+            while True:
+                sent = self._sent
+                if sent >= self._pause_at or sent >= self._granted or self._sent_bytes >= self._granted_bytes:
+                    await self._wait_for_room()
+                # Each item is sent by itself until one comes without waiting: further ones may follow it at once.
+                n = 1 if waited else self._at_once()
+                values: list[Any] = []
+                taken = take_some(values, 1, 0, measure_json) if n == 1 else await self._send_together(take_some, n)
+                waited = False
+                if isinstance(taken, tuple):
+                    waited = True
+                    try:
+                        values.append(await complete_step(*taken))
+                    except StopAsyncIteration:
+                        return
+                for value in values:
+                    if not self._send(value):
+                        await self._send_in_turn(value)
+                if taken is False:
+                    return
+        finally:
+            if items is not None:
+                await items.aclose()
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether the consumer has granted another item."""
+        return self._sent < self._granted and self._sent_bytes < self._granted_bytes
+
+    async def _wait_for_room(self) -> None:
+        while not self._has_room:
+            await self._wait()
+        if self._sent >= self._pause_at:
+            await self._pause()
+
+    # ------------------------------------------------------------ several items in one message
+
+    def _at_once(self) -> int:
+        """Return how many items may be made before they are sent, in one message.
+
+        They are small, so that they take little memory, and no item waits long for those after it.
+        """
+        out = self._out
+        if not (out.clear and out.terms.batches and 0 < self._item_size <= TOGETHER // 2):
+            return 1
+        return max(1, min(self._granted - self._sent, (self._pause_at - self._sent) * CHEAPER))
+
+    async def _send_together(self, take: Take, n: int) -> Taken:
+        """Take up to ``n`` items from the source, and send them together. Return what ``take`` returns.
+
+        The code of the source runs meanwhile, and may send other messages. None of them overtakes an item that was made
+        before it, because `Session.precede` then sends those first.
+
+        Raises:
+            Exception: whatever the source raises, after the items before.
+        """
+        room = min(self._granted_bytes - self._sent_bytes, TOGETHER)
+        measure = measure_json if self._out.terms.text else measure_msgpack
+        values: list[Any] = [_MARK]
+        end = self._out.session.precede(partial(self._send_now, values))
+        taken: Taken = False
+        try:
+            taken = take(values, n, room, measure)
+            return taken
+        finally:
+            end()
+            self._send_now(values)
+            if values:
+                await self._send_rest(values, taken)
+
+    def _send_now(self, values: list[Any]) -> None:
+        """Send what can be sent at once, and remove it from ``values``.
+
+        What is left has to wait, or cannot be sent. `_send_rest` waits, or raises the error.
+        """
+        if values and values[0] is _MARK:
+            del values[0]
+        if len(values) > 1 and self._send_batch(values):
+            values.clear()
+        with suppress(Exception):
+            while values and self._has_room and self._send(values[0]):
+                del values[0]
+
+    def _send_batch(self, values: list[Any]) -> bool:
+        """Send items in one message. Return False if that is not possible: then nothing was sent."""
+        out = self._out
+        terms = out.terms
+        if self._mode is not _CREDIT or not (out.clear and terms.batches) or self._sent + len(values) > self._granted:
+            return False
+        try:
+            payload = terms.encode(Event(("next", values), UNSET, self._channel.id))
+            size = len(payload)
+            if terms.text is None and payload[0] == BRACE:
+                return False  # an item travels as JSON, which must not make text of the bytes in the other ones
+            if size > terms.unchecked or not self._has_room or not out.send(payload):
+                return False
+        except Exception:  # each item is sent by itself then, and the one that cannot be sent raises its error
+            return False
+        count = len(values)
+        self._sent += count
+        self._pause_at += count - count // CHEAPER
+        self._sent_bytes += size
+        self._item_size = size // count
+        return True
+
+    async def _send_rest(self, values: list[Any], taken: Taken) -> None:
+        """Send items one by one, each in its turn. ``taken`` is what was returned for the items after them."""
+        try:
+            for value in values:
+                while not self._has_room:
+                    await self._wait()
+                if not self._send(value):
+                    await self._send_in_turn(value)
+        except BaseException as exc:
+            if isinstance(taken, tuple):  # a step that has begun, and would keep its generator from being closed
+                # Not GeneratorExit: until Python 3.13 that leaves a generator suspended which the step itself awaits.
+                end = asyncio.CancelledError(*exc.args if isinstance(exc, asyncio.CancelledError) else ())
+                with suppress(asyncio.CancelledError, StopAsyncIteration):
+                    await complete_step(*taken, end)
+            raise
+
+    # ------------------------------------------------------------ one item
+
+    def _send(self, value: Any) -> bool:
+        """Send an item at once. Return False if the connection is not clear or is broken, or the channel is over."""
+        out = self._out
+        if not (self._mode is _CREDIT and out.clear):
+            return False
+        message = self._message
+        item = message.a[1]
+        item.value = value
+        try:
+            payload = out.terms.encode(message)
+        finally:
+            item.value = None  # it may be large, or refer to what caused an error
+        try:
+            if not out.send(payload):
+                return False
+        except ConnectionLost:
+            return False
+        self._sent += 1
+        self._item_size = size = len(payload)
+        self._sent_bytes += size
+        return True
+
+    async def _send_in_turn(self, value: Any) -> None:
+        self._sent_bytes += await self._send_event(Item(value))
+        self._sent += 1
+
+    async def _send_event(self, item: Item | NoMoreItems) -> int:
+        """Send an item, or the end, once the connection has room. Return its size."""
+        if not self._channel.over:
+            with suppress(ChannelClosed, ConnectionLost):
+                return await self._channel.owner.outbox.send_in_turn(Event(("next", item), h=self._channel.id))
+        await self.lost()
+
+    # ------------------------------------------------------------ the end
+
+    def refuse_pulls(self, error: Exception) -> None:
+        """Reject the pulls that wait for items, because the source has failed, unless the channel is over."""
+        if self.pulled:
+            self._pulls.refuse(error)
+
+    @property
+    def pulled(self) -> bool:
+        """Whether the consumer pulls."""
+        return self._mode is _PULLED
+
+    async def finish(self) -> None:
+        """Tell the consumer that there are no more items.
+
+        Raises:
+            ChannelClosed: the channel is over.
+        """
+        if self.pulled:
+            # The answer with the last items has said so. It is also the answer to pulls that asked ahead.
+            self._pulls.finish()
+        else:
+            await self._send_event(NoMoreItems())

@@ -1,0 +1,396 @@
+"""Readers of the main channel and of named channels: of events, and of the items of ws-wrapper's iterator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
+from typing import Any, Protocol
+
+from msgspec import UNSET
+
+from ..._base.names import ChannelRef
+from ...errors import ChannelClosed, ConnectionLost, QueueFull, RpcError, StreamOverflow, as_text, short
+from ..handlers.compiled import Handler
+from ..handlers.registry import Registry
+from ..inboxes.event_values import ToValue, Waits
+from ..inboxes.inbox import EventInbox, Inbox, NextEvent
+from ..inboxes.items import ItemInbox
+from ..inboxes.recipients import Decode, FanOut, Recipient, Recipients
+from ..sending.checks import check_sending, check_thread, check_thread_of_plain
+from ..sending.outbox import Outbox
+from ..sending.pending import Pending
+from ..sending.session_writer import Outbound
+from ..session.host import Host
+from ..wire.messages import Event, RequestOptions, Resolution, WireMessage
+from .mailbox import UnreadMessages
+
+
+def _read(*_: Any) -> None:
+    """Do nothing: the readers of the event have received it."""
+
+
+FOR_READERS = Handler(_read)
+"""The handler that middleware runs around, for an event that has readers and no handler."""
+
+
+STOP = RequestOptions(within_call=True)
+"""Options of the request ``stop``."""
+
+
+class ReaderListener(Protocol):
+    """Part of a peer that holds messages back. Readers report to it. Implemented by `Work` of ``_core.peer``."""
+
+    def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient, /) -> None:
+        """Pass the messages that are held back to a new recipient."""
+
+    def reject(self, i: int, error: RpcError, /) -> None:
+        """Reject a request of the remote peer."""
+
+    def update(self) -> None:
+        """Notice that the last reader of an event has left."""
+
+
+class Readers:
+    """Readers of one peer, on its main channel and on named ones. They outlive connections, and so does this.
+
+    Readers get a message when it arrives: before middleware and handlers, which may have to wait.
+
+    Args:
+        registries: the peer's own registry and the shared one, which tell whether an event has a handler.
+        outbox: sends for the readers.
+        survives: readers of events stay when the connection ends, because another one may come.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_end_error",
+        "_limits",
+        "_registries",
+        "_survives",
+        "_unread",
+        "channels",
+        "host",
+        "listener",
+        "outbox",
+        "read_before",
+        "stops",
+    )
+
+    def __init__(
+        self,
+        host: Host,
+        registries: tuple[Registry, Registry],
+        outbox: Outbox,
+        *,
+        survives: bool,
+    ) -> None:
+        self.host = host
+        self.outbox = outbox
+        self.channels: dict[ChannelRef, NamedChannel] = {}
+        """Channels with recipients, by name. The main channel is under None."""
+        self.read_before: dict[str, None] = {}
+        """Named channels whose items are being read, or were read before."""
+        self.stops: dict[str, Pending] = {}
+        """By channel, the request ``stop`` of its last reader of items. What comes before the answer is of an earlier
+        ``start``."""
+        self._limits = host.settings.limits
+        self._unread: UnreadMessages | None = None
+        self._registries = registries
+        self._survives = survives
+        self.listener: ReaderListener
+        self._end_error: Callable[[], Exception | None] | None = None
+        """Once reading is over: makes what a reader raises. It makes None for a plain end."""
+
+    def __repr__(self) -> str:
+        return f"<Readers on {len(self.channels)} channels{'' if self._end_error is None else ', over'}>"
+
+    def reject(self, i: int, error: RpcError) -> None:
+        """Reject a request of the remote peer."""
+        self.listener.reject(i, error)
+
+    @property
+    def out(self) -> Outbound:
+        """The way out of the present session, or of the last one."""
+        return self.outbox.out
+
+    # ------------------------------------------------------------ reading
+
+    @property
+    def memory(self) -> UnreadMessages | None:
+        """The counter that `unread` returns, if there is one yet."""
+        return self._unread
+
+    def unread(self) -> UnreadMessages:
+        """Return the counter of the memory of unread messages, on these channels and on anonymous ones."""
+        if self._unread is None:
+            self._unread = UnreadMessages(self.out.loop, self._limits)
+        return self._unread
+
+    def read_events(self, channel: ChannelRef, event: str, convert: ToValue, keep: Waits) -> Inbox:
+        """Read the events of one name. See `EventReader.events`."""
+        check_sending(channel, event, None)
+        check_thread_of_plain(self.out.thread, "peer.events")
+        if keep == "first":
+            return NextEvent(self.channel(channel), event, convert)
+        return EventInbox(self.channel(channel), event, newest=keep == "newest")
+
+    def read_items(self, channel: str) -> Inbox:
+        """Read the items of a named channel. See `Channel.items`."""
+        check_thread_of_plain(self.out.thread, "channel.items")
+        return ItemInbox(self.channel(channel))
+
+    # ------------------------------------------------------------ coming and going
+
+    def channel(self, name: ChannelRef) -> NamedChannel:
+        """Return the main channel or a named one, for a new recipient."""
+        return self.channels.get(name) or NamedChannel(self, name)
+
+    def add_recipient(self, channel: NamedChannel, event: str, recipient: Recipient) -> None:
+        """Pass messages to ``recipient``, those that are held back first. Only readers of items do not share them.
+
+        Raises:
+            RuntimeError: the items are being read already, or ``next`` as events.
+        """
+        if self._end_error is not None:
+            recipient.channel_ended(self._end_error())
+            return
+        items = f"the items of channel {channel.name!r} are being read"
+        if isinstance(recipient, ItemInbox):
+            channel.recipients.add(event, recipient, None, f"{items} already: one reader at a time")
+            channel.items_out = self.out
+            self.read_before[str(channel.name)] = None
+        else:
+            taken = f"{items}: 'next' cannot be read as events there, too"
+            channel.recipients.add(event, recipient, FanOut, taken)
+        self.channels[channel.name] = channel
+        self.listener.begin_reading(channel.name, event, recipient)
+
+    def removed(self, channel: NamedChannel) -> None:
+        """Drop a channel that has no recipients any more."""
+        if self.channels.get(channel.name) is channel:
+            del self.channels[channel.name]
+            self.listener.update()
+
+    def reopen(self) -> None:
+        """Let new readers in again: there may be a connection."""
+        self._end_error = None
+
+    def end_session(self, error: ConnectionLost) -> None:
+        """End the readers of items with ``error``, and those of events unless they survive."""
+        if self._unread is not None:
+            self._unread.forget_late_requests()
+        if not self._survives:
+            self.end(partial(ConnectionLost, error.code, error.reason))
+            return
+        for channel in list(self.channels.values()):
+            channel.end_session(error)
+
+    def leave_loop(self) -> None:
+        """End all readers, because their event loop has ended."""
+        with suppress(RuntimeError):  # of a closed loop, where a task still waits
+            self.end(lambda: None)
+        self.channels.clear()
+        self.reopen()
+
+    def end(self, error: Callable[[], Exception | None], name: str | None = None) -> None:
+        """End all readers, or those of a named channel. ``error`` makes what they raise; None for a plain end."""
+        if name is None:
+            self._end_error = error
+        ending = [channel for channel in self.channels.values() if name is None or channel.name == name]
+        if not ending:
+            return
+        check_thread_of_plain(self.out.thread, "channel.close")
+        for channel in ending:
+            del self.channels[channel.name]
+        for channel in ending:
+            channel.end(error, stops=name is not None)
+        self.listener.update()
+
+    # ------------------------------------------------------------ messages
+
+    def has_readers(self, channel: ChannelRef, event: str) -> bool:
+        """Return whether the events of that name are being read."""
+        found = self.channels.get(channel)
+        return found is not None and isinstance(found.recipients.get(event), FanOut)
+
+    def is_of_stream(self, message: WireMessage) -> bool:
+        """Return whether a message belongs to a stream that is read or sent here."""
+        channel = self.channels.get(message.c)
+        recipient = None if channel is None else channel.recipients.get(message.a[0])
+        if isinstance(recipient, FanOut):
+            return _has_producer(recipient)
+        return recipient is not None
+
+    def has_handler(self, channel: ChannelRef, event: str) -> bool:
+        """Return whether anything is to run for an event: a handler, or middleware."""
+        own, shared = self._registries
+        return own.layered or shared.layered or own.has(channel, event) or shared.has(channel, event)
+
+    def take(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> bool:
+        """Pass a message to its readers. Return False if there are none, or if handlers are to get it."""
+        channel = self.channels.get(message.c)
+        return channel is not None and channel.take(message, payload, decode)
+
+
+class NamedChannel:
+    """The main channel or a named one, and the recipients of its messages. It has no credit, and does not end.
+
+    `Readers` has it from its first recipient until its last one leaves. The next recipient gets a new one.
+    """
+
+    __slots__ = ("_readers", "items_out", "name", "recipients", "unread")
+
+    has_credit = is_served = over = False
+    credit_share = 0
+
+    def __init__(self, readers: Readers, name: ChannelRef) -> None:
+        self._readers = readers
+        self.name = name
+        self.unread = readers.unread()
+        self.recipients = Recipients()
+        self.items_out: Outbound | None = None
+        """The sending half of the session in which the reader of items began. None without one."""
+
+    def __repr__(self) -> str:
+        return f"<NamedChannel {self.name!r}, {len(self.recipients)} recipients>"
+
+    @property
+    def out(self) -> Outbound:
+        """The way out of the present session, or of the last one."""
+        return self._readers.out
+
+    # ------------------------------------------------------------ recipients
+
+    def add_recipient(self, event: str, recipient: Recipient) -> None:
+        self._readers.add_recipient(self, event, recipient)
+
+    def remove_recipient(self, event: str, recipient: Recipient) -> None:
+        """Pass nothing more to ``recipient``. A remote producer of its items is told to stop."""
+        is_read = self.recipients.get(event) is recipient  # the channel and the session are not over
+        self._remove(event, recipient)
+        if is_read and isinstance(recipient, ItemInbox) and recipient.has_producer:
+            self.stop_items()
+
+    def _remove(self, event: str, recipient: Recipient) -> None:
+        self.recipients.remove(event, recipient)
+        if not self.recipients:
+            self._readers.removed(self)
+
+    def end_session(self, error: ConnectionLost) -> None:
+        """End all recipients but the readers of events."""
+        for event in list(self.recipients):
+            for recipient in self.recipients.of(event):
+                if not isinstance(recipient, EventInbox):
+                    self._remove(event, recipient)
+                    self.items_out = None
+                    recipient.take_request_ids()  # in the next session they are the ids of other requests
+                    recipient.channel_ended(error.for_outcome("unknown"))
+
+    def end(self, error: Callable[[], Exception | None], *, stops: bool) -> None:
+        """End all recipients. ``stops``: tell a remote producer to stop."""
+        recipients = self.recipients.each()
+        self.recipients.clear()
+        for recipient in recipients:
+            if stops and isinstance(recipient, ItemInbox) and recipient.has_producer:
+                self.stop_items()
+            recipient.channel_ended(error())
+
+    # ------------------------------------------------------------ messages
+
+    def take(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> bool:
+        """Pass a message to its recipients. Return False if there are none, or if handlers are to get it."""
+        event, i, readers = message.a[0], message.i, self._readers
+        recipient = self.recipients.get(event)
+        if recipient is None:
+            return False
+        if not isinstance(recipient, FanOut):
+            if readers.stops and event == "next" and self._precedes_stop():
+                return False
+            recipient.receive(message, payload, decode)
+            error = recipient.error if isinstance(recipient, Inbox) else None
+            if i is not UNSET and isinstance(error, StreamOverflow):
+                readers.reject(i, RpcError(as_text(error)))
+            return True
+        if i is not UNSET and not _has_producer(recipient):
+            return False  # a request is for a handler
+        handled = readers.has_handler(self.name, event)
+        message.i = UNSET  # readers and producers answer nothing
+        recipient.pass_on(message, payload, decode, handled=handled)
+        message.i = i
+        if i is not UNSET and not handled:
+            self._resolve(i, None)
+        return not handled
+
+    def _precedes_stop(self) -> bool:
+        """Return whether an item that has arrived was sent before the remote peer has read the last ``stop``."""
+        stops = self._readers.stops
+        stop = stops.get(str(self.name))
+        if stop is not None and stop.future.done():
+            del stops[str(self.name)]
+            return False
+        return stop is not None
+
+    def _resolve(self, i: int, value: object) -> None:
+        self.out.reply(self.out.terms.encode(Resolution(i, value)))
+
+    # ------------------------------------------------------------ what inboxes and producers ask for
+
+    def gone(self) -> ChannelClosed:
+        return ChannelClosed(str(self.name), None)
+
+    def send_in_turn(self, event: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, int]:
+        """Send an event of a producer once the connection has room. Return its size."""
+        message = Event((event, *args), str(self.name))
+        return self._readers.outbox.send_in_turn(message, begun_in=self.out)
+
+    def start_items(self, inbox: Inbox) -> None:
+        """Send ``start``."""
+        try:
+            self._readers.outbox.send_event_nowait(self.name, "start", ())
+        except (ConnectionLost, QueueFull) as exc:
+            inbox.end(exc)
+
+    def stop_items(self) -> None:
+        """Tell the remote producer to stop. Until it answers, no reader gets what it sends.
+
+        Its answer comes behind its last item, and before the first one of the next ``start``. Peers that do not
+        understand ``stop`` get nothing: their next item is rejected.
+        """
+        out, name = self.out, str(self.name)
+        terms = out.terms
+        if terms.stop:
+            self._readers.stops[name] = pending = out.requests.open(name, "stop", None, STOP)
+            payload = terms.encode(STOP.message(pending.id, name, ("stop",)))
+            out.reply(payload)  # now, because the next `start` does not wait either
+            out.requests.was_sent(pending, len(payload))
+
+    def answer(self, i: int, value: object = None) -> None:
+        """Resolve a request that arrived on the channel, unless its session is over."""
+        if self.items_out is self.out:  # in another session, the id is that of another request
+            self._resolve(i, value)
+
+    def overflowed(self, event: str, inbox: Inbox, error: StreamOverflow) -> None:
+        """Pass nothing more to ``inbox``, and answer what it has kept. The channel stays.
+
+        The inbox may be read in the next session, when its ids are those of other requests.
+        """
+        for i in inbox.take_request_ids():
+            self.answer(i)
+        self.remove_recipient(event, inbox)
+
+    def grant(self, items: int, size: int) -> None: ...
+
+    def count_dropped(self, count: int) -> None: ...
+
+    def count_misfit(self, event: str, why: Exception) -> None:
+        label = event if self.name is None else f"{self.name}:{event}"
+        self._readers.host.count("wrong arguments", f"event {short(label)} was dropped: {why}")
+
+    def check_thread(self, coroutine: str) -> None:
+        check_thread(self.out.thread, coroutine)
+
+
+def _has_producer(recipient: FanOut) -> bool:
+    """Return whether a producer of items is among the recipients, so that the message is its ``stop``."""
+    return not all(isinstance(member, Inbox) for member in recipient.members)

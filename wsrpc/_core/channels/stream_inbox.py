@@ -1,0 +1,42 @@
+"""`StreamInbox`: the queue of a stream that has a channel to itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...errors import RemoteError
+from ..inboxes.items import ItemInbox
+from .channel_core import ChannelCore
+
+
+class StreamInbox(ItemInbox):
+    """Queue of the items on a channel that was opened for their reader alone, and ends with it."""
+
+    __slots__ = ()
+
+    channel: ChannelCore
+
+    def __init__(self, channel: ChannelCore) -> None:
+        super().__init__(channel)
+
+    def _items_ended(self, i: Any, error: RemoteError | None) -> None:
+        super()._items_ended(i, error)
+        self.channel.finish_locally()
+
+    def channel_ended(self, error: Exception | None) -> None:
+        super().channel_ended(error)
+        self.channel.forget_error()  # the inbox keeps it, for the only reader
+
+    def _leave(self, reason: object) -> None:
+        """Stop reading, and end the channel."""
+        channel = self.channel
+        if channel.owner.waiting_aborts.must_wait(channel):
+            self.begin()  # a handler that was not told to start would never send anything
+        self._stop_reading()
+        channel.abort(reason)
+
+    def _leave_abandoned(self, label: str) -> None:
+        if self.abandoned and not self.channel.over:
+            text = f"a stream of {label!r} was left without being closed, and is stopped"
+            self.channel.owner.warn(f"{text}: read it in a `with` (`async with`) block, or close it")
+        super()._leave_abandoned(label)

@@ -1,0 +1,122 @@
+"""`BadArguments` errors: which argument of a call does not fit its handler, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from ..._values.pydantic_types import Misfit
+from ...errors import BadArguments, set_text_for_log
+from .introspection import Parameter
+
+
+class ArgumentsRefused(Exception):
+    """Raised before the handler runs: the arguments do not fit it. ``error`` is for the caller.
+
+    Not a `BadArguments`, because that may also be raised by the handler's own code, for a request that it made itself,
+    and then the caller is not at fault.
+    """
+
+    def __init__(self, error: BadArguments) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+_AT = re.compile(r"(?P<text>.*) - at (?P<key>`key` in )?`\$\[(?P<index>\d+)\](?P<path>[^`]*)`", re.DOTALL)
+_EXPECTED = re.compile(r"Expected (?P<expected>.*?)(?:, got (?P<got>.*))?", re.DOTALL)
+_MAX_TEXT = 300
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
+def _count(number: int) -> str:
+    return f"{number or 'no'} argument{'' if number == 1 else 's'}"
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"
+
+
+_WIRE_TYPES = frozenset({"null", "bool", "int", "float", "str", "bytes", "array", "object"})
+"""Types that msgspec may report as that of a value. Any other report quotes the value."""
+
+
+def refused(
+    parameters: Sequence[Parameter], exc: msgspec.ValidationError | None, a: list[Any], *, in_rest: bool = False
+) -> ArgumentsRefused:
+    """Return the error for arguments that do not fit the parameters of a handler.
+
+    Args:
+        exc: the failed conversion; None if only the number of arguments can be wrong.
+        a: the event's name and the arguments.
+        in_rest: whether ``exc`` comes from converting the list of arguments for ``*args``. msgspec's path then begins
+            with the place in this list; otherwise it begins with the place in ``a``.
+    """
+    # The name by which the caller knows the handler. A handler of `on_json`, or of the event "", has none.
+    called = f"{a[0][:64]}()" if a and a[0] and isinstance(a[0], str) else "handler"
+    wire = [p for p in parameters if p.source == "wire"]
+    rest = next((p for p in parameters if p.source == "rest"), None)
+    error = _miscounted(called, wire, rest, max(len(a) - 1, 0))
+    return ArgumentsRefused(error or _misfit(called, wire, rest if in_rest else None, exc))
+
+
+def _miscounted(called: str, wire: list[Parameter], rest: Parameter | None, got: int) -> BadArguments | None:
+    required, most = sum(p.required for p in wire), len(wire)
+    if got < required:
+        missing = wire[got].name
+        least = _count(required)
+        if most != required or rest is not None:
+            least = f"at least {least}"
+        return BadArguments(
+            f"{called}: missing argument {missing!r}: expected {least}, got {got}{_not_injected(wire)}",
+            data={"parameter": missing, "expected": required, "got": got},
+        )
+    if got > most and rest is None:
+        bound = f"at most {_count(most)}" if most else "no arguments"
+        return BadArguments(f"{called}: expected {bound}, got {got}", data={"expected": most, "got": got})
+    return None
+
+
+_CUSTOMARY = {"peer": "Peer", "ctx": "Context", "context": "Context"}
+"""Names that the docs give to parameters of classes that wsrpc injects."""
+
+
+def _not_injected(wire: list[Parameter]) -> str:
+    """Return a hint for the author of a handler that has forgotten the annotation of such a parameter."""
+    bare = next((p.name for p in wire if p.name in _CUSTOMARY and p.type is Any), None)
+    return "" if bare is None else f"; if {bare!r} is no argument, annotate it: `{bare}: {_CUSTOMARY[bare]}`"
+
+
+def _misfit(
+    called: str, wire: list[Parameter], rest: Parameter | None, exc: msgspec.ValidationError | None
+) -> BadArguments:
+    found = _AT.fullmatch(str(exc))
+    index = int(found["index"]) if found else 0
+    parameter = rest or (wire[index - 1] if 0 < index <= len(wire) else None)
+    if found is None or parameter is None:  # a hook or a class wrote the text, not msgspec
+        error = BadArguments(f"{called}: {_bounded(str(exc))}")
+        set_text_for_log(error, f"{called}: its arguments do not fit")
+        return error
+    path = found["path"] if rest is None else f"[{index}]{found['path']}"
+    # msgspec does not say which key it was.
+    where = f"{'a key of ' if found['key'] else ''}argument {parameter.name!r}"
+    where += _bounded(path) if path else f" ({_ordinal(index)})"
+    text = _bounded(found["text"])
+    data = {"parameter": parameter.name}
+    if exc is not None and isinstance(exc.__cause__, Misfit):
+        path += exc.__cause__.path
+    if path:
+        data["path"] = _bounded(path)
+    if wanted := _EXPECTED.fullmatch(text):
+        text = text.replace("Expected", "expected", 1).replace("`", "")
+        data.update({key: value.replace("`", "") for key, value in wanted.groupdict().items() if value})
+    error = BadArguments(f"{called}: {where}: {text}", data=data)
+    if data.get("got") not in _WIRE_TYPES:
+        set_text_for_log(error, f"{called}: {where} does not fit")
+    return error

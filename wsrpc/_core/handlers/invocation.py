@@ -1,0 +1,290 @@
+"""`Invocation`: one call of a handler."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
+from weakref import ref
+
+import msgspec
+from msgspec import UNSET
+
+from ..._base.names import RAW
+from ...errors import BadArguments, ChannelClosed, made_here
+from ..inboxes.items import Upload
+from ..wire.counting import memory_of
+from ..wire.messages import WireMessage
+from ..wire.rejections import bounded_reason
+from .observation import Message
+
+if TYPE_CHECKING:
+    from ..channels.channel_core import ChannelCore
+    from ..peer.dispatcher import Dispatcher
+    from .compiled import Handler
+
+C = TypeVar("C")
+
+WORK = 4 * 1024
+"""Bytes that a running handler, an open channel or a pending request takes besides its message, about."""
+
+
+class CallState(enum.Enum):
+    """State of one call of a handler, with the answer to each question that the code asks about a call.
+
+    A call only goes on to a later state: see `Work.move`. Calls for events are in the same states, although
+    nobody waits for them and they get no answer.
+    """
+
+    #          meaning; counts as; its bytes count as those of; the remote peer waits; may be answered; is cancelled
+    RUNNING = ("its handler runs", "handler", "handler", True, True, False)
+    RESERVED = ("its handler runs, and is known to answer with a channel", "handler", "channel", True, True, False)
+    SERVING = ("it was answered with a channel, on which its handler runs", "channel", "channel", True, False, False)
+    OVER = ("that channel has ended, and its handler still runs", "handler", "handler", False, False, False)
+    CANCELLED = ("it was cancelled, or the channel that it came on has ended", "handler", "handler", False, True, True)
+    ORPHANED = ("it was cancelled, and nobody can get an answer", "handler", "handler", False, False, True)
+    EXITED = ("its handler has exited", None, None, False, False, False)
+
+    def __init__(
+        self,
+        meaning: str,
+        counts_as: Literal["handler", "channel"] | None,
+        bytes_of: Literal["handler", "channel"] | None,
+        awaited: bool,
+        answerable: bool,
+        cancelled: bool,
+    ) -> None:
+        self.order = len(type(self).__members__)
+        self.meaning = meaning
+        self.counts_as = counts_as
+        """Whether it counts towards `Limits.running` or towards `Limits.channels`."""
+        self.bytes_of = bytes_of
+        """Whether its message counts with those of handlers or of channels. Each may take `Limits.running_bytes`."""
+        self.awaited = awaited
+        """Whether the remote peer waits for it."""
+        self.answerable = answerable
+        """Whether its request may still be answered, with a result or a rejection."""
+        self.cancelled = cancelled
+
+
+# Constants, because Python 3.11 looks members of an enum up slowly, and these are asked for with each call.
+_RUNNING, _CANCELLED, _ORPHANED, EXITED = CallState.RUNNING, CallState.CANCELLED, CallState.ORPHANED, CallState.EXITED
+
+
+class Invocation(msgspec.Struct, eq=False):
+    """One call of a handler for an inbound event or request.
+
+    A request whose answer is no channel is answered when its handler exits: with its result or its exception, with a
+    rejection if it was cancelled and the handler raised CancelledError, or not at all if it is orphaned.
+    """
+
+    context_class: ClassVar[type[Any]]
+    """The class of `context`; see `shows`."""
+    stream_class: ClassVar[type[Any]]
+    """The class `Stream`, through which handlers read what their callers send."""
+
+    peer: Any
+    """The `Peer` that the message came from."""
+    inbound: WireMessage
+    dispatcher: Dispatcher = cast("Dispatcher", None)
+    """That of the session in which the message came. None for lifecycle handlers, which no message calls: they have no
+    layers, channels or lanes that would need it."""
+    size: int = 0
+    """Bytes of the message."""
+    view: Message | None = None
+    """The message as `message` handlers see it, if there is one that observes."""
+    handler: Handler | None = None
+    """None if no handler takes the message."""
+    channel: ChannelCore | None = None
+    """The channel that the handler has made, or that answers its request; see `make_channel`."""
+    user_channel: Any = None
+    """The `AnonymousChannel` for that channel that the handler holds, once it has asked for it."""
+    served: ChannelCore | None = None
+    """That channel once the request was answered with it, so that the handler runs on it."""
+    state: CallState = _RUNNING
+    upload: Upload | None = None
+    """Reads the items that the caller sends, if the handler has a parameter for them."""
+    task: asyncio.Task[None] | None = None
+    """Runs what the call of the handler has not finished. None before it was made, which an eager task's first step
+    precedes."""
+    cancel_reason: Any = None
+    thread: asyncio.Future[Any] | None = None
+    """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
+    lane: asyncio.Lock | None = None
+    """Keeps other handlers of its lane waiting, or lets it wait itself."""
+    shown: ref[Any] | None = None
+    """Refers to the `context` that the user's code got. None if it has asked for none."""
+    _memory: int | None = None
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes with its decoded message, about. It is measured when this is first asked for."""
+        if self._memory is None:
+            self._memory = WORK + memory_of(self.inbound.a)
+        return self._memory
+
+    @classmethod
+    def shows(cls, context_class: type[C]) -> type[C]:
+        """Class decorator: `context` is an object of the class."""
+        cls.context_class = context_class
+        return context_class
+
+    @property
+    def context(self) -> Any:
+        """The `Context` that the user's code gets; the same one for as long as anybody holds it.
+
+        A context holds its invocation. The other direction is weak, or each call would be a reference cycle.
+        """
+        context = None if self.shown is None else self.shown()
+        if context is None:
+            context = self.context_class(self)
+            self.shown = ref(context)
+        return context
+
+    @property
+    def event(self) -> str:
+        name: str = self.inbound.a[0]
+        return name
+
+    @property
+    def id(self) -> int | None:
+        i = self.inbound.i
+        return None if i is UNSET else i
+
+    @property
+    def channel_name(self) -> str | None:
+        name = self.inbound.c
+        return name if isinstance(name, str) else None
+
+    @property
+    def label(self) -> str:
+        """The event in the words of a log line: ``chat:say #7``."""
+        if self.inbound.c == RAW:
+            return "a raw message"
+        scope = self.inbound.c if self.inbound.h is None else self.inbound.h
+        where = "" if scope is None else f"{scope}:"
+        which = "" if self.id is None else f" #{self.id}"
+        return repr(f"{where}{self.event}{which}")[1:-1]
+
+    def make_channel(self) -> ChannelCore:
+        """Return the channel that may answer the request. The first call makes it.
+
+        Raises:
+            BadArguments: the message is an event, which has no answer.
+            RemoteError: there is no room for another channel.
+        """
+        if self.channel is None:
+            if self.id is None:
+                text = f"{self.event!r} opens a channel, so it has to be requested, and came as an event"
+                raise made_here(BadArguments(text))
+            self.channel = self.dispatcher.channels.make(self.id)
+        return self.channel
+
+    def without_surplus(self, a: list[Any], most: int) -> list[Any]:
+        """Cut ``a`` of an event to ``most`` values. That of a request is returned unchanged, to be rejected.
+
+        JavaScript ignores arguments that a function has no parameter for. Nobody would tell the sender of an event that
+        it was dropped, and an event that a new version sends with one more argument should still reach old handlers.
+        """
+        if self.id is not None:
+            return a
+        text = (
+            f"event '{self.label}' came with {len(a) - 1} arguments and its handler takes {most - 1}, so it runs "
+            "without the others"
+        )
+        self.dispatcher.answers.host.count("surplus arguments", text)
+        return a[:most]
+
+    def read_items(self, convert: Callable[[Any], Any], parameter: str) -> Any:
+        """Return the stream of items that the caller sends with ``send=``, for the parameter of that name."""
+        self.upload = Upload(self.make_channel())
+        return self.stream_class(self.event, convert, reading=self.upload, parameter=parameter)
+
+    # ------------------------------------------------------------ while the handler runs
+
+    @property
+    def is_current(self) -> bool:
+        """Whether its task is the one that runs now. In an eager first step it is not known yet."""
+        try:
+            return self.task is None or asyncio.current_task() is self.task
+        except RuntimeError:
+            return False
+
+    @property
+    def awaited(self) -> bool:
+        """Whether it is a request for which the remote peer waits."""
+        return self.id is not None and self.state.awaited
+
+    def enter(self, state: CallState) -> None:
+        """Go on to a later state, and count as that says."""
+        self.dispatcher.work.move(self, state)
+
+    def cancel(self, reason: object, state: CallState = _CANCELLED) -> None:
+        """Cancel the handler, unless it is cancelled already or has exited."""
+        if self.state.cancelled or self.state is EXITED:
+            return
+        self.enter(state)
+        self.cancel_reason = reason
+        if self.task is not None:
+            self.task.cancel(bounded_reason(reason))
+
+    def cancellation(self) -> asyncio.CancelledError:
+        """Return the exception for a cancelled handler, where asyncio does not raise it."""
+        return asyncio.CancelledError(bounded_reason(self.cancel_reason))
+
+    def is_stopped_by(self, exc: BaseException) -> bool:
+        """Return whether the handler ends with ``exc`` because the application has cancelled its task."""
+        stopped = isinstance(exc, asyncio.CancelledError) and not self.state.cancelled
+        return stopped and self.task is not None and self.task.cancelling() > 0
+
+    def orphan(self, reason: object) -> None:
+        """Cancel the handler, because nobody can get its answer."""
+        if self.state.cancelled:
+            self.enter(_ORPHANED)
+        else:
+            self.cancel(reason, _ORPHANED)
+
+    def note_orphaned(self, reason: object) -> None:
+        """Take note that nobody can get the answer. The caller ends the handler, by raising `cancellation` in it."""
+        if not self.state.cancelled:
+            self.cancel_reason = reason
+        self.enter(_ORPHANED)
+
+    def settle(self) -> None:
+        """Remove the request from those that await an answer, if it is one of them."""
+        i, active = self.inbound.i, self.dispatcher.active
+        if active.get(i) is self:
+            del active[i]
+
+    def release(self) -> None:
+        """Drop what it holds of messages, because the handler has exited.
+
+        Its context refers to it, and asyncio keeps that of a cancelled timer until the timer would have ended. What a
+        `Context` shows stays for as long as the user keeps that object.
+        """
+        self.task = self.thread = self.upload = self.served = None
+        self.channel = None if self.user_channel is None else self.channel
+        if self.shown is None or self.shown() is None:
+            self.inbound.a = self.inbound.a[:1]
+            self.view = self.cancel_reason = None
+
+    def leave_lane(self) -> None:
+        """Let the next handler of the lane run. Idempotent."""
+        lane, self.lane = self.lane, None
+        if lane is not None:
+            lane.release()
+
+    def notices_end(self, exc: BaseException) -> bool:
+        """Return whether a conversation's body raised ``exc`` because the remote peer has ended its channel."""
+        channel = self.served
+        if channel is None or not channel.over or channel.left:
+            return False
+        return exc is channel.error or (isinstance(exc, ChannelClosed) and exc.channel == str(channel.id))
+
+
+CURRENT: ContextVar[Invocation] = ContextVar("wsrpc_current")
+
+Call = Callable[[Invocation, list[Any]], Any]
+"""The call of a handler, compiled: takes the invocation, and the event's name with the arguments as they arrived."""

@@ -1,0 +1,289 @@
+"""Handlers of lifecycle events: `open`, `close`, `error` and `message`, and those of hooks such as `on_detach`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
+from typing import Any, TypeVar
+from weakref import ref
+
+from ..._base.logs import PeerLog
+from ..._base.scheduler import Scheduler
+from ..wire.messages import WireMessage
+from .introspection import name_of
+from .invocation import CURRENT, Invocation
+from .layers import close_unawaited
+from .registry import Registry
+
+Unfinished = tuple[str, str, Awaitable[Any]]
+"""Event, name of the handler, and the awaitable that its call returned."""
+
+NAMES = {"open": ("open", "connect"), "close": ("close", "disconnect")}
+"""The names under which handlers of a lifecycle event may be registered, if there are several."""
+
+Turn = tuple[str, Callable[[], asyncio.Future[None] | None]]
+"""What is to be told, and the function that tells it. This returns what is done when the handlers have finished."""
+
+Raised = Callable[[str, str, BaseException], None]
+
+F = TypeVar("F", bound=asyncio.Future[Any])
+
+
+def ends_the_task(exc: BaseException) -> bool:
+    """Whether an exception from user code ends the task, because the task is cancelled or the program ends.
+
+    A CancelledError may also come from something else that the code has awaited; then it is an ordinary failure.
+    """
+    if isinstance(exc, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and bool(task.cancelling())
+    return isinstance(exc, (KeyboardInterrupt, SystemExit, GeneratorExit))
+
+
+class Stage:
+    """Handlers that are called together, in one context, and those of them that are not finished yet.
+
+    Args:
+        invocation: the current one for the handlers.
+        raised: called with the event, the name of a handler and the exception that it has raised.
+        unfinished: handlers that were called already.
+    """
+
+    __slots__ = ("_raised", "context", "unfinished")
+
+    def __init__(self, invocation: Invocation, raised: Raised, unfinished: Iterable[Unfinished] = ()) -> None:
+        self.context = contextvars.copy_context()
+        self.context.run(CURRENT.set, invocation)
+        self._raised = raised
+        self.unfinished = list(unfinished)
+
+    def fire(self, registries: tuple[Registry, ...], event: str, args: tuple[object, ...]) -> None:
+        """Call the handlers of a lifecycle event, those of its own name first.
+
+        The functions of a hook of that name are called one after another, the first one now, and those behind one that
+        takes time in `complete`.
+
+        Each registry may have one handler of each name, and all of them are called, the server's first: a peer's own
+        handler must not bypass the bookkeeping of its server.
+        """
+        for name in NAMES.get(event, (event,)):
+            for registry in registries:
+                taken = registry.take_lifecycle(name) if registry.lifecycle else None
+                if taken is not None:
+                    self.call(name, taken.function, args[: taken.accepted])
+                for hook in registry.hooks.get(name, ()):
+                    given = args[: hook.accepted]
+                    if self.unfinished:
+                        self.unfinished.append((name, name_of(hook.function), called(hook.function, given)))
+                    else:
+                        self.call(name, hook.function, given)
+
+    def call(self, event: str, handler: Callable[..., Any], args: tuple[object, ...]) -> None:
+        """Call one handler."""
+        label = name_of(handler)
+        try:
+            result = self.context.run(handler, *args)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exc:
+            self._raised(event, label, exc)
+        else:
+            if inspect.isawaitable(result):
+                self.unfinished.append((event, label, result))
+
+    async def complete(self) -> None:
+        """Await the handlers that are not finished, one after another."""
+        try:
+            while self.unfinished:
+                event, label, awaitable = self.unfinished[0]
+                try:
+                    await awaitable
+                except BaseException as exc:
+                    if ends_the_task(exc):
+                        raise
+                    self._raised(event, label, exc)
+                self.unfinished.pop(0)
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close coroutines that nobody will await any more, before Python warns about them."""
+        for _, _, awaitable in self.unfinished:
+            close_unawaited(awaitable)
+        self.unfinished.clear()
+
+
+async def called(function: Callable[..., Any], args: tuple[object, ...]) -> None:
+    """Call a function, sync or async, when this is awaited."""
+    result = function(*args)
+    if inspect.isawaitable(result):
+        await result
+
+
+class Closers:
+    """The tasks that wait for a close, such as that of a handler which closes.
+
+    The close waits for all other handlers. It does not wait for these, or they would wait for each other.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any] | None] = set()
+        self._invocations: set[Invocation | None] = set()
+        self._added: asyncio.Future[None] | None = None
+
+    def add_current(self) -> None:
+        """Add the current task and the handler that started it; `wait_besides` then looks again."""
+        self._tasks.add(asyncio.current_task())
+        # There may be a task between the handler and its close: asyncio.wait_for makes one.
+        self._invocations.add(CURRENT.get(None))
+        if self._added is not None and not self._added.done():
+            self._added.set_result(None)
+
+    def cover(self, task: asyncio.Task[Any], invocation: Invocation | None) -> bool:
+        """Whether ``task``, which runs the handler of ``invocation``, waits for a close."""
+        return task in self._tasks or (invocation is not None and invocation in self._invocations)
+
+    async def wait_besides(self, tasks: set[F], timeout: float | None) -> set[F]:
+        """Wait until ``tasks`` have ended, another task is added here, or ``timeout`` seconds have passed.
+
+        Return the tasks that still run after ``timeout``; an empty set in the other cases.
+        """
+        if self._added is None or self._added.done():
+            self._added = asyncio.get_running_loop().create_future()  # shared by all calls that wait
+        everything = asyncio.ensure_future(asyncio.wait(tasks, timeout=timeout))
+        try:
+            either: set[asyncio.Future[Any]] = {everything, self._added}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            return everything.result()[1] if everything.done() else set()
+        finally:
+            everything.cancel()
+
+
+class Reporter:
+    """Calls the lifecycle handlers of one peer, and keeps the tasks of handlers that are coroutines.
+
+    Exceptions of handlers go to the log. Handlers are called in the order of ``registries``.
+
+    Applications keep in these handlers who is there, so those that tell of one session, from its first drop to its
+    `close` handlers, take turns: each waits until the ones before have finished.
+    """
+
+    __slots__ = ("log", "loop", "peer", "registries", "running", "turns")
+
+    def __init__(self, peer: Any, registries: tuple[Registry, ...], loop: Scheduler, log: PeerLog) -> None:
+        self.peer: Callable[[], Any] = ref(peer)
+        """Returns the object that users hold. It refers to this one."""
+        self.registries = registries
+        self.loop = loop
+        self.log = log
+        self.running: dict[asyncio.Task[None], Invocation | None] = {}
+        """Tasks besides those of requests and events, each with the handler that started it."""
+        self.turns: tuple[Turn, ...] = ()
+        """The turns that are not over, the present one first."""
+
+    def tell(self, event: str, argument: object) -> None:
+        """Call the handlers of a lifecycle event with the peer and ``argument``."""
+        if not [registry for registry in self.registries if registry.lifecycle]:
+            return  # most peers have no such handlers
+        self._fire(event, (self.peer(), argument))
+
+    def _fire(self, event: str, args: tuple[object, ...]) -> asyncio.Task[None] | None:
+        stage = self._stage(event)
+        stage.fire(self.registries, event, args)
+        return self._complete(stage)
+
+    def call(self, event: str, function: Callable[..., Any], /, *args: object) -> None:
+        """Call a user's function, sync or async, as a handler of a lifecycle event."""
+        stage = self._stage(event)
+        stage.call(event, function, args)
+        self._complete(stage)
+
+    def tell_hooks(self, name: str, args: tuple[object, ...], opening: asyncio.Future[None] | None = None) -> None:
+        """Call the functions of a hook when their turn has come, and when ``opening``, if it is given, is done."""
+        if opening is not None and not self.turns:
+            self.take_turn("open", lambda: opening)
+        self.take_turn(name, lambda: self._fire(name, args))
+
+    def _stage(self, event: str) -> Stage:
+        return Stage(Invocation(self.peer(), WireMessage(a=[event])), self.failed)
+
+    def _complete(self, stage: Stage) -> asyncio.Task[None] | None:
+        if not stage.unfinished:
+            return None
+        task = stage.context.run(self.spawn, stage.complete())
+        task.add_done_callback(lambda _: stage.abandon())  # if it is cancelled before its first step
+        return task
+
+    def failed(self, event: str, name: str, exc: BaseException) -> None:
+        """Log that a handler raised ``exc``."""
+        self.log(logging.ERROR, "the handler of %r, %s, failed", event, name, exc_info=exc)
+
+    # ------------------------------------------------------------ turns
+
+    def take_turn(self, what: str, tell: Callable[[], asyncio.Future[None] | None]) -> None:
+        """Tell something when everything before is told, and the handlers have finished.
+
+        If a session drops again before it was told that it had resumed, neither is told: else a client whose connection
+        is bad could make more and more turns wait. What a client is told of a resume waits for its `open` handlers, so
+        it may not even have a turn.
+        """
+        before = self.turns
+        if what == "on_detach" and len(before) > 1:
+            self.turns = before if before[-1][0] == "on_detach" else before[:-1]
+            return
+        self.turns = (*before, (what, tell))
+        if not before:
+            self._begin_turn()
+
+    def flush_turns(self) -> None:
+        """Tell now what waits for its turn."""
+        waiting, self.turns = self.turns[1:], ()
+        for _, tell in waiting:
+            tell()
+
+    def _begin_turn(self) -> None:
+        turn = self.turns[0]
+        unfinished = turn[1]()
+        if unfinished is None:
+            self._turn_over(turn)
+        else:
+            patience: float = self.peer().limits.open_timeout
+            overdue = self.loop.call_at(self.loop.time() + patience, partial(self._turn_overdue, turn, patience))
+            unfinished.add_done_callback(lambda _: overdue.cancel())
+            unfinished.add_done_callback(lambda _: self._turn_over(turn))
+
+    def _turn_overdue(self, turn: Turn, patience: float) -> None:
+        if len(self.turns) > 1 and self.turns[0] is turn:
+            text = (
+                "the handlers of %r have not finished within Limits.open_timeout=%g s, so others are called meanwhile"
+            )
+            self.log(logging.WARNING, text, turn[0], patience)
+        self._turn_over(turn)
+
+    def _turn_over(self, turn: Turn) -> None:
+        if self.turns and self.turns[0] is turn:  # else those behind it have not waited
+            self.turns = self.turns[1:]
+            if self.turns:
+                self._begin_turn()
+
+    # ------------------------------------------------------------ tasks
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run ``coroutine`` in a task that the owner of the peer waits for before it ends."""
+        task = self.loop.spawn(coroutine)
+        self.keep(task)
+        return task
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Let the owner of the peer wait for ``task`` before it ends."""
+        if not task.done():
+            self.running[task] = CURRENT.get(None)
+            task.add_done_callback(lambda task: self.running.pop(task, None))
+
+    def tasks(self, closers: Closers) -> set[asyncio.Task[None]]:
+        """Return the running tasks that do not wait for a close."""
+        return {task for task, started_by in self.running.items() if not closers.cover(task, started_by)}

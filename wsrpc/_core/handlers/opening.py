@@ -1,0 +1,239 @@
+"""`Opening`: the beginning of a session, while `open` handlers run, and then those of `on_reconnect`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from enum import Enum, IntEnum
+from functools import partial
+from typing import cast
+
+from ..._base.scheduler import Timer
+from ...errors import ChannelClosed, ConnectionLost
+from ..session.host import Host
+from ..session.session import Session
+from ..wire.messages import WireMessage
+from .invocation import CURRENT, Invocation
+from .lifecycle import Reporter, Stage
+
+
+class OpeningState(Enum):
+    """How far the opening of a session is."""
+
+    AHEAD = "the session has not begun"
+    OPEN = "`open` handlers run"
+    RECONNECT = "`on_reconnect` handlers run"
+    OVER = "the handlers are done or overdue, so that every message may be sent and handled"
+    CLOSED = "the session has ended before that, because this side has closed it: the handlers go on"
+    CUT = "the session has ended before that for another reason: the handlers are cancelled"
+
+
+class MessageKind(IntEnum):
+    """The kind of a received message, on which it depends whether it waits for the opening."""
+
+    ON_CHANNEL = 0
+    """An event or request on an anonymous channel."""
+    REQUEST = 1
+    EVENT = 2
+
+
+class Hold(IntEnum):
+    """The received messages that wait for the opening: those of this `MessageKind` and of the kinds that follow it."""
+
+    ALL = MessageKind.REQUEST
+    """All but those on anonymous channels: an `open` handler may have opened the channel and wait for them."""
+    EVENTS = MessageKind.EVENT
+    NONE = MessageKind.EVENT + 1
+
+
+_OVER, _HOLDS_NONE = OpeningState.OVER, Hold.NONE
+
+
+class Opening:
+    """The beginning of one session: the `open` handlers run, and then those of `on_reconnect`.
+
+    What is sent within these handlers leaves at once, and other messages of the user wait. Received messages wait, too,
+    as ``holding`` says. Each of the two stages lasts at most `Limits.open_timeout`: handlers that take longer run on,
+    and nothing waits for them any more.
+
+    Args:
+        reporter: calls the `open` handlers, and keeps the task of each stage.
+    """
+
+    __slots__ = (
+        "_host",
+        "_reporter",
+        "_session",
+        "_stage",
+        "_timer",
+        "holding",
+        "invocations",
+        "running",
+        "state",
+        "tasks",
+    )
+
+    def __init__(self, session: Session, host: Host, reporter: Reporter) -> None:
+        self._session = session
+        self._host = host
+        self._reporter = reporter
+        self.state = OpeningState.AHEAD
+        self.holding = _HOLDS_NONE
+        """The received messages that wait."""
+        self.invocations: tuple[Invocation, ...] = ()
+        """The calls of the handlers, one for each stage that has begun: what is sent within them leaves at once."""
+        self.running: asyncio.Future[None] | None = None
+        """Done when the handlers that take time are done or overdue. None if there are none of these now."""
+        self.tasks: tuple[asyncio.Task[None], ...] = ()
+        """Run the handlers that take time, the present stage last."""
+        self._stage: Stage | None = None
+        """The present stage, if its handlers take time."""
+        self._timer: Timer | None = None
+
+    def __repr__(self) -> str:
+        return f"<Opening {self.state.name}>"
+
+    @property
+    def over(self) -> bool:
+        """Whether the handlers are done or overdue, so that every message may be sent."""
+        return self.state is _OVER
+
+    def in_handler(self) -> bool:
+        """Return whether one of the handlers runs, or a task that it made."""
+        invocation = CURRENT.get(None)
+        return invocation is not None and invocation in self.invocations
+
+    # ------------------------------------------------------------ its course
+
+    def begin(self, invocation: Invocation) -> None:
+        """Call the `open` handlers within ``invocation``, and go on as far as no handler takes time.
+
+        The others run on in ``tasks``. When they are done, `SessionReceiver.opened` is called. If there are none of
+        these, the caller does so.
+        """
+        self.state = OpeningState.OPEN
+        # One side lets requests in meanwhile. Otherwise two Python ends would wait for each other's handlers.
+        self.holding = Hold.EVENTS if self._session.negotiation.dialer else Hold.ALL
+        stage = self._enter(invocation)
+        stage.fire(self._reporter.registries, "open", (invocation.peer,))
+        if self._session.over:  # a handler has bound another transport, whose opening goes on by itself
+            stage.abandon()
+            return
+        stage.unfinished.extend(self._host.opening_handlers("open"))
+        following = stage if stage.unfinished else self._next_stage()
+        if following is not None:
+            self.running = self._host.loop.create_future()
+            self._run(following)
+
+    def _enter(self, invocation: Invocation) -> Stage:
+        self.invocations = (*self.invocations, invocation)
+        return Stage(invocation, self._failed)
+
+    def _next_stage(self) -> Stage | None:
+        """Call the `on_reconnect` handlers, after the `open` handlers. Return None if all are finished."""
+        if self.state is not OpeningState.OPEN or not self._session.state.takes_messages:
+            return None
+        unfinished = self._host.opening_handlers("on_reconnect")
+        if not unfinished:
+            return None
+        stage = self._enter(Invocation(self._reporter.peer(), WireMessage(a=["on_reconnect"])))
+        stage.unfinished.extend(unfinished)
+        self.state = OpeningState.RECONNECT
+        return stage
+
+    def _run(self, stage: Stage) -> None:
+        """Run the handlers of a stage that take time. One may end the session in its first step, which may run now."""
+        loop, self._stage = self._host.loop, stage
+        self._timer = loop.call_at(loop.time() + self._patience, self._late)
+        task = stage.context.run(self._reporter.spawn, stage.complete())
+        self.tasks = (*self.tasks, task)
+        task.add_done_callback(partial(self._finished, stage))
+        if self.state is OpeningState.CUT:
+            self._cancel()
+
+    @property
+    def _patience(self) -> float:
+        return self._session.negotiation.limits.open_timeout
+
+    def _finished(self, stage: Stage, task: asyncio.Task[None]) -> None:
+        stage.abandon()  # if the task was cancelled before its first step
+        if stage is self._stage:  # otherwise it was overdue
+            self._go_on()
+
+    def _late(self) -> None:
+        if self._stage is not None and self._stage.unfinished:
+            event, handlers = self._stage.unfinished[0][0], ", ".join(label for _, label, _ in self._stage.unfinished)
+            text = "the handler of %r %s has not finished within %g s: messages no longer wait for it"
+            self._host.log(logging.WARNING, text, event, handlers, self._patience)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Go on to the next stage, or end."""
+        stage = self._next_stage()
+        if stage is None:
+            self._end()
+            self._host.core.opened()
+        else:
+            self._stop_timer()
+            self._run(stage)
+
+    def _failed(self, event: str, name: str, exc: BaseException) -> None:
+        """Log that a handler has raised ``exc``."""
+        if not self._session.state.takes_messages and _tells_of_the_end(exc):
+            # It has not failed. A request of the handler raised because the session has ended, either before the
+            # handler was cancelled, or because the user closes: then handlers are not cancelled.
+            text = "the handler of %r, %s, did not finish, as the connection ended: %s"
+            self._host.log(logging.INFO, text, event, name, exc)
+        else:
+            self._reporter.failed(event, name, exc)
+
+    async def wait(self, gone: asyncio.Future[None]) -> None:
+        """Wait until the handlers that take time are done or overdue, or ``gone`` is done. Cancelling is safe."""
+        if self.running is not None:
+            await asyncio.wait((self.running, gone), return_when=asyncio.FIRST_COMPLETED)
+
+    # ------------------------------------------------------------ its end
+
+    def finish(self) -> None:
+        """Hold nothing back any more: the handlers are done or overdue."""
+        self.state, self.holding, self.invocations = _OVER, _HOLDS_NONE, ()
+        self._host.core.way_changed()
+
+    def end_session(self) -> None:
+        """End with the session, unless the opening is over: cancel the handlers, and wake what waits for them.
+
+        If this side has closed the session, one of the handlers may have done so. Then all of them may finish.
+        """
+        if self.state is _OVER:
+            return
+        self.state = OpeningState.CLOSED if self._session.last_close.user_closed else OpeningState.CUT
+        if self.running is not None:
+            if self.state is OpeningState.CUT:
+                self._cancel()
+            self._end()
+
+    def _cancel(self) -> None:
+        for task in self.tasks:
+            task.cancel("the connection ended")
+
+    def _end(self) -> None:
+        """Wake what waits, and drop what belongs to the handlers that take time."""
+        running, self.running = self.running, None
+        if running is not None:
+            running.set_result(None)
+        self._stop_timer()
+        self._stage = None
+        self.tasks = ()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _tells_of_the_end(exc: BaseException) -> bool:
+    """Return whether an exception, or each one of a group, only says that a connection has ended."""
+    if isinstance(exc, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        return all(map(_tells_of_the_end, group.exceptions))
+    return isinstance(exc, (ConnectionLost, ChannelClosed))

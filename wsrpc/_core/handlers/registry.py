@@ -1,0 +1,566 @@
+"""Registry of handlers by channel and event, with the middleware of each channel."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, get_origin
+from weakref import WeakSet, ref
+
+from msgspec import Struct
+
+from ..._base.logs import logger
+from ..._base.misuse import check_function, check_no_yield
+from ..._base.names import RAW, RESERVED_EVENTS, ChannelRef, check_event
+from ..._values.convert import DecHook, converter
+from ...errors import short
+from .arguments import ArgumentsRefused
+from .compiled import Handler
+from .contract import Member, placed_members
+from .implementation import implementing
+from .introspection import Injection, is_async, location, name_of, of_framework
+from .invocation import Invocation
+from .layers import Middleware, Route
+from .method import DEFAULTS, HandlerOptions
+
+
+class RawOnly(NamedTuple):
+    """The function that gets every message, by its name, and in which form: decoded, as it arrived, or by reading."""
+
+    form: Literal["json", "message", "connection"]
+    name: str
+
+
+class Located(Protocol):
+    """Something that was registered at a place in the code."""
+
+    @property
+    def where(self) -> str: ...
+
+
+class LifecycleHandler(NamedTuple):
+    """A handler of a lifecycle event. It is called with the first ``accepted`` arguments of the event."""
+
+    function: Callable[..., Any]
+    accepted: int
+    where: str
+
+
+_OF_JSON = frozenset({"str", "int", "float", "bool", "bytes", "list", "dict", "tuple", "set"})
+"""Names of types that arguments have."""
+
+NO_HOOKS: Mapping[str, tuple[LifecycleHandler, ...]] = {}
+
+MAX_CONVERTERS = 1024
+"""How many types of ``returns=`` are remembered with their converters."""
+
+
+class Scope:
+    """The handlers and the middleware of one channel."""
+
+    __slots__ = ("__weakref__", "handlers", "middleware", "once", "ordered")
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, Handler] = {}
+        self.once: dict[str, Handler] = {}
+        self.middleware: list[Middleware] = []
+        self.ordered = False
+
+
+class Routes(Struct):
+    """The routes that were made so far: on the main channel by event, on the others by channel and event."""
+
+    main: dict[str, Route]
+    named: dict[tuple[ChannelRef, str], Route]
+
+    def clear(self) -> None:
+        """Throw all routes away."""
+        self.main.clear()
+        self.named.clear()
+
+
+class Registry:
+    """The handlers and the middleware of a server or client for all its peers, of one peer, or of one channel.
+
+    A peer's registry inherits from that of its server, and a channel's from that of its peer: middleware runs in this
+    order. A peer without handlers of its own shares the `Routes` of its server.
+
+    ``observed`` is true while there is a `message` handler, ``layered`` while anything runs around handlers,
+    ``takes_raw`` once there is a handler for messages that are not protocol.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_base",
+        "_converters",
+        "_heirs",
+        "_of_channel",
+        "dec_hook",
+        "declared",
+        "fallback",
+        "hooks",
+        "layered",
+        "lifecycle",
+        "observed",
+        "raw_only",
+        "reserved",
+        "routes",
+        "scopes",
+        "takes_raw",
+        "time_limit",
+    )
+
+    def __init__(self, *, dec_hook: DecHook | None = None, declares: bool = True) -> None:
+        check_function("dec_hook", dec_hook)
+        self.dec_hook = dec_hook
+        self.scopes: dict[ChannelRef, Scope] = {}
+        """The scopes of all channels on which anything was registered, and of those that were asked for by `scope`."""
+        self.declared: dict[ChannelRef, dict[str, Member]] | None = {} if declares else None
+        """The events and requests that this side sends, as far as they were declared. None for a server's peer, which
+        declares none of its own."""
+        self.reserved: set[ChannelRef] = set()
+        """Channels that wsrpc itself uses."""
+        self.fallback: Handler | None = None
+        """Has the messages that no other handler takes."""
+        self.routes = Routes({}, {})
+        """Empty again after each change of the handlers, or of what runs around them."""
+        self.time_limit: float | None = None
+        """Seconds for handlers that have no limit of their own; see `Limits.handler`."""
+        self._base: Registry | None = None
+        self._heirs: WeakSet[Registry] | None = None
+        """The registries that inherit from this one, but have routes of their own."""
+        self._of_channel = False
+        self.layered = False
+        self.observed = False
+        self.takes_raw = False
+        self.raw_only: RawOnly | None = None
+        """Set if one function gets every message, so that handlers of events are never called."""
+        self.lifecycle: dict[tuple[str, bool], LifecycleHandler] = {}
+        """Handlers of lifecycle events, by the event and whether they were registered with `once`."""
+        self.hooks = NO_HOOKS
+        """The functions of `on_detach`, `on_resume` and `on_reconnect`, by the name of that method."""
+        self._converters: dict[Any, Callable[[Any], Any]] = {}
+
+    def empty_copy(self) -> Registry:
+        """Return a registry without handlers that converts types in the same way."""
+        return Registry(dec_hook=self.dec_hook, declares=False)
+
+    def inherit(self, base: Registry, time_limit: float | None) -> None:
+        """Let the handlers of ``base`` have what has none here, and its layers run around those that are here.
+
+        All registries that inherit from ``base`` have the same ``time_limit``.
+        """
+        base.time_limit = self.time_limit = time_limit
+        self._base = base
+        if self.scopes:
+            base._adopt(self)
+        else:
+            self.routes = base.routes
+
+    def for_channel(self) -> Registry:
+        """Return a registry for one anonymous channel, whose handlers the layers of this one run around, too."""
+        channel = self.empty_copy()
+        channel._base, channel._of_channel, channel.time_limit = self, True, self.time_limit
+        self._adopt(channel)
+        return channel
+
+    def _adopt(self, heir: Registry) -> None:
+        self._have_routes()
+        if self._heirs is None:
+            self._heirs = WeakSet()
+        self._heirs.add(heir)
+
+    def _have_routes(self) -> None:
+        """Share the routes of the registry that this one inherits from no longer."""
+        base = self._base
+        if base is not None and self.routes is base.routes:
+            self.routes = Routes({}, {})
+            base._adopt(self)
+
+    def changed(self) -> None:
+        """Throw the routes away: the handlers, or what runs around them, have changed."""
+        self._have_routes()
+        self.routes.clear()
+        for heir in self._heirs or ():
+            heir.changed()
+
+    def lineage(self) -> list[Registry]:
+        """Return the registries whose layers run around the handlers of this one, the outermost first."""
+        return [*(() if self._base is None else self._base.lineage()), self]
+
+    def converter(self, returns: Any) -> Callable[[Any], Any]:
+        """Return the function that converts an answer to the type ``returns``.
+
+        Raises:
+            TypeError: it is not a type that can be converted to.
+        """
+        # `A | B` equals `B | A`, but pydantic takes the first member of two that fit. Their texts differ.
+        key = returns if isinstance(returns, type) else (returns, str(returns))
+        try:
+            known = self._converters.get(key)
+        except TypeError:  # an unhashable type, Annotated[int, []] for instance
+            return self._make_converter(returns)
+        if known is None:
+            known = self._make_converter(returns)
+            if len(self._converters) < MAX_CONVERTERS:
+                self._converters[key] = known
+        return known
+
+    def _make_converter(self, returns: Any) -> Callable[[Any], Any]:
+        try:
+            return converter(returns, dec_hook=self.dec_hook)
+        except TypeError as exc:
+            raise TypeError(f"returns= is a type that a response can have, got {short(returns)}: {exc}") from exc
+
+    def scope(self, channel: ChannelRef) -> Scope:
+        """Return the scope of ``channel``; make it if it does not exist."""
+        scope = self.scopes.get(channel)
+        if scope is None:
+            scope = self.scopes[channel] = Scope()
+        return scope
+
+    def order(self, channel: str | int) -> None:
+        """Let all handlers that are registered on ``channel`` from now on run one after another."""
+        self.scope(channel).ordered = True
+
+    def offer(
+        self,
+        channel: str,
+        why: str,
+        handlers: Mapping[str, Callable[..., Any]],
+        *,
+        ordered: bool = False,
+        hidden: bool = False,
+    ) -> None:
+        """Handle events on a channel that is wsrpc's own from now on: handlers of users are refused there.
+
+        ``why`` says what happens there, for the error text.
+
+        Raises:
+            ValueError: the user has handlers on that channel.
+        """
+        scope = self.scope(channel)
+        if theirs := [*scope.handlers, *scope.once]:
+            raise ValueError(f"{why} on channel {channel!r}, where you have handlers of {theirs}")
+        if ordered:
+            self.order(channel)
+        for event, function in handlers.items():
+            self.add(channel, event, function, HandlerOptions(hidden=hidden))
+        self.reserved.add(channel)
+
+    def respect(self, other: Registry) -> None:
+        """Refuse handlers on the channels on which wsrpc has its own in ``other``, and those that it makes useless."""
+        self.reserved = other.reserved
+        self.raw_only = other.raw_only
+
+    def remove_scope(self, channel: str | int) -> None:
+        """Remove the handlers and the middleware of ``channel``."""
+        if channel in self.reserved:
+            self.scope(channel).middleware.clear()
+        else:
+            self.scopes.pop(channel, None)
+        self._look_for_layers()
+
+    def _look_for_layers(self) -> None:
+        self.layered = any(scope.middleware for scope in self.scopes.values())
+        self.changed()
+
+    def has(self, channel: ChannelRef, event: str) -> bool:
+        """Whether ``event`` has a handler on ``channel``."""
+        scope = self.scopes.get(channel)
+        return scope is not None and (event in scope.handlers or event in scope.once)
+
+    def take(self, channel: ChannelRef, event: str) -> tuple[Handler | None, bool]:
+        """Return the handler for ``event``, and whether the next message has the same one, until something changes.
+
+        A handler registered with `once` is marked as taken, so that no other call gets it. It is removed when it is
+        called. A call that ends without calling it has to put it back (`Handler.put_back`).
+        """
+        lasts = True
+        # A channel has only the handlers of its own registry.
+        registries = (self,) if self._base is None or self._of_channel else (self, self._base)
+        for registry in registries:
+            scope = registry.scopes.get(channel)
+            if scope is None:
+                continue
+            if (once := scope.once.get(event)) is not None:
+                lasts = False
+                if not once.taken:
+                    once.taken = True
+                    return once, False
+            if (handler := scope.handlers.get(event)) is not None:
+                return handler, lasts
+        return next((each.fallback for each in registries if each.fallback is not None), None), False
+
+    def add(
+        self,
+        channel: ChannelRef,
+        event: str,
+        function: Callable[..., Any] | None,
+        options: HandlerOptions = DEFAULTS,
+        *,
+        once: bool = False,
+        instance: Injection | None = None,
+        member: Member | None = None,
+    ) -> None:
+        """Register ``function`` in place of the present handler; None removes that. Arguments as in `Handler`.
+
+        Raises:
+            TypeError: the function cannot be a handler; the text names the parameter.
+            ValueError: the channel is wsrpc's own, or the event is a service's.
+        """
+        check_event(event)
+        self._check_not_reserved(channel, event)
+        if channel is None and event in RESERVED_EVENTS:
+            self._check_called(f"the handler of {event!r}", "connection")
+            if options != DEFAULTS:
+                raise TypeError(
+                    f"{event!r} reports on the connection: thread=, ordered=, timeout= and hidden= do not apply"
+                )
+            self._add_lifecycle(event, function, once)
+            return
+        present = self.scopes.get(channel)
+        if function is None:
+            if present is not None:
+                (present.once if once else present.handlers).pop(event, None)
+                self.changed()
+            return
+        self._check_called(f"the handler of {event!r}")
+        handler = self._make(channel, event, function, options, once=once, instance=instance, member=member)
+        scope = self.scope(channel)
+        table = scope.once if once else scope.handlers
+        old = table.get(event)
+        if old is None or not old.taken:
+            _warn_of_replacement(event if channel is None else f"{channel}:{event}", old, handler)
+        if once:
+            _remove_when_called(handler, event, channel, self)
+        table[event] = handler
+        self.changed()
+
+    def _make(
+        self,
+        channel: ChannelRef,
+        event: str,
+        function: Callable[..., Any],
+        options: HandlerOptions,
+        *,
+        once: bool = False,
+        instance: Injection | None = None,
+        member: Member | None = None,
+    ) -> Handler:
+        """Make the handler that is to be registered. Arguments and exceptions as for `add`."""
+        self._check_not_reserved(channel, event)
+        scope = self.scopes.get(channel)
+        lane = scope if scope is not None and scope.ordered else None
+        handler = Handler(function, options, dec_hook=self.dec_hook, lane=lane, instance=instance, member=member)
+        old = None if scope is None else (scope.once if once else scope.handlers).get(event)
+        if old is not None and old.is_method:
+            raise ValueError(f"{event!r} is a method of a service, {old.name}: take another name for {function!r}")
+        return handler
+
+    def give_all_to(self, function: Callable[..., Any], form: Literal["json", "message", "connection"]) -> None:
+        """Let ``function`` have every message. From now on, handlers that nothing would call are refused.
+
+        Raises:
+            ValueError: some of that is registered already.
+        """
+        events = [event for scope in self.scopes.values() for event in (*scope.handlers, *scope.once)]
+        if form == "connection":
+            events += [*(event for event, _ in self.lifecycle), *self.hooks]
+            events += ["middleware" for scope in self.scopes.values() if scope.middleware]
+        if events:
+            raise ValueError(f"{name_of(function)} gets every message, so nothing would call the handlers of {events}")
+        self.raw_only = RawOnly(form, name_of(function))
+
+    def _check_called(self, what: str, *forms: str) -> None:
+        if self.raw_only is not None and (not forms or self.raw_only.form in forms):
+            raise ValueError(f"{self.raw_only.name} gets every message, so {what} would never be called")
+
+    def _check_not_reserved(self, channel: ChannelRef, event: str) -> None:
+        if channel in self.reserved:
+            raise ValueError(f"channel {channel!r} is used by wsrpc itself: take another one for {event!r}")
+
+    def implement(self, channel: ChannelRef, contract: Any, implementation: object) -> None:
+        """Register the methods of an object as the handlers of a contract; see `Registrar.implement`.
+
+        Raises:
+            TypeError, ValueError: it does not implement the contract, or a handler cannot work. Nothing is registered.
+        """
+        found = implementing(contract, implementation, channel)
+        for at, member, method in found:  # a mistake in one method shows before any other is registered
+            self._make(at, member.event, method.function, method.mark.options, member=member)
+        for at, member, method in found:
+            self.add(at, member.event, method.function, method.mark.options, member=member)
+
+    def declare(self, channel: ChannelRef, contract: Any) -> None:
+        """Remember the members of a contract as what this side sends; see `Declarer.declare`.
+
+        Raises:
+            TypeError: the contract cannot work, or this is the registry of a server's peer.
+        """
+        if self.declared is None:
+            raise TypeError("what is declared on one peer of a server is in no description: declare it on the server")
+        for at, member in placed_members(contract, channel):
+            self._check_not_reserved(at, member.event)
+            events = self.declared.setdefault(at, {})
+            known = events.get(member.event)
+            if known is not None and known.function is not member.function:
+                where = member.event if at is None else f"{at}:{member.event}"
+                logger.warning("what %r emits is declared again: %s in place of %s", where, member.shown, known.shown)
+            events[member.event] = member
+
+    def add_raw(self, function: Callable[..., Any]) -> None:
+        """Register ``function(peer, message)`` for messages that are not protocol. Async calls do not overlap.
+
+        Raises:
+            TypeError: it is not a function of these two.
+            ValueError: another function gets every message.
+        """
+        self._check_called(repr(function))
+        if accepted("on_raw", ("peer", "message"), function) < 2:  # the only argument would be the peer
+            raise TypeError(f"on_raw takes a function of the peer and the message, got {function!r}")
+        self.set_raw(raw_handler(function))
+
+    def set_raw(self, handler: Handler) -> None:
+        """Let ``handler`` handle the messages that are not protocol, or every message; see `give_all_to`."""
+        handlers = self.scope(RAW).handlers
+        _warn_of_replacement("raw messages", handlers.get(""), handler)
+        handlers[""] = handler
+        self.takes_raw = True
+        self.changed()
+
+    def fall_back_to(self, handler: Handler) -> None:
+        """Let ``handler`` have the messages that no other handler takes."""
+        self.fallback = handler
+        self.changed()
+
+    def use(self, channel: ChannelRef, middleware: Middleware) -> None:
+        """Run ``middleware`` around the handlers of ``channel``; None: around all handlers."""
+        if accepted("use", ("ctx", "call_next"), middleware) < 2:
+            raise TypeError(f"middleware is an async function of (ctx, call_next), {middleware!r} does not take both")
+        self._check_called(repr(middleware), "connection")
+        self.scope(channel).middleware.append(middleware)
+        self._look_for_layers()
+
+    # Handlers of lifecycle events are called with positional arguments that are not converted.
+
+    def _add_lifecycle(self, event: str, function: Callable[..., Any] | None, once: bool) -> None:
+        if function is None:
+            self.lifecycle.pop((event, once), None)
+        else:
+            count = accepted(f"on({event!r})", RESERVED_EVENTS[event], function)
+            if count and _takes_a_value(function):
+                names = ", ".join(RESERVED_EVENTS[event])
+                raise TypeError(
+                    f"on({event!r}): {event!r} is a lifecycle event on the main channel, and its handler is called "
+                    f"with ({names}): for an event of your own, use another name or a named channel"
+                )
+            handler = LifecycleHandler(function, count, location(function))
+            _warn_of_replacement(event, self.lifecycle.get((event, once)), handler)
+            self.lifecycle[event, once] = handler
+        self._look_for_observers()
+
+    def add_hook(self, name: str, arguments: tuple[str, ...], function: Callable[..., Any]) -> None:
+        """Register ``function`` beside those that have the same hook, which are called in order.
+
+        Args:
+            name: the method by which the user registers it.
+
+        Raises:
+            TypeError: it is not a function of these arguments, or of the first ones.
+            ValueError: nothing would call it.
+        """
+        self._check_called(f"a function of {name}", "connection")
+        hook = LifecycleHandler(function, accepted(name, arguments, function), location(function))
+        self.hooks = {**self.hooks, name: (*self.hooks.get(name, ()), hook)}
+
+    def take_lifecycle(self, event: str) -> LifecycleHandler | None:
+        """Return the handler for a lifecycle event, and remove it if it was registered with `once`."""
+        taken = self.lifecycle.pop((event, True), None)
+        if taken is None:
+            return self.lifecycle.get((event, False))
+        self._look_for_observers()
+        return taken
+
+    def _look_for_observers(self) -> None:
+        self.observed = any(event == "message" for event, _ in self.lifecycle)
+
+
+def raw_handler(function: Callable[..., Any]) -> Handler:
+    """Return the handler that calls ``function(peer, message)``, sync or async."""
+    waits = is_async(function)
+
+    def called(invocation: Invocation, message: Any) -> Any:
+        result = function(invocation.peer, message)
+        return result if inspect.isawaitable(result) else None
+
+    async def awaited(invocation: Invocation, message: Any) -> None:
+        await function(invocation.peer, message)
+
+    return Handler(awaited if waits else called, HandlerOptions(ordered=waits), shown_as=function)
+
+
+def _remove_when_called(handler: Handler, event: str, channel: ChannelRef, registry: Registry) -> None:
+    """Keep ``handler`` among those that are called once until it is called with arguments that fit."""
+    call = handler.call
+    # Weak, because the registry refers to the handler, and the handler to this function.
+    own, home = ref(handler), ref(registry)
+
+    def call_once(invocation: Invocation, a: list[Any]) -> Any:
+        handler, registry = own(), home()
+        scope = None if registry is None else registry.scopes.get(channel)
+        if registry is None or scope is None or handler is None or scope.once.get(event) is not handler:
+            return call(invocation, a)  # it was removed or replaced meanwhile
+        del scope.once[event]  # before it runs, because it may register the next one
+        try:
+            return call(invocation, a)
+        except ArgumentsRefused:
+            scope.once.setdefault(event, handler)
+            invocation.dispatcher.loop.call_soon(registry.changed)  # later, because this may be another thread
+            raise
+
+    handler.call = call_once
+
+
+def _warn_of_replacement(event: str, old: Located | None, new: Located) -> None:
+    if old is not None and old.where != new.where:
+        logger.warning("the handler of %r from %s is replaced by the one from %s", event, old.where, new.where)
+
+
+def _takes_a_value(function: Callable[..., Any]) -> bool:
+    """Whether the first parameter is annotated with a type of JSON, which a lifecycle handler never gets first."""
+    try:
+        first = next(iter(inspect.signature(function).parameters.values()), None)
+    except ValueError:  # a builtin without a signature
+        return False
+    annotation = None if first is None else first.annotation
+    name = annotation if isinstance(annotation, str) else getattr(get_origin(annotation) or annotation, "__name__", "")
+    return name.partition("[")[0] in _OF_JSON
+
+
+def accepted(what: str, names: Sequence[str], function: Callable[..., Any], *, may_yield: bool = False) -> int:
+    """Return how many of the arguments called ``names`` the ``function`` takes: all of them, or only the first ones.
+
+    Raises:
+        TypeError: it is not a function, it needs more arguments, a web framework would have to find one of them, or it
+            has a ``yield``.
+    """
+    if not callable(function):
+        raise TypeError(f"{what} takes a function of ({', '.join(names)}), got {function!r}")
+    if not may_yield:
+        check_no_yield(what, function)
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # a builtin without a signature
+        return len(names)
+    for count in range(len(names), -1, -1):
+        try:
+            signature.bind(*names[:count])
+        except TypeError:
+            continue
+        for parameter in signature.parameters.values():
+            if text := of_framework(parameter.default):
+                raise TypeError(f"{what}, parameter {parameter.name!r} of {function!r}: {text}")
+        return count
+    expected = ", ".join(names)
+    raise TypeError(f"{what}: the function is called with ({expected}), but {function!r} takes {signature}")

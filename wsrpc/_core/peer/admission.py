@@ -1,0 +1,71 @@
+"""`Admission`: which handlers of one session may start now."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ..handlers.invocation import Invocation
+from ..sending.answers import Answers
+from ..sending.session_writer import Outbound
+
+if TYPE_CHECKING:
+    from .work import Work
+
+
+class Admission:
+    """Which handlers of one session may start now. `Work` asks it, and is told of each change."""
+
+    __slots__ = ("_answers", "_loop", "_work", "late", "paused", "session")
+
+    def __init__(self, work: Work, out: Outbound, answers: Answers) -> None:
+        self._work = work
+        self._answers = answers
+        self._loop = out.loop
+        self.session = out.session
+        self.paused: asyncio.Future[None] | None = None
+        """Set while no handler may start, because a Close frame is queued. Done when the session is over, or goes on
+        over another connection. May be read in any thread."""
+        self.late = 0
+        """Handlers that wait in tasks until ``paused`` is done. Later messages wait, to stay in order."""
+
+    @property
+    def stops_all(self) -> bool:
+        """Whether every message has to wait."""
+        return self.session.full or self.paused is not None or self.late > 0  # if full, answers could not leave
+
+    def pause(self) -> None:
+        """Let no handler start: a Close frame is queued. Idempotent."""
+        if self.paused is None:
+            self.paused = self._loop.create_future()
+        self._work.update()
+
+    def unpause(self) -> None:
+        """Let handlers start: there is another connection. Idempotent."""
+        paused, self.paused = self.paused, None
+        if paused is not None:
+            paused.set_result(None)
+
+    def end_session(self) -> None:
+        """End the handlers that wait to start: the session is over."""
+        if self.paused is not None:
+            self.paused.set_result(None)
+
+    async def wait_while_paused(self, invocation: Invocation) -> None:
+        """Wait while no handler may start.
+
+        Raises:
+            asyncio.CancelledError: the session is over.
+        """
+        self.late += 1
+        try:
+            while (paused := self.paused) is not None:
+                await asyncio.shield(paused)
+                if self.session.lost is not None:
+                    self._answers.ignored["dropped at the end"] += 1
+                    invocation.note_orphaned(self.session.lost)
+                    raise invocation.cancellation()
+        finally:
+            self.late -= 1
+            if not self.late:
+                self._loop.call_soon(self._work.start_waiting)  # later, so that this handler comes first

@@ -1,0 +1,239 @@
+"""Answers requests with channels, and runs what happens on them: streams, uploads and conversations."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from ..._base.names import Source
+from ...errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here
+from ..channels.channel_core import ChannelCore
+from ..channels.channel_table import ChannelTable
+from ..channels.javascript import ItemRefused
+from ..channels.named_producer import NamedProducer
+from ..channels.producer import Producer
+from ..channels.source import close_source
+from ..handlers.introspection import Role
+from ..handlers.invocation import EXITED, CallState, Invocation
+from ..handlers.observation import mark_processed
+from ..inboxes.recipients import MismatchDetector
+from ..sending.answers import Answers
+from ..wire.rejections import ABORTED, error_from_wire, error_to_wire
+from .work import Work
+
+
+class ChannelAnswers:
+    """Answers requests with channels, and runs streams, uploads and conversations on them.
+
+    Each runs within the call of the handler that opened its channel. So middleware and the place in
+    a lane last until the stream or the conversation is over, and cancelling the handler ends it.
+    """
+
+    def __init__(self, answers: Answers, work: Work, channels: ChannelTable) -> None:
+        self._answers = answers
+        self._work = work
+        self._channels = channels
+        self._readers = work.readers
+        self._named: dict[str, NamedProducer] = {}
+        """Producers on named channels, by name. Each channel has one at most."""
+
+    def serve(self, invocation: Invocation, body: Any) -> Coroutine[Any, Any, Any]:
+        """Answer with a channel, then await ``body``, or send the items that it produces. Return its result.
+
+        The event ``start`` on a named channel asks for items on that channel. No channel is opened for them.
+        """
+        if inspect.isawaitable(body):
+            return self._converse(invocation, body)
+        if invocation.id is None and invocation.channel_name is not None and invocation.event == "start":
+            return self._produce_named(invocation, invocation.channel_name, body)
+        return self._stream(invocation, body)
+
+    async def _converse(self, invocation: Invocation, body: Awaitable[Any]) -> Any:
+        """Answer with a channel, then await ``body``, which reads and sends on it."""
+        try:
+            channel = self._deliver(invocation)
+        except BaseException:
+            if inspect.iscoroutine(body):
+                body.close()  # it never begins
+            raise
+        if _role(invocation) is Role.UPLOAD:
+            detector = MismatchDetector(lambda: channel.abort(_gives_no_items(invocation)))
+            channel.add_recipient("start", detector)
+            channel.add_recipient("pull", detector)
+        return await body
+
+    def _deliver(self, invocation: Invocation) -> ChannelCore:
+        """Answer the call's request with its channel, and return the channel.
+
+        Raises:
+            asyncio.CancelledError: the call was cancelled meanwhile.
+            RpcError: there is no room for the channel, or it is closed already.
+        """
+        if invocation.state.cancelled:
+            raise invocation.cancellation()
+        channel = invocation.make_channel()
+        if invocation.state is not CallState.RESERVED:  # else it was checked before the handler ran
+            self._work.check_bytes_for_channel(invocation.size)
+        self._channels.deliver(channel)
+        invocation.settle()
+        mark_processed(invocation.view)
+        invocation.served = channel
+        invocation.enter(CallState.SERVING)
+        channel.on_end = lambda: self._cancel_after_end(invocation, channel)
+        return channel
+
+    def _cancel_after_end(self, invocation: Invocation, channel: ChannelCore) -> None:
+        """Cancel the call whose channel is over, unless the call itself has ended the channel.
+
+        The body of a conversation first gets to read what the remote peer sent before it ended the channel.
+        """
+        if invocation.state is EXITED:
+            return
+        invocation.enter(CallState.OVER)
+        reason = channel.close_reason
+        error = RemoteError("the channel was closed") if reason is None else reason
+
+        def cancel() -> None:
+            if not (channel.left and invocation.is_current):
+                invocation.orphan(error)
+
+        by_this_side = channel.left or (isinstance(reason, ConnectionLost) and is_closed_here(reason))
+        if by_this_side or _role(invocation) is not Role.CONVERSATION:
+            cancel()
+        else:
+            channel.mailbox.when_read(cancel)
+
+    async def _stream(self, invocation: Invocation, source: Source) -> None:
+        """Answer with a channel, and send the items on it."""
+        try:
+            channel = self._deliver(invocation)
+            patience = self._channels.limits.unread
+            producer = Producer(channel, patience=patience, late=_not_read(invocation, patience))
+            try:
+                await producer.run(source)
+                await producer.finish()
+                self._end_stream(invocation, channel, producer.pulled)
+            except ItemRefused as exc:
+                # JavaScript only rejects the next item if it leaves its loop, or if its iterator overflows.
+                self._note_refusal(invocation.label, exc)
+                channel.abort(None)
+            except ChannelClosed:
+                if not channel.over:
+                    raise
+                # The handler has itself ended the channel that it streams on. Or the channel ended, and the generator
+                # yielded once more although it was cancelled.
+            except Exception as exc:
+                producer.refuse_pulls(exc if isinstance(exc, RpcError) else RpcError("the stream failed"))
+                raise
+        finally:
+            await close_source(source)
+
+    async def _produce_named(self, invocation: Invocation, name: str, source: Source) -> None:
+        """Send items on a named channel, to `Channel.items` or JavaScript's iterator, which has sent ``start``."""
+        if invocation.state.cancelled:
+            await close_source(source)
+            raise invocation.cancellation()
+        if (before := self._named.get(name)) is not None:
+            # JavaScript sends nothing when it leaves.
+            before.channel_ended(RemoteError("the consumer has begun anew"))
+        producer = NamedProducer(self._readers.channel(name), self._channels.sender, invocation)
+        self._named[name] = producer
+        invocation.leave_lane()  # or the next `start`, which ends this one, would wait for its end
+        label = invocation.label
+        try:
+            try:
+                await producer.run(source)
+                await producer.finish()
+            except ItemRefused:
+                raise
+            except asyncio.CancelledError:
+                if not invocation.state.cancelled:  # neither has the consumer left, nor has its session ended
+                    producer.fail(RpcError(ABORTED))
+                raise
+            except Exception as exc:
+                producer.fail(self._answers.sendable(self._answers.for_caller(exc, label), label))
+        except ItemRefused as exc:
+            if not producer.over:
+                self._note_refusal(label, exc)
+        finally:
+            producer.leave()
+            if self._named.get(name) is producer:
+                del self._named[name]
+            await close_source(source)
+
+    def _note_refusal(self, label: str, exc: Exception) -> None:
+        self._answers.log(logging.INFO, "the consumer of %s takes no more items: %s", label, exc)
+
+    def _end_stream(self, invocation: Invocation, channel: ChannelCore, pulled: bool) -> None:
+        """End the channel after the last item: its reader may open the next one while the call still runs."""
+        upload = invocation.upload
+        if upload is not None and (i := upload.take_end_id()) is not None:
+            self._answers.resolve(i, None, invocation.label)
+        # A consumer that pulls holds the channel, and has to learn that it has ended.
+        (channel.finish if pulled else channel.finish_locally)()
+
+    # ------------------------------------------------------------ the end of a call
+
+    def conclude(self, invocation: Invocation, value: object) -> None:
+        """End the channel of a call that has returned ``value``."""
+        channel = invocation.served
+        assert channel is not None
+        if channel.over:  # a stream's channel ends with its last item
+            return
+        label = invocation.label
+        if _role(invocation) is Role.UPLOAD:
+            self._answer_end(invocation, lambda i: self._answers.resolve(i, value, label))
+        else:
+            channel.finish()
+
+    def failed(self, invocation: Invocation, error: RpcError) -> None:
+        """End the channel of a call that has failed."""
+        channel = invocation.served
+        assert channel is not None
+        if channel.over:
+            return
+        # A new error, which the channel keeps, because that of a handler refers to the handler's variables.
+        reason = error_from_wire(*error_to_wire(self._answers.sendable(error, invocation.label)))
+        if _role(invocation) is Role.UPLOAD:
+            self._answer_end(invocation, lambda i: self._answers.reject(i, reason))
+        else:
+            channel.abort(reason)
+
+    def _answer_end(self, invocation: Invocation, answer: Callable[[int], None]) -> None:
+        """Answer the caller's last message with the result of an upload, now or when that message comes."""
+        channel, upload = invocation.served, invocation.upload
+        assert channel is not None and upload is not None
+
+        def end(i: int) -> None:
+            answer(i)
+            channel.finish_locally()
+
+        if (i := upload.take_end_id()) is not None:
+            end(i)
+        elif upload.all_sent:  # by an event, which has no answer
+            channel.finish()
+        else:
+            upload.answer_end(end)
+            patience = self._channels.limits.unread
+            channel.abort_after(patience, RpcError(f"the end of what was sent has not come within {patience:g} s"))
+
+
+def _role(invocation: Invocation) -> Role:
+    return Role.RESULT if invocation.handler is None else invocation.handler.facts.role
+
+
+def _not_read(invocation: Invocation, patience: float) -> RpcError:
+    return RpcError(
+        f"nobody has begun to read the stream of {invocation.event!r} within {patience:g} s (Limits.unread): it is "
+        "opened with stream(), not with request(send=), and then read"
+    )
+
+
+def _gives_no_items(invocation: Invocation) -> RpcError:
+    return RpcError(
+        f"{invocation.event!r} reads what is sent to it and gives one result, no items: request(..., send=...) instead "
+        "of stream()"
+    )

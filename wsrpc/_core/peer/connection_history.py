@@ -1,0 +1,48 @@
+"""`ConnectionHistory`: statistics of the connections of one peer."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ...transport import ConnectionInfo, Traffic
+from ..session.connection import Connection
+
+
+class ConnectionHistory:
+    """Statistics of one peer's connections, the present one and those before it."""
+
+    __slots__ = ("_passed", "_since", "dropped", "info")
+
+    def __init__(self) -> None:
+        self.info: ConnectionInfo | None = None
+        """Of the present connection, or of the one that is being made, or of the last one."""
+        self.dropped = 0
+        """Number of broadcasts that were left out because the remote peer reads too slowly."""
+        self._since = 0.0
+        self._passed: Traffic | None = None
+        """Traffic of the connections before the present one."""
+
+    def expect(self, info: ConnectionInfo) -> None:
+        """Note that a connection is being made."""
+        self.info = info
+
+    def begin(self, info: ConnectionInfo, now: float) -> None:
+        """Note that a connection was made, at the time ``now``."""
+        self.info = info
+        self._since = now
+
+    def end(self, connection: Connection) -> None:
+        """Note that the present connection has ended."""
+        self._passed = self.traffic(connection)
+        self.info = msgspec.structs.replace(connection.transport.info, underlying=None)  # the object may be gone
+
+    def uptime(self, now: float) -> float:
+        """Return the seconds since the present connection was made."""
+        return now - self._since
+
+    def traffic(self, connection: Connection | None) -> Traffic | None:
+        """Return the traffic of all connections with that of the present one, as far as their transports count it."""
+        present = None if connection is None else connection.traffic
+        if present is None or self._passed is None:
+            return present or self._passed
+        return self._passed + present

@@ -1,0 +1,472 @@
+"""Runs the handlers of inbound requests and events: starts them, answers, and cancels."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import types
+from collections.abc import Coroutine, Generator
+from contextvars import Context
+from functools import cached_property
+from typing import Any
+
+from msgspec import UNSET
+
+from ..._base.names import RAW, RESERVED_EVENTS
+from ..._base.scheduler import EAGER
+from ...errors import (
+    BadArguments,
+    BadResult,
+    ChannelClosed,
+    ConnectionLost,
+    HandlerTimeout,
+    Overloaded,
+    RemoteError,
+    ReservedEvent,
+    RpcError,
+    UnknownEvent,
+    channel_of,
+    is_made_here,
+    made_here,
+    short,
+    text_for_log,
+)
+from ..channels.channel_core import ChannelCore
+from ..channels.channel_states import ChannelState
+from ..channels.channel_table import TOO_MANY, ChannelTable
+from ..channels.readers import FOR_READERS
+from ..channels.source import as_source
+from ..handlers.compiled import Handler
+from ..handlers.invocation import CURRENT, EXITED, Call, CallState, Invocation
+from ..handlers.layers import Route, close_unawaited, when_over
+from ..handlers.lookup import find, route_to
+from ..handlers.observation import Message, mark_processed
+from ..sending.answers import Answers
+from ..sending.session_writer import Outbound
+from ..wire.messages import Resolution, WireMessage
+from ..wire.rejections import ABORTED, BAD_ITEM, bounded_reason
+from .admission import Admission
+from .channel_calls import ChannelAnswers
+from .peer_host import PeerHost
+from .work import Work
+
+SLOW_HANDLER = 0.1
+"""Seconds for which a plain function may hold the event loop before a warning names it."""
+
+PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
+"""Classes of results that are neither awaitable nor a source of items, known without asking."""
+
+set_current = CURRENT.set
+_RESERVED = CallState.RESERVED
+
+
+class Dispatcher:
+    """Runs the handlers of the requests and events that arrive in one session, and answers.
+
+    `Work` decides when a message may have its handler, and `find` which one it is. `run` calls it: what returns a value
+    is answered at once, anything else runs on in a task (`_drive`), and `Work` counts it. `_returned` and `_raised` are
+    the only places from which the request of a handler is answered, with two exceptions: `ChannelAnswers` announces a
+    channel before the handler goes on, and `expire` rejects the request of a handler that takes too long before the
+    handler exits.
+
+    Calls that have begun in a session hold its dispatcher, although the session may be over.
+    """
+
+    def __init__(
+        self,
+        host: PeerHost,
+        *,
+        work: Work,
+        out: Outbound,
+        answers: Answers,
+        channels: ChannelTable,
+    ) -> None:
+        """
+        Args:
+            work: counts the handlers that run, those of earlier sessions included.
+            channels: those of the session, on which handlers run, too.
+        """
+        self._host = host
+        self._own = host.options.own
+        self._shared = host.options.shared
+        self.out = out
+        self.session = out.session
+        self.loop = out.loop
+        self.answers = answers
+        self.work = work
+        self.active: dict[int, Invocation] = {}
+        """Requests of the remote peer that are being handled, by id."""
+        self.opening = out.opening
+        self.admission = Admission(work, out, answers)
+        """Says which handlers may start."""
+        self.context = contextvars.copy_context()
+        """Each handler runs in a copy of it, so that what it sets is seen by no other one."""
+        self.channels = channels
+        self._mark: float | None = None
+        """When the last inline handler of this read ended. None if there was none, or if its time is not known."""
+
+    @cached_property
+    def _channel_answers(self) -> ChannelAnswers:
+        """Runs handlers whose answer is a channel. Many peers have none, so it is made for the first one."""
+        return ChannelAnswers(self.answers, self.work, self.channels)
+
+    # ------------------------------------------------------------ starting
+
+    def run(
+        self,
+        message: WireMessage,
+        payload: bytes | bytearray,
+        view: Message | None = None,
+        channel: ChannelCore | None = None,
+    ) -> None:
+        """Run the handler of a message now. ``payload`` is the message, encoded.
+
+        What only returns a value runs within this call: no task, nothing to cancel. Anything else goes on in a task.
+
+        ``channel`` is the anonymous channel on which the message came. It may have ended since then.
+        """
+        name = message.a[0]
+        route = self._own.routes.main.get(name) if message.c is None and channel is None else None
+        if route is None:
+            route = self._find(message, channel)
+        handler = route.handler
+        invocation = Invocation(self._host.peer, message, self, len(payload), view, handler)
+        try:
+            if route.gives_channel and message.i is not UNSET:
+                self._make_room_for_channel(invocation)
+            context = self.context.copy()
+            context.run(set_current, invocation)
+            if route.begins_later:
+                self._run_on(invocation, context.run(route.call, invocation, message.a), context)
+                return
+            if self.work.not_begun:
+                self._run_on(invocation, self.call_in_task(invocation, route.call), context)
+                return
+            if self._mark is None:
+                self._mark = self.loop.time()
+            result = context.run(route.call, invocation, message.a)
+            if result.__class__ not in PLAIN and (hasattr(result, "__await__") or as_source(result) is not None):
+                self._run_on(invocation, result, context)
+                return
+            if message.i is not UNSET:  # an event has no response, and cannot have a channel
+                self._returned(invocation, result)
+        except BaseException as exc:
+            if handler is not None:
+                handler.put_back()  # if its arguments did not fit, the next message may have it
+            if not self._raised(invocation, exc):
+                raise
+        invocation.state = EXITED  # it was never counted
+        if view is None and invocation.shown is None:  # nearly always, and as `release` without a call
+            message.a = [name]
+        else:
+            mark_processed(view)
+            invocation.release()
+        # Not in a method: a call for each message would show in the time of small requests and events.
+        if (since := self._mark) is not None:
+            self._mark = now = self.loop.time()
+            if now - since > SLOW_HANDLER:
+                self._warn_slow(handler, now - since)
+        if channel is not None or self.session.lost is not None:
+            # A channel may deliver messages that it has kept, in a turn of the event loop in which nothing is read. In
+            # a session that is over, nothing is read at all.
+            self._mark = None
+
+    def _find(self, message: WireMessage, channel: ChannelCore | None) -> Route:
+        if channel is not None:
+            return find(channel.own_registry(), message.h, message.a[0])
+        name = message.a[0]
+        if not message.c and name in RESERVED_EVENTS:  # for JavaScript, "" is the main channel
+            return Route(self._refuse_reserved, None, gives_channel=False, begins_later=False)
+        route = find(self._own, message.c, name)
+        if route.handler is None and message.i is UNSET and self.work.readers.has_readers(message.c, name):
+            return route_to(self._own, message.c, FOR_READERS)
+        return route
+
+    def _refuse_reserved(self, invocation: Invocation, a: list[Any]) -> None:
+        """Reject a request that has a reserved name, and ignore an event that has one, as JavaScript does."""
+        if invocation.id is not None:
+            raise made_here(UnknownEvent(str(ReservedEvent(a[0]))))
+        self.answers.ignored["reserved event"] += 1
+
+    def _make_room_for_channel(self, invocation: Invocation) -> None:
+        """Make the channel that is going to answer a request.
+
+        The channel and its bytes count from now on, so that the handler cannot fail for want of room.
+
+        Raises:
+            RpcError: there is no room. Nothing of the handler has run, middleware included, and `Overloaded` says so.
+        """
+        try:
+            invocation.make_channel()
+            self.work.check_bytes_for_channel(invocation.size)
+        except RemoteError as exc:
+            if exc.code != TOO_MANY:
+                raise
+            raise made_here(Overloaded(str(exc))) from None
+        invocation.enter(_RESERVED)
+
+    def read_ended(self) -> None:
+        """Forget when the last handler ended: the next one's time starts with the next read."""
+        self._mark = None
+
+    def _warn_slow(self, handler: Handler | None, seconds: float) -> None:
+        """Warn of a plain function that held the event loop for more than `SLOW_HANDLER` seconds."""
+        if handler is not None:
+            text = "%s held the event loop for %.0f ms: make it async, or register it with thread=True"
+            self.answers.log(logging.WARNING, text, handler.name, seconds * 1000)
+
+    # ------------------------------------------------------------ in tasks
+
+    def _run_on(self, invocation: Invocation, result: Any, context: Context) -> None:
+        """Do in a task what is left of a handler, which has returned ``result``. If that waits, count the handler."""
+        work = self.work
+        outer, work.beginning = work.beginning, invocation
+        drive = self._drive(invocation, result)
+        if not EAGER:
+            drive.send(None)  # up to `_until_begun`, where it notices that its task is cancelled before its first step
+        task = self.loop.spawn(drive, context)
+        work.beginning = outer
+        self._mark = None  # the time of the first step, which may have run, must not count for another handler
+        if task.done():
+            return
+        invocation.task = task
+        work.add(invocation)
+        if invocation.state.cancelled:  # in its first step, when its task was not known
+            task.cancel(bounded_reason(invocation.cancel_reason))
+        elif self.session.lost is not None and invocation.id is not None:
+            invocation.orphan(self.session.lost)  # the handler itself has ended the connection
+
+    async def _drive(self, invocation: Invocation, result: Any) -> None:
+        """Do within its task what is left of a handler, which has returned ``result``, and answer."""
+        try:
+            try:
+                if not EAGER:
+                    self.work.not_begun += 1
+                    try:
+                        await _until_begun()
+                    finally:
+                        self.work.task_begins()
+                if self.admission.paused is not None:
+                    await self.admission.wait_while_paused(invocation)
+            except BaseException:
+                close_unawaited(result)
+                raise
+            self._returned(invocation, await self.complete(invocation, result))
+        except BaseException as exc:
+            if not self._raised(invocation, exc):
+                raise
+        finally:
+            if invocation.thread is None:
+                self._exited(invocation)
+            else:
+                when_over(invocation.thread, lambda: self._exited(invocation))
+
+    async def call_in_task(self, invocation: Invocation, call: Call) -> Any:
+        """Call a handler within its task, when it may start, and do what `complete` does with the result."""
+        if self.admission.paused is not None:
+            await self.admission.wait_while_paused(invocation)
+        began = self.loop.time()
+        result = call(invocation, invocation.inbound.a)
+        if not hasattr(result, "__await__") and (took := self.loop.time() - began) > SLOW_HANDLER:
+            self._warn_slow(invocation.handler, took)
+        return await self.complete(invocation, result)
+
+    async def complete(self, invocation: Invocation, result: Any, *, thread: bool = False) -> Any:
+        """Await or stream what a handler has returned, as it needs, and return the result.
+
+        ``thread``: it blocks while it makes an item.
+        """
+        if hasattr(result, "__await__"):
+            result = await result
+        if invocation.served is not None:  # a channel is the answer already
+            return result
+        source = as_source(result, thread=thread)
+        return result if source is None else await self.serve(invocation, source)
+
+    def serve(self, invocation: Invocation, body: Any) -> Coroutine[Any, Any, Any]:
+        """Answer with a channel, then await ``body``, or send the items that it produces. Return its result."""
+        if self.session.lost is not None:  # it handles an event, and so goes on when its session is over
+            invocation.note_orphaned(self.session.lost)
+        self.work.add(invocation)
+        return self._channel_answers.serve(invocation, body)
+
+    def expire(self, invocation: Invocation, seconds: float) -> None:
+        """Cancel a handler that has run too long, and reject its request now: the handler may take time to exit."""
+        if invocation.state.cancelled:  # it is ending already
+            return
+        handler = invocation.handler
+        assert handler is not None
+        source = "Limits.handler" if handler.timeout is UNSET else "timeout="
+        text = "%s, the handler of %s, was cancelled: it took longer than %g s (%s)"
+        self.answers.log(logging.WARNING, text, handler.name, invocation.label, seconds, source)
+        error = made_here(HandlerTimeout(f"{invocation.event!r} took longer than {seconds:g} s and was cancelled"))
+        invocation.orphan(error)
+        if invocation.id is not None:
+            invocation.settle()
+            self.answers.reject(invocation.id, error)
+
+    # ------------------------------------------------------------ ending
+
+    def _returned(self, invocation: Invocation, result: object) -> None:
+        """Answer the request of a handler that has returned, or end the channel that answered it."""
+        i, made = invocation.inbound.i, invocation.channel
+        if made is not None and invocation.served is not None:
+            self._channel_answers.conclude(invocation, result)
+        elif invocation.state.cancelled and made is not None:
+            raise invocation.cancellation()  # nobody would know of the channel
+        elif i is not UNSET and invocation.state.answerable and self.session.lost is None:
+            if made is not None and result is invocation.user_channel:
+                self.channels.deliver(made)
+            else:
+                if made is not None:
+                    made.close()  # the caller never hears of it
+                self.out.reply(self.out.terms.encode(Resolution(i, result)))
+        elif made is not None:
+            made.close()
+
+    def _raised(self, invocation: Invocation, exc: BaseException) -> bool:
+        """Deal with what a handler has raised. Return False if the exception is for the event loop."""
+        if isinstance(exc, (KeyboardInterrupt, SystemExit)):
+            return False
+        if invocation.is_stopped_by(exc):
+            # The task ends as cancelled, and the remote peer does not get the application's reason.
+            if invocation.served is not None:
+                self._channel_answers.failed(invocation, RpcError(ABORTED))
+            elif invocation.id is not None:
+                self.answers.reject(invocation.id, RpcError(ABORTED))
+            invocation.note_orphaned(None)  # if it waits for a thread, it must not begin in it
+            return False
+        if isinstance(exc, asyncio.CancelledError) and invocation.state.cancelled:
+            if invocation.id is not None and invocation.state.answerable:
+                # The caller has stopped waiting, but its side counts the request until it is answered: see
+                # `RequestState.GIVEN_UP`.
+                self.answers.reject(invocation.id, RpcError(ABORTED))
+            return True
+        if isinstance(exc, GeneratorExit) and not invocation.is_current:
+            return False  # the coroutine is thrown away, with its event loop
+        self._failed(invocation, exc)
+        return True
+
+    def _exited(self, invocation: Invocation) -> None:
+        """Count a handler no more, drop what only it could use, and start messages that waited for its place."""
+        if invocation.handler is not None and invocation.handler.taken:
+            invocation.handler.put_back()  # if it was not called, the next message may have it
+        if (channel := invocation.channel) is not None:
+            if channel.state is ChannelState.NEW:
+                channel.close()
+            elif channel.over and invocation.served is not None:
+                channel.mailbox.close()  # nothing is left that could listen
+        if invocation.view is not None:
+            mark_processed(invocation.view)
+        self.work.remove(invocation)
+        self.session.recount()
+        invocation.release()
+
+    def refuses_new(self) -> bool:
+        """Return whether a new request is refused, while this side drains.
+
+        While a request of this side is pending, a new request may be part of its handler's work.
+        """
+        draining = self.out.draining
+        return draining.closes_at is not None and draining.quiet and not (self.out.requests or self.channels.opened)
+
+    def end_session(self, reason: ConnectionLost) -> None:
+        """Cancel the handlers of requests and drop the requests that wait: nobody can get their answers any more.
+
+        Handlers of events go on, and most events that wait are still handled: see `Work.end_session`. They may read a
+        channel, so channels end after that.
+        """
+        for invocation in list(self.active.values()):
+            invocation.orphan(reason)
+        self.active.clear()
+        self.work.end_session()
+        self.work.readers.end_session(reason)
+        self.channels.end_session(reason)
+        self.work.update()
+
+    def cancel_requests_on(self, h: int, reason: object) -> None:
+        """Cancel the handlers of requests that came on channel ``h``, which is over: nobody waits for them."""
+        if self.work.on_channels:
+            for invocation in [each for each in self.active.values() if each.inbound.h == h]:
+                if not invocation.is_current:
+                    invocation.cancel(reason)
+
+    def knows(self, i: int) -> bool:
+        """Return whether request ``i`` is being handled or waits for its handler."""
+        room = self.work.waiting_room
+        return i in self.active or (bool(room.items) and room.has_key(i))
+
+    def cancel(self, i: int, reason: object) -> bool:
+        """Cancel request ``i``: the remote peer no longer waits for it. Return False if there is no such request."""
+        if (invocation := self.active.get(i)) is not None:
+            invocation.cancel(reason)
+        elif (waiting := self.work.waiting_room.take_key(i)) is not None:
+            waiting.mark_processed()
+            self.answers.reject(i, RpcError(ABORTED))
+        else:
+            return self.channels.request_cancelled(i, reason)
+        return True
+
+    # ------------------------------------------------------------ failing
+
+    def _failed(self, invocation: Invocation, exc: BaseException) -> None:
+        """Reject the request of a handler that raised ``exc``, or end its channel. Log what the caller must not get."""
+        channel, label = invocation.served, invocation.label
+        if invocation.channel is not None and channel is None:
+            invocation.channel.close()  # the caller never hears of it
+        tells_of_end = isinstance(exc, (ConnectionLost, ChannelClosed)) and not self.session.state.takes_messages
+        if tells_of_end or invocation.notices_end(exc):
+            # It has not failed: its connection or channel is ending, which it noticed before it was cancelled.
+            self.answers.log(logging.INFO, "%s was left: %s", label, exc)
+            return
+        if isinstance(exc, BadResult) and channel_of(exc) is channel is not None:
+            # What the caller sent does not fit. It is no `BadArguments`, which says that the handler did not run.
+            exc = made_here(RemoteError(str(exc), BAD_ITEM))
+        error = self.answers.for_caller(exc, label)
+        if invocation.id is None:
+            self._event_failed(invocation, exc, error)
+        elif channel is not None:
+            self._channel_answers.failed(invocation, error)
+        elif invocation.state.answerable and self.session.lost is None:
+            if isinstance(exc, UnknownEvent) and is_made_here(exc) and not self._crosses_an_end(invocation):
+                self._note_unknown(invocation, exc)
+            self.answers.reject(invocation.id, error)
+
+    def _event_failed(self, invocation: Invocation, exc: BaseException, error: RpcError) -> None:
+        """Log and count an event whose handler raised ``exc``, or that has none. No caller would get ``error``."""
+        if invocation.inbound.c == RAW:
+            self._host.reporter.tell("error", error if isinstance(error, BadArguments) else exc)
+        if isinstance(error, BadArguments):
+            text = f"event {short(invocation.event or invocation.label)} was dropped: {text_for_log(error)}"
+            self.answers.host.count("wrong arguments", text)
+        elif isinstance(exc, UnknownEvent) and is_made_here(exc):
+            if not self._crosses_an_end(invocation):
+                self.answers.host.count("unknown event", error)
+        elif error is exc:
+            self.answers.log(logging.ERROR, "handling %s failed: %s", invocation.label, error)
+
+    def _note_unknown(self, invocation: Invocation, error: UnknownEvent) -> None:
+        """Log the peer's first request without a handler: its caller gets an error, but not the names there are."""
+        if not self.work.noted_unknown and invocation.event not in RESERVED_EVENTS:
+            self.work.noted_unknown = True
+            text = "a request was refused: %s (further ones are not logged)"
+            self.answers.log(logging.INFO, text, error)
+
+    def _crosses_an_end(self, invocation: Invocation) -> bool:
+        """Return whether a message without a handler is about items of a named channel that have come to their end.
+
+        A consumer's ``stop`` may cross the producer's end, and a producer's ``next`` a consumer that has left.
+        """
+        channel = invocation.channel_name
+        if channel is None or invocation.inbound.h is not None:
+            return False
+        if invocation.event == "stop":
+            return self._own.has(channel, "start") or self._shared.has(channel, "start")
+        return invocation.event == "next" and channel in self.work.readers.read_before
+
+
+@types.coroutine
+def _until_begun() -> Generator[None, None, None]:
+    """Suspend a coroutine until a task takes its first step."""
+    yield

@@ -1,0 +1,152 @@
+"""The log of messages that ``log_payloads=`` turns on: each message as one bounded line."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Literal
+
+from msgspec import UNSET
+
+from ..._base.logs import logger
+from ...errors import BoundedRepr
+from ..session.host import Host
+from ..wire.codecs import Codec
+from ..wire.counting import SMALL, decode_any
+from ..wire.messages import WireMessage, channel_id
+
+LONGEST = 400
+LONGEST_NAME = 100
+MOST_NAMES = 10_000
+"""Requests and channels whose names are remembered: an answer has only a number."""
+
+HIDDEN = "…"
+
+
+class PayloadLog:
+    """Logs the messages of one connection, in both directions.
+
+    If ``redact``, the user's function, fails, or the request that a message belongs to is not known, the line leaves
+    out the arguments.
+    """
+
+    def __init__(self, host: Host) -> None:
+        settings = host.settings
+        codecs = (settings.codec,) if settings.binary is None else (settings.codec, settings.binary)
+        self._codecs: dict[bool, Codec] = {codec.text: codec for codec in codecs}
+        self._values = settings.limits.values
+        self._redact = settings.log_payloads if callable(settings.log_payloads) else None
+        self._log = host.log
+        self._asked: dict[Any, str] = {}
+        """Names of requests, by whether this side made them and by id."""
+        self._opened: dict[int, str] = {}
+        """Names of the requests that opened anonymous channels. Empty if two have the same id."""
+
+    def receiving(
+        self, receive: Callable[[bytes | bytearray, bool], None]
+    ) -> Callable[[bytes | bytearray, bool], None]:
+        """Return a function that logs each message, then calls ``receive`` with it."""
+
+        def log_and_receive(payload: bytes | bytearray, text: bool, /) -> None:
+            if logger.isEnabledFor(logging.DEBUG):
+                self._write("in", payload, text)
+            receive(payload, text)
+
+        return log_and_receive
+
+    def sending(self, send: Callable[[bytes, bool], None]) -> Callable[[bytes, bool], None]:
+        """Return a function that calls ``send`` with each message, then logs it."""
+
+        def send_and_log(payload: bytes, text: bool, /) -> None:
+            send(payload, text)
+            if logger.isEnabledFor(logging.DEBUG):
+                self._write("out", payload, text)
+
+        return send_and_log
+
+    def _write(self, direction: Literal["in", "out"], payload: bytes | bytearray, text: bool) -> None:
+        try:
+            codec = self._codecs[text]
+            # Inbound checks this, too: a message that must not be decoded must not be decoded here either.
+            if len(payload) > SMALL and codec.objection(payload, self._values) is not None:
+                line = None
+            else:
+                line = self._line(direction, decode_any(codec.decode, payload))
+        except Exception:
+            # It does not decode, or a `repr` of the user's fails. Inbound deals with the message itself.
+            line = None
+        verb = "received" if direction == "in" else "sent"
+        if line is None:
+            self._log(logging.DEBUG, "%s %d bytes that are no event, request or response", verb, len(payload))
+        else:
+            self._log(logging.DEBUG, "%s %s", verb, line)
+
+    def _line(self, direction: Literal["in", "out"], message: WireMessage) -> str | None:
+        out = direction == "out"
+        a: Any = message.a
+        i: Any = message.i
+        h = channel_id(message.h)
+        number = "" if i is UNSET else f" #{i}"
+        if message.ours is False:
+            return None
+        values: list[Any]
+        if a is not UNSET:
+            event, *values = a
+            if event.__class__ is not str:
+                return None
+            name = event[:LONGEST_NAME]
+            label = name if message.c is None or h is not None else f"{message.c[:LONGEST_NAME]}:{name}"
+            of = label
+            if h is not None:
+                of = self._opened.get(h, "")
+                label = f"{of or '?'}/{name}"
+            if i is not UNSET:
+                _remember(self._asked, (out, i), of)
+            kind = "event" if i is UNSET else "request"
+        elif message.x is not UNSET:
+            kind, values = "cancellation" if h is None else "abort", [message.x]
+            of = self._asked.get((out, i), "") if h is None else self._opened.get(h, "")
+            label = of or "?"
+        elif i is not UNSET:
+            kind, values = "response", [] if message.d is UNSET else [message.d]
+            of = self._asked.pop((not out, i), "")
+            label = of or "?"
+            if message.e is not UNSET:
+                kind, values = "rejection", [message.e]
+            elif message.h:
+                kind = "channel"
+                _remember(self._opened, i, "" if self._opened.get(i, of) != of else of)
+        else:
+            return None
+        return f"{kind} {label}{number} ({self._shown(direction, of, values)})"
+
+    def _shown(self, direction: Literal["in", "out"], name: str, values: list[Any]) -> str:
+        shown: Any = values
+        if self._redact is not None:
+            if not name:
+                return HIDDEN
+            try:
+                shown = self._redact(direction, name, values)
+            except Exception as exc:
+                # The text of the exception may quote what has to be hidden.
+                return f"{HIDDEN} redact failed: {type(exc).__name__}"
+        parts: Any = shown if shown.__class__ in (list, tuple) else [shown]
+        text = ", ".join(map(_PayloadRepr().repr, parts[:20]))
+        return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def _remember(names: dict[Any, str], key: object, name: str) -> None:
+    names[key] = name
+    if len(names) > MOST_NAMES:
+        del names[next(iter(names))]
+
+
+class _PayloadRepr(BoundedRepr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 100
+        self.maxlevel = 4
+        self.maxdict = self.maxlist = self.maxtuple = 10
+
+    def repr_bytes(self, x: str | bytes, level: int) -> str:
+        return repr(x) if len(x) <= 40 else f"<{len(x)} bytes>"

@@ -1,0 +1,129 @@
+"""`PeerHost`: what the parts of a peer have in common, and their only way up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..._base.logs import PeerLog
+from ..._base.scheduler import Scheduler
+from ...transport import ConnectionInfo
+from ..handlers.lifecycle import Reporter, Unfinished
+from ..sending.pending import Pending
+from ..session.connection import Connection
+from ..session.host import SessionReceiver
+from ..wire.settings import Settings
+from .connection_history import ConnectionHistory
+from .peer_owner import PeerOptions, PeerOwner
+
+if TYPE_CHECKING:
+    from .peer_core import PeerLife
+
+
+class PeerHost:
+    """What the parts of a peer have in common, and their only way up.
+
+    `PeerLife` and `PeerCore` hold the parts, and the parts hold this object. While a session may go on, it holds the
+    peer. When all has ended, `PeerLife.let_go` cuts this circle: then the peer lives as long as its last user, and does
+    not wait for the garbage collector, which would take a quarter of the time of a server whose clients come and go.
+
+    Args:
+        owner: what the peer reports to.
+        history: the statistics of its connections.
+    """
+
+    __slots__ = (
+        "_history",
+        "core",
+        "ignored",
+        "life",
+        "log",
+        "loop",
+        "options",
+        "owner",
+        "peer",
+        "reporter",
+        "settings",
+    )
+
+    life: PeerLife
+    core: SessionReceiver
+    """The inside of the present session, of the next one, or of the last one."""
+    peer: Any
+    """The object that users hold. None when all has ended."""
+
+    def __init__(
+        self,
+        options: PeerOptions,
+        loop: Scheduler,
+        log: PeerLog,
+        reporter: Reporter,
+        owner: PeerOwner,
+        history: ConnectionHistory,
+    ) -> None:
+        self.owner = owner
+        self._history = history
+        self.options = options
+        self.settings: Settings = options.settings
+        self.loop = loop
+        self.log = log
+        self.ignored: Counter[str] = Counter()
+        self.reporter = reporter
+
+    def begin_session(self, life: PeerLife, core: SessionReceiver) -> None:
+        """Keep the peer alive, because a session may begin, whose inside is ``core``."""
+        self.life, self.core, self.peer = life, core, life.peer
+
+    # ------------------------------------------------------------ what the parts ask for
+
+    def takes_raw(self) -> bool:
+        """Return whether this side has a function for raw messages."""
+        return self.options.own.takes_raw or self.options.shared.takes_raw
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
+        """Run a coroutine in a task that is waited for before the peer ends."""
+        return self.reporter.spawn(coroutine)
+
+    def keep(self, task: asyncio.Task[None], /) -> None:
+        """Wait for a task before the peer ends."""
+        self.reporter.keep(task)
+
+    def ignore(self, kind: str, /) -> None:
+        """Count something of the remote peer that makes no sense."""
+        self.ignored[kind] += 1
+
+    def count(self, kind: str, text: object, times: int = 1, /) -> None:
+        """Count events that do not reach a handler as they came. The first of a kind is worth a line."""
+        if times and not self.ignored[kind]:
+            self.log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text)
+        self.ignored[kind] += times
+
+    def queued(self) -> None:
+        """Tell the owner that a message of the user begins to wait for a connection."""
+        self.owner.queued()
+
+    def left_out(self, broadcasts: int, /) -> None:
+        """Count broadcasts that were not sent, because the remote peer reads too slowly."""
+        self._history.dropped += broadcasts
+
+    def expired(self, pending: Pending, /) -> None:
+        """End a request whose deadline is over."""
+        self.life.sender.expired(pending)
+
+    def opening_handlers(self, event: Literal["open", "on_reconnect"], /) -> list[Unfinished]:
+        """Call the owner's own handlers of ``event``, and return those that are not finished."""
+        return self.owner.opening_handlers(event)
+
+    # ------------------------------------------------------------ connections
+
+    def begin_connection(self, info: ConnectionInfo) -> None:
+        """Begin the statistics of a connection, and name its remote peer in the log."""
+        self._history.begin(info, self.loop.time())
+        self.log.remote = info.remote
+
+    def connection_ended(self, connection: Connection, /) -> None:
+        """End the statistics of a connection."""
+        self._history.end(connection)

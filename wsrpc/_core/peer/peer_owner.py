@@ -1,0 +1,111 @@
+"""`PeerOwner`: what a peer reports to. `Home`: what only a peer of a server has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from ..._base.closing import CloseInfo
+from ..handlers.lifecycle import Unfinished
+from ..handlers.registry import Registry
+from ..session.server_session import SessionHome
+from ..session.session_end import SessionEnd
+from ..wire.settings import Settings
+
+
+class PeerOptions(msgspec.Struct, frozen=True):
+    """Options of a peer. They never change."""
+
+    settings: Settings
+    dialer: bool
+    """Whether this side dials. Its requests have odd ids, and it says hello first."""
+    own: Registry
+    """Handlers of this peer alone."""
+    shared: Registry
+    """Handlers of the server, for all its peers."""
+    keeps_offline: bool = False
+    """Whether messages that are sent without a connection wait for the next one."""
+    fails_offline: bool = False
+    """Whether a message without ``offline=`` fails instead of waiting for the next connection."""
+    can_resume: bool = False
+    """Whether sessions can resume on another connection: a client dials again, a server finds them."""
+
+
+class Home(SessionHome, Protocol):
+    """What only a peer of a server has. The classes of the server and of rooms lie in a higher layer."""
+
+    server: Any
+    """The `Server`."""
+    address: str | None
+    """The application's name for the client, as `Handshake.address` has set it."""
+    rooms: dict[Any, bool]
+    """The rooms that the peer is in, and whether it joined each by its own request."""
+
+
+class PeerOwner(Protocol):
+    """What a peer reports to: its client, or its entry in the table of a server."""
+
+    def queued(self) -> None:
+        """A message begins to wait for a connection."""
+
+    def opening_handlers(self, event: Literal["open", "on_reconnect"], /) -> list[Unfinished]:
+        """Call the owner's own handlers of ``event``, and return those that are not finished."""
+        ...
+
+    def opened(self) -> None:
+        """A connection is open, and its handlers are done."""
+
+    def session_detached(self, info: CloseInfo, /) -> bool:
+        """The session has lost its connection. Prepare for another one, or return False to end the session."""
+        ...
+
+    def resumed(self) -> None:
+        """The session has resumed on another connection."""
+
+    def session_over(self, end: SessionEnd, /) -> None:
+        """A session has ended."""
+
+    def comes_back(self) -> bool:
+        """Return whether another connection is on its way: `CloseInfo.will_reconnect`."""
+        ...
+
+    def all_ended(self) -> None:
+        """Everything that belongs to the session has ended. The `close` handlers are called, or will be soon."""
+
+    def let_go(self) -> None:
+        """Keep the peer alive no more: nothing is left of its session."""
+
+    def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
+        """Return the owner's own handler of `close`."""
+
+
+class PassiveOwner:
+    """Owner that does nothing: that of a peer without client and server. Others override what they need."""
+
+    __slots__ = ()
+
+    def queued(self) -> None: ...
+
+    def opening_handlers(self, event: Literal["open", "on_reconnect"], /) -> list[Unfinished]:
+        return []
+
+    def opened(self) -> None: ...
+
+    def session_detached(self, info: CloseInfo, /) -> bool:
+        return False
+
+    def resumed(self) -> None: ...
+
+    def session_over(self, end: SessionEnd, /) -> None: ...
+
+    def comes_back(self) -> bool:
+        return False
+
+    def all_ended(self) -> None: ...
+
+    def let_go(self) -> None: ...
+
+    def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
+        return None

@@ -1,0 +1,384 @@
+"""`PeerCore`: the inside of one session of a peer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from ..._base.closing import CloseInfo
+from ...errors import ProtocolError, SessionLost
+from ..channels.channel_table import ChannelTable
+from ..handlers.invocation import CURRENT, WORK, Invocation
+from ..handlers.opening import Opening
+from ..sending.answers import Answers
+from ..sending.pending import SENT
+from ..sending.session_writer import Line, Outbound
+from ..session.client_session import ClientSession
+from ..session.connection import Connection
+from ..session.server_session import ServerSession
+from ..session.session import Session
+from ..session.session_end import SessionEnd
+from ..session.session_states import SessionInput, SessionState
+from ..wire.codecs import NegotiatedCodec
+from ..wire.control import Announced, Credit, Drain
+from ..wire.messages import MAX_ID, WireMessage
+from .dispatcher import Dispatcher
+from .payload_log import PayloadLog
+from .peer_host import PeerHost
+from .peer_owner import Home
+from .receiver import Inbound
+from .requester import Requester
+from .work import Work
+
+
+class PeerCore:
+    """The inside of one session of a peer, the same for the side that dialed and the side that accepted.
+
+    It is made before the session begins, and dropped when the session has ended. A callback that comes late holds the
+    core of a session that is over, and can see that. It is synchronous: a message comes in, handlers start, futures are
+    settled, messages go out. It has no socket, and time, timers and tasks come from ``host.loop``, which a test can
+    replace.
+
+    Args:
+        sender: sends requests, and has the outbox, from one session to the next.
+        work: counts the handlers, and has the readers, from one session to the next.
+        home: what the peer has on a server.
+        last_close: how the session before has ended, or why there was none.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_gone",
+        "_inbound",
+        "channels",
+        "dispatcher",
+        "host",
+        "opening",
+        "out",
+        "outbox",
+        "readers",
+        "session",
+        "work",
+    )
+
+    def __init__(self, host: PeerHost, sender: Requester, work: Work, home: Home | None, last_close: CloseInfo) -> None:
+        self.host = host
+        self.outbox = outbox = sender.outbox
+        self.work = work
+        self.readers = work.readers
+        self.session: ClientSession | ServerSession
+        if host.options.dialer:
+            self.session = ClientSession(host, outbox.queue, last_close=last_close)
+        else:
+            self.session = ServerSession(host, outbox.queue, home=home, last_close=last_close)
+        self.opening = Opening(self.session, host, host.reporter)
+        self.out = Outbound(self.session, host, self.opening, outbox.requests, outbox.gate)
+        answers = Answers(self.out, host)
+        self.channels = channels = ChannelTable(
+            self.out, outbox, host.options.own, work.readers, sender=sender, answers=answers
+        )
+        self.dispatcher = channels.dispatcher = Dispatcher(
+            host, work=work, out=self.out, answers=answers, channels=channels
+        )
+        outbox.requests.avoid(channels.opened)  # JavaScript would confuse the two
+        self._inbound = Inbound(host, self.dispatcher)
+        self._gone: asyncio.Future[None] | None = None
+        """Done once the session is over or has no connection. None unless something waits for that."""
+
+    def __repr__(self) -> str:
+        return f"<PeerCore {self.out.state} active={len(self.dispatcher.active)} channels={len(self.channels)}>"
+
+    # ------------------------------------------------------------ the beginning
+
+    def begin(self, connection: Connection, *, in_origin: bool = True) -> None:
+        """Begin the session on ``connection``, and call the `open` handlers, then those of `on_reconnect`.
+
+        Args:
+            in_origin: False if a redirect to another origin led to the connection. The session then ends with it.
+        """
+        host, session, info = self.host, self.session, connection.transport.info
+        settings, options, log = host.settings, host.options, host.log
+        self.outbox.expects_session = options.keeps_offline
+        self.readers.reopen()
+        host.begin_connection(info)
+        opening = Invocation(host.peer, WireMessage(a=["open"]))
+        self.dispatcher.context = contextvars.copy_context()  # of the code that has connected
+        # That may be a handler, which would be kept, and its session with it.
+        self.dispatcher.context.run(CURRENT.set, opening)
+        receive = self._inbound.receive_raw if options.shared.raw_only else self._inbound.receive
+        payloads = None if settings.log_payloads is False else PayloadLog(host)
+        if payloads is not None:
+            receive = payloads.receiving(receive)
+        self.out.begin()
+        can_resume = options.can_resume and in_origin and settings.limits.replay > 0
+        session.begin(connection, can_resume=can_resume, wrap=None if payloads is None else payloads.sending)
+        if log.shows(logging.INFO):
+            where = "to" if options.dialer else "from"
+            path = info.target.partition("?")[0]
+            log(logging.INFO, "peer %s connected %s %s, path %s", log.id, where, log.place, path)
+        self.opening.begin(opening)
+        if session.over:  # a handler has bound another transport
+            return
+        self.work.update()
+        session.start(receive, self.dispatcher.read_ended)
+        if self.opening.running is None:
+            self.opened()
+
+    async def wait_opened(self) -> None:
+        """Wait until `open` and `on_reconnect` handlers are done or overdue, or the connection is gone.
+
+        Cancelling is safe.
+        """
+        if self.opening.running is not None:
+            # They may run on without a connection.
+            await self.opening.wait(self._until_gone())
+        if self.session.state.connection == "dead":
+            await self.wait_closed()
+
+    def opened(self) -> None:
+        """Let everything pass: the handlers of the opening are done or overdue."""
+        out, session = self.out, self.session
+        if session.over:
+            return
+        if not (session.state is SessionState.CLOSING or out.silent):
+            session.send_queued(users=True)
+        if session.state is SessionState.CLOSING:
+            return
+        self.opening.finish()
+        out.draining.opened()
+        self.work.start_waiting()
+        if session.usable is not None:  # else the session resumes later, or its end is reported
+            self.host.owner.opened()
+
+    # ------------------------------------------------------------ while it lasts
+
+    def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
+        """Use what both sides support from now on."""
+        self._inbound.agree(codec)
+        self.out.agree(announced, codec, common)
+        self.out.draining.agreed()
+
+    def take_credit_or_drain(self, message: Credit | Drain) -> None:
+        """Take a control message that is not about the session."""
+        channels = self.channels
+        if isinstance(message, Drain):
+            self.out.draining.received(message)
+        elif (channel := channels.find(message.h)) is None:
+            if not channels.expects_credit(message.h):
+                self.host.ignore("credit for no channel")
+        elif 0 <= message.n <= MAX_ID and 0 <= message.bytes <= MAX_ID:
+            channel.credited(message.n, message.bytes)
+        else:
+            self.host.ignore("credit that makes no sense")
+
+    def in_progress(self) -> Callable[[], Coroutine[Any, Any, None]] | None:
+        """Return a function that waits for the requests, handlers and channels that there are now. None if none are."""
+        requests = [pending for pending in self.out.requests.all() if pending.state is SENT]
+        handlers = [each.task for each in self.dispatcher.active.values() if each.task is not None]
+        channels = self.channels.all()
+
+        async def finish() -> None:
+            waits: list[asyncio.Future[Any]] = [*(pending.future for pending in requests), *handlers]
+            for future in waits:
+                await asyncio.wait({future})
+            for channel in channels + [pending.channel for pending in requests if pending.channel is not None]:
+                await channel.wait_closed()
+
+        return finish if requests or handlers or channels else None
+
+    def way_changed(self) -> None:
+        """Find out again whether a message may leave at once."""
+        self.out.update_clear()
+
+    def room_changed(self) -> None:
+        """Note that the session has become full, or has room again, or has another connection or none."""
+        # Broadcasts have waited longest. Handlers come before callers, as their answers free the remote peer. At last,
+        # what is sent needs no longer wait for all these.
+        self.out.flush_broadcasts()
+        self.work.start_waiting()
+        self.outbox.wake()
+        self.out.update_clear()
+
+    # ------------------------------------------------------------ the end
+
+    def discard_unsent(self, info: CloseInfo) -> None:
+        """Fail what waits for a session, because none will come: with ``info``, unless a connection is still ending."""
+        if not self.session.state.lives:
+            self.session.note_close(info)
+        self.outbox.discard(self.session.last_close)
+
+    def begin_close(self, code: int, reason: str) -> None:
+        """Accept nothing more. The caller closes the session now."""
+        out, outbox, session = self.out, self.outbox, self.session
+        ending = CloseInfo(code, reason, user_closed=True)
+        outbox.expects_session = False
+        if not session.state.lives:
+            session.note_close(ending)
+            outbox.discard(ending)
+            return
+        session.send_kept_back()
+        if out.silent:  # what is asked now would not be answered any more
+            outbox.discard_requests(ending)
+        if session.state.away:
+            self.dispatcher.admission.pause()  # no handler starts after this side has closed
+            why = f"closed on this side: {reason}" if reason else "closed on this side"
+            session.end(SessionInput.CLOSED, why, info=ending)
+            return
+        closing = session.state is SessionState.CLOSING
+        if out.silent or not (self.opening.over or closing):
+            session.send_queued(users=True)
+        if not closing:
+            if out.slow_reader is not None:
+                out.slow_reader.flush(everything=True)
+            self._close_soon(ending)
+        elif not session.last_close.user_closed:  # this side closes because of the remote peer
+            session.note_close(ending)
+
+    def _close_soon(self, ending: CloseInfo) -> None:
+        """Let nothing in and no handler start from now on: this side closes, and the session ends."""
+        self.session.close_soon(ending)
+        self.dispatcher.admission.pause()
+
+    def fail(self, code: int, reason: str) -> None:
+        """Close the connection because of what the remote peer did, see `Session.fail`."""
+        self.host.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
+        self._close_soon(CloseInfo(code, reason))
+        self.host.reporter.tell("error", ProtocolError(reason))
+        self.host.spawn(self.session.close(code, reason))
+
+    def refuse(self, code: int, reason: str) -> None:
+        """Close the connection while it opens, and ignore the messages that have arrived."""
+        self.begin_close(code, reason)
+        self.host.spawn(self.session.close(code, reason))
+
+    def replace(self, replaced: CloseInfo) -> None:
+        """End the session now, because another one takes its place."""
+        session = self.session
+        session.send_kept_back()
+        session.end(SessionInput.REPLACED, replaced.reason, info=replaced)
+
+    def close_for_another(self, code: int, reason: str) -> None:
+        """Close the connection, but not the session, which resumes on another one if it can.
+
+        What arrives meanwhile is not counted, so that the client sends it again on that one.
+        """
+        connection = self.session.connection
+        if connection is not None and self.session.state.sends:
+            connection.ignore()
+            self.dispatcher.admission.pause()  # a Close frame is queued, and the client may ignore it
+            # Not `session.close`: before the task runs, the session may resume on the other connection.
+            self.host.spawn(connection.close(code, reason))
+
+    def session_over(self, end: SessionEnd) -> None:
+        """End everything that belongs to the session, which is over, and call the `close` handlers."""
+        lost = end.lost
+        self.out.end_session()  # first: what is sent by whatever is told of the end waits for the next session
+        self.host.owner.session_over(end)
+        self._log_end(end)
+        self.outbox.end_session(lost)
+        self.dispatcher.end_session(lost)
+        # The application. `wait_closed` returns now: a handler that goes before the `close` handlers may wait in it.
+        tell = partial(self.host.reporter.take_turn, "close", partial(self._call_close_handlers, end.info))
+        self.work.after_events(tell)
+        self._end_wait()
+        self.host.life.session_ended(self)
+
+    def _log_end(self, end: SessionEnd) -> None:
+        log, info = self.host.log, end.info
+        if isinstance(end.lost, SessionLost):
+            log(logging.INFO, "the session of peer %s at %s is over: %s", log.id, log.place, end.lost.reason)
+        else:
+            log(logging.INFO, "peer %s at %s disconnected: %d %s", log.id, log.place, info.code, info.reason)
+
+    def _call_close_handlers(self, info: CloseInfo) -> None:
+        if self.session.closed_since:  # while events had to be handled first
+            info = msgspec.structs.replace(info, user_closed=True)
+        info = self._told(info)
+        reporter = self.host.reporter
+        reporter.tell("close", info)
+        close_handler = self.host.owner.close_handler()
+        if close_handler is not None:
+            reporter.call("close", close_handler, info)
+
+    def _told(self, info: CloseInfo) -> CloseInfo:
+        """Return what handlers are told now of the end of a connection."""
+        return msgspec.structs.replace(info, will_reconnect=self.host.owner.comes_back())
+
+    # ------------------------------------------------------------ what the session reports
+
+    def session_detached(self, info: CloseInfo) -> None:
+        """Keep the session without a connection, if the owner wants that."""
+        self.outbox.end_connection()
+        self.out.overdue = False
+        self._end_wait()
+        text, log = "peer %s at %s lost its connection: %d %s; its session is kept for %g s", self.host.log
+        log(logging.INFO, text, log.id, log.place, info.code, info.reason, self.session.ttl)
+        kept = self.host.owner.session_detached(info)
+        if not self.session.state.away:  # a strategy of the user has ended it
+            return
+        if not kept:
+            self.session.end(SessionInput.ENDED, info.reason, info=info)
+        else:
+            dialer, peer = self.host.options.dialer, self.host.peer
+            args = (self._told(info),) if dialer else (peer, info)
+            self.host.reporter.tell_hooks("on_detach", args, self.opening.running)
+
+    def session_reattached(self, connection: Connection, limits: Announced) -> bool:
+        """Let handlers start, begin the statistics of another connection, and return whether the user may send."""
+        self.work.stop_measuring()  # from now on, measuring each message would be in vain
+        self.dispatcher.admission.unpause()
+        self.host.begin_connection(connection.transport.info)
+        self.out.reattach(limits)
+        return self.out.line is Line.OPEN
+
+    def objection(self, payload: bytes, raw: bool) -> Exception | None:
+        """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""
+        return self.out.refusal(payload, raw)
+
+    def session_resumed(self) -> None:
+        """Tell the owner that the session has resumed."""
+        log = self.host.log
+        log(logging.INFO, "peer %s at %s goes on with its session", log.id, log.place)
+        self.host.owner.resumed()
+        if not self.host.options.dialer:
+            self.host.reporter.tell_hooks("on_resume", (self.host.peer,))
+
+    # ------------------------------------------------------------ what it holds
+
+    def backlog(self) -> int:
+        """Return the bytes of what this side has not done yet, about: what has begun, is being worked on, or waits."""
+        requests = 0 if self.session.over else len(self.out.requests)  # those that have waited fail in the next turn
+        broadcasts = 0 if self.out.slow_reader is None else self.out.slow_reader.size
+        return broadcasts + self.work.backlog() + WORK * (len(self.channels) + requests)
+
+    def drop_backlog(self, session: Session) -> None:
+        """Drop what readers and handlers still hold of a session that is over: all ended ones hold too much."""
+        if session is self.session:  # else the handlers and readers are of another session, too
+            log, why = self.host.log, "what ended sessions hold exceeds Server(detached_bytes=)"
+            log(logging.WARNING, "what peer %s at %s has left behind is dropped: %s", log.id, log.place, why)
+            self.work.drop_backlog(why)
+
+    # ------------------------------------------------------------ waiting for its end
+
+    async def wait_closed(self) -> None:
+        """Wait until there is no connection. Cancelling is safe."""
+        if self.session.state.lives and not self.session.state.away:
+            await asyncio.shield(self._until_gone())
+
+    def _until_gone(self) -> asyncio.Future[None]:
+        """Return the future that is done when `wait_closed` returns. Do not cancel it."""
+        if self._gone is None:
+            self._gone = self.out.loop.create_future()
+        return self._gone
+
+    def _end_wait(self) -> None:
+        """Wake what waits in `wait_closed`."""
+        gone, self._gone = self._gone, None
+        if gone is not None and not gone.done():
+            gone.set_result(None)

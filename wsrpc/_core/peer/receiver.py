@@ -1,0 +1,574 @@
+"""Receives a peer's messages: decodes, validates and dispatches each one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from ..._base.closing import CloseCode
+from ..._base.names import LONGEST_NAME, RAW, STREAM_EVENTS
+from ...errors import (
+    BadArguments,
+    BadResult,
+    ProtocolError,
+    RemoteError,
+    RpcError,
+    UnexpectedChannel,
+    short,
+)
+from ...limits import DEEPEST
+from ..handlers.observation import Message, mark_processed
+from ..inboxes.recipients import Decode
+from ..sending.pending import SENT
+from ..wire.codecs import Codec, NegotiatedCodec, strict_decoder
+from ..wire.counting import SHARE, SMALL, decode_any, json_nests_deeper, json_objection
+from ..wire.messages import LONGEST, WireMessage, channel_id, id_from_wire, is_id
+from ..wire.rejections import ABORTED, reason_from_wire
+from .dispatcher import Dispatcher
+from .peer_host import PeerHost
+
+MOST_MALFORMED = 10
+"""Malformed messages within a minute that do not end the connection."""
+MINUTE = 60.0
+ADDED_BY_NODES = 1024
+"""Bytes that the nodes of a cluster may add to a name."""
+NOT_TEXT = "name is not text"
+TOO_DEEP = "nested too deep"
+TOO_MANY_VALUES = "too many values"
+CONTROL = b'{"ws-wrapper":false,"wsrpc":'
+"""Prefix of control messages, those of other versions included."""
+
+
+class Inbound:
+    """Receives the messages of one session: decodes, validates and dispatches each one. It never raises.
+
+    The fields that a message has say what it is, and where it goes:
+
+    ==========================  =======================  =============================================================
+    message                     fields                   goes to
+    ==========================  =======================  =============================================================
+    event, request              ``a``; ``i`` too         `Work.arrived`, or straight to `Dispatcher.run`
+    on an anonymous channel     ``a`` and ``h``          the channel's mailbox. Without a channel: an abort goes back
+    response                    ``i``                    `PendingRequests.settle`; with ``h`` it opens a channel
+    cancellation                ``x`` and ``i``          `Dispatcher.cancel`
+    abort                       ``x`` and ``h``          `ChannelTable.ended_by_peer`
+    control                     ``ws-wrapper``, false    `Session.take_control`
+    anything else                                        the raw handler, in `Work.arrived`. Without one: it is counted
+    ==========================  =======================  =============================================================
+
+    Messages that the protocol tells a peer to ignore are counted in `Peer.ignored`.
+    """
+
+    def __init__(
+        self,
+        host: PeerHost,
+        dispatcher: Dispatcher,
+    ) -> None:
+        self._codec: Codec = host.settings.codec
+        self._text = self._codec.text
+        self._decode = strict_decoder(self._codec)
+        self._other: Codec | None = None
+        """Codec of messages of the other kind (binary or text), once one is agreed on."""
+        self._limits = limits = host.settings.limits
+        self._small = min(SMALL, limits.values // SHARE)
+        """Bytes of the largest message that cannot hold too many values, so that it is decoded at once."""
+        self._longest_name = LONGEST_NAME + (ADDED_BY_NODES if dispatcher.out.between_nodes else 0)
+        self._short = self._longest_name // 4
+        """Characters of a name that cannot be too long: a character takes four bytes at most."""
+        self._own = host.options.own
+        self._shared = host.options.shared
+        self._dispatcher = dispatcher
+        self._work = dispatcher.work
+        self._out = dispatcher.out
+        self._channels = dispatcher.channels
+        self._answers = dispatcher.answers
+        self._session = dispatcher.session
+        self._seeks_control = host.settings.extensions
+        self._reporter = host.reporter
+        self._malformed_at: list[float] | None = None
+        """Times of malformed messages within the last minute. Most peers send none."""
+
+    def agree(self, codec: NegotiatedCodec | None) -> None:
+        """Receive binary messages, too, in ``codec``."""
+        if codec is not None and codec is not self._codec:
+            # Most will be of that kind from now on.
+            self._other, self._codec = self._codec, codec
+            self._text = codec.text
+            self._decode = strict_decoder(codec)
+
+    # ------------------------------------------------------------ one message
+
+    def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
+        """Receive one message from the transport: decode it, and pass it on.
+
+        The strict decoder accepts nearly all messages, and makes most of the checks. `_decode_unusual` gets what it
+        refuses.
+        """
+        try:
+            codec, decode = self._codec, self._decode
+            if text is not self._text:
+                if self._other is None:
+                    self._receive_other_kind(payload, text)
+                    return
+                codec, decode = self._other, strict_decoder(self._other)
+            size, depth = len(payload), self._limits.depth
+            large = size > self._small
+            if large and self._refuses_values(codec, payload, text):
+                return
+            try:
+                message: WireMessage | None = decode_any(decode, payload) if large else decode(payload)
+            except Exception:
+                message = None  # dealt with below: an exception of a handler must not refer to this one
+            unusual = message is None or (size > depth and codec.nests_deeper(payload, message, depth))
+            if unusual:
+                message, decode = self._decode_unusual(codec, payload, text), codec.decode
+            if message is None:
+                return
+            view = None
+            if self._own.observed or self._shared.observed:
+                view = self._observe(payload, text, decode)
+            if unusual and not self._make_usual(message, payload):
+                pass
+            elif message.a is UNSET:
+                if message.x is not UNSET:
+                    self._stop(message)
+                elif message.i is not UNSET:
+                    self._receive_response(message)
+                else:
+                    self._not_ours(payload)
+            elif message.h is not None:
+                self._receive_on_channel(message, payload, decode)
+            elif (  # nearly all are on the main channel and have a short name
+                message.c is None and (name := message.a[0]).__class__ is str and len(name) <= self._short
+            ) or self._accepts_names(message, payload):
+                if self._work.needs_checks:
+                    self._work.arrived(self._dispatcher, message, payload, view, decode)
+                else:
+                    self._dispatcher.run(message, payload, view)
+                return
+            if view is not None:
+                mark_processed(view)
+        except Exception as exc:
+            self._not_dealt_with(exc)
+
+    def _refuses_values(self, codec: Codec, payload: bytes | bytearray, text: bool) -> bool:
+        """Return whether a large message has more values than may be decoded, and was dropped."""
+        most = self._limits.values
+        if not codec.claims(payload) or (why := codec.objection(payload, most)) is None:
+            return False
+        if not self._control(payload, text):
+            self._drop_undecoded(payload, text, codec.outline(payload), TOO_MANY_VALUES, f"holds {why}")
+        return True
+
+    # ------------------------------------------------------------ unusual messages
+
+    def _decode_unusual(self, codec: Codec, payload: bytes | bytearray, text: bool) -> WireMessage | None:
+        """Decode what the strict decoder has refused, or what is nested too deep.
+
+        Control messages are handled here. Other programs send, and JavaScript accepts, messages with a field of a wrong
+        type, which does not matter unless the field is used.
+
+        Returns:
+            A message whose fields can have any type. None if it was handled or dropped.
+        """
+        if text and not _is_utf8(payload):
+            self._not_utf8()
+            return None
+        if self._control(payload, text):
+            return None
+        depth = self._limits.depth
+        try:
+            message = decode_any(codec.decode, payload)
+        except Exception as exc:  # a codec may be a user's, and raise anything
+            too_deep, why = isinstance(exc, RecursionError), _short(exc)
+        else:
+            if codec.nests_deeper(payload, message, depth):
+                self._drop_too_deep(payload, text, codec, message)
+            elif message.ours is False:
+                self._foreign(payload, text)
+            else:
+                message.i = id_from_wire(message.i)
+                return message
+            return None
+        if not codec.claims(payload):
+            self._foreign(payload, text)
+            return None
+        outline = codec.outline(payload)
+        known, most = (WireMessage(), DEEPEST) if outline is None else (outline, depth)
+        if too_deep:
+            self._session.fail(CloseCode.INVALID_DATA, self._too_deep)
+        elif codec.nests_deeper(payload, known, most):
+            self._drop_too_deep(payload, text, codec, known)
+        else:
+            self._drop_undecoded(payload, text, outline, "unreadable", f"does not decode: {why}")
+        return None
+
+    def _make_usual(self, message: WireMessage, payload: bytes | bytearray) -> bool:
+        """Give the fields of a message the types that a `StrictMessage` has.
+
+        Returns:
+            False if that cannot be done: the message was refused.
+        """
+        if message.a is not UNSET:
+            return self._make_call_usual(message, payload)
+        if message.x is not UNSET:
+            _make_end_usual(message)
+        elif message.i is not UNSET and not _make_response_usual(message):
+            self._not_ours(payload)
+            return False
+        return True
+
+    def _make_call_usual(self, message: WireMessage, payload: bytes | bytearray) -> bool:
+        """Do so for an event or a request."""
+        a, i, h = message.a, message.i, message.h
+        message.h = channel_id(h)
+        if a.__class__ is not list or not a:
+            self._not_ours(payload)
+        elif i is not UNSET and not is_id(i):
+            self._malformed("a request whose id is not an integer from 1 to 2^53-1", payload)
+        elif len(a) > LONGEST and a[0].__class__ is str:
+            why = f"got {len(a) - 1} arguments, at most {LONGEST - 1} are accepted"
+            self._refuse(message, "too many arguments", why)
+        elif h is not None and message.h is None:
+            if i is not UNSET:
+                self._reject(i, RemoteError(f"Anonymous channel '{_short(h)}' does not exist"))
+        else:
+            return True
+        return False
+
+    # ------------------------------------------------------------ events and requests
+
+    def _receive_on_channel(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        """Deliver a message to an anonymous channel. If there is no such channel, abort it on the remote peer.
+
+        An event for a channel that this side has ended was sent before the remote peer could know. So it is not counted
+        in ``Peer.ignored``. It is answered with an abort unless one was sent already: `AnonymousChannel.close` sends
+        none.
+        """
+        name, i, h = message.a[0], message.i, message.h
+        channel = self._channels.find(h)
+        if channel is not None and i is UNSET and name.__class__ is str and name in STREAM_EVENTS:
+            message.c = None  # JavaScript ignores a channel name, too
+            # An item, most of the time: none of the rules below applies.
+            channel.mailbox.receive(message, payload, decode)
+        elif i is not UNSET and self._dispatcher.knows(i):
+            self._ignored["duplicate id"] += 1
+        elif name.__class__ is str and self._is_long(name):
+            self._refuse_long_name(message)
+        elif channel is None:
+            error = self._channels.refuse(h)
+            if i is not UNSET:
+                self._answers.reject(i, error)
+        elif name.__class__ is not str:
+            self._refuse(message, NOT_TEXT, _not_text(name))
+        elif self._limits.rate is None or name in STREAM_EVENTS or self._work.within_rate(self._dispatcher, message):
+            message.c = None
+            channel.mailbox.receive(message, payload, decode)
+
+    def _accepts_names(self, message: WireMessage, payload: bytes | bytearray) -> bool:
+        """Return whether the names of an event or a request are text and not too long. Refuse it if not."""
+        name, channel = message.a[0], message.c
+        if name.__class__ is not str:
+            self._refuse(message, NOT_TEXT, _not_text(name), payload)
+        elif channel is not None and channel.__class__ is not str:
+            self._refuse(message, NOT_TEXT, f"Channel '{_short(channel)}' does not exist", payload)
+        elif (len(name) > self._short and self._is_long(name)) or (
+            channel is not None and len(channel) > self._short and self._is_long(channel)
+        ):
+            self._refuse_long_name(message)
+        else:
+            return True
+        return False
+
+    def _is_long(self, name: str) -> bool:
+        """Return whether a name is too long."""
+        return len(name) > self._short and len(name.encode()) > self._longest_name
+
+    def _refuse_long_name(self, message: WireMessage) -> None:
+        self._refuse(message, "name too long", f"a name of more than {self._longest_name} bytes")
+
+    def _refuse(self, message: WireMessage, kind: str, why: str, payload: bytes | bytearray | None = None) -> None:
+        """Reject a request; count an event, unless a raw handler takes its ``payload``."""
+        if message.i is not UNSET:
+            self._reject(message.i, BadArguments(why))
+        elif payload is None or not self._raw_as_it_came(payload):
+            self._answers.host.count(kind, f"an event was dropped: {why}")
+
+    def _reject(self, i: int, error: RpcError) -> None:
+        """Reject a request, unless it has the id of another one: that one is still being worked on."""
+        if self._dispatcher.knows(i):
+            self._ignored["duplicate id"] += 1
+        else:
+            self._answers.reject(i, error)
+
+    # ------------------------------------------------------------ answers, cancellations, aborts
+
+    def _receive_response(self, message: WireMessage) -> None:
+        """Settle a request. If the response is a channel, open that, or abort it if nobody wants it."""
+        requests, i, h = self._out.requests, message.i, message.h
+        pending = requests.settle(message)
+        if pending is not None and h is None:
+            return
+        # `was_given_up` also makes room for another request, so it has to be asked whatever the answer is.
+        was_ours = pending is not None or requests.was_given_up(i)
+        if was_ours and h is not None and message.e is UNSET:
+            if pending is not None and pending.options.wants_channel:
+                pending.channel = self._channels.open(i)
+            else:
+                self._channels.send_abort(i, UnexpectedChannel("nobody asked for a channel"))
+        elif pending is None:
+            self._ignored["response to no request"] += 1
+
+    def _stop(self, message: WireMessage) -> None:
+        """Cancel a request of the remote peer, or end an anonymous channel."""
+        if message.h is not None:
+            if not self._channels.ended_by_peer(message.h, message.x, message.flag):
+                self._ignored["abort of no channel"] += 1
+        elif not self._dispatcher.cancel(message.i, reason_from_wire(message.x, message.flag)):
+            self._ignored["cancellation of no request"] += 1
+
+    # ------------------------------------------------------------ control messages
+
+    def _control(self, payload: bytes | bytearray, text: bool) -> bool:
+        """Receive a control message, which `message` handlers do not see. Return False if it is not one."""
+        return text and self._seeks_control and self._session.take_control(payload)
+
+    # ------------------------------------------------------------ messages that are not ws-wrapper's
+
+    def receive_raw(self, payload: bytes | bytearray, text: bool, /) -> None:
+        """Receive one message of a service that has its own protocol, in place of `receive`."""
+        try:
+            view = self._observe(payload, text, None)
+            only = self._shared.raw_only
+            if only is not None and only.form == "json":
+                self._receive_json(payload, view)
+            elif not self._raw(payload, text, view):
+                mark_processed(view)
+        except Exception as exc:
+            self._not_dealt_with(exc)
+
+    def _receive_json(self, payload: bytes | bytearray, view: Message | None) -> None:
+        limits = self._limits
+        if len(payload) > self._small and (why := json_objection(payload, limits.values)) is not None:
+            mark_processed(view)
+            self._malformed(f"a message of {why}")
+            return
+        if json_nests_deeper(payload, limits.depth):
+            mark_processed(view)
+            self._session.fail(CloseCode.INVALID_DATA, self._too_deep)  # there is no caller to tell
+            return
+        try:
+            message = decode_any(raw_json, payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            self._malformed(f"a message that is not JSON: {exc}")
+            mark_processed(view)
+        else:
+            self._work.arrived(self._dispatcher, message, payload, view, raw_json)
+
+    def _receive_other_kind(self, payload: bytes | bytearray, text: bool) -> None:
+        """Receive text where this side speaks a binary codec, or the reverse."""
+        if self._control(payload, text):
+            return
+        is_first = not self._ignored["foreign"]
+        self._foreign(payload, text)
+        if is_first and self._ignored["foreign"]:
+            kinds = ("text", "binary") if text else ("binary", "text")
+            self._reporter.log(
+                logging.WARNING,
+                "ignored a %s message, because the codec of this side uses %s: both sides need the same codec=",
+                *kinds,
+            )
+
+    def _foreign(self, payload: bytes | bytearray, text: bool) -> None:
+        """Give a message that is not ws-wrapper's to the raw handler, or count it."""
+        view = self._observe(payload, text, None)
+        if not self._raw(payload, text, view):
+            self._ignored["foreign"] += 1
+            mark_processed(view)
+
+    def _not_ours(self, payload: bytes | bytearray) -> None:
+        """Give a decoded message of the application's own, as ``{"type":"ping"}``, to the raw handler, or count it."""
+        if not self._raw_as_it_came(payload):
+            self._ignored["foreign"] += 1
+
+    def _raw_as_it_came(self, payload: bytes | bytearray) -> bool:
+        """Give a decoded message to the raw handler; return False if there is none."""
+        return self._raw(payload, payload.lstrip()[:1] == b"{")
+
+    def _raw(self, payload: bytes | bytearray, text: bool, view: Message | None = None) -> bool:
+        """Give a message to the raw handler; return False if there is none."""
+        if not (self._own.takes_raw or self._shared.takes_raw) or (text and payload.startswith(CONTROL)):
+            return False
+        if text and not _is_utf8(payload):
+            self._not_utf8()
+            return True
+        decode = raw_text if text else raw_binary
+        self._work.arrived(self._dispatcher, decode(payload), payload, view, decode)
+        return True
+
+    def _observe(self, payload: bytes | bytearray, text: bool, decode: Decode | None) -> Message | None:
+        """Show a message to the `message` handlers; return None if there are none."""
+        if not (self._own.observed or self._shared.observed):
+            return None
+        view = Message(bytes(payload), text, decode)
+        self._reporter.tell("message", view)
+        return view
+
+    # ------------------------------------------------------------ messages that are dropped
+
+    @property
+    def _ignored(self) -> Counter[str]:
+        return self._answers.ignored
+
+    @property
+    def _too_deep(self) -> str:
+        return f"nested more than {self._limits.depth} deep"
+
+    def _drop_too_deep(self, payload: bytes | bytearray, text: bool, codec: Codec, outline: WireMessage) -> None:
+        """Drop a message that is nested too deep. End the connection if no honest peer would send it."""
+        if codec.nests_deeper(payload, outline, DEEPEST):
+            self._session.fail(CloseCode.INVALID_DATA, self._too_deep)
+        else:
+            self._drop_undecoded(payload, text, outline, TOO_DEEP, f"is {self._too_deep}")
+
+    def _drop_undecoded(
+        self, payload: bytes | bytearray, text: bool, outline: WireMessage | None, kind: str, why: str
+    ) -> None:
+        """Count a message that is not decoded, and end whatever waits for it on either side."""
+        if outline is not None:
+            outline.i = id_from_wire(outline.i)
+            if outline.ours is False or not _is_message(outline):
+                self._foreign(payload, text)
+                return
+        view = self._observe(payload, text, None)
+        if outline is None:
+            if not self._raw(payload, text, view):
+                mark_processed(view)
+                self._malformed(f"a message that {why}")
+            return
+        mark_processed(view)
+        i: Any = outline.i
+        if outline.a is not UNSET and i is not UNSET and not is_id(i):
+            self._malformed("a request whose id is not an integer from 1 to 2^53-1")
+            return
+        self._answers.host.count(kind, f"a message was dropped: it {why}")
+        if outline.a is not UNSET:
+            self._drop_event(outline, why)
+        elif outline.x is UNSET:
+            pending = self._out.requests.find(outline.i)
+            if pending is not None and pending.state is SENT:
+                self._out.requests.fail(pending, BadResult(f"the response to {pending.event!r} {why}"))
+        elif outline.h is None:
+            self._dispatcher.cancel(outline.i, RemoteError(ABORTED))
+        elif (h := channel_id(outline.h)) is not None:
+            self._channels.ended_by_peer(h, None, UNSET)
+
+    def _drop_event(self, outline: WireMessage, why: str) -> None:
+        """Reject a request that is not decoded, and end the channel whose reader misses the message."""
+        i = outline.i
+        if i is not UNSET and not self._dispatcher.knows(i):
+            self._answers.reject(i, BadArguments(f"the message {why}"))
+        h = channel_id(outline.h)
+        channel = None if h is None else self._channels.find(h)
+        if channel is not None and channel.mailbox.recipients:
+            error = f"a message on channel {h} {why}"
+            channel.abort(RpcError(error), BadResult(error))
+
+    def _malformed(self, why: str, payload: bytes | bytearray | None = None) -> None:
+        """Count a message that breaks the protocol. Too many within a minute end the connection.
+
+        A raw handler takes ``payload`` instead, if there is one and the payload is given.
+        """
+        if payload is not None and self._raw_as_it_came(payload):
+            return
+        self._ignored["malformed"] += 1
+        error, work = ProtocolError(f"ignored {why}"), self._work
+        only = None if self._shared.raw_only is None else self._shared.scopes[RAW].handlers[""]
+        if only is None or only.lane is None or not (work.invocations or work.waiting_room.items):
+            self._reporter.tell("error", error)
+        else:
+            self._reporter.spawn(self._tell_behind(work.lane(only.lane), error))
+        times = self._malformed_at = self._malformed_at or []
+        now = self._out.loop.time()
+        times.append(now)
+        if len(times) > MOST_MALFORMED and now - times.pop(0) < MINUTE:
+            self._session.fail(CloseCode.INVALID_DATA, f"more than {MOST_MALFORMED} malformed messages a minute")
+
+    async def _tell_behind(self, lane: asyncio.Lock, error: ProtocolError) -> None:
+        """Call the `error` handlers once an async `Service.on_json` has handled the messages before."""
+        async with lane:
+            self._reporter.tell("error", error)
+
+    def _not_utf8(self) -> None:
+        self._session.fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1
+
+    def _not_dealt_with(self, exc: Exception) -> None:
+        """End the connection: a codec of the user's has raised, or wsrpc has a bug. Other connections go on."""
+        self._reporter.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
+        self._session.fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
+
+
+def raw_text(payload: bytes | bytearray) -> WireMessage:
+    """Return a raw message in the form in which handlers are called."""
+    return WireMessage(["", payload.decode()], c=RAW)
+
+
+def raw_binary(payload: bytes | bytearray) -> WireMessage:
+    return WireMessage(["", bytes(payload)], c=RAW)
+
+
+def raw_json(payload: bytes | bytearray) -> WireMessage:
+    return WireMessage(["", msgspec.json.decode(payload)], c=RAW)
+
+
+def _is_message(message: WireMessage) -> bool:
+    """Return whether an outline is one of a message of the protocol."""
+    if message.a is not UNSET:
+        return message.a.__class__ is list and bool(message.a)
+    return is_id(message.i) or (message.x is not UNSET and message.h is not None)
+
+
+def _make_end_usual(message: WireMessage) -> None:
+    """Give the fields of a cancellation or an abort the types that a `StrictMessage` has.
+
+    A wrong id becomes 0, which no request and no channel has.
+    """
+    message.i = message.i if is_id(message.i) else 0
+    if message.h is not None:
+        message.h = channel_id(message.h) or 0
+
+
+def _make_response_usual(message: WireMessage) -> bool:
+    """Give the fields of a response the types that a `StrictMessage` has, as `_make_end_usual` does.
+
+    Returns:
+        False if it is not a response.
+    """
+    if message.i.__class__ is not int:
+        return False
+    # JavaScript answers an event with the id -1 when its handler returns null.
+    message.i = message.i if is_id(message.i) else 0
+    message.h = 1 if message.h else None
+    return True
+
+
+def _is_utf8(payload: bytes | bytearray) -> bool:
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _not_text(name: object) -> str:
+    return f"an event's name is text, got {type(name).__name__}"
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else str(value) if isinstance(value, (int, Exception)) else short(value)
+    return text if len(text) <= 100 else f"{text[:99]}…"

@@ -1,0 +1,371 @@
+"""Requests to the remote peer, from the call to its result: plain ones, those that open a channel, and uploads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
+from functools import partial
+from typing import Any, cast
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from ..._base.misuse import shown_as
+from ..._base.names import ChannelRef, Source, check_timeout
+from ..._base.retry import ask_again
+from ...errors import (
+    BadResult,
+    ChannelClosed,
+    ConnectionLost,
+    RemoteError,
+    RequestTimeout,
+    RpcError,
+    UnexpectedChannel,
+    WsrpcError,
+    note_member,
+)
+from ..channels.channel_core import ChannelCore
+from ..channels.javascript import ItemRefused
+from ..channels.producer import Producer
+from ..channels.readers import Readers
+from ..channels.source import close_source
+from ..channels.stream_inbox import StreamInbox
+from ..handlers.registry import Registry
+from ..inboxes.inbox import Inbox
+from ..inboxes.recipients import MismatchDetector
+from ..sending.checks import check_sending
+from ..sending.notices import send_notice
+from ..sending.outbox import Outbox
+from ..sending.pending import Pending
+from ..session.host import Host
+from ..wire.messages import NO_OPTIONS, Cancellation, NoMoreItems, RequestOptions
+from ..wire.rejections import of_started_call, reason_of
+
+SOURCE_FAILED = "what was sent failed at its source"
+
+
+class Requester:
+    """Sends requests, and turns answers into results or errors: the `Sender` of a peer, through which `Caller` sends.
+
+    Callers hold it from one session to the next.
+
+    Args:
+        registry: the peer's registry, which has the user's hook for types.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        host: Host,
+        registry: Registry,
+        readers: Readers,
+    ) -> None:
+        self.outbox = outbox
+        self._requests = outbox.requests
+        self._host = host
+        self._limits = host.settings.limits
+        self._between_nodes = host.settings.between_nodes
+        self._warned: dict[str, None] = {}
+        self.converter = registry.converter
+        self.read_events = readers.read_events
+        self.read_items = readers.read_items
+        # The same methods without a call in between.
+        self.send_event = outbox.send_event
+        self.send_event_nowait = outbox.send_event_nowait
+
+    # ------------------------------------------------------------ one request
+
+    @shown_as("request")
+    async def send_request(
+        self,
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        options: RequestOptions,
+        /,
+    ) -> Any:
+        """Send a request and return its answer: a `ChannelCore` with ``wants_channel``. See `Caller.request`."""
+        try:
+            timeout, convert = self._limits.timeout, None
+            if options is not NO_OPTIONS:
+                if options.returns is not UNSET:
+                    convert = self.converter(options.returns)
+                if options.timeout is not UNSET:
+                    timeout = options.timeout
+                    if timeout is not None:
+                        check_timeout(timeout)
+            if self._between_nodes and channel is not None:
+                options = replace(options, timeout=timeout, is_passed_on=True)
+            check_sending(channel, event, self.outbox.out.thread)
+            pending = self._requests.open(channel, event, timeout, options)
+            try:
+                message = options.message(pending.id, channel, (event, *args))
+                if not self.outbox.request_now(message, pending):
+                    await self.outbox.request_in_turn(message, pending)
+                answer = await pending.future
+            except asyncio.CancelledError as exc:
+                self._give_up(pending, reason_of(exc))
+                raise
+            except BaseException:
+                self._requests.drop(pending)
+                raise
+            if isinstance(answer, Exception):
+                try:
+                    raise answer
+                finally:  # else the exception would refer to this frame, and the frame to the exception
+                    del answer, pending
+            if answer.e is not UNSET:
+                raise self.outbox.out.rejection_from(answer, event, len(args))
+            if answer.h:
+                return pending.channel if options.wants_channel else self._unexpected_channel(event, convert)
+            value: Any = None if answer.d is UNSET else answer.d
+            if options.wants_channel and not options.between_nodes:
+                raise BadResult(
+                    f"the response to {event!r} is not a channel but {type(value).__name__}: its handler neither "
+                    "streams nor reads what is sent nor returns a channel; ask for its value with request()"
+                )
+            return value if convert is None else _convert_answer(convert, value, event, options.member)
+        except WsrpcError as exc:
+            note_member(exc, options.member)
+            raise
+
+    def _unexpected_channel(self, event: str, convert: Callable[[Any], Any] | None) -> None:
+        """Refuse an answer that is a channel, unless it stands for None. The channel was aborted before.
+
+        JavaScript answers null with a channel, by mistake (4.3.1, observed).
+        """
+        admits_none = self.outbox.out.hears_null_as_channel
+        if admits_none and convert is not None:
+            try:
+                convert(None)
+            except msgspec.ValidationError:
+                admits_none = False
+        if not admits_none:
+            raise UnexpectedChannel(
+                f"the response to {event!r} is an anonymous channel, which nobody asked for; it was aborted. Ask for "
+                "it with stream(), open_channel() or request(send=)"
+            )
+        if event not in self._warned:
+            self._warned[event] = None
+            self._host.log.warn(
+                "the response to %r is an anonymous channel; it was aborted and taken for None, because JavaScript "
+                "peers answer null that way. If it was meant as a channel, ask for it with stream() or open_channel()",
+                event,
+            )
+
+    # ------------------------------------------------------------ requests that end early
+
+    def _give_up(self, pending: Pending, reason: object, error: Exception | None = None) -> None:
+        """End a request whose caller was cancelled, or gets ``error``, and tell the remote peer to stop."""
+        self.outbox.take_back(pending)
+        if self._requests.give_up(pending, error):
+            send_notice(self.outbox.out, partial(Cancellation, pending.id), reason, self._host.log.warn)
+        elif pending.channel is not None:  # it came in the same turn of the event loop
+            pending.channel.abort(reason)
+
+    def expired(self, pending: Pending) -> None:
+        """End a request whose deadline is over."""
+        assert pending.timeout is not None and pending.state.outcome is not None
+        self._give_up(pending, None, RequestTimeout(pending.event, pending.timeout, pending.state.outcome))
+
+    # ------------------------------------------------------------ several requests as one call
+
+    def request_again(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
+    ) -> Coroutine[Any, Any, Any]:
+        """Send a request, and send it again if it fails. See `Caller.request` with ``retry``."""
+        assert options.retry is not None
+        return ask_again(
+            lambda left: self.send_request(channel, event, args, replace(options, timeout=left)),
+            options.retry,
+            idempotent=options.idempotent,
+            event=event,
+            timeout=self._limits.timeout if options.timeout is UNSET else options.timeout,
+            loop=self.outbox.out.loop,
+            expects_connection=lambda: self.outbox.expects_connection,
+        )
+
+    async def _open(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions
+    ) -> ChannelCore:
+        """Send a request and return the channel that answers it. If there is none, close the source of the items."""
+        if options.send is not None:
+            check_source(options.send)
+        try:
+            # The caller that passes `member` notes it on all errors of the call, not only on those of this request.
+            opening = replace(options, wants_channel=True, member=None)
+            opened: ChannelCore = await self.send_request(channel, event, args, opening)
+        except BaseException:
+            await close_source(options.send)
+            raise
+        return opened
+
+    async def open_stream(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
+    ) -> Inbox:
+        """Open a stream and return the inbox of its items. See `Caller.stream`."""
+        send = options.send
+        opened = await self._open(channel, event, args, options)
+        reading = StreamInbox(opened)
+        if send is None:
+
+            def wants_items() -> None:
+                text = f"{event!r} reads items that its caller sends: give send=, to request() or stream()"
+                reading.end(BadResult(text))
+                opened.abort(None)
+
+            opened.add_recipient("start", MismatchDetector(wants_items))
+        else:
+            # Made at once: the handler's `start` may have come with the channel.
+            producer = self._producer(opened, event, options.timeout)
+            sending = asyncio.get_running_loop().create_task(self._feed(opened, producer, reading, send))
+            opened.on_end = sending.cancel
+            self._host.keep(sending)
+        return reading
+
+    async def _feed(self, channel: ChannelCore, producer: Producer, reading: Inbox, send: Source) -> None:
+        """Send the items that a stream's handler reads, while its items are being read."""
+        try:
+            await self._produce(producer, send)
+            await producer.finish()
+        except ChannelClosed:
+            return  # the reader gets the error
+        except ItemRefused as exc:
+            reading.end(exc.error)
+            channel.abort(None)
+        except BaseException as exc:
+            if not channel.over:  # otherwise it was cancelled because of that
+                cancelled = isinstance(exc, asyncio.CancelledError)
+                reading.end(RuntimeError("the source was cancelled") if cancelled else exc)
+                channel.abort(_for_handler(exc))
+            if not isinstance(exc, Exception):
+                raise
+
+    @shown_as("request")
+    async def upload(self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /) -> Any:
+        """Send items to a handler and return its result. See `Caller.request` with ``send``."""
+        timeout, send = options.timeout, options.send
+        assert send is not None
+        opened = await self._open(channel, event, args, options)
+        try:
+            await self._produce(self._producer(opened, event, timeout), send)
+        except ChannelClosed as exc:
+            raise _why_ended(opened, exc) from None
+        except ItemRefused as exc:
+            opened.abort(None)
+            raise exc.error from None
+        except asyncio.CancelledError as exc:
+            opened.abort(reason_of(exc))
+            raise
+        except BaseException as exc:
+            opened.abort(_for_handler(exc))
+            raise
+        try:
+            # The result is the answer to the end of the items.
+            last = RequestOptions(timeout=timeout, within_call=True)
+            result = await self.send_request(opened.id, "next", (NoMoreItems(),), last)
+        except (ChannelClosed, ConnectionLost) as exc:
+            # The handler may have run, although this message was not sent because the connection has just broken.
+            await opened.wait_closed()
+            raise _why_ended(opened, exc) from None
+        except RemoteError as exc:
+            raise of_started_call(exc) from None
+        except RequestTimeout as exc:
+            opened.abort(None)
+            raise RequestTimeout(event, exc.timeout) from None
+        except asyncio.CancelledError as exc:
+            opened.abort(reason_of(exc))
+            raise
+        finally:
+            opened.finish_locally()
+        return (
+            result
+            if options.returns is UNSET
+            else _convert_answer(self.converter(options.returns), result, event, options.member)
+        )
+
+    def _producer(self, channel: ChannelCore, event: str, timeout: float | UnsetType | None) -> Producer:
+        seconds = self._limits.timeout if timeout is UNSET else timeout
+        return Producer(channel, patience=seconds, late=RequestTimeout(event, seconds or 0.0))
+
+    async def _produce(self, producer: Producer, send: Source) -> None:
+        """Send the items until there are no more, or the consumer wants no more.
+
+        Raises:
+            ChannelClosed: the channel is over.
+            Exception: whatever the source raises.
+        """
+        # In a task of its own, because a source may wait without a limit for an item that nobody wants. The task also
+        # closes the source, whatever happens here meanwhile.
+        loop = asyncio.get_running_loop()
+        running = loop.create_task(_send_all(producer, send))
+        running.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._host.keep(running)
+        stopped: asyncio.Future[None] = loop.create_future()
+        producer.when_over(partial(stopped.set_result, None))
+        finished = False
+        try:
+            await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            finished = running.done()
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+        if finished and running.cancelled():
+            raise asyncio.CancelledError("the source was cancelled")  # not by this function
+        error = None if running.cancelled() else running.exception()
+        try:
+            producer.check_wanted()
+            if error is not None:
+                raise error
+        finally:  # as in `send_request`
+            del error, running
+
+
+async def _send_all(producer: Producer, send: Source) -> None:
+    try:
+        await producer.run(send)
+    finally:
+        await close_source(send)
+
+
+def _why_ended(channel: ChannelCore, exc: ChannelClosed | ConnectionLost) -> Exception:
+    """Return the error with which a channel has ended, and which it forgets. Without one, return ``exc``."""
+    error = channel.error or exc
+    channel.forget_error()
+    if error is not exc:
+        exc.reason = ""  # which may be the error, whose context it becomes
+    return error
+
+
+def _for_handler(exc: BaseException) -> RpcError:
+    """Return the error that the handler gets when the source has failed. The caller gets the exception itself."""
+    return exc if isinstance(exc, RpcError) and not isinstance(exc, RemoteError) else RpcError(SOURCE_FAILED)
+
+
+def check_source(send: Any) -> None:
+    """Refuse a value that has no items to send.
+
+    Raises:
+        TypeError: ``send`` is not an iterable of items.
+    """
+    if isinstance(send, (str, bytes, bytearray, memoryview, Mapping)) or not isinstance(
+        send, (AsyncIterable, Iterable)
+    ):
+        raise TypeError(
+            "send= takes an iterable or async iterable whose items are sent one by one, got "
+            f"{type(cast(object, send)).__name__}"
+        )
+
+
+def _convert_answer(convert: Callable[[Any], Any], value: Any, event: str, member: str | None) -> Any:
+    """Return ``value`` converted to the type that ``returns=`` asks for, or the member of a contract declares.
+
+    Raises:
+        BadResult: it cannot be converted.
+    """
+    try:
+        return convert(value)
+    except msgspec.ValidationError as exc:
+        wanted = "returns= asks for" if member is None else f"{member} declares"
+        raise BadResult(f"the response to {event!r} is not what {wanted}: {exc}") from None

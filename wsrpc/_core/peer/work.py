@@ -1,0 +1,507 @@
+"""`Work`: what a peer does for the remote one. Each message is handled now, waits, or is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from msgspec import UNSET
+
+from ..._base.buckets import TokenBucket
+from ..._base.closing import CloseCode
+from ..._base.names import STREAM_EVENTS, ChannelRef
+from ...errors import Draining, Overloaded, RemoteError, RpcError, made_here
+from ..channels.channel_core import ChannelCore
+from ..channels.channel_table import TOO_MANY
+from ..channels.readers import Readers
+from ..handlers.invocation import EXITED, CallState, Invocation
+from ..handlers.lifecycle import Closers
+from ..handlers.observation import Message, mark_processed
+from ..handlers.opening import Hold, MessageKind
+from ..inboxes.inbox import Inbox
+from ..inboxes.recipients import Decode, Recipient
+from ..session.session import MESSAGE
+from ..wire.counting import decode_any
+from ..wire.messages import WireMessage, place_on
+from .peer_host import PeerHost
+from .waiting_room import NOTHING_WAITS, ReceivedMessage, WaitingRoom
+
+if TYPE_CHECKING:
+    from .dispatcher import Dispatcher
+
+# Constants, because Python 3.11 looks members of an enum up slowly, and these are asked for with each message.
+_ON_CHANNEL, _REQUEST, _EVENT = MessageKind
+_NONE_HELD = Hold.NONE
+_ORPHANED = CallState.ORPHANED
+
+
+class Work:
+    """What a peer does for the remote one, from one session to the next: handlers that run, and messages that wait.
+
+    It keeps the handlers within `Limits.running`, `running_bytes` and `waiting`, and in order, and the remote peer
+    within `Limits.rate`. Handlers of events go on although their session has ended, and so do the events that wait. So
+    all counts go on, too. What ends with a session is in its `Dispatcher`.
+
+    A handler counts until it exits, cancelled or not. Streams and conversations may stay open for long, so no message
+    waits until they end: they do not count as handlers, their bytes are counted separately, and a call that would make
+    them too many is refused. `CallState` says what a call counts as.
+
+    While ``needs_checks`` is false, nothing needs to be checked and there are no readers: a message may go straight to
+    `Dispatcher.run`.
+    """
+
+    __slots__ = (
+        "_bucket",
+        "_lanes",
+        "_loop",
+        "_measured",
+        "_pumping",
+        "_room_for_any",
+        "beginning",
+        "count",
+        "dispatcher",
+        "held",
+        "held_by_channels",
+        "invocations",
+        "limits",
+        "needs_checks",
+        "not_begun",
+        "noted_unknown",
+        "on_channels",
+        "readers",
+        "then",
+        "waiting_room",
+    )
+
+    def __init__(self, host: PeerHost, readers: Readers) -> None:
+        self.limits = limits = host.settings.limits
+        self._loop = host.loop
+        self.readers = readers
+        self.dispatcher: Dispatcher
+        """That of the present session, of the next one, or of the last one."""
+        self.needs_checks = True
+        # A dict and not a set, here and elsewhere, because an empty one is a third of the size, and peers are many.
+        self.invocations: dict[Invocation, None] = {}
+        """Calls of handlers that are counted: until each has exited."""
+        self.count = 0
+        """Those of them that count as handlers."""
+        self.held = 0
+        """Bytes of the messages that count with those of handlers."""
+        self.held_by_channels = 0
+        """Bytes of the messages that count with those of open channels."""
+        self._measured: int | None = None
+        """Bytes of handlers, with their messages. None if they have to be measured."""
+        self.on_channels = 0
+        """Handlers of requests that came on anonymous channels."""
+        self.beginning: Invocation | None = None
+        """The handler that takes the first step of its task, and is not counted yet."""
+        self.not_begun = 0
+        """Tasks that have not taken their first step. Meanwhile plain functions run in tasks, too, to stay in order."""
+        self.then: Callable[[], None] | None = None
+        """Is called once the events before the end of the session are handled."""
+        self.waiting_room = NOTHING_WAITS
+        """The messages that wait. Peers share an empty queue until their first message waits."""
+        self._pumping = False
+        self._bucket = None if limits.rate is None else TokenBucket(limits.rate, limits.rate)
+        """Keeps the remote peer within `Limits.rate`."""
+        self.noted_unknown = False
+        """Whether the log tells of a request without a handler."""
+        # A lane ends with its handler or channel. The dictionary takes a kilobyte, and few peers need it.
+        self._lanes: WeakKeyDictionary[object, asyncio.Lock] | None = None
+        self._room_for_any = max(0, limits.running_bytes - limits.message)
+        """While no more bytes are held, there is room for any message."""
+
+    def __repr__(self) -> str:
+        return f"<Work {self.count} handlers, {len(self.waiting_room)} messages wait>"
+
+    def begin_session(self, dispatcher: Dispatcher) -> None:
+        """Let ``dispatcher`` take the place of the dispatcher of the last session."""
+        self.dispatcher = dispatcher
+        self.update()
+
+    def update(self) -> None:
+        """Compute ``needs_checks`` anew, because something that it depends on has changed."""
+        self.needs_checks = self.must_check()
+
+    def must_check(self) -> bool:
+        """Return whether the next message may have to be refused, to wait, or to go to readers."""
+        dispatcher = self.dispatcher
+        admission = dispatcher.admission
+        return bool(
+            dispatcher.active
+            or self.readers.channels
+            or self.waiting_room.items
+            or dispatcher.session.full
+            or dispatcher.opening.holding is not _NONE_HELD
+            or dispatcher.out.draining.closes_at is not None
+            or admission.paused is not None
+            or admission.late
+            or self.count >= self.limits.running
+            or self.held > self._room_for_any
+            or self._bucket is not None
+        )
+
+    # ------------------------------------------------------------ one message
+
+    def arrived(
+        self,
+        dispatcher: Dispatcher,
+        message: WireMessage,
+        payload: bytes | bytearray,
+        view: Message | None,
+        decode: Decode,
+        channel: ChannelCore | None = None,
+    ) -> None:
+        """Handle an event or a request, let it wait, or refuse it.
+
+        Args:
+            dispatcher: the dispatcher of the session in which it arrived.
+            message: its ``a`` is a non-empty list, and its ``i`` is an id or absent.
+            channel: the anonymous channel on which it arrived.
+        """
+        i = message.i
+        is_read = dispatcher.opening.holding is not _NONE_HELD and self.readers.has_readers(message.c, message.a[0])
+        if self._needs_no_handler(dispatcher, message, payload, decode, channel):
+            mark_processed(view)
+            return
+        kind = _ON_CHANNEL if channel is not None else _EVENT if i is UNSET else _REQUEST
+        if not self._must_wait(dispatcher, kind, len(payload)):
+            dispatcher.run(message, payload, view, channel)
+            return
+        key = None if i is UNSET else i
+        waiting = ReceivedMessage(kind, _kept(payload, view), key, view, decode, dispatcher, channel, is_read)
+        if self._let_wait(waiting):
+            self.update()
+            return
+        why = f"{len(self.waiting_room)} messages wait already"
+        if i is UNSET:
+            dispatcher.answers.host.count("event dropped, too many wait", f"an event was dropped: {why}")
+        else:
+            dispatcher.answers.reject(i, Overloaded(f"{why}, ask again later"))
+        mark_processed(view)
+
+    def _needs_no_handler(
+        self,
+        dispatcher: Dispatcher,
+        message: WireMessage,
+        payload: bytes | bytearray,
+        decode: Decode,
+        channel: ChannelCore | None,
+    ) -> bool:
+        """Return whether a message that has arrived goes no further: it was refused or dropped, or was for readers."""
+        i = message.i
+        if i is not UNSET and dispatcher.knows(i):
+            # A rejection would settle the first one, which is still being worked on.
+            dispatcher.answers.ignored["duplicate id"] += 1
+            return True
+        if self._bucket is not None and self._counts(message, channel) and not self.within_rate(dispatcher, message):
+            return True
+        if self.readers.channels and channel is None and self.readers.take(message, payload, decode):
+            return True
+        if i is not UNSET and message.h is None and dispatcher.refuses_new():
+            dispatcher.answers.reject(
+                i, Draining("closing, no new requests are taken: ask again on another connection")
+            )
+            return True
+        if dispatcher.admission.paused is not None and dispatcher.session.over:  # it was kept on a channel
+            dispatcher.answers.ignored["dropped at the end"] += 1
+            return True
+        return False
+
+    def within_rate(self, dispatcher: Dispatcher, message: WireMessage) -> bool:
+        """Count an event or a request against `Limits.rate`. Above the rate refuse it, and return False."""
+        if self._bucket is None or self._bucket.take(self._loop.time()):
+            return True
+        rate = f"more than {self.limits.rate} requests and events per second"
+        dispatcher.answers.host.count("above the rate", f"a message was refused: {rate} (Limits.rate)")
+        if message.i is not UNSET:
+            dispatcher.answers.reject(message.i, Overloaded(f"{rate}, ask again later"))
+        return False
+
+    def _counts(self, message: WireMessage, channel: ChannelCore | None) -> bool:
+        """Return whether a message that has arrived counts against `Limits.rate`, as those of streams do not.
+
+        Those on anonymous channels were counted before they came here, except for `STREAM_EVENTS`: only now is it known
+        that these are a user's own, because no stream took them.
+        """
+        if channel is not None:
+            return message.a[0] in STREAM_EVENTS
+        return not self.readers.is_of_stream(message)
+
+    def _has_no_room(self, dispatcher: Dispatcher, size: int) -> bool:
+        return (
+            dispatcher.admission.stops_all
+            or self.count >= self.limits.running
+            or (self.held > 0 and self.held + size > self.limits.running_bytes)
+        )
+
+    def _must_wait(self, dispatcher: Dispatcher, kind: MessageKind, size: int) -> bool:
+        holding = dispatcher.opening.holding
+        if kind >= holding or self._has_no_room(dispatcher, size):
+            return True
+        # A message must not overtake those that wait already, except for those that are held back.
+        return bool(self.waiting_room.items) and self.waiting_room.oldest(holding) is not None
+
+    def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient) -> None:
+        """Give a new reader the events that wait while `open` handlers run: an `open` handler may be the reader."""
+        if self.dispatcher.opening.holding is not _NONE_HELD and isinstance(recipient, Inbox):
+            handled = self.readers.has_handler(channel, event)
+            for ticket, waiting in self.waiting_room.events():
+                message = decode_any(waiting.decode, waiting.payload)
+                if (message.c, message.a[0]) != (channel, event) or waiting.is_read or recipient.over:
+                    continue
+                message.i = UNSET
+                recipient.receive(message, waiting.payload, waiting.decode)
+                waiting.is_read = True
+                if not handled:
+                    self.waiting_room.take(ticket)
+                    waiting.mark_processed()
+        self.update()
+
+    def reject(self, i: int, error: RpcError, /) -> None:
+        """Reject request ``i`` of the present session."""
+        self.dispatcher.answers.reject(i, error)
+
+    # ------------------------------------------------------------ those that wait
+
+    def _let_wait(self, entry: ReceivedMessage) -> bool:
+        """Let a message wait. Return False if it does not fit."""
+        if self.waiting_room is NOTHING_WAITS:
+            self.waiting_room = WaitingRoom(self.limits.waiting, self.limits.waiting_bytes)
+        return self.waiting_room.admit(entry)
+
+    def start_waiting(self) -> None:
+        """Start what waits, after the connection has become full, or has room again, or has ended."""
+        self.update()
+        if self.waiting_room.items:
+            self.pump()
+
+    def pump(self) -> None:
+        """Start the messages that wait, as far as there is room."""
+        if self._pumping or not self.waiting_room.items:
+            return
+        self._pumping = True
+        try:
+            while (found := self.waiting_room.oldest(self.dispatcher.opening.holding)) is not None:
+                ticket, waiting = found
+                if self._has_no_room(self.dispatcher, len(waiting.payload)):
+                    break
+                self.waiting_room.take(ticket)
+                dispatcher, channel = waiting.dispatcher, waiting.channel
+                try:
+                    if waiting.too_late:
+                        waiting.drop()
+                        continue
+                    message = decode_any(waiting.decode, waiting.payload)
+                    message.i = UNSET if waiting.id is None else waiting.id
+                    if channel is not None:
+                        place_on(message, channel.id)
+                    dispatcher.run(message, waiting.payload, waiting.view, channel)
+                except Exception as exc:
+                    # It was decoded when it came, so a codec is at fault. That ends this connection only.
+                    dispatcher.answers.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
+                    dispatcher.session.fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
+        finally:
+            self._pumping = False
+            self.dispatcher.read_ended()  # no read from the network has brought them
+            self.update()
+
+    def end_session(self) -> None:
+        """Drop the requests that wait: nobody waits for their answers. Events start when there is room.
+
+        They start before the channels of the session end. All messages are dropped if this side has closed the
+        connection, or while `open` handlers run, which may refuse the remote peer.
+        """
+        dispatcher = self.dispatcher
+        if dispatcher.admission.paused is not None or not dispatcher.opening.over:
+            self.drop_all()
+        for waiting in self.waiting_room.take_requests():
+            waiting.mark_processed()
+        self.start_waiting()
+        dispatcher.admission.end_session()
+
+    def drop_all(self) -> None:
+        """Drop all messages that wait: the peer ends."""
+        while found := self.waiting_room.oldest():
+            ticket, waiting = found
+            self.waiting_room.take(ticket)
+            waiting.mark_processed()
+            waiting.dispatcher.answers.ignored["dropped at the end"] += 1
+        self.update()
+
+    # ------------------------------------------------------------ handlers that run
+
+    @property
+    def active(self) -> int:
+        """Number of handlers that run, the one that takes its first step included."""
+        first = self.beginning
+        return len(self.invocations) + (first is not None and first not in self.invocations)
+
+    def backlog(self) -> int:
+        """Return the bytes of handlers with their decoded messages, of messages that wait, and of unread ones, about.
+
+        Each handler is measured once. Those that nobody waits for any more are about to exit, or cannot be made to, and
+        do not count.
+        """
+        if self._measured is None:
+            self._measured = sum(each.memory for each in self.invocations if each.state is not _ORPHANED)
+        room, unread = self.waiting_room, self.readers.memory
+        return self._measured + room.size + MESSAGE * len(room) + (0 if unread is None else unread.used)
+
+    def drop_backlog(self, why: str) -> None:
+        """Drop all messages that wait or are unread, and cancel all handlers: they hold too much."""
+        self.drop_all()
+        for invocation in list(self.invocations):
+            invocation.orphan(why)
+        self.readers.unread().drop_all(why)
+
+    def stop_measuring(self) -> None:
+        """Measure no more handlers until `backlog` is called again."""
+        self._measured = None
+
+    def lane(self, key: Hashable) -> asyncio.Lock:
+        """Return the lock of the handlers that run one after another."""
+        if self._lanes is None:
+            self._lanes = WeakKeyDictionary()
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = asyncio.Lock()
+        return lane
+
+    def add(self, invocation: Invocation) -> None:
+        """Count a handler that goes on in a task, unless it is counted already."""
+        if invocation in self.invocations:
+            return
+        self.invocations[invocation] = None
+        self._count(invocation, 1)
+        message = invocation.inbound
+        if message.i is not UNSET:
+            invocation.dispatcher.active[message.i] = invocation
+            if message.h is not None:
+                self.on_channels += 1
+        self.needs_checks = True  # without `update`, which takes longer: true is never wrong, only slower
+
+    def _count(self, invocation: Invocation, sign: int) -> None:
+        """Add what a call counts for in its present state, or take it off."""
+        state, size = invocation.state, sign * invocation.size
+        if state.counts_as == "handler":
+            self.count += sign
+        if state.bytes_of == "handler":
+            self.held += size
+        else:
+            self.held_by_channels += size
+        if self._measured is not None and state is not _ORPHANED:
+            self._measured += sign * invocation.memory
+
+    def move(self, invocation: Invocation, state: CallState) -> None:
+        """Let a call go on to a later state, and count it as that says. A plain function does not come here."""
+        assert state.order >= invocation.state.order, f"{invocation.state} came before {state}"
+        counted = invocation in self.invocations
+        if counted:
+            self._count(invocation, -1)
+        invocation.state = state
+        if not counted or state is EXITED:
+            return
+        self._count(invocation, 1)
+        self.update()
+        if state.counts_as == "channel" and self.waiting_room.items:
+            # There is room for another handler. It starts later, so that the first step on the channel comes first.
+            self._loop.call_soon(self.pump)
+
+    def remove(self, invocation: Invocation) -> None:
+        """Count a handler no more, because it has exited, and start the messages that waited for that."""
+        self.move(invocation, EXITED)
+        if invocation not in self.invocations:  # it exited in the first step of its task, which never waited
+            return
+        del self.invocations[invocation]
+        if invocation.inbound.i is not UNSET:
+            if invocation.inbound.h is not None:
+                self.on_channels -= 1
+            invocation.settle()
+        if not self.dispatcher.active:
+            self.update()
+        if self.waiting_room.items:
+            self.pump()
+        if self.then is not None:
+            self.look_for_events()
+
+    def check_bytes_for_channel(self, size: int) -> None:
+        """Check that a message of ``size`` bytes may open a channel, besides those which are open.
+
+        Raises:
+            RemoteError: it may not. The error does not say that the handler did not run.
+        """
+        most = self.limits.running_bytes
+        if self.held_by_channels and self.held_by_channels + size > most:
+            why = (
+                f"the messages that opened channels which are still open take {self.held_by_channels} bytes, "
+                f"{most} may be taken (Limits.running_bytes), close some"
+            )
+            raise made_here(RemoteError(why, TOO_MANY))
+
+    # ------------------------------------------------------------ their end
+
+    def after_events(self, then: Callable[[], None] | None) -> None:
+        """Call ``then`` once every event that has arrived has started, and those that run in order have ended.
+
+        A function that still waits for that is called now.
+        """
+        if self.beginning is not None:
+            self.add(self.beginning)  # its first step has ended the connection
+        earlier, self.then = self.then, then
+        if earlier is not None:
+            earlier()
+        self.look_for_events()
+
+    def look_for_events(self) -> None:
+        """Call the function of `after_events` if its time has come."""
+        if not (self.waiting_room.items or self.not_begun or any(map(_is_event_in_order, self.invocations))):
+            then, self.then = self.then, None
+            if then is not None:
+                then()
+
+    def task_begins(self) -> None:
+        """Note that one of the tasks that have ``not_begun`` takes its first step."""
+        self.not_begun -= 1
+        if self.then is not None and not self.not_begun:
+            self._loop.call_soon(self.look_for_events)  # later, so that the handler comes first
+
+    def end_conversations(self) -> None:
+        """Cancel the bodies of conversations that are over, even if they have not read the messages before the end."""
+        for invocation in list(self.invocations):
+            if invocation.served is not None and invocation.served.over:
+                invocation.served.mailbox.notice_end()
+
+    def tasks(self, closers: Closers | None = None) -> set[asyncio.Task[None]]:
+        """Return the tasks in which handlers run, besides those of ``closers`` and those behind them in their lanes.
+
+        The task of a call that was cancelled may be over while its thread goes on, which nothing can stop.
+        """
+        running = {each.task: each for each in self.invocations if each.task is not None and not each.task.done()}
+        if closers is None:
+            return {*running}
+        closing = {task: each.lane for task, each in running.items() if closers.cover(task, each)}
+        lanes = {*closing.values()} - {None}
+        return {task for task, each in running.items() if task not in closing and each.lane not in lanes}
+
+    @property
+    def threads_left(self) -> int:
+        """Number of cancelled calls whose thread goes on."""
+        return sum(each.task is not None and each.task.done() for each in self.invocations)
+
+    def channels(self, closers: Closers) -> set[ChannelCore]:
+        """Return the anonymous channels on which handlers of ``closers`` run."""
+        closing = (each for each in self.invocations if each.task is not None and closers.cover(each.task, each))
+        return {each.served for each in closing if each.served is not None}
+
+
+def _kept(payload: bytes | bytearray, view: Message | None) -> bytes:
+    return bytes(payload) if view is None else view.payload  # the same bytes, which the view keeps anyway
+
+
+def _is_event_in_order(invocation: Invocation) -> bool:
+    """Return whether an event's handler runs in order, so that others may wait behind it."""
+    return invocation.id is None and invocation.handler is not None and invocation.handler.lane is not None

@@ -1,0 +1,99 @@
+"""Answers requests: decides what a caller gets for the value or the exception of a handler."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from functools import partial
+
+from ..._base.closing import CloseCode
+from ..._base.misuse import check_has_run
+from ...errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code, is_made_here, made_here
+from ..handlers.arguments import ArgumentsRefused
+from ..session.host import Host
+from ..wire.messages import Rejection, Resolution
+from ..wire.rejections import error_to_wire, text_for_peer
+from .notices import send_error
+from .session_writer import Outbound
+
+
+class Answers:
+    """Answers the requests of one session, and counts events that do not reach a handler.
+
+    Every request gets an answer. If its value cannot be sent, it is rejected; if the error cannot be sent either, a
+    plainer error is. If the codec cannot encode even that, the connection ends.
+
+    With `Settings.expose_errors`, the caller gets the text of an unexpected exception. Otherwise it gets an id, under
+    which the log has the traceback.
+    """
+
+    def __init__(self, out: Outbound, host: Host) -> None:
+        self._out = out
+        self.host = host
+        self.log = host.log
+        self.ignored = host.ignored
+        self._expose_errors = host.settings.expose_errors
+
+    def reject(self, i: int, error: RpcError) -> None:
+        """Reject request ``i`` with ``error``, or with what can be sent of it."""
+        rejection = partial(Rejection, i)
+        try:
+            send_error(self._out, rejection, error)
+        except Exception as exc:
+            try:
+                # The error's own data cannot be encoded, or its text not be made: the request still gets an answer.
+                send_error(self._out, rejection, self._internal(exc, f"request #{i}"))
+            except Exception:
+                # A codec that cannot encode even that can answer nobody: the caller must not wait without a limit.
+                self._out.session.fail(CloseCode.INTERNAL_ERROR, "the codec cannot encode a rejection")
+
+    def resolve(self, i: int, value: object, label: str) -> None:
+        """Resolve request ``i``, or reject it if ``value`` cannot be sent."""
+        try:
+            self._out.reply(self._out.terms.encode(Resolution(i, value)))
+        except Exception as exc:
+            # A user's enc_hook may raise anything.
+            self.reject(i, self.for_caller(exc, label))
+
+    def sendable(self, error: RpcError, label: str) -> RpcError:
+        """Return ``error``, or what the caller gets in its place if it cannot be encoded."""
+        try:
+            self._out.terms.encode(Rejection(1, *error_to_wire(error)))
+        except MessageTooBig:
+            return error  # a shorter one is sent, as `reject` does
+        except Exception as exc:
+            return self._internal(exc, label)
+        return error
+
+    def for_caller(self, exc: BaseException, label: str) -> RpcError:
+        """Return what the caller gets for an exception. The log gets the rest."""
+        if isinstance(exc, ArgumentsRefused):
+            return made_here(exc.error)
+        if isinstance(exc, RpcError):
+            if is_made_here(exc):
+                return exc
+            if not isinstance(exc, RemoteError):
+                try:
+                    check_code(exc.code)  # a class may define it, or a user may have assigned it
+                except ValueError as mistake:
+                    mistake.__cause__ = exc
+                    return self._internal(mistake, label)
+                return exc
+        if isinstance(exc, MessageTooBig):
+            self.log(logging.ERROR, "what %s gave was not sent: %s", label, exc)
+            return RpcError(f"what the handler gave is too big: {exc}")
+        return self._internal(exc, label)
+
+    def _internal(self, exc: BaseException, label: str) -> RpcError:
+        error_id = secrets.token_hex(4)
+        self.log(logging.ERROR, "handling %s failed [%s]", label, error_id, exc_info=exc)
+        expose = self._expose_errors
+        try:
+            exposed = expose(exc) if callable(expose) else expose
+            check_has_run("expose_errors", exposed)
+            if exposed:
+                return RpcError(text_for_peer(exc))
+        except Exception as problem:
+            # The predicate or the exception's own text failed: the caller still gets an answer.
+            self.log(logging.ERROR, "expose_errors failed [%s]", error_id, exc_info=problem)
+        return HandlerFailed("internal error", fields={"error_id": error_id})

@@ -1,0 +1,114 @@
+"""Checks of what is sent, and of the thread that sends it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any
+
+from ..._base.names import RESERVED_EVENTS, ChannelRef, check_event
+from ...errors import ReservedEvent
+from ..wire.control import is_control
+
+
+def check_sending(channel: ChannelRef, event: str, thread: int | None) -> None:
+    """Refuse a name that cannot be sent, and a call from another thread than ``thread``.
+
+    Raises:
+        TypeError: the name is not a str.
+        ReservedEvent: it is a lifecycle event of the main channel.
+        RuntimeError: the thread is another one; the error names the function to use.
+    """
+    if event.__class__ is not str:
+        check_event(event)
+    if channel is None and event in RESERVED_EVENTS:
+        raise ReservedEvent(event)
+    if thread is not None and get_ident() != thread:
+        check_thread(thread, "peer.request(...)")
+
+
+def check_thread(thread: int | None, call: str) -> None:
+    """Refuse a call of a coroutine function from another thread than ``thread``.
+
+    Raises:
+        RuntimeError: the thread is another one; the error names the function to use.
+    """
+    if thread is not None and get_ident() != thread:
+        raise RuntimeError(
+            f"this belongs to an event loop in another thread: use asyncio.run_coroutine_threadsafe({call}, loop)"
+        )
+
+
+def check_thread_of_plain(thread: int | None, function: str) -> None:
+    """Refuse a call of a plain function from another thread than ``thread``.
+
+    Raises:
+        RuntimeError: the thread is another one; the error names the function to use.
+    """
+    if thread is not None and get_ident() != thread:
+        raise RuntimeError(
+            f"this belongs to an event loop in another thread: use loop.call_soon_threadsafe({function}, ...), or "
+            "asyncio.run_coroutine_threadsafe() for coroutines"
+        )
+
+
+class Objections:
+    """Objections of a codec to one payload, for receivers with different ``Limits.values``.
+
+    A payload that fits into one bound fits into each greater one. So the payload is looked through at most 64 times,
+    however many different bounds the receivers announce, and only once if all bounds are the same.
+    """
+
+    __slots__ = ("_exceeds", "_fits", "_objection", "_payload", "_why")
+
+    def __init__(self, payload: bytes, objection: Callable[[bytes, int], str | None]) -> None:
+        self._payload = payload
+        self._objection = objection
+        self._exceeds = 0
+        """The greatest bound that is known to be too small."""
+        self._fits = sys.maxsize
+        """The smallest bound that is known to be enough."""
+        self._why: str | None = None
+
+    def to(self, values: int) -> str | None:
+        """Return why a receiver that accepts so many ``values`` would not accept the payload. None if it would."""
+        first = values if self._why is None and self._fits == sys.maxsize else None
+        while self._exceeds < values < self._fits:
+            # Each look but the first halves the unknown range, whatever bounds are asked for.
+            bound = first or (self._exceeds + self._fits) // 2
+            first = None
+            why = self._objection(self._payload, bound)
+            if why is None:
+                self._fits = bound
+            else:
+                self._exceeds, self._why = bound, why
+        return self._why if values <= self._exceeds else None
+
+
+def raw_message(message: Any) -> tuple[bytes, bool]:
+    """Return the payload of a raw message for a peer, and whether it is text.
+
+    Raises:
+        TypeError, UnicodeEncodeError: as for `raw_payload`.
+        ValueError: it is a text that only wsrpc itself may send.
+    """
+    payload, text = raw_payload(message)
+    if text and is_control(payload):
+        raise ValueError('a text of the form {"ws-wrapper": false, "wsrpc": {...}} is for wsrpc itself: add a key')
+    return payload, text
+
+
+def raw_payload(message: Any) -> tuple[bytes, bool]:
+    """Return the payload of a raw message, and whether it is text.
+
+    Raises:
+        TypeError: the message is neither str nor bytes.
+        UnicodeEncodeError: the text has lone surrogates, which cannot be encoded.
+    """
+    if isinstance(message, str):
+        return message.encode(), True
+    given: Any = message
+    if isinstance(message, (bytes, bytearray, memoryview)):
+        return bytes(given), False
+    raise TypeError(f"a raw message is str or bytes, got {type(given).__name__}: encode it first")

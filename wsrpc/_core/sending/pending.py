@@ -1,0 +1,401 @@
+"""Pending requests: the table of those that await an answer, and `InFlight`, which decides when one more is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import random
+from collections.abc import Container
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import Struct
+
+from ..._base.names import ChannelRef
+from ..._base.scheduler import Timer
+from ...errors import ConnectionLost, Outcome, TooManyRequests
+from ..session.host import Host
+from ..session.offline_queue import Entry
+from ..wire.control import Announced
+from ..wire.messages import RequestOptions, WireMessage
+from ..wire.settings import Terms
+from .gate import Gate, Turn
+
+if TYPE_CHECKING:
+    from ..channels.channel_core import ChannelCore
+
+FIRST_ID, LAST_ID = 2**30, 2**31 - 1
+MAX_REMEMBERED = 1024
+"""How many ids of ended requests or channels are remembered, to recognize messages that come too late for them."""
+
+
+V = TypeVar("V")
+
+
+def remember(ids: dict[int, V], number: int, value: V) -> None:
+    """Keep an id for which messages may still arrive. The oldest ones are forgotten."""
+    ids[number] = value
+    if len(ids) > MAX_REMEMBERED:
+        del ids[next(iter(ids))]
+
+
+PASSED_ON = 0.5
+"""Seconds after the timeout of a request in which the node that passes it on says whether it was sent."""
+
+
+class RequestState(enum.Enum):
+    """State of one request to the remote peer, with the answer to each question that the code asks about a request.
+
+    Only `PendingRequests` changes it, by `InFlight.move`.
+    """
+
+    #         meaning; what its failure says of its handler; it counts as in flight; and its bytes do
+    WAITS = ("its caller waits for room", "not_sent", False, False)
+    QUEUED = ("its message waits for the `open` handlers or for the next session", "not_sent", False, False)
+    HELD = ("its message waits for another connection of its session", "not_sent", True, True)
+    SENT = ("a connection has got its message", "unknown", True, True)
+    GIVEN_UP = ("it was sent, and has failed, and the remote peer has not answered", "unknown", True, False)
+    ENDED = ("it was answered, or has failed, and the remote peer does nothing for it", None, False, False)
+
+    def __init__(self, meaning: str, outcome: Outcome | None, counts: bool, bytes_count: bool) -> None:
+        self.meaning = meaning
+        self.outcome: Outcome | None = outcome
+        """Whether its handler may have run, if it fails now. None if it cannot fail."""
+        self.counts = counts
+        """Whether it counts in `InFlight.requests`: it occupies the remote peer."""
+        self.bytes_count = bytes_count
+        """Whether its bytes count in `InFlight.bytes`."""
+
+
+# Constants, because Python 3.11 looks members of an enum up slowly, and these are asked for with each request.
+WAITS, QUEUED, HELD = RequestState.WAITS, RequestState.QUEUED, RequestState.HELD
+SENT, GIVEN_UP, ENDED = RequestState.SENT, RequestState.GIVEN_UP, RequestState.ENDED
+
+
+class InFlight:
+    """Requests that occupy the remote peer in one session, in numbers. `RequestState` says which ones.
+
+    A wsrpc peer announces how many handlers it runs at once, and how much may wait for them. A request beyond that
+    waits on this side, at `PendingRequests.capacity`, so that the remote peer need not refuse it. A plain peer has no
+    limit. Nothing is known of the remote peer of the next session, which has an object of its own.
+
+    A request on an anonymous channel does not count, because a reader may answer it.
+    """
+
+    __slots__ = ("bytes", "given_up", "requests", "waiting")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.bytes = 0
+        self.waiting = 0
+        """Bytes of the requests that wait for a handler at the remote peer: the sum of their ``waits_there``."""
+        self.given_up: dict[int, bool] = {}
+        """Ids of the requests that were given up, and whether each counts. A channel that answers one of them is
+        aborted and does not leak."""
+
+    def move(self, pending: Pending, state: RequestState) -> None:
+        """Let a request go on to another state, and count it accordingly."""
+        was, pending.state = pending.state, state
+        if pending.h is None:
+            more = state.bytes_count - was.bytes_count
+            self.requests += state.counts - was.counts
+            self.bytes += pending.size * more
+            self.waiting += pending.waits_there * more
+        if state is GIVEN_UP:
+            self.given_up[pending.id] = pending.h is None
+            if len(self.given_up) > MAX_REMEMBERED:
+                self.forget_given_up(next(iter(self.given_up)))
+
+    def forget_given_up(self, number: int) -> bool:
+        """Forget that request ``number`` was given up, because it is answered. Return whether it was."""
+        counted = self.given_up.pop(number, None)
+        self.requests -= counted or 0
+        return counted is not None
+
+    def is_full(self, limits: Announced) -> bool:
+        """Return whether there is no room for another request, whatever its size."""
+        return self.requests >= limits.running + limits.waiting
+
+    def waits_there(self, limits: Announced, size: int) -> int | None:
+        """Return how many bytes of a request wait for a handler, if it is sent now. None if there is no room for them.
+
+        It is not asked while it `is_full`.
+        """
+        if self.requests < limits.running and (self.bytes == 0 or self.bytes + size <= limits.running_bytes):
+            return 0
+        return size if self.waiting + size <= limits.waiting_bytes else None
+
+
+class Pending(Struct, eq=False):
+    """One pending request. The result of its future is the answer or an exception object.
+
+    The exception of the future is never set: asyncio would complain that nobody retrieved it if the caller was
+    cancelled in the same turn of the event loop.
+    """
+
+    id: int
+    event: str
+    future: asyncio.Future[WireMessage | Exception]
+    timeout: float | None
+    deadline: float | None
+    options: RequestOptions
+    state: RequestState = WAITS
+    h: int | None = None
+    """The anonymous channel on which it was made."""
+    turn: Turn | None = None
+    """The turn of its caller, while it waits for room."""
+    entry: Entry | None = None
+    """Its message, while it is queued."""
+    size: int = 0
+    """Bytes of its message that count."""
+    waits_there: int = 0
+    """Bytes that count in `InFlight.waiting`: the remote peer ran no further handler when its turn came."""
+    channel: ChannelCore | None = None
+    """The channel that has answered it."""
+
+
+class PendingRequests:
+    """Table of the pending requests.
+
+    Ids start at a random number and never meet those of JavaScript and Go peers, which count from 1. JavaScript keeps
+    one table for the channels of both directions, and would settle its own requests with our cancellations (observed
+    with ws-wrapper 4.3.1). The side that dialed uses odd ids, the side that accepted even ones.
+
+    Args:
+        odd: whether the ids are odd.
+    """
+
+    def __init__(self, host: Host, *, odd: bool) -> None:
+        self._host = host
+        self._loop = host.loop
+        self._limit = host.settings.limits.pending
+        self._pending: dict[int, Pending] = {}
+        self._first = FIRST_ID + (1 if odd else 0)
+        self._next = self._first + 2 * random.randrange((LAST_ID - FIRST_ID) // 4)
+        self._timer: Timer | None = None
+        self._timer_at = 0.0
+        self._on_channel: dict[int, set[Pending]] = {}
+        self.flight = InFlight()
+        """Those of the present session, or of the last one."""
+        self.capacity = Gate(self._loop)
+        """The callers that wait until the remote peer can accept another request."""
+        self._taken: Container[int] = ()
+        """Ids of the anonymous channels that requests of this session have opened."""
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def avoid(self, ids: Container[int]) -> None:
+        """Give no request one of these ids."""
+        self._taken = ids
+
+    def open(self, channel: ChannelRef, event: str, timeout: float | None, options: RequestOptions) -> Pending:
+        """Add a request, with a new id, and return it.
+
+        Args:
+            timeout: seconds. None for no limit.
+
+        Raises:
+            TooManyRequests: at the limit.
+        """
+        pending = self._pending
+        if len(pending) >= self._limit and not options.within_call:
+            raise TooManyRequests(
+                f"{len(pending)} requests are pending already (Limits.pending={self._limit}): "
+                "await some of them before sending more"
+            )
+        number, given_up = self._next, self.flight.given_up
+        while number in pending or number in self._taken or number in given_up:
+            number = number + 2 if number <= LAST_ID - 2 else self._first
+        self._next = number + 2 if number <= LAST_ID - 2 else self._first
+        deadline = None
+        if timeout is not None:
+            deadline = self._loop.time() + timeout + (PASSED_ON if options.is_passed_on else 0.0)
+            if self._timer is None or deadline < self._timer_at:
+                self._set_timer(deadline)
+        entry = pending[number] = Pending(number, event, self._loop.create_future(), timeout, deadline, options)
+        if isinstance(channel, int):
+            entry.h = channel
+            self._on_channel.setdefault(channel, set()).add(entry)
+        return entry
+
+    # ------------------------------------------------------------ requests that are sent
+
+    def has_capacity(self, terms: Terms) -> bool:
+        """Return whether the remote peer accepts any request at once, and no caller waits for that."""
+        flight = self.flight
+        return (
+            flight.requests < terms.announced.running and flight.bytes <= terms.room_for_any and not self.capacity.busy
+        )
+
+    def queued(self, pending: Pending, entry: Entry, state: RequestState, waits_there: int) -> None:
+        """Note that the message of a request waits in the queue, ``QUEUED`` or ``HELD``.
+
+        Args:
+            waits_there: the bytes of it that will wait for a handler of the remote peer.
+        """
+        pending.entry, pending.size, pending.waits_there = entry, len(entry.payload), waits_there
+        self.flight.move(pending, state)
+
+        def report(error: Exception | None) -> None:
+            if error is not None:
+                self.fail(pending, error)
+            elif pending.state in (QUEUED, HELD):  # it may have been answered already
+                pending.entry = None
+                self.flight.move(pending, SENT)
+
+        entry.report = report
+
+    def was_sent(self, pending: Pending, size: int, waits_there: int = 0) -> None:
+        """Note that a request was handed to the transport, in ``size`` bytes.
+
+        Args:
+            waits_there: the bytes of it that wait for a handler of the remote peer.
+        """
+        pending.size = size
+        if pending.state is WAITS and pending.h is None and not waits_there:
+            # Most requests, and the same as below without a call.
+            pending.state = SENT
+            flight = self.flight
+            flight.requests += 1
+            flight.bytes += size
+            return
+        pending.waits_there = waits_there
+        self.flight.move(pending, SENT)
+
+    # ------------------------------------------------------------ requests that end
+
+    def settle(self, message: WireMessage) -> Pending | None:
+        """Give an answer to the caller that waits for it, and return the request. None if there is no such request."""
+        pending = self._pending.pop(message.i, None)
+        if pending is None:
+            return None
+        if pending.state is SENT and pending.h is None and not pending.waits_there:
+            # Most requests, and the same as `_left` without a call.
+            pending.state = ENDED
+            flight = self.flight
+            flight.requests -= 1
+            flight.bytes -= pending.size
+        else:
+            self._left(pending, ENDED)
+        future = pending.future
+        if not future.done():
+            future.set_result(message)
+        if self.capacity.busy:
+            self.capacity.wake()
+        return pending
+
+    def was_given_up(self, number: int) -> bool:
+        """Return whether request ``number`` was cancelled lately. It occupies the remote peer no more."""
+        was = self.flight.forget_given_up(number)
+        if was and self.capacity.busy:
+            self.capacity.wake()
+        return was
+
+    def fail(self, pending: Pending, error: Exception) -> None:
+        """End a request with ``error``."""
+        self._end(pending, ENDED, error)
+
+    def give_up(self, pending: Pending, error: Exception | None = None) -> bool:
+        """End a request, with ``error`` or because its caller has left. Return whether the remote peer works on it."""
+        sent = pending.state is SENT
+        self._end(pending, GIVEN_UP if sent else ENDED, error)
+        return sent
+
+    def drop(self, pending: Pending) -> None:
+        """Forget a request whose caller has left. Nothing happens if it has ended."""
+        self._end(pending, ENDED, None)
+
+    def find(self, number: int) -> Pending | None:
+        return self._pending.get(number)
+
+    def _end(self, pending: Pending, state: RequestState, error: Exception | None) -> None:
+        if pending.state in (ENDED, GIVEN_UP):  # another request may have its id
+            return
+        del self._pending[pending.id]
+        self._left(pending, state)
+        if error is None:
+            pending.future.cancel()  # `unsettled` may have returned it
+        elif not pending.future.done():
+            pending.future.set_result(error)
+        if pending.turn is not None:
+            pending.turn.wake()
+        if not self._pending:
+            self.stop()  # nothing else would stop the timer of a closed client, and it would keep the client alive
+
+    def unsettled(self) -> list[asyncio.Future[WireMessage | Exception]]:
+        """Return the futures of the requests that are not settled yet."""
+        return [pending.future for pending in self._pending.values() if not pending.future.done()]
+
+    def _move(self, pending: Pending, state: RequestState) -> None:
+        """Let a request go on to another state. If it occupied the remote peer, others may have room now."""
+        occupied = pending.state.counts
+        self.flight.move(pending, state)
+        if occupied and self.capacity.busy:
+            self.capacity.wake()
+
+    def _left(self, pending: Pending, state: RequestState) -> None:
+        """Stop counting a request that is not in the table any more."""
+        self._move(pending, state)
+        h = pending.h
+        if h is not None and (others := self._on_channel.get(h)) is not None:
+            others.discard(pending)
+            if not others:
+                del self._on_channel[h]
+
+    def on_channel(self, h: int) -> list[Pending]:
+        """Return the requests on anonymous channel ``h``."""
+        return list(self._on_channel.get(h, ()))
+
+    def all(self) -> list[Pending]:
+        """Return all pending requests."""
+        return list(self._pending.values())
+
+    def unsent(self) -> list[Pending]:
+        """Return the requests that were not sent yet."""
+        return [pending for pending in self._pending.values() if pending.state.outcome == "not_sent"]
+
+    def end_session(self, lost: ConnectionLost) -> None:
+        """Fail the requests that were sent in the session. Those that were held wait for the next one."""
+        for pending in self.all():
+            if pending.state is SENT:
+                self.fail(pending, lost.for_outcome("unknown"))
+            elif pending.state is HELD:
+                self.flight.move(pending, QUEUED)
+                pending.waits_there = 0
+        self.flight = InFlight()
+        self.capacity.wake_all()
+        if self._timer is not None and not self._pending:
+            self.stop()
+
+    def stop(self) -> None:
+        """Stop the timer: it must not outlive the peer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # One timer serves all requests. A timer for each request would cost more than the rest of sending it. Nearly every
+    # request is answered long before its deadline, so looking through the table once in a while is cheap.
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self._loop.call_at(when, self._sweep)
+
+    def _sweep(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        earliest: float | None = None
+        late: list[Pending] = []
+        for pending in self._pending.values():
+            deadline = pending.deadline
+            if deadline is None:
+                continue
+            if deadline <= now:
+                late.append(pending)
+            elif earliest is None or deadline < earliest:
+                earliest = deadline
+        if earliest is not None:
+            self._set_timer(earliest)
+        for pending in late:
+            self._host.expired(pending)

@@ -1,0 +1,65 @@
+"""`Sender`: sends events and requests for the objects that users hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Never, Protocol
+
+from ..._base.names import ChannelRef, Offline
+from ..inboxes.event_values import ToValue, Waits
+from ..inboxes.inbox import Inbox
+from ..wire.messages import RequestOptions
+
+
+class Sender(Protocol):
+    """Sends for a `Caller`: `Requester`, `ClusterSender`, or `RefusingSender` after the end of a channel."""
+
+    def send_event(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
+    ) -> Coroutine[Any, Any, None]: ...
+
+    def send_event_nowait(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
+    ) -> None: ...
+
+    def send_request(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
+    ) -> Coroutine[Any, Any, Any]: ...
+
+    def request_again(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
+    ) -> Coroutine[Any, Any, Any]: ...
+
+    def upload(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
+    ) -> Coroutine[Any, Any, Any]: ...
+
+    def open_stream(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
+    ) -> Coroutine[Any, Any, Inbox]: ...
+
+    def converter(self, returns: Any, /) -> Callable[[Any], Any]: ...
+
+
+class ReadingSender(Sender, Protocol):
+    """Sends and reads for a `ReadingCaller`."""
+
+    def read_events(self, channel: ChannelRef, event: str, convert: ToValue, keep: Waits, /) -> Inbox: ...
+
+    def read_items(self, channel: str, /) -> Inbox: ...
+
+
+class RefusingSender:
+    """Sender of a channel that cannot send. Each call raises what ``error`` makes, coroutines when they are awaited."""
+
+    def __init__(self, error: Callable[[], Exception]) -> None:
+        self._error = error
+
+    async def _refuse(self, *_: object) -> Never:
+        raise self._error()
+
+    def _refuse_now(self, *_: object) -> Never:
+        raise self._error()
+
+    send_event = send_request = request_again = open_stream = upload = _refuse
+    send_event_nowait = converter = read_events = read_items = _refuse_now

@@ -1,0 +1,193 @@
+"""`ClientSession`: the session of a side that dials, which asks to resume it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from ..._base.closing import GOES_ON, CloseCode, CloseInfo
+from ..._base.scheduler import Scheduler, Timer
+from ...errors import short
+from ..wire.control import (
+    RESUME,
+    Ack,
+    Changed,
+    Gone,
+    Hello,
+    Resume,
+    Resumed,
+    Welcome,
+    announce,
+    read_control,
+)
+from .connection import Connection, ignore_end
+from .host import Host
+from .offline_queue import SendQueue
+from .replay import Send
+from .session import NOT_CONNECTED, VERSION, Session
+from .session_end import SessionEnd
+from .session_states import SessionInput
+
+ANSWER_TIMEOUT = 5.0
+"""Seconds in which the server answers that the session has resumed, or that it is gone."""
+MOST_SILENCES = 2
+"""Connections in a row without an answer after which it is no wsrpc server any more. One may have been dead."""
+GONE = {
+    "expired": "the server has no such session any more",
+    "auth": "the connection has another principal than the session",
+    "elsewhere": "it is a session of another server process",
+    "limits": "the connection has other limits than the session",
+}
+"""What `SessionLost` says for each reason of a `Gone`."""
+
+
+class Asking:
+    """An attempt to resume a session: the connection on which the server was asked, until it answers or never will.
+
+    Args:
+        refused, failed: see `ClientSession.ask_to_resume`.
+        unanswered: called after `ANSWER_TIMEOUT` seconds.
+    """
+
+    __slots__ = ("_timer", "connection", "failed", "refused")
+
+    def __init__(
+        self,
+        connection: Connection,
+        refused: Callable[[Connection], None],
+        failed: Callable[[CloseInfo], None],
+        unanswered: Callable[[Asking], None],
+        loop: Scheduler,
+    ) -> None:
+        self.connection = connection
+        self.refused = refused
+        self.failed = failed
+        self._timer: Timer = loop.call_at(loop.time() + ANSWER_TIMEOUT, partial(unanswered, self))
+
+    def end(self) -> None:
+        """Wait no longer for the answer. From now on the connection is nobody's."""
+        self._timer.cancel()
+        self.connection.disown()
+
+
+class ClientSession(Session):
+    """The session of a side that dials. It says hello, and asks the server to resume it on another connection."""
+
+    __slots__ = ("_asking", "_gen", "_silences", "_token")
+
+    greeting = Welcome
+
+    def __init__(self, host: Host, queue: SendQueue, *, last_close: CloseInfo = NOT_CONNECTED) -> None:
+        super().__init__(host, queue, last_close=last_close)
+        self._token = ""
+        """The secret that proves that the session is this side's."""
+        self._gen = 0
+        """Number of attempts to resume, which the server compares with the last one that it has seen."""
+        self._silences = 0
+        """Connections in a row on which a resume got no answer."""
+        self._asking: Asking | None = None
+        """The attempt to resume whose answer has not come yet."""
+
+    def begin(self, connection: Connection, *, can_resume: bool, wrap: Callable[[Send], Send] | None = None) -> None:
+        """Say hello before anything else. Do not wait for an answer: a plain peer sends none."""
+        super().begin(connection, can_resume=can_resume, wrap=wrap)
+        # Where another session has asked to resume, that was in place of a hello.
+        self.negotiation.offered = connection.offered
+        if self._host.settings.extensions and connection.offered is None:
+            self.say(Hello(VERSION, self.negotiation.offer(), announce(self.negotiation.limits)))
+
+    def _greeted(self, message: Welcome) -> None:
+        self._announce_changes()
+        self.negotiation.use(message.limits)
+        if message.sid and self.negotiation.has(RESUME):
+            self.sid, self._token, self.ttl = message.sid, message.token, message.ttl
+            self.say(Ack(0, 0))
+            self._count_sent()
+            self._count_received()
+
+    def _announce_changes(self) -> None:
+        if self.negotiation.limits is not self._host.settings.limits:  # the remote peer has those of the hello
+            self.say(Changed(announce(self.negotiation.limits)))
+
+    # ------------------------------------------------------------ on another connection
+
+    def ask_to_resume(
+        self, connection: Connection, *, refused: Callable[[Connection], None], failed: Callable[[CloseInfo], None]
+    ) -> None:
+        """Ask the server to resume the session on ``connection``. Nothing else is sent there until it has answered.
+
+        If the session ends before that, as it has waited too long, neither function is called.
+
+        Args:
+            refused: called with ``connection`` if the server does not resume the session, which has ended. Another one
+                can begin on it.
+            failed: called if ``connection`` has ended, or is dropped because the server has not answered. The session
+                waits for another one.
+        """
+        assert self.received is not None
+        self._move(SessionInput.ASKED)
+        self._gen += 1
+        self._asking = asking = Asking(connection, refused, failed, self._unanswered, self._host.loop)
+        connection.owner = self
+        # If the server refuses, it takes these for the hello of the next session.
+        offer = connection.offered = self.negotiation.features()
+        limits, received = announce(self._host.settings.limits), self.received
+        asked = Resume(VERSION, offer, limits, self.sid, self._token, self._gen, received.n, received.bytes)
+        connection.tell(asked)
+        connection.start(partial(self._answered, asking), ignore_end)
+
+    def _answered(self, asking: Asking, payload: bytes | bytearray, text: bool, /) -> None:
+        self._stop_asking(asking)
+        answer = read_control(payload) if text else None
+        if isinstance(answer, Resumed):
+            self._token, self._silences = answer.token, 0
+            self._reattach(asking.connection, answer.rx, answer.bytes, answer.limits)
+        elif isinstance(answer, Gone):
+            self.end(SessionInput.REFUSED, GONE.get(answer.why, f"the server refuses it: {short(answer.why)}"))
+            asking.refused(asking.connection)
+        else:
+            self.end(SessionInput.REFUSED, "the server did not resume it")
+            asking.refused(asking.connection)
+            asking.connection.receive(payload, text)  # it belongs to the new session
+
+    def _unanswered(self, asking: Asking) -> None:
+        self._silences += 1
+        if self._silences >= MOST_SILENCES:
+            self.end(SessionInput.ENDED, "the server does not answer")
+        else:
+            self._failed(asking, CloseInfo(CloseCode.ABNORMAL, "no response to a resume"))
+
+    def connection_lost(self, connection: Connection, info: CloseInfo) -> None:
+        """Go on without a connection, or end, because the connection has ended."""
+        asking = self._asking
+        if asking is None:
+            super().connection_lost(connection, info)
+        else:  # it has no other connection
+            self._failed(asking, info)
+
+    def _failed(self, asking: Asking, info: CloseInfo) -> None:
+        """Wait for another connection: the server has not answered on this one, and will not."""
+        if info.code >= 3000 and info.code not in GOES_ON:  # the server has closed the session meanwhile
+            self.note_close(info)
+        self._stop_asking(asking)
+        asking.connection.transport.abort()
+        self._move(SessionInput.CUT)
+        asking.failed(info)
+
+    def _stop_asking(self, asking: Asking) -> None:
+        """Wait no longer for the answer of ``asking``, which is the present attempt."""
+        asking.end()
+        self._asking = None
+
+    # ------------------------------------------------------------ the end
+
+    def _say_goodbye(self) -> None:
+        # Some ASGI servers do not tell of Close frames, and would keep the session for a client that has left.
+        if self.connection is not None and self.replay is not None:
+            self.connection.tell(Gone("closed"))
+
+    def _let_go(self, end: SessionEnd) -> None:
+        asking = self._asking
+        if asking is not None:
+            self._stop_asking(asking)
+            self._host.spawn(asking.connection.close(CloseCode.GOING_AWAY))

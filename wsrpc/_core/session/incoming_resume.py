@@ -1,0 +1,108 @@
+"""`Arrival`: a connection that means to resume a session, until it has said which one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from ..._base.closing import KEEPS_OUT, CloseInfo
+from ...errors import ConnectionLost
+from ...handshake import Handshake
+from ...transport import Transport
+from ..wire.control import Gone, Hello, Resume, read_control, write_control
+from .connection import Connection, ignore_end
+from .sessions import Closed, Sessions
+
+FIRST_MESSAGE = 5.0
+"""Seconds that a client has to say which session it means. After them it gets a new one."""
+
+
+class Arrival:
+    """A connection that means to resume a session, until its first message says which one.
+
+    If it says none, what arrives is kept for a new session; see `hand_over`.
+    """
+
+    def __init__(self, sessions: Sessions, transport: Transport, handshake: Handshake) -> None:
+        self._sessions = sessions
+        self._handshake = handshake
+        self.connection = Connection(transport)
+        self.connection.owner = self
+        self._early: list[tuple[bytes | bytearray, bool]] = []
+        self._decided: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        """The result is the `Peer` whose session has resumed, a `Closed`, or None for a new session."""
+
+    async def wait(self, deciding: Callable[[asyncio.Timeout], AbstractContextManager[None]]) -> Any | None:
+        """Return the `Peer` whose session has resumed. None for a new session.
+
+        Args:
+            deciding: lets the server end the wait when it closes.
+
+        Raises:
+            ConnectionLost: the connection has ended, or is closed because the session was.
+        """
+        self.connection.start(self._receive, ignore_end)
+        patience = asyncio.timeout(FIRST_MESSAGE)
+        try:
+            with deciding(patience):
+                async with patience:
+                    found = await asyncio.shield(self._decided)
+        except TimeoutError:
+            if not self._decided.done():
+                self._new_session()  # a resume that comes later is out of place
+            found = self._decided.result()
+        if isinstance(found, Closed):
+            info = found.closed_with
+            self.connection.ignore()
+            await self.connection.close(info.code, info.reason)
+            # Where hosts do not say whether the client knows, one that comes again would be told without end.
+            if info.code not in KEEPS_OUT or ((ended := self.connection.ended) is not None and ended.was_clean):
+                self._sessions.forget_closed(found.sid)
+            raise ConnectionLost(info.code, info.reason, "not_sent")
+        ended = self.connection.ended
+        if found is None and ended is not None:
+            raise ConnectionLost(ended.code, ended.reason, "not_sent")
+        return found
+
+    def hand_over(self) -> None:
+        """Give what has arrived to the session that the connection belongs to now."""
+        early, self._early = self._early, []
+        for payload, text in early:
+            self.connection.receive(payload, text)
+        self.connection.transport.resume_receiving()
+
+    def _receive(self, payload: bytes | bytearray, text: bool, /) -> None:
+        if not self._decided.done():
+            asked = read_control(payload) if text else None
+            if isinstance(asked, Resume):
+                self._decide(asked)
+                return
+            self._new_session()
+        self._early.append((bytes(payload), text))
+
+    def _new_session(self) -> None:
+        """Keep what has arrived for a new session. Little more arrives until there is one."""
+        self.connection.transport.pause_receiving()
+        self._decided.set_result(None)
+
+    def _decide(self, asked: Resume) -> None:
+        found = self._sessions.resume(asked, self.connection, self._handshake)
+        if not isinstance(found, str):
+            self._decided.set_result(found)
+            return
+        self.connection.tell(Gone(found))
+        self._early.append((write_control(Hello(asked.v, asked.features, asked.limits)), True))
+        self._new_session()
+
+    # ------------------------------------------------------------ what the connection reports
+
+    def update_full(self) -> None:
+        """Nothing is sent yet."""
+
+    def connection_lost(self, connection: Connection, info: CloseInfo, /) -> None:
+        """Wait no longer."""
+        connection.ignore()
+        if not self._decided.done():
+            self._decided.set_result(None)

@@ -1,0 +1,291 @@
+"""The messages of a session that can resume: those sent, which are kept until they have arrived, and those received.
+
+This is the only place where messages are counted. What leaves passes through `ReplayBuffer.through`, and what arrives
+through `Acknowledger.through` just before it is decoded. So whatever sends (replies, broadcasts, raw messages, credit)
+is counted and kept without knowing of it.
+
+Both sides count the same messages: a side's own from its welcome on, or from its ``ack n: 0``. The control messages in
+`UNCOUNTED` are not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from ..._base.closing import CloseCode
+from ..._base.scheduler import Scheduler, Timer
+from ..wire.control import Ack
+from .connection import Connection, Receive
+from .host import Host
+
+ACK_MESSAGES = 256
+ACK_BYTES = 64 * 1024
+"""So much is acknowledged within a turn of the event loop. It is little compared with what the remote peer may keep."""
+ACK_SECONDS = 1.0
+"""After this time anything is acknowledged. An idle connection has no timer."""
+
+Send = Callable[[bytes, bool], Any]
+
+
+class Mismatch(Exception):
+    """The two sides have counted differently, so messages would be lost or doubled. The text says how."""
+
+
+class ReplayOwner(Protocol):
+    """The session that has a `ReplayBuffer`."""
+
+    replay: ReplayBuffer | None
+    """None once it has given up, or is over."""
+    connection: Connection | None
+    """The present connection."""
+
+    def update_full(self) -> None:
+        """As much is kept as may be, or no more."""
+
+    def give_up(self) -> None:
+        """So much is kept that the session has to end with its connection."""
+
+    def fail(self, code: int, reason: str, /) -> None:
+        """End because of what the remote peer did."""
+
+
+class ReplayBuffer:
+    """The messages that this side has sent in one session, of which it keeps those that may not have arrived.
+
+    It is full by ``replay`` and ``replay_messages`` of `Limits`. What cannot wait may take ``hard_cap`` more: then the
+    session gives it up. What was being sent at that moment, or when the session ended, still comes here, and changes
+    nothing.
+
+    Args:
+        session: whose messages these are.
+    """
+
+    __slots__ = (
+        "_cap",
+        "_host",
+        "_limit",
+        "_most",
+        "_payloads",
+        "_session",
+        "_stall_timer",
+        "_texts",
+        "arrived",
+        "arrived_bytes",
+        "full",
+        "size",
+    )
+
+    def __init__(self, session: ReplayOwner, host: Host) -> None:
+        self._session = session
+        self._host = host
+        limits = host.settings.limits
+        self._limit = limits.replay
+        self._most = limits.replay_messages
+        self._cap = limits.replay + limits.hard_cap
+        # Two lists instead of a deque of pairs: an empty deque takes 600 bytes in each connection, and the garbage
+        # collector would look through thousands of pairs. Many leave a list at a time, so what follows is moved seldom.
+        self._payloads: list[bytes] = []
+        """The messages that are kept."""
+        self._texts: list[bool] = []
+        """Whether each of them is text."""
+        self.size = 0
+        """Bytes of the messages that are kept."""
+        self.arrived = 0
+        """How many messages the remote peer has acknowledged, and their bytes. The kept ones follow after these."""
+        self.arrived_bytes = 0
+        self.full = False
+        """Whether as much is kept as may be. Then senders wait that can."""
+        self._stall_timer: Timer | None = None
+        """Looks whether anything is acknowledged, while it is full and there is a connection."""
+
+    def __len__(self) -> int:
+        return len(self._payloads)
+
+    def through(self, send: Send) -> Send:
+        """Return a function that passes a message to ``send``, and counts and keeps it if ``send`` takes it."""
+        keep = self.keep
+
+        def send_counted(payload: bytes, text: bool = True, /) -> None:
+            send(payload, text)
+            keep(payload, text)
+
+        return send_counted
+
+    def keep(self, payload: bytes, text: bool) -> None:
+        """Count and keep a message that has just been sent."""
+        self._payloads.append(payload)
+        self._texts.append(text)
+        self.size = size = self.size + len(payload)
+        if size >= self._limit or len(self._payloads) >= self._most:
+            self._is_full(size)
+
+    def _is_full(self, size: int) -> None:
+        session = self._session
+        if session.replay is not self:
+            return
+        if size > self._cap and len(self._payloads) > 1:
+            if session.connection is not None:
+                text = "has not acknowledged %d bytes (Limits.replay and hard_cap): its session will end with this "
+                self._host.log.warn(text + "connection", size)
+                session.give_up()
+        elif not self.full:
+            self.full = True
+            self.watch()
+            session.update_full()
+
+    def acknowledge(self, n: int, size: int) -> bool:
+        """Throw away the first ``n`` messages of the session, which have ``size`` bytes in all: they have arrived.
+
+        Return whether it was full, and has room now. The session is not told, because that could start a handler.
+
+        Raises:
+            Mismatch: that cannot be.
+        """
+        new = n - self.arrived
+        payloads = self._payloads
+        if not 0 <= new <= len(payloads):
+            raise Mismatch(f"{n} messages acknowledged, of which {self.arrived} before, but {self.sent} sent")
+        arrived = sum(map(len, payloads[:new]))
+        del payloads[:new], self._texts[:new]
+        self.arrived, self.arrived_bytes = n, self.arrived_bytes + arrived
+        self.size -= arrived
+        if size != self.arrived_bytes:
+            raise Mismatch(f"{size} bytes acknowledged in {n} messages, which had {self.arrived_bytes}")
+        if not self.full or self.size >= self._limit or len(payloads) >= self._most:
+            return False
+        self.full = False
+        self.stop_watching()
+        return True
+
+    def watch(self) -> None:
+        """Close the connection if nothing is acknowledged for `Limits.stall` seconds while it is full."""
+        if self._session.connection is None:
+            return
+        loop, seconds, arrived = self._host.loop, self._host.settings.limits.stall, self.arrived
+
+        def look() -> None:
+            if self.arrived == arrived:
+                self._session.fail(CloseCode.SLOW_CONSUMER, f"nothing was acknowledged for {seconds:g} s")
+            else:
+                self.watch()
+
+        self._stall_timer = loop.call_at(loop.time() + seconds, look)
+
+    def stop_watching(self) -> None:
+        """Expect no acknowledgement: the connection has ended, or nothing is kept any more."""
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    @property
+    def sent(self) -> int:
+        """How many messages were sent in all."""
+        return self.arrived + len(self._payloads)
+
+    def again(self) -> Iterable[tuple[bytes, bool]]:
+        """Return the messages that have not arrived, and whether each is text, in order."""
+        return tuple(zip(self._payloads, self._texts, strict=True))
+
+
+class Acknowledger:
+    """Counts the messages that have arrived in one session, and acknowledges them.
+
+    An acknowledgement leaves together with other messages where it can, because a write of its own, and the read that
+    this causes on the remote peer, cost more than all the counting.
+    """
+
+    __slots__ = (
+        "_acknowledged",
+        "_connection",
+        "_loop",
+        "_next",
+        "_next_bytes",
+        "_scheduled",
+        "_timer",
+        "bytes",
+        "n",
+    )
+
+    def __init__(self, loop: Scheduler) -> None:
+        self._loop = loop
+        self._connection: Connection | None = None
+        """Where messages arrive, and are acknowledged."""
+        self.n = 0
+        self.bytes = 0
+        self._acknowledged = 0
+        """How many messages were acknowledged."""
+        self._next = ACK_MESSAGES
+        """Whatever has come when so many messages have arrived, or so many bytes, is acknowledged soon."""
+        self._next_bytes = ACK_BYTES
+        self._scheduled = False
+        """Whether an acknowledgement leaves in the next turn of the event loop."""
+        self._timer: Timer | None = None
+        """Runs while something has arrived that is not acknowledged."""
+
+    def through(self, connection: Connection, receive: Receive) -> Receive:
+        """Return a function that counts a message of ``connection``, passes it on, and acknowledges now and then."""
+        self._connection = connection
+
+        def receive_counted(payload: bytes | bytearray, text: bool, /) -> None:
+            self.n += 1
+            self.bytes += len(payload)
+            receive(payload, text)
+            if self.n >= self._next or self.bytes >= self._next_bytes or self._timer is None:
+                self._arrived()
+
+        return receive_counted
+
+    def _arrived(self) -> None:
+        if self._connection is None:  # it has ended because of this message
+            return
+        if self.n >= self._next or self.bytes >= self._next_bytes:
+            if self._connection.transport.unsent > 0:  # so an acknowledgement leaves with what is written
+                self._acknowledge(self._connection)
+                return
+            # What these messages cause, as answers of tasks that they wake, is sent in the next turn.
+            self._expect_more()
+            if not self._scheduled:
+                self._scheduled = True
+                self._loop.call_soon(self._acknowledge_soon)
+        elif self.n != self._acknowledged:
+            self._timer = self._loop.call_at(self._loop.time() + ACK_SECONDS, self._acknowledge_late)
+
+    def leave_out(self, size: int) -> None:
+        """Take back the counting of the message of ``size`` bytes that is being received: it is not counted."""
+        self.n -= 1
+        self.bytes -= size
+
+    def note_acknowledged(self) -> None:
+        """Note that the remote peer learns how much has arrived, by an `Ack` or as the session resumes."""
+        self._acknowledged = self.n
+        self._expect_more()
+
+    def _expect_more(self) -> None:
+        self._next, self._next_bytes = self.n + ACK_MESSAGES, self.bytes + ACK_BYTES
+
+    def stop(self) -> None:
+        """Acknowledge nothing more: the connection has ended."""
+        self._connection = None
+        self._scheduled = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _acknowledge_soon(self) -> None:
+        if self._scheduled:
+            self._scheduled = False
+            self._acknowledge_rest()
+
+    def _acknowledge_late(self) -> None:
+        self._timer = None
+        self._acknowledge_rest()
+
+    def _acknowledge_rest(self) -> None:
+        if self._connection is not None and self.n != self._acknowledged:
+            self._acknowledge(self._connection)
+
+    def _acknowledge(self, connection: Connection) -> None:
+        """Tell the remote peer how much has arrived."""
+        self.note_acknowledged()
+        connection.tell(Ack(self.n, self.bytes))

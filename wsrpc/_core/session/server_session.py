@@ -1,0 +1,201 @@
+"""`ServerSession`: the session of a side that accepts, which a client can resume."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ..._base.closing import SAYS_NOTHING, CloseCode, CloseInfo
+from ..._base.scheduler import Scheduler
+from ...errors import ConnectionLost
+from ...handshake import Handshake
+from ..wire.control import (
+    PROBE,
+    RESUME,
+    Alive,
+    Gone,
+    Hello,
+    Probe,
+    Resume,
+    Resumed,
+    Welcome,
+    announce,
+    write_control,
+)
+from .connection import Connection
+from .host import Host
+from .offline_queue import SendQueue
+from .session import MESSAGE, NOT_CONNECTED, Session
+from .session_end import SessionEnd
+from .session_states import SessionInput
+from .tokens import Tokens
+
+SESSION = 16 * 1024
+"""Bytes that a session without a connection takes besides all that is counted, about."""
+
+
+class SessionHome(Protocol):
+    """What the session of a server's peer belongs to. `ServedPeer` of ``_server`` implements it."""
+
+    @property
+    def peer(self) -> Any:
+        """The `Peer`, which has the principal of the client, and the info of its last connection."""
+
+    @property
+    def sessions(self) -> SessionTable:
+        """The sessions of the server."""
+        ...
+
+    def use_handshake(self, handshake: Handshake) -> None:
+        """Use what `on_handshake` has said of the connection on which the session is about to resume."""
+
+
+class SessionTable(Protocol):
+    """What a session of a server reports to. `Sessions` implements it."""
+
+    def add(self, session: ServerSession, /) -> tuple[str, float]:
+        """The session can resume. Return its name, and the seconds for which it is kept without a connection."""
+        ...
+
+    def hold(self, session: ServerSession, /) -> None:
+        """The session has no connection, or is over: count what it holds."""
+
+    def release(self, session: ServerSession, /) -> None:
+        """The session has another connection."""
+
+    def forget(self, session: ServerSession, closed_with: CloseInfo | None, loop: Scheduler, /) -> None:
+        """The session is over. If its client asks for it, close its connection with ``closed_with``."""
+
+
+class ServerSession(Session):
+    """The session of a side that accepts.
+
+    Args:
+        home: what it belongs to. None if there is no server, so that the session ends with its connection.
+    """
+
+    __slots__ = ("counted", "home", "tokens")
+
+    greeting = Hello
+
+    def __init__(
+        self,
+        host: Host,
+        queue: SendQueue,
+        *,
+        home: SessionHome | None,
+        last_close: CloseInfo = NOT_CONNECTED,
+    ) -> None:
+        super().__init__(host, queue, last_close=last_close)
+        self.home = home
+        self.tokens: Tokens
+        """How the client proves that the session is its own. Made when it gets a name."""
+        self.counted = 0
+        """Bytes that count for it while it has no connection, or is over."""
+
+    def _greeted(self, message: Hello) -> None:
+        # The welcome goes before anything else: what is sent after it may use what was negotiated.
+        welcome = Welcome(self.negotiation.offer(), announce(self.negotiation.limits))
+        if self.home is None or not self.negotiation.has(RESUME):
+            self.say(welcome)
+        else:
+            self.tokens = Tokens()
+            self.sid, self.ttl = self.home.sessions.add(self)
+            welcome.sid, welcome.ttl, welcome.token = self.sid, self.ttl, self.tokens.issue()
+            self.say(welcome)
+            self._count_sent()
+        self.negotiation.use(message.limits)
+
+    def _take(self, message: Any) -> bool:
+        if isinstance(message, Gone) and self.negotiation.has(RESUME):  # the client is about to close
+            self.give_up()
+            return True
+        if isinstance(message, Probe) and self.negotiation.has(PROBE):
+            # A client that does not read has to learn nothing, and its answers would pile up.
+            if self.connection is not None and not self.full:
+                self.connection.tell(Alive())
+            return True
+        return super()._take(message)
+
+    # ------------------------------------------------------------ on another connection
+
+    def resume(self, asked: Resume, connection: Connection, handshake: Handshake) -> None:
+        """Resume on ``connection``. Whatever the old one still delivers changes nothing any more."""
+        token = self.tokens.renew(asked)
+        self._fence()  # before anything is counted
+        if not self.state.resumes:  # the end of the old connection has ended it
+            connection.disown()
+            self._host.spawn(connection.close(CloseCode.GOING_AWAY))
+            return
+        assert self.home is not None and self.received is not None
+        answer = Resumed(self.received.n, self.received.bytes, token, announce(self.negotiation.limits))
+        try:
+            connection.transport.send(write_control(answer), True)
+        except ConnectionLost:  # it has dropped already, so the client comes again
+            connection.disown()
+            return
+        self.home.use_handshake(handshake)  # before messages that have waited are handled
+        self.home.sessions.release(self)
+        self._reattach(connection, asked.rx, asked.bytes, asked.limits)
+
+    def _fence(self) -> None:
+        """Close the old connection, if there is one: the client has another."""
+        old = self.connection
+        if old is not None:
+            info = CloseInfo(CloseCode.FENCED, "the session goes on over another connection")
+            self._detach(info)
+            self._host.spawn(old.close(info.code, info.reason))
+
+    def fits(self, handshake: Handshake) -> bool:
+        """Return whether the session can go on after another handshake: its limits are those of the first one."""
+        return handshake.limits == self._host.settings.limits
+
+    @property
+    def peer(self) -> Any:
+        """The `Peer`. Only of a session that can resume."""
+        assert self.home is not None
+        return self.home.peer
+
+    # ------------------------------------------------------------ what it takes without a connection
+
+    def _detach(self, info: CloseInfo) -> None:
+        super()._detach(info)
+        if self.state.away:
+            self.hold()
+
+    def memory(self) -> int:
+        """Return the bytes that the session takes at present, about: what is sent, received and being worked on."""
+        above = self._host.core.backlog()
+        if self.over and not above:
+            return 0
+        messages = len(self._queue) + (0 if self.replay is None else len(self.replay))
+        return SESSION + self.kept + self._queue.user_size + MESSAGE * messages + above
+
+    def recount(self) -> None:
+        """Note that the session takes more memory, or less."""
+        if self.counted:
+            self.hold()
+
+    def hold(self) -> None:
+        """Count what is left of the session, which is over, or what it takes without a connection."""
+        if self.home is not None:
+            self.home.sessions.hold(self)
+
+    def _let_go(self, end: SessionEnd) -> None:
+        if self.home is not None:
+            # If this side has closed it with a code that says why, and the client may not know, it is told when it
+            # asks to resume.
+            closed_with = end.closed_with
+            says_why = bool(self.sid) and closed_with.user_closed and closed_with.code not in SAYS_NOTHING
+            tells = says_why and not end.info.was_clean
+            self.home.sessions.forget(self, closed_with if tells else None, self._host.loop)
+
+    def evict(self, why: str = "too many sessions without a connection") -> None:
+        """End the session, or drop what is left of it if it is over.
+
+        Its connection, if there is still one, is closed: the client has another.
+        """
+        if self.over:
+            self._host.core.drop_backlog(self)
+        self._fence()
+        if self.state.away:
+            self.end(SessionInput.ENDED, why)

@@ -1,0 +1,581 @@
+"""`Session`: a transport that survives drops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, ClassVar
+
+from ..._base.closing import GOES_ON, CloseCode, CloseInfo
+from ..._base.scheduler import Timer
+from ...errors import ConnectionLost
+from ...limits import Limits
+from ..wire.control import (
+    UNCOUNTED,
+    Ack,
+    Announced,
+    Changed,
+    Control,
+    Credit,
+    Drain,
+    Hello,
+    Welcome,
+    announce,
+    is_control,
+    read_control,
+    write_control,
+)
+from .connection import Connection, Receive, ignore_end, ignore_message
+from .host import Host
+from .negotiation import Negotiation
+from .offline_queue import Entry, SendQueue
+from .replay import Acknowledger, Mismatch, ReplayBuffer, Send
+from .session_end import SessionEnd, end_of
+from .session_states import SessionInput, SessionState, after
+
+NOT_CONNECTED = CloseInfo(CloseCode.ABNORMAL, "not connected")
+VERSION = 1
+MESSAGE = 192
+"""Bytes that a message which waits takes besides its payload, about."""
+
+
+class Session:
+    """A transport that survives drops: it has one connection after another, or none, and ends once.
+
+    ``send`` hands a message to the connection, or raises `ConnectionLost`: `_choose_send` shows all cases. It is an
+    attribute, so that a plain peer's messages go straight to the method of the transport. `send_or_wait` is for
+    messages that nobody can hold back: replies, control messages and broadcasts.
+
+    A control message looks like any other one until it is decoded. So the receiver gives `take_control` those messages
+    that are not its own. A plain peer sends none, and nothing here is in the way of its messages.
+
+    It exists before its first connection, with which it begins. Its states, and what changes them, are in a table:
+    ``TABLE`` of ``_core.session.session_states``.
+
+    Args:
+        queue: the messages of the peer that wait for a connection.
+        last_close: why there is no connection so far.
+    """
+
+    __slots__ = (
+        "_direct",
+        "_expiry_timer",
+        "_host",
+        "_kept_back",
+        "_queue",
+        "_read_ended",
+        "_receive",
+        "_room",
+        "_wrap",
+        "closed_since",
+        "connection",
+        "full",
+        "last_close",
+        "lost",
+        "negotiation",
+        "received",
+        "replay",
+        "send",
+        "sid",
+        "state",
+        "ttl",
+    )
+
+    greeting: ClassVar[type[Hello | Welcome]]
+    """What the remote peer says first."""
+
+    def __init__(self, host: Host, queue: SendQueue, *, last_close: CloseInfo = NOT_CONNECTED) -> None:
+        self._queue = queue
+        self._host = host
+        self.connection: Connection | None = None
+        """The present connection, be it dead or not."""
+        self._receive: Receive = ignore_message
+        self._read_ended: Callable[[], None] = ignore_end
+        self._wrap: Callable[[Send], Send] | None = None
+        self.state = SessionState.NEW
+        self.last_close = last_close
+        """Why there is no connection: how the last one has ended, or is going to end because this side closes it."""
+        self.closed_since = False
+        """Whether the user has closed the peer after the session was over, and before another one began."""
+        self.lost: ConnectionLost | None = None
+        """What calls in flight get, because the session is over. None until it is."""
+        self.send: Send = not_sent
+        self._direct: Send = not_sent
+        """What ``send`` does when nothing is kept back."""
+        self._kept_back: tuple[Callable[[], None], ...] = ()
+        """The functions that send what is kept back at present, the outermost first. See `precede`."""
+        self.negotiation = Negotiation(host, dialer=self.greeting is Welcome)
+        self.replay: ReplayBuffer | None = None
+        """The messages that may have to be sent again. None if the session ends with its connection, be it since it has
+        given up."""
+        self.received: Acknowledger | None = None
+        """Counts what is received. None until the remote peer counts that, too."""
+        self.sid = ""
+        """The name of the session, if it can resume on another connection."""
+        self.ttl = 0.0
+        """Seconds that it lives without a connection."""
+        self.full = False
+        """Whether the transport is crowded, or as much is kept or waits as may be. Then senders wait that can."""
+        self._room: asyncio.Future[None] | None = None
+        """Done when it is full no more, or over. None unless something waits for that."""
+        self._expiry_timer: Timer | None = None
+        """Ends the session if it has no connection for too long."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.state.text}{' full' if self.full else ''}>"
+
+    # ------------------------------------------------------------ state
+
+    @property
+    def usable(self) -> Connection | None:
+        """The present connection. None without one, or if it is dead."""
+        return None if self.state.connection == "dead" else self.connection
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.state is SessionState.OVER
+
+    def _move(self, happened: SessionInput) -> None:
+        self.state = after(self.state, happened)
+        self._choose_send()
+        self._host.core.way_changed()
+
+    def note_close(self, info: CloseInfo) -> None:
+        """Note how the connection has ended or is going to, or why none will come."""
+        self.last_close = info
+        self.closed_since |= self.over and info.user_closed
+
+    # ------------------------------------------------------------ the beginning
+
+    def begin(self, connection: Connection, *, can_resume: bool, wrap: Callable[[Send], Send] | None = None) -> None:
+        """Begin on the first connection. Nothing is let in before `start`.
+
+        Args:
+            can_resume: whether this side can resume the session on another connection.
+            wrap: what is sent goes through ``wrap(send)`` on each connection.
+        """
+        self.negotiation.can_resume = can_resume
+        self._wrap = wrap
+        self._use(connection)
+        self._move(SessionInput.BOUND)
+
+    def _use(self, connection: Connection) -> None:
+        """Have ``connection``, on which nothing was sent yet."""
+        self.connection = connection
+        connection.owner = self
+        if self._wrap is not None:
+            connection.send = self._wrap(connection.send)
+
+    def start(self, receive: Receive, read_ended: Callable[[], None]) -> None:
+        """Let messages in. Those that arrived before are delivered within this call."""
+        self._receive, self._read_ended = receive, read_ended
+        connection = self.connection
+        if connection is None:
+            return
+        if connection.ended is not None:  # before it belonged to this session
+            self._host.loop.call_soon(partial(self.connection_lost, connection, connection.ended))
+        elif self.state is SessionState.CLOSING:
+            connection.start(ignore_message, ignore_end)
+        else:
+            connection.start(receive, read_ended)
+
+    # ------------------------------------------------------------ sending
+
+    def _choose_send(self) -> None:
+        """Choose what ``send`` does. Whatever else than the state changes what this depends on calls it."""
+        connection, replay = self.connection, self.replay
+        if connection is None or self.state.waits:
+            self._direct = not_sent  # not to a dead connection either: nothing overtakes what it has not taken
+        else:
+            self._direct = connection.send if replay is None else replay.through(connection.send)
+        self.send = self._send_after_kept_back if self._kept_back else self._direct
+
+    def precede(self, first: Callable[[], None]) -> Callable[[], None]:
+        """Call ``first`` before each message that is sent from now on. Return a function that ends this.
+
+        For code that runs while something is kept back that has to leave before what that code sends, and before that
+        code ends a channel or the session, where `send_kept_back` is called. That code may use it, too, and ends it
+        first.
+        """
+        outer = self._kept_back
+        self._kept_back = (*outer, first)
+        self._choose_send()
+
+        def end() -> None:
+            self._kept_back = outer
+            self._choose_send()
+
+        return end
+
+    def send_kept_back(self) -> None:
+        """Send what is kept back, see `precede`."""
+        kept_back = self._kept_back
+        if not kept_back:
+            return
+        self._kept_back = ()  # nothing precedes that
+        self._choose_send()
+        try:
+            for first in kept_back:
+                first()
+        finally:
+            self._kept_back = kept_back
+            self._choose_send()
+
+    def _send_after_kept_back(self, payload: bytes, text: bool = True, /) -> None:
+        self.send_kept_back()
+        self._direct(payload, text)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were sent, and that the connection has not written. Without one, those that are kept or wait."""
+        connection = self.usable
+        return self.kept if connection is None else connection.transport.unsent
+
+    def say(self, message: Control) -> None:
+        """Send a control message, which is JSON text whatever the codec is.
+
+        It waits and is counted as other messages are, and is dropped if it can neither be sent nor wait.
+        """
+        with suppress(ConnectionLost):
+            self.send_or_wait(write_control(message), True)
+
+    def note_dead(self, why: ConnectionLost) -> None:
+        """Note that the connection has not taken a message: it is about to report its end."""
+        if self.state.sends:
+            self.note_close(CloseInfo(why.code, why.reason))  # until the connection tells more
+            self._move(SessionInput.NOT_TAKEN)
+            self.update_full(other_connection=True)
+
+    def send_or_wait(self, payload: bytes, text: bool) -> None:
+        """Send a message, or let it wait for another connection.
+
+        Raises:
+            ConnectionLost: it can do neither.
+        """
+        try:
+            self.send(payload, text)
+        except ConnectionLost as exc:
+            if not self.keep_untaken(payload, text, exc):
+                raise
+
+    def keep_untaken(self, payload: bytes, text: bool, why: ConnectionLost) -> bool:
+        """Let a message wait for another connection that ``send`` has not taken. Return False if there will be none."""
+        if self.state.resumes:  # else the end of the connection is soon enough
+            self.note_dead(why)
+        if self.state.waits:
+            self.wait(Entry(payload, text))
+            return True
+        return False
+
+    def wait(self, entry: Entry) -> None:
+        """Let a message that ends with the session wait for another connection. Only while the session may get one."""
+        self._queue.add(entry)
+        self.queue_changed()
+
+    def queue_changed(self) -> None:
+        """Note that more waits with the session, or less."""
+        self.recount()
+        self.update_full()
+
+    def send_queued(self, *, users: bool) -> None:
+        """Send what waits, oldest first, as far as the connection takes it.
+
+        Args:
+            users: whether the user's messages leave, too.
+        """
+        for entry in self._queue.all():
+            if (connection := self.usable) is None:
+                return
+            if entry.queue is None or not (users or entry.of_session):
+                continue
+            if not entry.of_session and (error := self._host.core.objection(entry.payload, entry.raw)) is not None:
+                self._queue.refuse(entry, error)
+                continue
+            try:
+                connection.send(entry.payload, entry.text)
+            except ConnectionLost as exc:
+                self.note_dead(exc)
+                return
+            entry.was_sent()
+            if self.replay is not None:
+                self.replay.keep(entry.payload, entry.text)
+
+    async def drain(self) -> None:
+        """Wait until the session has room, or is over. Cancelling is safe."""
+        if self.full:
+            if self._room is None:
+                self._room = self._host.loop.create_future()
+            await asyncio.shield(self._room)
+
+    def update_full(self, *, other_connection: bool = False) -> None:
+        """Find out whether it is full, because something that this depends on has changed.
+
+        Args:
+            other_connection: it has another connection, or none that takes messages, which is always reported.
+        """
+        connection, replay = self.connection, self.replay
+        full = (
+            (connection is not None and connection.crowded)
+            or (replay is not None and replay.full)
+            or (self._queue.session_size > 0 and self.kept >= self._host.settings.limits.replay)
+        )
+        if (full != self.full or other_connection) and self.state is not SessionState.OVER:
+            self.full = full
+            if not full:
+                self._wake()
+            self._host.core.room_changed()
+
+    def _wake(self) -> None:
+        if self._room is not None:
+            self._room.set_result(None)
+            self._room = None
+
+    # ------------------------------------------------------------ what is kept and waits
+
+    @property
+    def kept(self) -> int:
+        """Bytes of the messages that may have to be sent again, or wait and end with the session."""
+        replay, waiting = self.replay, self._queue.session_size
+        return waiting if replay is None else waiting + replay.size
+
+    def recount(self) -> None:
+        """Note that the session takes more memory, or less."""
+
+    def _count_sent(self) -> None:
+        """Count what is sent from now on, and keep it until it has arrived."""
+        self.replay = ReplayBuffer(self, self._host)
+        self._choose_send()
+        if self.connection is not None:
+            self.connection.session_survives()
+
+    def _count_received(self) -> None:
+        """Count what is received from now on. The remote peer counts it, too."""
+        self.received, connection = Acknowledger(self._host.loop), self.connection
+        if connection is not None and self.state is not SessionState.CLOSING:
+            if self.replay is not None:
+                self._move(SessionInput.COUNTED)
+            connection.receive_with(self.received.through(connection, self._receive))
+
+    def give_up(self) -> None:
+        """Let the session end with its connection: from now on what is sent is neither counted nor kept.
+
+        What is received is still counted, because the remote peer waits for acknowledgements.
+        """
+        if self.replay is not None and self.connection is not None:
+            self.replay.stop_watching()
+            self.replay = None
+            if self.state.resumes:
+                self._move(SessionInput.GIVEN_UP)
+            else:
+                self._choose_send()
+            self.update_full()
+
+    # ------------------------------------------------------------ control messages
+
+    def change_limits(self, limits: Limits) -> None:
+        """Use other limits on this side from now on, and announce them."""
+        self.negotiation.limits = limits
+        if self.connection is not None:
+            self.connection.transport.largest = limits.message
+        if self.negotiation.common is not None:
+            self.say(Changed(announce(limits)))
+
+    def take_control(self, payload: bytes | bytearray) -> bool:
+        """Take a control message of the remote peer. Return False if ``payload`` is another message."""
+        message: Control | None = read_control(payload)
+        if message is None:
+            if not is_control(payload):
+                return False
+            self._host.ignore("unknown control message")
+            return True
+        if self.received is not None and isinstance(message, UNCOUNTED):
+            self.received.leave_out(len(payload))
+        if isinstance(message, (Credit, Drain)):
+            self._host.core.take_credit_or_drain(message)
+        elif not self._take(message):
+            self._host.ignore("control message out of place")
+        return True
+
+    def _take(self, message: Control) -> bool:
+        """Take a control message that is about the session. Return False if it makes no sense."""
+        negotiation = self.negotiation
+        if isinstance(message, Ack) and self.sid:
+            if self.received is not None:
+                self._acknowledged(message)
+                return True
+            if message == Ack(0, 0):  # the client counts from now on
+                self._count_received()
+                return True
+        elif isinstance(message, Changed) and negotiation.common is not None:
+            if (why := message.limits.objection()) is not None:
+                self.fail(CloseCode.INVALID_DATA, why)
+            else:
+                negotiation.use(message.limits)
+            return True
+        elif isinstance(message, self.greeting) and negotiation.common is None:
+            if isinstance(message, Hello) and message.v < VERSION:
+                self._host.ignore("hello of another version")
+            elif (why := message.limits.objection()) is not None:
+                self.fail(CloseCode.INVALID_DATA, why)
+            else:
+                negotiation.agree(message.features)
+                self._greeted(message)
+            return True
+        return False
+
+    def _acknowledged(self, ack: Ack) -> None:
+        """Throw away what has arrived."""
+        if self.replay is not None:
+            try:
+                if self.replay.acknowledge(ack.n, ack.bytes):
+                    self.update_full()
+            except Mismatch as exc:
+                self.fail(CloseCode.ACCOUNTING, str(exc))
+
+    def _greeted(self, message: Any) -> None:
+        """Take the `greeting` of the remote peer: both sides know their common features."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------ connections come and go
+
+    def connection_lost(self, connection: Connection, info: CloseInfo) -> None:
+        """Go on without a connection, or end, because the connection has ended."""
+        if connection is self.connection:
+            if info.code in GOES_ON and self.state.resumes:
+                self._detach(info)
+            else:
+                self.end(SessionInput.ENDED, info=info)
+
+    def _detach(self, info: CloseInfo) -> None:
+        """Go on without a connection, until another one comes or the time is over."""
+        self._disown_connection()
+        self._move(SessionInput.CUT)
+        self.note_close(info)
+        self._stop_timers()
+        expired, loop = partial(self.end, SessionInput.EXPIRED, "no connection resumed it in time"), self._host.loop
+        self._expiry_timer = loop.call_at(loop.time() + self.ttl, expired)
+        self._host.core.session_detached(info)
+        self.update_full(other_connection=True)
+
+    def _disown_connection(self) -> None:
+        """Have no connection from now on. Whatever the last one still delivers changes nothing."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.disown()
+            self._host.connection_ended(connection)
+
+    def _reattach(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
+        """Resume on ``connection``, whose remote peer has received ``rx`` messages of ``size`` bytes.
+
+        Messages leave in this order: those that have not arrived, those that have waited, new ones. Only then are
+        messages let in.
+        """
+        replay, received = self.replay, self.received
+        assert replay is not None and received is not None
+        if (why := limits.objection()) is not None:
+            self._refuse(connection, CloseCode.INVALID_DATA, why)
+            return
+        try:
+            replay.acknowledge(rx, size)
+        except Mismatch as exc:
+            self._refuse(connection, CloseCode.ACCOUNTING, str(exc))
+            return
+        self._stop_timers()
+        received.note_acknowledged()
+        self._use(connection)
+        connection.transport.largest = self.negotiation.limits.message  # `Peer.limits` may have changed
+        for payload, text in replay.again():
+            with suppress(ConnectionLost):  # another connection gets them
+                connection.send(payload, text)
+        self._move(SessionInput.RESUMED)
+        if replay.full:  # as before: the timer of the last connection is stopped
+            replay.watch()
+        connection.session_survives()
+        users = self._host.core.session_reattached(connection, limits)
+        self.send_queued(users=users)
+        self._announce_changes()
+        if self.connection is connection and self.state is not SessionState.CLOSING:
+            connection.start(received.through(connection, self._receive), self._read_ended)
+            self._host.core.session_resumed()
+        self.update_full(other_connection=True)  # last, because it may start a handler, which may close
+
+    def _refuse(self, connection: Connection, code: int, why: str) -> None:
+        """End instead of resuming on ``connection``, whose remote peer has said what cannot be."""
+        self._host.log.warn("closing the connection with %d: %s", code, why)
+        connection.disown()
+        self._host.spawn(connection.close(code, why))
+        self.end(SessionInput.ENDED, why)
+
+    def _announce_changes(self) -> None:
+        """Announce what has changed while the session had no connection. It follows what has waited."""
+
+    # ------------------------------------------------------------ the end
+
+    def close_soon(self, info: CloseInfo) -> None:
+        """Let nothing in from now on: a Close frame is about to be queued, and the session ends with its connection."""
+        self._say_goodbye()
+        self._move(SessionInput.CLOSED)
+        self.note_close(info)
+        if self.connection is not None:
+            self.connection.ignore()
+
+    def _say_goodbye(self) -> None:
+        """Tell the remote peer that the session ends with its connection, if it would not learn that otherwise."""
+
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
+        """Close the connection, and return when it has ended. Cancelling is safe."""
+        if self.connection is not None:
+            await self.connection.close(code, reason)
+
+    def fail(self, code: int, reason: str) -> None:
+        """End because of what the remote peer did: close the connection, and ignore whatever else it sends."""
+        if self.state.away:
+            self.end(SessionInput.OVERFLOWED, reason)
+        elif self.state.lives and self.state is not SessionState.CLOSING:
+            self._host.core.fail(code, reason)
+
+    def end(self, cause: SessionInput, why: str = "", *, info: CloseInfo | None = None) -> None:
+        """End the session and everything that belongs to it. Close its connection, if that is still open.
+
+        Args:
+            why: what `SessionLost` says, if the session has no connection.
+            info: how the connection ends. None if ``last_close`` says that. See `end_of`.
+        """
+        end, connection = end_of(self.state, cause, self.last_close, info, why), self.connection
+        still_open = connection is not None and connection.ended is None
+        if still_open and self.state is not SessionState.CLOSING:
+            self._say_goodbye()
+        self.note_close(end.info)
+        self.lost = end.lost
+        self._disown_connection()
+        self._move(cause)
+        self._stop_timers()
+        self.replay = self.received = None
+        self._receive, self._read_ended = ignore_message, ignore_end
+        self.negotiation.end()
+        self.full = False
+        self._wake()
+        self._let_go(end)
+        self._host.core.session_over(end)
+        if connection is not None and still_open:
+            self._host.spawn(connection.close(end.info.code, end.info.reason))
+
+    def _let_go(self, end: SessionEnd) -> None:
+        """Let go of what else belongs to the session, which is over."""
+
+    def _stop_timers(self) -> None:
+        if self.replay is not None:
+            self.replay.stop_watching()
+        if self.received is not None:
+            self.received.stop()
+        if self._expiry_timer is not None:
+            self._expiry_timer.cancel()
+            self._expiry_timer = None
+
+
+def not_sent(payload: bytes, text: bool = True, /) -> None:
+    """Refuse a message for which there is no connection, and none to wait for."""
+    raise ConnectionLost(NOT_CONNECTED.code, NOT_CONNECTED.reason, "not_sent")

@@ -1,0 +1,46 @@
+"""`SessionEnd`: how a session has ended."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from ..._base.closing import CloseInfo
+from ...errors import ConnectionLost, SessionLost, closed_here
+from .session_states import SessionInput, SessionState
+
+
+class SessionEnd(NamedTuple):
+    """How a session has ended, in the words of each one who is told."""
+
+    cause: SessionInput
+    was: SessionState
+    """The state before."""
+    info: CloseInfo
+    """For `close` handlers: how the last connection has ended, or is going to end."""
+    closed_with: CloseInfo
+    """For a client that asks to resume the session: how this side has closed the connection, or else how that ended."""
+    lost: ConnectionLost
+    """For calls in flight."""
+
+
+def end_of(
+    was: SessionState, cause: SessionInput, last_close: CloseInfo, info: CloseInfo | None = None, why: str = ""
+) -> SessionEnd:
+    """Return how a session ends.
+
+    Args:
+        last_close: how the connection has ended, or is going to end because this side closes it, as was noted before.
+        info: how the connection ends now. None if ``last_close`` says that.
+        why: what `SessionLost` says, if the session has no connection.
+    """
+    closing = was is SessionState.CLOSING
+    if info is None or (cause is SessionInput.REPLACED and (closing or was.away)):
+        info = last_close  # another connection does not change how the last one has ended
+    closed_with = last_close if closing else info
+    lost = SessionLost(info.code, why) if was.away else ConnectionLost(info.code, info.reason)
+    if closed_with.user_closed:  # whatever the remote peer has answered
+        info = msgspec.structs.replace(info, user_closed=True)
+        closed_here(lost)
+    return SessionEnd(cause, was, info, closed_with, lost)

@@ -1,0 +1,184 @@
+"""`Sessions`: those of a server, which its clients can resume."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from contextlib import suppress
+from functools import partial
+from ipaddress import IPv6Address, IPv6Network, ip_address
+from typing import Any
+
+from msgspec import Struct
+
+from ..._base.closing import CloseInfo
+from ..._base.scheduler import Scheduler, Timer
+from ...handshake import Handshake
+from ..wire.control import GoneWhy, Resume
+from .connection import Connection
+from .server_session import ServerSession
+from .session_states import SessionState
+from .tokens import NOBODYS, Tokens
+
+MOST_CLOSED = 10_000
+"""Closed sessions whose clients have not been told, at most: the oldest is forgotten. Each takes about half a KiB."""
+
+
+class Closed(Struct):
+    """A session that this side has closed while the client was away. It proves as a session does whose client asks."""
+
+    sid: str
+    tokens: Tokens
+    principal: object
+    closed_with: CloseInfo
+    """How the client's next connection is closed."""
+    until: Timer
+    """Ends this when the session could not have resumed any more."""
+
+
+class Sessions:
+    """The sessions of a server that can resume on another connection.
+
+    Each is kept for ``kept_for`` seconds without a connection. Those without one, and what handlers and readers still
+    hold of those that are over, take at most ``limit`` bytes together. When they take more, the
+    client whose sessions take most loses the largest one, and of several the oldest: no client can end the sessions of
+    another one that takes less.
+    """
+
+    def __init__(self, kept_for: float, limit: int) -> None:
+        self._kept_for = kept_for
+        self._limit = limit
+        self._here = secrets.token_urlsafe(6)
+        """Begins the names of these sessions. A session whose name begins otherwise belongs to another process."""
+        self._named: dict[str, ServerSession] = {}
+        self.closed: dict[str, Closed] = {}
+        """Sessions whose clients have still to be told how they were closed, by name, the oldest first."""
+        self._held: dict[ServerSession, object] = {}
+        """The sessions without a connection, and those that are over of which something is left, the oldest first,
+        with their clients."""
+        self._memory = 0
+        """Bytes that they take together."""
+        self._ending = False
+        """Whether sessions are being ended to keep the bound."""
+
+    def __len__(self) -> int:
+        return len(self._named)
+
+    def add(self, session: ServerSession, /) -> tuple[str, float]:
+        """Add a session that can resume. Return its name, and the seconds for which it is kept."""
+        sid = f"{self._here}.{secrets.token_urlsafe(16)}"
+        self._named[sid] = session
+        return sid, self._kept_for
+
+    def forget(self, session: ServerSession, closed_with: CloseInfo | None, loop: Scheduler, /) -> None:
+        """Forget a session, which is over.
+
+        Args:
+            closed_with: what its client has still to be told. None for nothing.
+        """
+        self.release(session)
+        sid = session.sid
+        self._named.pop(sid, None)
+        if closed_with is None:
+            return
+        until = loop.call_at(loop.time() + session.ttl, partial(self.forget_closed, sid))
+        self.closed[sid] = Closed(sid, session.tokens, session.peer.principal, closed_with, until)
+        if len(self.closed) > MOST_CLOSED:
+            self.forget_closed(next(iter(self.closed)))
+
+    def forget_closed(self, sid: str) -> None:
+        """Forget a closed session: its client knows, or cannot ask any more. Idempotent."""
+        if (closed := self.closed.pop(sid, None)) is not None:
+            closed.until.cancel()
+
+    def resume(self, asked: Resume, connection: Connection, handshake: Handshake) -> Any | Closed | GoneWhy:
+        """Resume a session on ``connection``. Return its `Peer`, or why that is not possible.
+
+        A request that is refused changes nothing in the session, unless the client proves that it is its own: then the
+        client gets a new session in its place.
+        """
+        here, dot, _ = asked.sid.partition(".")
+        if dot and here != self._here:
+            return "elsewhere"
+        session = self._named.get(asked.sid) or self.closed.get(asked.sid)
+        tokens = NOBODYS if session is None else session.tokens
+        if not tokens.prove(asked) or session is None:
+            return "expired"
+        principal = session.principal if isinstance(session, Closed) else session.peer.principal
+        if not _same(handshake.principal, principal):
+            return "auth"
+        if isinstance(session, Closed):
+            return session
+        if session.state is SessionState.CLOSING:
+            if session.connection is not None:
+                session.connection.drop(session.last_close)  # it is dead, and the session was to be closed on it
+            return self.closed.get(asked.sid, "expired")
+        if not session.state.resumes:
+            return "expired"
+        if not session.fits(handshake):
+            session.evict("the connection has other limits than the session")
+            return "limits"
+        peer = session.peer  # if the session ends as it resumes, nobody else may hold it
+        session.resume(asked, connection, handshake)
+        return peer
+
+    # ------------------------------------------------------------ the bound
+
+    def hold(self, session: ServerSession, /) -> None:
+        """Count a session that has no connection, or is over, anew: it holds more, or less. Idempotent."""
+        if not (held := session.memory()):
+            self.release(session)
+            return
+        if session not in self._held:
+            self._held[session] = _client_of(session)
+        self._count(session, held)
+        if self._ending:  # a `close` handler has sent something
+            return
+        self._ending = True
+        try:
+            while self._memory > self._limit:
+                # Evictions are rare, and even many thousands of sessions are looked through in milliseconds.
+                largest = self._largest()
+                self.release(largest)  # handlers that it cancels may take their time, or ignore that
+                largest.evict()
+        finally:
+            self._ending = False
+
+    def _largest(self) -> ServerSession:
+        """Return the largest session of the client whose sessions take most."""
+        taken = Counter[object]()
+        for session, client in self._held.items():
+            taken[client] += session.counted
+        return max(self._held, key=lambda session: (taken[self._held[session]], session.counted))
+
+    def release(self, session: ServerSession, /) -> None:
+        """Stop counting a session: it has a connection, or nothing is left of it. Idempotent."""
+        self._held.pop(session, None)
+        self._count(session, 0)
+
+    def _count(self, session: ServerSession, size: int) -> None:
+        self._memory += size - session.counted
+        session.counted = size
+
+
+def _client_of(session: ServerSession) -> object:
+    """Return what is the same for all sessions of one client: the hash of its principal, or else its network."""
+    principal = session.peer.principal
+    if principal is not None:
+        with suppress(Exception):  # of the user's class
+            return "principal", hash(principal)
+    remote: tuple[str, int] | None = session.peer.info.remote
+    host = "" if remote is None else remote[0]
+    with suppress(ValueError):  # not an address
+        address = ip_address(host.partition("%")[0])
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
+            return IPv6Network((int(address), 64), strict=False)  # one client has all of it
+    return host
+
+
+def _same(principal: object, other: object) -> bool:
+    """Return whether two principals are the same. One that cannot be compared is not."""
+    try:
+        return principal is other or bool(principal == other)
+    except Exception:  # of the user's class: then nobody knows
+        return False

@@ -1,0 +1,54 @@
+"""`Tokens`: the secrets with which a client proves that a session is its own."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from hmac import compare_digest
+
+from ..wire.control import Resume
+
+NO_TOKEN = bytes(32)
+"""The hash of no token."""
+
+
+class Tokens:
+    """The secrets with which a client proves that a session is its own.
+
+    Only their hashes are kept, so that nobody who reads the memory can resume the session.
+    """
+
+    __slots__ = ("_gen", "_issued", "_presented")
+
+    def __init__(self) -> None:
+        self._issued = self._presented = NO_TOKEN
+        """The newest token, and the one that the client has last presented, which it may present again if the answer
+        was lost."""
+        self._gen = 0
+        """The highest number of a request of the client."""
+
+    def issue(self) -> str:
+        """Return another token."""
+        token = secrets.token_urlsafe(32)
+        self._issued = _hash(token)
+        return token
+
+    def prove(self, asked: Resume) -> bool:
+        """Return whether a request is the client's, and newer than all those before."""
+        hashed = _hash(asked.token)
+        newest = compare_digest(hashed, self._issued)  # both, so that the time does not tell which
+        before = compare_digest(hashed, self._presented)
+        return (newest or before) and asked.gen > self._gen
+
+    def renew(self, asked: Resume) -> str:
+        """Take a request that is proven. Return another token."""
+        self._gen, self._presented = asked.gen, _hash(asked.token)
+        return self.issue()
+
+
+NOBODYS = Tokens()
+"""They prove nothing, with as much work as those of a session."""
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()

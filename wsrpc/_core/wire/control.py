@@ -1,0 +1,222 @@
+"""Control messages: what two wsrpc peers send each other besides ws-wrapper's messages. Plain peers ignore them.
+
+Each is one JSON text message ``{"ws-wrapper": false, "wsrpc": {...}}`` with exactly these two keys and of less than
+4 KiB, whatever the codec. JavaScript takes the boolean ``false`` for "not mine" (4.3.1, observed), and so does Go.
+
+The client sends `Hello` before anything else and goes on without waiting. The server answers with `Welcome` before
+anything else that it sends after reading the hello; a plain peer never answers. Then both know the features and the
+limits of the other side; `Changed` announces new limits. A consumer sends `Credit` to tell a producer how many items it
+may send. A server that is about to close sends `Drain`, and its client answers with the same message once it starts
+nothing new.
+
+If both can resume, the welcome names the session. From then on each side counts its messages, and tells with `Ack` how
+many have arrived. On the next connection the client sends `Resume` in place of `Hello`, and nothing else until the
+server has answered, with `Resumed` or with `Gone`.
+
+A web page cannot send pings. It asks with `Probe` whether the connection is alive, and its server answers with `Alive`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from ...limits import LEAST, Limits
+
+LARGEST = 4096
+"""Bytes of the largest control message."""
+
+BATCHES = "batches"
+"""The feature of a consumer that takes several items of a stream in one message."""
+CREDIT = "credit"
+DRAIN = "drain"
+MSGPACK = "msgpack"
+PROBE = "probe"
+"""The feature of a server that answers a `Probe`."""
+RESUME = "resume"
+STOP = "stop"
+"""The feature of a producer on a named channel that answers a request ``stop`` once it sends no more items."""
+
+
+class Announced(Struct, frozen=True):
+    """The limits of the sender of a hello or welcome. The other side keeps within them by itself."""
+
+    message: int = 2**53
+    running: int = 2**53
+    waiting: int = 2**53
+    waiting_bytes: int = 2**53
+    values: int = 2**53
+    running_bytes: int = 2**53
+
+    def objection(self) -> str | None:
+        """Return which limit is so small that peers could not communicate. None if they can."""
+        for name, least in LEAST_ANNOUNCED:
+            if (value := getattr(self, name)) < least:
+                return f"the limit {name!r} is announced as {value}, and must be at least {least}"
+        return None
+
+
+LEAST_ANNOUNCED = [
+    *((name, LEAST[name][0]) for name in ("message", "running", "waiting", "values")),
+    ("waiting_bytes", 0),
+    ("running_bytes", 1),
+]
+"""Each announced limit, with the least that makes sense."""
+
+
+class Hello(Struct, tag_field="t", tag="hello"):
+    """The first message of a client: its version of this protocol, its features and its limits."""
+
+    v: int
+    features: list[str]
+    limits: Announced
+
+
+class Welcome(Struct, tag_field="t", tag="welcome", omit_defaults=True):
+    """The answer to a hello, or what follows a `Gone`. If both sides can resume, it names the session."""
+
+    features: list[str]
+    limits: Announced
+    sid: str = ""
+    token: str = ""
+    """The secret with which the client resumes the session."""
+    ttl: float = 0.0
+    """Seconds that the session lives without a connection."""
+
+
+class Changed(Struct, tag_field="t", tag="limits"):
+    """The limits of the sender have changed since its hello or welcome."""
+
+    limits: Announced
+
+
+class Credit(Struct, tag_field="t", tag="credit"):
+    """Grants ``n`` items of ``bytes`` bytes in all on channel ``h``, counted from its beginning."""
+
+    h: int
+    n: int
+    bytes: int
+
+
+class Drain(Struct, tag_field="t", tag="drain"):
+    """From a server: it closes after ``after_ms`` at the latest. From its client, with 0: it starts nothing new."""
+
+    after_ms: int
+
+
+class Ack(Struct, tag_field="t", tag="ack"):
+    """In all, ``n`` counted messages of ``bytes`` bytes have arrived in this session."""
+
+    n: int
+    bytes: int
+
+
+class Resume(Struct, tag_field="t", tag="resume"):
+    """The first message of a client that goes on with a session: the fields of a hello, and those of the session."""
+
+    v: int
+    features: list[str]
+    limits: Announced
+    sid: str
+    token: str
+    gen: int
+    """Higher with each attempt to resume the session."""
+    rx: int
+    """The counted messages that have arrived, and their bytes, as in an `Ack`."""
+    bytes: int
+
+
+class Resumed(Struct, tag_field="t", tag="resumed"):
+    """The session goes on. Both sides send again what has not arrived, beginning after the other side's ``rx``."""
+
+    rx: int
+    bytes: int
+    token: str
+    """The secret for the next resume."""
+    limits: Announced
+
+
+GoneWhy = Literal["expired", "auth", "elsewhere", "limits", "closed"]
+"""Why a session cannot be resumed.
+
+- ``"expired"``: there is no such session any more, or the token is wrong.
+- ``"auth"``: the token is right, and the connection is somebody else's.
+- ``"elsewhere"``: it is a session of another server, or of another process. Its name alone says so.
+- ``"limits"``: the connection has other limits than the session, which has ended.
+- ``"closed"``: from the client, which is about to close.
+"""
+
+
+class Gone(Struct, tag_field="t", tag="gone"):
+    """The session is over. A welcome follows: a new one begins, as if the client had sent a hello.
+
+    From a client: it closes the connection, and the session ends with that. Some ASGI servers tell a Close frame as if
+    the connection had dropped.
+    """
+
+    why: str
+    """A `GoneWhy`, or one that a later version has."""
+
+
+class Probe(Struct, tag_field="t", tag="probe"):
+    """From a client that cannot ping: is the connection alive?"""
+
+
+class Alive(Struct, tag_field="t", tag="alive"):
+    """Answers a probe."""
+
+
+Control = Hello | Welcome | Changed | Credit | Drain | Ack | Resume | Resumed | Gone | Probe | Alive
+UNCOUNTED = (Ack, Hello, Welcome, Resume, Resumed, Gone, Probe, Alive)
+"""The control messages that are not counted in a session: they begin it, resume it, count, or are about the
+connection."""
+
+
+class _Control(Struct, forbid_unknown_fields=True):
+    ours: bool = msgspec.field(name="ws-wrapper")
+    wsrpc: Control
+
+
+class _Shape(Struct, forbid_unknown_fields=True):
+    ours: bool = msgspec.field(name="ws-wrapper")
+    wsrpc: dict[str, Any]
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Control).decode
+_decode_shape = msgspec.json.Decoder(_Shape).decode
+
+
+def announce(limits: Limits) -> Announced:
+    """Return those of our limits that the other side has to know."""
+    return Announced(
+        limits.message, limits.running, limits.waiting, limits.waiting_bytes, limits.values, limits.running_bytes
+    )
+
+
+def write_control(message: Control) -> bytes:
+    """Return the JSON text of a control message."""
+    return _encode(_Control(False, message))
+
+
+def read_control(payload: bytes | bytearray) -> Any:
+    """Return the control message in a text; None if it holds none that is known here."""
+    if len(payload) >= LARGEST or b'"wsrpc"' not in payload:
+        return None
+    try:
+        control = _decode(payload)
+    except (msgspec.DecodeError, RecursionError):  # a `ValidationError` is one: newer fields, other kinds
+        return None
+    return None if control.ours else control.wsrpc
+
+
+def is_control(payload: bytes | bytearray) -> bool:
+    """Return whether a text has the shape of a control message, known here or not. Such texts are never the user's."""
+    if len(payload) >= LARGEST or b'"wsrpc"' not in payload:
+        return False
+    try:
+        return not _decode_shape(payload).ours
+    except (msgspec.DecodeError, RecursionError):
+        return False

@@ -1,0 +1,97 @@
+"""``profile="go"``: refuses messages for which ws-server-wrapper-go would close the connection, before they are sent.
+
+Whatever the profile, wsrpc sends the types that Go expects: ids are integers, a missing channel name is absent rather
+than empty, the flag of an error is 1 or absent. This module handles the rest: sizes, numbers that no double holds,
+messages that are not protocol, and Go's error for a wrong number of arguments. The profile is a codec of its own, so
+that peers without it pay nothing for it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from typing import Any
+
+from ...errors import BadArguments, RemoteError
+from ...limits import Limits
+from .codecs import Codec, JsonCodec
+from .messages import Event, Request
+from .rejections import error_from_wire
+
+LARGEST = 32 * 1024
+"""Bytes of the largest message that coder/websocket reads, unless the program calls SetReadLimit."""
+
+MISCOUNTED = "incorrect number of arguments"
+"""Go's rejection of a wrong number of arguments, whatever the number and the handler."""
+
+_MAY_BE_HUGE = re.compile(rb"\d{309}|[eE]\+?\d{3}")
+
+
+class GoCodec(JsonCodec):
+    """JSON without numbers that Go cannot read.
+
+    Arguments are exempt: Go decodes each into the type that its handler takes, which may be text or a big.Int, and
+    rejects the request if it does not fit. It decodes everything else at once, into doubles.
+    """
+
+    def __init__(self, json: JsonCodec) -> None:
+        super().__init__(enc_hook=json.enc_hook)
+        encode = self.encode
+
+        def encode_for_go(message: Any) -> bytes:
+            payload = encode(message)
+            cls = message.__class__
+            if cls is Request or cls is Event:
+                if not message.a[0]:
+                    raise ValueError('profile="go": Go ignores an event whose name is "": give it a name')
+            elif _MAY_BE_HUGE.search(payload):
+                _check_numbers(payload)
+            return payload
+
+        self.encode = encode_for_go
+
+
+def _check_numbers(payload: bytes) -> None:
+    json.loads(payload, parse_int=_check_number, parse_float=_check_number)
+
+
+def _check_number(digits: str) -> None:
+    if math.isinf(float(digits)):
+        raise ValueError(
+            f"{digits[:20]}… is a number of {len(digits)} digits, and Go, which reads numbers as doubles, would close "
+            "the connection: send it as text"
+        )
+
+
+def largest_sent(limits: Limits, codec: Codec) -> int:
+    """Return the bytes that a message may have before the other side has announced its limits."""
+    if limits.sent_message is not None:
+        return limits.sent_message
+    return LARGEST if codec.__class__ is GoCodec else sys.maxsize
+
+
+def refuse_raw(codec: Codec) -> None:
+    """Refuse messages that are not protocol, if ``codec`` is for Go.
+
+    Raises:
+        ValueError: the other side is Go, which closes the connection for such messages.
+    """
+    if codec.__class__ is GoCodec:
+        raise ValueError(
+            'profile="go": ws-server-wrapper-go reads every WebSocket message as one of the protocol and closes the '
+            "connection for any other, so raw messages cannot be sent: emit an event instead"
+        )
+
+
+def rejection_from(e: Any, flag: Any, codec: Codec, event: str, count: int) -> RemoteError:
+    """Return the error that a rejection raises at the caller, who has sent ``count`` arguments."""
+    error = error_from_wire(e, flag)
+    if codec.__class__ is GoCodec and error.message == MISCOUNTED:
+        return BadArguments(
+            f"{event}() was sent {count} arguments, but its handler in Go has another number of parameters: pass one "
+            "argument for each parameter, and None for one that is to be left out; if its last parameter is variadic "
+            "(...), do not call it, because that ends the Go program"
+        )
+    return error

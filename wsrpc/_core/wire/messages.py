@@ -1,0 +1,253 @@
+"""Messages as structs: one for each kind that is sent, and for all that arrive a tolerant struct and a strict one.
+
+The options of a request are here, too, because this module decides which of them travel in its message.
+
+The garbage collector tracks the structs that can hold users' values: an argument may refer to the exception or the
+context of its own call, and these refer to the message.
+
+Source: PROTOCOL.md of ws-wrapper 4.3.1, and the observed behaviour of its JavaScript and Go implementations.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec.structs import replace
+
+from ..._base.names import ChannelRef, Offline, Source
+from ..._base.retry import Retry
+
+MAX_ID = 2**53 - 1
+"""Largest integer that JavaScript holds exactly."""
+
+
+class WireMessage(Struct):
+    """Inbound message, as a codec decodes it. A field can have any type; the code that reads the field checks the type.
+
+    A wrong type in a field that a message does not need must not make the message unreadable. ``UNSET`` means that a
+    field is absent, which can differ from ``null``: the message ``{i}`` is a response, and ``{i, e: null}`` rejects a
+    request. For ``c``, ``h`` and ``i``, an absent field and ``null`` have the same meaning; see `id_from_wire`.
+
+    Attributes:
+        a: the name of the event or request, and its arguments.
+        i: the id of a request, also in the response to it and in its cancellation.
+        c: the name of a channel.
+        h: the id of an anonymous channel, or in a response, that the requester gets a channel.
+        d: the result of a request.
+        e: the error of a request.
+        x: a cancellation of a request, or the end of an anonymous channel.
+        flag: whether ``e`` was made from an exception.
+        ours: false in the control messages of wsrpc peers.
+        t: between nodes of a cluster, for a request that is passed on: the caller's ``timeout=`` and ``offline=``.
+    """
+
+    a: Any = UNSET
+    i: Any = UNSET
+    c: Any = None
+    h: Any = None
+    d: Any = UNSET
+    e: Any = UNSET
+    x: Any = UNSET
+    flag: Any = field(default=UNSET, name="_")
+    ours: Any = field(default=UNSET, name="ws-wrapper")
+    t: Any = UNSET
+
+
+LONGEST = 1 + 64
+"""Length of the longest ``a`` that is accepted: a name and its arguments. No honest program has so many."""
+Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
+Terms = tuple[Annotated[float, Meta(ge=0)] | None, Offline | None]
+"""The options of a request of another node, of those that travel."""
+
+
+class StrictMessage(WireMessage, forbid_unknown_fields=True):
+    """Inbound message as nearly all peers send it. The decoder refuses any other one, and so makes these checks in C.
+
+    msgspec checks that text is UTF-8, but skips the values of unknown fields. Without such fields, all text is checked.
+
+    The channel's name has any type: few messages have one, and a wrong one has the same effect as a wrong event name.
+    """
+
+    a: Annotated[list[Any], Meta(min_length=1, max_length=LONGEST)] | UnsetType = UNSET
+    i: Id | UnsetType = UNSET
+    h: Id | None = None
+    ours: UnsetType | None = field(default=UNSET, name="ws-wrapper")
+    t: Terms | UnsetType = UNSET
+
+
+CONTAINERS: frozenset[type] = frozenset({list, dict, tuple})
+"""Types of the values that hold others. Arrays become tuples where they are keys of a map."""
+
+
+class Event(Struct):
+    """An event: ``a`` is its name and its arguments, ``c`` the name of a channel, ``h`` the id of an anonymous one."""
+
+    a: tuple[Any, ...]
+    c: str | UnsetType = UNSET
+    h: int | UnsetType = UNSET
+
+
+class Request(Struct):
+    """An event that wants an answer, with the id ``i``."""
+
+    i: int
+    a: tuple[Any, ...]
+    c: str | UnsetType = UNSET
+    h: int | UnsetType = UNSET
+    t: Any = UNSET
+
+
+class RequestOptions(Struct, frozen=True, eq=False):
+    """Options of one request. See `Caller.request` for those that its caller gives.
+
+    Those that travel, with ``is_passed_on``, are the field ``t`` of `Request`, which `message` fills, and of
+    `WireMessage`, which `relayed` reads. Where `StrictMessage` does not accept them, they are ignored.
+
+    `Caller`, `AnonymousChannel`, ``with_options`` of proxies, and the classes of `wsrpc.blocking` each declare the
+    options that users may give.
+    """
+
+    returns: Any = UNSET
+    timeout: float | UnsetType | None = UNSET
+    offline: Offline | None = None
+    send: Source | None = None
+    retry: Retry | None = None
+    idempotent: bool = False
+    wants_channel: bool = False
+    """The answer is to be a channel."""
+    between_nodes: bool = False
+    """It is another node's: if it has ``wants_channel``, the answer is passed on, a channel or not."""
+    within_call: bool = False
+    """It belongs to a call that has begun, which has one such request at a time. `Limits.pending` does not count it:
+    `TooManyRequests` would come too late."""
+    is_passed_on: bool = False
+    """Another node passes it on. That one has the timeout, because it knows whether the request was sent."""
+    member: str | None = None
+    """The member of a contract that was called, such as ``Chat.say``, for errors."""
+
+    def message(self, i: int, channel: ChannelRef, a: tuple[Any, ...]) -> Request:
+        """Return the message of a request with these options."""
+        if channel is None:
+            return Request(i, a)
+        message = Request(i, a, UNSET, channel) if isinstance(channel, int) else Request(i, a, channel)
+        if self.is_passed_on:
+            message.t = (self.timeout, self.offline)
+        return message
+
+    @classmethod
+    def relayed(cls, message: WireMessage, *, wants_channel: bool) -> RequestOptions:
+        """Return the options with which a node passes on a request of another node."""
+        options = cls(wants_channel=wants_channel, between_nodes=True, within_call=message.h is not None)
+        timeout, offline = message.t if message.t.__class__ is tuple else (None, None)
+        return replace(options, timeout=timeout, offline=offline)
+
+
+NO_OPTIONS = RequestOptions()
+"""The options of every request that is made without any."""
+
+
+class Resolution(Struct):
+    """The answer to request ``i``."""
+
+    i: int
+    d: Any
+
+
+class Rejection(Struct):
+    """Request ``i`` failed with ``e``; the flag says that ``e`` is an error object with a ``message``."""
+
+    i: int
+    e: Any
+    flag: int | UnsetType = field(default=UNSET, name="_")
+
+
+class Cancellation(Struct):
+    """The sender of request ``i`` no longer waits for its answer, because of ``x``."""
+
+    i: int
+    x: Any
+    flag: int | UnsetType = field(default=UNSET, name="_")
+
+
+class Raw(Struct, gc=False):
+    """A message that is not protocol, to be sent."""
+
+    payload: bytes
+    text: bool
+    h: UnsetType = UNSET
+
+
+class ChannelCreated(Struct, gc=False):
+    """The answer to request ``i`` is an anonymous channel, whose id is ``i``."""
+
+    i: int
+    h: int = 1
+
+
+class ChannelAbort(Struct):
+    """Anonymous channel ``h`` has ended, because of ``x``."""
+
+    h: int
+    x: Any
+    flag: int | UnsetType = field(default=UNSET, name="_")
+
+
+class Item(Struct):
+    """The argument of ``next``: one item of a stream (ws-wrapper's iterator protocol)."""
+
+    value: Any
+    done: bool = False
+
+
+class NoMoreItems(Struct, gc=False):
+    """The argument of the last ``next``. JavaScript sends no value with it either."""
+
+    done: bool = True
+
+
+class ItemsFailed(Struct):
+    """The argument of the last ``next`` on a named channel if the producer failed: named channels have no abort.
+
+    ``e`` and the flag are those of a `Rejection`. JavaScript's iterator takes it for a plain end.
+    """
+
+    e: Any
+    flag: int | UnsetType = field(default=UNSET, name="_")
+    done: bool = True
+
+
+def is_id(value: Any) -> bool:
+    """Whether ``value`` can be a request's id: an integer (``True`` is not one) from 1 to 2^53-1."""
+    return value.__class__ is int and 0 < value <= MAX_ID
+
+
+def id_from_wire(value: Any) -> Any:
+    """Return an id as JavaScript and Go read it: ``null`` is no id, and for JavaScript ``1.0`` is the number 1."""
+    if value is None:
+        return UNSET
+    return int(value) if value.__class__ is float and value.is_integer() else value
+
+
+def channel_id(value: Any) -> int | None:
+    """Return the id of an anonymous channel: a number, or the string of digits that old JavaScript clients send."""
+    value = id_from_wire(value)
+    if value.__class__ is str and value.isdecimal() and value.isascii() and len(value) <= 16:
+        value = int(value)
+    return value if is_id(value) else None
+
+
+def place_on(message: WireMessage, h: int | None) -> None:
+    """Make ``message`` a message of anonymous channel ``h``.
+
+    A channel name that it may also have is ignored, as in JavaScript, because middleware goes by names.
+    """
+    message.h = h
+    message.c = None
+
+
+def event_on(channel: str | int | None, a: tuple[Any, ...]) -> Event:
+    """Return an event on a named channel, on an anonymous one by its id, or on the main one."""
+    if channel is None:
+        return Event(a)
+    return Event(a, UNSET, channel) if isinstance(channel, int) else Event(a, channel)

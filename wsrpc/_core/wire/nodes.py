@@ -1,0 +1,91 @@
+"""What two nodes of a cluster say to each other beyond ws-wrapper, where one passes on the calls of the other.
+
+A node that passes a call on to one of its clients answers as that client does. What it has to say itself travels as an
+error with a code of its own, and the calling node raises the exception that a call to a client of its own would raise.
+A client cannot send such an error: `passed_on` takes these codes away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ...errors import (
+    BadResult,
+    ChannelClosed,
+    ConnectionLost,
+    MessageTooBig,
+    PeerNotFound,
+    QueueFull,
+    RemoteError,
+    RequestTimeout,
+    RpcError,
+    StreamOverflow,
+    TooManyRequests,
+    UnexpectedChannel,
+    WsrpcError,
+    as_text,
+    made_here,
+)
+
+NODE: Any = "node"
+"""The ``profile=`` of connections between two nodes. It is not for users."""
+
+PREFIX = "wsrpc.node."
+
+ENDED_BY_CALLER = RemoteError("the caller has ended the channel", f"{PREFIX}left")
+"""The reason of an abort which says that the caller has ended a channel on its side. Two peers with nobody between
+them need not say so: each knows when a stream is over."""
+
+_TEXT_ONLY: dict[str, type[WsrpcError]] = {
+    f"{PREFIX}{cls.__name__}": cls
+    for cls in (BadResult, MessageTooBig, QueueFull, StreamOverflow, TooManyRequests, UnexpectedChannel)
+}
+
+
+def error_to_node(error: Exception) -> RpcError:
+    """Return what travels for an exception that a call to a client of this node has raised."""
+    if isinstance(error, RemoteError):
+        return passed_on(error)
+    code = f"{PREFIX}{type(error).__name__}"
+    data: list[Any] | None = None
+    if isinstance(error, PeerNotFound):
+        data = [error.address]
+    elif isinstance(error, ConnectionLost):
+        code, data = f"{PREFIX}ConnectionLost", [error.code, error.reason, error.outcome]
+    elif isinstance(error, RequestTimeout):
+        data = [error.event, error.timeout, error.outcome]
+    elif isinstance(error, ChannelClosed):
+        code, data = f"{PREFIX}ConnectionLost", [1006, as_text(error.reason), "unknown"]
+    return made_here(RemoteError(str(error), code, data))
+
+
+def passed_on(error: RemoteError) -> RemoteError:
+    """Return a client's error as it is passed on to the caller."""
+    if isinstance(error.code, str) and error.code.startswith(PREFIX):
+        error = RemoteError(error.message, None, error.data, error.fields)
+    return made_here(error)
+
+
+def as_raised(error: RemoteError) -> Exception:
+    """Return the exception that an error from another node stands for; the error itself if it is a client's."""
+    code: Any = error.code
+    if code.__class__ is not str or not code.startswith(PREFIX):
+        return error
+    make = _MADE_OF_DATA.get(code)
+    if make is not None:
+        return make(*error.data)
+    cls = _TEXT_ONLY.get(code)
+    return error if cls is None else cls(error.message)
+
+
+def is_ended_by_caller(reason: object) -> bool:
+    """Return whether the reason of an abort is `ENDED_BY_CALLER`."""
+    return isinstance(reason, RemoteError) and reason.code == ENDED_BY_CALLER.code
+
+
+_MADE_OF_DATA: dict[str, Callable[..., Exception]] = {
+    f"{PREFIX}ConnectionLost": ConnectionLost,
+    f"{PREFIX}PeerNotFound": PeerNotFound,
+    f"{PREFIX}RequestTimeout": RequestTimeout,
+}

@@ -1,0 +1,258 @@
+"""Accepts or refuses handshakes: trusted proxies, allowed origins and the user's `on_handshake`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
+from math import isnan
+from typing import Any, NoReturn, cast
+
+from .._base.logs import LogBudget, address_text, logger
+from .._base.misuse import check_has_run
+from .._base.names import check_address
+from .._base.state import PeerState
+from .._core.handlers.introspection import is_async, location
+from .._core.handlers.lifecycle import ends_the_task
+from ..errors import HandshakeRejected
+from ..handshake import Handshake, HandshakeFunction
+from ..headers import ResponseHeaders, any_case, check_response_header
+from ..limits import Limits
+from .origins import OriginRule, Origins
+from .proxies import TrustedProxies
+
+OWN_HEADERS = frozenset({"connection", "upgrade", "content-length", "transfer-encoding"})
+"""Response headers that belong to the handshake itself, besides ``Sec-WebSocket-…``."""
+
+
+class Door:
+    """Open while a server accepts connections. `close` also stops the user's functions that still decide on one."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.refused: Counter[int] = Counter()
+        """Counts of refused handshakes, by HTTP status."""
+        self._deciding: set[asyncio.Timeout] = set()
+
+    @contextmanager
+    def deciding(self, patience: asyncio.Timeout) -> Generator[None]:
+        """Make ``patience``, in which a user's function decides on a connection, expire at `close`."""
+        self._deciding.add(patience)
+        try:
+            yield
+        finally:
+            self._deciding.discard(patience)
+
+    def refuse(self, refusal: HandshakeRejected) -> HandshakeRejected:
+        """Count a refusal, and return it to be raised."""
+        self.refused[refusal.status] += 1
+        return refusal
+
+    def close(self) -> None:
+        """Accept no further connections."""
+        self.closed = True
+        for patience in self._deciding:
+            if not patience.expired():
+                patience.reschedule(asyncio.get_running_loop().time())
+
+
+class Entrance:
+    """Accepts or refuses connections. Listeners and adapters call `check` for each handshake."""
+
+    def __init__(self, origins: Origins, trusted_proxies: Iterable[str], budget: LogBudget) -> None:
+        self._budget = budget
+        self._origins = OriginRule(origins, budget)
+        self._proxies = TrustedProxies(trusted_proxies)
+        self._function: HandshakeFunction | None = None
+        self._where = ""
+        self._warned = False
+
+    def use(self, function: HandshakeFunction) -> None:
+        """Call ``function`` for each handshake from now on."""
+        where = location(function)
+        if self._function is not None and where != self._where:
+            logger.warning("on_handshake from %s is replaced by the one from %s", self._where, where)
+        self._function, self._where = function, where
+
+    @property
+    def is_async(self) -> bool:
+        """Whether `check` has to be awaited."""
+        return is_async(self._function)
+
+    def begin(self) -> None:
+        """Warn, once, of a rule that lets everybody in."""
+        if self._origins.allows_any and not self._warned:
+            self._warned = True
+            logger.warning("origins=ANY_ORIGIN: pages of any site may connect, with the cookies of their visitors")
+
+    def check(self, handshake: Handshake, door: Door) -> Awaitable[None] | None:
+        """Accept ``handshake``, and let the user's function change it; return an awaitable if that is async.
+
+        Raises:
+            HandshakeRejected: it is refused. The status is 500 for any other error of the user's function, and 503 if
+                ``door`` is closed.
+        """
+        seconds = handshake.limits.open_timeout
+        result = self._ask(handshake, door)
+        return None if result is None else self._finish(handshake, door, result, seconds)
+
+    def check_nowait(self, handshake: Handshake, door: Door) -> None:
+        """Accept ``handshake`` as `check` does, where nothing can be awaited.
+
+        Raises:
+            HandshakeRejected: as for `check`; the status is 500 if the user's function returns an awaitable.
+        """
+        result = self._ask(handshake, door)
+        if result is not None:
+            if inspect.iscoroutine(result):
+                result.close()
+            mistake = TypeError("it returns an awaitable, and this transport's library cannot wait")
+            self._refuse(handshake, door, mistake)
+
+    def _ask(self, handshake: Handshake, door: Door) -> Awaitable[Any] | None:
+        self.begin()
+        if door.closed:  # an application's own HTTP server may go on listening
+            raise door.refuse(_closing())
+        asked = "origins="
+        try:
+            if self._proxies:
+                self._look_behind_proxies(handshake)
+            self._origins.check(handshake)
+            asked = "on_handshake"
+            if self._function is not None:
+                result = self._function(handshake)
+                if inspect.isawaitable(result):
+                    return result
+                _check_result(result)
+            _settle(handshake)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as exc:  # also a CancelledError that is not of this task
+            self._refuse(handshake, door, exc, asked)
+        return None
+
+    async def _finish(self, handshake: Handshake, door: Door, result: Awaitable[Any], seconds: float) -> None:
+        patience = asyncio.timeout(seconds)
+        with door.deciding(patience):
+            try:
+                async with patience:
+                    _check_result(await result)
+                _settle(handshake)
+            except BaseException as exc:
+                if ends_the_task(exc):
+                    raise
+                if not (patience.expired() and isinstance(exc, TimeoutError)):
+                    self._refuse(handshake, door, exc)
+                if door.closed:
+                    raise door.refuse(_closing()) from None
+                text = "on_handshake did not finish within %g s, for %s"
+                self._budget.log(logging.ERROR, text, seconds, handshake, extra=_about(handshake))
+                raise door.refuse(HandshakeRejected(503, "the handshake timed out\n")) from None
+
+    def _refuse(self, handshake: Handshake, door: Door, exc: BaseException, asked: str = "on_handshake") -> NoReturn:
+        """Refuse a handshake because of ``exc``, which ``asked`` raised."""
+        if isinstance(exc, HandshakeRejected):
+            try:
+                _check_refusal(exc)
+            except (TypeError, ValueError) as mistake:
+                exc = mistake
+            else:
+                raise door.refuse(exc)
+        text = "refused a connection because %s failed, for %s"
+        self._budget.log(logging.ERROR, text, asked, handshake, exc_info=exc, extra=_about(handshake))
+        raise door.refuse(HandshakeRejected(500, "internal error\n")) from exc
+
+    def _look_behind_proxies(self, handshake: Handshake) -> None:
+        seen = self._proxies.look_behind(handshake.remote, handshake.headers)
+        if seen is not None:
+            handshake.remote = seen.remote
+            handshake.secure = handshake.secure if seen.secure is None else seen.secure
+            handshake.host = seen.host or handshake.host
+
+
+def _about(handshake: Handshake) -> dict[str, object]:
+    return {"remote": address_text(handshake.remote)}
+
+
+def _closing() -> HandshakeRejected:
+    return HandshakeRejected(503, "the server is closing\n", {"Retry-After": "1"})
+
+
+def _check_refusal(rejected: HandshakeRejected) -> None:
+    """Check that the refusal that a user's function raised can be sent.
+
+    Raises:
+        TypeError, ValueError: it cannot; the text says why.
+    """
+    status: Any = rejected.status
+    body: Any = rejected.body
+    if not isinstance(status, int) or not 400 <= status <= 599:
+        raise ValueError(f"the status of a refusal must be from 400 to 599, got {status!r}")
+    if not isinstance(body, str):
+        raise TypeError(f"the body of a refusal must be text, got {type(body).__name__}")
+    try:
+        body.encode()
+    except UnicodeEncodeError:  # its own text has the characters, which cannot be logged either
+        raise ValueError("the body of a refusal has lone surrogates, which cannot be sent") from None
+    rejected.headers = any_case(rejected.headers)
+    for name, value in rejected.headers.pairs():
+        check_response_header(name, value)
+
+
+def _check_result(result: object) -> None:
+    """Check the return value of a user's function: False was likely meant to refuse.
+
+    Raises:
+        TypeError: it is False, or something that has not run.
+    """
+    check_has_run("on_handshake", result)
+    if result is False:
+        raise TypeError("on_handshake returned False: to refuse a connection, call handshake.reject(401, ...)")
+
+
+def _seconds(expires: float) -> float:
+    """Return a time as a float.
+
+    Raises:
+        ValueError: it is not a number, or an int that no float can hold.
+    """
+    with suppress(OverflowError):
+        seconds = float(expires)
+        if not isnan(seconds):
+            return seconds
+    raise ValueError("handshake.expires is a time in seconds since the epoch, which must be a number that fits a float")
+
+
+def _settle(handshake: Handshake) -> None:
+    """Check what the user's function made of ``handshake``, and complete it.
+
+    Raises:
+        TypeError, ValueError: something is not valid; the text says what.
+    """
+    limits: Any = handshake.limits
+    if not isinstance(limits, Limits):
+        raise TypeError(f"handshake.limits must be a wsrpc.Limits, got {limits!r}")
+    expires: Any = handshake.expires
+    if expires is not None and (isinstance(expires, bool) or not isinstance(expires, (int, float))):
+        raise TypeError(f"handshake.expires is a time in seconds since the epoch, as time.time(), got {expires!r}")
+    if expires is not None:
+        handshake.expires = _seconds(expires)
+    if handshake.address is not None:
+        check_address("handshake.address", handshake.address)
+    state: Any = handshake.state
+    if not isinstance(state, PeerState):
+        if not isinstance(state, Mapping):
+            raise TypeError(f"handshake.state must be a mapping, got {type(state).__name__}")
+        given = cast("Mapping[str, Any]", state)
+        handshake.state = PeerState()
+        for key in given:  # a `Key` is kept under its name
+            handshake.state[key] = given[key]
+    added: Any = handshake.response_headers
+    if added.__class__ is not ResponseHeaders:
+        handshake.response_headers = ResponseHeaders() | added
+    for name in handshake.response_headers:
+        if name in OWN_HEADERS or name.startswith("sec-websocket-"):
+            raise ValueError(f"on_handshake cannot set the header {name!r}: it belongs to the handshake itself")

@@ -1,0 +1,143 @@
+"""Origins that may connect: the header ``Origin`` of a browser's request names the site of the page that makes it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import Any, Final, cast
+
+from .._base.logs import LogBudget, address_text
+from .._base.misuse import check_has_run, check_no_yield
+from .._core.handlers.introspection import is_async
+from ..errors import HandshakeRejected, short
+from ..handshake import Handshake
+
+
+class _AnyOrigin:
+    def __repr__(self) -> str:
+        return "ANY_ORIGIN"
+
+
+ANY_ORIGIN: Final = _AnyOrigin()
+"""Value for ``Server(origins=ANY_ORIGIN)``. Pages on any website can then connect, and browsers also send the user's
+cookies."""
+
+Origins = Iterable[str] | Callable[[Handshake], object] | _AnyOrigin
+"""Origins that may connect besides the server's own host: a list, a function that decides, or `ANY_ORIGIN`."""
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+WEB = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^\s/?#@:,\[\]\\]+)(?::(\d{1,5}))?")
+"""The origin of a web page: scheme, host, and the port unless it is the scheme's default."""
+OTHER = re.compile(r"(?!https?:)[a-z][a-z0-9+.-]*://[^\s/?#,]*")
+"""The origin of a browser extension or an application."""
+
+
+class OriginRule:
+    """Decides whether a request's ``Origin`` may connect. A request without one comes from no browser, and may connect.
+
+    Raises:
+        TypeError, ValueError: ``origins`` is not valid.
+    """
+
+    def __init__(self, origins: Origins, budget: LogBudget) -> None:
+        self._budget = budget
+        self.allows_any = isinstance(origins, _AnyOrigin)
+        self._function: Callable[[Handshake], object] | None = None
+        self._listed: frozenset[str] = frozenset()
+        if isinstance(origins, _AnyOrigin):
+            return
+        if isinstance(origins, str):
+            raise TypeError(f"origins= takes a list of origins, got text: use origins=[{origins!r}]")
+        if callable(origins):
+            if is_async(origins):
+                raise TypeError("origins= takes a plain function, not an async one; on_handshake may be async")
+            check_no_yield("origins=", origins)
+            self._function = origins
+        elif not isinstance(cast("Any", origins), Iterable):
+            raise TypeError(f"origins= takes a list, a function of the handshake, or ANY_ORIGIN; got {origins!r}")
+        else:
+            self._listed = frozenset(map(_listed, origins))
+
+    def check(self, handshake: Handshake) -> None:
+        """Check the origin of a request.
+
+        Raises:
+            HandshakeRejected: it may not connect: status 403. A warning in the log says why.
+            Exception: what the user's function raises.
+        """
+        origin = handshake.origin
+        if origin is None or self.allows_any:
+            return
+        if self._function is not None:
+            said = self._function(handshake)
+            check_has_run("the function of origins=, which must not be async,", said)
+            if said:
+                return
+            self._warn(handshake, "the function of origins= refused it")
+        else:
+            clear = _canonical(origin)
+            if clear is not None and (clear in self._listed or (_is_own(clear, handshake) and _names_server(clear))):
+                return
+            self._warn(handshake, _why_refused(origin, clear))
+        raise HandshakeRejected(403, "this origin is not allowed\n")
+
+    def _warn(self, handshake: Handshake, why: str) -> None:
+        origin = short(handshake.origin)
+        about = {"origin": origin[1:-1], "remote": address_text(handshake.remote)}
+        self._budget.log(logging.WARNING, "refused the origin %s; %s", origin, why, extra=about)
+
+
+def _why_refused(origin: str, clear: str | None) -> str:
+    if clear is None:
+        return "it is malformed"
+    if clear == "null":  # not with the line to paste, which would allow every site
+        return "a page of any site can send it, from a sandboxed frame, and so do pages from local files"
+    return f"to allow it: Server(origins=[{short(origin)}])"
+
+
+def _listed(origin: Any) -> str:
+    clear = _canonical(origin) if isinstance(origin, str) else None
+    if clear is None or "*" in clear or clear.startswith(("ws:", "wss:")):
+        hint = "; origins=ANY_ORIGIN allows all" if origin == "*" else ""
+        raise ValueError(
+            f"an origin must look as browsers send it, without a path, such as 'https://example.com' or "
+            f"'http://localhost:3000'; got {origin!r}{hint}"
+        )
+    return clear
+
+
+def _canonical(origin: str) -> str | None:
+    """Return ``origin`` in lower case, without the scheme's default port; None if it is not an origin."""
+    origin = origin.lower()
+    if found := WEB.fullmatch(origin):
+        scheme, host, port = found[1], found[2], int(found[3] or DEFAULT_PORTS[found[1]])
+        return f"{scheme}://{host}" if port == DEFAULT_PORTS[scheme] else f"{scheme}://{host}:{port}"
+    return origin if origin == "null" or OTHER.fullmatch(origin) else None
+
+
+def _is_own(origin: str, handshake: Handshake) -> bool:
+    """Whether the page was loaded from the host and port that it connects to."""
+    scheme = origin.partition("://")[0]
+    if scheme not in DEFAULT_PORTS or (handshake.secure and scheme != "https"):
+        return False  # a page that was loaded without TLS may have been changed on the way
+    # Where a proxy terminates TLS, the host names no port, and the port is that of the page's scheme.
+    return _canonical(f"{scheme}://{handshake.host}") == origin
+
+
+def _names_server(origin: str) -> bool:
+    """Whether a page whose host is that of the request comes from this server, and not from DNS rebinding.
+
+    The owner of a name can serve a page, and then let the name resolve to this server: for the browser, both are one
+    host. With TLS, the browser has checked that the certificate is for the name; and it lets no page that was loaded
+    with TLS connect without. An address is not resolved, and no DNS server of an attacker resolves ``localhost``.
+    """
+    if origin.startswith("https:"):
+        return True
+    host = re.sub(r"^http://|\.?(:\d+)?$", "", origin)
+    with suppress(ValueError):
+        return bool(ip_address(host.strip("[]")))
+    return f".{host}".endswith(".localhost")

@@ -1,6 +1,0 @@
-"""The default transport, on the `websockets` library: dialing, listening, and what other libraries' transports share.
-
-In come URLs (`dial`) and TCP ports (`listener`), or connections that another HTTP library has opened (`upgrade`). Out
-come objects that fulfil the contract of `wsrpc.transport`, for a client or a server to bind to a peer. Nothing here
-knows of peers or of the ws-wrapper protocol. `wsrpc.adapting` exports the parts that adapters for other libraries need.
-"""

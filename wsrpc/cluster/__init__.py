@@ -1,0 +1,15 @@
+"""Clusters: several server processes that act as one."""
+
+from ._calls import ClusterPeer, ClusterPeerChannel
+from ._cluster import Cluster, ClusterClient, ClusterRoom, ClusterRoomChannel
+from ._memory_engine import MemoryEngine
+
+__all__ = [
+    "Cluster",
+    "ClusterClient",
+    "ClusterPeer",
+    "ClusterPeerChannel",
+    "ClusterRoom",
+    "ClusterRoomChannel",
+    "MemoryEngine",
+]

@@ -1,0 +1,277 @@
+"""Calls to a peer that may be connected to any node: `ClusterPeer`, and the `ClusterSender` behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from .._base.closing import check_close
+from .._base.misuse import shown_as
+from .._base.names import ChannelRef, Offline, check_channel, check_timeout
+from .._base.retry import ask_again
+from .._core.api.caller import Caller
+from .._core.api.peer import life_of
+from .._core.inboxes.inbox import Inbox
+from .._core.sending.checks import check_sending
+from .._core.sending.sender import Sender
+from .._core.wire.messages import NO_OPTIONS, RequestOptions
+from .._server.cluster_membership import Addressed
+from ..errors import EngineLost, PeerNotFound, RequestTimeout
+from ._membership import CLOSE_PEER, ClusterMembership
+from ._relay import place
+
+Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
+"""A method of `Sender` that makes a request."""
+
+
+class ClusterSender:
+    """Sends to the peer with an address: directly if it is connected to this node, else through its node.
+
+    Args:
+        joined: returns this process's part in the cluster.
+    """
+
+    def __init__(self, address: str, joined: Callable[[], ClusterMembership]) -> None:
+        self._address = address
+        self._joined = joined
+
+    # ------------------------------------------------------------ where the peer is
+
+    def _node(self, membership: ClusterMembership) -> str:
+        """Return the node of a peer that is connected elsewhere.
+
+        Raises:
+            EngineLost: no node can be reached, and which of them has it may have changed.
+            PeerNotFound: no node has it.
+        """
+        if not membership.connected:
+            raise EngineLost("not connected")
+        node = membership.directory.locate(self._address)
+        if node is None:
+            raise PeerNotFound(self._address)
+        return node
+
+    async def _find(
+        self, channel: ChannelRef, event: str, options: RequestOptions
+    ) -> tuple[Sender, ChannelRef, RequestOptions]:
+        """Return what sends to the peer, on which channel, and with the time that is left.
+
+        Raises:
+            RequestTimeout: the peer's node has not connected in time.
+        """
+        membership = self._joined()
+        if (here := membership.addresses.get(self._address)) is not None:
+            return life_of(here).sender, channel, options
+        assert not isinstance(channel, int)
+        node = self._node(membership)
+        peer = membership.links.peer(node)
+        if peer is None:
+            began = membership.scheduler.time()
+            timeout = None if options.timeout is UNSET else options.timeout
+            try:
+                async with asyncio.timeout(timeout):
+                    peer = await membership.links.reach(node)
+            except TimeoutError:
+                assert timeout is not None
+                raise RequestTimeout(event, timeout, "not_sent") from None
+            options = _shortened(options, membership.scheduler.time() - began)
+        return life_of(peer).sender, place(self._address, channel, wants_channel=options.wants_channel), options
+
+    async def _ask(
+        self,
+        method: Callable[[Sender], Ask],
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        options: RequestOptions,
+    ) -> Any:
+        """Make a request by a method of `Sender`, and once more if the peer has moved before the request came."""
+        check_sending(channel, event, None)
+        membership = self._joined()
+        if options.timeout is UNSET:
+            options = replace(options, timeout=membership.timeout)
+        check_timeout(options.timeout)
+        began, where = membership.scheduler.time(), membership.directory.locate(self._address)
+        moved = False
+        while True:
+            try:
+                sender, on, left = await self._find(channel, event, options)
+                return await method(sender)(on, event, args, left)
+            except PeerNotFound:
+                if moved or options.send is not None or self._joined().directory.locate(self._address) in (None, where):
+                    raise  # the source of items is closed by now
+            moved = True
+            options = _shortened(options, membership.scheduler.time() - began)
+
+    # ------------------------------------------------------------ the methods of `Sender`
+
+    async def send_event(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
+    ) -> None:
+        _refuse_offline(offline)
+        check_sending(channel, event, None)
+        sender, on, _ = await self._find(channel, event, NO_OPTIONS)
+        await sender.send_event(on, event, args)
+
+    def send_event_nowait(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
+    ) -> None:
+        _refuse_offline(offline)
+        check_sending(channel, event, None)
+        membership = self._joined()
+        if (here := membership.addresses.get(self._address)) is not None:
+            life_of(here).sender.send_event_nowait(channel, event, args)
+            return
+        assert not isinstance(channel, int)
+        node = membership.links.at_once(self._node(membership))
+        life_of(node).sender.send_event_nowait(place(self._address, channel), event, args)
+
+    def send_request(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
+    ) -> Coroutine[Any, Any, Any]:
+        return self._ask(lambda to: to.send_request, channel, event, args, options)
+
+    @shown_as("request")
+    async def request_again(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
+    ) -> Any:
+        assert options.retry is not None
+        membership = self._joined()
+        return await ask_again(
+            lambda left: self.send_request(channel, event, args, replace(options, timeout=left)),
+            options.retry,
+            idempotent=options.idempotent,
+            event=event,
+            timeout=membership.timeout if options.timeout is UNSET else options.timeout,
+            loop=membership.scheduler,
+            expects_connection=lambda: True,
+        )
+
+    def upload(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
+    ) -> Coroutine[Any, Any, Any]:
+        return self._ask(lambda to: to.upload, channel, event, args, replace(options, wants_channel=True))
+
+    def open_stream(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
+    ) -> Coroutine[Any, Any, Inbox]:
+        return self._ask(lambda to: to.open_stream, channel, event, args, replace(options, wants_channel=True))
+
+    async def close(self, code: int | None, reason: str) -> None:
+        """Close the peer; see `ClusterPeer.close`."""
+        check_close(code, reason)
+        membership = self._joined()
+        if (here := membership.addresses.get(self._address)) is not None:
+            await here.close(code, reason)
+        else:
+            node = await membership.links.reach(self._node(membership))
+            await node.request(CLOSE_PEER, self._address, code, reason, timeout=membership.timeout)
+
+    def converter(self, returns: Any, /) -> Callable[[Any], Any]:
+        return self._joined().converter(returns)
+
+
+def _shortened(options: RequestOptions, seconds: float) -> RequestOptions:
+    """Return the options of a request for which its caller has waited already."""
+    if options.timeout is None or options.timeout is UNSET:
+        return options
+    return replace(options, timeout=max(0.0, options.timeout - seconds))
+
+
+def _refuse_offline(offline: Offline | None) -> None:
+    if offline is not None:
+        raise ValueError(
+            "offline= is for requests: an event for a peer of the cluster is sent without learning whether the peer is "
+            "connected; make a request if you must know"
+        )
+
+
+class ClusterPeer(Caller, Addressed):
+    """Peer with an address, connected to any process of the cluster. `Cluster.peer` returns it.
+
+    It has the methods of `Peer` that send messages. Each method looks up the process to which the peer is connected at
+    that moment. If the peer is connected to this process, the message is sent directly. Otherwise, the message is sent
+    through the other process. The peer's handlers run in the same way in both cases. You cannot read from a
+    `ClusterPeer`, because a peer sends messages only to the server to which the peer is connected. Register handlers on
+    that server.
+
+    The methods raise the same exceptions as those of `Peer`, and also:
+
+    - `PeerNotFound`: no process has a peer with this address. Nothing was sent.
+    - `EngineLost`: the peer may be connected to another process, and the engine cannot be reached. Nothing was sent.
+    - `ConnectionLost` with ``outcome="unknown"``: during the call, the peer's process ended or could not be reached for
+      5 seconds.
+
+    While the peer's connection is down and its session is kept, requests wait for it. With ``offline="fail"``, they
+    raise `ConnectionLost` immediately. The outcome of a `RequestTimeout` is ``"not_sent"`` if the request was not sent
+    to the peer. If the peer's process cannot say that within half a second, it is ``"unknown"``. `emit` and
+    `emit_nowait` do not accept ``offline=``.
+
+    `emit` returns when the event is accepted for sending to the other process. Events that one process sends to one
+    peer arrive in order. An event is lost if the peer leaves before the event arrives. If a peer reads too slowly, its
+    connection is closed with 4408 when `Limits.hard_cap` bytes are queued for the peer.
+    """
+
+    __slots__ = ("_channel_name", "_close", "_sender", "address")
+
+    def __init__(self, address: str, joined: Callable[[], ClusterMembership]) -> None:
+        self.address = address
+        """The peer's address, which is its `Handshake.address`."""
+        self._channel_name = None
+        self._sender = ClusterSender(address, joined)
+        self._close = self._sender.close
+
+    def of(self, name: str) -> ClusterPeerChannel:
+        """Return a named channel of the peer.
+
+        Raises:
+            TypeError, ValueError: ``name`` is not a valid channel name.
+        """
+        check_channel(name)
+        return ClusterPeerChannel(name, self.address, self._sender)
+
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
+        """Close the connection of the peer, whichever process has it, and return when the connection has ended.
+
+        A detached peer is closed, too; see `Peer.close`. Cancelling is safe: the closing handshake continues.
+
+        Args:
+            code: the close code. With None, the Close frame has no code, and the peer sees 1005.
+            reason: the close reason, at most 123 bytes in UTF-8.
+
+        Raises:
+            PeerNotFound: no process has a peer with this address.
+            EngineLost: the peer may be connected to another process, and the engine cannot be reached.
+            RequestTimeout: the other process has not answered within `Limits.timeout`.
+            UnknownEvent: the other process runs a version of wsrpc without this method.
+            ValueError: ``code`` is not allowed in a Close frame, ``reason`` has more than 123 bytes, or ``reason`` is
+                given without a code.
+        """
+        await self._close(code, reason)
+
+    def __repr__(self) -> str:
+        return f"<ClusterPeer {self.address!r}>"
+
+
+class ClusterPeerChannel(Caller):
+    """Named channel of a `ClusterPeer`. `ClusterPeer.of` returns it."""
+
+    __slots__ = ("_channel_name", "_sender", "address")
+
+    def __init__(self, name: str, address: str, sender: Sender) -> None:
+        self.address = address
+        """The peer's address."""
+        self._channel_name = name
+        self._sender = sender
+
+    @property
+    def name(self) -> str:
+        """The channel's name."""
+        return str(self._channel_name)
+
+    def __repr__(self) -> str:
+        return f"<ClusterPeerChannel {self.name!r} of {self.address!r}>"

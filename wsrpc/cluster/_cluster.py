@@ -1,0 +1,384 @@
+"""`Cluster`: several processes as one, for a server. `ClusterClient`: the same for a program without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Never, Self, TypeAlias, TypeVar, overload
+
+from .._base.misuse import no_keywords
+from .._base.names import OnChannel, check_address, check_channel, check_event, check_name
+from .._base.scheduler import spawn_later
+from .._core.api.proxy import make_emitter
+from .._core.handlers.registry import Registry, accepted
+from .._core.sending.checks import check_sending, raw_message
+from .._core.wire.codecs import Codec
+from .._core.wire.settings import Settings, make_settings
+from .._server.broadcast import EmitReport, addresses_of, kept
+from .._server.cluster_membership import RoomMessage
+from .._server.rooms import Members, Room, Rooms
+from .._values.convert import DecHook
+from ..errors import EngineLost
+from ..limits import Limits
+from ..stats import ClusterStats
+from ._calls import ClusterPeer
+from ._membership import ClusterMembership
+from .engine import Engine
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+SkipAddressed: TypeAlias = ClusterPeer | Iterable[ClusterPeer] | None
+T = TypeVar("T")
+G = TypeVar("G", bound=Callable[[Room], Any])
+
+
+class ClusterView:
+    """What `Cluster` and `ClusterClient` have in common: the peers and the processes of a cluster."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        given: Any = engine
+        if not callable(getattr(given, "connect", None)):
+            raise TypeError(f"a cluster takes an engine, such as NatsEngine(url) or RedisEngine(url), got {given!r}")
+        given = name
+        if not isinstance(given, str):
+            raise TypeError(f"name= is the name of the application, got {given!r}")
+        if not NAME.fullmatch(name):
+            raise ValueError(f"name= is 1 to 64 letters, digits, '-' and '_' of ASCII, got {name!r}")
+        self._engine = engine
+        self._name = name
+        self._membership: ClusterMembership | None = None
+        self._why_not_joined = "the server is not open"
+
+    @property
+    def name(self) -> str:
+        """The name of the application, which is the same in all processes of the cluster."""
+        return self._name
+
+    def _joined(self) -> ClusterMembership:
+        """Return this process's part.
+
+        Raises:
+            EngineLost: it has none.
+        """
+        if self._membership is None:
+            raise EngineLost(self._why_not_joined)
+        return self._membership
+
+    @property
+    def connected(self) -> bool:
+        """Whether the engine can be reached. If not, this process cannot reach other processes."""
+        return self._membership is not None and self._membership.connected
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The names of the known processes of the cluster, this process first.
+
+        Each process gets a generated name when it joins. A process is removed if no message arrives from it for 5
+        seconds.
+        """
+        return () if self._membership is None else self._membership.directory.nodes
+
+    def locate(self, address: str) -> str | None:
+        """Return the name of the process to which the peer with this address is connected.
+
+        Returns None if no such peer is known. The address is looked up in a table of this process; nothing is sent.
+        """
+        return None if self._membership is None else self._membership.directory.locate(address)
+
+    def peer(self, address: str) -> ClusterPeer:
+        """Return the peer with this address. It may be connected to any process, or to none.
+
+        Raises:
+            TypeError, ValueError: ``address`` is not a valid address.
+        """
+        check_address("an address", address)
+        return ClusterPeer(address, self._joined)
+
+    def stats(self) -> ClusterStats | None:
+        """Return a snapshot of this process's counters, or None while this process is not part of the cluster."""
+        return None if self._membership is None else self._membership.stats()
+
+
+def membership_of(cluster: ClusterView) -> ClusterMembership:
+    """Return what is behind a cluster that a user holds. It has been joined."""
+    return cluster._joined()  # pyright: ignore[reportPrivateUsage]  # of the same module
+
+
+class Cluster(ClusterView):
+    """Several processes of an application that together behave like one server.
+
+    In each process, create one `Cluster` with the same engine and name, and pass it to one server:
+    ``Server(cluster=Cluster(NatsEngine(url), name="shop"))``. The process joins the cluster when the server opens, and
+    leaves when the server is closed. In a cluster, `Server.room` reaches a room's members in all processes, and `peer`
+    reaches any peer with a `Handshake.address`. While the engine cannot be reached, the server still serves its own
+    clients.
+
+    wsrpc trusts every program that can publish to the engine, so protect the engine with authentication and TLS.
+
+    Args:
+        engine: the message broker, which all processes can reach.
+        name: the name of the application, which consists of 1 to 64 ASCII letters, digits, ``-`` and ``_``.
+            Applications with different names can share an engine.
+
+    Raises:
+        TypeError, ValueError: an argument is not valid.
+    """
+
+    def __init__(self, engine: Engine, *, name: str = "wsrpc") -> None:
+        super().__init__(engine, name)
+        self._told_gap: list[Callable[[Room], Any]] = []
+
+    # As for `Client.on_reconnect`.
+    @overload
+    def on_gap(self, function: Callable[[Room], T], /) -> Callable[[Room], T]: ...
+
+    @overload
+    def on_gap(self, function: G, /) -> G: ...
+
+    def on_gap(self, function: Any, /) -> Any:
+        """Register ``function(room)``, sync or async, for rooms that may have missed messages. Works as a decorator.
+
+        A gap is a period of more than 5 seconds in which this process and another process cannot reach each other.
+        After the gap, the function is called for each room of this server that may have missed messages, before
+        anything else from the other process is handled. The function is also called when another process stops
+        responding without leaving the cluster, for example because that process was killed. During shorter
+        interruptions, messages wait. The function is called if too many waited.
+
+        The function is also called for a room that got its first member in this process if another process may have
+        emitted to the room before it knew of the member. That process cannot tell which came first, so it may have
+        emitted up to a few seconds earlier.
+
+        In the function, you can for example tell the members to load their data again. ``for peer in room`` iterates
+        over the members in this process, and ``peer.emit_nowait`` does not wait. An async function runs in a task after
+        its call, beside what the other process sends; it is cancelled when the server closes. Exceptions from the
+        function are logged.
+
+        Raises:
+            TypeError: ``function`` is not a function with one argument.
+        """
+        if accepted("on_gap", ("room",), function) != 1:
+            raise TypeError(f"on_gap takes a function that is called with (room), got {function!r}")
+        self._told_gap.append(function)
+        return function
+
+    def _join(self, settings: Settings, registry: Registry, rooms: Rooms) -> ClusterMembership:
+        if self._membership is not None and not self._membership.scheduler.has_ended:
+            raise RuntimeError("this Cluster belongs to another server already: make one for each server")
+
+        def left() -> None:
+            self._membership = None
+
+        self._membership = ClusterMembership(self._engine, self._name, settings, registry, rooms, self._told_gap, left)
+        return self._membership
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self._name!r}{'' if self.connected else ' not connected'}, {len(self.nodes)} nodes>"
+
+
+class ClusterClient(ClusterView):
+    """Client that can call the peers of a cluster, and emit events to its rooms.
+
+    For programs without a server, such as scripts and cron jobs:
+
+    ``async with ClusterClient(RedisEngine(url), name="shop") as shop: await shop.room("lobby").emit("news", "...")``
+
+    Entering the block waits until the engine is reached and the processes of the cluster are known. Leaving the block
+    waits until all sent messages are written. You cannot use the same object in a second block.
+
+    Args:
+        engine: the same engine as in the servers' `Cluster`.
+        name: the same name as in the servers' `Cluster`.
+        limits: the limits for messages between this program and the servers. `Limits.timeout` is the default timeout of
+            requests.
+        codec: as for `Client`.
+        dec_hook: as for `Client`.
+        connect_timeout: the maximum time to reach the engine, in seconds. None for no limit.
+
+    Raises:
+        TypeError, ValueError: an argument is not valid.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        name: str = "wsrpc",
+        limits: Limits | None = None,
+        codec: Codec | None = None,
+        dec_hook: DecHook | None = None,
+        connect_timeout: float | None = 5.0,
+    ) -> None:
+        super().__init__(engine, name)
+        self._settings = make_settings(limits, codec)
+        self._registry = Registry(dec_hook=dec_hook)
+        self._connect_timeout = connect_timeout
+        self._entered = False
+        self._why_not_joined = "use `async with`"
+        self._leaving: asyncio.Task[None] | None = None
+        """Leaves the cluster."""
+
+    async def __aenter__(self) -> Self:
+        """Join the cluster. Cancelling is safe.
+
+        Raises:
+            EngineLost: the engine was not reached within ``connect_timeout``.
+            RuntimeError: the object was entered before.
+        """
+        if self._entered:
+            raise RuntimeError("this ClusterClient was entered before: make another one")
+        self._entered = True
+        self._why_not_joined = "the ClusterClient is used outside of its block"
+        self._membership = membership = ClusterMembership(self._engine, self._name, self._settings, self._registry)
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                await membership.node.wait_known()
+        except BaseException as exc:
+            await self._leave()
+            if isinstance(exc, TimeoutError):
+                raise EngineLost(f"not reached within {self._connect_timeout:g} s") from None
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._leave()
+
+    async def _leave(self) -> None:
+        membership, self._membership = self._membership, None
+        if membership is not None:
+            self._leaving = spawn_later(membership.close())  # in a task, so that cancelling only stops the waiting
+        if self._leaving is not None:
+            await asyncio.shield(self._leaving)
+
+    def room(self, name: str) -> ClusterRoom:
+        """Return the room with this name, which emits to its members in all processes.
+
+        Raises:
+            TypeError, ValueError: ``name`` is not a valid room name.
+        """
+        check_name("a room's name", name)
+        return ClusterRoom(name, None, self._joined)
+
+    def __repr__(self) -> str:
+        return f"<ClusterClient {self._name!r}{'' if self.connected else ' not connected'}, {len(self.nodes)} nodes>"
+
+
+class ClusterEmitter(OnChannel):
+    """`emit` to a room from a program without a server."""
+
+    __slots__ = ("_channel_name", "_joined", "_room_name")
+
+    def __init__(self, room: str, channel: str | None, joined: Callable[[], ClusterMembership]) -> None:
+        self._room_name = room
+        self._channel_name = channel
+        self._joined = joined
+
+    async def emit(self, event: str, /, *args: Any, skip: SkipAddressed = None, **unsupported: Never) -> EmitReport:
+        """Emit an event to every member of the room. The returned report names the processes that have members.
+
+        Returns when the event is accepted for sending to these processes. ``report.missed`` names the processes that
+        could not be reached. If this call is cancelled, some processes may not get the event.
+
+        Args:
+            skip: one or several members to which the event is not sent. Get the objects from `ClusterClient.peer`.
+
+        Raises:
+            EngineLost: the engine cannot be reached. Nothing was sent.
+            ReservedEvent, TypeError, ValueError: the event name or an argument cannot be sent. Nothing was sent.
+        """
+        if unsupported:
+            raise no_keywords(self.emit, event, unsupported)
+        channel = self._channel_name
+        check_event(event)
+        check_sending(channel, event, None)
+        assert not isinstance(channel, int)
+        return await self._send(RoomMessage(self._room_name, channel, event, [*args], addresses_of(skip)))
+
+    def emitter(self, contract: TypeForm[T], /, *, skip: SkipAddressed = None) -> T:
+        """Return an object with the methods of a contract. Each method emits the event of the same name.
+
+        An ``async def`` of the contract does what `emit` does. A plain ``def`` raises `TypeError` when it is called,
+        because emitting to a cluster has to wait for the engine. The methods are declared to return None. Arguments are
+        sent in the same way as by `ClusterPeer.proxy`.
+
+        Args:
+            skip: one or several members that do not get the events, as for `emit`.
+
+        Raises:
+            TypeError: the contract is not valid. The error message names the method and explains the problem.
+        """
+        skip = kept(skip)
+        addresses_of(skip)  # refuses what is no peer
+        made: T = make_emitter(contract, self, skip=skip)
+        return made
+
+    def _connected(self) -> ClusterMembership:
+        membership = self._joined()
+        if not membership.connected:
+            raise EngineLost("not connected")
+        return membership
+
+    async def _send(self, message: RoomMessage) -> EmitReport:
+        nodes, missed = await self._connected().send_to_room(message)
+        return EmitReport(0, nodes=nodes, missed=missed)
+
+
+class ClusterRoom(ClusterEmitter):
+    """Room of a cluster, for a program without a server. `ClusterClient.room` returns it."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the room."""
+        return self._room_name
+
+    def of(self, name: str) -> ClusterRoomChannel:
+        """Return a named channel of this room. The channel emits to all members.
+
+        Raises:
+            TypeError, ValueError: ``name`` is not a valid channel name.
+        """
+        check_channel(name)
+        return ClusterRoomChannel(self._room_name, name, self._joined)
+
+    async def send_raw(self, data: str | bytes, *, skip: SkipAddressed = None) -> EmitReport:
+        """Send a raw WebSocket message (text or binary), outside the wsrpc protocol, to every member; see `emit`.
+
+        Raises:
+            EngineLost: the engine cannot be reached. Nothing was sent.
+            TypeError: ``data`` is neither a string nor bytes.
+        """
+        raw_message(data)
+        return await self._send(RoomMessage(self._room_name, None, None, [data], addresses_of(skip)))
+
+    async def members(self) -> Members:
+        """Return the members in all processes. Cancelling is safe.
+
+        Each process has 1.5 seconds to respond. `Members.missing` names the processes that do not respond in this time.
+
+        Raises:
+            EngineLost: the engine cannot be reached.
+        """
+        addresses, others, missing = await self._connected().members(self._room_name)
+        return Members(tuple(addresses), others, missing)
+
+    def __repr__(self) -> str:
+        return f"<ClusterRoom {self._room_name!r}>"
+
+
+class ClusterRoomChannel(ClusterEmitter):
+    """Named channel of a `ClusterRoom`. `ClusterRoom.of` returns it."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """The channel's name."""
+        return str(self._channel_name)
+
+    def __repr__(self) -> str:
+        return f"<ClusterRoomChannel {self.name!r} of room {self._room_name!r}>"

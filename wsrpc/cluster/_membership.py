@@ -1,0 +1,315 @@
+"""`ClusterMembership`: one process's part in a cluster, from the opening of its server to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
+
+from .._base.closing import CloseCode
+from .._base.logs import logger
+from .._base.scheduler import LoopScheduler, Tasks
+from .._core.api.peer import Peer, life_of
+from .._core.api.registration import Registrar, registry_of
+from .._core.handlers.registry import Registry
+from .._core.wire.codecs import JsonCodec
+from .._core.wire.go_profile import GoCodec
+from .._core.wire.nodes import error_to_node
+from .._core.wire.settings import Settings
+from .._server.cluster_membership import RoomMessage
+from .._server.rooms import Room, Rooms
+from ..errors import ConnectionLost, PeerNotFound, QueueFull, WsrpcError
+from ..stats import ClusterStats
+from ._directory import Claim
+from ._links import NodeLinks
+from ._node import BEAT, Node
+from ._relay import Relay
+from ._transport import EngineTransport
+from .engine import PATIENCE, Engine
+
+ROOM, MEMBERS, MISSED = "room", "members", "missed"
+"""What nodes say to each other of rooms: an event, a request, and that events of rooms may be missing."""
+CONNECTED = "connected"
+"""Request of a node: whether the peer behind a higher claim to an address of its own has a connection."""
+CLOSE_PEER = "close_peer"
+"""Request of a node: close the peer that has an address. A node of version 0.2 rejects it."""
+CONFIRMED = 1.0
+"""Seconds in which the other node has to say so. Else both keep the address, and this one asks again later."""
+
+
+class ClusterMembership:
+    """A node, its sessions with the other nodes, and the addresses of the peers that are connected here.
+
+    Args:
+        registry: converts answers.
+        rooms: those of the server. None for a program without a server.
+        told_gap: the user's functions that are called with each room in which messages may be missing.
+        left: is called when this process leaves the cluster.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        settings: Settings,
+        registry: Registry,
+        rooms: Rooms | None = None,
+        told_gap: Iterable[Callable[[Room], object]] = (),
+        left: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.timeout = settings.limits.timeout
+        """Seconds for the answer to a request without ``timeout=``."""
+        self.converter = registry.converter
+        self._rooms = rooms
+        self._left = left
+        self._told_gap = told_gap
+        self.addresses: dict[str, Peer] = {}
+        """The peers of this node that have an address."""
+        self.scheduler = LoopScheduler()
+        self.scheduler.renew()
+        self.relay = Relay(self.addresses.get)
+        self._closing = Tasks()
+        self._contested: set[str] = set()
+        """Addresses of peers of this node to which another node has a higher claim."""
+        self._settling = Tasks()
+        self._telling = Tasks()
+        """The `on_gap` functions that are coroutine functions and have not ended."""
+        self._gaps = 0
+        self._engines_lost = 0
+        self.node = Node(engine, name, self)
+        self.directory = self.node.directory
+        codec = JsonCodec() if isinstance(settings.codec, GoCodec) else settings.codec
+        options = {"codec": codec, "dec_hook": registry.dec_hook}
+        self.links = NodeLinks(self.node, settings.limits, options, serve=self._serve, lost=self._session_lost)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the engine can be reached."""
+        return self.node.connected
+
+    async def wait_connected(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await self.node.engine.reachable.wait()
+
+    # ------------------------------------------------------------ the addresses of this node
+
+    def claim(self, address: str, peer: Peer) -> None:
+        before = self.addresses.get(address)
+        self.addresses[address] = peer
+        self.directory.claim(address)
+        if before is not None and before is not peer:
+            self._close_replaced(address, before)
+
+    def release(self, address: str, peer: Peer) -> None:
+        if self.addresses.get(address) is peer:
+            del self.addresses[address]
+            self.directory.release(address, self.node.now)
+
+    async def _close_peer(self, address: str, code: int | None, reason: str) -> None:
+        """Close a peer of this node for another one."""
+        if (peer := self.addresses.get(address)) is None:
+            raise error_to_node(PeerNotFound(address))
+        await peer.close(code, reason)
+
+    def claim_contested(self, address: str, /) -> None:
+        if address not in self._contested:
+            self._contested.add(address)
+            self._settling.spawn(self._settle(address))
+
+    async def _settle(self, address: str) -> None:
+        """Keep an address until the peer behind the higher claim is known to have a connection, or the claim is gone.
+
+        The higher claim may be a session's that its client has left, and this node have the client's connection.
+        """
+        try:
+            while (by := self.directory.higher_claim(address)) is not None:
+                if await self._is_connected(address, by) and self.directory.higher_claim(address) == by:
+                    self._give_up(address)
+                else:
+                    await asyncio.sleep(BEAT)
+        finally:
+            self._contested.discard(address)
+
+    async def _is_connected(self, address: str, by: Claim) -> bool:
+        try:
+            async with asyncio.timeout(CONFIRMED):
+                peer = await self.links.reach(by.node)
+                mine = self.addresses.get(address)
+                if mine is None:  # it has left meanwhile
+                    return False
+                return await peer.request(CONNECTED, address, by.counter, mine.connected, returns=bool)
+        except (TimeoutError, WsrpcError):
+            return False
+
+    def _asked_whether_connected(self, address: str, counter: int, elsewhere: bool) -> bool:
+        """Answer a node with a lower claim to an address.
+
+        Args:
+            elsewhere: whether the peer of that node has a connection.
+        """
+        peer = self.addresses.get(address)
+        if peer is None or self.directory.claim_of(address) != counter:
+            return False
+        if elsewhere and not peer.connected:
+            self._give_up(address)
+            return False
+        return peer.connected
+
+    def _give_up(self, address: str) -> None:
+        """Leave an address to the peer of another node."""
+        peer = self.addresses.pop(address)
+        self.directory.release(address, self.node.now)
+        self._close_replaced(address, peer)
+
+    def _close_replaced(self, address: str, peer: Peer) -> None:
+        life_of(peer).log(logging.INFO, "closing the connection with 4410: another one has the address %r now", address)
+        self._closing.spawn(peer.close(CloseCode.REPLACED, "another connection has its address"))
+
+    # ------------------------------------------------------------ rooms
+
+    def room_filled(self, room: str) -> None:
+        self.directory.enter(room)
+
+    def room_emptied(self, room: str) -> None:
+        self.directory.leave(room)
+
+    def _nodes_of(self, room: str) -> tuple[str, ...]:
+        """Return the nodes to which an event for a room is sent. What others turn out to have missed is told later."""
+        self.directory.note_emitted(room, self.node.now)
+        return self.directory.nodes_of(room)
+
+    async def send_to_room(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        nodes, missed = self._nodes_of(message.room), list[str]()
+        for node in nodes:
+            with self._noting_missed(message, node, missed):
+                if self.connected:
+                    await (await self.links.reach(node)).emit(ROOM, message)
+                else:
+                    self.links.at_once(node).emit_nowait(ROOM, message)
+        return tuple(node for node in nodes if node not in missed), tuple(missed)
+
+    def send_to_room_nowait(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        nodes, missed = self._nodes_of(message.room), list[str]()
+        for node in nodes:
+            with self._noting_missed(message, node, missed):
+                self.links.at_once(node).emit_nowait(ROOM, message)
+        return tuple(node for node in nodes if node not in missed), tuple(missed)
+
+    @contextmanager
+    def _noting_missed(self, message: RoomMessage, node: str, missed: list[str]) -> Generator[None]:
+        try:
+            yield
+        except WsrpcError as exc:
+            missed.append(node)
+            logger.warning("an event for room %r was not sent to node %s: %s", message.room, node, exc)
+            if isinstance(exc, (ConnectionLost, QueueFull)):
+                self.links.missed(node)
+
+    async def members(self, room: str) -> tuple[list[str], int, tuple[str, ...]]:
+        nodes = self.directory.nodes_of(room)
+        answers = await asyncio.gather(*(self._members_at(node, room) for node in nodes))
+        found = [answer for answer in answers if answer is not None]
+        addresses = [address for here, _ in found for address in here]
+        missing = tuple(node for node, answer in zip(nodes, answers, strict=True) if answer is None)
+        return addresses, sum(others for _, others in found), missing
+
+    async def _members_at(self, node: str, room: str) -> tuple[list[str], int] | None:
+        if not self.connected:
+            return None
+        try:
+            peer = await self.links.reach(node)
+            return await peer.request(MEMBERS, room, returns=tuple[list[str], int], timeout=PATIENCE)
+        except WsrpcError:
+            return None
+
+    def _serve(self, side: Registrar) -> None:
+        """Register what other nodes may call."""
+        if self._rooms is not None:
+            side.on(ROOM, self._rooms.deliver)
+            side.on(MEMBERS, self._rooms.members_of)
+            side.on(MISSED, self._tell_gap)
+        side.on(CONNECTED, self._asked_whether_connected)
+        side.on(CLOSE_PEER, self._close_peer)
+        registry_of(side).fall_back_to(self.relay.handler)
+
+    # ------------------------------------------------------------ what the node reports
+
+    def engine_lost(self, reason: str, /) -> None:
+        self._engines_lost += 1
+
+    def node_came(self, node: str, /) -> None:
+        self.links.node_came(node)
+
+    def node_left(self, node: str, silent: bool, /) -> None:
+        self.links.node_left(node, silent)
+
+    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
+        if node in self.links.broken:
+            return  # the next session says so of all rooms
+        try:
+            self.links.at_once(node).emit_nowait(MISSED, rooms)
+        except WsrpcError:  # the next session says so
+            self.links.missed(node)
+
+    def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
+        self.links.accepted(transport, headers)
+
+    def _session_lost(self, node: str) -> None:
+        self._gaps += 1
+        logger.warning("messages of node %s to rooms may be missing here", node)
+        self._tell_gap()
+
+    def _tell_gap(self, names: set[str] | None = None) -> None:
+        """Call the `on_gap` functions for the rooms with those names that have members here. None: for all."""
+        rooms = () if self._rooms is None else self._rooms.all()
+        for tell in self._told_gap:
+            for room in rooms:
+                if len(room) and (names is None or room.name in names):
+                    try:
+                        result = tell(room)
+                    except Exception:
+                        logger.exception("on_gap failed for %r", room)
+                    else:
+                        if inspect.isawaitable(result):
+                            self._telling.spawn(_finish_gap(result, room))
+
+    # ------------------------------------------------------------ for operators, and the end
+
+    def stats(self) -> ClusterStats:
+        node = self.node
+        return ClusterStats(
+            node=node.id,
+            connected=node.connected,
+            nodes=len(node.directory.nodes),
+            addresses=node.directory.addresses,
+            messages_in=node.messages_in,
+            messages_out=node.engine.published,
+            unsent=node.engine.unsent,
+            engines_lost=self._engines_lost,
+            gaps=self._gaps,
+            connections=node.dialed,
+            lost_events=self.relay.lost,
+            ignored=dict(node.ignored),
+        )
+
+    def forget(self) -> None:
+        self._left()
+
+    async def close(self) -> None:
+        self._left()
+        await self._settling.cancel()
+        await self.relay.close()
+        await self.links.close()
+        await self.node.close()
+        await self._closing.wait()
+        await self._telling.cancel()
+
+
+async def _finish_gap(result: Awaitable[object], room: Room) -> None:
+    try:
+        await result
+    except Exception:
+        logger.exception("on_gap failed for %r", room)

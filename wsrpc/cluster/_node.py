@@ -1,0 +1,330 @@
+"""`Node`: one process's part in a cluster. It keeps the connection to the engine, the directory, and the connections to
+other nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Mapping
+from typing import Protocol
+
+from .._base.closing import CloseCode, CloseInfo
+from .._base.logs import logger
+from .._base.scheduler import LoopScheduler, Scheduler
+from . import _wire as wire
+from ._directory import LEASE, Beat, Delta, Directory, Snapshot
+from ._engine_link import ALL, EngineLink
+from ._transport import EngineTransport
+from .engine import PATIENCE, Engine
+
+BEAT = 1.5
+"""Seconds between two beats."""
+TICKS = 3
+"""Looks at the leases for each beat."""
+TICK = BEAT / TICKS
+"""Seconds between two looks at the leases: a node that was killed is known for no longer than `LEASE` and this."""
+AROUND = 1024
+"""Bytes that may stand around a message of a connection, in a message to the engine."""
+MIN_LARGEST = 1024
+ANSWERED = 0.1
+"""Seconds in which other nodes answer, mostly."""
+OPENS = 5
+"""How often a node asks for a connection: the message, or its answer, may be lost."""
+
+
+class NodeListener(Protocol):
+    """What a node tells of the others."""
+
+    def node_came(self, node: str, /) -> None:
+        """There is another node."""
+
+    def node_left(self, node: str, silent: bool, /) -> None:
+        """A node is gone, and its connections have ended. ``silent``: it was not heard of for `LEASE` seconds."""
+
+    def claim_contested(self, address: str, /) -> None:
+        """Another node has a higher claim to an address of this one."""
+
+    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
+        """These rooms have members at that node, which may have missed what was emitted here lately."""
+
+    def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
+        """Another node has opened a connection."""
+
+    def engine_lost(self, reason: str, /) -> None:
+        """Nothing reaches other nodes."""
+
+
+class Node:
+    """One process in the cluster ``name``.
+
+    Its own name is random, so a process that is started again is another node.
+
+    Args:
+        clock: for beats and leases.
+    """
+
+    def __init__(self, engine: Engine, name: str, listener: NodeListener, clock: Scheduler | None = None) -> None:
+        self.id = secrets.token_hex(8)
+        self.directory = Directory(self.id, self)
+        self.ignored: Counter[str] = Counter()
+        """Messages that made no sense, by what was wrong."""
+        self._name = name
+        self._listener = listener
+        self._clock = clock or LoopScheduler()
+        self._transports: dict[str, EngineTransport] = {}
+        self._opening: dict[str, asyncio.Future[EngineTransport | wire.Refused]] = {}
+        """Connections that this node has asked for, until there is an answer."""
+        self.dialed = 0
+        """How many connections this node has asked for."""
+        self._asked: dict[str, float] = {}
+        """When it last asked each node for a snapshot."""
+        self._deltas_scheduled = False
+        self.messages_in = 0
+        """Messages that have come from the engine, in all."""
+        self._ticks = 0
+        self._timer = self._clock.call_at(self._clock.time() + TICK, self._tick)
+        self.engine = EngineLink(engine, name, self.id, self)
+
+    @property
+    def now(self) -> float:
+        """The time, as the directory counts it."""
+        return self._clock.time()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the engine can be reached."""
+        return self.engine.reachable.is_set()
+
+    async def wait_known(self) -> None:
+        """Wait until the engine is reached, and the other nodes have said what they have, or had time to.
+
+        Cancelling is safe.
+        """
+        await self.engine.reachable.wait()
+        # How many nodes will answer is not known, but they do so at once: all have, when no other one does any more.
+        before = 0
+        for _ in range(int(PATIENCE / ANSWERED)):
+            await asyncio.sleep(ANSWERED)
+            known = len(self.directory.nodes)
+            if self.directory.complete and before == known > 1:
+                return
+            before = known
+
+    async def close(self) -> None:
+        """Leave the cluster: tell the others, and end all connections. Cancelling stops the waiting."""
+        self._timer.cancel()
+        for transport in tuple(self._transports.values()):
+            transport.end(CloseInfo(CloseCode.GOING_AWAY, "this node leaves the cluster"))
+        self.engine.tell(ALL, wire.Left(self.id))
+        await self.engine.close()
+
+    # ------------------------------------------------------------ what the engine reports
+
+    def engine_back(self) -> None:
+        self._asked.clear()
+        self.engine.tell(ALL, wire.Ask(self.id))
+        self._say_what_there_is()
+
+    def engine_lost(self, reason: str, /) -> None:
+        for transport in tuple(self._transports.values()):
+            transport.end(CloseInfo(CloseCode.ABNORMAL, f"the engine is lost: {reason}"))
+        self._listener.engine_lost(reason)
+
+    # ------------------------------------------------------------ what this node says
+
+    def _tick(self) -> None:
+        now = self._clock.time()
+        self._timer = self._clock.call_at(now + TICK, self._tick)
+        self._ticks += 1
+        if self._ticks % TICKS == 0:
+            self.engine.check(now)
+            self._say_what_there_is()
+        # Without the engine nobody is heard. Those that others had are missed then, and not forgotten.
+        self.directory.tick(now, deaf=not self.connected)
+
+    def _say_what_there_is(self) -> None:
+        self.publish_changes()
+        self.engine.tell(ALL, self.directory.beat())
+        self.engine.tell(self.id, wire.Probe())
+        for transport in tuple(self._transports.values()):
+            transport.mark()
+
+    def changed(self) -> None:
+        """Publish the changes of the directory at the end of this turn of the event loop."""
+        if not self._deltas_scheduled:
+            self._deltas_scheduled = True
+            asyncio.get_running_loop().call_soon(self.publish_changes)
+
+    def publish_changes(self) -> None:
+        """Publish the changes of the directory. While there is no engine, they wait for it."""
+        self._deltas_scheduled = False
+        if self.connected:
+            for delta in self.directory.take_deltas():
+                self.engine.tell(ALL, delta)
+
+    # ------------------------------------------------------------ connections to other nodes
+
+    async def dial(self, node: str, headers: Mapping[str, str]) -> EngineTransport:
+        """Open a connection to another node, once the engine can be reached. Cancelling is safe.
+
+        Raises:
+            ConnectionRefusedError: it does not accept, or does not answer.
+            EngineLost: the engine was lost meanwhile.
+        """
+        await self.engine.reachable.wait()
+        self.dialed += 1
+        conn = wire.connection_name(self.id, node, self.dialed)
+        answer: asyncio.Future[EngineTransport | wire.Refused] = asyncio.get_running_loop().create_future()
+        self._opening[conn] = answer
+        try:
+            for _ in range(OPENS):
+                self.engine.publish(node, wire.Open(conn, dict(headers)))
+                await asyncio.wait((answer,), timeout=PATIENCE / OPENS)
+                if answer.done():
+                    break
+        except BaseException:
+            if conn in self._transports:  # it was accepted in this very turn, and nobody will use it
+                self._transports[conn].abort()
+            raise
+        finally:
+            del self._opening[conn]
+        if not answer.done():
+            raise ConnectionRefusedError(f"node {node} does not answer")
+        answered = answer.result()
+        if isinstance(answered, wire.Refused):
+            raise ConnectionRefusedError(f"node {node} refuses: {answered.reason}")
+        return answered
+
+    @property
+    def largest(self) -> int:
+        """Bytes that a message of a connection to another node may have."""
+        return max(MIN_LARGEST, self.engine.largest - AROUND)
+
+    def _make(self, conn: str, node: str) -> EngineTransport:
+        transport = self._transports[conn] = EngineTransport(conn, node, self.engine, self.largest, self._ended)
+        return transport
+
+    def _ended(self, transport: EngineTransport) -> None:
+        self._transports.pop(transport.conn, None)
+
+    # ------------------------------------------------------------ what other nodes say
+
+    def received(self, subject: str, payload: bytes) -> None:
+        """Take a message from the engine, which anybody may have sent. Raises nothing: it would end the connection."""
+        self.messages_in += 1
+        try:
+            message = wire.decode(payload)
+        except (ValueError, RecursionError):  # msgspec raises more than `DecodeError`
+            self.ignored["not a message of this version"] += 1
+            return
+        try:
+            self._take(subject, message, self._clock.time())
+        except Exception:
+            self.ignored["a message that failed"] += 1
+            if self.ignored["a message that failed"] == 1:
+                logger.exception(
+                    "node %s of cluster %r: a message failed, which is only logged once", self.id, self._name
+                )
+
+    def _take(self, subject: str, message: wire.NodeMessage, now: float) -> None:
+        match message:
+            case wire.Data() | wire.Mark() | wire.Close() | wire.Reset():
+                self._for_connection(message)
+            case Beat():
+                if message.node == self.id:
+                    self.engine.heard(subject, now)
+                self.directory.heard_beat(message, now)
+            case Delta():
+                self.directory.heard_delta(message, now)
+            case Snapshot():
+                self.directory.heard_snapshot(message, now)
+            case wire.Ask():
+                self._send_snapshots(message.node)
+            case wire.Probe():
+                self.engine.heard(subject, now)
+            case wire.Left():
+                self.directory.drop(message.node, now)
+            case wire.Open():
+                self._open(message)
+            case wire.Accepted() | wire.Refused():
+                self._answered(message)
+
+    def _send_snapshots(self, asker: str) -> None:
+        if asker != self.id:
+            self.publish_changes()
+            for part in self.directory.snapshot():
+                self.engine.tell(asker, part)
+
+    def _open(self, message: wire.Open) -> None:
+        dialer, acceptor = wire.ends_of(message.conn)
+        if message.conn in self._transports:  # the answer was lost, or is on its way
+            self.engine.tell(dialer, wire.Accepted(message.conn))
+            return
+        if acceptor != self.id or dialer not in self.directory.nodes:
+            self.ignored["a connection that makes no sense"] += 1
+            if acceptor == self.id:
+                self.engine.tell(dialer, wire.Refused(message.conn, "not known"))
+            return
+        transport = self._make(message.conn, dialer)
+        self.engine.tell(dialer, wire.Accepted(message.conn))
+        self._listener.accepted(transport, message.headers)
+
+    def _answered(self, message: wire.Accepted | wire.Refused) -> None:
+        if message.conn in self._transports:
+            return  # it was asked for again before the first answer came
+        answer = self._opening.get(message.conn)
+        dialer, acceptor = wire.ends_of(message.conn)
+        if answer is None or answer.done() or dialer != self.id:
+            self.ignored["a response that came late"] += 1
+            if isinstance(message, wire.Accepted):
+                self.engine.tell(acceptor, wire.Reset(message.conn, "nobody waits for it"))
+            return
+        # The transport is made now, because messages may follow at once.
+        answer.set_result(message if isinstance(message, wire.Refused) else self._make(message.conn, acceptor))
+
+    def _for_connection(self, message: wire.Data | wire.Mark | wire.Close | wire.Reset) -> None:
+        transport = self._transports.get(message.conn)
+        if transport is None:
+            dialer, acceptor = wire.ends_of(message.conn)
+            other = acceptor if dialer == self.id else dialer
+            if not isinstance(message, wire.Reset):
+                self.engine.tell(other, wire.Reset(message.conn, "there is no such connection"))
+            return
+        match message:
+            case wire.Data():
+                transport.received(message)
+            case wire.Mark():
+                transport.marked(message.seq)
+            case wire.Close():
+                transport.closed(message)
+            case wire.Reset():
+                transport.end(CloseInfo(CloseCode.ABNORMAL, message.reason))
+
+    # ------------------------------------------------------------ what the directory reports
+
+    def node_came(self, node: str, /) -> None:
+        logger.info("node %s of cluster %r has met node %s", self.id, self._name, node)
+        self._listener.node_came(node)
+
+    def node_left(self, node: str, silent: bool, /) -> None:
+        if silent:
+            logger.warning("node %s of cluster %r has not heard of node %s for %g s", self.id, self._name, node, LEASE)
+        else:
+            logger.info("node %s of cluster %r: node %s has left", self.id, self._name, node)
+        self._asked.pop(node, None)
+        for transport in [each for each in self._transports.values() if each.node == node]:
+            transport.end(CloseInfo(CloseCode.ABNORMAL, f"node {node} is gone"))
+        self._listener.node_left(node, silent)
+
+    def claim_contested(self, address: str, /) -> None:
+        self._listener.claim_contested(address)
+
+    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
+        self._listener.rooms_missed(node, rooms)
+
+    def needs_snapshot(self, node: str, /) -> None:
+        now = self._clock.time()
+        if self._asked.get(node, 0.0) + BEAT / 2 < now:
+            self._asked[node] = now
+            self.engine.tell(node, wire.Ask(self.id))

@@ -1,0 +1,214 @@
+"""`Pipe`: passes on the items of a channel on another one, for a call that a node passes on to one of its clients."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from msgspec import UNSET
+
+from .._core.channels.channel_core import FINISHED, ChannelCore
+from .._core.inboxes.recipients import Decode, Recipient
+from .._core.wire.codecs import BRACE
+from .._core.wire.messages import Event, Item, WireMessage
+from .._core.wire.nodes import error_to_node, is_ended_by_caller
+from ..errors import (
+    ChannelClosed,
+    ConnectionLost,
+    MessageTooBig,
+    RemoteError,
+    RpcError,
+    StreamOverflow,
+    WsrpcError,
+    made_here,
+)
+
+GROWTH = 8
+"""How much larger a message may become when it is encoded anew: MessagePack has one byte for a control character, and
+JSON six."""
+
+Entry = tuple[WireMessage, bytes, Decode]
+
+
+class Pipe(Recipient):
+    """Passes on the items that come on the channel ``source``, the credit for them, and the end of the channel.
+
+    Two of them, one for each direction, join the channel of a calling node and that of a client, until one of the two
+    ends. Items, which are by far the most, are passed on at once, in the order in which they come. All other messages
+    go through the handlers of the two channels, which are those of `Relay`.
+
+    The consumer behind ``sink`` counts its credit in bytes as they arrive there, and the producer behind ``source`` as
+    it sends them. The two encodings may differ, so the producer gets an eighth (`GROWTH`) of what the consumer has
+    given: then no item can exceed the consumer's credit, and none has to wait here.
+
+    Args:
+        spawn: runs a coroutine in a task.
+    """
+
+    __slots__ = ("_got", "_granted", "_sent", "_sink", "_source", "_spawn", "_told", "_waiting", "_waiting_bytes")
+
+    def __init__(
+        self, source: ChannelCore, sink: ChannelCore, spawn: Callable[[Coroutine[Any, Any, None]], object]
+    ) -> None:
+        self._source = source
+        self._sink = sink
+        self._spawn = spawn
+        self._got = self._sent = 0
+        """Bytes of items so far, as they came and as they left."""
+        self._granted = (0, 0)
+        """The consumer's credit: totals of items and of bytes."""
+        self._told = 0
+        """Total of bytes up to which the producer may send."""
+        self._waiting: deque[Entry] = deque()
+        """Messages that wait until the connection has room."""
+        self._waiting_bytes = 0
+        sink.produce(self)
+        source.add_recipient("next", self)
+
+    # ------------------------------------------------------------ items
+
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        self._got += len(payload)
+        if self._waiting or not self._pass_on(message, payload, decode):
+            self._let_wait(message, payload, decode)
+
+    def _pass_on(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> bool:
+        """Pass a message on at once. Return False if the connection has no room."""
+        sink = self._sink
+        if message.i is not UNSET:
+            self._source.handle(message, payload, decode)
+            return True
+        out = sink.out
+        if sink.over:
+            return True  # it was sent before the producer could know
+        if not out.clear:
+            return False
+        try:
+            for number, (_, encoded) in enumerate(self._messages(message.a)):
+                if not out.send(encoded):
+                    if number:  # several items, of which some have left
+                        del message.a[1][:number]
+                    return False
+                self._sent += len(encoded)
+        except (MessageTooBig, TypeError, ValueError) as exc:  # the last two: an item that only MessagePack can express
+            self._fail(exc)
+        except ConnectionLost:
+            return True  # the channel is about to end
+        self._renew()
+        return True
+
+    def _messages(self, a: list[Any]) -> list[tuple[Event, bytes]]:
+        """Return what to send for a message, as it is and encoded: one message, or one for each of several items."""
+        sink = self._sink
+        terms = sink.out.terms
+        several = len(a) > 1 and a[1].__class__ is list
+        if terms.batches or not several:
+            whole = Event(tuple(a), UNSET, sink.id)
+            encoded = terms.encode(whole)
+            # If one item cannot be MessagePack, all would travel as JSON, and the bytes in the other ones become text.
+            if not several or terms.text is not None or encoded[0] != BRACE:
+                return [(whole, encoded)]
+        items = [Event((a[0], Item(value)), UNSET, sink.id) for value in a[1]]
+        return [(item, terms.encode(item)) for item in items]
+
+    # ------------------------------------------------------------ credit
+
+    def credited(self, n: int, size: int) -> None:
+        self._granted = (n, size)
+        if self._source.has_credit:
+            self._told = max(self._told, self._got + self._room)
+            self._tell()
+
+    @property
+    def _room(self) -> int:
+        """Bytes that the producer may send now."""
+        room = self._granted[1] - self._sent
+        return max(1, room // GROWTH) if room > 0 else 0
+
+    def _renew(self) -> None:
+        """Give the producer more credit if it has used half of what it may have now."""
+        room = self._room
+        if self._told and self._told - self._got <= room // 2 and self._source.has_credit:
+            self._told = max(self._told, self._got + room)
+            self._tell()
+
+    def _tell(self) -> None:
+        if not self._source.over:
+            self._source.out.grant(self._source.id, self._granted[0], self._told)
+
+    # ------------------------------------------------------------ what waits for room
+
+    def _let_wait(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        self._waiting_bytes += len(payload)
+        most = self._source.unread.limits.stream_queue
+        if self._waiting_bytes > most and self._waiting:
+            self._fail(StreamOverflow(f"{self._waiting_bytes} bytes wait to be passed on (Limits.stream_queue={most})"))
+            return
+        self._waiting.append((message, bytes(payload), decode))
+        if len(self._waiting) == 1:
+            self._spawn(self._send_waiting())
+
+    async def _send_waiting(self) -> None:
+        while self._waiting:
+            message, payload, decode = self._waiting[0]
+            if message.i is not UNSET:
+                self._source.handle(message, payload, decode)
+            else:
+                try:
+                    for event, _ in self._messages(message.a):
+                        self._sent += await self._sink.owner.outbox.send_in_turn(event)
+                except (ChannelClosed, ConnectionLost):
+                    self._waiting.clear()
+                    break
+                except (MessageTooBig, TypeError, ValueError) as exc:
+                    self._fail(exc)
+                    break
+            if self._waiting:  # else the channel has failed meanwhile
+                self._waiting.popleft()
+                self._waiting_bytes -= len(payload)
+                self._renew()
+        if self._source.over:
+            self.channel_ended(self._source.error)
+
+    # ------------------------------------------------------------ the end
+
+    def _fail(self, error: Exception) -> None:
+        self._waiting.clear()
+        if not isinstance(error, WsrpcError):
+            error = made_here(RemoteError(f"an item cannot be passed on: {error}"))
+        for channel in (self._source, self._sink):
+            channel.abort(error_to_node(error) if channel.out.between_nodes else RpcError(str(error)))
+
+    def channel_ended(self, error: Exception | None) -> None:
+        if not self._waiting:
+            self._source.out.loop.call_soon(
+                self._end
+            )  # behind the answers that came with it: their tasks run in the next turn
+
+    def _end(self) -> None:
+        """End the other channel as this one has ended."""
+        source, sink = self._source, self._sink
+        if sink.over:
+            return
+        reason = source.reason
+        if reason is FINISHED:
+            sink.finish()
+        elif source.out.between_nodes and is_ended_by_caller(reason):
+            sink.finish_locally()
+        elif sink.out.between_nodes:
+            sink.abort(error_to_node(reason) if isinstance(reason, Exception) else reason)
+        elif isinstance(reason, ConnectionLost):
+            sink.abort(RpcError("the connection of the caller is lost"))
+        else:
+            sink.abort(reason)
+
+    def channel_over(self) -> None:
+        """Do nothing: `_pass_on` asks the channel."""
+
+    def take_request_ids(self) -> list[int]:
+        """Return the requests that wait here. They end with the channel."""
+        ids = [message.i for message, _, _ in self._waiting if message.i is not UNSET]
+        for message, _, _ in self._waiting:
+            message.i = UNSET
+        return ids

@@ -1,0 +1,239 @@
+"""`EngineTransport`: a connection between two nodes, over an engine that may lose messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from .._base.closing import CloseCode, CloseInfo, check_close
+from .._base.logs import logger
+from ..errors import ConnectionLost, MessageTooBig
+from ..transport import ConnectionInfo, Receiver
+from ._engine_link import EngineLink
+from ._wire import Close, Data, Mark, Reset
+
+SLICE = 32 * 1024
+"""Bytes that are gathered before they are published, at most, unless a message is larger or the engine takes less."""
+
+AROUND_EACH = 10
+"""Bytes that stand around each of them, at most: its length, and its number if it is binary."""
+
+HIGH_WATER = 64 * 1024
+"""Bytes that the engine may have to take before senders wait."""
+
+MARK = 0.1
+"""Seconds after which a side says how many messages it has sent: the last ones may be lost unnoticed."""
+
+
+class Batch:
+    """Messages that leave together."""
+
+    __slots__ = ("binary", "messages", "size")
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+        self.binary: list[int] = []
+        """Which of them are binary messages, counted from 0."""
+        self.size = 0
+        """Bytes of all, with what stands around each."""
+
+    def add(self, payload: bytes, text: bool) -> None:
+        if not text:
+            self.binary.append(len(self.messages))
+        self.messages.append(payload)
+        self.size += len(payload) + AROUND_EACH
+
+
+class EngineTransport:
+    """One end of a connection between two nodes. See `wsrpc.transport` for what it promises.
+
+    Each side numbers its messages. Where one is missing, the connection ends without a Close frame, on both sides: a
+    session then goes on over another one, and sends again what was lost. It carries whole messages only.
+
+    Args:
+        conn: name of the connection.
+        node: the other node. It is also the path of ``info``.
+        largest: bytes that a message may have.
+        ended: is called when the connection is over.
+    """
+
+    def __init__(
+        self, conn: str, node: str, engine: EngineLink, largest: int, ended: Callable[[EngineTransport], None]
+    ) -> None:
+        self.info = ConnectionInfo(target=f"/{node}")
+        self.conn = conn
+        self.node = node
+        self.largest = largest
+        self._engine = engine
+        self._ended = ended
+        self._receiver: Receiver | None = None
+        self._early: deque[tuple[bytes, bool]] = deque()
+        """What has arrived before `start`, or while receiving is paused."""
+        self._paused = False
+        self._slice = min(SLICE, self.largest)
+        self._batch = Batch()
+        self._sent = 0
+        """Messages that were published."""
+        self._received = 0
+        self._mark_scheduled = False
+        self._crowded: asyncio.Task[None] | None = None
+        """Waits until there is room. None while there is."""
+        self._over: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
+
+    # ------------------------------------------------------------ out
+
+    @property
+    def unsent(self) -> int:
+        return self._batch.size + self._engine.unsent
+
+    def send(self, payload: bytes, text: bool = True, /) -> None:
+        if self._over.done():
+            info = self._over.result()
+            raise ConnectionLost(info.code, info.reason, "not_sent")
+        if self._batch.size + len(payload) > self._slice:  # so that a message of the largest size travels alone
+            self.flush()
+        if not self._batch.messages:
+            self._over.get_loop().call_soon(self.flush)
+        self._batch.add(payload, text)
+
+    def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
+        raise NotImplementedError("connections between nodes carry whole messages")
+
+    def flush(self) -> None:
+        if not self._batch.messages or self._over.done():
+            return
+        batch, self._batch = self._batch, Batch()
+        data = Data(self.conn, self._sent + 1, batch.messages, batch.binary)
+        self._sent += len(batch.messages)
+        if not self._mark_scheduled:
+            self._mark_scheduled = True
+            self._over.get_loop().call_later(MARK, self.mark)
+        if self._carry(data) and self._crowded is None and self._engine.unsent > HIGH_WATER:
+            self._crowded = self._over.get_loop().create_task(self._make_room())
+            if self._receiver is not None:
+                self._receiver.pause_sending()
+
+    def _carry(self, message: Data | Mark | Close | Reset) -> bool:
+        try:
+            self._engine.publish(self.node, message)
+        except ConnectionLost as exc:
+            self.end(CloseInfo(CloseCode.ABNORMAL, exc.reason))
+            return False
+        except MessageTooBig as exc:
+            # The engine has come back with a smaller bound. Sent again in a session that goes on, it would fail again.
+            logger.error("the session with node %s ends, and what was under way in it: %s", self.node, exc)
+            self._close(CloseCode.MESSAGE_TOO_BIG, "the engine takes no message of that size")
+            return False
+        return True
+
+    async def _make_room(self) -> None:
+        await self._engine.drain()
+        self._crowded = None
+        if self._receiver is not None and not self._over.done():
+            self._receiver.resume_sending()
+
+    def mark(self) -> None:
+        """Say how many messages were sent: the last ones, and the last mark, may be lost unnoticed."""
+        self._mark_scheduled = False
+        if not self._over.done():
+            self._carry(Mark(self.conn, self._sent))
+
+    async def drain(self) -> None:
+        crowded = self._crowded
+        if crowded is not None:
+            await asyncio.wait((crowded, self._over), return_when=asyncio.FIRST_COMPLETED)
+
+    # ------------------------------------------------------------ in
+
+    def start(self, receiver: Receiver, /) -> None:
+        self._receiver = receiver
+        if self._crowded is not None:
+            receiver.pause_sending()
+        self._deliver()
+        if self._over.done():
+            self._over.get_loop().call_soon(self._tell_end)
+
+    def received(self, data: Data) -> None:
+        """Take messages of the other side."""
+        if self._over.done():
+            return
+        if data.seq != self._received + 1:
+            self.reset(f"messages {self._received + 1} to {data.seq - 1} were lost")
+            return
+        self._received += len(data.messages)
+        binary = set(data.binary)
+        self._early.extend((payload, index not in binary) for index, payload in enumerate(data.messages))
+        self._deliver()
+
+    def marked(self, seq: int) -> None:
+        """Note how many messages the other side has sent before it said so."""
+        if seq > self._received:
+            self.reset(f"messages {self._received + 1} to {seq} were lost")
+
+    def closed(self, close: Close) -> None:
+        """Note that the other side has closed."""
+        self.marked(close.seq)
+        self.end(CloseInfo(close.code, close.reason, was_clean=True))
+
+    @property
+    def _taker(self) -> Receiver | None:
+        """The receiver, unless receiving is paused."""
+        return None if self._paused else self._receiver
+
+    def _deliver(self) -> None:
+        while self._early and (receiver := self._taker) is not None:
+            while self._early and self._taker is receiver:  # `receive` may change each of them
+                payload, text = self._early.popleft()
+                if len(payload) > self.largest:
+                    self._early.clear()
+                    self._close(CloseCode.MESSAGE_TOO_BIG, f"{len(payload)} bytes")
+                    return
+                receiver.receive(payload, text)
+            receiver.read_ended()
+
+    def pause_receiving(self) -> None:
+        self._paused = True
+
+    def resume_receiving(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._over.get_loop().call_soon(self._deliver)
+
+    # ------------------------------------------------------------ the end
+
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
+        self._close(check_close(code, reason), reason)
+
+    def _close(self, code: int, reason: str) -> None:
+        if not self._over.done():
+            self.flush()
+            if self._carry(Close(self.conn, self._sent, code, reason)):
+                self.end(CloseInfo(code, reason, was_clean=True))
+
+    def abort(self) -> None:
+        self.reset("aborted")
+
+    def reset(self, reason: str) -> None:
+        """End on both sides, without a Close frame."""
+        if not self._over.done():
+            self._carry(Reset(self.conn, reason))
+            self.end(CloseInfo(CloseCode.ABNORMAL, reason))
+
+    def end(self, info: CloseInfo) -> None:
+        """End on this side. What has arrived is still delivered if the end is clean. Idempotent."""
+        if self._over.done():
+            return
+        self._over.set_result(info)
+        self._ended(self)
+        self._paused = False
+        if info.was_clean:
+            self._deliver()
+        else:
+            self._early.clear()
+        self._over.get_loop().call_soon(self._tell_end)
+
+    def _tell_end(self) -> None:
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.connection_lost(self._over.result())

@@ -1,0 +1,310 @@
+"""Decisions about the classes of a Python module that is made of a description.
+
+They are made before any text is: which definitions become one class, what kind of class each becomes, and which field
+distinguishes the members of a union.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from .._schema.definitions import MEMBER_NAMES, PREFIX, Schema, renamed
+from ._checking import InvalidDescription, parts
+from ._name_table import NameTable
+from ._python_text import IMPORTS, class_name, is_plain, member_name
+
+MOST_STEPS = 3_000_000
+"""How many references may be followed, for unions that have members of each other for instance."""
+MOST_LEVELS = 200
+"""On how many levels classes may be fields of each other. (msgspec takes some 300 with Python's recursion limit.)"""
+
+ClassKind = Literal["struct", "array", "enum", "alias"]
+"""The kind of class for a definition: ``"array"`` is a Struct that travels as an array, ``"alias"`` names a type."""
+
+_NOTES = frozenset({"title", "description", "default", "examples", "deprecated"})
+"""Keywords that restrict no value."""
+_FIELD_NAME = re.compile(r'[^\\"\x00-\x1f]*')
+"""Names of fields that msgspec takes: it writes them as they are."""
+
+
+class Tag(NamedTuple):
+    """The field that tells a class of a union, and its value in this class."""
+
+    field: str
+    value: str | int
+
+
+def references(schema: Any) -> Iterator[str]:
+    """Yield the names of the definitions to which a schema refers directly."""
+    for each in parts(schema):
+        if "$ref" in each:
+            yield each["$ref"].removeprefix(PREFIX)
+
+
+# ---------------------------------------------------------------- one class for both forms
+
+
+def merged(definitions: Mapping[str, Schema]) -> dict[str, str]:
+    """Return the names of the definitions that become another one's class: ``{"CupInput": "Cup"}``.
+
+    ``Cup`` comes back with all its properties, and ``CupInput`` is sent without those that have defaults. They become
+    one class if they have the same properties, of the same types. So do enumerations of one title and with the same
+    values, one of which msgspec has described, and the other one pydantic.
+    """
+    same = _enumerations(definitions)
+    definitions = {name: renamed(schema, same) for name, schema in definitions.items()}
+    return {**same, **_forms(definitions)}
+
+
+def _enumerations(definitions: Mapping[str, Schema]) -> dict[str, str]:
+    first: dict[tuple[str, tuple[Any, ...]], str] = {}
+    same: dict[str, str] = {}
+    for name, schema in definitions.items():
+        if (values := schema.get("enum")) and "title" in schema and is_enumeration(values):
+            known = first.setdefault((schema["title"], tuple(sorted(values))), name)
+            if known != name:
+                same[name] = known
+    return same
+
+
+def _forms(definitions: Mapping[str, Schema]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for name in definitions:
+        if found := re.fullmatch(r"(.+)Input(_\d+)?", name, re.DOTALL):
+            wanted = [f"{found[1]}{found[2] or ''}", found[1]]
+            given = next((each for each in wanted if each in definitions and each not in pairs.values()), None)
+            if given is not None:
+                pairs[name] = given
+    users: dict[str, list[str]] = {name: [] for name in pairs}
+    for name in pairs:
+        for ref in set(references(definitions[name])):
+            if ref in users:
+                users[ref].append(name)
+    todo = list(pairs)
+    while todo:  # a class that has a differing one as a field differs, too
+        name = todo.pop()
+        if name in pairs and not _are_forms(renamed(definitions[name], pairs), definitions[pairs[name]]):
+            del pairs[name]
+            todo.extend(users[name])
+    return pairs
+
+
+def _are_forms(sent: Schema, given: Schema) -> bool:
+    """Whether these are two forms of one class."""
+    if {**sent, **_NO_FIELDS} != {**given, **_NO_FIELDS}:
+        return False
+    if (sent.get("properties") is None) != (given.get("properties") is None):
+        return False
+    properties, others = sent.get("properties", {}), given.get("properties", {})
+    if properties.keys() != others.keys():
+        return False
+    items, other_items = sent.get("prefixItems", ()), given.get("prefixItems", ())
+    return len(items) == len(other_items) and all(
+        _covers(one, other)
+        for one, other in (
+            *((properties[key], others[key]) for key in properties),
+            *zip(items, other_items, strict=True),
+        )
+    )
+
+
+_NO_FIELDS: Schema = dict.fromkeys(("properties", "prefixItems", "required", "minItems"))
+
+
+def _covers(sent: Any, given: Any) -> bool:
+    """Whether each value that comes back has the type that is sent."""
+    if sent == given:
+        return True
+    if sent.__class__ is not dict or given.__class__ is not dict:
+        return False
+    members = [_without_notes(each) for each in sent.get("anyOf", (sent,))]
+    return all(_without_notes(each) in members for each in given.get("anyOf", (given,)))
+
+
+def _without_notes(schema: Any) -> Any:
+    if schema.__class__ is not dict:
+        return schema
+    return {key: value for key, value in schema.items() if key not in _NOTES}
+
+
+# ---------------------------------------------------------------- kinds and tags
+
+
+class Plan:
+    """The kind of class for each definition, and the tags of unions."""
+
+    def __init__(self, definitions: Mapping[str, Schema], types: Iterable[Any], names: NameTable) -> None:
+        """
+        Args:
+            types: the schemas of parameters and results.
+            names: the names in use in the module.
+        """
+        self.definitions = definitions
+        self.kinds: dict[str, ClassKind] = {name: _kind(schema) for name, schema in definitions.items()}
+        self.names = {name: names.claim(class_name(name, "Model")) for name in definitions}
+        """The name of each definition in Python."""
+        self.reserved = frozenset({*IMPORTS, *self.names.values()})
+        """Names that no field can have."""
+        self.enumerations: dict[str, dict[Any, str]] = {
+            name: _members_of(self.names[name], schema["enum"], schema.get(MEMBER_NAMES, ()))
+            for name, schema in definitions.items()
+            if self.kinds[name] == "enum"
+        }
+        """The values of each enumeration, with its members, such as ``Colour.RED``."""
+        self.tags: dict[str, Tag] = {}
+        """Tags of Structs, by definition."""
+        self._left = MOST_STEPS
+        roots = list(types)
+        self._check_levels({name for root in roots for name in references(root)})
+        for members, field in self._unions((*roots, *definitions.values())):
+            for kind in ("struct", "array"):
+                self._give_tags([name for name in members if self.kinds[name] == kind], field)
+        for name in definitions:
+            if self.kinds[name] == "struct" and name not in self.tags:
+                self._tag_alone(name)
+
+    def members(self, schemas: Iterable[Any]) -> list[str]:
+        """Return the classes in a union, whether they stand there or in another type that stands there."""
+        found: dict[str, None] = {}
+        seen: set[str] = set()
+        todo = list(reversed(list(schemas)))
+        while todo:
+            each = todo.pop()
+            self._spend()
+            if each.__class__ is not dict:
+                continue
+            if "$ref" in each:
+                name = each["$ref"].removeprefix(PREFIX)
+                if self.kinds[name] != "alias":
+                    found[name] = None
+                elif name not in seen:
+                    seen.add(name)
+                    todo.append(self.definitions[name])
+            else:
+                todo.extend(reversed(_members(each)))
+        return list(found)
+
+    def _check_levels(self, roots: Iterable[str]) -> None:
+        """Refuse classes that are fields of each other on so many levels that no type can be made of them.
+
+        msgspec visits the classes of a type as this does, each once, and calls itself for each level.
+        """
+        if len(self.definitions) <= MOST_LEVELS:
+            return
+        uses = {name: list(dict.fromkeys(references(schema))) for name, schema in self.definitions.items()}
+
+        def visit(name: str, level: int, seen: set[str]) -> None:
+            if level > MOST_LEVELS:
+                raise InvalidDescription(f"classes are fields of each other on more than {MOST_LEVELS} levels")
+            self._spend(1 + len(uses[name]))
+            for each in uses[name]:
+                if each not in seen:
+                    seen.add(each)
+                    visit(each, level + 1, seen)
+
+        for root in roots:
+            visit(root, 1, {root})
+
+    def _spend(self, steps: int = 1) -> None:
+        self._left -= steps
+        if self._left < 0:
+            raise InvalidDescription("the types of the description refer to each other too often")
+
+    def is_tagged(self, names: Sequence[str]) -> bool:
+        """Whether tags tell these classes apart."""
+        tags = [self.tags[name] for name in names if name in self.tags]
+        return len(tags) == len(names) and _are_distinct(tags)
+
+    def _unions(self, schemas: Iterable[Any]) -> Iterator[tuple[list[str], str | None]]:
+        """Yield the classes of each union, and the field that is said to tell them apart."""
+        for schema in schemas:
+            for part in parts(schema):
+                if members := _members(part):
+                    yield self.members(members), part.get("discriminator", {}).get("propertyName")
+
+    def _give_tags(self, names: Sequence[str], preferred: str | None) -> None:
+        """Give each of these classes a tag, if they have a field that tells them apart."""
+        if len(names) < 2 or self.is_tagged(names):
+            return
+        self._spend(sum(len(self.definitions[name].get("properties", ())) for name in names))
+        values = [_single_values(self.definitions[name]) for name in names]
+        common = [field for field in values[0] if all(field in each for each in values)]
+        for field in sorted(common, key=lambda field: field != preferred):
+            tags = [Tag(field, each[field]) for each in values]
+            if _are_distinct(tags) and all(
+                self.tags.get(name, tag) == tag for name, tag in zip(names, tags, strict=True)
+            ):
+                self.tags.update(zip(names, tags, strict=True))
+                return
+
+    def _tag_alone(self, name: str) -> None:
+        """Give a class a tag if it looks like one that has a tag on the server: nobody has to write it then."""
+        schema = self.definitions[name]
+        first: str = next(iter(schema["properties"]), "")
+        if first in schema.get("required", ()) and (value := _single_values(schema).get(first)) is not None:
+            self.tags[name] = Tag(first, value)
+
+
+def _are_distinct(tags: Sequence[Tag]) -> bool:
+    """Whether msgspec can tell classes with these tags apart."""
+    fields, types, values = (
+        {*each} for each in zip(*((tag.field, type(tag.value), tag.value) for tag in tags), strict=True)
+    )
+    return len(fields) == len(types) == 1 and len(values) == len(tags)
+
+
+def _members(schema: Schema) -> list[Any]:
+    """Return the members of a union; none for another schema."""
+    return list(schema.get("anyOf") or schema.get("oneOf") or ())
+
+
+def _kind(schema: Any) -> ClassKind:
+    if schema.__class__ is not dict or "$ref" in schema or _members(schema) or "allOf" in schema:
+        return "alias"
+    values = schema.get("enum")
+    if values:
+        return "enum" if is_enumeration(values) else "alias"
+    kind = schema.get("type", "object" if "properties" in schema else "")
+    if kind == "object" and "properties" in schema and all(map(_FIELD_NAME.fullmatch, schema["properties"])):
+        return "struct"
+    return "array" if kind == "array" and schema.get("prefixItems") else "alias"
+
+
+def is_enumeration(values: Sequence[Any]) -> bool:
+    """Whether these can be the values of an Enum that msgspec knows."""
+    classes = {value.__class__ for value in values}
+    return classes == {str} or (classes == {int} and all(-(2**63) <= value < 2**63 for value in values))
+
+
+def _members_of(enumeration: str, values: Sequence[Any], called: Sequence[str]) -> dict[Any, str]:
+    """Return each member, named as the enumeration has it on the server, or else like its value."""
+    table = NameTable(("mro", "name", "value"))
+    known = dict(zip(values, called, strict=False))
+    names: dict[Any, str] = {}
+    for value in dict.fromkeys(values):
+        name = known.get(value, "")
+        names[value] = f"{enumeration}.{table.claim(name if is_plain(name) else member_name(value))}"
+    return names
+
+
+def _single_values(schema: Schema) -> dict[str, str | int]:
+    """Return the fields that have one value only and are always sent, with that value."""
+    if "prefixItems" in schema:
+        return _single({"": schema["prefixItems"][0]}, [""])
+    return _single(schema.get("properties", {}), schema.get("required", ()))
+
+
+def _single(properties: Mapping[str, Any], required: Iterable[str]) -> dict[str, str | int]:
+    always = set(required)
+    found: dict[str, str | int] = {}
+    for field, schema in properties.items():
+        if schema.__class__ is not dict:
+            continue
+        values = [schema["const"]] if "const" in schema else schema.get("enum", ())
+        if len(values) != 1 or not is_enumeration(values):
+            continue
+        if (field in always or schema.get("default") == values[0]) and _FIELD_NAME.fullmatch(str(values[0])):
+            found[field] = values[0]
+    return found

@@ -1,0 +1,345 @@
+"""TypeScript declarations of a server's events, those that it handles and those that it emits, for clients that use
+python-wsrpc or ws-wrapper.
+
+``python -m wsrpc types app:server -o api.ts`` writes them; docs/how-to/typescript.md shows how a client uses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from .._base.misuse import check_flag
+from ..errors import printable
+from ..schema import Description, EventSchema, ParameterSchema
+from ._checking import by_channel
+from ._typescript_types import (
+    BASE64,
+    Names,
+    comment,
+    endless_types,
+    in_parentheses,
+    parameter_names,
+    property_name,
+    type_names,
+    type_of,
+)
+
+__all__ = ["declarations"]
+
+HEAD = """\
+/* eslint-disable */
+// Made by `python -m wsrpc types`. Make it anew when handlers change, instead of changing it here.
+"""
+
+CHANNELS = {
+    "AnonymousChannel": """\
+/** What answers a request that opens a channel of its own. `close()` it when it is over, `abort()` it before that. */
+export interface AnonymousChannel {
+  readonly closeSignal: AbortSignal | null
+  on(event: string, listener: (...args: any[]) => unknown): this
+  once(event: string, listener: (...args: any[]) => unknown): this
+  emit(event: string, ...args: unknown[]): void
+  request(event: string, ...args: unknown[]): Promise<unknown>
+  timeout(ms: number): this
+  signal(signal: AbortSignal): this
+  close(reason?: unknown): void
+  abort(error?: Error): void
+}
+""",
+    "Items": """\
+/** A stream: `for await`, for a body that is quick; else pull as many items as are wanted, until `done`. */
+export interface Items<T> extends AnonymousChannel {
+  [Symbol.asyncIterator](): AsyncIterator<T>
+  request(event: "pull", most: number): Promise<{ values: T[]; done: boolean }>
+}
+""",
+    "Upload": """\
+/** An upload: `next` for each item, each when the one before is answered. The answer to the end is the result. */
+export interface Upload<T, Result> extends AnonymousChannel {
+  on(event: "stop", listener: () => unknown): this
+  request(event: "next", item: { value: T; done: false }): Promise<null>
+  request(event: "next", end: { done: true }): Promise<Result>
+}
+""",
+    "Exchange": """\
+/** Items both ways, see `Upload` and `Items`. */
+export interface Exchange<T, Item> extends AnonymousChannel {
+  [Symbol.asyncIterator](): AsyncIterator<Item>
+  on(event: "stop", listener: () => unknown): this
+  request(event: "pull", most: number): Promise<{ values: Item[]; done: boolean }>
+  request(event: "next", item: { value: T; done: false }): Promise<null>
+  request(event: "next", end: { done: true }): Promise<null>
+}
+""",
+}
+NEEDED = {
+    "value": (),
+    "conversation": ("AnonymousChannel",),
+    "stream": ("AnonymousChannel", "Items"),
+    "upload": ("AnonymousChannel", "Upload"),
+    "exchange": ("AnonymousChannel", "Exchange"),
+}
+
+GROUPS = ("requests", "streams", "uploads", "conversations", "handlers")
+"""The groups of events of `Shape` in browser/src/api.ts."""
+GROUP_OF = {
+    "value": "requests",
+    "stream": "streams",
+    "upload": "uploads",
+    "exchange": "conversations",
+    "conversation": "conversations",
+}
+API = """\
+/**
+ * What pages call, and what the server calls (`handlers`): `const client = new Client<Api>("/ws")`, with python-wsrpc.
+ * In `streams`, the result is one item. In `uploads`, the first parameter is one item. In `conversations`, the result
+ * describes the channel; `void` if nothing is known of it.
+ */
+export type Api = """
+EXCHANGE = """\
+{
+  requests: {
+    next: (item: { value: %s; done: false } | { done: true }) => null
+    pull: (most: number) => { values: %s[]; done: boolean }
+  }
+  handlers: { stop: () => void }
+}"""
+"""The channel of an exchange, for which the client has no method."""
+
+BYTES = f"""\
+/** Bytes, as base64 text. */
+export type {BASE64} = string
+"""
+
+TYPED = """\
+type EventMap = Record<string, (...args: any[]) => unknown>
+/** An event cannot open a channel: only a request can. */
+type Emitted<E> = { [K in keyof E]: E[K] extends (...args: any[]) => { abort(): void } ? never : K }[keyof E]
+
+/** What happens to a connection: these events have listeners on the main channel, and never travel. */
+type Lifecycle = {
+  open: (event: any) => unknown
+  connect: (event: any) => unknown
+  close: (event: any, wasOpen: boolean) => unknown
+  disconnect: (event: any, wasOpen: boolean) => unknown
+  error: (event: any) => unknown
+  message: (event: any, data: unknown) => unknown
+}
+
+/** `request` and `emit`, for the events of one channel. */
+export interface Calls<E extends EventMap> {
+  request<K extends keyof E & string>(event: K, ...args: Parameters<E[K]>): Promise<ReturnType<E[K]>>
+  emit<K extends Emitted<E> & string>(event: K, ...args: Parameters<E[K]>): void
+  timeout(ms: number): this
+  signal(signal: AbortSignal): this
+}
+type Others<W> = Omit<W, "request" | "emit" | "timeout" | "signal" | "of">
+
+/** `on` and what goes with it, for the events that are emitted on one channel. */
+export interface Listens<E extends EventMap> {
+  on<K extends keyof E & string>(event: K, listener: E[K]): this
+  once<K extends keyof E & string>(event: K, listener: E[K]): this
+  addListener<K extends keyof E & string>(event: K, listener: E[K]): this
+  off<K extends keyof E & string>(event: K, listener: E[K]): this
+  removeListener<K extends keyof E & string>(event: K, listener: E[K]): this
+}
+/** A channel of which nothing is declared as emitted keeps the `on` that it has. */
+type Listening<W, E extends EventMap, Own extends EventMap = {}> = keyof E extends never
+  ? W
+  : Omit<W, keyof Listens<{}>> & Listens<E & Own>
+type Of<M, C> = C extends keyof M ? M[C] : {}
+
+/**
+ * A connection of ws-wrapper on which nothing else can be called, or listened to where anything is declared as emitted:
+ * `const server = new WebSocketWrapper(socket) as Typed<WebSocketWrapper>`.
+ */
+export type Typed<W extends { of(name: string): unknown } = any> = Listening<Others<W>, Emits, Lifecycle> &
+  Calls<Events> & {
+    of<C extends keyof Channels | keyof ChannelEmits>(
+      name: C,
+    ): Listening<Others<ReturnType<W["of"]>>, Of<ChannelEmits, C>> & Calls<Of<Channels, C>>
+  }
+"""
+
+# These names mean something else in the declarations, so a class of the same name gets another one.
+OURS = (
+    *(
+        "Api",
+        *CHANNELS,
+        BASE64,
+        "Calls",
+        "ChannelEmits",
+        "Channels",
+        "Emits",
+        "Emitted",
+        "EventMap",
+        "Events",
+        "Lifecycle",
+    ),
+    *("Listening", "Listens", "Of", "Others", "Typed"),
+)
+GLOBAL = (
+    *("AbortSignal", "AsyncIterable", "AsyncIterator", "Error", "IterableIterator", "Omit", "Parameters", "Promise"),
+    *("Record", "ReturnType", "Symbol", "Uint8Array"),
+)
+
+
+def declarations(description: Description, /, *, msgpack: bool = False) -> str:
+    """Return TypeScript declarations of the described events, as the text of a ``.ts`` or ``.d.ts`` file.
+
+    The file contains the types of parameters and results, and ``Api``, with which the ``Client`` of python-wsrpc is
+    typed.
+
+    For ws-wrapper, ``Events`` contains the events that have handlers on the main channel, and ``Channels`` those on
+    named channels. In the same way, ``Emits`` and ``ChannelEmits`` contain the events and requests that were declared
+    with ``declare()``. ``Typed`` is the type of a connection.
+
+    Classes become interfaces with the same name. If the name has another meaning in TypeScript, ``_`` is appended. The
+    same description always gives the same file.
+
+    Args:
+        msgpack: whether the client is a ``Client`` with the codec ``msgpack``, so that bytes are a ``Uint8Array``
+            instead of base64 text. The declarations contain nothing for ws-wrapper, which has no MessagePack.
+    """
+    check_flag("msgpack", msgpack)
+    names = Names(
+        type_names(description.definitions, (*OURS, *GLOBAL)),
+        "Uint8Array" if msgpack else BASE64,
+    )
+    parts: list[str] = []
+    endless = endless_types(description.definitions)
+    for name, schema in description.definitions.items():
+        about = comment(str(schema.get("description", "")))
+        text = "unknown" if name in endless else type_of(schema, names)
+        if text.startswith("{\n") and text.find("\n}") == len(text) - 2:  # one object, and no union
+            parts.append(f"{about}export interface {names.definitions[name]} {text}\n")
+        else:
+            parts.append(f"{about}export type {names.definitions[name]} = {text}\n")
+    if not msgpack and b'"contentEncoding":"base64"' in msgspec.json.encode(description):
+        parts.append(BYTES)
+    parts.append(f"{API}{_api(description, names)}\n")
+    if not msgpack:
+        parts += _for_ws_wrapper(description, names)
+    return printable("\n".join([HEAD, *parts]))
+
+
+def _for_ws_wrapper(description: Description, names: Names) -> list[str]:
+    parts: list[str] = []
+    main, named = _channels(description.events, names, _answer)
+    parts.append(f"/** Events that you can request or emit on the main channel. */\nexport type Events = {main}\n")
+    parts.append(f"/** Events that you can request or emit on named channels. */\nexport type Channels = {named}\n")
+    main, named = _channels(description.emits, names, _listened)
+    parts.append(f"/** Events that you can listen for on the main channel. */\nexport type Emits = {main}\n")
+    parts.append(f"/** Events that you can listen for on named channels. */\nexport type ChannelEmits = {named}\n")
+    kinds = [name for event in description.events for name in NEEDED[event.kind]]
+    parts += [text for name, text in CHANNELS.items() if name in kinds]
+    return [*parts, TYPED]
+
+
+Answer = Callable[[EventSchema, Names, str], str]
+"""Returns the type of what answers an event, for use with an indentation."""
+
+
+def _api(description: Description, names: Names) -> str:
+    """Return the `Shape` of a server, as browser/src/api.ts defines it."""
+    events, emits = by_channel(description.events), by_channel(description.emits)
+    main = _groups(events.pop(None, []), emits.pop(None, []), names, "  ")
+    named = ""
+    for channel in sorted({*events, *emits}, key=str):
+        inner = _groups(events.get(channel, []), emits.get(channel, []), names, "      ")
+        named += f"    {property_name(str(channel))}: {_braces(inner, '    ')}\n"
+    return _braces(f"{main}  channels: {_braces(named, '  ')}\n" if named else main)
+
+
+def _groups(events: list[EventSchema], emits: list[EventSchema], names: Names, indent: str) -> str:
+    members: dict[str, str] = dict.fromkeys(GROUPS, "")
+    for event in events:
+        if event.kind == "upload":
+            item = ParameterSchema("item", event.sends or {})
+            event = msgspec.structs.replace(event, parameters=(item, *event.parameters))
+        members[GROUP_OF[event.kind]] += _event(event, names, f"{indent}  ", _called)
+    for event in emits:
+        members["handlers"] += _event(event, names, f"{indent}  ", _handled)
+    return "".join(f"{indent}{group}: {_braces(inner, indent)}\n" for group, inner in members.items() if inner)
+
+
+def _called(event: EventSchema, names: Names, indent: str) -> str:
+    sends, items, result = (type_of(each, names, indent) for each in (event.sends, event.items, event.result))
+    match event.kind:
+        case "value" | "upload":
+            return result
+        case "stream":
+            return items
+        case "exchange":
+            return EXCHANGE.replace("\n", f"\n{indent}") % (sends, in_parentheses(items))
+        case "conversation":
+            return "void"
+
+
+def _handled(event: EventSchema, names: Names, indent: str) -> str:
+    if event.kind == "stream":
+        items = type_of(event.items, names, indent)
+        return f"AsyncIterable<{items}> | IterableIterator<{items}>"
+    result = type_of(event.result, names, indent) if event.result is not None else "void"
+    return "void" if result == "null" else result
+
+
+def _channels(events: Iterable[EventSchema], names: Names, answer: Answer) -> tuple[str, str]:
+    """Return the types of what happens on the main channel, and on all named ones."""
+    channels = by_channel(events)
+    main = "".join(_event(event, names, "  ", answer) for event in channels.pop(None, ()))
+    named = ""
+    for channel, found in channels.items():
+        assert channel is not None
+        inner = "".join(_event(event, names, "    ", answer) for event in found)
+        named += f"  {property_name(channel)}: {_braces(inner, '  ')}\n"
+    return _braces(main), _braces(named)
+
+
+def _braces(inner: str, indent: str = "") -> str:
+    return f"{{\n{inner}{indent}}}" if inner else "{}"
+
+
+def _event(event: EventSchema, names: Names, indent: str, answer: Answer) -> str:
+    parameters: list[str] = []
+    about = [event.doc]
+    named = parameter_names(p.name for p in event.parameters)
+    # A description from elsewhere may have a parameter that is needed behind one that is not.
+    needed = max((number for number, p in enumerate(event.parameters) if not (p.optional or p.rest)), default=-1)
+    for number, (parameter, name) in enumerate(zip(event.parameters, named, strict=True)):
+        tp = type_of(parameter.schema, names, indent)
+        if parameter.rest:
+            parameters.append(f"...{name}: {in_parentheses(tp)}[]")
+        else:
+            parameters.append(f"{name}{'?' if number > needed else ''}: {tp}")
+        if text := parameter.schema.get("description"):
+            about.append(f"@param {name} {text}")
+    about += [f"Not described: {note}." for note in event.notes]
+    text = comment("\n".join(filter(None, about)), indent)
+    return f"{text}{indent}{property_name(event.event)}: ({', '.join(parameters)}) => {answer(event, names, indent)}\n"
+
+
+def _listened(event: EventSchema, names: Names, indent: str) -> str:
+    if event.kind != "value":
+        return "unknown"
+    if event.result is None:
+        return "void"
+    result = type_of(event.result, names, indent)
+    return f"{result} | Promise<{result}>"
+
+
+def _answer(event: EventSchema, names: Names, indent: str) -> str:
+    sends, items, result = (type_of(each, names, indent) for each in (event.sends, event.items, event.result))
+    match event.kind:
+        case "value":
+            return result
+        case "stream":
+            return f"Items<{items}>"
+        case "upload":
+            return f"Upload<{sends}, {result}>"
+        case "exchange":
+            return f"Exchange<{sends}, {items}>"
+        case "conversation":
+            return "AnonymousChannel"
