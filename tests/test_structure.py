@@ -34,7 +34,7 @@ FOR_TYPES_ONLY = {
     ("_core.peer.admission", "wsrpc._core.peer.work.Work"),
     ("_core.peer.waiting_room", "wsrpc._core.peer.dispatcher.Dispatcher"),
     ("_core.peer.work", "wsrpc._core.peer.dispatcher.Dispatcher"),
-    ("_core.peer.peer_host", "wsrpc._core.peer.peer_core.PeerLife"),
+    ("_core.peer.peer_host", "wsrpc._core.peer.peer_core.PeerCore"),
 }
 """The imports upwards, each with its reason. They are for type checkers only."""
 

@@ -43,5 +43,5 @@ def _enc_hook(registered: Server | Client | Router) -> Any:
     if isinstance(registered, Server):
         return enc_hook_of(settings_of(registered).codec)
     if isinstance(registered, Client):
-        return enc_hook_of(core_of(registered).peer_core.host.settings.codec)
+        return enc_hook_of(core_of(registered).peer_session.host.settings.codec)
     return None

@@ -157,7 +157,7 @@ class WorldMachine(LoopMachine):
     async def check_left(self, peer: Peer) -> None:
         """Nothing is left of a client that is closed."""
         assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
-        assert peer._life.reporter.running == {} and peer._core.dispatcher.active == {}
+        assert peer._core.reporter.running == {} and peer._current.dispatcher.active == {}
         await self.until(lambda: not other_tasks(), "no task is left")
         assert self.sources == 0, "a source was not closed"
 

@@ -116,7 +116,7 @@ class ConnectedPeers(LoopMachine):
     def no_check_is_left_out(self) -> None:
         """A message goes straight to its handler only while there is nothing to check."""
         for peer in getattr(self, "peers", ()):
-            work = peer._life.work
+            work = peer._core.work
             assert work.needs_checks or not work.must_check(), work
 
     @invariant()
@@ -153,11 +153,11 @@ class ConnectedPeers(LoopMachine):
     async def assert_empty(self) -> None:
         """Nothing is left in the peers, after they were closed, nor of them."""
         for peer in self.peers:
-            await peer._life.join(0, Closers())
+            await peer._core.join(0, Closers())
             assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
-            assert peer._core.dispatcher.active == {} and peer.stats().waiting == 0
-            assert not peer._outbox.busy and peer._life.reporter.running == {}
-            assert not (peer._core.channels.undelivered or peer._core.channels._credited)
+            assert peer._current.dispatcher.active == {} and peer.stats().waiting == 0
+            assert not peer._outbox.busy and peer._core.reporter.running == {}
+            assert not (peer._current.channels.undelivered or peer._current.channels._credited)
         assert self.clock.next_deadline is None, "a timer is left"
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert left == set(), left

@@ -463,7 +463,7 @@ class ClientLife(WorldMachine):
 
         After `close()` the client may do anything, such as connect again, while that connection ends.
         """
-        core = core_of(self.client).peer_core
+        core = core_of(self.client).peer_session
         return core.session.state.connection == "dead"
 
     async def check(self) -> None:

@@ -274,7 +274,7 @@ class Conversations(ConnectedPeers):
             await task
         await self.assert_empty()
         for peer in self.peers:
-            assert peer._core.channels.unread.used == 0, peer._core.channels.unread
+            assert peer._current.channels.unread.used == 0, peer._current.channels.unread
 
 
 TestConversations = Conversations.TestCase

@@ -232,7 +232,7 @@ async def attack(script: list[Any], *, dialer: bool, limits: Limits, burst: bool
             assert isinstance(result, ConnectionLost) == (not was_settled)
     await turns(20)
     assert (attacked.peer.pending, attacked.peer.active) == (0, 0)
-    assert attacked.peer._core.dispatcher.active == {} and attacked.peer.stats().waiting == 0
+    assert attacked.peer._current.dispatcher.active == {} and attacked.peer.stats().waiting == 0
     assert attacked.complaints == []
 
 

@@ -44,7 +44,7 @@ from wsrpc import (
 from wsrpc._base.closing import GOES_ON
 from wsrpc._client.client import core_of
 from wsrpc._client.client_states import Input
-from wsrpc._core.api.peer import core_of as peer_core
+from wsrpc._core.api.peer import current_of
 from wsrpc._core.api.registration import Registrar
 from wsrpc._core.session.session_end import SessionEnd
 from wsrpc._core.session.session_states import SessionInput
@@ -306,7 +306,7 @@ class SessionsMachine(WorldMachine):
         elif "in time" in reason:
             assert self.loop.now - self.detached_at >= KEPT, reason
         elif "no such session" in reason:
-            core = peer_core(session.peer)
+            core = current_of(session.peer)
             assert not core.session.state.resumes, (
                 f"the server has the session, and does not resume it: {session.peer}, {reason}"
             )
@@ -431,7 +431,7 @@ class SessionsMachine(WorldMachine):
     def check_full(self, error: Exception) -> None:
         """See that only the user's own messages fill the client's queue, not what waits with the session."""
         if isinstance(error, QueueFull) and "not connected" in str(error):
-            queue = peer_core(self.client.peer).outbox.queue
+            queue = current_of(self.client.peer).outbox.queue
             count, size = queue.user_count, queue.user_size
             assert count == self.limits.offline or size + max(SIZES) > self.limits.offline_bytes, error
 
@@ -628,7 +628,7 @@ class SessionsMachine(WorldMachine):
             if peer.connected:
                 served.expire_at(0.0)
                 await self.turns(1)
-                if served.core.dispatcher.admission.paused is not None:
+                if served.current.dispatcher.admission.paused is not None:
                     session.closing = peer.transport
             await self.turns(turns)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from wsrpc import CloseInfo, Limits, Peer
-from wsrpc._core.api.peer import core_of
+from wsrpc._core.api.peer import current_of
 from wsrpc._core.handlers.registry import Registry
 from wsrpc._core.peer.peer_owner import PassiveOwner, PeerOwner
 from wsrpc._core.wire.settings import Settings, make_settings
@@ -33,7 +33,7 @@ def start(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
 
 def left_of_channels(peer: Peer) -> tuple[object, object, int]:
     """The channels of handlers, those that are read by credit, and the memory of unread messages."""
-    channels, memory = peer._core.channels, peer._core.readers.memory
+    channels, memory = peer._current.channels, peer._core.readers.memory
     return channels.undelivered, channels._credited, 0 if memory is None else memory.used
 
 
@@ -113,9 +113,9 @@ class Driven:
         peer = self.peer
         assert peer.pending == 0
         assert peer.active == 0
-        assert peer._core.dispatcher.active == {}
+        assert peer._current.dispatcher.active == {}
         assert peer.stats().waiting == 0
-        assert peer._core.dispatcher.work.tasks() == set()
+        assert peer._current.dispatcher.work.tasks() == set()
         assert not peer._outbox.busy
         assert left_of_channels(peer) == ({}, {}, 0)
 
@@ -134,7 +134,7 @@ class ComesBack(PassiveOwner):
     peer: Peer
 
     def comes_back(self) -> bool:
-        return not core_of(self.peer).session.last_close.user_closed
+        return not current_of(self.peer).session.last_close.user_closed
 
     def session_detached(self, info: CloseInfo, /) -> bool:
         return True

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from wsrpc import Peer
-from wsrpc._core.api.peer import core_of, life_of
-from wsrpc._core.sending.session_writer import Outbound
+from wsrpc._core.api.peer import core_of, current_of
+from wsrpc._core.sending.session_writer import SessionWriter
 from wsrpc._core.sending.slow_readers import SlowReaderQueue
 
 
-def out_of(peer: Peer) -> Outbound:
+def out_of(peer: Peer) -> SessionWriter:
     """The sending half of a peer's present session."""
-    return core_of(peer).out
+    return current_of(peer).out
 
 
 def slow_reader_of(peer: Peer) -> SlowReaderQueue:
@@ -22,9 +22,9 @@ def slow_reader_of(peer: Peer) -> SlowReaderQueue:
 
 def unread_at(peer: Peer) -> int:
     """How many bytes of memory unread messages count for, on all channels of a peer."""
-    return core_of(peer).channels.unread.used
+    return current_of(peer).channels.unread.used
 
 
 def reads_nothing(peer: Peer) -> bool:
     """Whether nothing of any reader is left, and messages go the short way again."""
-    return not (life_of(peer).readers.channels or life_of(peer).work.needs_checks or unread_at(peer))
+    return not (core_of(peer).readers.channels or core_of(peer).work.needs_checks or unread_at(peer))

@@ -74,7 +74,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
             request that opened the channel.
         profile: ``"go"`` if the server uses ws-server-wrapper-go, the Go implementation of the protocol. Such a server
             closes the connection when it receives certain messages that other servers ignore. The client raises an
-            exception instead of sending such a message. Outbound messages can be at most 32 KiB, unless
+            exception instead of sending such a message. SessionWriter messages can be at most 32 KiB, unless
             `Limits.sent_message` is set. Raw messages, extensions and other codecs are not available. See the guide
             "Talk to Go programs".
 
@@ -122,7 +122,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
         )
         plan = DialPlan(dialer, reconnect, connect_timeout)
         self._core = core = ClientCore(settings, registry, plan, fails_offline=offline == "fail")
-        self._sender = core.life.sender
+        self._sender = core.peer_core.sender
 
     # ------------------------------------------------------------ what users see
 
@@ -153,9 +153,9 @@ class Client(Declarer, RawRegistrar, RawCaller):
         Requests and events are sent to that server while calls are in progress that began before it drained, and at
         least a second is left. Otherwise, they wait for the next connection.
         """
-        core = self._core.peer_core
-        at = core.out.draining.closes_at
-        return None if at is None or core.session.over else max(0.0, at - self._core.scheduler.time())
+        current = self._core.peer_session
+        at = current.out.draining.closes_at
+        return None if at is None or current.session.over else max(0.0, at - self._core.scheduler.time())
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:
         """Return a named channel; see `Peer.of`."""
@@ -321,7 +321,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
         await self._core.close(code, reason)
 
     def _binary_is_free(self) -> bool:
-        return self._core.peer_core.session.negotiation.binary_is_free()
+        return self._core.peer_session.session.negotiation.binary_is_free()
 
     def __repr__(self) -> str:
         return f"<Client {self.state} {self.peer!r}>"

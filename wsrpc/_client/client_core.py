@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from .._base.closing import CloseCode, CloseInfo, check_close
 from .._base.scheduler import LoopScheduler, spawn_later
-from .._core.api.peer import Peer, life_of
+from .._core.api.peer import Peer, core_of
 from .._core.handlers.lifecycle import Closers, Unfinished
 from .._core.handlers.registry import Registry
 from .._core.peer.peer_owner import PassiveOwner
-from .._core.peer.peer_session import PeerCore
+from .._core.peer.peer_session import PeerSession
 from .._core.sending.checks import check_thread
 from .._core.session.client_session import ClientSession
 from .._core.session.connection import Connection, close_transport
@@ -163,7 +163,7 @@ class ClientCore(PassiveOwner):
             can_resume=plan.dials and plan.reconnect is not None,
             owner=self,
         )
-        self.life = life_of(self.peer)
+        self.peer_core = core_of(self.peer)
         self.state: ClientState = "idle"
         self.hooks = ReconnectHooks(registry)
         self._order = Order()
@@ -178,9 +178,9 @@ class ClientCore(PassiveOwner):
         """False if a redirect to another origin led to the present connection. Its session then ends with it."""
 
     @property
-    def peer_core(self) -> PeerCore:
+    def peer_session(self) -> PeerSession:
         """The inside of the present session, or of the next one."""
-        return self.life.core
+        return self.peer_core.current
 
     @property
     def begins_by_itself(self) -> bool:
@@ -240,7 +240,7 @@ class ClientCore(PassiveOwner):
         self._check_thread()
         while True:
             if self.peer.connected:
-                if self.peer_core.out.opening.in_handler():  # it would wait for itself
+                if self.peer_session.out.opening.in_handler():  # it would wait for itself
                     return
                 await self.peer.wait_opened()
                 if self.peer.connected:
@@ -251,15 +251,15 @@ class ClientCore(PassiveOwner):
 
     async def bind(self, transport: Transport) -> None:
         """See `Client.bind`."""
-        connection = self.life.check_new(Connection(transport))
+        connection = self.peer_core.check_new(Connection(transport))
         self.enter_loop()
         self._begin(Input.BIND)
         self._in_origin = True
-        core = self._attach(connection, 0)
-        if self.peer_core is core:  # a handler may have bound another one in its first step
+        current = self._attach(connection, 0)
+        if self.peer_session is current:  # a handler may have bound another one in its first step
             await self.peer.wait_opened()
-        if self.peer_core.session.usable is not connection:
-            last = self.peer_core.session.last_close
+        if self.peer_session.session.usable is not connection:
+            last = self.peer_session.session.last_close
             raise ConnectionLost(last.code, last.reason)
 
     async def close(self, code: int | None, reason: str) -> None:
@@ -279,8 +279,8 @@ class ClientCore(PassiveOwner):
         self.move(Input.CLOSE)
         # Also that of a dead connection.
         transport = self.peer.transport
-        self.peer_core.begin_close(reported_code, reason)
-        self.life.readers.end(lambda: None)
+        self.peer_session.begin_close(reported_code, reason)
+        self.peer_core.readers.end(lambda: None)
         lost = ConnectionLost(reported_code, reason or "the client was closed", "not_sent")
         self._waiters.tell(self._waiters.failure or lost)
         self.hooks.closed()
@@ -299,7 +299,7 @@ class ClientCore(PassiveOwner):
         if transport is not None:
             await close_transport(transport, code, reason)
         # The user may have called `connect` or `bind` meanwhile. What runs then does not belong to this close.
-        await self.life.join(self.limits.close_timeout, self._closers, lambda: order is self._order)
+        await self.peer_core.join(self.limits.close_timeout, self._closers, lambda: order is self._order)
         if order is self._order:
             self.move(Input.CLOSED)
             self._closers = Closers()
@@ -313,7 +313,7 @@ class ClientCore(PassiveOwner):
     def _check_thread(self) -> None:
         """Refuse a call while the client's event loop runs in another thread."""
         if self.scheduler.is_elsewhere and self.scheduler.is_running:
-            check_thread(self.peer_core.out.thread, "client.method()")
+            check_thread(self.peer_session.out.thread, "client.method()")
 
     def enter_loop(self) -> None:
         """Bind the client to the running event loop, and drop what it has left in another one.
@@ -332,9 +332,9 @@ class ClientCore(PassiveOwner):
             return
         if self.state != "closed":
             self.state = "idle"
-        self.peer_core.out.enter_loop()
+        self.peer_session.out.enter_loop()
         if moves:
-            self.life.readers.leave_loop()
+            self.peer_core.readers.leave_loop()
         self._order.stop_timers()
         self._order = Order()
         self._stopping = set()
@@ -347,8 +347,8 @@ class ClientCore(PassiveOwner):
         self._replace_order(Order(dialing))
         self.move(happened)
         self._waiters.expect()
-        self.life.outbox.expects_session = True
-        self.life.readers.reopen()
+        self.peer_core.outbox.expects_session = True
+        self.peer_core.readers.reopen()
 
     def _replace_order(self, order: Order) -> set[asyncio.Task[None]]:
         """End the present order; returns the tasks of dialing that take another moment to end."""
@@ -363,15 +363,15 @@ class ClientCore(PassiveOwner):
         """Stop: no connection will come unless the user connects or binds."""
         self.move(Input.GAVE_UP)
         self._order.stop_timers()
-        self.life.outbox.expects_session = False
-        self.life.readers.end(lambda: failure)
+        self.peer_core.outbox.expects_session = False
+        self.peer_core.readers.end(lambda: failure)
         if not self._order.is_first and not isinstance(failure, ConnectionLost):
-            self.life.log(logging.ERROR, "the client gives up: %s", noted(failure))
+            self.peer_core.log(logging.ERROR, "the client gives up: %s", noted(failure))
         self._waiters.tell(failure)
 
     # ------------------------------------------------------------ connections
 
-    def _attach(self, connection: Connection, attempts: int) -> PeerCore:
+    def _attach(self, connection: Connection, attempts: int) -> PeerSession:
         """Begin a session on ``connection``.
 
         Raises:
@@ -379,15 +379,15 @@ class ClientCore(PassiveOwner):
                 ``connection`` is closed, too.
         """
         now, order = self.scheduler.time(), self._order
-        core = self.life.make_way(connection)
+        current = self.peer_core.make_way(connection)
         if self._order is not order:
-            self.life.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
+            self.peer_core.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
             raise ConnectionLost(CloseCode.GOING_AWAY, "", "not_sent")
         if self._order.dialing is not None:
             self._order.dialing.session_begins()
         self.hooks.connection_made(attempts, now)
-        core.begin(connection, in_origin=self._in_origin)
-        return core
+        current.begin(connection, in_origin=self._in_origin)
+        return current
 
     def session_detached(self, info: CloseInfo) -> bool:
         if self.state not in ("opening", "connected"):
@@ -402,7 +402,7 @@ class ClientCore(PassiveOwner):
         self.hooks.resumed(self._attempts, self.scheduler.time())
         if self._order.dialing is not None:
             self._order.dialing.schedule.resumed()
-        if self.peer_core.out.opening.running is not None:
+        if self.peer_session.out.opening.running is not None:
             self.move(Input.REOPENED)
             self._waiters.tell(None)  # an `open` handler does not wait for itself; the others see that, and wait on
         else:
@@ -414,7 +414,7 @@ class ClientCore(PassiveOwner):
             self._order.dialing.opened()
         self._waiters.tell(None)
         if self.hooks.resumed_with is not None:
-            self.life.reporter.tell_hooks("on_reconnect", (self.hooks.resumed_with,))  # nothing waits for them
+            self.peer_core.reporter.tell_hooks("on_reconnect", (self.hooks.resumed_with,))  # nothing waits for them
 
     def opening_handlers(self, event: Literal["open", "on_reconnect"]) -> list[Unfinished]:
         began = self.hooks.began
@@ -472,7 +472,7 @@ class ClientCore(PassiveOwner):
                 elif self.plan.reconnect.retry is not None:
                     why = "Reconnect(retry=) allows no other attempt"
                 text = "the client gives up: the connection ended (%d %s), and %s"
-                self.life.log(logging.ERROR, text, lost.code, lost.reason, why)
+                self.peer_core.log(logging.ERROR, text, lost.code, lost.reason, why)
             self._give_up(lost)
             return False
         self.move(happened)
@@ -486,7 +486,7 @@ class ClientCore(PassiveOwner):
     @property
     def asks_to_resume(self) -> bool:
         """Whether the next connection is to resume the session."""
-        return self.peer_core.session.state.away
+        return self.peer_session.session.state.away
 
     def attempt_begins(self) -> None:
         """Dial again: the delay is over."""
@@ -494,7 +494,7 @@ class ClientCore(PassiveOwner):
 
     def passed_over(self, text: str) -> None:
         """Go on with the next URL."""
-        self.life.log(logging.INFO, "%s", text)
+        self.peer_core.log(logging.INFO, "%s", text)
 
     def attempt_failed(self, text: str, delay: float) -> None:
         """Wait for the next attempt."""
@@ -502,8 +502,8 @@ class ClientCore(PassiveOwner):
         self._log_retry(text, delay)
 
     def _log_retry(self, text: str, delay: float, *, planned: bool = False) -> None:
-        level = logging.INFO if planned or self.life.options.settings.between_nodes else logging.WARNING
-        self.life.log(level, "%s; next attempt in %.1f s", text, delay)
+        level = logging.INFO if planned or self.peer_core.options.settings.between_nodes else logging.WARNING
+        self.peer_core.log(level, "%s; next attempt in %.1f s", text, delay)
 
     def dialed(self, dialed: Dialed, attempts: int) -> None:
         """Use a new connection: ask the server to resume the session, or begin one."""
@@ -511,16 +511,16 @@ class ClientCore(PassiveOwner):
         self._attempts = attempts
         connection = Connection(dialed.transport)
         self._in_origin = not dialed.left_origin
-        if dialed.left_origin and self.life.options.can_resume:
+        if dialed.left_origin and self.peer_core.options.can_resume:
             text = "a redirect led to another origin: the session will end with this connection; if it is to resume, "
-            self.life.log(logging.INFO, text + "give the URL of that origin to the client")
+            self.peer_core.log(logging.INFO, text + "give the URL of that origin to the client")
         if self.state != "resuming":
             with suppress(ConnectionLost):  # a `close` handler of the last connection has bound another one, or closed
                 self._attach(connection, attempts)
             return
         assert self._order.dialing is not None
         self._order.dialing.schedule.opened()
-        session, refused = self.peer_core.session, partial(self._begin_anew, self._order)
+        session, refused = self.peer_session.session, partial(self._begin_anew, self._order)
         assert isinstance(session, ClientSession)
         if dialed.left_origin:  # the token of the session is a credential, too
             session.end(SessionInput.REFUSED, "a redirect leads to another origin, where it does not resume")
@@ -530,14 +530,14 @@ class ClientCore(PassiveOwner):
 
     def _not_answered(self, info: CloseInfo) -> None:
         """Dial again, or end the session: the connection has ended on which the server was asked to resume it."""
-        session = self.peer_core.session
+        session = self.peer_session.session
         if not self._wait_to_resume(info) and session.state.away:
             session.end(SessionInput.ENDED, info.reason, info=info)
 
     def _begin_anew(self, order: Order, connection: Connection) -> None:
         """Begin a session on ``connection``, because the one before has not resumed there, and so has ended."""
         if self._order is not order:  # a `close` handler has closed the client, or bound another connection
-            self.life.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
+            self.peer_core.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
             return
         with suppress(ConnectionLost):  # a `close` handler that had to wait has done so
             self._attach(connection, self._attempts)
@@ -547,14 +547,14 @@ class ClientCore(PassiveOwner):
         opening = self.peer.transport if self.state == "opening" else None
         is_first = self._order.is_first
         self._give_up(failure)
-        session = self.peer_core.session
+        session = self.peer_session.session
         if session.state.away:
             session.end(SessionInput.ENDED, f"the client gave up: {failure}")
         elif opening is not None:
             session.end(SessionInput.ENDED, info=CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
-        self.peer_core.discard_unsent(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
+        self.peer_session.discard_unsent(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
         if not is_first:  # else `connect` raises it
-            self.life.reporter.tell("error", failure)
+            self.peer_core.reporter.tell("error", failure)
 
     def queued(self) -> None:
         self._warn_if_idle("a message waits")
@@ -563,7 +563,7 @@ class ClientCore(PassiveOwner):
         """Say what to do if nothing makes this client connect, the first time that something waits for that."""
         if self.state == "idle" and not self._warned_of_wait:
             self._warned_of_wait = True
-            self.life.log(
+            self.peer_core.log(
                 logging.WARNING,
                 "%s for a connection, but this client is not connecting: "
                 "call connect(), start() or bind(), or open it with `with` (`async with`)",

@@ -18,7 +18,7 @@ from .._base.names import ChannelRef, OnChannel
 from .._core.api.peer import Peer
 from .._core.api.proxy import make_emitter
 from .._core.sending.checks import Objections, check_sending, check_thread, check_thread_of_plain, raw_message
-from .._core.sending.session_writer import Outbound
+from .._core.sending.session_writer import SessionWriter
 from .._core.sending.slow_readers import KeepLatest, Slow
 from .._core.wire.codecs import BRACE, Codec, json_text
 from .._core.wire.go_profile import refuse_raw
@@ -186,7 +186,7 @@ class Audience:
                 continue
             try:
                 if isinstance(inside, ServedPeer):
-                    out = inside.life.core.out
+                    out = inside.core.current.out
                     if out.terms is not terms:
                         payload, text = message[out.terms.encode]
                         terms = out.terms
@@ -245,16 +245,16 @@ class Audience:
 
     # ------------------------------------------------------------ slow readers
 
-    def _stalled(self, skipped: Collection[object]) -> dict[ServedPeer | RawLink, Outbound | RawLink]:
+    def _stalled(self, skipped: Collection[object]) -> dict[ServedPeer | RawLink, SessionWriter | RawLink]:
         """The receivers above their high-water mark whose connections are not known to be broken."""
-        stalled: dict[ServedPeer | RawLink, Outbound | RawLink] = {}
+        stalled: dict[ServedPeer | RawLink, SessionWriter | RawLink] = {}
         for member, inside in self.members.items():
             if member in skipped or inside.address in skipped:
                 continue
             if isinstance(inside, ServedPeer):
-                core = inside.life.core
-                if core.out.session.full and core.session.state.takes_messages:
-                    stalled[inside] = core.out
+                current = inside.core.current
+                if current.out.session.full and current.session.state.takes_messages:
+                    stalled[inside] = current.out
             elif inside.full and not inside.closed:
                 stalled[inside] = inside
         return stalled

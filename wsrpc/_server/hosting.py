@@ -228,7 +228,7 @@ class Hosting:
         Raises:
             ConnectionLost: a factory failed or refused, or ``door`` was closed; ``transport`` is closed.
         """
-        served.life.expect(transport.info)
+        served.core.expect(transport.info)
         making = asyncio.timeout(served.peer.limits.open_timeout)
         try:
             with door.deciding(making):

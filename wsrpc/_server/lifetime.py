@@ -244,7 +244,7 @@ class Lifetime:
         endings.append(self.raw.close(CloseCode.SERVICE_RESTART, CLOSING))
         _log_failures(await asyncio.gather(*endings, return_exceptions=True))
         everybody = {*peers, *self.peers.everybody()}
-        joining = [served.life.join(self._patience, self._closers) for served in everybody]
+        joining = [served.core.join(self._patience, self._closers) for served in everybody]
         await asyncio.gather(*joining, self.raw.join(self._patience, self._closers))
 
     async def wait_ended(self) -> None:

@@ -14,14 +14,14 @@ from .._base.expiry import EXPIRED, Expiry
 from .._base.logs import LogBudget, PeerLog
 from .._base.references import weakly
 from .._base.scheduler import Scheduler
-from .._core.api.peer import Peer, life_of
+from .._core.api.peer import Peer, core_of
 from .._core.handlers.lifecycle import Closers, Unfinished
 from .._core.handlers.registry import Registry
 from .._core.peer.peer_owner import PassiveOwner
-from .._core.peer.peer_session import PeerCore
-from .._core.sending.session_writer import Outbound
+from .._core.peer.peer_session import PeerSession
+from .._core.sending.session_writer import SessionWriter
 from .._core.session.connection import close_transport
-from .._core.session.incoming_resume import Arrival
+from .._core.session.incoming_resume import IncomingResume
 from .._core.session.session_end import SessionEnd
 from .._core.session.sessions import Sessions
 from .._core.wire.settings import Settings
@@ -52,8 +52,8 @@ class ServedPeer(PassiveOwner):
         "_opened",
         "_peers",
         "address",
+        "core",
         "expires",
-        "life",
         "rooms",
         "server",
         "services",
@@ -94,30 +94,30 @@ class ServedPeer(PassiveOwner):
         """When the credentials of the client expire, in seconds since the epoch. None: never."""
         self._expiry: Expiry | None = None
         """Closes the connection at that time."""
-        self.life = life_of(peer)
+        self.core = core_of(peer)
         # The peer's own handlers go before the server's, so they must not take a channel that the server handles.
-        self.life.options.own.respect(registry)
+        self.core.options.own.respect(registry)
 
     @property
     def peer(self) -> Peer:
         """The object that users hold."""
-        peer: Peer = self.life.peer
+        peer: Peer = self.core.peer
         return peer
 
     @property
-    def core(self) -> PeerCore:
+    def current(self) -> PeerSession:
         """The inside of the session, or of the last one."""
-        return self.life.core
+        return self.core.current
 
     @property
-    def out(self) -> Outbound:
+    def out(self) -> SessionWriter:
         """The way out of the session, or of the last one."""
-        return self.life.core.out
+        return self.core.current.out
 
     @property
     def thread(self) -> int:
         """The thread of the connection."""
-        return self.life.core.out.thread
+        return self.core.current.out.thread
 
     def check_open(self) -> None:
         """Check that messages can be sent, as far as this side knows.
@@ -125,7 +125,7 @@ class ServedPeer(PassiveOwner):
         Raises:
             ConnectionLost: they cannot.
         """
-        if not self.core.session.state.takes_messages:
+        if not self.current.session.state.takes_messages:
             raise self.out.not_sent()
 
     @property
@@ -141,11 +141,11 @@ class ServedPeer(PassiveOwner):
         self._expiry = None if when is None else Expiry(self.out.loop, when, self._expire)
 
     def _expire(self) -> None:
-        self.core.close_for_another(CloseCode.CREDENTIALS_EXPIRED, EXPIRED)
+        self.current.close_for_another(CloseCode.CREDENTIALS_EXPIRED, EXPIRED)
 
     def newly_ignored(self) -> Counter[str]:
         """Return the numbers of messages that were ignored since the last call, by kind."""
-        before, self._counted = self._counted, self.life.ignored.copy()
+        before, self._counted = self._counted, self.core.ignored.copy()
         return self._counted - before
 
     # ------------------------------------------------------------ called by the peer
@@ -153,7 +153,7 @@ class ServedPeer(PassiveOwner):
     def opening_handlers(self, event: Literal["open", "on_reconnect"]) -> list[Unfinished]:
         if event != "open" or not self.services:
             return []
-        self._opened = OpenedServices(self.core, self.services)
+        self._opened = OpenedServices(self.current, self.services)
         return self._opened.begin()
 
     def session_over(self, end: SessionEnd) -> None:
@@ -179,11 +179,11 @@ class ServedPeer(PassiveOwner):
 
     def all_ended(self) -> None:
         self._peers.count_ignored(self)
-        if self.life.work.invocations or self.life.reporter.running:
+        if self.core.work.invocations or self.core.reporter.running:
             self._peers.watch(self)
 
     def let_go(self) -> None:
-        self.life = weakly(self.life)
+        self.core = weakly(self.core)
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
         opened, self._opened = self._opened, None
@@ -200,18 +200,18 @@ class ServedPeer(PassiveOwner):
         """
         # Whatever ends may have begun something else, so look again each time. Nothing here counts or polls: each kind
         # of work has something of its own to wait for. Messages that wait to be handled do so because of such work.
-        core, out, work = self.core, self.out, self.life.work
-        while core.session.state.sends:
+        current, out, work = self.current, self.out, self.core.work
+        while current.session.state.sends:
             opening, opens = out.opening, out.opening.running
             if opens is not None and not closers.cover(opening.tasks[-1], opening.invocations[0]):
                 await closers.wait_besides({opens}, None)  # a handler of the opening may begin to close
-            elif self.life.outbox.busy:
-                await self.life.outbox.wait_written()
+            elif self.core.outbox.busy:
+                await self.core.outbox.wait_written()
             elif tasks := work.tasks(closers):
                 await closers.wait_besides(tasks, None)
             elif unsettled := out.requests.unsettled():
                 await asyncio.wait(unsettled)
-            elif channels := set(core.channels.all()) - work.channels(closers):
+            elif channels := set(current.channels.all()) - work.channels(closers):
                 await channels.pop().wait_closed()
             elif not out.draining.quiet:
                 if opens is not None or work.tasks():
@@ -223,7 +223,7 @@ class ServedPeer(PassiveOwner):
 
 def served_peer(peer: object) -> ServedPeer | None:
     """Return the `ServedPeer` of ``peer``; None for a client's peer and for anything else."""
-    owner = life_of(peer).owner if isinstance(peer, Peer) else None
+    owner = core_of(peer).owner if isinstance(peer, Peer) else None
     return owner if isinstance(owner, ServedPeer) else None
 
 
@@ -236,9 +236,9 @@ async def refuse(transport: Transport, code: int, reason: str) -> ConnectionLost
 async def refuse_because(served: ServedPeer, transport: Transport, what: str, exc: BaseException) -> ConnectionLost:
     """Close a connection because ``what``, a function of the user, raised ``exc``; return the error to raise."""
     if isinstance(exc, RpcError):
-        served.life.log(logging.INFO, "%s refused the connection: %s", what, exc)
+        served.core.log(logging.INFO, "%s refused the connection: %s", what, exc)
     else:
-        served.life.log(logging.ERROR, "%s failed, for %s", what, transport.info.path, exc_info=exc)
+        served.core.log(logging.ERROR, "%s failed, for %s", what, transport.info.path, exc_info=exc)
     return await refuse(transport, *refusal_of(exc))
 
 
@@ -280,7 +280,7 @@ class Peers:
         """All peers, with those whose connection has ended but for which something may still run."""
         return {*self._connected.values(), *self._leaving}
 
-    def admit(self, served: ServedPeer, transport: Transport, arrival: Arrival | None = None) -> None:
+    def admit(self, served: ServedPeer, transport: Transport, arrival: IncomingResume | None = None) -> None:
         """Bind a peer to ``transport`` and keep it. Its `open` handlers may go on.
 
         Args:
@@ -297,7 +297,7 @@ class Peers:
             if arrival is None:
                 served.peer.bind(transport)
             else:
-                served.core.begin(arrival.connection)
+                served.current.begin(arrival.connection)
                 arrival.hand_over()
         except BaseException:
             self._forget(served)
@@ -316,7 +316,7 @@ class Peers:
         self._forget(served)
 
     def _left(self, served: ServedPeer, code: int) -> None:
-        history = served.life.history
+        history = served.core.history
         passed = history.traffic(None) or NO_TRAFFIC
         size = (passed.bytes_in or 0, passed.bytes_out or 0)
         self.tally.left(code, (passed.messages_in, passed.messages_out), size, history.dropped)
@@ -334,11 +334,11 @@ class Peers:
 
         Nobody else need hold it: a handler that waits for what nobody holds either would be collected as garbage.
         """
-        task = served.life.any_task()
+        task = served.core.any_task()
         if task is None:
             self._leaving.discard(served)
             self.count_ignored(served)
-            served.life.let_go()
+            served.core.let_go()
         else:
             self._leaving.add(served)
             task.add_done_callback(lambda _: self.watch(served))

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from .._base.misuse import check_has_run, check_no_yield
 from .._base.names import LONGEST_NAME, ChannelRef, can_be_sent, check_channel, check_name
-from .._core.api.peer import Peer, life_of
+from .._core.api.peer import Peer, core_of
 from .._core.handlers.lifecycle import ends_the_task
 from .._core.handlers.registry import Registry, accepted
 from .._core.sending.checks import check_thread_of_plain
@@ -410,7 +410,7 @@ class Decider:
 
     async def allows(self, what: str, peer: Peer, *args: object) -> bool:
         """Return what the function decides of ``what``, which the log names if it fails."""
-        log = life_of(peer).log
+        log = core_of(peer).log
         try:
             decision = self.function(peer, *args)
             if inspect.isawaitable(decision):

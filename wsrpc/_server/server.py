@@ -24,7 +24,7 @@ from .._core.api.peer import Peer, RawRegistrar
 from .._core.api.registration import Declarer, Router, include
 from .._core.handlers.registry import Registry, accepted
 from .._core.sending.slow_readers import Slow, check_slow
-from .._core.session.incoming_resume import Arrival
+from .._core.session.incoming_resume import IncomingResume
 from .._core.wire.codecs import Codec, enc_hook_of
 from .._core.wire.settings import Settings, make_settings
 from .._net.entrance import Entrance
@@ -609,7 +609,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         await lifetime.check_open(transport)
         arrival = None
         if handshake is not None and self._may_resume(handshake):
-            arrival = Arrival(lifetime.sessions, transport, handshake)
+            arrival = IncomingResume(lifetime.sessions, transport, handshake)
             resumed: Peer | None = await arrival.wait(lifetime.door.deciding)
             if resumed is not None:
                 return resumed
@@ -629,7 +629,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             lifetime.peers.refused(made, exc.code)
             raise
         lifetime.peers.admit(made, transport, arrival)
-        await made.core.wait_opened()
+        await made.current.wait_opened()
         return peer
 
     def _may_resume(self, handshake: Handshake) -> bool:

@@ -13,7 +13,7 @@ from .._core.handlers.implementation import Method, Methods
 from .._core.handlers.lifecycle import Unfinished, ends_the_task
 from .._core.handlers.method import Exposed, mark_of
 from .._core.handlers.registry import accepted
-from .._core.peer.peer_session import PeerCore
+from .._core.peer.peer_session import PeerSession
 from .._raw.raw_connection import RawConnection
 from .._raw.serving import refusal_of
 from ..errors import RpcError
@@ -141,7 +141,7 @@ class OpenedServices:
 
     __slots__ = ("_begun", "_core", "_ended", "_objects", "_opening")
 
-    def __init__(self, core: PeerCore, objects: list[BaseService]) -> None:
+    def __init__(self, core: PeerSession, objects: list[BaseService]) -> None:
         self._core = core
         self._objects = objects
         self._begun: list[BaseService] = []

@@ -19,7 +19,7 @@ from .._base.scheduler import Tasks
 from .._client.client import Client
 from .._client.reconnect_hooks import ReconnectInfo
 from .._client.reconnect_policy import Reconnect
-from .._core.api.peer import Peer, core_of
+from .._core.api.peer import Peer, current_of
 from .._core.api.registration import Registrar
 from .._core.wire.nodes import NODE
 from .._server.server import Server, accept_of
@@ -139,8 +139,8 @@ class NodeLinks:
 
     def _can_wait(self, peer: Peer) -> bool:
         """Return whether messages can wait in a session until there is a connection. They never wait for a new one."""
-        core = core_of(peer)
-        return core.session.state.lives and core.outbox.kept < self._limits.offline_bytes
+        current = current_of(peer)
+        return current.session.state.lives and current.outbox.kept < self._limits.offline_bytes
 
     async def reach(self, node: str) -> Peer:
         """Return another node, which may have to dial first. Cancelling is safe.
@@ -288,7 +288,7 @@ class NodeLinks:
             self._say_lost(node, client.peer)
 
     def _client_closed(self, node: str, peer: Peer, info: CloseInfo) -> None:
-        core_of(peer).discard_unsent(info)  # what has waited for a session that is over must not come much later
+        current_of(peer).discard_unsent(info)  # what has waited for a session that is over must not come much later
         if node in self._clients:
             self._check_broken(node, info)
 

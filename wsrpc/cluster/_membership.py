@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from .._base.closing import CloseCode
 from .._base.logs import logger
 from .._base.scheduler import LoopScheduler, Tasks
-from .._core.api.peer import Peer, life_of
+from .._core.api.peer import Peer, core_of
 from .._core.api.registration import Registrar, registry_of
 from .._core.handlers.registry import Registry
 from .._core.wire.codecs import JsonCodec
@@ -165,7 +165,7 @@ class ClusterMembership:
         self._close_replaced(address, peer)
 
     def _close_replaced(self, address: str, peer: Peer) -> None:
-        life_of(peer).log(logging.INFO, "closing the connection with 4410: another one has the address %r now", address)
+        core_of(peer).log(logging.INFO, "closing the connection with 4410: another one has the address %r now", address)
         self._closing.spawn(peer.close(CloseCode.REPLACED, "another connection has its address"))
 
     # ------------------------------------------------------------ rooms

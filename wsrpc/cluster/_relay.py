@@ -11,13 +11,13 @@ from .._base.closing import CloseCode
 from .._base.logs import logger
 from .._base.scheduler import Tasks
 from .._core.api.anonymous import channel_of
-from .._core.api.peer import Peer, core_of, life_of
+from .._core.api.peer import Peer, core_of, current_of
 from .._core.channels.channel_core import ChannelCore
 from .._core.channels.source import complete_step
 from .._core.handlers.compiled import Handler
 from .._core.handlers.invocation import Invocation
 from .._core.sending.sender import Sender
-from .._core.sending.session_writer import Outbound
+from .._core.sending.session_writer import SessionWriter
 from .._core.wire.messages import RequestOptions, event_on
 from .._core.wire.nodes import error_to_node
 from ..errors import ChannelClosed, PeerNotFound, QueueFull, UnknownEvent, WsrpcError, made_here, one_line
@@ -50,7 +50,7 @@ class Relay:
         self._tasks = Tasks()
         self.handler = Handler(_relayed, call=self._call)
         """Handles everything that another node sends for a peer."""
-        self._waiting: Counter[Outbound] = Counter()
+        self._waiting: Counter[SessionWriter] = Counter()
         """Bytes of the events that wait in tasks for their turn, by where they wait."""
         self.lost = 0
         """Events that reached no peer."""
@@ -90,10 +90,12 @@ class Relay:
             raise made_here(UnknownEvent(f"nodes have no event {one_line(str(a[0]))!r}"))
         peer = self._find(address)
         if peer is not None:
-            sender, core = life_of(peer).sender, core_of(peer)
+            sender, current = core_of(peer).sender, current_of(peer)
             if ctx.id is None:
-                fail = partial(core.session.fail, CloseCode.SLOW_CONSUMER, "slow consumer")
-                return self._tell(core.out, sender, channel or None, a, core.session.negotiation.limits.hard_cap, fail)
+                fail = partial(current.session.fail, CloseCode.SLOW_CONSUMER, "slow consumer")
+                return self._tell(
+                    current.out, sender, channel or None, a, current.session.negotiation.limits.hard_cap, fail
+                )
             return self._pass_on(ctx, sender, channel or None, a, wants_channel=wants == CHANNEL)
         if ctx.id is None:
             self.lost += 1
@@ -102,7 +104,7 @@ class Relay:
 
     def _tell(
         self,
-        out: Outbound,
+        out: SessionWriter,
         sender: Sender,
         on: str | int | None,
         a: list[Any],
@@ -137,7 +139,7 @@ class Relay:
                 self._waiting[out] += size
                 self._tasks.spawn(self._wait(out, size, waits))
 
-    async def _wait(self, out: Outbound, size: int, waits: Awaitable[None]) -> None:
+    async def _wait(self, out: SessionWriter, size: int, waits: Awaitable[None]) -> None:
         try:
             await waits
         finally:

@@ -14,7 +14,7 @@ from .._base.scheduler import LoopScheduler, Scheduler
 from .._client.client import Client
 from .._client.client import core_of as client_core
 from .._client.client_core import ClientCore
-from .._core.api.peer import Peer, life_of
+from .._core.api.peer import Peer, core_of
 from .._core.handlers.lifecycle import Closers
 from .._core.wire.codecs import Codec
 from .._core.wire.settings import make_settings
@@ -143,7 +143,7 @@ async def pair(
     finally:
         await left.close()
         for peer in (left, right):
-            await life_of(peer).join(settings.limits.close_timeout, Closers())
+            await core_of(peer).join(settings.limits.close_timeout, Closers())
 
 
 @asynccontextmanager
@@ -201,7 +201,7 @@ async def connect(
         finally:
             await client.close()
             if isinstance(peer, Peer):
-                await life_of(peer).join(server.limits.close_timeout, Closers())
+                await core_of(peer).join(server.limits.close_timeout, Closers())
     finally:
         core.scheduler.use(None)
         if not accepting.done():

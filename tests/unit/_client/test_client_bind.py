@@ -120,6 +120,6 @@ async def test_what_a_user_keeps_from_one_session_keeps_no_later_ones(keep: Call
             await turns_until(lambda: not w.client.connected and not w.server.peers)
         core = core_of(w.client)
         gc.collect()
-        sessions = [found for found in gc.get_objects() if type(found) is type(core.peer_core)]
-        assert 1 <= sum(found.host is core.life.host for found in sessions) <= most
+        sessions = [found for found in gc.get_objects() if type(found) is type(core.peer_session)]
+        assert 1 <= sum(found.host is core.peer_core.host for found in sessions) <= most
         del kept, sessions

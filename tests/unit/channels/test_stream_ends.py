@@ -43,7 +43,7 @@ def ends_in(messages: list[Any], to: str) -> list[str]:
 
 
 def channel_of(peer: Peer) -> ChannelCore:
-    [channel] = peer._core.channels.all()
+    [channel] = peer._current.channels.all()
     return channel
 
 
@@ -111,7 +111,7 @@ def raise_in_block(s: Stage, left: Peer, right: Peer) -> None:
 
 
 def drop(s: Stage, left: Peer, right: Peer) -> None:
-    connection = left._core.session.connection
+    connection = left._current.session.connection
     assert connection is not None
     connection.transport.abort()
 

@@ -18,7 +18,7 @@ from wsrpc import (
     Reconnect,
     Server,
 )
-from wsrpc._core.api.peer import core_of
+from wsrpc._core.api.peer import current_of
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.cluster._directory import NEW
@@ -107,7 +107,7 @@ class Coming:
             to: where the client dials next. Without it, it waits for the gate.
         """
         await turns_until(
-            lambda: core_of(self.client.peer).session.state.resumes and core_of(peer).session.state.resumes
+            lambda: current_of(self.client.peer).session.state.resumes and current_of(peer).session.state.resumes
         )
         if to is None:
             self.gate.clear()

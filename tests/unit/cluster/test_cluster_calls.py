@@ -36,7 +36,7 @@ from wsrpc import (
     UnknownEvent,
     current_peer,
 )
-from wsrpc._core.api.peer import core_of
+from wsrpc._core.api.peer import current_of
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.cluster._directory import Delta
 from wsrpc.cluster._wire import Open, connection_name, encode
@@ -408,7 +408,7 @@ async def test_a_peer_is_closed_from_any_process(route: str, detached: bool) -> 
         client = Client("ws://server/?who=ada", dial=line.dial, reconnect=Reconnect(initial=0.001, max=0.001))
         client.on("close", lambda peer, info: ended.append(info))
         async with client:
-            await turns_until(lambda: made[0].cluster.locate("ada") and core_of(client.peer).session.state.resumes)
+            await turns_until(lambda: made[0].cluster.locate("ada") and current_of(client.peer).session.state.resumes)
             peer = World(made, Callee(), route).peer
             if detached:
                 line.down = True
@@ -445,7 +445,7 @@ async def test_a_call_to_a_peer_that_is_detached(route: str, kind: str) -> None:
         callee.client = client
         client.on("echo", callee.echo)
         async with client:
-            await turns_until(lambda: made[0].cluster.locate("ada") and core_of(client.peer).session.state.resumes)
+            await turns_until(lambda: made[0].cluster.locate("ada") and current_of(client.peer).session.state.resumes)
             peer, call = World(made, callee, route).peer, CALLS[kind]
             line.down = True
             line.cut()
@@ -477,7 +477,7 @@ async def test_a_request_within_a_conversation_with_a_peer_that_is_detached(rout
             await channel.wait_closed()
 
         async with client:
-            await turns_until(lambda: made[0].cluster.locate("ada") and core_of(client.peer).session.state.resumes)
+            await turns_until(lambda: made[0].cluster.locate("ada") and current_of(client.peer).session.state.resumes)
             channel = await World(made, Callee(), route).peer.open_channel("talk")
             await channel.request("ask", 1)
             line.down = True

@@ -14,7 +14,7 @@ from leftovers import turns_until
 from peers_inside import out_of, slow_reader_of
 
 from wsrpc import KeepLatest, Limits, Peer, QueueFull, Server
-from wsrpc._core.sending.session_writer import Outbound
+from wsrpc._core.sending.session_writer import SessionWriter
 from wsrpc._server import broadcast
 from wsrpc.testing import MemoryTransport
 from wsrpc.types import EmitReport
@@ -190,13 +190,15 @@ async def test_where_most_are_behind_the_sender_waits_each_time_rather_than_clos
     async with audience(server, 3, LIMITS) as pairs:
         lines = [line_of(peer) for _, peer in pairs]
         drains = [0] * len(lines)
-        outs, drain = [out_of(peer) for _, peer in pairs], Outbound.drain
+        outs, drain = [out_of(peer) for _, peer in pairs], SessionWriter.drain
 
-        def counted(out: Outbound) -> Awaitable[None]:  # when it is called: its task may begin too late to be counted
+        def counted(
+            out: SessionWriter,
+        ) -> Awaitable[None]:  # when it is called: its task may begin too late to be counted
             drains[outs.index(out)] += 1
             return drain(out)
 
-        monkeypatch.setattr(Outbound, "drain", counted)
+        monkeypatch.setattr(SessionWriter, "drain", counted)
         for line in lines[:2]:
             line.hold()
         await server.emit("say", "x" * 2000)

@@ -11,7 +11,7 @@ from leftovers import nothing_left as nothing_left
 from stream_driver import control, hello
 
 from wsrpc import Handshake, Limits, Peer, Server
-from wsrpc._core.api.peer import core_of
+from wsrpc._core.api.peer import current_of
 from wsrpc._server.server import accept_of
 from wsrpc.testing import Clock, ScriptedTransport
 
@@ -97,7 +97,7 @@ async def test_a_client_that_probes_and_does_not_read_gets_no_more_answers() -> 
     peer = await page.begin("probe")
     page.line.feed(*[PROBE] * 3)
     page.line.expect(ALIVE, ALIVE, ALIVE)
-    connection = core_of(peer).session.connection
+    connection = current_of(peer).session.connection
     assert connection is not None
     connection.pause_sending()
     page.line.feed(*[PROBE] * 3)

@@ -15,7 +15,7 @@ from session_story import SOON
 from stream_driver import control, hello
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Server, SessionLost
-from wsrpc._core.api.peer import core_of
+from wsrpc._core.api.peer import current_of
 from wsrpc._core.peer.peer_owner import PassiveOwner
 from wsrpc._core.session.client_session import ClientSession
 from wsrpc._core.session.connection import Connection
@@ -72,7 +72,7 @@ class Scene:
         self.go = asyncio.Event()
         self.peer.on("large", self.large)
         self.tasks: list[asyncio.Task[Any]] = []
-        self.session: Session = core_of(self.peer).session
+        self.session: Session = current_of(self.peer).session
 
     async def large(self) -> str:
         await self.go.wait()
@@ -298,7 +298,7 @@ async def accepted(server: Server, clock: Clock | None = None) -> tuple[Peer, Tr
 
 
 def state_of(peer: Peer) -> SessionState:
-    return core_of(peer).session.state
+    return current_of(peer).session.state
 
 
 async def test_a_session_whose_client_is_about_to_close_takes_no_messages_any_more() -> None:

@@ -182,4 +182,4 @@ class Mirror(Calling, Iterating):
         """Leave nothing running."""
         await self.leave()
         await self.peer.close()
-        await self.peer._life.join(1.0, Closers())
+        await self.peer._core.join(1.0, Closers())

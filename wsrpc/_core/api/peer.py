@@ -19,9 +19,9 @@ from ...stats import PeerStats
 from ...transport import ConnectionInfo, Transport
 from ..handlers.introspection import Injection, injections
 from ..handlers.registry import Registry
-from ..peer.peer_core import PeerLife
+from ..peer.peer_core import PeerCore
 from ..peer.peer_owner import Home, PassiveOwner, PeerOptions, PeerOwner
-from ..peer.peer_session import PeerCore
+from ..peer.peer_session import PeerSession
 from ..sending.checks import check_thread, check_thread_of_plain
 from ..session.connection import Connection
 from ..wire.settings import Settings
@@ -92,26 +92,26 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             settings, dialer, own, Registry() if shared is None else shared, keeps_offline, fails_offline, can_resume
         )
         log = PeerLog() if log is None else log
-        self._life = life = PeerLife(self, options, loop, PassiveOwner() if owner is None else owner, home, log)
+        self._core = core = PeerCore(self, options, loop, PassiveOwner() if owner is None else owner, home, log)
         self.id = log.id
         self.state = PeerState() if state is None else state
         self.principal = principal
-        self.ignored = life.ignored
+        self.ignored = core.ignored
         self._channel_name = None
         self._channels: dict[str, Channel] = {}
-        self._sender = life.sender
+        self._sender = core.sender
 
     @property
-    def _core(self) -> PeerCore:
-        """The inside of the present session; see `PeerLife.core`."""
-        return self._life.core
+    def _current(self) -> PeerSession:
+        """The inside of the present session; see `PeerCore.current`."""
+        return self._core.current
 
     # ------------------------------------------------------------ state
 
     @property
     def connected(self) -> bool:
         """Whether there is a connection over which messages can be sent."""
-        return self._core.session.state.sends
+        return self._current.session.state.sends
 
     @property
     def detached(self) -> bool:
@@ -119,7 +119,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
         The session continues when another connection resumes it.
         """
-        return self._core.session.state.away
+        return self._current.session.state.away
 
     @property
     def info(self) -> ConnectionInfo:
@@ -130,55 +130,55 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         Raises:
             ConnectionLost: there has been no connection yet.
         """
-        info = self._life.history.info
+        info = self._core.history.info
         if info is None:
-            last = self._core.session.last_close
+            last = self._current.session.last_close
             raise ConnectionLost(last.code, last.reason, "not_sent")
         return info
 
     @property
     def transport(self) -> Transport | None:
         """The transport of the connection. None if there is no connection."""
-        connection = self._core.session.connection
+        connection = self._current.session.connection
         return None if connection is None else connection.transport
 
     @property
     def pending(self) -> int:
         """Number of requests that this side has sent and that have no response yet."""
-        return len(self._life.outbox.requests)
+        return len(self._core.outbox.requests)
 
     @property
     def active(self) -> int:
         """Number of handlers that are running for the remote peer, including those of streams and conversations."""
-        return self._life.work.active
+        return self._core.work.active
 
     @property
     def channels(self) -> int:
         """Number of open anonymous channels, including those of streams, whichever side opened them."""
-        return len(self._core.channels)
+        return len(self._current.channels)
 
     def stats(self) -> PeerStats:
         """Return a snapshot of the peer's counters, for monitoring."""
-        core, history = self._core, self._life.history
-        connection = core.session.usable
+        current, history = self._current, self._core.history
+        connection = current.session.usable
         passed = history.traffic(connection)
         return PeerStats(
             id=self.id,
-            uptime=0.0 if connection is None else history.uptime(core.host.loop.time()),
+            uptime=0.0 if connection is None else history.uptime(self._core.host.loop.time()),
             messages_in=None if passed is None else passed.messages_in,
             messages_out=None if passed is None else passed.messages_out,
             bytes_in=None if passed is None else passed.bytes_in,
             bytes_out=None if passed is None else passed.bytes_out,
             unsent=0 if connection is None else connection.transport.unsent,
-            kept=self._life.outbox.kept,
-            detached=core.session.state.away,
-            slow=connection is not None and core.session.full,
+            kept=self._core.outbox.kept,
+            detached=current.session.state.away,
+            slow=connection is not None and current.session.full,
             dropped=self.dropped,
             pending=self.pending,
             active=self.active,
-            waiting=len(self._life.work.waiting_room),
+            waiting=len(self._core.work.waiting_room),
             channels=self.channels,
-            errors=self._life.log.errors,
+            errors=self._core.log.errors,
             ignored=dict(self.ignored),
         )
 
@@ -197,15 +197,15 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             RuntimeError: on assignment, in a thread other than the event loop's.
             TypeError, ValueError: on assignment, if the value is not a `Limits`, or differs in more than ``message``.
         """
-        return self._core.session.negotiation.limits
+        return self._current.session.negotiation.limits
 
     @limits.setter
     def limits(self, limits: Limits) -> None:
         check_limits_change("peer.limits", self.limits, limits)
-        session = self._core.session
+        session = self._current.session
         if not session.state.lives:
             raise ConnectionLost(session.last_close.code, session.last_close.reason, "not_sent")
-        check_thread_of_plain(self._core.out.thread, "setattr, peer, 'limits'")
+        check_thread_of_plain(self._current.out.thread, "setattr, peer, 'limits'")
         session.change_limits(limits)
 
     @property
@@ -214,7 +214,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
         See the option ``slow`` of `Server`.
         """
-        return self._life.history.dropped
+        return self._core.history.dropped
 
     @property
     def server(self) -> Server:
@@ -225,20 +225,20 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         Raises:
             RuntimeError: the peer belongs to a client.
         """
-        if self._life.home is None:
+        if self._core.home is None:
             raise RuntimeError("this peer has no server: it is a client's, and only a server's peers have one")
-        server: Server = self._life.home.server
+        server: Server = self._core.home.server
         return server
 
     @property
     def address(self) -> str | None:
         """The name that the application gave to the client in `Handshake.address`. None if the client has no name."""
-        return None if self._life.home is None else self._life.home.address
+        return None if self._core.home is None else self._core.home.address
 
     @property
     def rooms(self) -> tuple[Room, ...]:
         """The rooms of which this peer is a member, or was a member when the connection ended."""
-        return () if self._life.home is None else tuple(self._life.home.rooms)
+        return () if self._core.home is None else tuple(self._core.home.rooms)
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:
         """Return a named channel of this peer.
@@ -255,18 +255,18 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         check_flag("ordered", ordered)
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._channels[name] = Channel(name, self._life.sender, self._registry, self._forget_channel)
+            channel = self._channels[name] = Channel(name, self._core.sender, self._registry, self._forget_channel)
         self._registry.scope(name)
         if ordered:
             self._registry.order(name)
         return channel
 
     def _binary_is_free(self) -> bool:
-        return self._core.session.negotiation.binary_is_free()
+        return self._current.session.negotiation.binary_is_free()
 
     def _forget_channel(self, name: str, reason: object) -> None:
         self._channels.pop(name, None)
-        self._life.readers.end(partial(ChannelClosed, name, reason), name)
+        self._core.readers.end(partial(ChannelClosed, name, reason), name)
         self._registry.remove_scope(name)
 
     def bind(self, transport: Transport) -> None:
@@ -281,9 +281,9 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             ConnectionLost: a `close` handler of the current connection has bound another transport or closed the peer.
             RuntimeError: called in a thread other than the event loop's.
         """
-        if self._core.session.state.lives:
-            check_thread_of_plain(self._core.out.thread, "peer.bind")
-        self._life.bind(Connection(transport))
+        if self._current.session.state.lives:
+            check_thread_of_plain(self._current.out.thread, "peer.bind")
+        self._core.bind(Connection(transport))
 
     async def wait_opened(self) -> None:
         """Wait until the `open` handlers finish, `Limits.open_timeout` seconds pass, or the connection ends.
@@ -291,7 +291,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         Cancelling is safe.
         """
         self._check_thread("peer.wait_opened()")
-        await self._core.wait_opened()
+        await self._current.wait_opened()
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Close the connection, and return when it has ended.
@@ -315,9 +315,9 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         """
         told = check_close(code, reason)
         self._check_thread("peer.close()")
-        core = self._core
-        core.begin_close(told, reason)
-        await core.session.close(code, reason)
+        current = self._current
+        current.begin_close(told, reason)
+        await current.session.close(code, reason)
 
     async def wait_closed(self) -> None:
         """Wait until there is no connection. Cancelling is safe.
@@ -325,27 +325,27 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         `close` handlers may be called later, because they wait for events that have arrived.
         """
         self._check_thread("peer.wait_closed()")
-        await self._core.wait_closed()
+        await self._current.wait_closed()
 
     def _check_thread(self, call: str) -> None:
         """Refuse a call from another thread than that of the connection, or of the session that waits for one."""
-        if self._core.session.state.lives:
-            check_thread(self._core.out.thread, call)
+        if self._current.session.state.lives:
+            check_thread(self._current.out.thread, call)
 
     def __repr__(self) -> str:
         remote = None if self.transport is None else self.transport.info.remote
         where = "" if remote is None else f" remote={address_text(remote)}"
-        return f"<Peer {self.id} {self._core.out.state}{where} pending={self.pending} active={self.active}>"
+        return f"<Peer {self.id} {self._current.out.state}{where} pending={self.pending} active={self.active}>"
 
 
 injections[Peer] = Injection(attrgetter("peer"))
 
 
+def current_of(peer: Peer) -> PeerSession:
+    """Return the inside of the present session of a peer that a user holds; see `PeerCore.current`."""
+    return core_of(peer).current
+
+
 def core_of(peer: Peer) -> PeerCore:
-    """Return the inside of the present session of a peer that a user holds; see `PeerLife.core`."""
-    return life_of(peer).core
-
-
-def life_of(peer: Peer) -> PeerLife:
     """Return the object behind a peer that a user holds."""
-    return peer._life  # pyright: ignore[reportPrivateUsage]  # of the same module
+    return peer._core  # pyright: ignore[reportPrivateUsage]  # of the same module

@@ -22,7 +22,7 @@ from ..sending.notices import send_notice
 from ..sending.outbox import Outbox
 from ..sending.pending import remember
 from ..sending.sender import Sender
-from ..sending.session_writer import Outbound
+from ..sending.session_writer import SessionWriter
 from ..wire.messages import Cancellation, ChannelAbort, ChannelCreated
 from ..wire.nodes import as_raised
 from ..wire.rejections import is_finished, reason_from_wire
@@ -52,7 +52,7 @@ class ChannelTable:
 
     def __init__(
         self,
-        out: Outbound,
+        out: SessionWriter,
         outbox: Outbox,
         registry: Registry,
         readers: Readers,

@@ -20,7 +20,7 @@ from ..inboxes.recipients import Decode, FanOut, Recipient, Recipients
 from ..sending.checks import check_sending, check_thread, check_thread_of_plain
 from ..sending.outbox import Outbox
 from ..sending.pending import Pending
-from ..sending.session_writer import Outbound
+from ..sending.session_writer import SessionWriter
 from ..session.host import Host
 from ..wire.messages import Event, RequestOptions, Resolution, WireMessage
 from .mailbox import UnreadMessages
@@ -110,7 +110,7 @@ class Readers:
         self.listener.reject(i, error)
 
     @property
-    def out(self) -> Outbound:
+    def out(self) -> SessionWriter:
         """The way out of the present session, or of the last one."""
         return self.outbox.out
 
@@ -249,14 +249,14 @@ class NamedChannel:
         self.name = name
         self.unread = readers.unread()
         self.recipients = Recipients()
-        self.items_out: Outbound | None = None
+        self.items_out: SessionWriter | None = None
         """The sending half of the session in which the reader of items began. None without one."""
 
     def __repr__(self) -> str:
         return f"<NamedChannel {self.name!r}, {len(self.recipients)} recipients>"
 
     @property
-    def out(self) -> Outbound:
+    def out(self) -> SessionWriter:
         """The way out of the present session, or of the last one."""
         return self._readers.out
 

@@ -172,7 +172,7 @@ class Opening:
         stage = self._next_stage()
         if stage is None:
             self._end()
-            self._host.core.opened()
+            self._host.current.opened()
         else:
             self._stop_timer()
             self._run(stage)
@@ -197,7 +197,7 @@ class Opening:
     def finish(self) -> None:
         """Hold nothing back any more: the handlers are done or overdue."""
         self.state, self.holding, self.invocations = _OVER, _HOLDS_NONE, ()
-        self._host.core.way_changed()
+        self._host.current.way_changed()
 
     def end_session(self) -> None:
         """End with the session, unless the opening is over: cancel the handlers, and wake what waits for them.

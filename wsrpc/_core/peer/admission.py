@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..handlers.invocation import Invocation
 from ..sending.answers import Answers
-from ..sending.session_writer import Outbound
+from ..sending.session_writer import SessionWriter
 
 if TYPE_CHECKING:
     from .work import Work
@@ -18,7 +18,7 @@ class Admission:
 
     __slots__ = ("_answers", "_loop", "_work", "late", "paused", "session")
 
-    def __init__(self, work: Work, out: Outbound, answers: Answers) -> None:
+    def __init__(self, work: Work, out: SessionWriter, answers: Answers) -> None:
         self._work = work
         self._answers = answers
         self._loop = out.loop

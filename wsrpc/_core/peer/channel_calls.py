@@ -25,7 +25,7 @@ from ..wire.rejections import ABORTED, error_from_wire, error_to_wire
 from .work import Work
 
 
-class ChannelAnswers:
+class ChannelCalls:
     """Answers requests with channels, and runs streams, uploads and conversations on them.
 
     Each runs within the call of the handler that opened its channel. So middleware and the place in

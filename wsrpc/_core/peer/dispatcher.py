@@ -43,11 +43,11 @@ from ..handlers.layers import Route, close_unawaited, when_over
 from ..handlers.lookup import find, route_to
 from ..handlers.observation import Message, mark_processed
 from ..sending.answers import Answers
-from ..sending.session_writer import Outbound
+from ..sending.session_writer import SessionWriter
 from ..wire.messages import Resolution, WireMessage
 from ..wire.rejections import ABORTED, BAD_ITEM, bounded_reason
 from .admission import Admission
-from .channel_calls import ChannelAnswers
+from .channel_calls import ChannelCalls
 from .peer_host import PeerHost
 from .work import Work
 
@@ -66,7 +66,7 @@ class Dispatcher:
 
     `Work` decides when a message may have its handler, and `find` which one it is. `run` calls it: what returns a value
     is answered at once, anything else runs on in a task (`_drive`), and `Work` counts it. `_returned` and `_raised` are
-    the only places from which the request of a handler is answered, with two exceptions: `ChannelAnswers` announces a
+    the only places from which the request of a handler is answered, with two exceptions: `ChannelCalls` announces a
     channel before the handler goes on, and `expire` rejects the request of a handler that takes too long before the
     handler exits.
 
@@ -78,7 +78,7 @@ class Dispatcher:
         host: PeerHost,
         *,
         work: Work,
-        out: Outbound,
+        out: SessionWriter,
         answers: Answers,
         channels: ChannelTable,
     ) -> None:
@@ -107,9 +107,9 @@ class Dispatcher:
         """When the last inline handler of this read ended. None if there was none, or if its time is not known."""
 
     @cached_property
-    def _channel_answers(self) -> ChannelAnswers:
+    def _channel_answers(self) -> ChannelCalls:
         """Runs handlers whose answer is a channel. Many peers have none, so it is made for the first one."""
-        return ChannelAnswers(self.answers, self.work, self.channels)
+        return ChannelCalls(self.answers, self.work, self.channels)
 
     # ------------------------------------------------------------ starting
 

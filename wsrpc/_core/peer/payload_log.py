@@ -67,13 +67,13 @@ class PayloadLog:
     def _write(self, direction: Literal["in", "out"], payload: bytes | bytearray, text: bool) -> None:
         try:
             codec = self._codecs[text]
-            # Inbound checks this, too: a message that must not be decoded must not be decoded here either.
+            # `Receiver` checks this, too: a message that must not be decoded must not be decoded here either.
             if len(payload) > SMALL and codec.objection(payload, self._values) is not None:
                 line = None
             else:
                 line = self._line(direction, decode_any(codec.decode, payload))
         except Exception:
-            # It does not decode, or a `repr` of the user's fails. Inbound deals with the message itself.
+            # It does not decode, or a `repr` of the user's fails. `Receiver` deals with the message itself.
             line = None
         verb = "received" if direction == "in" else "sent"
         if line is None:

@@ -1,4 +1,4 @@
-"""`PeerLife`: the inside of a peer, from one session to the next."""
+"""`PeerCore`: the inside of a peer, from one session to the next."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from ..session.session import NOT_CONNECTED
 from .connection_history import ConnectionHistory
 from .peer_host import PeerHost
 from .peer_owner import Home, PeerOptions, PeerOwner
-from .peer_session import PeerCore
+from .peer_session import PeerSession
 from .requester import Requester
 from .work import Work
 
 
-class PeerLife:
+class PeerCore:
     """The inside of a `Peer` from its making to its end, and what it keeps from one session to the next.
 
-    ``core`` is the inside of the present session. It is that of the last session until the next one begins.
+    ``current`` is the inside of the present session. It is that of the last session until the next one begins.
 
     Args:
         peer: the object that users hold.
@@ -43,7 +43,7 @@ class PeerLife:
 
     __slots__ = (
         "__weakref__",
-        "core",
+        "current",
         "history",
         "home",
         "host",
@@ -82,7 +82,7 @@ class PeerLife:
         self.work = self.readers.listener = Work(host, self.readers)
         self.sender = Requester(self.outbox, host, own, self.readers)
         own.inherit(shared, settings.limits.handler)
-        self.core: PeerCore
+        self.current: PeerSession
         """The inside of the present session, of the first one, or of the last one."""
         self._use(NOT_CONNECTED)
 
@@ -98,10 +98,10 @@ class PeerLife:
 
     def _use(self, last_close: CloseInfo) -> None:
         """Make the inside of the next session. The last one has ended with ``last_close``."""
-        self.core = core = PeerCore(self.host, self.sender, self.work, self.home, last_close)
-        self.host.begin_session(self, core)
-        self.outbox.begin_session(core.out, core.channels.find)
-        self.work.begin_session(core.dispatcher)
+        self.current = current = PeerSession(self.host, self.sender, self.work, self.home, last_close)
+        self.host.begin_session(self, current)
+        self.outbox.begin_session(current.out, current.channels.find)
+        self.work.begin_session(current.dispatcher)
 
     # ------------------------------------------------------------ sessions
 
@@ -116,34 +116,34 @@ class PeerLife:
         Raises:
             ValueError: its transport is bound already.
         """
-        present = self.core.session.usable
-        if present is not None and present.transport is connection.transport:
+        usable = self.current.session.usable
+        if usable is not None and usable.transport is connection.transport:
             raise ValueError("this transport is bound already")
         return connection
 
-    def make_way(self, connection: Connection) -> PeerCore:
-        """End the present session, if there is one, because ``connection`` begins another. Return the core of that.
+    def make_way(self, connection: Connection) -> PeerSession:
+        """End the present session, if there is one, because ``connection`` begins another. Return the inside of that.
 
         Raises:
             ConnectionLost: a `close` handler has bound another transport meanwhile, or has closed the peer.
                 ``connection`` is closed, too.
         """
-        before = self.core
+        before = self.current
         closed_before = before.session.closed_since
         replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
         self._tell_the_end()
-        if self.core is before and before.session.state.lives:
+        if self.current is before and before.session.state.lives:
             before.replace(replaced)
             self._tell_the_end()
         # A `close` handler may have said what is to be. (With eager tasks its first step runs at once.)
-        session = self.core.session
+        session = self.current.session
         if session.state.lives or (before.session.closed_since and not closed_before):
             last = replaced if session.state.lives else session.last_close
             self.reporter.spawn(connection.close(last.code, last.reason))
             raise ConnectionLost(last.code, last.reason, "not_sent")
         if session.over:
             self._use(session.last_close)
-        return self.core
+        return self.current
 
     def _tell_the_end(self) -> None:
         """Call the `close` handlers of the last session now, if they wait for anything."""
@@ -154,12 +154,12 @@ class PeerLife:
         """Begin a session on ``connection``; see `Peer.bind`."""
         self.make_way(self.check_new(connection)).begin(connection)
 
-    def session_ended(self, core: PeerCore) -> None:
-        """Count what is left of the session of ``core``, which is over, or let go if nothing is left."""
+    def session_ended(self, ended: PeerSession) -> None:
+        """Count what is left of the session of ``ended``, which is over, or let go if nothing is left."""
         self.owner.all_ended()
         # What readers still hold counts on, and what handlers hold that were not cancelled.
-        session = core.session
-        if isinstance(session, ServerSession) and core.backlog():
+        session = ended.session
+        if isinstance(session, ServerSession) and ended.backlog():
             self.readers.unread().less = session.recount
             session.hold()
         self.let_go()
@@ -169,15 +169,15 @@ class PeerLife:
 
         Here the circles of the parts of a peer are cut, see `PeerHost`.
         """
-        core, host, work = self.core, self.host, self.work
-        expects_more = not core.session.over or self.busy or self.outbox.expects_session
-        if expects_more or self.outbox.requests or core.backlog():
+        current, host, work = self.current, self.host, self.work
+        expects_more = not current.session.over or self.busy or self.outbox.expects_session
+        if expects_more or self.outbox.requests or current.backlog():
             return
-        dispatcher = core.dispatcher
+        dispatcher = current.dispatcher
         dispatcher.context = Context()  # else that of the code that has connected, and of the opening
-        core.channels.dispatcher = weakly(dispatcher)
+        current.channels.dispatcher = weakly(dispatcher)
         work.dispatcher, work.readers = weakly(dispatcher), weakly(self.readers)
-        host.life, host.core, host.peer = weakly(self), weakly(core), None
+        host.core, host.current, host.peer = weakly(self), weakly(current), None
         self.owner.let_go()
 
     # ------------------------------------------------------------ its tasks

@@ -20,14 +20,14 @@ from .connection_history import ConnectionHistory
 from .peer_owner import PeerOptions, PeerOwner
 
 if TYPE_CHECKING:
-    from .peer_core import PeerLife
+    from .peer_core import PeerCore
 
 
 class PeerHost:
     """What the parts of a peer have in common, and their only way up.
 
-    `PeerLife` and `PeerCore` hold the parts, and the parts hold this object. While a session may go on, it holds the
-    peer. When all has ended, `PeerLife.let_go` cuts this circle: then the peer lives as long as its last user, and does
+    `PeerCore` and `PeerSession` hold the parts, and the parts hold this object. While a session may go on, it holds the
+    peer. When all has ended, `PeerCore.let_go` cuts this circle: then the peer lives as long as its last user, and does
     not wait for the garbage collector, which would take a quarter of the time of a server whose clients come and go.
 
     Args:
@@ -38,8 +38,8 @@ class PeerHost:
     __slots__ = (
         "_history",
         "core",
+        "current",
         "ignored",
-        "life",
         "log",
         "loop",
         "options",
@@ -49,8 +49,8 @@ class PeerHost:
         "settings",
     )
 
-    life: PeerLife
-    core: SessionReceiver
+    core: PeerCore
+    current: SessionReceiver
     """The inside of the present session, of the next one, or of the last one."""
     peer: Any
     """The object that users hold. None when all has ended."""
@@ -73,9 +73,9 @@ class PeerHost:
         self.ignored: Counter[str] = Counter()
         self.reporter = reporter
 
-    def begin_session(self, life: PeerLife, core: SessionReceiver) -> None:
-        """Keep the peer alive, because a session may begin, whose inside is ``core``."""
-        self.life, self.core, self.peer = life, core, life.peer
+    def begin_session(self, core: PeerCore, current: SessionReceiver) -> None:
+        """Keep the peer alive, because a session may begin, whose inside is ``current``."""
+        self.core, self.current, self.peer = core, current, core.peer
 
     # ------------------------------------------------------------ what the parts ask for
 
@@ -111,7 +111,7 @@ class PeerHost:
 
     def expired(self, pending: Pending, /) -> None:
         """End a request whose deadline is over."""
-        self.life.sender.expired(pending)
+        self.core.sender.expired(pending)
 
     def opening_handlers(self, event: Literal["open", "on_reconnect"], /) -> list[Unfinished]:
         """Call the owner's own handlers of ``event``, and return those that are not finished."""

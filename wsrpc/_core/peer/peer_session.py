@@ -1,4 +1,4 @@
-"""`PeerCore`: the inside of one session of a peer."""
+"""`PeerSession`: the inside of one session of a peer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..handlers.invocation import CURRENT, WORK, Invocation
 from ..handlers.opening import Opening
 from ..sending.answers import Answers
 from ..sending.pending import SENT
-from ..sending.session_writer import Line, Outbound
+from ..sending.session_writer import Line, SessionWriter
 from ..session.client_session import ClientSession
 from ..session.connection import Connection
 from ..session.server_session import ServerSession
@@ -32,17 +32,17 @@ from .dispatcher import Dispatcher
 from .payload_log import PayloadLog
 from .peer_host import PeerHost
 from .peer_owner import Home
-from .receiver import Inbound
+from .receiver import Receiver
 from .requester import Requester
 from .work import Work
 
 
-class PeerCore:
+class PeerSession:
     """The inside of one session of a peer, the same for the side that dialed and the side that accepted.
 
     It is made before the session begins, and dropped when the session has ended. A callback that comes late holds the
-    core of a session that is over, and can see that. It is synchronous: a message comes in, handlers start, futures are
-    settled, messages go out. It has no socket, and time, timers and tasks come from ``host.loop``, which a test can
+    inside of a session that is over, and can see that. It is synchronous: a message comes in, handlers start, futures
+    are settled, messages go out. It has no socket, and time, timers and tasks come from ``host.loop``, which a test can
     replace.
 
     Args:
@@ -55,7 +55,7 @@ class PeerCore:
     __slots__ = (
         "__weakref__",
         "_gone",
-        "_inbound",
+        "_receiver",
         "channels",
         "dispatcher",
         "host",
@@ -78,7 +78,7 @@ class PeerCore:
         else:
             self.session = ServerSession(host, outbox.queue, home=home, last_close=last_close)
         self.opening = Opening(self.session, host, host.reporter)
-        self.out = Outbound(self.session, host, self.opening, outbox.requests, outbox.gate)
+        self.out = SessionWriter(self.session, host, self.opening, outbox.requests, outbox.gate)
         answers = Answers(self.out, host)
         self.channels = channels = ChannelTable(
             self.out, outbox, host.options.own, work.readers, sender=sender, answers=answers
@@ -87,12 +87,12 @@ class PeerCore:
             host, work=work, out=self.out, answers=answers, channels=channels
         )
         outbox.requests.avoid(channels.opened)  # JavaScript would confuse the two
-        self._inbound = Inbound(host, self.dispatcher)
+        self._receiver = Receiver(host, self.dispatcher)
         self._gone: asyncio.Future[None] | None = None
         """Done once the session is over or has no connection. None unless something waits for that."""
 
     def __repr__(self) -> str:
-        return f"<PeerCore {self.out.state} active={len(self.dispatcher.active)} channels={len(self.channels)}>"
+        return f"<PeerSession {self.out.state} active={len(self.dispatcher.active)} channels={len(self.channels)}>"
 
     # ------------------------------------------------------------ the beginning
 
@@ -111,7 +111,7 @@ class PeerCore:
         self.dispatcher.context = contextvars.copy_context()  # of the code that has connected
         # That may be a handler, which would be kept, and its session with it.
         self.dispatcher.context.run(CURRENT.set, opening)
-        receive = self._inbound.receive_raw if options.shared.raw_only else self._inbound.receive
+        receive = self._receiver.receive_raw if options.shared.raw_only else self._receiver.receive
         payloads = None if settings.log_payloads is False else PayloadLog(host)
         if payloads is not None:
             receive = payloads.receiving(receive)
@@ -160,7 +160,7 @@ class PeerCore:
 
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
         """Use what both sides support from now on."""
-        self._inbound.agree(codec)
+        self._receiver.agree(codec)
         self.out.agree(announced, codec, common)
         self.out.draining.agreed()
 
@@ -287,7 +287,7 @@ class PeerCore:
         tell = partial(self.host.reporter.take_turn, "close", partial(self._call_close_handlers, end.info))
         self.work.after_events(tell)
         self._end_wait()
-        self.host.life.session_ended(self)
+        self.host.core.session_ended(self)
 
     def _log_end(self, end: SessionEnd) -> None:
         log, info = self.host.log, end.info

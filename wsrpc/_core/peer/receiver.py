@@ -44,7 +44,7 @@ CONTROL = b'{"ws-wrapper":false,"wsrpc":'
 """Prefix of control messages, those of other versions included."""
 
 
-class Inbound:
+class Receiver:
     """Receives the messages of one session: decodes, validates and dispatches each one. It never raises.
 
     The fields that a message has say what it is, and where it goes:

@@ -14,7 +14,7 @@ from ..session.host import Host
 from ..wire.messages import Rejection, Resolution
 from ..wire.rejections import error_to_wire, text_for_peer
 from .notices import send_error
-from .session_writer import Outbound
+from .session_writer import SessionWriter
 
 
 class Answers:
@@ -27,7 +27,7 @@ class Answers:
     which the log has the traceback.
     """
 
-    def __init__(self, out: Outbound, host: Host) -> None:
+    def __init__(self, out: SessionWriter, host: Host) -> None:
         self._out = out
         self.host = host
         self.log = host.log

@@ -57,7 +57,7 @@ class Draining:
 
     def _enter(self, phase: DrainPhase) -> None:
         self.phase = phase
-        self._host.core.way_changed()
+        self._host.current.way_changed()
 
     # ------------------------------------------------------------ the side that drains
 
@@ -72,7 +72,7 @@ class Draining:
         if self.phase is DrainPhase.NONE:
             self._enter(DrainPhase.ASKED)
         self.agreed()
-        self._host.core.room_changed()
+        self._host.current.room_changed()
 
     def agreed(self) -> None:
         """Ask for that if this side drained before it knew what the remote peer supports."""
@@ -122,7 +122,7 @@ class Draining:
         self._enter(DrainPhase.TOLD)
         self.closes_at = loop.time() + seconds
         self._stop_waiting()
-        work = self._host.core.in_progress() if seconds >= MARGIN and self._opening.over else None
+        work = self._host.current.in_progress() if seconds >= MARGIN and self._opening.over else None
         if work is None:
             self._be_silent()
         else:

@@ -10,7 +10,7 @@ from msgspec import UnsetType
 
 from ...errors import MessageTooBig, RpcError
 from ..wire.rejections import reason_to_wire, shortened, without_data
-from .session_writer import Outbound
+from .session_writer import SessionWriter
 
 NOT_ENCODABLE = "they cannot be encoded"
 """What the remote peer is told of such a reason. The encoder's own words may contain a secret."""
@@ -19,7 +19,7 @@ Notice = Callable[[Any, int | UnsetType], object]
 """Makes the message from the fields of its error or reason."""
 
 
-def send_notice(out: Outbound, notice: Notice, reason: object, warn: Callable[..., None]) -> None:
+def send_notice(out: SessionWriter, notice: Notice, reason: object, warn: Callable[..., None]) -> None:
     """Send a cancellation or an abort. If its reason cannot be sent, send it without.
 
     Args:
@@ -39,7 +39,7 @@ def send_notice(out: Outbound, notice: Notice, reason: object, warn: Callable[..
                 send_error(out, notice, None)
 
 
-def send_error(out: Outbound, notice: Notice, reason: object) -> None:
+def send_error(out: SessionWriter, notice: Notice, reason: object) -> None:
     """Send what holds an error or a reason, shortened as far as the remote peer needs it.
 
     Raises:

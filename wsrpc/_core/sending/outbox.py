@@ -15,13 +15,13 @@ from ...errors import ChannelClosed, ConnectionLost, SessionLost
 from ..handlers.invocation import CURRENT
 from ..inboxes.inbox import ReadableChannel
 from ..session.host import Host
-from ..session.offline_queue import Entry, SendQueue
+from ..session.offline_queue import Entry, OfflineQueue
 from ..wire.messages import Event, Raw, Request, event_on
 from ..wire.settings import Terms
 from .checks import check_sending
 from .gate import Gate, Turn
 from .pending import HELD, QUEUED, Pending, PendingRequests
-from .session_writer import Line, Outbound
+from .session_writer import Line, SessionWriter
 
 FindChannel = Callable[[int], ReadableChannel | None]
 
@@ -94,7 +94,7 @@ class Outgoing:
         pending: Pending | None = None,
         *,
         offline: Offline | None = None,
-        begun_in: Outbound | None = None,
+        begun_in: SessionWriter | None = None,
     ) -> None:
         self._outbox = outbox
         self.message = message
@@ -265,10 +265,10 @@ class Outbox:
         self.next_terms = host.settings.terms
         """How messages for the next session are encoded: nothing is negotiated yet."""
         self.requests = PendingRequests(host, odd=odd)
-        self.queue = SendQueue(host)
-        self.gate = Gate(host.loop, lambda: host.core.way_changed())
+        self.queue = OfflineQueue(host)
+        self.gate = Gate(host.loop, lambda: host.current.way_changed())
         """The callers that wait until the session has room."""
-        self.out: Outbound
+        self.out: SessionWriter
         """The way out of the present session, of the next one, or of the last one."""
         self.expects_session = expects_session
         """Whether messages that are sent without a session wait for the next one."""
@@ -281,7 +281,7 @@ class Outbox:
 
     # ------------------------------------------------------------ sessions
 
-    def begin_session(self, out: Outbound, find_channel: FindChannel) -> None:
+    def begin_session(self, out: SessionWriter, find_channel: FindChannel) -> None:
         """Send in this session from now on."""
         self.out, self.find_channel = out, find_channel
 
@@ -339,7 +339,7 @@ class Outbox:
                 return
 
     async def send_in_turn(
-        self, message: Event | Raw, offline: Offline | None = None, *, begun_in: Outbound | None = None
+        self, message: Event | Raw, offline: Offline | None = None, *, begun_in: SessionWriter | None = None
     ) -> int:
         """Send a message behind those that wait for room, or let it wait in the queue. Return its size in bytes.
 

@@ -1,4 +1,4 @@
-"""`Outbound`: the way out of a session, and what may leave there now."""
+"""`SessionWriter`: the way out of a session, and what may leave there now."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Line(Enum):
     OPEN = "none of these"
 
 
-class Outbound:
+class SessionWriter:
     """The way out of one session of a peer, and what may leave there now. `Outbox` does the rest.
 
     ``terms`` say what was negotiated in the session. While ``clear`` is true a message may go straight to the
@@ -91,7 +91,7 @@ class Outbound:
 
     def __repr__(self) -> str:
         marks = f"{' full' if self.session.full else ''}{' silent' if self.silent else ''}"
-        return f"<Outbound {self.state}{marks}>"
+        return f"<SessionWriter {self.state}{marks}>"
 
     # ------------------------------------------------------------ the line
 

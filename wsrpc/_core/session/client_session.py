@@ -22,7 +22,7 @@ from ..wire.control import (
 )
 from .connection import Connection, ignore_end
 from .host import Host
-from .offline_queue import SendQueue
+from .offline_queue import OfflineQueue
 from .replay import Send
 from .session import NOT_CONNECTED, VERSION, Session
 from .session_end import SessionEnd
@@ -77,7 +77,7 @@ class ClientSession(Session):
 
     greeting = Welcome
 
-    def __init__(self, host: Host, queue: SendQueue, *, last_close: CloseInfo = NOT_CONNECTED) -> None:
+    def __init__(self, host: Host, queue: OfflineQueue, *, last_close: CloseInfo = NOT_CONNECTED) -> None:
         super().__init__(host, queue, last_close=last_close)
         self._token = ""
         """The secret that proves that the session is this side's."""

@@ -16,7 +16,7 @@ Receive = Callable[[bytes | bytearray, bool], None]
 
 
 class ConnectionOwner(Protocol):
-    """What a connection belongs to: a session, or an `Arrival` that looks for one."""
+    """What a connection belongs to: a session, or an `IncomingResume` that looks for one."""
 
     def update_full(self) -> None:
         """Find out whether there is room, because ``crowded`` has changed."""

@@ -35,7 +35,7 @@ class Host(Protocol):
         ...
 
     @property
-    def core(self) -> SessionReceiver:
+    def current(self) -> SessionReceiver:
         """The inside of the present session, of the next one, or of the last one."""
         ...
 
@@ -76,7 +76,7 @@ class Host(Protocol):
 
 
 class SessionReceiver(Protocol):
-    """What a session reports to, and what it asks for. `PeerCore` of ``_core.peer`` implements it."""
+    """What a session reports to, and what it asks for. `PeerSession` of ``_core.peer`` implements it."""
 
     def objection(self, payload: bytes, raw: bool, /) -> Exception | None:
         """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""
@@ -103,7 +103,7 @@ class SessionReceiver(Protocol):
         """Take a control message that is not about the session."""
 
     def way_changed(self) -> None:
-        """Something has changed that decides whether a message may leave at once: see `Outbound.clear`."""
+        """Something has changed that decides whether a message may leave at once: see `SessionWriter.clear`."""
 
     def room_changed(self) -> None:
         """The session has become full, or has room again, or has another connection or none, or this side drains."""

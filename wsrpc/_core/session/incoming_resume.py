@@ -1,4 +1,4 @@
-"""`Arrival`: a connection that means to resume a session, until it has said which one."""
+"""`IncomingResume`: a connection that means to resume a session, until it has said which one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIRST_MESSAGE = 5.0
 """Seconds that a client has to say which session it means. After them it gets a new one."""
 
 
-class Arrival:
+class IncomingResume:
     """A connection that means to resume a session, until its first message says which one.
 
     If it says none, what arrives is kept for a new session; see `hand_over`.

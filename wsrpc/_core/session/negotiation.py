@@ -57,7 +57,7 @@ class Negotiation:
     def use(self, announced: Announced) -> None:
         """Let messages be sent and received as agreed, within the limits of the remote peer."""
         assert self.common is not None
-        self._host.core.agree(announced, self.codec, self.common)
+        self._host.current.agree(announced, self.codec, self.common)
 
     def end(self) -> None:
         """Let binary messages mean what they mean without an agreement: the session is over."""

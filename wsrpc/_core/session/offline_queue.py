@@ -1,4 +1,4 @@
-"""`SendQueue`: the messages of one peer that wait for a connection."""
+"""`OfflineQueue`: the messages of one peer that wait for a connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Report = Callable[[Exception | None], None]
 
 
 class Entry(Struct, eq=False):
-    """One message in a `SendQueue`. It is also the ticket with which the message can be taken back."""
+    """One message in a `OfflineQueue`. It is also the ticket with which the message can be taken back."""
 
     payload: bytes
     text: bool
@@ -23,7 +23,7 @@ class Entry(Struct, eq=False):
     was encoded before anything was negotiated."""
     report: Report | None = None
     raw: bool = False
-    queue: SendQueue | None = None
+    queue: OfflineQueue | None = None
     """The queue in which the message waits. None if it was sent or taken back."""
 
     def take_back(self) -> bool:
@@ -40,7 +40,7 @@ class Entry(Struct, eq=False):
             self.report(None)
 
 
-class SendQueue:
+class OfflineQueue:
     """The messages of one peer that wait for a connection, in order, from one session to the next.
 
     The user's messages wait for any session, and also while `open` handlers run. `Limits.offline` bounds them. All

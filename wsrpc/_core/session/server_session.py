@@ -23,7 +23,7 @@ from ..wire.control import (
 )
 from .connection import Connection
 from .host import Host
-from .offline_queue import SendQueue
+from .offline_queue import OfflineQueue
 from .session import MESSAGE, NOT_CONNECTED, Session
 from .session_end import SessionEnd
 from .session_states import SessionInput
@@ -80,7 +80,7 @@ class ServerSession(Session):
     def __init__(
         self,
         host: Host,
-        queue: SendQueue,
+        queue: OfflineQueue,
         *,
         home: SessionHome | None,
         last_close: CloseInfo = NOT_CONNECTED,
@@ -164,7 +164,7 @@ class ServerSession(Session):
 
     def memory(self) -> int:
         """Return the bytes that the session takes at present, about: what is sent, received and being worked on."""
-        above = self._host.core.backlog()
+        above = self._host.current.backlog()
         if self.over and not above:
             return 0
         messages = len(self._queue) + (0 if self.replay is None else len(self.replay))
@@ -195,7 +195,7 @@ class ServerSession(Session):
         Its connection, if there is still one, is closed: the client has another.
         """
         if self.over:
-            self._host.core.drop_backlog(self)
+            self._host.current.drop_backlog(self)
         self._fence()
         if self.state.away:
             self.end(SessionInput.ENDED, why)

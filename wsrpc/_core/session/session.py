@@ -30,7 +30,7 @@ from ..wire.control import (
 from .connection import Connection, Receive, ignore_end, ignore_message
 from .host import Host
 from .negotiation import Negotiation
-from .offline_queue import Entry, SendQueue
+from .offline_queue import Entry, OfflineQueue
 from .replay import Acknowledger, Mismatch, ReplayBuffer, Send
 from .session_end import SessionEnd, end_of
 from .session_states import SessionInput, SessionState, after
@@ -86,7 +86,7 @@ class Session:
     greeting: ClassVar[type[Hello | Welcome]]
     """What the remote peer says first."""
 
-    def __init__(self, host: Host, queue: SendQueue, *, last_close: CloseInfo = NOT_CONNECTED) -> None:
+    def __init__(self, host: Host, queue: OfflineQueue, *, last_close: CloseInfo = NOT_CONNECTED) -> None:
         self._queue = queue
         self._host = host
         self.connection: Connection | None = None
@@ -141,7 +141,7 @@ class Session:
     def _move(self, happened: SessionInput) -> None:
         self.state = after(self.state, happened)
         self._choose_send()
-        self._host.core.way_changed()
+        self._host.current.way_changed()
 
     def note_close(self, info: CloseInfo) -> None:
         """Note how the connection has ended or is going to, or why none will come."""
@@ -291,7 +291,7 @@ class Session:
                 return
             if entry.queue is None or not (users or entry.of_session):
                 continue
-            if not entry.of_session and (error := self._host.core.objection(entry.payload, entry.raw)) is not None:
+            if not entry.of_session and (error := self._host.current.objection(entry.payload, entry.raw)) is not None:
                 self._queue.refuse(entry, error)
                 continue
             try:
@@ -326,7 +326,7 @@ class Session:
             self.full = full
             if not full:
                 self._wake()
-            self._host.core.room_changed()
+            self._host.current.room_changed()
 
     def _wake(self) -> None:
         if self._room is not None:
@@ -394,7 +394,7 @@ class Session:
         if self.received is not None and isinstance(message, UNCOUNTED):
             self.received.leave_out(len(payload))
         if isinstance(message, (Credit, Drain)):
-            self._host.core.take_credit_or_drain(message)
+            self._host.current.take_credit_or_drain(message)
         elif not self._take(message):
             self._host.ignore("control message out of place")
         return True
@@ -457,7 +457,7 @@ class Session:
         self._stop_timers()
         expired, loop = partial(self.end, SessionInput.EXPIRED, "no connection resumed it in time"), self._host.loop
         self._expiry_timer = loop.call_at(loop.time() + self.ttl, expired)
-        self._host.core.session_detached(info)
+        self._host.current.session_detached(info)
         self.update_full(other_connection=True)
 
     def _disown_connection(self) -> None:
@@ -494,12 +494,12 @@ class Session:
         if replay.full:  # as before: the timer of the last connection is stopped
             replay.watch()
         connection.session_survives()
-        users = self._host.core.session_reattached(connection, limits)
+        users = self._host.current.session_reattached(connection, limits)
         self.send_queued(users=users)
         self._announce_changes()
         if self.connection is connection and self.state is not SessionState.CLOSING:
             connection.start(received.through(connection, self._receive), self._read_ended)
-            self._host.core.session_resumed()
+            self._host.current.session_resumed()
         self.update_full(other_connection=True)  # last, because it may start a handler, which may close
 
     def _refuse(self, connection: Connection, code: int, why: str) -> None:
@@ -535,7 +535,7 @@ class Session:
         if self.state.away:
             self.end(SessionInput.OVERFLOWED, reason)
         elif self.state.lives and self.state is not SessionState.CLOSING:
-            self._host.core.fail(code, reason)
+            self._host.current.fail(code, reason)
 
     def end(self, cause: SessionInput, why: str = "", *, info: CloseInfo | None = None) -> None:
         """End the session and everything that belongs to it. Close its connection, if that is still open.
@@ -559,7 +559,7 @@ class Session:
         self.full = False
         self._wake()
         self._let_go(end)
-        self._host.core.session_over(end)
+        self._host.current.session_over(end)
         if connection is not None and still_open:
             self._host.spawn(connection.close(end.info.code, end.info.reason))
 

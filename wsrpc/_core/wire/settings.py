@@ -36,7 +36,7 @@ class Terms(msgspec.Struct, frozen=True):
     largest: int
     """The bytes that a message may have."""
     unchecked: int
-    """The bytes of the largest message that is sent without a call of `Outbound.refusal`."""
+    """The bytes of the largest message that is sent without a call of `SessionWriter.refusal`."""
     plain: bool = True
     """Whether the remote peer is not wsrpc, as far as is known. A wsrpc peer keeps to credit when it produces. A peer
     without that feature may still have sessions: a web page with ws-wrapper on a connection that resumes."""
