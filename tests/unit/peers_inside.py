@@ -10,7 +10,7 @@ from wsrpc._core.sending.slow_readers import SlowReaderQueue
 
 def out_of(peer: Peer) -> SessionWriter:
     """The sending half of a peer's present session."""
-    return current_of(peer).out
+    return current_of(peer).writer
 
 
 def slow_reader_of(peer: Peer) -> SlowReaderQueue:

@@ -154,7 +154,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
         least a second is left. Otherwise, they wait for the next connection.
         """
         current = self._core.peer_session
-        at = current.out.draining.closes_at
+        at = current.writer.draining.closes_at
         return None if at is None or current.session.over else max(0.0, at - self._core.scheduler.time())
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:

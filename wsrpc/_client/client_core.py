@@ -240,7 +240,7 @@ class ClientCore(PassiveOwner):
         self._check_thread()
         while True:
             if self.peer.connected:
-                if self.peer_session.out.opening.in_handler():  # it would wait for itself
+                if self.peer_session.writer.opening.in_handler():  # it would wait for itself
                     return
                 await self.peer.wait_opened()
                 if self.peer.connected:
@@ -313,7 +313,7 @@ class ClientCore(PassiveOwner):
     def _check_thread(self) -> None:
         """Refuse a call while the client's event loop runs in another thread."""
         if self.scheduler.is_elsewhere and self.scheduler.is_running:
-            check_thread(self.peer_session.out.thread, "client.method()")
+            check_thread(self.peer_session.writer.thread, "client.method()")
 
     def enter_loop(self) -> None:
         """Bind the client to the running event loop, and drop what it has left in another one.
@@ -332,7 +332,7 @@ class ClientCore(PassiveOwner):
             return
         if self.state != "closed":
             self.state = "idle"
-        self.peer_session.out.enter_loop()
+        self.peer_session.writer.enter_loop()
         if moves:
             self.peer_core.readers.leave_loop()
         self._order.stop_timers()
@@ -402,7 +402,7 @@ class ClientCore(PassiveOwner):
         self.hooks.resumed(self._attempts, self.scheduler.time())
         if self._order.dialing is not None:
             self._order.dialing.schedule.resumed()
-        if self.peer_session.out.opening.running is not None:
+        if self.peer_session.writer.opening.running is not None:
             self.move(Input.REOPENED)
             self._waiters.tell(None)  # an `open` handler does not wait for itself; the others see that, and wait on
         else:

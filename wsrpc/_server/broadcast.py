@@ -186,18 +186,18 @@ class Audience:
                 continue
             try:
                 if isinstance(inside, ServedPeer):
-                    out = inside.core.current.out
-                    if out.terms is not terms:
-                        payload, text = message[out.terms.encode]
-                        terms = out.terms
+                    writer = inside.core.current.writer
+                    if writer.terms is not terms:
+                        payload, text = message[writer.terms.encode]
+                        terms = writer.terms
                         at_once = len(payload) <= terms.unchecked
-                    if at_once and out.clear:
+                    if at_once and writer.clear:
                         # What `_deliver` does for a connection that has room: nearly all of them, nearly always. A
                         # call for each would be a large part of the time of a broadcast.
                         try:
-                            out.session.send(payload, text)
+                            writer.session.send(payload, text)
                         except ConnectionLost as exc:
-                            if not out.session.keep_untaken(payload, text, exc):
+                            if not writer.session.keep_untaken(payload, text, exc):
                                 raise
                         sent += 1
                         continue
@@ -224,20 +224,20 @@ class Audience:
         """
         if isinstance(inside, RawLink):
             return inside.broadcast(*message.raw(), self.slow, key)
-        out = inside.out
-        session = out.session
-        payload, text = message[out.terms.encode]
+        writer = inside.writer
+        session = writer.session
+        payload, text = message[writer.terms.encode]
         if not session.state.takes_messages:
-            raise out.not_sent()
-        if len(payload) > out.terms.unchecked:
+            raise writer.not_sent()
+        if len(payload) > writer.terms.unchecked:
             objections = message.objections
-            out.check_accepted(payload, raw=objections is None, known=objections)
+            writer.check_accepted(payload, raw=objections is None, known=objections)
         if session.full:
             if self.slow != "close":
-                return out.hold_broadcast(payload, text, self.slow, key)
-            if out.slow_reader is not None:
-                out.slow_reader.flush(everything=True)  # this one can neither be dropped nor overtake
-            if out.over_cap(len(payload)):
+                return writer.hold_broadcast(payload, text, self.slow, key)
+            if writer.slow_reader is not None:
+                writer.slow_reader.flush(everything=True)  # this one can neither be dropped nor overtake
+            if writer.over_cap(len(payload)):
                 session.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
                 raise QueueFull(f"{session.unsent} bytes were unsent: the connection was closed with 4408")
         session.send_or_wait(payload, text)
@@ -253,8 +253,8 @@ class Audience:
                 continue
             if isinstance(inside, ServedPeer):
                 current = inside.core.current
-                if current.out.session.full and current.session.state.takes_messages:
-                    stalled[inside] = current.out
+                if current.writer.session.full and current.session.state.takes_messages:
+                    stalled[inside] = current.writer
             elif inside.full and not inside.closed:
                 stalled[inside] = inside
         return stalled
@@ -277,7 +277,7 @@ class Audience:
         for inside in stalled:
             if (
                 isinstance(inside, ServedPeer)  # raw connections get no events
-                and inside.out.over_cap(len(message[inside.out.terms.encode][0]))
+                and inside.writer.over_cap(len(message[inside.writer.terms.encode][0]))
             ):
                 raise QueueFull(
                     f"{len(stalled)} of {len(self.members)} peers are behind, some of them at Limits.hard_cap, so "

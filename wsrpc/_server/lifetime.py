@@ -185,7 +185,7 @@ class Lifetime:
         if first or deadline < self._deadline:
             self._deadline = deadline
             for served in self.peers if drain else ():
-                served.out.draining.drain(deadline)
+                served.writer.draining.drain(deadline)
         self._closers.add_current()
         if self._draining is not None and not self._draining.expired():
             self._draining.reschedule(self._deadline)

@@ -58,7 +58,7 @@ class _OfferedDescription:
         assert served is not None
         if self._allow is not None and not await self._allow.allows("give the peer the description", peer):
             raise RpcError(NOT_ALLOWED)
-        return self._current().page(after, min(PAGE, served.out.terms.unchecked // MESSAGEPACK))
+        return self._current().page(after, min(PAGE, served.writer.terms.unchecked // MESSAGEPACK))
 
     def _current(self) -> _Pages:
         registry = self._registry

@@ -40,7 +40,7 @@ NONE_IGNORED = Counter[str]()
 class ServedPeer(PassiveOwner):
     """Peer of a server, with its rooms, its services and its link to the server.
 
-    The server's other modules hold this object, with the inside of the `Peer`: its ``life``, ``core`` and ``out``.
+    The server's other modules hold this object, with the inside of the `Peer`: its ``life``, ``core`` and ``writer``.
 
     It is the `Home` of the peer, too. ``rooms`` says of each room whether the client joined it by its own request. The
     rooms stay here when the connection has ended, so that `close` handlers can look at them.
@@ -110,14 +110,14 @@ class ServedPeer(PassiveOwner):
         return self.core.current
 
     @property
-    def out(self) -> SessionWriter:
+    def writer(self) -> SessionWriter:
         """The way out of the session, or of the last one."""
-        return self.core.current.out
+        return self.core.current.writer
 
     @property
     def thread(self) -> int:
         """The thread of the connection."""
-        return self.core.current.out.thread
+        return self.core.current.writer.thread
 
     def check_open(self) -> None:
         """Check that messages can be sent, as far as this side knows.
@@ -126,7 +126,7 @@ class ServedPeer(PassiveOwner):
             ConnectionLost: they cannot.
         """
         if not self.current.session.state.takes_messages:
-            raise self.out.not_sent()
+            raise self.writer.not_sent()
 
     @property
     def expired(self) -> bool:
@@ -138,7 +138,7 @@ class ServedPeer(PassiveOwner):
         self.expires = when
         if self._expiry is not None:
             self._expiry.cancel()
-        self._expiry = None if when is None else Expiry(self.out.loop, when, self._expire)
+        self._expiry = None if when is None else Expiry(self.writer.loop, when, self._expire)
 
     def _expire(self) -> None:
         self.current.close_for_another(CloseCode.CREDENTIALS_EXPIRED, EXPIRED)
@@ -200,23 +200,23 @@ class ServedPeer(PassiveOwner):
         """
         # Whatever ends may have begun something else, so look again each time. Nothing here counts or polls: each kind
         # of work has something of its own to wait for. Messages that wait to be handled do so because of such work.
-        current, out, work = self.current, self.out, self.core.work
+        current, writer, work = self.current, self.writer, self.core.work
         while current.session.state.sends:
-            opening, opens = out.opening, out.opening.running
+            opening, opens = writer.opening, writer.opening.running
             if opens is not None and not closers.cover(opening.tasks[-1], opening.invocations[0]):
                 await closers.wait_besides({opens}, None)  # a handler of the opening may begin to close
             elif self.core.outbox.busy:
                 await self.core.outbox.wait_written()
             elif tasks := work.tasks(closers):
                 await closers.wait_besides(tasks, None)
-            elif unsettled := out.requests.unsettled():
+            elif unsettled := writer.requests.unsettled():
                 await asyncio.wait(unsettled)
             elif channels := set(current.channels.all()) - work.channels(closers):
                 await channels.pop().wait_closed()
-            elif not out.draining.quiet:
+            elif not writer.draining.quiet:
                 if opens is not None or work.tasks():
-                    out.draining.drain(out.loop.time())  # the remote peer waits for the answers of `closers`
-                await out.draining.wait_quiet()
+                    writer.draining.drain(writer.loop.time())  # the remote peer waits for the answers of `closers`
+                await writer.draining.wait_quiet()
             else:
                 return
 

@@ -79,14 +79,14 @@ class Pipe(Recipient):
         if message.i is not UNSET:
             self._source.handle(message, payload, decode)
             return True
-        out = sink.out
+        writer = sink.writer
         if sink.over:
             return True  # it was sent before the producer could know
-        if not out.clear:
+        if not writer.clear:
             return False
         try:
             for number, (_, encoded) in enumerate(self._messages(message.a)):
-                if not out.send(encoded):
+                if not writer.send(encoded):
                     if number:  # several items, of which some have left
                         del message.a[1][:number]
                     return False
@@ -101,7 +101,7 @@ class Pipe(Recipient):
     def _messages(self, a: list[Any]) -> list[tuple[Event, bytes]]:
         """Return what to send for a message, as it is and encoded: one message, or one for each of several items."""
         sink = self._sink
-        terms = sink.out.terms
+        terms = sink.writer.terms
         several = len(a) > 1 and a[1].__class__ is list
         if terms.batches or not several:
             whole = Event(tuple(a), UNSET, sink.id)
@@ -135,7 +135,7 @@ class Pipe(Recipient):
 
     def _tell(self) -> None:
         if not self._source.over:
-            self._source.out.grant(self._source.id, self._granted[0], self._told)
+            self._source.writer.grant(self._source.id, self._granted[0], self._told)
 
     # ------------------------------------------------------------ what waits for room
 
@@ -178,11 +178,11 @@ class Pipe(Recipient):
         if not isinstance(error, WsrpcError):
             error = made_here(RemoteError(f"an item cannot be passed on: {error}"))
         for channel in (self._source, self._sink):
-            channel.abort(error_to_node(error) if channel.out.between_nodes else RpcError(str(error)))
+            channel.abort(error_to_node(error) if channel.writer.between_nodes else RpcError(str(error)))
 
     def channel_ended(self, error: Exception | None) -> None:
         if not self._waiting:
-            self._source.out.loop.call_soon(
+            self._source.writer.loop.call_soon(
                 self._end
             )  # behind the answers that came with it: their tasks run in the next turn
 
@@ -194,9 +194,9 @@ class Pipe(Recipient):
         reason = source.reason
         if reason is FINISHED:
             sink.finish()
-        elif source.out.between_nodes and is_ended_by_caller(reason):
+        elif source.writer.between_nodes and is_ended_by_caller(reason):
             sink.finish_locally()
-        elif sink.out.between_nodes:
+        elif sink.writer.between_nodes:
             sink.abort(error_to_node(reason) if isinstance(reason, Exception) else reason)
         elif isinstance(reason, ConnectionLost):
             sink.abort(RpcError("the connection of the caller is lost"))

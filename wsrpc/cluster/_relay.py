@@ -79,9 +79,11 @@ class Relay:
                 if ctx.id is None:
                     return None  # it was sent before the other side could know
                 raise made_here(UnknownEvent(f"channel {h} is over"))
-            if ctx.id is None and not joined.out.between_nodes:
+            if ctx.id is None and not joined.writer.between_nodes:
                 fail = partial(joined.abort, TOO_SLOW)
-                return self._tell(joined.out, joined.start_sending(), joined.id, a, joined.unread.limits.hard_cap, fail)
+                return self._tell(
+                    joined.writer, joined.start_sending(), joined.id, a, joined.unread.limits.hard_cap, fail
+                )
             return self._pass_on(ctx, joined.start_sending(), joined.id, a, wants_channel=True)
         on = ctx.inbound.c or ""
         wants = CHANNEL if CHANNEL in on.partition(VALUE)[0] else VALUE  # the first one: a channel's name may have both
@@ -94,7 +96,7 @@ class Relay:
             if ctx.id is None:
                 fail = partial(current.session.fail, CloseCode.SLOW_CONSUMER, "slow consumer")
                 return self._tell(
-                    current.out, sender, channel or None, a, current.session.negotiation.limits.hard_cap, fail
+                    current.writer, sender, channel or None, a, current.session.negotiation.limits.hard_cap, fail
                 )
             return self._pass_on(ctx, sender, channel or None, a, wants_channel=wants == CHANNEL)
         if ctx.id is None:
@@ -104,7 +106,7 @@ class Relay:
 
     def _tell(
         self,
-        out: SessionWriter,
+        writer: SessionWriter,
         sender: Sender,
         on: str | int | None,
         a: list[Any],
@@ -122,12 +124,12 @@ class Relay:
             fail: is called if too much waits.
         """
         try:
-            if not out.callers_wait:
+            if not writer.callers_wait:
                 sender.send_event_nowait(on, a[0], tuple(a[1:]))
                 return
-            size = len(out.terms.encode(event_on(on, tuple(a)))) + TASK
-            if self._waiting[out] + size > most:
-                raise QueueFull(f"{self._waiting[out]} bytes of events wait")
+            size = len(writer.terms.encode(event_on(on, tuple(a)))) + TASK
+            if self._waiting[writer] + size > most:
+                raise QueueFull(f"{self._waiting[writer]} bytes of events wait")
         except QueueFull:
             self.lost += 1
             fail()
@@ -136,16 +138,16 @@ class Relay:
         else:
             waits = self._at_once(self._event(sender, on, a))
             if waits is not None:
-                self._waiting[out] += size
-                self._tasks.spawn(self._wait(out, size, waits))
+                self._waiting[writer] += size
+                self._tasks.spawn(self._wait(writer, size, waits))
 
-    async def _wait(self, out: SessionWriter, size: int, waits: Awaitable[None]) -> None:
+    async def _wait(self, writer: SessionWriter, size: int, waits: Awaitable[None]) -> None:
         try:
             await waits
         finally:
-            self._waiting[out] -= size
-            if not self._waiting[out]:
-                del self._waiting[out]
+            self._waiting[writer] -= size
+            if not self._waiting[writer]:
+                del self._waiting[writer]
 
     def _was_lost(self, exc: WsrpcError) -> None:
         self.lost += 1
@@ -201,7 +203,7 @@ class Relay:
         except BaseException:
             far.abort(None)
             raise
-        near.out.loop.call_soon(lambda: self._join(near, far))  # when the answer has been sent
+        near.writer.loop.call_soon(lambda: self._join(near, far))  # when the answer has been sent
         return channel_of(ctx)
 
     def _join(self, near: ChannelCore, far: ChannelCore) -> None:

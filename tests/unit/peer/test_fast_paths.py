@@ -90,7 +90,7 @@ ANSWERS: list[dict[str, Any]] = [
 async def test_an_answer_is_received_alike(message: dict[str, Any], cancelled: bool) -> None:
     async def effect(general: bool) -> list[Any]:
         d = Driven(dialer=True, codec=OwnCodec() if general else None)
-        requests = d.peer._current.out.requests
+        requests = d.peer._current.writer.requests
         requests._next = ASKED
         task = start(d.peer.request("add", 1, 2))
         await turns()

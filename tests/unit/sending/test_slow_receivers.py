@@ -193,10 +193,10 @@ async def test_where_most_are_behind_the_sender_waits_each_time_rather_than_clos
         outs, drain = [out_of(peer) for _, peer in pairs], SessionWriter.drain
 
         def counted(
-            out: SessionWriter,
+            writer: SessionWriter,
         ) -> Awaitable[None]:  # when it is called: its task may begin too late to be counted
-            drains[outs.index(out)] += 1
-            return drain(out)
+            drains[outs.index(writer)] += 1
+            return drain(writer)
 
         monkeypatch.setattr(SessionWriter, "drain", counted)
         for line in lines[:2]:

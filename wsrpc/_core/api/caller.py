@@ -355,7 +355,7 @@ class RawCaller(ReadingCaller):
 
     async def send_json(self, value: object, *, offline: Offline | None = None) -> None:
         """Send a value as a raw text message in JSON; see `send_raw`. It is encoded like an argument of `emit`."""
-        await self.send_raw(self._outbox.out.json_text(value), offline=offline)
+        await self.send_raw(self._outbox.writer.json_text(value), offline=offline)
 
     def send_raw_nowait(self, message: str | bytes, *, offline: Offline | None = None) -> None:
         """Send a raw message without waiting, from a plain function in the event loop's thread.
@@ -373,8 +373,8 @@ class RawCaller(ReadingCaller):
         self._outbox.send_now(self._check_raw(message), offline)
 
     def _check_raw(self, message: Any) -> Raw:
-        check_thread(self._outbox.out.thread, "peer.send_raw(...)")
-        self._outbox.out.check_raw()
+        check_thread(self._outbox.writer.thread, "peer.send_raw(...)")
+        self._outbox.writer.check_raw()
         payload, text = raw_message(message)
         if not text and not self._binary_is_free():
             raise ValueError(

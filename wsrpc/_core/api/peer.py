@@ -205,7 +205,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         session = self._current.session
         if not session.state.lives:
             raise ConnectionLost(session.last_close.code, session.last_close.reason, "not_sent")
-        check_thread_of_plain(self._current.out.thread, "setattr, peer, 'limits'")
+        check_thread_of_plain(self._current.writer.thread, "setattr, peer, 'limits'")
         session.change_limits(limits)
 
     @property
@@ -282,7 +282,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             RuntimeError: called in a thread other than the event loop's.
         """
         if self._current.session.state.lives:
-            check_thread_of_plain(self._current.out.thread, "peer.bind")
+            check_thread_of_plain(self._current.writer.thread, "peer.bind")
         self._core.bind(Connection(transport))
 
     async def wait_opened(self) -> None:
@@ -330,12 +330,12 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def _check_thread(self, call: str) -> None:
         """Refuse a call from another thread than that of the connection, or of the session that waits for one."""
         if self._current.session.state.lives:
-            check_thread(self._current.out.thread, call)
+            check_thread(self._current.writer.thread, call)
 
     def __repr__(self) -> str:
         remote = None if self.transport is None else self.transport.info.remote
         where = "" if remote is None else f" remote={address_text(remote)}"
-        return f"<Peer {self.id} {self._current.out.state}{where} pending={self.pending} active={self.active}>"
+        return f"<Peer {self.id} {self._current.writer.state}{where} pending={self.pending} active={self.active}>"
 
 
 injections[Peer] = Injection(attrgetter("peer"))

@@ -98,7 +98,6 @@ class ChannelCore:
         "is_served",
         "mailbox",
         "on_end",
-        "out",
         "owner",
         "producer",
         "reason",
@@ -106,6 +105,7 @@ class ChannelCore:
         "sender",
         "state",
         "unread",
+        "writer",
     )
 
     def __init__(self, id: int, owner: ChannelTable, *, served: bool = False) -> None:
@@ -113,7 +113,7 @@ class ChannelCore:
         """The id of the request that opened it, which is the channel's name on the wire."""
         self.is_served = served
         self.owner = owner
-        self.out = owner.out
+        self.writer = owner.writer
         self.state = _NEW
         self.reason: Any = None
         """Why it has ended."""
@@ -167,9 +167,9 @@ class ChannelCore:
         """
         if not self.over:
             if coroutine is None:
-                check_thread_of_plain(self.out.thread, "function")
+                check_thread_of_plain(self.writer.thread, "function")
             else:
-                check_thread(self.out.thread, coroutine)
+                check_thread(self.writer.thread, coroutine)
 
     def gone(self) -> ChannelClosed:
         """Return the error for a call on a channel that has ended."""
@@ -241,7 +241,7 @@ class ChannelCore:
     @property
     def has_credit(self) -> bool:
         """Whether the remote peer keeps to credit when it produces."""
-        return not self.out.terms.plain
+        return not self.writer.terms.plain
 
     def start_items(self, inbox: Inbox) -> None:
         """Send ``start``, and credit before it if the remote peer keeps to that."""
@@ -255,7 +255,7 @@ class ChannelCore:
         return self.owner.credit_share
 
     def grant(self, items: int, size: int) -> None:
-        self.out.grant(self.id, items, size)
+        self.writer.grant(self.id, items, size)
 
     def stop_items(self) -> None:
         """Send ``stop``."""
@@ -263,16 +263,16 @@ class ChannelCore:
 
     def answer(self, i: int, value: object = None) -> None:
         """Resolve a request that arrived on the channel, unless its session is over."""
-        if not self.out.session.over:
+        if not self.writer.session.over:
             self._send(Resolution(i, value))
 
     def _send(self, message: Event | Resolution) -> None:
-        out = self.out
-        out.reply(out.terms.encode(message))
+        writer = self.writer
+        writer.reply(writer.terms.encode(message))
 
     def refuse(self, i: int, error: Exception) -> None:
         """Reject a request that arrived on the channel, unless its session is over."""
-        if not self.out.session.over:
+        if not self.writer.session.over:
             self.owner.answers.reject(i, error if isinstance(error, RpcError) else RpcError(as_text(error)))
 
     def count_misfit(self, event: str, why: Exception) -> None:
@@ -328,7 +328,7 @@ class ChannelCore:
 
     def close(self, reason: object = None) -> None:
         """End it on this side. See `AnonymousChannel.close`."""
-        self.out.session.send_kept_back()
+        self.writer.session.send_kept_back()
         reading = self.mailbox.recipients.get("next")
         if isinstance(reading, ItemInbox) and reading.has_producer and self.has_credit:
             self._send_end(reason)
@@ -386,7 +386,7 @@ class ChannelCore:
             if not by_other:
                 self.mailbox.close()  # nothing will listen from now on
             return
-        if before is _OPEN and not by_other and self.out.between_nodes:  # that node has to know of each end
+        if before is _OPEN and not by_other and self.writer.between_nodes:  # that node has to know of each end
             self.owner.send_abort(self.id, ENDED_BY_CALLER)
         self.reason = reason
         self.error = error

@@ -52,7 +52,7 @@ class ChannelTable:
 
     def __init__(
         self,
-        out: SessionWriter,
+        writer: SessionWriter,
         outbox: Outbox,
         registry: Registry,
         readers: Readers,
@@ -60,7 +60,7 @@ class ChannelTable:
         sender: Sender,
         answers: Answers,
     ) -> None:
-        self.out = out
+        self.writer = writer
         self.outbox = outbox
         self.limits = readers.host.settings.limits
         self.sender = sender
@@ -90,7 +90,7 @@ class ChannelTable:
 
     def __repr__(self) -> str:
         made = f"{len(self.opened)} opened, {len(self.served)} served, {len(self.undelivered)} undelivered"
-        return f"<ChannelTable {'over' if self.out.session.over else 'open'}, {made}>"
+        return f"<ChannelTable {'over' if self.writer.session.over else 'open'}, {made}>"
 
     # ------------------------------------------------------------ looking up
 
@@ -148,7 +148,7 @@ class ChannelTable:
         if channel.id in self.served:
             raise RpcError(f"request id {channel.id} is that of a channel which is still open")
         self._forget_abort(channel.id)
-        self.out.reply(self.out.terms.encode(ChannelCreated(channel.id)))
+        self.writer.reply(self.writer.terms.encode(ChannelCreated(channel.id)))
         if channel.over:  # the answer was one too many for a session that waits for a connection
             raise channel.gone()
         self.undelivered.pop(channel, None)
@@ -179,7 +179,7 @@ class ChannelTable:
         """Abort a channel, unless this side has done so already: events that arrive later get no further abort."""
         if h not in self._aborted:
             remember(self._aborted, h, None)
-            send_notice(self.out, partial(ChannelAbort, h), reason, self.warn)
+            send_notice(self.writer, partial(ChannelAbort, h), reason, self.warn)
 
     def _forget_abort(self, h: int) -> None:
         """Forget that an earlier channel of id ``h`` was aborted: there is another one."""
@@ -204,7 +204,7 @@ class ChannelTable:
             return True
         reason = reason_from_wire(x, flag)
         error: Exception = _for_readers(reason)
-        if self.out.between_nodes and isinstance(reason, RemoteError):
+        if self.writer.between_nodes and isinstance(reason, RemoteError):
             error = as_raised(reason)
         channel.end(reason, error, by_other=True)
         return True
@@ -215,7 +215,7 @@ class ChannelTable:
         The answer and the cancellation have crossed, so a wsrpc peer is going to abort the channel. Its connection may
         drop before. JavaScript and Go ignore such a cancellation.
         """
-        channel = None if self.out.terms.plain else self.served.get(i)
+        channel = None if self.writer.terms.plain else self.served.get(i)
         if channel is None:
             return False
         channel.end(reason, _for_readers(reason), by_other=True)
@@ -245,16 +245,16 @@ class ChannelTable:
 
     def end_requests_on(self, channel: ChannelCore, *, by_other: bool) -> None:
         """Fail the requests that this side sent on a channel, and cancel the handlers of those that came on it."""
-        h, requests = channel.id, self.out.requests
+        h, requests = channel.id, self.writer.requests
         # A wsrpc peer cancels their handlers when it knows of the end; JavaScript (4.3.1) and Go do not.
-        tells = not self.out.session.over and (self.out.terms.plain or not (by_other or h in self._aborted))
+        tells = not self.writer.session.over and (self.writer.terms.plain or not (by_other or h in self._aborted))
         for pending in requests.on_channel(h):
             error = ChannelClosed(str(h), channel.close_reason)
             if not tells:
                 requests.fail(pending, error)
             elif requests.give_up(pending, error):
                 reason_there = None if by_other else channel.close_reason
-                send_notice(self.out, partial(Cancellation, pending.id), reason_there, self.warn)
+                send_notice(self.writer, partial(Cancellation, pending.id), reason_there, self.warn)
         self.dispatcher.cancel_requests_on(h, channel.reason)
 
 

@@ -45,7 +45,7 @@ class WaitingAborts:
     @staticmethod
     def must_wait(channel: ChannelCore) -> bool:
         """Return whether an abort of ``channel`` waits: a consumer like JavaScript has sent nothing yet."""
-        return channel.producer is not None and not channel.mailbox.heard and channel.out.terms.plain
+        return channel.producer is not None and not channel.mailbox.heard and channel.writer.terms.plain
 
     def add(self, h: int, reason: object) -> None:
         """Keep what the abort of channel ``h`` will say."""
@@ -173,14 +173,14 @@ class Pulls:
 
     async def _answer_next(self, items: AsyncGenerator[Any]) -> bool:
         """Answer the oldest request with ``items``. Return whether there are no more items."""
-        out, n, done = self._channel.out, self.waiting[0][1], False
-        window = min(self._channel.unread.limits.stream_window_bytes, out.terms.largest // 2)
+        writer, n, done = self._channel.writer, self.waiting[0][1], False
+        window = min(self._channel.unread.limits.stream_window_bytes, writer.terms.largest // 2)
         values, self._kept = self._kept, []
-        size = sum(len(out.terms.encode(Item(value))) for value in values)
+        size = sum(len(writer.terms.encode(Item(value))) for value in values)
         try:
             while len(values) < n and size < window:
                 value = await anext(items)
-                size += len(out.terms.encode(Item(value)))
+                size += len(writer.terms.encode(Item(value)))
                 # A value that no longer fits into this answer comes with the next one.
                 (self._kept if values and size > window else values).append(value)
                 if len(values) % BURST == 0:

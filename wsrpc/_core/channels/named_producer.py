@@ -93,7 +93,7 @@ class NamedProducer(Recipient):
         """
         self.check_wanted()
         name = str(self._channel.name)
-        send_error(self._channel.out, lambda e, flag: Event(("next", ItemsFailed(e, flag)), name), error)
+        send_error(self._channel.writer, lambda e, flag: Event(("next", ItemsFailed(e, flag)), name), error)
 
     def check_wanted(self) -> None:
         """Raise `ItemRefused` if the consumer wants no more items."""

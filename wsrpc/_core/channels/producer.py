@@ -76,19 +76,19 @@ class Producer(Recipient):
         "_item_size",
         "_message",
         "_mode",
-        "_out",
         "_pause_at",
         "_pulls",
         "_sent",
         "_sent_bytes",
         "_then",
         "_waiter",
+        "_writer",
         "over",
     )
 
     def __init__(self, channel: ChannelCore, *, patience: float | None, late: Exception) -> None:
         self._channel = channel
-        self._out = channel.out
+        self._writer = channel.writer
         self._message = Event(("next", Item(None)), UNSET, channel.id)
         """The message of each item that is sent at once. It is encoded before the next one comes, so one is enough."""
         self._mode = _WAITING
@@ -192,7 +192,7 @@ class Producer(Recipient):
             ChannelClosed: the channel is over.
         """
         self.check_wanted()
-        self._waiter = self._out.loop.create_future()
+        self._waiter = self._writer.loop.create_future()
         try:
             await self._waiter
         finally:
@@ -289,8 +289,8 @@ class Producer(Recipient):
 
         They are small, so that they take little memory, and no item waits long for those after it.
         """
-        out = self._out
-        if not (out.clear and out.terms.batches and 0 < self._item_size <= TOGETHER // 2):
+        writer = self._writer
+        if not (writer.clear and writer.terms.batches and 0 < self._item_size <= TOGETHER // 2):
             return 1
         return max(1, min(self._granted - self._sent, (self._pause_at - self._sent) * CHEAPER))
 
@@ -304,9 +304,9 @@ class Producer(Recipient):
             Exception: whatever the source raises, after the items before.
         """
         room = min(self._granted_bytes - self._sent_bytes, TOGETHER)
-        measure = measure_json if self._out.terms.text else measure_msgpack
+        measure = measure_json if self._writer.terms.text else measure_msgpack
         values: list[Any] = [_MARK]
-        end = self._out.session.precede(partial(self._send_now, values))
+        end = self._writer.session.precede(partial(self._send_now, values))
         taken: Taken = False
         try:
             taken = take(values, n, room, measure)
@@ -332,16 +332,20 @@ class Producer(Recipient):
 
     def _send_batch(self, values: list[Any]) -> bool:
         """Send items in one message. Return False if that is not possible: then nothing was sent."""
-        out = self._out
-        terms = out.terms
-        if self._mode is not _CREDIT or not (out.clear and terms.batches) or self._sent + len(values) > self._granted:
+        writer = self._writer
+        terms = writer.terms
+        if (
+            self._mode is not _CREDIT
+            or not (writer.clear and terms.batches)
+            or self._sent + len(values) > self._granted
+        ):
             return False
         try:
             payload = terms.encode(Event(("next", values), UNSET, self._channel.id))
             size = len(payload)
             if terms.text is None and payload[0] == BRACE:
                 return False  # an item travels as JSON, which must not make text of the bytes in the other ones
-            if size > terms.unchecked or not self._has_room or not out.send(payload):
+            if size > terms.unchecked or not self._has_room or not writer.send(payload):
                 return False
         except Exception:  # each item is sent by itself then, and the one that cannot be sent raises its error
             return False
@@ -372,18 +376,18 @@ class Producer(Recipient):
 
     def _send(self, value: Any) -> bool:
         """Send an item at once. Return False if the connection is not clear or is broken, or the channel is over."""
-        out = self._out
-        if not (self._mode is _CREDIT and out.clear):
+        writer = self._writer
+        if not (self._mode is _CREDIT and writer.clear):
             return False
         message = self._message
         item = message.a[1]
         item.value = value
         try:
-            payload = out.terms.encode(message)
+            payload = writer.terms.encode(message)
         finally:
             item.value = None  # it may be large, or refer to what caused an error
         try:
-            if not out.send(payload):
+            if not writer.send(payload):
                 return False
         except ConnectionLost:
             return False

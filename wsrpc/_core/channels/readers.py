@@ -110,9 +110,9 @@ class Readers:
         self.listener.reject(i, error)
 
     @property
-    def out(self) -> SessionWriter:
+    def writer(self) -> SessionWriter:
         """The way out of the present session, or of the last one."""
-        return self.outbox.out
+        return self.outbox.writer
 
     # ------------------------------------------------------------ reading
 
@@ -124,20 +124,20 @@ class Readers:
     def unread(self) -> UnreadMessages:
         """Return the counter of the memory of unread messages, on these channels and on anonymous ones."""
         if self._unread is None:
-            self._unread = UnreadMessages(self.out.loop, self._limits)
+            self._unread = UnreadMessages(self.writer.loop, self._limits)
         return self._unread
 
     def read_events(self, channel: ChannelRef, event: str, convert: ToValue, keep: Waits) -> Inbox:
         """Read the events of one name. See `EventReader.events`."""
         check_sending(channel, event, None)
-        check_thread_of_plain(self.out.thread, "peer.events")
+        check_thread_of_plain(self.writer.thread, "peer.events")
         if keep == "first":
             return NextEvent(self.channel(channel), event, convert)
         return EventInbox(self.channel(channel), event, newest=keep == "newest")
 
     def read_items(self, channel: str) -> Inbox:
         """Read the items of a named channel. See `Channel.items`."""
-        check_thread_of_plain(self.out.thread, "channel.items")
+        check_thread_of_plain(self.writer.thread, "channel.items")
         return ItemInbox(self.channel(channel))
 
     # ------------------------------------------------------------ coming and going
@@ -158,7 +158,7 @@ class Readers:
         items = f"the items of channel {channel.name!r} are being read"
         if isinstance(recipient, ItemInbox):
             channel.recipients.add(event, recipient, None, f"{items} already: one reader at a time")
-            channel.items_out = self.out
+            channel.items_out = self.writer
             self.read_before[str(channel.name)] = None
         else:
             taken = f"{items}: 'next' cannot be read as events there, too"
@@ -200,7 +200,7 @@ class Readers:
         ending = [channel for channel in self.channels.values() if name is None or channel.name == name]
         if not ending:
             return
-        check_thread_of_plain(self.out.thread, "channel.close")
+        check_thread_of_plain(self.writer.thread, "channel.close")
         for channel in ending:
             del self.channels[channel.name]
         for channel in ending:
@@ -256,9 +256,9 @@ class NamedChannel:
         return f"<NamedChannel {self.name!r}, {len(self.recipients)} recipients>"
 
     @property
-    def out(self) -> SessionWriter:
+    def writer(self) -> SessionWriter:
         """The way out of the present session, or of the last one."""
-        return self._readers.out
+        return self._readers.writer
 
     # ------------------------------------------------------------ recipients
 
@@ -332,7 +332,7 @@ class NamedChannel:
         return stop is not None
 
     def _resolve(self, i: int, value: object) -> None:
-        self.out.reply(self.out.terms.encode(Resolution(i, value)))
+        self.writer.reply(self.writer.terms.encode(Resolution(i, value)))
 
     # ------------------------------------------------------------ what inboxes and producers ask for
 
@@ -342,7 +342,7 @@ class NamedChannel:
     def send_in_turn(self, event: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, int]:
         """Send an event of a producer once the connection has room. Return its size."""
         message = Event((event, *args), str(self.name))
-        return self._readers.outbox.send_in_turn(message, begun_in=self.out)
+        return self._readers.outbox.send_in_turn(message, begun_in=self.writer)
 
     def start_items(self, inbox: Inbox) -> None:
         """Send ``start``."""
@@ -357,17 +357,17 @@ class NamedChannel:
         Its answer comes behind its last item, and before the first one of the next ``start``. Peers that do not
         understand ``stop`` get nothing: their next item is rejected.
         """
-        out, name = self.out, str(self.name)
-        terms = out.terms
+        writer, name = self.writer, str(self.name)
+        terms = writer.terms
         if terms.stop:
-            self._readers.stops[name] = pending = out.requests.open(name, "stop", None, STOP)
+            self._readers.stops[name] = pending = writer.requests.open(name, "stop", None, STOP)
             payload = terms.encode(STOP.message(pending.id, name, ("stop",)))
-            out.reply(payload)  # now, because the next `start` does not wait either
-            out.requests.was_sent(pending, len(payload))
+            writer.reply(payload)  # now, because the next `start` does not wait either
+            writer.requests.was_sent(pending, len(payload))
 
     def answer(self, i: int, value: object = None) -> None:
         """Resolve a request that arrived on the channel, unless its session is over."""
-        if self.items_out is self.out:  # in another session, the id is that of another request
+        if self.items_out is self.writer:  # in another session, the id is that of another request
             self._resolve(i, value)
 
     def overflowed(self, event: str, inbox: Inbox, error: StreamOverflow) -> None:
@@ -388,7 +388,7 @@ class NamedChannel:
         self._readers.host.count("wrong arguments", f"event {short(label)} was dropped: {why}")
 
     def check_thread(self, coroutine: str) -> None:
-        check_thread(self.out.thread, coroutine)
+        check_thread(self.writer.thread, coroutine)
 
 
 def _has_producer(recipient: FanOut) -> bool:

@@ -18,11 +18,11 @@ class Admission:
 
     __slots__ = ("_answers", "_loop", "_work", "late", "paused", "session")
 
-    def __init__(self, work: Work, out: SessionWriter, answers: Answers) -> None:
+    def __init__(self, work: Work, writer: SessionWriter, answers: Answers) -> None:
         self._work = work
         self._answers = answers
-        self._loop = out.loop
-        self.session = out.session
+        self._loop = writer.loop
+        self.session = writer.session
         self.paused: asyncio.Future[None] | None = None
         """Set while no handler may start, because a Close frame is queued. Done when the session is over, or goes on
         over another connection. May be read in any thread."""

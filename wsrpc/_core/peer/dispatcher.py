@@ -78,7 +78,7 @@ class Dispatcher:
         host: PeerHost,
         *,
         work: Work,
-        out: SessionWriter,
+        writer: SessionWriter,
         answers: Answers,
         channels: ChannelTable,
     ) -> None:
@@ -90,15 +90,15 @@ class Dispatcher:
         self._host = host
         self._own = host.options.own
         self._shared = host.options.shared
-        self.out = out
-        self.session = out.session
-        self.loop = out.loop
+        self.writer = writer
+        self.session = writer.session
+        self.loop = writer.loop
         self.answers = answers
         self.work = work
         self.active: dict[int, Invocation] = {}
         """Requests of the remote peer that are being handled, by id."""
-        self.opening = out.opening
-        self.admission = Admission(work, out, answers)
+        self.opening = writer.opening
+        self.admission = Admission(work, writer, answers)
         """Says which handlers may start."""
         self.context = contextvars.copy_context()
         """Each handler runs in a copy of it, so that what it sets is seen by no other one."""
@@ -321,7 +321,7 @@ class Dispatcher:
             else:
                 if made is not None:
                     made.close()  # the caller never hears of it
-                self.out.reply(self.out.terms.encode(Resolution(i, result)))
+                self.writer.reply(self.writer.terms.encode(Resolution(i, result)))
         elif made is not None:
             made.close()
 
@@ -368,8 +368,8 @@ class Dispatcher:
 
         While a request of this side is pending, a new request may be part of its handler's work.
         """
-        draining = self.out.draining
-        return draining.closes_at is not None and draining.quiet and not (self.out.requests or self.channels.opened)
+        draining = self.writer.draining
+        return draining.closes_at is not None and draining.quiet and not (self.writer.requests or self.channels.opened)
 
     def end_session(self, reason: ConnectionLost) -> None:
         """Cancel the handlers of requests and drop the requests that wait: nobody can get their answers any more.

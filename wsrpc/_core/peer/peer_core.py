@@ -100,7 +100,7 @@ class PeerCore:
         """Make the inside of the next session. The last one has ended with ``last_close``."""
         self.current = current = PeerSession(self.host, self.sender, self.work, self.home, last_close)
         self.host.begin_session(self, current)
-        self.outbox.begin_session(current.out, current.channels.find)
+        self.outbox.begin_session(current.writer, current.channels.find)
         self.work.begin_session(current.dispatcher)
 
     # ------------------------------------------------------------ sessions

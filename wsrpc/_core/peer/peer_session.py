@@ -60,11 +60,11 @@ class PeerSession:
         "dispatcher",
         "host",
         "opening",
-        "out",
         "outbox",
         "readers",
         "session",
         "work",
+        "writer",
     )
 
     def __init__(self, host: PeerHost, sender: Requester, work: Work, home: Home | None, last_close: CloseInfo) -> None:
@@ -78,13 +78,13 @@ class PeerSession:
         else:
             self.session = ServerSession(host, outbox.queue, home=home, last_close=last_close)
         self.opening = Opening(self.session, host, host.reporter)
-        self.out = SessionWriter(self.session, host, self.opening, outbox.requests, outbox.gate)
-        answers = Answers(self.out, host)
+        self.writer = SessionWriter(self.session, host, self.opening, outbox.requests, outbox.gate)
+        answers = Answers(self.writer, host)
         self.channels = channels = ChannelTable(
-            self.out, outbox, host.options.own, work.readers, sender=sender, answers=answers
+            self.writer, outbox, host.options.own, work.readers, sender=sender, answers=answers
         )
         self.dispatcher = channels.dispatcher = Dispatcher(
-            host, work=work, out=self.out, answers=answers, channels=channels
+            host, work=work, writer=self.writer, answers=answers, channels=channels
         )
         outbox.requests.avoid(channels.opened)  # JavaScript would confuse the two
         self._receiver = Receiver(host, self.dispatcher)
@@ -92,7 +92,7 @@ class PeerSession:
         """Done once the session is over or has no connection. None unless something waits for that."""
 
     def __repr__(self) -> str:
-        return f"<PeerSession {self.out.state} active={len(self.dispatcher.active)} channels={len(self.channels)}>"
+        return f"<PeerSession {self.writer.state} active={len(self.dispatcher.active)} channels={len(self.channels)}>"
 
     # ------------------------------------------------------------ the beginning
 
@@ -115,7 +115,7 @@ class PeerSession:
         payloads = None if settings.log_payloads is False else PayloadLog(host)
         if payloads is not None:
             receive = payloads.receiving(receive)
-        self.out.begin()
+        self.writer.begin()
         can_resume = options.can_resume and in_origin and settings.limits.replay > 0
         session.begin(connection, can_resume=can_resume, wrap=None if payloads is None else payloads.sending)
         if log.shows(logging.INFO):
@@ -143,15 +143,15 @@ class PeerSession:
 
     def opened(self) -> None:
         """Let everything pass: the handlers of the opening are done or overdue."""
-        out, session = self.out, self.session
+        writer, session = self.writer, self.session
         if session.over:
             return
-        if not (session.state is SessionState.CLOSING or out.silent):
+        if not (session.state is SessionState.CLOSING or writer.silent):
             session.send_queued(users=True)
         if session.state is SessionState.CLOSING:
             return
         self.opening.finish()
-        out.draining.opened()
+        writer.draining.opened()
         self.work.start_waiting()
         if session.usable is not None:  # else the session resumes later, or its end is reported
             self.host.owner.opened()
@@ -161,14 +161,14 @@ class PeerSession:
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
         """Use what both sides support from now on."""
         self._receiver.agree(codec)
-        self.out.agree(announced, codec, common)
-        self.out.draining.agreed()
+        self.writer.agree(announced, codec, common)
+        self.writer.draining.agreed()
 
     def take_credit_or_drain(self, message: Credit | Drain) -> None:
         """Take a control message that is not about the session."""
         channels = self.channels
         if isinstance(message, Drain):
-            self.out.draining.received(message)
+            self.writer.draining.received(message)
         elif (channel := channels.find(message.h)) is None:
             if not channels.expects_credit(message.h):
                 self.host.ignore("credit for no channel")
@@ -179,7 +179,7 @@ class PeerSession:
 
     def in_progress(self) -> Callable[[], Coroutine[Any, Any, None]] | None:
         """Return a function that waits for the requests, handlers and channels that there are now. None if none are."""
-        requests = [pending for pending in self.out.requests.all() if pending.state is SENT]
+        requests = [pending for pending in self.writer.requests.all() if pending.state is SENT]
         handlers = [each.task for each in self.dispatcher.active.values() if each.task is not None]
         channels = self.channels.all()
 
@@ -194,16 +194,16 @@ class PeerSession:
 
     def way_changed(self) -> None:
         """Find out again whether a message may leave at once."""
-        self.out.update_clear()
+        self.writer.update_clear()
 
     def room_changed(self) -> None:
         """Note that the session has become full, or has room again, or has another connection or none."""
         # Broadcasts have waited longest. Handlers come before callers, as their answers free the remote peer. At last,
         # what is sent needs no longer wait for all these.
-        self.out.flush_broadcasts()
+        self.writer.flush_broadcasts()
         self.work.start_waiting()
         self.outbox.wake()
-        self.out.update_clear()
+        self.writer.update_clear()
 
     # ------------------------------------------------------------ the end
 
@@ -215,7 +215,7 @@ class PeerSession:
 
     def begin_close(self, code: int, reason: str) -> None:
         """Accept nothing more. The caller closes the session now."""
-        out, outbox, session = self.out, self.outbox, self.session
+        writer, outbox, session = self.writer, self.outbox, self.session
         ending = CloseInfo(code, reason, user_closed=True)
         outbox.expects_session = False
         if not session.state.lives:
@@ -223,7 +223,7 @@ class PeerSession:
             outbox.discard(ending)
             return
         session.send_kept_back()
-        if out.silent:  # what is asked now would not be answered any more
+        if writer.silent:  # what is asked now would not be answered any more
             outbox.discard_requests(ending)
         if session.state.away:
             self.dispatcher.admission.pause()  # no handler starts after this side has closed
@@ -231,11 +231,11 @@ class PeerSession:
             session.end(SessionInput.CLOSED, why, info=ending)
             return
         closing = session.state is SessionState.CLOSING
-        if out.silent or not (self.opening.over or closing):
+        if writer.silent or not (self.opening.over or closing):
             session.send_queued(users=True)
         if not closing:
-            if out.slow_reader is not None:
-                out.slow_reader.flush(everything=True)
+            if writer.slow_reader is not None:
+                writer.slow_reader.flush(everything=True)
             self._close_soon(ending)
         elif not session.last_close.user_closed:  # this side closes because of the remote peer
             session.note_close(ending)
@@ -278,7 +278,7 @@ class PeerSession:
     def session_over(self, end: SessionEnd) -> None:
         """End everything that belongs to the session, which is over, and call the `close` handlers."""
         lost = end.lost
-        self.out.end_session()  # first: what is sent by whatever is told of the end waits for the next session
+        self.writer.end_session()  # first: what is sent by whatever is told of the end waits for the next session
         self.host.owner.session_over(end)
         self._log_end(end)
         self.outbox.end_session(lost)
@@ -315,7 +315,7 @@ class PeerSession:
     def session_detached(self, info: CloseInfo) -> None:
         """Keep the session without a connection, if the owner wants that."""
         self.outbox.end_connection()
-        self.out.overdue = False
+        self.writer.overdue = False
         self._end_wait()
         text, log = "peer %s at %s lost its connection: %d %s; its session is kept for %g s", self.host.log
         log(logging.INFO, text, log.id, log.place, info.code, info.reason, self.session.ttl)
@@ -334,12 +334,12 @@ class PeerSession:
         self.work.stop_measuring()  # from now on, measuring each message would be in vain
         self.dispatcher.admission.unpause()
         self.host.begin_connection(connection.transport.info)
-        self.out.reattach(limits)
-        return self.out.line is Line.OPEN
+        self.writer.reattach(limits)
+        return self.writer.line is Line.OPEN
 
     def objection(self, payload: bytes, raw: bool) -> Exception | None:
         """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""
-        return self.out.refusal(payload, raw)
+        return self.writer.refusal(payload, raw)
 
     def session_resumed(self) -> None:
         """Tell the owner that the session has resumed."""
@@ -353,8 +353,8 @@ class PeerSession:
 
     def backlog(self) -> int:
         """Return the bytes of what this side has not done yet, about: what has begun, is being worked on, or waits."""
-        requests = 0 if self.session.over else len(self.out.requests)  # those that have waited fail in the next turn
-        broadcasts = 0 if self.out.slow_reader is None else self.out.slow_reader.size
+        requests = 0 if self.session.over else len(self.writer.requests)  # those that have waited fail in the next turn
+        broadcasts = 0 if self.writer.slow_reader is None else self.writer.slow_reader.size
         return broadcasts + self.work.backlog() + WORK * (len(self.channels) + requests)
 
     def drop_backlog(self, session: Session) -> None:
@@ -374,7 +374,7 @@ class PeerSession:
     def _until_gone(self) -> asyncio.Future[None]:
         """Return the future that is done when `wait_closed` returns. Do not cancel it."""
         if self._gone is None:
-            self._gone = self.out.loop.create_future()
+            self._gone = self.writer.loop.create_future()
         return self._gone
 
     def _end_wait(self) -> None:

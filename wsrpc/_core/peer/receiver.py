@@ -77,14 +77,14 @@ class Receiver:
         self._limits = limits = host.settings.limits
         self._small = min(SMALL, limits.values // SHARE)
         """Bytes of the largest message that cannot hold too many values, so that it is decoded at once."""
-        self._longest_name = LONGEST_NAME + (ADDED_BY_NODES if dispatcher.out.between_nodes else 0)
+        self._longest_name = LONGEST_NAME + (ADDED_BY_NODES if dispatcher.writer.between_nodes else 0)
         self._short = self._longest_name // 4
         """Characters of a name that cannot be too long: a character takes four bytes at most."""
         self._own = host.options.own
         self._shared = host.options.shared
         self._dispatcher = dispatcher
         self._work = dispatcher.work
-        self._out = dispatcher.out
+        self._writer = dispatcher.writer
         self._channels = dispatcher.channels
         self._answers = dispatcher.answers
         self._session = dispatcher.session
@@ -310,7 +310,7 @@ class Receiver:
 
     def _receive_response(self, message: WireMessage) -> None:
         """Settle a request. If the response is a channel, open that, or abort it if nobody wants it."""
-        requests, i, h = self._out.requests, message.i, message.h
+        requests, i, h = self._writer.requests, message.i, message.h
         pending = requests.settle(message)
         if pending is not None and h is None:
             return
@@ -460,9 +460,9 @@ class Receiver:
         if outline.a is not UNSET:
             self._drop_event(outline, why)
         elif outline.x is UNSET:
-            pending = self._out.requests.find(outline.i)
+            pending = self._writer.requests.find(outline.i)
             if pending is not None and pending.state is SENT:
-                self._out.requests.fail(pending, BadResult(f"the response to {pending.event!r} {why}"))
+                self._writer.requests.fail(pending, BadResult(f"the response to {pending.event!r} {why}"))
         elif outline.h is None:
             self._dispatcher.cancel(outline.i, RemoteError(ABORTED))
         elif (h := channel_id(outline.h)) is not None:
@@ -494,7 +494,7 @@ class Receiver:
         else:
             self._reporter.spawn(self._tell_behind(work.lane(only.lane), error))
         times = self._malformed_at = self._malformed_at or []
-        now = self._out.loop.time()
+        now = self._writer.loop.time()
         times.append(now)
         if len(times) > MOST_MALFORMED and now - times.pop(0) < MINUTE:
             self._session.fail(CloseCode.INVALID_DATA, f"more than {MOST_MALFORMED} malformed messages a minute")

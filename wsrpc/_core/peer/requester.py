@@ -97,7 +97,7 @@ class Requester:
                         check_timeout(timeout)
             if self._between_nodes and channel is not None:
                 options = replace(options, timeout=timeout, is_passed_on=True)
-            check_sending(channel, event, self.outbox.out.thread)
+            check_sending(channel, event, self.outbox.writer.thread)
             pending = self._requests.open(channel, event, timeout, options)
             try:
                 message = options.message(pending.id, channel, (event, *args))
@@ -116,7 +116,7 @@ class Requester:
                 finally:  # else the exception would refer to this frame, and the frame to the exception
                     del answer, pending
             if answer.e is not UNSET:
-                raise self.outbox.out.rejection_from(answer, event, len(args))
+                raise self.outbox.writer.rejection_from(answer, event, len(args))
             if answer.h:
                 return pending.channel if options.wants_channel else self._unexpected_channel(event, convert)
             value: Any = None if answer.d is UNSET else answer.d
@@ -135,7 +135,7 @@ class Requester:
 
         JavaScript answers null with a channel, by mistake (4.3.1, observed).
         """
-        admits_none = self.outbox.out.hears_null_as_channel
+        admits_none = self.outbox.writer.hears_null_as_channel
         if admits_none and convert is not None:
             try:
                 convert(None)
@@ -160,7 +160,7 @@ class Requester:
         """End a request whose caller was cancelled, or gets ``error``, and tell the remote peer to stop."""
         self.outbox.take_back(pending)
         if self._requests.give_up(pending, error):
-            send_notice(self.outbox.out, partial(Cancellation, pending.id), reason, self._host.log.warn)
+            send_notice(self.outbox.writer, partial(Cancellation, pending.id), reason, self._host.log.warn)
         elif pending.channel is not None:  # it came in the same turn of the event loop
             pending.channel.abort(reason)
 
@@ -182,7 +182,7 @@ class Requester:
             idempotent=options.idempotent,
             event=event,
             timeout=self._limits.timeout if options.timeout is UNSET else options.timeout,
-            loop=self.outbox.out.loop,
+            loop=self.outbox.writer.loop,
             expects_connection=lambda: self.outbox.expects_connection,
         )
 

@@ -136,7 +136,7 @@ class Work:
             or self.waiting_room.items
             or dispatcher.session.full
             or dispatcher.opening.holding is not _NONE_HELD
-            or dispatcher.out.draining.closes_at is not None
+            or dispatcher.writer.draining.closes_at is not None
             or admission.paused is not None
             or admission.late
             or self.count >= self.limits.running

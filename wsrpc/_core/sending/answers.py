@@ -27,8 +27,8 @@ class Answers:
     which the log has the traceback.
     """
 
-    def __init__(self, out: SessionWriter, host: Host) -> None:
-        self._out = out
+    def __init__(self, writer: SessionWriter, host: Host) -> None:
+        self._writer = writer
         self.host = host
         self.log = host.log
         self.ignored = host.ignored
@@ -38,19 +38,19 @@ class Answers:
         """Reject request ``i`` with ``error``, or with what can be sent of it."""
         rejection = partial(Rejection, i)
         try:
-            send_error(self._out, rejection, error)
+            send_error(self._writer, rejection, error)
         except Exception as exc:
             try:
                 # The error's own data cannot be encoded, or its text not be made: the request still gets an answer.
-                send_error(self._out, rejection, self._internal(exc, f"request #{i}"))
+                send_error(self._writer, rejection, self._internal(exc, f"request #{i}"))
             except Exception:
                 # A codec that cannot encode even that can answer nobody: the caller must not wait without a limit.
-                self._out.session.fail(CloseCode.INTERNAL_ERROR, "the codec cannot encode a rejection")
+                self._writer.session.fail(CloseCode.INTERNAL_ERROR, "the codec cannot encode a rejection")
 
     def resolve(self, i: int, value: object, label: str) -> None:
         """Resolve request ``i``, or reject it if ``value`` cannot be sent."""
         try:
-            self._out.reply(self._out.terms.encode(Resolution(i, value)))
+            self._writer.reply(self._writer.terms.encode(Resolution(i, value)))
         except Exception as exc:
             # A user's enc_hook may raise anything.
             self.reject(i, self.for_caller(exc, label))
@@ -58,7 +58,7 @@ class Answers:
     def sendable(self, error: RpcError, label: str) -> RpcError:
         """Return ``error``, or what the caller gets in its place if it cannot be encoded."""
         try:
-            self._out.terms.encode(Rejection(1, *error_to_wire(error)))
+            self._writer.terms.encode(Rejection(1, *error_to_wire(error)))
         except MessageTooBig:
             return error  # a shorter one is sent, as `reject` does
         except Exception as exc:

@@ -19,27 +19,27 @@ Notice = Callable[[Any, int | UnsetType], object]
 """Makes the message from the fields of its error or reason."""
 
 
-def send_notice(out: SessionWriter, notice: Notice, reason: object, warn: Callable[..., None]) -> None:
+def send_notice(writer: SessionWriter, notice: Notice, reason: object, warn: Callable[..., None]) -> None:
     """Send a cancellation or an abort. If its reason cannot be sent, send it without.
 
     Args:
         warn: writes a line into the log.
     """
     try:
-        send_error(out, notice, reason)
+        send_error(writer, notice, reason)
     except MessageTooBig:
         return  # `Limits.sent_message` lets next to nothing through
     except Exception as exc:
         # A user's enc_hook may raise anything. That the remote peer learns of the end matters more.
         warn("the reason of a cancellation or an abort cannot be encoded, and was left out", exc_info=exc)
         try:
-            send_error(out, notice, without_data(reason, NOT_ENCODABLE) if isinstance(reason, RpcError) else None)
+            send_error(writer, notice, without_data(reason, NOT_ENCODABLE) if isinstance(reason, RpcError) else None)
         except Exception:  # not even its message or code can be encoded
             with suppress(MessageTooBig):
-                send_error(out, notice, None)
+                send_error(writer, notice, None)
 
 
-def send_error(out: SessionWriter, notice: Notice, reason: object) -> None:
+def send_error(writer: SessionWriter, notice: Notice, reason: object) -> None:
     """Send what holds an error or a reason, shortened as far as the remote peer needs it.
 
     Raises:
@@ -47,10 +47,10 @@ def send_error(out: SessionWriter, notice: Notice, reason: object) -> None:
         Exception: it cannot be encoded.
     """
     try:
-        out.reply(out.terms.encode(notice(*reason_to_wire(reason))))
+        writer.reply(writer.terms.encode(notice(*reason_to_wire(reason))))
     except MessageTooBig as exc:
         for smaller in shortened(reason, exc):
             with suppress(MessageTooBig):
-                out.reply(out.terms.encode(notice(*reason_to_wire(smaller))))
+                writer.reply(writer.terms.encode(notice(*reason_to_wire(smaller))))
                 return
         raise

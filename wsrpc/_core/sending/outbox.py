@@ -81,10 +81,10 @@ class Outgoing:
         "_payload",
         "_terms",
         "message",
-        "out",
         "pending",
         "scope",
         "waits_there",
+        "writer",
     )
 
     def __init__(
@@ -99,13 +99,13 @@ class Outgoing:
         self._outbox = outbox
         self.message = message
         self.pending = pending
-        self.out = begun_in or outbox.out
+        self.writer = begun_in or outbox.writer
         """The way out of the session of that time, with which the message ends, unless it belongs to the peer."""
         self._channel = None if message.h is UNSET else outbox.find_channel(message.h)
         """The anonymous channel of the message. None without one, and if it had ended already."""
         within_call = pending is not None and pending.options.within_call
         begun = begun_in is not None or message.h is not UNSET or within_call
-        if begun or self.out.opening.in_handler():
+        if begun or self.writer.opening.in_handler():
             self.scope = Scope.BEGUN
         else:
             self.scope = Scope.PEER if outbox.expects_session else Scope.SESSION
@@ -113,7 +113,7 @@ class Outgoing:
         self._needs_connection = fails_offline and not begun
         self.waits_there = 0
         """Bytes of a request that wait for a handler at the remote peer, if it leaves now or is held."""
-        self._terms = self.out.terms
+        self._terms = self.writer.terms
         """How it is encoded for its `place`."""
         self._payload = b""
         self._encoded_for: Terms | None = None
@@ -133,7 +133,7 @@ class Outgoing:
             ChannelClosed: the message is for an anonymous channel that has ended.
         """
         outbox, line = self._outbox, self._line()
-        session, gate, capacity = outbox.out.session, outbox.gate, outbox.requests.capacity
+        session, gate, capacity = outbox.writer.session, outbox.gate, outbox.requests.capacity
         # It fails if what it belongs to is over, or where the table says so.
         place = PLACES[line][self.scope] if self._goes_on() else None
         # With offline="fail" it does not wait for a connection. (It does wait for `open` handlers.)
@@ -143,7 +143,7 @@ class Outgoing:
             raise self._not_sent(line, turn)
         # It is encoded as was negotiated in the session, unless it goes into the queue and may outlive the session.
         outlives = place is Place.QUEUE and self.scope is Scope.PEER
-        self._terms, self.waits_there = outbox.next_terms if outlives else outbox.out.terms, 0
+        self._terms, self.waits_there = outbox.next_terms if outlives else outbox.writer.terms, 0
         # It waits while the session is full, unless it may outlive the session.
         full = session.full and not outlives
         if turn is None:
@@ -166,8 +166,8 @@ class Outgoing:
 
         A client's own messages may also wait for `open` handlers, whose requests leave first, or for the next session.
         """
-        out = self._outbox.out
-        return out.line is Line.AWAY and (self.scope is not Scope.PEER or out.connected_line is Line.OPEN)
+        writer = self._outbox.writer
+        return writer.line is Line.AWAY and (self.scope is not Scope.PEER or writer.connected_line is Line.OPEN)
 
     def _line(self) -> Line:
         """Return the state of the line for this message.
@@ -175,13 +175,13 @@ class Outgoing:
         While the remote peer drains, it is open for what a handler sends for which the remote peer waits. A stream, an
         upload or a conversation might not end in time, and does not begin any more.
         """
-        out = self._outbox.out
-        line = out.line
+        writer = self._outbox.writer
+        line = writer.line
         if line is Line.NONE and self._outbox.expects_session:
             return Line.EXPECTED
         if line in (Line.TOLD, Line.DRAINING):
             handler = CURRENT.get(None)
-            if handler is not None and handler.awaited and handler.dispatcher.out is out:
+            if handler is not None and handler.awaited and handler.dispatcher.writer is writer:
                 return Line.OPEN
             if self.pending is not None and self.pending.options.wants_channel:
                 return Line.DRAINING
@@ -192,11 +192,11 @@ class Outgoing:
         if self.scope is Scope.PEER:
             return True
         has_channel = self.message.h is UNSET or (self._channel is not None and not self._channel.over)
-        return has_channel and self.out is self._outbox.out
+        return has_channel and self.writer is self._outbox.writer
 
     def _finds_capacity(self, turn: Turn) -> bool:
         """Return whether the remote peer has room for the message. It has for all but requests."""
-        requests, terms = self._outbox.requests, self._outbox.out.terms
+        requests, terms = self._outbox.requests, self._outbox.writer.terms
         flight, capacity = requests.flight, requests.capacity
         if self.pending is None or self.pending.h is not None or requests.has_capacity(terms):
             return True
@@ -209,12 +209,12 @@ class Outgoing:
 
     def _not_sent(self, line: Line, turn: Turn | None) -> ConnectionLost | ChannelClosed:
         """Return the error for the message if it can neither be sent nor wait."""
-        session, h = self.out.session, self.message.h
+        session, h = self.writer.session, self.message.h
         if line is Line.DRAINING and self.scope is not Scope.BEGUN:
             return ConnectionLost(CloseCode.SERVICE_RESTART, "the other side is draining", "not_sent")
         if self._channel is not None and self._channel.over and not session.over:
             return self._channel.gone()
-        lost = self.out.not_sent()
+        lost = self.writer.not_sent()
         if isinstance(session.lost, SessionLost) and turn is not None and turn.waits:
             lost = session.lost.for_outcome("not_sent")  # it was lost while the caller waited
         return lost if h is UNSET else ChannelClosed(str(h), lost)
@@ -249,9 +249,9 @@ class Outbox:
         "find_channel",
         "gate",
         "next_terms",
-        "out",
         "queue",
         "requests",
+        "writer",
     )
 
     def __init__(
@@ -268,7 +268,7 @@ class Outbox:
         self.queue = OfflineQueue(host)
         self.gate = Gate(host.loop, lambda: host.current.way_changed())
         """The callers that wait until the session has room."""
-        self.out: SessionWriter
+        self.writer: SessionWriter
         """The way out of the present session, of the next one, or of the last one."""
         self.expects_session = expects_session
         """Whether messages that are sent without a session wait for the next one."""
@@ -277,18 +277,18 @@ class Outbox:
         """Finds an open anonymous channel of the present session."""
 
     def __repr__(self) -> str:
-        return f"<Outbox {self.out.state} queued={len(self.queue)}>"
+        return f"<Outbox {self.writer.state} queued={len(self.queue)}>"
 
     # ------------------------------------------------------------ sessions
 
-    def begin_session(self, out: SessionWriter, find_channel: FindChannel) -> None:
+    def begin_session(self, writer: SessionWriter, find_channel: FindChannel) -> None:
         """Send in this session from now on."""
-        self.out, self.find_channel = out, find_channel
+        self.writer, self.find_channel = writer, find_channel
 
     @property
     def expects_connection(self) -> bool:
         """Whether there is a connection, or another one may come."""
-        return self.out.session.state.takes_messages or self.expects_session
+        return self.writer.session.state.takes_messages or self.expects_session
 
     # ------------------------------------------------------------ sending
 
@@ -297,25 +297,25 @@ class Outbox:
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
     ) -> None:
         """See `Caller.emit`."""
-        out = self.out
-        check_sending(channel, event, out.thread)
+        writer = self.writer
+        check_sending(channel, event, writer.thread)
         message = event_on(channel, (event, *args))
-        if not (out.clear and out.send(out.terms.encode(message))):
+        if not (writer.clear and writer.send(writer.terms.encode(message))):
             await self.send_in_turn(message, offline)
 
     def send_event_nowait(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
     ) -> None:
         """See `Caller.emit_nowait`."""
-        out = self.out
-        check_sending(channel, event, out.thread)
+        writer = self.writer
+        check_sending(channel, event, writer.thread)
         message = event_on(channel, (event, *args))
-        if not (out.clear and out.send(out.terms.encode(message))):
+        if not (writer.clear and writer.send(writer.terms.encode(message))):
             self.send_now(message, offline)
 
     async def send_raw(self, raw: Raw, offline: Offline | None) -> None:
         """See `RawCaller.send_raw`."""
-        if not (self.out.clear and self.out.send(raw.payload, raw.text, raw=True)):
+        if not (self.writer.clear and self.writer.send(raw.payload, raw.text, raw=True)):
             await self.send_in_turn(raw, offline)
 
     def send_now(self, message: Event | Raw, offline: Offline | None) -> None:
@@ -330,8 +330,8 @@ class Outbox:
         while True:
             place = outgoing.place()
             if place is Place.GATE:
-                self.out.check_cap(outgoing.encode()[0])
-                place = Place.QUEUE if self.out.session.state.waits else Place.NOW
+                self.writer.check_cap(outgoing.encode()[0])
+                place = Place.QUEUE if self.writer.session.state.waits else Place.NOW
             if place is Place.QUEUE:
                 self._enqueue(outgoing)
                 return
@@ -357,11 +357,11 @@ class Outbox:
 
     def request_now(self, message: Request, pending: Pending) -> bool:
         """Send a request, if nothing is in its way. Return False if it has to take its turn."""
-        out = self.out
-        if not out.clear or (pending.h is None and not self.requests.has_capacity(out.terms)):
+        writer = self.writer
+        if not writer.clear or (pending.h is None and not self.requests.has_capacity(writer.terms)):
             return False
-        payload = out.terms.encode(message)
-        if not out.send(payload):
+        payload = writer.terms.encode(message)
+        if not writer.send(payload):
             return False
         self.requests.was_sent(pending, len(payload))
         return True
@@ -397,7 +397,7 @@ class Outbox:
     def _leave(self, outgoing: Outgoing) -> int | None:
         """Hand a message to the transport. Return its size, or None if the connection has just ended."""
         payload, text = outgoing.encode()
-        if not self.out.send(payload, text, raw=isinstance(outgoing.message, Raw)):
+        if not self.writer.send(payload, text, raw=isinstance(outgoing.message, Raw)):
             return None
         if outgoing.pending is not None:
             self.requests.was_sent(outgoing.pending, len(payload), outgoing.waits_there)
@@ -408,7 +408,7 @@ class Outbox:
     @property
     def busy(self) -> bool:
         """Whether a caller would have to wait for room."""
-        return self.gate.busy or self.out.session.full
+        return self.gate.busy or self.writer.session.full
 
     def wake(self) -> None:
         """Let the first caller of each line look whether there is room. Those who wait for capacity began earlier."""
@@ -419,7 +419,7 @@ class Outbox:
         """Wait until all callers that wait for room have sent. Cancelling is safe."""
         turn = self.gate.enter()
         try:
-            while self.out.session.full or not turn.first:
+            while self.writer.session.full or not turn.first:
                 await turn.wait()
         finally:
             turn.leave()
@@ -427,7 +427,7 @@ class Outbox:
     @property
     def kept(self) -> int:
         """Bytes of the messages that wait for a connection, or may have to be sent again on another one."""
-        return self.out.session.kept + self.queue.user_size
+        return self.writer.session.kept + self.queue.user_size
 
     def _enqueue(self, outgoing: Outgoing) -> int:
         """Let a message wait in the queue. Return its size in bytes.
@@ -439,22 +439,22 @@ class Outbox:
         of_session, is_raw = outgoing.scope is not Scope.PEER, isinstance(outgoing.message, Raw)
         payload, text = outgoing.encode()
         if of_session:
-            outgoing.out.check_accepted(payload, is_raw)
+            outgoing.writer.check_accepted(payload, is_raw)
         entry = Entry(payload, text, of_session, raw=is_raw)
         if outgoing.pending is not None:
             state = HELD if outgoing.held else QUEUED
             self.requests.queued(outgoing.pending, entry, state, outgoing.waits_there)
         if of_session:
-            outgoing.out.session.wait(entry)
+            outgoing.writer.session.wait(entry)
         else:
-            line = self.out.line
+            line = self.writer.line
             self.queue.add(entry, "not connected" if line in (Line.NONE, Line.AWAY) else line.value)
         return len(payload)
 
     def take_back(self, pending: Pending) -> None:
         """Take the message of a request out of the queue, if it waits there."""
         if pending.entry is not None and pending.entry.take_back():
-            self.out.session.queue_changed()
+            self.writer.session.queue_changed()
 
     # ------------------------------------------------------------ the end of a connection, of a session, and of all
 
@@ -470,7 +470,7 @@ class Outbox:
         self.requests.end_session(lost)
         if not self.expects_session:
             self._fail_requests(
-                [each for each in self.requests.unsent() if each.state is QUEUED], self.out.session.last_close
+                [each for each in self.requests.unsent() if each.state is QUEUED], self.writer.session.last_close
             )
             self.queue.discard()
         self.gate.wake_all()  # the callers that wait there see that their session is over
