@@ -19,7 +19,9 @@ __all__ = ["EXAMPLE", "User", "Worker", "announce", "running", "uvicorn"]
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "cluster"
-PATIENCE = 75.0
+PATIENCE = 50.0
+"""Seconds for a test. Those for the end of uvicorn come after them, and both are less than pytest's own limit."""
+PATIENCE_FOR_END = 30.0
 AT_ONCE = Reconnect(initial=0.01, max=0.05)
 
 
@@ -57,10 +59,18 @@ class Worker:
         return int(await self.logged(r"running on http://127\.0\.0\.1:(\d+)"))
 
     async def end(self) -> int:
-        """End it as an operator does. Idempotent."""
+        """End it as an operator does. Idempotent.
+
+        Raises:
+            AssertionError: uvicorn or one of its workers does not end. All of them are killed, and the error has the log.
+        """
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)  # a supervisor ends its workers then
-        await self._reading
+        done, _ = await asyncio.wait({self._reading}, timeout=PATIENCE_FOR_END)
+        if not done:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            await self._reading
+            raise AssertionError(f"uvicorn does not end:\n{self.log}")
         return await self.process.wait()
 
 
@@ -74,6 +84,7 @@ async def running(folder: Path, app: str, *options: str, env: dict[str, str] | N
         env=env,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # so that workers can be killed with it
     )
     worker = Worker(process)
     try:

@@ -37,7 +37,7 @@ async def all_hear(speaker: User, users: list[User], text: str) -> None:
 
 async def health(worker: Worker) -> str:
     url = f"http://127.0.0.1:{await worker.port()}/healthz"
-    with await asyncio.to_thread(urlopen, url) as answer:
+    with await asyncio.to_thread(urlopen, url, timeout=20) as answer:
         said: str = json.loads(answer.read())
         return said
 
