@@ -91,17 +91,18 @@ async def with_wsrpc() -> Received:
 async def with_websockets() -> Received:
     """Read the same numbers with a client that only dials again. The server sends each number to who is connected."""
     connected: set[ServerConnection] = set()
+    anyone = asyncio.Event()
 
     async def accept(connection: ServerConnection) -> None:
         connected.add(connection)
+        anyone.set()
         try:
             await connection.wait_closed()
         finally:
             connected.discard(connection)
 
     async def publish() -> None:
-        while not connected:
-            await asyncio.sleep(0)
+        await anyone.wait()
         for number in range(ITEMS):
             for connection in list(connected):
                 try:
