@@ -279,7 +279,7 @@ class ClientCore(PassiveOwner):
         self.move(Input.CLOSE)
         # Also that of a dead connection.
         transport = self.peer.transport
-        self.peer_session.begin_close(reported_code, reason)
+        self.peer_session.start_close(reported_code, reason)
         self.peer_core.readers.end(lambda: None)
         lost = ConnectionLost(reported_code, reason or "the client was closed", "not_sent")
         self._waiters.tell(self._waiters.failure or lost)
@@ -379,14 +379,14 @@ class ClientCore(PassiveOwner):
                 ``connection`` is closed, too.
         """
         now, order = self.scheduler.time(), self._order
-        current = self.peer_core.make_way(connection)
+        current = self.peer_core.replace_session(connection)
         if self._order is not order:
             self.peer_core.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
             raise ConnectionLost(CloseCode.GOING_AWAY, "", "not_sent")
         if self._order.dialing is not None:
             self._order.dialing.session_begins()
         self.hooks.connection_made(attempts, now)
-        current.begin(connection, in_origin=self._in_origin)
+        current.start(connection, in_origin=self._in_origin)
         return current
 
     def session_detached(self, info: CloseInfo) -> bool:
@@ -552,7 +552,7 @@ class ClientCore(PassiveOwner):
             session.end(SessionInput.ENDED, f"the client gave up: {failure}")
         elif opening is not None:
             session.end(SessionInput.ENDED, info=CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
-        self.peer_session.discard_unsent(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
+        self.peer_session.drop_waiting(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
         if not is_first:  # else `connect` raises it
             self.peer_core.reporter.tell("error", failure)
 

@@ -17,7 +17,7 @@ from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler, spawn_later
 from .._core.channels.source import close_source, iterate
 from .._core.sending.checks import check_thread, raw_payload
-from .._core.sending.gate import Gate, Turn
+from .._core.sending.gate import Gate, Waiter
 from .._core.sending.slow_readers import Slow, SlowReaderQueue
 from .._core.session.connection import close_transport
 from ..errors import ConnectionLost, QueueFull
@@ -247,7 +247,7 @@ class RawLink:
     async def send(self, payload: bytes, text: bool) -> None:
         """Send a message; see `RawConnection.send`."""
         self.check_open()
-        if not (self._gate.busy or self.full):
+        if not (self._gate.has_callers or self.full):
             self.transport.send(payload, text)
             return
         turn = self._gate.enter()
@@ -255,7 +255,7 @@ class RawLink:
             await self._wait_for_room(turn)
             self.transport.send(payload, text)
         finally:
-            turn.leave()
+            turn.exit()
 
     async def send_pieces(self, pieces: Pieces) -> None:
         """Send a message piece by piece; see `RawConnection.send`."""
@@ -283,17 +283,17 @@ class RawLink:
                 self._break_off(CloseCode.INTERNAL_ERROR, UNFINISHED)
             raise
         finally:
-            turn.leave()
+            turn.exit()
             await close_source(pieces)
 
-    async def _wait_for_room(self, turn: Turn) -> None:
+    async def _wait_for_room(self, turn: Waiter) -> None:
         """Wait until all earlier callers have sent and there is room. Cancelling is safe.
 
         Raises:
             ConnectionLost: nothing can be sent any more.
         """
         self.check_open()
-        while self.full or not turn.first:
+        while self.full or not turn.is_first:
             await turn.wait()
             self.check_open()
 
@@ -348,7 +348,7 @@ class RawLink:
         """Wait until there is room, or the connection has ended. Cancelling is safe."""
         await self.transport.drain()
 
-    def note_overdue(self) -> None:
+    def mark_overdue(self) -> None:
         """Note that a broadcast has waited for the transport to drain; see ``overdue``."""
         self.overdue = self.full
 

@@ -191,7 +191,7 @@ class Audience:
                         payload, text = message[writer.terms.encode]
                         terms = writer.terms
                         at_once = len(payload) <= terms.unchecked
-                    if at_once and writer.clear:
+                    if at_once and writer.may_send:
                         # What `_deliver` does for a connection that has room: nearly all of them, nearly always. A
                         # call for each would be a large part of the time of a broadcast.
                         try:
@@ -299,7 +299,7 @@ class Audience:
             async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*(link.drain() for link in late), return_exceptions=True)
         for link in late:
-            link.note_overdue()
+            link.mark_overdue()
 
 
 class Broadcaster(OnChannel):

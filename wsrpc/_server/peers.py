@@ -182,7 +182,7 @@ class ServedPeer(PassiveOwner):
         if self.core.work.invocations or self.core.reporter.running:
             self._peers.watch(self)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         self.core = weakly(self.core)
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
@@ -205,18 +205,18 @@ class ServedPeer(PassiveOwner):
             opening, opens = writer.opening, writer.opening.running
             if opens is not None and not closers.cover(opening.tasks[-1], opening.invocations[0]):
                 await closers.wait_besides({opens}, None)  # a handler of the opening may begin to close
-            elif self.core.outbox.busy:
+            elif self.core.outbox.callers_must_wait:
                 await self.core.outbox.wait_written()
             elif tasks := work.tasks(closers):
                 await closers.wait_besides(tasks, None)
-            elif unsettled := writer.requests.unsettled():
-                await asyncio.wait(unsettled)
+            elif unfinished := writer.requests.unfinished():
+                await asyncio.wait(unfinished)
             elif channels := set(current.channels.all()) - work.channels(closers):
                 await channels.pop().wait_closed()
-            elif not writer.draining.quiet:
+            elif not writer.draining.remote_is_silent:
                 if opens is not None or work.tasks():
                     writer.draining.drain(writer.loop.time())  # the remote peer waits for the answers of `closers`
-                await writer.draining.wait_quiet()
+                await writer.draining.wait_remote_silent()
             else:
                 return
 
@@ -297,7 +297,7 @@ class Peers:
             if arrival is None:
                 served.peer.bind(transport)
             else:
-                served.current.begin(arrival.connection)
+                served.current.start(arrival.connection)
                 arrival.hand_over()
         except BaseException:
             self._forget(served)
@@ -338,7 +338,7 @@ class Peers:
         if task is None:
             self._leaving.discard(served)
             self.count_ignored(served)
-            served.core.let_go()
+            served.core.release()
         else:
             self._leaving.add(served)
             task.add_done_callback(lambda _: self.watch(served))

@@ -288,7 +288,7 @@ class NodeLinks:
             self._say_lost(node, client.peer)
 
     def _client_closed(self, node: str, peer: Peer, info: CloseInfo) -> None:
-        current_of(peer).discard_unsent(info)  # what has waited for a session that is over must not come much later
+        current_of(peer).drop_waiting(info)  # what has waited for a session that is over must not come much later
         if node in self._clients:
             self._check_broken(node, info)
 

@@ -82,7 +82,7 @@ class Pipe(Recipient):
         writer = sink.writer
         if sink.over:
             return True  # it was sent before the producer could know
-        if not writer.clear:
+        if not writer.may_send:
             return False
         try:
             for number, (_, encoded) in enumerate(self._messages(message.a)):
@@ -157,7 +157,7 @@ class Pipe(Recipient):
             else:
                 try:
                     for event, _ in self._messages(message.a):
-                        self._sent += await self._sink.owner.outbox.send_in_turn(event)
+                        self._sent += await self._sink.owner.outbox.wait_and_send(event)
                 except (ChannelClosed, ConnectionLost):
                     self._waiting.clear()
                     break

@@ -316,7 +316,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         told = check_close(code, reason)
         self._check_thread("peer.close()")
         current = self._current
-        current.begin_close(told, reason)
+        current.start_close(told, reason)
         await current.session.close(code, reason)
 
     async def wait_closed(self) -> None:

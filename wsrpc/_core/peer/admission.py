@@ -46,8 +46,8 @@ class Admission:
         if paused is not None:
             paused.set_result(None)
 
-    def end_session(self) -> None:
-        """End the handlers that wait to start: the session is over."""
+    def session_over(self) -> None:
+        """Cancel the handlers that wait until they may start."""
         if self.paused is not None:
             self.paused.set_result(None)
 

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 class PeerHost:
     """What the parts of a peer have in common, and their only way up.
 
-    `PeerCore` and `PeerSession` hold the parts, and the parts hold this object. While a session may go on, it holds the
-    peer. When all has ended, `PeerCore.let_go` cuts this circle: then the peer lives as long as its last user, and does
-    not wait for the garbage collector, which would take a quarter of the time of a server whose clients come and go.
+    `PeerCore` and `PeerSession` hold the parts, and the parts hold this object. While a session may continue, this
+    object holds the peer. When everything has ended, `PeerCore.release` cuts this circle. The peer then lives as long
+    as its last user. Otherwise the garbage collector would take a quarter of the time of a server with many short
+    connections.
 
     Args:
         owner: what the peer reports to.
@@ -73,7 +74,7 @@ class PeerHost:
         self.ignored: Counter[str] = Counter()
         self.reporter = reporter
 
-    def begin_session(self, core: PeerCore, current: SessionReceiver) -> None:
+    def set_session(self, core: PeerCore, current: SessionReceiver) -> None:
         """Keep the peer alive, because a session may begin, whose inside is ``current``."""
         self.core, self.current, self.peer = core, current, core.peer
 
@@ -105,7 +106,7 @@ class PeerHost:
         """Tell the owner that a message of the user begins to wait for a connection."""
         self.owner.queued()
 
-    def left_out(self, broadcasts: int, /) -> None:
+    def count_dropped(self, broadcasts: int, /) -> None:
         """Count broadcasts that were not sent, because the remote peer reads too slowly."""
         self._history.dropped += broadcasts
 
@@ -119,11 +120,11 @@ class PeerHost:
 
     # ------------------------------------------------------------ connections
 
-    def begin_connection(self, info: ConnectionInfo) -> None:
+    def connection_started(self, info: ConnectionInfo) -> None:
         """Begin the statistics of a connection, and name its remote peer in the log."""
-        self._history.begin(info, self.loop.time())
+        self._history.connection_started(info, self.loop.time())
         self.log.remote = info.remote
 
     def connection_ended(self, connection: Connection, /) -> None:
         """End the statistics of a connection."""
-        self._history.end(connection)
+        self._history.connection_ended(connection)

@@ -74,7 +74,7 @@ class PeerOwner(Protocol):
     def all_ended(self) -> None:
         """Everything that belongs to the session has ended. The `close` handlers are called, or will be soon."""
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Keep the peer alive no more: nothing is left of its session."""
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
@@ -105,7 +105,7 @@ class PassiveOwner:
 
     def all_ended(self) -> None: ...
 
-    def let_go(self) -> None: ...
+    def release(self) -> None: ...
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
         return None

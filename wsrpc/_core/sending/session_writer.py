@@ -33,7 +33,7 @@ class Line(Enum):
     EXPECTED = "there is no session, or it is about to end, but another one is expected"
     AWAY = "the session waits for another connection"
     OPENING = "`open` handlers are running"
-    TOLD = "the remote peer is about to close, and what has begun before goes on"
+    FINISHING = "the remote peer is about to close, and what has begun before goes on"
     DRAINING = "the remote peer is about to close, and has said so"
     OPEN = "none of these"
 
@@ -41,7 +41,7 @@ class Line(Enum):
 class SessionWriter:
     """The way out of one session of a peer, and what may leave there now. `Outbox` does the rest.
 
-    ``terms`` say what was negotiated in the session. While ``clear`` is true a message may go straight to the
+    ``terms`` say what was negotiated in the session. While ``may_send`` is true a message may go straight to the
     transport: the fast path checks nothing else.
 
     Args:
@@ -53,9 +53,9 @@ class SessionWriter:
         "_gate",
         "_host",
         "_settings",
-        "clear",
         "draining",
         "loop",
+        "may_send",
         "opening",
         "overdue",
         "requests",
@@ -83,7 +83,7 @@ class SessionWriter:
         self.terms = settings.terms
         self.loop = host.loop
         self.thread = get_ident()
-        self.clear = False
+        self.may_send = False
         self.overdue = False
         """A broadcast has waited for the session as long as broadcasts do, and it has not drained since."""
         self.slow_reader: SlowReaderQueue | None = None
@@ -120,7 +120,7 @@ class SessionWriter:
             return Line.OPENING
         if self.draining.silent:
             return Line.DRAINING
-        return Line.TOLD if self.draining.phase is DrainPhase.TOLD else Line.OPEN
+        return Line.FINISHING if self.draining.phase is DrainPhase.FINISHING else Line.OPEN
 
     @property
     def silent(self) -> bool:
@@ -136,19 +136,19 @@ class SessionWriter:
     @property
     def callers_wait(self) -> bool:
         """Whether callers wait for room."""
-        return self._gate.busy
+        return self._gate.has_callers
 
-    def update_clear(self) -> None:
+    def update_may_send(self) -> None:
         """Find out again whether a message may go straight to the transport.
 
         Each object on which that depends reports its changes to `SessionReceiver`: the session, its opening, its drain
         and the gate.
         """
-        self.clear = self.line is Line.OPEN and not (self.session.full or self._gate.busy)
+        self.may_send = self.line is Line.OPEN and not (self.session.full or self._gate.has_callers)
 
     # ------------------------------------------------------------ the course of the session
 
-    def begin(self) -> None:
+    def set_thread(self) -> None:
         """Belong to the thread of the session, which begins."""
         self.thread = get_ident()
 
@@ -162,16 +162,14 @@ class SessionWriter:
         if announced != self.terms.announced:
             self.terms = self.terms.within(announced, self._settings.terms.largest)
 
-    def end_session(self) -> None:
-        """Send nothing more: the session is over, and what was agreed in it holds no more."""
+    def reset(self) -> None:
+        """Drop what was negotiated in the session, which is over, and the broadcasts that wait."""
         self.terms = self._settings.terms
         self.slow_reader = None
-        self.opening.end_session()
-        self.draining.end_waits()
 
     def enter_loop(self) -> None:
         """Belong to the event loop, and the thread, that run now. There is no connection."""
-        self.requests.stop()
+        self.requests.stop_timer()
         self.thread = get_ident()
 
     # ------------------------------------------------------------ slow readers
@@ -185,13 +183,13 @@ class SessionWriter:
                 lambda: session.full,
                 self._settings.limits.behind,
                 self._host.log.warn,
-                self._host.left_out,
+                self._host.count_dropped,
             )
         waits = self.slow_reader.add(payload, text, slow, key)
         session.recount()
         return waits
 
-    def note_overdue(self) -> None:
+    def mark_overdue(self) -> None:
         """Note that a broadcast has waited for the session to drain; see ``overdue``."""
         self.overdue = self.session.full
 
@@ -254,7 +252,7 @@ class SessionWriter:
             connection.transport.flush()
 
     @property
-    def hears_null_as_channel(self) -> bool:
+    def reads_channel_as_null(self) -> bool:
         """Whether an unexpected channel may stand for null: JavaScript answers null that way, by mistake."""
         return self.terms.plain and self._settings.codec.__class__ is not GoCodec
 

@@ -59,7 +59,7 @@ class Host(Protocol):
     def queued(self) -> None:
         """Note that a message of the user begins to wait for a connection."""
 
-    def left_out(self, broadcasts: int, /) -> None:
+    def count_dropped(self, broadcasts: int, /) -> None:
         """Count broadcasts that were not sent, because the remote peer reads too slowly."""
 
     def expired(self, pending: Any, /) -> None:
@@ -99,11 +99,11 @@ class SessionReceiver(Protocol):
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str], /) -> None:
         """Use what both sides support. See `Terms.agreed`."""
 
-    def take_credit_or_drain(self, message: Credit | Drain, /) -> None:
+    def control_received(self, message: Credit | Drain, /) -> None:
         """Take a control message that is not about the session."""
 
-    def way_changed(self) -> None:
-        """Something has changed that decides whether a message may leave at once: see `SessionWriter.clear`."""
+    def may_send_changed(self) -> None:
+        """Something has changed that decides whether a message may leave at once: see `SessionWriter.may_send`."""
 
     def room_changed(self) -> None:
         """The session has become full, or has room again, or has another connection or none, or this side drains."""

@@ -26,7 +26,7 @@ class Entry(Struct, eq=False):
     queue: OfflineQueue | None = None
     """The queue in which the message waits. None if it was sent or taken back."""
 
-    def take_back(self) -> bool:
+    def withdraw(self) -> bool:
         """Take the message back. Return False if it does not wait any more."""
         if self.queue is None:
             return False
@@ -35,7 +35,7 @@ class Entry(Struct, eq=False):
 
     def was_sent(self) -> None:
         """Note that a connection has got the message."""
-        self.take_back()
+        self.withdraw()
         if self.report is not None:
             self.report(None)
 

@@ -141,7 +141,7 @@ class Session:
     def _move(self, happened: SessionInput) -> None:
         self.state = after(self.state, happened)
         self._choose_send()
-        self._host.current.way_changed()
+        self._host.current.may_send_changed()
 
     def note_close(self, info: CloseInfo) -> None:
         """Note how the connection has ended or is going to, or why none will come."""
@@ -394,7 +394,7 @@ class Session:
         if self.received is not None and isinstance(message, UNCOUNTED):
             self.received.leave_out(len(payload))
         if isinstance(message, (Credit, Drain)):
-            self._host.current.take_credit_or_drain(message)
+            self._host.current.control_received(message)
         elif not self._take(message):
             self._host.ignore("control message out of place")
         return True
