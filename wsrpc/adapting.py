@@ -23,7 +23,7 @@ server also closes the port. On the dialing side, an adapter is a function like 
 from __future__ import annotations
 
 from ._base.closing import check_close
-from ._base.headers import address, joined_headers
+from ._base.request_headers import address, joined_headers
 from ._net.delivery import Delivery
 from ._net.dial_request import DialRequest, follow_redirects
 from ._net.heartbeat import Heartbeat, StallWatch

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from ._base.headers import split_target
 from ._base.logs import address_text
+from ._base.request_headers import split_target
 from ._base.state import PeerState
 from .errors import HandshakeRejected, short
 from .headers import Headers, HeadersLike, ResponseHeaders, any_case

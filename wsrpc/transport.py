@@ -61,8 +61,8 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from ._base.closing import CloseInfo
-from ._base.headers import split_target
 from ._base.logs import address_text
+from ._base.request_headers import split_target
 from .errors import short
 from .headers import Headers, Query, any_case
 

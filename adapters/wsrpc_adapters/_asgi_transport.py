@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from wsrpc import CloseCode, CloseInfo, ConnectionLost, Limits
-from wsrpc._net.fairness import turns_of
+from wsrpc._net.loop_budget import loop_budget_of
 from wsrpc.adapting import Delivery, StallWatch, check_close
 from wsrpc.transport import ConnectionInfo, Receiver, Traffic
 
@@ -33,7 +33,7 @@ FRAME = 2
 BURST = 256
 """Messages that are written without giving way to other tasks."""
 AT_ONCE = 64
-"""Messages that are read at once before they take a place in the turn, see `wsrpc._net.fairness`."""
+"""Messages that are read at once before they take a place in the turn, see `wsrpc._net.loop_budget`."""
 
 
 class _End:
@@ -471,9 +471,9 @@ class AsgiTransport(_Output):
 
     async def _take_turn(self, seconds: float) -> None:
         """Wait until there is a turn for reading on, after messages that took ``seconds`` to handle."""
-        turns = turns_of(self._loop)
+        turns = loop_budget_of(self._loop)
         self._read_ended()
-        if not turns.take(seconds):
+        if not turns.spend(seconds):
             turn = asyncio.Event()
             turns.wait(seconds, turn.set)
             await turn.wait()

@@ -20,7 +20,7 @@ from multidict import CIMultiDict
 from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
 from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Server
-from wsrpc._base.headers import path_of, refusal_headers, visible_target
+from wsrpc._base.request_headers import path_of, refusal_headers, visible_target
 from wsrpc._net.websocket import FrameTransport
 from wsrpc.adapting import address, joined_headers
 from wsrpc.types import Listening, WebSocketTransport

@@ -510,8 +510,8 @@ class ClientCore(PassiveOwner):
         self.move(Input.DIALED)
         self._attempts = attempts
         connection = Connection(dialed.transport)
-        self._in_origin = not dialed.left_origin
-        if dialed.left_origin and self.peer_core.options.can_resume:
+        self._in_origin = not dialed.reached_other_origin
+        if dialed.reached_other_origin and self.peer_core.options.can_resume:
             text = "a redirect led to another origin: the session will end with this connection; if it is to resume, "
             self.peer_core.log(logging.INFO, text + "give the URL of that origin to the client")
         if self.state != "resuming":
@@ -522,7 +522,7 @@ class ClientCore(PassiveOwner):
         self._order.dialing.schedule.opened()
         session, refused = self.peer_session.session, partial(self._begin_anew, self._order)
         assert isinstance(session, ClientSession)
-        if dialed.left_origin:  # the token of the session is a credential, too
+        if dialed.reached_other_origin:  # the token of the session is a credential, too
             session.end(SessionInput.REFUSED, "a redirect leads to another origin, where it does not resume")
             refused(connection)
         else:

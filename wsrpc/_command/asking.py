@@ -16,7 +16,7 @@ from .._core.api.channel import Channel
 from .._core.wire.rejections import DESCRIPTION_CHANGED
 from .._net.urls import shown_url
 from .._schema.description import Description
-from .._server.offered_description import CHANNEL
+from .._server.description_pages import CHANNEL
 from ..codegen._checking import InvalidDescription, check_description
 from ..errors import BadResult, RemoteError, UnknownEvent, WsrpcError, one_line
 from .failures import REMOTE, TIMEOUT, Failure, explained

@@ -154,7 +154,7 @@ class ServedPeer(PassiveOwner):
         if event != "open" or not self.services:
             return []
         self._opened = OpenedServices(self.current, self.services)
-        return self._opened.begin()
+        return self._opened.start()
 
     def session_over(self, end: SessionEnd) -> None:
         self._peers.session_over(self, end.info.code)
@@ -245,16 +245,16 @@ async def refuse_because(served: ServedPeer, transport: Transport, what: str, ex
 class Peers:
     """The peers of a server, each from `admit` to the end of its session.
 
-    ``on_left`` is called with each peer when its session has ended. It may be called twice for one.
+    ``on_end`` is called with each peer when its session has ended. It may be called twice for one.
     """
 
-    def __init__(self, tally: Tally, budget: LogBudget, on_left: Callable[[Peer], None], sessions: Sessions) -> None:
+    def __init__(self, tally: Tally, budget: LogBudget, on_end: Callable[[Peer], None], sessions: Sessions) -> None:
         self.tally = tally
         self.sessions = sessions
         self.closing = False
         """Whether the server is closing, so that a session ends with its connection."""
         self.budget = budget
-        self._on_left = on_left
+        self._on_end = on_end
         self.membership: Membership | None = None
         """The server's part in its cluster, which is told of the addresses of peers."""
         self._connected: dict[str, ServedPeer] = {}
@@ -300,22 +300,22 @@ class Peers:
                 served.current.start(arrival.connection)
                 arrival.hand_over()
         except BaseException:
-            self._forget(served)
+            self._remove(served)
             raise
         self.tally.came()
 
     def refused(self, served: ServedPeer, code: int) -> None:
         """Count a peer that was refused after its handshake, and whose connection was closed with ``code``."""
         self.tally.came()
-        self._left(served, code)
+        self._count_end(served, code)
 
     def session_over(self, served: ServedPeer, code: int) -> None:
         """Forget a peer whose session is over."""
         if served.peer.id in self._connected:  # else it was forgotten before, and user code has bound it again
-            self._left(served, code)
-        self._forget(served)
+            self._count_end(served, code)
+        self._remove(served)
 
-    def _left(self, served: ServedPeer, code: int) -> None:
+    def _count_end(self, served: ServedPeer, code: int) -> None:
         history = served.core.history
         passed = history.traffic(None) or NO_TRAFFIC
         size = (passed.bytes_in or 0, passed.bytes_out or 0)
@@ -346,14 +346,14 @@ class Peers:
     def clear(self) -> None:
         """Forget every peer, whatever its transport says."""
         for served in self:
-            self._forget(served)
+            self._remove(served)
 
-    def _forget(self, served: ServedPeer) -> None:
+    def _remove(self, served: ServedPeer) -> None:
         self._connected.pop(served.peer.id, None)
         served.expire_at(None)
         if served.address is not None:
             self.release(served)
-        self._on_left(served.peer)
+        self._on_end(served.peer)
 
     # ------------------------------------------------------------ the cluster
 

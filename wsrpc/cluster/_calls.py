@@ -19,7 +19,7 @@ from .._core.inboxes.inbox import Inbox
 from .._core.sending.checks import check_sending
 from .._core.sending.sender import Sender
 from .._core.wire.messages import NO_OPTIONS, RequestOptions
-from .._server.cluster_membership import Addressed
+from .._server.cluster_membership import HasAddress
 from ..errors import EngineLost, PeerNotFound, RequestTimeout
 from ._membership import CLOSE_PEER, ClusterMembership
 from ._relay import place
@@ -190,7 +190,7 @@ def _refuse_offline(offline: Offline | None) -> None:
         )
 
 
-class ClusterPeer(Caller, Addressed):
+class ClusterPeer(Caller, HasAddress):
     """Peer with an address, connected to any process of the cluster. `Cluster.peer` returns it.
 
     It has the methods of `Peer` that send messages. Each method looks up the process to which the peer is connected at

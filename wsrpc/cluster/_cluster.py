@@ -15,7 +15,7 @@ from .._core.handlers.registry import Registry, accepted
 from .._core.sending.checks import check_sending, raw_message
 from .._core.wire.codecs import Codec
 from .._core.wire.settings import Settings, make_settings
-from .._server.broadcast import EmitReport, addresses_of, kept
+from .._server.broadcast import EmitReport, addresses_of, readable_again
 from .._server.cluster_membership import RoomMessage
 from .._server.rooms import Members, Room, Rooms
 from .._values.convert import DecHook
@@ -310,7 +310,7 @@ class ClusterEmitter(OnChannel):
         Raises:
             TypeError: the contract is not valid. The error message names the method and explains the problem.
         """
-        skip = kept(skip)
+        skip = readable_again(skip)
         addresses_of(skip)  # refuses what is no peer
         made: T = make_emitter(contract, self, skip=skip)
         return made

@@ -295,7 +295,7 @@ class ClusterMembership:
             ignored=dict(node.ignored),
         )
 
-    def forget(self) -> None:
+    def abandon(self) -> None:
         self._left()
 
     async def close(self) -> None:
