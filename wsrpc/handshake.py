@@ -49,7 +49,7 @@ class Handshake:
             use the method ``add(name, value)``. Values are ASCII. You cannot replace the headers of the WebSocket
             handshake itself.
         limits: the limits of this connection. To change them, set this attribute, for example to
-            ``handshake.limits.replace(message=4096)``. A session resumes only on a connection with equal limits.
+            ``handshake.limits.replace(message_bytes=4096)``. A session resumes only on a connection with equal limits.
         compression: whether to use permessage-deflate if the client offers it.
         state: the initial `Peer.state`.
         principal: the identity of the client, which becomes `Peer.principal`. A session resumes only on a connection

@@ -195,7 +195,7 @@ class _Output(ABC):
         self._unsent += size
         if not held:
             self.flush()
-        if self._unsent > self._limits.high_water and not self._full:
+        if self._unsent > self._limits.high_water_bytes and not self._full:
             self._full = True
             self._filled()
 
@@ -259,7 +259,7 @@ class _Output(ABC):
     def _left(self, size: int) -> None:
         """Count a message of that size as written."""
         self._unsent -= size
-        if self._full and self._unsent <= self._limits.high_water // 4:
+        if self._full and self._unsent <= self._limits.high_water_bytes // 4:
             self._full = False
             self._wake_drained()
             self._has_room()
@@ -289,7 +289,7 @@ class AsgiTransport(_Output):
     def __init__(self, receive: Receive, send: Send, info: ConnectionInfo, limits: Limits) -> None:
         super().__init__(send, limits)
         self.info = info
-        self.largest = limits.message
+        self.largest = limits.message_bytes
         self._next_event = receive
         self._loop = asyncio.get_running_loop()
         self._delivery = Delivery(_go_on_reading)
@@ -482,7 +482,7 @@ class AsgiTransport(_Output):
         """Whether nothing may be read now."""
         if self._end.closing is not None or self._end.broken is not None:
             return False  # the end has to be seen
-        return not self._receiving or self._early_size > self._limits.high_water
+        return not self._receiving or self._early_size > self._limits.high_water_bytes
 
     def _release(self) -> None:
         if self._held is not None and not self._held.done():

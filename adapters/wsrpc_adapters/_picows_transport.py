@@ -68,9 +68,9 @@ class PicowsReader(WSListener):
         self._lost = lost
         self._retrieving: asyncio.Task[None] | None = None
         """Keeps a reference to the task, as asyncio does not."""
-        self.largest = limits.message
-        """See `Reader`. picows refuses frames that are larger than ``Limits.message`` of `listen` or `dial`, whatever
-        is assigned here."""
+        self.largest = limits.message_bytes
+        """See `Reader`. Whatever is assigned here, picows refuses frames that are larger than ``Limits.message_bytes``
+        of `listen` or `dial`."""
         self.plain = True
         self.bytes = 0
         self.messages = 0

@@ -22,7 +22,7 @@ from ..errors import BadResult, RemoteError, UnknownEvent, WsrpcError, one_line
 from .failures import REMOTE, TIMEOUT, Failure, explained
 
 MOST_BYTES = 16 * 1024 * 1024
-"""Size of all pages together. (A page is a message, which `Limits.message` bounds.)"""
+"""Size of all pages together. (A page is a message, which `Limits.message_bytes` bounds.)"""
 MOST_PAGES = 10_000
 MOST_BEGINNINGS = 5
 """How many times asking begins again because the description has changed meanwhile."""

@@ -203,8 +203,8 @@ class Heartbeat:
 class StallWatch:
     """Drops a connection if its unsent bytes exceed the high-water mark and none of them are sent for too long.
 
-    The maximum time is `Limits.stall` seconds, or the time in which a heartbeat detects a dead connection if that is
-    shorter.
+    The maximum time is `Limits.stall_timeout` seconds, or the time in which a heartbeat detects a dead connection if
+    that is shorter.
     """
 
     __slots__ = ("_limit", "_loop", "_output", "_progress", "_timer")
@@ -212,7 +212,7 @@ class StallWatch:
     def __init__(self, output: WatchedOutput, loop: Timers, limits: Limits) -> None:
         self._output = output
         self._loop = loop
-        self._limit = limits.stall
+        self._limit = limits.stall_timeout
         if limits.ping_interval is not None and limits.ping_timeout is not None:
             self._limit = min(self._limit, limits.ping_interval + limits.ping_timeout)
         self._progress: Progress | None = None

@@ -86,7 +86,7 @@ class WebSocketTransport:
         write_close: Callable[[bytes], None] | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
-        tcp.set_write_buffer_limits(limits.high_water)
+        tcp.set_write_buffer_limits(limits.high_water_bytes)
         self.info = opened.info
         self._tcp = tcp
         self._compression = opened.compression
@@ -113,7 +113,7 @@ class WebSocketTransport:
         self._loop_budget = None if opened.client else loop_budget_of(loop)
         self.read_size = READ
         """Bytes that the next read takes at most."""
-        self.largest = limits.message
+        self.largest = limits.message_bytes
 
     # ------------------------------------------------------------ the contract
 

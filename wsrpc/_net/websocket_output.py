@@ -145,7 +145,8 @@ class WebSocketOutput(FrameWriter):
             return
         if self.full:
             self._answers += len(payload) + 2
-            if self._answers > self._limits.hard_cap:  # the remote peer pings on and on, and does not read the answers
+            # A remote peer that pings and pings, and does not read the answers:
+            if self._answers > self._limits.hard_cap_bytes:
                 self.drop(CloseCode.SLOW_CONSUMER, "slow consumer")
                 return
         self.add_frame(PONG, payload)

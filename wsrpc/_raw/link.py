@@ -160,7 +160,7 @@ class RawLink:
         self.full = False
         """The transport holds more unsent bytes than its high-water mark."""
         self.forget = forget
-        self.feed = Feed(transport, limits.high_water)
+        self.feed = Feed(transport, limits.high_water_bytes)
         self.receive = self.feed.receive
         self.receive_piece = self.feed.receive_piece
         self._gate = Gate(loop)
@@ -168,7 +168,9 @@ class RawLink:
         self._over = loop.create_future()
         self._midway = False
         """Whether some pieces of a message have been sent, and not the last one. No other message may be sent then."""
-        self._broadcasts = SlowReaderQueue(transport.send, self._cannot_send, limits.behind, log.warn, self._left_out)
+        self._broadcasts = SlowReaderQueue(
+            transport.send, self._cannot_send, limits.behind_bytes, log.warn, self._left_out
+        )
         self.thread = get_ident()
         self._broken_off: asyncio.Task[None] | None = None
         """Closes the connection because of how this side sends, or because the credentials of the client expired."""
@@ -329,7 +331,7 @@ class RawLink:
         if slow != "close" and self._cannot_send():
             return waiting.add(payload, text, slow, key)
         unsent = self.transport.unsent + waiting.size
-        if self._cannot_send() and unsent and unsent + len(payload) > self.limits.hard_cap:
+        if self._cannot_send() and unsent and unsent + len(payload) > self.limits.hard_cap_bytes:
             self.log(logging.WARNING, "closing the connection with 4408: slow consumer")
             self._break_off(CloseCode.SLOW_CONSUMER, "slow consumer")
             raise QueueFull(f"{unsent} bytes were unsent: the connection was closed with 4408")

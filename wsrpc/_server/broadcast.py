@@ -280,8 +280,8 @@ class BroadcastGroup:
                 and inside.writer.over_cap(len(message[inside.writer.terms.encode][0]))
             ):
                 raise QueueFull(
-                    f"{len(stalled)} of {len(self.members)} peers are behind, some of them at Limits.hard_cap, so "
-                    "nothing was sent: use `await emit()`, which gives them time to read"
+                    f"{len(stalled)} of {len(self.members)} peers are behind, some of them at Limits.hard_cap_bytes, "
+                    "so nothing was sent: use `await emit()`, which gives them time to read"
                 )
 
     async def _wait_for_slow_readers(self, skipped: Collection[object]) -> None:
@@ -335,10 +335,10 @@ class BroadcastMethods(OnChannel):
         The arguments are encoded once. If sending to a peer fails, the other peers still get the event. A peer whose
         connection is broken appears in only one report, and leaves its rooms.
 
-        If the unsent bytes of some peers exceed `Limits.high_water`, this method waits for these peers to read, at most
-        100 ms in total. If a peer is still above the limit after that time, later calls wait for that peer only after
-        it has caught up. However, with ``slow="close"``, this method always waits if more than half of the peers are
-        above the limit. After the wait, the policy ``slow`` determines what happens to the message and to the slow
+        If the unsent bytes of some peers exceed `Limits.high_water_bytes`, this method waits for these peers to read,
+        at most 100 ms in total. If a peer is still above the limit after that time, later calls wait for that peer only
+        after it has caught up. However, with ``slow="close"``, this method always waits if more than half of the peers
+        are above the limit. After the wait, the policy ``slow`` determines what happens to the message and to the slow
         peers; see `Server`.
 
         Cancelling is safe: the event is then not sent.
@@ -362,13 +362,13 @@ class BroadcastMethods(OnChannel):
     def emit_nowait(self, event: str, /, *args: Any, skip: Skip = None) -> EmitReport:
         """Emit an event like `emit`, but do not wait. Call this method in the event loop's thread.
 
-        Peers whose unsent bytes exceed `Limits.high_water` get no time to read: the policy ``slow`` applies to them
-        immediately.
+        Peers whose unsent bytes exceed `Limits.high_water_bytes` get no time to read: the policy ``slow`` applies to
+        them immediately.
 
         Raises:
-            QueueFull: with ``slow="close"``, the unsent bytes of a peer have reached `Limits.hard_cap`, and those of
-                more than half of all peers exceed `Limits.high_water`. This happens if you emit in a loop without
-                awaiting anything: no peer can then read. Nothing was sent, and no connection is closed.
+            QueueFull: with ``slow="close"``, the unsent bytes of a peer have reached `Limits.hard_cap_bytes`, and those
+                of more than half of all peers exceed `Limits.high_water_bytes`. This happens if you emit in a loop
+                without awaiting anything: no peer can then read. Nothing was sent, and no connection is closed.
             ReservedEvent, TypeError, ValueError, RuntimeError: as for `emit`.
         """
         self._check_open()

@@ -136,8 +136,8 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
         profile: as for `Client`.
         slow: the policy for broadcasts to slow readers, which are peers whose connection is full; see `PeerStats.slow`.
             With ``"close"``, the messages are queued, and the connection of a peer whose unsent bytes reach
-            `Limits.hard_cap` is closed with 4408. The other policies queue at most `Limits.behind` bytes of messages
-            for each peer. Beyond this limit, ``"drop_newest"`` drops new messages, and ``"drop_oldest"`` and
+            `Limits.hard_cap_bytes` is closed with 4408. The other policies queue at most `Limits.behind_bytes` bytes of
+            messages for each peer. Beyond this limit, ``"drop_newest"`` drops new messages, and ``"drop_oldest"`` and
             ``KeepLatest(key)`` drop the oldest messages. ``KeepLatest(key)`` also keeps only the latest message of each
             key. `Peer.dropped` counts the dropped messages.
         detached: the maximum time, in seconds, that the session of a client whose connection has dropped is kept. (The

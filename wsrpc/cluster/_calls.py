@@ -213,7 +213,7 @@ class ClusterPeer(Caller, HasAddress):
 
     `emit` returns when the event is accepted for sending to the other process. Events that one process sends to one
     peer arrive in order. An event is lost if the peer leaves before the event arrives. If a peer reads too slowly, its
-    connection is closed with 4408 when `Limits.hard_cap` bytes are queued for the peer.
+    connection is closed with 4408 when `Limits.hard_cap_bytes` bytes are queued for the peer.
     """
 
     __slots__ = ("_channel_name", "_close", "_sender", "address")
@@ -246,7 +246,7 @@ class ClusterPeer(Caller, HasAddress):
         Raises:
             PeerNotFound: no process has a peer with this address.
             EngineLost: the peer may be connected to another process, and the engine cannot be reached.
-            RequestTimeout: the other process has not answered within `Limits.timeout`.
+            RequestTimeout: the other process has not answered within `Limits.request_timeout`.
             UnknownEvent: the other process runs a version of wsrpc without this method.
             ValueError: ``code`` is not allowed in a Close frame, ``reason`` has more than 123 bytes, or ``reason`` is
                 given without a code.

@@ -192,8 +192,8 @@ class ClusterClient(ClusterView):
     Args:
         engine: the same engine as in the servers' `Cluster`.
         name: the same name as in the servers' `Cluster`.
-        limits: the limits for messages between this program and the servers. `Limits.timeout` is the default timeout of
-            requests.
+        limits: the limits for messages between this program and the servers. `Limits.request_timeout` is the default
+            timeout of requests.
         codec: as for `Client`.
         dec_hook: as for `Client`.
         connect_timeout: the maximum time to reach the engine, in seconds. None for no limit.

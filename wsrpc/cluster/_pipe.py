@@ -141,9 +141,11 @@ class Pipe(Recipient):
 
     def _let_wait(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         self._waiting_bytes += len(payload)
-        most = self._source.unread.limits.stream_queue
+        most = self._source.unread.limits.stream_queue_bytes
         if self._waiting_bytes > most and self._waiting:
-            self._fail(StreamOverflow(f"{self._waiting_bytes} bytes wait to be passed on (Limits.stream_queue={most})"))
+            self._fail(
+                StreamOverflow(f"{self._waiting_bytes} bytes wait to be passed on (Limits.stream_queue_bytes={most})")
+            )
             return
         self._waiting.append((message, bytes(payload), decode))
         if len(self._waiting) == 1:

@@ -110,7 +110,7 @@ async def see_none() -> dict[Scope, Place | None]:
         assert channel is not None
         s.line.down = True
         s.ends[0].hold()
-        s.client.emit_nowait("fills", "x" * Limits().high_water)
+        s.client.emit_nowait("fills", "x" * Limits().high_water_bytes)
         waits = start(s.client.emit("note"))
         await turns()
         closing = start(s.client.close())
@@ -349,7 +349,7 @@ async def test_a_request_that_waited_for_its_session_counts_in_the_next_one_once
 
 
 async def test_what_outlives_the_session_does_not_wait_for_room_in_it() -> None:
-    async with open_line(client=Limits(replay=SMALL)) as scene:
+    async with open_line(client=Limits(replay_bytes=SMALL)) as scene:
         s, channel = scene.story, scene.channel
         assert channel is not None
         await s.settled()

@@ -28,7 +28,7 @@ from wsrpc.testing import Clock, ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-LIMITS = Limits(replay=128 * 1024, hard_cap=150_000)
+LIMITS = Limits(replay_bytes=128 * 1024, hard_cap_bytes=150_000)
 TTL = 3.0
 LARGE = "x" * 100_000
 S, I = SessionState, SessionInput  # noqa: E741

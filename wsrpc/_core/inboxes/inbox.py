@@ -97,7 +97,7 @@ class Packed(bytes):
 class MessageQueue:
     """Queue of received messages in arrival order. It counts the memory that they take.
 
-    `Limits.stream_queue` bounds what waits here, and `Limits.unread_bytes` what waits on all channels together.
+    `Limits.stream_queue_bytes` bounds what waits here, and `Limits.unread_bytes` what waits on all channels together.
     """
 
     __slots__ = ("queue", "received_bytes", "taken_bytes", "unread")
@@ -118,9 +118,9 @@ class MessageQueue:
         There is if its place was ``granted``, unless the message is ``large`` and there is no memory for it.
         """
         unread, size, waiting = self.unread, len(payload), self.received_bytes - self.taken_bytes
-        most = unread.limits.stream_queue
+        most = unread.limits.stream_queue_bytes
         if self.queue and waiting + size > most and not granted:
-            return StreamOverflow(f"{waiting} bytes wait to be read (Limits.stream_queue={most})")
+            return StreamOverflow(f"{waiting} bytes wait to be read (Limits.stream_queue_bytes={most})")
         if not unread.take(size, waiting + len(self.queue) * ENTRY, granted=granted and not large):
             return StreamOverflow(f"{unread} as this message came")
         self.queue.append((payload if isinstance(payload, bytes) else bytes(payload), size, i, decode))
@@ -340,7 +340,7 @@ class Inbox(MessageQueue, Recipient):
         queue, limits = self.queue, self.unread.limits
         if queue and not self._is_granted:
             waiting = self.received_bytes - self.taken_bytes + size
-            if len(queue) >= limits.stream_window or waiting > limits.stream_queue:
+            if len(queue) >= limits.stream_window or waiting > limits.stream_queue_bytes:
                 return False
         return self._reserve(size)
 

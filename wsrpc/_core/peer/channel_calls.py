@@ -110,7 +110,7 @@ class ChannelCalls:
         """Answer with a channel, and send the items on it."""
         try:
             channel = self._deliver(invocation)
-            patience = self._channels.limits.unread
+            patience = self._channels.limits.unread_timeout
             producer = Producer(channel, patience=patience, late=_not_read(invocation, patience))
             try:
                 await producer.run(source)
@@ -217,7 +217,7 @@ class ChannelCalls:
             channel.finish()
         else:
             upload.answer_end(end)
-            patience = self._channels.limits.unread
+            patience = self._channels.limits.unread_timeout
             channel.abort_after(patience, RpcError(f"the end of what was sent has not come within {patience:g} s"))
 
 
@@ -227,8 +227,8 @@ def _role(invocation: Invocation) -> Role:
 
 def _not_read(invocation: Invocation, patience: float) -> RpcError:
     return RpcError(
-        f"nobody has begun to read the stream of {invocation.event!r} within {patience:g} s (Limits.unread): it is "
-        "opened with stream(), not with request(send=), and then read"
+        f"nobody has begun to read the stream of {invocation.event!r} within {patience:g} s (Limits.unread_timeout): "
+        "it is opened with stream(), not with request(send=), and then read"
     )
 
 

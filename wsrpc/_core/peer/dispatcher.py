@@ -299,7 +299,7 @@ class Dispatcher:
             return
         handler = invocation.handler
         assert handler is not None
-        source = "Limits.handler" if handler.timeout is UNSET else "timeout="
+        source = "Limits.handler_timeout" if handler.timeout is UNSET else "timeout="
         text = "%s, the handler of %s, was cancelled: it took longer than %g s (%s)"
         self.answers.log(logging.WARNING, text, handler.name, invocation.label, seconds, source)
         error = made_here(HandlerTimeout(f"{invocation.event!r} took longer than {seconds:g} s and was cancelled"))

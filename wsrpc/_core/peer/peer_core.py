@@ -81,7 +81,7 @@ class PeerCore:
         self.readers = Readers(host, (own, shared), self.outbox, survives=options.keeps_offline)
         self.work = self.readers.listener = Work(host, self.readers)
         self.sender = Requester(self.outbox, host, own, self.readers)
-        own.inherit(shared, settings.limits.handler)
+        own.inherit(shared, settings.limits.handler_timeout)
         self.current: PeerSession
         """The inside of the present session, of the first one, or of the last one."""
         self._make_session(NOT_CONNECTED)

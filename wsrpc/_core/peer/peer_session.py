@@ -116,7 +116,7 @@ class PeerSession:
         if payloads is not None:
             receive = payloads.receiving(receive)
         self.writer.set_thread()
-        can_resume = options.can_resume and in_origin and settings.limits.replay > 0
+        can_resume = options.can_resume and in_origin and settings.limits.replay_bytes > 0
         session.begin(connection, can_resume=can_resume, wrap=None if payloads is None else payloads.sending)
         if log.shows(logging.INFO):
             where = "to" if options.dialer else "from"

@@ -87,7 +87,7 @@ class Requester:
     ) -> Any:
         """Send a request and return its answer: a `ChannelCore` with ``wants_channel``. See `Caller.request`."""
         try:
-            timeout, convert = self._limits.timeout, None
+            timeout, convert = self._limits.request_timeout, None
             if options is not NO_OPTIONS:
                 if options.returns is not UNSET:
                     convert = self.converter(options.returns)
@@ -181,7 +181,7 @@ class Requester:
             options.retry,
             idempotent=options.idempotent,
             event=event,
-            timeout=self._limits.timeout if options.timeout is UNSET else options.timeout,
+            timeout=self._limits.request_timeout if options.timeout is UNSET else options.timeout,
             loop=self.outbox.writer.loop,
             expects_connection=lambda: self.outbox.expects_connection,
         )
@@ -286,7 +286,7 @@ class Requester:
         )
 
     def _producer(self, channel: ChannelCore, event: str, timeout: float | UnsetType | None) -> Producer:
-        seconds = self._limits.timeout if timeout is UNSET else timeout
+        seconds = self._limits.request_timeout if timeout is UNSET else timeout
         return Producer(channel, patience=seconds, late=RequestTimeout(event, seconds or 0.0))
 
     async def _produce(self, producer: Producer, send: Source) -> None:

@@ -111,7 +111,7 @@ class Work:
         """Whether the log tells of a request without a handler."""
         # A lane ends with its handler or channel. The dictionary takes a kilobyte, and few peers need it.
         self._lanes: WeakKeyDictionary[object, asyncio.Lock] | None = None
-        self._room_for_any = max(0, limits.running_bytes - limits.message)
+        self._room_for_any = max(0, limits.running_bytes - limits.message_bytes)
         """While no more bytes are held, there is room for any message."""
 
     def __repr__(self) -> str:

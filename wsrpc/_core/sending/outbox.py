@@ -324,7 +324,7 @@ class Outbox:
         Raises:
             ConnectionLost: ``"not_sent"``, the message may not wait.
             ChannelClosed: the message is for an anonymous channel that has ended.
-            QueueFull: the session holds as much as `Limits.hard_cap` allows, or too much waits in the queue.
+            QueueFull: the session holds as much as `Limits.hard_cap_bytes` allows, or too much waits in the queue.
         """
         outgoing = Outgoing(self, message, offline=offline)
         while True:

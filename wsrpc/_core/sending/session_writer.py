@@ -181,7 +181,7 @@ class SessionWriter:
             self.slow_reader = SlowReaderQueue(
                 session.send_or_wait,
                 lambda: session.full,
-                self._settings.limits.behind,
+                self._settings.limits.behind_bytes,
                 self._host.log.warn,
                 self._host.count_dropped,
             )
@@ -287,14 +287,14 @@ class SessionWriter:
         session = self.session
         if session.full and self.over_cap(len(payload)):
             raise QueueFull(
-                f"{session.unsent} bytes are unsent (Limits.hard_cap={self._settings.limits.hard_cap}): the "
-                "other side reads too slowly; `await emit()` waits instead"
+                f"{session.unsent} bytes are unsent (Limits.hard_cap_bytes={self._settings.limits.hard_cap_bytes}): "
+                "the other side reads too slowly; `await emit()` waits instead"
             )
 
     def over_cap(self, size: int) -> bool:
-        """Return whether ``size`` more bytes would exceed `Limits.hard_cap`. A single message always fits."""
+        """Return whether ``size`` more bytes would exceed `Limits.hard_cap_bytes`. A single message always fits."""
         unsent = self.session.unsent
-        return unsent > 0 and unsent + size > self._settings.limits.hard_cap
+        return unsent > 0 and unsent + size > self._settings.limits.hard_cap_bytes
 
     def check_accepted(self, payload: bytes, raw: bool = False, known: dict[bytes, Objections] | None = None) -> None:
         """Refuse an encoded message that the remote peer would not accept. The arguments are those of `refusal`.
@@ -341,7 +341,7 @@ class SessionWriter:
     def _too_big(self, payload: bytes) -> MessageTooBig:
         largest = self.terms.largest
         if largest == self._settings.terms.largest:
-            bound = 'Limits.sent_message, 32768 with profile="go"'
+            bound = 'Limits.sent_message_bytes, 32768 with profile="go"'
             if self._settings.between_nodes:
                 bound = "what the engine of the cluster takes, such as max_payload of NATS"
             return MessageTooBig(
@@ -350,5 +350,5 @@ class SessionWriter:
             )
         return MessageTooBig(
             f"the message has {len(payload)} bytes encoded, and the other side takes at most {largest} "
-            "(its Limits.message): send less at once, as a stream of small items for instance"
+            "(its Limits.message_bytes): send less at once, as a stream of small items for instance"
         )

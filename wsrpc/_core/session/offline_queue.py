@@ -44,7 +44,7 @@ class OfflineQueue:
     """The messages of one peer that wait for a connection, in order, from one session to the next.
 
     The user's messages wait for any session, and also while `open` handlers run. `Limits.offline` bounds them. All
-    other messages end with their session, and `Limits.replay` bounds them: see `Session.full`.
+    other messages end with their session, and `Limits.replay_bytes` bounds them: see `Session.full`.
     """
 
     __slots__ = ("_entries", "_host", "_limits", "session_size", "user_count", "user_size")

@@ -53,9 +53,9 @@ class ReplayOwner(Protocol):
 class ReplayBuffer:
     """The messages that this side has sent in one session, of which it keeps those that may not have arrived.
 
-    It is full by ``replay`` and ``replay_messages`` of `Limits`. What cannot wait may take ``hard_cap`` more: then the
-    session gives it up. What was being sent at that moment, or when the session ended, still comes here, and changes
-    nothing.
+    It is full by ``replay_bytes`` and ``replay_messages`` of `Limits`. What cannot wait may take ``hard_cap_bytes``
+    more: then the session gives it up. What was being sent at that moment, or when the session ended, still comes here,
+    and changes nothing.
 
     Args:
         session: whose messages these are.
@@ -80,9 +80,9 @@ class ReplayBuffer:
         self._session = session
         self._host = host
         limits = host.settings.limits
-        self._limit = limits.replay
+        self._limit = limits.replay_bytes
         self._most = limits.replay_messages
-        self._cap = limits.replay + limits.hard_cap
+        self._cap = limits.replay_bytes + limits.hard_cap_bytes
         # Two lists instead of a deque of pairs: an empty deque takes 600 bytes in each connection, and the garbage
         # collector would look through thousands of pairs. Many leave a list at a time, so what follows is moved seldom.
         self._payloads: list[bytes] = []
@@ -126,8 +126,8 @@ class ReplayBuffer:
             return
         if size > self._cap and len(self._payloads) > 1:
             if session.connection is not None:
-                text = "has not acknowledged %d bytes (Limits.replay and hard_cap): its session will end with this "
-                self._host.log.warn(text + "connection", size)
+                text = "has not acknowledged %d bytes (Limits.replay_bytes and hard_cap_bytes): "
+                self._host.log.warn(text + "its session will end with this connection", size)
                 session.give_up()
         elif not self.full:
             self.full = True
@@ -159,10 +159,10 @@ class ReplayBuffer:
         return True
 
     def watch(self) -> None:
-        """Close the connection if nothing is acknowledged for `Limits.stall` seconds while it is full."""
+        """Close the connection if nothing is acknowledged for `Limits.stall_timeout` seconds while it is full."""
         if self._session.connection is None:
             return
-        loop, seconds, arrived = self._host.loop, self._host.settings.limits.stall, self.arrived
+        loop, seconds, arrived = self._host.loop, self._host.settings.limits.stall_timeout, self.arrived
 
         def look() -> None:
             if self.arrived == arrived:

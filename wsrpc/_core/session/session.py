@@ -320,7 +320,7 @@ class Session:
         full = (
             (connection is not None and connection.crowded)
             or (replay is not None and replay.full)
-            or (self._queue.session_size > 0 and self.kept >= self._host.settings.limits.replay)
+            or (self._queue.session_size > 0 and self.kept >= self._host.settings.limits.replay_bytes)
         )
         if (full != self.full or other_connection) and self.state is not SessionState.OVER:
             self.full = full
@@ -379,7 +379,7 @@ class Session:
         """Use other limits on this side from now on, and announce them."""
         self.negotiation.limits = limits
         if self.connection is not None:
-            self.connection.transport.largest = limits.message
+            self.connection.transport.largest = limits.message_bytes
         if self.negotiation.common is not None:
             self.say(Changed(announce(limits)))
 
@@ -486,7 +486,7 @@ class Session:
         self._stop_timers()
         received.note_acknowledged()
         self._use(connection)
-        connection.transport.largest = self.negotiation.limits.message  # `Peer.limits` may have changed
+        connection.transport.largest = self.negotiation.limits.message_bytes  # `Peer.limits` may have changed
         for payload, text in replay.again():
             with suppress(ConnectionLost):  # another connection gets them
                 connection.send(payload, text)
