@@ -138,7 +138,7 @@ class SessionsMachine(WorldMachine):
                 self.moved(happened)
 
             def session_over(how: SessionEnd) -> None:
-                self.lost = how.lost if isinstance(how.lost, SessionLost) else None
+                self.lost = how.error if isinstance(how.error, SessionLost) else None
                 self.check_reason(how)
                 end(how)
 
@@ -431,7 +431,7 @@ class SessionsMachine(WorldMachine):
     def check_full(self, error: Exception) -> None:
         """See that only the user's own messages fill the client's queue, not what waits with the session."""
         if isinstance(error, QueueFull) and "not connected" in str(error):
-            queue = current_of(self.client.peer).outbox.queue
+            queue = current_of(self.client.peer).outbox.offline_queue
             count, size = queue.user_count, queue.user_size
             assert count == self.limits.offline or size + max(SIZES) > self.limits.offline_bytes, error
 
@@ -839,7 +839,7 @@ class SessionsMachine(WorldMachine):
             assert (peer.pending, peer.active, peer.channels, stats.kept) == (0, 0, 0, 0), (peer, stats)
         served = served_peer(self.here.peer)
         assert served is not None and served.sessions is not None
-        assert not served.sessions._held, "nothing counts any more"
+        assert not served.sessions._counted, "nothing counts any more"
 
 
 @pytest.mark.timeout(7200 if SOAK else 120)

@@ -421,7 +421,7 @@ class ClientCore(PassiveOwner):
         return self.hooks.handlers(began) if event == "on_reconnect" and began is not None else []
 
     def session_over(self, end: SessionEnd) -> None:
-        lost = end.lost if isinstance(end.lost, SessionLost) else None
+        lost = end.error if isinstance(end.error, SessionLost) else None
         self.hooks.session_lost(lost)
         if lost is None:  # else it was lost before
             self.hooks.connection_lost(self.scheduler.time())
@@ -556,7 +556,7 @@ class ClientCore(PassiveOwner):
         if not is_first:  # else `connect` raises it
             self.peer_core.reporter.tell("error", failure)
 
-    def queued(self) -> None:
+    def message_queued(self) -> None:
         self._warn_if_idle("a message waits")
 
     def _warn_if_idle(self, what: str) -> None:

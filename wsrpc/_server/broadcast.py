@@ -197,7 +197,7 @@ class BroadcastGroup:
                         try:
                             writer.session.send(payload, text)
                         except ConnectionLost as exc:
-                            if not writer.session.keep_untaken(payload, text, exc):
+                            if not writer.session.keep_for_next_connection(payload, text, exc):
                                 raise
                         sent += 1
                         continue

@@ -163,7 +163,7 @@ class ServedPeer(PassiveOwner):
     def sessions(self) -> Sessions:
         return self._peers.sessions
 
-    def use_handshake(self, handshake: Handshake) -> None:
+    def set_handshake(self, handshake: Handshake) -> None:
         """Use what `on_handshake` has said of another connection, on which the session resumes."""
         self.peer.principal = handshake.principal  # equal, but it may have other attributes, such as roles
         self.peer.state.update(handshake.state)

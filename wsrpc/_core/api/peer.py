@@ -20,10 +20,11 @@ from ...transport import ConnectionInfo, Transport
 from ..handlers.introspection import Injection, injections
 from ..handlers.registry import Registry
 from ..peer.peer_core import PeerCore
-from ..peer.peer_owner import Home, PassiveOwner, PeerOptions, PeerOwner
+from ..peer.peer_owner import PassiveOwner, PeerOptions, PeerOwner
 from ..peer.peer_session import PeerSession
 from ..sending.checks import check_thread, check_thread_of_plain
 from ..session.connection import Connection
+from ..session.server_session import Home
 from ..wire.settings import Settings
 from .caller import RawCaller
 from .channel import Channel

@@ -61,9 +61,9 @@ class Admission:
         try:
             while (paused := self.paused) is not None:
                 await asyncio.shield(paused)
-                if self.session.lost is not None:
+                if self.session.end_error is not None:
                     self._answers.ignored["dropped at the end"] += 1
-                    invocation.note_orphaned(self.session.lost)
+                    invocation.note_orphaned(self.session.end_error)
                     raise invocation.cancellation()
         finally:
             self.late -= 1

@@ -167,7 +167,7 @@ class Dispatcher:
             self._mark = now = self.loop.time()
             if now - since > SLOW_HANDLER:
                 self._warn_slow(handler, now - since)
-        if channel is not None or self.session.lost is not None:
+        if channel is not None or self.session.end_error is not None:
             # A channel may deliver messages that it has kept, in a turn of the event loop in which nothing is read. In
             # a session that is over, nothing is read at all.
             self._mark = None
@@ -236,8 +236,8 @@ class Dispatcher:
         work.add(invocation)
         if invocation.state.cancelled:  # in its first step, when its task was not known
             task.cancel(bounded_reason(invocation.cancel_reason))
-        elif self.session.lost is not None and invocation.id is not None:
-            invocation.orphan(self.session.lost)  # the handler itself has ended the connection
+        elif self.session.end_error is not None and invocation.id is not None:
+            invocation.orphan(self.session.end_error)  # the handler itself has ended the connection
 
     async def _drive(self, invocation: Invocation, result: Any) -> None:
         """Do within its task what is left of a handler, which has returned ``result``, and answer."""
@@ -288,8 +288,8 @@ class Dispatcher:
 
     def serve(self, invocation: Invocation, body: Any) -> Coroutine[Any, Any, Any]:
         """Answer with a channel, then await ``body``, or send the items that it produces. Return its result."""
-        if self.session.lost is not None:  # it handles an event, and so goes on when its session is over
-            invocation.note_orphaned(self.session.lost)
+        if self.session.end_error is not None:  # it handles an event, and so goes on when its session is over
+            invocation.note_orphaned(self.session.end_error)
         self.work.add(invocation)
         return self._channel_answers.serve(invocation, body)
 
@@ -317,7 +317,7 @@ class Dispatcher:
             self._channel_answers.conclude(invocation, result)
         elif invocation.state.cancelled and made is not None:
             raise invocation.cancellation()  # nobody would know of the channel
-        elif i is not UNSET and invocation.state.answerable and self.session.lost is None:
+        elif i is not UNSET and invocation.state.answerable and self.session.end_error is None:
             if made is not None and result is invocation.user_channel:
                 self.channels.deliver(made)
             else:
@@ -362,7 +362,7 @@ class Dispatcher:
         if invocation.view is not None:
             mark_processed(invocation.view)
         self.work.remove(invocation)
-        self.session.recount()
+        self.session.memory_changed()
         invocation.release()
 
     def refuses_new(self) -> bool:
@@ -426,7 +426,7 @@ class Dispatcher:
             self._event_failed(invocation, exc, error)
         elif channel is not None:
             self._channel_answers.failed(invocation, error)
-        elif invocation.state.answerable and self.session.lost is None:
+        elif invocation.state.answerable and self.session.end_error is None:
             if isinstance(exc, UnknownEvent) and is_made_here(exc) and not self._crosses_an_end(invocation):
                 self._log_unknown(invocation, exc)
             self.answers.reject(invocation.id, error)

@@ -19,11 +19,11 @@ from ..channels.readers import Readers
 from ..handlers.lifecycle import Closers, Reporter
 from ..sending.outbox import Outbox
 from ..session.connection import Connection
-from ..session.server_session import ServerSession
+from ..session.server_session import Home, ServerSession
 from ..session.session import NOT_CONNECTED
 from .connection_history import ConnectionHistory
 from .peer_host import PeerHost
-from .peer_owner import Home, PeerOptions, PeerOwner
+from .peer_owner import PeerOptions, PeerOwner
 from .peer_session import PeerSession
 from .requester import Requester
 from .work import Work
@@ -160,8 +160,8 @@ class PeerCore:
         # What readers still hold counts on, and what handlers hold that were not cancelled.
         session = ended.session
         if isinstance(session, ServerSession) and ended.backlog():
-            self.readers.unread().less = session.recount
-            session.hold()
+            self.readers.unread().less = session.memory_changed
+            session.update_memory()
         self.release()
 
     def release(self) -> None:

@@ -80,7 +80,7 @@ class PeerHost:
 
     # ------------------------------------------------------------ what the parts ask for
 
-    def takes_raw(self) -> bool:
+    def accepts_raw(self) -> bool:
         """Return whether this side has a function for raw messages."""
         return self.options.own.takes_raw or self.options.shared.takes_raw
 
@@ -102,15 +102,15 @@ class PeerHost:
             self.log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text)
         self.ignored[kind] += times
 
-    def queued(self) -> None:
+    def message_queued(self) -> None:
         """Tell the owner that a message of the user begins to wait for a connection."""
-        self.owner.queued()
+        self.owner.message_queued()
 
     def count_dropped(self, broadcasts: int, /) -> None:
         """Count broadcasts that were not sent, because the remote peer reads too slowly."""
         self._history.dropped += broadcasts
 
-    def expired(self, pending: Pending, /) -> None:
+    def request_expired(self, pending: Pending, /) -> None:
         """End a request whose deadline is over."""
         self.core.sender.expired(pending)
 

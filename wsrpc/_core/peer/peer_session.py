@@ -21,7 +21,7 @@ from ..sending.pending import SENT
 from ..sending.session_writer import Line, SessionWriter
 from ..session.client_session import ClientSession
 from ..session.connection import Connection
-from ..session.server_session import ServerSession
+from ..session.server_session import Home, ServerSession
 from ..session.session import Session
 from ..session.session_end import SessionEnd
 from ..session.session_states import SessionInput, SessionState
@@ -31,7 +31,6 @@ from ..wire.messages import MAX_ID, WireMessage
 from .dispatcher import Dispatcher
 from .payload_log import PayloadLog
 from .peer_host import PeerHost
-from .peer_owner import Home
 from .receiver import Receiver
 from .requester import Requester
 from .work import Work
@@ -74,9 +73,9 @@ class PeerSession:
         self.readers = work.readers
         self.session: ClientSession | ServerSession
         if host.options.dialer:
-            self.session = ClientSession(host, outbox.queue, last_close=last_close)
+            self.session = ClientSession(host, outbox.offline_queue, last_close=last_close)
         else:
-            self.session = ServerSession(host, outbox.queue, home=home, last_close=last_close)
+            self.session = ServerSession(host, outbox.offline_queue, home=home, last_close=last_close)
         self.opening = Opening(self.session, host, host.reporter)
         self.writer = SessionWriter(self.session, host, self.opening, outbox.requests, outbox.gate)
         answers = Answers(self.writer, host)
@@ -117,7 +116,7 @@ class PeerSession:
             receive = payloads.receiving(receive)
         self.writer.set_thread()
         can_resume = options.can_resume and in_origin and settings.limits.replay_bytes > 0
-        session.begin(connection, can_resume=can_resume, wrap=None if payloads is None else payloads.sending)
+        session.start_on(connection, can_resume=can_resume, wrap=None if payloads is None else payloads.sending)
         if log.shows(logging.INFO):
             where = "to" if options.dialer else "from"
             path = info.target.partition("?")[0]
@@ -126,7 +125,7 @@ class PeerSession:
         if session.over:  # a handler has bound another transport
             return
         self.work.update()
-        session.start(receive, self.dispatcher.read_ended)
+        session.start_receiving(receive, self.dispatcher.read_ended)
         if self.opening.running is None:
             self.opened()
 
@@ -210,7 +209,7 @@ class PeerSession:
     def drop_waiting(self, info: CloseInfo) -> None:
         """Fail what waits for a session, because none will come: with ``info``, unless a connection is still ending."""
         if not self.session.state.lives:
-            self.session.note_close(info)
+            self.session.record_close(info)
         self.outbox.drop_waiting(self.session.last_close)
 
     def start_close(self, code: int, reason: str) -> None:
@@ -219,10 +218,10 @@ class PeerSession:
         ending = CloseInfo(code, reason, user_closed=True)
         outbox.expects_session = False
         if not session.state.lives:
-            session.note_close(ending)
+            session.record_close(ending)
             outbox.drop_waiting(ending)
             return
-        session.send_kept_back()
+        session.send_held_back()
         if writer.silent:  # what is asked now would not be answered any more
             outbox.fail_unsent(ending)
         if session.state.away:
@@ -238,7 +237,7 @@ class PeerSession:
                 writer.slow_reader.flush(everything=True)
             self._close_soon(ending)
         elif not session.last_close.user_closed:  # this side closes because of the remote peer
-            session.note_close(ending)
+            session.record_close(ending)
 
     def _close_soon(self, ending: CloseInfo) -> None:
         """Let nothing in and no handler start from now on: this side closes, and the session ends."""
@@ -260,7 +259,7 @@ class PeerSession:
     def replace(self, replaced: CloseInfo) -> None:
         """End the session now, because another one takes its place."""
         session = self.session
-        session.send_kept_back()
+        session.send_held_back()
         session.end(SessionInput.REPLACED, replaced.reason, info=replaced)
 
     def close_for_another(self, code: int, reason: str) -> None:
@@ -270,14 +269,14 @@ class PeerSession:
         """
         connection = self.session.connection
         if connection is not None and self.session.state.sends:
-            connection.ignore()
+            connection.stop_receiving()
             self.dispatcher.admission.pause()  # a Close frame is queued, and the client may ignore it
             # Not `session.close`: before the task runs, the session may resume on the other connection.
             self.host.spawn(connection.close(code, reason))
 
     def session_over(self, end: SessionEnd) -> None:
         """End everything that belongs to the session, which is over, step by step, and call the `close` handlers."""
-        lost = end.lost
+        lost = end.error
         # First, so that whatever is sent because of the next steps is encoded for the next session.
         self.writer.reset()
         self.opening.end_session()
@@ -301,8 +300,8 @@ class PeerSession:
 
     def _log_end(self, end: SessionEnd) -> None:
         log, info = self.host.log, end.info
-        if isinstance(end.lost, SessionLost):
-            log(logging.INFO, "the session of peer %s at %s is over: %s", log.id, log.place, end.lost.reason)
+        if isinstance(end.error, SessionLost):
+            log(logging.INFO, "the session of peer %s at %s is over: %s", log.id, log.place, end.error.reason)
         else:
             log(logging.INFO, "peer %s at %s disconnected: %d %s", log.id, log.place, info.code, info.reason)
 
@@ -339,7 +338,7 @@ class PeerSession:
             args = (self._with_will_reconnect(info),) if dialer else (peer, info)
             self.host.reporter.tell_hooks("on_detach", args, self.opening.running)
 
-    def session_reattached(self, connection: Connection, limits: Announced) -> bool:
+    def session_resuming(self, connection: Connection, limits: Announced) -> bool:
         """Let handlers start, begin the statistics of another connection, and return whether the user may send."""
         self.work.stop_measuring()  # from now on, measuring each message would be in vain
         self.dispatcher.admission.unpause()

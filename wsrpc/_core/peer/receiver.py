@@ -57,7 +57,7 @@ class Receiver:
     response                    ``i``                    `PendingRequests.finish`; with ``h`` it opens a channel
     cancellation                ``x`` and ``i``          `Dispatcher.cancel`
     abort                       ``x`` and ``h``          `ChannelTable.ended_by_peer`
-    control                     ``ws-wrapper``, false    `Session.take_control`
+    control                     ``ws-wrapper``, false    `Session.receive_control`
     anything else                                        the raw handler, in `Work.arrived`. Without one: it is counted
     ==========================  =======================  =============================================================
 
@@ -336,7 +336,7 @@ class Receiver:
 
     def _control(self, payload: bytes | bytearray, text: bool) -> bool:
         """Receive a control message, which `message` handlers do not see. Return False if it is not one."""
-        return text and self._seeks_control and self._session.take_control(payload)
+        return text and self._seeks_control and self._session.receive_control(payload)
 
     # ------------------------------------------------------------ messages that are not ws-wrapper's
 

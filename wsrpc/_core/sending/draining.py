@@ -77,7 +77,7 @@ class Draining:
     def agreed(self) -> None:
         """Ask for that if this side drained before it knew what the remote peer supports."""
         if self._agreed and self.closes_at is not None and self.phase is DrainPhase.ASKED:
-            self._session.say(Drain(max(0, round((self.closes_at - self._host.loop.time()) * 1000))))
+            self._session.send_control(Drain(max(0, round((self.closes_at - self._host.loop.time()) * 1000))))
 
     @property
     def remote_is_silent(self) -> bool:
@@ -153,4 +153,4 @@ class Draining:
         """Say what had to wait for the `open` handlers."""
         if self.phase is DrainPhase.OWING:
             self._enter(DrainPhase.SILENT)
-            self._session.say(Drain(0))
+            self._session.send_control(Drain(0))

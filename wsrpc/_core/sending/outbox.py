@@ -215,8 +215,8 @@ class Outgoing:
         if self._channel is not None and self._channel.over and not session.over:
             return self._channel.gone()
         lost = self.writer.not_sent()
-        if isinstance(session.lost, SessionLost) and waiter is not None and waiter.is_waiting:
-            lost = session.lost.for_outcome("not_sent")  # it was lost while the caller waited
+        if isinstance(session.end_error, SessionLost) and waiter is not None and waiter.is_waiting:
+            lost = session.end_error.for_outcome("not_sent")  # it was lost while the caller waited
         return lost if h is UNSET else ChannelClosed(str(h), lost)
 
     # ------------------------------------------------------------ what is sent
@@ -249,7 +249,7 @@ class Outbox:
         "find_channel",
         "gate",
         "next_terms",
-        "queue",
+        "offline_queue",
         "requests",
         "writer",
     )
@@ -265,7 +265,7 @@ class Outbox:
         self.next_terms = host.settings.terms
         """How messages for the next session are encoded: nothing is negotiated yet."""
         self.requests = PendingRequests(host, odd=odd)
-        self.queue = OfflineQueue(host)
+        self.offline_queue = OfflineQueue(host)
         self.gate = Gate(host.loop, lambda: host.current.may_send_changed())
         """The callers that wait until the session has room."""
         self.writer: SessionWriter
@@ -277,7 +277,7 @@ class Outbox:
         """Finds an open anonymous channel of the present session."""
 
     def __repr__(self) -> str:
-        return f"<Outbox {self.writer.state} queued={len(self.queue)}>"
+        return f"<Outbox {self.writer.state} queued={len(self.offline_queue)}>"
 
     # ------------------------------------------------------------ sessions
 
@@ -427,7 +427,7 @@ class Outbox:
     @property
     def kept(self) -> int:
         """Bytes of the messages that wait for a connection, or may have to be sent again on another one."""
-        return self.writer.session.kept + self.queue.user_size
+        return self.writer.session.kept + self.offline_queue.user_size
 
     def _enqueue(self, outgoing: Outgoing) -> int:
         """Let a message wait in the queue. Return its size in bytes.
@@ -445,10 +445,10 @@ class Outbox:
             state = HELD if outgoing.held else QUEUED
             self.requests.message_queued(outgoing.pending, entry, state, outgoing.waiting_bytes)
         if of_session:
-            outgoing.writer.session.wait(entry)
+            outgoing.writer.session.enqueue(entry)
         else:
             line = self.writer.line
-            self.queue.add(entry, "not connected" if line in (Line.NONE, Line.AWAY) else line.value)
+            self.offline_queue.add(entry, "not connected" if line in (Line.NONE, Line.AWAY) else line.value)
         return len(payload)
 
     def withdraw(self, pending: Pending) -> None:
@@ -466,19 +466,19 @@ class Outbox:
     def fail_session(self, lost: ConnectionLost) -> None:
         """Fail the messages of the session, which is over. All other messages wait for the next session, if any."""
         self.find_channel = _no_channel
-        self.queue.end_session(lost)
+        self.offline_queue.end_session(lost)
         self.requests.fail_sent(lost)
         if not self.expects_session:
             self._fail_requests(
                 [each for each in self.requests.unsent() if each.state is QUEUED], self.writer.session.last_close
             )
-            self.queue.discard()
+            self.offline_queue.drop_all()
         self.gate.wake_all()  # the callers that wait there see that their session is over
 
     def drop_waiting(self, info: CloseInfo) -> None:
         """Drop everything that waits for a session, because none will come. Requests fail, and events are logged."""
         self.fail_unsent(info)
-        self.queue.discard()
+        self.offline_queue.drop_all()
 
     def fail_unsent(self, info: CloseInfo) -> None:
         """Fail the requests that were not sent yet."""

@@ -400,4 +400,4 @@ class PendingRequests:
         if earliest is not None:
             self._set_timer(earliest)
         for pending in late:
-            self._host.expired(pending)
+            self._host.request_expired(pending)

@@ -186,7 +186,7 @@ class SessionWriter:
                 self._host.count_dropped,
             )
         waits = self.slow_reader.add(payload, text, slow, key)
-        session.recount()
+        session.memory_changed()
         return waits
 
     def mark_overdue(self) -> None:
@@ -222,7 +222,7 @@ class SessionWriter:
         try:
             self.session.send(payload, terms.is_text(payload) if text is None else text)
         except ConnectionLost as exc:
-            self.session.note_dead(exc)
+            self.session.send_failed(exc)
             return False
         return True
 
@@ -245,7 +245,7 @@ class SessionWriter:
 
     def grant(self, h: int, n: int, size: int) -> None:
         """Let the remote peer send ``n`` items of ``size`` bytes on channel ``h``, in total."""
-        self.session.say(Credit(h, n, size))
+        self.session.send_control(Credit(h, n, size))
         # The producer may wait for it, and the reader may go on for a while without a turn of the event loop.
         connection = self.session.connection
         if connection is not None:

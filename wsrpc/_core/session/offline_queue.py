@@ -33,7 +33,7 @@ class Entry(Struct, eq=False):
         self.queue.remove(self)
         return True
 
-    def was_sent(self) -> None:
+    def message_sent(self) -> None:
         """Note that a connection has got the message."""
         self.withdraw()
         if self.report is not None:
@@ -82,7 +82,7 @@ class OfflineQueue:
         self._entries[entry] = None
         self._count(entry, 1)
         if not entry.of_session:
-            self._host.queued()
+            self._host.message_queued()
 
     def _check_room(self, size: int, why: str) -> None:
         count, total, limits = self.user_count, self.user_size, self._limits
@@ -122,7 +122,7 @@ class OfflineQueue:
             if entry.of_session:
                 self.refuse(entry, lost.for_outcome("not_sent"))
 
-    def discard(self) -> None:
+    def drop_all(self) -> None:
         """Drop all events, because no connection will come. The requests must have been taken out before."""
         lost = self.all()
         for entry in lost:
