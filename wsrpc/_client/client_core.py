@@ -242,7 +242,7 @@ class ClientCore(PassiveOwner):
             if self.peer.connected:
                 if self.peer_session.writer.opening.in_handler():  # it would wait for itself
                     return
-                await self.peer.wait_opened()
+                await self.peer.wait_connected()
                 if self.peer.connected:
                     return
             if self.begins_by_itself:  # else it may wait for `bind`
@@ -257,7 +257,7 @@ class ClientCore(PassiveOwner):
         self._in_origin = True
         current = self._attach(connection, 0)
         if self.peer_session is current:  # a handler may have bound another one in its first step
-            await self.peer.wait_opened()
+            await self.peer.wait_connected()
         if self.peer_session.session.usable is not connection:
             last = self.peer_session.session.last_close
             raise ConnectionLost(last.code, last.reason)

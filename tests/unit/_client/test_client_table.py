@@ -47,7 +47,7 @@ class Scene(World):
             options["reconnect"] = None
         limits = LIMITS if survives else LIMITS.replace(replay_bytes=0)
         self.kept_for = DELAY / 2 if (state, happened) == ("detached", Input.LOST) else 60.0
-        super().__init__(server=Server(limits=limits, detached=self.kept_for), **options)
+        super().__init__(server=Server(limits=limits, detached_timeout=self.kept_for), **options)
         self.attempts: asyncio.Queue[asyncio.Future[MemoryTransport | None]] = asyncio.Queue()
         self.attempt: asyncio.Future[MemoryTransport | None]
         """The latest attempt. With None it connects to the server."""
