@@ -117,7 +117,7 @@ class Session:
         self.ttl = 0.0
         """Seconds that it lives without a connection."""
         self.full = False
-        """Whether senders wait: the connection is above its high-water mark, or `Limits.replay` is reached."""
+        """Whether senders wait: the connection is above its high-water mark, or `Limits.replay_bytes` is reached."""
         self._room: asyncio.Future[None] | None = None
         """Done when it is full no more, or over. None unless something waits for that."""
         self._expiry_timer: Timer | None = None
