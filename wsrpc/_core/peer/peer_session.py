@@ -26,7 +26,7 @@ from ..session.session import Session
 from ..session.session_end import SessionEnd
 from ..session.session_states import SessionInput, SessionState
 from ..wire.codecs import NegotiatedCodec
-from ..wire.control import Announced, Credit, Drain
+from ..wire.control import Announced, CreditMessage, Drain
 from ..wire.messages import MAX_ID, WireMessage
 from .dispatcher import Dispatcher
 from .payload_log import PayloadLog
@@ -163,7 +163,7 @@ class PeerSession:
         self.writer.agree(announced, codec, common)
         self.writer.draining.agreed()
 
-    def control_received(self, message: Credit | Drain) -> None:
+    def control_received(self, message: CreditMessage | Drain) -> None:
         """Take a control message that is not about the session."""
         channels = self.channels
         if isinstance(message, Drain):
@@ -317,7 +317,7 @@ class PeerSession:
 
     def _with_will_reconnect(self, info: CloseInfo) -> CloseInfo:
         """Return what handlers are told now of the end of a connection."""
-        return msgspec.structs.replace(info, will_reconnect=self.host.owner.comes_back())
+        return msgspec.structs.replace(info, will_reconnect=self.host.owner.will_reconnect())
 
     # ------------------------------------------------------------ what the session reports
 

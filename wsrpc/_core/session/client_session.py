@@ -11,9 +11,9 @@ from ...errors import short
 from ..wire.control import (
     RESUME,
     Ack,
-    Changed,
     Gone,
     Hello,
+    LimitsChanged,
     Resume,
     Resumed,
     Welcome,
@@ -107,7 +107,7 @@ class ClientSession(Session):
 
     def _announce_changes(self) -> None:
         if self.negotiation.limits is not self._host.settings.limits:  # the remote peer has those of the hello
-            self.send_control(Changed(announce(self.negotiation.limits)))
+            self.send_control(LimitsChanged(announce(self.negotiation.limits)))
 
     # ------------------------------------------------------------ on another connection
 

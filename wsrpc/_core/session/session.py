@@ -16,11 +16,11 @@ from ..wire.control import (
     UNCOUNTED,
     Ack,
     Announced,
-    Changed,
     Control,
-    Credit,
+    CreditMessage,
     Drain,
     Hello,
+    LimitsChanged,
     Welcome,
     announce,
     is_control,
@@ -381,7 +381,7 @@ class Session:
         if self.connection is not None:
             self.connection.transport.largest = limits.message_bytes
         if self.negotiation.common is not None:
-            self.send_control(Changed(announce(limits)))
+            self.send_control(LimitsChanged(announce(limits)))
 
     def receive_control(self, payload: bytes | bytearray) -> bool:
         """Take a control message of the remote peer. Return False if ``payload`` is another message."""
@@ -393,7 +393,7 @@ class Session:
             return True
         if self.acknowledger is not None and isinstance(message, UNCOUNTED):
             self.acknowledger.uncount(len(payload))
-        if isinstance(message, (Credit, Drain)):
+        if isinstance(message, (CreditMessage, Drain)):
             self._host.current.control_received(message)
         elif not self._handle_control(message):
             self._host.ignore("control message out of place")
@@ -409,7 +409,7 @@ class Session:
             if message == Ack(0, 0):  # the client counts from now on
                 self._count_received()
                 return True
-        elif isinstance(message, Changed) and negotiation.common is not None:
+        elif isinstance(message, LimitsChanged) and negotiation.common is not None:
             if (why := message.limits.objection()) is not None:
                 self.fail(CloseCode.INVALID_DATA, why)
             else:
