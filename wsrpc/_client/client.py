@@ -228,7 +228,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
         __enter__ = __exit__ = refusing("a client dials and closes asynchronously: use `async with client:`")
 
     async def __aenter__(self) -> Self:
-        if self._core.begins_by_itself:
+        if self._core.can_dial:
             try:
                 await self.connect()
             except BaseException:

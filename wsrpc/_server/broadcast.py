@@ -228,7 +228,7 @@ class BroadcastGroup:
         writer = inside.writer
         session = writer.session
         payload, text = message[writer.terms.encode]
-        if not session.state.takes_messages:
+        if not session.state.accepts_messages:
             raise writer.not_sent()
         if len(payload) > writer.terms.unchecked:
             objections = message.objections
@@ -254,7 +254,7 @@ class BroadcastGroup:
                 continue
             if isinstance(inside, ServedPeer):
                 current = inside.core.current
-                if current.writer.session.full and current.session.state.takes_messages:
+                if current.writer.session.full and current.session.state.accepts_messages:
                     stalled[inside] = current.writer
             elif inside.full and not inside.closed:
                 stalled[inside] = inside

@@ -125,7 +125,7 @@ class ServedPeer(PassiveOwner):
         Raises:
             ConnectionLost: they cannot.
         """
-        if not self.current.session.state.takes_messages:
+        if not self.current.session.state.accepts_messages:
             raise self.writer.not_sent()
 
     @property
