@@ -18,7 +18,7 @@ from ..handlers.invocation import CURRENT, WORK, Invocation
 from ..handlers.opening import Opening
 from ..sending.answers import Answers
 from ..sending.pending import SENT
-from ..sending.session_writer import Line, SessionWriter
+from ..sending.session_writer import SendingState, SessionWriter
 from ..session.client_session import ClientSession
 from ..session.connection import Connection
 from ..session.server_session import Home, ServerSession
@@ -77,7 +77,7 @@ class PeerSession:
         else:
             self.session = ServerSession(host, outbox.offline_queue, home=home, last_close=last_close)
         self.opening = Opening(self.session, host, host.reporter)
-        self.writer = SessionWriter(self.session, host, self.opening, outbox.requests, outbox.gate)
+        self.writer = SessionWriter(self.session, host, self.opening, outbox.requests, outbox.room_gate)
         answers = Answers(self.writer, host)
         self.channels = channels = ChannelTable(
             self.writer, outbox, host.options.own, work.readers, sender=sender, answers=answers
@@ -345,7 +345,7 @@ class PeerSession:
         self.dispatcher.admission.unpause()
         self.host.connection_started(connection.transport.info)
         self.writer.reattach(limits)
-        return self.writer.line is Line.OPEN
+        return self.writer.sending_state is SendingState.OPEN
 
     def objection(self, payload: bytes, raw: bool) -> Exception | None:
         """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""

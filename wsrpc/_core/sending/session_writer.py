@@ -26,14 +26,14 @@ from .slow_readers import Slow, SlowReaderQueue
 _OPENED = OpeningState.OVER  # a constant, because Python 3.11 looks members of an enum up slowly
 
 
-class Line(Enum):
-    """The state of a session, as far as it decides what may leave. Whether there is room is another question."""
+class SendingState(Enum):
+    """The state of a session, as far as it decides what may be sent. Whether the session has room is not part of it."""
 
     NONE = "there is no session, or it is about to end"
     EXPECTED = "there is no session, or it is about to end, but another one is expected"
     AWAY = "the session waits for another connection"
     OPENING = "`open` handlers are running"
-    FINISHING = "the remote peer is about to close, and what has begun before goes on"
+    FINISHING = "the remote peer is about to close, and what has started before goes on"
     DRAINING = "the remote peer is about to close, and has said so"
     OPEN = "none of these"
 
@@ -46,19 +46,20 @@ class SessionWriter:
 
     Args:
         requests: those of the peer.
-        gate: the callers that wait for room, from one session to the next.
+        room_gate: the callers that wait for room, from one session to the next.
     """
 
     __slots__ = (
-        "_gate",
         "_host",
         "_settings",
         "draining",
         "loop",
         "may_send",
+        "next_terms",
         "opening",
         "overdue",
         "requests",
+        "room_gate",
         "session",
         "slow_reader",
         "terms",
@@ -71,16 +72,16 @@ class SessionWriter:
         host: Host,
         opening: Opening,
         requests: PendingRequests,
-        gate: Gate,
+        room_gate: Gate,
     ) -> None:
         self._host = host
         self._settings = settings = host.settings
         self.session = session
-        self._gate = gate
+        self.room_gate = room_gate
         self.opening = opening
         self.draining = Draining(session, host, opening)
         self.requests = requests
-        self.terms = settings.terms
+        self.terms = self.next_terms = settings.terms
         self.loop = host.loop
         self.thread = get_ident()
         self.may_send = False
@@ -106,21 +107,21 @@ class SessionWriter:
         return "closing" if session.state is SessionState.CLOSING else "open" if self.opening.over else "opening"
 
     @property
-    def line(self) -> Line:
+    def sending_state(self) -> SendingState:
         """The state of the session, as far as it decides what may leave."""
         state = self.session.state
         if state.waits:
-            return Line.AWAY
-        return self.connected_line if state.sends else Line.NONE
+            return SendingState.AWAY
+        return self.connected_sending_state if state.sends else SendingState.NONE
 
     @property
-    def connected_line(self) -> Line:
+    def connected_sending_state(self) -> SendingState:
         """The state of the session once it has a connection."""
         if self.opening.state is not _OPENED:
-            return Line.OPENING
+            return SendingState.OPENING
         if self.draining.silent:
-            return Line.DRAINING
-        return Line.FINISHING if self.draining.phase is DrainPhase.FINISHING else Line.OPEN
+            return SendingState.DRAINING
+        return SendingState.FINISHING if self.draining.phase is DrainPhase.FINISHING else SendingState.OPEN
 
     @property
     def silent(self) -> bool:
@@ -136,7 +137,7 @@ class SessionWriter:
     @property
     def callers_wait(self) -> bool:
         """Whether callers wait for room."""
-        return self._gate.has_callers
+        return self.room_gate.has_callers
 
     def update_may_send(self) -> None:
         """Find out again whether a message may go straight to the transport.
@@ -144,7 +145,9 @@ class SessionWriter:
         Each object on which that depends reports its changes to `SessionReceiver`: the session, its opening, its drain
         and the gate.
         """
-        self.may_send = self.line is Line.OPEN and not (self.session.full or self._gate.has_callers)
+        self.may_send = self.sending_state is SendingState.OPEN and not (
+            self.session.full or self.room_gate.has_callers
+        )
 
     # ------------------------------------------------------------ the course of the session
 
@@ -164,7 +167,7 @@ class SessionWriter:
 
     def reset(self) -> None:
         """Drop what was negotiated in the session, which is over, and the broadcasts that wait."""
-        self.terms = self._settings.terms
+        self.terms = self.next_terms
         self.slow_reader = None
 
     def enter_loop(self) -> None:
