@@ -324,7 +324,7 @@ class PeerSession:
 
     def session_detached(self, info: CloseInfo) -> None:
         """Keep the session without a connection, if the owner wants that."""
-        self.outbox.end_connection()
+        self.outbox.wake_all()
         self.writer.overdue = False
         self._wake_wait_closed()
         text, log = "peer %s at %s lost its connection: %d %s; its session is kept for %g s", self.host.log

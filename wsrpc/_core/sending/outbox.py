@@ -31,11 +31,11 @@ def _no_channel(h: int) -> None:
 class Outbox:
     """Sends the events, requests and raw messages of a peer, from one session to the next.
 
-    A message is sent at once, or its caller waits at a gate until there is room, or the message waits in the ``queue``:
-    `decide_place` decides.
+    `decide_place` decides whether a message is sent at once, whether its caller waits at a gate until there is room, or
+    whether the message waits in the ``offline_queue``.
 
     Args:
-        odd: whether the ids of requests are odd: the side that dialed uses those.
+        odd: whether the ids of requests are odd, as those of the side that dialed are.
         expects_session: whether messages that are sent without a session wait for the next one.
         fails_offline: whether a message without ``offline=`` fails if there is no connection.
     """
@@ -44,7 +44,7 @@ class Outbox:
         "expects_session",
         "fails_offline",
         "find_channel",
-        "queue",
+        "offline_queue",
         "requests",
         "room_gate",
         "writer",
@@ -59,11 +59,11 @@ class Outbox:
         fails_offline: bool,
     ) -> None:
         self.requests = PendingRequests(host, odd=odd)
-        self.queue = OfflineQueue(host)
+        self.offline_queue = OfflineQueue(host)
         self.room_gate = Gate(host.loop, lambda: host.current.may_send_changed())
         """The callers that wait until the session has room."""
         self.writer: SessionWriter
-        """The way out of the present session, of the next one, or of the last one."""
+        """The writer of the present session, of the next one, or of the last one."""
         self.expects_session = expects_session
         """Whether messages that are sent without a session wait for the next one."""
         self.fails_offline = fails_offline
@@ -76,12 +76,12 @@ class Outbox:
     # ------------------------------------------------------------ sessions
 
     def set_session(self, writer: SessionWriter, find_channel: FindChannel) -> None:
-        """Send in this session from now on."""
+        """Send in another session from now on."""
         self.writer, self.find_channel = writer, find_channel
 
     @property
     def expects_connection(self) -> bool:
-        """Whether there is a connection, or another one may come."""
+        """Whether there is a connection, or there may be another one."""
         return self.writer.session.state.accepts_messages or self.expects_session
 
     # ------------------------------------------------------------ sending
@@ -113,12 +113,12 @@ class Outbox:
             await self.wait_and_send(raw, offline)
 
     def send_now(self, message: Event | Raw, offline: Offline | None) -> None:
-        """Send a message without waiting for room, or let it wait in the queue.
+        """Send a message without waiting for room, or let the message wait in the queue.
 
         Raises:
             ConnectionLost: ``"not_sent"``, the message may not wait.
             ChannelClosed: the message is for an anonymous channel that has ended.
-            QueueFull: the session holds as much as `Limits.hard_cap_bytes` allows, or too much waits in the queue.
+            QueueFull: the session holds as many bytes as `Limits.hard_cap_bytes` allows, or the queue is full.
         """
         outgoing = self._outgoing(message, offline)
         while True:
@@ -135,22 +135,25 @@ class Outbox:
     async def wait_and_send(
         self, message: Event | Raw, offline: Offline | None = None, *, started_in: SessionWriter | None = None
     ) -> int:
-        """Send a message behind those that wait for room, or let it wait in the queue. Return its size in bytes.
+        """Wait for room behind all earlier callers, then send a message, or let it wait in the queue.
 
         Cancelling is safe.
 
         Args:
             started_in: the message belongs to something that has started in this session.
 
+        Returns:
+            the size of the message in bytes.
+
         Raises:
-            ChannelClosed: the message is for an anonymous channel that has ended meanwhile.
-            ConnectionLost: ``"not_sent"``, the message may not wait for another connection, or none will come.
+            ChannelClosed: the message is for an anonymous channel that has ended.
+            ConnectionLost: ``"not_sent"``, the message may not wait for another connection, or there will be none.
             QueueFull: too many messages of the user wait in the queue.
         """
         return await self._wait_and_send(self._outgoing(message, offline, started_in=started_in))
 
     def request_now(self, message: Request, pending: Pending) -> bool:
-        """Send a request, if nothing is in its way. Return False if it has to take its turn."""
+        """Send a request, if nothing has to wait. Return False if its caller has to use `wait_and_request`."""
         writer = self.writer
         if not writer.may_send or (pending.h is None and not self.requests.has_capacity(writer.terms)):
             return False
@@ -161,7 +164,7 @@ class Outbox:
         return True
 
     async def wait_and_request(self, message: Request, pending: Pending) -> None:
-        """Send a request like `wait_and_send`, once the remote peer can accept it. Return if it fails meanwhile."""
+        """Send a request like `wait_and_send`, once the remote peer has room for it. Return if the request has failed."""
         await self._wait_and_send(self._outgoing(message, pending.options.offline, pending))
 
     def _outgoing(
@@ -185,7 +188,7 @@ class Outbox:
         return Outgoing(message, scope, writer, channel, fails_offline and not started, writer.terms, pending)
 
     async def _wait_and_send(self, outgoing: Outgoing) -> int:
-        """Wait in one line after the other until a message leaves or waits in the queue. Return its size in bytes."""
+        """Wait at one gate after the other until a message is sent or waits in the queue. Return its size in bytes."""
         waiter, pending = Waiter(), outgoing.pending
         gates = {Place.ROOM: self.room_gate, Place.CAPACITY: self.requests.capacity_gate}
         if pending is not None:
@@ -209,7 +212,7 @@ class Outbox:
                 pending.waiter = None
 
     def _send(self, outgoing: Outgoing) -> int | None:
-        """Hand a message to the transport. Return its size, or None if the connection has just ended."""
+        """Pass a message to the transport. Return its size, or None if the connection has just ended."""
         payload, text = outgoing.encode()
         if not self.writer.send(payload, text, raw=isinstance(outgoing.message, Raw)):
             return None
@@ -225,12 +228,12 @@ class Outbox:
         return self.room_gate.has_callers or self.writer.session.full
 
     def wake(self) -> None:
-        """Let the first caller of each line look whether there is room. Those who wait for capacity began earlier."""
+        """Let the first caller at each gate check whether there is room. Callers that wait for capacity came earlier."""
         self.requests.capacity_gate.wake()
         self.room_gate.wake()
 
     async def wait_written(self) -> None:
-        """Wait until all callers that wait for room have sent. Cancelling is safe."""
+        """Wait until all callers that wait for room have sent their messages. Cancelling is safe."""
         waiter = self.room_gate.enter()
         try:
             while self.writer.session.full or not waiter.is_first:
@@ -240,14 +243,14 @@ class Outbox:
 
     @property
     def kept(self) -> int:
-        """Bytes of the messages that wait for a connection, or may have to be sent again on another one."""
+        """Bytes of the messages that wait for a connection, or may have to be sent again on another connection."""
         return self.writer.session.kept + self.offline_queue.user_size
 
     def _enqueue(self, outgoing: Outgoing) -> int:
         """Let a message wait in the queue. Return its size in bytes.
 
         Raises:
-            MessageTooBig: the remote peer would not accept it.
+            MessageTooBig: the remote peer would not accept the message.
             QueueFull: too many messages of the user wait in the queue.
         """
         of_session, is_raw = outgoing.scope is not Scope.PEER, isinstance(outgoing.message, Raw)
@@ -263,18 +266,18 @@ class Outbox:
         else:
             state = self.writer.sending_state
             is_away = state in (SendingState.NONE, SendingState.AWAY)
-            self.queue.add(entry, "not connected" if is_away else state.value)
+            self.offline_queue.add(entry, "not connected" if is_away else state.value)
         return len(payload)
 
     def withdraw(self, pending: Pending) -> None:
-        """Take the message of a request out of the queue, if it waits there."""
+        """Remove the message of a request from the queue, if the message waits there."""
         if pending.entry is not None and pending.entry.withdraw():
             self.writer.session.queue_changed()
 
-    # ------------------------------------------------------------ the end of a connection, of a session, and of all
+    # ------------------------------------------------------------ the end of a connection, of a session, of the peer
 
-    def end_connection(self) -> None:
-        """Let the callers that wait look again: the session goes on without its connection."""
+    def wake_all(self) -> None:
+        """Let all callers check again whether they have to wait: the session has lost its connection."""
         self.room_gate.wake_all()
         self.requests.capacity_gate.wake_all()
 
@@ -287,16 +290,16 @@ class Outbox:
             self._fail_requests(
                 [each for each in self.requests.unsent() if each.state is QUEUED], self.writer.session.last_close
             )
-            self.queue.discard()
-        self.room_gate.wake_all()  # the callers that wait there see that their session is over
+            self.offline_queue.drop_all()
+        self.room_gate.wake_all()  # their session is over
 
     def drop_waiting(self, info: CloseInfo) -> None:
-        """Drop everything that waits for a session, because none will come. Requests fail, and events are logged."""
+        """Drop all messages that wait, because there will be no session. Requests fail, and events are logged."""
         self.fail_unsent(info)
         self.offline_queue.drop_all()
 
     def fail_unsent(self, info: CloseInfo) -> None:
-        """Fail the requests that were not sent yet."""
+        """Fail the requests that were not sent."""
         self._fail_requests(self.requests.unsent(), info)
 
     def _fail_requests(self, requests: list[Pending], info: CloseInfo) -> None:

@@ -188,6 +188,6 @@ def _error_for(outgoing: Outgoing, state: SendingState, waiter: Waiter | None) -
     if channel is not None and channel.over and not session.over:
         return channel.gone()
     lost = outgoing.writer.not_sent()
-    if isinstance(session.lost, SessionLost) and waiter is not None and waiter.is_waiting:
-        lost = session.lost.for_outcome("not_sent")  # it was lost while the caller waited
+    if isinstance(session.end_error, SessionLost) and waiter is not None and waiter.is_waiting:
+        lost = session.end_error.for_outcome("not_sent")  # it was lost while the caller waited
     return lost if h is UNSET else ChannelClosed(str(h), lost)
