@@ -161,7 +161,7 @@ class PeerSession:
         """Use what both sides support from now on."""
         self._receiver.agree(codec)
         self.writer.agree(announced, codec, common)
-        self.writer.draining.agreed()
+        self.writer.draining.terms_agreed()
 
     def control_received(self, message: CreditMessage | Drain) -> None:
         """Take a control message that is not about the session."""

@@ -104,7 +104,7 @@ class Waiter:
         return self._gate is gate
 
     def move_to(self, gate: Gate) -> None:
-        """Exit any other line, and join the end of the line of ``gate``. Nothing happens if the caller is in this line."""
+        """Exit any other line, and join the end of the line of ``gate``. Nothing happens if it is there."""
         if self._gate is not gate:
             self.exit()
             self._gate = gate

@@ -164,7 +164,7 @@ class Outbox:
         return True
 
     async def wait_and_request(self, message: Request, pending: Pending) -> None:
-        """Send a request like `wait_and_send`, once the remote peer has room for it. Return if the request has failed."""
+        """Send a request like `wait_and_send`, once the remote peer has room. Return if the request has failed."""
         await self._wait_and_send(self._outgoing(message, pending.options.offline, pending))
 
     def _outgoing(
@@ -228,7 +228,7 @@ class Outbox:
         return self.room_gate.has_callers or self.writer.session.full
 
     def wake(self) -> None:
-        """Let the first caller at each gate check whether there is room. Callers that wait for capacity came earlier."""
+        """Let the first caller at each gate check whether there is room, first where callers have waited longer."""
         self.requests.capacity_gate.wake()
         self.room_gate.wake()
 
