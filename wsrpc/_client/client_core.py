@@ -334,7 +334,7 @@ class ClientCore(PassiveOwner):
             self.state = "idle"
         self.peer_session.writer.enter_loop()
         if moves:
-            self.peer_core.readers.leave_loop()
+            self.peer_core.readers.loop_ended()
         self._order.stop_timers()
         self._order = Order()
         self._stopping = set()
@@ -414,7 +414,7 @@ class ClientCore(PassiveOwner):
             self._order.dialing.opened()
         self._waiters.tell(None)
         if self.hooks.resumed_with is not None:
-            self.peer_core.reporter.tell_hooks("on_reconnect", (self.hooks.resumed_with,))  # nothing waits for them
+            self.peer_core.reporter.notify_hooks("on_reconnect", (self.hooks.resumed_with,))  # nothing waits for them
 
     def opening_handlers(self, event: Literal["open", "on_reconnect"]) -> list[Unfinished]:
         began = self.hooks.began

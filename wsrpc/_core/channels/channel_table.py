@@ -110,7 +110,7 @@ class ChannelTable:
 
     def open(self, h: int) -> ChannelCore:
         """Make the channel that is the answer to this side's request ``h``."""
-        self._forget_abort(h)
+        self._remove_abort(h)
         channel = self.opened[h] = ChannelCore(h, self)
         channel.opened()
         return channel
@@ -147,10 +147,10 @@ class ChannelTable:
             raise RpcError.of_value(reason)
         if channel.id in self.served:
             raise RpcError(f"request id {channel.id} is that of a channel which is still open")
-        self._forget_abort(channel.id)
+        self._remove_abort(channel.id)
         self.writer.reply(self.writer.terms.encode(ChannelCreated(channel.id)))
         if channel.over:  # the answer was one too many for a session that waits for a connection
-            raise channel.gone()
+            raise channel.closed_error()
         self.undelivered.pop(channel, None)
         self.served[channel.id] = channel
         channel.opened()
@@ -171,7 +171,7 @@ class ChannelTable:
         window = self.limits.stream_window_bytes
         return min(window, max(SMALLEST_SHARE, window // max(1, len(self._credited))))
 
-    def credit_begins(self, h: int) -> None:
+    def reading_started(self, h: int) -> None:
         """Take note that the items of channel ``h`` are read, by credit."""
         self._credited[h] = None
 
@@ -181,14 +181,14 @@ class ChannelTable:
             remember(self._aborted, h, None)
             send_notice(self.writer, partial(ChannelAbort, h), reason, self.warn)
 
-    def _forget_abort(self, h: int) -> None:
+    def _remove_abort(self, h: int) -> None:
         """Forget that an earlier channel of id ``h`` was aborted: there is another one."""
         self._aborted.pop(h, None)
-        self.waiting_aborts.take(h)
+        self.waiting_aborts.pop(h)
 
     def refuse(self, h: int) -> RpcError:
         """Abort channel ``h``, which does not exist, because something came on it. Return the error for a request."""
-        error = self.waiting_aborts.take(h) or RemoteError(f"Anonymous channel '{h}' does not exist")
+        error = self.waiting_aborts.pop(h) or RemoteError(f"Anonymous channel '{h}' does not exist")
         self.send_abort(h, error)
         return error
 
@@ -224,13 +224,13 @@ class ChannelTable:
     def end_session(self, error: ConnectionLost) -> None:
         """End all channels, because the session has ended."""
         for channel in [*self.undelivered, *self.opened.values(), *self.served.values()]:
-            channel.mailbox.take_request_ids()
+            channel.mailbox.pop_request_ids()
             own = error.for_outcome("unknown")  # each channel's readers raise an object of their own
             if is_closed_here(error):
                 closed_here(own)
             channel.end(own, own, by_other=True)
 
-    def forget(self, channel: ChannelCore, *, produced: bool) -> None:
+    def remove(self, channel: ChannelCore, *, produced: bool) -> None:
         """Drop a channel that ends. ``produced``: this side has sent items on it."""
         h = channel.id
         if channel in self.undelivered:
@@ -247,10 +247,10 @@ class ChannelTable:
         """Fail the requests that this side sent on a channel, and cancel the handlers of those that came on it."""
         h, requests = channel.id, self.writer.requests
         # A wsrpc peer cancels their handlers when it knows of the end; JavaScript (4.3.1) and Go do not.
-        tells = not self.writer.session.over and (self.writer.terms.plain or not (by_other or h in self._aborted))
+        notifies = not self.writer.session.over and (self.writer.terms.plain or not (by_other or h in self._aborted))
         for pending in requests.on_channel(h):
             error = ChannelClosed(str(h), channel.close_reason)
-            if not tells:
+            if not notifies:
                 requests.fail(pending, error)
             elif requests.give_up(pending, error):
                 reason_there = None if by_other else channel.close_reason

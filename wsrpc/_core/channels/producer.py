@@ -104,7 +104,7 @@ class Producer(Recipient):
         """Totals that the consumer accepts."""
         self._pulls = Pulls(channel)
         self._waiter: asyncio.Future[None] | None = None
-        channel.produce(self)
+        channel.set_producer(self)
         for event in ("start", "pull", "stop"):
             channel.add_recipient(event, self)
         if patience is not None and not channel.over:
@@ -123,7 +123,7 @@ class Producer(Recipient):
             if i is not UNSET:
                 self._channel.answer(i, None)
         elif name == "pull":
-            if self._pulls.ask(i, message.a[1:], started=self._mode in (_CREDIT, _PACED)):
+            if self._pulls.add(i, message.a[1:], started=self._mode in (_CREDIT, _PACED)):
                 self._begin(_PULLED)
                 self._wake()
         else:
@@ -131,7 +131,7 @@ class Producer(Recipient):
             if i is not UNSET:
                 self._channel.answer(i, None)
 
-    def credited(self, n: int, size: int) -> None:
+    def credit_received(self, n: int, size: int) -> None:
         # Totals, so credit that is repeated or comes late changes nothing.
         if self._mode is _WAITING:
             self._mode = _GRANTED
@@ -159,9 +159,9 @@ class Producer(Recipient):
     def check_wanted(self) -> None:
         """Raise `ChannelClosed` if the channel is over."""
         if self._channel.over:
-            raise self._channel.gone()
+            raise self._channel.closed_error()
 
-    def channel_over(self) -> None:
+    def stop_sending(self) -> None:
         """Send nothing more.
 
         The task of a handler that streams is cancelled besides, see `ChannelCore.end`. This is for ``send=``, and for a
@@ -180,8 +180,8 @@ class Producer(Recipient):
         else:
             self._then = then
 
-    def take_request_ids(self) -> list[int]:
-        return self._pulls.take_request_ids()
+    def pop_request_ids(self) -> list[int]:
+        return self._pulls.pop_request_ids()
 
     # ------------------------------------------------------------ producing
 
@@ -199,7 +199,7 @@ class Producer(Recipient):
             self._waiter = None
         self._pause_at = self._sent + BURST
 
-    async def lost(self, error: WsrpcError | None = None) -> Never:
+    async def raise_end(self, error: WsrpcError | None = None) -> Never:
         """Wait until the channel is over, because an item could not be sent. Its end cancels this.
 
         The ``error`` that has kept it from being sent is not raised: it may say "not sent", although the request that
@@ -405,7 +405,7 @@ class Producer(Recipient):
         if not self._channel.over:
             with suppress(ChannelClosed, ConnectionLost):
                 return await self._channel.owner.outbox.send_in_turn(Event(("next", item), h=self._channel.id))
-        await self.lost()
+        await self.raise_end()
 
     # ------------------------------------------------------------ the end
 

@@ -41,7 +41,7 @@ STOP = RequestOptions(within_call=True)
 class ReaderListener(Protocol):
     """Part of a peer that holds messages back. Readers report to it. Implemented by `Work` of ``_core.peer``."""
 
-    def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient, /) -> None:
+    def recipient_added(self, channel: ChannelRef, event: str, recipient: Recipient, /) -> None:
         """Pass the messages that are held back to a new recipient."""
 
     def reject(self, i: int, error: RpcError, /) -> None:
@@ -164,7 +164,7 @@ class Readers:
             taken = f"{items}: 'next' cannot be read as events there, too"
             channel.recipients.add(event, recipient, FanOut, taken)
         self.channels[channel.name] = channel
-        self.listener.begin_reading(channel.name, event, recipient)
+        self.listener.recipient_added(channel.name, event, recipient)
 
     def removed(self, channel: NamedChannel) -> None:
         """Drop a channel that has no recipients any more."""
@@ -179,14 +179,14 @@ class Readers:
     def end_session(self, error: ConnectionLost) -> None:
         """End the readers of items with ``error``, and those of events unless they survive."""
         if self._unread is not None:
-            self._unread.forget_late_requests()
+            self._unread.drop_late_requests()
         if not self._survives:
             self.end(partial(ConnectionLost, error.code, error.reason))
             return
         for channel in list(self.channels.values()):
             channel.end_session(error)
 
-    def leave_loop(self) -> None:
+    def loop_ended(self) -> None:
         """End all readers, because their event loop has ended."""
         with suppress(RuntimeError):  # of a closed loop, where a task still waits
             self.end(lambda: None)
@@ -270,7 +270,7 @@ class NamedChannel:
         is_read = self.recipients.get(event) is recipient  # the channel and the session are not over
         self._remove(event, recipient)
         if is_read and isinstance(recipient, ItemInbox) and recipient.has_producer:
-            self.stop_items()
+            self.send_stop()
 
     def _remove(self, event: str, recipient: Recipient) -> None:
         self.recipients.remove(event, recipient)
@@ -284,7 +284,7 @@ class NamedChannel:
                 if not isinstance(recipient, EventInbox):
                     self._remove(event, recipient)
                     self.items_out = None
-                    recipient.take_request_ids()  # in the next session they are the ids of other requests
+                    recipient.pop_request_ids()  # in the next session they are the ids of other requests
                     recipient.channel_ended(error.for_outcome("unknown"))
 
     def end(self, error: Callable[[], Exception | None], *, stops: bool) -> None:
@@ -293,7 +293,7 @@ class NamedChannel:
         self.recipients.clear()
         for recipient in recipients:
             if stops and isinstance(recipient, ItemInbox) and recipient.has_producer:
-                self.stop_items()
+                self.send_stop()
             recipient.channel_ended(error())
 
     # ------------------------------------------------------------ messages
@@ -336,7 +336,7 @@ class NamedChannel:
 
     # ------------------------------------------------------------ what inboxes and producers ask for
 
-    def gone(self) -> ChannelClosed:
+    def closed_error(self) -> ChannelClosed:
         return ChannelClosed(str(self.name), None)
 
     def send_in_turn(self, event: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, int]:
@@ -344,14 +344,14 @@ class NamedChannel:
         message = Event((event, *args), str(self.name))
         return self._readers.outbox.send_in_turn(message, begun_in=self.writer)
 
-    def start_items(self, inbox: Inbox) -> None:
+    def send_start(self, inbox: Inbox) -> None:
         """Send ``start``."""
         try:
             self._readers.outbox.send_event_nowait(self.name, "start", ())
         except (ConnectionLost, QueueFull) as exc:
             inbox.end(exc)
 
-    def stop_items(self) -> None:
+    def send_stop(self) -> None:
         """Tell the remote producer to stop. Until it answers, no reader gets what it sends.
 
         Its answer comes behind its last item, and before the first one of the next ``start``. Peers that do not
@@ -370,16 +370,16 @@ class NamedChannel:
         if self.items_out is self.writer:  # in another session, the id is that of another request
             self._resolve(i, value)
 
-    def overflowed(self, event: str, inbox: Inbox, error: StreamOverflow) -> None:
+    def inbox_overflowed(self, event: str, inbox: Inbox, error: StreamOverflow) -> None:
         """Pass nothing more to ``inbox``, and answer what it has kept. The channel stays.
 
         The inbox may be read in the next session, when its ids are those of other requests.
         """
-        for i in inbox.take_request_ids():
+        for i in inbox.pop_request_ids():
             self.answer(i)
         self.remove_recipient(event, inbox)
 
-    def grant(self, items: int, size: int) -> None: ...
+    def send_credit(self, items: int, size: int) -> None: ...
 
     def count_dropped(self, count: int) -> None: ...
 

@@ -228,10 +228,10 @@ class Handler:
 
     __slots__ = (
         "__weakref__",
+        "answers_with_channel",
         "call",
         "facts",
         "function",
-        "gives_channel",
         "hidden",
         "is_method",
         "lane",
@@ -304,7 +304,7 @@ class Handler:
         """Seconds that it may run once it was called; UNSET: as `Limits.handler` says."""
         self.opens = facts.role is not Role.RESULT
         """Whether a channel is the answer before the result of ``call`` (a coroutine or an async generator) runs."""
-        self.gives_channel = self.opens or facts.is_generator
+        self.answers_with_channel = self.opens or facts.is_generator
         """Whether a request is known to be answered by a channel: ``opens``, and generators."""
         self.lane: Hashable = self if lane is None and options.ordered else lane
         """The handler itself, or a scope: handlers of one lane run one after another. None: calls may overlap."""

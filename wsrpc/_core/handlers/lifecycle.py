@@ -72,7 +72,7 @@ class Stage:
         """
         for name in NAMES.get(event, (event,)):
             for registry in registries:
-                taken = registry.take_lifecycle(name) if registry.lifecycle else None
+                taken = registry.pop_lifecycle(name) if registry.lifecycle else None
                 if taken is not None:
                     self.call(name, taken.function, args[: taken.accepted])
                 for hook in registry.hooks.get(name, ()):
@@ -136,7 +136,7 @@ class Closers:
         self._added: asyncio.Future[None] | None = None
 
     def add_current(self) -> None:
-        """Add the current task and the handler that started it; `wait_besides` then looks again."""
+        """Add the current task and the handler that started it; `wait_for_others` then looks again."""
         self._tasks.add(asyncio.current_task())
         # There may be a task between the handler and its close: asyncio.wait_for makes one.
         self._invocations.add(CURRENT.get(None))
@@ -147,7 +147,7 @@ class Closers:
         """Whether ``task``, which runs the handler of ``invocation``, waits for a close."""
         return task in self._tasks or (invocation is not None and invocation in self._invocations)
 
-    async def wait_besides(self, tasks: set[F], timeout: float | None) -> set[F]:
+    async def wait_for_others(self, tasks: set[F], timeout: float | None) -> set[F]:
         """Wait until ``tasks`` have ended, another task is added here, or ``timeout`` seconds have passed.
 
         Return the tasks that still run after ``timeout``; an empty set in the other cases.
@@ -202,11 +202,11 @@ class Reporter:
         stage.call(event, function, args)
         self._complete(stage)
 
-    def tell_hooks(self, name: str, args: tuple[object, ...], opening: asyncio.Future[None] | None = None) -> None:
+    def notify_hooks(self, name: str, args: tuple[object, ...], opening: asyncio.Future[None] | None = None) -> None:
         """Call the functions of a hook when their turn has come, and when ``opening``, if it is given, is done."""
         if opening is not None and not self.turns:
-            self.take_turn("open", lambda: opening)
-        self.take_turn(name, lambda: self._fire(name, args))
+            self.notify_in_order("open", lambda: opening)
+        self.notify_in_order(name, lambda: self._fire(name, args))
 
     def _stage(self, event: str) -> Stage:
         return Stage(Invocation(self.peer(), WireMessage(a=[event])), self.failed)
@@ -224,7 +224,7 @@ class Reporter:
 
     # ------------------------------------------------------------ turns
 
-    def take_turn(self, what: str, tell: Callable[[], asyncio.Future[None] | None]) -> None:
+    def notify_in_order(self, what: str, tell: Callable[[], asyncio.Future[None] | None]) -> None:
         """Tell something when everything before is told, and the handlers have finished.
 
         If a session drops again before it was told that it had resumed, neither is told: else a client whose connection
@@ -237,38 +237,40 @@ class Reporter:
             return
         self.turns = (*before, (what, tell))
         if not before:
-            self._begin_turn()
+            self._start_notification()
 
-    def flush_turns(self) -> None:
+    def notify_now(self) -> None:
         """Tell now what waits for its turn."""
         waiting, self.turns = self.turns[1:], ()
         for _, tell in waiting:
             tell()
 
-    def _begin_turn(self) -> None:
+    def _start_notification(self) -> None:
         turn = self.turns[0]
         unfinished = turn[1]()
         if unfinished is None:
-            self._turn_over(turn)
+            self._notification_over(turn)
         else:
             patience: float = self.peer().limits.open_timeout
-            overdue = self.loop.call_at(self.loop.time() + patience, partial(self._turn_overdue, turn, patience))
+            overdue = self.loop.call_at(
+                self.loop.time() + patience, partial(self._notification_overdue, turn, patience)
+            )
             unfinished.add_done_callback(lambda _: overdue.cancel())
-            unfinished.add_done_callback(lambda _: self._turn_over(turn))
+            unfinished.add_done_callback(lambda _: self._notification_over(turn))
 
-    def _turn_overdue(self, turn: Turn, patience: float) -> None:
+    def _notification_overdue(self, turn: Turn, patience: float) -> None:
         if len(self.turns) > 1 and self.turns[0] is turn:
             text = (
                 "the handlers of %r have not finished within Limits.open_timeout=%g s, so others are called meanwhile"
             )
             self.log(logging.WARNING, text, turn[0], patience)
-        self._turn_over(turn)
+        self._notification_over(turn)
 
-    def _turn_over(self, turn: Turn) -> None:
+    def _notification_over(self, turn: Turn) -> None:
         if self.turns and self.turns[0] is turn:  # else those behind it have not waited
             self.turns = self.turns[1:]
             if self.turns:
-                self._begin_turn()
+                self._start_notification()
 
     # ------------------------------------------------------------ tasks
 

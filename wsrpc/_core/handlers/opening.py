@@ -179,7 +179,7 @@ class Opening:
 
     def _failed(self, event: str, name: str, exc: BaseException) -> None:
         """Log that a handler has raised ``exc``."""
-        if not self._session.state.takes_messages and _tells_of_the_end(exc):
+        if not self._session.state.takes_messages and _is_end_of_connection(exc):
             # It has not failed. A request of the handler raised because the session has ended, either before the
             # handler was cancelled, or because the user closes: then handlers are not cancelled.
             text = "the handler of %r, %s, did not finish, as the connection ended: %s"
@@ -231,9 +231,9 @@ class Opening:
             self._timer = None
 
 
-def _tells_of_the_end(exc: BaseException) -> bool:
+def _is_end_of_connection(exc: BaseException) -> bool:
     """Return whether an exception, or each one of a group, only says that a connection has ended."""
     if isinstance(exc, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", exc)
-        return all(map(_tells_of_the_end, group.exceptions))
+        return all(map(_is_end_of_connection, group.exceptions))
     return isinstance(exc, (ConnectionLost, ChannelClosed))

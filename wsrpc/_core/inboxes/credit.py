@@ -31,16 +31,16 @@ class Credit:
         """Return whether another message may arrive. If any bytes are left, it may have more than these."""
         return received < self.items and received_bytes < self.bytes
 
-    def is_due(self, taken: int, taken_bytes: int) -> bool:
+    def is_due(self, read_count: int, read_bytes: int) -> bool:
         """Return whether the producer gets more, after so many items and bytes were read."""
-        return taken >= self.renew_at or taken_bytes >= self.renew_bytes_at
+        return read_count >= self.renew_at or read_bytes >= self.renew_bytes_at
 
-    def renew(self, taken: int, taken_bytes: int, window: int, window_bytes: int) -> None:
+    def renew(self, read_count: int, read_bytes: int, window: int, window_bytes: int) -> None:
         """Raise the totals to a full window of items and bytes beyond what was read."""
         if not self.items:
             window_bytes = min(window_bytes, SMALLEST_SHARE)
         self.window_bytes = window_bytes
-        self.items = taken + window
-        self.bytes = max(self.bytes, taken_bytes + window_bytes)
-        self.renew_at = taken + (window + 1) // 2
-        self.renew_bytes_at = taken_bytes + (window_bytes + 1) // 2
+        self.items = read_count + window
+        self.bytes = max(self.bytes, read_bytes + window_bytes)
+        self.renew_at = read_count + (window + 1) // 2
+        self.renew_bytes_at = read_bytes + (window_bytes + 1) // 2

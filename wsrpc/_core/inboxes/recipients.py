@@ -27,7 +27,7 @@ class Recipient:
     def channel_ended(self, error: Exception | None) -> None:
         """Take note that nothing more will arrive. ``error`` says why; None at a good end."""
 
-    def take_request_ids(self) -> list[int]:
+    def pop_request_ids(self) -> list[int]:
         """Return the ids of requests that have no answer yet, and forget them: they will not be answered from here."""
         return []
 
@@ -122,6 +122,6 @@ class Recipients(dict[str, Recipient]):
             found |= dict.fromkeys(present.members if isinstance(present, FanOut) else (present,))
         return list(found)
 
-    def take_request_ids(self) -> list[int]:
+    def pop_request_ids(self) -> list[int]:
         """Return the ids of requests that have no answer yet, and forget them."""
-        return [i for one in self.each() for i in one.take_request_ids()]
+        return [i for one in self.each() for i in one.pop_request_ids()]

@@ -63,7 +63,7 @@ class Admission:
                 await asyncio.shield(paused)
                 if self.session.lost is not None:
                     self._answers.ignored["dropped at the end"] += 1
-                    invocation.note_orphaned(self.session.lost)
+                    invocation.record_orphaned(self.session.lost)
                     raise invocation.cancellation()
         finally:
             self.late -= 1

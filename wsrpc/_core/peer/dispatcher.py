@@ -133,11 +133,11 @@ class Dispatcher:
         handler = route.handler
         invocation = Invocation(self._host.peer, message, self, len(payload), view, handler)
         try:
-            if route.gives_channel and message.i is not UNSET:
+            if route.answers_with_channel and message.i is not UNSET:
                 self._make_room_for_channel(invocation)
             context = self.context.copy()
             context.run(set_current, invocation)
-            if route.begins_later:
+            if route.starts_later:
                 self._run_on(invocation, context.run(route.call, invocation, message.a), context)
                 return
             if self.work.not_begun:
@@ -177,7 +177,7 @@ class Dispatcher:
             return find(channel.own_registry(), message.h, message.a[0])
         name = message.a[0]
         if not message.c and name in RESERVED_EVENTS:  # for JavaScript, "" is the main channel
-            return Route(self._refuse_reserved, None, gives_channel=False, begins_later=False)
+            return Route(self._refuse_reserved, None, answers_with_channel=False, starts_later=False)
         route = find(self._own, message.c, name)
         if route.handler is None and message.i is UNSET and self.work.readers.has_readers(message.c, name):
             return route_to(self._own, message.c, FOR_READERS)
@@ -287,7 +287,7 @@ class Dispatcher:
     def serve(self, invocation: Invocation, body: Any) -> Coroutine[Any, Any, Any]:
         """Answer with a channel, then await ``body``, or send the items that it produces. Return its result."""
         if self.session.lost is not None:  # it handles an event, and so goes on when its session is over
-            invocation.note_orphaned(self.session.lost)
+            invocation.record_orphaned(self.session.lost)
         self.work.add(invocation)
         return self._channel_answers.serve(invocation, body)
 
@@ -335,7 +335,7 @@ class Dispatcher:
                 self._channel_answers.failed(invocation, RpcError(ABORTED))
             elif invocation.id is not None:
                 self.answers.reject(invocation.id, RpcError(ABORTED))
-            invocation.note_orphaned(None)  # if it waits for a thread, it must not begin in it
+            invocation.record_orphaned(None)  # if it waits for a thread, it must not begin in it
             return False
         if isinstance(exc, asyncio.CancelledError) and invocation.state.cancelled:
             if invocation.id is not None and invocation.state.answerable:

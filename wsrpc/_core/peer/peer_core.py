@@ -148,7 +148,7 @@ class PeerCore:
     def _tell_the_end(self) -> None:
         """Call the `close` handlers of the last session now, if they wait for anything."""
         self.work.after_events(None)
-        self.reporter.flush_turns()
+        self.reporter.notify_now()
 
     def bind(self, connection: Connection) -> None:
         """Begin a session on ``connection``; see `Peer.bind`."""
@@ -160,7 +160,7 @@ class PeerCore:
         # What readers still hold counts on, and what handlers hold that were not cancelled.
         session = ended.session
         if isinstance(session, ServerSession) and ended.backlog():
-            self.readers.unread().less = session.recount
+            self.readers.unread().on_release = session.recount
             session.hold()
         self.let_go()
 
@@ -210,16 +210,16 @@ class PeerCore:
                 self._tell_the_end()  # only handlers that wait for this close are left
                 continue
             # A handler that ends makes room for one that waits, so look again.
-            late = await closers.wait_besides(tasks, max(0.0, deadline - self.loop.time()))
+            late = await closers.wait_for_others(tasks, max(0.0, deadline - self.loop.time()))
             if late and still():
                 work.drop_all()
                 for task in late:
                     task.cancel()
-                stubborn = await closers.wait_besides(late, patience)
+                stubborn = await closers.wait_for_others(late, patience)
                 if count := len(stubborn) + work.threads_left:
                     self.log(logging.WARNING, "%d handlers do not end although they were cancelled", count)
                 if stubborn:
                     break
         if still():
             self.outbox.requests.stop()
-            self.readers.unread().leave_late()  # the peer ends, and nobody reads them any more
+            self.readers.unread().close_late()  # the peer ends, and nobody reads them any more

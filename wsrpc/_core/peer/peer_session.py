@@ -173,7 +173,7 @@ class PeerSession:
             if not channels.expects_credit(message.h):
                 self.host.ignore("credit for no channel")
         elif 0 <= message.n <= MAX_ID and 0 <= message.bytes <= MAX_ID:
-            channel.credited(message.n, message.bytes)
+            channel.credit_received(message.n, message.bytes)
         else:
             self.host.ignore("credit that makes no sense")
 
@@ -284,7 +284,7 @@ class PeerSession:
         self.outbox.end_session(lost)
         self.dispatcher.end_session(lost)
         # The application. `wait_closed` returns now: a handler that goes before the `close` handlers may wait in it.
-        tell = partial(self.host.reporter.take_turn, "close", partial(self._call_close_handlers, end.info))
+        tell = partial(self.host.reporter.notify_in_order, "close", partial(self._call_close_handlers, end.info))
         self.work.after_events(tell)
         self._end_wait()
         self.host.core.session_ended(self)
@@ -327,7 +327,7 @@ class PeerSession:
         else:
             dialer, peer = self.host.options.dialer, self.host.peer
             args = (self._told(info),) if dialer else (peer, info)
-            self.host.reporter.tell_hooks("on_detach", args, self.opening.running)
+            self.host.reporter.notify_hooks("on_detach", args, self.opening.running)
 
     def session_reattached(self, connection: Connection, limits: Announced) -> bool:
         """Let handlers start, begin the statistics of another connection, and return whether the user may send."""
@@ -347,7 +347,7 @@ class PeerSession:
         log(logging.INFO, "peer %s at %s goes on with its session", log.id, log.place)
         self.host.owner.resumed()
         if not self.host.options.dialer:
-            self.host.reporter.tell_hooks("on_resume", (self.host.peer,))
+            self.host.reporter.notify_hooks("on_resume", (self.host.peer,))
 
     # ------------------------------------------------------------ what it holds
 

@@ -332,7 +332,7 @@ async def _send_all(producer: Producer, send: Source) -> None:
 def _why_ended(channel: ChannelCore, exc: ChannelClosed | ConnectionLost) -> Exception:
     """Return the error with which a channel has ended, and which it forgets. Without one, return ``exc``."""
     error = channel.error or exc
-    channel.forget_error()
+    channel.drop_error()
     if error is not exc:
         exc.reason = ""  # which may be the error, whose context it becomes
     return error

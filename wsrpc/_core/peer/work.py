@@ -245,7 +245,7 @@ class Work:
         # A message must not overtake those that wait already, except for those that are held back.
         return bool(self.waiting_room.items) and self.waiting_room.oldest(holding) is not None
 
-    def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient) -> None:
+    def recipient_added(self, channel: ChannelRef, event: str, recipient: Recipient) -> None:
         """Give a new reader the events that wait while `open` handlers run: an `open` handler may be the reader."""
         if self.dispatcher.opening.holding is not _NONE_HELD and isinstance(recipient, Inbox):
             handled = self.readers.has_handler(channel, event)
@@ -473,7 +473,7 @@ class Work:
         """Cancel the bodies of conversations that are over, even if they have not read the messages before the end."""
         for invocation in list(self.invocations):
             if invocation.served is not None and invocation.served.over:
-                invocation.served.mailbox.notice_end()
+                invocation.served.mailbox.call_when_read()
 
     def tasks(self, closers: Closers | None = None) -> set[asyncio.Task[None]]:
         """Return the tasks in which handlers run, besides those of ``closers`` and those behind them in their lanes.

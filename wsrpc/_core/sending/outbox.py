@@ -213,7 +213,7 @@ class Outgoing:
         if line is Line.DRAINING and self.scope is not Scope.BEGUN:
             return ConnectionLost(CloseCode.SERVICE_RESTART, "the other side is draining", "not_sent")
         if self._channel is not None and self._channel.over and not session.over:
-            return self._channel.gone()
+            return self._channel.closed_error()
         lost = self.writer.not_sent()
         if isinstance(session.lost, SessionLost) and turn is not None and turn.waits:
             lost = session.lost.for_outcome("not_sent")  # it was lost while the caller waited
