@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import types
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Never
@@ -18,6 +18,7 @@ from msgspec import UNSET
 
 from ..._base.names import Source
 from ...errors import ChannelClosed, ConnectionLost, WsrpcError
+from ..inboxes.credit import CreditToSend
 from ..inboxes.recipients import Decode, Recipient
 from ..wire.codecs import BRACE
 from ..wire.messages import Event, Item, NoMoreItems, WireMessage
@@ -71,15 +72,12 @@ class Producer(Recipient):
 
     __slots__ = (
         "_channel",
-        "_granted",
-        "_granted_bytes",
+        "_credit",
         "_item_size",
         "_message",
         "_mode",
         "_pause_at",
         "_pulls",
-        "_sent",
-        "_sent_bytes",
         "_then",
         "_waiter",
         "_writer",
@@ -96,12 +94,10 @@ class Producer(Recipient):
         """Whether the consumer has said that it wants no more items, or the channel is over."""
         self._then: Callable[[], object] | None = None
         """See `when_over`."""
-        self._sent = self._sent_bytes = 0
         self._item_size = 0
         """Bytes of the last item that was sent at once. 0 before the first one."""
         self._pause_at = BURST
-        self._granted = self._granted_bytes = 0
-        """Totals that the consumer accepts."""
+        self._credit = CreditToSend()
         self._pulls = Pulls(channel)
         self._waiter: asyncio.Future[None] | None = None
         channel.set_producer(self)
@@ -111,7 +107,7 @@ class Producer(Recipient):
             channel.abort_after(patience, late)
 
     def __repr__(self) -> str:
-        return f"<Producer on {self._channel.id} {self._mode.value}, {self._sent} of {self._granted} sent>"
+        return f"<Producer on {self._channel.id} {self._mode.value}, {self._credit!r}>"
 
     # ------------------------------------------------------------ what the consumer says
 
@@ -132,12 +128,10 @@ class Producer(Recipient):
                 self._channel.answer(i, None)
 
     def credit_received(self, n: int, size: int) -> None:
-        # Totals, so credit that is repeated or comes late changes nothing.
         if self._mode is _WAITING:
             self._mode = _GRANTED
         if self._mode in (_GRANTED, _CREDIT):
-            self._granted = max(self._granted, n)
-            self._granted_bytes = max(self._granted_bytes, size)
+            self._credit.raise_to(n, size)
             self._wake()
 
     def _begin(self, mode: Mode) -> None:
@@ -197,7 +191,7 @@ class Producer(Recipient):
             await self._waiter
         finally:
             self._waiter = None
-        self._pause_at = self._sent + BURST
+        self._pause_at = self._credit.sent + BURST
 
     async def raise_end(self, error: WsrpcError | None = None) -> Never:
         """Wait until the channel is over, because an item could not be sent. Its end cancels this.
@@ -213,7 +207,7 @@ class Producer(Recipient):
 
     async def _pause(self) -> None:
         """Let other tasks run, because the source may never wait, and the consumer's credit may be large."""
-        self._pause_at = self._sent + BURST
+        self._pause_at = self._credit.sent + BURST
         await asyncio.sleep(0)
 
     async def run(self, source: Source) -> None:
@@ -236,6 +230,7 @@ class Producer(Recipient):
             await self._pulls.run(source, self._wait)
             return
         # By credit. Not in a coroutine of its own, through which each wait would go.
+        credit = self._credit
         items: AsyncGenerator[Any] | None = None
         take_some: Take
         if not isinstance(source, AsyncIterable):
@@ -248,8 +243,8 @@ class Producer(Recipient):
         try:
             waited = True
             while True:
-                sent = self._sent
-                if sent >= self._pause_at or sent >= self._granted or self._sent_bytes >= self._granted_bytes:
+                sent = credit.sent  # and not `has_room`, because each item of a stream comes here
+                if sent >= self._pause_at or sent >= credit.items or credit.sent_bytes >= credit.bytes:
                     await self._wait_for_room()
                 # Each item is sent by itself until one comes without waiting: further ones may follow it at once.
                 n = 1 if waited else self._at_once()
@@ -271,15 +266,10 @@ class Producer(Recipient):
             if items is not None:
                 await items.aclose()
 
-    @property
-    def _has_room(self) -> bool:
-        """Whether the consumer has granted another item."""
-        return self._sent < self._granted and self._sent_bytes < self._granted_bytes
-
     async def _wait_for_room(self) -> None:
-        while not self._has_room:
+        while not self._credit.has_room:
             await self._wait()
-        if self._sent >= self._pause_at:
+        if self._credit.sent >= self._pause_at:
             await self._pause()
 
     # ------------------------------------------------------------ several items in one message
@@ -292,7 +282,8 @@ class Producer(Recipient):
         writer = self._writer
         if not (writer.clear and writer.terms.batches and 0 < self._item_size <= TOGETHER // 2):
             return 1
-        return max(1, min(self._granted - self._sent, (self._pause_at - self._sent) * CHEAPER))
+        credit = self._credit
+        return max(1, min(credit.items - credit.sent, (self._pause_at - credit.sent) * CHEAPER))
 
     async def _send_together(self, take: Take, n: int) -> Taken:
         """Take up to ``n`` items from the source, and send them together. Return what ``take`` returns.
@@ -303,7 +294,7 @@ class Producer(Recipient):
         Raises:
             Exception: whatever the source raises, after the items before.
         """
-        room = min(self._granted_bytes - self._sent_bytes, TOGETHER)
+        room = min(self._credit.bytes - self._credit.sent_bytes, TOGETHER)
         measure = measure_json if self._writer.terms.text else measure_msgpack
         values: list[Any] = [_MARK]
         end = self._writer.session.precede(partial(self._send_now, values))
@@ -327,7 +318,7 @@ class Producer(Recipient):
         if len(values) > 1 and self._send_batch(values):
             values.clear()
         with suppress(Exception):
-            while values and self._has_room and self._send(values[0]):
+            while values and self._credit.has_room and self._send(values[0]):
                 del values[0]
 
     def _send_batch(self, values: list[Any]) -> bool:
@@ -337,7 +328,7 @@ class Producer(Recipient):
         if (
             self._mode is not _CREDIT
             or not (writer.clear and terms.batches)
-            or self._sent + len(values) > self._granted
+            or self._credit.sent + len(values) > self._credit.items
         ):
             return False
         try:
@@ -345,14 +336,13 @@ class Producer(Recipient):
             size = len(payload)
             if terms.text is None and payload[0] == BRACE:
                 return False  # an item travels as JSON, which must not make text of the bytes in the other ones
-            if size > terms.unchecked or not self._has_room or not writer.send(payload):
+            if size > terms.unchecked or not self._credit.has_room or not writer.send(payload):
                 return False
         except Exception:  # each item is sent by itself then, and the one that cannot be sent raises its error
             return False
         count = len(values)
-        self._sent += count
+        self._credit.count_sent(count, size)
         self._pause_at += count - count // CHEAPER
-        self._sent_bytes += size
         self._item_size = size // count
         return True
 
@@ -360,7 +350,7 @@ class Producer(Recipient):
         """Send items one by one, each in its turn. ``taken`` is what was returned for the items after them."""
         try:
             for value in values:
-                while not self._has_room:
+                while not self._credit.has_room:
                     await self._wait()
                 if not self._send(value):
                     await self._send_in_turn(value)
@@ -391,14 +381,12 @@ class Producer(Recipient):
                 return False
         except ConnectionLost:
             return False
-        self._sent += 1
-        self._item_size = size = len(payload)
-        self._sent_bytes += size
+        self._item_size = len(payload)
+        self._credit.count_sent(1, len(payload))
         return True
 
     async def _send_in_turn(self, value: Any) -> None:
-        self._sent_bytes += await self._send_event(Item(value))
-        self._sent += 1
+        self._credit.count_sent(1, await self._send_event(Item(value)))
 
     async def _send_event(self, item: Item | NoMoreItems) -> int:
         """Send an item, or the end, once the connection has room. Return its size."""

@@ -17,7 +17,7 @@ from ..._base.scheduler import Scheduler, Timer
 from ...errors import ChannelClosed, StreamOverflow
 from ...limits import Limits
 from ..wire.messages import WireMessage
-from .credit import SMALLEST_SHARE, Credit
+from .credit import SMALLEST_SHARE, GrantedCredit
 from .recipients import Decode, Recipient
 
 ENTRY = 176
@@ -277,7 +277,7 @@ class Inbox(MessageQueue, Recipient):
         self.received_count = 0
         self.read_count: int = 0
         """Number of messages, or of items. A message that made place for a newer one counts as not received."""
-        self.credit: Credit | None = None
+        self.credit: GrantedCredit | None = None
         """What the remote producer may send. None if it has no credit, as before it is told to start."""
         self._reserved = 0
         """Bytes that may wait here decoded, because memory is reserved for them."""
@@ -443,7 +443,7 @@ class Inbox(MessageQueue, Recipient):
         if i is not None:
             self.channel.answer(i)
         credit = self.credit
-        if (  # `Credit.is_due` comes first, without a call: each item of a stream comes here
+        if (  # `GrantedCredit.is_due` comes first, without a call: each item of a stream comes here
             credit is not None
             and (read_count >= credit.renew_at or read_bytes >= credit.renew_bytes_at)
             and size <= credit.window_bytes
@@ -461,7 +461,7 @@ class Inbox(MessageQueue, Recipient):
     def renew_credit(self) -> None:
         """Give the producer credit for a full window beyond what the reader has taken."""
         if self.credit is None:
-            self.credit = Credit()
+            self.credit = GrantedCredit()
         credit, window = self.credit, self.unread.limits.stream_window
         credit.renew(self.read_count, self.read_bytes, window, self.channel.credit_share)
         self.channel.send_credit(credit.items, credit.bytes)

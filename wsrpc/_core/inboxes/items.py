@@ -11,7 +11,7 @@ from msgspec import UNSET
 from ...errors import RemoteError, StreamOverflow
 from ..wire.messages import WireMessage
 from ..wire.rejections import reason_from_wire
-from .credit import Credit
+from .credit import GrantedCredit
 from .inbox import DECODED, EncodedItems, Inbox, ReadableChannel, ReaderState
 from .recipients import Decode
 
@@ -58,7 +58,9 @@ class ItemInbox(Inbox):
         else:
             self._add(None, i, payload, decode)
 
-    def _add_several(self, values: list[Any], credit: Credit, payload: bytes | bytearray, decode: Decode) -> None:
+    def _add_several(
+        self, values: list[Any], credit: GrantedCredit, payload: bytes | bytearray, decode: Decode
+    ) -> None:
         """Keep the items of one message, which have to be within the credit."""
         size, count = len(payload), len(values)
         if self.over or not count:
