@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import types
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Never
