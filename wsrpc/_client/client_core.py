@@ -280,7 +280,7 @@ class ClientCore(PassiveOwner):
         # Also that of a dead connection.
         transport = self.peer.transport
         self.peer_session.begin_close(reported_code, reason)
-        self.peer_core.readers.end(lambda: None)
+        self.peer_core.named_channels.end(lambda: None)
         lost = ConnectionLost(reported_code, reason or "the client was closed", "not_sent")
         self._waiters.tell(self._waiters.failure or lost)
         self.hooks.closed()
@@ -334,7 +334,7 @@ class ClientCore(PassiveOwner):
             self.state = "idle"
         self.peer_session.writer.enter_loop()
         if moves:
-            self.peer_core.readers.loop_ended()
+            self.peer_core.named_channels.loop_ended()
         self._order.stop_timers()
         self._order = Order()
         self._stopping = set()
@@ -348,7 +348,7 @@ class ClientCore(PassiveOwner):
         self.move(happened)
         self._waiters.expect()
         self.peer_core.outbox.expects_session = True
-        self.peer_core.readers.reopen()
+        self.peer_core.named_channels.reopen()
 
     def _replace_order(self, order: Order) -> set[asyncio.Task[None]]:
         """End the present order; returns the tasks of dialing that take another moment to end."""
@@ -364,7 +364,7 @@ class ClientCore(PassiveOwner):
         self.move(Input.GAVE_UP)
         self._order.stop_timers()
         self.peer_core.outbox.expects_session = False
-        self.peer_core.readers.end(lambda: failure)
+        self.peer_core.named_channels.end(lambda: failure)
         if not self._order.is_first and not isinstance(failure, ConnectionLost):
             self.peer_core.log(logging.ERROR, "the client gives up: %s", noted(failure))
         self._waiters.tell(failure)

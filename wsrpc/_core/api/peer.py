@@ -266,7 +266,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     def _forget_channel(self, name: str, reason: object) -> None:
         self._channels.pop(name, None)
-        self._core.readers.end(partial(ChannelClosed, name, reason), name)
+        self._core.named_channels.end(partial(ChannelClosed, name, reason), name)
         self._registry.remove_scope(name)
 
     def bind(self, transport: Transport) -> None:

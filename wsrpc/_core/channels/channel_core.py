@@ -15,7 +15,7 @@ from ..handlers.registry import Registry
 from ..inboxes.event_values import Waits
 from ..inboxes.inbox import EventInbox, Inbox
 from ..inboxes.items import ItemInbox
-from ..inboxes.recipients import Decode, FanOut, Recipient
+from ..inboxes.recipients import Decode, Recipient, RecipientGroup
 from ..sending.checks import check_thread, check_thread_of_plain
 from ..sending.sender import RefusingSender, Sender
 from ..wire.messages import Event, Resolution, WireMessage
@@ -62,7 +62,7 @@ class Producing(Protocol):
         """Send nothing more."""
 
 
-class ChannelFanOut(FanOut):
+class RecipientsAndHandler(RecipientGroup):
     """All readers of one event name on an anonymous channel. The handler of that name gets each event, too."""
 
     __slots__ = ("_channel",)
@@ -104,7 +104,7 @@ class ChannelCore:
         "registry",
         "sender",
         "state",
-        "unread",
+        "unread_memory",
         "writer",
     )
 
@@ -123,7 +123,7 @@ class ChannelCore:
         self.sender: Sender | None = None
         """Sends for the user, from its first use until the channel ends: then this side uses the channel. See
         `start_sending`."""
-        self.unread = owner.unread
+        self.unread_memory = owner.unread_memory
         self.mailbox = Mailbox(self)
         self._timer: Timer | None = None
         """See `abort_after`."""
@@ -180,7 +180,7 @@ class ChannelCore:
         if not self.over:
             self.check_thread("channel.wait_closed()")
             if self._closed is None:
-                self._closed = self.unread.loop.create_future()
+                self._closed = self.unread_memory.loop.create_future()
             await asyncio.shield(self._closed)
         if self.mailbox.state in IS_DUE:
             await asyncio.sleep(0)  # the handlers get it in the next turn of the event loop
@@ -225,11 +225,11 @@ class ChannelCore:
             recipient.channel_ended(self.error)
             return
         if isinstance(recipient, EventInbox):
-            taken = f"{event!r} belongs to a stream on this channel: it cannot be read as events, too"
-            mailbox.recipients.add(event, recipient, lambda: ChannelFanOut(self), taken)
+            occupied = f"{event!r} belongs to a stream on this channel: it cannot be read as events, too"
+            mailbox.recipients.add(event, recipient, lambda: RecipientsAndHandler(self), occupied)
         else:
-            taken = f"{event!r} is being read on this channel already: one reader at a time"
-            mailbox.recipients.add(event, recipient, None, taken)
+            occupied = f"{event!r} is being read on this channel already: one reader at a time"
+            mailbox.recipients.add(event, recipient, None, occupied)
         mailbox.listen()
 
     def remove_recipient(self, event: str, recipient: Recipient) -> None:
@@ -414,7 +414,9 @@ class ChannelCore:
     def abort_after(self, seconds: float, error: Exception) -> None:
         """Abort it after that many seconds. This side's readers get ``error``."""
         reason = error if isinstance(error, RpcError) else None
-        self._timer = self.unread.loop.call_at(self.unread.loop.time() + seconds, partial(self.abort, reason, error))
+        self._timer = self.unread_memory.loop.call_at(
+            self.unread_memory.loop.time() + seconds, partial(self.abort, reason, error)
+        )
 
     def stop_abort_timer(self) -> None:
         """Do not abort it after the seconds of `abort_after`."""

@@ -28,8 +28,8 @@ from ..wire.nodes import as_raised
 from ..wire.rejections import is_finished, reason_from_wire
 from .channel_core import FINISHED, ChannelCore
 from .javascript import WaitingAborts
-from .mailbox import UnreadMessages
-from .readers import Readers
+from .mailbox import PeerUnreadMemory
+from .named_channels import NamedChannels
 
 if TYPE_CHECKING:
     from ..peer.dispatcher import Dispatcher
@@ -46,7 +46,7 @@ class ChannelTable:
 
     Args:
         registry: the peer's registry. Handlers on channels are registered with the same options.
-        readers: has the counter of the memory of unread messages on all channels of the peer, and its log.
+        named_channels: has the counter of the memory of unread messages on all channels of the peer, and its log.
         sender: sends for the users of channels.
     """
 
@@ -55,21 +55,21 @@ class ChannelTable:
         writer: SessionWriter,
         outbox: Outbox,
         registry: Registry,
-        readers: Readers,
+        named_channels: NamedChannels,
         *,
         sender: Sender,
         answers: Answers,
     ) -> None:
         self.writer = writer
         self.outbox = outbox
-        self.limits = readers.host.settings.limits
+        self.limits = named_channels.host.settings.limits
         self.sender = sender
         self.answers = answers
         self.dispatcher: Dispatcher
         """Runs the handlers of what comes on the channels. It is made with these, and uses them."""
-        self.warn = readers.host.log.warn
+        self.warn = named_channels.host.log.warn
         self.registry = registry
-        self._readers = readers
+        self._named_channels = named_channels
         self._aborted: dict[int, None] = {}
         """Ended channels that this side has aborted, and has said so."""
         self.waiting_aborts = WaitingAborts()
@@ -158,9 +158,9 @@ class ChannelTable:
     # ------------------------------------------------------------ what channels ask for
 
     @property
-    def unread(self) -> UnreadMessages:
+    def unread_memory(self) -> PeerUnreadMemory:
         """Counts the memory of unread messages on all channels of the peer."""
-        return self._readers.unread()
+        return self._named_channels.unread_memory()
 
     @property
     def credit_share(self) -> int:
@@ -203,7 +203,7 @@ class ChannelTable:
             channel.end(FINISHED, None, by_other=True)
             return True
         reason = reason_from_wire(x, flag)
-        error: Exception = _for_readers(reason)
+        error: Exception = _for_named_channels(reason)
         if self.writer.between_nodes and isinstance(reason, RemoteError):
             error = as_raised(reason)
         channel.end(reason, error, by_other=True)
@@ -218,7 +218,7 @@ class ChannelTable:
         channel = None if self.writer.terms.plain else self.served.get(i)
         if channel is None:
             return False
-        channel.end(reason, _for_readers(reason), by_other=True)
+        channel.end(reason, _for_named_channels(reason), by_other=True)
         return True
 
     def end_session(self, error: ConnectionLost) -> None:
@@ -258,6 +258,6 @@ class ChannelTable:
         self.dispatcher.cancel_requests_on(h, channel.reason)
 
 
-def _for_readers(reason: Any) -> RemoteError:
+def _for_named_channels(reason: Any) -> RemoteError:
     """Return the error that readers get for a reason of the remote peer, as for requests."""
     return reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)

@@ -174,7 +174,7 @@ class Pulls:
     async def _answer_next(self, items: AsyncGenerator[Any]) -> bool:
         """Answer the oldest request with ``items``. Return whether there are no more items."""
         writer, n, done = self._channel.writer, self.waiting[0][1], False
-        window = min(self._channel.unread.limits.stream_window_bytes, writer.terms.largest // 2)
+        window = min(self._channel.unread_memory.limits.stream_window_bytes, writer.terms.largest // 2)
         values, self._kept = self._kept, []
         size = sum(len(writer.terms.encode(Item(value))) for value in values)
         try:

@@ -11,7 +11,7 @@ from ..._base.scheduler import Scheduler, Timer
 from ...errors import StreamOverflow
 from ...limits import Limits
 from ..inboxes.inbox import Inbox, MessageQueue, UnreadMemory
-from ..inboxes.recipients import Decode, Recipient, Recipients
+from ..inboxes.recipients import Decode, Recipient, RecipientTable
 from ..wire.messages import WireMessage, place_on
 from .channel_states import MAILBOX, MailboxInput, MailboxState
 
@@ -24,7 +24,7 @@ LISTENED, DELIVERED, ENDED, CLOSED = MailboxInput
 IS_DUE = frozenset({DUE, LAST})
 
 
-class UnreadMessages(UnreadMemory):
+class PeerUnreadMemory(UnreadMemory):
     """Memory that unread messages take on all channels of one peer, and the late mailboxes of that peer.
 
     A mailbox is late if its channel has ended while it still keeps messages for a future handler or reader.
@@ -79,10 +79,10 @@ class Mailbox:
         "_channel",
         "_early",
         "_early_timer",
+        "_on_read",
         "_read_timer",
-        "_then",
-        "_unread",
         "_unread_by",
+        "_unread_memory",
         "has_received",
         "recipients",
         "state",
@@ -91,9 +91,9 @@ class Mailbox:
     def __init__(self, channel: ChannelCore) -> None:
         self._channel = channel
         """Deleted when the mailbox is over, because the channel refers to the mailbox."""
-        self._unread = channel.unread
+        self._unread_memory = channel.unread_memory
         self.state = KEEPING
-        self.recipients = Recipients()
+        self.recipients = RecipientTable()
         self._early: MessageQueue | None = None
         """The messages that arrived before anything listened."""
         self._early_timer: Timer | None = None
@@ -101,7 +101,7 @@ class Mailbox:
         """The remote peer has sent an event or a request on the channel."""
         self._unread_by: frozenset[Recipient] = frozenset()
         """Readers which have not read everything yet, once the mailbox is over."""
-        self._then: Callable[[], None] | None = None
+        self._on_read: Callable[[], None] | None = None
         """See `when_read`."""
         self._read_timer: Timer | None = None
         """Ends the wait of `when_read`."""
@@ -133,9 +133,9 @@ class Mailbox:
 
     def _keep(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         if self._early is None:
-            self._early = MessageQueue(self._unread)
-            loop = self._unread.loop
-            self._early_timer = loop.call_at(loop.time() + self._unread.limits.unread, self._overdue)
+            self._early = MessageQueue(self._unread_memory)
+            loop = self._unread_memory.loop
+            self._early_timer = loop.call_at(loop.time() + self._unread_memory.limits.unread, self._overdue)
         # What arrives before the delivery that is due is not refused, because only so much arrives in one turn.
         due = self.state is DUE
         error = self._early.keep(payload, None if message.i is UNSET else message.i, decode, granted=due)
@@ -158,7 +158,7 @@ class Mailbox:
             assert self._early is not None
             self._drop_events(self._early)
         else:
-            seconds = self._unread.limits.unread
+            seconds = self._unread_memory.limits.unread
             channel.abort(StreamOverflow(f"nobody has read channel {channel.id} within {seconds:g} s (Limits.unread)"))
 
     def _drop_events(self, early: MessageQueue) -> None:
@@ -214,7 +214,7 @@ class Mailbox:
         if self._follow(LISTENED) is not before:
             self._stop_timer()
             if self._early is not None or self.state is LAST:
-                self._unread.loop.call_soon(self._deliver_kept)
+                self._unread_memory.loop.call_soon(self._deliver_kept)
             else:
                 self._deliver_kept()
 
@@ -234,7 +234,7 @@ class Mailbox:
         if self._follow(ENDED) is OVER:
             self._notify_recipients()
         elif self._early is not None:
-            self._unread.add_late(self, self._channel.is_served)
+            self._unread_memory.add_late(self, self._channel.is_served)
 
     def close(self) -> None:
         """End delivery, because nothing will listen any more. Idempotent.
@@ -260,7 +260,7 @@ class Mailbox:
             self._early = None
         recipients = self.recipients.each()
         self.recipients.clear()
-        self._unread.remove_late(self)
+        self._unread_memory.remove_late(self)
         self._unread_by = frozenset[Recipient](one for one in recipients if isinstance(one, Inbox) and one.is_at_work)
         error = self._channel.error
         del self._channel
@@ -270,21 +270,21 @@ class Mailbox:
 
     def when_read(self, then: Callable[[], None]) -> None:
         """Call ``then`` once everything that came before the end was read, or after `Limits.unread` seconds."""
-        self._then = then
+        self._on_read = then
         self._check_read()
-        if self._then is not None:
-            loop = self._unread.loop
-            self._read_timer = loop.call_at(loop.time() + self._unread.limits.unread, self.call_when_read)
+        if self._on_read is not None:
+            loop = self._unread_memory.loop
+            self._read_timer = loop.call_at(loop.time() + self._unread_memory.limits.unread, self.call_when_read)
 
     def call_when_read(self) -> None:
         """Call the callback of `when_read` now, whether everything was read or not."""
         if self._read_timer is not None:
             self._read_timer.cancel()
-        then, self._then = self._then, None
+        then, self._on_read = self._on_read, None
         if then is not None:
             then()
 
     def _check_read(self) -> None:
         kept = self._early is not None or self.state is LAST
-        if self._then is not None and not self._unread_by and not kept:
+        if self._on_read is not None and not self._unread_by and not kept:
             self.call_when_read()

@@ -12,7 +12,7 @@ from ..sending.notices import send_error
 from ..sending.sender import Sender
 from ..wire.messages import Event, ItemsFailed, NoMoreItems, WireMessage
 from .javascript import ItemRefused, run_paced
-from .readers import NamedChannel
+from .named_channels import NamedChannel
 
 
 class NamedProducer(Recipient):

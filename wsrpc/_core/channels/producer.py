@@ -24,15 +24,15 @@ from ..wire.codecs import BRACE
 from ..wire.messages import Event, Item, NoMoreItems, WireMessage
 from .channel_core import ChannelCore
 from .javascript import Pulls, run_paced
-from .source import BURST, Take, Taken, complete_step, iterate, take, take_async
+from .source import BURST, ReadItems, ReadResult, complete_step, iterate, read_items, read_items_async
 
-TOGETHER = 4096
+BATCH_BYTES = 4096
 """Bytes of the items that are sent in one message."""
-CHEAPER = 2
+BATCH_SPEEDUP = 2
 """Items in one message that take as long as one by itself, or less, so that twice as many are sent without a pause."""
 
 _MARK: Any = object()
-"""Stands before the items that are made, until something is sent. See `take`."""
+"""Stands before the items that are made, until something is sent. See `read_items`."""
 measure_json, measure_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 
 
@@ -76,9 +76,9 @@ class Producer(Recipient):
         "_item_size",
         "_message",
         "_mode",
+        "_on_over",
         "_pause_at",
         "_pulls",
-        "_then",
         "_waiter",
         "_writer",
         "over",
@@ -92,7 +92,7 @@ class Producer(Recipient):
         self._mode = _WAITING
         self.over = False
         """Whether the consumer has said that it wants no more items, or the channel is over."""
-        self._then: Callable[[], object] | None = None
+        self._on_over: Callable[[], object] | None = None
         """See `when_over`."""
         self._item_size = 0
         """Bytes of the last item that was sent at once. 0 before the first one."""
@@ -115,15 +115,15 @@ class Producer(Recipient):
         name = message.a[0]
         i = message.i
         if name == "start":
-            self._begin(_CREDIT if self._mode is _GRANTED else _PACED)
+            self._start(_CREDIT if self._mode is _GRANTED else _PACED)
             if i is not UNSET:
                 self._channel.answer(i, None)
         elif name == "pull":
             if self._pulls.add(i, message.a[1:], started=self._mode in (_CREDIT, _PACED)):
-                self._begin(_PULLED)
+                self._start(_PULLED)
                 self._wake()
         else:
-            self._stop()
+            self._end()
             if i is not UNSET:
                 self._channel.answer(i, None)
 
@@ -134,15 +134,15 @@ class Producer(Recipient):
             self._credit.raise_to(n, size)
             self._wake()
 
-    def _begin(self, mode: Mode) -> None:
+    def _start(self, mode: Mode) -> None:
         if self._mode in (_WAITING, _GRANTED):
             self._mode = mode
             self._channel.stop_abort_timer()
             self._wake()
 
-    def _stop(self) -> None:
+    def _end(self) -> None:
         self.over = True
-        then, self._then = self._then, None
+        then, self._on_over = self._on_over, None
         if then is not None:
             then()
 
@@ -162,7 +162,7 @@ class Producer(Recipient):
         source that goes on although it was cancelled.
         """
         self._mode = _OVER
-        self._stop()
+        self._end()
 
     def when_over(self, then: Callable[[], object]) -> None:
         """Call ``then`` once this is `over`, now if it is.
@@ -172,7 +172,7 @@ class Producer(Recipient):
         if self.over:
             then()
         else:
-            self._then = then
+            self._on_over = then
 
     def pop_request_ids(self) -> list[int]:
         return self._pulls.pop_request_ids()
@@ -232,14 +232,14 @@ class Producer(Recipient):
         # By credit. Not in a coroutine of its own, through which each wait would go.
         credit = self._credit
         items: AsyncGenerator[Any] | None = None
-        take_some: Take
+        read_some: ReadItems
         if not isinstance(source, AsyncIterable):
-            take_some = partial(take, iter(source))
+            read_some = partial(read_items, iter(source))
         elif isinstance(source, types.AsyncGeneratorType):
-            take_some = partial(take_async, source)
+            read_some = partial(read_items_async, source)
         else:
             items = iterate(source)
-            take_some = partial(take_async, items)
+            read_some = partial(read_items_async, items)
         try:
             waited = True
             while True:
@@ -247,20 +247,20 @@ class Producer(Recipient):
                 if sent >= self._pause_at or sent >= credit.items or credit.sent_bytes >= credit.bytes:
                     await self._wait_for_room()
                 # Each item is sent by itself until one comes without waiting: further ones may follow it at once.
-                n = 1 if waited else self._at_once()
+                n = 1 if waited else self._batch_size()
                 values: list[Any] = []
-                taken = take_some(values, 1, 0, measure_json) if n == 1 else await self._send_together(take_some, n)
+                result = read_some(values, 1, 0, measure_json) if n == 1 else await self._read_and_send(read_some, n)
                 waited = False
-                if isinstance(taken, tuple):
+                if isinstance(result, tuple):
                     waited = True
                     try:
-                        values.append(await complete_step(*taken))
+                        values.append(await complete_step(*result))
                     except StopAsyncIteration:
                         return
                 for value in values:
                     if not self._send(value):
-                        await self._send_in_turn(value)
-                if taken is False:
+                        await self._wait_and_send(value)
+                if result is False:
                     return
         finally:
             if items is not None:
@@ -274,19 +274,19 @@ class Producer(Recipient):
 
     # ------------------------------------------------------------ several items in one message
 
-    def _at_once(self) -> int:
+    def _batch_size(self) -> int:
         """Return how many items may be made before they are sent, in one message.
 
         They are small, so that they take little memory, and no item waits long for those after it.
         """
         writer = self._writer
-        if not (writer.clear and writer.terms.batches and 0 < self._item_size <= TOGETHER // 2):
+        if not (writer.clear and writer.terms.batches and 0 < self._item_size <= BATCH_BYTES // 2):
             return 1
         credit = self._credit
-        return max(1, min(credit.items - credit.sent, (self._pause_at - credit.sent) * CHEAPER))
+        return max(1, min(credit.items - credit.sent, (self._pause_at - credit.sent) * BATCH_SPEEDUP))
 
-    async def _send_together(self, take: Take, n: int) -> Taken:
-        """Take up to ``n`` items from the source, and send them together. Return what ``take`` returns.
+    async def _read_and_send(self, read: ReadItems, n: int) -> ReadResult:
+        """ReadItems up to ``n`` items from the source, and send them together. Return what ``read_items`` returns.
 
         The code of the source runs meanwhile, and may send other messages. None of them overtakes an item that was made
         before it, because `Session.precede` then sends those first.
@@ -294,19 +294,19 @@ class Producer(Recipient):
         Raises:
             Exception: whatever the source raises, after the items before.
         """
-        room = min(self._credit.bytes - self._credit.sent_bytes, TOGETHER)
+        room = min(self._credit.bytes - self._credit.sent_bytes, BATCH_BYTES)
         measure = measure_json if self._writer.terms.text else measure_msgpack
         values: list[Any] = [_MARK]
         end = self._writer.session.precede(partial(self._send_now, values))
-        taken: Taken = False
+        result: ReadResult = False
         try:
-            taken = take(values, n, room, measure)
-            return taken
+            result = read(values, n, room, measure)
+            return result
         finally:
             end()
             self._send_now(values)
             if values:
-                await self._send_rest(values, taken)
+                await self._send_rest(values, result)
 
     def _send_now(self, values: list[Any]) -> None:
         """Send what can be sent at once, and remove it from ``values``.
@@ -342,24 +342,24 @@ class Producer(Recipient):
             return False
         count = len(values)
         self._credit.count_sent(count, size)
-        self._pause_at += count - count // CHEAPER
+        self._pause_at += count - count // BATCH_SPEEDUP
         self._item_size = size // count
         return True
 
-    async def _send_rest(self, values: list[Any], taken: Taken) -> None:
-        """Send items one by one, each in its turn. ``taken`` is what was returned for the items after them."""
+    async def _send_rest(self, values: list[Any], result: ReadResult) -> None:
+        """Send items one by one, each in its turn. ``result`` is what was returned for the items after them."""
         try:
             for value in values:
                 while not self._credit.has_room:
                     await self._wait()
                 if not self._send(value):
-                    await self._send_in_turn(value)
+                    await self._wait_and_send(value)
         except BaseException as exc:
-            if isinstance(taken, tuple):  # a step that has begun, and would keep its generator from being closed
+            if isinstance(result, tuple):  # a step that has begun, and would keep its generator from being closed
                 # Not GeneratorExit: until Python 3.13 that leaves a generator suspended which the step itself awaits.
                 end = asyncio.CancelledError(*exc.args if isinstance(exc, asyncio.CancelledError) else ())
                 with suppress(asyncio.CancelledError, StopAsyncIteration):
-                    await complete_step(*taken, end)
+                    await complete_step(*result, end)
             raise
 
     # ------------------------------------------------------------ one item
@@ -385,7 +385,7 @@ class Producer(Recipient):
         self._credit.count_sent(1, len(payload))
         return True
 
-    async def _send_in_turn(self, value: Any) -> None:
+    async def _wait_and_send(self, value: Any) -> None:
         self._credit.count_sent(1, await self._send_event(Item(value)))
 
     async def _send_event(self, item: Item | NoMoreItems) -> int:

@@ -100,10 +100,10 @@ class MessageQueue:
     `Limits.stream_queue` bounds what waits here, and `Limits.unread_bytes` what waits on all channels together.
     """
 
-    __slots__ = ("queue", "read_bytes", "received_bytes", "unread")
+    __slots__ = ("queue", "read_bytes", "received_bytes", "unread_memory")
 
-    def __init__(self, unread: UnreadMemory) -> None:
-        self.unread = unread
+    def __init__(self, memory: UnreadMemory) -> None:
+        self.unread_memory = memory
         self.queue: deque[tuple[Any, int, int | None, Decode | None]] = deque()
         """Value, encoded size, id of a request that is not answered yet, and how to decode a value that is encoded."""
         # Totals from the beginning, like credit. The difference is what waits here.
@@ -117,12 +117,12 @@ class MessageQueue:
 
         There is if its place was ``granted``, unless the message is ``large`` and there is no memory for it.
         """
-        unread, size, waiting = self.unread, len(payload), self.received_bytes - self.read_bytes
-        most = unread.limits.stream_queue
+        memory, size, waiting = self.unread_memory, len(payload), self.received_bytes - self.read_bytes
+        most = memory.limits.stream_queue
         if self.queue and waiting + size > most and not granted:
             return StreamOverflow(f"{waiting} bytes wait to be read (Limits.stream_queue={most})")
-        if not unread.acquire(size, waiting + len(self.queue) * ENTRY, granted=granted and not large):
-            return StreamOverflow(f"{unread} as this message came")
+        if not memory.acquire(size, waiting + len(self.queue) * ENTRY, granted=granted and not large):
+            return StreamOverflow(f"{memory} as this message came")
         self.queue.append((payload if isinstance(payload, bytes) else bytes(payload), size, i, decode))
         self.received_bytes += size
         return None
@@ -132,7 +132,7 @@ class MessageQueue:
         value, size, i, decode = self.queue.popleft()
         self.read_bytes += size
         if decode is not None:
-            self.unread.release(size + ENTRY)
+            self.unread_memory.release(size + ENTRY)
         return value, i, decode
 
     def pop_request_ids(self) -> list[int]:
@@ -162,11 +162,11 @@ class ReadableChannel(Protocol):
     """Channel of an `Inbox`.
 
     Implemented by `ChannelCore` of ``_core.channels.channel_core`` for anonymous channels, and by `NamedChannel` of
-    ``_core.channels.readers`` for the main channel and named ones, which have no credit and do not end.
+    ``_core.channels.named_channels`` for the main channel and named ones, which have no credit and do not end.
     """
 
     @property
-    def unread(self) -> UnreadMemory: ...
+    def unread_memory(self) -> UnreadMemory: ...
 
     @property
     def over(self) -> bool: ...
@@ -268,7 +268,7 @@ class Inbox(MessageQueue, Recipient):
     )
 
     def __init__(self, channel: ReadableChannel, event: str) -> None:
-        super().__init__(channel.unread)
+        super().__init__(channel.unread_memory)
         self.channel = channel
         self._event = event
         self.being_read = False
@@ -288,7 +288,7 @@ class Inbox(MessageQueue, Recipient):
         self.error: BaseException | None = None
         """The exception that the reader gets after the last message. None at a plain end."""
         self._reader = ReaderState.READING
-        self.unread.inboxes.add(self)
+        self.unread_memory.inboxes.add(self)
         channel.add_recipient(event, self)
 
     def __repr__(self) -> str:
@@ -323,7 +323,7 @@ class Inbox(MessageQueue, Recipient):
 
     def _has_room(self, size: int) -> bool:
         """Return whether there is room for further messages after one of ``size`` bytes, so that it is answered now."""
-        limits = self.unread.limits
+        limits = self.unread_memory.limits
         crowded = not self._is_granted and len(self.queue) >= limits.stream_window
         return not crowded and self.received_bytes - self.read_bytes + size <= limits.stream_window_bytes
 
@@ -333,11 +333,11 @@ class Inbox(MessageQueue, Recipient):
             # It is taken in the next turn of the event loop, so that it need not count as unread.
             if not (self.channel.is_served and self._is_large(size)):
                 return True
-            if not self.unread.acquire(size, 0):
+            if not self.unread_memory.acquire(size, 0):
                 return False
             self._in_hand = size + ENTRY
             return True
-        queue, limits = self.queue, self.unread.limits
+        queue, limits = self.queue, self.unread_memory.limits
         if queue and not self._is_granted:
             waiting = self.received_bytes - self.read_bytes + size
             if len(queue) >= limits.stream_window or waiting > limits.stream_queue:
@@ -359,7 +359,7 @@ class Inbox(MessageQueue, Recipient):
         needed = self.received_bytes - self.read_bytes + size
         if needed > self._reserved:
             more = max(needed - self._reserved, LEAST_RESERVED)
-            if not self.unread.reserve(more * DECODED):
+            if not self.unread_memory.reserve(more * DECODED):
                 return False
             self._reserved += more
         return True
@@ -386,7 +386,7 @@ class Inbox(MessageQueue, Recipient):
 
     def end_after(self, seconds: float, error: BaseException) -> Timer:
         """Call `end` after that many seconds, unless the returned timer is cancelled."""
-        loop = self.unread.loop
+        loop = self.unread_memory.loop
         return loop.call_at(loop.time() + seconds, partial(self.end, error))
 
     # ------------------------------------------------------------ reading
@@ -418,7 +418,7 @@ class Inbox(MessageQueue, Recipient):
             self._release()
         if self.credit is not None and not self.over and self.credit.is_due(self.read_count, self.read_bytes):
             self.renew_credit()
-        waiter = self._waiter = self.unread.loop.create_future()
+        waiter = self._waiter = self.unread_memory.loop.create_future()
         return waiter
 
     def wake(self) -> None:
@@ -454,7 +454,7 @@ class Inbox(MessageQueue, Recipient):
 
     def _decoded(self, payload: bytes, size: int, decode: Decode) -> tuple[Any, int]:
         """Return the value of a message that has waited encoded, and its size."""
-        self.unread.release(self._in_hand)
+        self.unread_memory.release(self._in_hand)
         self._in_hand = size + ENTRY
         return decode(payload).a, size
 
@@ -462,7 +462,7 @@ class Inbox(MessageQueue, Recipient):
         """Give the producer credit for a full window beyond what the reader has taken."""
         if self.credit is None:
             self.credit = GrantedCredit()
-        credit, window = self.credit, self.unread.limits.stream_window
+        credit, window = self.credit, self.unread_memory.limits.stream_window
         credit.renew(self.read_count, self.read_bytes, window, self.channel.credit_share)
         self.channel.send_credit(credit.items, credit.bytes)
 
@@ -512,7 +512,7 @@ class Inbox(MessageQueue, Recipient):
         """
         if self._reader is not _STOPPED:
             self._reader = ReaderState.ABANDONED
-            self.unread.loop.call_soon(partial(self._stop_if_abandoned, label))
+            self.unread_memory.loop.call_soon(partial(self._stop_if_abandoned, label))
 
     def _stop_if_abandoned(self, label: str) -> None:
         if self.abandoned:  # else another stream reads on
@@ -533,7 +533,7 @@ class Inbox(MessageQueue, Recipient):
             self.channel.answer(i)
 
     def _release(self) -> None:
-        self.unread.release(self._in_hand + self._reserved * DECODED)
+        self.unread_memory.release(self._in_hand + self._reserved * DECODED)
         self._in_hand = self._reserved = 0
 
 

@@ -15,7 +15,7 @@ from .credit import GrantedCredit
 from .inbox import DECODED, EncodedItems, Inbox, ReadableChannel, ReaderState
 from .recipients import Decode
 
-MOST_TOGETHER = 8192
+LARGEST_BATCH = 8192
 """Bytes of the largest message of several items for which there is always room within the credit. (wsrpc sends up to
 4 KiB.) When the first one is read all of them are decoded."""
 
@@ -75,7 +75,7 @@ class ItemInbox(Inbox):
             self.queue.extend([(value, share, None, None) for value in values[1:]])
             self.received_bytes += size
         else:
-            error = self.keep(EncodedItems(payload), None, decode, granted=True, large=size > MOST_TOGETHER)
+            error = self.keep(EncodedItems(payload), None, decode, granted=True, large=size > LARGEST_BATCH)
             if error is not None:
                 self._overflow(error)
                 return
@@ -120,7 +120,7 @@ class ItemInbox(Inbox):
         first, *others = item
         share = size // len(item)
         waiting = share * len(others)
-        self.unread.reserve(waiting * DECODED, granted=True)
+        self.unread_memory.reserve(waiting * DECODED, granted=True)
         self._reserved += waiting
         self.queue.extendleft((other, share, None, None) for other in reversed(others))
         return first, size - waiting

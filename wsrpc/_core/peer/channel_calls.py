@@ -36,7 +36,7 @@ class ChannelCalls:
         self._answers = answers
         self._work = work
         self._channels = channels
-        self._readers = work.readers
+        self._named_channels = work.named_channels
         self._named: dict[str, NamedProducer] = {}
         """Producers on named channels, by name. Each channel has one at most."""
 
@@ -139,7 +139,7 @@ class ChannelCalls:
         if (before := self._named.get(name)) is not None:
             # JavaScript sends nothing when it leaves.
             before.channel_ended(RemoteError("the consumer has begun anew"))
-        producer = NamedProducer(self._readers.channel(name), self._channels.sender, invocation)
+        producer = NamedProducer(self._named_channels.channel(name), self._channels.sender, invocation)
         self._named[name] = producer
         invocation.release_lane()  # or the next `start`, which ends this one, would wait for its end
         label = invocation.label

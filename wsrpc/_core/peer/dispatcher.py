@@ -35,7 +35,7 @@ from ...errors import (
 from ..channels.channel_core import ChannelCore
 from ..channels.channel_states import ChannelState
 from ..channels.channel_table import TOO_MANY, ChannelTable
-from ..channels.readers import FOR_READERS
+from ..channels.named_channels import FOR_READERS
 from ..channels.source import as_source
 from ..handlers.compiled import Handler
 from ..handlers.invocation import CURRENT, EXITED, Call, CallState, Invocation
@@ -179,7 +179,7 @@ class Dispatcher:
         if not message.c and name in RESERVED_EVENTS:  # for JavaScript, "" is the main channel
             return Route(self._refuse_reserved, None, answers_with_channel=False, starts_later=False)
         route = find(self._own, message.c, name)
-        if route.handler is None and message.i is UNSET and self.work.readers.has_readers(message.c, name):
+        if route.handler is None and message.i is UNSET and self.work.named_channels.has_readers(message.c, name):
             return route_to(self._own, message.c, FOR_READERS)
         return route
 
@@ -381,7 +381,7 @@ class Dispatcher:
             invocation.orphan(reason)
         self.active.clear()
         self.work.end_session()
-        self.work.readers.end_session(reason)
+        self.work.named_channels.end_session(reason)
         self.channels.end_session(reason)
         self.work.update()
 
@@ -463,7 +463,7 @@ class Dispatcher:
             return False
         if invocation.event == "stop":
             return self._own.has(channel, "start") or self._shared.has(channel, "start")
-        return invocation.event == "next" and channel in self.work.readers.read_before
+        return invocation.event == "next" and channel in self.work.named_channels.read_before
 
 
 @types.coroutine

@@ -15,7 +15,7 @@ from ..._base.references import weakly
 from ..._base.scheduler import Scheduler
 from ...errors import ConnectionLost
 from ...transport import ConnectionInfo
-from ..channels.readers import Readers
+from ..channels.named_channels import NamedChannels
 from ..handlers.lifecycle import Closers, Reporter
 from ..sending.outbox import Outbox
 from ..session.connection import Connection
@@ -49,10 +49,10 @@ class PeerCore:
         "host",
         "log",
         "loop",
+        "named_channels",
         "options",
         "outbox",
         "owner",
-        "readers",
         "reporter",
         "sender",
         "work",
@@ -78,9 +78,9 @@ class PeerCore:
             expects_session=options.keeps_offline,
             fails_offline=options.fails_offline,
         )
-        self.readers = Readers(host, (own, shared), self.outbox, survives=options.keeps_offline)
-        self.work = self.readers.listener = Work(host, self.readers)
-        self.sender = Requester(self.outbox, host, own, self.readers)
+        self.named_channels = NamedChannels(host, (own, shared), self.outbox, survives=options.keeps_offline)
+        self.work = self.named_channels.listener = Work(host, self.named_channels)
+        self.sender = Requester(self.outbox, host, own, self.named_channels)
         own.inherit(shared, settings.limits.handler)
         self.current: PeerSession
         """The inside of the present session, of the first one, or of the last one."""
@@ -160,7 +160,7 @@ class PeerCore:
         # What readers still hold counts on, and what handlers hold that were not cancelled.
         session = ended.session
         if isinstance(session, ServerSession) and ended.backlog():
-            self.readers.unread().on_release = session.recount
+            self.named_channels.unread_memory().on_release = session.recount
             session.hold()
         self.let_go()
 
@@ -176,7 +176,7 @@ class PeerCore:
         dispatcher = current.dispatcher
         dispatcher.context = Context()  # else that of the code that has connected, and of the opening
         current.channels.dispatcher = weakly(dispatcher)
-        work.dispatcher, work.readers = weakly(dispatcher), weakly(self.readers)
+        work.dispatcher, work.named_channels = weakly(dispatcher), weakly(self.named_channels)
         host.core, host.current, host.peer = weakly(self), weakly(current), None
         self.owner.let_go()
 
@@ -222,4 +222,4 @@ class PeerCore:
                     break
         if still():
             self.outbox.requests.stop()
-            self.readers.unread().close_late()  # the peer ends, and nobody reads them any more
+            self.named_channels.unread_memory().close_late()  # the peer ends, and nobody reads them any more

@@ -59,9 +59,9 @@ class PeerSession:
         "channels",
         "dispatcher",
         "host",
+        "named_channels",
         "opening",
         "outbox",
-        "readers",
         "session",
         "work",
         "writer",
@@ -71,7 +71,7 @@ class PeerSession:
         self.host = host
         self.outbox = outbox = sender.outbox
         self.work = work
-        self.readers = work.readers
+        self.named_channels = work.named_channels
         self.session: ClientSession | ServerSession
         if host.options.dialer:
             self.session = ClientSession(host, outbox.queue, last_close=last_close)
@@ -81,7 +81,7 @@ class PeerSession:
         self.writer = SessionWriter(self.session, host, self.opening, outbox.requests, outbox.gate)
         answers = Answers(self.writer, host)
         self.channels = channels = ChannelTable(
-            self.writer, outbox, host.options.own, work.readers, sender=sender, answers=answers
+            self.writer, outbox, host.options.own, work.named_channels, sender=sender, answers=answers
         )
         self.dispatcher = channels.dispatcher = Dispatcher(
             host, work=work, writer=self.writer, answers=answers, channels=channels
@@ -105,7 +105,7 @@ class PeerSession:
         host, session, info = self.host, self.session, connection.transport.info
         settings, options, log = host.settings, host.options, host.log
         self.outbox.expects_session = options.keeps_offline
-        self.readers.reopen()
+        self.named_channels.reopen()
         host.begin_connection(info)
         opening = Invocation(host.peer, WireMessage(a=["open"]))
         self.dispatcher.context = contextvars.copy_context()  # of the code that has connected
