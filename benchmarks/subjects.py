@@ -106,7 +106,7 @@ SUBJECTS = (
     Subject("wsrpc", "wsrpc", python_server("wsrpc"), WSRPC, client="wsrpc"),
     Subject(
         "wsrpc-off",
-        "wsrpc with `Limits(replay=0)`",
+        "wsrpc with `Limits(replay_bytes=0)`",
         python_server("wsrpc-off"),
         WSRPC,
         client="wsrpc-off",

@@ -44,7 +44,7 @@ ROWS = {
     "closing": "Close codes and reasons, both ways",
     "returning": "Reconnecting after a drop, with the same handlers",
     "draining": "A server that shuts down closes its connections with 1012",
-    "large": "Messages of 1 MiB. A message that exceeds `Limits.message` closes the connection",
+    "large": "Messages of 1 MiB. A message that exceeds `Limits.message_bytes` closes the connection",
 }
 
 COLUMNS = {

@@ -104,7 +104,7 @@ async def test_a_slow_reader_in_go(go_link: Link) -> None:
 
 
 async def test_a_stream_that_nobody_can_hold_back(gopher: Counterpart, agents: Agents) -> None:
-    limits = Limits(hard_cap=32_000)
+    limits = Limits(hard_cap_bytes=32_000)
     async with agents.link(*gopher, profile="go", limits=limits) as link:
         read: list[int] = []
         with pytest.raises(StreamOverflow):

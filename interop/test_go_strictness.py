@@ -133,7 +133,7 @@ async def test_a_message_that_go_does_not_read(gopher: Counterpart, agents: Agen
 
 
 async def test_go_programs_that_read_more(gopher: Counterpart, agents: Agents) -> None:
-    limits = Limits(sent_message=200_000)
+    limits = Limits(sent_message_bytes=200_000)
     async with agents.link(*gopher, read_limit=200_000, profile="go", limits=limits) as link:
         assert await link.peer.request("size", "x" * 190_000) == 190_000
         with pytest.raises(MessageTooBig, match=r"at most 200000 may be sent"):

@@ -82,7 +82,7 @@ def numbers(link_4: Link) -> Numbers:
 @pytest.mark.parametrize(("library", "role"), COMBINATIONS_4, ids=named(COMBINATIONS_4))
 async def test_javascript_starts_too_late(agents: Agents, library: str, role: Role) -> None:
     """It gets an error, and not a stream without items."""
-    async with agents.link(library, role, limits=Limits(unread=0.1)) as link:
+    async with agents.link(library, role, limits=Limits(unread_timeout=0.1)) as link:
         numbers = Numbers(link)
         channels = [await link.ask("numbers", 3) for _ in range(2)]
         async with asyncio.timeout(PATIENCE):
@@ -103,7 +103,7 @@ OLD = [(library, role) for library, role in COMBINATIONS if library != "ws-wrapp
 async def test_a_version_without_streams_requests_one(
     agents: Agents, library: str, role: Role, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with agents.link(library, role, limits=Limits(unread=0.1)) as link:
+    async with agents.link(library, role, limits=Limits(unread_timeout=0.1)) as link:
         Numbers(link)
         for _ in range(3):
             assert await link.call("request", event="numbers", args=[3]) == {"resolved": None, "undefined": True}
@@ -226,7 +226,7 @@ async def test_a_slow_python_consumer_loses_nothing(link_4: Link) -> None:
 @pytest.mark.parametrize(("library", "role"), COMBINATIONS_4, ids=named(COMBINATIONS_4))
 async def test_a_python_consumer_that_is_too_slow(agents: Agents, library: str, role: Role) -> None:
     """What JavaScript sends without waiting is kept up to a bound; then the stream ends, and says so."""
-    async with agents.link(library, role, limits=Limits(hard_cap=160_000)) as link:
+    async with agents.link(library, role, limits=Limits(hard_cap_bytes=160_000)) as link:
         async with link.peer.stream("count", 1000) as items:
             got = [await anext(items)]
             await link.journal("stream_ended")
@@ -237,7 +237,7 @@ async def test_a_python_consumer_that_is_too_slow(agents: Agents, library: str, 
                 async for item in items:
                     got.append(item)
 
-            with pytest.raises(StreamOverflow, match="stream_queue"):
+            with pytest.raises(StreamOverflow, match="stream_queue_bytes"):
                 await read()
         assert got == list(range(len(got)))
         assert 100 < len(got) < 300

@@ -187,7 +187,7 @@ async def test_requests_elsewhere(row: str, channel: str | None, codec: str) -> 
 async def a_call_of_the_page(row: str, kind: str, *, channel: str | None = None, codec: str = "json") -> None:
     outcome, handled = EXCEPTIONS.get(("page", kind, row), FORWARD[row])
     waits = row.startswith(("not connected", "never connected", "too many"))
-    limits = Limits(close_timeout=1, replay=0) if row == "no session" else None
+    limits = Limits(close_timeout=1, replay_bytes=0) if row == "no session" else None
     options: dict[str, Any] = {"options": {"timeout": 0, "offline": 1}, "codec": codec}
     async with staged(limits, connected=not waits, **options) as (page, stage, proxy):
         how: dict[str, Any] = {"kind": kind, "channel": channel}
@@ -249,7 +249,7 @@ async def a_call_of_the_page(row: str, kind: str, *, channel: str | None = None,
 @pytest.mark.parametrize("row", BACKWARD)
 async def test_calls_of_the_server(row: str, kind: str) -> None:
     outcome, handled = EXCEPTIONS.get(("server", kind, row), BACKWARD[row])
-    limits = Limits(close_timeout=1, replay=0) if row == "no session" else None
+    limits = Limits(close_timeout=1, replay_bytes=0) if row == "no session" else None
     async with staged(limits) as (page, stage, proxy):
         taken: list[Any] = []
         name = {"unknown name": "nobody", "timeout": "hang"}.get(row, kind)
@@ -329,7 +329,7 @@ async def test_calls_of_the_server(row: str, kind: str) -> None:
 async def test_events_of_the_page(row: str, outcome: str, arrives: bool, channel: str | None) -> None:
     """Nobody learns what becomes of an event. What can be known when it is emitted is thrown."""
     connected = row not in ("not connected", "too many wait", "never connected")
-    limits = Limits(close_timeout=1, message=65536)
+    limits = Limits(close_timeout=1, message_bytes=65536)
     async with staged(limits, connected=connected, options={"offline": 1}) as (page, stage, proxy):
         args = ["x" * 65536] if row == "too large" else []
 
@@ -673,7 +673,7 @@ async def test_what_cannot_be_sent_is_refused_at_once_without_a_connection(codec
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
 async def test_what_cannot_be_sent_is_refused_at_once_while_detached(codec: str) -> None:
     """Events were accepted, and threw when the session went on, where nobody could catch it: a Node process ended."""
-    limits = Limits(close_timeout=1, message=10_000)
+    limits = Limits(close_timeout=1, message_bytes=10_000)
     async with staged(limits, codec=codec) as (page, stage, proxy):
         refuses = """
             const values = ["x".repeat(10_000), 1n]

@@ -54,7 +54,7 @@ def expires_first(handshake: Handshake) -> None:
 @pytest.mark.parametrize("row", TABLE)
 async def test_status(row: str) -> None:
     options: dict[str, Any] = {"extensions": False} if row.startswith("plain") else {}
-    limits = Limits(close_timeout=1, replay=0) if row.startswith("sessions off") else Limits(close_timeout=1)
+    limits = Limits(close_timeout=1, replay_bytes=0) if row.startswith("sessions off") else Limits(close_timeout=1)
     stage, other = Stage(Server(limits=limits, **options)), Stage(Server(limits=limits))
     if row == "expired":
         stage.server.on_handshake(expires_first)
@@ -366,7 +366,7 @@ async def test_a_subscriber_may_close_call_and_unsubscribe() -> None:
 
 
 async def test_nobody_hears_of_a_state_after_a_later_one() -> None:
-    stage = Stage(Server(limits=Limits(close_timeout=1, replay=0)))
+    stage = Stage(Server(limits=Limits(close_timeout=1, replay_bytes=0)))
     async with stage.server.listen() as listener, Page.start(listener.url) as page:
         assert await page.do("ask", name="sync") == "synced"
         await page.run(

@@ -40,8 +40,8 @@ LISTENERS = 2
 KINDS = "bytes", "bytes", "bytes", "line", "half open", "half close", "wake", "abort"
 CANCELLED = "cancel", "expire", "abortStream", "abortUpload"
 # Few handlers at once, so that some requests wait at either end for a place.
-GOES_ON = Limits(running=5, close_timeout=1.0, replay=256 * 1024, stream_window=32)
-ENDS = Limits(running=5, close_timeout=1.0, replay=0)
+GOES_ON = Limits(running=5, close_timeout=1.0, replay_bytes=256 * 1024, stream_window=32)
+ENDS = Limits(running=5, close_timeout=1.0, replay_bytes=0)
 
 
 class Page:
@@ -352,7 +352,7 @@ async def story(codec: Codec, limits: Limits, seed: int) -> AsyncGenerator[Story
         # Two, so that the page can come back while the other one keeps its old connection half open.
         proxies = [await stack.enter_async_context(FaultProxy(listener.url)) for _ in range(2)]
         page = await stack.enter_async_context(Page.start(proxies[0].url, codec, seed))
-        told = Story(page, server, proxies, seed, goes_on=limits.replay > 0)
+        told = Story(page, server, proxies, seed, goes_on=limits.replay_bytes > 0)
         for _ in range(2):  # then both sides know the name of the session, and count
             assert await page.ask("last") == "value"
         await told.check()

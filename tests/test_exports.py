@@ -62,7 +62,10 @@ def test_the_error_for_a_name_that_moved_says_where_it_is(old: str, new: str) ->
     ("program", "unused"),
     [
         ("import wsrpc", {"asyncio", "msgspec", "websockets", "wsrpc.errors"}),
-        ("from wsrpc import Client", {"wsrpc._server", "wsrpc.cluster", "wsrpc.codegen", "wsrpc._net.entrance"}),
+        (
+            "from wsrpc import Client",
+            {"wsrpc._server", "wsrpc.cluster", "wsrpc.codegen", "wsrpc._net.handshake_checks"},
+        ),
         ("from wsrpc import Server", {"wsrpc._client", "wsrpc.codegen", "wsrpc._command", "click"}),
     ],
 )

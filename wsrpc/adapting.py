@@ -9,8 +9,8 @@ server also closes the port. On the dialing side, an adapter is a function like 
 - `ServerUpgrade` and `ClientUpgrade` create the default transport for a connection that an HTTP library has opened. If
   the library gives access to its asyncio transport, these two classes need the least work and give the best result.
 - `Heartbeat` detects dead connections, with `Limits.ping_interval` and `Limits.ping_timeout`. `StallWatch` detects
-  connections whose waiting bytes are not sent, with `Limits.stall`. Use both if the library's keepalive waits until
-  there is room to send, or does not use the same close codes.
+  connections whose waiting bytes are not sent, with `Limits.stall_timeout`. Use both if the library's keepalive waits
+  until there is room to send, or does not use the same close codes.
 - `Delivery` passes messages to the receiver: it joins fragments, and keeps messages that arrive before ``start``.
 - `DialRequest` checks the arguments of a dialing function. It also decides which redirects are followed, and what is
   sent to the new origin. `follow_redirects` applies these rules. Turn off redirects in the library.
@@ -23,7 +23,7 @@ server also closes the port. On the dialing side, an adapter is a function like 
 from __future__ import annotations
 
 from ._base.closing import check_close
-from ._base.headers import address, joined_headers
+from ._base.request_headers import address, joined_headers
 from ._net.delivery import Delivery
 from ._net.dial_request import DialRequest, follow_redirects
 from ._net.heartbeat import Heartbeat, StallWatch

@@ -518,7 +518,7 @@ class BadResult(WsrpcError):
 
 
 class MessageTooBig(WsrpcError):
-    """A message was not sent, because it is larger than the remote peer accepts or `Limits.sent_message` allows.
+    """A message was not sent, because it is larger than the remote peer accepts or `Limits.sent_message_bytes` allows.
 
     In a cluster, the message can also be too large for the engine that connects the processes (`wsrpc.cluster.engine`).
     On a `RawConnection`, this exception means that an inbound message is larger than ``receive(max_size=)`` allows.
@@ -567,7 +567,7 @@ class UnexpectedChannel(WsrpcError):
 
 
 class StreamOverflow(WsrpcError):
-    """More unread items or events arrived than `Limits.stream_queue` or `Limits.unread_bytes` allow.
+    """More unread items or events arrived than `Limits.stream_queue_bytes` or `Limits.unread_bytes` allow.
 
     It is also raised instead of the unread messages of an ended session that were dropped because of
     ``Server(detached_bytes=)``.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from ._base.headers import split_target
 from ._base.logs import address_text
+from ._base.request_headers import split_target
 from ._base.state import PeerState
 from .errors import HandshakeRejected, short
 from .headers import Headers, HeadersLike, ResponseHeaders, any_case
@@ -49,7 +49,7 @@ class Handshake:
             use the method ``add(name, value)``. Values are ASCII. You cannot replace the headers of the WebSocket
             handshake itself.
         limits: the limits of this connection. To change them, set this attribute, for example to
-            ``handshake.limits.replace(message=4096)``. A session resumes only on a connection with equal limits.
+            ``handshake.limits.replace(message_bytes=4096)``. A session resumes only on a connection with equal limits.
         compression: whether to use permessage-deflate if the client offers it.
         state: the initial `Peer.state`.
         principal: the identity of the client, which becomes `Peer.principal`. A session resumes only on a connection

@@ -10,13 +10,15 @@ KiB = 1024
 MiB = 1024 * KiB
 
 
-MAY_BE_ZERO = frozenset({"waiting", "offline", "replay"})
+MAY_BE_ZERO = frozenset({"waiting", "offline", "replay_bytes"})
 """Bounds of queues that may be 0."""
-MAY_BE_NONE = frozenset({"sent_message", "rate", "timeout", "handler", "ping_interval", "ping_timeout"})
+MAY_BE_NONE = frozenset(
+    {"sent_message_bytes", "rate", "request_timeout", "handler_timeout", "ping_interval", "ping_timeout"}
+)
 """Bounds that may be None."""
 AT_LEAST = {
-    "replay": (128 * KiB, "64 KiB are acknowledged at once; 0 turns resuming off"),
-    "message": (512, "the hello of another wsrpc peer has to pass; for raw connections, receive(max_size=)"),
+    "replay_bytes": (128 * KiB, "64 KiB are acknowledged at once; 0 turns resuming off"),
+    "message_bytes": (512, "the hello of another wsrpc peer has to pass; for raw connections, receive(max_size=)"),
     "depth": (2, "every message is an object with an array in it"),
     "values": (64, "an error has some 20, and every response has to pass"),
     "rate": (1, "it counts requests and events per second; None: no limit"),
@@ -28,15 +30,18 @@ levels with 3.11, at nearly 10,000 with 3.13, and from 3.14 on where the thread'
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits of one connection. Sizes are in bytes, durations in seconds.
+    """Limits of one connection.
+
+    The name of a limit says what it counts: ``..._bytes`` are sizes in bytes, ``..._timeout`` and ``..._interval`` are
+    durations in seconds, and all others are numbers.
 
     Pass them to `Server` or `Client`. `replace` returns a changed copy. The properties are further limits, which follow
     from these.
 
     Attributes:
-        message: maximum size of an inbound message after decompression; at least 512. A larger message closes the
+        message_bytes: maximum size of an inbound message after decompression; at least 512. A larger message closes the
             connection with 1009. (The library `websockets` has a default of 1 MiB, and Socket.IO 1 MB.)
-        sent_message: maximum size of an encoded outbound message. A larger message is not sent and raises
+        sent_message_bytes: maximum size of an encoded outbound message. A larger message is not sent and raises
             `MessageTooBig`. With None, the limit is the size that the remote peer announces, or 32 KiB with
             ``profile="go"``. If neither applies, there is no limit. (coder/websocket, a library for Go, reads messages
             of up to 32 KiB by default.)
@@ -66,40 +71,41 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             that it opens a channel, the handler runs first, and the error code is then ``"wsrpc.too_many_channels"``.
             The handler of an open stream does not count in ``running``, but a handler that continues after the end of
             its stream does.
-        unread: maximum time that a channel can hold unread messages, or a stream can wait for a reader. After that, the
-            channel or stream is aborted. If this side has sent something on the channel, the unread events are dropped
-            instead. When the channel of a conversation has ended, its handler has the same time to read the messages
-            that arrived before the end.
+        unread_timeout: maximum time that a channel can hold unread messages, or a stream can wait for a reader. After
+            that, the channel or stream is aborted. If this side has sent something on the channel, the unread events
+            are dropped instead. When the channel of a conversation has ended, its handler has the same time to read the
+            messages that arrived before the end.
         unread_bytes: maximum memory for the unread messages of all anonymous channels, streams and readers of events on
             a connection. The channel or reader that exceeds the limit ends with `StreamOverflow`. A message counts as
             the memory that it takes, at least 176 bytes. Items that a remote wsrpc peer sends within its credit (see
             ``stream_window``) are counted, but always accepted, except for an item of more than 32 KiB that exceeds the
             rest of the credit. In an upload, such an item counts until its handler asks for the next one. (The default
-            equals ``hard_cap``, the limit for the other direction. Chrome accepts 15 MiB of unread data on an HTTP/2
-            connection.)
+            equals ``hard_cap_bytes``, the limit for the other direction. Chrome accepts 15 MiB of unread data on an
+            HTTP/2 connection.)
         stream_window: maximum number of items of one stream that a remote wsrpc peer can send before this side has read
             them. When this side has read half of them, it sends new credit, which permits the remote peer to send more
             items. It also limits the size of the items, see `stream_window_bytes`. (With 256, a fast reader of small
             items has to wait for new credit, and each item costs both sides a fifth more CPU time.)
-        high_water: high-water mark: while more bytes than this are unsent, awaited calls that send messages wait.
+        high_water_bytes: high-water mark: while more bytes than this are unsent, awaited calls that send messages wait.
             (asyncio has the same default.)
-        hard_cap: maximum number of unsent bytes; a single message can be larger. Above this number, ``emit_nowait``
-            raises `QueueFull`, and sending a response closes the connection with 4408.
+        hard_cap_bytes: maximum number of unsent bytes; a single message can be larger. Above this number,
+            ``emit_nowait`` raises `QueueFull`, and sending a response closes the connection with 4408.
         rooms: maximum number of rooms of which one peer is a member. Joining another room fails.
-        stall: maximum time that a connection above the high-water mark can go without sending any bytes. After that,
-            the connection is dropped, because the remote peer is not reading. If pings are on, the connection is
+        stall_timeout: maximum time that a connection above the high-water mark can go without sending any bytes. After
+            that, the connection is dropped, because the remote peer is not reading. If pings are on, the connection is
             dropped after ``ping_interval + ping_timeout`` at the latest.
         offline: maximum number of messages that a client queues while it is not connected. The next message raises
             `QueueFull`. See also `offline_bytes`.
-        replay: maximum size of the messages that are kept until a remote wsrpc peer acknowledges them; at least 128
-            KiB. With these messages, the session can resume on another connection. When the limit is reached, awaited
-            calls that send messages wait. Messages that are sent without waiting, such as responses, may take up to
-            ``hard_cap`` bytes more. Above that, the session ends when its connection ends. 0: sessions do not resume.
-            See also `replay_messages`. (A peer acknowledges messages after 64 KiB; the default is 16 times as much.)
-        timeout: default of ``request(timeout=)``. None: no limit.
-        handler: default of ``on(timeout=)``: the maximum time that the ``async def`` handler of an event or request can
-            run. After that, the handler is cancelled, and the caller gets `HandlerTimeout`. None: no limit. This limit
-            does not apply to plain functions, threads, streams, uploads or conversations.
+        replay_bytes: maximum size of the messages that are kept until a remote wsrpc peer acknowledges them; at least
+            128 KiB. With these messages, the session can resume on another connection. When the limit is reached,
+            awaited calls that send messages wait. Messages that are sent without waiting, such as responses, may take
+            up to ``hard_cap_bytes`` bytes more. Above that, the session ends when its connection ends. 0: sessions do
+            not resume. See also `replay_messages`. (A peer acknowledges messages after 64 KiB; the default is 16 times
+            as much.)
+        request_timeout: default of ``request(timeout=)``. None: no limit.
+        handler_timeout: default of ``on(timeout=)``: the maximum time that the ``async def`` handler of an event or
+            request can run. After that, the handler is cancelled, and the caller gets `HandlerTimeout`. None: no limit.
+            This limit does not apply to plain functions, threads, streams, uploads or conversations.
         open_timeout: maximum time for one attempt at the opening handshake. On a server, the limit applies separately
             to the client's request and to the server's `on_handshake` function. Then inbound messages, and the messages
             in a client's queue, wait for the same time at most for `open` handlers to finish, and on a client again for
@@ -121,8 +127,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         ValueError: a limit is too small, or `depth` too large. The error message names the limit.
     """
 
-    message: int = 4 * MiB
-    sent_message: int | None = None
+    message_bytes: int = 4 * MiB
+    sent_message_bytes: int | None = None
     values: int = 1280 * 1024
     depth: int = 64
     rate: int | None = None
@@ -130,17 +136,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int = 10_000
     pending: int = 10_000
     channels: int = 1024
-    unread: float = 30.0
+    unread_timeout: float = 30.0
     unread_bytes: int = 16 * MiB
     stream_window: int = 512
-    high_water: int = 64 * KiB
-    hard_cap: int = 16 * MiB
+    high_water_bytes: int = 64 * KiB
+    hard_cap_bytes: int = 16 * MiB
     rooms: int = 256
-    stall: float = 10.0
+    stall_timeout: float = 10.0
     offline: int = 256
-    replay: int = 1 * MiB
-    timeout: float | None = 60.0
-    handler: float | None = None
+    replay_bytes: int = 1 * MiB
+    request_timeout: float | None = 60.0
+    handler_timeout: float | None = None
     open_timeout: float = 10.0
     close_timeout: float = 5.0
     ping_interval: float | None = 20.0
@@ -175,7 +181,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         Because streams and conversations can be open for a long time, a request that exceeds this total does not wait,
         but is rejected with `Overloaded`. (Decoded arguments take 1 to 70 times as much memory.)
         """
-        return max(4 * self.message, 4 * KiB * self.running)
+        return max(4 * self.message_bytes, 4 * KiB * self.running)
 
     @property
     def waiting_bytes(self) -> int:
@@ -183,7 +189,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
         There is room for one of the largest messages, and for 256 bytes for each message that `waiting` allows.
         """
-        return max(self.message, 256 * self.waiting)
+        return max(self.message_bytes, 256 * self.waiting)
 
     @property
     def stream_window_bytes(self) -> int:
@@ -196,22 +202,22 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         return 512 * self.stream_window
 
     @property
-    def stream_queue(self) -> int:
+    def stream_queue_bytes(self) -> int:
         """Maximum size of the messages, before decoding, that wait for the reader of a stream or a channel.
 
-        This is a sixteenth of `hard_cap`. It applies if the remote peer has no flow control. If the messages exceed
-        this size, the reader gets these messages and then `StreamOverflow`.
+        This is a sixteenth of `hard_cap_bytes`. It applies if the remote peer has no flow control. If the messages
+        exceed this size, the reader gets these messages and then `StreamOverflow`.
         """
-        return self.hard_cap // 16
+        return self.hard_cap_bytes // 16
 
     @property
-    def behind(self) -> int:
+    def behind_bytes(self) -> int:
         """Maximum size of the broadcasts that wait for a slow reader, if the policy for slow readers drops messages.
 
-        This is a sixteenth of `hard_cap`. Each broadcast counts as its size plus 256 bytes. (At 1 Mbit/s, sending 1 MiB
-        takes at most ten seconds.)
+        This is a sixteenth of `hard_cap_bytes`. Each broadcast counts as its size plus 256 bytes. (At 1 Mbit/s, sending
+        1 MiB takes at most ten seconds.)
         """
-        return self.hard_cap // 16
+        return self.hard_cap_bytes // 16
 
     @property
     def offline_bytes(self) -> int:
@@ -222,10 +228,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     def replay_messages(self) -> int:
         """Maximum number of the messages that are kept until a remote wsrpc peer acknowledges them.
 
-        There is one for every 256 bytes of `replay`. (A peer acknowledges messages after 256 of them; the default is 16
-        times as many.)
+        There is one for every 256 bytes of `replay_bytes`. (A peer acknowledges messages after 256 of them; the default
+        is 16 times as many.)
         """
-        return self.replay // 256
+        return self.replay_bytes // 256
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some limits changed.

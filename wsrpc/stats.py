@@ -25,13 +25,13 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
             overhead of TLS.
         bytes_out: total number of bytes written to the network, counted like ``bytes_in``.
         unsent: number of bytes that are waiting in the connection because the remote peer is reading too slowly.
-            Broadcasts that are waiting because of a policy for slow readers (`Limits.behind`) are not included.
+            Broadcasts that are waiting because of a policy for slow readers (`Limits.behind_bytes`) are not included.
         kept: number of bytes of messages that are waiting for a connection, or are kept until the remote peer
-            acknowledges them (`Limits.replay`).
+            acknowledges them (`Limits.replay_bytes`).
         detached: whether the peer has no connection, but its session is kept for the next connection.
         slow: whether the connection is full, in which case senders wait. Either ``unsent`` is above
-            `Limits.high_water`, or the messages that a wsrpc peer has not acknowledged have reached `Limits.replay` or
-            `Limits.replay_messages`.
+            `Limits.high_water_bytes`, or the messages that a wsrpc peer has not acknowledged have reached
+            `Limits.replay_bytes` or `Limits.replay_messages`.
         dropped: `Peer.dropped`: the total number of broadcasts that were not sent to this peer because the peer was
             slow (``Server(slow=)``).
         pending: number of outbound requests that are waiting for a response.

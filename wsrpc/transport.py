@@ -13,12 +13,12 @@ keeps ``payload`` only if it is a ``bytes`` object.
 **Out.** ``send(payload, text)`` is synchronous, never blocks and never drops a message. It can be called before
 ``start``. Messages that are sent while one read is being handled, or in one turn of the event loop, are written
 together, in pieces that grow to about 32 KiB. ``flush()`` immediately writes the messages that are waiting to be
-written. When the number of unsent bytes exceeds `Limits.high_water`, the transport calls ``receiver.pause_sending()``.
-When the transport has drained, which means that enough of these bytes have been sent, it calls
-``receiver.resume_sending()``. ``drain()`` waits until the transport has drained, or until the end of the connection.
-``unsent`` is the number of bytes that the operating system has not accepted yet. When the connection is closing or has
-ended, ``send`` raises `ConnectionLost` with ``outcome="not_sent"``. A message for which ``send`` has returned may still
-never arrive.
+written. When the number of unsent bytes exceeds `Limits.high_water_bytes`, the transport calls
+``receiver.pause_sending()``. When the transport has drained, which means that enough of these bytes have been sent, it
+calls ``receiver.resume_sending()``. ``drain()`` waits until the transport has drained, or until the end of the
+connection. ``unsent`` is the number of bytes that the operating system has not accepted yet. When the connection is
+closing or has ended, ``send`` raises `ConnectionLost` with ``outcome="not_sent"``. A message for which ``send`` has
+returned may still never arrive.
 
 **Raw.** `Server.serve_raw` also needs the following methods. A receiver can have a method ``receive_piece(payload,
 text, last)``. If the library exposes the frames of a fragmented message, the transport passes each frame to this method
@@ -61,8 +61,8 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from ._base.closing import CloseInfo
-from ._base.headers import split_target
 from ._base.logs import address_text
+from ._base.request_headers import split_target
 from .errors import short
 from .headers import Headers, Query, any_case
 

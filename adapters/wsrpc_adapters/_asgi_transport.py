@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from wsrpc import CloseCode, CloseInfo, ConnectionLost, Limits
-from wsrpc._net.fairness import turns_of
+from wsrpc._net.loop_budget import loop_budget_of
 from wsrpc.adapting import Delivery, StallWatch, check_close
 from wsrpc.transport import ConnectionInfo, Receiver, Traffic
 
@@ -33,7 +33,7 @@ FRAME = 2
 BURST = 256
 """Messages that are written without giving way to other tasks."""
 AT_ONCE = 64
-"""Messages that are read at once before they take a place in the turn, see `wsrpc._net.fairness`."""
+"""Messages that are read at once before they take a place in the turn, see `wsrpc._net.loop_budget`."""
 
 
 class _End:
@@ -195,7 +195,7 @@ class _Output(ABC):
         self._unsent += size
         if not held:
             self.flush()
-        if self._unsent > self._limits.high_water and not self._full:
+        if self._unsent > self._limits.high_water_bytes and not self._full:
             self._full = True
             self._filled()
 
@@ -259,7 +259,7 @@ class _Output(ABC):
     def _left(self, size: int) -> None:
         """Count a message of that size as written."""
         self._unsent -= size
-        if self._full and self._unsent <= self._limits.high_water // 4:
+        if self._full and self._unsent <= self._limits.high_water_bytes // 4:
             self._full = False
             self._wake_drained()
             self._has_room()
@@ -289,7 +289,7 @@ class AsgiTransport(_Output):
     def __init__(self, receive: Receive, send: Send, info: ConnectionInfo, limits: Limits) -> None:
         super().__init__(send, limits)
         self.info = info
-        self.largest = limits.message
+        self.largest = limits.message_bytes
         self._next_event = receive
         self._loop = asyncio.get_running_loop()
         self._delivery = Delivery(_go_on_reading)
@@ -471,9 +471,9 @@ class AsgiTransport(_Output):
 
     async def _take_turn(self, seconds: float) -> None:
         """Wait until there is a turn for reading on, after messages that took ``seconds`` to handle."""
-        turns = turns_of(self._loop)
+        turns = loop_budget_of(self._loop)
         self._read_ended()
-        if not turns.take(seconds):
+        if not turns.spend(seconds):
             turn = asyncio.Event()
             turns.wait(seconds, turn.set)
             await turn.wait()
@@ -482,7 +482,7 @@ class AsgiTransport(_Output):
         """Whether nothing may be read now."""
         if self._end.closing is not None or self._end.broken is not None:
             return False  # the end has to be seen
-        return not self._receiving or self._early_size > self._limits.high_water
+        return not self._receiving or self._early_size > self._limits.high_water_bytes
 
     def _release(self) -> None:
         if self._held is not None and not self._held.done():

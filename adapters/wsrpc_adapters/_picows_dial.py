@@ -115,7 +115,7 @@ async def _dial(
             websocket_handshake_timeout=None,
             logger_name=LOG,
             enable_auto_pong=False,
-            max_frame_size=limits.message,
+            max_frame_size=limits.message_bytes,
             max_redirects=0,
             extra_headers=given,
             proxy=proxy,

@@ -20,7 +20,7 @@ from multidict import CIMultiDict
 from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
 from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Server
-from wsrpc._base.headers import path_of, refusal_headers, visible_target
+from wsrpc._base.request_headers import path_of, refusal_headers, visible_target
 from wsrpc._net.websocket import FrameTransport
 from wsrpc.adapting import address, joined_headers
 from wsrpc.types import Listening, WebSocketTransport
@@ -142,7 +142,7 @@ class _PicowsPort:
                         websocket_handshake_timeout=limits.open_timeout,
                         logger_name=LOG,
                         enable_auto_pong=False,
-                        max_frame_size=limits.message,
+                        max_frame_size=limits.message_bytes,
                         read_buffer_init_size=READ_BUFFER,
                         **options,
                     )
@@ -187,8 +187,8 @@ class _PicowsPort:
         )
         try:
             self._server.handshake_nowait(handshake)
-            if handshake.limits.message > limits.message:
-                raise ValueError("over picows on_handshake can only lower limits.message, not raise the server's")
+            if handshake.limits.message_bytes > limits.message_bytes:
+                raise ValueError("over picows on_handshake can only lower limits.message_bytes, not raise the server's")
             response = _acceptance(handshake)
         except HandshakeRejected as exc:
             return _refusal(exc)

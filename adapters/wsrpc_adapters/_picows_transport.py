@@ -15,9 +15,9 @@ from typing import Any
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport
 
 from wsrpc import Limits
-from wsrpc._net.fairness import MUCH
-from wsrpc._net.output import Opened
+from wsrpc._net.loop_budget import MUCH
 from wsrpc._net.websocket import FrameTransport
+from wsrpc._net.websocket_output import OpeningResult
 from wsrpc.adapting import Delivery
 from wsrpc.transport import ConnectionInfo
 
@@ -68,9 +68,9 @@ class PicowsReader(WSListener):
         self._lost = lost
         self._retrieving: asyncio.Task[None] | None = None
         """Keeps a reference to the task, as asyncio does not."""
-        self.largest = limits.message
-        """See `Reader`. picows refuses frames that are larger than ``Limits.message`` of `listen` or `dial`, whatever
-        is assigned here."""
+        self.largest = limits.message_bytes
+        """See `Reader`. Whatever is assigned here, picows refuses frames that are larger than ``Limits.message_bytes``
+        of `listen` or `dial`."""
         self.plain = True
         self.bytes = 0
         self.messages = 0
@@ -91,7 +91,7 @@ class PicowsReader(WSListener):
                 ws.send(WSMsgType.CLOSE, payload)
 
         tcp = transport.underlying_transport
-        opened = Opened(client=self._client, info=ConnectionInfo())
+        opened = OpeningResult(client=self._client, info=ConnectionInfo())
         self.transport = made = FrameTransport(tcp, self, opened, self._limits, self._lost, write_close)
         self._delivery = made.delivery
         tcp.set_protocol(_Tap(tcp.get_protocol(), self, transport))
@@ -160,7 +160,7 @@ class _Tap(asyncio.BufferedProtocol):
         if reader.stopped:
             return  # picows does not see it, and offers the same part of its buffer for each read
         messages = reader.messages
-        began = self._transport.read_began(nbytes)
+        began = self._transport.read_started(nbytes)
         try:
             self._feed(nbytes)
         except RuntimeError:

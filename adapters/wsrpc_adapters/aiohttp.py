@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from wsrpc import Handshake, HandshakeRejected, Limits, Server
-from wsrpc._base.headers import refusal_headers
+from wsrpc._base.request_headers import refusal_headers
 from wsrpc._net.urls import check_proxy
 from wsrpc.adapting import (
     BadURL,

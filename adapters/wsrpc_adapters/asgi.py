@@ -17,7 +17,7 @@ from urllib.parse import quote
 from weakref import WeakSet
 
 from wsrpc import Handshake, HandshakeRejected, Limits, Server
-from wsrpc._base.headers import refusal_headers
+from wsrpc._base.request_headers import refusal_headers
 from wsrpc.adapting import accept_at_once
 from wsrpc.headers import Headers
 from wsrpc.transport import Transport

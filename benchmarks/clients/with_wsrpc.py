@@ -50,7 +50,7 @@ async def on_default(port: int, **options: Any) -> AsyncIterator[WithWsrpc]:
 
 @asynccontextmanager
 async def on_default_without_sessions(port: int) -> AsyncIterator[WithWsrpc]:
-    async with on_default(port, limits=Limits(replay=0)) as client:
+    async with on_default(port, limits=Limits(replay_bytes=0)) as client:
         yield client
 
 

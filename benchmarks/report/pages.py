@@ -18,6 +18,7 @@ CUTS = FOLDER / "cuts.json"
 
 COLOURS = {"websockets": 0, "wsrpc": 1, "wsrpc-picows": 2, "js": 3}
 """Of the lines in the plots; each subject has the same in all."""
+RATES = "Requests per second that a server answers on one core, with 64 in flight"
 OVERVIEW = "64 small requests in flight on one connection: ratio to a bare websockets echo"
 
 run = cache(lambda: load(RESULTS))
@@ -60,6 +61,7 @@ TABLES: dict[str, Callable[[], str]] = {
     ),
     "faster systems with calls": lambda: tables.better(run(), "rpc"),
     "faster bare echoes": lambda: tables.better(run(), "bare"),
+    "rates beside others": lambda: f"![{RATES}](../performance/rates.svg)",
     "overview of small requests": lambda: f"![{OVERVIEW}](../performance/overview.svg)",
     "latency": lambda: tables.table(run().tables[0].columns, run().tables[0].rows),
     "cuts": lambda: tables.table(outcome.COLUMNS, outcome.rows(cuts())),
@@ -80,7 +82,8 @@ TABLES: dict[str, Callable[[], str]] = {
 
 def drawings() -> dict[str, str]:
     """The plots as SVG, by the name of their file in docs/performance."""
-    return {"overview.svg": _bars(run()), **{f"{curve.key}.svg": _plot(run(), curve) for curve in run().curves}}
+    bars = {"overview.svg": _bars(run()), "rates.svg": _rate_bars(run())}
+    return {**bars, **{f"{curve.key}.svg": _plot(run(), curve) for curve in run().curves}}
 
 
 def _bars(run: Run) -> str:
@@ -96,6 +99,21 @@ def _bars(run: Run) -> str:
     return plots.bars(
         OVERVIEW, {1: "wsrpc", 3: "other systems with calls", 0: "bare echoes, which have no calls"}, rows
     )
+
+
+def _rate_bars(run: Run) -> str:
+    [(section, column)] = columns_of(run, "requests")
+    rates = {key: rate(section.samples[column.key][key]) for key in tables.with_calls(run)}
+    rows = [
+        plots.Bar(
+            run.subjects[key].title.replace("`", ""),
+            {"wsrpc": 1, section.base: 0}.get(key, 3),
+            one,
+            tables.amount(one, column.unit),
+        )
+        for key, one in sorted(rates.items(), key=lambda item: -item[1])
+    ]
+    return plots.bars(RATES, {1: "wsrpc", 3: "other systems with calls", 0: "an echo, which has no calls"}, rows)
 
 
 def _plot(run: Run, curve: CurveResult) -> str:

@@ -26,6 +26,7 @@ STYLE = """\
   .value { fill: #0b0b0b; }
   .surface { fill: #fcfcfb; }
   .grid { stroke: #e4e3df; stroke-width: 1; }
+  .shade { fill: #f1e4dc; }
   .axis { stroke: #a3a29c; stroke-width: 1; }
   .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
   .c0 { --c: #6f6e69; } .c1 { --c: #2a78d6; } .c2 { --c: #12855a; } .c3 { --c: #d9541e; }
@@ -35,6 +36,7 @@ STYLE = """\
     .title, .value { fill: #ffffff; }
     .surface { fill: #1a1a19; }
     .grid { stroke: #33332f; }
+    .shade { fill: #3a2c25; }
     .axis { stroke: #75746e; }
     .c0 { --c: #a3a29c; } .c1 { --c: #5598e7; } .c2 { --c: #2fb585; } .c3 { --c: #ee7d4a; }
   }
@@ -56,6 +58,15 @@ class Bar:
     colour: int
     value: float
     text: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What has arrived: one time for each item. The first of ``names`` is shown in the colour, the others below it."""
+
+    names: Sequence[str]
+    colour: int
+    times: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -164,6 +175,42 @@ def bars(title: str, legend: Mapping[int, str], rows: Sequence[Bar]) -> str:
         parts.append(f'<g class="c{row.colour}">{bar}</g>')
         parts.append(_text(NAMES + width + 7, top + 14, row.text, "value"))
     parts.append(f'<line class="axis" x1="{NAMES}" x2="{NAMES}" y1="{TOP - 6}" y2="{height - 12}"/>')
+    return _document(WIDTH, height, title, parts)
+
+
+def progress(title: str, x: str, shaded: tuple[float, float, str], series: Sequence[Progress]) -> str:
+    """Dots that count up in time, from 0 on, on linear axes. ``shaded`` is a time with a name."""
+    height, left, right, top, bottom = 300, 60, 250, 56, 46
+    last = max(time for each in series for time in each.times)
+    most = max(len(each.times) for each in series)
+
+    def across(time: float) -> float:
+        return left + (WIDTH - right - left) * time / last
+
+    def up(count: float) -> float:
+        return height - bottom - (height - bottom - top) * count / most
+
+    start, end, name = shaded
+    parts = [_text(16, 24, title, "title")]
+    box = f'x="{across(start):.1f}" y="{top - 12}" width="{across(end) - across(start):.1f}"'
+    parts.append(f'<rect class="shade" {box} height="{height - bottom - top + 12}"/>')
+    parts.append(_text(across((start + end) / 2), top, name, anchor="middle"))
+    for count in range(0, most + 1, 20):
+        parts.append(f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{up(count):.1f}" y2="{up(count):.1f}"/>')
+        parts.append(_text(left - 10, up(count) + 4, str(count), anchor="end"))
+    for second in range(int(last) + 1):
+        parts.append(_text(across(second), height - bottom + 20, f"{second} s", anchor="middle"))
+    parts.append(_text((left + WIDTH - right) / 2, height - 8, x, anchor="middle"))
+    for each in series:
+        dots = "".join(
+            f'<circle class="mark" cx="{across(time):.1f}" cy="{up(count):.1f}" r="3"/>'
+            for count, time in enumerate(each.times, 1)
+        )
+        names = "".join(
+            _text(WIDTH - right + 12, up(len(each.times)) + 4 + 17 * number, line, "name" if number == 0 else "")
+            for number, line in enumerate(each.names)
+        )
+        parts.append(f'<g class="c{each.colour}">{dots}{names}</g>')
     return _document(WIDTH, height, title, parts)
 
 

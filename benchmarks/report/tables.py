@@ -104,8 +104,17 @@ def curve_rates(run: Run, curve: CurveResult) -> str:
     return table([f"{curve.y} by {curve.x}", *(f"{point:,}" for point in points)], rows)
 
 
+def with_calls(run: Run) -> list[str]:
+    """wsrpc, the systems with calls that it is compared with, and the bare echo that it runs on."""
+    [(section, _)] = columns_of(run, "requests")
+    return [
+        key
+        for key in sorted(subjects_of(run, section), key="wsrpc".__ne__)
+        if key in ("wsrpc", section.base) or run.subjects[key].kind == "rpc"
+    ]
+
+
 def small_requests(run: Run) -> str:
-    """wsrpc beside each system with calls, and the bare echo that it runs on."""
     [(section, column)] = columns_of(run, "requests")
     rows = [
         [
@@ -113,8 +122,7 @@ def small_requests(run: Run) -> str:
             amount(rate(section.samples[column.key][key]), column.unit),
             "" if key == "wsrpc" else f"{ratio(times_ahead(section, column, 'wsrpc', key))} times as many",
         ]
-        for key in sorted(subjects_of(run, section), key="wsrpc".__ne__)
-        if key in ("wsrpc", section.base) or run.subjects[key].kind == "rpc"
+        for key in with_calls(run)
     ]
     return table(["system", "requests/s", "wsrpc answers"], rows)
 

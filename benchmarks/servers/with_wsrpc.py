@@ -45,7 +45,7 @@ async def default(options: Options) -> None:
 
 
 async def without_sessions(options: Options) -> None:
-    async with make_server(Limits(replay=0)).listen(HOST, 0, ssl=options.ssl) as listener:
+    async with make_server(Limits(replay_bytes=0)).listen(HOST, 0, ssl=options.ssl) as listener:
         say_port(listener.port)
         await parent_left()
 

@@ -38,9 +38,9 @@ def on_connect(handshake: Handshake) -> None:
     handshake.subprotocol = next((name for name in ("json", "xml") if name in handshake.subprotocols), None)
     handshake.response_headers["X-Served-By"] = "connector"
     if handshake.query.get("size") == "small":
-        # `on_open` can also do this: self.peer.limits = self.peer.limits.replace(message=1024)
+        # `on_open` can also do this: self.peer.limits = self.peer.limits.replace(message_bytes=1024)
         # But the first message may have arrived by then.
-        handshake.limits = handshake.limits.replace(message=1024)
+        handshake.limits = handshake.limits.replace(message_bytes=1024)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from wsrpc.types import RawConnection
 
 LARGEST = 32 * 1024 * 1024
 """Bytes; the suite's largest message has 16 MiB."""
-LIMITS = Limits(message=LARGEST, hard_cap=4 * LARGEST, ping_interval=None)
+LIMITS = Limits(message_bytes=LARGEST, hard_cap_bytes=4 * LARGEST, ping_interval=None)
 
 Echo = Callable[[], AbstractAsyncContextManager[str]]
 

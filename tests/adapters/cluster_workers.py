@@ -62,7 +62,7 @@ class Worker:
         """End it as an operator does. Idempotent.
 
         Raises:
-            AssertionError: uvicorn or one of its workers does not end. All of them are killed, and the error has the log.
+            AssertionError: uvicorn or one of its workers does not end. All are killed, and the error has the log.
         """
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)  # a supervisor ends its workers then

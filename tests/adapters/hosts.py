@@ -193,7 +193,7 @@ class Asgi(Host):
         "answered close": "uvicorn does not wait for the client's Close frame, so `was_clean` is true even if "
         "none arrives.",
         "pieces in": "uvicorn passes on only whole messages. A message must fit into uvicorn's `ws_max_size` (16 MiB "
-        "by default) and into `Limits.message`.",
+        "by default) and into `Limits.message_bytes`.",
         "pieces out": "wsrpc buffers the pieces, and sends them as one message after the last piece.",
         "sent before close": "The ASGI server answers the Close frame at once. Messages that wait then are lost: those "
         "that a slow client has not made room for, those that answer messages in the same read, and on uvloop those of "
@@ -204,7 +204,7 @@ class Asgi(Host):
         "too large": "The ASGI server refuses a message early only if the message exceeds the server's limit. A "
         "message within that limit arrives completely before wsrpc refuses it.",
         "half-closed": "uvicorn does not report that the client has shut down its sending side, so the client is "
-        "dropped after `Limits.stall` instead.",
+        "dropped after `Limits.stall_timeout` instead.",
         "bytes": "The counts of bytes are None, because ASGI does not show how many bytes a message has on the wire.",
         "heartbeat": "uvicorn sends the pings. Its options `ws_ping_interval` and `ws_ping_timeout` are 20 seconds by "
         "default. A dead connection ends with code 1006.",
@@ -230,7 +230,7 @@ class AsgiHypercorn(Asgi):
         "answers wait": TOO_EARLY,
         "compression": "hypercorn compresses messages for every client that offers compression.",
         "pieces in": "hypercorn passes on only whole messages. A message must fit into hypercorn's "
-        "`websocket_max_message_size` (16 MiB by default) and into `Limits.message`.",
+        "`websocket_max_message_size` (16 MiB by default) and into `Limits.message_bytes`.",
         "read together": "hypercorn passes on at most ten messages at a time.",
         "violation": "hypercorn drops the connection, so `close` handlers get code 1006.",
         "abort": "hypercorn sends a Close frame with code 1011.",

@@ -215,10 +215,10 @@ async def test_a_message_that_the_engine_does_not_take(broker: OnServer) -> None
         await made.join(1, "ada", client)
         peer = made[0].cluster.peer("ada")
         engines = membership_of(made[0].cluster).node.largest
-        most = min(Limits().message, engines)
+        most = min(Limits().message_bytes, engines)
         whole = "x" * (most - 200)
         assert await peer.request("echo", whole) == whole
-        with pytest.raises(MessageTooBig, match="what the engine" if most == engines else "its Limits.message"):
+        with pytest.raises(MessageTooBig, match="what the engine" if most == engines else "its Limits.message_bytes"):
             await peer.request("echo", "x" * most)
         client.on("much", lambda: "x" * most)
         with pytest.raises(RemoteError, match="too big"):

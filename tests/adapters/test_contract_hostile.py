@@ -13,7 +13,7 @@ from recorder import Recorder
 
 from wsrpc import Limits
 
-HASTY = Limits(close_timeout=0.02, ping_interval=None, message=1000)
+HASTY = Limits(close_timeout=0.02, ping_interval=None, message_bytes=1000)
 
 over_sockets = pytest.mark.parametrize("flavour", OVER_SOCKETS, ids=repr)
 

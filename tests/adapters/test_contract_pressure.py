@@ -13,7 +13,7 @@ from recorder import Recorder
 from wsrpc import Limits
 from wsrpc.transport import Transport
 
-LIMITS = Limits(high_water=16 * 1024, close_timeout=0.3, ping_interval=None)
+LIMITS = Limits(high_water_bytes=16 * 1024, close_timeout=0.3, ping_interval=None)
 
 PIECE = b"x" * 60_000
 
@@ -46,7 +46,7 @@ async def test_a_full_connection_pauses_and_drain_waits_for_room(flavour: Flavou
         pauses = recorder.log.count("pause_sending")
         if "written together" not in flavour.cannot:  # there each message may fill the line for a turn
             assert pauses == 1
-        assert recorder.paused and transport.unsent > LIMITS.high_water
+        assert recorder.paused and transport.unsent > LIMITS.high_water_bytes
         assert not any(each.done() for each in draining)
         draining[0].cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -56,7 +56,7 @@ async def test_a_full_connection_pauses_and_drain_waits_for_room(flavour: Flavou
             await asyncio.gather(*draining[1:])
         await recorder.until(lambda: not recorder.paused)
         assert recorder.log.count("pause_sending") == recorder.log.count("resume_sending") == pauses
-        assert transport.unsent <= LIMITS.high_water
+        assert transport.unsent <= LIMITS.high_water_bytes
         transport.send(b"it still works")
         assert recorder.wrong == []
 

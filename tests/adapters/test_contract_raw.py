@@ -75,7 +75,7 @@ async def test_pieces_count_as_unsent_and_fill_the_connection(flavour: Flavour) 
             transport.send_piece(b"x" * 65536, False, True)
         while not recorder.paused:
             transport.send_piece(b"x" * 65536, False, False)
-        assert transport.unsent > LIMITS.high_water
+        assert transport.unsent > LIMITS.high_water_bytes
         if "pieces out" not in flavour.cannot:
             transport.send_piece(b"", False, True)
         go_on()
@@ -121,7 +121,7 @@ async def test_a_message_that_began_before_start_is_handed_on_from_there(flavour
 async def test_for_whom_takes_pieces_only_a_frame_is_bounded(flavour: OverSockets) -> None:
     """Where a library passes on only whole messages, they are."""
     frames, whole = (1, 1000) if "pieces in" in flavour.cannot else (10, 10_000)
-    async with flavour.raw(LIMITS.replace(message=1000)) as (transport, raw):
+    async with flavour.raw(LIMITS.replace(message_bytes=1000)) as (transport, raw):
         recorder = PieceRecorder()
         transport.start(recorder)
         await raw.send(raw.frame(BINARY, b"x" * 1000, fin=False))

@@ -21,7 +21,7 @@ from wsrpc import CloseInfo, Limits
 from wsrpc._net.listener import listen
 from wsrpc.transport import Transport
 
-LIMITS = Limits(ping_interval=0.05, ping_timeout=0.2, close_timeout=60.0, stall=60.0)
+LIMITS = Limits(ping_interval=0.05, ping_timeout=0.2, close_timeout=60.0, stall_timeout=60.0)
 """Whatever waits for the closing handshake, or for a stall alone, comes far too late."""
 
 PROMISE = 0.05 + 0.2 + 1.0
@@ -70,7 +70,7 @@ async def found(recorder: Recorder) -> CloseInfo:
 async def test_a_dead_line_is_found_by_a_ping_whatever_is_sent(flavour: OverSockets, what: str) -> None:
     """What comes in proves only that the other side's messages arrive."""
     without_end = what == "we send without end"  # it is never full, so that only the ping finds it, behind all that
-    limits = LIMITS.replace(high_water=1 << 30) if without_end else LIMITS
+    limits = LIMITS.replace(high_water_bytes=1 << 30) if without_end else LIMITS
     async with flavour.raw(limits, receive_buffer=4096 if without_end else None) as (transport, raw):
         recorder = Recorder.of(transport)
         message = raw.frame(TEXT, "are you there?")
@@ -93,7 +93,7 @@ async def test_a_dead_line_is_found_by_a_ping_whatever_is_sent(flavour: OverSock
 
 @over_sockets
 async def test_a_connection_that_is_full_and_does_not_move_is_dropped(flavour: OverSockets) -> None:
-    async with flavour.raw(LIMITS.replace(ping_interval=0.2, stall=0.1), receive_buffer=4096) as (transport, _):
+    async with flavour.raw(LIMITS.replace(ping_interval=0.2, stall_timeout=0.1), receive_buffer=4096) as (transport, _):
         recorder = Recorder.of(transport)
         while not recorder.paused:
             transport.send(PIECE)
@@ -114,7 +114,7 @@ async def read_slowly(take: Callable[[], Awaitable[object]], recorder: Recorder)
 
 @over_sockets
 async def test_a_slow_reader_is_kept(flavour: OverSockets) -> None:
-    async with flavour.raw(PATIENT.replace(stall=5.0), receive_buffer=RECEIVES) as (transport, raw):
+    async with flavour.raw(PATIENT.replace(stall_timeout=5.0), receive_buffer=RECEIVES) as (transport, raw):
         recorder = Recorder.of(transport)
         for number in range(600):  # 36 MB, which the ping waits behind
             transport.send(b"%d " % number + PIECE)
@@ -146,7 +146,7 @@ async def test_a_slow_reader_is_kept_over_tls() -> None:
     async def accept(transport: Transport, handshake: object) -> None:
         accepted.set_result(transport)
 
-    listener = await listen(accept, "127.0.0.1", 0, limits=PATIENT.replace(stall=1.0), ssl=context)
+    listener = await listen(accept, "127.0.0.1", 0, limits=PATIENT.replace(stall_timeout=1.0), ssl=context)
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVES)
         sock.setblocking(False)
@@ -181,9 +181,9 @@ async def test_no_ping_is_sent_and_nobody_is_dropped(flavour: OverSockets, caplo
 
 @over_sockets
 async def test_a_client_that_sends_no_more_and_reads_nothing(flavour: OverSockets) -> None:
-    limits = LIMITS.replace(close_timeout=0.1, high_water=1 << 30, ping_interval=None)
+    limits = LIMITS.replace(close_timeout=0.1, high_water_bytes=1 << 30, ping_interval=None)
     if "half-closed" in flavour.cannot:
-        limits = limits.replace(high_water=65536, stall=0.1)
+        limits = limits.replace(high_water_bytes=65536, stall_timeout=0.1)
     async with flavour.raw(limits, receive_buffer=4096) as (transport, raw):
         recorder = Recorder.of(transport)
         for _ in range(300):

@@ -16,8 +16,8 @@ from raw_websocket import TEXT
 from served import LIMITS, raw
 
 from wsrpc import Server, current_peer
-from wsrpc._net import fairness
-from wsrpc._net.fairness import READ
+from wsrpc._net import loop_budget
+from wsrpc._net.loop_budget import READ
 
 READ_OF_UVLOOP = 256_000
 """Bytes that one read takes at most on uvloop, where that cannot be changed."""
@@ -54,7 +54,7 @@ class Flood:
 @pytest.fixture(autouse=True)
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A turn has a place for one, however fast this machine is."""
-    monkeypatch.setattr(fairness, "AT_ONCE", 1e-9)
+    monkeypatch.setattr(loop_budget, "AT_ONCE", 1e-9)
 
 
 @pytest.mark.parametrize(("host", "senders"), [*((host, SENDERS) for host in HOSTS), (HOSTS[0], 1)], ids=str)

@@ -127,7 +127,7 @@ def reads_headers(given: Handshake) -> None:
 
 
 def small_messages(given: Handshake) -> None:
-    given.limits = given.limits.replace(message=4096)
+    given.limits = given.limits.replace(message_bytes=4096)
 
 
 async def never_ends(given: Handshake) -> None:
@@ -241,7 +241,7 @@ RULES: dict[str, Rule] = {
     ),
     "hint of somebody who is refused": Rule(rejects(401, "who are you?"), HINTS, status=401, body="who are you?"),
     "hint to a server without sessions": offers(HINT, chosen=None, hint_is_answered=True)._replace(
-        options={"limits": LIMITS.replace(replay=0)}
+        options={"limits": LIMITS.replace(replay_bytes=0)}
     ),
     # Compression.
     "compression that nobody turned on": Rule(asks=OFFER),

@@ -16,7 +16,7 @@ from recorder import Recorder
 from served import LIMITS, echo_server, tls
 
 from wsrpc import Client, Handshake, HandshakeRejected, Server, dial
-from wsrpc._net.fairness import READ
+from wsrpc._net.loop_budget import READ
 from wsrpc.types import RawConnection
 from wsrpc_adapters import picows
 

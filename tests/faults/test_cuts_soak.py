@@ -32,19 +32,19 @@ CALLERS = 6
 """At each end."""
 LEFT = 1024 * 1024  # bytes
 # Few handlers at once, so that some requests wait at either end for a place.
-LIMITS = Limits(running=5, close_timeout=1.0, replay=0)  # sessions end with their connections
-GOES_ON = Limits(close_timeout=1.0, replay=256 * 1024, stream_window=32)
+LIMITS = Limits(running=5, close_timeout=1.0, replay_bytes=0)  # sessions end with their connections
+GOES_ON = Limits(close_timeout=1.0, replay_bytes=256 * 1024, stream_window=32)
 
 
 class Story:
     """A client and a server that call each other through a proxy, and what both saw.
 
     Args:
-        limits: without `Limits.replay`, each cut ends a session. With it, each session goes on.
+        limits: without `Limits.replay_bytes`, each cut ends a session. With it, each session goes on.
     """
 
     def __init__(self, proxy: FaultProxy, server: Server, seed: int, limits: Limits, *, extensions: bool) -> None:
-        self.goes_on = limits.replay > 0
+        self.goes_on = limits.replay_bytes > 0
         self.proxy = proxy
         self.server = server
         self.dice = random.Random(seed)

@@ -153,7 +153,7 @@ async def test_connections_that_come_call_stream_and_go_take_no_memory_without_t
 @pytest.mark.parametrize("features", [["credit"], []], ids=["wsrpc", "plain"])
 @pytest.mark.parametrize("busy", [True, False], ids=["unread", "in the hands of handlers"])
 async def test_what_is_uploaded_to_slow_handlers_is_bounded(features: list[str], busy: bool) -> None:
-    """The last item within the credit could be as large as `Limits.message`, on each channel."""
+    """The last item within the credit could be as large as `Limits.message_bytes`, on each channel."""
     hello = {"t": "hello", "v": 1, "features": features, "limits": {}}
     small, large = ({"value": value, "done": False} for value in ("", "x" * 3 * MIB))
     async with measured() as server, raw_client(server.port) as raw:

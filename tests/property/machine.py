@@ -126,10 +126,10 @@ class ConnectedPeers(LoopMachine):
             requests = peer._outbox.requests
             table = list(requests._pending.values())
             counted = [pending for pending in table if pending.h is None and pending.state.counts]
-            given_up = sum(requests.flight.given_up.values())
-            assert requests.flight.requests == len(counted) + given_up
+            abandoned = sum(requests.flight.abandoned.values())
+            assert requests.flight.requests == len(counted) + abandoned
             assert requests.flight.bytes == sum(pending.size for pending in counted)
-            assert requests.flight.waiting == sum(pending.waits_there for pending in table) >= 0
+            assert requests.flight.waiting == sum(pending.waiting_bytes for pending in table) >= 0
 
     def teardown(self) -> None:
         try:
@@ -156,7 +156,7 @@ class ConnectedPeers(LoopMachine):
             await peer._core.join(0, Closers())
             assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
             assert peer._current.dispatcher.active == {} and peer.stats().waiting == 0
-            assert not peer._outbox.busy and peer._core.reporter.running == {}
+            assert not peer._outbox.callers_must_wait and peer._core.reporter.running == {}
             assert not (peer._current.channels.undelivered or peer._current.channels._credited)
         assert self.clock.next_deadline is None, "a timer is left"
         left = asyncio.all_tasks() - {asyncio.current_task()}

@@ -49,7 +49,7 @@ from wsrpc._core.api.registration import Registrar
 from wsrpc.testing import memory_transports
 
 # Sessions end with their connections here. Those that go on have a machine of their own.
-LIMITS = Limits(close_timeout=2.0, open_timeout=5.0, offline=6, ping_interval=None, replay=0)
+LIMITS = Limits(close_timeout=2.0, open_timeout=5.0, offline=6, ping_interval=None, replay_bytes=0)
 CONNECT_TIMEOUT = 30.0
 LONGEST_LEAP = 30.0
 """Seconds of `time_passes`. A caller notices its timeout in the turns that follow, a leap or two later."""

@@ -22,7 +22,7 @@ from wsrpc._core.wire.settings import make_settings
 from wsrpc.testing import Clock
 from wsrpc.types import Message
 
-LIMITS = Limits(high_water=400, channels=8, unread_bytes=20_000)
+LIMITS = Limits(high_water_bytes=400, channels=8, unread_bytes=20_000)
 
 which_ones = st.integers(0, 20)
 ways = st.sampled_from(["on", "async on", "stream", "slow", "held"])
@@ -263,7 +263,7 @@ class Conversations(ConnectedPeers):
             talk.over.set()
         for peer in self.peers:
             await peer.close()
-        self.clock.advance(LIMITS.unread)
+        self.clock.advance(LIMITS.unread_timeout)
         await self.turns(60)
         for talk in self.talks:
             for end in talk.ends:

@@ -22,7 +22,7 @@ from wsrpc import Client, ConnectionLost, Limits, Peer, RemoteError, RpcError, S
 from wsrpc.testing import MemoryTransport, memory_transports
 
 MOST = 3
-LIMITS = Limits(rooms=MOST, high_water=300, close_timeout=1.0, ping_interval=None)
+LIMITS = Limits(rooms=MOST, high_water_bytes=300, close_timeout=1.0, ping_interval=None)
 ROOMS = ["declared", "asked", "refused", "internal"]
 
 names = st.sampled_from(ROOMS)

@@ -57,7 +57,7 @@ KEPT = 30.0
 TIMEOUT = 60.0
 """Of calls that do not say otherwise."""
 SMALL = 128 * 1024
-"""The smallest `Limits.replay`."""
+"""The smallest `Limits.replay_bytes`."""
 
 some = st.integers(0, 20)
 sides = st.sampled_from([0, 0, 1])
@@ -111,15 +111,15 @@ class SessionsMachine(WorldMachine):
     )
     def begin(self, replay: int, window: int, offline: int, cap: int | None) -> None:
         limits = Limits(
-            replay=replay,
+            replay_bytes=replay,
             stream_window=window,
             offline=offline,
-            timeout=TIMEOUT,
+            request_timeout=TIMEOUT,
             ping_interval=None,
             close_timeout=2.0,
         )
         self.may_overflow = cap is not None  # then a side may close with 4408, and be cut before it is closed
-        self.limits = limits if cap is None else limits.replace(hard_cap=cap)
+        self.limits = limits if cap is None else limits.replace(hard_cap_bytes=cap)
 
         async def main() -> None:
             self.start_server()
@@ -138,7 +138,7 @@ class SessionsMachine(WorldMachine):
                 self.moved(happened)
 
             def session_over(how: SessionEnd) -> None:
-                self.lost = how.lost if isinstance(how.lost, SessionLost) else None
+                self.lost = how.error if isinstance(how.error, SessionLost) else None
                 self.check_reason(how)
                 end(how)
 
@@ -431,7 +431,7 @@ class SessionsMachine(WorldMachine):
     def check_full(self, error: Exception) -> None:
         """See that only the user's own messages fill the client's queue, not what waits with the session."""
         if isinstance(error, QueueFull) and "not connected" in str(error):
-            queue = current_of(self.client.peer).outbox.queue
+            queue = current_of(self.client.peer).outbox.offline_queue
             count, size = queue.user_count, queue.user_size
             assert count == self.limits.offline or size + max(SIZES) > self.limits.offline_bytes, error
 
@@ -552,7 +552,7 @@ class SessionsMachine(WorldMachine):
             at = self.side(side)
             peer: Peer | None = None if at is None else at[0].peer if side == 0 else at[0]
             if peer is not None and (peer.connected or peer.detached):
-                peer.limits = peer.limits.replace(message=message)
+                peer.limits = peer.limits.replace(message_bytes=message)
 
         self.inside(main)
 
@@ -839,7 +839,7 @@ class SessionsMachine(WorldMachine):
             assert (peer.pending, peer.active, peer.channels, stats.kept) == (0, 0, 0, 0), (peer, stats)
         served = served_peer(self.here.peer)
         assert served is not None and served.sessions is not None
-        assert not served.sessions._held, "nothing counts any more"
+        assert not served.sessions._counted, "nothing counts any more"
 
 
 @pytest.mark.timeout(7200 if SOAK else 120)

@@ -57,7 +57,7 @@ class SlowMachine(LoopMachine):
         self.run(self.begin())
 
     async def begin(self) -> None:
-        self.server = Server(limits=Limits(hard_cap=16 * BEHIND, ping_interval=None), extensions=False)
+        self.server = Server(limits=Limits(hard_cap_bytes=16 * BEHIND, ping_interval=None), extensions=False)
         self.line = Narrow()
         peer = await self.server.accept(self.line)
         assert isinstance(peer, Peer)

@@ -84,7 +84,7 @@ async def test_every_one_of_very_many_ends_once_and_nothing_is_left(
     count = 100_000 if SOAK else count
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    async with pair(limits=Limits(running=300, high_water=16 * 1024)) as peers:
+    async with pair(limits=Limits(running=300, high_water_bytes=16 * 1024)) as peers:
         storm = Storm(peers, 1)
         await storm.rage(ways, 4 * at_once, at_once)  # so that caches, pools and remembered ids are as full as they get
         tasks = other_tasks()

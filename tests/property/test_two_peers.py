@@ -38,7 +38,9 @@ from wsrpc._core.wire.settings import make_settings
 from wsrpc.errors import Draining, UnexpectedChannel
 from wsrpc.testing import Clock
 
-SMALL = Limits(high_water=300, hard_cap=100_000, running=3, waiting=4, pending=8, offline=3, open_timeout=2, channels=1)
+SMALL = Limits(
+    high_water_bytes=300, hard_cap_bytes=100_000, running=3, waiting=4, pending=8, offline=3, open_timeout=2, channels=1
+)
 
 kinds = st.sampled_from(
     ["echo", "later", "held", "stubborn", "back", "fails", "nobody", "ordered", "yields", "gives", "fleeting"]

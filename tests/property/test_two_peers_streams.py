@@ -30,7 +30,7 @@ from wsrpc import (
 from wsrpc._core.wire.settings import make_settings
 from wsrpc.testing import Clock
 
-SMALL = Limits(high_water=400, hard_cap=100_000, running=4, waiting=4, channels=6, stream_window=4)
+SMALL = Limits(high_water_bytes=400, hard_cap_bytes=100_000, running=4, waiting=4, channels=6, stream_window=4)
 LOST = (ConnectionLost, ChannelClosed, RequestTimeout, TooManyRequests, Overloaded)
 """What may end anything here, whatever it is."""
 OVERDUE = "within 30 s"

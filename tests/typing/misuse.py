@@ -95,7 +95,7 @@ def options_exist_or_do_not() -> None:
     Client("ws://127.0.0.1", auth=lambda: 5)  # error
     Client("ws://127.0.0.1", offline="drop")  # error
     Limits(mesage=1024)  # error
-    Limits(message="4 MiB")  # error
+    Limits(message_bytes="4 MiB")  # error
     Retry(3)  # error
     Retry(wait=1.0)  # error
     Retry(stop=tenacity.stop_after_attempt)  # error

@@ -71,7 +71,7 @@ class Where(TypedDict):
 
 # ---------------------------------------------------------------- handlers keep their signatures
 
-server = Server(limits=Limits(message=1024, timeout=None), origins=["https://example.com"])
+server = Server(limits=Limits(message_bytes=1024, request_timeout=None), origins=["https://example.com"])
 client = Client("ws://127.0.0.1:8080/ws")
 router = Router()
 
@@ -197,7 +197,7 @@ Server(expose_errors=lambda error: isinstance(error, ValueError))
 @server.on("open")
 async def opened(peer: Peer) -> None:
     assert_type(peer.info, ConnectionInfo)
-    peer.limits = peer.limits.replace(message=4096)
+    peer.limits = peer.limits.replace(message_bytes=4096)
     await peer.close(CloseCode.POLICY_VIOLATION, "no")
 
 
@@ -246,7 +246,7 @@ async def gate(handshake: Handshake) -> None:
     handshake.principal = handshake.query["name"]
     handshake.state[ITEM] = Item("first")
     handshake.state["anything"] = 5
-    handshake.limits = handshake.limits.replace(message=4096)
+    handshake.limits = handshake.limits.replace(message_bytes=4096)
     handshake.response_headers["X-Served-By"] = "me"
 
 
@@ -386,7 +386,7 @@ async def testing() -> None:
         assert_type(in_memory, Client)
     async with connect(server, client=client, state={"user": "ada"}, principal="ada", clock=clock):
         pass
-    async with pair(clock=clock, limits=Limits(timeout=1)) as (left, _):
+    async with pair(clock=clock, limits=Limits(request_timeout=1)) as (left, _):
         assert_type(left, Peer)
     dialed, _ = memory_transports(path="/ws")
     dialed.hold()

@@ -10,7 +10,7 @@ from wsrpc import Client, Limits, Peer, Server
 from wsrpc.testing import MemoryTransport, memory_transports
 
 LIMITS = Limits(close_timeout=1.0)
-TIGHT = Limits(high_water=1024, hard_cap=4 * 1024 * 1024, close_timeout=0.2, ping_interval=None)
+TIGHT = Limits(high_water_bytes=1024, hard_cap_bytes=4 * 1024 * 1024, close_timeout=0.2, ping_interval=None)
 
 
 class Ear:

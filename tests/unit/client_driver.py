@@ -15,7 +15,7 @@ from leftovers import turns_until
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Reconnect, ReconnectInfo, Server
 from wsrpc.testing import Line, MemoryTransport, memory_transports
 
-LIMITS = Limits(close_timeout=2.0, replay=0)  # sessions end with their connections
+LIMITS = Limits(close_timeout=2.0, replay_bytes=0)  # sessions end with their connections
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
 NEVER = Reconnect(initial=100_000.0, max=100_000.0)
 """Long enough that a test which waits for it fails (the delay is random, but not that random)."""

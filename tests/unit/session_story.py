@@ -14,7 +14,7 @@ from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Reconnect, Re
 from wsrpc.testing import Clock, Line, MemoryTransport
 
 SMALL = 128 * 1024
-"""The smallest `Limits.replay`."""
+"""The smallest `Limits.replay_bytes`."""
 SOON = Reconnect(initial=0.001, max=0.001)
 
 

@@ -20,8 +20,8 @@ OWN = "its error"
 
 AT_YIELD = "the reader leaves while the generator waits at its `yield` for credit"
 REJECTS = "JavaScript rejects an item, as it does when it leaves its loop"
-BEGINS_LATE = "JavaScript begins its loop later than after `Limits.unread`"
-OVERFLOWS = "JavaScript sends more than `Limits.stream_queue`"
+BEGINS_LATE = "JavaScript begins its loop later than after `Limits.unread_timeout`"
+OVERFLOWS = "JavaScript sends more than `Limits.stream_queue_bytes`"
 
 
 class StreamEnd(NamedTuple):

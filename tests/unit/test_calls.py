@@ -216,7 +216,7 @@ class Scene(ABC):
         self.clock = Clock()
         self.stack = AsyncExitStack()
         self.others: list[asyncio.Task[Any]] = []
-        self.limits = LIMITS.replace(replay=0) if self.ending == "drop" else LIMITS
+        self.limits = LIMITS.replace(replay_bytes=0) if self.ending == "drop" else LIMITS
         self.far_limits = self.limits.replace(running=1) if self.place == "waits there" else self.limits
         self.detached = 0.001 if self.ending == "lost" else 60.0
         self.options: dict[str, Any] = {}
@@ -359,7 +359,7 @@ class Scene(ABC):
         elif self.place == "full line":
             self.held = self.near.transport
             self.held.hold()
-            self.caller.emit_nowait("noise", "x" * self.limits.high_water)
+            self.caller.emit_nowait("noise", "x" * self.limits.high_water_bytes)
         elif self.place == "detached":
             await self.cut()
         task = start(self.call())

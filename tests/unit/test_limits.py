@@ -146,7 +146,7 @@ def nested(levels: int) -> Any:
     return value
 
 
-FOUR = {"message": 10_000, "running": 8}
+FOUR = {"message_bytes": 10_000, "running": 8}
 """`Limits.running_bytes` is 40,000: there is room for four messages with `LARGE`, and for small ones."""
 LARGE = "x" * 9000
 DROPPED = {"event dropped, too many wait": 1}
@@ -258,7 +258,7 @@ RECEIVED: dict[str, Received] = {
         says="2 messages wait already",
     ),
     "waiting_bytes": Received(
-        {"running": 1, "waiting": 2, "message": 512},
+        {"running": 1, "waiting": 2, "message_bytes": 512},
         [event(1, to="wait")],
         [request(2, "x" * 300), request(3, "x" * 300), event(4, "x" * 300), request(5)],
         {3: OVERLOADED},
@@ -337,9 +337,9 @@ class Sent(NamedTuple):
 
 DEEP_ONE, LONG_TEXT, MANY_VALUES = nested(6), "x" * 1000, [7] * 64
 SENT: dict[str, Sent] = {
-    "message": Sent({"message": 1000}, True, LONG_TEXT, "sender", "the other side takes at most 1000"),
-    "message, plain": Sent({"message": 1000}, False, LONG_TEXT, "connection", "1009"),
-    "sent_message": Sent({"sent_message": 1000}, True, LONG_TEXT, "sender", "at most 1000 may be sent"),
+    "message_bytes": Sent({"message_bytes": 1000}, True, LONG_TEXT, "sender", "the other side takes at most 1000"),
+    "message_bytes, plain": Sent({"message_bytes": 1000}, False, LONG_TEXT, "connection", "1009"),
+    "sent_message_bytes": Sent({"sent_message_bytes": 1000}, True, LONG_TEXT, "sender", "at most 1000 may be sent"),
     "values": Sent({"values": 64}, True, MANY_VALUES, "sender", "it has announced 64 values"),
     "values, plain": Sent({"values": 64}, False, MANY_VALUES, "receiver", "more than 64 values", "too many values"),
     "depth": Sent({"depth": 5}, True, DEEP_ONE, "receiver", "nested more than 5 deep", "nested too deep"),
@@ -417,7 +417,7 @@ async def test_an_error_above_the_smallest_limit_arrives_shortened(
     end: str, caller: str, codec: Any, replay: int
 ) -> None:
     """It closed the connection, with all other calls, or never arrived: the reader of a stream waited."""
-    limits = Limits(message=SMALLEST, values=64, replay=replay)
+    limits = Limits(message_bytes=SMALLEST, values=64, replay_bytes=replay)
     server = Server(limits=limits, codec=codec())
     client = Client("ws://server/", limits=limits, codec=codec())
     far: Any = server if caller == "client" else client
@@ -615,15 +615,15 @@ class Timed(NamedTuple):
 
 
 TIMED: dict[str, Timed] = {
-    "handler": Timed({"handler": 5.0}, [request(1, to="wait")], "wsrpc.handler_timeout"),
-    "unread: a stream that nobody starts": Timed(
-        {"unread": 5.0}, [request(1, to="count")], "Limits.unread", then=[{"h": 1, "a": ["start"]}]
+    "handler_timeout": Timed({"handler_timeout": 5.0}, [request(1, to="wait")], "wsrpc.handler_timeout"),
+    "unread_timeout: a stream that nobody starts": Timed(
+        {"unread_timeout": 5.0}, [request(1, to="count")], "Limits.unread_timeout", then=[{"h": 1, "a": ["start"]}]
     ),
-    "unread: a channel that nobody reads": Timed(
-        {"unread": 5.0}, [request(1, "", to="talk"), {"h": 1, "a": ["tick"]}], "Limits.unread"
+    "unread_timeout: a channel that nobody reads": Timed(
+        {"unread_timeout": 5.0}, [request(1, "", to="talk"), {"h": 1, "a": ["tick"]}], "Limits.unread_timeout"
     ),
-    "unread: a channel that is in use": Timed(
-        {"unread": 5.0}, [request(1, "", to="tell"), {"h": 1, "a": ["tick"]}], "", {"unread event": 1}
+    "unread_timeout: a channel that is in use": Timed(
+        {"unread_timeout": 5.0}, [request(1, "", to="tell"), {"h": 1, "a": ["tick"]}], "", {"unread event": 1}
     ),
 }
 
@@ -648,7 +648,7 @@ async def test_what_takes_too_long_ends_alone(row: Timed) -> None:
 
 
 async def test_a_request_that_takes_too_long_fails_and_is_cancelled_remotely() -> None:
-    d = Driven(limits=Limits(timeout=5.0))
+    d = Driven(limits=Limits(request_timeout=5.0))
     task, i = await d.asks("q")
     d.clock.advance(4.9)
     await turns()
@@ -691,7 +691,10 @@ class Unread(NamedTuple):
 
 UNREAD: dict[str, Unread] = {
     f"{limit}: {reader}": Unread(limits, reader, limit)
-    for limit, limits in (("stream_queue", {"hard_cap": 160_000}), ("unread_bytes", {"unread_bytes": 14_000}))
+    for limit, limits in (
+        ("stream_queue_bytes", {"hard_cap_bytes": 160_000}),
+        ("unread_bytes", {"unread_bytes": 14_000}),
+    )
     for reader in ("stream", "events", "events on an anonymous channel")
 }
 
@@ -778,7 +781,7 @@ async def stuck(server: Server, clock: Clock | None = None) -> AsyncIterator[tup
 
 
 async def test_above_the_high_water_mark_senders_wait_in_order() -> None:
-    server, heard, sent = Server(limits=Limits(high_water=10_000)), list[int](), 0
+    server, heard, sent = Server(limits=Limits(high_water_bytes=10_000)), list[int](), 0
     async with stuck(server) as (client, peer, line):
         client.on("note", lambda number, text: heard.append(number))
 
@@ -798,7 +801,7 @@ async def test_above_the_high_water_mark_senders_wait_in_order() -> None:
 
 
 async def test_at_the_hard_cap_emit_nowait_raises_and_nothing_is_lost() -> None:
-    server, heard = Server(limits=Limits(high_water=2000, hard_cap=10_000)), list[int]()
+    server, heard = Server(limits=Limits(high_water_bytes=2000, hard_cap_bytes=10_000)), list[int]()
     async with stuck(server) as (client, peer, line):
         client.on("note", lambda number, text: heard.append(number))
 
@@ -806,7 +809,7 @@ async def test_at_the_hard_cap_emit_nowait_raises_and_nothing_is_lost() -> None:
             for number in range(50):
                 peer.emit_nowait("note", number, KILO)
 
-        with pytest.raises(QueueFull, match="hard_cap=10000"):
+        with pytest.raises(QueueFull, match="hard_cap_bytes=10000"):
             fill()
         assert 9000 < line.unsent <= 10_000
         line.release()
@@ -815,7 +818,7 @@ async def test_at_the_hard_cap_emit_nowait_raises_and_nothing_is_lost() -> None:
 
 
 async def test_broadcasts_that_a_slow_reader_has_not_got_are_dropped_as_the_policy_says() -> None:
-    server, heard = Server(limits=Limits(high_water=2000, hard_cap=80_000), slow="drop_newest"), list[int]()
+    server, heard = Server(limits=Limits(high_water_bytes=2000, hard_cap_bytes=80_000), slow="drop_newest"), list[int]()
     async with stuck(server) as (client, _, line):
         client.on("note", lambda number, text: heard.append(number))
         for number in range(50):
@@ -831,7 +834,7 @@ async def test_broadcasts_that_a_slow_reader_has_not_got_are_dropped_as_the_poli
 @pytest.mark.parametrize(("text", "most"), [("x" * 10_000, 14), ("", 512)], ids=["replay", "replay_messages"])
 async def test_messages_that_are_not_acknowledged_are_bounded(text: str, most: int) -> None:
     clock = Clock()
-    server, heard, sent = Server(limits=Limits(replay=128 * 1024, stall=5.0)), list[int](), 0
+    server, heard, sent = Server(limits=Limits(replay_bytes=128 * 1024, stall_timeout=5.0)), list[int](), 0
     closed: list[CloseInfo] = []
     server.on("close", lambda peer, info: closed.append(info))
     async with stuck(server, clock) as (client, peer, line):
@@ -883,14 +886,16 @@ SQUEEZED = b"".join([(squeeze := zlib.compressobj(wbits=-15)).compress(b"x" * 20
 """2,000 bytes as the payload of one compressed frame."""
 CLOSED: dict[str, Closed] = {
     # The head is enough: nothing of it is waited for, or kept.
-    "message": Closed({"message": 1000}, [{"opcode": TEXT, "size": 2**40}], 1009, ""),
-    "message: fragments": Closed(
-        {"message": 1000},
+    "message_bytes": Closed({"message_bytes": 1000}, [{"opcode": TEXT, "size": 2**40}], 1009, ""),
+    "message_bytes: fragments": Closed(
+        {"message_bytes": 1000},
         [{"opcode": TEXT, "payload": b"x" * 600, "fin": False}, {"opcode": CONT, "payload": b"x" * 500}],
         1009,
         "frame with 500 bytes after reading 600 bytes exceeds limit of 1000 bytes",
     ),
-    "message: compressed": Closed({"message": 1000}, [{"opcode": TEXT, "payload": SQUEEZED, "rsv": 4}], 1009, "", True),
+    "message_bytes: compressed": Closed(
+        {"message_bytes": 1000}, [{"opcode": TEXT, "payload": SQUEEZED, "rsv": 4}], 1009, "", True
+    ),
     "compression is off by default": Closed({}, [{"opcode": TEXT, "payload": SQUEEZED, "rsv": 4}], 1002, ""),
     "ping_interval, ping_timeout": Closed(
         {"ping_interval": 0.1, "ping_timeout": 0.2}, [], 1011, "no response to a ping within 0.2 s"
@@ -912,7 +917,7 @@ async def test_a_connection_that_exceeds_a_limit_is_closed_and_no_other(row: Clo
 
 
 async def test_a_full_connection_that_does_not_move_is_dropped() -> None:
-    limits = AMPLE.replace(high_water=10_000, stall=0.2, ping_interval=None)
+    limits = AMPLE.replace(high_water_bytes=10_000, stall_timeout=0.2, ping_interval=None)
     async with beside(limits) as world, raw_client(world.port, receive_buffer=4096):
         peer = await world.newest()
         while not peer.stats().slow:
@@ -956,13 +961,13 @@ PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "limits.md").read_tex
 FIELDS = dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \| [^|]+? \| [^|]+? \|$", PAGE, re.MULTILINE))
 UNITS = {"KiB": 1024, "MiB": 1024 * 1024, "s": 1.0, "": 1}
 ALONE = {
-    "timeout": test_a_request_that_takes_too_long_fails_and_is_cancelled_remotely,
+    "request_timeout": test_a_request_that_takes_too_long_fails_and_is_cancelled_remotely,
     "offline": test_what_a_client_queues_while_it_is_not_connected_is_bounded,
     "stream_window": test_the_producer_of_a_stream_waits_for_its_reader,
-    "high_water": test_above_the_high_water_mark_senders_wait_in_order,
-    "hard_cap": test_at_the_hard_cap_emit_nowait_raises_and_nothing_is_lost,
-    "replay": test_messages_that_are_not_acknowledged_are_bounded,
-    "stall": test_a_full_connection_that_does_not_move_is_dropped,
+    "high_water_bytes": test_above_the_high_water_mark_senders_wait_in_order,
+    "hard_cap_bytes": test_at_the_hard_cap_emit_nowait_raises_and_nothing_is_lost,
+    "replay_bytes": test_messages_that_are_not_acknowledged_are_bounded,
+    "stall_timeout": test_a_full_connection_that_does_not_move_is_dropped,
     "open_timeout": test_an_opening_handshake_that_takes_too_long_is_dropped,
     "close_timeout": test_a_closing_handshake_that_takes_too_long_is_cut_off,
 }
@@ -980,7 +985,7 @@ def test_the_page_has_each_limit_with_its_default() -> None:
 
 
 def test_small_messages_have_4_kib_for_each_that_may_run() -> None:
-    assert Limits(message=1000, running=8).running_bytes == 32 * 1024
+    assert Limits(message_bytes=1000, running=8).running_bytes == 32 * 1024
 
 
 def test_each_limit_of_the_page_is_exceeded_by_a_row_or_a_test() -> None:
@@ -992,7 +997,7 @@ def test_each_limit_of_the_page_is_exceeded_by_a_row_or_a_test() -> None:
         "malformed",
         "name",
         "running_bytes",
-        "stream_queue",
+        "stream_queue_bytes",
         "waiting_bytes",
         "plain",
         "compression is off by default",

@@ -705,7 +705,7 @@ async def test_a_message_that_is_not_decoded_ends_what_waits_for_it_and_nothing_
 
 @pytest.mark.parametrize(
     ("limits", "value"),
-    [(Limits(message=2000), "x" * 2001), (Limits(values=100), [[]] * 101)],
+    [(Limits(message_bytes=2000), "x" * 2001), (Limits(values=100), [[]] * 101)],
     ids=["bytes", "values"],
 )
 @pytest.mark.parametrize(("direction", "outcome"), DIRECTIONS, ids=lambda each: getattr(each, "__name__", ""))

@@ -38,12 +38,12 @@ def check_limits_change(name: str, present: Any, given: Any) -> None:
     """Refuse limits that differ in more than what may change during a connection.
 
     Raises:
-        TypeError, ValueError: it is not a `Limits`, or more than ``message`` differs.
+        TypeError, ValueError: it is not a `Limits`, or more than ``message_bytes`` differs.
     """
     if not isinstance(given, type(present)):
         raise TypeError(f"{name} is a wsrpc.Limits, got {given!r}")
-    if given.replace(message=present.message) != present:
-        raise ValueError(f"of {name} only message= may change while connected; on_handshake sets the others")
+    if given.replace(message_bytes=present.message_bytes) != present:
+        raise ValueError(f"of {name} only message_bytes= may change while connected; on_handshake sets the others")
 
 
 def check_no_yield(what: str, function: Any) -> None:

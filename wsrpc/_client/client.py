@@ -75,8 +75,8 @@ class Client(Declarer, RawRegistrar, RawCaller):
         profile: ``"go"`` if the server uses ws-server-wrapper-go, the Go implementation of the protocol. Such a server
             closes the connection when it receives certain messages that other servers ignore. The client raises an
             exception instead of sending such a message. SessionWriter messages can be at most 32 KiB, unless
-            `Limits.sent_message` is set. Raw messages, extensions and other codecs are not available. See the guide
-            "Talk to Go programs".
+            `Limits.sent_message_bytes` is set. Raw messages, extensions and other codecs are not available. See the
+            guide "Talk to Go programs".
 
     Raises:
         TypeError, ValueError: an option, or the URL, is not valid.

@@ -279,8 +279,8 @@ class ClientCore(PassiveOwner):
         self.move(Input.CLOSE)
         # Also that of a dead connection.
         transport = self.peer.transport
-        self.peer_session.begin_close(reported_code, reason)
-        self.peer_core.named_channels.end(lambda: None)
+        self.peer_session.start_close(reported_code, reason)
+        self.peer_core.readers.end(lambda: None)
         lost = ConnectionLost(reported_code, reason or "the client was closed", "not_sent")
         self._waiters.tell(self._waiters.failure or lost)
         self.hooks.closed()
@@ -379,14 +379,14 @@ class ClientCore(PassiveOwner):
                 ``connection`` is closed, too.
         """
         now, order = self.scheduler.time(), self._order
-        current = self.peer_core.make_way(connection)
+        current = self.peer_core.replace_session(connection)
         if self._order is not order:
             self.peer_core.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
             raise ConnectionLost(CloseCode.GOING_AWAY, "", "not_sent")
         if self._order.dialing is not None:
             self._order.dialing.session_begins()
         self.hooks.connection_made(attempts, now)
-        current.begin(connection, in_origin=self._in_origin)
+        current.start(connection, in_origin=self._in_origin)
         return current
 
     def session_detached(self, info: CloseInfo) -> bool:
@@ -421,7 +421,7 @@ class ClientCore(PassiveOwner):
         return self.hooks.handlers(began) if event == "on_reconnect" and began is not None else []
 
     def session_over(self, end: SessionEnd) -> None:
-        lost = end.lost if isinstance(end.lost, SessionLost) else None
+        lost = end.error if isinstance(end.error, SessionLost) else None
         self.hooks.session_lost(lost)
         if lost is None:  # else it was lost before
             self.hooks.connection_lost(self.scheduler.time())
@@ -510,8 +510,8 @@ class ClientCore(PassiveOwner):
         self.move(Input.DIALED)
         self._attempts = attempts
         connection = Connection(dialed.transport)
-        self._in_origin = not dialed.left_origin
-        if dialed.left_origin and self.peer_core.options.can_resume:
+        self._in_origin = not dialed.reached_other_origin
+        if dialed.reached_other_origin and self.peer_core.options.can_resume:
             text = "a redirect led to another origin: the session will end with this connection; if it is to resume, "
             self.peer_core.log(logging.INFO, text + "give the URL of that origin to the client")
         if self.state != "resuming":
@@ -522,7 +522,7 @@ class ClientCore(PassiveOwner):
         self._order.dialing.schedule.opened()
         session, refused = self.peer_session.session, partial(self._begin_anew, self._order)
         assert isinstance(session, ClientSession)
-        if dialed.left_origin:  # the token of the session is a credential, too
+        if dialed.reached_other_origin:  # the token of the session is a credential, too
             session.end(SessionInput.REFUSED, "a redirect leads to another origin, where it does not resume")
             refused(connection)
         else:
@@ -552,11 +552,11 @@ class ClientCore(PassiveOwner):
             session.end(SessionInput.ENDED, f"the client gave up: {failure}")
         elif opening is not None:
             session.end(SessionInput.ENDED, info=CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
-        self.peer_session.discard_unsent(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
+        self.peer_session.drop_waiting(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
         if not is_first:  # else `connect` raises it
             self.peer_core.reporter.tell("error", failure)
 
-    def queued(self) -> None:
+    def message_queued(self) -> None:
         self._warn_if_idle("a message waits")
 
     def _warn_if_idle(self, what: str) -> None:

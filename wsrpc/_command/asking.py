@@ -16,13 +16,13 @@ from .._core.api.channel import Channel
 from .._core.wire.rejections import DESCRIPTION_CHANGED
 from .._net.urls import shown_url
 from .._schema.description import Description
-from .._server.offered_description import CHANNEL
+from .._server.description_pages import CHANNEL
 from ..codegen._checking import InvalidDescription, check_description
 from ..errors import BadResult, RemoteError, UnknownEvent, WsrpcError, one_line
 from .failures import REMOTE, TIMEOUT, Failure, explained
 
 MOST_BYTES = 16 * 1024 * 1024
-"""Size of all pages together. (A page is a message, which `Limits.message` bounds.)"""
+"""Size of all pages together. (A page is a message, which `Limits.message_bytes` bounds.)"""
 MOST_PAGES = 10_000
 MOST_BEGINNINGS = 5
 """How many times asking begins again because the description has changed meanwhile."""

@@ -24,7 +24,7 @@ from .running import Job, complain, in_event_loop
 MOST_UNWRITTEN = 10_000
 MOST_UNWRITTEN_BYTES = 16 * 1024 * 1024
 """Events, and bytes of them, that wait for a slow reader of the output. Further ones are dropped and counted. One event
-may wait however large it is: `Limits.message` bounds it."""
+may wait however large it is: `Limits.message_bytes` bounds it."""
 
 
 class _Event(NamedTuple):

@@ -21,7 +21,7 @@ Form = Literal["json", "text", "bytes"]
 READ = 16 * 1024
 """Bytes read at once, and the most bytes in an item of ``bytes``. As base64 they fit into the 32 KiB that Go reads."""
 LARGEST_FILE = LONGEST_LINE = 64 * 1024 * 1024
-"""Bytes of one value. By default, wsrpc accepts messages of 4 MiB (`Limits.message`); other servers accept more."""
+"""Bytes of one value. By default, wsrpc accepts 4 MiB (`Limits.message_bytes`); other servers accept more."""
 SHOWN = 60
 """Characters of a wrong argument that an error shows."""
 

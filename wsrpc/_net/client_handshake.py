@@ -12,14 +12,14 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from .._base.headers import HeadersView, address
+from .._base.request_headers import HeadersView, address
 from ..errors import HandshakeRejected, one_line
 from ..limits import Limits
 from ..transport import ConnectionInfo
 from .dial_request import DialRequest
-from .handshakes import LIBRARY_LOGGER, Head, OfferedCompression, latin_1_headers
-from .output import Opened
+from .library_handshake import LIBRARY_LOGGER, Head, OfferedCompression, latin_1_headers
 from .websocket import Underlying, WebSocketConnection, WebSocketTransport
+from .websocket_output import OpeningResult
 
 USER_AGENT = f"Python/{sys.version_info.major}.{sys.version_info.minor} wsrpc"
 
@@ -50,14 +50,14 @@ class ClientRequest:
             InvalidHandshake: it is not a valid response to a request for a WebSocket.
         """
         self.library.receive_data(data)
-        return self._judge()
+        return self._read_answer()
 
     def receive_eof(self) -> None:
         """As `receive`, for the end of what the server sends."""
         self.library.receive_eof()
-        self._judge()
+        self._read_answer()
 
-    def _judge(self) -> Response | None:
+    def _read_answer(self) -> Response | None:
         response = next((event for event in self.library.events_received() if isinstance(event, Response)), None)
         failure = self.library.handshake_exc
         if failure is None:
@@ -68,7 +68,7 @@ class ClientRequest:
             raise HandshakeRejected(refusal.status_code, body, HeadersView(latin_1_headers(refusal.headers))) from None
         raise failure
 
-    def take_over(
+    def make_connection(
         self, tcp: asyncio.Transport, response: Response, limits: Limits, *, read: int = 0, written: int = 0
     ) -> WebSocketConnection:
         """Return the transport of the connection, which is open with ``response``."""
@@ -84,7 +84,7 @@ class ClientRequest:
         )
         compression = None if self._extension is None else self._extension.agreed
         vars(self.library).clear()  # its parser refers to it
-        opened = Opened(client=True, info=info, compression=compression, read=read, written=written)
+        opened = OpeningResult(client=True, info=info, compression=compression, read=read, written=written)
         return WebSocketConnection(tcp, opened, limits)
 
 
@@ -131,7 +131,7 @@ class ClientOpening(asyncio.Protocol):
         else:
             if response is not None:
                 assert self._tcp is not None
-                connection = self._asked.take_over(
+                connection = self._asked.make_connection(
                     self._tcp, response, self._limits, read=self._head.size, written=self._written
                 )
                 self.opened.set_result(connection)

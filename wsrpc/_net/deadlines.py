@@ -45,7 +45,7 @@ class Deadlines:
             self._has_timer = True
             self._loop.call_at(until, self._due, context=EMPTY_CONTEXT)
 
-    def discard(self, limited: Abortable) -> None:
+    def remove(self, limited: Abortable) -> None:
         """End the time of ``limited``. Idempotent."""
         self._until.pop(limited, None)
 

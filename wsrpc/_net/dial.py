@@ -120,7 +120,7 @@ class Dialed(Struct, frozen=True):
     """Connection that a `Dialer` has made."""
 
     transport: Transport
-    left_origin: bool
+    reached_other_origin: bool
     """Whether a redirect led to another origin than that of the URL."""
 
 

@@ -13,7 +13,7 @@ from struct import Struct
 from typing import Protocol
 
 from .._base.closing import CloseCode
-from .fairness import Loop, shared
+from .loop_budget import Loop, shared
 
 try:
     from websockets.speedups import apply_mask
@@ -183,7 +183,7 @@ class FrameWriter(ABC):
         """Handle a message that is not to be added as it is, for example because the connection has ended."""
         raise NotImplementedError
 
-    def take(self) -> bytes:
+    def pop_frames(self) -> bytes:
         """Return the frames that were added since the last call, as one bytes object."""
         self.unwritten = 0
         frames = self._frames

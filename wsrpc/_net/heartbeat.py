@@ -32,7 +32,7 @@ BUFFERS = 16 * 1024 * 1024
 """Bytes that may be in buffers between this side and a slow reader. Those of Linux alone grow to 10 MiB."""
 
 
-class Output(Protocol):
+class WatchedOutput(Protocol):
     """Outgoing half of a connection, as `StallWatch` sees it."""
 
     @property
@@ -49,7 +49,7 @@ class Output(Protocol):
         ...
 
 
-class PingOutput(Output, Protocol):
+class PingOutput(WatchedOutput, Protocol):
     """Outgoing half of a connection, as `Heartbeat` sees it."""
 
     def send_ping(self, payload: bytes) -> None:
@@ -63,23 +63,23 @@ class Progress:
     Bytes that were written more than ``enough`` bytes after the beginning of the watch do not count.
     """
 
-    __slots__ = ("_end", "_left", "_output", "behind", "since")
+    __slots__ = ("_end", "_flushed", "_output", "behind", "since")
 
-    def __init__(self, output: Output, now: float, enough: int = sys.maxsize) -> None:
+    def __init__(self, output: WatchedOutput, now: float, enough: int = sys.maxsize) -> None:
         self._output = output
         self._end = output.written + enough
         self.since = now
         backlog = output.backlog()
         self.behind = backlog > 0
         """Whether there is a backlog."""
-        self._left = output.written - backlog
+        self._flushed = output.written - backlog
 
-    def look(self, now: float) -> None:
+    def update(self, now: float) -> None:
         backlog = self._output.backlog()
         left = self._output.written - backlog
-        if self.behind and self._left < min(left, self._end):
+        if self.behind and self._flushed < min(left, self._end):
             self.since = now
-        self._left = left
+        self._flushed = left
         self.behind = backlog > 0
 
 
@@ -163,7 +163,7 @@ class Heartbeat:
         self._output.send_ping(self._payload)
         self._progress = Progress(self._output, now, BUFFERS)
         if self._progress.behind or self._interval >= self._timeout:
-            self._look_again(now, now + self._timeout)
+            self._watch_later(now, now + self._timeout)
         else:  # nearly always the answer is there by then, so that one timer per ping is enough
             self._until_next = True
             self._timer = self._loop.call_at(now + self._interval, self._interval_over)
@@ -174,26 +174,26 @@ class Heartbeat:
             self._beat()
         else:
             assert self._timeout is not None
-            self._look_again(self._loop.time(), self._sent_at + self._timeout)
+            self._watch_later(self._loop.time(), self._sent_at + self._timeout)
 
-    def _look_again(self, now: float, due: float) -> None:
+    def _watch_later(self, now: float, due: float) -> None:
         assert self._progress is not None and self._timeout is not None
         if self._progress.behind:
             due = min(due, now + closely(self._timeout))
-        self._timer = self._loop.call_at(due, self._look)
+        self._timer = self._loop.call_at(due, self._watch)
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
         progress = self._progress
         assert progress is not None and self._timeout is not None
         now = self._loop.time()
         was_behind = progress.behind
-        progress.look(now)
+        progress.update(now)
         due = progress.since + self._timeout
         if now < due:
-            self._look_again(now, due)
+            self._watch_later(now, due)
         elif progress.behind and not was_behind:
             # The answer may be late only because of what was written since: see whether that leaves.
-            self._look_again(now, now + self._timeout)
+            self._watch_later(now, now + self._timeout)
         else:
             self.stop()
             code = CloseCode.ABNORMAL if self._survives else CloseCode.INTERNAL_ERROR
@@ -203,16 +203,16 @@ class Heartbeat:
 class StallWatch:
     """Drops a connection if its unsent bytes exceed the high-water mark and none of them are sent for too long.
 
-    The maximum time is `Limits.stall` seconds, or the time in which a heartbeat detects a dead connection if that is
-    shorter.
+    The maximum time is `Limits.stall_timeout` seconds, or the time in which a heartbeat detects a dead connection if
+    that is shorter.
     """
 
     __slots__ = ("_limit", "_loop", "_output", "_progress", "_timer")
 
-    def __init__(self, output: Output, loop: Timers, limits: Limits) -> None:
+    def __init__(self, output: WatchedOutput, loop: Timers, limits: Limits) -> None:
         self._output = output
         self._loop = loop
-        self._limit = limits.stall
+        self._limit = limits.stall_timeout
         if limits.ping_interval is not None and limits.ping_timeout is not None:
             self._limit = min(self._limit, limits.ping_interval + limits.ping_timeout)
         self._progress: Progress | None = None
@@ -222,7 +222,7 @@ class StallWatch:
         """Start watching, because the unsent bytes exceed the high-water mark."""
         now = self._loop.time()
         self._progress = Progress(self._output, now)
-        self._timer = self._loop.call_at(now + closely(self._limit), self._look)
+        self._timer = self._loop.call_at(now + closely(self._limit), self._watch)
 
     def stop(self) -> None:
         """Stop watching, because there is room again or the connection has ended.
@@ -233,14 +233,14 @@ class StallWatch:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
         progress = self._progress
         assert progress is not None
         now = self._loop.time()
-        progress.look(now)
+        progress.update(now)
         due = progress.since + self._limit
         if now < due:
-            self._timer = self._loop.call_at(min(due, now + closely(self._limit)), self._look)
+            self._timer = self._loop.call_at(min(due, now + closely(self._limit)), self._watch)
         else:
             self._output.drop(CloseCode.ABNORMAL, f"nothing could be written for {self._limit:g} s")
 

@@ -12,12 +12,12 @@ from contextlib import suppress
 from os import PathLike
 from typing import Any
 
-from .._base.headers import visible_target
 from .._base.misuse import check_flag
+from .._base.request_headers import visible_target
 from ..handshake import Handshake
 from ..limits import Limits
-from .accepted import AcceptedConnection, Reception
 from .health import Health
+from .port_connections import AcceptedConnection, PortConnections
 from .urls import check_unix_sockets
 from .websocket import WebSocketTransport
 
@@ -35,9 +35,9 @@ and Windows cannot change the backlog of a listening port.)"""
 class Listener:
     """A port that accepts connections. ``url`` and ``port`` say where; they stay after the end."""
 
-    def __init__(self, server: asyncio.Server, reception: Reception, path: str | None, *, secure: bool) -> None:
+    def __init__(self, server: asyncio.Server, reception: PortConnections, path: str | None, *, secure: bool) -> None:
         self._server = server
-        self._reception = reception
+        self._connections = reception
         scheme = "wss" if secure else "ws"
         listening = next(iter(server.sockets))
         if listening.family in (socket_module.AF_INET, socket_module.AF_INET6):
@@ -55,7 +55,7 @@ class Listener:
     def stop(self) -> None:
         """Accept no further connections, and end the handshakes that go on; open connections stay. Idempotent."""
         self._stop_accepting()
-        self._reception.stop()
+        self._connections.stop()
 
     def _stop_accepting(self) -> None:
         """Accept nothing from now on, and close the port in the next turn.
@@ -70,7 +70,7 @@ class Listener:
     async def wait_closed(self) -> None:
         """Drop what is left and wait until every connection is over. Cancelling is safe."""
         await self._server.wait_closed()
-        await self._reception.wait_over()
+        await self._connections.wait_over()
 
 
 def _admit(handshake: Handshake) -> None:
@@ -134,7 +134,7 @@ async def listen(
     ``health`` answers requests for a path of its own.
     """
     secure = ssl is not None
-    reception = Reception(
+    reception = PortConnections(
         admit, accept, limits=limits, path=path, compression=compression, health=health, secure=secure
     )
 

@@ -55,7 +55,7 @@ class TrustedProxies:
         address = _address(remote[0])
         return address is not None and any(address in network for network in self._networks)
 
-    def look_behind(self, remote: Address, headers: Mapping[str, str]) -> Forwarded | None:
+    def client_behind(self, remote: Address, headers: Mapping[str, str]) -> Forwarded | None:
         """Return the facts about the client behind ``remote``, which has connected; None if it is not a trusted proxy.
 
         Each proxy appends the address that it sees to ``X-Forwarded-For``. So the header is read from its end, past the

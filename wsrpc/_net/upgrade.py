@@ -17,16 +17,16 @@ from websockets.extensions import Extension
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
-from .._base.headers import address
+from .._base.request_headers import address
 from ..errors import short
 from ..handshake import Handshake
 from ..headers import HEADER_VALUE, ResponseHeaders
 from ..limits import Limits
 from .client_handshake import ClientRequest, presentable
 from .dial_request import DialRequest
-from .handshakes import LIBRARY_LOGGER, judge, plain_answer, serialized
-from .output import Opened
+from .library_handshake import LIBRARY_LOGGER, library_answer, plain_answer, serialized
 from .websocket import Underlying, WebSocketConnection, WebSocketTransport
+from .websocket_output import OpeningResult
 
 
 class ServerUpgrade:
@@ -45,7 +45,7 @@ class ServerUpgrade:
         invalid = next((name for name, value in handshake.headers.items() if not HEADER_VALUE.fullmatch(value)), None)
         headers = plain_answer(handshake) if invalid is None else None
         if headers is None:
-            response = self._judge() if invalid is None else _refusal(invalid)
+            response = self._library_answer() if invalid is None else _refusal(invalid)
             self.status, self.body = response.status_code, (response.body or b"").decode()
             headers = list(response.headers.raw_items())
         self.headers = ResponseHeaders(headers)
@@ -55,8 +55,8 @@ class ServerUpgrade:
     def _request(self) -> Request:
         return Request(self._handshake.target, Headers(self._handshake.headers))
 
-    def _judge(self) -> Response:
-        response, self._compression = judge(self._request(), self._handshake)
+    def _library_answer(self) -> Response:
+        response, self._compression = library_answer(self._request(), self._handshake)
         return response
 
     def take_over(
@@ -81,7 +81,7 @@ class ServerUpgrade:
         if underlying is None:
             underlying = Underlying(transport, self._request())
         info = self._handshake.connection_info(underlying, address(transport.get_extra_info("sockname")))
-        opened = Opened(client=False, info=info, compression=self._compression)
+        opened = OpeningResult(client=False, info=info, compression=self._compression)
         connection = WebSocketConnection(transport, opened, self._handshake.limits, lost)
         if early:
             connection.data_received(early)
@@ -133,7 +133,7 @@ class ClientUpgrade:
         except InvalidHandshake as exc:
             raise presentable(exc) from None
         assert response is not None, "the head is complete"
-        connection = self._asked.take_over(transport, response, self._limits)
+        connection = self._asked.make_connection(transport, response, self._limits)
         if early:
             connection.data_received(early)
         return connection

@@ -23,10 +23,10 @@ from ..limits import Limits
 from ..transport import Receiver, Traffic
 from .deadlines import Deadlines
 from .delivery import Delivery
-from .fairness import MUCH, READ, next_read, shared, turns_of
 from .frames import CONTROL, FIN, PING, PONG, RESERVED, TEXT, FrameReader
 from .heartbeat import Heartbeat
-from .output import Opened, Output
+from .loop_budget import MUCH, READ, loop_budget_of, next_read, shared
+from .websocket_output import OpeningResult, WebSocketOutput
 
 
 class Send(typing.Protocol):
@@ -80,19 +80,19 @@ class WebSocketTransport:
         self,
         tcp: asyncio.Transport,
         reader: Reader,
-        opened: Opened,
+        opened: OpeningResult,
         limits: Limits,
         lost: Callable[[Exception | None], None] | None = None,
         write_close: Callable[[bytes], None] | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
-        tcp.set_write_buffer_limits(limits.high_water)
+        tcp.set_write_buffer_limits(limits.high_water_bytes)
         self.info = opened.info
         self._tcp = tcp
         self._compression = opened.compression
         self._delivery = Delivery(tcp.pause_reading)
         self._reader = reader
-        self._output = output = Output(tcp, limits, opened, write_close)
+        self._output = output = WebSocketOutput(tcp, limits, opened, write_close)
         self.send: Send = output.add
         """Send a message; see `Transport`. (This is an attribute, because a method would cost one more call for each
         message.)"""
@@ -110,10 +110,10 @@ class WebSocketTransport:
         self._lost = lost
         self._ended: CloseInfo | None = None
         # A client shares the loop with the rest of its program, not with other connections.
-        self._turns = None if opened.client else turns_of(loop)
+        self._loop_budget = None if opened.client else loop_budget_of(loop)
         self.read_size = READ
         """Bytes that the next read takes at most."""
-        self.largest = limits.message
+        self.largest = limits.message_bytes
 
     # ------------------------------------------------------------ the contract
 
@@ -253,12 +253,12 @@ class FrameTransport(WebSocketTransport):
 
     # ------------------------------------------------------------ reading
 
-    def read_began(self, size: int) -> float:
+    def read_started(self, size: int) -> float:
         """Keep back what is sent until `read_ended`. Return the time, if there are many bytes."""
         self._output.held = True
         return asyncio.get_running_loop().time() if size >= MUCH else 0.0
 
-    def read_ended(self, size: int, messages: int, began: float) -> None:
+    def read_ended(self, size: int, messages: int, started: float) -> None:
         """End a read of ``size`` bytes that completed ``messages`` messages."""
         receiver = self._delivery.receiver
         if receiver is not None and self._ended is None:
@@ -267,18 +267,18 @@ class FrameTransport(WebSocketTransport):
         self._output.release(in_burst=size >= self.read_size)
         if size >= MUCH:
             self.read_size = next_read(size, messages)
-            self._much_came(asyncio.get_running_loop().time() - began)
+            self._large_read(asyncio.get_running_loop().time() - started)
 
-    def _much_came(self, seconds: float) -> None:
+    def _large_read(self, seconds: float) -> None:
         """Stop reading until there is a turn for it, after a read that took ``seconds`` to handle."""
-        turns, tcp = self._turns, self._tcp
-        if turns is None or turns.take(seconds):
+        turns, tcp = self._loop_budget, self._tcp
+        if turns is None or turns.spend(seconds):
             return
         if self._delivery.receiver is not None and self._receiving and not tcp.is_closing():
             tcp.pause_reading()
-            turns.wait(seconds, self._turn_came)
+            turns.wait(seconds, self._resume_after_wait)
 
-    def _turn_came(self) -> None:
+    def _resume_after_wait(self) -> None:
         if self._receiving:  # else the user has paused receiving, and will resume it
             self._resume_reading()
 
@@ -305,7 +305,7 @@ class FrameTransport(WebSocketTransport):
         elif first == PONG:
             self._heartbeat.pong(payload)
         else:
-            self._close_came(payload)
+            self._close_frame(payload)
 
     def _data_frame(self, first: int, payload: bytes) -> None:
         opcode, delivery = first & 0x0F, self._delivery
@@ -336,7 +336,7 @@ class FrameTransport(WebSocketTransport):
             delivery.frame(payload, opcode == Opcode.TEXT, first >= FIN)
             self._limit_reader()
 
-    def _close_came(self, payload: bytes) -> None:
+    def _close_frame(self, payload: bytes) -> None:
         code, reason = None, ""
         try:
             if payload:
@@ -361,7 +361,7 @@ class FrameTransport(WebSocketTransport):
     def close_was_sent(self, code: int, reason: str, /) -> None:
         """As `finish`, after the library has sent a Close frame. No effect if this object has sent that frame."""
         if not self._output.close_sent:
-            self._output.take()  # nothing may be sent behind it
+            self._output.pop_frames()  # nothing may be sent behind it
             self._output.closed(code, reason)
             self.finish(code, reason)
 
@@ -404,7 +404,7 @@ class FrameTransport(WebSocketTransport):
     def connection_lost(self, exc: Exception | None) -> None:
         """Note that the connection has ended."""
         self._heartbeat.stop()
-        self._deadlines.discard(self._tcp)
+        self._deadlines.remove(self._tcp)
         self._ended = info = self._output.ended(exc)
         self._have_room()
         receiver = self._delivery.receiver
@@ -429,7 +429,7 @@ class WebSocketConnection(FrameTransport, asyncio.Protocol):
     def __init__(
         self,
         tcp: asyncio.Transport,
-        opened: Opened,
+        opened: OpeningResult,
         limits: Limits,
         lost: Callable[[Exception | None], None] | None = None,
     ) -> None:
@@ -440,7 +440,7 @@ class WebSocketConnection(FrameTransport, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         reader, receiver = self._reader, self._delivery.receiver
         size, messages = len(data), reader.messages
-        began = self.read_began(size)
+        began = self.read_started(size)
         reader.bytes += size
         try:
             if receiver is None:

@@ -17,7 +17,7 @@ from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler, spawn_later
 from .._core.channels.source import close_source, iterate
 from .._core.sending.checks import check_thread, raw_payload
-from .._core.sending.gate import Gate, Turn
+from .._core.sending.gate import Gate, Waiter
 from .._core.sending.slow_readers import Slow, SlowReaderQueue
 from .._core.session.connection import close_transport
 from ..errors import ConnectionLost, QueueFull
@@ -160,7 +160,7 @@ class RawLink:
         self.full = False
         """The transport holds more unsent bytes than its high-water mark."""
         self.forget = forget
-        self.feed = Feed(transport, limits.high_water)
+        self.feed = Feed(transport, limits.high_water_bytes)
         self.receive = self.feed.receive
         self.receive_piece = self.feed.receive_piece
         self._gate = Gate(loop)
@@ -168,7 +168,9 @@ class RawLink:
         self._over = loop.create_future()
         self._midway = False
         """Whether some pieces of a message have been sent, and not the last one. No other message may be sent then."""
-        self._broadcasts = SlowReaderQueue(transport.send, self._cannot_send, limits.behind, log.warn, self._left_out)
+        self._broadcasts = SlowReaderQueue(
+            transport.send, self._cannot_send, limits.behind_bytes, log.warn, self._left_out
+        )
         self.thread = get_ident()
         self._broken_off: asyncio.Task[None] | None = None
         """Closes the connection because of how this side sends, or because the credentials of the client expired."""
@@ -247,7 +249,7 @@ class RawLink:
     async def send(self, payload: bytes, text: bool) -> None:
         """Send a message; see `RawConnection.send`."""
         self.check_open()
-        if not (self._gate.busy or self.full):
+        if not (self._gate.has_callers or self.full):
             self.transport.send(payload, text)
             return
         turn = self._gate.enter()
@@ -255,7 +257,7 @@ class RawLink:
             await self._wait_for_room(turn)
             self.transport.send(payload, text)
         finally:
-            turn.leave()
+            turn.exit()
 
     async def send_pieces(self, pieces: Pieces) -> None:
         """Send a message piece by piece; see `RawConnection.send`."""
@@ -283,17 +285,17 @@ class RawLink:
                 self._break_off(CloseCode.INTERNAL_ERROR, UNFINISHED)
             raise
         finally:
-            turn.leave()
+            turn.exit()
             await close_source(pieces)
 
-    async def _wait_for_room(self, turn: Turn) -> None:
+    async def _wait_for_room(self, turn: Waiter) -> None:
         """Wait until all earlier callers have sent and there is room. Cancelling is safe.
 
         Raises:
             ConnectionLost: nothing can be sent any more.
         """
         self.check_open()
-        while self.full or not turn.first:
+        while self.full or not turn.is_first:
             await turn.wait()
             self.check_open()
 
@@ -329,7 +331,7 @@ class RawLink:
         if slow != "close" and self._cannot_send():
             return waiting.add(payload, text, slow, key)
         unsent = self.transport.unsent + waiting.size
-        if self._cannot_send() and unsent and unsent + len(payload) > self.limits.hard_cap:
+        if self._cannot_send() and unsent and unsent + len(payload) > self.limits.hard_cap_bytes:
             self.log(logging.WARNING, "closing the connection with 4408: slow consumer")
             self._break_off(CloseCode.SLOW_CONSUMER, "slow consumer")
             raise QueueFull(f"{unsent} bytes were unsent: the connection was closed with 4408")
@@ -348,7 +350,7 @@ class RawLink:
         """Wait until there is room, or the connection has ended. Cancelling is safe."""
         await self.transport.drain()
 
-    def note_overdue(self) -> None:
+    def mark_overdue(self) -> None:
         """Note that a broadcast has waited for the transport to drain; see ``overdue``."""
         self.overdue = self.full
 

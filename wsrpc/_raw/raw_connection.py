@@ -40,9 +40,9 @@ class RawConnection:
     ``id`` is the name of the connection in logs. ``state`` is what `Server.on_handshake` stored in ``handshake.state``.
     ``server`` is the server. Only one task at a time may receive messages; any number of tasks may send messages.
 
-    While no task is waiting for a message, the server reads ahead by at most about `Limits.high_water` bytes; after
-    that, the client has to wait. A Close frame is noticed only after these bytes have been received. That the client
-    has gone is noticed earlier, when a ping cannot be sent.
+    While no task is waiting for a message, the server reads ahead by at most about `Limits.high_water_bytes` bytes;
+    after that, the client has to wait. A Close frame is noticed only after these bytes have been received. That the
+    client has gone is noticed earlier, when a ping cannot be sent.
     """
 
     def __init__(self, link: RawLink, state: PeerState, server: Server, codec: Codec) -> None:
@@ -70,12 +70,13 @@ class RawConnection:
     def limits(self) -> Limits:
         """The limits of the connection. You can change one of them, the maximum size of inbound messages.
 
-        For example: ``connection.limits = connection.limits.replace(message=4096)``. The change applies to messages
-        that the server has not begun to read. All other limits are fixed after the opening handshake; see
+        For example: ``connection.limits = connection.limits.replace(message_bytes=4096)``. The change applies to
+        messages that the server has not begun to read. All other limits are fixed after the opening handshake; see
         `Handshake.limits`.
 
         Raises:
-            TypeError, ValueError: on assignment, if the value is not a `Limits`, or differs in more than ``message``.
+            TypeError, ValueError: on assignment, if the value is not a `Limits`, or differs in more than
+                ``message_bytes``.
             RuntimeError: on assignment, in a thread other than the event loop's.
         """
         return self._link.limits
@@ -86,7 +87,7 @@ class RawConnection:
         check_limits_change("connection.limits", link.limits, limits)
         check_thread(link.thread, "setattr, connection, 'limits'")
         link.limits = limits
-        link.transport.largest = limits.message
+        link.transport.largest = limits.message_bytes
 
     @property
     def rooms(self) -> tuple[Room, ...]:
@@ -109,8 +110,8 @@ class RawConnection:
     async def wait_closed(self) -> CloseInfo:
         """Wait until the connection has ended, and return how it ended. Cancelling is safe.
 
-        While more than about `Limits.high_water` bytes are waiting to be received, a Close frame is not noticed. If the
-        client has gone, the code is then 1006.
+        While more than about `Limits.high_water_bytes` bytes are waiting to be received, a Close frame is not noticed.
+        If the client has gone, the code is then 1006.
 
         Raises:
             RuntimeError: called in a thread other than the event loop's.
@@ -129,22 +130,22 @@ class RawConnection:
         """Receive a message: text as str, binary as bytes. Cancelling is safe: no message is lost.
 
         Args:
-            max_size: the maximum size of the message in bytes. It can be at most `Limits.message`, which is the
+            max_size: the maximum size of the message in bytes. It can be at most `Limits.message_bytes`, which is the
                 default.
 
         Raises:
             MessageTooBig: the message has more than ``max_size`` bytes. It is dropped, and the connection continues. (A
-                message with more than `Limits.message` bytes closes the connection with 1009.)
+                message with more than `Limits.message_bytes` bytes closes the connection with 1009.)
             ConnectionLost: the connection has ended, and all earlier messages have been received.
             RuntimeError: another task is already receiving, or this method was called in a thread other than the event
                 loop's.
-            ValueError: ``max_size`` is negative, or more than `Limits.message`.
+            ValueError: ``max_size`` is negative, or more than `Limits.message_bytes`.
         """
-        largest = self._link.limits.message
+        largest = self._link.limits.message_bytes
         if max_size is not None and not 0 <= max_size <= largest:
             raise ValueError(
-                f"max_size= must be from 0 to Limits.message, which is {largest} here, got {max_size!r}: raise that "
-                "limit of the server, or of the handshake"
+                f"max_size= must be from 0 to Limits.message_bytes, which is {largest} here, got {max_size!r}: "
+                "raise that limit of the server, or of the handshake"
             )
         await self._skip_rest()
         piece = await self._link.feed.next()
@@ -168,7 +169,7 @@ class RawConnection:
             self._unfinished = not piece.last
             if max_size is not None and len(parts) > max_size:
                 raise _too_big(len(parts), max_size)
-            if len(parts) > (largest := link.limits.message):
+            if len(parts) > (largest := link.limits.message_bytes):
                 raise await link.fail(CloseCode.MESSAGE_TOO_BIG, f"more than {largest} bytes")
             if piece.last:
                 return bytes(parts)
@@ -240,9 +241,9 @@ class RawConnection:
     async def pieces(self) -> AsyncIterator[RawMessage]:
         """Receive one message of any size, piece by piece as its frames arrive.
 
-        Pieces of a text message are str; text is split only between characters. `Limits.message` applies to each frame,
-        not to the whole message. If the WebSocket library assembles messages itself, you get each message in one piece,
-        and the limit applies to the message.
+        Pieces of a text message are str; text is split only between characters. `Limits.message_bytes` applies to each
+        frame, not to the whole message. If the WebSocket library assembles messages itself, you get each message in one
+        piece, and the limit applies to the message.
 
         If the loop ends early or is cancelled, the rest of the message is dropped.
 
@@ -299,9 +300,9 @@ class RawConnection:
     async def send(self, message: RawMessage | Pieces) -> None:
         """Send a message: str as text, bytes as binary, an iterable or async iterable of either type piece by piece.
 
-        Returns when the message is accepted for sending. While more than `Limits.high_water` bytes are unsent, the call
-        waits before the message and before each piece. Any number of tasks may send: messages are sent one after
-        another, in the order of the calls.
+        Returns when the message is accepted for sending. While more than `Limits.high_water_bytes` bytes are unsent,
+        the call waits before the message and before each piece. Any number of tasks may send: messages are sent one
+        after another, in the order of the calls.
 
         Cancelling is safe for a message in one piece: the message is then not sent. If pieces have already been sent
         when the call is cancelled or the iterable raises an exception, the connection is closed with 1011, because

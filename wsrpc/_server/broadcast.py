@@ -27,7 +27,7 @@ from .._core.wire.settings import Terms
 from .._raw.link import RawLink
 from .._raw.raw_connection import RawConnection
 from ..errors import ConnectionLost, MessageTooBig, PeerError, QueueFull
-from .cluster_membership import Addressed, RoomMessage
+from .cluster_membership import HasAddress, RoomMessage
 from .peers import ServedPeer
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ BURST = 64
 PATIENCE = 0.1
 """Seconds that one broadcast waits for slow readers, in all."""
 
-Skip: TypeAlias = Peer | RawConnection | Addressed | Iterable[Peer | RawConnection | Addressed] | None
+Skip: TypeAlias = Peer | RawConnection | HasAddress | Iterable[Peer | RawConnection | HasAddress] | None
 """Peers that do not get a broadcast: one, or several, such as a list or a room. In a cluster a `ClusterPeer`, too."""
 
 
@@ -115,7 +115,7 @@ class RawBroadcast(dict[Encode, tuple[bytes, bool]]):
         return self._made
 
 
-class Audience:
+class BroadcastGroup:
     """Peers that get a broadcast: all peers of a server, or the members of a room.
 
     ``slow`` is the policy for slow readers. ``lost`` is called with each peer whose connection turns out to be broken.
@@ -137,7 +137,7 @@ class Audience:
         return None
 
     async def emit(self, channel: ChannelRef, event: str | None, args: tuple[Any, ...], skip: Skip) -> EmitReport:
-        """Emit an event, or send the raw message ``args`` if ``event`` is None; see `RawBroadcaster`."""
+        """Emit an event, or send the raw message ``args`` if ``event`` is None; see `RawBroadcastMethods`."""
         message, key = self._encode(channel, event, args)
         check_thread(self._thread, "server.send_raw(...)" if event is None else "server.emit(...)")
         skipped = skipped_by(skip)
@@ -148,7 +148,7 @@ class Audience:
         return self._send(message, key, skipped)
 
     def emit_nowait(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
-        """Emit an event without waiting; see `Broadcaster.emit_nowait`."""
+        """Emit an event without waiting; see `BroadcastMethods.emit_nowait`."""
         message, key = self._encode(channel, event, args)
         check_thread_of_plain(self._thread, "server.emit_nowait")
         skipped = skipped_by(skip)
@@ -161,7 +161,7 @@ class Audience:
         return self._send(*self._encode(message.channel, message.event, tuple(message.args)), skipped)
 
     def json_text(self, value: object) -> str:
-        """Encode a value for `RawBroadcaster.send_json`."""
+        """Encode a value for `RawBroadcastMethods.send_json`."""
         return json_text(self._codec, value)
 
     def _encode(
@@ -191,13 +191,13 @@ class Audience:
                         payload, text = message[writer.terms.encode]
                         terms = writer.terms
                         at_once = len(payload) <= terms.unchecked
-                    if at_once and writer.clear:
+                    if at_once and writer.may_send:
                         # What `_deliver` does for a connection that has room: nearly all of them, nearly always. A
                         # call for each would be a large part of the time of a broadcast.
                         try:
                             writer.session.send(payload, text)
                         except ConnectionLost as exc:
-                            if not writer.session.keep_untaken(payload, text, exc):
+                            if not writer.session.keep_for_next_connection(payload, text, exc):
                                 raise
                         sent += 1
                         continue
@@ -280,8 +280,8 @@ class Audience:
                 and inside.writer.over_cap(len(message[inside.writer.terms.encode][0]))
             ):
                 raise QueueFull(
-                    f"{len(stalled)} of {len(self.members)} peers are behind, some of them at Limits.hard_cap, so "
-                    "nothing was sent: use `await emit()`, which gives them time to read"
+                    f"{len(stalled)} of {len(self.members)} peers are behind, some of them at Limits.hard_cap_bytes, "
+                    "so nothing was sent: use `await emit()`, which gives them time to read"
                 )
 
     async def _wait_for_slow_readers(self, skipped: Collection[object]) -> None:
@@ -299,15 +299,15 @@ class Audience:
             async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*(link.drain() for link in late), return_exceptions=True)
         for link in late:
-            link.note_overdue()
+            link.mark_overdue()
 
 
-class Broadcaster(OnChannel):
+class BroadcastMethods(OnChannel):
     """Methods that broadcast on a channel, for servers, rooms and channels of both."""
 
     __slots__ = ()
 
-    _audience: Audience
+    _group: BroadcastGroup
 
     def emitter(self, contract: TypeForm[T], /, *, skip: Skip = None) -> T:
         """Return an object with the methods of a contract. Each method emits the event of the same name.
@@ -321,7 +321,7 @@ class Broadcaster(OnChannel):
         Raises:
             TypeError: the contract is not valid. The error message names the method and explains the problem.
         """
-        skip = kept(skip)
+        skip = readable_again(skip)
         skipped_by(skip)  # refuses what is no peer
         made: T = make_emitter(contract, self, skip=skip)
         return made
@@ -335,10 +335,10 @@ class Broadcaster(OnChannel):
         The arguments are encoded once. If sending to a peer fails, the other peers still get the event. A peer whose
         connection is broken appears in only one report, and leaves its rooms.
 
-        If the unsent bytes of some peers exceed `Limits.high_water`, this method waits for these peers to read, at most
-        100 ms in total. If a peer is still above the limit after that time, later calls wait for that peer only after
-        it has caught up. However, with ``slow="close"``, this method always waits if more than half of the peers are
-        above the limit. After the wait, the policy ``slow`` determines what happens to the message and to the slow
+        If the unsent bytes of some peers exceed `Limits.high_water_bytes`, this method waits for these peers to read,
+        at most 100 ms in total. If a peer is still above the limit after that time, later calls wait for that peer only
+        after it has caught up. However, with ``slow="close"``, this method always waits if more than half of the peers
+        are above the limit. After the wait, the policy ``slow`` determines what happens to the message and to the slow
         peers; see `Server`.
 
         Cancelling is safe: the event is then not sent.
@@ -357,26 +357,26 @@ class Broadcaster(OnChannel):
             RuntimeError: called in a thread other than that of the server's event loop.
         """
         self._check_open()
-        return await self._audience.emit(self._channel_name, event, args, skip)
+        return await self._group.emit(self._channel_name, event, args, skip)
 
     def emit_nowait(self, event: str, /, *args: Any, skip: Skip = None) -> EmitReport:
         """Emit an event like `emit`, but do not wait. Call this method in the event loop's thread.
 
-        Peers whose unsent bytes exceed `Limits.high_water` get no time to read: the policy ``slow`` applies to them
-        immediately.
+        Peers whose unsent bytes exceed `Limits.high_water_bytes` get no time to read: the policy ``slow`` applies to
+        them immediately.
 
         Raises:
-            QueueFull: with ``slow="close"``, the unsent bytes of a peer have reached `Limits.hard_cap`, and those of
-                more than half of all peers exceed `Limits.high_water`. This happens if you emit in a loop without
-                awaiting anything: no peer can then read. Nothing was sent, and no connection is closed.
+            QueueFull: with ``slow="close"``, the unsent bytes of a peer have reached `Limits.hard_cap_bytes`, and those
+                of more than half of all peers exceed `Limits.high_water_bytes`. This happens if you emit in a loop
+                without awaiting anything: no peer can then read. Nothing was sent, and no connection is closed.
             ReservedEvent, TypeError, ValueError, RuntimeError: as for `emit`.
         """
         self._check_open()
-        return self._audience.emit_nowait(self._channel_name, event, args, skip)
+        return self._group.emit_nowait(self._channel_name, event, args, skip)
 
 
-class RawBroadcaster(Broadcaster):
-    """The methods of `Broadcaster`, with `send_raw` and `send_json`, which belong to no channel."""
+class RawBroadcastMethods(BroadcastMethods):
+    """The methods of `BroadcastMethods`, with `send_raw` and `send_json`, which belong to no channel."""
 
     __slots__ = ()
 
@@ -395,14 +395,14 @@ class RawBroadcaster(Broadcaster):
             ValueError: the server has ``profile="go"``.
             RuntimeError: called in a thread other than that of the server's event loop.
         """
-        return await self._audience.emit(None, None, (data,), skip)
+        return await self._group.emit(None, None, (data,), skip)
 
     async def send_json(self, value: object, *, skip: Skip = None) -> EmitReport:
         """Send a value as a raw text message in JSON; see `send_raw`. The value is encoded like a handler's result."""
-        return await self.send_raw(self._audience.json_text(value), skip=skip)
+        return await self.send_raw(self._group.json_text(value), skip=skip)
 
 
-def kept(skip: S) -> S | list[Any]:
+def readable_again(skip: S) -> S | list[Any]:
     """Return what ``skip=`` names, to be read more than once: an iterator can be read only once."""
     return [*skip] if isinstance(skip, Iterator) else skip
 
@@ -417,14 +417,14 @@ def skipped_by(skip: Skip) -> Collection[object]:
         return ()
     if isinstance(skip, (Peer, RawConnection)):
         return (skip,)
-    given: Any = skip
-    several = (given,) if isinstance(given, Addressed) else given
+    value: Any = skip
+    several = (value,) if isinstance(value, HasAddress) else value
     if isinstance(several, Iterable):
         several = tuple(cast("Iterable[object]", several))
         peers = tuple(_peer_or_address(each) for each in several)
         if None not in peers:
             return frozenset(peers)
-    raise TypeError(f"skip= takes a peer, a room, or a list of peers that do not get the message; got {given!r}")
+    raise TypeError(f"skip= takes a peer, a room, or a list of peers that do not get the message; got {value!r}")
 
 
 def addresses_of(skip: Skip) -> list[str]:
@@ -433,7 +433,7 @@ def addresses_of(skip: Skip) -> list[str]:
 
 
 def _peer_or_address(each: object) -> Peer | RawConnection | str | None:
-    return each.address if isinstance(each, Addressed) else each if isinstance(each, (Peer, RawConnection)) else None
+    return each.address if isinstance(each, HasAddress) else each if isinstance(each, (Peer, RawConnection)) else None
 
 
 def _key(slow: Slow, args: tuple[Any, ...]) -> Hashable:

@@ -12,7 +12,7 @@ from .._core.api.peer import Peer
 from ..stats import ClusterStats
 
 
-class Addressed:
+class HasAddress:
     """Somebody who has an address, in whichever process: a `ClusterPeer`."""
 
     __slots__ = ()
@@ -74,7 +74,7 @@ class Membership(Protocol):
         """Return the numbers of this part."""
         ...
 
-    def forget(self) -> None:
+    def abandon(self) -> None:
         """Be no part of the cluster any more, because the event loop was closed."""
 
     async def close(self) -> None:

@@ -154,7 +154,7 @@ class ServedPeer(PassiveOwner):
         if event != "open" or not self.services:
             return []
         self._opened = OpenedServices(self.current, self.services)
-        return self._opened.begin()
+        return self._opened.start()
 
     def session_over(self, end: SessionEnd) -> None:
         self._peers.session_over(self, end.info.code)
@@ -163,7 +163,7 @@ class ServedPeer(PassiveOwner):
     def sessions(self) -> Sessions:
         return self._peers.sessions
 
-    def use_handshake(self, handshake: Handshake) -> None:
+    def set_handshake(self, handshake: Handshake) -> None:
         """Use what `on_handshake` has said of another connection, on which the session resumes."""
         self.peer.principal = handshake.principal  # equal, but it may have other attributes, such as roles
         self.peer.state.update(handshake.state)
@@ -182,7 +182,7 @@ class ServedPeer(PassiveOwner):
         if self.core.work.invocations or self.core.reporter.running:
             self._peers.watch(self)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         self.core = weakly(self.core)
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
@@ -204,19 +204,19 @@ class ServedPeer(PassiveOwner):
         while current.session.state.sends:
             opening, opens = writer.opening, writer.opening.running
             if opens is not None and not closers.cover(opening.tasks[-1], opening.invocations[0]):
-                await closers.wait_for_others({opens}, None)  # a handler of the opening may begin to close
-            elif self.core.outbox.busy:
+                await closers.wait_besides({opens}, None)  # a handler of the opening may begin to close
+            elif self.core.outbox.callers_must_wait:
                 await self.core.outbox.wait_written()
             elif tasks := work.tasks(closers):
-                await closers.wait_for_others(tasks, None)
-            elif unsettled := writer.requests.unsettled():
-                await asyncio.wait(unsettled)
+                await closers.wait_besides(tasks, None)
+            elif unfinished := writer.requests.unfinished():
+                await asyncio.wait(unfinished)
             elif channels := set(current.channels.all()) - work.channels(closers):
                 await channels.pop().wait_closed()
-            elif not writer.draining.quiet:
+            elif not writer.draining.remote_is_silent:
                 if opens is not None or work.tasks():
                     writer.draining.drain(writer.loop.time())  # the remote peer waits for the answers of `closers`
-                await writer.draining.wait_quiet()
+                await writer.draining.wait_remote_silent()
             else:
                 return
 
@@ -245,16 +245,16 @@ async def refuse_because(served: ServedPeer, transport: Transport, what: str, ex
 class Peers:
     """The peers of a server, each from `admit` to the end of its session.
 
-    ``on_left`` is called with each peer when its session has ended. It may be called twice for one.
+    ``on_end`` is called with each peer when its session has ended. It may be called twice for one.
     """
 
-    def __init__(self, tally: Tally, budget: LogBudget, on_left: Callable[[Peer], None], sessions: Sessions) -> None:
+    def __init__(self, tally: Tally, budget: LogBudget, on_end: Callable[[Peer], None], sessions: Sessions) -> None:
         self.tally = tally
         self.sessions = sessions
         self.closing = False
         """Whether the server is closing, so that a session ends with its connection."""
         self.budget = budget
-        self._on_left = on_left
+        self._on_end = on_end
         self.membership: Membership | None = None
         """The server's part in its cluster, which is told of the addresses of peers."""
         self._connected: dict[str, ServedPeer] = {}
@@ -297,25 +297,25 @@ class Peers:
             if arrival is None:
                 served.peer.bind(transport)
             else:
-                served.current.begin(arrival.connection)
+                served.current.start(arrival.connection)
                 arrival.hand_over()
         except BaseException:
-            self._forget(served)
+            self._remove(served)
             raise
         self.tally.came()
 
     def refused(self, served: ServedPeer, code: int) -> None:
         """Count a peer that was refused after its handshake, and whose connection was closed with ``code``."""
         self.tally.came()
-        self._left(served, code)
+        self._count_end(served, code)
 
     def session_over(self, served: ServedPeer, code: int) -> None:
         """Forget a peer whose session is over."""
         if served.peer.id in self._connected:  # else it was forgotten before, and user code has bound it again
-            self._left(served, code)
-        self._forget(served)
+            self._count_end(served, code)
+        self._remove(served)
 
-    def _left(self, served: ServedPeer, code: int) -> None:
+    def _count_end(self, served: ServedPeer, code: int) -> None:
         history = served.core.history
         passed = history.traffic(None) or NO_TRAFFIC
         size = (passed.bytes_in or 0, passed.bytes_out or 0)
@@ -338,7 +338,7 @@ class Peers:
         if task is None:
             self._leaving.discard(served)
             self.count_ignored(served)
-            served.core.let_go()
+            served.core.release()
         else:
             self._leaving.add(served)
             task.add_done_callback(lambda _: self.watch(served))
@@ -346,14 +346,14 @@ class Peers:
     def clear(self) -> None:
         """Forget every peer, whatever its transport says."""
         for served in self:
-            self._forget(served)
+            self._remove(served)
 
-    def _forget(self, served: ServedPeer) -> None:
+    def _remove(self, served: ServedPeer) -> None:
         self._connected.pop(served.peer.id, None)
         served.expire_at(None)
         if served.address is not None:
             self.release(served)
-        self._on_left(served.peer)
+        self._on_end(served.peer)
 
     # ------------------------------------------------------------ the cluster
 

@@ -44,8 +44,8 @@ class OpenPort(NamedTuple):
 class Listening:
     """Async context manager in which the server listens: ``async with server.listen(...) as listener``."""
 
-    def __init__(self, begin: Callable[[], Awaitable[OpenPort]]) -> None:
-        self._begin = begin
+    def __init__(self, open_port: Callable[[], Awaitable[OpenPort]]) -> None:
+        self._open_port = open_port
         self._opened: OpenPort | None = None
 
     @property
@@ -78,7 +78,7 @@ class Listening:
         )
 
     async def __aenter__(self) -> Self:
-        self._opened = await self._begin()
+        self._opened = await self._open_port()
         return self
 
     async def __aexit__(

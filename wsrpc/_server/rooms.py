@@ -24,7 +24,15 @@ from .._core.wire.codecs import Codec
 from .._raw.link import RawLink
 from .._raw.raw_connection import RawConnection, link_of
 from ..errors import RpcError
-from .broadcast import Audience, Broadcaster, EmitReport, RawBroadcaster, Skip, addresses_of, kept
+from .broadcast import (
+    BroadcastGroup,
+    BroadcastMethods,
+    EmitReport,
+    RawBroadcastMethods,
+    Skip,
+    addresses_of,
+    readable_again,
+)
 from .cluster_membership import Membership, RoomMessage
 from .peers import ServedPeer, served_peer
 
@@ -51,7 +59,7 @@ class Members(Struct, frozen=True):
     missing: tuple[str, ...] = ()
 
 
-class Room(RawBroadcaster):
+class Room(RawBroadcastMethods):
     """Named group of a server's peers. `Server.room` returns the same object for as long as the room is in use.
 
     Rooms support ``len(room)``, ``peer in room`` and ``for peer in room``. A peer leaves its rooms when its session
@@ -68,7 +76,7 @@ class Room(RawBroadcaster):
 
     def __init__(self, members: RoomMembers) -> None:
         self._channel_name = None
-        self._audience = self._members = members
+        self._group = self._members = members
 
     @property
     def name(self) -> str:
@@ -133,13 +141,13 @@ class Room(RawBroadcaster):
         return f"<Room {self.name!r} {len(self)} members>"
 
 
-class RoomChannel(Broadcaster):
+class RoomChannel(BroadcastMethods):
     """Named channel of a room. Events that you emit on it go to all members. `Room.of` returns it."""
 
-    def __init__(self, name: str, room: Room, audience: Audience) -> None:
+    def __init__(self, name: str, room: Room, group: BroadcastGroup) -> None:
         self._channel_name = name
         self._room = room
-        self._audience = audience
+        self._group = group
 
     @property
     def name(self) -> str:
@@ -150,7 +158,7 @@ class RoomChannel(Broadcaster):
         return f"<RoomChannel {self.name!r} of {self._room!r}>"
 
 
-class RoomMembers(Audience):
+class RoomMembers(BroadcastGroup):
     """The members of one room, and the options with which `Server.room` was called.
 
     In a cluster, what is emitted reaches the members elsewhere, too.
@@ -181,7 +189,7 @@ class RoomMembers(Audience):
             self.rooms.membership.room_emptied(self.name)
 
     async def emit(self, channel: ChannelRef, event: str | None, args: tuple[Any, ...], skip: Skip) -> EmitReport:
-        skip = kept(skip)
+        skip = readable_again(skip)
         report = await super().emit(channel, event, args, skip)
         if self.rooms.membership is None:
             return report
@@ -189,7 +197,7 @@ class RoomMembers(Audience):
         return replace(report, nodes=nodes, missed=missed)
 
     def emit_nowait(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
-        skip = kept(skip)
+        skip = readable_again(skip)
         report = super().emit_nowait(channel, event, args, skip)
         if self.rooms.membership is None:
             return report
@@ -236,7 +244,7 @@ class Rooms:
     ) -> None:
         self.codec = codec
         self.slow: Slow = slow
-        self.everybody = Audience(codec, slow, self.leave_all)
+        self.everybody = BroadcastGroup(codec, slow, self.leave_all)
         """Receivers of `Server.emit`."""
         self._server = server
         self._registry = registry
@@ -246,7 +254,7 @@ class Rooms:
         """Rooms that were made with options, which stay."""
         self._on_join: Decider | None = None
         self.membership: Membership | None = None
-        """The server's part in its cluster. `Lifetime` joins and leaves."""
+        """The server's part in its cluster. `ServerCore` joins and leaves."""
 
     # ------------------------------------------------------------ the server's side
 

@@ -27,7 +27,7 @@ from .._core.sending.slow_readers import Slow, check_slow
 from .._core.session.incoming_resume import IncomingResume
 from .._core.wire.codecs import Codec, enc_hook_of
 from .._core.wire.settings import Settings, make_settings
-from .._net.entrance import Entrance
+from .._net.handshake_checks import HandshakeChecks
 from .._net.health import Health
 from .._net.listener import check_place, listen
 from .._net.origins import Origins
@@ -39,15 +39,15 @@ from ..handshake import Handshake
 from ..limits import Limits
 from ..stats import ServerStats
 from ..transport import Transport
-from .broadcast import Audience, Broadcaster, RawBroadcaster
+from .broadcast import BroadcastGroup, BroadcastMethods, RawBroadcastMethods
 from .cluster_membership import join_of
-from .hosting import Hosting
-from .lifetime import Lifetime
-from .offered_description import offer_description
+from .description_pages import offer_description
 from .peers import ServedPeer, refuse
 from .ports import Listening, OpenPort, Port
 from .rooms import Allow, Room, Rooms
+from .server_core import ServerCore
 from .server_program import run
+from .service_registry import ServiceRegistry
 from .services import CHANNEL, BaseService, owner_of
 
 if TYPE_CHECKING:
@@ -62,13 +62,13 @@ S = TypeVar("S", bound=Callable[..., Any])
 T = TypeVar("T")
 
 
-class ServerChannel(Declarer, Broadcaster):
+class ServerChannel(Declarer, BroadcastMethods):
     """Named channel of a server. Its handlers run for all peers, and events go to all peers. `Server.of` returns it."""
 
-    def __init__(self, name: str, registry: Registry, audience: Audience, on_close: Callable[[str], object]) -> None:
+    def __init__(self, name: str, registry: Registry, group: BroadcastGroup, on_close: Callable[[str], object]) -> None:
         self._channel_name = name
         self._registry = registry
-        self._audience = audience
+        self._group = group
         self._on_close = on_close
         self._closed = False
         self._reason: object = None
@@ -106,7 +106,7 @@ class ServerChannel(Declarer, Broadcaster):
         return f"<ServerChannel {self.name!r}{' closed' if self._closed else ''}>"
 
 
-class Server(Declarer, RawRegistrar, RawBroadcaster):
+class Server(Declarer, RawRegistrar, RawBroadcastMethods):
     """Server that accepts connections, and creates a `Peer` for each of them.
 
     Handlers that you register on the server run for every peer. If you also register a handler for the same event on a
@@ -136,8 +136,8 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         profile: as for `Client`.
         slow: the policy for broadcasts to slow readers, which are peers whose connection is full; see `PeerStats.slow`.
             With ``"close"``, the messages are queued, and the connection of a peer whose unsent bytes reach
-            `Limits.hard_cap` is closed with 4408. The other policies queue at most `Limits.behind` bytes of messages
-            for each peer. Beyond this limit, ``"drop_newest"`` drops new messages, and ``"drop_oldest"`` and
+            `Limits.hard_cap_bytes` is closed with 4408. The other policies queue at most `Limits.behind_bytes` bytes of
+            messages for each peer. Beyond this limit, ``"drop_newest"`` drops new messages, and ``"drop_oldest"`` and
             ``KeepLatest(key)`` drop the oldest messages. ``KeepLatest(key)`` also keeps only the latest message of each
             key. `Peer.dropped` counts the dropped messages.
         detached: the maximum time, in seconds, that the session of a client whose connection has dropped is kept. (The
@@ -175,7 +175,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         check_number("detached_bytes= is a number of bytes, 0 or more", detached_bytes, 0)
         check_flag("compression", compression)
         budget = LogBudget(*OF_ONE_SERVER)
-        self._entrance = Entrance(origins, trusted_proxies, budget)
+        self._handshake_checks = HandshakeChecks(origins, trusted_proxies, budget)
         self._compression = compression
         self._settings = make_settings(limits, codec, expose_errors, extensions, log_payloads, profile)
         self._registry = Registry(dec_hook=dec_hook)
@@ -183,15 +183,15 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         self.state = PeerState()
         self._channels: dict[str, ServerChannel] = {}
         self._rooms = Rooms(self, self._registry, self._settings.codec, slow)
-        self._audience = self._rooms.everybody
-        self._hosting = Hosting(self._registry)
+        self._group = self._rooms.everybody
+        self._services = ServiceRegistry(self._registry)
         self._cluster = cluster
         join = None if cluster is None else partial(join_of(cluster), self._settings, self._registry, self._rooms)
         self._on_drain: list[Callable[[], object]] = []
-        self._new_lifetime = partial(
-            Lifetime, self._rooms, budget, self.limits.close_timeout, detached, detached_bytes, join, self._on_drain
+        self._new_core = partial(
+            ServerCore, self._rooms, budget, self.limits.close_timeout, detached, detached_bytes, join, self._on_drain
         )
-        self._lifetime = self._new_lifetime()
+        self._core = self._new_core()
         self._warned_of_port = False
 
     # ------------------------------------------------------------ registering
@@ -212,14 +212,14 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         check_flag("ordered", ordered)
         channel = self._channels.get(name)
         if channel is None:
-            channel = ServerChannel(name, self._registry, self._audience, self._forget_channel)
+            channel = ServerChannel(name, self._registry, self._group, self._remove_channel)
             self._channels[name] = channel
         self._registry.scope(name)
         if ordered:
             self._registry.order(name)
         return channel
 
-    def _forget_channel(self, name: str) -> None:
+    def _remove_channel(self, name: str) -> None:
         self._channels.pop(name, None)
         self._registry.remove_scope(name)
 
@@ -275,7 +275,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             TypeError, ValueError: an option is not valid, or options cannot be combined.
         """
         check_place(host, port, path, ssl, sock, unix, reuse_port)
-        health = None if healthz is None else Health(healthz, lambda: self.healthy, lambda: self._lifetime.degraded)
+        health = None if healthz is None else Health(healthz, lambda: self.healthy, lambda: self._core.degraded)
         if reuse_port and not self._warned_of_port:
             self._warned_of_port = True
             logger.warning(
@@ -310,7 +310,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
     def _listening(self, begin: Callable[[], Awaitable[Port]], *, stays_for_drain: bool) -> Listening:
         async def open_port() -> OpenPort:
             await self.open()
-            lifetime = self._lifetime
+            lifetime = self._core
             lifetime.check_thread("your_coroutine()")
             port = await begin()
             if not lifetime.healthy:
@@ -318,7 +318,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
                 await port.wait_closed()
                 raise RuntimeError("the server was closed before it could listen")
             lifetime.enter_loop()
-            self._entrance.begin()
+            self._handshake_checks.warn_of_any_origin()
             lifetime.ports[port] = stays_for_drain
             return OpenPort(port, partial(lifetime.close, 0.0))  # of this lifetime: the server may be opened again
 
@@ -339,13 +339,13 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         Raises:
             RuntimeError: the server is still closing.
         """
-        lifetime = self._lifetime
+        lifetime = self._core
         if lifetime.over:
-            lifetime.forget()
-            self._lifetime = self._new_lifetime()
+            lifetime.abandon()
+            self._core = self._new_core()
         elif not lifetime.healthy:
             raise RuntimeError("this server is still closing: await server.close() before you open it again")
-        await self._lifetime.join_and_wait()
+        await self._core.join_and_wait()
 
     async def serve_forever(self) -> None:
         """Wait until the server is closed. Cancelling is safe.
@@ -355,8 +355,8 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         Raises:
             RuntimeError: called in a thread other than that of the server's event loop.
         """
-        self._lifetime.check_thread("server.serve_forever()")
-        await self._lifetime.wait_ended()
+        self._core.check_thread("server.serve_forever()")
+        await self._core.wait_ended()
 
     def run(
         self,
@@ -416,7 +416,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         """
         if not accepted("on_handshake", ("handshake",), function):
             raise TypeError(f"on_handshake takes a function of the handshake, but {function!r} takes no argument")
-        self._entrance.use(function)
+        self._handshake_checks.use(function)
         return function
 
     @no_parentheses("@server.on_drain")
@@ -489,8 +489,8 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             ValueError: the server already has such a function, a service or handlers.
             RuntimeError: the server has connections.
         """
-        self._lifetime.check_unused("serve_raw")
-        self._hosting.serve_raw(function)
+        self._core.check_unused("serve_raw")
+        self._services.serve_raw(function)
         return function
 
     def add_service(
@@ -525,14 +525,14 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             ValueError: an event already has a handler, or another service gets every message.
             RuntimeError: the server has connections, for which there would be no instance.
         """
-        self._lifetime.check_unused("add_service")
-        self._hosting.add(service, factory, channel, implements)
+        self._core.check_unused("add_service")
+        self._services.add(service, factory, channel, implements)
         return service
 
     @property
     def raw_connections(self) -> tuple[RawConnection, ...]:
         """The connections that a `serve_raw` function or the ``serve`` method of a `Service` serves, oldest first."""
-        return self._lifetime.raw.all
+        return self._core.raw.all
 
     async def handshake(self, handshake: Handshake) -> None:
         """Check a request before its connection becomes a WebSocket. For adapters.
@@ -549,7 +549,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             await waiting
 
     def _admit(self, handshake: Handshake) -> Awaitable[None] | None:
-        return self._entrance.check(handshake, self._lifetime.door)
+        return self._handshake_checks.check(handshake, self._core.door)
 
     def handshake_nowait(self, handshake: Handshake) -> None:
         """Check a request like `handshake`, but do not wait.
@@ -562,7 +562,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         """
         if self.handshakes_wait:
             raise TypeError("this transport's library cannot wait for an async on_handshake: make it a plain function")
-        self._entrance.check_nowait(handshake, self._lifetime.door)
+        self._handshake_checks.check_nowait(handshake, self._core.door)
 
     @property
     def limits(self) -> Limits:
@@ -580,7 +580,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
     @property
     def handshakes_wait(self) -> bool:
         """Whether the `on_handshake` function is async. If it is, `handshake_nowait` cannot call it."""
-        return self._entrance.is_async
+        return self._handshake_checks.is_async
 
     async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Peer | RawConnection:
         """Create a peer for a connection from any WebSocket library.
@@ -605,7 +605,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
     async def _accept(
         self, transport: Transport, handshake: Handshake | None, clock: Scheduler | None = None
     ) -> Peer | RawConnection:
-        lifetime = self._lifetime
+        lifetime = self._core
         await lifetime.check_open(transport)
         arrival = None
         if handshake is not None and self._may_resume(handshake):
@@ -614,13 +614,13 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             if resumed is not None:
                 return resumed
             await lifetime.check_open(transport)
-        made = self._begin(lifetime, transport, handshake, clock)
+        made = self._start_serving(lifetime, transport, handshake, clock)
         if isinstance(made, RawConnection):
             return made
         peer = made.peer  # nobody else may hold it when its connection ends meanwhile
         try:
-            if self._hosting.entries:
-                await self._hosting.attach(made, transport, lifetime.door)
+            if self._services.entries:
+                await self._services.attach(made, transport, lifetime.door)
                 await lifetime.check_open(transport)
             if made.expired:  # while a factory ran
                 raise await refuse(transport, CloseCode.CREDENTIALS_EXPIRED, EXPIRED)
@@ -634,7 +634,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
 
     def _may_resume(self, handshake: Handshake) -> bool:
         """Return whether a session may go on with a connection, so that its first message decides."""
-        return handshake.asks_to_resume and self._settings.can_resume and self._hosting.raw is None
+        return handshake.asks_to_resume and self._settings.can_resume and self._services.raw is None
 
     def _accept_at_once(self, transport: Transport, handshake: Handshake) -> Awaitable[None] | None:
         """Do what `accept` does, within this call. If something has to be awaited, return an awaitable that does it.
@@ -642,10 +642,10 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         Nothing has to be where there are no services, as for most servers. Coroutines and the task
         to run them would take a tenth of the CPU time of an opening handshake. Open handlers go on after this call.
         """
-        lifetime = self._lifetime
-        if self._hosting.entries or not lifetime.healthy or self._may_resume(handshake):
+        lifetime = self._core
+        if self._services.entries or not lifetime.healthy or self._may_resume(handshake):
             return self._accept_later(transport, handshake)
-        made = self._begin(lifetime, transport, handshake)
+        made = self._start_serving(lifetime, transport, handshake)
         if not isinstance(made, RawConnection):
             self._rooms.enter(made.peer)
             lifetime.peers.admit(made, transport)
@@ -655,8 +655,8 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         with suppress(ConnectionLost):  # it was refused, and is closed
             await self.accept(transport, handshake)
 
-    def _begin(
-        self, lifetime: Lifetime, transport: Transport, handshake: Handshake | None, clock: Scheduler | None = None
+    def _start_serving(
+        self, lifetime: ServerCore, transport: Transport, handshake: Handshake | None, clock: Scheduler | None = None
     ) -> ServedPeer | RawConnection:
         """Make the peer of a connection, or begin to serve it without the protocol."""
         lifetime.check_thread("server.accept(...)")
@@ -665,11 +665,11 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         settings = self._settings
         if handshake is not None and handshake.limits is not self.limits:
             settings = msgspec.structs.replace(settings, limits=handshake.limits)
-        if self._hosting.raw is not None:
+        if self._services.raw is not None:
             state = PeerState() if handshake is None else handshake.state
             make = partial(RawConnection, state=state, server=self, codec=self._settings.codec)
             expires = None if handshake is None else handshake.expires
-            return lifetime.raw.begin(transport, settings.limits, loop, self._hosting.raw, make, expires)
+            return lifetime.raw.begin(transport, settings.limits, loop, self._services.raw, make, expires)
         return ServedPeer(self, lifetime.peers, settings, self._registry, loop, handshake)
 
     async def close(self, drain: float = 0.0) -> None:
@@ -693,35 +693,35 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             RuntimeError: called in a thread other than that of the server's event loop.
         """
         check_number(DRAIN, drain, 0)
-        self._lifetime.check_thread("server.close()")
-        await self._lifetime.close(drain)
+        self._core.check_thread("server.close()")
+        await self._core.close(drain)
 
     # ------------------------------------------------------------ for operators
 
     @property
     def healthy(self) -> bool:
         """Whether the server accepts connections. True until `close` is called. For load balancers."""
-        return self._lifetime.healthy
+        return self._core.healthy
 
     @property
     def draining(self) -> bool:
         """Whether the server drains, that is, `close` waits for active work. See `on_drain`."""
-        return self._lifetime.state == "draining"
+        return self._core.state == "draining"
 
     def stats(self) -> ServerStats:
         """Return a snapshot of the server's counters. This takes a few microseconds per peer."""
-        return self._lifetime.stats()
+        return self._core.stats()
 
     # ------------------------------------------------------------ everybody
 
     @property
     def peers(self) -> tuple[Peer, ...]:
         """The peers, oldest first. Those whose sessions wait for another connection are among them."""
-        return self._lifetime.peers.users()
+        return self._core.peers.users()
 
     def peer(self, id: str, /) -> Peer | None:
         """Return the peer with this `Peer.id`, or None if there is no such peer. See `peers`."""
-        return self._lifetime.peers.get(id)
+        return self._core.peers.get(id)
 
     # ------------------------------------------------------------ the cluster and rooms
 
@@ -800,8 +800,8 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         )
 
     def __repr__(self) -> str:
-        state = self._lifetime.state
-        return f"<Server {state}{'' if state == 'closed' else f', {len(self._lifetime.peers)} peers'}>"
+        state = self._core.state
+        return f"<Server {state}{'' if state == 'closed' else f', {len(self._core.peers)} peers'}>"
 
 
 def accept_at_once(server: Server, transport: Transport, handshake: Handshake) -> Awaitable[None] | None:

@@ -54,16 +54,16 @@ def run(
             nonlocal ended_early
             if beginning is not None:
                 ended_early = True
-                _say("SIGTERM: ending before the server listens")
+                _report("SIGTERM: ending before the server listens")
                 beginning.cancel()
                 return
-            _say("SIGTERM: closing" if closings else "SIGTERM: draining; another one closes at once")
+            _report("SIGTERM: closing" if closings else "SIGTERM: draining; another one closes at once")
             closings.append(asyncio.get_running_loop().create_task(close(0.0 if closings else drain)))
 
         _listen_to_sigterm(terminate)
         async with nullcontext() if lifespan is None else _enter(lifespan, server), listening:
             beginning = None
-            _say(f"listening on {listening.url}", ", Ctrl-C ends it")
+            _report(f"listening on {listening.url}", ", Ctrl-C ends it")
             await serve_forever()
             await asyncio.gather(*closings)
 
@@ -89,7 +89,7 @@ def _enter(lifespan: Callable[[S], Any], server: S) -> AbstractAsyncContextManag
     return cast("AbstractAsyncContextManager[object]", given)
 
 
-def _say(text: str, hint: str = "") -> None:
+def _report(text: str, hint: str = "") -> None:
     """Log ``text``, or write it to stderr where the log does not show it."""
     if logger.hasHandlers() and logger.isEnabledFor(logging.INFO):
         logger.info("%s", text)

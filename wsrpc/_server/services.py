@@ -139,22 +139,22 @@ def style_of(cls: type[BaseService]) -> str | None:
 class OpenedServices:
     """Calls `Service.on_open` and `Service.on_close` for one connection of a peer."""
 
-    __slots__ = ("_begun", "_core", "_ended", "_objects", "_opening")
+    __slots__ = ("_core", "_ended", "_objects", "_opening", "_started")
 
     def __init__(self, core: PeerSession, objects: list[BaseService]) -> None:
         self._core = core
         self._objects = objects
-        self._begun: list[BaseService] = []
+        self._started: list[BaseService] = []
         """Services whose `Service.on_open` was called."""
         self._opening: asyncio.Task[Any] | None = None
         self._ended = False
         """Whether the connection has ended. No `Service.on_open` is called after that."""
 
-    def begin(self) -> list[Unfinished]:
+    def start(self) -> list[Unfinished]:
         """Return what must be awaited, if any of the services has a function to call."""
         classes = [type(each) for each in self._objects if type(each).on_open is not BaseService.on_open]
         if not classes:
-            self._begun = self._objects
+            self._started = self._objects
             return []
         return [("open", ", ".join(f"{cls.__qualname__}.on_open" for cls in classes), self._open())]
 
@@ -163,7 +163,7 @@ class OpenedServices:
         for service in self._objects:
             if self._ended:
                 return
-            self._begun.append(service)
+            self._started.append(service)
             try:
                 await finished(service.on_open())
             except BaseException as exc:
@@ -179,7 +179,7 @@ class OpenedServices:
         self._ended = True
         if self._opening is not None and not self._opening.done():
             await asyncio.wait({self._opening})
-        for service in reversed(self._begun):
+        for service in reversed(self._started):
             try:
                 await finished(service.on_close(info))
             except BaseException as exc:

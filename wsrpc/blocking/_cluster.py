@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Never, Self, TypeAlias, TypeVar
 
 from .._core.api.proxy import make_emitter
 from .._core.wire.codecs import Codec
-from .._server.broadcast import EmitReport, kept
+from .._server.broadcast import EmitReport, readable_again
 from .._server.rooms import Members
 from .._values.convert import DecHook
 from ..cluster._calls import ClusterPeer as AsyncClusterPeer
@@ -80,7 +80,7 @@ class ClusterEmitter(Delegate):
 
     def emitter(self, contract: TypeForm[T], /, *, skip: SkipAddressed = None) -> T:
         """Return an object whose methods emit the events of a contract; see `wsrpc.cluster.ClusterRoom.emitter`."""
-        made: T = make_emitter(contract, self, blocking=True, skip=kept(skip))
+        made: T = make_emitter(contract, self, blocking=True, skip=readable_again(skip))
         return made
 
 

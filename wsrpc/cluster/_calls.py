@@ -19,7 +19,7 @@ from .._core.inboxes.inbox import Inbox
 from .._core.sending.checks import check_sending
 from .._core.sending.sender import Sender
 from .._core.wire.messages import NO_OPTIONS, RequestOptions
-from .._server.cluster_membership import Addressed
+from .._server.cluster_membership import HasAddress
 from ..errors import EngineLost, PeerNotFound, RequestTimeout
 from ._membership import CLOSE_PEER, ClusterMembership
 from ._relay import place
@@ -190,7 +190,7 @@ def _refuse_offline(offline: Offline | None) -> None:
         )
 
 
-class ClusterPeer(Caller, Addressed):
+class ClusterPeer(Caller, HasAddress):
     """Peer with an address, connected to any process of the cluster. `Cluster.peer` returns it.
 
     It has the methods of `Peer` that send messages. Each method looks up the process to which the peer is connected at
@@ -213,7 +213,7 @@ class ClusterPeer(Caller, Addressed):
 
     `emit` returns when the event is accepted for sending to the other process. Events that one process sends to one
     peer arrive in order. An event is lost if the peer leaves before the event arrives. If a peer reads too slowly, its
-    connection is closed with 4408 when `Limits.hard_cap` bytes are queued for the peer.
+    connection is closed with 4408 when `Limits.hard_cap_bytes` bytes are queued for the peer.
     """
 
     __slots__ = ("_channel_name", "_close", "_sender", "address")
@@ -246,7 +246,7 @@ class ClusterPeer(Caller, Addressed):
         Raises:
             PeerNotFound: no process has a peer with this address.
             EngineLost: the peer may be connected to another process, and the engine cannot be reached.
-            RequestTimeout: the other process has not answered within `Limits.timeout`.
+            RequestTimeout: the other process has not answered within `Limits.request_timeout`.
             UnknownEvent: the other process runs a version of wsrpc without this method.
             ValueError: ``code`` is not allowed in a Close frame, ``reason`` has more than 123 bytes, or ``reason`` is
                 given without a code.

@@ -15,7 +15,7 @@ from .._core.handlers.registry import Registry, accepted
 from .._core.sending.checks import check_sending, raw_message
 from .._core.wire.codecs import Codec
 from .._core.wire.settings import Settings, make_settings
-from .._server.broadcast import EmitReport, addresses_of, kept
+from .._server.broadcast import EmitReport, addresses_of, readable_again
 from .._server.cluster_membership import RoomMessage
 from .._server.rooms import Members, Room, Rooms
 from .._values.convert import DecHook
@@ -192,8 +192,8 @@ class ClusterClient(ClusterView):
     Args:
         engine: the same engine as in the servers' `Cluster`.
         name: the same name as in the servers' `Cluster`.
-        limits: the limits for messages between this program and the servers. `Limits.timeout` is the default timeout of
-            requests.
+        limits: the limits for messages between this program and the servers. `Limits.request_timeout` is the default
+            timeout of requests.
         codec: as for `Client`.
         dec_hook: as for `Client`.
         connect_timeout: the maximum time to reach the engine, in seconds. None for no limit.
@@ -310,7 +310,7 @@ class ClusterEmitter(OnChannel):
         Raises:
             TypeError: the contract is not valid. The error message names the method and explains the problem.
         """
-        skip = kept(skip)
+        skip = readable_again(skip)
         addresses_of(skip)  # refuses what is no peer
         made: T = make_emitter(contract, self, skip=skip)
         return made

@@ -52,8 +52,8 @@ def link_limits(limits: Limits, largest: int) -> Limits:
         largest: bytes that a message may have.
     """
     return limits.replace(
-        message=min(max(limits.message, DEFAULT.message), largest),
-        sent_message=largest,
+        message_bytes=min(max(limits.message_bytes, DEFAULT.message_bytes), largest),
+        sent_message_bytes=largest,
         depth=max(limits.depth, DEFAULT.depth) + 8,
         values=max(limits.values, DEFAULT.values) + 1024,
         rate=None,
@@ -62,11 +62,11 @@ def link_limits(limits: Limits, largest: int) -> Limits:
         pending=100_000,
         channels=100_000,
         unread_bytes=256 * MiB,
-        hard_cap=64 * MiB,
-        replay=max(limits.replay, 4 * MiB),
+        hard_cap_bytes=64 * MiB,
+        replay_bytes=max(limits.replay_bytes, 4 * MiB),
         offline=16_384,
-        timeout=None,  # each caller has its own
-        handler=None,  # and each peer
+        request_timeout=None,  # each caller has its own
+        handler_timeout=None,  # and each peer
         ping_interval=None,  # nodes have leases
     )
 
@@ -288,7 +288,7 @@ class NodeLinks:
             self._say_lost(node, client.peer)
 
     def _client_closed(self, node: str, peer: Peer, info: CloseInfo) -> None:
-        current_of(peer).discard_unsent(info)  # what has waited for a session that is over must not come much later
+        current_of(peer).drop_waiting(info)  # what has waited for a session that is over must not come much later
         if node in self._clients:
             self._check_broken(node, info)
 

@@ -59,7 +59,7 @@ class ClusterMembership:
         told_gap: Iterable[Callable[[Room], object]] = (),
         left: Callable[[], None] = lambda: None,
     ) -> None:
-        self.timeout = settings.limits.timeout
+        self.timeout = settings.limits.request_timeout
         """Seconds for the answer to a request without ``timeout=``."""
         self.converter = registry.converter
         self._rooms = rooms
@@ -295,7 +295,7 @@ class ClusterMembership:
             ignored=dict(node.ignored),
         )
 
-    def forget(self) -> None:
+    def abandon(self) -> None:
         self._left()
 
     async def close(self) -> None:

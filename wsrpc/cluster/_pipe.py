@@ -82,7 +82,7 @@ class Pipe(Recipient):
         writer = sink.writer
         if sink.over:
             return True  # it was sent before the producer could know
-        if not writer.clear:
+        if not writer.may_send:
             return False
         try:
             for number, (_, encoded) in enumerate(self._messages(message.a)):
@@ -141,9 +141,11 @@ class Pipe(Recipient):
 
     def _let_wait(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         self._waiting_bytes += len(payload)
-        most = self._source.unread_memory.limits.stream_queue
+        most = self._source.unread.limits.stream_queue_bytes
         if self._waiting_bytes > most and self._waiting:
-            self._fail(StreamOverflow(f"{self._waiting_bytes} bytes wait to be passed on (Limits.stream_queue={most})"))
+            self._fail(
+                StreamOverflow(f"{self._waiting_bytes} bytes wait to be passed on (Limits.stream_queue_bytes={most})")
+            )
             return
         self._waiting.append((message, bytes(payload), decode))
         if len(self._waiting) == 1:
@@ -157,7 +159,7 @@ class Pipe(Recipient):
             else:
                 try:
                     for event, _ in self._messages(message.a):
-                        self._sent += await self._sink.owner.outbox.send_in_turn(event)
+                        self._sent += await self._sink.owner.outbox.wait_and_send(event)
                 except (ChannelClosed, ConnectionLost):
                     self._waiting.clear()
                     break

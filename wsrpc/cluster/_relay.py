@@ -82,7 +82,7 @@ class Relay:
             if ctx.id is None and not joined.writer.between_nodes:
                 fail = partial(joined.abort, TOO_SLOW)
                 return self._tell(
-                    joined.writer, joined.start_sending(), joined.id, a, joined.unread_memory.limits.hard_cap, fail
+                    joined.writer, joined.start_sending(), joined.id, a, joined.unread.limits.hard_cap_bytes, fail
                 )
             return self._pass_on(ctx, joined.start_sending(), joined.id, a, wants_channel=True)
         on = ctx.inbound.c or ""
@@ -96,7 +96,7 @@ class Relay:
             if ctx.id is None:
                 fail = partial(current.session.fail, CloseCode.SLOW_CONSUMER, "slow consumer")
                 return self._tell(
-                    current.writer, sender, channel or None, a, current.session.negotiation.limits.hard_cap, fail
+                    current.writer, sender, channel or None, a, current.session.negotiation.limits.hard_cap_bytes, fail
                 )
             return self._pass_on(ctx, sender, channel or None, a, wants_channel=wants == CHANNEL)
         if ctx.id is None:

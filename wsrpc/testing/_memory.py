@@ -27,8 +27,8 @@ class MemoryTransport:
     def __init__(self, info: ConnectionInfo, limits: Limits, other: MemoryTransport | None = None) -> None:
         self.info = info
         self.sent = 0
-        self.largest = limits.message
-        self._high_water = limits.high_water
+        self.largest = limits.message_bytes
+        self._high_water = limits.high_water_bytes
         self._receiver: Receiver | None = None
         self._out: deque[tuple[bytes, bool, bool | None]] = deque()
         """Messages on their way: payload; whether it is text; whether a piece is the last, None for a whole message."""

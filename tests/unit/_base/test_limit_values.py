@@ -9,20 +9,20 @@ import pytest
 
 from wsrpc import Limits
 
-MAY_BE_NONE = {"sent_message", "rate", "timeout", "handler", "ping_interval", "ping_timeout"}
+MAY_BE_NONE = {"sent_message_bytes", "rate", "request_timeout", "handler_timeout", "ping_interval", "ping_timeout"}
 
 
 @pytest.mark.parametrize(
     ("name", "default", "limits", "value"),
     [
-        ("running_bytes", 16 * 1024 * 1024, Limits(message=1_000_000, running=10), 4_000_000),
-        ("running_bytes", 16 * 1024 * 1024, Limits(message=512, running=10_000), 40_960_000),
-        ("waiting_bytes", 4 * 1024 * 1024, Limits(message=512, waiting=0), 512),
+        ("running_bytes", 16 * 1024 * 1024, Limits(message_bytes=1_000_000, running=10), 4_000_000),
+        ("running_bytes", 16 * 1024 * 1024, Limits(message_bytes=512, running=10_000), 40_960_000),
+        ("waiting_bytes", 4 * 1024 * 1024, Limits(message_bytes=512, waiting=0), 512),
         ("stream_window_bytes", 256 * 1024, Limits(stream_window=100), 51_200),
-        ("stream_queue", 1024 * 1024, Limits(hard_cap=1600), 100),
-        ("behind", 1024 * 1024, Limits(hard_cap=1600), 100),
+        ("stream_queue_bytes", 1024 * 1024, Limits(hard_cap_bytes=1600), 100),
+        ("behind_bytes", 1024 * 1024, Limits(hard_cap_bytes=1600), 100),
         ("offline_bytes", 1024 * 1024, Limits(offline=2048), 2 * 1024 * 1024),
-        ("replay_messages", 4096, Limits(replay=128 * 1024), 512),
+        ("replay_messages", 4096, Limits(replay_bytes=128 * 1024), 512),
     ],
 )
 def test_limits_that_follow_from_others(name: str, default: int, limits: Limits, value: int) -> None:
@@ -34,7 +34,7 @@ def test_limits_that_follow_from_others(name: str, default: int, limits: Limits,
 
 def test_replace_makes_a_changed_copy_and_nothing_changes_in_place() -> None:
     limits = Limits(depth=5)
-    assert limits.replace(rooms=10, timeout=None) == Limits(depth=5, rooms=10, timeout=None)
+    assert limits.replace(rooms=10, request_timeout=None) == Limits(depth=5, rooms=10, request_timeout=None)
     assert limits == Limits(depth=5) and hash(limits) == hash(Limits(depth=5))
     with pytest.raises(AttributeError):
         limits.depth = 6  # type: ignore[misc]
@@ -44,7 +44,7 @@ def test_replace_makes_a_changed_copy_and_nothing_changes_in_place() -> None:
     ("field", "value", "error", "says"),
     [
         (
-            "message",
+            "message_bytes",
             511,
             ValueError,
             "must be at least 512, got 511: the hello of another wsrpc peer has to pass; .*max_size=",
@@ -53,10 +53,10 @@ def test_replace_makes_a_changed_copy_and_nothing_changes_in_place() -> None:
         ("depth", 513, ValueError, "must be at most 512, got 513: no peer sends deeper values"),
         ("values", 63, ValueError, "must be at least 64, got 63: an error has some 20"),
         ("rate", 0, ValueError, "must be at least 1, got 0: it counts requests and events"),
-        ("replay", 1, ValueError, "must be at least 131072, got 1"),
-        ("handler", 0, ValueError, "is a duration of more than 0 seconds, got 0"),
-        ("stall", math.nan, ValueError, "is a duration of more than 0 seconds, got nan"),
-        ("message", 1.5, TypeError, "is a whole number, got 1.5"),
+        ("replay_bytes", 1, ValueError, "must be at least 131072, got 1"),
+        ("handler_timeout", 0, ValueError, "is a duration of more than 0 seconds, got 0"),
+        ("stall_timeout", math.nan, ValueError, "is a duration of more than 0 seconds, got nan"),
+        ("message_bytes", 1.5, TypeError, "is a whole number, got 1.5"),
     ],
 )
 def test_values_that_make_no_sense_are_refused_with_the_reason(

@@ -32,7 +32,7 @@ from wsrpc._base.logs import for_log
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 SECRET = "s3cr3t-of-mine"
-LIMITS = Limits(close_timeout=2.0, message=4096)
+LIMITS = Limits(close_timeout=2.0, message_bytes=4096)
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
 PATIENCE = 8
 WITHOUT_PEER = ("refused the origin", "refused a connection because", "draining", "opening handshake failed")

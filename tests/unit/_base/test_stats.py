@@ -20,7 +20,7 @@ PATIENCE = 8
 
 
 async def test_messages_and_bytes_are_counted_alike_at_both_ends() -> None:
-    server = Server(limits=LIMITS.replace(replay=0))  # no acknowledgement is on its way
+    server = Server(limits=LIMITS.replace(replay_bytes=0))  # no acknowledgement is on its way
     server.on("echo", lambda value: value)
     async with asyncio.timeout(PATIENCE), server.listen() as listener:
         async with Client(listener.url, limits=LIMITS) as client:

@@ -45,7 +45,7 @@ class Scene(World):
             options["connect_timeout"] = 30.0
         elif happened is Input.GAVE_UP and state in ("opening", "connected"):
             options["reconnect"] = None
-        limits = LIMITS if survives else LIMITS.replace(replay=0)
+        limits = LIMITS if survives else LIMITS.replace(replay_bytes=0)
         self.kept_for = DELAY / 2 if (state, happened) == ("detached", Input.LOST) else 60.0
         super().__init__(server=Server(limits=limits, detached=self.kept_for), **options)
         self.attempts: asyncio.Queue[asyncio.Future[MemoryTransport | None]] = asyncio.Queue()

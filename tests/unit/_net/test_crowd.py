@@ -15,8 +15,8 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import Client, Handshake, Limits, Server
-from wsrpc._net.accepted import HANDSHAKE
-from wsrpc._net.fairness import AT_ONCE
+from wsrpc._net.loop_budget import AT_ONCE
+from wsrpc._net.port_connections import HANDSHAKE
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

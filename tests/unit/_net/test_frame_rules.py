@@ -17,8 +17,8 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from wsrpc import Limits
-from wsrpc._net.output import Opened
 from wsrpc._net.websocket import WebSocketConnection
+from wsrpc._net.websocket_output import OpeningResult
 from wsrpc.transport import ConnectionInfo
 
 LIMITS = Limits(ping_interval=None)
@@ -103,7 +103,7 @@ def shortened(answers: bytes) -> bytes:
 
 async def by_a_connection(pieces: list[bytes], compressed: bool) -> tuple[list[tuple[bytes, bool]], bytes, bool]:
     wire, inbox = Wire(), Recorder()
-    opened = Opened(client=False, info=ConnectionInfo(), compression=compression() if compressed else None)
+    opened = OpeningResult(client=False, info=ConnectionInfo(), compression=compression() if compressed else None)
     connection = WebSocketConnection(wire, opened, LIMITS)
     connection.start(inbox)
     for piece in pieces:

@@ -31,7 +31,7 @@ class Writer(FrameWriter):
         super().__init__(self.loop, masked=masked)
 
     def write(self) -> None:
-        self.written.append(self.take())
+        self.written.append(self.pop_frames())
 
 
 def build(writer: Writer, payload: bytes, text: bool) -> bytes:

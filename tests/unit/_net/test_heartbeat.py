@@ -9,7 +9,7 @@ from wsrpc import Limits
 from wsrpc._net.heartbeat import BUFFERS, Heartbeat, StallWatch
 from wsrpc.testing import Clock
 
-LIMITS = Limits(ping_interval=10.0, ping_timeout=4.0, stall=3.0)
+LIMITS = Limits(ping_interval=10.0, ping_timeout=4.0, stall_timeout=3.0)
 CLOSELY = 0.5
 
 
@@ -193,8 +193,8 @@ def watching(limits: Limits) -> tuple[Clock, Line, StallWatch]:
     ("limits", "expected"),
     [
         (LIMITS, 3.0),
-        (LIMITS.replace(stall=60.0), 14.0),
-        (LIMITS.replace(stall=60.0, ping_interval=None), 60.0),
+        (LIMITS.replace(stall_timeout=60.0), 14.0),
+        (LIMITS.replace(stall_timeout=60.0, ping_interval=None), 60.0),
     ],
 )
 def test_a_full_connection_that_does_not_move_is_dropped(limits: Limits, expected: float) -> None:

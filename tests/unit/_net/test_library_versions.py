@@ -9,10 +9,10 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from wsrpc import Handshake, HandshakeRejected
-from wsrpc._base.headers import HeadersView
+from wsrpc._base.request_headers import HeadersView
 from wsrpc._net.client_handshake import ClientRequest
 from wsrpc._net.dial_request import DialRequest
-from wsrpc._net.handshakes import judge
+from wsrpc._net.library_handshake import library_answer
 
 OFFER = "Sec-WebSocket-Extensions: permessage-deflate; "
 
@@ -24,7 +24,7 @@ def test_a_window_with_which_zlib_does_not_compress_is_declined(offer: str, agre
     [request] = library.events_received()
     assert isinstance(request, Request)
     asked = Handshake("/", HeadersView(request.headers), compression=True)
-    response, compression = judge(request, asked)
+    response, compression = library_answer(request, asked)
     assert (response.status_code, compression is not None) == (101, agreed)
 
 

@@ -11,9 +11,9 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from wsrpc import Handshake
-from wsrpc._base.headers import HeadersView
-from wsrpc._net.accepted import plain_request
-from wsrpc._net.handshakes import plain_answer, serialized, serialized_head
+from wsrpc._base.request_headers import HeadersView
+from wsrpc._net.library_handshake import plain_answer, serialized, serialized_head
+from wsrpc._net.port_connections import plain_request
 
 KEY = "AAECAwQFBgcICQoLDA0ODw=="
 PLAIN = {

@@ -63,7 +63,9 @@ async def test_a_control_frame_that_comes_in_two_pieces_is_taken_whole(cut: int)
 
 
 async def test_who_pings_on_and_on_and_reads_nothing_is_dropped_at_the_hard_cap() -> None:
-    server = Server(limits=Limits(high_water=10_000, hard_cap=1_000_000, ping_interval=None, stall=60))
+    server = Server(
+        limits=Limits(high_water_bytes=10_000, hard_cap_bytes=1_000_000, ping_interval=None, stall_timeout=60)
+    )
     ended: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
     server.on("close", lambda peer, info: ended.set_result(info))
     async with server.listen() as listener, raw_client(listener.port, receive_buffer=10_000) as raw:
@@ -78,7 +80,7 @@ async def test_who_pings_on_and_on_and_reads_nothing_is_dropped_at_the_hard_cap(
 
 
 async def test_a_slow_reader_of_a_large_message_may_ping() -> None:
-    server = Server(limits=Limits(high_water=10_000, hard_cap=100_000, ping_interval=None))
+    server = Server(limits=Limits(high_water_bytes=10_000, hard_cap_bytes=100_000, ping_interval=None))
     async with server.listen() as listener, raw_client(listener.port, receive_buffer=10_000) as raw:
         [peer] = server.peers
         await peer.emit("large", "x" * 20_000_000)

@@ -98,7 +98,7 @@ async def test_what_is_received_and_an_error_lets_the_connection_go_on(
     ],
 )
 async def test_more_than_the_limit_and_what_is_not_utf8_close(frames: list[Frame], pieces: bool, code: int) -> None:
-    async with raw_connection(Limits(message=1000)) as (connection, raw):
+    async with raw_connection(Limits(message_bytes=1000)) as (connection, raw):
         await send(raw, *frames)
         receiving = asyncio.create_task(all_pieces(connection) if pieces else connection.receive())
         assert (await raw.next_of(CLOSE)).code == code
@@ -109,13 +109,13 @@ async def test_more_than_the_limit_and_what_is_not_utf8_close(frames: list[Frame
 
 
 async def test_the_size_of_messages_may_change() -> None:
-    async with raw_connection(Limits(message=1000)) as (connection, raw):
-        with pytest.raises(ValueError, match=r"max_size= must .* Limits\.message, which is 1000 here, got"):
+    async with raw_connection(Limits(message_bytes=1000)) as (connection, raw):
+        with pytest.raises(ValueError, match=r"max_size= must .* Limits\.message_bytes, which is 1000 here, got"):
             await connection.receive(max_size=1001)
-        connection.limits = connection.limits.replace(message=5000)
+        connection.limits = connection.limits.replace(message_bytes=5000)
         await send(raw, (TEXT, "x" * 4000, END))
         assert len(await connection.receive(max_size=5000)) == 4000
-        connection.limits = connection.limits.replace(message=600)
+        connection.limits = connection.limits.replace(message_bytes=600)
         with pytest.raises(ValueError, match=r"connection\.limits"):
             connection.limits = connection.limits.replace(depth=3)
         await send(raw, (TEXT, "x" * 601, END))
@@ -138,7 +138,7 @@ async def test_pieces_come_as_they_arrive_text_cut_between_characters() -> None:
 
 async def test_a_message_in_pieces_may_have_any_size() -> None:
     """The operating system holds the sender back, so that little of it is here at once."""
-    async with raw_connection(Limits(message=1000, high_water=4000)) as (connection, raw):
+    async with raw_connection(Limits(message_bytes=1000, high_water_bytes=4000)) as (connection, raw):
         sending = asyncio.create_task(send(raw, *parts(BINARY, *[bytes(1000)] * 20_000, b"end")))
         async with aclosing(aiter(connection.pieces())) as pieces:  # type: ignore[type-var]
             total = len(await anext(pieces))
@@ -204,7 +204,7 @@ async def test_while_nobody_receives_the_other_side_is_slowed_down(size: int) ->
     """Also by empty messages: each counts for 64 bytes more than it has."""
     transport, each = ScriptedTransport(), size + 64
     bound = 6 * each
-    async with raw_accepted(transport, Limits(high_water=bound)) as connection:
+    async with raw_accepted(transport, Limits(high_water_bytes=bound)) as connection:
         waiting = 0
         while transport.receiving:
             transport.feed(bytes(size))
@@ -217,7 +217,7 @@ async def test_while_nobody_receives_the_other_side_is_slowed_down(size: int) ->
 
 
 async def test_closing_reads_on_but_keeps_nothing() -> None:
-    async with raw_connection(Limits(high_water=1000)) as (connection, raw):
+    async with raw_connection(Limits(high_water_bytes=1000)) as (connection, raw):
         closing = asyncio.create_task(connection.close(1000, "enough"))
         await raw.next_of(CLOSE)
         await send(raw, *[(BINARY, bytes(900), END)] * 100)

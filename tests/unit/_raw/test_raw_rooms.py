@@ -18,7 +18,7 @@ from wsrpc.types import EmitReport, RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-LIMITS = Limits(high_water=1000, hard_cap=32_000, close_timeout=1.0, ping_interval=None, rooms=2)
+LIMITS = Limits(high_water_bytes=1000, hard_cap_bytes=32_000, close_timeout=1.0, ping_interval=None, rooms=2)
 
 
 class Guest:
@@ -288,7 +288,7 @@ async def test_the_policies_drop_what_a_slow_reader_cannot_get(slow: Any, kept: 
 
 
 async def test_closing_sends_the_broadcasts_that_wait_and_refuses_later_ones() -> None:
-    server = Server(limits=Limits(high_water=1000, close_timeout=8.0), slow="drop_oldest")
+    server = Server(limits=Limits(high_water_bytes=1000, close_timeout=8.0), slow="drop_oldest")
 
     async def serve(connection: RawConnection) -> None:
         await connection.wait_closed()

@@ -137,7 +137,7 @@ async def test_a_message_that_cannot_be_finished_closes_with_1011(fails: bool) -
 @pytest.mark.parametrize("breaks", [False, True])
 async def test_sending_waits_while_the_connection_is_full_and_keeps_the_order(breaks: bool) -> None:
     """A caller that waits for room learns of the end."""
-    async with raw_connection(Limits(high_water=1000)) as (connection, raw):
+    async with raw_connection(Limits(high_water_bytes=1000)) as (connection, raw):
         sending = [asyncio.create_task(connection.send(b"%05d" % n + bytes(100_000))) for n in range(200)]
         sending.append(asyncio.create_task(connection.send(bytes(1000) for _ in range(10))))
         await turns_until(lambda: link_of(connection).full)
@@ -176,7 +176,7 @@ def test_messages_of_many_tasks_never_mix(messages: list[Any], seed: int) -> Non
         return [await reader.receive() for _ in messages]
 
     async def main() -> None:
-        limits = Limits(high_water=60)
+        limits = Limits(high_water_bytes=60)
         ours, theirs = memory_transports(limits=limits)
         async with raw_accepted(theirs, limits) as sender, raw_accepted(ours, limits) as reader:
             sending = [sender.send(each if isinstance(each, bytes) else slowly(each)) for each in messages]

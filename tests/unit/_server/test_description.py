@@ -183,7 +183,7 @@ async def test_pages_fit_into_what_the_client_accepts() -> None:
     for number in range(20):
         server.on(f"event-{number}", lambda value=[[]] * 300: value)
     server.offer_description()
-    async with connect(server, client=Client(limits=Limits(message=8192, values=4096))) as client:
+    async with connect(server, client=Client(limits=Limits(message_bytes=8192, values=4096))) as client:
         assert await fetched(client) == describe(server)
 
 

@@ -40,13 +40,13 @@ async def test_open_may_change_the_size(slowly: bool) -> None:
 
     @server.on("take")
     def take(size: int, peer: Peer) -> None:
-        peer.limits = peer.limits.replace(message=size)
+        peer.limits = peer.limits.replace(message_bytes=size)
 
     @server.on("open")
     async def opened(peer: Peer) -> None:
         if slowly:
             await turns_until(lambda: not out_of(peer).terms.plain)  # its client is welcomed meanwhile
-        peer.limits = peer.limits.replace(message=1000)
+        peer.limits = peer.limits.replace(message_bytes=1000)
 
     async with server.listen() as listener:
         if not slowly:
@@ -76,9 +76,9 @@ async def test_a_client_may_too_for_one_connection() -> None:
 
     client = Client(limits=LIMITS)
     # Before the welcome, which only then says that the other side can be told.
-    client.once("open", lambda peer: setattr(peer, "limits", peer.limits.replace(message=1000)))
+    client.once("open", lambda peer: setattr(peer, "limits", peer.limits.replace(message_bytes=1000)))
     async with connect(server, client=client):
-        assert client.peer.limits.message == 1000
+        assert client.peer.limits.message_bytes == 1000
         assert [await client.request("push", size) for size in (500, 1000)] == [True, False]
     async with connect(server, client=client):
         assert client.peer.limits == LIMITS
@@ -90,11 +90,11 @@ async def test_other_bounds_are_settled_by_then() -> None:
     async with connect(Server()) as client:
         peer = client.peer
         for wrong, error, text in (
-            ({"message": 5000, "running": 5}, ValueError, "only message= may change"),
+            ({"message_bytes": 5000, "running": 5}, ValueError, "only message_bytes= may change"),
             (5, TypeError, r"peer\.limits is a wsrpc\.Limits"),
         ):
             with pytest.raises(error, match=text):
                 peer.limits = wrong if wrong == 5 else peer.limits.replace(**wrong)
         assert peer.limits == Limits()
     with pytest.raises(ConnectionLost):
-        peer.limits = peer.limits.replace(message=5000)
+        peer.limits = peer.limits.replace(message_bytes=5000)

@@ -131,7 +131,7 @@ async def test_each_gets_what_it_takes() -> None:
     server = Server(limits=LIMITS)
     async with audience(server, 2) as pairs:
         heard: list[str] = []
-        client = Client(limits=Limits(message=600, close_timeout=1.0))  # announces that it takes less
+        client = Client(limits=Limits(message_bytes=600, close_timeout=1.0))  # announces that it takes less
         client.on("say", heard.append)
         async with connect(server, client=client):
             await turns_until(lambda: not any(out_of(peer).terms.plain for peer in server.peers))
@@ -177,7 +177,7 @@ async def test_in_another_thread_the_error_names_the_call_to_make(method: str) -
 @both_ways
 @pytest.mark.parametrize("in_a_room", [False, True])
 async def test_a_member_that_is_closed_is_reported_once_and_leaves(method: str, in_a_room: bool) -> None:
-    limits = TIGHT.replace(hard_cap=100_000)
+    limits = TIGHT.replace(hard_cap_bytes=100_000)
     server = Server(limits=limits)
     ended: asyncio.Queue[int] = asyncio.Queue()
     server.on("close", lambda peer, info: ended.put_nowait(info.code))
@@ -192,7 +192,7 @@ async def test_a_member_that_is_closed_is_reported_once_and_leaves(method: str, 
         while not reports or not reports[-1].errors:
             reports.append(await called(target, method, "say", f"{len(reports)} " + "x" * 5000))
             await asyncio.sleep(0)  # the others read
-        assert len(reports) == 20 and [report.sent for report in reports] == [3] * 19 + [2]  # hard_cap
+        assert len(reports) == 20 and [report.sent for report in reports] == [3] * 19 + [2]  # hard_cap_bytes
         [error] = reports[-1].errors
         assert error.peer is stuck and isinstance(error.__cause__, QueueFull)
         assert await called(target, method, "say", "last") == EmitReport(2)
@@ -206,7 +206,7 @@ async def test_a_member_that_is_closed_is_reported_once_and_leaves(method: str, 
 @pytest.mark.parametrize("size", [1, 5])
 async def test_a_loop_of_emit_nowait_closes_nobody(size: int) -> None:
     """No peer can read during the loop, so the sender is too fast."""
-    limits = TIGHT.replace(hard_cap=100_000)
+    limits = TIGHT.replace(hard_cap_bytes=100_000)
     server = Server(limits=limits)
     async with server.listen() as listener, AsyncExitStack() as stack:
         heard: list[int] = []
@@ -220,7 +220,7 @@ async def test_a_loop_of_emit_nowait_closes_nobody(size: int) -> None:
             while sent < 10_000:
                 assert server.emit_nowait("n", sent, "x" * 1000).sent == size
                 sent += 1
-        assert all(peer.stats().unsent <= limits.hard_cap for peer in server.peers)
+        assert all(peer.stats().unsent <= limits.hard_cap_bytes for peer in server.peers)
         await turns_until(lambda: not any(peer.transport and peer.transport.unsent for peer in server.peers))
         assert server.emit_nowait("n", sent, "").sent == size
         await turns_until(lambda: len(heard) == size * (sent + 1))

@@ -118,7 +118,7 @@ class Scene:
 
     async def let_end(self) -> None:
         if self.state == "draining":
-            [shutdown] = [task for task in asyncio.all_tasks() if "Lifetime._run_end" in str(task.get_coro())]
+            [shutdown] = [task for task in asyncio.all_tasks() if "ServerCore._run_end" in str(task.get_coro())]
             shutdown.cancel()
         self.port.let_go.set()
         await asyncio.wait(self.closings)

@@ -17,7 +17,7 @@ from wsrpc import AnonymousChannel, ChannelClosed, Context, Limits
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-UNREAD = Limits().unread
+UNREAD = Limits().unread_timeout
 
 
 async def test_what_arrives_with_the_creation_is_kept_for_the_first_handler_in_order() -> None:

@@ -285,7 +285,7 @@ async def test_a_stream_that_is_read_lasts_although_its_source_waits_for_long(be
     d.peer.on("s", never)
     await d.fed({"i": 5, "a": ["s"]})
     await d.fed(begin)
-    d.clock.advance(2 * Limits().unread)
+    d.clock.advance(2 * Limits().unread_timeout)
     await turns()
     assert d.take() == [] and d.peer.channels == 1
     await d.fed(ABORT)

@@ -120,7 +120,7 @@ async def test_the_reason_of_an_abort_travels(both: Both, reason: Any, there: An
     "reason", [None, "bored" * 20, RpcError("bored" * 20), object(), RpcError("no", data=object())]
 )
 async def test_an_abort_that_is_larger_than_this_side_may_send_ends_it_on_this_side(reason: Any) -> None:
-    async with pair(limits=Limits(sent_message=48), extensions=False) as (a, b):
+    async with pair(limits=Limits(sent_message_bytes=48), extensions=False) as (a, b):
         gone = asyncio.Event()
 
         @b.on("c")

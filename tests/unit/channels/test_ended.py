@@ -21,7 +21,7 @@ from wsrpc import AnonymousChannel, ChannelClosed, Context, Limits
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-UNREAD = Limits().unread
+UNREAD = Limits().unread_timeout
 
 
 async def end(d: Driven, how: str, h: int = 5) -> None:

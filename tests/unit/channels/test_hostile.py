@@ -58,7 +58,7 @@ async def test_items_of_odd_shapes(arguments: list[Any], value: Any) -> None:
 
 
 async def test_an_upload_that_its_handler_reads_too_slowly_overflows_after_what_was_queued() -> None:
-    d = Driven(limits=Limits(hard_cap=160_000))
+    d = Driven(limits=Limits(hard_cap_bytes=160_000))
     given, got = list[AsyncIterator[str]](), list[str]()
 
     async def up(items: AsyncIterator[str]) -> None:
@@ -136,7 +136,7 @@ async def test_an_upload_by_hand(handler: Any, steps: list[tuple[list[Any], list
     assert await d.fed({"i": 5, "a": ["up"]}) == [{"i": 5, "h": 1}, {"h": 5, "a": ["start"]}]
     for fed, expected in steps:
         if not fed:
-            d.clock.advance(Limits().unread)
+            d.clock.advance(Limits().unread_timeout)
         sent = await d.fed(*fed)
         for message, wanted in zip(sent, expected, strict=True):
             for key in ("e", "x"):
@@ -222,7 +222,7 @@ async def test_a_consumer_that_starts_too_late_is_told_then_if_it_is_plain(says:
         await d.fed(hello("credit"))
     d.peer.on("s", Feed().__call__)
     await d.fed({"i": 5, "a": ["s"]})
-    d.clock.advance(Limits().unread - 1)
+    d.clock.advance(Limits().unread_timeout - 1)
     assert d.peer.channels == 1
     d.clock.advance(1)
     await turns()
@@ -243,7 +243,7 @@ async def test_many_streams_that_nobody_starts_are_not_all_remembered() -> None:
     for i in range(1, 1101):
         await d.fed({"i": i, "a": ["s"]})
         if i % 100 == 0:
-            d.clock.advance(Limits().unread)
+            d.clock.advance(Limits().unread_timeout)
             await turns()
     [first] = await d.fed({"h": 1, "a": ["start"]})
     [last] = await d.fed({"h": 1100, "a": ["start"]})

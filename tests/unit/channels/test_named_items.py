@@ -90,7 +90,7 @@ async def test_items_that_are_requests_are_answered_as_there_is_room() -> None:
 
 async def test_a_request_that_is_too_much_is_rejected_so_that_its_producer_does_not_wait() -> None:
     """Items that overflowed on one connection were answered on the next one."""
-    d = redialing(limits=Limits(hard_cap=160_000, stream_window=1))
+    d = redialing(limits=Limits(hard_cap_bytes=160_000, stream_window=1))
     others = d.peer.of("feed").events("other")  # keeps the channel from one connection to the next
     items, first = await begun(d)
     sent = await d.fed(*(following("x" * 3000, 2 * n + 1) for n in range(5)))
@@ -165,7 +165,7 @@ async def test_leaving_says_nothing_to_a_producer_that_does_not_answer_stop(feat
 async def test_a_wsrpc_producer_is_told_to_stop_and_what_it_sent_before_its_answer_is_not_read(
     left_by: str, answer: dict[str, Any]
 ) -> None:
-    d = Driven(extensions=True, limits=Limits(hard_cap=16_000))
+    d = Driven(extensions=True, limits=Limits(hard_cap_bytes=16_000))
     await agreed(d, "stop")
     items, first = await begun(d)
     await d.fed(following(1, 1))

@@ -188,7 +188,7 @@ async def stop(d: Driven) -> list[str]:
 
 
 async def begin_late(d: Driven) -> list[str]:
-    d.clock.advance(Limits().unread + 1)
+    d.clock.advance(Limits().unread_timeout + 1)
     await turns()
     d.expect()
     return ends_in(await d.fed({"h": 5, "a": ["start"]}), "the reader")
@@ -215,7 +215,7 @@ async def test_a_stream_that_javascript_reads(how: str) -> None:
 
 async def test_a_stream_that_javascript_sends() -> None:
     row = ROWS[OVERFLOWS]
-    d, stream, h = await reading(limits=Limits(hard_cap=160_000))
+    d, stream, h = await reading(limits=Limits(hard_cap_bytes=160_000))
     channel = channel_of(d.peer)
     sent = await d.fed(*[item(h, "x" * 1000)] * 20)
     assert channel.state is row.reader_side

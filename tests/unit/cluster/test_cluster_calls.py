@@ -197,7 +197,7 @@ OFFLINE: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
 
 
 async def test_errors_are_those_of_the_handler(route: str, kind: dict[str, Any]) -> None:
-    async with world(route, kind | {"limits": Limits(message=2000)}) as w:
+    async with world(route, kind | {"limits": Limits(message_bytes=2000)}) as w:
         with pytest.raises(RemoteError) as caught:
             await w.peer.request("reject")
         error = caught.value
@@ -381,7 +381,7 @@ async def test_a_named_channel_of_any_name(name: str) -> None:
 
 @pytest.mark.parametrize("how", ["closed", "dropped", "its process"])
 async def test_the_peer_leaves(how: str) -> None:
-    async with world("there", {"limits": Limits(replay=0)}) as w:
+    async with world("there", {"limits": Limits(replay_bytes=0)}) as w:
         call = asyncio.create_task(w.peer.request("park"))
         await turns_until(lambda: w.callee.seen)
         if how == "closed":
@@ -675,7 +675,9 @@ async def test_an_item_that_only_messagepack_can_express(monkeypatch: pytest.Mon
 @asynccontextmanager
 async def slow_peer(**limits: int) -> AsyncIterator[tuple[World, MemoryTransport]]:
     """A peer that does not read what its server sends, from when the test holds its line on."""
-    async with world("there", limits=Limits(close_timeout=2.0, ping_interval=None, high_water=10_000, **limits)) as w:
+    async with world(
+        "there", limits=Limits(close_timeout=2.0, ping_interval=None, high_water_bytes=10_000, **limits)
+    ) as w:
         transport = w.made.peer(1, "ada").transport
         assert isinstance(transport, MemoryTransport)
         yield w, transport
@@ -683,7 +685,7 @@ async def slow_peer(**limits: int) -> AsyncIterator[tuple[World, MemoryTransport
 
 async def test_a_slow_peer_does_not_hold_up_what_comes_from_other_processes() -> None:
     """What waits for it is bounded, as in a room: then its connection is closed with 4408."""
-    async with slow_peer(hard_cap=200_000) as (w, transport):
+    async with slow_peer(hard_cap_bytes=200_000) as (w, transport):
         codes: list[int] = []
         w.callee.client.on("close", lambda peer, info: codes.append(info.code))
         await w.made.join(1, "other", Callee().client)
@@ -720,7 +722,7 @@ async def test_events_to_a_slow_peer_do_not_overtake_requests_to_it() -> None:
 
 async def test_events_on_a_channel_to_a_slow_peer_are_bounded() -> None:
     """They do not wait in the session between the two processes, and end the channel at the peer's hard cap."""
-    async with slow_peer(hard_cap=200_000) as (w, transport):
+    async with slow_peer(hard_cap_bytes=200_000) as (w, transport):
         channel = await w.peer.open_channel("talk", "x")
         transport.hold()
         await w.peer.emit("note", "x" * 20_000)

@@ -115,7 +115,7 @@ async def test_skip(how: str) -> None:
 @pytest.mark.parametrize("by", ["peer", "address"])
 async def test_nobody_waits_for_a_slow_member_that_is_skipped(by: str) -> None:
     """With its `ClusterPeer`, each `emit` waited for it, and `emit_nowait` was refused for everybody."""
-    limits = Limits(high_water=1000, hard_cap=2000, ping_interval=None, close_timeout=2.0)
+    limits = Limits(high_water_bytes=1000, hard_cap_bytes=2000, ping_interval=None, close_timeout=2.0)
     async with servers(2, limits=limits) as made:
         slow, fast = await join_lobby(made, "slow", "fast")
         peer, room = made.peer(0, "slow"), made[0].room("lobby")
@@ -153,7 +153,7 @@ async def test_members() -> None:
 
 async def test_the_policy_of_the_members_own_server_holds() -> None:
     """A slow reader there gets the latest of each kind."""
-    limits = Limits(high_water=1000, ping_interval=None, close_timeout=2.0)
+    limits = Limits(high_water_bytes=1000, ping_interval=None, close_timeout=2.0)
     async with servers(2, limits=limits) as made:
         listener = Listener()
         await made.join(1, "ada", listener.client)
@@ -189,7 +189,7 @@ async def test_events_wait_while_the_engine_is_away_for_a_moment(sender: int) ->
 @pytest.mark.parametrize("sender", [0, 1])
 async def test_events_that_found_no_room_are_told_as_a_gap(sender: int) -> None:
     """More is emitted than waits for the engine."""
-    limits = Limits(hard_cap=64 * 1024 * 1024, ping_interval=None)  # the client gets all that has waited at once
+    limits = Limits(hard_cap_bytes=64 * 1024 * 1024, ping_interval=None)  # the client gets all that has waited at once
     async with servers(2, limits=limits) as made:
         made.all.sort(key=lambda server: server.cluster.nodes[0])
         heard = (await join_lobby(made, "ada", "bob"))[1 - sender].heard

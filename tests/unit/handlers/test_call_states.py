@@ -19,7 +19,7 @@ from wsrpc._core.handlers.invocation import CallState
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 LARGE = "l" * 5000
-"""`Limits.running_bytes` is four times `Limits.message`, so there is room for four messages with this."""
+"""`Limits.running_bytes` is four times `Limits.message_bytes`, so there is room for four messages with this."""
 
 
 class Scene:
@@ -31,7 +31,9 @@ class Scene:
     def __init__(self, calls: int, text: str, **limits: int) -> None:
         self.ids = range(1, calls + 1)
         self.text = text
-        self.driven = d = Driven(dialer=True, extensions=True, limits=Limits(handler=60, message=5120, **limits))
+        self.driven = d = Driven(
+            dialer=True, extensions=True, limits=Limits(handler_timeout=60, message_bytes=5120, **limits)
+        )
         self.emits, self.returns = asyncio.Event(), asyncio.Event()
         self.cancelled = False
         self.channel = d.peer.of("work")

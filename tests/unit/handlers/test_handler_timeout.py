@@ -1,4 +1,4 @@
-"""`on(timeout=)` and `Limits.handler`: a handler that takes too long is cancelled, and its caller is told at once."""
+"""`on(timeout=)` and `Limits.handler_timeout`: a handler that takes too long is cancelled, and its caller is told."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def advanced(driven: Driven, seconds: float) -> list[Any]:
 
 async def test_what_a_plain_function_returns_is_closed_if_it_is_cancelled_in_the_same_read() -> None:
     """Before Python 3.12, its task has not begun when the cancellation comes. Python warns of what is never awaited."""
-    driven = Driven(limits=Limits(handler=5))
+    driven = Driven(limits=Limits(handler_timeout=5))
     calls: list[int] = []
 
     def slow(number: int) -> Any:
@@ -90,7 +90,7 @@ async def test_the_caller_gets_a_class_of_its_own_however_a_handler_is_registere
         async def method(self) -> None:
             await hangs()
 
-    server, router = Server(limits=Limits(handler=0.002)), Router()
+    server, router = Server(limits=Limits(handler_timeout=0.002)), Router()
     router.on("own", hangs, timeout=0.001)
     router.on("default", hangs)
     server.include(router)
@@ -109,7 +109,7 @@ async def test_the_caller_gets_a_class_of_its_own_however_a_handler_is_registere
 
 
 async def test_the_default_is_for_handlers_without_a_limit_of_their_own(caplog: pytest.LogCaptureFixture) -> None:
-    driven = Driven(limits=Limits(handler=3))
+    driven = Driven(limits=Limits(handler_timeout=3))
     gate = asyncio.Event()
     driven.peer.on("default", hangs)
     driven.peer.on("shorter", hangs, timeout=1)
@@ -119,7 +119,7 @@ async def test_the_default_is_for_handlers_without_a_limit_of_their_own(caplog: 
     events = ("default", "shorter", "longer", "none", "plain")
     await driven.fed(*({"i": i, "a": [event]} for i, event in enumerate(events, 1)))
     answered = [sorted(answer["i"] for answer in await advanced(driven, 1.0)) for _ in range(12)]
-    assert "(Limits.handler)" in caplog.text
+    assert "(Limits.handler_timeout)" in caplog.text
     assert answered == [[2], [], [1, 5], [], [], [], [], [], [], [3], [], []]
     gate.set()
     await turns()
@@ -128,7 +128,7 @@ async def test_the_default_is_for_handlers_without_a_limit_of_their_own(caplog: 
 
 
 async def test_the_default_is_not_for_what_lasts_as_long_as_its_reader_wants() -> None:
-    driven = Driven(limits=Limits(handler=1, unread=100.0))
+    driven = Driven(limits=Limits(handler_timeout=1, unread_timeout=100.0))
 
     async def streams() -> AsyncIterator[int]:
         await hangs()

@@ -20,8 +20,8 @@ from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-PATIENT = Limits(close_timeout=20.0, replay=0)  # sessions end with their connections
-HASTY = Limits(close_timeout=0.05, replay=0)
+PATIENT = Limits(close_timeout=20.0, replay_bytes=0)  # sessions end with their connections
+HASTY = Limits(close_timeout=0.05, replay_bytes=0)
 TARGETS = ["client", "server", "peer"]
 WHERE = ["request", "event", "open", "close"]
 AT_ONCE = Reconnect(initial=0.001, max=0.001)

@@ -168,7 +168,7 @@ IN_A_COROUTINE: list[Callable[[], Any]] = [*RETURNS, give_up, cancel_itself, num
 
 async def outcome(do: Callable[[], Any], kind: str, how: str = "at once", within_task: bool = False) -> list[Any]:
     """What is sent for a request and for an event, and what is counted, if a handler does this and is called so."""
-    d = Driven(expose_errors=True, limits=Limits(handler=60.0 if how == "with a call" else None))
+    d = Driven(expose_errors=True, limits=Limits(handler_timeout=60.0 if how == "with a call" else None))
 
     async def coroutine() -> Any:
         if kind == "waits":

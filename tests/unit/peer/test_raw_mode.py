@@ -188,7 +188,7 @@ async def test_offline_it_waits_in_order_with_events_or_is_refused() -> None:
 
 @pytest.mark.parametrize(("message", "error"), [(5, TypeError), ("\ud800", ValueError), ("x" * 1001, MessageTooBig)])
 async def test_what_cannot_be_sent_is_refused(message: Any, error: type[Exception]) -> None:
-    server = Server(limits=Limits(message=1000))
+    server = Server(limits=Limits(message_bytes=1000))
     server.on("hi", lambda: None)
     async with connect(server) as client:
         await client.request("hi")

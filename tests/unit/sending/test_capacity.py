@@ -66,7 +66,7 @@ async def test_a_request_that_waits_ends_with_its_session_if_the_peer_keeps_noth
 @pytest.mark.parametrize(
     ("limits", "small", "large", "size"),
     [
-        (Limits(running=2, waiting=100, message=100_000), 2, 5, 60_000),
+        (Limits(running=2, waiting=100, message_bytes=100_000), 2, 5, 60_000),
         (Limits(), 1024, 8, 2**20),
     ],
     ids=["tight", "default"],
@@ -89,7 +89,7 @@ async def test_what_does_not_fit_behind_handlers_that_run_waits_on_this_side(
 
 @pytest.mark.parametrize(
     ("limits", "count", "size"),
-    [(Limits(running=20, waiting=1, high_water=100), 40, 60), (Limits(), 80, 300_000)],
+    [(Limits(running=20, waiting=1, high_water_bytes=100), 40, 60), (Limits(), 80, 300_000)],
     ids=["tight", "default"],
 )
 async def test_requests_that_wait_for_room_in_the_connection_do_not_overload_the_remote_peer(

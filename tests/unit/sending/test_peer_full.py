@@ -56,7 +56,7 @@ async def test_new_requests_are_not_started_but_answers_and_cancels_are_processe
 
 
 async def test_replies_go_on_to_the_hard_cap_then_the_connection_closes_with_4408() -> None:
-    d = Driven(limits=Limits(hard_cap=1000))
+    d = Driven(limits=Limits(hard_cap_bytes=1000))
     blocked = Blocked()
     d.peer.on("h", blocked)
     await d.fed({"i": 1, "a": ["h", "x" * 100]}, {"i": 2, "a": ["h", "x" * 100]})
@@ -75,6 +75,6 @@ async def test_replies_go_on_to_the_hard_cap_then_the_connection_closes_with_440
 
 
 async def test_one_message_larger_than_the_cap_goes_when_nothing_else_is_unsent() -> None:
-    d = Driven(limits=Limits(hard_cap=100))
+    d = Driven(limits=Limits(hard_cap_bytes=100))
     d.peer.emit_nowait("big", "x" * 500)
     assert len(d.take()) == 1 and d.peer.connected

@@ -70,7 +70,7 @@ async def open_line(reconnect: Reconnect | None = SOON, **options: Any) -> Async
 def look_at_all(scene: Scene, served: Peer) -> None:
     client, channel = scene.story.client.peer, scene.channel
     assert channel is not None
-    scene.look(Scope.BEGUN, client, channel.emit_nowait)
+    scene.look(Scope.STARTED, client, channel.emit_nowait)
     scene.look(Scope.SESSION, served)
     scene.look(Scope.PEER, client)
 
@@ -99,7 +99,7 @@ async def see_expected() -> dict[Scope, Place | None]:
         scene.story.line.down = True
         scene.story.line.cut()
         await turns_until(lambda: not client.connected)
-        scene.look(Scope.BEGUN, client, channel.emit_nowait)
+        scene.look(Scope.STARTED, client, channel.emit_nowait)
         scene.look(Scope.PEER, client)
         return scene.seen
 
@@ -110,7 +110,7 @@ async def see_none() -> dict[Scope, Place | None]:
         assert channel is not None
         s.line.down = True
         s.ends[0].hold()
-        s.client.emit_nowait("fills", "x" * Limits().high_water)
+        s.client.emit_nowait("fills", "x" * Limits().high_water_bytes)
         waits = start(s.client.emit("note"))
         await turns()
         closing = start(s.client.close())
@@ -119,7 +119,7 @@ async def see_none() -> dict[Scope, Place | None]:
         with pytest.raises(ConnectionLost):
             await waits
         await closing
-        scene.look(Scope.BEGUN, s.client.peer, channel.emit_nowait)
+        scene.look(Scope.STARTED, s.client.peer, channel.emit_nowait)
         await turns_until(lambda: not served.connected)
         scene.look(Scope.SESSION, served)
         return scene.seen | {Scope.PEER: None}
@@ -134,7 +134,7 @@ async def see_told() -> dict[Scope, Place | None]:
         [asked] = d.take()
         await d.fed({"i": asked["i"], "h": 1}, control("drain", after_ms=10_000))
         channel = await opening
-        for each, emit in ((scope, d.peer.emit_nowait), (Scope.BEGUN, channel.emit_nowait)):
+        for each, emit in ((scope, d.peer.emit_nowait), (Scope.STARTED, channel.emit_nowait)):
             emit("note")
             seen[each] = Place.NOW if d.take() else Place.QUEUE
         await d.peer.close()
@@ -147,14 +147,14 @@ async def see_opening() -> dict[Scope, Place | None]:
 
     async def opened(peer: Peer) -> None:
         if peer is s.client.peer:
-            scene.look(Scope.BEGUN, peer)
+            scene.look(Scope.STARTED, peer)
         await scene.go.wait()
 
     s.client.on("open", opened)
     s.server.on("open", opened)
     async with asyncio.timeout(20):
         connecting = start(s.client.connect())
-        await turns_until(lambda: bool(s.server.peers) and Scope.BEGUN in scene.seen)
+        await turns_until(lambda: bool(s.server.peers) and Scope.STARTED in scene.seen)
         scene.look(Scope.SESSION, s.peer)
         scene.look(Scope.PEER, s.client.peer)
         scene.go.set()
@@ -171,7 +171,7 @@ async def see_draining() -> dict[Scope, Place | None]:
         closing = start(s.server.close(drain=0.5))  # so little is left that the client begins nothing new
         await turns_until(lambda: s.client.closes_in is not None)
         scene.look(Scope.PEER, s.client.peer)
-        scene.look(Scope.BEGUN, s.client.peer, channel.emit_nowait)
+        scene.look(Scope.STARTED, s.client.peer, channel.emit_nowait)
         await channel.abort()
         await s.client.close()
         await closing
@@ -187,7 +187,7 @@ SEEN = {
     Line.EXPECTED: see_expected,
     Line.AWAY: see_away,
     Line.OPENING: see_opening,
-    Line.TOLD: see_told,
+    Line.FINISHING: see_told,
     Line.DRAINING: see_draining,
     Line.OPEN: see_open,
 }
@@ -349,7 +349,7 @@ async def test_a_request_that_waited_for_its_session_counts_in_the_next_one_once
 
 
 async def test_what_outlives_the_session_does_not_wait_for_room_in_it() -> None:
-    async with open_line(client=Limits(replay=SMALL)) as scene:
+    async with open_line(client=Limits(replay_bytes=SMALL)) as scene:
         s, channel = scene.story, scene.channel
         assert channel is not None
         await s.settled()

@@ -62,7 +62,7 @@ class Scene:
         assert i is not None
         return i
 
-    async def see_given_up(self) -> None:
+    async def see_abandoned(self) -> None:
         await self.see_sent()
         await self.fails()
 

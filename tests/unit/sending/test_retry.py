@@ -29,7 +29,7 @@ from wsrpc import (
 )
 
 AT_ONCE = Retry(attempts=3, initial=0.0)
-LIMITS = Limits(pending=2, offline=1, sent_message=1000)
+LIMITS = Limits(pending=2, offline=1, sent_message_bytes=1000)
 OVERLOADED = {"message": "no place", "code": "wsrpc.overloaded"}
 REJECTED: dict[str, dict[str, Any]] = {
     "overloaded": OVERLOADED,
@@ -291,7 +291,7 @@ async def test_all_attempts_have_one_deadline(over: str) -> None:
 
 
 async def test_a_timeout_is_not_asked_again() -> None:
-    d = Driven(dialer=True, limits=Limits(timeout=7.0))
+    d = Driven(dialer=True, limits=Limits(request_timeout=7.0))
     task = start(d.peer.request("q", retry=Retry(retry=lambda error: True), idempotent=True))
     await asked(d)
     d.clock.advance(7.0)

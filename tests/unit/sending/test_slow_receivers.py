@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 ENTRY = 256
 """What a waiting message counts besides its bytes."""
-LIMITS = Limits(high_water=1024, hard_cap=160 * (ENTRY + 100), close_timeout=0.2, ping_interval=None)
+LIMITS = Limits(high_water_bytes=1024, hard_cap_bytes=160 * (ENTRY + 100), close_timeout=0.2, ping_interval=None)
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +98,7 @@ async def test_a_message_of_a_close_room_is_sent_after_all_that_waited_for_the_p
             room.add(peer)
         await numbers_sent(feed.emit, 10)
         assert await orders.emit("say", "order") == EmitReport(1)
-        await numbers_sent(feed.emit, 10)  # those before no longer count against `Limits.behind`
+        await numbers_sent(feed.emit, 10)  # those before no longer count against `Limits.behind_bytes`
         assert peer.dropped == 0
         line.release()
         heard = [await ear.heard.get() for _ in range(22)]
@@ -155,7 +155,7 @@ async def test_what_waits_is_bounded_however_small_it_is() -> None:
         for _ in range(1000):
             await server.send_raw("")
         assert out_of(peer).slow_reader is not None
-        assert len(slow_reader_of(peer)) == LIMITS.behind // ENTRY
+        assert len(slow_reader_of(peer)) == LIMITS.behind_bytes // ENTRY
         # One message waits even if it is larger than all.
         assert (await server.emit("say", "z" * 50_000)).sent == 1
         assert len(slow_reader_of(peer)) == 1
@@ -165,7 +165,7 @@ async def test_the_latest_that_does_not_fit_in_the_place_of_the_one_before_is_re
     async with one_slow(slow=KeepLatest(lambda text: text[0])) as (server, ear, peer, line):
         for text in ("a", "b"):
             assert await server.emit("say", text) == EmitReport(1)
-        report = await server.emit("say", "a" * LIMITS.behind)
+        report = await server.emit("say", "a" * LIMITS.behind_bytes)
         assert (report.sent, report.dropped) == (0, 1)
         assert peer.dropped == 2  # and the one before it
         line.release()

@@ -135,7 +135,7 @@ REFUSED: dict[str, Callable[[World], Any]] = {
     "Peer.close": lambda w: w.peer.close(),
     "Peer.wait_opened": lambda w: w.peer.wait_opened(),
     "Peer.wait_closed": lambda w: w.peer.wait_closed(),
-    "Peer.limits": lambda w: setattr(w.peer, "limits", LIMITS.replace(message=1000)),
+    "Peer.limits": lambda w: setattr(w.peer, "limits", LIMITS.replace(message_bytes=1000)),
     "Client.connect": lambda w: w.client.connect(),
     "Client.start": lambda w: w.client.start(),
     "Client.wait_connected": lambda w: w.client.wait_connected(),

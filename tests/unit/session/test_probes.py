@@ -57,7 +57,7 @@ class Page:
         (("resume", "probe"), {}),
         (("batches", "credit", "probe"), {}),
         (("probe",), {}),
-        (("resume", "probe"), {"limits": Limits(replay=0)}),
+        (("resume", "probe"), {"limits": Limits(replay_bytes=0)}),
     ],
     ids=str,
 )

@@ -170,7 +170,7 @@ async def test_limits_that_were_changed_hold_on(side: str) -> None:
     async with story() as s:
         changes, other = (s.client.peer, s.peer) if side == "client" else (s.peer, s.client.peer)
         changes.on("size", len)
-        changes.limits = changes.limits.replace(message=4096)
+        changes.limits = changes.limits.replace(message_bytes=4096)
         for _ in range(2):
             await s.cut()
             await s.repair()
@@ -251,7 +251,7 @@ async def test_a_client_that_comes_back_with_other_limits_begins_a_new_session(h
 
     @server.on_handshake
     def check(handshake: Handshake) -> None:
-        handshake.limits = handshake.limits.replace(message=next(sizes), rate=1000)
+        handshake.limits = handshake.limits.replace(message_bytes=next(sizes), rate=1000)
 
     @server.on("wait")
     async def wait(ctx: Context) -> None:
@@ -277,7 +277,7 @@ async def test_a_client_that_comes_back_with_other_limits_begins_a_new_session(h
         assert caught.value.outcome == "unknown"
         await turns_until(lambda: len(cancelled) == 1)
         assert "the connection has other limits than the session" in cancelled[0]
-        assert s.peer is not first and s.peer.limits.message == 1024
+        assert s.peer is not first and s.peer.limits.message_bytes == 1024
         with pytest.raises(MessageTooBig):
             await s.client.emit("note", "x" * 2000)
         assert not first.connected and s.told.count("server closed") == 1

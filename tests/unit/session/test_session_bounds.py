@@ -55,7 +55,7 @@ async def test_senders_wait_when_as_much_is_kept_as_may_be(
     send: Callable[[Peer, int], Awaitable[None]], refused: bool
 ) -> None:
     """Also one that leaves the event loop no turn while there is room, and before the transport tells of its end."""
-    async with story(server=Limits(replay=SMALL)) as s:
+    async with story(server=Limits(replay_bytes=SMALL)) as s:
         peer, heard, sent = s.peer, list[int](), 0
         s.client.on("note", lambda number, filling: heard.append(number))
         s.client.on_raw(lambda peer, message: heard.append(int(str(message).split()[0])))
@@ -83,7 +83,7 @@ async def test_senders_wait_when_as_much_is_kept_as_may_be(
 
 
 async def test_what_cannot_wait_is_refused_and_a_broadcast_ends_the_session() -> None:
-    async with story(server=Limits(replay=SMALL, hard_cap=200_000)) as s:
+    async with story(server=Limits(replay_bytes=SMALL, hard_cap_bytes=200_000)) as s:
         peer = s.peer
         await s.cut()
 
@@ -101,7 +101,7 @@ async def test_what_cannot_wait_is_refused_and_a_broadcast_ends_the_session() ->
 
 
 async def test_what_cannot_be_kept_ends_a_session_with_its_connection_and_not_before() -> None:
-    async with story(server=Limits(replay=SMALL, hard_cap=SMALL, stall=0.1)) as s:
+    async with story(server=Limits(replay_bytes=SMALL, hard_cap_bytes=SMALL, stall_timeout=0.1)) as s:
         peer, heard = s.peer, list[int]()
         s.client.on("n", lambda filling: heard.append(len(filling)))
         s.ends[0].hold()  # the acknowledgements do not come
@@ -110,7 +110,7 @@ async def test_what_cannot_be_kept_ends_a_session_with_its_connection_and_not_be
             await turns(3)
         assert peer.stats().kept == 0, "nothing is kept any more"
         s.ends[0].release()
-        await timers_due(0.2)  # twice `Limits.stall`
+        await timers_due(0.2)  # twice `Limits.stall_timeout`
         await peer.emit("n", "")
         await turns_until(lambda: heard[-1:] == [0])
         assert peer.connected and s.closed == [] and len(heard) == 41
@@ -121,7 +121,7 @@ async def test_what_cannot_be_kept_ends_a_session_with_its_connection_and_not_be
 
 async def test_the_users_messages_and_those_of_the_session_take_no_room_from_each_other() -> None:
     """An answer for which there was no room would end the session."""
-    async with story(client=Limits(offline=20, replay=SMALL, hard_cap=200_000)) as s:
+    async with story(client=Limits(offline=20, replay_bytes=SMALL, hard_cap_bytes=200_000)) as s:
         go, heard = asyncio.Event(), list[int]()
 
         async def source() -> AsyncIterator[int]:
@@ -176,7 +176,7 @@ async def test_a_full_queue_says_what_it_waits_for() -> None:
 @pytest.mark.parametrize("side", ["server", "client"])
 async def test_requests_that_no_longer_wait_make_room(side: str, how: str) -> None:
     """Senders waited on, as if the requests still took the room."""
-    limits = Limits(replay=SMALL, timeout=0.3 if how == "timed out" else None)
+    limits = Limits(replay_bytes=SMALL, request_timeout=0.3 if how == "timed out" else None)
     async with story(server=limits, client=limits) as s:
         receiver, heard = (s.client, s.peer) if side == "client" else (s.peer, s.client)
         heard.on("talk", talk)
@@ -218,7 +218,7 @@ async def test_a_client_that_acknowledges_nothing_after_a_resume_is_closed_as_wi
     asked = hello("resume", t="resume")
     asked["wsrpc"] |= {"sid": given["sid"], "token": given["token"], "gen": 1, "rx": 0, "bytes": 0}
     assert (await connect(asked, **{"Wsrpc-Resume": "1"}))["t"] == "resumed"
-    clock.advance(STALLS.stall)
+    clock.advance(STALLS.stall_timeout)
     await turns_until(lambda: lines[1].closed)
     assert lines[1].closed == UNACKNOWLEDGED
     await server.close()
@@ -243,7 +243,7 @@ async def test_a_server_that_acknowledges_nothing_after_a_resume_is_closed_as_wi
         assert lines[1].closed == UNACKNOWLEDGED
 
 
-STALLS = Limits(replay=SMALL, stall=0.3)
+STALLS = Limits(replay_bytes=SMALL, stall_timeout=0.3)
 UNACKNOWLEDGED = CloseInfo(4408, "nothing was acknowledged for 0.3 s", was_clean=True)
 
 
@@ -297,7 +297,7 @@ async def test_requests_that_no_longer_wait_count_no_more() -> None:
 
 async def test_broadcasts_that_wait_count() -> None:
     """They did not: a policy for slow readers let each session without a connection keep more than all together may."""
-    server = Server(detached_bytes=1024 * 1024, slow="drop_oldest", limits=Limits(replay=SMALL))
+    server = Server(detached_bytes=1024 * 1024, slow="drop_oldest", limits=Limits(replay_bytes=SMALL))
     async with story(server=server) as s, Client("ws://server/", dial=s.line.dial, reconnect=SOON):
         await s.settled()
         busy, quiet = server.peers

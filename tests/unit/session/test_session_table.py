@@ -28,11 +28,11 @@ from wsrpc.testing import Clock, ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-LIMITS = Limits(replay=128 * 1024, hard_cap=150_000)
+LIMITS = Limits(replay_bytes=128 * 1024, hard_cap_bytes=150_000)
 TTL = 3.0
 LARGE = "x" * 100_000
 S, I = SessionState, SessionInput  # noqa: E741
-ON_SERVERS = [(S.STRANDED, I.GIVEN_UP), (S.DETACHED, I.RESUMED)]
+ON_SERVERS = [(S.STRANDED, I.STOPPED_KEEPING), (S.DETACHED, I.RESUMED)]
 """Cells that only the session of a server has."""
 
 
@@ -127,11 +127,11 @@ class Scene:
 
     async def happen(self, state: SessionState, happened: SessionInput) -> None:
         steps: dict[SessionInput, Callable[[], Any]] = {
-            I.BOUND: lambda: self.peer.bind(self.transport),
+            I.STARTED: lambda: self.peer.bind(self.transport),
             I.COUNTED: self.welcome,
-            I.GIVEN_UP: self.overflow,
-            I.NOT_TAKEN: self.refuse,
-            I.CUT: self.transport.lose,
+            I.STOPPED_KEEPING: self.overflow,
+            I.SEND_FAILED: self.refuse,
+            I.DETACHED: self.transport.lose,
             I.ASKED: self.ask,
             I.RESUMED: lambda: self.transport.feed(control("resumed", rx=0, bytes=0, token="other", limits={})),
             I.REFUSED: lambda: self.transport.feed(control("gone", why="expired")),

@@ -58,7 +58,7 @@ async def test_a_handler_that_a_resume_starts_may_close(side: str) -> None:
 
     From Python 3.12 on it takes its first step, and closes, while the session resumes.
     """
-    limits, started = Limits(replay=SMALL), asyncio.Event()
+    limits, started = Limits(replay_bytes=SMALL), asyncio.Event()
     async with story(server=limits, client=limits) as s:
         closing, remote = (s.client.peer, s.peer) if side == "client" else (s.peer, s.client.peer)
 
@@ -154,7 +154,7 @@ async def test_an_answer_that_ends_its_session_leaves_no_channel(caplog: pytest.
     """Too much waits for another connection already, as a stream begins to answer."""
     started, goes_on = asyncio.Event(), asyncio.Event()
 
-    async with story(server=Limits(replay=SMALL, hard_cap=SMALL + 1024)) as s:
+    async with story(server=Limits(replay_bytes=SMALL, hard_cap_bytes=SMALL + 1024)) as s:
 
         @s.server.use
         async def slow(ctx: Context, call_next: CallNext) -> Any:

@@ -245,7 +245,7 @@ async def test_a_clock_rules_the_deadlines_of_both_ends() -> None:
 
 async def test_pair_is_symmetric() -> None:
     clock = Clock()
-    async with pair(codec=MsgpackCodec(), limits=Limits(timeout=30), clock=clock) as (left, right):
+    async with pair(codec=MsgpackCodec(), limits=Limits(request_timeout=30), clock=clock) as (left, right):
         left.on("who", lambda: b"left")
         right.on("who", lambda: b"right")
         assert [await left.request("who"), await right.request("who")] == [b"right", b"left"]

@@ -35,7 +35,7 @@ async def test_the_dialer_says_hello_first_and_goes_on_without_waiting() -> None
     said = first["wsrpc"]
     assert said.keys() == {"t", "v", "features", "limits"} and (said["t"], said["v"]) == ("hello", 1)
     assert sorted(said["features"]) == ["batches", "credit", "drain", "msgpack", "stop"]
-    assert said["limits"]["message"] == Limits().message and len(json.dumps(first)) < 4096
+    assert said["limits"]["message"] == Limits().message_bytes and len(json.dumps(first)) < 4096
 
 
 async def test_the_acceptor_is_silent_until_spoken_to_and_answers_before_anything_else() -> None:
@@ -206,7 +206,7 @@ async def test_after_a_reconnect_everything_is_negotiated_anew() -> None:
 
 @pytest.mark.parametrize(
     "tight",
-    [Limits(message=512, running=1, waiting=0, values=64), Limits(depth=2)],
+    [Limits(message_bytes=512, running=1, waiting=0, values=64), Limits(depth=2)],
     ids=["announced", "depth"],
 )
 async def test_everything_goes_on_with_the_smallest_limits(tight: Limits) -> None:
@@ -237,7 +237,7 @@ async def test_everything_goes_on_with_the_smallest_limits(tight: Limits) -> Non
 
 
 async def test_the_limit_is_the_other_sides_and_exact() -> None:
-    d = Driven(extensions=True, limits=Limits(message=1024))
+    d = Driven(extensions=True, limits=Limits(message_bytes=1024))
     await agreed(d, "credit", message=1000)
     room = 1000 - len('{"a":["e",""]}')
     await d.peer.emit("e", "x" * room)
@@ -256,7 +256,7 @@ async def test_pulled_values_that_are_too_big_together_come_in_parts() -> None:
         for _ in range(10):
             yield "x" * 500
 
-    async with pair(limits=Limits(message=2000)) as (left, right):
+    async with pair(limits=Limits(message_bytes=2000)) as (left, right):
         right.on("feed", feed)
         channel = await left.open_channel("feed")
         count, done = 0, False

@@ -82,7 +82,11 @@ async def test_numbers_that_no_double_holds_are_rejected(caplog: pytest.LogCaptu
 
 
 async def test_larger_messages_are_refused() -> None:
-    for limits, most in [(None, 32 * 1024), (Limits(sent_message=1000), 1000), (Limits(sent_message=50_000), 50_000)]:
+    for limits, most in [
+        (None, 32 * 1024),
+        (Limits(sent_message_bytes=1000), 1000),
+        (Limits(sent_message_bytes=50_000), 50_000),
+    ]:
         transport = ScriptedTransport()
         async with Client(profile="go", limits=limits) as client:
             await client.bind(transport)

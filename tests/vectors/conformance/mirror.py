@@ -102,7 +102,7 @@ class Mirror(Calling, Iterating):
         self.clock = Clock()
         codec = PrefixCodec(create["codec"]["prefix"]) if "codec" in create else JsonCodec()
         timeout = create.get("request_timeout_ms")
-        limits = Limits(timeout=None if timeout is None else timeout / 1000)
+        limits = Limits(request_timeout=None if timeout is None else timeout / 1000)
         settings = Settings(codec, limits, expose_errors=True)
         super().__init__(Peer(settings, dialer=True, loop=self.clock, keeps_offline=True, owner=Stays()), opens)
         self.sent: list[tuple[str, str]] = []

@@ -38,8 +38,9 @@ class AnonymousChannel(Registrar, EventReader):
     ends.
 
     Messages that arrive before this side registers a handler or starts a reader on the channel are kept, for at most
-    `Limits.unread` seconds and up to `Limits.stream_queue` bytes. Beyond these limits, the channel is aborted. But if
-    this side has sent something on the channel, the kept events are dropped instead, and counted in `Peer.ignored`.
+    `Limits.unread_timeout` seconds and up to `Limits.stream_queue_bytes` bytes. Beyond these limits, the channel is
+    aborted. But if this side has sent something on the channel, the kept events are dropped instead, and counted in
+    `Peer.ignored`.
 
     Sending on a channel from `Context.channel` raises `ChannelNotReady` until the response that opens the channel has
     been sent. After the channel has ended, sending raises `ChannelClosed` with the reason for the end.
@@ -192,15 +193,15 @@ class AnonymousChannel(Registrar, EventReader):
     def emit(self, event: str, /, *args: Any, **unsupported: Never) -> Coroutine[Any, Any, None]:
         """Send an event on the channel.
 
-        Returns when the message is accepted for sending, not when it is delivered. While more than `Limits.high_water`
-        bytes are unsent, calls wait, and they continue in the order in which they began. The message is encoded after
-        the wait. Cancelling is safe: the event is then not sent.
+        Returns when the message is accepted for sending, not when it is delivered. While more than
+        `Limits.high_water_bytes` bytes are unsent, calls wait, and they continue in the order in which they began. The
+        message is encoded after the wait. Cancelling is safe: the event is then not sent.
 
         Raises:
             ChannelClosed: the channel has ended, for example because its session ended.
             ChannelNotReady: the response that opens the channel has not been sent yet.
-            MessageTooBig: the message is larger than the remote peer accepts, or larger than `Limits.sent_message`;
-                nothing is sent.
+            MessageTooBig: the message is larger than the remote peer accepts, or larger than
+                `Limits.sent_message_bytes`; nothing is sent.
             TypeError, ValueError, RecursionError: an argument cannot be encoded; nothing is sent.
         """
         if unsupported:
@@ -212,7 +213,7 @@ class AnonymousChannel(Registrar, EventReader):
         """Send an event without waiting, from a plain function in the event loop's thread.
 
         Raises:
-            QueueFull: too many bytes are unsent (`Limits.hard_cap`); nothing is sent.
+            QueueFull: too many bytes are unsent (`Limits.hard_cap_bytes`); nothing is sent.
             ChannelClosed, ChannelNotReady, MessageTooBig, TypeError, ValueError, RecursionError: as for `emit`.
         """
         if unsupported:

@@ -47,9 +47,9 @@ class Caller(OnChannel):
     ) -> Coroutine[Any, Any, None]:
         """Send an event.
 
-        Returns when the message is accepted for sending, not when it is delivered. While more than `Limits.high_water`
-        bytes are unsent, calls wait, and they continue in the order in which they began. Each message is encoded only
-        after the wait. Cancelling is safe: the event is then not sent.
+        Returns when the message is accepted for sending, not when it is delivered. While more than
+        `Limits.high_water_bytes` bytes are unsent, calls wait, and they continue in the order in which they began. Each
+        message is encoded only after the wait. Cancelling is safe: the event is then not sent.
 
         Args:
             offline: what to do with the message on a client that has no connection, or whose server is closing the
@@ -62,8 +62,8 @@ class Caller(OnChannel):
             ConnectionLost: there is no connection, and the event cannot wait for one; ``outcome`` is ``"not_sent"``.
             QueueFull: the queue for messages that wait for a connection is full (`Limits.offline`).
             ReservedEvent: ``event`` is a lifecycle event of the main channel, such as ``open``.
-            MessageTooBig: the message is larger than the remote peer accepts, or larger than `Limits.sent_message`;
-                nothing is sent.
+            MessageTooBig: the message is larger than the remote peer accepts, or larger than
+                `Limits.sent_message_bytes`; nothing is sent.
             ChannelClosed: the channel was closed.
             TypeError, ValueError, RecursionError: an argument cannot be encoded; nothing is sent.
         """
@@ -83,7 +83,7 @@ class Caller(OnChannel):
             offline: as for `emit`.
 
         Raises:
-            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the queue for messages that wait for a
+            QueueFull: too many bytes are unsent (`Limits.hard_cap_bytes`), or the queue for messages that wait for a
                 connection is full; nothing is sent.
             ConnectionLost, ReservedEvent, MessageTooBig, ChannelClosed, TypeError, ValueError, RecursionError: as for
                 `emit`.
@@ -144,9 +144,9 @@ class Caller(OnChannel):
             returns: the type that the response is checked against and converted to. Without a type, the response is
                 returned as decoded.
             timeout: the maximum time until the response, in seconds, including the time that the request waits to be
-                sent. None for no limit. The default is `Limits.timeout`. With ``send``, this limit applies twice: until
-                the handler is ready for the first item, and from the last item to the response. Sending the items has
-                no time limit.
+                sent. None for no limit. The default is `Limits.request_timeout`. With ``send``, this limit applies
+                twice: until the handler is ready for the first item, and from the last item to the response. Sending
+                the items has no time limit.
             send: an iterable or async iterable of items for the handler, which needs a parameter annotated
                 ``AsyncIterator[...]``. The items are sent only as fast as the handler reads them. If you pass a
                 generator, it is closed at the end, even if the handler stops reading early. If the iterable raises an
@@ -169,8 +169,8 @@ class Caller(OnChannel):
             BadResult: the response does not fit ``returns``.
             UnexpectedChannel: the response is a channel.
             ChannelClosed: the channel was closed; or, with ``send``, the remote peer ended the upload without an error.
-            MessageTooBig: the message is larger than the remote peer accepts, or larger than `Limits.sent_message`;
-                nothing was sent.
+            MessageTooBig: the message is larger than the remote peer accepts, or larger than
+                `Limits.sent_message_bytes`; nothing was sent.
             TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: the request could not be sent, for the
                 reason that the exception gives.
         """
@@ -249,7 +249,7 @@ class Caller(OnChannel):
         Args:
             returns: the type that each item is checked against and converted to.
             timeout: the maximum time until the stream is open, in seconds. None for no limit. The default is
-                `Limits.timeout`. The items have no time limit.
+                `Limits.request_timeout`. The items have no time limit.
             send: items for the handler, as for `request`. If the iterable raises an exception, the stream raises the
                 same exception.
             offline: as for `emit`.
@@ -339,7 +339,8 @@ class RawCaller(ReadingCaller):
             ConnectionLost: the message cannot wait for another connection, and there is no connection or the remote
                 peer is closing; ``outcome`` is ``"not_sent"``.
             QueueFull: the queue for messages that wait for a connection is full (`Limits.offline`).
-            MessageTooBig: the message is larger than the remote peer accepts, or larger than `Limits.sent_message`.
+            MessageTooBig: the message is larger than the remote peer accepts, or larger than
+                `Limits.sent_message_bytes`.
             TypeError: ``message`` is neither str nor bytes.
             ValueError: ``message`` is bytes, but binary messages on this connection are reserved for MessagePack, or
                 may become so. Two wsrpc peers reserve them, unless one of the peers had an `on_raw` function when they
@@ -364,7 +365,7 @@ class RawCaller(ReadingCaller):
             offline: as for `emit`.
 
         Raises:
-            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the queue for messages that wait for a
+            QueueFull: too many bytes are unsent (`Limits.hard_cap_bytes`), or the queue for messages that wait for a
                 connection is full; nothing is sent.
             ConnectionLost, MessageTooBig, TypeError, ValueError, RuntimeError: as for `send_raw`.
         """

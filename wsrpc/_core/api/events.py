@@ -42,10 +42,10 @@ class EventReader(OnChannel):
                 arguments; any other type stands for exactly one argument. An event that does not fit is dropped with a
                 warning, and counted in ``peer.ignored["wrong arguments"]``. Without ``returns``, the value is None for
                 an event without arguments, the argument if there is one, and a tuple if there are several.
-            keep: which unread events are kept. With ``"all"``, events are kept up to `Limits.stream_queue` bytes. If
-                more arrive, the stream yields the kept events and then raises `StreamOverflow`. With ``"newest"``, only
-                the latest event is kept. `StreamOverflow` is also raised if all unread messages of the connection would
-                exceed `Limits.unread_bytes`.
+            keep: which unread events are kept. With ``"all"``, events are kept up to `Limits.stream_queue_bytes` bytes.
+                If more arrive, the stream yields the kept events and then raises `StreamOverflow`. With ``"newest"``,
+                only the latest event is kept. `StreamOverflow` is also raised if all unread messages of the connection
+                would exceed `Limits.unread_bytes`.
 
         Raises:
             ReservedEvent: ``event`` is a lifecycle event of the main channel, such as ``open``. Register a handler

@@ -20,10 +20,11 @@ from ...transport import ConnectionInfo, Transport
 from ..handlers.introspection import Injection, injections
 from ..handlers.registry import Registry
 from ..peer.peer_core import PeerCore
-from ..peer.peer_owner import Home, PassiveOwner, PeerOptions, PeerOwner
+from ..peer.peer_owner import PassiveOwner, PeerOptions, PeerOwner
 from ..peer.peer_session import PeerSession
 from ..sending.checks import check_thread, check_thread_of_plain
 from ..session.connection import Connection
+from ..session.server_session import Home
 from ..wire.settings import Settings
 from .caller import RawCaller
 from .channel import Channel
@@ -187,15 +188,16 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         """The limits of the connection.
 
         You can change one limit of an existing connection, the maximum size of inbound messages. For example, an `open`
-        handler can run ``peer.limits = peer.limits.replace(message=4096)``. A remote peer that uses wsrpc receives the
-        new limit, and then raises `MessageTooBig` instead of sending a larger message. If the remote peer has already
-        sent a larger message, the connection is closed with 1009. All other limits are fixed after the opening
-        handshake; see `Handshake.limits`.
+        handler can run ``peer.limits = peer.limits.replace(message_bytes=4096)``. A remote peer that uses wsrpc
+        receives the new limit, and then raises `MessageTooBig` instead of sending a larger message. If the remote peer
+        has already sent a larger message, the connection is closed with 1009. All other limits are fixed after the
+        opening handshake; see `Handshake.limits`.
 
         Raises:
             ConnectionLost: on assignment, if there is no connection, and no session that waits for another connection.
             RuntimeError: on assignment, in a thread other than the event loop's.
-            TypeError, ValueError: on assignment, if the value is not a `Limits`, or differs in more than ``message``.
+            TypeError, ValueError: on assignment, if the value is not a `Limits`, or differs in more than
+                ``message_bytes``.
         """
         return self._current.session.negotiation.limits
 
@@ -316,7 +318,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         told = check_close(code, reason)
         self._check_thread("peer.close()")
         current = self._current
-        current.begin_close(told, reason)
+        current.start_close(told, reason)
         await current.session.close(code, reason)
 
     async def wait_closed(self) -> None:

@@ -146,8 +146,8 @@ class Registrar(OnChannel):
             ordered: whether the handler handles the messages of each peer one at a time, in the order of arrival,
                 instead of concurrently.
             timeout: the maximum time in seconds that an ``async def`` handler may run after it was called. None for no
-                limit. The default is `Limits.handler`. A handler that takes longer is cancelled and logged, and the
-                caller immediately gets `HandlerTimeout`. The handler counts against `Limits.running` until it has
+                limit. The default is `Limits.handler_timeout`. A handler that takes longer is cancelled and logged, and
+                the caller immediately gets `HandlerTimeout`. The handler counts against `Limits.running` until it has
                 ended. You cannot set a time limit for plain functions, handlers in threads, streams, uploads or
                 conversations.
             hidden: whether to omit the handler from API descriptions, such as the result of `wsrpc.schema.describe`.

@@ -37,7 +37,7 @@ class Stream(Generic[T_co]):
     - `ConnectionLost`: the connection ended, and its session did not resume.
     - `ChannelClosed`: this side closed the channel.
     - `StreamOverflow`: unread events, or unread items of a producer without flow control, exceeded
-      `Limits.stream_queue` or `Limits.unread_bytes`, or those of ended sessions ``Server(detached_bytes=)``.
+      `Limits.stream_queue_bytes` or `Limits.unread_bytes`, or those of ended sessions ``Server(detached_bytes=)``.
     - `BadResult`: an item does not fit ``returns``, or, in a handler, the annotation of the parameter. You can continue
       with the next item. (An event that does not fit is dropped instead, with a warning.)
 

@@ -328,7 +328,7 @@ class ChannelCore:
 
     def close(self, reason: object = None) -> None:
         """End it on this side. See `AnonymousChannel.close`."""
-        self.writer.session.send_kept_back()
+        self.writer.session.send_held_back()
         reading = self.mailbox.recipients.get("next")
         if isinstance(reading, ItemInbox) and reading.has_producer and self.has_credit:
             self._send_end(reason)

@@ -339,10 +339,10 @@ class NamedChannel:
     def closed_error(self) -> ChannelClosed:
         return ChannelClosed(str(self.name), None)
 
-    def send_in_turn(self, event: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, int]:
+    def wait_and_send(self, event: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, int]:
         """Send an event of a producer once the connection has room. Return its size."""
         message = Event((event, *args), str(self.name))
-        return self._owner.outbox.send_in_turn(message, begun_in=self.writer)
+        return self._readers.outbox.wait_and_send(message, started_in=self.writer)
 
     def send_start(self, inbox: Inbox) -> None:
         """Send ``start``."""
@@ -360,7 +360,7 @@ class NamedChannel:
         writer, name = self.writer, str(self.name)
         terms = writer.terms
         if terms.stop:
-            self._owner.stops[name] = pending = writer.requests.open(name, "stop", None, STOP)
+            self._readers.stops[name] = pending = writer.requests.add(name, "stop", None, STOP)
             payload = terms.encode(STOP.message(pending.id, name, ("stop",)))
             writer.reply(payload)  # now, because the next `start` does not wait either
             writer.requests.was_sent(pending, len(payload))

@@ -78,7 +78,7 @@ class NamedProducer(Recipient):
         """
         self.check_wanted()
         try:
-            await self._channel.send_in_turn("next", (NoMoreItems(),))
+            await self._channel.wait_and_send("next", (NoMoreItems(),))
         except (ChannelClosed, ConnectionLost) as exc:
             raise ItemRefused(exc) from None
 

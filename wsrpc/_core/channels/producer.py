@@ -280,7 +280,7 @@ class Producer(Recipient):
         They are small, so that they take little memory, and no item waits long for those after it.
         """
         writer = self._writer
-        if not (writer.clear and writer.terms.batches and 0 < self._item_size <= BATCH_BYTES // 2):
+        if not (writer.may_send and writer.terms.batches and 0 < self._item_size <= TOGETHER // 2):
             return 1
         credit = self._credit
         return max(1, min(credit.items - credit.sent, (self._pause_at - credit.sent) * BATCH_SPEEDUP))
@@ -327,8 +327,8 @@ class Producer(Recipient):
         terms = writer.terms
         if (
             self._mode is not _CREDIT
-            or not (writer.clear and terms.batches)
-            or self._credit.sent + len(values) > self._credit.items
+            or not (writer.may_send and terms.batches)
+            or self._sent + len(values) > self._granted
         ):
             return False
         try:
@@ -365,9 +365,9 @@ class Producer(Recipient):
     # ------------------------------------------------------------ one item
 
     def _send(self, value: Any) -> bool:
-        """Send an item at once. Return False if the connection is not clear or is broken, or the channel is over."""
+        """Send an item at once. Return False if the connection is full or is broken, or the channel is over."""
         writer = self._writer
-        if not (self._mode is _CREDIT and writer.clear):
+        if not (self._mode is _CREDIT and writer.may_send):
             return False
         message = self._message
         item = message.a[1]
@@ -392,8 +392,8 @@ class Producer(Recipient):
         """Send an item, or the end, once the connection has room. Return its size."""
         if not self._channel.over:
             with suppress(ChannelClosed, ConnectionLost):
-                return await self._channel.owner.outbox.send_in_turn(Event(("next", item), h=self._channel.id))
-        await self.raise_end()
+                return await self._channel.owner.outbox.wait_and_send(Event(("next", item), h=self._channel.id))
+        await self.lost()
 
     # ------------------------------------------------------------ the end
 

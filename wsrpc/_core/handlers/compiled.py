@@ -301,7 +301,7 @@ class Handler:
         """Whether it was registered with `once`, and a call holds it that may still end without calling it."""
         self.thread = thread
         self.timeout = timeout
-        """Seconds that it may run once it was called; UNSET: as `Limits.handler` says."""
+        """Seconds that it may run once it was called; UNSET: as `Limits.handler_timeout` says."""
         self.opens = facts.role is not Role.RESULT
         """Whether a channel is the answer before the result of ``call`` (a coroutine or an async generator) runs."""
         self.answers_with_channel = self.opens or facts.is_generator

@@ -52,7 +52,7 @@ def around(
 
     Args:
         middleware: the outermost first.
-        time_limit: seconds for a handler that has no limit of its own; see `Limits.handler`.
+        time_limit: seconds for a handler that has no limit of its own; see `Limits.handler_timeout`.
     """
     if handler is not None:
         own_limit = handler.timeout is not UNSET

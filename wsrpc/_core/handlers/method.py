@@ -26,7 +26,7 @@ class HandlerOptions(Struct, frozen=True, kw_only=True):
     thread: bool = False
     ordered: bool = False
     timeout: float | UnsetType | None = UNSET
-    """UNSET: as `Limits.handler` says."""
+    """UNSET: as `Limits.handler_timeout` says."""
     hidden: bool = False
 
     def __post_init__(self) -> None:

@@ -197,7 +197,7 @@ class Opening:
     def finish(self) -> None:
         """Hold nothing back any more: the handlers are done or overdue."""
         self.state, self.holding, self.invocations = _OVER, _HOLDS_NONE, ()
-        self._host.current.way_changed()
+        self._host.current.may_send_changed()
 
     def end_session(self) -> None:
         """End with the session, unless the opening is over: cancel the handlers, and wake what waits for them.

@@ -125,7 +125,7 @@ class Registry:
         self.routes = Routes({}, {})
         """Empty again after each change of the handlers, or of what runs around them."""
         self.time_limit: float | None = None
-        """Seconds for handlers that have no limit of their own; see `Limits.handler`."""
+        """Seconds for handlers that have no limit of their own; see `Limits.handler_timeout`."""
         self._base: Registry | None = None
         self._heirs: WeakSet[Registry] | None = None
         """The registries that inherit from this one, but have routes of their own."""

@@ -59,4 +59,6 @@ def check_keep(keep: Any) -> None:
         ValueError: ``keep`` is neither ``"all"`` nor ``"newest"``.
     """
     if keep not in ("all", "newest"):
-        raise ValueError(f'keep= is "all" (up to Limits.stream_queue bytes) or "newest" (one event), got {keep!r}')
+        raise ValueError(
+            f'keep= is "all" (up to Limits.stream_queue_bytes bytes) or "newest" (one event), got {keep!r}'
+        )

@@ -46,8 +46,8 @@ class Admission:
         if paused is not None:
             paused.set_result(None)
 
-    def end_session(self) -> None:
-        """End the handlers that wait to start: the session is over."""
+    def session_over(self) -> None:
+        """Cancel the handlers that wait until they may start."""
         if self.paused is not None:
             self.paused.set_result(None)
 
@@ -61,9 +61,9 @@ class Admission:
         try:
             while (paused := self.paused) is not None:
                 await asyncio.shield(paused)
-                if self.session.lost is not None:
+                if self.session.end_error is not None:
                     self._answers.ignored["dropped at the end"] += 1
-                    invocation.record_orphaned(self.session.lost)
+                    invocation.note_orphaned(self.session.end_error)
                     raise invocation.cancellation()
         finally:
             self.late -= 1

@@ -60,7 +60,7 @@ class ChannelCalls:
                 body.close()  # it never begins
             raise
         if _role(invocation) is Role.UPLOAD:
-            detector = MismatchDetector(lambda: channel.abort(_gives_no_items(invocation)))
+            detector = MismatchDetector(lambda: channel.abort(_not_a_stream(invocation)))
             channel.add_recipient("start", detector)
             channel.add_recipient("pull", detector)
         return await body
@@ -110,7 +110,7 @@ class ChannelCalls:
         """Answer with a channel, and send the items on it."""
         try:
             channel = self._deliver(invocation)
-            patience = self._channels.limits.unread
+            patience = self._channels.limits.unread_timeout
             producer = Producer(channel, patience=patience, late=_not_read(invocation, patience))
             try:
                 await producer.run(source)
@@ -118,7 +118,7 @@ class ChannelCalls:
                 self._end_stream(invocation, channel, producer.pulled)
             except ItemRefused as exc:
                 # JavaScript only rejects the next item if it leaves its loop, or if its iterator overflows.
-                self._note_refusal(invocation.label, exc)
+                self._log_refusal(invocation.label, exc)
                 channel.abort(None)
             except ChannelClosed:
                 if not channel.over:
@@ -157,14 +157,14 @@ class ChannelCalls:
                 producer.fail(self._answers.sendable(self._answers.for_caller(exc, label), label))
         except ItemRefused as exc:
             if not producer.over:
-                self._note_refusal(label, exc)
+                self._log_refusal(label, exc)
         finally:
             producer.detach()
             if self._named.get(name) is producer:
                 del self._named[name]
             await close_source(source)
 
-    def _note_refusal(self, label: str, exc: Exception) -> None:
+    def _log_refusal(self, label: str, exc: Exception) -> None:
         self._answers.log(logging.INFO, "the consumer of %s takes no more items: %s", label, exc)
 
     def _end_stream(self, invocation: Invocation, channel: ChannelCore, pulled: bool) -> None:
@@ -217,7 +217,7 @@ class ChannelCalls:
             channel.finish()
         else:
             upload.answer_end(end)
-            patience = self._channels.limits.unread
+            patience = self._channels.limits.unread_timeout
             channel.abort_after(patience, RpcError(f"the end of what was sent has not come within {patience:g} s"))
 
 
@@ -227,12 +227,12 @@ def _role(invocation: Invocation) -> Role:
 
 def _not_read(invocation: Invocation, patience: float) -> RpcError:
     return RpcError(
-        f"nobody has begun to read the stream of {invocation.event!r} within {patience:g} s (Limits.unread): it is "
-        "opened with stream(), not with request(send=), and then read"
+        f"nobody has begun to read the stream of {invocation.event!r} within {patience:g} s (Limits.unread_timeout): "
+        "it is opened with stream(), not with request(send=), and then read"
     )
 
 
-def _gives_no_items(invocation: Invocation) -> RpcError:
+def _not_a_stream(invocation: Invocation) -> RpcError:
     return RpcError(
         f"{invocation.event!r} reads what is sent to it and gives one result, no items: request(..., send=...) instead "
         "of stream()"

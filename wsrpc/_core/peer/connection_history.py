@@ -22,16 +22,16 @@ class ConnectionHistory:
         self._passed: Traffic | None = None
         """Traffic of the connections before the present one."""
 
-    def expect(self, info: ConnectionInfo) -> None:
+    def connection_expected(self, info: ConnectionInfo) -> None:
         """Note that a connection is being made."""
         self.info = info
 
-    def begin(self, info: ConnectionInfo, now: float) -> None:
+    def connection_started(self, info: ConnectionInfo, now: float) -> None:
         """Note that a connection was made, at the time ``now``."""
         self.info = info
         self._since = now
 
-    def end(self, connection: Connection) -> None:
+    def connection_ended(self, connection: Connection) -> None:
         """Note that the present connection has ended."""
         self._passed = self.traffic(connection)
         self.info = msgspec.structs.replace(connection.transport.info, underlying=None)  # the object may be gone

@@ -140,7 +140,7 @@ class Dispatcher:
             if route.starts_later:
                 self._run_on(invocation, context.run(route.call, invocation, message.a), context)
                 return
-            if self.work.not_begun:
+            if self.work.tasks_not_started:
                 self._run_on(invocation, self.call_in_task(invocation, route.call), context)
                 return
             if self._mark is None:
@@ -167,7 +167,7 @@ class Dispatcher:
             self._mark = now = self.loop.time()
             if now - since > SLOW_HANDLER:
                 self._warn_slow(handler, now - since)
-        if channel is not None or self.session.lost is not None:
+        if channel is not None or self.session.end_error is not None:
             # A channel may deliver messages that it has kept, in a turn of the event loop in which nothing is read. In
             # a session that is over, nothing is read at all.
             self._mark = None
@@ -221,12 +221,14 @@ class Dispatcher:
     def _run_on(self, invocation: Invocation, result: Any, context: Context) -> None:
         """Do in a task what is left of a handler, which has returned ``result``. If that waits, count the handler."""
         work = self.work
-        outer, work.beginning = work.beginning, invocation
+        outer, work.starting = work.starting, invocation
         drive = self._drive(invocation, result)
         if not EAGER:
-            drive.send(None)  # up to `_until_begun`, where it notices that its task is cancelled before its first step
+            drive.send(
+                None
+            )  # up to `_until_started`, where it notices that its task is cancelled before its first step
         task = self.loop.spawn(drive, context)
-        work.beginning = outer
+        work.starting = outer
         self._mark = None  # the time of the first step, which may have run, must not count for another handler
         if task.done():
             return
@@ -234,19 +236,19 @@ class Dispatcher:
         work.add(invocation)
         if invocation.state.cancelled:  # in its first step, when its task was not known
             task.cancel(bounded_reason(invocation.cancel_reason))
-        elif self.session.lost is not None and invocation.id is not None:
-            invocation.orphan(self.session.lost)  # the handler itself has ended the connection
+        elif self.session.end_error is not None and invocation.id is not None:
+            invocation.orphan(self.session.end_error)  # the handler itself has ended the connection
 
     async def _drive(self, invocation: Invocation, result: Any) -> None:
         """Do within its task what is left of a handler, which has returned ``result``, and answer."""
         try:
             try:
                 if not EAGER:
-                    self.work.not_begun += 1
+                    self.work.tasks_not_started += 1
                     try:
-                        await _until_begun()
+                        await _until_started()
                     finally:
-                        self.work.task_begins()
+                        self.work.task_started()
                 if self.admission.paused is not None:
                     await self.admission.wait_while_paused(invocation)
             except BaseException:
@@ -286,8 +288,8 @@ class Dispatcher:
 
     def serve(self, invocation: Invocation, body: Any) -> Coroutine[Any, Any, Any]:
         """Answer with a channel, then await ``body``, or send the items that it produces. Return its result."""
-        if self.session.lost is not None:  # it handles an event, and so goes on when its session is over
-            invocation.record_orphaned(self.session.lost)
+        if self.session.end_error is not None:  # it handles an event, and so goes on when its session is over
+            invocation.note_orphaned(self.session.end_error)
         self.work.add(invocation)
         return self._channel_answers.serve(invocation, body)
 
@@ -297,7 +299,7 @@ class Dispatcher:
             return
         handler = invocation.handler
         assert handler is not None
-        source = "Limits.handler" if handler.timeout is UNSET else "timeout="
+        source = "Limits.handler_timeout" if handler.timeout is UNSET else "timeout="
         text = "%s, the handler of %s, was cancelled: it took longer than %g s (%s)"
         self.answers.log(logging.WARNING, text, handler.name, invocation.label, seconds, source)
         error = made_here(HandlerTimeout(f"{invocation.event!r} took longer than {seconds:g} s and was cancelled"))
@@ -315,7 +317,7 @@ class Dispatcher:
             self._channel_answers.conclude(invocation, result)
         elif invocation.state.cancelled and made is not None:
             raise invocation.cancellation()  # nobody would know of the channel
-        elif i is not UNSET and invocation.state.answerable and self.session.lost is None:
+        elif i is not UNSET and invocation.state.answerable and self.session.end_error is None:
             if made is not None and result is invocation.user_channel:
                 self.channels.deliver(made)
             else:
@@ -340,7 +342,7 @@ class Dispatcher:
         if isinstance(exc, asyncio.CancelledError) and invocation.state.cancelled:
             if invocation.id is not None and invocation.state.answerable:
                 # The caller has stopped waiting, but its side counts the request until it is answered: see
-                # `RequestState.GIVEN_UP`.
+                # `RequestState.ABANDONED`.
                 self.answers.reject(invocation.id, RpcError(ABORTED))
             return True
         if isinstance(exc, GeneratorExit) and not invocation.is_current:
@@ -360,7 +362,7 @@ class Dispatcher:
         if invocation.view is not None:
             mark_processed(invocation.view)
         self.work.remove(invocation)
-        self.session.recount()
+        self.session.memory_changed()
         invocation.release()
 
     def refuses_new(self) -> bool:
@@ -369,21 +371,17 @@ class Dispatcher:
         While a request of this side is pending, a new request may be part of its handler's work.
         """
         draining = self.writer.draining
-        return draining.closes_at is not None and draining.quiet and not (self.writer.requests or self.channels.opened)
+        return (
+            draining.closes_at is not None
+            and draining.remote_is_silent
+            and not (self.writer.requests or self.channels.opened)
+        )
 
-    def end_session(self, reason: ConnectionLost) -> None:
-        """Cancel the handlers of requests and drop the requests that wait: nobody can get their answers any more.
-
-        Handlers of events go on, and most events that wait are still handled: see `Work.end_session`. They may read a
-        channel, so channels end after that.
-        """
+    def cancel_requests(self, reason: ConnectionLost) -> None:
+        """Cancel the handlers of all requests, because the session is over. Handlers of events run on."""
         for invocation in list(self.active.values()):
             invocation.orphan(reason)
         self.active.clear()
-        self.work.end_session()
-        self.work.named_channels.end_session(reason)
-        self.channels.end_session(reason)
-        self.work.update()
 
     def cancel_requests_on(self, h: int, reason: object) -> None:
         """Cancel the handlers of requests that came on channel ``h``, which is over: nobody waits for them."""
@@ -428,9 +426,9 @@ class Dispatcher:
             self._event_failed(invocation, exc, error)
         elif channel is not None:
             self._channel_answers.failed(invocation, error)
-        elif invocation.state.answerable and self.session.lost is None:
+        elif invocation.state.answerable and self.session.end_error is None:
             if isinstance(exc, UnknownEvent) and is_made_here(exc) and not self._crosses_an_end(invocation):
-                self._note_unknown(invocation, exc)
+                self._log_unknown(invocation, exc)
             self.answers.reject(invocation.id, error)
 
     def _event_failed(self, invocation: Invocation, exc: BaseException, error: RpcError) -> None:
@@ -446,10 +444,10 @@ class Dispatcher:
         elif error is exc:
             self.answers.log(logging.ERROR, "handling %s failed: %s", invocation.label, error)
 
-    def _note_unknown(self, invocation: Invocation, error: UnknownEvent) -> None:
+    def _log_unknown(self, invocation: Invocation, error: UnknownEvent) -> None:
         """Log the peer's first request without a handler: its caller gets an error, but not the names there are."""
-        if not self.work.noted_unknown and invocation.event not in RESERVED_EVENTS:
-            self.work.noted_unknown = True
+        if not self.work.unknown_logged and invocation.event not in RESERVED_EVENTS:
+            self.work.unknown_logged = True
             text = "a request was refused: %s (further ones are not logged)"
             self.answers.log(logging.INFO, text, error)
 
@@ -467,6 +465,6 @@ class Dispatcher:
 
 
 @types.coroutine
-def _until_begun() -> Generator[None, None, None]:
+def _until_started() -> Generator[None, None, None]:
     """Suspend a coroutine until a task takes its first step."""
     yield

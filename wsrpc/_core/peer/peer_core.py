@@ -19,11 +19,11 @@ from ..channels.named_channels import NamedChannels
 from ..handlers.lifecycle import Closers, Reporter
 from ..sending.outbox import Outbox
 from ..session.connection import Connection
-from ..session.server_session import ServerSession
+from ..session.server_session import Home, ServerSession
 from ..session.session import NOT_CONNECTED
 from .connection_history import ConnectionHistory
 from .peer_host import PeerHost
-from .peer_owner import Home, PeerOptions, PeerOwner
+from .peer_owner import PeerOptions, PeerOwner
 from .peer_session import PeerSession
 from .requester import Requester
 from .work import Work
@@ -78,13 +78,13 @@ class PeerCore:
             expects_session=options.keeps_offline,
             fails_offline=options.fails_offline,
         )
-        self.named_channels = NamedChannels(host, (own, shared), self.outbox, survives=options.keeps_offline)
-        self.work = self.named_channels.listener = Work(host, self.named_channels)
-        self.sender = Requester(self.outbox, host, own, self.named_channels)
-        own.inherit(shared, settings.limits.handler)
+        self.readers = Readers(host, (own, shared), self.outbox, survives=options.keeps_offline)
+        self.work = self.readers.listener = Work(host, self.readers)
+        self.sender = Requester(self.outbox, host, own, self.readers)
+        own.inherit(shared, settings.limits.handler_timeout)
         self.current: PeerSession
         """The inside of the present session, of the first one, or of the last one."""
-        self._use(NOT_CONNECTED)
+        self._make_session(NOT_CONNECTED)
 
     @property
     def peer(self) -> Any:
@@ -96,18 +96,18 @@ class PeerCore:
         """Numbers of messages that were not handled, by kind."""
         return self.host.ignored
 
-    def _use(self, last_close: CloseInfo) -> None:
+    def _make_session(self, last_close: CloseInfo) -> None:
         """Make the inside of the next session. The last one has ended with ``last_close``."""
         self.current = current = PeerSession(self.host, self.sender, self.work, self.home, last_close)
-        self.host.begin_session(self, current)
-        self.outbox.begin_session(current.writer, current.channels.find)
-        self.work.begin_session(current.dispatcher)
+        self.host.set_session(self, current)
+        self.outbox.set_session(current.writer, current.channels.find)
+        self.work.set_dispatcher(current.dispatcher)
 
     # ------------------------------------------------------------ sessions
 
     def expect(self, info: ConnectionInfo) -> None:
         """Let `Peer.info` and the log tell of a connection that is about to be bound."""
-        self.history.expect(info)
+        self.history.connection_expected(info)
         self.log.remote = info.remote
 
     def check_new(self, connection: Connection) -> Connection:
@@ -121,7 +121,7 @@ class PeerCore:
             raise ValueError("this transport is bound already")
         return connection
 
-    def make_way(self, connection: Connection) -> PeerSession:
+    def replace_session(self, connection: Connection) -> PeerSession:
         """End the present session, if there is one, because ``connection`` begins another. Return the inside of that.
 
         Raises:
@@ -131,10 +131,10 @@ class PeerCore:
         before = self.current
         closed_before = before.session.closed_since
         replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
-        self._tell_the_end()
+        self._call_close_handlers()
         if self.current is before and before.session.state.lives:
             before.replace(replaced)
-            self._tell_the_end()
+            self._call_close_handlers()
         # A `close` handler may have said what is to be. (With eager tasks its first step runs at once.)
         session = self.current.session
         if session.state.lives or (before.session.closed_since and not closed_before):
@@ -142,17 +142,17 @@ class PeerCore:
             self.reporter.spawn(connection.close(last.code, last.reason))
             raise ConnectionLost(last.code, last.reason, "not_sent")
         if session.over:
-            self._use(session.last_close)
+            self._make_session(session.last_close)
         return self.current
 
-    def _tell_the_end(self) -> None:
+    def _call_close_handlers(self) -> None:
         """Call the `close` handlers of the last session now, if they wait for anything."""
-        self.work.after_events(None)
-        self.reporter.notify_now()
+        self.work.when_events_done(None)
+        self.reporter.flush_turns()
 
     def bind(self, connection: Connection) -> None:
         """Begin a session on ``connection``; see `Peer.bind`."""
-        self.make_way(self.check_new(connection)).begin(connection)
+        self.replace_session(self.check_new(connection)).start(connection)
 
     def session_ended(self, ended: PeerSession) -> None:
         """Count what is left of the session of ``ended``, which is over, or let go if nothing is left."""
@@ -160,11 +160,11 @@ class PeerCore:
         # What readers still hold counts on, and what handlers hold that were not cancelled.
         session = ended.session
         if isinstance(session, ServerSession) and ended.backlog():
-            self.named_channels.unread_memory().on_release = session.recount
-            session.hold()
-        self.let_go()
+            self.readers.unread().less = session.memory_changed
+            session.update_memory()
+        self.release()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Once nothing is left of the last session, and no other one is expected, only users keep the peer alive.
 
         Here the circles of the parts of a peer are cut, see `PeerHost`.
@@ -178,7 +178,7 @@ class PeerCore:
         current.channels.dispatcher = weakly(dispatcher)
         work.dispatcher, work.named_channels = weakly(dispatcher), weakly(self.named_channels)
         host.core, host.current, host.peer = weakly(self), weakly(current), None
-        self.owner.let_go()
+        self.owner.release()
 
     # ------------------------------------------------------------ its tasks
 
@@ -205,9 +205,9 @@ class PeerCore:
         while still():
             tasks = self.reporter.tasks(closers) | work.tasks(closers)
             if not tasks:
-                if work.then is None and len(self.reporter.turns) < 2:
+                if work.on_events_done is None and len(self.reporter.turns) < 2:
                     break
-                self._tell_the_end()  # only handlers that wait for this close are left
+                self._call_close_handlers()  # only handlers that wait for this close are left
                 continue
             # A handler that ends makes room for one that waits, so look again.
             late = await closers.wait_for_others(tasks, max(0.0, deadline - self.loop.time()))
@@ -215,11 +215,11 @@ class PeerCore:
                 work.drop_all()
                 for task in late:
                     task.cancel()
-                stubborn = await closers.wait_for_others(late, patience)
-                if count := len(stubborn) + work.threads_left:
+                stubborn = await closers.wait_besides(late, patience)
+                if count := len(stubborn) + work.threads_running:
                     self.log(logging.WARNING, "%d handlers do not end although they were cancelled", count)
                 if stubborn:
                     break
         if still():
-            self.outbox.requests.stop()
-            self.named_channels.unread_memory().close_late()  # the peer ends, and nobody reads them any more
+            self.outbox.requests.stop_timer()
+            self.readers.unread().leave_late()  # the peer ends, and nobody reads them any more

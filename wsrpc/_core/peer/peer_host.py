@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 class PeerHost:
     """What the parts of a peer have in common, and their only way up.
 
-    `PeerCore` and `PeerSession` hold the parts, and the parts hold this object. While a session may go on, it holds the
-    peer. When all has ended, `PeerCore.let_go` cuts this circle: then the peer lives as long as its last user, and does
-    not wait for the garbage collector, which would take a quarter of the time of a server whose clients come and go.
+    `PeerCore` and `PeerSession` hold the parts, and the parts hold this object. While a session may continue, this
+    object holds the peer. When everything has ended, `PeerCore.release` cuts this circle. The peer then lives as long
+    as its last user. Otherwise the garbage collector would take a quarter of the time of a server with many short
+    connections.
 
     Args:
         owner: what the peer reports to.
@@ -73,13 +74,13 @@ class PeerHost:
         self.ignored: Counter[str] = Counter()
         self.reporter = reporter
 
-    def begin_session(self, core: PeerCore, current: SessionReceiver) -> None:
+    def set_session(self, core: PeerCore, current: SessionReceiver) -> None:
         """Keep the peer alive, because a session may begin, whose inside is ``current``."""
         self.core, self.current, self.peer = core, current, core.peer
 
     # ------------------------------------------------------------ what the parts ask for
 
-    def takes_raw(self) -> bool:
+    def accepts_raw(self) -> bool:
         """Return whether this side has a function for raw messages."""
         return self.options.own.takes_raw or self.options.shared.takes_raw
 
@@ -101,15 +102,15 @@ class PeerHost:
             self.log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text)
         self.ignored[kind] += times
 
-    def queued(self) -> None:
+    def message_queued(self) -> None:
         """Tell the owner that a message of the user begins to wait for a connection."""
-        self.owner.queued()
+        self.owner.message_queued()
 
-    def left_out(self, broadcasts: int, /) -> None:
+    def count_dropped(self, broadcasts: int, /) -> None:
         """Count broadcasts that were not sent, because the remote peer reads too slowly."""
         self._history.dropped += broadcasts
 
-    def expired(self, pending: Pending, /) -> None:
+    def request_expired(self, pending: Pending, /) -> None:
         """End a request whose deadline is over."""
         self.core.sender.expired(pending)
 
@@ -119,11 +120,11 @@ class PeerHost:
 
     # ------------------------------------------------------------ connections
 
-    def begin_connection(self, info: ConnectionInfo) -> None:
+    def connection_started(self, info: ConnectionInfo) -> None:
         """Begin the statistics of a connection, and name its remote peer in the log."""
-        self._history.begin(info, self.loop.time())
+        self._history.connection_started(info, self.loop.time())
         self.log.remote = info.remote
 
     def connection_ended(self, connection: Connection, /) -> None:
         """End the statistics of a connection."""
-        self._history.end(connection)
+        self._history.connection_ended(connection)

@@ -1,4 +1,4 @@
-"""`PeerOwner`: what a peer reports to. `Home`: what only a peer of a server has."""
+"""`PeerOwner`: what a peer reports to. `PeerOptions`: its options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import msgspec
 from ..._base.closing import CloseInfo
 from ..handlers.lifecycle import Unfinished
 from ..handlers.registry import Registry
-from ..session.server_session import SessionHome
 from ..session.session_end import SessionEnd
 from ..wire.settings import Settings
 
@@ -33,21 +32,10 @@ class PeerOptions(msgspec.Struct, frozen=True):
     """Whether sessions can resume on another connection: a client dials again, a server finds them."""
 
 
-class Home(SessionHome, Protocol):
-    """What only a peer of a server has. The classes of the server and of rooms lie in a higher layer."""
-
-    server: Any
-    """The `Server`."""
-    address: str | None
-    """The application's name for the client, as `Handshake.address` has set it."""
-    rooms: dict[Any, bool]
-    """The rooms that the peer is in, and whether it joined each by its own request."""
-
-
 class PeerOwner(Protocol):
     """What a peer reports to: its client, or its entry in the table of a server."""
 
-    def queued(self) -> None:
+    def message_queued(self) -> None:
         """A message begins to wait for a connection."""
 
     def opening_handlers(self, event: Literal["open", "on_reconnect"], /) -> list[Unfinished]:
@@ -74,7 +62,7 @@ class PeerOwner(Protocol):
     def all_ended(self) -> None:
         """Everything that belongs to the session has ended. The `close` handlers are called, or will be soon."""
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Keep the peer alive no more: nothing is left of its session."""
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
@@ -86,7 +74,7 @@ class PassiveOwner:
 
     __slots__ = ()
 
-    def queued(self) -> None: ...
+    def message_queued(self) -> None: ...
 
     def opening_handlers(self, event: Literal["open", "on_reconnect"], /) -> list[Unfinished]:
         return []
@@ -105,7 +93,7 @@ class PassiveOwner:
 
     def all_ended(self) -> None: ...
 
-    def let_go(self) -> None: ...
+    def release(self) -> None: ...
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
         return None

@@ -21,7 +21,7 @@ from ..sending.pending import SENT
 from ..sending.session_writer import Line, SessionWriter
 from ..session.client_session import ClientSession
 from ..session.connection import Connection
-from ..session.server_session import ServerSession
+from ..session.server_session import Home, ServerSession
 from ..session.session import Session
 from ..session.session_end import SessionEnd
 from ..session.session_states import SessionInput, SessionState
@@ -31,7 +31,6 @@ from ..wire.messages import MAX_ID, WireMessage
 from .dispatcher import Dispatcher
 from .payload_log import PayloadLog
 from .peer_host import PeerHost
-from .peer_owner import Home
 from .receiver import Receiver
 from .requester import Requester
 from .work import Work
@@ -54,7 +53,7 @@ class PeerSession:
 
     __slots__ = (
         "__weakref__",
-        "_gone",
+        "_disconnected",
         "_receiver",
         "channels",
         "dispatcher",
@@ -74,9 +73,9 @@ class PeerSession:
         self.named_channels = work.named_channels
         self.session: ClientSession | ServerSession
         if host.options.dialer:
-            self.session = ClientSession(host, outbox.queue, last_close=last_close)
+            self.session = ClientSession(host, outbox.offline_queue, last_close=last_close)
         else:
-            self.session = ServerSession(host, outbox.queue, home=home, last_close=last_close)
+            self.session = ServerSession(host, outbox.offline_queue, home=home, last_close=last_close)
         self.opening = Opening(self.session, host, host.reporter)
         self.writer = SessionWriter(self.session, host, self.opening, outbox.requests, outbox.gate)
         answers = Answers(self.writer, host)
@@ -88,7 +87,7 @@ class PeerSession:
         )
         outbox.requests.avoid(channels.opened)  # JavaScript would confuse the two
         self._receiver = Receiver(host, self.dispatcher)
-        self._gone: asyncio.Future[None] | None = None
+        self._disconnected: asyncio.Future[None] | None = None
         """Done once the session is over or has no connection. None unless something waits for that."""
 
     def __repr__(self) -> str:
@@ -96,7 +95,7 @@ class PeerSession:
 
     # ------------------------------------------------------------ the beginning
 
-    def begin(self, connection: Connection, *, in_origin: bool = True) -> None:
+    def start(self, connection: Connection, *, in_origin: bool = True) -> None:
         """Begin the session on ``connection``, and call the `open` handlers, then those of `on_reconnect`.
 
         Args:
@@ -105,8 +104,8 @@ class PeerSession:
         host, session, info = self.host, self.session, connection.transport.info
         settings, options, log = host.settings, host.options, host.log
         self.outbox.expects_session = options.keeps_offline
-        self.named_channels.reopen()
-        host.begin_connection(info)
+        self.readers.reopen()
+        host.connection_started(info)
         opening = Invocation(host.peer, WireMessage(a=["open"]))
         self.dispatcher.context = contextvars.copy_context()  # of the code that has connected
         # That may be a handler, which would be kept, and its session with it.
@@ -115,9 +114,9 @@ class PeerSession:
         payloads = None if settings.log_payloads is False else PayloadLog(host)
         if payloads is not None:
             receive = payloads.receiving(receive)
-        self.writer.begin()
-        can_resume = options.can_resume and in_origin and settings.limits.replay > 0
-        session.begin(connection, can_resume=can_resume, wrap=None if payloads is None else payloads.sending)
+        self.writer.set_thread()
+        can_resume = options.can_resume and in_origin and settings.limits.replay_bytes > 0
+        session.start_on(connection, can_resume=can_resume, wrap=None if payloads is None else payloads.sending)
         if log.shows(logging.INFO):
             where = "to" if options.dialer else "from"
             path = info.target.partition("?")[0]
@@ -126,7 +125,7 @@ class PeerSession:
         if session.over:  # a handler has bound another transport
             return
         self.work.update()
-        session.start(receive, self.dispatcher.read_ended)
+        session.start_receiving(receive, self.dispatcher.read_ended)
         if self.opening.running is None:
             self.opened()
 
@@ -137,7 +136,7 @@ class PeerSession:
         """
         if self.opening.running is not None:
             # They may run on without a connection.
-            await self.opening.wait(self._until_gone())
+            await self.opening.wait(self._until_disconnected())
         if self.session.state.connection == "dead":
             await self.wait_closed()
 
@@ -164,7 +163,7 @@ class PeerSession:
         self.writer.agree(announced, codec, common)
         self.writer.draining.agreed()
 
-    def take_credit_or_drain(self, message: Credit | Drain) -> None:
+    def control_received(self, message: Credit | Drain) -> None:
         """Take a control message that is not about the session."""
         channels = self.channels
         if isinstance(message, Drain):
@@ -192,9 +191,9 @@ class PeerSession:
 
         return finish if requests or handlers or channels else None
 
-    def way_changed(self) -> None:
+    def may_send_changed(self) -> None:
         """Find out again whether a message may leave at once."""
-        self.writer.update_clear()
+        self.writer.update_may_send()
 
     def room_changed(self) -> None:
         """Note that the session has become full, or has room again, or has another connection or none."""
@@ -203,28 +202,28 @@ class PeerSession:
         self.writer.flush_broadcasts()
         self.work.start_waiting()
         self.outbox.wake()
-        self.writer.update_clear()
+        self.writer.update_may_send()
 
     # ------------------------------------------------------------ the end
 
-    def discard_unsent(self, info: CloseInfo) -> None:
+    def drop_waiting(self, info: CloseInfo) -> None:
         """Fail what waits for a session, because none will come: with ``info``, unless a connection is still ending."""
         if not self.session.state.lives:
-            self.session.note_close(info)
-        self.outbox.discard(self.session.last_close)
+            self.session.record_close(info)
+        self.outbox.drop_waiting(self.session.last_close)
 
-    def begin_close(self, code: int, reason: str) -> None:
+    def start_close(self, code: int, reason: str) -> None:
         """Accept nothing more. The caller closes the session now."""
         writer, outbox, session = self.writer, self.outbox, self.session
         ending = CloseInfo(code, reason, user_closed=True)
         outbox.expects_session = False
         if not session.state.lives:
-            session.note_close(ending)
-            outbox.discard(ending)
+            session.record_close(ending)
+            outbox.drop_waiting(ending)
             return
-        session.send_kept_back()
+        session.send_held_back()
         if writer.silent:  # what is asked now would not be answered any more
-            outbox.discard_requests(ending)
+            outbox.fail_unsent(ending)
         if session.state.away:
             self.dispatcher.admission.pause()  # no handler starts after this side has closed
             why = f"closed on this side: {reason}" if reason else "closed on this side"
@@ -238,7 +237,7 @@ class PeerSession:
                 writer.slow_reader.flush(everything=True)
             self._close_soon(ending)
         elif not session.last_close.user_closed:  # this side closes because of the remote peer
-            session.note_close(ending)
+            session.record_close(ending)
 
     def _close_soon(self, ending: CloseInfo) -> None:
         """Let nothing in and no handler start from now on: this side closes, and the session ends."""
@@ -254,13 +253,13 @@ class PeerSession:
 
     def refuse(self, code: int, reason: str) -> None:
         """Close the connection while it opens, and ignore the messages that have arrived."""
-        self.begin_close(code, reason)
+        self.start_close(code, reason)
         self.host.spawn(self.session.close(code, reason))
 
     def replace(self, replaced: CloseInfo) -> None:
         """End the session now, because another one takes its place."""
         session = self.session
-        session.send_kept_back()
+        session.send_held_back()
         session.end(SessionInput.REPLACED, replaced.reason, info=replaced)
 
     def close_for_another(self, code: int, reason: str) -> None:
@@ -270,43 +269,53 @@ class PeerSession:
         """
         connection = self.session.connection
         if connection is not None and self.session.state.sends:
-            connection.ignore()
+            connection.stop_receiving()
             self.dispatcher.admission.pause()  # a Close frame is queued, and the client may ignore it
             # Not `session.close`: before the task runs, the session may resume on the other connection.
             self.host.spawn(connection.close(code, reason))
 
     def session_over(self, end: SessionEnd) -> None:
-        """End everything that belongs to the session, which is over, and call the `close` handlers."""
-        lost = end.lost
-        self.writer.end_session()  # first: what is sent by whatever is told of the end waits for the next session
+        """End everything that belongs to the session, which is over, step by step, and call the `close` handlers."""
+        lost = end.error
+        # First, so that whatever is sent because of the next steps is encoded for the next session.
+        self.writer.reset()
+        self.opening.end_session()
+        self.writer.draining.stop_waiting()
         self.host.owner.session_over(end)
         self._log_end(end)
-        self.outbox.end_session(lost)
-        self.dispatcher.end_session(lost)
-        # The application. `wait_closed` returns now: a handler that goes before the `close` handlers may wait in it.
-        tell = partial(self.host.reporter.notify_in_order, "close", partial(self._call_close_handlers, end.info))
-        self.work.after_events(tell)
-        self._end_wait()
+        self.outbox.fail_session(lost)
+        self.dispatcher.cancel_requests(lost)
+        # Before the channels end, because a handler of an event may read one.
+        self.work.start_last_events()
+        self.readers.end_session(lost)
+        self.channels.end_session(lost)
+        self.work.update()
+        # The application. `wait_closed` returns now: a handler that runs before the `close` handlers may wait in it.
+        call_close_handlers = partial(
+            self.host.reporter.take_turn, "close", partial(self._call_close_handlers, end.info)
+        )
+        self.work.when_events_done(call_close_handlers)
+        self._wake_wait_closed()
         self.host.core.session_ended(self)
 
     def _log_end(self, end: SessionEnd) -> None:
         log, info = self.host.log, end.info
-        if isinstance(end.lost, SessionLost):
-            log(logging.INFO, "the session of peer %s at %s is over: %s", log.id, log.place, end.lost.reason)
+        if isinstance(end.error, SessionLost):
+            log(logging.INFO, "the session of peer %s at %s is over: %s", log.id, log.place, end.error.reason)
         else:
             log(logging.INFO, "peer %s at %s disconnected: %d %s", log.id, log.place, info.code, info.reason)
 
     def _call_close_handlers(self, info: CloseInfo) -> None:
         if self.session.closed_since:  # while events had to be handled first
             info = msgspec.structs.replace(info, user_closed=True)
-        info = self._told(info)
+        info = self._with_will_reconnect(info)
         reporter = self.host.reporter
         reporter.tell("close", info)
         close_handler = self.host.owner.close_handler()
         if close_handler is not None:
             reporter.call("close", close_handler, info)
 
-    def _told(self, info: CloseInfo) -> CloseInfo:
+    def _with_will_reconnect(self, info: CloseInfo) -> CloseInfo:
         """Return what handlers are told now of the end of a connection."""
         return msgspec.structs.replace(info, will_reconnect=self.host.owner.comes_back())
 
@@ -316,7 +325,7 @@ class PeerSession:
         """Keep the session without a connection, if the owner wants that."""
         self.outbox.end_connection()
         self.writer.overdue = False
-        self._end_wait()
+        self._wake_wait_closed()
         text, log = "peer %s at %s lost its connection: %d %s; its session is kept for %g s", self.host.log
         log(logging.INFO, text, log.id, log.place, info.code, info.reason, self.session.ttl)
         kept = self.host.owner.session_detached(info)
@@ -326,14 +335,14 @@ class PeerSession:
             self.session.end(SessionInput.ENDED, info.reason, info=info)
         else:
             dialer, peer = self.host.options.dialer, self.host.peer
-            args = (self._told(info),) if dialer else (peer, info)
-            self.host.reporter.notify_hooks("on_detach", args, self.opening.running)
+            args = (self._with_will_reconnect(info),) if dialer else (peer, info)
+            self.host.reporter.tell_hooks("on_detach", args, self.opening.running)
 
-    def session_reattached(self, connection: Connection, limits: Announced) -> bool:
+    def session_resuming(self, connection: Connection, limits: Announced) -> bool:
         """Let handlers start, begin the statistics of another connection, and return whether the user may send."""
         self.work.stop_measuring()  # from now on, measuring each message would be in vain
         self.dispatcher.admission.unpause()
-        self.host.begin_connection(connection.transport.info)
+        self.host.connection_started(connection.transport.info)
         self.writer.reattach(limits)
         return self.writer.line is Line.OPEN
 
@@ -369,16 +378,16 @@ class PeerSession:
     async def wait_closed(self) -> None:
         """Wait until there is no connection. Cancelling is safe."""
         if self.session.state.lives and not self.session.state.away:
-            await asyncio.shield(self._until_gone())
+            await asyncio.shield(self._until_disconnected())
 
-    def _until_gone(self) -> asyncio.Future[None]:
+    def _until_disconnected(self) -> asyncio.Future[None]:
         """Return the future that is done when `wait_closed` returns. Do not cancel it."""
-        if self._gone is None:
-            self._gone = self.writer.loop.create_future()
-        return self._gone
+        if self._disconnected is None:
+            self._disconnected = self.writer.loop.create_future()
+        return self._disconnected
 
-    def _end_wait(self) -> None:
-        """Wake what waits in `wait_closed`."""
-        gone, self._gone = self._gone, None
-        if gone is not None and not gone.done():
-            gone.set_result(None)
+    def _wake_wait_closed(self) -> None:
+        """Let `wait_closed` return."""
+        future, self._disconnected = self._disconnected, None
+        if future is not None and not future.done():
+            future.set_result(None)

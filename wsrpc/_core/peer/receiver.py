@@ -54,10 +54,10 @@ class Receiver:
     ==========================  =======================  =============================================================
     event, request              ``a``; ``i`` too         `Work.arrived`, or straight to `Dispatcher.run`
     on an anonymous channel     ``a`` and ``h``          the channel's mailbox. Without a channel: an abort goes back
-    response                    ``i``                    `PendingRequests.settle`; with ``h`` it opens a channel
+    response                    ``i``                    `PendingRequests.finish`; with ``h`` it opens a channel
     cancellation                ``x`` and ``i``          `Dispatcher.cancel`
     abort                       ``x`` and ``h``          `ChannelTable.ended_by_peer`
-    control                     ``ws-wrapper``, false    `Session.take_control`
+    control                     ``ws-wrapper``, false    `Session.receive_control`
     anything else                                        the raw handler, in `Work.arrived`. Without one: it is counted
     ==========================  =======================  =============================================================
 
@@ -296,7 +296,7 @@ class Receiver:
         """Reject a request; count an event, unless a raw handler takes its ``payload``."""
         if message.i is not UNSET:
             self._reject(message.i, BadArguments(why))
-        elif payload is None or not self._raw_as_it_came(payload):
+        elif payload is None or not self._raw_as_received(payload):
             self._answers.host.count(kind, f"an event was dropped: {why}")
 
     def _reject(self, i: int, error: RpcError) -> None:
@@ -311,11 +311,11 @@ class Receiver:
     def _receive_response(self, message: WireMessage) -> None:
         """Settle a request. If the response is a channel, open that, or abort it if nobody wants it."""
         requests, i, h = self._writer.requests, message.i, message.h
-        pending = requests.settle(message)
+        pending = requests.finish(message)
         if pending is not None and h is None:
             return
-        # `was_given_up` also makes room for another request, so it has to be asked whatever the answer is.
-        was_ours = pending is not None or requests.was_given_up(i)
+        # `abandoned_answered` also makes room for another request, so it has to be asked whatever the answer is.
+        was_ours = pending is not None or requests.abandoned_answered(i)
         if was_ours and h is not None and message.e is UNSET:
             if pending is not None and pending.options.wants_channel:
                 pending.channel = self._channels.open(i)
@@ -336,7 +336,7 @@ class Receiver:
 
     def _control(self, payload: bytes | bytearray, text: bool) -> bool:
         """Receive a control message, which `message` handlers do not see. Return False if it is not one."""
-        return text and self._seeks_control and self._session.take_control(payload)
+        return text and self._seeks_control and self._session.receive_control(payload)
 
     # ------------------------------------------------------------ messages that are not ws-wrapper's
 
@@ -393,10 +393,10 @@ class Receiver:
 
     def _not_ours(self, payload: bytes | bytearray) -> None:
         """Give a decoded message of the application's own, as ``{"type":"ping"}``, to the raw handler, or count it."""
-        if not self._raw_as_it_came(payload):
+        if not self._raw_as_received(payload):
             self._ignored["foreign"] += 1
 
-    def _raw_as_it_came(self, payload: bytes | bytearray) -> bool:
+    def _raw_as_received(self, payload: bytes | bytearray) -> bool:
         """Give a decoded message to the raw handler; return False if there is none."""
         return self._raw(payload, payload.lstrip()[:1] == b"{")
 
@@ -484,7 +484,7 @@ class Receiver:
 
         A raw handler takes ``payload`` instead, if there is one and the payload is given.
         """
-        if payload is not None and self._raw_as_it_came(payload):
+        if payload is not None and self._raw_as_received(payload):
             return
         self._ignored["malformed"] += 1
         error, work = ProtocolError(f"ignored {why}"), self._work
@@ -492,14 +492,14 @@ class Receiver:
         if only is None or only.lane is None or not (work.invocations or work.waiting_room.items):
             self._reporter.tell("error", error)
         else:
-            self._reporter.spawn(self._tell_behind(work.lane(only.lane), error))
+            self._reporter.spawn(self._report_behind(work.lane(only.lane), error))
         times = self._malformed_at = self._malformed_at or []
         now = self._writer.loop.time()
         times.append(now)
         if len(times) > MOST_MALFORMED and now - times.pop(0) < MINUTE:
             self._session.fail(CloseCode.INVALID_DATA, f"more than {MOST_MALFORMED} malformed messages a minute")
 
-    async def _tell_behind(self, lane: asyncio.Lock, error: ProtocolError) -> None:
+    async def _report_behind(self, lane: asyncio.Lock, error: ProtocolError) -> None:
         """Call the `error` handlers once an async `Service.on_json` has handled the messages before."""
         async with lane:
             self._reporter.tell("error", error)

@@ -87,7 +87,7 @@ class Requester:
     ) -> Any:
         """Send a request and return its answer: a `ChannelCore` with ``wants_channel``. See `Caller.request`."""
         try:
-            timeout, convert = self._limits.timeout, None
+            timeout, convert = self._limits.request_timeout, None
             if options is not NO_OPTIONS:
                 if options.returns is not UNSET:
                     convert = self.converter(options.returns)
@@ -98,17 +98,17 @@ class Requester:
             if self._between_nodes and channel is not None:
                 options = replace(options, timeout=timeout, is_passed_on=True)
             check_sending(channel, event, self.outbox.writer.thread)
-            pending = self._requests.open(channel, event, timeout, options)
+            pending = self._requests.add(channel, event, timeout, options)
             try:
                 message = options.message(pending.id, channel, (event, *args))
                 if not self.outbox.request_now(message, pending):
-                    await self.outbox.request_in_turn(message, pending)
+                    await self.outbox.wait_and_request(message, pending)
                 answer = await pending.future
             except asyncio.CancelledError as exc:
                 self._give_up(pending, reason_of(exc))
                 raise
             except BaseException:
-                self._requests.drop(pending)
+                self._requests.remove(pending)
                 raise
             if isinstance(answer, Exception):
                 try:
@@ -135,7 +135,7 @@ class Requester:
 
         JavaScript answers null with a channel, by mistake (4.3.1, observed).
         """
-        admits_none = self.outbox.writer.hears_null_as_channel
+        admits_none = self.outbox.writer.reads_channel_as_null
         if admits_none and convert is not None:
             try:
                 convert(None)
@@ -158,7 +158,7 @@ class Requester:
 
     def _give_up(self, pending: Pending, reason: object, error: Exception | None = None) -> None:
         """End a request whose caller was cancelled, or gets ``error``, and tell the remote peer to stop."""
-        self.outbox.take_back(pending)
+        self.outbox.withdraw(pending)
         if self._requests.give_up(pending, error):
             send_notice(self.outbox.writer, partial(Cancellation, pending.id), reason, self._host.log.warn)
         elif pending.channel is not None:  # it came in the same turn of the event loop
@@ -181,7 +181,7 @@ class Requester:
             options.retry,
             idempotent=options.idempotent,
             event=event,
-            timeout=self._limits.timeout if options.timeout is UNSET else options.timeout,
+            timeout=self._limits.request_timeout if options.timeout is UNSET else options.timeout,
             loop=self.outbox.writer.loop,
             expects_connection=lambda: self.outbox.expects_connection,
         )
@@ -286,7 +286,7 @@ class Requester:
         )
 
     def _producer(self, channel: ChannelCore, event: str, timeout: float | UnsetType | None) -> Producer:
-        seconds = self._limits.timeout if timeout is UNSET else timeout
+        seconds = self._limits.request_timeout if timeout is UNSET else timeout
         return Producer(channel, patience=seconds, late=RequestTimeout(event, seconds or 0.0))
 
     async def _produce(self, producer: Producer, send: Source) -> None:

@@ -71,7 +71,7 @@ class WaitingRoom(BoundedQueue[ReceivedMessage]):
         self._kinds: dict[MessageKind, OrderedDict[int, None]] = {}
         """The tickets of each kind, in order. There are no empty ones."""
 
-    def admit(self, entry: ReceivedMessage) -> bool:
+    def add(self, entry: ReceivedMessage) -> bool:
         """Let a message wait. Return False if it does not fit."""
         if not self.fits(len(entry.payload)):
             return False
@@ -97,7 +97,7 @@ class WaitingRoom(BoundedQueue[ReceivedMessage]):
             del self._kinds[entry.kind]
         return entry
 
-    def take_requests(self) -> list[ReceivedMessage]:
+    def pop_requests(self) -> list[ReceivedMessage]:
         """Take all requests out. Events stay."""
         tickets = [ticket for ticket, entry in self.items.items() if entry.id is not None]
         return [self.take(ticket) for ticket in tickets]

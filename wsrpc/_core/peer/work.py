@@ -60,7 +60,6 @@ class Work:
         "_measured",
         "_pumping",
         "_room_for_any",
-        "beginning",
         "count",
         "dispatcher",
         "held",
@@ -69,10 +68,12 @@ class Work:
         "limits",
         "named_channels",
         "needs_checks",
-        "not_begun",
-        "noted_unknown",
         "on_channels",
-        "then",
+        "on_events_done",
+        "readers",
+        "starting",
+        "tasks_not_started",
+        "unknown_logged",
         "waiting_room",
     )
 
@@ -96,28 +97,28 @@ class Work:
         """Bytes of handlers, with their messages. None if they have to be measured."""
         self.on_channels = 0
         """Handlers of requests that came on anonymous channels."""
-        self.beginning: Invocation | None = None
+        self.starting: Invocation | None = None
         """The handler that takes the first step of its task, and is not counted yet."""
-        self.not_begun = 0
+        self.tasks_not_started = 0
         """Tasks that have not taken their first step. Meanwhile plain functions run in tasks, too, to stay in order."""
-        self.then: Callable[[], None] | None = None
+        self.on_events_done: Callable[[], None] | None = None
         """Is called once the events before the end of the session are handled."""
         self.waiting_room = NOTHING_WAITS
         """The messages that wait. Peers share an empty queue until their first message waits."""
         self._pumping = False
         self._bucket = None if limits.rate is None else TokenBucket(limits.rate, limits.rate)
         """Keeps the remote peer within `Limits.rate`."""
-        self.noted_unknown = False
+        self.unknown_logged = False
         """Whether the log tells of a request without a handler."""
         # A lane ends with its handler or channel. The dictionary takes a kilobyte, and few peers need it.
         self._lanes: WeakKeyDictionary[object, asyncio.Lock] | None = None
-        self._room_for_any = max(0, limits.running_bytes - limits.message)
+        self._room_for_any = max(0, limits.running_bytes - limits.message_bytes)
         """While no more bytes are held, there is room for any message."""
 
     def __repr__(self) -> str:
         return f"<Work {self.count} handlers, {len(self.waiting_room)} messages wait>"
 
-    def begin_session(self, dispatcher: Dispatcher) -> None:
+    def set_dispatcher(self, dispatcher: Dispatcher) -> None:
         """Let ``dispatcher`` take the place of the dispatcher of the last session."""
         self.dispatcher = dispatcher
         self.update()
@@ -175,7 +176,7 @@ class Work:
             return
         key = None if i is UNSET else i
         waiting = ReceivedMessage(kind, _kept(payload, view), key, view, decode, dispatcher, channel, is_read)
-        if self._let_wait(waiting):
+        if self._add_waiting(waiting):
             self.update()
             return
         why = f"{len(self.waiting_room)} messages wait already"
@@ -269,11 +270,11 @@ class Work:
 
     # ------------------------------------------------------------ those that wait
 
-    def _let_wait(self, entry: ReceivedMessage) -> bool:
+    def _add_waiting(self, entry: ReceivedMessage) -> bool:
         """Let a message wait. Return False if it does not fit."""
         if self.waiting_room is NOTHING_WAITS:
             self.waiting_room = WaitingRoom(self.limits.waiting, self.limits.waiting_bytes)
-        return self.waiting_room.admit(entry)
+        return self.waiting_room.add(entry)
 
     def start_waiting(self) -> None:
         """Start what waits, after the connection has become full, or has room again, or has ended."""
@@ -311,19 +312,19 @@ class Work:
             self.dispatcher.read_ended()  # no read from the network has brought them
             self.update()
 
-    def end_session(self) -> None:
-        """Drop the requests that wait: nobody waits for their answers. Events start when there is room.
+    def start_last_events(self) -> None:
+        """Start the events of the session, which is over, as far as there is room, and drop the requests that wait.
 
-        They start before the channels of the session end. All messages are dropped if this side has closed the
-        connection, or while `open` handlers run, which may refuse the remote peer.
+        If this side has closed the connection, or while `open` handlers run, which may refuse the remote peer, all
+        messages that wait are dropped.
         """
         dispatcher = self.dispatcher
         if dispatcher.admission.paused is not None or not dispatcher.opening.over:
             self.drop_all()
-        for waiting in self.waiting_room.take_requests():
+        for waiting in self.waiting_room.pop_requests():
             waiting.mark_processed()
         self.start_waiting()
-        dispatcher.admission.end_session()
+        dispatcher.admission.session_over()
 
     def drop_all(self) -> None:
         """Drop all messages that wait: the peer ends."""
@@ -339,7 +340,7 @@ class Work:
     @property
     def active(self) -> int:
         """Number of handlers that run, the one that takes its first step included."""
-        first = self.beginning
+        first = self.starting
         return len(self.invocations) + (first is not None and first not in self.invocations)
 
     def backlog(self) -> int:
@@ -427,8 +428,8 @@ class Work:
             self.update()
         if self.waiting_room.items:
             self.pump()
-        if self.then is not None:
-            self.look_for_events()
+        if self.on_events_done is not None:
+            self.notify_if_events_done()
 
     def check_bytes_for_channel(self, size: int) -> None:
         """Check that a message of ``size`` bytes may open a channel, besides those which are open.
@@ -446,30 +447,30 @@ class Work:
 
     # ------------------------------------------------------------ their end
 
-    def after_events(self, then: Callable[[], None] | None) -> None:
-        """Call ``then`` once every event that has arrived has started, and those that run in order have ended.
+    def when_events_done(self, notify: Callable[[], None] | None) -> None:
+        """Call ``notify`` once every event that has arrived has started, and those that run in order have ended.
 
         A function that still waits for that is called now.
         """
-        if self.beginning is not None:
-            self.add(self.beginning)  # its first step has ended the connection
-        earlier, self.then = self.then, then
+        if self.starting is not None:
+            self.add(self.starting)  # its first step has ended the connection
+        earlier, self.on_events_done = self.on_events_done, notify
         if earlier is not None:
             earlier()
-        self.look_for_events()
+        self.notify_if_events_done()
 
-    def look_for_events(self) -> None:
-        """Call the function of `after_events` if its time has come."""
-        if not (self.waiting_room.items or self.not_begun or any(map(_is_event_in_order, self.invocations))):
-            then, self.then = self.then, None
-            if then is not None:
-                then()
+    def notify_if_events_done(self) -> None:
+        """Call the function of `when_events_done` if its time has come."""
+        if not (self.waiting_room.items or self.tasks_not_started or any(map(_is_event_in_order, self.invocations))):
+            notify, self.on_events_done = self.on_events_done, None
+            if notify is not None:
+                notify()
 
-    def task_begins(self) -> None:
-        """Note that one of the tasks that have ``not_begun`` takes its first step."""
-        self.not_begun -= 1
-        if self.then is not None and not self.not_begun:
-            self._loop.call_soon(self.look_for_events)  # later, so that the handler comes first
+    def task_started(self) -> None:
+        """Note that one of the tasks that have ``tasks_not_started`` takes its first step."""
+        self.tasks_not_started -= 1
+        if self.on_events_done is not None and not self.tasks_not_started:
+            self._loop.call_soon(self.notify_if_events_done)  # later, so that the handler comes first
 
     def end_conversations(self) -> None:
         """Cancel the bodies of conversations that are over, even if they have not read the messages before the end."""
@@ -490,7 +491,7 @@ class Work:
         return {task for task, each in running.items() if task not in closing and each.lane not in lanes}
 
     @property
-    def threads_left(self) -> int:
+    def threads_running(self) -> int:
         """Number of cancelled calls whose thread goes on."""
         return sum(each.task is not None and each.task.done() for each in self.invocations)
 

@@ -108,7 +108,7 @@ def raw_payload(message: Any) -> tuple[bytes, bool]:
     """
     if isinstance(message, str):
         return message.encode(), True
-    given: Any = message
+    data: Any = message
     if isinstance(message, (bytes, bytearray, memoryview)):
-        return bytes(given), False
-    raise TypeError(f"a raw message is str or bytes, got {type(given).__name__}: encode it first")
+        return bytes(data), False
+    raise TypeError(f"a raw message is str or bytes, got {type(data).__name__}: encode it first")

@@ -25,7 +25,7 @@ class DrainPhase(Enum):
     NONE = "neither side drains"
     ASKED = "this side drains, and the remote peer may still begin something new"
     ANSWERED = "this side drains, and the remote peer begins nothing new"
-    TOLD = "the remote peer drains, and what has begun before goes on"
+    FINISHING = "the remote peer drains, and what has begun before goes on"
     OWING = "the remote peer drains, and this side begins nothing new, and says so once `open` handlers are done"
     SILENT = "the remote peer drains, and this side begins nothing new, and has said so"
 
@@ -38,7 +38,7 @@ class Draining:
     crossed with the request to drain has arrived by then, so nothing needs to be refused.
     """
 
-    __slots__ = ("_host", "_on_quiet", "_opening", "_session", "_waits", "closes_at", "phase")
+    __slots__ = ("_host", "_on_remote_silent", "_opening", "_session", "_waits", "closes_at", "phase")
 
     def __init__(self, session: Session, host: Host, opening: Opening) -> None:
         self._session = session
@@ -49,7 +49,7 @@ class Draining:
         """When the side that drains is going to close, at the latest. None if neither side drains."""
         self._waits: list[Timer | asyncio.Task[None]] = []
         """The wait for the work of this side, which dialed, and what ends this wait when no time is left."""
-        self._on_quiet: asyncio.Future[None] | None = None
+        self._on_remote_silent: asyncio.Future[None] | None = None
 
     @property
     def _agreed(self) -> bool:
@@ -57,7 +57,7 @@ class Draining:
 
     def _enter(self, phase: DrainPhase) -> None:
         self.phase = phase
-        self._host.current.way_changed()
+        self._host.current.may_send_changed()
 
     # ------------------------------------------------------------ the side that drains
 
@@ -77,18 +77,18 @@ class Draining:
     def agreed(self) -> None:
         """Ask for that if this side drained before it knew what the remote peer supports."""
         if self._agreed and self.closes_at is not None and self.phase is DrainPhase.ASKED:
-            self._session.say(Drain(max(0, round((self.closes_at - self._host.loop.time()) * 1000))))
+            self._session.send_control(Drain(max(0, round((self.closes_at - self._host.loop.time()) * 1000))))
 
     @property
-    def quiet(self) -> bool:
+    def remote_is_silent(self) -> bool:
         """Whether the remote peer begins nothing new any more. A plain peer, which cannot say so, counts as quiet."""
         return self.phase is DrainPhase.ANSWERED or not self._agreed
 
-    async def wait_quiet(self) -> None:
+    async def wait_remote_silent(self) -> None:
         """Wait until the remote peer begins nothing new, or the session has ended. Cancelling is safe."""
-        if not self.quiet:
-            self._on_quiet = self._host.loop.create_future()
-            await self._on_quiet
+        if not self.remote_is_silent:
+            self._on_remote_silent = self._host.loop.create_future()
+            await self._on_remote_silent
 
     # ------------------------------------------------------------ both sides
 
@@ -96,32 +96,34 @@ class Draining:
         """Take what the remote peer says."""
         if not 0 <= drain.after_ms <= MAX_ID:
             self._host.ignore("drain that makes no sense")
-        elif self._agreed and self._session.negotiation.dialer and self.phase in (DrainPhase.NONE, DrainPhase.TOLD):
-            self._told(drain.after_ms / 1000)
+        elif (
+            self._agreed and self._session.negotiation.dialer and self.phase in (DrainPhase.NONE, DrainPhase.FINISHING)
+        ):
+            self._peer_drains(drain.after_ms / 1000)
         elif self._agreed and self.phase is DrainPhase.ASKED:
             self._enter(DrainPhase.ANSWERED)
-            self.end_waits()
+            self.stop_waiting()
         else:
             self._host.ignore("control message out of place")
 
-    def end_waits(self) -> None:
-        """End the wait for the remote peer, or for this side's work."""
-        self._stop_waiting()
-        if self._on_quiet is not None and not self._on_quiet.done():
-            self._on_quiet.set_result(None)
+    def stop_waiting(self) -> None:
+        """Stop the wait for the remote peer, or for the work of this side."""
+        self._stop_timers()
+        if self._on_remote_silent is not None and not self._on_remote_silent.done():
+            self._on_remote_silent.set_result(None)
 
-    def _stop_waiting(self) -> None:
+    def _stop_timers(self) -> None:
         for each in self._waits:
             each.cancel()
 
     # ------------------------------------------------------------ the side that is told
 
-    def _told(self, seconds: float) -> None:
+    def _peer_drains(self, seconds: float) -> None:
         """Finish what has begun, because the remote peer closes in so many seconds at the latest."""
         loop = self._host.loop
-        self._enter(DrainPhase.TOLD)
+        self._enter(DrainPhase.FINISHING)
         self.closes_at = loop.time() + seconds
-        self._stop_waiting()
+        self._stop_timers()
         work = self._host.current.in_progress() if seconds >= MARGIN and self._opening.over else None
         if work is None:
             self._be_silent()
@@ -139,7 +141,7 @@ class Draining:
 
     def _be_silent(self) -> None:
         """Begin nothing new, and say so. Idempotent."""
-        if self.phase is DrainPhase.TOLD:
+        if self.phase is DrainPhase.FINISHING:
             # Requests of `open` handlers are still served, so they are sent before the answer.
             self._enter(DrainPhase.OWING)
             text = "the remote peer is about to close: new messages wait for another connection"
@@ -151,4 +153,4 @@ class Draining:
         """Say what had to wait for the `open` handlers."""
         if self.phase is DrainPhase.OWING:
             self._enter(DrainPhase.SILENT)
-            self._session.say(Drain(0))
+            self._session.send_control(Drain(0))

@@ -17,24 +17,24 @@ class Gate:
     cancelled, the gate wakes the next one.
 
     Args:
-        changed: called when ``busy`` has changed.
+        changed: called when ``has_callers`` has changed.
     """
 
-    __slots__ = ("_changed", "_line", "_loop", "busy")
+    __slots__ = ("_changed", "_line", "_loop", "has_callers")
 
     def __init__(self, loop: Scheduler, changed: Callable[[], None] | None = None) -> None:
         self._loop = loop
         self._changed = changed
         # Nobody ever waits in most peers, so most gates have no table.
-        self._line: OrderedDict[Turn, None] | None = None
-        self.busy = False
+        self._line: OrderedDict[Waiter, None] | None = None
+        self.has_callers = False
         """Whether anybody waits."""
 
-    def enter(self) -> Turn:
-        """Join the end of the line. The caller must call `Turn.leave`, whatever happens."""
-        turn = Turn()
-        turn.join(self)
-        return turn
+    def enter(self) -> Waiter:
+        """Join the end of the line. The caller must call `Waiter.exit`, whatever happens."""
+        waiter = Waiter()
+        waiter.move_to(self)
+        return waiter
 
     def wake(self) -> None:
         """Let the first caller look whether there is room."""
@@ -43,44 +43,44 @@ class Gate:
 
     def wake_all(self) -> None:
         """Let all callers look whether they still have to wait."""
-        for turn in self._line or ():
-            turn.wake()
+        for waiter in self._line or ():
+            waiter.wake()
 
-    # ------------------------------------------------------------ for `Turn`
+    # ------------------------------------------------------------ for `Waiter`
 
-    def add(self, turn: Turn) -> None:
+    def add(self, waiter: Waiter) -> None:
         """Put a caller at the end of the line."""
         if self._line is None:
             self._line = OrderedDict()
-        self._line[turn] = None
-        self._look()
+        self._line[waiter] = None
+        self._update_has_callers()
 
-    def is_first(self, turn: Turn) -> bool:
-        """Return whether nobody is in the line before ``turn``."""
-        return self._line is not None and next(iter(self._line), None) is turn
+    def is_first(self, waiter: Waiter) -> bool:
+        """Return whether nobody is in the line before ``waiter``."""
+        return self._line is not None and next(iter(self._line), None) is waiter
 
     def future(self) -> asyncio.Future[None]:
         """Return a future for a caller to wait for."""
         return self._loop.create_future()
 
-    def leave(self, turn: Turn) -> None:
+    def remove(self, waiter: Waiter) -> None:
         """Take a caller out of the line."""
-        line, was_first = self._line, self.is_first(turn)
+        line, was_first = self._line, self.is_first(waiter)
         assert line is not None
-        del line[turn]
-        self._look()
+        del line[waiter]
+        self._update_has_callers()
         if was_first:
             self.wake()
 
-    def _look(self) -> None:
-        busy = bool(self._line)
-        if busy is not self.busy:
-            self.busy = busy
+    def _update_has_callers(self) -> None:
+        has_callers = bool(self._line)
+        if has_callers is not self.has_callers:
+            self.has_callers = has_callers
             if self._changed is not None:
                 self._changed()
 
 
-class Turn:
+class Waiter:
     """The place of one caller, which waits in the line of one `Gate` at a time."""
 
     __slots__ = ("_gate", "_woken")
@@ -90,12 +90,12 @@ class Turn:
         self._woken: asyncio.Future[None] | None = None
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
         """Whether the caller is in a line, and nobody is before it."""
         return self._gate is not None and self._gate.is_first(self)
 
     @property
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether the caller is in a line."""
         return self._gate is not None
 
@@ -103,10 +103,10 @@ class Turn:
         """Return whether the caller is in the line of ``gate``."""
         return self._gate is gate
 
-    def join(self, gate: Gate) -> None:
+    def move_to(self, gate: Gate) -> None:
         """Be in the line of ``gate``: at the end, if the caller was not in it. The caller leaves any other line."""
         if self._gate is not gate:
-            self.leave()
+            self.exit()
             self._gate = gate
             gate.add(self)
 
@@ -124,8 +124,8 @@ class Turn:
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
-    def leave(self) -> None:
+    def exit(self) -> None:
         """Leave the line. If this caller was the first, the next one looks whether there is room. Idempotent."""
         gate, self._gate = self._gate, None
         if gate is not None:
-            gate.leave(self)
+            gate.remove(self)

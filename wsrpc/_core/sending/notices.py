@@ -28,7 +28,7 @@ def send_notice(writer: SessionWriter, notice: Notice, reason: object, warn: Cal
     try:
         send_error(writer, notice, reason)
     except MessageTooBig:
-        return  # `Limits.sent_message` lets next to nothing through
+        return  # `Limits.sent_message_bytes` lets next to nothing through
     except Exception as exc:
         # A user's enc_hook may raise anything. That the remote peer learns of the end matters more.
         warn("the reason of a cancellation or an abort cannot be encoded, and was left out", exc_info=exc)
@@ -43,7 +43,7 @@ def send_error(writer: SessionWriter, notice: Notice, reason: object) -> None:
     """Send what holds an error or a reason, shortened as far as the remote peer needs it.
 
     Raises:
-        MessageTooBig: this side may send next to nothing (`Limits.sent_message`).
+        MessageTooBig: this side may send next to nothing (`Limits.sent_message_bytes`).
         Exception: it cannot be encoded.
     """
     try:

@@ -19,7 +19,7 @@ from ..session.offline_queue import Entry, OfflineQueue
 from ..wire.messages import Event, Raw, Request, event_on
 from ..wire.settings import Terms
 from .checks import check_sending
-from .gate import Gate, Turn
+from .gate import Gate, Waiter
 from .pending import HELD, QUEUED, Pending, PendingRequests
 from .session_writer import Line, SessionWriter
 
@@ -33,7 +33,7 @@ def _no_channel(h: int) -> None:
 class Scope(Enum):
     """What a message belongs to."""
 
-    BEGUN = "something that has begun"
+    STARTED = "something that has begun"
     """An anonymous channel, a stream, or an `open` handler."""
     SESSION = "the session"
     """All other messages of a server, and of a client that does not connect again."""
@@ -51,13 +51,13 @@ class Place(Enum):
 
 
 PLACES: dict[Line, dict[Scope, Place | None]] = {
-    Line.NONE: {Scope.BEGUN: None, Scope.SESSION: None, Scope.PEER: None},
-    Line.EXPECTED: {Scope.BEGUN: None, Scope.SESSION: None, Scope.PEER: Place.QUEUE},
-    Line.AWAY: {Scope.BEGUN: Place.QUEUE, Scope.SESSION: Place.QUEUE, Scope.PEER: Place.QUEUE},
-    Line.OPENING: {Scope.BEGUN: Place.NOW, Scope.SESSION: Place.NOW, Scope.PEER: Place.QUEUE},
-    Line.TOLD: {Scope.BEGUN: Place.NOW, Scope.SESSION: Place.NOW, Scope.PEER: Place.NOW},
-    Line.DRAINING: {Scope.BEGUN: Place.NOW, Scope.SESSION: None, Scope.PEER: Place.QUEUE},
-    Line.OPEN: {Scope.BEGUN: Place.NOW, Scope.SESSION: Place.NOW, Scope.PEER: Place.NOW},
+    Line.NONE: {Scope.STARTED: None, Scope.SESSION: None, Scope.PEER: None},
+    Line.EXPECTED: {Scope.STARTED: None, Scope.SESSION: None, Scope.PEER: Place.QUEUE},
+    Line.AWAY: {Scope.STARTED: Place.QUEUE, Scope.SESSION: Place.QUEUE, Scope.PEER: Place.QUEUE},
+    Line.OPENING: {Scope.STARTED: Place.NOW, Scope.SESSION: Place.NOW, Scope.PEER: Place.QUEUE},
+    Line.FINISHING: {Scope.STARTED: Place.NOW, Scope.SESSION: Place.NOW, Scope.PEER: Place.NOW},
+    Line.DRAINING: {Scope.STARTED: Place.NOW, Scope.SESSION: None, Scope.PEER: Place.QUEUE},
+    Line.OPEN: {Scope.STARTED: Place.NOW, Scope.SESSION: Place.NOW, Scope.PEER: Place.NOW},
 }
 """Where a message goes, by the state of the line and the scope of the message. None: the message fails.
 
@@ -70,7 +70,7 @@ class Outgoing:
 
     Args:
         pending: the request that it makes. None for events and raw messages.
-        begun_in: the message belongs to something that has begun in this session.
+        started_in: the message belongs to something that has begun in this session.
     """
 
     __slots__ = (
@@ -83,7 +83,7 @@ class Outgoing:
         "message",
         "pending",
         "scope",
-        "waits_there",
+        "waiting_bytes",
         "writer",
     )
 
@@ -94,24 +94,24 @@ class Outgoing:
         pending: Pending | None = None,
         *,
         offline: Offline | None = None,
-        begun_in: SessionWriter | None = None,
+        started_in: SessionWriter | None = None,
     ) -> None:
         self._outbox = outbox
         self.message = message
         self.pending = pending
-        self.writer = begun_in or outbox.writer
+        self.writer = started_in or outbox.writer
         """The way out of the session of that time, with which the message ends, unless it belongs to the peer."""
         self._channel = None if message.h is UNSET else outbox.find_channel(message.h)
         """The anonymous channel of the message. None without one, and if it had ended already."""
         within_call = pending is not None and pending.options.within_call
-        begun = begun_in is not None or message.h is not UNSET or within_call
+        begun = started_in is not None or message.h is not UNSET or within_call
         if begun or self.writer.opening.in_handler():
-            self.scope = Scope.BEGUN
+            self.scope = Scope.STARTED
         else:
             self.scope = Scope.PEER if outbox.expects_session else Scope.SESSION
         fails_offline = offline == "fail" or (offline is None and outbox.fails_offline)
         self._needs_connection = fails_offline and not begun
-        self.waits_there = 0
+        self.waiting_bytes = 0
         """Bytes of a request that wait for a handler at the remote peer, if it leaves now or is held."""
         self._terms = self.writer.terms
         """How it is encoded for its `place`."""
@@ -121,7 +121,7 @@ class Outgoing:
 
     # ------------------------------------------------------------ where it goes
 
-    def place(self, turn: Turn | None = None) -> Place:
+    def place(self, waiter: Waiter | None = None) -> Place:
         """Return where the message goes now, by the first rule that applies.
 
         Args:
@@ -133,32 +133,32 @@ class Outgoing:
             ChannelClosed: the message is for an anonymous channel that has ended.
         """
         outbox, line = self._outbox, self._line()
-        session, gate, capacity = outbox.writer.session, outbox.gate, outbox.requests.capacity
+        session, gate, capacity_gate = outbox.writer.session, outbox.gate, outbox.requests.capacity_gate
         # It fails if what it belongs to is over, or where the table says so.
-        place = PLACES[line][self.scope] if self._goes_on() else None
+        place = PLACES[line][self.scope] if self._continues() else None
         # With offline="fail" it does not wait for a connection. (It does wait for `open` handlers.)
         if self._needs_connection and place is Place.QUEUE and line is not Line.OPENING:
             place = None
         if place is None:
-            raise self._not_sent(line, turn)
+            raise self._not_sent(line, waiter)
         # It is encoded as was negotiated in the session, unless it goes into the queue and may outlive the session.
         outlives = place is Place.QUEUE and self.scope is Scope.PEER
-        self._terms, self.waits_there = outbox.next_terms if outlives else outbox.writer.terms, 0
+        self._terms, self.waiting_bytes = outbox.next_terms if outlives else outbox.writer.terms, 0
         # It waits while the session is full, unless it may outlive the session.
         full = session.full and not outlives
-        if turn is None:
+        if waiter is None:
             return Place.GATE if full else place
         if full:
-            return Place.CAPACITY if turn.waits_at(capacity) else Place.GATE
+            return Place.CAPACITY if waiter.waits_at(capacity_gate) else Place.GATE
         # It does not overtake the callers at the gate. (The first of those who wait for capacity came before them.)
-        if gate.busy and not turn.first:
+        if gate.has_callers and not waiter.is_first:
             return Place.GATE
         # It waits for the `open` handlers or the next session, whatever is in flight now.
         if place is Place.QUEUE and not self.held:
             return place
         # A request waits while the remote peer has no room for it. In a session that waits for another connection, too:
         # its requests are still in flight, and those that are held will all leave at once.
-        return place if self._finds_capacity(turn) else Place.CAPACITY
+        return place if self._finds_capacity(waiter) else Place.CAPACITY
 
     @property
     def held(self) -> bool:
@@ -179,7 +179,7 @@ class Outgoing:
         line = writer.line
         if line is Line.NONE and self._outbox.expects_session:
             return Line.EXPECTED
-        if line in (Line.TOLD, Line.DRAINING):
+        if line in (Line.FINISHING, Line.DRAINING):
             handler = CURRENT.get(None)
             if handler is not None and handler.awaited and handler.dispatcher.writer is writer:
                 return Line.OPEN
@@ -187,36 +187,36 @@ class Outgoing:
                 return Line.DRAINING
         return line
 
-    def _goes_on(self) -> bool:
+    def _continues(self) -> bool:
         """Return whether the session of the message goes on, and its channel, if it has one."""
         if self.scope is Scope.PEER:
             return True
         has_channel = self.message.h is UNSET or (self._channel is not None and not self._channel.over)
         return has_channel and self.writer is self._outbox.writer
 
-    def _finds_capacity(self, turn: Turn) -> bool:
+    def _finds_capacity(self, waiter: Waiter) -> bool:
         """Return whether the remote peer has room for the message. It has for all but requests."""
         requests, terms = self._outbox.requests, self._outbox.writer.terms
-        flight, capacity = requests.flight, requests.capacity
+        flight, capacity_gate = requests.flight, requests.capacity_gate
         if self.pending is None or self.pending.h is not None or requests.has_capacity(terms):
             return True
-        others_first = capacity.busy and not (turn.waits_at(capacity) and turn.first)
+        others_first = capacity_gate.has_callers and not (waiter.waits_at(capacity_gate) and waiter.is_first)
         if others_first or flight.is_full(terms.announced):
             return False
-        waits_there = flight.waits_there(terms.announced, len(self.encode()[0]))
-        self.waits_there = waits_there or 0
-        return waits_there is not None
+        waiting_bytes = flight.waiting_bytes(terms.announced, len(self.encode()[0]))
+        self.waiting_bytes = waiting_bytes or 0
+        return waiting_bytes is not None
 
-    def _not_sent(self, line: Line, turn: Turn | None) -> ConnectionLost | ChannelClosed:
+    def _not_sent(self, line: Line, waiter: Waiter | None) -> ConnectionLost | ChannelClosed:
         """Return the error for the message if it can neither be sent nor wait."""
         session, h = self.writer.session, self.message.h
-        if line is Line.DRAINING and self.scope is not Scope.BEGUN:
+        if line is Line.DRAINING and self.scope is not Scope.STARTED:
             return ConnectionLost(CloseCode.SERVICE_RESTART, "the other side is draining", "not_sent")
         if self._channel is not None and self._channel.over and not session.over:
             return self._channel.closed_error()
         lost = self.writer.not_sent()
-        if isinstance(session.lost, SessionLost) and turn is not None and turn.waits:
-            lost = session.lost.for_outcome("not_sent")  # it was lost while the caller waited
+        if isinstance(session.end_error, SessionLost) and waiter is not None and waiter.is_waiting:
+            lost = session.end_error.for_outcome("not_sent")  # it was lost while the caller waited
         return lost if h is UNSET else ChannelClosed(str(h), lost)
 
     # ------------------------------------------------------------ what is sent
@@ -249,7 +249,7 @@ class Outbox:
         "find_channel",
         "gate",
         "next_terms",
-        "queue",
+        "offline_queue",
         "requests",
         "writer",
     )
@@ -265,8 +265,8 @@ class Outbox:
         self.next_terms = host.settings.terms
         """How messages for the next session are encoded: nothing is negotiated yet."""
         self.requests = PendingRequests(host, odd=odd)
-        self.queue = OfflineQueue(host)
-        self.gate = Gate(host.loop, lambda: host.current.way_changed())
+        self.offline_queue = OfflineQueue(host)
+        self.gate = Gate(host.loop, lambda: host.current.may_send_changed())
         """The callers that wait until the session has room."""
         self.writer: SessionWriter
         """The way out of the present session, of the next one, or of the last one."""
@@ -277,11 +277,11 @@ class Outbox:
         """Finds an open anonymous channel of the present session."""
 
     def __repr__(self) -> str:
-        return f"<Outbox {self.writer.state} queued={len(self.queue)}>"
+        return f"<Outbox {self.writer.state} queued={len(self.offline_queue)}>"
 
     # ------------------------------------------------------------ sessions
 
-    def begin_session(self, writer: SessionWriter, find_channel: FindChannel) -> None:
+    def set_session(self, writer: SessionWriter, find_channel: FindChannel) -> None:
         """Send in this session from now on."""
         self.writer, self.find_channel = writer, find_channel
 
@@ -300,8 +300,8 @@ class Outbox:
         writer = self.writer
         check_sending(channel, event, writer.thread)
         message = event_on(channel, (event, *args))
-        if not (writer.clear and writer.send(writer.terms.encode(message))):
-            await self.send_in_turn(message, offline)
+        if not (writer.may_send and writer.send(writer.terms.encode(message))):
+            await self.wait_and_send(message, offline)
 
     def send_event_nowait(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
@@ -310,13 +310,13 @@ class Outbox:
         writer = self.writer
         check_sending(channel, event, writer.thread)
         message = event_on(channel, (event, *args))
-        if not (writer.clear and writer.send(writer.terms.encode(message))):
+        if not (writer.may_send and writer.send(writer.terms.encode(message))):
             self.send_now(message, offline)
 
     async def send_raw(self, raw: Raw, offline: Offline | None) -> None:
         """See `RawCaller.send_raw`."""
-        if not (self.writer.clear and self.writer.send(raw.payload, raw.text, raw=True)):
-            await self.send_in_turn(raw, offline)
+        if not (self.writer.may_send and self.writer.send(raw.payload, raw.text, raw=True)):
+            await self.wait_and_send(raw, offline)
 
     def send_now(self, message: Event | Raw, offline: Offline | None) -> None:
         """Send a message without waiting for room, or let it wait in the queue.
@@ -324,7 +324,7 @@ class Outbox:
         Raises:
             ConnectionLost: ``"not_sent"``, the message may not wait.
             ChannelClosed: the message is for an anonymous channel that has ended.
-            QueueFull: the session holds as much as `Limits.hard_cap` allows, or too much waits in the queue.
+            QueueFull: the session holds as much as `Limits.hard_cap_bytes` allows, or too much waits in the queue.
         """
         outgoing = Outgoing(self, message, offline=offline)
         while True:
@@ -335,11 +335,11 @@ class Outbox:
             if place is Place.QUEUE:
                 self._enqueue(outgoing)
                 return
-            if self._leave(outgoing) is not None:
+            if self._send(outgoing) is not None:
                 return
 
-    async def send_in_turn(
-        self, message: Event | Raw, offline: Offline | None = None, *, begun_in: SessionWriter | None = None
+    async def wait_and_send(
+        self, message: Event | Raw, offline: Offline | None = None, *, started_in: SessionWriter | None = None
     ) -> int:
         """Send a message behind those that wait for room, or let it wait in the queue. Return its size in bytes.
 
@@ -353,12 +353,12 @@ class Outbox:
             ConnectionLost: ``"not_sent"``, the message may not wait for another connection, or none will come.
             QueueFull: too many messages of the user wait in the queue.
         """
-        return await self._in_turn(Outgoing(self, message, offline=offline, begun_in=begun_in))
+        return await self._wait_and_send(Outgoing(self, message, offline=offline, started_in=started_in))
 
     def request_now(self, message: Request, pending: Pending) -> bool:
         """Send a request, if nothing is in its way. Return False if it has to take its turn."""
         writer = self.writer
-        if not writer.clear or (pending.h is None and not self.requests.has_capacity(writer.terms)):
+        if not writer.may_send or (pending.h is None and not self.requests.has_capacity(writer.terms)):
             return False
         payload = writer.terms.encode(message)
         if not writer.send(payload):
@@ -366,68 +366,68 @@ class Outbox:
         self.requests.was_sent(pending, len(payload))
         return True
 
-    async def request_in_turn(self, message: Request, pending: Pending) -> None:
-        """Send a request like `send_in_turn`, once the remote peer can accept it. Return if it fails meanwhile."""
-        await self._in_turn(Outgoing(self, message, pending, offline=pending.options.offline))
+    async def wait_and_request(self, message: Request, pending: Pending) -> None:
+        """Send a request like `wait_and_send`, once the remote peer can accept it. Return if it fails meanwhile."""
+        await self._wait_and_send(Outgoing(self, message, pending, offline=pending.options.offline))
 
-    async def _in_turn(self, outgoing: Outgoing) -> int:
+    async def _wait_and_send(self, outgoing: Outgoing) -> int:
         """Wait in one line after the other until a message leaves or waits in the queue. Return its size in bytes."""
-        turn, pending = Turn(), outgoing.pending
-        lines = {Place.GATE: self.gate, Place.CAPACITY: self.requests.capacity}
+        waiter, pending = Waiter(), outgoing.pending
+        lines = {Place.GATE: self.gate, Place.CAPACITY: self.requests.capacity_gate}
         if pending is not None:
-            pending.turn = turn
+            pending.waiter = waiter
         try:
             while True:
-                place = outgoing.place(turn)
+                place = outgoing.place(waiter)
                 if place is Place.QUEUE:
                     return self._enqueue(outgoing)
                 if place is Place.NOW:
-                    if (size := self._leave(outgoing)) is not None:
+                    if (size := self._send(outgoing)) is not None:
                         return size
                     continue  # the connection has just ended
-                turn.join(lines[place])
-                await turn.wait()
+                waiter.move_to(lines[place])
+                await waiter.wait()
                 if pending is not None and pending.future.done():  # the request has failed
                     return 0
         finally:
-            turn.leave()
+            waiter.exit()
             if pending is not None:
-                pending.turn = None
+                pending.waiter = None
 
-    def _leave(self, outgoing: Outgoing) -> int | None:
+    def _send(self, outgoing: Outgoing) -> int | None:
         """Hand a message to the transport. Return its size, or None if the connection has just ended."""
         payload, text = outgoing.encode()
         if not self.writer.send(payload, text, raw=isinstance(outgoing.message, Raw)):
             return None
         if outgoing.pending is not None:
-            self.requests.was_sent(outgoing.pending, len(payload), outgoing.waits_there)
+            self.requests.was_sent(outgoing.pending, len(payload), outgoing.waiting_bytes)
         return len(payload)
 
     # ------------------------------------------------------------ waiting
 
     @property
-    def busy(self) -> bool:
+    def callers_must_wait(self) -> bool:
         """Whether a caller would have to wait for room."""
-        return self.gate.busy or self.writer.session.full
+        return self.gate.has_callers or self.writer.session.full
 
     def wake(self) -> None:
         """Let the first caller of each line look whether there is room. Those who wait for capacity began earlier."""
-        self.requests.capacity.wake()
+        self.requests.capacity_gate.wake()
         self.gate.wake()
 
     async def wait_written(self) -> None:
         """Wait until all callers that wait for room have sent. Cancelling is safe."""
-        turn = self.gate.enter()
+        waiter = self.gate.enter()
         try:
-            while self.writer.session.full or not turn.first:
-                await turn.wait()
+            while self.writer.session.full or not waiter.is_first:
+                await waiter.wait()
         finally:
-            turn.leave()
+            waiter.exit()
 
     @property
     def kept(self) -> int:
         """Bytes of the messages that wait for a connection, or may have to be sent again on another one."""
-        return self.writer.session.kept + self.queue.user_size
+        return self.writer.session.kept + self.offline_queue.user_size
 
     def _enqueue(self, outgoing: Outgoing) -> int:
         """Let a message wait in the queue. Return its size in bytes.
@@ -443,17 +443,17 @@ class Outbox:
         entry = Entry(payload, text, of_session, raw=is_raw)
         if outgoing.pending is not None:
             state = HELD if outgoing.held else QUEUED
-            self.requests.queued(outgoing.pending, entry, state, outgoing.waits_there)
+            self.requests.message_queued(outgoing.pending, entry, state, outgoing.waiting_bytes)
         if of_session:
-            outgoing.writer.session.wait(entry)
+            outgoing.writer.session.enqueue(entry)
         else:
             line = self.writer.line
-            self.queue.add(entry, "not connected" if line in (Line.NONE, Line.AWAY) else line.value)
+            self.offline_queue.add(entry, "not connected" if line in (Line.NONE, Line.AWAY) else line.value)
         return len(payload)
 
-    def take_back(self, pending: Pending) -> None:
+    def withdraw(self, pending: Pending) -> None:
         """Take the message of a request out of the queue, if it waits there."""
-        if pending.entry is not None and pending.entry.take_back():
+        if pending.entry is not None and pending.entry.withdraw():
             self.writer.session.queue_changed()
 
     # ------------------------------------------------------------ the end of a connection, of a session, and of all
@@ -461,30 +461,30 @@ class Outbox:
     def end_connection(self) -> None:
         """Let the callers that wait look again: the session goes on without its connection."""
         self.gate.wake_all()
-        self.requests.capacity.wake_all()
+        self.requests.capacity_gate.wake_all()
 
-    def end_session(self, lost: ConnectionLost) -> None:
-        """Fail with ``lost`` what belongs to the session, which is over. All else waits for the next one, if any."""
+    def fail_session(self, lost: ConnectionLost) -> None:
+        """Fail the messages of the session, which is over. All other messages wait for the next session, if any."""
         self.find_channel = _no_channel
-        self.queue.end_session(lost)
-        self.requests.end_session(lost)
+        self.offline_queue.end_session(lost)
+        self.requests.fail_sent(lost)
         if not self.expects_session:
             self._fail_requests(
                 [each for each in self.requests.unsent() if each.state is QUEUED], self.writer.session.last_close
             )
-            self.queue.discard()
+            self.offline_queue.drop_all()
         self.gate.wake_all()  # the callers that wait there see that their session is over
 
-    def discard(self, info: CloseInfo) -> None:
+    def drop_waiting(self, info: CloseInfo) -> None:
         """Drop everything that waits for a session, because none will come. Requests fail, and events are logged."""
-        self.discard_requests(info)
-        self.queue.discard()
+        self.fail_unsent(info)
+        self.offline_queue.drop_all()
 
-    def discard_requests(self, info: CloseInfo) -> None:
+    def fail_unsent(self, info: CloseInfo) -> None:
         """Fail the requests that were not sent yet."""
         self._fail_requests(self.requests.unsent(), info)
 
     def _fail_requests(self, requests: list[Pending], info: CloseInfo) -> None:
         for pending in requests:
-            self.take_back(pending)
+            self.withdraw(pending)
             self.requests.fail(pending, ConnectionLost(info.code, info.reason, "not_sent"))

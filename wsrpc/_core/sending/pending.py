@@ -18,7 +18,7 @@ from ..session.offline_queue import Entry
 from ..wire.control import Announced
 from ..wire.messages import RequestOptions, WireMessage
 from ..wire.settings import Terms
-from .gate import Gate, Turn
+from .gate import Gate, Waiter
 
 if TYPE_CHECKING:
     from ..channels.channel_core import ChannelCore
@@ -53,7 +53,7 @@ class RequestState(enum.Enum):
     QUEUED = ("its message waits for the `open` handlers or for the next session", "not_sent", False, False)
     HELD = ("its message waits for another connection of its session", "not_sent", True, True)
     SENT = ("a connection has got its message", "unknown", True, True)
-    GIVEN_UP = ("it was sent, and has failed, and the remote peer has not answered", "unknown", True, False)
+    ABANDONED = ("it was sent, and has failed, and the remote peer has not answered", "unknown", True, False)
     ENDED = ("it was answered, or has failed, and the remote peer does nothing for it", None, False, False)
 
     def __init__(self, meaning: str, outcome: Outcome | None, counts: bool, bytes_count: bool) -> None:
@@ -68,27 +68,27 @@ class RequestState(enum.Enum):
 
 # Constants, because Python 3.11 looks members of an enum up slowly, and these are asked for with each request.
 WAITS, QUEUED, HELD = RequestState.WAITS, RequestState.QUEUED, RequestState.HELD
-SENT, GIVEN_UP, ENDED = RequestState.SENT, RequestState.GIVEN_UP, RequestState.ENDED
+SENT, ABANDONED, ENDED = RequestState.SENT, RequestState.ABANDONED, RequestState.ENDED
 
 
 class InFlight:
     """Requests that occupy the remote peer in one session, in numbers. `RequestState` says which ones.
 
-    A wsrpc peer announces how many handlers it runs at once, and how much may wait for them. A request beyond that
-    waits on this side, at `PendingRequests.capacity`, so that the remote peer need not refuse it. A plain peer has no
-    limit. Nothing is known of the remote peer of the next session, which has an object of its own.
+    A wsrpc peer announces how many handlers it runs at once, and how much may wait for these handlers. A request above
+    these limits waits on this side, at `PendingRequests.capacity_gate`, so that the remote peer need not refuse it. A
+    plain peer has no limit. Each session has its own object, because its remote peer may announce other limits.
 
     A request on an anonymous channel does not count, because a reader may answer it.
     """
 
-    __slots__ = ("bytes", "given_up", "requests", "waiting")
+    __slots__ = ("abandoned", "bytes", "requests", "waiting")
 
     def __init__(self) -> None:
         self.requests = 0
         self.bytes = 0
         self.waiting = 0
-        """Bytes of the requests that wait for a handler at the remote peer: the sum of their ``waits_there``."""
-        self.given_up: dict[int, bool] = {}
+        """Bytes of the requests that wait for a handler at the remote peer: the sum of their ``waiting_bytes``."""
+        self.abandoned: dict[int, bool] = {}
         """Ids of the requests that were given up, and whether each counts. A channel that answers one of them is
         aborted and does not leak."""
 
@@ -99,15 +99,15 @@ class InFlight:
             more = state.bytes_count - was.bytes_count
             self.requests += state.counts - was.counts
             self.bytes += pending.size * more
-            self.waiting += pending.waits_there * more
-        if state is GIVEN_UP:
-            self.given_up[pending.id] = pending.h is None
-            if len(self.given_up) > MAX_REMEMBERED:
-                self.forget_given_up(next(iter(self.given_up)))
+            self.waiting += pending.waiting_bytes * more
+        if state is ABANDONED:
+            self.abandoned[pending.id] = pending.h is None
+            if len(self.abandoned) > MAX_REMEMBERED:
+                self.remove_abandoned(next(iter(self.abandoned)))
 
-    def forget_given_up(self, number: int) -> bool:
+    def remove_abandoned(self, number: int) -> bool:
         """Forget that request ``number`` was given up, because it is answered. Return whether it was."""
-        counted = self.given_up.pop(number, None)
+        counted = self.abandoned.pop(number, None)
         self.requests -= counted or 0
         return counted is not None
 
@@ -115,7 +115,7 @@ class InFlight:
         """Return whether there is no room for another request, whatever its size."""
         return self.requests >= limits.running + limits.waiting
 
-    def waits_there(self, limits: Announced, size: int) -> int | None:
+    def waiting_bytes(self, limits: Announced, size: int) -> int | None:
         """Return how many bytes of a request wait for a handler, if it is sent now. None if there is no room for them.
 
         It is not asked while it `is_full`.
@@ -141,13 +141,13 @@ class Pending(Struct, eq=False):
     state: RequestState = WAITS
     h: int | None = None
     """The anonymous channel on which it was made."""
-    turn: Turn | None = None
+    waiter: Waiter | None = None
     """The turn of its caller, while it waits for room."""
     entry: Entry | None = None
     """Its message, while it is queued."""
     size: int = 0
     """Bytes of its message that count."""
-    waits_there: int = 0
+    waiting_bytes: int = 0
     """Bytes that count in `InFlight.waiting`: the remote peer ran no further handler when its turn came."""
     channel: ChannelCore | None = None
     """The channel that has answered it."""
@@ -176,9 +176,9 @@ class PendingRequests:
         self._on_channel: dict[int, set[Pending]] = {}
         self.flight = InFlight()
         """Those of the present session, or of the last one."""
-        self.capacity = Gate(self._loop)
+        self.capacity_gate = Gate(self._loop)
         """The callers that wait until the remote peer can accept another request."""
-        self._taken: Container[int] = ()
+        self._channel_ids: Container[int] = ()
         """Ids of the anonymous channels that requests of this session have opened."""
 
     def __len__(self) -> int:
@@ -186,9 +186,9 @@ class PendingRequests:
 
     def avoid(self, ids: Container[int]) -> None:
         """Give no request one of these ids."""
-        self._taken = ids
+        self._channel_ids = ids
 
-    def open(self, channel: ChannelRef, event: str, timeout: float | None, options: RequestOptions) -> Pending:
+    def add(self, channel: ChannelRef, event: str, timeout: float | None, options: RequestOptions) -> Pending:
         """Add a request, with a new id, and return it.
 
         Args:
@@ -203,8 +203,8 @@ class PendingRequests:
                 f"{len(pending)} requests are pending already (Limits.pending={self._limit}): "
                 "await some of them before sending more"
             )
-        number, given_up = self._next, self.flight.given_up
-        while number in pending or number in self._taken or number in given_up:
+        number, abandoned = self._next, self.flight.abandoned
+        while number in pending or number in self._channel_ids or number in abandoned:
             number = number + 2 if number <= LAST_ID - 2 else self._first
         self._next = number + 2 if number <= LAST_ID - 2 else self._first
         deadline = None
@@ -224,16 +224,18 @@ class PendingRequests:
         """Return whether the remote peer accepts any request at once, and no caller waits for that."""
         flight = self.flight
         return (
-            flight.requests < terms.announced.running and flight.bytes <= terms.room_for_any and not self.capacity.busy
+            flight.requests < terms.announced.running
+            and flight.bytes <= terms.room_for_any
+            and not self.capacity_gate.has_callers
         )
 
-    def queued(self, pending: Pending, entry: Entry, state: RequestState, waits_there: int) -> None:
+    def message_queued(self, pending: Pending, entry: Entry, state: RequestState, waiting_bytes: int) -> None:
         """Note that the message of a request waits in the queue, ``QUEUED`` or ``HELD``.
 
         Args:
             waits_there: the bytes of it that will wait for a handler of the remote peer.
         """
-        pending.entry, pending.size, pending.waits_there = entry, len(entry.payload), waits_there
+        pending.entry, pending.size, pending.waiting_bytes = entry, len(entry.payload), waiting_bytes
         self.flight.move(pending, state)
 
         def report(error: Exception | None) -> None:
@@ -245,50 +247,50 @@ class PendingRequests:
 
         entry.report = report
 
-    def was_sent(self, pending: Pending, size: int, waits_there: int = 0) -> None:
+    def was_sent(self, pending: Pending, size: int, waiting_bytes: int = 0) -> None:
         """Note that a request was handed to the transport, in ``size`` bytes.
 
         Args:
             waits_there: the bytes of it that wait for a handler of the remote peer.
         """
         pending.size = size
-        if pending.state is WAITS and pending.h is None and not waits_there:
+        if pending.state is WAITS and pending.h is None and not waiting_bytes:
             # Most requests, and the same as below without a call.
             pending.state = SENT
             flight = self.flight
             flight.requests += 1
             flight.bytes += size
             return
-        pending.waits_there = waits_there
+        pending.waiting_bytes = waiting_bytes
         self.flight.move(pending, SENT)
 
     # ------------------------------------------------------------ requests that end
 
-    def settle(self, message: WireMessage) -> Pending | None:
+    def finish(self, message: WireMessage) -> Pending | None:
         """Give an answer to the caller that waits for it, and return the request. None if there is no such request."""
         pending = self._pending.pop(message.i, None)
         if pending is None:
             return None
-        if pending.state is SENT and pending.h is None and not pending.waits_there:
+        if pending.state is SENT and pending.h is None and not pending.waiting_bytes:
             # Most requests, and the same as `_left` without a call.
             pending.state = ENDED
             flight = self.flight
             flight.requests -= 1
             flight.bytes -= pending.size
         else:
-            self._left(pending, ENDED)
+            self._ended(pending, ENDED)
         future = pending.future
         if not future.done():
             future.set_result(message)
-        if self.capacity.busy:
-            self.capacity.wake()
+        if self.capacity_gate.has_callers:
+            self.capacity_gate.wake()
         return pending
 
-    def was_given_up(self, number: int) -> bool:
+    def abandoned_answered(self, number: int) -> bool:
         """Return whether request ``number`` was cancelled lately. It occupies the remote peer no more."""
-        was = self.flight.forget_given_up(number)
-        if was and self.capacity.busy:
-            self.capacity.wake()
+        was = self.flight.remove_abandoned(number)
+        if was and self.capacity_gate.has_callers:
+            self.capacity_gate.wake()
         return was
 
     def fail(self, pending: Pending, error: Exception) -> None:
@@ -298,10 +300,10 @@ class PendingRequests:
     def give_up(self, pending: Pending, error: Exception | None = None) -> bool:
         """End a request, with ``error`` or because its caller has left. Return whether the remote peer works on it."""
         sent = pending.state is SENT
-        self._end(pending, GIVEN_UP if sent else ENDED, error)
+        self._end(pending, ABANDONED if sent else ENDED, error)
         return sent
 
-    def drop(self, pending: Pending) -> None:
+    def remove(self, pending: Pending) -> None:
         """Forget a request whose caller has left. Nothing happens if it has ended."""
         self._end(pending, ENDED, None)
 
@@ -309,20 +311,20 @@ class PendingRequests:
         return self._pending.get(number)
 
     def _end(self, pending: Pending, state: RequestState, error: Exception | None) -> None:
-        if pending.state in (ENDED, GIVEN_UP):  # another request may have its id
+        if pending.state in (ENDED, ABANDONED):  # another request may have its id
             return
         del self._pending[pending.id]
-        self._left(pending, state)
+        self._ended(pending, state)
         if error is None:
-            pending.future.cancel()  # `unsettled` may have returned it
+            pending.future.cancel()  # `unfinished` may have returned it
         elif not pending.future.done():
             pending.future.set_result(error)
-        if pending.turn is not None:
-            pending.turn.wake()
+        if pending.waiter is not None:
+            pending.waiter.wake()
         if not self._pending:
-            self.stop()  # nothing else would stop the timer of a closed client, and it would keep the client alive
+            self.stop_timer()  # the timer of a closed client would keep the client alive
 
-    def unsettled(self) -> list[asyncio.Future[WireMessage | Exception]]:
+    def unfinished(self) -> list[asyncio.Future[WireMessage | Exception]]:
         """Return the futures of the requests that are not settled yet."""
         return [pending.future for pending in self._pending.values() if not pending.future.done()]
 
@@ -330,10 +332,10 @@ class PendingRequests:
         """Let a request go on to another state. If it occupied the remote peer, others may have room now."""
         occupied = pending.state.counts
         self.flight.move(pending, state)
-        if occupied and self.capacity.busy:
-            self.capacity.wake()
+        if occupied and self.capacity_gate.has_callers:
+            self.capacity_gate.wake()
 
-    def _left(self, pending: Pending, state: RequestState) -> None:
+    def _ended(self, pending: Pending, state: RequestState) -> None:
         """Stop counting a request that is not in the table any more."""
         self._move(pending, state)
         h = pending.h
@@ -354,20 +356,20 @@ class PendingRequests:
         """Return the requests that were not sent yet."""
         return [pending for pending in self._pending.values() if pending.state.outcome == "not_sent"]
 
-    def end_session(self, lost: ConnectionLost) -> None:
-        """Fail the requests that were sent in the session. Those that were held wait for the next one."""
+    def fail_sent(self, lost: ConnectionLost) -> None:
+        """Fail the requests that were sent in the session, which is over. Held requests wait for the next session."""
         for pending in self.all():
             if pending.state is SENT:
                 self.fail(pending, lost.for_outcome("unknown"))
             elif pending.state is HELD:
                 self.flight.move(pending, QUEUED)
-                pending.waits_there = 0
+                pending.waiting_bytes = 0
         self.flight = InFlight()
-        self.capacity.wake_all()
+        self.capacity_gate.wake_all()
         if self._timer is not None and not self._pending:
-            self.stop()
+            self.stop_timer()
 
-    def stop(self) -> None:
+    def stop_timer(self) -> None:
         """Stop the timer: it must not outlive the peer."""
         if self._timer is not None:
             self._timer.cancel()
@@ -398,4 +400,4 @@ class PendingRequests:
         if earliest is not None:
             self._set_timer(earliest)
         for pending in late:
-            self._host.expired(pending)
+            self._host.request_expired(pending)

@@ -33,7 +33,7 @@ class Line(Enum):
     EXPECTED = "there is no session, or it is about to end, but another one is expected"
     AWAY = "the session waits for another connection"
     OPENING = "`open` handlers are running"
-    TOLD = "the remote peer is about to close, and what has begun before goes on"
+    FINISHING = "the remote peer is about to close, and what has begun before goes on"
     DRAINING = "the remote peer is about to close, and has said so"
     OPEN = "none of these"
 
@@ -41,7 +41,7 @@ class Line(Enum):
 class SessionWriter:
     """The way out of one session of a peer, and what may leave there now. `Outbox` does the rest.
 
-    ``terms`` say what was negotiated in the session. While ``clear`` is true a message may go straight to the
+    ``terms`` say what was negotiated in the session. While ``may_send`` is true a message may go straight to the
     transport: the fast path checks nothing else.
 
     Args:
@@ -53,9 +53,9 @@ class SessionWriter:
         "_gate",
         "_host",
         "_settings",
-        "clear",
         "draining",
         "loop",
+        "may_send",
         "opening",
         "overdue",
         "requests",
@@ -83,7 +83,7 @@ class SessionWriter:
         self.terms = settings.terms
         self.loop = host.loop
         self.thread = get_ident()
-        self.clear = False
+        self.may_send = False
         self.overdue = False
         """A broadcast has waited for the session as long as broadcasts do, and it has not drained since."""
         self.slow_reader: SlowReaderQueue | None = None
@@ -120,7 +120,7 @@ class SessionWriter:
             return Line.OPENING
         if self.draining.silent:
             return Line.DRAINING
-        return Line.TOLD if self.draining.phase is DrainPhase.TOLD else Line.OPEN
+        return Line.FINISHING if self.draining.phase is DrainPhase.FINISHING else Line.OPEN
 
     @property
     def silent(self) -> bool:
@@ -136,19 +136,19 @@ class SessionWriter:
     @property
     def callers_wait(self) -> bool:
         """Whether callers wait for room."""
-        return self._gate.busy
+        return self._gate.has_callers
 
-    def update_clear(self) -> None:
+    def update_may_send(self) -> None:
         """Find out again whether a message may go straight to the transport.
 
         Each object on which that depends reports its changes to `SessionReceiver`: the session, its opening, its drain
         and the gate.
         """
-        self.clear = self.line is Line.OPEN and not (self.session.full or self._gate.busy)
+        self.may_send = self.line is Line.OPEN and not (self.session.full or self._gate.has_callers)
 
     # ------------------------------------------------------------ the course of the session
 
-    def begin(self) -> None:
+    def set_thread(self) -> None:
         """Belong to the thread of the session, which begins."""
         self.thread = get_ident()
 
@@ -162,16 +162,14 @@ class SessionWriter:
         if announced != self.terms.announced:
             self.terms = self.terms.within(announced, self._settings.terms.largest)
 
-    def end_session(self) -> None:
-        """Send nothing more: the session is over, and what was agreed in it holds no more."""
+    def reset(self) -> None:
+        """Drop what was negotiated in the session, which is over, and the broadcasts that wait."""
         self.terms = self._settings.terms
         self.slow_reader = None
-        self.opening.end_session()
-        self.draining.end_waits()
 
     def enter_loop(self) -> None:
         """Belong to the event loop, and the thread, that run now. There is no connection."""
-        self.requests.stop()
+        self.requests.stop_timer()
         self.thread = get_ident()
 
     # ------------------------------------------------------------ slow readers
@@ -183,15 +181,15 @@ class SessionWriter:
             self.slow_reader = SlowReaderQueue(
                 session.send_or_wait,
                 lambda: session.full,
-                self._settings.limits.behind,
+                self._settings.limits.behind_bytes,
                 self._host.log.warn,
-                self._host.left_out,
+                self._host.count_dropped,
             )
         waits = self.slow_reader.add(payload, text, slow, key)
-        session.recount()
+        session.memory_changed()
         return waits
 
-    def note_overdue(self) -> None:
+    def mark_overdue(self) -> None:
         """Note that a broadcast has waited for the session to drain; see ``overdue``."""
         self.overdue = self.session.full
 
@@ -224,7 +222,7 @@ class SessionWriter:
         try:
             self.session.send(payload, terms.is_text(payload) if text is None else text)
         except ConnectionLost as exc:
-            self.session.note_dead(exc)
+            self.session.send_failed(exc)
             return False
         return True
 
@@ -247,14 +245,14 @@ class SessionWriter:
 
     def grant(self, h: int, n: int, size: int) -> None:
         """Let the remote peer send ``n`` items of ``size`` bytes on channel ``h``, in total."""
-        self.session.say(Credit(h, n, size))
+        self.session.send_control(Credit(h, n, size))
         # The producer may wait for it, and the reader may go on for a while without a turn of the event loop.
         connection = self.session.connection
         if connection is not None:
             connection.transport.flush()
 
     @property
-    def hears_null_as_channel(self) -> bool:
+    def reads_channel_as_null(self) -> bool:
         """Whether an unexpected channel may stand for null: JavaScript answers null that way, by mistake."""
         return self.terms.plain and self._settings.codec.__class__ is not GoCodec
 
@@ -289,14 +287,14 @@ class SessionWriter:
         session = self.session
         if session.full and self.over_cap(len(payload)):
             raise QueueFull(
-                f"{session.unsent} bytes are unsent (Limits.hard_cap={self._settings.limits.hard_cap}): the "
-                "other side reads too slowly; `await emit()` waits instead"
+                f"{session.unsent} bytes are unsent (Limits.hard_cap_bytes={self._settings.limits.hard_cap_bytes}): "
+                "the other side reads too slowly; `await emit()` waits instead"
             )
 
     def over_cap(self, size: int) -> bool:
-        """Return whether ``size`` more bytes would exceed `Limits.hard_cap`. A single message always fits."""
+        """Return whether ``size`` more bytes would exceed `Limits.hard_cap_bytes`. A single message always fits."""
         unsent = self.session.unsent
-        return unsent > 0 and unsent + size > self._settings.limits.hard_cap
+        return unsent > 0 and unsent + size > self._settings.limits.hard_cap_bytes
 
     def check_accepted(self, payload: bytes, raw: bool = False, known: dict[bytes, Objections] | None = None) -> None:
         """Refuse an encoded message that the remote peer would not accept. The arguments are those of `refusal`.
@@ -343,7 +341,7 @@ class SessionWriter:
     def _too_big(self, payload: bytes) -> MessageTooBig:
         largest = self.terms.largest
         if largest == self._settings.terms.largest:
-            bound = 'Limits.sent_message, 32768 with profile="go"'
+            bound = 'Limits.sent_message_bytes, 32768 with profile="go"'
             if self._settings.between_nodes:
                 bound = "what the engine of the cluster takes, such as max_payload of NATS"
             return MessageTooBig(
@@ -352,5 +350,5 @@ class SessionWriter:
             )
         return MessageTooBig(
             f"the message has {len(payload)} bytes encoded, and the other side takes at most {largest} "
-            "(its Limits.message): send less at once, as a stream of small items for instance"
+            "(its Limits.message_bytes): send less at once, as a stream of small items for instance"
         )

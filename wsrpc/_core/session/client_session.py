@@ -30,9 +30,9 @@ from .session_states import SessionInput
 
 ANSWER_TIMEOUT = 5.0
 """Seconds in which the server answers that the session has resumed, or that it is gone."""
-MOST_SILENCES = 2
+MOST_UNANSWERED = 2
 """Connections in a row without an answer after which it is no wsrpc server any more. One may have been dead."""
-GONE = {
+REFUSALS = {
     "expired": "the server has no such session any more",
     "auth": "the connection has another principal than the session",
     "elsewhere": "it is a session of another server process",
@@ -41,7 +41,7 @@ GONE = {
 """What `SessionLost` says for each reason of a `Gone`."""
 
 
-class Asking:
+class ResumeAttempt:
     """An attempt to resume a session: the connection on which the server was asked, until it answers or never will.
 
     Args:
@@ -56,7 +56,7 @@ class Asking:
         connection: Connection,
         refused: Callable[[Connection], None],
         failed: Callable[[CloseInfo], None],
-        unanswered: Callable[[Asking], None],
+        unanswered: Callable[[ResumeAttempt], None],
         loop: Scheduler,
     ) -> None:
         self.connection = connection
@@ -73,7 +73,7 @@ class Asking:
 class ClientSession(Session):
     """The session of a side that dials. It says hello, and asks the server to resume it on another connection."""
 
-    __slots__ = ("_asking", "_gen", "_silences", "_token")
+    __slots__ = ("_attempt", "_gen", "_token", "_unanswered_attempts")
 
     greeting = Welcome
 
@@ -83,31 +83,31 @@ class ClientSession(Session):
         """The secret that proves that the session is this side's."""
         self._gen = 0
         """Number of attempts to resume, which the server compares with the last one that it has seen."""
-        self._silences = 0
+        self._unanswered_attempts = 0
         """Connections in a row on which a resume got no answer."""
-        self._asking: Asking | None = None
+        self._attempt: ResumeAttempt | None = None
         """The attempt to resume whose answer has not come yet."""
 
-    def begin(self, connection: Connection, *, can_resume: bool, wrap: Callable[[Send], Send] | None = None) -> None:
+    def start_on(self, connection: Connection, *, can_resume: bool, wrap: Callable[[Send], Send] | None = None) -> None:
         """Say hello before anything else. Do not wait for an answer: a plain peer sends none."""
-        super().begin(connection, can_resume=can_resume, wrap=wrap)
+        super().start_on(connection, can_resume=can_resume, wrap=wrap)
         # Where another session has asked to resume, that was in place of a hello.
         self.negotiation.offered = connection.offered
         if self._host.settings.extensions and connection.offered is None:
-            self.say(Hello(VERSION, self.negotiation.offer(), announce(self.negotiation.limits)))
+            self.send_control(Hello(VERSION, self.negotiation.offer(), announce(self.negotiation.limits)))
 
-    def _greeted(self, message: Welcome) -> None:
+    def _greeting_received(self, message: Welcome) -> None:
         self._announce_changes()
-        self.negotiation.use(message.limits)
+        self.negotiation.apply(message.limits)
         if message.sid and self.negotiation.has(RESUME):
             self.sid, self._token, self.ttl = message.sid, message.token, message.ttl
-            self.say(Ack(0, 0))
+            self.send_control(Ack(0, 0))
             self._count_sent()
             self._count_received()
 
     def _announce_changes(self) -> None:
         if self.negotiation.limits is not self._host.settings.limits:  # the remote peer has those of the hello
-            self.say(Changed(announce(self.negotiation.limits)))
+            self.send_control(Changed(announce(self.negotiation.limits)))
 
     # ------------------------------------------------------------ on another connection
 
@@ -124,70 +124,70 @@ class ClientSession(Session):
             failed: called if ``connection`` has ended, or is dropped because the server has not answered. The session
                 waits for another one.
         """
-        assert self.received is not None
+        assert self.acknowledger is not None
         self._move(SessionInput.ASKED)
         self._gen += 1
-        self._asking = asking = Asking(connection, refused, failed, self._unanswered, self._host.loop)
+        self._attempt = attempt = ResumeAttempt(connection, refused, failed, self._unanswered, self._host.loop)
         connection.owner = self
         # If the server refuses, it takes these for the hello of the next session.
         offer = connection.offered = self.negotiation.features()
-        limits, received = announce(self._host.settings.limits), self.received
+        limits, received = announce(self._host.settings.limits), self.acknowledger
         asked = Resume(VERSION, offer, limits, self.sid, self._token, self._gen, received.n, received.bytes)
-        connection.tell(asked)
-        connection.start(partial(self._answered, asking), ignore_end)
+        connection.send_control(asked)
+        connection.start_receiving(partial(self._answered, attempt), ignore_end)
 
-    def _answered(self, asking: Asking, payload: bytes | bytearray, text: bool, /) -> None:
-        self._stop_asking(asking)
+    def _answered(self, attempt: ResumeAttempt, payload: bytes | bytearray, text: bool, /) -> None:
+        self._end_attempt(attempt)
         answer = read_control(payload) if text else None
         if isinstance(answer, Resumed):
-            self._token, self._silences = answer.token, 0
-            self._reattach(asking.connection, answer.rx, answer.bytes, answer.limits)
+            self._token, self._unanswered_attempts = answer.token, 0
+            self._resume_on(attempt.connection, answer.rx, answer.bytes, answer.limits)
         elif isinstance(answer, Gone):
-            self.end(SessionInput.REFUSED, GONE.get(answer.why, f"the server refuses it: {short(answer.why)}"))
-            asking.refused(asking.connection)
+            self.end(SessionInput.REFUSED, REFUSALS.get(answer.why, f"the server refuses it: {short(answer.why)}"))
+            attempt.refused(attempt.connection)
         else:
             self.end(SessionInput.REFUSED, "the server did not resume it")
-            asking.refused(asking.connection)
-            asking.connection.receive(payload, text)  # it belongs to the new session
+            attempt.refused(attempt.connection)
+            attempt.connection.receive(payload, text)  # it belongs to the new session
 
-    def _unanswered(self, asking: Asking) -> None:
-        self._silences += 1
-        if self._silences >= MOST_SILENCES:
+    def _unanswered(self, attempt: ResumeAttempt) -> None:
+        self._unanswered_attempts += 1
+        if self._unanswered_attempts >= MOST_UNANSWERED:
             self.end(SessionInput.ENDED, "the server does not answer")
         else:
-            self._failed(asking, CloseInfo(CloseCode.ABNORMAL, "no response to a resume"))
+            self._attempt_failed(attempt, CloseInfo(CloseCode.ABNORMAL, "no response to a resume"))
 
     def connection_lost(self, connection: Connection, info: CloseInfo) -> None:
         """Go on without a connection, or end, because the connection has ended."""
-        asking = self._asking
-        if asking is None:
+        attempt = self._attempt
+        if attempt is None:
             super().connection_lost(connection, info)
         else:  # it has no other connection
-            self._failed(asking, info)
+            self._attempt_failed(attempt, info)
 
-    def _failed(self, asking: Asking, info: CloseInfo) -> None:
+    def _attempt_failed(self, attempt: ResumeAttempt, info: CloseInfo) -> None:
         """Wait for another connection: the server has not answered on this one, and will not."""
         if info.code >= 3000 and info.code not in GOES_ON:  # the server has closed the session meanwhile
-            self.note_close(info)
-        self._stop_asking(asking)
-        asking.connection.transport.abort()
-        self._move(SessionInput.CUT)
-        asking.failed(info)
+            self.record_close(info)
+        self._end_attempt(attempt)
+        attempt.connection.transport.abort()
+        self._move(SessionInput.DETACHED)
+        attempt.failed(info)
 
-    def _stop_asking(self, asking: Asking) -> None:
-        """Wait no longer for the answer of ``asking``, which is the present attempt."""
-        asking.end()
-        self._asking = None
+    def _end_attempt(self, attempt: ResumeAttempt) -> None:
+        """Wait no longer for the answer of ``attempt``, which is the present attempt."""
+        attempt.end()
+        self._attempt = None
 
     # ------------------------------------------------------------ the end
 
-    def _say_goodbye(self) -> None:
+    def _announce_end(self) -> None:
         # Some ASGI servers do not tell of Close frames, and would keep the session for a client that has left.
         if self.connection is not None and self.replay is not None:
-            self.connection.tell(Gone("closed"))
+            self.connection.send_control(Gone("closed"))
 
-    def _let_go(self, end: SessionEnd) -> None:
-        asking = self._asking
-        if asking is not None:
-            self._stop_asking(asking)
-            self._host.spawn(asking.connection.close(CloseCode.GOING_AWAY))
+    def _release(self, end: SessionEnd) -> None:
+        attempt = self._attempt
+        if attempt is not None:
+            self._end_attempt(attempt)
+            self._host.spawn(attempt.connection.close(CloseCode.GOING_AWAY))

@@ -19,7 +19,7 @@ class ConnectionOwner(Protocol):
     """What a connection belongs to: a session, or an `IncomingResume` that looks for one."""
 
     def update_full(self) -> None:
-        """Find out whether there is room, because ``crowded`` has changed."""
+        """Find out whether there is room, because ``above_high_water`` has changed."""
 
     def connection_lost(self, connection: Connection, info: CloseInfo, /) -> None:
         """The connection has ended. Called once."""
@@ -35,7 +35,7 @@ class Connection:
     """
 
     __slots__ = (
-        "crowded",
+        "above_high_water",
         "ended",
         "offered",
         "owner",
@@ -60,27 +60,27 @@ class Connection:
         self.started = False
         self.offered: list[str] | None = None
         """The features that this side has offered on it, when it asked to resume a session."""
-        self.crowded = False
+        self.above_high_water = False
         """The transport holds more unsent bytes than its high-water mark."""
         self.ended: CloseInfo | None = None
 
-    def start(self, receive: Receive, read_ended: Callable[[], None]) -> None:
+    def start_receiving(self, receive: Receive, read_ended: Callable[[], None]) -> None:
         """Let messages in. Those that arrived before are delivered within this call."""
         self.receive, self.read_ended = receive, read_ended
         if not self.started:
             self.started = True
             self.transport.start(cast("Receiver", self))  # pyright takes the bound callables for methods
 
-    def tell(self, control: Control) -> None:
+    def send_control(self, control: Control) -> None:
         """Send a control message that is about this connection, and so is not counted and never waits."""
         with suppress(ConnectionLost):  # the transport reports that itself
             self.send(write_control(control), True)
 
-    def receive_with(self, receive: Receive) -> None:
+    def set_receive(self, receive: Receive) -> None:
         """Deliver the messages that follow to ``receive``."""
         self.receive = receive
 
-    def ignore(self) -> None:
+    def stop_receiving(self) -> None:
         """Ignore the messages that follow."""
         self.receive = ignore_message
 
@@ -100,9 +100,9 @@ class Connection:
 
     def session_survives(self) -> None:
         """Tell the transport that a dead connection ends without a Close frame."""
-        tell: Callable[[], None] | None = getattr(self.transport, "session_survives", None)
-        if tell is not None:
-            tell()
+        report: Callable[[], None] | None = getattr(self.transport, "session_survives", None)
+        if report is not None:
+            report()
 
     @property
     def traffic(self) -> Traffic | None:
@@ -113,13 +113,13 @@ class Connection:
 
     def pause_sending(self) -> None:
         """Note that the transport holds more unsent bytes than its high-water mark."""
-        self.crowded = True
+        self.above_high_water = True
         if self.owner is not None:
             self.owner.update_full()
 
     def resume_sending(self) -> None:
         """Go on, because the transport has drained."""
-        self.crowded = False
+        self.above_high_water = False
         if self.owner is not None:
             self.owner.update_full()
 

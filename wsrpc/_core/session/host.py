@@ -39,7 +39,7 @@ class Host(Protocol):
         """The inside of the present session, of the next one, or of the last one."""
         ...
 
-    def takes_raw(self) -> bool:
+    def accepts_raw(self) -> bool:
         """Return whether this side wants raw messages, binary ones among them."""
         ...
 
@@ -56,13 +56,13 @@ class Host(Protocol):
     def count(self, kind: str, text: object, times: int = 1, /) -> None:
         """Count events that do not reach a handler as they came. The first of a kind is worth a line in the log."""
 
-    def queued(self) -> None:
+    def message_queued(self) -> None:
         """Note that a message of the user begins to wait for a connection."""
 
-    def left_out(self, broadcasts: int, /) -> None:
+    def count_dropped(self, broadcasts: int, /) -> None:
         """Count broadcasts that were not sent, because the remote peer reads too slowly."""
 
-    def expired(self, pending: Any, /) -> None:
+    def request_expired(self, pending: Any, /) -> None:
         """End a request whose deadline is over."""
 
     def opening_handlers(self, event: Literal["open", "on_reconnect"], /) -> list[tuple[str, str, Awaitable[Any]]]:
@@ -99,11 +99,11 @@ class SessionReceiver(Protocol):
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str], /) -> None:
         """Use what both sides support. See `Terms.agreed`."""
 
-    def take_credit_or_drain(self, message: Credit | Drain, /) -> None:
+    def control_received(self, message: Credit | Drain, /) -> None:
         """Take a control message that is not about the session."""
 
-    def way_changed(self) -> None:
-        """Something has changed that decides whether a message may leave at once: see `SessionWriter.clear`."""
+    def may_send_changed(self) -> None:
+        """Something has changed that decides whether a message may leave at once: see `SessionWriter.may_send`."""
 
     def room_changed(self) -> None:
         """The session has become full, or has room again, or has another connection or none, or this side drains."""
@@ -114,7 +114,7 @@ class SessionReceiver(Protocol):
     def session_detached(self, info: CloseInfo, /) -> None:
         """The connection has ended, and the session waits for another one."""
 
-    def session_reattached(self, connection: Connection, limits: Announced, /) -> bool:
+    def session_resuming(self, connection: Connection, limits: Announced, /) -> bool:
         """The session has another connection. What the remote peer has missed was sent again, what waits was not.
 
         Returns:

@@ -13,7 +13,7 @@ from ...handshake import Handshake
 from ...transport import Transport
 from ..wire.control import Gone, Hello, Resume, read_control, write_control
 from .connection import Connection, ignore_end
-from .sessions import Closed, Sessions
+from .sessions import ClosedSession, Sessions
 
 FIRST_MESSAGE = 5.0
 """Seconds that a client has to say which session it means. After them it gets a new one."""
@@ -32,7 +32,7 @@ class IncomingResume:
         self.connection.owner = self
         self._early: list[tuple[bytes | bytearray, bool]] = []
         self._decided: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        """The result is the `Peer` whose session has resumed, a `Closed`, or None for a new session."""
+        """The result is the `Peer` whose session has resumed, a `ClosedSession`, or None for a new session."""
 
     async def wait(self, deciding: Callable[[asyncio.Timeout], AbstractContextManager[None]]) -> Any | None:
         """Return the `Peer` whose session has resumed. None for a new session.
@@ -43,7 +43,7 @@ class IncomingResume:
         Raises:
             ConnectionLost: the connection has ended, or is closed because the session was.
         """
-        self.connection.start(self._receive, ignore_end)
+        self.connection.start_receiving(self._receive, ignore_end)
         patience = asyncio.timeout(FIRST_MESSAGE)
         try:
             with deciding(patience):
@@ -53,13 +53,13 @@ class IncomingResume:
             if not self._decided.done():
                 self._new_session()  # a resume that comes later is out of place
             found = self._decided.result()
-        if isinstance(found, Closed):
+        if isinstance(found, ClosedSession):
             info = found.closed_with
-            self.connection.ignore()
+            self.connection.stop_receiving()
             await self.connection.close(info.code, info.reason)
             # Where hosts do not say whether the client knows, one that comes again would be told without end.
             if info.code not in KEEPS_OUT or ((ended := self.connection.ended) is not None and ended.was_clean):
-                self._sessions.forget_closed(found.sid)
+                self._sessions.remove_closed(found.sid)
             raise ConnectionLost(info.code, info.reason, "not_sent")
         ended = self.connection.ended
         if found is None and ended is not None:
@@ -92,7 +92,7 @@ class IncomingResume:
         if not isinstance(found, str):
             self._decided.set_result(found)
             return
-        self.connection.tell(Gone(found))
+        self.connection.send_control(Gone(found))
         self._early.append((write_control(Hello(asked.v, asked.features, asked.limits)), True))
         self._new_session()
 
@@ -103,6 +103,6 @@ class IncomingResume:
 
     def connection_lost(self, connection: Connection, info: CloseInfo, /) -> None:
         """Wait no longer."""
-        connection.ignore()
+        connection.stop_receiving()
         if not self._decided.done():
             self._decided.set_result(None)

@@ -37,7 +37,7 @@ class Negotiation:
         """Return the features that this side has in a session that begins now."""
         features = [BATCHES, CREDIT, DRAIN, STOP]
         # If binary messages are MessagePack, raw ones could not be told from them.
-        if self._host.settings.binary is not None and not self._host.takes_raw():
+        if self._host.settings.binary is not None and not self._host.accepts_raw():
             features.append(MSGPACK)
         if self.can_resume:
             features.append(RESUME)
@@ -54,7 +54,7 @@ class Negotiation:
         self.common = _shared(frozenset(features) & {*self.offer()})
         self.codec = self._host.settings.binary if MSGPACK in self.common else None
 
-    def use(self, announced: Announced) -> None:
+    def apply(self, announced: Announced) -> None:
         """Let messages be sent and received as agreed, within the limits of the remote peer."""
         assert self.common is not None
         self._host.current.agree(announced, self.codec, self.common)

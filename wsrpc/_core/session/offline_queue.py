@@ -26,16 +26,16 @@ class Entry(Struct, eq=False):
     queue: OfflineQueue | None = None
     """The queue in which the message waits. None if it was sent or taken back."""
 
-    def take_back(self) -> bool:
+    def withdraw(self) -> bool:
         """Take the message back. Return False if it does not wait any more."""
         if self.queue is None:
             return False
         self.queue.remove(self)
         return True
 
-    def was_sent(self) -> None:
+    def message_sent(self) -> None:
         """Note that a connection has got the message."""
-        self.take_back()
+        self.withdraw()
         if self.report is not None:
             self.report(None)
 
@@ -44,7 +44,7 @@ class OfflineQueue:
     """The messages of one peer that wait for a connection, in order, from one session to the next.
 
     The user's messages wait for any session, and also while `open` handlers run. `Limits.offline` bounds them. All
-    other messages end with their session, and `Limits.replay` bounds them: see `Session.full`.
+    other messages end with their session, and `Limits.replay_bytes` bounds them: see `Session.full`.
     """
 
     __slots__ = ("_entries", "_host", "_limits", "session_size", "user_count", "user_size")
@@ -82,7 +82,7 @@ class OfflineQueue:
         self._entries[entry] = None
         self._count(entry, 1)
         if not entry.of_session:
-            self._host.queued()
+            self._host.message_queued()
 
     def _check_room(self, size: int, why: str) -> None:
         count, total, limits = self.user_count, self.user_size, self._limits
@@ -122,7 +122,7 @@ class OfflineQueue:
             if entry.of_session:
                 self.refuse(entry, lost.for_outcome("not_sent"))
 
-    def discard(self) -> None:
+    def drop_all(self) -> None:
         """Drop all events, because no connection will come. The requests must have been taken out before."""
         lost = self.all()
         for entry in lost:

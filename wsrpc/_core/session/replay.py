@@ -33,18 +33,18 @@ class Mismatch(Exception):
 
 
 class ReplayOwner(Protocol):
-    """The session that has a `ReplayBuffer`."""
+    """The session that has a `ReplayBuffer`. `Session` implements it, and imports this module."""
 
     replay: ReplayBuffer | None
-    """None once it has given up, or is over."""
+    """None once the session keeps no more messages, or is over."""
     connection: Connection | None
     """The present connection."""
 
     def update_full(self) -> None:
-        """As much is kept as may be, or no more."""
+        """Update `Session.full`: the buffer has reached its limit, or has room again."""
 
-    def give_up(self) -> None:
-        """So much is kept that the session has to end with its connection."""
+    def stop_keeping(self) -> None:
+        """End with the present connection: the buffer has exceeded `Limits.hard_cap`."""
 
     def fail(self, code: int, reason: str, /) -> None:
         """End because of what the remote peer did."""
@@ -53,9 +53,9 @@ class ReplayOwner(Protocol):
 class ReplayBuffer:
     """The messages that this side has sent in one session, of which it keeps those that may not have arrived.
 
-    It is full by ``replay`` and ``replay_messages`` of `Limits`. What cannot wait may take ``hard_cap`` more: then the
-    session gives it up. What was being sent at that moment, or when the session ended, still comes here, and changes
-    nothing.
+    It is full by ``replay_bytes`` and ``replay_messages`` of `Limits`. What cannot wait may take ``hard_cap_bytes``
+    more: then the session gives it up. What was being sent at that moment, or when the session ended, still comes here,
+    and changes nothing.
 
     Args:
         session: whose messages these are.
@@ -70,9 +70,9 @@ class ReplayBuffer:
         "_session",
         "_stall_timer",
         "_texts",
-        "arrived",
-        "arrived_bytes",
-        "full",
+        "acknowledged",
+        "acknowledged_bytes",
+        "at_limit",
         "size",
     )
 
@@ -80,9 +80,9 @@ class ReplayBuffer:
         self._session = session
         self._host = host
         limits = host.settings.limits
-        self._limit = limits.replay
+        self._limit = limits.replay_bytes
         self._most = limits.replay_messages
-        self._cap = limits.replay + limits.hard_cap
+        self._cap = limits.replay_bytes + limits.hard_cap_bytes
         # Two lists instead of a deque of pairs: an empty deque takes 600 bytes in each connection, and the garbage
         # collector would look through thousands of pairs. Many leave a list at a time, so what follows is moved seldom.
         self._payloads: list[bytes] = []
@@ -91,10 +91,10 @@ class ReplayBuffer:
         """Whether each of them is text."""
         self.size = 0
         """Bytes of the messages that are kept."""
-        self.arrived = 0
+        self.acknowledged = 0
         """How many messages the remote peer has acknowledged, and their bytes. The kept ones follow after these."""
-        self.arrived_bytes = 0
-        self.full = False
+        self.acknowledged_bytes = 0
+        self.at_limit = False
         """Whether as much is kept as may be. Then senders wait that can."""
         self._stall_timer: Timer | None = None
         """Looks whether anything is acknowledged, while it is full and there is a connection."""
@@ -118,20 +118,20 @@ class ReplayBuffer:
         self._texts.append(text)
         self.size = size = self.size + len(payload)
         if size >= self._limit or len(self._payloads) >= self._most:
-            self._is_full(size)
+            self._limit_reached(size)
 
-    def _is_full(self, size: int) -> None:
+    def _limit_reached(self, size: int) -> None:
         session = self._session
         if session.replay is not self:
             return
         if size > self._cap and len(self._payloads) > 1:
             if session.connection is not None:
-                text = "has not acknowledged %d bytes (Limits.replay and hard_cap): its session will end with this "
-                self._host.log.warn(text + "connection", size)
-                session.give_up()
-        elif not self.full:
-            self.full = True
-            self.watch()
+                text = "has not acknowledged %d bytes (Limits.replay_bytes and hard_cap_bytes): "
+                self._host.log.warn(text + "its session will end with this connection", size)
+                session.stop_keeping()
+        elif not self.at_limit:
+            self.at_limit = True
+            self.start_stall_timer()
             session.update_full()
 
     def acknowledge(self, n: int, size: int) -> bool:
@@ -142,37 +142,37 @@ class ReplayBuffer:
         Raises:
             Mismatch: that cannot be.
         """
-        new = n - self.arrived
+        new = n - self.acknowledged
         payloads = self._payloads
         if not 0 <= new <= len(payloads):
-            raise Mismatch(f"{n} messages acknowledged, of which {self.arrived} before, but {self.sent} sent")
+            raise Mismatch(f"{n} messages acknowledged, of which {self.acknowledged} before, but {self.sent} sent")
         arrived = sum(map(len, payloads[:new]))
         del payloads[:new], self._texts[:new]
-        self.arrived, self.arrived_bytes = n, self.arrived_bytes + arrived
+        self.acknowledged, self.acknowledged_bytes = n, self.acknowledged_bytes + arrived
         self.size -= arrived
-        if size != self.arrived_bytes:
-            raise Mismatch(f"{size} bytes acknowledged in {n} messages, which had {self.arrived_bytes}")
-        if not self.full or self.size >= self._limit or len(payloads) >= self._most:
+        if size != self.acknowledged_bytes:
+            raise Mismatch(f"{size} bytes acknowledged in {n} messages, which had {self.acknowledged_bytes}")
+        if not self.at_limit or self.size >= self._limit or len(payloads) >= self._most:
             return False
-        self.full = False
-        self.stop_watching()
+        self.at_limit = False
+        self.stop_stall_timer()
         return True
 
-    def watch(self) -> None:
-        """Close the connection if nothing is acknowledged for `Limits.stall` seconds while it is full."""
+    def start_stall_timer(self) -> None:
+        """Close the connection if nothing is acknowledged for `Limits.stall_timeout` seconds while it is full."""
         if self._session.connection is None:
             return
-        loop, seconds, arrived = self._host.loop, self._host.settings.limits.stall, self.arrived
+        loop, seconds, arrived = self._host.loop, self._host.settings.limits.stall_timeout, self.acknowledged
 
-        def look() -> None:
-            if self.arrived == arrived:
+        def check() -> None:
+            if self.acknowledged == arrived:
                 self._session.fail(CloseCode.SLOW_CONSUMER, f"nothing was acknowledged for {seconds:g} s")
             else:
-                self.watch()
+                self.start_stall_timer()
 
-        self._stall_timer = loop.call_at(loop.time() + seconds, look)
+        self._stall_timer = loop.call_at(loop.time() + seconds, check)
 
-    def stop_watching(self) -> None:
+    def stop_stall_timer(self) -> None:
         """Expect no acknowledgement: the connection has ended, or nothing is kept any more."""
         if self._stall_timer is not None:
             self._stall_timer.cancel()
@@ -181,9 +181,9 @@ class ReplayBuffer:
     @property
     def sent(self) -> int:
         """How many messages were sent in all."""
-        return self.arrived + len(self._payloads)
+        return self.acknowledged + len(self._payloads)
 
-    def again(self) -> Iterable[tuple[bytes, bool]]:
+    def unacknowledged(self) -> Iterable[tuple[bytes, bool]]:
         """Return the messages that have not arrived, and whether each is text, in order."""
         return tuple(zip(self._payloads, self._texts, strict=True))
 
@@ -251,12 +251,12 @@ class Acknowledger:
         elif self.n != self._acknowledged:
             self._timer = self._loop.call_at(self._loop.time() + ACK_SECONDS, self._acknowledge_late)
 
-    def leave_out(self, size: int) -> None:
+    def uncount(self, size: int) -> None:
         """Take back the counting of the message of ``size`` bytes that is being received: it is not counted."""
         self.n -= 1
         self.bytes -= size
 
-    def note_acknowledged(self) -> None:
+    def record_acknowledged(self) -> None:
         """Note that the remote peer learns how much has arrived, by an `Ack` or as the session resumes."""
         self._acknowledged = self.n
         self._expect_more()
@@ -287,5 +287,5 @@ class Acknowledger:
 
     def _acknowledge(self, connection: Connection) -> None:
         """Tell the remote peer how much has arrived."""
-        self.note_acknowledged()
-        connection.tell(Ack(self.n, self.bytes))
+        self.record_acknowledged()
+        connection.send_control(Ack(self.n, self.bytes))

@@ -33,8 +33,15 @@ SESSION = 16 * 1024
 """Bytes that a session without a connection takes besides all that is counted, about."""
 
 
-class SessionHome(Protocol):
-    """What the session of a server's peer belongs to. `ServedPeer` of ``_server`` implements it."""
+class Home(Protocol):
+    """What only the peer of a server has. `ServedPeer` of ``_server`` implements it."""
+
+    server: Any
+    """The `Server`."""
+    address: str | None
+    """The application's name for the client, as `Handshake.address` has set it."""
+    rooms: dict[Any, bool]
+    """The rooms that the peer is in, and whether it joined each by its own request."""
 
     @property
     def peer(self) -> Any:
@@ -45,25 +52,25 @@ class SessionHome(Protocol):
         """The sessions of the server."""
         ...
 
-    def use_handshake(self, handshake: Handshake) -> None:
-        """Use what `on_handshake` has said of the connection on which the session is about to resume."""
+    def set_handshake(self, handshake: Handshake) -> None:
+        """Apply what `on_handshake` has decided about the connection on which the session is about to resume."""
 
 
 class SessionTable(Protocol):
-    """What a session of a server reports to. `Sessions` implements it."""
+    """The table of a server's sessions. `Sessions` implements it, and imports this module."""
 
     def add(self, session: ServerSession, /) -> tuple[str, float]:
-        """The session can resume. Return its name, and the seconds for which it is kept without a connection."""
+        """Add a session that can resume. Return its name, and the seconds for which it is kept without a connection."""
         ...
 
-    def hold(self, session: ServerSession, /) -> None:
-        """The session has no connection, or is over: count what it holds."""
+    def update_memory(self, session: ServerSession, /) -> None:
+        """Count the memory of a session that has no connection, or is over."""
 
-    def release(self, session: ServerSession, /) -> None:
-        """The session has another connection."""
+    def stop_counting(self, session: ServerSession, /) -> None:
+        """Stop counting the memory of a session: it has a connection."""
 
-    def forget(self, session: ServerSession, closed_with: CloseInfo | None, loop: Scheduler, /) -> None:
-        """The session is over. If its client asks for it, close its connection with ``closed_with``."""
+    def remove(self, session: ServerSession, closed_with: CloseInfo | None, loop: Scheduler, /) -> None:
+        """Remove a session, which is over. If its client asks for it, close the connection with ``closed_with``."""
 
 
 class ServerSession(Session):
@@ -73,7 +80,7 @@ class ServerSession(Session):
         home: what it belongs to. None if there is no server, so that the session ends with its connection.
     """
 
-    __slots__ = ("counted", "home", "tokens")
+    __slots__ = ("counted_memory", "home", "tokens")
 
     greeting = Hello
 
@@ -82,39 +89,39 @@ class ServerSession(Session):
         host: Host,
         queue: OfflineQueue,
         *,
-        home: SessionHome | None,
+        home: Home | None,
         last_close: CloseInfo = NOT_CONNECTED,
     ) -> None:
         super().__init__(host, queue, last_close=last_close)
         self.home = home
         self.tokens: Tokens
         """How the client proves that the session is its own. Made when it gets a name."""
-        self.counted = 0
+        self.counted_memory = 0
         """Bytes that count for it while it has no connection, or is over."""
 
-    def _greeted(self, message: Hello) -> None:
+    def _greeting_received(self, message: Hello) -> None:
         # The welcome goes before anything else: what is sent after it may use what was negotiated.
         welcome = Welcome(self.negotiation.offer(), announce(self.negotiation.limits))
         if self.home is None or not self.negotiation.has(RESUME):
-            self.say(welcome)
+            self.send_control(welcome)
         else:
             self.tokens = Tokens()
             self.sid, self.ttl = self.home.sessions.add(self)
             welcome.sid, welcome.ttl, welcome.token = self.sid, self.ttl, self.tokens.issue()
-            self.say(welcome)
+            self.send_control(welcome)
             self._count_sent()
-        self.negotiation.use(message.limits)
+        self.negotiation.apply(message.limits)
 
-    def _take(self, message: Any) -> bool:
+    def _handle_control(self, message: Any) -> bool:
         if isinstance(message, Gone) and self.negotiation.has(RESUME):  # the client is about to close
-            self.give_up()
+            self.stop_keeping()
             return True
         if isinstance(message, Probe) and self.negotiation.has(PROBE):
             # A client that does not read has to learn nothing, and its answers would pile up.
             if self.connection is not None and not self.full:
-                self.connection.tell(Alive())
+                self.connection.send_control(Alive())
             return True
-        return super()._take(message)
+        return super()._handle_control(message)
 
     # ------------------------------------------------------------ on another connection
 
@@ -126,16 +133,16 @@ class ServerSession(Session):
             connection.disown()
             self._host.spawn(connection.close(CloseCode.GOING_AWAY))
             return
-        assert self.home is not None and self.received is not None
-        answer = Resumed(self.received.n, self.received.bytes, token, announce(self.negotiation.limits))
+        assert self.home is not None and self.acknowledger is not None
+        answer = Resumed(self.acknowledger.n, self.acknowledger.bytes, token, announce(self.negotiation.limits))
         try:
             connection.transport.send(write_control(answer), True)
         except ConnectionLost:  # it has dropped already, so the client comes again
             connection.disown()
             return
-        self.home.use_handshake(handshake)  # before messages that have waited are handled
-        self.home.sessions.release(self)
-        self._reattach(connection, asked.rx, asked.bytes, asked.limits)
+        self.home.set_handshake(handshake)  # before messages that have waited are handled
+        self.home.sessions.stop_counting(self)
+        self._resume_on(connection, asked.rx, asked.bytes, asked.limits)
 
     def _fence(self) -> None:
         """Close the old connection, if there is one: the client has another."""
@@ -160,34 +167,34 @@ class ServerSession(Session):
     def _detach(self, info: CloseInfo) -> None:
         super()._detach(info)
         if self.state.away:
-            self.hold()
+            self.update_memory()
 
     def memory(self) -> int:
         """Return the bytes that the session takes at present, about: what is sent, received and being worked on."""
         above = self._host.current.backlog()
         if self.over and not above:
             return 0
-        messages = len(self._queue) + (0 if self.replay is None else len(self.replay))
-        return SESSION + self.kept + self._queue.user_size + MESSAGE * messages + above
+        messages = len(self._offline_queue) + (0 if self.replay is None else len(self.replay))
+        return SESSION + self.kept + self._offline_queue.user_size + MESSAGE * messages + above
 
-    def recount(self) -> None:
+    def memory_changed(self) -> None:
         """Note that the session takes more memory, or less."""
-        if self.counted:
-            self.hold()
+        if self.counted_memory:
+            self.update_memory()
 
-    def hold(self) -> None:
+    def update_memory(self) -> None:
         """Count what is left of the session, which is over, or what it takes without a connection."""
         if self.home is not None:
-            self.home.sessions.hold(self)
+            self.home.sessions.update_memory(self)
 
-    def _let_go(self, end: SessionEnd) -> None:
+    def _release(self, end: SessionEnd) -> None:
         if self.home is not None:
             # If this side has closed it with a code that says why, and the client may not know, it is told when it
             # asks to resume.
             closed_with = end.closed_with
             says_why = bool(self.sid) and closed_with.user_closed and closed_with.code not in SAYS_NOTHING
             tells = says_why and not end.info.was_clean
-            self.home.sessions.forget(self, closed_with if tells else None, self._host.loop)
+            self.home.sessions.remove(self, closed_with if tells else None, self._host.loop)
 
     def evict(self, why: str = "too many sessions without a connection") -> None:
         """End the session, or drop what is left of it if it is over.

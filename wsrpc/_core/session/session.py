@@ -48,8 +48,8 @@ class Session:
     attribute, so that a plain peer's messages go straight to the method of the transport. `send_or_wait` is for
     messages that nobody can hold back: replies, control messages and broadcasts.
 
-    A control message looks like any other one until it is decoded. So the receiver gives `take_control` those messages
-    that are not its own. A plain peer sends none, and nothing here is in the way of its messages.
+    A control message looks like any other message until it is decoded. The receiver therefore passes messages that it
+    cannot handle to `receive_control`. A plain peer sends no control messages.
 
     It exists before its first connection, with which it begins. Its states, and what changes them, are in a table:
     ``TABLE`` of ``_core.session.session_states``.
@@ -62,20 +62,20 @@ class Session:
     __slots__ = (
         "_direct",
         "_expiry_timer",
+        "_held_back",
         "_host",
-        "_kept_back",
-        "_queue",
+        "_offline_queue",
         "_read_ended",
         "_receive",
         "_room",
         "_wrap",
+        "acknowledger",
         "closed_since",
         "connection",
+        "end_error",
         "full",
         "last_close",
-        "lost",
         "negotiation",
-        "received",
         "replay",
         "send",
         "sid",
@@ -87,7 +87,7 @@ class Session:
     """What the remote peer says first."""
 
     def __init__(self, host: Host, queue: OfflineQueue, *, last_close: CloseInfo = NOT_CONNECTED) -> None:
-        self._queue = queue
+        self._offline_queue = queue
         self._host = host
         self.connection: Connection | None = None
         """The present connection, be it dead or not."""
@@ -99,25 +99,25 @@ class Session:
         """Why there is no connection: how the last one has ended, or is going to end because this side closes it."""
         self.closed_since = False
         """Whether the user has closed the peer after the session was over, and before another one began."""
-        self.lost: ConnectionLost | None = None
+        self.end_error: ConnectionLost | None = None
         """What calls in flight get, because the session is over. None until it is."""
         self.send: Send = not_sent
         self._direct: Send = not_sent
         """What ``send`` does when nothing is kept back."""
-        self._kept_back: tuple[Callable[[], None], ...] = ()
+        self._held_back: tuple[Callable[[], None], ...] = ()
         """The functions that send what is kept back at present, the outermost first. See `precede`."""
         self.negotiation = Negotiation(host, dialer=self.greeting is Welcome)
         self.replay: ReplayBuffer | None = None
         """The messages that may have to be sent again. None if the session ends with its connection, be it since it has
         given up."""
-        self.received: Acknowledger | None = None
+        self.acknowledger: Acknowledger | None = None
         """Counts what is received. None until the remote peer counts that, too."""
         self.sid = ""
         """The name of the session, if it can resume on another connection."""
         self.ttl = 0.0
         """Seconds that it lives without a connection."""
         self.full = False
-        """Whether the transport is crowded, or as much is kept or waits as may be. Then senders wait that can."""
+        """Whether senders wait: the connection is above its high-water mark, or `Limits.replay` is reached."""
         self._room: asyncio.Future[None] | None = None
         """Done when it is full no more, or over. None unless something waits for that."""
         self._expiry_timer: Timer | None = None
@@ -141,16 +141,16 @@ class Session:
     def _move(self, happened: SessionInput) -> None:
         self.state = after(self.state, happened)
         self._choose_send()
-        self._host.current.way_changed()
+        self._host.current.may_send_changed()
 
-    def note_close(self, info: CloseInfo) -> None:
+    def record_close(self, info: CloseInfo) -> None:
         """Note how the connection has ended or is going to, or why none will come."""
         self.last_close = info
         self.closed_since |= self.over and info.user_closed
 
     # ------------------------------------------------------------ the beginning
 
-    def begin(self, connection: Connection, *, can_resume: bool, wrap: Callable[[Send], Send] | None = None) -> None:
+    def start_on(self, connection: Connection, *, can_resume: bool, wrap: Callable[[Send], Send] | None = None) -> None:
         """Begin on the first connection. Nothing is let in before `start`.
 
         Args:
@@ -159,17 +159,17 @@ class Session:
         """
         self.negotiation.can_resume = can_resume
         self._wrap = wrap
-        self._use(connection)
-        self._move(SessionInput.BOUND)
+        self._set_connection(connection)
+        self._move(SessionInput.STARTED)
 
-    def _use(self, connection: Connection) -> None:
+    def _set_connection(self, connection: Connection) -> None:
         """Have ``connection``, on which nothing was sent yet."""
         self.connection = connection
         connection.owner = self
         if self._wrap is not None:
             connection.send = self._wrap(connection.send)
 
-    def start(self, receive: Receive, read_ended: Callable[[], None]) -> None:
+    def start_receiving(self, receive: Receive, read_ended: Callable[[], None]) -> None:
         """Let messages in. Those that arrived before are delivered within this call."""
         self._receive, self._read_ended = receive, read_ended
         connection = self.connection
@@ -178,9 +178,9 @@ class Session:
         if connection.ended is not None:  # before it belonged to this session
             self._host.loop.call_soon(partial(self.connection_lost, connection, connection.ended))
         elif self.state is SessionState.CLOSING:
-            connection.start(ignore_message, ignore_end)
+            connection.start_receiving(ignore_message, ignore_end)
         else:
-            connection.start(receive, read_ended)
+            connection.start_receiving(receive, read_ended)
 
     # ------------------------------------------------------------ sending
 
@@ -191,41 +191,41 @@ class Session:
             self._direct = not_sent  # not to a dead connection either: nothing overtakes what it has not taken
         else:
             self._direct = connection.send if replay is None else replay.through(connection.send)
-        self.send = self._send_after_kept_back if self._kept_back else self._direct
+        self.send = self._send_after_held_back if self._held_back else self._direct
 
     def precede(self, first: Callable[[], None]) -> Callable[[], None]:
         """Call ``first`` before each message that is sent from now on. Return a function that ends this.
 
         For code that runs while something is kept back that has to leave before what that code sends, and before that
-        code ends a channel or the session, where `send_kept_back` is called. That code may use it, too, and ends it
+        code ends a channel or the session, where `send_held_back` is called. That code may use it, too, and ends it
         first.
         """
-        outer = self._kept_back
-        self._kept_back = (*outer, first)
+        outer = self._held_back
+        self._held_back = (*outer, first)
         self._choose_send()
 
         def end() -> None:
-            self._kept_back = outer
+            self._held_back = outer
             self._choose_send()
 
         return end
 
-    def send_kept_back(self) -> None:
+    def send_held_back(self) -> None:
         """Send what is kept back, see `precede`."""
-        kept_back = self._kept_back
-        if not kept_back:
+        held_back = self._held_back
+        if not held_back:
             return
-        self._kept_back = ()  # nothing precedes that
+        self._held_back = ()  # nothing precedes that
         self._choose_send()
         try:
-            for first in kept_back:
+            for first in held_back:
                 first()
         finally:
-            self._kept_back = kept_back
+            self._held_back = held_back
             self._choose_send()
 
-    def _send_after_kept_back(self, payload: bytes, text: bool = True, /) -> None:
-        self.send_kept_back()
+    def _send_after_held_back(self, payload: bytes, text: bool = True, /) -> None:
+        self.send_held_back()
         self._direct(payload, text)
 
     @property
@@ -234,7 +234,7 @@ class Session:
         connection = self.usable
         return self.kept if connection is None else connection.transport.unsent
 
-    def say(self, message: Control) -> None:
+    def send_control(self, message: Control) -> None:
         """Send a control message, which is JSON text whatever the codec is.
 
         It waits and is counted as other messages are, and is dropped if it can neither be sent nor wait.
@@ -242,11 +242,11 @@ class Session:
         with suppress(ConnectionLost):
             self.send_or_wait(write_control(message), True)
 
-    def note_dead(self, why: ConnectionLost) -> None:
+    def send_failed(self, why: ConnectionLost) -> None:
         """Note that the connection has not taken a message: it is about to report its end."""
         if self.state.sends:
-            self.note_close(CloseInfo(why.code, why.reason))  # until the connection tells more
-            self._move(SessionInput.NOT_TAKEN)
+            self.record_close(CloseInfo(why.code, why.reason))  # until the connection tells more
+            self._move(SessionInput.SEND_FAILED)
             self.update_full(other_connection=True)
 
     def send_or_wait(self, payload: bytes, text: bool) -> None:
@@ -258,26 +258,26 @@ class Session:
         try:
             self.send(payload, text)
         except ConnectionLost as exc:
-            if not self.keep_untaken(payload, text, exc):
+            if not self.keep_for_next_connection(payload, text, exc):
                 raise
 
-    def keep_untaken(self, payload: bytes, text: bool, why: ConnectionLost) -> bool:
+    def keep_for_next_connection(self, payload: bytes, text: bool, why: ConnectionLost) -> bool:
         """Let a message wait for another connection that ``send`` has not taken. Return False if there will be none."""
         if self.state.resumes:  # else the end of the connection is soon enough
-            self.note_dead(why)
+            self.send_failed(why)
         if self.state.waits:
-            self.wait(Entry(payload, text))
+            self.enqueue(Entry(payload, text))
             return True
         return False
 
-    def wait(self, entry: Entry) -> None:
+    def enqueue(self, entry: Entry) -> None:
         """Let a message that ends with the session wait for another connection. Only while the session may get one."""
-        self._queue.add(entry)
+        self._offline_queue.add(entry)
         self.queue_changed()
 
     def queue_changed(self) -> None:
         """Note that more waits with the session, or less."""
-        self.recount()
+        self.memory_changed()
         self.update_full()
 
     def send_queued(self, *, users: bool) -> None:
@@ -286,20 +286,20 @@ class Session:
         Args:
             users: whether the user's messages leave, too.
         """
-        for entry in self._queue.all():
+        for entry in self._offline_queue.all():
             if (connection := self.usable) is None:
                 return
             if entry.queue is None or not (users or entry.of_session):
                 continue
             if not entry.of_session and (error := self._host.current.objection(entry.payload, entry.raw)) is not None:
-                self._queue.refuse(entry, error)
+                self._offline_queue.refuse(entry, error)
                 continue
             try:
                 connection.send(entry.payload, entry.text)
             except ConnectionLost as exc:
-                self.note_dead(exc)
+                self.send_failed(exc)
                 return
-            entry.was_sent()
+            entry.message_sent()
             if self.replay is not None:
                 self.replay.keep(entry.payload, entry.text)
 
@@ -318,9 +318,9 @@ class Session:
         """
         connection, replay = self.connection, self.replay
         full = (
-            (connection is not None and connection.crowded)
-            or (replay is not None and replay.full)
-            or (self._queue.session_size > 0 and self.kept >= self._host.settings.limits.replay)
+            (connection is not None and connection.above_high_water)
+            or (replay is not None and replay.at_limit)
+            or (self._offline_queue.session_size > 0 and self.kept >= self._host.settings.limits.replay_bytes)
         )
         if (full != self.full or other_connection) and self.state is not SessionState.OVER:
             self.full = full
@@ -338,10 +338,10 @@ class Session:
     @property
     def kept(self) -> int:
         """Bytes of the messages that may have to be sent again, or wait and end with the session."""
-        replay, waiting = self.replay, self._queue.session_size
+        replay, waiting = self.replay, self._offline_queue.session_size
         return waiting if replay is None else waiting + replay.size
 
-    def recount(self) -> None:
+    def memory_changed(self) -> None:
         """Note that the session takes more memory, or less."""
 
     def _count_sent(self) -> None:
@@ -353,22 +353,22 @@ class Session:
 
     def _count_received(self) -> None:
         """Count what is received from now on. The remote peer counts it, too."""
-        self.received, connection = Acknowledger(self._host.loop), self.connection
+        self.acknowledger, connection = Acknowledger(self._host.loop), self.connection
         if connection is not None and self.state is not SessionState.CLOSING:
             if self.replay is not None:
                 self._move(SessionInput.COUNTED)
-            connection.receive_with(self.received.through(connection, self._receive))
+            connection.set_receive(self.acknowledger.through(connection, self._receive))
 
-    def give_up(self) -> None:
+    def stop_keeping(self) -> None:
         """Let the session end with its connection: from now on what is sent is neither counted nor kept.
 
         What is received is still counted, because the remote peer waits for acknowledgements.
         """
         if self.replay is not None and self.connection is not None:
-            self.replay.stop_watching()
+            self.replay.stop_stall_timer()
             self.replay = None
             if self.state.resumes:
-                self._move(SessionInput.GIVEN_UP)
+                self._move(SessionInput.STOPPED_KEEPING)
             else:
                 self._choose_send()
             self.update_full()
@@ -379,11 +379,11 @@ class Session:
         """Use other limits on this side from now on, and announce them."""
         self.negotiation.limits = limits
         if self.connection is not None:
-            self.connection.transport.largest = limits.message
+            self.connection.transport.largest = limits.message_bytes
         if self.negotiation.common is not None:
-            self.say(Changed(announce(limits)))
+            self.send_control(Changed(announce(limits)))
 
-    def take_control(self, payload: bytes | bytearray) -> bool:
+    def receive_control(self, payload: bytes | bytearray) -> bool:
         """Take a control message of the remote peer. Return False if ``payload`` is another message."""
         message: Control | None = read_control(payload)
         if message is None:
@@ -391,19 +391,19 @@ class Session:
                 return False
             self._host.ignore("unknown control message")
             return True
-        if self.received is not None and isinstance(message, UNCOUNTED):
-            self.received.leave_out(len(payload))
+        if self.acknowledger is not None and isinstance(message, UNCOUNTED):
+            self.acknowledger.uncount(len(payload))
         if isinstance(message, (Credit, Drain)):
-            self._host.current.take_credit_or_drain(message)
-        elif not self._take(message):
+            self._host.current.control_received(message)
+        elif not self._handle_control(message):
             self._host.ignore("control message out of place")
         return True
 
-    def _take(self, message: Control) -> bool:
+    def _handle_control(self, message: Control) -> bool:
         """Take a control message that is about the session. Return False if it makes no sense."""
         negotiation = self.negotiation
         if isinstance(message, Ack) and self.sid:
-            if self.received is not None:
+            if self.acknowledger is not None:
                 self._acknowledged(message)
                 return True
             if message == Ack(0, 0):  # the client counts from now on
@@ -413,7 +413,7 @@ class Session:
             if (why := message.limits.objection()) is not None:
                 self.fail(CloseCode.INVALID_DATA, why)
             else:
-                negotiation.use(message.limits)
+                negotiation.apply(message.limits)
             return True
         elif isinstance(message, self.greeting) and negotiation.common is None:
             if isinstance(message, Hello) and message.v < VERSION:
@@ -422,7 +422,7 @@ class Session:
                 self.fail(CloseCode.INVALID_DATA, why)
             else:
                 negotiation.agree(message.features)
-                self._greeted(message)
+                self._greeting_received(message)
             return True
         return False
 
@@ -435,7 +435,7 @@ class Session:
             except Mismatch as exc:
                 self.fail(CloseCode.ACCOUNTING, str(exc))
 
-    def _greeted(self, message: Any) -> None:
+    def _greeting_received(self, message: Any) -> None:
         """Take the `greeting` of the remote peer: both sides know their common features."""
         raise NotImplementedError
 
@@ -452,8 +452,8 @@ class Session:
     def _detach(self, info: CloseInfo) -> None:
         """Go on without a connection, until another one comes or the time is over."""
         self._disown_connection()
-        self._move(SessionInput.CUT)
-        self.note_close(info)
+        self._move(SessionInput.DETACHED)
+        self.record_close(info)
         self._stop_timers()
         expired, loop = partial(self.end, SessionInput.EXPIRED, "no connection resumed it in time"), self._host.loop
         self._expiry_timer = loop.call_at(loop.time() + self.ttl, expired)
@@ -467,13 +467,13 @@ class Session:
             connection.disown()
             self._host.connection_ended(connection)
 
-    def _reattach(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
+    def _resume_on(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
         """Resume on ``connection``, whose remote peer has received ``rx`` messages of ``size`` bytes.
 
         Messages leave in this order: those that have not arrived, those that have waited, new ones. Only then are
         messages let in.
         """
-        replay, received = self.replay, self.received
+        replay, received = self.replay, self.acknowledger
         assert replay is not None and received is not None
         if (why := limits.objection()) is not None:
             self._refuse(connection, CloseCode.INVALID_DATA, why)
@@ -484,21 +484,21 @@ class Session:
             self._refuse(connection, CloseCode.ACCOUNTING, str(exc))
             return
         self._stop_timers()
-        received.note_acknowledged()
-        self._use(connection)
-        connection.transport.largest = self.negotiation.limits.message  # `Peer.limits` may have changed
-        for payload, text in replay.again():
+        received.record_acknowledged()
+        self._set_connection(connection)
+        connection.transport.largest = self.negotiation.limits.message_bytes  # `Peer.limits` may have changed
+        for payload, text in replay.unacknowledged():
             with suppress(ConnectionLost):  # another connection gets them
                 connection.send(payload, text)
         self._move(SessionInput.RESUMED)
-        if replay.full:  # as before: the timer of the last connection is stopped
-            replay.watch()
+        if replay.at_limit:  # as before: the timer of the last connection is stopped
+            replay.start_stall_timer()
         connection.session_survives()
-        users = self._host.current.session_reattached(connection, limits)
+        users = self._host.current.session_resuming(connection, limits)
         self.send_queued(users=users)
         self._announce_changes()
         if self.connection is connection and self.state is not SessionState.CLOSING:
-            connection.start(received.through(connection, self._receive), self._read_ended)
+            connection.start_receiving(received.through(connection, self._receive), self._read_ended)
             self._host.current.session_resumed()
         self.update_full(other_connection=True)  # last, because it may start a handler, which may close
 
@@ -516,13 +516,13 @@ class Session:
 
     def close_soon(self, info: CloseInfo) -> None:
         """Let nothing in from now on: a Close frame is about to be queued, and the session ends with its connection."""
-        self._say_goodbye()
+        self._announce_end()
         self._move(SessionInput.CLOSED)
-        self.note_close(info)
+        self.record_close(info)
         if self.connection is not None:
-            self.connection.ignore()
+            self.connection.stop_receiving()
 
-    def _say_goodbye(self) -> None:
+    def _announce_end(self) -> None:
         """Tell the remote peer that the session ends with its connection, if it would not learn that otherwise."""
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
@@ -547,30 +547,30 @@ class Session:
         end, connection = end_of(self.state, cause, self.last_close, info, why), self.connection
         still_open = connection is not None and connection.ended is None
         if still_open and self.state is not SessionState.CLOSING:
-            self._say_goodbye()
-        self.note_close(end.info)
-        self.lost = end.lost
+            self._announce_end()
+        self.record_close(end.info)
+        self.end_error = end.error
         self._disown_connection()
         self._move(cause)
         self._stop_timers()
-        self.replay = self.received = None
+        self.replay = self.acknowledger = None
         self._receive, self._read_ended = ignore_message, ignore_end
         self.negotiation.end()
         self.full = False
         self._wake()
-        self._let_go(end)
+        self._release(end)
         self._host.current.session_over(end)
         if connection is not None and still_open:
             self._host.spawn(connection.close(end.info.code, end.info.reason))
 
-    def _let_go(self, end: SessionEnd) -> None:
+    def _release(self, end: SessionEnd) -> None:
         """Let go of what else belongs to the session, which is over."""
 
     def _stop_timers(self) -> None:
         if self.replay is not None:
-            self.replay.stop_watching()
-        if self.received is not None:
-            self.received.stop()
+            self.replay.stop_stall_timer()
+        if self.acknowledger is not None:
+            self.acknowledger.stop()
         if self._expiry_timer is not None:
             self._expiry_timer.cancel()
             self._expiry_timer = None

@@ -21,7 +21,7 @@ class SessionEnd(NamedTuple):
     """For `close` handlers: how the last connection has ended, or is going to end."""
     closed_with: CloseInfo
     """For a client that asks to resume the session: how this side has closed the connection, or else how that ended."""
-    lost: ConnectionLost
+    error: ConnectionLost
     """For calls in flight."""
 
 

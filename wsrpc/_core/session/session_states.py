@@ -48,11 +48,11 @@ class SessionInput(Enum):
 
     __hash__ = object.__hash__
 
-    BOUND = "the first connection opens"
+    STARTED = "the first connection opens"
     COUNTED = "both sides count their messages"
-    GIVEN_UP = "too much is kept, or the client is about to close"
-    NOT_TAKEN = "the connection does not take a message"
-    CUT = "the connection ends, and the session is kept"
+    STOPPED_KEEPING = "too much is kept, or the client is about to close"
+    SEND_FAILED = "the connection does not take a message"
+    DETACHED = "the connection ends, and the session is kept"
     ASKED = "the client connects again and asks to resume"
     RESUMED = "the session resumes"
     ENDED = "the session cannot be kept"
@@ -69,19 +69,19 @@ _OVER = "fails pending requests, cancels request handlers, closes anonymous chan
 _CLOSES = "ignores what arrives; messages fail"
 TABLE: dict[SessionState, dict[SessionInput, tuple[SessionState, str]]] = {
     SessionState.NEW: {
-        SessionInput.BOUND: (SessionState.ATTACHED, "calls the `open` handlers"),
+        SessionInput.STARTED: (SessionState.ATTACHED, "calls the `open` handlers"),
     },
     SessionState.ATTACHED: {
         SessionInput.COUNTED: (SessionState.RESUMABLE, "keeps sent messages until they have arrived"),
-        SessionInput.NOT_TAKEN: (SessionState.DEAD, "messages fail"),
+        SessionInput.SEND_FAILED: (SessionState.DEAD, "messages fail"),
         SessionInput.CLOSED: (SessionState.CLOSING, _CLOSES),
         SessionInput.ENDED: (SessionState.OVER, _OVER),
         SessionInput.REPLACED: (SessionState.OVER, _OVER),
     },
     SessionState.RESUMABLE: {
-        SessionInput.GIVEN_UP: (SessionState.ATTACHED, "keeps no more messages"),
-        SessionInput.NOT_TAKEN: (SessionState.STRANDED, "messages wait"),
-        SessionInput.CUT: (SessionState.DETACHED, _KEEPS),
+        SessionInput.STOPPED_KEEPING: (SessionState.ATTACHED, "keeps no more messages"),
+        SessionInput.SEND_FAILED: (SessionState.STRANDED, "messages wait"),
+        SessionInput.DETACHED: (SessionState.DETACHED, _KEEPS),
         SessionInput.CLOSED: (SessionState.CLOSING, _CLOSES),
         SessionInput.ENDED: (SessionState.OVER, _OVER),
         SessionInput.REPLACED: (SessionState.OVER, _OVER),
@@ -93,8 +93,8 @@ TABLE: dict[SessionState, dict[SessionInput, tuple[SessionState, str]]] = {
         SessionInput.REPLACED: (SessionState.OVER, _OVER),
     },
     SessionState.STRANDED: {
-        SessionInput.GIVEN_UP: (SessionState.DEAD, "keeps no more messages"),
-        SessionInput.CUT: (SessionState.DETACHED, _KEEPS),
+        SessionInput.STOPPED_KEEPING: (SessionState.DEAD, "keeps no more messages"),
+        SessionInput.DETACHED: (SessionState.DETACHED, _KEEPS),
         SessionInput.CLOSED: (SessionState.CLOSING, _CLOSES),
         SessionInput.ENDED: (SessionState.OVER, _OVER),
         SessionInput.REPLACED: (SessionState.OVER, _OVER),
@@ -111,7 +111,7 @@ TABLE: dict[SessionState, dict[SessionInput, tuple[SessionState, str]]] = {
     },
     SessionState.ASKING: {
         SessionInput.RESUMED: (SessionState.RESUMABLE, _RESUMES),
-        SessionInput.CUT: (SessionState.DETACHED, "the client dials again"),
+        SessionInput.DETACHED: (SessionState.DETACHED, "the client dials again"),
         SessionInput.REFUSED: (SessionState.OVER, _OVER),
         SessionInput.EXPIRED: (SessionState.OVER, _OVER),
         SessionInput.OVERFLOWED: (SessionState.OVER, _OVER),

@@ -18,13 +18,14 @@ from ..wire.control import GoneWhy, Resume
 from .connection import Connection
 from .server_session import ServerSession
 from .session_states import SessionState
-from .tokens import NOBODYS, Tokens
+from .tokens import TOKENS_OF_NO_SESSION, Tokens
 
 MOST_CLOSED = 10_000
-"""Closed sessions whose clients have not been told, at most: the oldest is forgotten. Each takes about half a KiB."""
+"""Limit of the closed sessions that are remembered for their clients. Beyond it the oldest is removed. Each takes about
+half a KiB."""
 
 
-class Closed(Struct):
+class ClosedSession(Struct):
     """A session that this side has closed while the client was away. It proves as a session does whose client asks."""
 
     sid: str
@@ -51,9 +52,9 @@ class Sessions:
         self._here = secrets.token_urlsafe(6)
         """Begins the names of these sessions. A session whose name begins otherwise belongs to another process."""
         self._named: dict[str, ServerSession] = {}
-        self.closed: dict[str, Closed] = {}
+        self.closed: dict[str, ClosedSession] = {}
         """Sessions whose clients have still to be told how they were closed, by name, the oldest first."""
-        self._held: dict[ServerSession, object] = {}
+        self._counted: dict[ServerSession, object] = {}
         """The sessions without a connection, and those that are over of which something is left, the oldest first,
         with their clients."""
         self._memory = 0
@@ -70,28 +71,28 @@ class Sessions:
         self._named[sid] = session
         return sid, self._kept_for
 
-    def forget(self, session: ServerSession, closed_with: CloseInfo | None, loop: Scheduler, /) -> None:
+    def remove(self, session: ServerSession, closed_with: CloseInfo | None, loop: Scheduler, /) -> None:
         """Forget a session, which is over.
 
         Args:
             closed_with: what its client has still to be told. None for nothing.
         """
-        self.release(session)
+        self.stop_counting(session)
         sid = session.sid
         self._named.pop(sid, None)
         if closed_with is None:
             return
-        until = loop.call_at(loop.time() + session.ttl, partial(self.forget_closed, sid))
-        self.closed[sid] = Closed(sid, session.tokens, session.peer.principal, closed_with, until)
+        until = loop.call_at(loop.time() + session.ttl, partial(self.remove_closed, sid))
+        self.closed[sid] = ClosedSession(sid, session.tokens, session.peer.principal, closed_with, until)
         if len(self.closed) > MOST_CLOSED:
-            self.forget_closed(next(iter(self.closed)))
+            self.remove_closed(next(iter(self.closed)))
 
-    def forget_closed(self, sid: str) -> None:
+    def remove_closed(self, sid: str) -> None:
         """Forget a closed session: its client knows, or cannot ask any more. Idempotent."""
         if (closed := self.closed.pop(sid, None)) is not None:
             closed.until.cancel()
 
-    def resume(self, asked: Resume, connection: Connection, handshake: Handshake) -> Any | Closed | GoneWhy:
+    def resume(self, asked: Resume, connection: Connection, handshake: Handshake) -> Any | ClosedSession | GoneWhy:
         """Resume a session on ``connection``. Return its `Peer`, or why that is not possible.
 
         A request that is refused changes nothing in the session, unless the client proves that it is its own: then the
@@ -101,13 +102,13 @@ class Sessions:
         if dot and here != self._here:
             return "elsewhere"
         session = self._named.get(asked.sid) or self.closed.get(asked.sid)
-        tokens = NOBODYS if session is None else session.tokens
-        if not tokens.prove(asked) or session is None:
+        tokens = TOKENS_OF_NO_SESSION if session is None else session.tokens
+        if not tokens.accepts(asked) or session is None:
             return "expired"
-        principal = session.principal if isinstance(session, Closed) else session.peer.principal
+        principal = session.principal if isinstance(session, ClosedSession) else session.peer.principal
         if not _same(handshake.principal, principal):
             return "auth"
-        if isinstance(session, Closed):
+        if isinstance(session, ClosedSession):
             return session
         if session.state is SessionState.CLOSING:
             if session.connection is not None:
@@ -124,13 +125,13 @@ class Sessions:
 
     # ------------------------------------------------------------ the bound
 
-    def hold(self, session: ServerSession, /) -> None:
+    def update_memory(self, session: ServerSession, /) -> None:
         """Count a session that has no connection, or is over, anew: it holds more, or less. Idempotent."""
         if not (held := session.memory()):
-            self.release(session)
+            self.stop_counting(session)
             return
-        if session not in self._held:
-            self._held[session] = _client_of(session)
+        if session not in self._counted:
+            self._counted[session] = _client_of(session)
         self._count(session, held)
         if self._ending:  # a `close` handler has sent something
             return
@@ -139,7 +140,7 @@ class Sessions:
             while self._memory > self._limit:
                 # Evictions are rare, and even many thousands of sessions are looked through in milliseconds.
                 largest = self._largest()
-                self.release(largest)  # handlers that it cancels may take their time, or ignore that
+                self.stop_counting(largest)  # handlers that it cancels may take their time, or ignore that
                 largest.evict()
         finally:
             self._ending = False
@@ -147,18 +148,18 @@ class Sessions:
     def _largest(self) -> ServerSession:
         """Return the largest session of the client whose sessions take most."""
         taken = Counter[object]()
-        for session, client in self._held.items():
-            taken[client] += session.counted
-        return max(self._held, key=lambda session: (taken[self._held[session]], session.counted))
+        for session, client in self._counted.items():
+            taken[client] += session.counted_memory
+        return max(self._counted, key=lambda session: (taken[self._counted[session]], session.counted_memory))
 
-    def release(self, session: ServerSession, /) -> None:
+    def stop_counting(self, session: ServerSession, /) -> None:
         """Stop counting a session: it has a connection, or nothing is left of it. Idempotent."""
-        self._held.pop(session, None)
+        self._counted.pop(session, None)
         self._count(session, 0)
 
     def _count(self, session: ServerSession, size: int) -> None:
-        self._memory += size - session.counted
-        session.counted = size
+        self._memory += size - session.counted_memory
+        session.counted_memory = size
 
 
 def _client_of(session: ServerSession) -> object:

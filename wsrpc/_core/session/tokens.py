@@ -33,7 +33,7 @@ class Tokens:
         self._issued = _hash(token)
         return token
 
-    def prove(self, asked: Resume) -> bool:
+    def accepts(self, asked: Resume) -> bool:
         """Return whether a request is the client's, and newer than all those before."""
         hashed = _hash(asked.token)
         newest = compare_digest(hashed, self._issued)  # both, so that the time does not tell which
@@ -46,8 +46,8 @@ class Tokens:
         return self.issue()
 
 
-NOBODYS = Tokens()
-"""They prove nothing, with as much work as those of a session."""
+TOKENS_OF_NO_SESSION = Tokens()
+"""They accepts nothing, with as much work as those of a session."""
 
 
 def _hash(token: str) -> bytes:

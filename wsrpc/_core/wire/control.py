@@ -59,7 +59,8 @@ class Announced(Struct, frozen=True):
 
 
 LEAST_ANNOUNCED = [
-    *((name, LEAST[name][0]) for name in ("message", "running", "waiting", "values")),
+    ("message", LEAST["message_bytes"][0]),
+    *((name, LEAST[name][0]) for name in ("running", "waiting", "values")),
     ("waiting_bytes", 0),
     ("running_bytes", 1),
 ]
@@ -192,7 +193,7 @@ _decode_shape = msgspec.json.Decoder(_Shape).decode
 def announce(limits: Limits) -> Announced:
     """Return those of our limits that the other side has to know."""
     return Announced(
-        limits.message, limits.running, limits.waiting, limits.waiting_bytes, limits.values, limits.running_bytes
+        limits.message_bytes, limits.running, limits.waiting, limits.waiting_bytes, limits.values, limits.running_bytes
     )
 
 

@@ -67,8 +67,8 @@ def _check_number(digits: str) -> None:
 
 def largest_sent(limits: Limits, codec: Codec) -> int:
     """Return the bytes that a message may have before the other side has announced its limits."""
-    if limits.sent_message is not None:
-        return limits.sent_message
+    if limits.sent_message_bytes is not None:
+        return limits.sent_message_bytes
     return LARGEST if codec.__class__ is GoCodec else sys.maxsize
 
 

@@ -104,7 +104,7 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     @property
     def can_resume(self) -> bool:
         """Whether sessions with other wsrpc peers can resume on another connection."""
-        return self.extensions and self.limits.replay > 0
+        return self.extensions and self.limits.replay_bytes > 0
 
     @cached_property
     def terms(self) -> Terms:

@@ -111,7 +111,7 @@ LIBRARY_LOGGER.setLevel(logging.WARNING)
 LIBRARY_LOGGER.addFilter(quieten)
 
 
-def judge(request: Request, handshake: Handshake) -> tuple[Response, Extension | None]:
+def library_answer(request: Request, handshake: Handshake) -> tuple[Response, Extension | None]:
     """Let the library judge a request that nobody has refused.
 
     Returns:

@@ -1,4 +1,4 @@
-"""`Lifetime`: the connections, ports and counts of a server from its opening to its end, and how it ends."""
+"""`ServerCore`: the connections, ports and counts of a server from its opening to its end, and how it ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .._core.handlers.introspection import name_of
 from .._core.handlers.lifecycle import Closers, ends_the_task
 from .._core.sending.checks import check_thread
 from .._core.session.sessions import Sessions
-from .._net.entrance import Door
+from .._net.handshake_checks import Door
 from .._raw.serving import RawConnections
 from ..stats import ServerStats, Tally
 from ..transport import Transport
@@ -33,7 +33,7 @@ LONGEST = 365 * 86400.0
 """Seconds: more than any drain takes, and few enough for event loops."""
 
 
-class Lifetime:
+class ServerCore:
     """The state of a server, with its connections, ports and counts. A server that is opened again gets a new one.
 
     Peers whose connection has ended leave the ``rooms``. Handlers have ``patience`` seconds to finish when the server
@@ -109,7 +109,7 @@ class Lifetime:
     def enter_loop(self) -> None:
         """Serve in the event loop and the thread that run now."""
         if self.scheduler.has_ended:
-            self.forget()
+            self.abandon()
         self._happened(ServerInput.ACCEPT)
         self._thread = get_ident()
         self.scheduler.renew()
@@ -126,17 +126,17 @@ class Lifetime:
         if self.peers.membership is not None:
             await self.peers.membership.wait_connected()
 
-    async def _leave(self) -> None:
+    async def _exit_cluster(self) -> None:
         membership = self.peers.membership
         if membership is not None:
             self.peers.membership = self._rooms.membership = None
             await membership.close()
 
-    def forget(self) -> None:
+    def abandon(self) -> None:
         """Forget all connections, because their event loop was closed."""
         membership, self.peers.membership, self._rooms.membership = self.peers.membership, None, None
         if membership is not None:  # first, so that what is forgotten is not told to other nodes
-            membership.forget()
+            membership.abandon()
         self.peers.clear()
         self.raw.clear()
         self.ports.clear()
@@ -172,7 +172,7 @@ class Lifetime:
         """
         asked = ServerInput.DRAIN if drain else ServerInput.CLOSE
         if self.over:
-            self.forget()
+            self.abandon()
             self._happened(asked)
             return
         self._happened(asked)
@@ -204,7 +204,7 @@ class Lifetime:
                 await port.wait_closed()
             self.ports.clear()
             self.peers.clear()  # of peers whose transport failed to close
-            await self._leave()
+            await self._exit_cluster()
         finally:  # also when the event loop ends and cancels this
             self._happened(ServerInput.ENDED)
 
@@ -218,7 +218,7 @@ class Lifetime:
         peers = {served: served.peer for served in self.peers}  # nobody else may hold them once they have ended
         logger.info("draining: %d connections, at most %g s", len(peers) + len(self.raw.all), seconds)
         # First, so that these functions can still emit to peers that are idle.
-        told = [asyncio.ensure_future(_tell(function)) for function in self._on_drain]
+        told = [asyncio.ensure_future(_call_on_drain(function)) for function in self._on_drain]
         try:
             async with asyncio.timeout_at(self._deadline) as self._draining:
                 leaving = [*map(asyncio.shield, told), *map(self._close_idle, peers)]
@@ -260,7 +260,7 @@ class Lifetime:
         self._state = after(self.state, happened)
 
 
-async def _tell(function: Callable[[], object]) -> None:
+async def _call_on_drain(function: Callable[[], object]) -> None:
     try:
         await finished(function())
     except BaseException as exc:

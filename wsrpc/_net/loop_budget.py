@@ -40,8 +40,7 @@ IN_ONE_READ = 64
 """Messages for which a read makes room if they are large."""
 
 MUCH = 4 * 1024
-"""Minimum number of bytes of a read that needs a place in the turn; see `Turns`. (64 small requests have half as many
-bytes.)"""
+"""Minimum number of bytes of a read that needs a part of the `LoopBudget`. (64 small requests have half as many.)"""
 
 AT_ONCE = 0.002
 """Seconds of a turn that are available for expensive work. (Less would not make a turn shorter: a single read
@@ -66,24 +65,24 @@ class Loop(Protocol):
     def call_soon(self, callback: Callable[[], object], /) -> object: ...
 
 
-class Turns:
+class LoopBudget:
     """Places for expensive work in each turn (iteration) of an event loop.
 
     A turn has places for a few milliseconds of expensive work, but at least for one piece of work. More work has to
     wait for a place in a later turn.
     """
 
-    __slots__ = ("_left", "_loop", "_renewing", "_waiting")
+    __slots__ = ("_loop", "_remaining", "_renewing", "_waiting")
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._left = AT_ONCE
+        self._remaining = AT_ONCE
         self._renewing = False
         self._waiting: deque[tuple[float, Callable[[], object]]] = deque()
 
-    def take(self, seconds: float) -> bool:
+    def spend(self, seconds: float) -> bool:
         """Take a place in this turn for ``seconds`` of work. Return False if there is no place; then call `wait`."""
-        if self._waiting or self._left <= 0:
+        if self._waiting or self._remaining <= 0:
             return False
         self._spend(seconds)
         return True
@@ -93,20 +92,20 @@ class Turns:
         self._waiting.append((seconds, callback))
 
     def _spend(self, seconds: float) -> None:
-        self._left -= seconds
-        if self._left <= 0 and not self._renewing:  # not before, because each renewal costs a turn
+        self._remaining -= seconds
+        if self._remaining <= 0 and not self._renewing:  # not before, because each renewal costs a turn
             self._renewing = True
             self._loop.call_soon(self._renew)
 
     def _renew(self) -> None:
         self._renewing = False
-        self._left = AT_ONCE
-        while self._waiting and self._left > 0:
+        self._remaining = AT_ONCE
+        while self._waiting and self._remaining > 0:
             seconds, callback = self._waiting.popleft()
             self._spend(seconds)
             callback()
 
 
-def turns_of(loop: Any) -> Turns:
-    """Return the `Turns` of ``loop``. All server connections of the event loop share this object."""
-    return shared(loop, Turns)
+def loop_budget_of(loop: Any) -> LoopBudget:
+    """Return the `LoopBudget` of ``loop``. All server connections of the event loop share this object."""
+    return shared(loop, LoopBudget)

@@ -59,7 +59,7 @@ class Door:
                 patience.reschedule(asyncio.get_running_loop().time())
 
 
-class Entrance:
+class HandshakeChecks:
     """Accepts or refuses connections. Listeners and adapters call `check` for each handshake."""
 
     def __init__(self, origins: Origins, trusted_proxies: Iterable[str], budget: LogBudget) -> None:
@@ -82,7 +82,7 @@ class Entrance:
         """Whether `check` has to be awaited."""
         return is_async(self._function)
 
-    def begin(self) -> None:
+    def warn_of_any_origin(self) -> None:
         """Warn, once, of a rule that lets everybody in."""
         if self._origins.allows_any and not self._warned:
             self._warned = True
@@ -113,13 +113,13 @@ class Entrance:
             self._refuse(handshake, door, mistake)
 
     def _ask(self, handshake: Handshake, door: Door) -> Awaitable[Any] | None:
-        self.begin()
+        self.warn_of_any_origin()
         if door.closed:  # an application's own HTTP server may go on listening
             raise door.refuse(_closing())
         asked = "origins="
         try:
             if self._proxies:
-                self._look_behind_proxies(handshake)
+                self._apply_proxies(handshake)
             self._origins.check(handshake)
             asked = "on_handshake"
             if self._function is not None:
@@ -127,7 +127,7 @@ class Entrance:
                 if inspect.isawaitable(result):
                     return result
                 _check_result(result)
-            _settle(handshake)
+            _complete(handshake)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as exc:  # also a CancelledError that is not of this task
@@ -140,7 +140,7 @@ class Entrance:
             try:
                 async with patience:
                     _check_result(await result)
-                _settle(handshake)
+                _complete(handshake)
             except BaseException as exc:
                 if ends_the_task(exc):
                     raise
@@ -165,8 +165,8 @@ class Entrance:
         self._budget.log(logging.ERROR, text, asked, handshake, exc_info=exc, extra=_about(handshake))
         raise door.refuse(HandshakeRejected(500, "internal error\n")) from exc
 
-    def _look_behind_proxies(self, handshake: Handshake) -> None:
-        seen = self._proxies.look_behind(handshake.remote, handshake.headers)
+    def _apply_proxies(self, handshake: Handshake) -> None:
+        seen = self._proxies.client_behind(handshake.remote, handshake.headers)
         if seen is not None:
             handshake.remote = seen.remote
             handshake.secure = handshake.secure if seen.secure is None else seen.secure
@@ -226,7 +226,7 @@ def _seconds(expires: float) -> float:
     raise ValueError("handshake.expires is a time in seconds since the epoch, which must be a number that fits a float")
 
 
-def _settle(handshake: Handshake) -> None:
+def _complete(handshake: Handshake) -> None:
     """Check what the user's function made of ``handshake``, and complete it.
 
     Raises:

@@ -21,22 +21,22 @@ from .._core.handlers.introspection import Injection, is_async
 from .._core.handlers.lifecycle import ends_the_task
 from .._core.handlers.method import HandlerOptions
 from .._core.handlers.registry import Registry, accepted, raw_handler
-from .._net.entrance import Door
+from .._net.handshake_checks import Door
 from .._raw.raw_connection import RawConnection
 from .._raw.serving import RawFunction, RawServing
 from ..transport import Transport
-from .lifetime import CLOSING
 from .peers import ServedPeer, refuse, refuse_because, served_peer
+from .server_core import CLOSING
 from .services import STYLES, BaseService, attach, check_callbacks, exposed, finished, style_of
 
 
 class ServiceClass(NamedTuple):
-    """A class that was added, with its channel and its factory, which takes ``takes`` arguments."""
+    """A class that was added, with its channel and its factory, which takes ``argument_count`` arguments."""
 
     cls: type[BaseService]
     channel: str | None
     factory: Callable[..., Any]
-    takes: int
+    argument_count: int
 
     async def create(self, owner: Peer | RawConnection) -> BaseService:
         """Make the object that serves ``owner``.
@@ -44,7 +44,7 @@ class ServiceClass(NamedTuple):
         Raises:
             TypeError: the factory returned something else, or an object that serves another connection.
         """
-        made = self.factory(*(owner,)[: self.takes])
+        made = self.factory(*(owner,)[: self.argument_count])
         if inspect.isawaitable(made):
             made = await made
         if not isinstance(made, self.cls):
@@ -90,7 +90,7 @@ class ServiceServing(RawServing):
                 log(logging.ERROR, "%s.on_close failed", type(service).__qualname__, exc_info=exc)
 
 
-class Hosting:
+class ServiceRegistry:
     """Registers the classes of services, and makes their objects for each connection."""
 
     def __init__(self, registry: Registry) -> None:
@@ -111,9 +111,9 @@ class Hosting:
             raise ValueError(f"serve_raw serves every connection, and {name} serves them already: use another Server")
         if not is_async(function):
             raise TypeError(f"serve_raw takes an async function of the connection, got {function!r}")
-        self._use_raw(RawServing(function))
+        self._set_raw(RawServing(function))
 
-    def _use_raw(self, serving: RawServing) -> None:
+    def _set_raw(self, serving: RawServing) -> None:
         if self.raw is not None:
             raise ValueError(f"{self.raw.function!r} serves every connection of this server already")
         self._registry.set_only_handler(serving.function, "connection")
@@ -145,7 +145,7 @@ class Hosting:
             function = getattr(cls, "serve", None)
             if not inspect.iscoroutinefunction(function):
                 raise TypeError(f"{cls.__qualname__}.serve must be async: it reads until the connection ends")
-            self._use_raw(ServiceServing(entry, function))
+            self._set_raw(ServiceServing(entry, function))
         else:
             self._add_raw(entry, style)
         self._exclusive = cls

@@ -26,7 +26,7 @@ BYTES_ACKED = 120
 """Where Linux has the field ``tcpi_bytes_acked`` in the structure ``tcp_info``."""
 
 
-class Opened(Struct, frozen=True, kw_only=True):
+class OpeningResult(Struct, frozen=True, kw_only=True):
     """The result of an opening handshake.
 
     Attributes:
@@ -44,7 +44,7 @@ class Opened(Struct, frozen=True, kw_only=True):
     written: int = 0
 
 
-class Output(FrameWriter):
+class WebSocketOutput(FrameWriter):
     """Sends messages and control frames, in order, and knows whether there is room and how the connection ends.
 
     Args:
@@ -55,7 +55,7 @@ class Output(FrameWriter):
         self,
         tcp: asyncio.Transport,
         limits: Limits,
-        opened: Opened,
+        opened: OpeningResult,
         write_close: Callable[[bytes], None] | None,
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -112,7 +112,7 @@ class Output(FrameWriter):
 
     def write(self) -> None:
         tcp = self._tcp
-        data = self.take()
+        data = self.pop_frames()
         self.written += len(data)
         tcp.write(data)
         # What is written on a broken socket is dropped, and that is reported in a later turn of the loop, which a
@@ -145,7 +145,8 @@ class Output(FrameWriter):
             return
         if self.full:
             self._answers += len(payload) + 2
-            if self._answers > self._limits.hard_cap:  # the remote peer pings on and on, and does not read the answers
+            # A remote peer that pings and pings, and does not read the answers:
+            if self._answers > self._limits.hard_cap_bytes:
                 self.drop(CloseCode.SLOW_CONSUMER, "slow consumer")
                 return
         self.add_frame(PONG, payload)
@@ -188,7 +189,7 @@ class Output(FrameWriter):
     def ended(self, error: Exception | None) -> CloseInfo:
         """Let go of everything: the connection is over, maybe because of ``error``."""
         self.shut()
-        self.take()
+        self.pop_frames()
         self.has_room()
         drop = self._cause or (CloseCode.ABNORMAL, str(error or "unexpected end of stream"))
         return CloseInfo(*(self._close or drop), was_clean=self.close_sent and self.close_received)

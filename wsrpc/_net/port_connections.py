@@ -21,19 +21,27 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
-from .._base.headers import HeadersView, address, path_of, refusal_headers
 from .._base.logs import logger
 from .._base.references import let_go
+from .._base.request_headers import HeadersView, address, path_of, refusal_headers
 from .._base.scheduler import spawn_later
 from ..errors import HandshakeRejected
 from ..handshake import Handshake
 from ..limits import Limits
 from .deadlines import Deadlines
-from .fairness import Turns, shared
-from .handshakes import LIBRARY_LOGGER, Head, judge, latin_1_headers, plain_answer, serialized, serialized_head
 from .health import Health
-from .output import Opened
+from .library_handshake import (
+    LIBRARY_LOGGER,
+    Head,
+    latin_1_headers,
+    library_answer,
+    plain_answer,
+    serialized,
+    serialized_head,
+)
+from .loop_budget import LoopBudget, shared
 from .websocket import Underlying, WebSocketConnection, WebSocketTransport
+from .websocket_output import OpeningResult
 
 LARGEST = 4096
 """Bytes of the largest plain request. (Those of browsers are 500, and cookies may be more.)"""
@@ -69,12 +77,12 @@ machine of 2026. A place that is larger than the work lets most of a crowd wait 
 class AcceptedConnection(asyncio.Protocol):
     """Connection that a server has accepted, until its request is answered. It reads the request and nothing more."""
 
-    __slots__ = ("__weakref__", "_early", "_library", "_reception", "head", "is_head", "tcp")
+    __slots__ = ("__weakref__", "_early", "_library", "_port", "head", "is_head", "tcp")
 
     tcp: asyncio.Transport
 
-    def __init__(self, reception: Reception) -> None:
-        self._reception = reception
+    def __init__(self, reception: PortConnections) -> None:
+        self._port = reception
         self.is_head = False
         """Whether the request is a HEAD, which asks for the server's health."""
         self._library: ServerProtocol | None = None
@@ -86,22 +94,22 @@ class AcceptedConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         tcp: Any = transport  # asyncio's annotation says less than it passes
         self.tcp = tcp
-        self._reception.add(self)
+        self._port.add(self)
 
-    def take_early(self) -> bytes:
+    def pop_early(self) -> bytes:
         """Return what came behind the request."""
         early, self._early = self._early, b""
         return early
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._reception.discard(self.tcp)
+        self._port.remove(self.tcp)
         if self._library is not None:
             vars(self._library).clear()  # its parser refers to it
         let_go(self.tcp)
 
     def data_received(self, data: bytes) -> None:
         first = not self.head.size
-        if first and self._reception.health is not None and (as_get := self._reception.health.as_get(data)) is not None:
+        if first and self._port.health is not None and (as_get := self._port.health.as_get(data)) is not None:
             data, self.is_head = as_get
         data, early = self.head.split(data)
         if early:  # keep it, and pause reading, so that it is one read at most
@@ -119,12 +127,12 @@ class AcceptedConnection(asyncio.Protocol):
                 request.headers = latin_1_headers(request.headers)
             if self._library.handshake_exc is not None:
                 self.head.complete = True  # what else comes is kept back, as behind a request: it gets no other answer
-                self._reception.refuse(self.tcp, b"".join(self._library.data_to_send()))
+                self._port.refuse(self.tcp, b"".join(self._library.data_to_send()))
         if request is not None:
-            self._reception.receive(self, request)
+            self._port.receive(self, request)
 
 
-class Reception:
+class PortConnections:
     """Answers the opening handshakes of one port, and knows its connections until each is over.
 
     Args:
@@ -153,7 +161,7 @@ class Reception:
         self.health = health
         self._secure = secure
         loop = asyncio.get_running_loop()
-        self._turns = Turns(loop)
+        self._loop_budget = LoopBudget(loop)
         self._deadlines = shared(loop, Deadlines, limits.open_timeout)
         self._stopped = False
         self._closing = shared(loop, Deadlines, limits.close_timeout)
@@ -186,12 +194,12 @@ class Reception:
         if self._stopped:  # asyncio makes the transport of a socket in a turn after it has accepted it
             connection.tcp.abort()
 
-    def discard(self, tcp: asyncio.Transport, exc: Exception | None = None) -> None:
+    def remove(self, tcp: asyncio.Transport, exc: Exception | None = None) -> None:
         """Forget a connection that is over. Idempotent."""
         self._all.discard(tcp)
         self._opening.discard(tcp)
-        self._deadlines.discard(tcp)
-        self._closing.discard(tcp)
+        self._deadlines.remove(tcp)
+        self._closing.remove(tcp)
         self._less.set()
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
@@ -216,19 +224,19 @@ class Reception:
 
     def receive(self, connection: AcceptedConnection, request: Request) -> None:
         """Answer a request, now or when there is a turn for it."""
-        self._deadlines.discard(connection.tcp)  # the client does not decide how long the answer takes
+        self._deadlines.remove(connection.tcp)  # the client does not decide how long the answer takes
         if self.health is not None and self.health.asks(request):
             self.refuse(connection.tcp, serialized(self.health.answer(head=connection.is_head)))
-        elif self._turns.take(HANDSHAKE):
-            self._begin(connection, request)
+        elif self._loop_budget.spend(HANDSHAKE):
+            self._start(connection, request)
         else:
-            self._turns.wait(HANDSHAKE, partial(self._begin, connection, request))
+            self._loop_budget.wait(HANDSHAKE, partial(self._start, connection, request))
 
-    def _begin(self, connection: AcceptedConnection, request: Request) -> None:
+    def _start(self, connection: AcceptedConnection, request: Request) -> None:
         # What `on_handshake` sets in a context variable, the handlers of this connection see, and no other one.
         context = contextvars.copy_context()
         try:
-            rest = context.run(self._judge, connection, request)
+            rest = context.run(self._answer, connection, request)
         except Exception as exc:
             self._failed(connection, exc)
         else:
@@ -250,7 +258,7 @@ class Reception:
             logger.error("accepting a connection failed", exc_info=exc)
             connection.tcp.abort()
 
-    def _judge(self, connection: AcceptedConnection, request: Request) -> Awaitable[None] | None:
+    def _answer(self, connection: AcceptedConnection, request: Request) -> Awaitable[None] | None:
         """Answer a request. If something has to be awaited, return the rest of the work."""
         if self._path is not None and path_of(request.path) != path_of(self._path):
             raise HandshakeRejected(404, f"nothing here, the WebSocket is at {self._path}\n")
@@ -266,10 +274,10 @@ class Reception:
         )
         waiting = self._admit(handshake)
         if waiting is not None:
-            return self._judge_later(connection, request, handshake, waiting)
+            return self._answer_later(connection, request, handshake, waiting)
         return self._open(connection, request, handshake)
 
-    async def _judge_later(
+    async def _answer_later(
         self, connection: AcceptedConnection, request: Request, handshake: Handshake, waiting: Awaitable[None]
     ) -> None:
         await waiting
@@ -285,7 +293,7 @@ class Reception:
         if plain is not None:
             answer = serialized_head(101, "Switching Protocols", plain)
         else:
-            response, compression = judge(request, handshake)
+            response, compression = library_answer(request, handshake)
             if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
                 self.refuse(connection.tcp, serialized(response))
                 return None
@@ -299,15 +307,15 @@ class Reception:
             return None
         self._opening.discard(tcp)
         info = handshake.connection_info(Underlying(tcp, request))
-        opened = Opened(
+        opened = OpeningResult(
             client=False, info=info, compression=compression, read=connection.head.size, written=len(answer)
         )
         # Reading is resumed when the transport is started.
-        opened_connection = WebSocketConnection(tcp, opened, handshake.limits, partial(self.discard, tcp))
+        opened_connection = WebSocketConnection(tcp, opened, handshake.limits, partial(self.remove, tcp))
         rest = self._accept(opened_connection, handshake)
         # Not before: until the transport is started, each message is kept. Those that were compressed to a read may
         # take a thousand times as much.
-        if early := connection.take_early():
+        if early := connection.pop_early():
             opened_connection.data_received(early)
         return rest
 
