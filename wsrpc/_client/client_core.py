@@ -280,7 +280,7 @@ class ClientCore(PassiveOwner):
         # Also that of a dead connection.
         transport = self.peer.transport
         self.peer_session.start_close(reported_code, reason)
-        self.peer_core.readers.end(lambda: None)
+        self.peer_core.named_channels.end(lambda: None)
         lost = ConnectionLost(reported_code, reason or "the client was closed", "not_sent")
         self._waiters.tell(self._waiters.failure or lost)
         self.hooks.closed()

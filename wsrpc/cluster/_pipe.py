@@ -141,7 +141,7 @@ class Pipe(Recipient):
 
     def _let_wait(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         self._waiting_bytes += len(payload)
-        most = self._source.unread.limits.stream_queue_bytes
+        most = self._source.unread_memory.limits.stream_queue_bytes
         if self._waiting_bytes > most and self._waiting:
             self._fail(
                 StreamOverflow(f"{self._waiting_bytes} bytes wait to be passed on (Limits.stream_queue_bytes={most})")

@@ -133,9 +133,9 @@ class Mailbox:
 
     def _keep(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         if self._early is None:
-            self._early = MessageQueue(self._unread)
-            loop = self._unread.loop
-            self._early_timer = loop.call_at(loop.time() + self._unread.limits.unread_timeout, self._overdue)
+            self._early = MessageQueue(self._unread_memory)
+            loop = self._unread_memory.loop
+            self._early_timer = loop.call_at(loop.time() + self._unread_memory.limits.unread_timeout, self._overdue)
         # What arrives before the delivery that is due is not refused, because only so much arrives in one turn.
         due = self.state is DUE
         error = self._early.keep(payload, None if message.i is UNSET else message.i, decode, granted=due)
@@ -158,7 +158,7 @@ class Mailbox:
             assert self._early is not None
             self._drop_events(self._early)
         else:
-            seconds = self._unread.limits.unread_timeout
+            seconds = self._unread_memory.limits.unread_timeout
             channel.abort(
                 StreamOverflow(f"nobody has read channel {channel.id} within {seconds:g} s (Limits.unread_timeout)")
             )
@@ -272,11 +272,13 @@ class Mailbox:
 
     def when_read(self, then: Callable[[], None]) -> None:
         """Call ``then`` once everything that came before the end was read, or after `Limits.unread_timeout` seconds."""
-        self._then = then
+        self._on_read = then
         self._check_read()
-        if self._then is not None:
-            loop = self._unread.loop
-            self._read_timer = loop.call_at(loop.time() + self._unread.limits.unread_timeout, self.notice_end)
+        if self._on_read is not None:
+            loop = self._unread_memory.loop
+            self._read_timer = loop.call_at(
+                loop.time() + self._unread_memory.limits.unread_timeout, self.call_when_read
+            )
 
     def call_when_read(self) -> None:
         """Call the callback of `when_read` now, whether everything was read or not."""

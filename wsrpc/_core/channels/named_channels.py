@@ -342,7 +342,7 @@ class NamedChannel:
     def wait_and_send(self, event: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, int]:
         """Send an event of a producer once the connection has room. Return its size."""
         message = Event((event, *args), str(self.name))
-        return self._readers.outbox.wait_and_send(message, started_in=self.writer)
+        return self._owner.outbox.wait_and_send(message, started_in=self.writer)
 
     def send_start(self, inbox: Inbox) -> None:
         """Send ``start``."""
@@ -360,7 +360,7 @@ class NamedChannel:
         writer, name = self.writer, str(self.name)
         terms = writer.terms
         if terms.stop:
-            self._readers.stops[name] = pending = writer.requests.add(name, "stop", None, STOP)
+            self._owner.stops[name] = pending = writer.requests.add(name, "stop", None, STOP)
             payload = terms.encode(STOP.message(pending.id, name, ("stop",)))
             writer.reply(payload)  # now, because the next `start` does not wait either
             writer.requests.was_sent(pending, len(payload))

@@ -280,13 +280,13 @@ class Producer(Recipient):
         They are small, so that they take little memory, and no item waits long for those after it.
         """
         writer = self._writer
-        if not (writer.may_send and writer.terms.batches and 0 < self._item_size <= TOGETHER // 2):
+        if not (writer.may_send and writer.terms.batches and 0 < self._item_size <= BATCH_BYTES // 2):
             return 1
         credit = self._credit
         return max(1, min(credit.items - credit.sent, (self._pause_at - credit.sent) * BATCH_SPEEDUP))
 
     async def _read_and_send(self, read: ReadItems, n: int) -> ReadResult:
-        """ReadItems up to ``n`` items from the source, and send them together. Return what ``read_items`` returns.
+        """Read up to ``n`` items from the source, and send them together. Return what ``read_items`` returns.
 
         The code of the source runs meanwhile, and may send other messages. None of them overtakes an item that was made
         before it, because `Session.precede` then sends those first.
@@ -328,7 +328,7 @@ class Producer(Recipient):
         if (
             self._mode is not _CREDIT
             or not (writer.may_send and terms.batches)
-            or self._sent + len(values) > self._granted
+            or self._credit.sent + len(values) > self._credit.items
         ):
             return False
         try:
@@ -393,7 +393,7 @@ class Producer(Recipient):
         if not self._channel.over:
             with suppress(ChannelClosed, ConnectionLost):
                 return await self._channel.owner.outbox.wait_and_send(Event(("next", item), h=self._channel.id))
-        await self.lost()
+        await self.raise_end()
 
     # ------------------------------------------------------------ the end
 

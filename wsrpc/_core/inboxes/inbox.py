@@ -117,12 +117,12 @@ class MessageQueue:
 
         There is if its place was ``granted``, unless the message is ``large`` and there is no memory for it.
         """
-        unread, size, waiting = self.unread, len(payload), self.received_bytes - self.taken_bytes
-        most = unread.limits.stream_queue_bytes
+        memory, size, waiting = self.unread_memory, len(payload), self.received_bytes - self.read_bytes
+        most = memory.limits.stream_queue_bytes
         if self.queue and waiting + size > most and not granted:
             return StreamOverflow(f"{waiting} bytes wait to be read (Limits.stream_queue_bytes={most})")
-        if not unread.take(size, waiting + len(self.queue) * ENTRY, granted=granted and not large):
-            return StreamOverflow(f"{unread} as this message came")
+        if not memory.acquire(size, waiting + len(self.queue) * ENTRY, granted=granted and not large):
+            return StreamOverflow(f"{memory} as this message came")
         self.queue.append((payload if isinstance(payload, bytes) else bytes(payload), size, i, decode))
         self.received_bytes += size
         return None
@@ -339,7 +339,7 @@ class Inbox(MessageQueue, Recipient):
             return True
         queue, limits = self.queue, self.unread_memory.limits
         if queue and not self._is_granted:
-            waiting = self.received_bytes - self.taken_bytes + size
+            waiting = self.received_bytes - self.read_bytes + size
             if len(queue) >= limits.stream_window or waiting > limits.stream_queue_bytes:
                 return False
         return self._reserve(size)

@@ -289,7 +289,7 @@ class Dispatcher:
     def serve(self, invocation: Invocation, body: Any) -> Coroutine[Any, Any, Any]:
         """Answer with a channel, then await ``body``, or send the items that it produces. Return its result."""
         if self.session.end_error is not None:  # it handles an event, and so goes on when its session is over
-            invocation.note_orphaned(self.session.end_error)
+            invocation.record_orphaned(self.session.end_error)
         self.work.add(invocation)
         return self._channel_answers.serve(invocation, body)
 

@@ -78,9 +78,9 @@ class PeerCore:
             expects_session=options.keeps_offline,
             fails_offline=options.fails_offline,
         )
-        self.readers = Readers(host, (own, shared), self.outbox, survives=options.keeps_offline)
-        self.work = self.readers.listener = Work(host, self.readers)
-        self.sender = Requester(self.outbox, host, own, self.readers)
+        self.named_channels = NamedChannels(host, (own, shared), self.outbox, survives=options.keeps_offline)
+        self.work = self.named_channels.listener = Work(host, self.named_channels)
+        self.sender = Requester(self.outbox, host, own, self.named_channels)
         own.inherit(shared, settings.limits.handler_timeout)
         self.current: PeerSession
         """The inside of the present session, of the first one, or of the last one."""
@@ -148,7 +148,7 @@ class PeerCore:
     def _call_close_handlers(self) -> None:
         """Call the `close` handlers of the last session now, if they wait for anything."""
         self.work.when_events_done(None)
-        self.reporter.flush_turns()
+        self.reporter.notify_now()
 
     def bind(self, connection: Connection) -> None:
         """Begin a session on ``connection``; see `Peer.bind`."""
@@ -160,7 +160,7 @@ class PeerCore:
         # What readers still hold counts on, and what handlers hold that were not cancelled.
         session = ended.session
         if isinstance(session, ServerSession) and ended.backlog():
-            self.readers.unread().less = session.memory_changed
+            self.named_channels.unread_memory().on_release = session.memory_changed
             session.update_memory()
         self.release()
 
@@ -215,11 +215,11 @@ class PeerCore:
                 work.drop_all()
                 for task in late:
                     task.cancel()
-                stubborn = await closers.wait_besides(late, patience)
+                stubborn = await closers.wait_for_others(late, patience)
                 if count := len(stubborn) + work.threads_running:
                     self.log(logging.WARNING, "%d handlers do not end although they were cancelled", count)
                 if stubborn:
                     break
         if still():
             self.outbox.requests.stop_timer()
-            self.readers.unread().leave_late()  # the peer ends, and nobody reads them any more
+            self.named_channels.unread_memory().close_late()  # the peer ends, and nobody reads them any more

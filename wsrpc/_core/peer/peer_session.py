@@ -104,7 +104,7 @@ class PeerSession:
         host, session, info = self.host, self.session, connection.transport.info
         settings, options, log = host.settings, host.options, host.log
         self.outbox.expects_session = options.keeps_offline
-        self.readers.reopen()
+        self.named_channels.reopen()
         host.connection_started(info)
         opening = Invocation(host.peer, WireMessage(a=["open"]))
         self.dispatcher.context = contextvars.copy_context()  # of the code that has connected
@@ -287,12 +287,12 @@ class PeerSession:
         self.dispatcher.cancel_requests(lost)
         # Before the channels end, because a handler of an event may read one.
         self.work.start_last_events()
-        self.readers.end_session(lost)
+        self.named_channels.end_session(lost)
         self.channels.end_session(lost)
         self.work.update()
         # The application. `wait_closed` returns now: a handler that runs before the `close` handlers may wait in it.
         call_close_handlers = partial(
-            self.host.reporter.take_turn, "close", partial(self._call_close_handlers, end.info)
+            self.host.reporter.notify_in_order, "close", partial(self._call_close_handlers, end.info)
         )
         self.work.when_events_done(call_close_handlers)
         self._wake_wait_closed()
@@ -336,7 +336,7 @@ class PeerSession:
         else:
             dialer, peer = self.host.options.dialer, self.host.peer
             args = (self._with_will_reconnect(info),) if dialer else (peer, info)
-            self.host.reporter.tell_hooks("on_detach", args, self.opening.running)
+            self.host.reporter.notify_hooks("on_detach", args, self.opening.running)
 
     def session_resuming(self, connection: Connection, limits: Announced) -> bool:
         """Let handlers start, begin the statistics of another connection, and return whether the user may send."""
