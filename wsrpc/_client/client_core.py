@@ -554,7 +554,7 @@ class ClientCore(PassiveOwner):
             session.end(SessionInput.ENDED, info=CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
         self.peer_session.drop_waiting(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
         if not is_first:  # else `connect` raises it
-            self.peer_core.reporter.tell("error", failure)
+            self.peer_core.reporter.notify("error", failure)
 
     def message_queued(self) -> None:
         self._warn_if_idle("a message waits")

@@ -188,7 +188,7 @@ class ServiceRegistry:
         self.entries.append(entry)
 
     def _add_raw(self, entry: ServiceClass, style: str) -> None:
-        if self._registry.takes_raw:
+        if self._registry.handles_raw:
             raise ValueError(
                 f"{entry.cls.__qualname__}.{style} gets every message, but the server has an on_raw function"
             )

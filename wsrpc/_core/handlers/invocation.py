@@ -252,7 +252,7 @@ class Invocation(msgspec.Struct, eq=False):
             self.cancel_reason = reason
         self.enter(_ORPHANED)
 
-    def settle(self) -> None:
+    def remove_from_active(self) -> None:
         """Remove the request from those that await an answer, if it is one of them."""
         i, active = self.inbound.i, self.dispatcher.active
         if active.get(i) is self:

@@ -65,7 +65,7 @@ def around(
             call = _in_thread(call, handler.most)
         if handler.lane is not None:
             call = _in_lane(call, handler.lane)
-        if handler.taken and (handler.facts.is_coroutine or handler.facts.is_generator):
+        if handler.acquired and (handler.facts.is_coroutine or handler.facts.is_generator):
             call = _within_task(call)
     if middleware:
         within = _innermost(call)

@@ -86,7 +86,7 @@ class Registry:
     order. A peer without handlers of its own shares the `Routes` of its server.
 
     ``observed`` is true while there is a `message` handler, ``layered`` while anything runs around handlers,
-    ``takes_raw`` once there is a handler for messages that are not protocol.
+    ``handles_raw`` once there is a handler for messages that are not protocol.
     """
 
     __slots__ = (
@@ -98,6 +98,7 @@ class Registry:
         "dec_hook",
         "declared",
         "fallback",
+        "handles_raw",
         "hooks",
         "layered",
         "lifecycle",
@@ -106,7 +107,6 @@ class Registry:
         "reserved",
         "routes",
         "scopes",
-        "takes_raw",
         "time_limit",
     )
 
@@ -132,7 +132,7 @@ class Registry:
         self._of_channel = False
         self.layered = False
         self.observed = False
-        self.takes_raw = False
+        self.handles_raw = False
         self.raw_only: RawOnly | None = None
         """Set if one function gets every message, so that handlers of events are never called."""
         self.lifecycle: dict[tuple[str, bool], LifecycleHandler] = {}
@@ -270,11 +270,11 @@ class Registry:
         scope = self.scopes.get(channel)
         return scope is not None and (event in scope.handlers or event in scope.once)
 
-    def take(self, channel: ChannelRef, event: str) -> tuple[Handler | None, bool]:
+    def acquire(self, channel: ChannelRef, event: str) -> tuple[Handler | None, bool]:
         """Return the handler for ``event``, and whether the next message has the same one, until something changes.
 
-        A handler registered with `once` is marked as taken, so that no other call gets it. It is removed when it is
-        called. A call that ends without calling it has to put it back (`Handler.put_back`).
+        A handler registered with `once` is marked as acquired, so that no other call gets it. It is removed when it is
+        called. A call that ends without calling it has to put it back (`Handler.release`).
         """
         lasts = True
         # A channel has only the handlers of its own registry.
@@ -285,8 +285,8 @@ class Registry:
                 continue
             if (once := scope.once.get(event)) is not None:
                 lasts = False
-                if not once.taken:
-                    once.taken = True
+                if not once.acquired:
+                    once.acquired = True
                     return once, False
             if (handler := scope.handlers.get(event)) is not None:
                 return handler, lasts
@@ -330,7 +330,7 @@ class Registry:
         scope = self.scope(channel)
         table = scope.once if once else scope.handlers
         old = table.get(event)
-        if old is None or not old.taken:
+        if old is None or not old.acquired:
             _warn_of_replacement(event if channel is None else f"{channel}:{event}", old, handler)
         if once:
             _remove_when_called(handler, event, channel, self)
@@ -426,7 +426,7 @@ class Registry:
         handlers = self.scope(RAW).handlers
         _warn_of_replacement("raw messages", handlers.get(""), handler)
         handlers[""] = handler
-        self.takes_raw = True
+        self.handles_raw = True
         self.changed()
 
     def fall_back_to(self, handler: Handler) -> None:

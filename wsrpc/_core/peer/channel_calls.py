@@ -78,7 +78,7 @@ class ChannelCalls:
         if invocation.state is not CallState.RESERVED:  # else it was checked before the handler ran
             self._work.check_bytes_for_channel(invocation.size)
         self._channels.deliver(channel)
-        invocation.settle()
+        invocation.remove_from_active()
         mark_processed(invocation.view)
         invocation.served = channel
         invocation.enter(CallState.SERVING)

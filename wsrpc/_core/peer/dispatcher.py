@@ -153,7 +153,7 @@ class Dispatcher:
                 self._returned(invocation, result)
         except BaseException as exc:
             if handler is not None:
-                handler.put_back()  # if its arguments did not fit, the next message may have it
+                handler.release()  # if its arguments did not fit, the next message may have it
             if not self._raised(invocation, exc):
                 raise
         invocation.state = EXITED  # it was never counted
@@ -305,7 +305,7 @@ class Dispatcher:
         error = made_here(HandlerTimeout(f"{invocation.event!r} took longer than {seconds:g} s and was cancelled"))
         invocation.orphan(error)
         if invocation.id is not None:
-            invocation.settle()
+            invocation.remove_from_active()
             self.answers.reject(invocation.id, error)
 
     # ------------------------------------------------------------ ending
@@ -352,8 +352,8 @@ class Dispatcher:
 
     def _exited(self, invocation: Invocation) -> None:
         """Count a handler no more, drop what only it could use, and start messages that waited for its place."""
-        if invocation.handler is not None and invocation.handler.taken:
-            invocation.handler.put_back()  # if it was not called, the next message may have it
+        if invocation.handler is not None and invocation.handler.acquired:
+            invocation.handler.release()  # if it was not called, the next message may have it
         if (channel := invocation.channel) is not None:
             if channel.state is ChannelState.NEW:
                 channel.close()
@@ -434,7 +434,7 @@ class Dispatcher:
     def _event_failed(self, invocation: Invocation, exc: BaseException, error: RpcError) -> None:
         """Log and count an event whose handler raised ``exc``, or that has none. No caller would get ``error``."""
         if invocation.inbound.c == RAW:
-            self._host.reporter.tell("error", error if isinstance(error, BadArguments) else exc)
+            self._host.reporter.notify("error", error if isinstance(error, BadArguments) else exc)
         if isinstance(error, BadArguments):
             text = f"event {short(invocation.event or invocation.label)} was dropped: {text_for_log(error)}"
             self.answers.host.count("wrong arguments", text)

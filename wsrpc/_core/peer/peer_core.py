@@ -185,7 +185,7 @@ class PeerCore:
     @property
     def busy(self) -> bool:
         """Whether something runs for the peer, or waits to be told."""
-        return bool(self.work.invocations or self.reporter.running or self.reporter.turns)
+        return bool(self.work.invocations or self.reporter.running or self.reporter.notifications)
 
     def any_task(self) -> asyncio.Future[Any] | None:
         """Return a task of this peer that is not done yet, or the thread that it has left behind. None if all ended."""
@@ -205,7 +205,7 @@ class PeerCore:
         while still():
             tasks = self.reporter.tasks(closers) | work.tasks(closers)
             if not tasks:
-                if work.on_events_done is None and len(self.reporter.turns) < 2:
+                if work.on_events_done is None and len(self.reporter.notifications) < 2:
                     break
                 self._call_close_handlers()  # only handlers that wait for this close are left
                 continue

@@ -121,7 +121,7 @@ class PeerSession:
             where = "to" if options.dialer else "from"
             path = info.target.partition("?")[0]
             log(logging.INFO, "peer %s connected %s %s, path %s", log.id, where, log.place, path)
-        self.opening.begin(opening)
+        self.opening.start(opening)
         if session.over:  # a handler has bound another transport
             return
         self.work.update()
@@ -248,7 +248,7 @@ class PeerSession:
         """Close the connection because of what the remote peer did, see `Session.fail`."""
         self.host.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
         self._close_soon(CloseInfo(code, reason))
-        self.host.reporter.tell("error", ProtocolError(reason))
+        self.host.reporter.notify("error", ProtocolError(reason))
         self.host.spawn(self.session.close(code, reason))
 
     def refuse(self, code: int, reason: str) -> None:
@@ -310,7 +310,7 @@ class PeerSession:
             info = msgspec.structs.replace(info, user_closed=True)
         info = self._with_will_reconnect(info)
         reporter = self.host.reporter
-        reporter.tell("close", info)
+        reporter.notify("close", info)
         close_handler = self.host.owner.close_handler()
         if close_handler is not None:
             reporter.call("close", close_handler, info)

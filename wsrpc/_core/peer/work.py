@@ -423,7 +423,7 @@ class Work:
         if invocation.inbound.i is not UNSET:
             if invocation.inbound.h is not None:
                 self.on_channels -= 1
-            invocation.settle()
+            invocation.remove_from_active()
         if not self.dispatcher.active:
             self.update()
         if self.waiting_room.items:
