@@ -153,6 +153,6 @@ async def cuttable(agents: Agents, library: str, way: Way) -> AsyncGenerator[Cut
         yield line
     await agent.call("set", messages=False)
     assert agent.logs == []
-    assert (line.peer.pending, line.peer.active, line.peer.channels) == (0, 0, 0)
+    assert (line.peer.pending, line.peer.active, line.peer.anonymous_channels) == (0, 0, 0)
     left = asyncio.all_tasks() - tasks - {asyncio.current_task()}
     assert not left, left

@@ -227,9 +227,9 @@ async def nothing_open(link: Link) -> None:
     peer = link.peer
     try:
         async with asyncio.timeout(PATIENCE):
-            await until(lambda: (peer.channels, peer.active, peer.pending) == (0, 0, 0))
+            await until(lambda: (peer.anonymous_channels, peer.active, peer.pending) == (0, 0, 0))
     except TimeoutError:
-        left = f"{peer.channels} channels, {peer.active} handlers and {peer.pending} requests are left"
+        left = f"{peer.anonymous_channels} channels, {peer.active} handlers and {peer.pending} requests are left"
         raise AssertionError(left) from None
     if peer.connected:
         assert await peer.request("echo", "settled") == "settled"  # what was sent before it has arrived

@@ -99,7 +99,7 @@ async def test_a_slow_reader_in_go(go_link: Link) -> None:
     assert len(made) <= 7
     (channel,) = await go_link.journal("channel")
     await go_link.call("abort_channel", channel=channel["channel"])
-    await until(lambda: go_link.peer.channels == 0)
+    await until(lambda: go_link.peer.anonymous_channels == 0)
     assert len(made) <= 7
 
 
@@ -110,4 +110,4 @@ async def test_a_stream_that_nobody_can_hold_back(gopher: Counterpart, agents: A
         with pytest.raises(StreamOverflow):
             await collect(link.peer.stream("count", 5000, returns=int), read, link)
         assert read == list(range(len(read)))
-        await until(lambda: link.peer.channels == 0)
+        await until(lambda: link.peer.anonymous_channels == 0)

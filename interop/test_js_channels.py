@@ -126,7 +126,7 @@ async def test_the_form_of_ws_wrapper(link_4: Link) -> None:
 
     theirs = await link_4.ask("open_it")
     ours = await made.get()
-    assert (link_4.peer.channels, link_4.peer.active) == (1, 0)
+    assert (link_4.peer.anonymous_channels, link_4.peer.active) == (1, 0)
     await link_4.tell("line", "hi", channel=theirs)
     assert await heard.get() == "hi"
     assert await link_4.ask("upper", "hi", channel=theirs) == "HI"
@@ -185,7 +185,7 @@ async def test_many_channels_of_both_sides(link_4: Link, chat: Chat) -> None:
         asyncio.gather(*(link_4.ask("chat", "lobby") for _ in range(n))),
         asyncio.gather(*(link_4.peer.open_channel("channel_make") for _ in range(n))),
     )
-    assert link_4.peer.channels == 2 * n
+    assert link_4.peer.anonymous_channels == 2 * n
     sums = asyncio.gather(*(channel.request("add", k, 1) for k, channel in enumerate(ours)))
     counts = asyncio.gather(*(link_4.ask("count", channel=channel) for channel in theirs))
     assert await sums == list(range(1, n + 1))
@@ -195,4 +195,4 @@ async def test_many_channels_of_both_sides(link_4: Link, chat: Chat) -> None:
     closed = await link_4.journal("channel_closed", at_least=2 * n)
     assert sorted(entry["reason"]["value"] for entry in closed) == sorted([*range(n), *range(n)])
     assert sorted([await chat.ended.get() for _ in range(n)]) == list(range(n))
-    await until(lambda: link_4.peer.channels == 0)
+    await until(lambda: link_4.peer.anonymous_channels == 0)

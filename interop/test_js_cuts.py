@@ -270,7 +270,7 @@ async def test_a_stream_that_python_reads(line_4: Cuttable) -> None:
     await give(line, keys[2])
     (ended,) = await line.agent.call("events", kind="stream_ended", peer=before, at_least=1)
     assert ended["sent"] == 3
-    assert line.peer.active == line.peer.channels == 0
+    assert line.peer.active == line.peer.anonymous_channels == 0
 
 
 async def give(line: Cuttable, key: int) -> None:

@@ -86,7 +86,7 @@ async def test_javascript_starts_too_late(agents: Agents, library: str, role: Ro
         numbers = Numbers(link)
         channels = [await link.ask("numbers", 3) for _ in range(2)]
         async with asyncio.timeout(PATIENCE):
-            await until(lambda: link.peer.channels == 0)
+            await until(lambda: link.peer.anonymous_channels == 0)
         got = await link.call("iterate", channel=channels[0])
         assert (got["items"], got["rejected"]["message"]) == ([], CLOSED)
         assert "nobody has begun to read the stream of 'numbers' within 0.1 s" in (await closed_with(link))["message"]
@@ -108,7 +108,7 @@ async def test_a_version_without_streams_requests_one(
         for _ in range(3):
             assert await link.call("request", event="numbers", args=[3]) == {"resolved": None, "undefined": True}
         async with asyncio.timeout(PATIENCE):
-            await until(lambda: link.peer.channels == 0)
+            await until(lambda: link.peer.anonymous_channels == 0)
 
 
 # ---------------------------------------------------------------- Python produces
@@ -151,7 +151,7 @@ async def test_a_slow_javascript_consumer_overflows(
     # Item 1 is held by the iterator, item 2 is too much, and item 3 finds nobody.
     assert await numbers.ended.get() == 4
     peer = link_4.peer
-    await until(lambda: (peer.channels, peer.active, peer.pending) == (0, 0, 0))
+    await until(lambda: (peer.anonymous_channels, peer.active, peer.pending) == (0, 0, 0))
     await link_4.call("release", hold="body")
     assert (await got)["items"] == [0]
     assert (await got)["rejected"]["message"] == OVERFLOW
@@ -181,7 +181,7 @@ async def test_pulling(link_4: Link, numbers: Numbers) -> None:
         assert thrown["props"]["code"] == "wsrpc.bad_arguments"
     assert await link_4.ask("pull", 100, channel=channel) == {"values": [5, 6, 7, 8, 9], "done": True}
     assert await numbers.ended.get() == 10
-    assert link_4.peer.channels == 0
+    assert link_4.peer.anonymous_channels == 0
     reason = await closed_with(link_4)
     assert (reason["message"], reason["props"]) == ("closed", {"code": "wsrpc.closed"})
 
@@ -231,7 +231,7 @@ async def test_a_python_consumer_that_is_too_slow(agents: Agents, library: str, 
             got = [await anext(items)]
             await link.journal("stream_ended")
             assert await link.peer.request("echo", "all is here") == "all is here"
-            assert link.peer.channels == 0
+            assert link.peer.anonymous_channels == 0
 
             async def read() -> None:
                 async for item in items:

@@ -28,7 +28,7 @@ async def without_channels(link: Link, cell: Cell) -> bool:
         async with link.peer.stream("count", 3) as items:
             await anext(items)
     assert await link.peer.request("add", 1, 2) == 3
-    assert (link.peer.channels, link.peer.pending) == (0, 0)
+    assert (link.peer.anonymous_channels, link.peer.pending) == (0, 0)
     cell.lacks()
     return True
 

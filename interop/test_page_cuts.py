@@ -341,7 +341,7 @@ class Story:
             assert self.noted == self.down_notes
 
     def _is_idle(self) -> bool:
-        return [(peer.pending, peer.active, peer.channels) for peer in self.server.peers] == [(0, 0, 0)]
+        return [(peer.pending, peer.active, peer.anonymous_channels) for peer in self.server.peers] == [(0, 0, 0)]
 
 
 @asynccontextmanager

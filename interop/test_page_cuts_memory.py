@@ -69,7 +69,7 @@ async def test_the_heap_is_flat_under_messages_and_without_a_connection(codec: C
             assert await page.ask("heap") - before < GROWS
             await page.until("open")
             await flood(page, peer, WARM)
-            assert (peer.pending, peer.active, peer.channels) == (0, 0, 0)
+            assert (peer.pending, peer.active, peer.anonymous_channels) == (0, 0, 0)
             await page.close()
 
 

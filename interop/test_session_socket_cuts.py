@@ -25,7 +25,7 @@ class Service:
     """The server's side of the load, and what it has seen."""
 
     def __init__(self) -> None:
-        self.server = Server(detached=5)
+        self.server = Server(detached_timeout=5)
         self.served: Counter[int] = Counter()
         self.noted: list[int] = []
         self.opened = 0

@@ -85,7 +85,7 @@ class Servers:
         """Return whether no call is under way between the servers."""
         members = [membership_of(server.cluster) for server in self.all if server.cluster.nodes]
         peers = [peer for member in members for peer in member.links.peers]
-        calls = any(peer.pending or peer.active or peer.channels for peer in peers)
+        calls = any(peer.pending or peer.active or peer.anonymous_channels for peer in peers)
         return not calls and all(member.relay.joined == 0 for member in members)
 
 

@@ -32,13 +32,13 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
         slow: whether the connection is full, in which case senders wait. Either ``unsent`` is above
             `Limits.high_water_bytes`, or the messages that a wsrpc peer has not acknowledged have reached
             `Limits.replay_bytes` or `Limits.replay_messages`.
-        dropped: `Peer.dropped`: the total number of broadcasts that were not sent to this peer because the peer was
-            slow (``Server(slow=)``).
+        skipped_broadcasts: `Peer.skipped_broadcasts`: the total number of broadcasts that were not sent to this peer
+            because the peer was slow (``Server(slow=)``).
         pending: number of outbound requests that are waiting for a response.
         active: number of handlers that are running in tasks.
         waiting: number of inbound requests and events that are waiting for another handler to finish
             (`Limits.running`).
-        channels: number of open anonymous channels, including streams.
+        anonymous_channels: number of open anonymous channels, including streams.
         errors: total number of failures that were logged at ERROR, mostly failed handlers. (If there are very many
             failures, some of them have no log line.)
         ignored: total numbers of ignored inbound messages, by kind: messages that the protocol ignores, events without
@@ -55,11 +55,11 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
     kept: int
     detached: bool
     slow: bool
-    dropped: int
+    skipped_broadcasts: int
     pending: int
     active: int
     waiting: int
-    channels: int
+    anonymous_channels: int
     errors: int
     ignored: dict[str, int]
 
@@ -125,14 +125,15 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
         bytes_out: total number of bytes written to the network, on transports that count them.
         unsent: number of bytes that are waiting in connections; see `PeerStats.unsent`.
         kept: number of bytes of messages that are kept; see `PeerStats.kept`.
-        detached: number of peers without a connection whose sessions are kept. ``peers`` includes them.
-        slow: number of full connections; see `PeerStats.slow`.
-        dropped: total number of broadcasts that were not sent to a peer because the peer was slow (``Server(slow=)``).
+        detached_peers: number of peers without a connection whose sessions are kept. ``peers`` includes them.
+        slow_peers: number of peers whose connection is full; see `PeerStats.slow`.
+        skipped_broadcasts: total number of broadcasts that were not sent to a peer because the peer was slow
+            (``Server(slow=)``).
         pending: number of outbound requests that are waiting for a response.
         active: number of handlers that are running in tasks. Each raw connection counts as one handler.
         waiting: number of inbound requests and events that are waiting for another handler to finish
             (`Limits.running`).
-        channels: number of open anonymous channels, including streams.
+        anonymous_channels: number of open anonymous channels, including streams.
         errors: total number of failures of connections that were logged at ERROR, mostly failed handlers.
         ignored: total numbers of ignored inbound messages, by kind; see `PeerStats.ignored`.
         cluster: the counters of this process in the cluster. None without ``cluster=``, and while the server is closed.
@@ -150,13 +151,13 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     bytes_out: int
     unsent: int
     kept: int
-    detached: int
-    slow: int
-    dropped: int
+    detached_peers: int
+    slow_peers: int
+    skipped_broadcasts: int
     pending: int
     active: int
     waiting: int
-    channels: int
+    anonymous_channels: int
     errors: int
     ignored: dict[str, int]
     cluster: ClusterStats | None
@@ -169,13 +170,11 @@ SUMMED = (
     "bytes_out",
     "unsent",
     "kept",
-    "detached",
-    "slow",
-    "dropped",
+    "skipped_broadcasts",
     "pending",
     "active",
     "waiting",
-    "channels",
+    "anonymous_channels",
 )
 """The counters of a server that are the sums of those of its peers."""
 
@@ -201,7 +200,7 @@ class Tally:
         """Count one more connection."""
         self.accepted += 1
 
-    def left(self, code: int, messages: tuple[int, int], size: tuple[int, int], dropped: int) -> None:
+    def left(self, code: int, messages: tuple[int, int], size: tuple[int, int], skipped: int) -> None:
         """Add the counters of a connection that has ended with ``code``.
 
         Args:
@@ -209,8 +208,8 @@ class Tally:
             size: the numbers of received and sent bytes.
         """
         self._closed[code] += 1
-        names = ("messages_in", "messages_out", "bytes_in", "bytes_out", "dropped")
-        for name, number in zip(names, (*messages, *size, dropped), strict=True):
+        names = ("messages_in", "messages_out", "bytes_in", "bytes_out", "skipped_broadcasts")
+        for name, number in zip(names, (*messages, *size, skipped), strict=True):
             self._ended[name] += number
 
     def ignored(self, counts: Counter[str]) -> None:
@@ -227,11 +226,13 @@ class Tally:
         cluster: ClusterStats | None,
     ) -> ServerStats:
         """Return the totals, including the counters of ``peers``, which are the open connections."""
-        count = 0
+        count = detached = slow = 0
         sums = dict(self._ended)
         ignored = Counter(self._ignored)
         for peer in peers:
             count += 1
+            detached += peer.detached
+            slow += peer.slow
             for name in SUMMED:
                 sums[name] += getattr(peer, name) or 0
             ignored.update(peer.ignored)
@@ -242,6 +243,8 @@ class Tally:
             accepted=self.accepted,
             refused=refused,
             closed=dict(self._closed),
+            detached_peers=detached,
+            slow_peers=slow,
             errors=self.errors,
             ignored=dict(ignored),
             cluster=cluster,

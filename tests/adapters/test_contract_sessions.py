@@ -132,7 +132,7 @@ async def test_a_cut_at_any_byte_loses_and_doubles_nothing(host: Host, dialing: 
             assert all(info.resumed for info in back) and told == []
             assert not ours.ran and not theirs.ran
             ends = (client.peer, peer)
-            await turns_until(lambda: not any(each.pending or each.channels or each.active for each in ends))
+            await turns_until(lambda: not any(each.pending or each.anonymous_channels or each.active for each in ends))
             await client.close()
             await turns_until(lambda: server.peers == ())
             assert sorted(told) == ["client", "server"]

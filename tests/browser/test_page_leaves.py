@@ -56,7 +56,7 @@ async def test_the_session_is_free_at_once(browser: Browser, leave: Callable[[Pa
             await turns_until(lambda: not site.server.peers)
             assert site.closed == [WAYS[leave]]
             stats = site.server.stats()
-            assert (stats.detached, stats.active) == (0, 0)
+            assert (stats.detached_peers, stats.active) == (0, 0)
 
 
 async def test_a_page_that_is_loaded_again_has_a_new_session(browser: Browser) -> None:

@@ -110,7 +110,7 @@ async def test_a_page_that_is_back_resumes_at_once_or_is_told(
         await tab.until(f"noted.items.length === {len(read)}")
         [peer] = page.site.server.peers
         async with away(visible, tab, page.site):
-            await turns_until(lambda: page.site.server.stats().detached == 1)
+            await turns_until(lambda: page.site.server.stats().detached_peers == 1)
             assert page.site.server.peers == (peer,)
             await meanwhile(page.site)
             wanted = page.step()

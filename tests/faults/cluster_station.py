@@ -240,7 +240,9 @@ class Station:
         peers: dict[str, Peer] = {f"client {n}": client.peer for n, client in enumerate(self._clients)}
         peers |= {f"peer {n}": peer for n, peer in enumerate(self.server.peers)}
         peers |= {f"node {n}": peer for n, peer in enumerate(member.links.peers)}
-        found: dict[str, Any] = {name: [peer.pending, peer.channels, peer.active] for name, peer in peers.items()}
+        found: dict[str, Any] = {
+            name: [peer.pending, peer.anonymous_channels, peer.active] for name, peer in peers.items()
+        }
         found = {name: counts for name, counts in found.items() if counts != [0, 0, 0]}
         if len(peers) != 2 * len(self._clients) + self._slots - 1:
             found["peers"] = [*peers]

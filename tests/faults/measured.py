@@ -90,7 +90,7 @@ def make_server(most: int) -> Server:
         """Return the memory, and the numbers of sessions without a connection, and with one."""
         if gc.isenabled():
             gc.collect()
-        detached = server.stats().detached
+        detached = server.stats().detached_peers
         return memory(), detached, len(server.peers) - detached
 
     return server

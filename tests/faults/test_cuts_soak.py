@@ -221,7 +221,7 @@ class Story:
 
     def _is_idle(self) -> bool:
         peers = [*self.server.peers, self.client.peer]
-        counts = [(peer.pending, peer.active, peer.channels) for peer in peers]
+        counts = [(peer.pending, peer.active, peer.anonymous_channels) for peer in peers]
         return counts == [(0, 0, 0)] * 2
 
 

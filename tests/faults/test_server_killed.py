@@ -176,7 +176,7 @@ async def test_the_outcome_that_each_caller_gets_is_true(tmp_path: Path) -> None
             async with running(port, journal) as since:
                 await come_back(since)
                 await load.stop()
-                assert (client.peer.pending, client.peer.active, client.peer.channels) == (0, 0, 0)
+                assert (client.peer.pending, client.peer.active, client.peer.anonymous_channels) == (0, 0, 0)
                 await client.close()
         finally:
             load.cancel()

@@ -119,7 +119,7 @@ HUGE = 10**200
 )
 async def test_a_wrong_name_token_or_generation_gets_one_answer_and_changes_nothing(changes: Any) -> None:
     expired = isinstance(changes, str)
-    async with world(detached=0.05 if expired else 60.0) as w:
+    async with world(detached_timeout=0.05 if expired else 60.0) as w:
         if expired:
             await turns_until(lambda: w.server.peers == ())
         async with w.comes(**({} if expired else changes)) as (raw, answer):

@@ -156,7 +156,7 @@ class WorldMachine(LoopMachine):
 
     async def check_left(self, peer: Peer) -> None:
         """Nothing is left of a client that is closed."""
-        assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
+        assert (peer.pending, peer.active, peer.anonymous_channels) == (0, 0, 0), peer
         assert peer._core.reporter.running == {} and peer._current.dispatcher.active == {}
         await self.until(lambda: not other_tasks(), "no task is left")
         assert self.sources == 0, "a source was not closed"

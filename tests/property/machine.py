@@ -154,7 +154,7 @@ class ConnectedPeers(LoopMachine):
         """Nothing is left in the peers, after they were closed, nor of them."""
         for peer in self.peers:
             await peer._core.join(0, Closers())
-            assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
+            assert (peer.pending, peer.active, peer.anonymous_channels) == (0, 0, 0), peer
             assert peer._current.dispatcher.active == {} and peer.stats().waiting == 0
             assert not peer._outbox.callers_must_wait and peer._core.reporter.running == {}
             assert not (peer._current.channels.undelivered or peer._current.channels._credited)

@@ -561,7 +561,7 @@ class ClientLife(WorldMachine):
         if what in ("connect", "start", "bind"):
             if Input.GAVE_UP in since:
                 expected = "closed"
-            elif Input.CANCELLED in since or Input.LEFT in since:
+            elif Input.CANCELLED in since or Input.DROPPED_NO_URL in since:
                 expected = "idle"
         assert self.client.state == expected, (what, since)
 

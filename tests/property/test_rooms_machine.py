@@ -161,7 +161,7 @@ class RoomLife(LoopMachine):
         emitting = where.emit("n", self.number, "x" * size, skip=None if skipped is None else skipped.peer)
         report = self.run(emitting)
         members = [guest for guest in self.guests if guest is not skipped and (name is None or name in guest.rooms)]
-        assert (report.sent, report.errors, report.dropped) == (len(members), (), 0)
+        assert (report.sent, report.errors, report.skipped) == (len(members), (), 0)
         for guest in members:
             guest.expected.append(-self.number if side else self.number)
 

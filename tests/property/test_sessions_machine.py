@@ -167,7 +167,7 @@ class SessionsMachine(WorldMachine):
         self.run(main())
 
     def start_server(self) -> None:
-        self.server = server = Server(limits=self.limits, detached=KEPT)
+        self.server = server = Server(limits=self.limits, detached_timeout=KEPT)
         self.line = Line(server)
         server.on("open", self.opened_there)
         server.on("close", self.closed_there)
@@ -836,7 +836,7 @@ class SessionsMachine(WorldMachine):
             assert told[-1:] in ([], ["resume"]), told
         for peer in (self.client.peer, self.here.peer):
             stats = peer.stats()
-            assert (peer.pending, peer.active, peer.channels, stats.kept) == (0, 0, 0, 0), (peer, stats)
+            assert (peer.pending, peer.active, peer.anonymous_channels, stats.kept) == (0, 0, 0, 0), (peer, stats)
         served = served_peer(self.here.peer)
         assert served is not None and served.sessions is not None
         assert not served.sessions._counted, "nothing counts any more"

@@ -102,7 +102,7 @@ async def test_every_one_of_very_many_ends_once_and_nothing_is_left(
         assert storm.ends.keys() == {"value", "cancelled"} and storm.ends.total() == count
         assert min(storm.ends.values()) > count / 4, storm.ends
         for peer in peers:
-            assert (peer.channels, peer.pending, peer.active) == (0, 0, 0)
+            assert (peer.anonymous_channels, peer.pending, peer.active) == (0, 0, 0)
             assert peer._current.dispatcher.active == {} and peer._current.dispatcher.work.tasks() == set()
         assert other_tasks() == tasks
         assert after == before

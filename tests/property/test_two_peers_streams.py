@@ -183,7 +183,7 @@ class StreamingPeers(ConnectedPeers):
     def one_after_another(self, side: int, kind: str) -> None:
         """Who leaves a stream may open the next one, also where there is one place only."""
         peers = self.peers
-        if any(not peer.connected or peer.pending or peer.active or peer.channels for peer in peers):
+        if any(not peer.connected or peer.pending or peer.active or peer.anonymous_channels for peer in peers):
             return
 
         async def main() -> None:
@@ -254,7 +254,7 @@ class StreamingPeers(ConnectedPeers):
         if all(task.done() for _, task in self.uploads) and self.peers[0].connected:
             # Everything is over although the connection is not: so nothing may be left.
             for peer in self.peers:
-                assert peer.channels == 0, peer
+                assert peer.anonymous_channels == 0, peer
         for peer in self.peers:
             await peer.close()
         await self.turns(60)

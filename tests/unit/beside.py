@@ -61,4 +61,4 @@ async def beside(limits: Limits, server: Server | None = None) -> AsyncGenerator
             await world.goes_on()
             await turns_until(lambda: len(server.peers) == 1)
             (peer,) = server.peers
-            assert (peer.active, peer.pending, peer.channels) == (0, 0, 0), "nothing is left of the others"
+            assert (peer.active, peer.pending, peer.anonymous_channels) == (0, 0, 0), "nothing is left of the others"

@@ -133,7 +133,7 @@ class ComesBack(PassiveOwner):
 
     peer: Peer
 
-    def comes_back(self) -> bool:
+    def will_reconnect(self) -> bool:
         return not current_of(self.peer).session.last_close.user_closed
 
     def session_detached(self, info: CloseInfo, /) -> bool:

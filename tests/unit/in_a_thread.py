@@ -39,9 +39,9 @@ class Served(NamedTuple):
 
     def idle(self, client: Client) -> None:
         """Wait until neither side does anything for the other: no handler, no channel, no request."""
-        self.until(lambda: not any(p.active or p.channels or p.pending for p in self.server.peers))
+        self.until(lambda: not any(p.active or p.anonymous_channels or p.pending for p in self.server.peers))
         peer = client.peer
-        client._portal.run(lambda: turns_until(lambda: not (peer.active or peer.channels or peer.pending)))
+        client._portal.run(lambda: turns_until(lambda: not (peer.active or peer.anonymous_channels or peer.pending)))
 
 
 def make_server() -> tuple[Server, list[str]]:

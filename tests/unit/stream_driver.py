@@ -84,7 +84,7 @@ async def agreed(d: Driven, *features: str, **limits: Any) -> None:
 
 def left_of(peer: Peer) -> tuple[object, ...]:
     """Numbers of channels, requests and calls, then `left_of_channels`."""
-    return (peer.channels, peer.pending, peer.active, *left_of_channels(peer))
+    return (peer.anonymous_channels, peer.pending, peer.active, *left_of_channels(peer))
 
 
 async def emptied(*peers: Peer) -> None:

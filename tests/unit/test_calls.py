@@ -504,7 +504,7 @@ class Scene(ABC):
             self.check_caller(task, expected_error)
             if self.ending in ("cancel", "leave") and self.seen == "stop" and self.kind != "stream":
                 assert self.reason == ("bored",)
-            await turns_until(lambda: not any(p.pending or p.active or p.channels for p in self.peers))
+            await turns_until(lambda: not any(p.pending or p.active or p.anonymous_channels for p in self.peers))
             late = {"response to no request", "cancellation of no request", "dropped at the end"}
             ended_here = self.ending in ("timeout", "cancel", "close", "closed")
             assert {name for peer in self.peers for name in peer.ignored} <= (late if ended_here else set())
@@ -551,7 +551,7 @@ class ByClient(Scene):
         self.caller = self.client
 
     def prepare(self, client: Limits, server: Limits) -> None:
-        self.server = Server(limits=server, detached=self.detached, extensions=self.extensions)
+        self.server = Server(limits=server, detached_timeout=self.detached, extensions=self.extensions)
         self.line = Line(self.server, clock=self.clock)
         self.client = Client(
             "ws://server/",
@@ -626,7 +626,7 @@ class ByCluster(ByPeer):
         Scene.__init__(self, cell)
 
     async def reach(self) -> asyncio.Task[Any]:
-        self.servers = await self.stack.enter_async_context(servers(limits=self.limits, detached=self.detached))
+        self.servers = await self.stack.enter_async_context(servers(limits=self.limits, detached_timeout=self.detached))
         self.server = self.servers[1]
         self.line = Line(self.server)
         self.client = Client(
@@ -653,7 +653,7 @@ class ByBlocking(Scene):
 
     def __init__(self, cell: Cell) -> None:
         super().__init__(cell)
-        self.server = Server(limits=self.far_limits, detached=self.detached)
+        self.server = Server(limits=self.far_limits, detached_timeout=self.detached)
         self.serve(self.server)
         self.may_dial = threading.Event()
         self.items = self.blocking_source()

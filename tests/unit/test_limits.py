@@ -294,7 +294,7 @@ async def test_messages_above_a_limit_are_refused_or_wait(
     d = scene.d
     assert not [message for message in await scene.fed(*row.within) if "e" in message or "x" in message]
     began = [*scene.began]
-    assert len(began) + d.peer.channels >= len(row.within)
+    assert len(began) + d.peer.anonymous_channels >= len(row.within)
     assert not d.ignored and not messages(caplog) and d.peer.stats().waiting == 0
     rejections = {message["i"]: message["e"] for message in await scene.fed(*row.above) if "e" in message}
     assert {number: error["code"] for number, error in rejections.items()} == row.rejected
@@ -317,7 +317,9 @@ async def test_messages_above_a_limit_are_refused_or_wait(
     assert scene.began == [*began, *row.runs]
     assert await scene.fed(request(99)) == [{"i": 99, "d": 99}]
     await scene.fed(*({"h": n, "x": "enough"} for n in range(1, 6)))
-    assert d.peer.channels == 0 and all(kind == "abort of no channel" for kind in d.ignored.keys() - row.ignored.keys())
+    assert d.peer.anonymous_channels == 0 and all(
+        kind == "abort of no channel" for kind in d.ignored.keys() - row.ignored.keys()
+    )
     d.assert_empty()
 
 
@@ -636,12 +638,12 @@ async def test_what_takes_too_long_ends_alone(row: Timed) -> None:
     for message in row.given:
         await scene.fed(message)
     d.clock.advance(4.9)
-    assert await scene.fed() == [] and not d.ignored and d.peer.active + d.peer.channels > 0
+    assert await scene.fed() == [] and not d.ignored and d.peer.active + d.peer.anonymous_channels > 0
     d.clock.advance(0.2)
     sent = await scene.fed(*row.then)
     assert len(sent) == bool(row.says) and row.says in str(sent) and d.ignored == row.ignored
     if row.says:
-        assert (d.peer.active, d.peer.channels) == (0, 0)
+        assert (d.peer.active, d.peer.anonymous_channels) == (0, 0)
     assert await scene.fed(request(99)) == [{"i": 99, "d": 99}] and not waiting.done()
     scene.go.set()
     waiting.cancel()
@@ -823,9 +825,9 @@ async def test_broadcasts_that_a_slow_reader_has_not_got_are_dropped_as_the_poli
         client.on("note", lambda number, text: heard.append(number))
         for number in range(50):
             report = await server.emit("note", number, KILO)
-            if report.dropped:
+            if report.skipped:
                 break
-        assert (report.sent, report.dropped) == (1, 1) and line.unsent < 4000 and 4 <= number <= 7
+        assert (report.sent, report.skipped) == (1, 1) and line.unsent < 4000 and 4 <= number <= 7
         line.release()
         await turns(20)
         assert heard == [*range(number)]

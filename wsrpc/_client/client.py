@@ -228,7 +228,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
         __enter__ = __exit__ = refusing("a client dials and closes asynchronously: use `async with client:`")
 
     async def __aenter__(self) -> Self:
-        if self._core.begins_by_itself:
+        if self._core.can_dial:
             try:
                 await self.connect()
             except BaseException:
@@ -307,8 +307,8 @@ class Client(Declarer, RawRegistrar, RawCaller):
         finish. Cancelling is safe: the client continues to close.
 
         This method has no ``drain`` option. To let request handlers finish, first wait until the client is connected
-        and both ``client.peer.active`` and ``client.peer.channels`` are 0. The section "Shut a client down without
-        losing its work" of the guide "Start and stop a server" shows how.
+        and both ``client.peer.active`` and ``client.peer.anonymous_channels`` are 0. The section "Shut a client down
+        without losing its work" of the guide "Start and stop a server" shows how.
 
         Args:
             code: the close code. With None, the Close frame has no code, and the remote peer sees 1005.

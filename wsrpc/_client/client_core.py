@@ -29,7 +29,7 @@ from ..transport import Transport
 from .client_states import AT_REST, TABLE, ClientState, Input, after
 from .dialing import NOT_CONNECTED, OPENING, Dialing, DialPlan
 from .reconnect_hooks import ReconnectHooks
-from .reconnect_policy import Schedule
+from .reconnect_policy import ReconnectSchedule
 
 
 class Callers:
@@ -71,7 +71,7 @@ class ConnectionWaiters:
         """Forget the failure: a connection may come."""
         self.failure = None
 
-    def tell(self, failure: Exception | None) -> None:
+    def notify(self, failure: Exception | None) -> None:
         """Wake the callers: there is a connection, or there will be none because of ``failure``."""
         self.failure = failure
         self._traceback = None if failure is None else failure.__traceback__
@@ -122,7 +122,7 @@ class Order:
     def stop_timers(self) -> None:
         """Let go of the event loop."""
         if self.dialing is not None:
-            self.dialing.stop_patience()
+            self.dialing.stop_deadline_timer()
 
     def end(self) -> asyncio.Task[None] | None:
         """Stop all of it but a `close`. Returns the task of the dialing, if it takes another moment to end."""
@@ -183,7 +183,7 @@ class ClientCore(PassiveOwner):
         return self.peer_core.current
 
     @property
-    def begins_by_itself(self) -> bool:
+    def can_dial(self) -> bool:
         """Whether `connect` has something to connect to."""
         return self.plan.dials
 
@@ -209,7 +209,7 @@ class ClientCore(PassiveOwner):
                 if stopping := self._replace_order(Order()):
                     await asyncio.wait(stopping)
             raise
-        await self._overtime(order.dialing, limit.when())
+        await self._connect_timed_out(order.dialing, limit.when())
 
     def start(self, happened: Input = Input.START) -> None:
         """See `Client.start`. `connect` begins in the same way."""
@@ -217,11 +217,11 @@ class ClientCore(PassiveOwner):
             raise ValueError("this client has no url to dial: give Client(url), or bind() a connection")
         self.enter_loop()
         if self.state in AT_REST:
-            self._begin(happened)
+            self._start_order(happened)
             assert self._order.dialing is not None
-            self._order.dialing.begin()
+            self._order.dialing.start()
 
-    async def _overtime(self, began: Dialing, ends_at: float | None) -> None:
+    async def _connect_timed_out(self, first_dialing: Dialing, ends_at: float | None) -> None:
         """Raise `ConnectFailed` for a `connect` whose time is over, unless something else was decided by then."""
         dialing = self._order.dialing
         # In the turn of the loop in which the time ended, the connection may have opened, or the client have closed.
@@ -232,7 +232,7 @@ class ClientCore(PassiveOwner):
         if decided or (deadline is not None and ends_at is not None and deadline <= ends_at):
             await self.wait_connected()
             return
-        failure = (dialing or began).failure(OPENING if self.state == "opening" else NOT_CONNECTED)
+        failure = (dialing or first_dialing).timeout_error(OPENING if self.state == "opening" else NOT_CONNECTED)
         raise failure from failure.__cause__
 
     async def wait_connected(self) -> None:
@@ -242,10 +242,10 @@ class ClientCore(PassiveOwner):
             if self.peer.connected:
                 if self.peer_session.writer.opening.in_handler():  # it would wait for itself
                     return
-                await self.peer.wait_opened()
+                await self.peer.wait_connected()
                 if self.peer.connected:
                     return
-            if self.begins_by_itself:  # else it may wait for `bind`
+            if self.can_dial:  # else it may wait for `bind`
                 self._warn_if_idle("wait_connected() waits")
             await self._waiters.wait()
 
@@ -253,11 +253,11 @@ class ClientCore(PassiveOwner):
         """See `Client.bind`."""
         connection = self.peer_core.check_new(Connection(transport))
         self.enter_loop()
-        self._begin(Input.BIND)
+        self._start_order(Input.BIND)
         self._in_origin = True
-        current = self._attach(connection, 0)
+        current = self._start_session(connection, 0)
         if self.peer_session is current:  # a handler may have bound another one in its first step
-            await self.peer.wait_opened()
+            await self.peer.wait_connected()
         if self.peer_session.session.usable is not connection:
             last = self.peer_session.session.last_close
             raise ConnectionLost(last.code, last.reason)
@@ -270,10 +270,10 @@ class ClientCore(PassiveOwner):
         self._closers.add_current()
         closing = self._order.closing
         if self.state != "closing" or closing is None:
-            closing = self._begin_close(reported_code, code, reason)
+            closing = self._start_close(reported_code, code, reason)
         await asyncio.shield(closing)
 
-    def _begin_close(self, reported_code: int, code: int | None, reason: str) -> asyncio.Task[None]:
+    def _start_close(self, reported_code: int, code: int | None, reason: str) -> asyncio.Task[None]:
         order = Order()
         stopping = self._replace_order(order)
         self.move(Input.CLOSE)
@@ -282,7 +282,7 @@ class ClientCore(PassiveOwner):
         self.peer_session.start_close(reported_code, reason)
         self.peer_core.named_channels.end(lambda: None)
         lost = ConnectionLost(reported_code, reason or "the client was closed", "not_sent")
-        self._waiters.tell(self._waiters.failure or lost)
+        self._waiters.notify(self._waiters.failure or lost)
         self.hooks.closed()
         return order.close(self._close(order, stopping, transport, code, reason))
 
@@ -339,7 +339,7 @@ class ClientCore(PassiveOwner):
         self._order = Order()
         self._stopping = set()
 
-    def _begin(self, happened: Input) -> None:
+    def _start_order(self, happened: Input) -> None:
         """Replace the present order by one for `connect`, `start` or `bind`."""
         dialing = None
         if self.plan.dials:
@@ -367,11 +367,11 @@ class ClientCore(PassiveOwner):
         self.peer_core.named_channels.end(lambda: failure)
         if not self._order.is_first and not isinstance(failure, ConnectionLost):
             self.peer_core.log(logging.ERROR, "the client gives up: %s", noted(failure))
-        self._waiters.tell(failure)
+        self._waiters.notify(failure)
 
     # ------------------------------------------------------------ connections
 
-    def _attach(self, connection: Connection, attempts: int) -> PeerSession:
+    def _start_session(self, connection: Connection, attempts: int) -> PeerSession:
         """Begin a session on ``connection``.
 
         Raises:
@@ -384,7 +384,7 @@ class ClientCore(PassiveOwner):
             self.peer_core.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
             raise ConnectionLost(CloseCode.GOING_AWAY, "", "not_sent")
         if self._order.dialing is not None:
-            self._order.dialing.session_begins()
+            self._order.dialing.session_started()
         self.hooks.connection_made(attempts, now)
         current.start(connection, in_origin=self._in_origin)
         return current
@@ -393,18 +393,18 @@ class ClientCore(PassiveOwner):
         if self.state not in ("opening", "connected"):
             return False
         self.hooks.connection_lost(self.scheduler.time())
-        return self._order.dialing is not None and self._wait_to_resume(info)
+        return self._order.dialing is not None and self._dial_again_to_resume(info)
 
-    def _wait_to_resume(self, info: CloseInfo) -> bool:
-        return self._come_back(ConnectionLost(info.code, info.reason, "not_sent"), Input.DETACHED)
+    def _dial_again_to_resume(self, info: CloseInfo) -> bool:
+        return self._dial_again_or_give_up(ConnectionLost(info.code, info.reason, "not_sent"), Input.DETACHED)
 
     def resumed(self) -> None:
         self.hooks.resumed(self._attempts, self.scheduler.time())
         if self._order.dialing is not None:
-            self._order.dialing.schedule.resumed()
+            self._order.dialing.schedule.session_resumed()
         if self.peer_session.writer.opening.running is not None:
             self.move(Input.REOPENED)
-            self._waiters.tell(None)  # an `open` handler does not wait for itself; the others see that, and wait on
+            self._waiters.notify(None)  # an `open` handler does not wait for itself; the others see that, and wait on
         else:
             self.opened(Input.RESUMED)
 
@@ -412,12 +412,12 @@ class ClientCore(PassiveOwner):
         self.move(happened)
         if self._order.dialing is not None:
             self._order.dialing.opened()
-        self._waiters.tell(None)
-        if self.hooks.resumed_with is not None:
-            self.peer_core.reporter.notify_hooks("on_reconnect", (self.hooks.resumed_with,))  # nothing waits for them
+        self._waiters.notify(None)
+        if self.hooks.resumed_info is not None:
+            self.peer_core.reporter.notify_hooks("on_reconnect", (self.hooks.resumed_info,))  # nothing waits for them
 
     def opening_handlers(self, event: Literal["open", "on_reconnect"]) -> list[Unfinished]:
-        began = self.hooks.began
+        began = self.hooks.session_info
         return self.hooks.handlers(began) if event == "on_reconnect" and began is not None else []
 
     def session_over(self, end: SessionEnd) -> None:
@@ -427,47 +427,48 @@ class ClientCore(PassiveOwner):
             self.hooks.connection_lost(self.scheduler.time())
         dropped = ConnectionLost(end.info.code, end.info.reason, "not_sent")
         if Input.LOST in TABLE[self.state]:
-            self._go_on_detached(dropped, end)
+            self._detached_session_over(dropped, end)
         elif Input.DROPPED in TABLE[self.state] and end.cause is not SessionInput.REPLACED:
             if end.info.user_closed:
                 self._give_up(dropped)
             else:
-                self._come_back(dropped)
+                self._dial_again_or_give_up(dropped)
 
-    def comes_back(self) -> bool:
+    def will_reconnect(self) -> bool:
         return self.state not in AT_REST
 
-    def _go_on_detached(self, lost: ConnectionLost, end: SessionEnd) -> None:
+    def _detached_session_over(self, lost: ConnectionLost, end: SessionEnd) -> None:
         """Go on after the end of a session that had no connection."""
         if end.info.user_closed:  # by `Peer.close`
             self._give_up(lost)
             self._replace_order(Order())
             return
         if end.cause is SessionInput.REFUSED:
-            self.move(Input.REFUSED)  # the next session begins on the same connection: `_begin_anew` follows
+            self.move(Input.REFUSED)  # the next session begins on the same connection: `_resume_refused` follows
             return
         self.move(Input.LOST)
         assert self._order.dialing is not None
-        self._order.dialing.go_on()  # if it has asked to resume, that was on a connection that is closed now
+        # If the client has asked to resume, the connection on which it asked is closed now.
+        self._order.dialing.start_unless_running()
 
-    def _come_back(self, lost: ConnectionLost, happened: Input = Input.DROPPED) -> bool:
+    def _dial_again_or_give_up(self, lost: ConnectionLost, happened: Input = Input.DROPPED) -> bool:
         """Dial again after a drop, if the user's strategies say so; returns whether it does.
 
         A client without a URL waits for the next `bind`, but gives up where one with a URL would, because of ``retry``.
         """
         dialing = self._order.dialing
         try:
-            if dialing is None and Schedule(self.plan.reconnect, self.scheduler).may_retry(lost):
-                self.move(Input.LEFT)
+            if dialing is None and ReconnectSchedule(self.plan.reconnect, self.scheduler).may_retry(lost):
+                self.move(Input.DROPPED_NO_URL)
                 return False
-            delay = None if dialing is None else dialing.dropped(lost)
+            delay = None if dialing is None else dialing.delay_after_drop(lost)
         except Exception as exc:  # of a strategy that the user gave
             self._give_up(exc)
             return False
         if dialing is None or delay is None:
             if self.plan.reconnect is not None:
                 why = "a client does not dial again after this code"
-                if dialing is not None and dialing.schedule.stopped:
+                if dialing is not None and dialing.schedule.ended_by_stop:
                     why = "Reconnect(stop=) allows no other attempt"
                 elif self.plan.reconnect.retry is not None:
                     why = "Reconnect(retry=) allows no other attempt"
@@ -478,7 +479,7 @@ class ClientCore(PassiveOwner):
         self.move(happened)
         text = f"the connection ended ({f'{lost.code} {lost.reason}'.rstrip()})"
         self._log_retry(text, delay, planned=lost.code == CloseCode.SERVICE_RESTART)
-        dialing.begin(delay)
+        dialing.start(delay)
         return True
 
     # ------------------------------------------------------------ dialing
@@ -488,11 +489,11 @@ class ClientCore(PassiveOwner):
         """Whether the next connection is to resume the session."""
         return self.peer_session.session.state.away
 
-    def attempt_begins(self) -> None:
+    def attempt_started(self) -> None:
         """Dial again: the delay is over."""
-        self.move(Input.AGAIN)
+        self.move(Input.DELAY_OVER)
 
-    def passed_over(self, text: str) -> None:
+    def url_failed(self, text: str) -> None:
         """Go on with the next URL."""
         self.peer_core.log(logging.INFO, "%s", text)
 
@@ -516,31 +517,31 @@ class ClientCore(PassiveOwner):
             self.peer_core.log(logging.INFO, text + "give the URL of that origin to the client")
         if self.state != "resuming":
             with suppress(ConnectionLost):  # a `close` handler of the last connection has bound another one, or closed
-                self._attach(connection, attempts)
+                self._start_session(connection, attempts)
             return
         assert self._order.dialing is not None
-        self._order.dialing.schedule.opened()
-        session, refused = self.peer_session.session, partial(self._begin_anew, self._order)
+        self._order.dialing.schedule.connection_opened()
+        session, refused = self.peer_session.session, partial(self._resume_refused, self._order)
         assert isinstance(session, ClientSession)
         if dialed.reached_other_origin:  # the token of the session is a credential, too
             session.end(SessionInput.REFUSED, "a redirect leads to another origin, where it does not resume")
             refused(connection)
         else:
-            session.ask_to_resume(connection, refused=refused, failed=self._not_answered)
+            session.ask_to_resume(connection, refused=refused, failed=self._resume_failed)
 
-    def _not_answered(self, info: CloseInfo) -> None:
+    def _resume_failed(self, info: CloseInfo) -> None:
         """Dial again, or end the session: the connection has ended on which the server was asked to resume it."""
         session = self.peer_session.session
-        if not self._wait_to_resume(info) and session.state.away:
+        if not self._dial_again_to_resume(info) and session.state.away:
             session.end(SessionInput.ENDED, info.reason, info=info)
 
-    def _begin_anew(self, order: Order, connection: Connection) -> None:
+    def _resume_refused(self, order: Order, connection: Connection) -> None:
         """Begin a session on ``connection``, because the one before has not resumed there, and so has ended."""
         if self._order is not order:  # a `close` handler has closed the client, or bound another connection
             self.peer_core.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
             return
         with suppress(ConnectionLost):  # a `close` handler that had to wait has done so
-            self._attach(connection, self._attempts)
+            self._start_session(connection, self._attempts)
 
     def dialing_gave_up(self, failure: Exception) -> None:
         """End what waits for a connection: none will come."""

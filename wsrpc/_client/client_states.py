@@ -47,7 +47,7 @@ class Input(Enum):
     CANCELLED = "`connect()` is cancelled"
     DIALED = "an attempt succeeds"
     FAILED = "an attempt fails"
-    AGAIN = "the delay is over"
+    DELAY_OVER = "the delay is over"
     GAVE_UP = "the client gives up"
     OPENED = "the `open` and `on_reconnect` handlers have finished"
     DROPPED = "the connection ends, and the client will dial again"
@@ -56,7 +56,7 @@ class Input(Enum):
     REOPENED = "the session resumes while `open` or `on_reconnect` handlers are still running"
     REFUSED = "the server does not resume the session"
     LOST = "the session ends"
-    LEFT = "the connection ends, and the client has no URL"
+    DROPPED_NO_URL = "the connection ends, and the client has no URL"
     CLOSED = "the connection and the handlers have ended"
 
 
@@ -68,7 +68,7 @@ REPLACES = "closes the old connection with 1001, fails its requests in flight, a
 WAITS = "also waits for the connection"
 NOTHING = "nothing"
 STOPS = "stops dialing, unless another caller is waiting or the client is reconnecting"
-GIVES_UP = "`connect()` raises an exception; queued requests fail as `not_sent`"
+FAILS_CONNECT = "`connect()` raises an exception; queued requests fail as `not_sent`"
 FAILS = "fails the requests in flight as `unknown`"
 CLOSES = "sends the messages accepted so far, then the Close frame"
 ENDS_SESSION = "fails the requests in flight with `SessionLost`"
@@ -88,7 +88,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.CANCELLED: ("idle", STOPS),
         Input.DIALED: ("opening", "calls the `open` handlers, then the `on_reconnect` handlers"),
         Input.FAILED: ("waiting", "logs a warning and waits; the delays increase"),
-        Input.GAVE_UP: ("closed", GIVES_UP),
+        Input.GAVE_UP: ("closed", FAILS_CONNECT),
     },
     "waiting": {
         Input.CONNECT: ("waiting", WAITS),
@@ -96,8 +96,8 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.BIND: ("opening", INSTEAD),
         Input.CLOSE: ("closing", "stops waiting; `wait_connected()` raises `ConnectionLost`"),
         Input.CANCELLED: ("idle", STOPS),
-        Input.AGAIN: ("connecting", DIALS),
-        Input.GAVE_UP: ("closed", GIVES_UP),
+        Input.DELAY_OVER: ("connecting", DIALS),
+        Input.GAVE_UP: ("closed", FAILS_CONNECT),
     },
     "opening": {
         Input.CONNECT: ("opening", "waits for the handlers"),
@@ -107,7 +107,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.OPENED: ("connected", "sends the queue"),
         Input.DETACHED: ("detached", "keeps the session; the handlers continue, and their messages wait"),
         Input.DROPPED: ("waiting", "cancels the handlers and keeps the queue"),
-        Input.LEFT: ("idle", "cancels the handlers and keeps the queue for the next `bind()`"),
+        Input.DROPPED_NO_URL: ("idle", "cancels the handlers and keeps the queue for the next `bind()`"),
         Input.GAVE_UP: ("closed", "cancels the handlers; queued requests fail as `not_sent`"),
     },
     "connected": {
@@ -117,7 +117,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.CLOSE: ("closing", CLOSES),
         Input.DETACHED: ("detached", "keeps the session; messages wait"),
         Input.DROPPED: ("waiting", FAILS),
-        Input.LEFT: ("idle", FAILS),
+        Input.DROPPED_NO_URL: ("idle", FAILS),
         Input.GAVE_UP: ("closed", FAILS),
     },
     "detached": {
@@ -125,7 +125,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.START: ("detached", NOTHING),
         Input.BIND: ("opening", ENDS_SESSION + ", and uses the new connection"),
         Input.CLOSE: ("closing", ENDS_SESSION),
-        Input.AGAIN: ("resuming", DIALS),
+        Input.DELAY_OVER: ("resuming", DIALS),
         Input.LOST: ("waiting", ENDS_SESSION),
         Input.GAVE_UP: ("closed", ENDS_SESSION),
     },

@@ -13,7 +13,7 @@ from .._base.scheduler import Timers, spawn_later
 from .._net.dial import Dialed, Dialer
 from .._net.urls import shown_url
 from ..errors import ConnectFailed, ConnectionLost, HandshakeRejected, named, noted
-from .reconnect_policy import Reconnect, Schedule
+from .reconnect_policy import Reconnect, ReconnectSchedule
 
 NOT_CONNECTED = "no connection"
 OPENING = "the `open` handlers have not finished"
@@ -32,9 +32,9 @@ class DialPlan(Struct, frozen=True):
     """``connect_timeout``."""
 
     def __post_init__(self) -> None:
-        given: Any = self.reconnect
-        if given is not None and not isinstance(given, Reconnect):
-            raise TypeError(f"reconnect= takes a wsrpc.Reconnect or None, got {given!r}")
+        value: Any = self.reconnect
+        if value is not None and not isinstance(value, Reconnect):
+            raise TypeError(f"reconnect= takes a wsrpc.Reconnect or None, got {value!r}")
 
     @property
     def dials(self) -> bool:
@@ -50,10 +50,10 @@ class DialingListener(Protocol):
         """Whether the next connection is to resume a session."""
         ...
 
-    def attempt_begins(self) -> None:
+    def attempt_started(self) -> None:
         """The delay is over, and the next attempt begins."""
 
-    def passed_over(self, text: str, /) -> None:
+    def url_failed(self, text: str, /) -> None:
         """A URL could not be dialed, and the attempt goes on with the next one: a text for the log."""
 
     def attempt_failed(self, text: str, delay: float, /) -> None:
@@ -74,7 +74,7 @@ class Dialing:
     attempt.
 
     Args:
-        clock: of the `Schedule`.
+        clock: of the `ReconnectSchedule`.
         first: it dials for a `connect`, not for a `start` or after a `bind`.
     """
 
@@ -88,14 +88,14 @@ class Dialing:
     ) -> None:
         self._plan = plan
         self._listener = listener
-        self.schedule = Schedule(plan.reconnect, clock)
+        self.schedule = ReconnectSchedule(plan.reconnect, clock)
         self.first = first
         """Whether the first connection has not been open yet."""
         self.deadline: float | None = None
         """When the time for the first connection is over, by the event loop's clock."""
         if first and plan.timeout is not None:
             self.deadline = asyncio.get_running_loop().time() + plan.timeout
-        self._patience: asyncio.TimerHandle | None = None
+        self._deadline_timer: asyncio.TimerHandle | None = None
         """Ends a first connection whose `open` handlers are not done at the deadline."""
         self._context = contextvars.copy_context()
         """The user's context, in which the client dials."""
@@ -105,53 +105,53 @@ class Dialing:
         """`stop` was called. An attempt that suppresses its cancellation, or waits for nothing more, ends later."""
         self._attempts = 0
         """Attempts since a connection was open."""
-        self._last: Exception | None = None
+        self._last_failure: Exception | None = None
         """The failure of the last one of them."""
         self._url: str | None = None
         """The URL that was dialed last."""
-        self._home: str | None = None
+        self._session_url: str | None = None
         """The URL at which the session began that is the present or the last one."""
 
-    def begin(self, delay: float | None = None) -> None:
+    def start(self, delay: float | None = None) -> None:
         """Begin a series of attempts, after ``delay`` seconds if that is not None."""
         self._task = spawn_later(self._run(delay), self._context.copy())
 
-    def go_on(self) -> None:
+    def start_unless_running(self) -> None:
         """Begin a series of attempts, unless one runs."""
         if self._task is None:
-            self.begin()
+            self.start()
 
-    def session_begins(self) -> None:
+    def session_started(self) -> None:
         """Note that a session begins with the connection that was dialed last."""
-        self.schedule.opened()
-        self._home = self._url
+        self.schedule.connection_opened()
+        self._session_url = self._url
 
     def opened(self) -> None:
         """Forget the attempts: there is a connection, and its `open` handlers are done."""
-        self.stop_patience()
+        self.stop_deadline_timer()
         self.first, self.deadline = False, None
-        self._attempts, self._last = 0, None
+        self._attempts, self._last_failure = 0, None
 
-    def dropped(self, error: ConnectionLost) -> float | None:
+    def delay_after_drop(self, error: ConnectionLost) -> float | None:
         """Return the delay before the next series, in seconds, now that the connection has ended; None for no series.
 
         Raises:
             Exception: whatever a strategy of the user raises.
         """
-        self.stop_patience()
-        self._last = error
-        return self.schedule.dropped(error)
+        self.stop_deadline_timer()
+        self._last_failure = error
+        return self.schedule.delay_after_drop(error)
 
-    def failure(self, why: str = NOT_CONNECTED) -> ConnectFailed:
+    def timeout_error(self, why: str = NOT_CONNECTED) -> ConnectFailed:
         """Return what to raise when the time is over."""
         late = TimeoutError(f"{why} within connect_timeout={self._plan.timeout} s")
-        failed = ConnectFailed(self._attempts, self._last or late)
-        failed.__cause__ = self._last or late
+        failed = ConnectFailed(self._attempts, self._last_failure or late)
+        failed.__cause__ = self._last_failure or late
         return failed
 
     def stop(self) -> asyncio.Task[None] | None:
         """Stop for good. Returns the task that takes another moment to end, if there is one."""
-        self.stop_patience()
+        self.stop_deadline_timer()
         self._stopped = True
         task = self._task
         if task is None or task.done():
@@ -159,15 +159,15 @@ class Dialing:
         task.cancel()
         return task
 
-    def stop_patience(self) -> None:
+    def stop_deadline_timer(self) -> None:
         """Let go of the event loop."""
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+            self._deadline_timer = None
 
-    def _overdue(self) -> None:
+    def _deadline_passed(self) -> None:
         """Give up: the time for the first connection is over, while its `open` handlers run."""
-        self._listener.dialing_gave_up(self.failure(OPENING))
+        self._listener.dialing_gave_up(self.timeout_error(OPENING))
 
     async def _run(self, delay: float | None) -> None:
         try:
@@ -180,7 +180,7 @@ class Dialing:
             dialed.transport.abort()
             return
         if self.deadline is not None:
-            self._patience = asyncio.get_running_loop().call_at(self.deadline, self._overdue)
+            self._deadline_timer = asyncio.get_running_loop().call_at(self.deadline, self._deadline_passed)
         self._task = None
         self._listener.dialed(dialed, attempts)
 
@@ -191,14 +191,14 @@ class Dialing:
                 while True:
                     if delay is not None:
                         await asyncio.sleep(delay)
-                        self._listener.attempt_begins()
+                        self._listener.attempt_started()
                     self._attempts += 1
                     try:
                         return await self._attempt(), self._attempts
                     except Exception as exc:
-                        self._last = exc
-                        delay = self.schedule.failed(exc)
-                        if self._stopped or (delay is None and not self.schedule.stopped):
+                        self._last_failure = exc
+                        delay = self.schedule.delay_after_failure(exc)
+                        if self._stopped or (delay is None and not self.schedule.ended_by_stop):
                             raise
                         if self._plan.reconnect is None and isinstance(exc, HandshakeRejected):
                             raise  # the only answer: `ConnectFailed` says no more
@@ -209,7 +209,7 @@ class Dialing:
         except TimeoutError:
             if not limit.expired():
                 raise  # it is that of an attempt, and the user's strategy makes no other one
-            failure = self.failure()
+            failure = self.timeout_error()
             raise failure from failure.__cause__
 
     async def _attempt(self) -> Dialed:
@@ -223,17 +223,17 @@ class Dialing:
         dialer = self._plan.dialer
         urls, headers = await dialer.ask()
         random.shuffle(urls)
-        urls.sort(key=lambda url: (url == self._home) != self._listener.asks_to_resume)
+        urls.sort(key=lambda url: (url == self._session_url) != self._listener.asks_to_resume)
         failures: list[Exception] = []
         for url in urls:
             if failures and not self._stopped:
                 text = f"could not connect to {shown_url(self._url)}: {named(failures[-1])}; dialing the next URL"
-                self._listener.passed_over(text)
+                self._listener.url_failed(text)
             self._url = url
             try:
                 return await dialer(url, headers, to_resume=self._listener.asks_to_resume)
             except Exception as exc:
-                self._last = exc
+                self._last_failure = exc
                 failures.append(exc)
                 if self._stopped:
                     break

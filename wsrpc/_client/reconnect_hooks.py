@@ -41,13 +41,13 @@ class ReconnectHooks:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self.again = False
+        self.has_connected = False
         """Whether there has been a connection since the client was made, or since `Client.close`."""
         self._lost_at = 0.0
         self._lost: SessionLost | None = None
-        self.began: ReconnectInfo | None = None
+        self.session_info: ReconnectInfo | None = None
         """The info of the present session. None if it has the first connection, or if there is no session."""
-        self.resumed_with: ReconnectInfo | None = None
+        self.resumed_info: ReconnectInfo | None = None
         """The info of the present connection. None if the session has not resumed on it, or if there is none."""
 
     def connection_made(self, attempts: int, now: float) -> None:
@@ -56,30 +56,32 @@ class ReconnectHooks:
         If its connection replaces another one, that has just been lost, after ``now``.
         """
         lost, self._lost = self._lost, None
-        self.began = ReconnectInfo(False, attempts, max(0.0, now - self._lost_at), lost) if self.again else None
-        self.again = True
+        if self.has_connected:
+            self.session_info = ReconnectInfo(False, attempts, max(0.0, now - self._lost_at), lost)
+        else:
+            self.session_info, self.has_connected = None, True
 
     def resumed(self, attempts: int, now: float) -> None:
         """Note that the session has resumed on another connection."""
-        self.resumed_with = ReconnectInfo(True, attempts, max(0.0, now - self._lost_at))
+        self.resumed_info = ReconnectInfo(True, attempts, max(0.0, now - self._lost_at))
 
     def connection_lost(self, now: float) -> None:
         """Note when the connection ended."""
         self._lost_at = now
-        self.resumed_with = None
+        self.resumed_info = None
 
     def session_lost(self, lost: SessionLost | None) -> None:
         """Note what the calls in flight got. Handlers that have not begun in the session are not called any more."""
         self._lost = lost
-        self.began = None
+        self.session_info = None
 
     def closed(self) -> None:
         """Treat the next connection as the first one: the user has closed the client."""
-        self.again = False
-        self.began = self.resumed_with = None
+        self.has_connected = False
+        self.session_info = self.resumed_info = None
 
     def handlers(self, info: ReconnectInfo) -> list[Unfinished]:
-        """Return the calls to make with ``info``, which is `began`. Await them one after another.
+        """Return the calls to make with ``info``, which is `session_info`. Await them one after another.
 
         A call does nothing if the session has ended by then.
         """
@@ -89,5 +91,5 @@ class ReconnectHooks:
         ]
 
     async def _call(self, function: Callable[..., Any], count: int, info: ReconnectInfo) -> None:
-        if self.began is info:
+        if self.session_info is info:
             await called(function, (info,)[:count])

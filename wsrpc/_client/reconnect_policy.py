@@ -1,4 +1,4 @@
-"""`Reconnect` and `Schedule`: when a client dials again, and when it gives up."""
+"""`Reconnect` and `ReconnectSchedule`: when a client dials again, and when it gives up."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ ONCE = Reconnect(stop=stop_after_attempt(1))
 """What ``Client(reconnect=None)`` means."""
 
 
-class Schedule:
+class ReconnectSchedule:
     """Counts failures and gives the delay after each.
 
     Without a ``reconnect`` there is no attempt after the first failure.
@@ -131,56 +131,56 @@ class Schedule:
         self._wait_for_restart: Wait = reconnect.wait or wait_random_exponential(
             multiplier=min(reconnect.initial, RESTART), max=reconnect.max
         )
-        self._wait_now: Wait = self._wait
+        self._next_wait: Wait = self._wait
         """Gives the next delay."""
         self._delay = 0.0
         """The latest delay."""
         retry = reconnect.retry or is_transient
-        self._attempts = Retrying(
+        self._retrying = Retrying(
             sleep=self._sleep,
-            wait=self._delay_after,
+            wait=self._seconds_after,
             stop=reconnect.stop or stop_never,
             retry=retry if isinstance(retry, retry_base) else retry_if_exception(retry),
-            retry_error_callback=self._stop,
+            retry_error_callback=self._stop_called,
         )
         self._opened_at: float | None = None
-        self._enough = self._stable
+        self._must_last = self._stable
         """Seconds that the connection must last to end the count of failures."""
-        self.stopped = False
+        self.ended_by_stop = False
         """Whether the last failure ends the attempts because of ``stop``, not because of ``retry``."""
         self._series: Iterator[AttemptManager]
-        self._attempt: AttemptManager
-        self.begin()
+        self._current_attempt: AttemptManager
+        self._count_from()
 
-    def begin(self, failures: int = 0) -> None:
+    def _count_from(self, failures: int = 0) -> None:
         """Count from ``failures`` in a row. Tenacity's time begins now."""
-        self._series = iter(self._attempts)
-        self._attempt = next(self._series)
-        self._attempt.retry_state.attempt_number = failures + 1
+        self._series = iter(self._retrying)
+        self._current_attempt = next(self._series)
+        self._current_attempt.retry_state.attempt_number = failures + 1
 
-    def opened(self) -> None:
+    def connection_opened(self) -> None:
         """Note when there is a connection."""
-        self._opened_at, self._enough = self._clock.time(), self._stable
+        self._opened_at, self._must_last = self._clock.time(), self._stable
 
-    def resumed(self) -> None:
+    def session_resumed(self) -> None:
         """Note that the session has resumed on the connection."""
-        self._enough = min(self._stable, SERVED)
+        self._must_last = min(self._stable, SERVED)
 
-    def dropped(self, error: ConnectionLost) -> float | None:
-        """Return the delay now that the connection has ended; see `failed`."""
+    def delay_after_drop(self, error: ConnectionLost) -> float | None:
+        """Return the delay now that the connection has ended; see `delay_after_failure`."""
         lasted = -1.0 if self._opened_at is None else self._clock.time() - self._opened_at
         self._opened_at = None
         restarts = error.code == CloseCode.SERVICE_RESTART and lasted >= SERVED
         expired = error.code == CloseCode.CREDENTIALS_EXPIRED and lasted >= SERVED
-        self.begin(0 if restarts or expired or lasted >= self._enough else self._failures)
-        delay = self.failed(error, self._wait_for_restart if restarts else self._wait)
+        self._count_from(0 if restarts or expired or lasted >= self._must_last else self._failures)
+        delay = self.delay_after_failure(error, self._wait_for_restart if restarts else self._wait)
         if (restarts or expired) and delay is not None:
-            self.begin()
+            self._count_from()
         return 0.0 if expired and delay is not None else delay
 
     @property
     def _failures(self) -> int:
-        return self._attempt.retry_state.attempt_number - 1
+        return self._current_attempt.retry_state.attempt_number - 1
 
     def may_retry(self, error: Exception) -> bool:
         """Return whether ``retry`` allows another attempt after ``error``.
@@ -188,11 +188,11 @@ class Schedule:
         Raises:
             Exception: whatever a strategy of the user raises.
         """
-        state = self._attempt.retry_state
+        state = self._current_attempt.retry_state
         state.set_exception((type(error), error, error.__traceback__))
-        return self._attempts.retry(state)
+        return self._retrying.retry(state)
 
-    def failed(self, error: Exception, wait: Wait | None = None) -> float | None:
+    def delay_after_failure(self, error: Exception, wait: Wait | None = None) -> float | None:
         """Return the seconds until the next attempt, now that one has failed; None if there is to be none.
 
         Args:
@@ -201,16 +201,16 @@ class Schedule:
         Raises:
             Exception: whatever a strategy of the user raises.
         """
-        self.stopped = False
-        self._wait_now = wait or self._wait
+        self.ended_by_stop = False
+        self._next_wait = wait or self._wait
         failures, traceback = self._failures, error.__traceback__
         try:
-            with self._attempt:
+            with self._current_attempt:
                 raise error
-            self._attempt = next(self._series)
+            self._current_attempt = next(self._series)
             return self._delay
         except BaseException as exc:
-            self.begin(failures)
+            self._count_from(failures)
             if exc is error or isinstance(exc, StopIteration):
                 return None  # because of `retry`, which makes tenacity raise the error, or of `stop`
             if isinstance(exc, (Exception, KeyboardInterrupt, SystemExit)):
@@ -220,29 +220,29 @@ class Schedule:
         finally:
             error.__traceback__ = traceback  # raising has added to it
 
-    def _delay_after(self, state: RetryCallState) -> float:
+    def _seconds_after(self, state: RetryCallState) -> float:
         assert state.outcome is not None
         # 0 first, so that not-a-number and what is negative are 0, too.
-        return max(0.0, float(self._wait_now(state))) + _at_least(state.outcome.exception())
+        return max(0.0, float(self._next_wait(state))) + _server_delay(state.outcome.exception())
 
     def _sleep(self, seconds: float) -> None:
         self._delay = seconds  # `Dialing` waits
 
-    def _stop(self, state: RetryCallState) -> None:
-        self.stopped = True
+    def _stop_called(self, state: RetryCallState) -> None:
+        self.ended_by_stop = True
 
 
-def _at_least(error: BaseException | None) -> float:
+def _server_delay(error: BaseException | None) -> float:
     """Return the seconds for which the server asks. They are added to the delay, whose jitter is still needed."""
     if isinstance(error, ConnectionLost):
         return TRY_AGAIN_LATER if error.code == CloseCode.TRY_AGAIN_LATER else 0.0
     if not isinstance(error, HandshakeRejected):
         return 0.0
-    given = error.headers.get("retry-after", "").strip()
-    if given.isascii() and given.isdigit():
-        return min(float(given), LONGEST_RETRY_AFTER)
+    value = error.headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value), LONGEST_RETRY_AFTER)
     try:
-        seconds = parsedate_to_datetime(given).timestamp() - time.time()
+        seconds = parsedate_to_datetime(value).timestamp() - time.time()
     except (ValueError, OverflowError):  # no date, either
         return 0.0
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)

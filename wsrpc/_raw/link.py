@@ -151,7 +151,7 @@ class RawLink:
         self.log = log
         self.limits = limits
         self.rooms: dict[Any, bool] = {}
-        self.dropped = 0
+        self.skipped_broadcasts = 0
         """Number of broadcasts that were left out because the remote peer reads too slowly."""
         self.overdue = False
         """A broadcast has waited for it as long as broadcasts do, and it has not drained since."""
@@ -235,11 +235,11 @@ class RawLink:
             kept=0,
             detached=False,
             slow=self.full,
-            dropped=self.dropped,
+            skipped_broadcasts=self.skipped_broadcasts,
             pending=0,
             active=1,
             waiting=0,
-            channels=0,
+            anonymous_channels=0,
             errors=self.log.errors,
             ignored={},
         )
@@ -344,7 +344,7 @@ class RawLink:
         return self._midway or self.full
 
     def _left_out(self, count: int) -> None:
-        self.dropped += count
+        self.skipped_broadcasts += count
 
     async def drain(self) -> None:
         """Wait until there is room, or the connection has ended. Cancelling is safe."""

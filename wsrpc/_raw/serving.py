@@ -126,7 +126,9 @@ class RawConnections:
                 last = link.stats()
                 messages = (last.messages_in or 0, last.messages_out or 0)
                 size = (last.bytes_in or 0, last.bytes_out or 0)
-                self._tally.left(CloseCode.ABNORMAL if ended is None else ended.code, messages, size, last.dropped)
+                self._tally.left(
+                    CloseCode.ABNORMAL if ended is None else ended.code, messages, size, last.skipped_broadcasts
+                )
                 if ended is not None:
                     said = "raw peer %s at %s disconnected: %d %s"
                     log(logging.INFO, said, log.id, log.place, ended.code, ended.reason)

@@ -48,19 +48,20 @@ Skip: TypeAlias = Peer | RawConnection | HasAddress | Iterable[Peer | RawConnect
 class EmitReport(msgspec.Struct, frozen=True):
     """Result of a broadcast.
 
-    ``sent`` is the number of peers to which the message was sent, or for which it was queued. ``dropped`` is the number
-    of peers for which the policy for slow readers dropped the message. ``errors`` has one `PeerError` for each peer to
-    which the message could not be sent. The ``__cause__`` of the `PeerError` is the reason: for example, a
-    `MessageTooBig` if the message has more bytes or values than the peer accepts.
+    ``sent`` is the number of peers to which the message was sent, or for which it was queued. ``skipped`` is the number
+    of slow readers to which the message is not sent, because of the policy for slow readers. (The peers of ``skip=``
+    are not counted.) ``errors`` has one `PeerError` for each peer to which the message could not be sent. The
+    ``__cause__`` of the `PeerError` is the reason: for example, a `MessageTooBig` if the message has more bytes or
+    values than the peer accepts.
 
-    In a cluster, ``sent``, ``dropped`` and ``errors`` cover only the peers of this process. ``nodes`` has the names of
+    In a cluster, ``sent``, ``skipped`` and ``errors`` cover only the peers of this process. ``nodes`` has the names of
     the other processes with members of the room to which the message was sent, or for which it waits while the engine
     is away. ``missed`` has the names of the processes that could not be reached.
     """
 
     sent: int
     errors: tuple[PeerError, ...] = ()
-    dropped: int = 0
+    skipped: int = 0
     nodes: tuple[str, ...] = ()
     missed: tuple[str, ...] = ()
 
@@ -177,7 +178,7 @@ class BroadcastGroup:
         return message, (self, channel, event, _key(self.slow, args))
 
     def _send(self, message: EventBroadcast | RawBroadcast, key: Hashable, skipped: Collection[object]) -> EmitReport:
-        sent = dropped = 0
+        sent = skipped_readers = 0
         errors: list[PeerError] = []
         terms: Terms | None = None
         payload, text, at_once = b"", True, False
@@ -204,14 +205,14 @@ class BroadcastGroup:
                 if self._deliver(inside, message, key):
                     sent += 1
                 else:
-                    dropped += 1
+                    skipped_readers += 1
             except (ConnectionLost, MessageTooBig, QueueFull, ValueError) as exc:
                 error = PeerError(member, str(exc))
                 error.__cause__ = exc.with_traceback(None)  # else the report would hold this frame, and the message
                 errors.append(error)
                 if isinstance(exc, (ConnectionLost, QueueFull)):
                     self._lost(member)
-        return EmitReport(sent, tuple(errors), dropped)
+        return EmitReport(sent, tuple(errors), skipped_readers)
 
     def _deliver(self, inside: ServedPeer | RawLink, message: EventBroadcast | RawBroadcast, key: Hashable) -> bool:
         """Send a message to one member. Return False if the policy for slow readers drops it.
@@ -227,7 +228,7 @@ class BroadcastGroup:
         writer = inside.writer
         session = writer.session
         payload, text = message[writer.terms.encode]
-        if not session.state.takes_messages:
+        if not session.state.accepts_messages:
             raise writer.not_sent()
         if len(payload) > writer.terms.unchecked:
             objections = message.objections
@@ -253,7 +254,7 @@ class BroadcastGroup:
                 continue
             if isinstance(inside, ServedPeer):
                 current = inside.core.current
-                if current.writer.session.full and current.session.state.takes_messages:
+                if current.writer.session.full and current.session.state.accepts_messages:
                     stalled[inside] = current.writer
             elif inside.full and not inside.closed:
                 stalled[inside] = inside

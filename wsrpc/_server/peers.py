@@ -125,7 +125,7 @@ class ServedPeer(PassiveOwner):
         Raises:
             ConnectionLost: they cannot.
         """
-        if not self.current.session.state.takes_messages:
+        if not self.current.session.state.accepts_messages:
             raise self.writer.not_sent()
 
     @property
@@ -319,7 +319,7 @@ class Peers:
         history = served.core.history
         passed = history.traffic(None) or NO_TRAFFIC
         size = (passed.bytes_in or 0, passed.bytes_out or 0)
-        self.tally.left(code, (passed.messages_in, passed.messages_out), size, history.dropped)
+        self.tally.left(code, (passed.messages_in, passed.messages_out), size, history.skipped_broadcasts)
         self.count_ignored(served)
 
     def count_ignored(self, served: ServedPeer) -> None:

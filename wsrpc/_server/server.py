@@ -139,9 +139,9 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
             `Limits.hard_cap_bytes` is closed with 4408. The other policies queue at most `Limits.behind_bytes` bytes of
             messages for each peer. Beyond this limit, ``"drop_newest"`` drops new messages, and ``"drop_oldest"`` and
             ``KeepLatest(key)`` drop the oldest messages. ``KeepLatest(key)`` also keeps only the latest message of each
-            key. `Peer.dropped` counts the dropped messages.
-        detached: the maximum time, in seconds, that the session of a client whose connection has dropped is kept. (The
-            default of Socket.IO is 2 minutes, if this feature is turned on, and that of SignalR is 30 s.)
+            key. `Peer.skipped_broadcasts` counts the dropped messages.
+        detached_timeout: the maximum time, in seconds, that the session of a client whose connection has dropped is
+            kept. (The default of Socket.IO is 2 minutes, if this feature is turned on, and that of SignalR is 30 s.)
         detached_bytes: the approximate maximum memory, in bytes, for the sessions of all clients whose connections have
             dropped, and for what handlers and readers still hold of sessions that have ended. When it is exceeded, the
             client whose sessions take most loses the largest one.
@@ -166,12 +166,12 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
         log_payloads: bool | Redact = False,
         profile: Profile | None = None,
         slow: Slow = "close",
-        detached: float = 60.0,
+        detached_timeout: float = 60.0,
         detached_bytes: int = 256 * 1024 * 1024,
         cluster: Cluster | None = None,
     ) -> None:
         check_slow(slow)
-        check_number("detached= is a number of seconds, 0.001 or more", detached, 0.001)
+        check_number("detached_timeout= is a number of seconds, 0.001 or more", detached_timeout, 0.001)
         check_number("detached_bytes= is a number of bytes, 0 or more", detached_bytes, 0)
         check_flag("compression", compression)
         budget = LogBudget(*OF_ONE_SERVER)
@@ -189,7 +189,14 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
         join = None if cluster is None else partial(join_of(cluster), self._settings, self._registry, self._rooms)
         self._on_drain: list[Callable[[], object]] = []
         self._new_core = partial(
-            ServerCore, self._rooms, budget, self.limits.close_timeout, detached, detached_bytes, join, self._on_drain
+            ServerCore,
+            self._rooms,
+            budget,
+            self.limits.close_timeout,
+            detached_timeout,
+            detached_bytes,
+            join,
+            self._on_drain,
         )
         self._core = self._new_core()
         self._warned_of_port = False

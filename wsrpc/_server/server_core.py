@@ -45,14 +45,14 @@ class ServerCore:
         rooms: Rooms,
         budget: LogBudget,
         patience: float,
-        detached: float,
+        detached_timeout: float,
         detached_bytes: int,
         join: Callable[[], Membership] | None,
         on_drain: Sequence[Callable[[], object]],
     ) -> None:
         self.tally = Tally(time.monotonic())
         self.door = Door()
-        self.sessions = Sessions(detached, detached_bytes)
+        self.sessions = Sessions(detached_timeout, detached_bytes)
         self.peers = Peers(self.tally, budget, rooms.leave_all, self.sessions)
         self.raw = RawConnections(self.tally, budget, rooms.enter, rooms.leave_all)
         self.scheduler = LoopScheduler()

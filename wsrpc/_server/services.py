@@ -169,7 +169,7 @@ class OpenedServices:
             except BaseException as exc:
                 if ends_the_task(exc):
                     raise
-                if not isinstance(exc, RpcError) and (self._core.session.state.takes_messages):
+                if not isinstance(exc, RpcError) and (self._core.session.state.accepts_messages):
                     self._core.host.reporter.failed("open", f"{type(service).__qualname__}.on_open", exc)
                 self._core.refuse(*refusal_of(exc))
                 return

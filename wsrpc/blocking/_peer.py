@@ -442,12 +442,12 @@ class Peer(Endpoint):
     """Number of requests that this side has sent and that have no response yet."""
     active: Same[int] = Same()
     """Number of handlers that are running for the remote peer, including those of streams and conversations."""
-    channels: Same[int] = Same()
+    anonymous_channels: Same[int] = Same()
     """Number of open anonymous channels, including those of streams, whichever side opened them."""
     limits: Same[Limits] = Same()
     """The limits of the connection."""
-    dropped: Same[int] = Same()
-    """Number of broadcasts that were not sent to this peer; see `wsrpc.Peer.dropped`."""
+    skipped_broadcasts: Same[int] = Same()
+    """Number of broadcasts that were not sent to this peer; see `wsrpc.Peer.skipped_broadcasts`."""
 
     def stats(self) -> PeerStats:
         """Return a snapshot of the peer's counters, for monitoring."""

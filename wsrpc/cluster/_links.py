@@ -98,7 +98,7 @@ class NodeLinks:
         self._options = options
         self._serve = serve
         self._lost = lost
-        self._server = Server(limits=limits, profile=NODE, detached=LEASE, **options)
+        self._server = Server(limits=limits, profile=NODE, detached_timeout=LEASE, **options)
         self._register(self._server)
         self._clients: dict[str, Client] = {}
         self._peers: dict[str, Peer] = {}

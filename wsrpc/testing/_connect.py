@@ -40,7 +40,7 @@ class Line:
     Messages and handshakes are the same as on a real connection.
 
     Args:
-        clock: a clock that controls the deadlines of the server's peers, such as ``Server(detached=)``.
+        clock: a clock that controls the deadlines of the server's peers, such as ``Server(detached_timeout=)``.
     """
 
     def __init__(self, server: Server, *, clock: Clock | None = None) -> None:

@@ -65,7 +65,7 @@ OPTIONS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (Server, {"trusted_proxies": 5}, "trusted_proxies= takes a list of addresses and networks, got 5"),
     (Server, {"slow": "drop"}, 'slow= is "close", "drop_newest", "drop_oldest" or wsrpc.KeepLatest(); got \'drop\''),
     (Server, {"origins": "https://a.b"}, "origins= takes a list of origins, got text: use origins=['https://a.b']"),
-    (Server, {"detached": 0}, "detached= is a number of seconds, 0.001 or more; got 0"),
+    (Server, {"detached_timeout": 0}, "detached_timeout= is a number of seconds, 0.001 or more; got 0"),
     (Client, {"connect_timeout": 0}, "connect_timeout= is a number of seconds, more than 0, or None for no limit; "),
     (Client, {"headers": "X: y"}, "headers= is a mapping of names to values, or a function that returns one, got str"),
     (Client, {"headers": {"A b": "x"}}, "the name of a header is a word such as 'X-Served-By', got 'A b'"),

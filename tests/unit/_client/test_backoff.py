@@ -18,7 +18,7 @@ from tenacity.asyncio import retry_if_exception as async_retry_if_exception
 from websockets.exceptions import InvalidHandshake
 
 from wsrpc import Client, ConnectionLost, HandshakeRejected, Reconnect, is_transient
-from wsrpc._client.reconnect_policy import Schedule
+from wsrpc._client.reconnect_policy import ReconnectSchedule
 from wsrpc.testing import Clock
 
 
@@ -57,9 +57,9 @@ def test_which_errors_are_worth_another_attempt() -> None:
 
 def test_the_delay_is_random_between_nothing_and_a_bound_that_doubles() -> None:
     reconnect = Reconnect(initial=2.0, max=30.0)
-    schedules = [Schedule(reconnect, Clock()) for _ in range(300)]
+    schedules = [ReconnectSchedule(reconnect, Clock()) for _ in range(300)]
     for position in range(8):
-        delays = [schedule.failed(OSError()) or 0.0 for schedule in schedules]
+        delays = [schedule.delay_after_failure(OSError()) or 0.0 for schedule in schedules]
         bound = min(30.0, 2.0 * 2**position)
         assert 0 <= min(delays) < bound / 4, "full jitter begins at nothing"
         assert bound * 3 / 4 < max(delays) <= bound
@@ -103,32 +103,32 @@ RESUMED = "resumed"
 )
 def test_the_delays_after_failures_and_connections(options: dict[str, Any], steps: list[Step]) -> None:
     clock = Clock()
-    schedule = Schedule(Reconnect(wait=wait_exponential(), **options), clock)
+    schedule = ReconnectSchedule(Reconnect(wait=wait_exponential(), **options), clock)
     found: list[float | None] = []
     for what, _ in steps:
         if isinstance(what, tuple):
-            schedule.opened()
+            schedule.connection_opened()
             if what[2:]:
-                schedule.resumed()
+                schedule.session_resumed()
             clock.advance(what[0])
-            found.append(schedule.dropped(ConnectionLost(what[1])))
+            found.append(schedule.delay_after_drop(ConnectionLost(what[1])))
         else:
-            found.append(schedule.failed(what))
+            found.append(schedule.delay_after_failure(what))
     assert found == [delay for _, delay in steps]
-    assert schedule.stopped == (found[-1] is None and "stop" in options)
+    assert schedule.ended_by_stop == (found[-1] is None and "stop" in options)
 
 
 def test_a_restart_delays_clients_for_a_moment_and_not_all_by_the_same() -> None:
     clock = Clock()
-    schedule = Schedule(Reconnect(), clock)
+    schedule = ReconnectSchedule(Reconnect(), clock)
     for code, least, most in ((1012, 0.5, 0.8), (1006, 1.0, 2.0)):
         delays: list[float] = []
         for _ in range(200):
-            schedule.opened()
+            schedule.connection_opened()
             clock.advance(60.0)
-            delays.append(schedule.dropped(ConnectionLost(code)) or 0.0)
+            delays.append(schedule.delay_after_drop(ConnectionLost(code)) or 0.0)
         assert least < max(delays) <= most
-    assert Schedule(Reconnect(initial=0.0), clock).dropped(ConnectionLost(1012)) == 0
+    assert ReconnectSchedule(Reconnect(initial=0.0), clock).delay_after_drop(ConnectionLost(1012)) == 0
 
 
 @pytest.mark.parametrize(
@@ -141,13 +141,13 @@ def test_a_restart_delays_clients_for_a_moment_and_not_all_by_the_same() -> None
     ],
 )
 def test_retry_after_is_honoured(said: str, delay: float) -> None:
-    schedule = Schedule(Reconnect(wait=wait_exponential()), Clock())
-    assert schedule.failed(HandshakeRejected(503, "", {"retry-after": said})) == delay
+    schedule = ReconnectSchedule(Reconnect(wait=wait_exponential()), Clock())
+    assert schedule.delay_after_failure(HandshakeRejected(503, "", {"retry-after": said})) == delay
 
 
 @pytest.mark.parametrize("delay", [-1.0, math.nan])
 def test_a_delay_that_makes_no_sense_is_none(delay: float) -> None:
-    assert Schedule(Reconnect(wait=wait_fixed(delay)), Clock()).failed(OSError()) == 0
+    assert ReconnectSchedule(Reconnect(wait=wait_fixed(delay)), Clock()).delay_after_failure(OSError()) == 0
 
 
 async def is_transient_async(error: BaseException) -> bool:

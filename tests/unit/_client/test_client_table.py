@@ -22,7 +22,15 @@ from wsrpc.types import ClientState
 LIMITS = Limits(close_timeout=2.0, open_timeout=100.0)
 CALLS = (Input.CONNECT, Input.START, Input.BIND, Input.CLOSE)
 TO_DIAL = (Input.CONNECT, Input.START)
-ENDS_SESSION = (Input.BIND, Input.CLOSE, Input.GAVE_UP, Input.DROPPED, Input.LEFT, Input.REFUSED, Input.LOST)
+ENDS_SESSION = (
+    Input.BIND,
+    Input.CLOSE,
+    Input.GAVE_UP,
+    Input.DROPPED,
+    Input.DROPPED_NO_URL,
+    Input.REFUSED,
+    Input.LOST,
+)
 WHILE_OPENING = [("opening", Input.DETACHED), ("resuming", Input.REOPENED), ("detached", Input.GAVE_UP)]
 """Cells whose connection drops while the `open` handlers run."""
 DELAY = 40.0
@@ -36,10 +44,10 @@ class Scene(World):
 
     def __init__(self, state: ClientState, happened: Input, patch: pytest.MonkeyPatch) -> None:
         self.patch = patch
-        survives = happened not in (Input.DROPPED, Input.LEFT)
+        survives = happened not in (Input.DROPPED, Input.DROPPED_NO_URL)
         reconnect = Reconnect(wait=wait_fixed(DELAY))
         options: dict[str, Any] = {"dial": self.dial, "reconnect": reconnect, "connect_timeout": None, "limits": LIMITS}
-        if happened is Input.LEFT:
+        if happened is Input.DROPPED_NO_URL:
             options["url"] = None
         elif happened is Input.GAVE_UP and state in ("waiting", "detached"):
             options["connect_timeout"] = 30.0
@@ -47,7 +55,7 @@ class Scene(World):
             options["reconnect"] = None
         limits = LIMITS if survives else LIMITS.replace(replay_bytes=0)
         self.kept_for = DELAY / 2 if (state, happened) == ("detached", Input.LOST) else 60.0
-        super().__init__(server=Server(limits=limits, detached=self.kept_for), **options)
+        super().__init__(server=Server(limits=limits, detached_timeout=self.kept_for), **options)
         self.attempts: asyncio.Queue[asyncio.Future[MemoryTransport | None]] = asyncio.Queue()
         self.attempt: asyncio.Future[MemoryTransport | None]
         """The latest attempt. With None it connects to the server."""
@@ -175,7 +183,7 @@ class Scene(World):
             Input.RESUMED: lambda: self.attempt.set_result(None),
             Input.REOPENED: lambda: self.attempt.set_result(None),
             Input.FAILED: lambda: self.attempt.set_exception(OSError("nobody there")),
-            Input.AGAIN: self.end_the_wait,
+            Input.DELAY_OVER: self.end_the_wait,
             Input.GAVE_UP: gives_up.get(state, self.drop),
             Input.OPENED: self.ready.set,
             Input.CLOSED: self.release.set,
@@ -207,7 +215,7 @@ def closings(state: ClientState, happened: Input) -> list[tuple[int, bool, bool]
     if happened is Input.CLOSE:
         return [(4000, True, False)]
     code = 1001 if happened is Input.BIND and state in ("opening", "connected") else 1006
-    return [(code, False, happened not in (Input.LEFT, Input.GAVE_UP))]
+    return [(code, False, happened not in (Input.DROPPED_NO_URL, Input.GAVE_UP))]
 
 
 @pytest.mark.usefixtures("nothing_left")

@@ -105,7 +105,7 @@ async def test_an_event_fails_for_each_of_them_and_strangers_are_refused() -> No
             with pytest.raises(RpcError, match="in 2 rooms already"):
                 server.room("c").add(guest.connection)
         for report in (await server.emit("say", "hi"), rooms[0].emit_nowait("say"), await rooms[0].of("x").emit("say")):
-            assert (report.sent, report.dropped) == (0, 0)
+            assert (report.sent, report.skipped) == (0, 0)
             assert [error.peer for error in report.errors] == [guest.connection for guest in found]
             assert "use send_raw or send_json" in str(report.errors[0])
         assert len(rooms[0]) == 2  # they are as good as before
@@ -277,8 +277,8 @@ async def test_the_policies_drop_what_a_slow_reader_cannot_get(slow: Any, kept: 
         reader.line.hold()
         await server.send_raw("z" * 2000)
         reports = [await server.send_raw(f"{number}" + "x" * 400) for number in range(10)]
-        assert all(report.errors == () and report.sent + report.dropped == 3 for report in reports)
-        assert server.stats().dropped == 10 - len(kept)
+        assert all(report.errors == () and report.sent + report.skipped == 3 for report in reports)
+        assert server.stats().skipped_broadcasts == 10 - len(kept)
         reader.line.release()
         await turns_until(lambda: len(reader.heard) > len(kept))
         await server.send_raw("end")
@@ -297,7 +297,7 @@ async def test_closing_sends_the_broadcasts_that_wait_and_refuses_later_ones() -
         await turns_until(lambda: len(server.raw_connections))
         [connection] = server.raw_connections
         sending = asyncio.create_task(connection.send(b"x" * 20_000_000))  # more than sockets hold: it does not read
-        await turns_until(lambda: server.stats().slow)
+        await turns_until(lambda: server.stats().slow_peers)
         assert await server.send_raw("waits") == EmitReport(1)
         closing = asyncio.create_task(connection.close(4001, "enough"))
         await turns_until(lambda: connection.closed)

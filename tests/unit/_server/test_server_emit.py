@@ -232,7 +232,7 @@ async def test_a_slow_reader_whose_connection_breaks_while_it_is_waited_for() ->
     server = Server(limits=TIGHT)
     async with server.listen() as listener, raw_client(listener.port, receive_buffer=4096) as deaf:
         await turns_until(lambda: server.peers)
-        while not server.stats().slow:
+        while not server.stats().slow_peers:
             await server.emit("n", "x" * 100_000)
         emitting = asyncio.create_task(server.emit("n", "last"))
         await asyncio.sleep(0)

@@ -27,7 +27,7 @@ LEFT_OUT = {
     "Client.bind": EVENT_LOOP,
     "Peer.bind": EVENT_LOOP,
     "Peer.transport": EVENT_LOOP,
-    "Peer.wait_opened": SERVER,
+    "Peer.wait_connected": SERVER,
     "Peer.server": SERVER,
     "Peer.rooms": SERVER,
     "Peer.address": SERVER,

@@ -56,7 +56,7 @@ async def test_a_channel_that_is_not_returned_or_that_was_aborted_before_is_neve
     assert await d.fed({"i": 5, "a": ["c"]}) == [{"i": 5, **answer}]
     with pytest.raises(ChannelClosed):
         await made[0].emit("e")
-    assert made[0].closed and d.peer.channels == 0
+    assert made[0].closed and d.peer.anonymous_channels == 0
     d.assert_empty()
 
 
@@ -72,7 +72,7 @@ async def test_an_event_cannot_open_a_channel(caplog: pytest.LogCaptureFixture) 
         d.peer.on("e", handler)
         assert await d.fed({"a": ["e"]}) == []
         assert "'e' opens a channel, so it has to be requested" in messages(caplog)[-1]
-        assert d.peer.channels == 0
+        assert d.peer.anonymous_channels == 0
         d.assert_empty()
 
 
@@ -116,7 +116,7 @@ async def test_a_cancellation_that_crosses_the_answer_ends_the_channel_if_the_ot
         await agreed(d, *features)
     assert await d.fed({"i": 5, "a": ["c"]}) == [{"i": 5, "h": 1}]
     assert await d.fed({"i": 5, "x": ABORTED, "_": 1}) == []
-    assert d.peer.channels == (not wsrpc)
+    assert d.peer.anonymous_channels == (not wsrpc)
     assert d.ignored == ({} if wsrpc else {"cancellation of no request": 1})
     assert len(blocked.cancelled) == (wsrpc and handler == "conversation")
     await over(d)
@@ -145,7 +145,7 @@ async def test_a_channel_is_known_by_number_and_by_digits(h: Any) -> None:
 async def test_a_request_with_the_id_of_an_open_channel_is_rejected_and_harms_nothing() -> None:
     d = await serving(Feed().__call__)
     assert "still open" in rejection(await d.fed({"i": 5, "a": ["s"]}), 5)["message"]
-    assert (d.peer.channels, d.peer.active) == (1, 1)
+    assert (d.peer.anonymous_channels, d.peer.active) == (1, 1)
     assert values(await d.fed({"h": 5, "a": ["start"]})) == [0]
     await over(d)
     assert await d.fed({"i": 5, "a": ["s"]}) == [{"i": 5, "h": 1}], "now it is free again"
@@ -170,7 +170,7 @@ async def test_a_handler_that_will_not_end_takes_the_place_of_a_handler_but_not_
     d.peer.on("s", talk)
     await d.fed({"i": 1, "a": ["s"]})
     await d.fed({"h": 1, "x": "bye"})
-    assert (d.peer.channels, d.peer.active) == (0, 1)
+    assert (d.peer.anonymous_channels, d.peer.active) == (0, 1)
     assert await d.fed({"i": 3, "a": ["s"]}) == []  # it waits, as for any other handler
     stubborn.go.set()
     await turns()

@@ -287,7 +287,7 @@ async def test_a_stream_that_is_read_lasts_although_its_source_waits_for_long(be
     await d.fed(begin)
     d.clock.advance(2 * Limits().unread_timeout)
     await turns()
-    assert d.take() == [] and d.peer.channels == 1
+    assert d.take() == [] and d.peer.anonymous_channels == 1
     await d.fed(ABORT)
     d.assert_empty()
 

@@ -129,7 +129,7 @@ async def test_an_abort_that_is_larger_than_this_side_may_send_ends_it_on_this_s
 
         channel = await a.open_channel("c")
         await channel.abort(reason)
-        assert channel.closed and a.channels == 0 and a.connected
+        assert channel.closed and a.anonymous_channels == 0 and a.connected
         gone.set()
 
 

@@ -126,7 +126,7 @@ async def test_the_body_is_cancelled_when_the_other_side_goes(both: Both, how: s
         channel.close()
         # Nobody learns of that until something is sent.
         await turns()
-        assert blocked.cancelled == [] and left.channels == 0
+        assert blocked.cancelled == [] and left.anonymous_channels == 0
         await context.channel().emit("anyone?")
     else:
         task = start(use_in_a_block())

@@ -114,7 +114,7 @@ async def test_the_producer_makes_and_sends_what_was_granted(
 async def test_items_are_events_and_so_is_the_end() -> None:
     d = await producing(Feed(limit=2).__call__)
     assert await started(d) == [item(5, 0), item(5, 1), done(5)]
-    assert d.peer.channels == d.peer.active == 0
+    assert d.peer.anonymous_channels == d.peer.active == 0
     assert await d.fed(credit(5, 2000)) == [] and d.ignored == {}, "credit that crosses the end is not counted"
     d, _, h = await consuming()
     d.feed(done(h), credit(h, 20))

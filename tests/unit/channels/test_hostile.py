@@ -144,7 +144,7 @@ async def test_an_upload_by_hand(handler: Any, steps: list[tuple[list[Any], list
                     assert wanted.pop(key) in message.pop(key)["message"] and message.pop("_") == 1
         assert sent == expected
     d.assert_empty()
-    assert d.peer.channels == 0
+    assert d.peer.anonymous_channels == 0
 
 
 # ---------------------------------------------------------------- pulls
@@ -172,7 +172,7 @@ async def test_pulls_are_answered_in_order_and_at_the_end_with_what_is_left() ->
     sent = await d.fed(pull(3), pull(7, 2), pull(9, 10), pull(11, 1))
     assert sent[:3] == [pulled(3, 0), pulled(7, 1, 2), pulled(9, 3, 4, done=True)]
     assert 11 in {message.get("i") for message in sent}, "somebody waits for that one, too"
-    assert d.peer.channels == 0
+    assert d.peer.anonymous_channels == 0
     d.assert_empty()
     d = await serving(Feed(limit=3, error=RemoteError("x")).__call__)
     sent = await d.fed(pull(7, 2), pull(9, 2), pull(11, 2))
@@ -223,10 +223,10 @@ async def test_a_consumer_that_starts_too_late_is_told_then_if_it_is_plain(says:
     d.peer.on("s", Feed().__call__)
     await d.fed({"i": 5, "a": ["s"]})
     d.clock.advance(Limits().unread_timeout - 1)
-    assert d.peer.channels == 1
+    assert d.peer.anonymous_channels == 1
     d.clock.advance(1)
     await turns()
-    assert d.peer.channels == 0
+    assert d.peer.anonymous_channels == 0
     abort, *rest = d.take() if says is None else d.take() + await d.fed({**says, "h": 5})
     assert abort["h"] == 5 and "within 30 s" in abort["x"]["message"]
     if says is not None and "i" in says:

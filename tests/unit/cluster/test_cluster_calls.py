@@ -139,7 +139,9 @@ class World:
         return self.made[1 if self.route == "here" else 0].cluster.peer("ada")
 
     async def nothing_is_open(self) -> None:
-        await turns_until(lambda: self.made.peer(1, "ada").channels == self.callee.client.peer.channels == 0)
+        await turns_until(
+            lambda: self.made.peer(1, "ada").anonymous_channels == self.callee.client.peer.anonymous_channels == 0
+        )
 
 
 @asynccontextmanager
@@ -666,7 +668,7 @@ async def test_an_item_that_only_messagepack_can_express(monkeypatch: pytest.Mon
             with pytest.raises(RemoteError, match="an item cannot be passed on"):
                 await anext(stream)
         assert await w.peer.request("add", 1, 2) == 3
-        await turns_until(lambda: w.made.peer(1, "ada").channels == 0)
+        await turns_until(lambda: w.made.peer(1, "ada").anonymous_channels == 0)
 
 
 # ---------------------------------------------------------------- slow peers

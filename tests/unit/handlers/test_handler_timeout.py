@@ -148,9 +148,9 @@ async def test_the_default_is_not_for_what_lasts_as_long_as_its_reader_wants() -
         driven.peer.on(handler.__name__, handler)
         sent = await driven.fed({"i": number + 1, "a": [handler.__name__]})
         assert sent[0] == {"i": number + 1, "h": 1}
-    assert await advanced(driven, 50.0) == [] and driven.peer.channels == 4
+    assert await advanced(driven, 50.0) == [] and driven.peer.anonymous_channels == 4
     await driven.fed(*({"h": number, "x": None} for number in range(1, 5)))
-    assert driven.peer.channels == 0
+    assert driven.peer.anonymous_channels == 0
 
 
 async def test_waiting_for_its_turn_and_middleware_are_not_the_handler_s_time() -> None:

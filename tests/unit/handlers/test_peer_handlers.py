@@ -308,7 +308,7 @@ async def test_a_handler_whose_task_the_application_cancels_gives_its_channel_ba
             with pytest.raises(RemoteError, match="Request aborted"):
                 await call()
         await turns()
-        assert (a.channels, b.channels, a.pending, b.active) == (0, 0, 0, 0)
+        assert (a.anonymous_channels, b.anonymous_channels, a.pending, b.active) == (0, 0, 0, 0)
     assert len(tasks) == 5 and all(task.cancelled() for task in tasks)
 
 

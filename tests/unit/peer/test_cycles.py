@@ -245,7 +245,7 @@ ENDED: dict[str, Scenario] = {
     "an upload that is left": lambda client, peer: client.request("reads_one", big(), send=three()),
     "an upload that is rejected": lambda client, peer: caught(client.request("reads_and_fails", big(), send=three())),
     "an upload that is cancelled": lambda client, peer: cancelled(
-        client.request("reads_slowly", big(), send=three()), lambda: peer.channels
+        client.request("reads_slowly", big(), send=three()), lambda: peer.anonymous_channels
     ),
     "a conversation": lambda client, peer: talk(client),
 }
@@ -267,7 +267,7 @@ async def test_what_has_ended_holds_no_messages(scenario: Scenario) -> None:
     async with connect(server) as client:
         (peer,) = server.peers
         await scenario(client, peer)
-        await turns_until(lambda: not (peer.active or peer.channels or held()), patience=2)
+        await turns_until(lambda: not (peer.active or peer.anonymous_channels or held()), patience=2)
 
 
 def too_big() -> str:
@@ -324,7 +324,7 @@ async def test_a_connection_that_has_closed_holds_no_messages(by: str) -> None:
                 stream(client, "items_slow"),
             )
         ]
-        await turns_until(lambda: peer.active == 3 and peer.channels == 2)
+        await turns_until(lambda: peer.active == 3 and peer.anonymous_channels == 2)
         peer.emit_nowait("news", big())
         await (client if by == "client" else peer).close()
         await asyncio.wait(calls)

@@ -186,7 +186,7 @@ async def outcome(do: Callable[[], Any], kind: str, how: str = "at once", within
     d.peer.on("begin", begin)
     answered = await read(d, *before, {"i": 3, "a": ["do"]}, within_task=within_task)
     happened = await read(d, *before, {"a": ["do"]}, within_task=within_task)
-    return [answered, happened, d.ignored, d.peer.active, d.peer.channels]
+    return [answered, happened, d.ignored, d.peer.active, d.peer.anonymous_channels]
 
 
 @pytest.mark.parametrize("do", RETURNS)

@@ -68,7 +68,7 @@ async def test_an_end_while_open_runs_stops_its_handler_and_lets_waiters_go(refu
     if refused:
         d.peer.on("connect", lambda peer: peer.close(4001, "not you"))
     d.peer.bind(d.transport)
-    opened = start(d.peer.wait_opened())
+    opened = start(d.peer.wait_connected())
     await d.fed({"i": 1, "a": ["n", 1]}, {"a": ["n", 2]})
     d.transport.lose()
     await asyncio.wait([opened])

@@ -57,7 +57,7 @@ async def test_a_place_for_a_channel_is_given_back_whatever_becomes_of_the_call(
         if how in ("waits", "opens"):
             assert rejection(await d.fed({"i": 2, "a": ["one"]}), 2)["code"] == "wsrpc.overloaded"
             await d.fed({"i" if how == "waits" else "h": 1, "x": None})
-        assert d.peer.channels == 0
+        assert d.peer.anonymous_channels == 0
     d.peer.use(middleware)
     assert await d.fed({"i": 5, "a": ["cached"]}) == [{"i": 5, "d": "cached"}]
     for i in range(7, 101, 2):  # the end of a stream and the request for the next one come in one read

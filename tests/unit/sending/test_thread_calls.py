@@ -133,7 +133,7 @@ REFUSED: dict[str, Callable[[World], Any]] = {
     },
     "Peer.bind": lambda w: w.peer.bind(w.peer.transport),
     "Peer.close": lambda w: w.peer.close(),
-    "Peer.wait_opened": lambda w: w.peer.wait_opened(),
+    "Peer.wait_connected": lambda w: w.peer.wait_connected(),
     "Peer.wait_closed": lambda w: w.peer.wait_closed(),
     "Peer.limits": lambda w: setattr(w.peer, "limits", LIMITS.replace(message_bytes=1000)),
     "Client.connect": lambda w: w.client.connect(),

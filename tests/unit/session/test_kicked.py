@@ -142,7 +142,7 @@ async def test_a_client_that_may_not_have_been_told_is_told_again() -> None:
 
 @pytest.mark.parametrize(("seconds", "told"), [(29.0, True), (31.0, False)])
 async def test_it_is_remembered_as_long_as_the_session_could_have_resumed(seconds: float, told: bool) -> None:
-    returning = Returning(detached=30.0)
+    returning = Returning(detached_timeout=30.0)
     await returning.kicked()
     returning.clock.advance(seconds)
     closed, answer = await returning.resume()
@@ -152,7 +152,7 @@ async def test_it_is_remembered_as_long_as_the_session_could_have_resumed(second
 
 async def test_the_number_that_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsrpc._core.session.sessions.MOST_CLOSED", 1)
-    returning = Returning(detached=30.0)
+    returning = Returning(detached_timeout=30.0)
     await returning.kicked()
     oldest = returning.session
     returning.clock.advance(5.0)

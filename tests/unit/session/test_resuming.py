@@ -127,7 +127,7 @@ async def test_what_was_begun_goes_on_over_another_connection(
         await task
         assert s.server.peers == (peer,) and sorted(s.told) == ["client opened", "server opened"]
         assert [(info.resumed, info.lost) for info in s.back] == [(True, None)] * drops
-        await turns_until(lambda: (peer.active, peer.channels, s.client.peer.pending) == (0, 0, 0))
+        await turns_until(lambda: (peer.active, peer.anonymous_channels, s.client.peer.pending) == (0, 0, 0))
         await turns_until(lambda: [repr(theirs).count("open") for _, theirs in s.line.connections] == [0] * drops + [1])
 
 
@@ -143,7 +143,7 @@ async def test_what_is_left_meanwhile_ends_on_the_other_side_when_the_session_go
         await turns(20)
         assert ride.ran == [1], "nobody could tell the server yet"
         await s.repair()
-        await turns_until(lambda: (s.peer.active, s.peer.channels, s.client.peer.pending) == (0, 0, 0))
+        await turns_until(lambda: (s.peer.active, s.peer.anonymous_channels, s.client.peer.pending) == (0, 0, 0))
         assert sorted(ride.ran[1:]) == ["cancelled", "closed"]
 
 
@@ -321,7 +321,7 @@ async def test_a_session_that_ends_takes_with_it_what_was_sent_and_nothing_else(
     how: Callable[[Story], Awaitable[None]], says: str
 ) -> None:
     clock = Clock()
-    async with story(server=Server(detached=30.0), clock=clock) as s:
+    async with story(server=Server(detached_timeout=30.0), clock=clock) as s:
         s.server.on("add", lambda a, b: a + b)
         ride, peer = Ride(s), s.peer
         sent = asyncio.create_task(s.client.request("wait", 1))

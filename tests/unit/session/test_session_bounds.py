@@ -141,7 +141,7 @@ async def test_the_users_messages_and_those_of_the_session_take_no_room_from_eac
         s.server.on("note", lambda number, filling: heard.append(number))
         uploading = asyncio.create_task(s.client.request("total", send=source()))
         asked = asyncio.create_task(s.peer.request("slow"))
-        await turns_until(lambda: (s.peer.active, s.client.peer.channels, s.client.peer.active) == (1, 1, 1))
+        await turns_until(lambda: (s.peer.active, s.client.peer.anonymous_channels, s.client.peer.active) == (1, 1, 1))
         await s.cut()
         for number in range(20):
             s.client.emit_nowait("note", number, "x" * 16_000)
@@ -306,7 +306,7 @@ async def test_broadcasts_that_wait_count() -> None:
         await turns_until(lambda: quiet.detached)
         for _ in range(9):
             report = await server.room("news").emit("n", "x" * 100_000)
-            assert (report.sent, report.dropped) == (1, 0) and busy.detached
+            assert (report.sent, report.skipped) == (1, 0) and busy.detached
         for _ in range(2):
             await server.room("news").emit("n", "x" * 100_000)
         assert server.peers == (quiet,), "the policy still has room for it, but all together not"

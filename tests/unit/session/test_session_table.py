@@ -385,7 +385,7 @@ async def test_a_binary_message_after_the_end_fails_because_there_is_no_connecti
 
 
 async def test_callers_that_wait_for_room_get_the_end_of_their_session() -> None:
-    server, clock = Server(limits=LIMITS, detached=TTL), Clock()
+    server, clock = Server(limits=LIMITS, detached_timeout=TTL), Clock()
     peer, transport, _ = await accepted(server, clock)
     transport.lose()
     for _ in range(2):

@@ -177,7 +177,7 @@ async def test_an_answer_that_ends_its_session_leaves_no_channel(caplog: pytest.
                     peer.emit_nowait("note", "x" * size)
         goes_on.set()
         await turns_until(lambda: not s.server.peers)
-        assert peer.channels == 0
+        assert peer.anonymous_channels == 0
         assert "failed" not in caplog.text
         reading.cancel()
 
@@ -216,7 +216,7 @@ async def test_a_client_that_binds_another_connection_leaves_servers_that_hear_o
         dialed, accepted = memory_transports()
         await asyncio.gather(s.client.bind(dialed), s.server.accept(accepted))
         await turns_until(lambda: len(s.server.peers) == 1)
-        assert s.server.stats().detached == 0
+        assert s.server.stats().detached_peers == 0
 
 
 async def test_what_waits_when_credentials_expire_is_handled_once_the_session_goes_on() -> None:

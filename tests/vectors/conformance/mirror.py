@@ -88,7 +88,7 @@ class PrefixCodec(JsonCodec):
 class Stays(PassiveOwner):
     """As a client: what was accepted without a connection waits for the next one."""
 
-    def comes_back(self) -> bool:
+    def will_reconnect(self) -> bool:
         return True
 
 

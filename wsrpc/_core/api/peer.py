@@ -154,7 +154,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         return self._core.work.active
 
     @property
-    def channels(self) -> int:
+    def anonymous_channels(self) -> int:
         """Number of open anonymous channels, including those of streams, whichever side opened them."""
         return len(self._current.channels)
 
@@ -174,11 +174,11 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             kept=self._core.outbox.kept,
             detached=current.session.state.away,
             slow=connection is not None and current.session.full,
-            dropped=self.dropped,
+            skipped_broadcasts=self.skipped_broadcasts,
             pending=self.pending,
             active=self.active,
             waiting=len(self._core.work.waiting_room),
-            channels=self.channels,
+            anonymous_channels=self.anonymous_channels,
             errors=self._core.log.errors,
             ignored=dict(self.ignored),
         )
@@ -211,12 +211,12 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         session.change_limits(limits)
 
     @property
-    def dropped(self) -> int:
+    def skipped_broadcasts(self) -> int:
         """Number of broadcasts that were not sent to this peer because it reads too slowly.
 
         See the option ``slow`` of `Server`.
         """
-        return self._core.history.dropped
+        return self._core.history.skipped_broadcasts
 
     @property
     def server(self) -> Server:
@@ -275,7 +275,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         """Use ``transport`` as the connection. The current connection is closed with 1001, and requests in flight fail.
 
         The `open` handlers are called before this method returns. Async handlers may still be running when it returns;
-        to wait for them, use `wait_opened`.
+        to wait for them, use `wait_connected`.
 
         Raises:
             TypeError: ``transport`` is not a transport.
@@ -287,12 +287,13 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             check_thread_of_plain(self._current.writer.thread, "peer.bind")
         self._core.bind(Connection(transport))
 
-    async def wait_opened(self) -> None:
-        """Wait until the `open` handlers finish, `Limits.open_timeout` seconds pass, or the connection ends.
+    async def wait_connected(self) -> None:
+        """Wait until there is a connection, and its `open` handlers have finished.
 
-        Cancelling is safe.
+        This method also returns when `Limits.open_timeout` seconds have passed, or the connection has ended. Cancelling
+        is safe.
         """
-        self._check_thread("peer.wait_opened()")
+        self._check_thread("peer.wait_connected()")
         await self._current.wait_opened()
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:

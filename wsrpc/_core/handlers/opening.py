@@ -131,7 +131,7 @@ class Opening:
 
     def _next_stage(self) -> Stage | None:
         """Call the `on_reconnect` handlers, after the `open` handlers. Return None if all are finished."""
-        if self.state is not OpeningState.OPEN or not self._session.state.takes_messages:
+        if self.state is not OpeningState.OPEN or not self._session.state.accepts_messages:
             return None
         unfinished = self._host.opening_handlers("on_reconnect")
         if not unfinished:
@@ -179,7 +179,7 @@ class Opening:
 
     def _failed(self, event: str, name: str, exc: BaseException) -> None:
         """Log that a handler has raised ``exc``."""
-        if not self._session.state.takes_messages and _is_end_of_connection(exc):
+        if not self._session.state.accepts_messages and _is_end_of_connection(exc):
             # The handler has not failed. One of its requests raised because the session has ended: either before the
             # handler was cancelled, or because the user closes the session, which does not cancel handlers.
             text = "the handler of %r, %s, did not finish, as the connection ended: %s"

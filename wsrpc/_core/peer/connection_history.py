@@ -11,12 +11,12 @@ from ..session.connection import Connection
 class ConnectionHistory:
     """Statistics of one peer's connections, the present one and those before it."""
 
-    __slots__ = ("_passed", "_since", "dropped", "info")
+    __slots__ = ("_passed", "_since", "info", "skipped_broadcasts")
 
     def __init__(self) -> None:
         self.info: ConnectionInfo | None = None
         """Of the present connection, or of the one that is being made, or of the last one."""
-        self.dropped = 0
+        self.skipped_broadcasts = 0
         """Number of broadcasts that were left out because the remote peer reads too slowly."""
         self._since = 0.0
         self._passed: Traffic | None = None

@@ -413,7 +413,7 @@ class Dispatcher:
         channel, label = invocation.served, invocation.label
         if invocation.channel is not None and channel is None:
             invocation.channel.close()  # the caller never hears of it
-        tells_of_end = isinstance(exc, (ConnectionLost, ChannelClosed)) and not self.session.state.takes_messages
+        tells_of_end = isinstance(exc, (ConnectionLost, ChannelClosed)) and not self.session.state.accepts_messages
         if tells_of_end or invocation.notices_end(exc):
             # It has not failed: its connection or channel is ending, which it noticed before it was cancelled.
             self.answers.log(logging.INFO, "%s was left: %s", label, exc)

@@ -43,6 +43,7 @@ class PeerCore:
 
     __slots__ = (
         "__weakref__",
+        "close_calls",
         "current",
         "history",
         "home",
@@ -82,6 +83,8 @@ class PeerCore:
         self.work = self.named_channels.listener = Work(host, self.named_channels)
         self.sender = Requester(self.outbox, host, own, self.named_channels)
         own.inherit(shared, settings.limits.handler_timeout)
+        self.close_calls = 0
+        """How often this side has closed the peer. If it changes meanwhile, that call decides."""
         self.current: PeerSession
         """The inside of the present session, of the first one, or of the last one."""
         self._make_session(NOT_CONNECTED)
@@ -129,7 +132,7 @@ class PeerCore:
                 ``connection`` is closed, too.
         """
         before = self.current
-        closed_before = before.session.closed_since
+        close_calls = self.close_calls
         replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
         self._call_close_handlers()
         if self.current is before and before.session.state.lives:
@@ -137,7 +140,7 @@ class PeerCore:
             self._call_close_handlers()
         # A `close` handler may have said what is to be. (With eager tasks its first step runs at once.)
         session = self.current.session
-        if session.state.lives or (before.session.closed_since and not closed_before):
+        if session.state.lives or self.close_calls != close_calls:
             last = replaced if session.state.lives else session.last_close
             self.reporter.spawn(connection.close(last.code, last.reason))
             raise ConnectionLost(last.code, last.reason, "not_sent")

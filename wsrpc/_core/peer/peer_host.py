@@ -108,7 +108,7 @@ class PeerHost:
 
     def count_dropped(self, broadcasts: int, /) -> None:
         """Count broadcasts that were not sent, because the remote peer reads too slowly."""
-        self._history.dropped += broadcasts
+        self._history.skipped_broadcasts += broadcasts
 
     def request_expired(self, pending: Pending, /) -> None:
         """End a request whose deadline is over."""

@@ -55,7 +55,7 @@ class PeerOwner(Protocol):
     def session_over(self, end: SessionEnd, /) -> None:
         """A session has ended."""
 
-    def comes_back(self) -> bool:
+    def will_reconnect(self) -> bool:
         """Return whether another connection is on its way: `CloseInfo.will_reconnect`."""
         ...
 
@@ -88,7 +88,7 @@ class PassiveOwner:
 
     def session_over(self, end: SessionEnd, /) -> None: ...
 
-    def comes_back(self) -> bool:
+    def will_reconnect(self) -> bool:
         return False
 
     def all_ended(self) -> None: ...

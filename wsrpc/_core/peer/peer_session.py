@@ -26,7 +26,7 @@ from ..session.session import Session
 from ..session.session_end import SessionEnd
 from ..session.session_states import SessionInput, SessionState
 from ..wire.codecs import NegotiatedCodec
-from ..wire.control import Announced, Credit, Drain
+from ..wire.control import Announced, CreditMessage, Drain
 from ..wire.messages import MAX_ID, WireMessage
 from .dispatcher import Dispatcher
 from .payload_log import PayloadLog
@@ -163,7 +163,7 @@ class PeerSession:
         self.writer.agree(announced, codec, common)
         self.writer.draining.agreed()
 
-    def control_received(self, message: Credit | Drain) -> None:
+    def control_received(self, message: CreditMessage | Drain) -> None:
         """Take a control message that is not about the session."""
         channels = self.channels
         if isinstance(message, Drain):
@@ -209,16 +209,17 @@ class PeerSession:
     def drop_waiting(self, info: CloseInfo) -> None:
         """Fail what waits for a session, because none will come: with ``info``, unless a connection is still ending."""
         if not self.session.state.lives:
-            self.session.record_close(info)
+            self.session.last_close = info
         self.outbox.drop_waiting(self.session.last_close)
 
     def start_close(self, code: int, reason: str) -> None:
         """Accept nothing more. The caller closes the session now."""
         writer, outbox, session = self.writer, self.outbox, self.session
         ending = CloseInfo(code, reason, user_closed=True)
+        self.host.core.close_calls += 1
         outbox.expects_session = False
         if not session.state.lives:
-            session.record_close(ending)
+            session.last_close = ending
             outbox.drop_waiting(ending)
             return
         session.send_held_back()
@@ -237,7 +238,7 @@ class PeerSession:
                 writer.slow_reader.flush(everything=True)
             self._close_soon(ending)
         elif not session.last_close.user_closed:  # this side closes because of the remote peer
-            session.record_close(ending)
+            session.last_close = ending
 
     def _close_soon(self, ending: CloseInfo) -> None:
         """Let nothing in and no handler start from now on: this side closes, and the session ends."""
@@ -306,7 +307,7 @@ class PeerSession:
             log(logging.INFO, "peer %s at %s disconnected: %d %s", log.id, log.place, info.code, info.reason)
 
     def _call_close_handlers(self, info: CloseInfo) -> None:
-        if self.session.closed_since:  # while events had to be handled first
+        if self.session.last_close.user_closed:  # perhaps since then, while events had to be handled first
             info = msgspec.structs.replace(info, user_closed=True)
         info = self._with_will_reconnect(info)
         reporter = self.host.reporter
@@ -317,7 +318,7 @@ class PeerSession:
 
     def _with_will_reconnect(self, info: CloseInfo) -> CloseInfo:
         """Return what handlers are told now of the end of a connection."""
-        return msgspec.structs.replace(info, will_reconnect=self.host.owner.comes_back())
+        return msgspec.structs.replace(info, will_reconnect=self.host.owner.will_reconnect())
 
     # ------------------------------------------------------------ what the session reports
 

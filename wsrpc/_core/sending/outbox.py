@@ -288,7 +288,7 @@ class Outbox:
     @property
     def expects_connection(self) -> bool:
         """Whether there is a connection, or another one may come."""
-        return self.writer.session.state.takes_messages or self.expects_session
+        return self.writer.session.state.accepts_messages or self.expects_session
 
     # ------------------------------------------------------------ sending
 

@@ -13,7 +13,7 @@ from ..session.host import Host
 from ..session.session import Session
 from ..session.session_states import SessionState
 from ..wire.codecs import MsgpackCodec, NegotiatedCodec, json_text
-from ..wire.control import Announced, Credit
+from ..wire.control import Announced, CreditMessage
 from ..wire.go_profile import GoCodec, refuse_raw, rejection_from
 from ..wire.messages import WireMessage
 from ..wire.nodes import as_raised
@@ -245,7 +245,7 @@ class SessionWriter:
 
     def grant(self, h: int, n: int, size: int) -> None:
         """Let the remote peer send ``n`` items of ``size`` bytes on channel ``h``, in total."""
-        self.session.send_control(Credit(h, n, size))
+        self.session.send_control(CreditMessage(h, n, size))
         # The producer may wait for it, and the reader may go on for a while without a turn of the event loop.
         connection = self.session.connection
         if connection is not None:

@@ -11,9 +11,9 @@ from ...errors import short
 from ..wire.control import (
     RESUME,
     Ack,
-    Changed,
     Gone,
     Hello,
+    LimitsChanged,
     Resume,
     Resumed,
     Welcome,
@@ -107,7 +107,7 @@ class ClientSession(Session):
 
     def _announce_changes(self) -> None:
         if self.negotiation.limits is not self._host.settings.limits:  # the remote peer has those of the hello
-            self.send_control(Changed(announce(self.negotiation.limits)))
+            self.send_control(LimitsChanged(announce(self.negotiation.limits)))
 
     # ------------------------------------------------------------ on another connection
 
@@ -168,7 +168,7 @@ class ClientSession(Session):
     def _attempt_failed(self, attempt: ResumeAttempt, info: CloseInfo) -> None:
         """Wait for another connection: the server has not answered on this one, and will not."""
         if info.code >= 3000 and info.code not in GOES_ON:  # the server has closed the session meanwhile
-            self.record_close(info)
+            self.last_close = info
         self._end_attempt(attempt)
         attempt.connection.transport.abort()
         self._move(SessionInput.DETACHED)

@@ -11,7 +11,7 @@ from ..._base.closing import CloseInfo
 from ..._base.logs import PeerLog
 from ..._base.scheduler import Scheduler
 from ..wire.codecs import NegotiatedCodec
-from ..wire.control import Announced, Credit, Drain
+from ..wire.control import Announced, CreditMessage, Drain
 from ..wire.settings import Settings
 from .connection import Connection
 from .session_end import SessionEnd
@@ -99,7 +99,7 @@ class SessionReceiver(Protocol):
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str], /) -> None:
         """Use what both sides support. See `Terms.agreed`."""
 
-    def control_received(self, message: Credit | Drain, /) -> None:
+    def control_received(self, message: CreditMessage | Drain, /) -> None:
         """Take a control message that is not about the session."""
 
     def may_send_changed(self) -> None:

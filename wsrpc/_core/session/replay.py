@@ -44,7 +44,7 @@ class ReplayOwner(Protocol):
         """Update `Session.full`: the buffer has reached its limit, or has room again."""
 
     def stop_keeping(self) -> None:
-        """End with the present connection: the buffer has exceeded `Limits.hard_cap`."""
+        """End with the present connection: the buffer has exceeded `Limits.hard_cap_bytes`."""
 
     def fail(self, code: int, reason: str, /) -> None:
         """End because of what the remote peer did."""

@@ -16,11 +16,11 @@ from ..wire.control import (
     UNCOUNTED,
     Ack,
     Announced,
-    Changed,
     Control,
-    Credit,
+    CreditMessage,
     Drain,
     Hello,
+    LimitsChanged,
     Welcome,
     announce,
     is_control,
@@ -70,7 +70,6 @@ class Session:
         "_room",
         "_wrap",
         "acknowledger",
-        "closed_since",
         "connection",
         "end_error",
         "full",
@@ -97,8 +96,6 @@ class Session:
         self.state = SessionState.NEW
         self.last_close = last_close
         """Why there is no connection: how the last one has ended, or is going to end because this side closes it."""
-        self.closed_since = False
-        """Whether the user has closed the peer after the session was over, and before another one began."""
         self.end_error: ConnectionLost | None = None
         """What calls in flight get, because the session is over. None until it is."""
         self.send: Send = not_sent
@@ -117,7 +114,7 @@ class Session:
         self.ttl = 0.0
         """Seconds that it lives without a connection."""
         self.full = False
-        """Whether senders wait: the connection is above its high-water mark, or `Limits.replay` is reached."""
+        """Whether senders wait: the connection is above its high-water mark, or `Limits.replay_bytes` is reached."""
         self._room: asyncio.Future[None] | None = None
         """Done when it is full no more, or over. None unless something waits for that."""
         self._expiry_timer: Timer | None = None
@@ -142,11 +139,6 @@ class Session:
         self.state = after(self.state, happened)
         self._choose_send()
         self._host.current.may_send_changed()
-
-    def record_close(self, info: CloseInfo) -> None:
-        """Note how the connection has ended or is going to, or why none will come."""
-        self.last_close = info
-        self.closed_since |= self.over and info.user_closed
 
     # ------------------------------------------------------------ the beginning
 
@@ -245,7 +237,7 @@ class Session:
     def send_failed(self, why: ConnectionLost) -> None:
         """Note that the connection has not taken a message: it is about to report its end."""
         if self.state.sends:
-            self.record_close(CloseInfo(why.code, why.reason))  # until the connection tells more
+            self.last_close = CloseInfo(why.code, why.reason)  # until the connection tells more
             self._move(SessionInput.SEND_FAILED)
             self.update_full(other_connection=True)
 
@@ -381,7 +373,7 @@ class Session:
         if self.connection is not None:
             self.connection.transport.largest = limits.message_bytes
         if self.negotiation.common is not None:
-            self.send_control(Changed(announce(limits)))
+            self.send_control(LimitsChanged(announce(limits)))
 
     def receive_control(self, payload: bytes | bytearray) -> bool:
         """Take a control message of the remote peer. Return False if ``payload`` is another message."""
@@ -393,7 +385,7 @@ class Session:
             return True
         if self.acknowledger is not None and isinstance(message, UNCOUNTED):
             self.acknowledger.uncount(len(payload))
-        if isinstance(message, (Credit, Drain)):
+        if isinstance(message, (CreditMessage, Drain)):
             self._host.current.control_received(message)
         elif not self._handle_control(message):
             self._host.ignore("control message out of place")
@@ -409,7 +401,7 @@ class Session:
             if message == Ack(0, 0):  # the client counts from now on
                 self._count_received()
                 return True
-        elif isinstance(message, Changed) and negotiation.common is not None:
+        elif isinstance(message, LimitsChanged) and negotiation.common is not None:
             if (why := message.limits.objection()) is not None:
                 self.fail(CloseCode.INVALID_DATA, why)
             else:
@@ -453,7 +445,7 @@ class Session:
         """Go on without a connection, until another one comes or the time is over."""
         self._disown_connection()
         self._move(SessionInput.DETACHED)
-        self.record_close(info)
+        self.last_close = info
         self._stop_timers()
         expired, loop = partial(self.end, SessionInput.EXPIRED, "no connection resumed it in time"), self._host.loop
         self._expiry_timer = loop.call_at(loop.time() + self.ttl, expired)
@@ -518,7 +510,7 @@ class Session:
         """Let nothing in from now on: a Close frame is about to be queued, and the session ends with its connection."""
         self._announce_end()
         self._move(SessionInput.CLOSED)
-        self.record_close(info)
+        self.last_close = info
         if self.connection is not None:
             self.connection.stop_receiving()
 
@@ -548,7 +540,7 @@ class Session:
         still_open = connection is not None and connection.ended is None
         if still_open and self.state is not SessionState.CLOSING:
             self._announce_end()
-        self.record_close(end.info)
+        self.last_close = end.info
         self.end_error = end.error
         self._disown_connection()
         self._move(cause)

@@ -36,7 +36,7 @@ class SessionState(Enum):
         """Whether messages leave."""
         self.waits = resumes and not self.sends
         """Whether messages wait for another connection. If they neither leave nor wait, they fail."""
-        self.takes_messages = self.sends or self.waits
+        self.accepts_messages = self.sends or self.waits
         self.away = resumes and connection is None
         """Whether the session has no connection, but may resume on another one."""
         self.lives = resumes or connection is not None

@@ -3,15 +3,15 @@
 Each is one JSON text message ``{"ws-wrapper": false, "wsrpc": {...}}`` with exactly these two keys and of less than
 4 KiB, whatever the codec. JavaScript takes the boolean ``false`` for "not mine" (4.3.1, observed), and so does Go.
 
-The client sends `Hello` before anything else and goes on without waiting. The server answers with `Welcome` before
-anything else that it sends after reading the hello; a plain peer never answers. Then both know the features and the
-limits of the other side; `Changed` announces new limits. A consumer sends `Credit` to tell a producer how many items it
-may send. A server that is about to close sends `Drain`, and its client answers with the same message once it starts
-nothing new.
+The client sends `Hello` before anything else, and does not wait. The server answers with `Welcome`, before
+all that it sends after it has read the hello. A plain peer never answers. After the two messages, each side
+knows the features and the limits of the other side. `LimitsChanged` announces new limits. A consumer sends
+`CreditMessage` to allow a producer to send a number of items. A server that is about to close sends `Drain`. Its client
+answers with the same message once it starts nothing new.
 
-If both can resume, the welcome names the session. From then on each side counts its messages, and tells with `Ack` how
-many have arrived. On the next connection the client sends `Resume` in place of `Hello`, and nothing else until the
-server has answered, with `Resumed` or with `Gone`.
+If both sides can resume, the welcome names the session. From then on each side counts its messages, and sends `Ack` to
+say how many have arrived. On the next connection the client sends `Resume` in place of `Hello`, and nothing else until
+the server has answered with `Resumed` or `Gone`.
 
 A web page cannot send pings. It asks with `Probe` whether the connection is alive, and its server answers with `Alive`.
 """
@@ -87,13 +87,13 @@ class Welcome(Struct, tag_field="t", tag="welcome", omit_defaults=True):
     """Seconds that the session lives without a connection."""
 
 
-class Changed(Struct, tag_field="t", tag="limits"):
+class LimitsChanged(Struct, tag_field="t", tag="limits"):
     """The limits of the sender have changed since its hello or welcome."""
 
     limits: Announced
 
 
-class Credit(Struct, tag_field="t", tag="credit"):
+class CreditMessage(Struct, tag_field="t", tag="credit"):
     """Grants ``n`` items of ``bytes`` bytes in all on channel ``h``, counted from its beginning."""
 
     h: int
@@ -169,7 +169,7 @@ class Alive(Struct, tag_field="t", tag="alive"):
     """Answers a probe."""
 
 
-Control = Hello | Welcome | Changed | Credit | Drain | Ack | Resume | Resumed | Gone | Probe | Alive
+Control = Hello | Welcome | LimitsChanged | CreditMessage | Drain | Ack | Resume | Resumed | Gone | Probe | Alive
 UNCOUNTED = (Ack, Hello, Welcome, Resume, Resumed, Gone, Probe, Alive)
 """The control messages that are not counted in a session: they begin it, resume it, count, or are about the
 connection."""

@@ -314,7 +314,7 @@ _LONG_ARRAYS = 16
 
 
 _skip = msgspec.msgpack.Decoder(msgspec.Raw).decode
-_LOOKS = 4096
+_MOST_CANDIDATES = 4096
 """Bytes that may begin a large map, at which the quick look looks: 1 ms."""
 
 
@@ -324,17 +324,17 @@ def _may_collide(payload: bytes | bytearray) -> bool:
     Many numbers hold a byte that begins a large map elsewhere. In a payload that is not cut off, that byte begins no
     map if there is no room for the entries, each of which has two bytes at least.
     """
-    looks, first, squares = 0, len(payload), 0
+    candidates, first, squares = 0, len(payload), 0
     for head, width in ((b"\xde", 2), (b"\xdf", 4)):
         pos = payload.find(head)
         while pos >= 0:
-            looks += 1
+            candidates += 1
             start = pos + 1 + width
             entries = int.from_bytes(payload[pos + 1 : start], "big")
             if 2 * entries <= len(payload) - start:
                 first = min(first, pos)
                 squares += entries * entries
-            if looks > _LOOKS or squares > NUMBER_KEYS**2:
+            if candidates > _MOST_CANDIDATES or squares > NUMBER_KEYS**2:
                 return True
             pos = payload.find(head, pos + 1)
     heads = payload[first:].translate(None, _OTHERS)
@@ -359,7 +359,7 @@ def _walk(
     the walk, as it will end the decoding.
     """
     steps, most = _STEPS, values // SHARE if most is None else most
-    pos = looked = claimed = squares = 0
+    pos = visited = claimed = squares = 0
     slices = len(payload)  # bytes that may be compared in all, so that the walk stays linear
     try:
         for _ in range((values if visits is None else visits) + 1):
@@ -370,22 +370,22 @@ def _walk(
                 continue
             if 0x80 <= first < 0xA0:
                 pos += 1
-                looked += 1
+                visited += 1
                 claimed += first & 15 if first >= 0x90 else 2 * (first & 15)
             elif first == 0xD9 or first == 0xC4:  # most values with a length
                 pos += 2 + payload[pos + 1]
-                looked += 1
+                visited += 1
             elif (width := _COUNTS.get(first)) is None:
                 width, more = _LENGTHS[first]
                 start = pos + 1 + width
                 size = int.from_bytes(payload[pos + 1 : start], "big")
                 pos = start + more + size
-                looked += 1 if size >= _SHORTEST[width] else _STEPPING[width]
+                visited += 1 if size >= _SHORTEST[width] else _STEPPING[width]
             else:
                 start = pos + 1 + width
                 count = int.from_bytes(payload[pos + 1 : start], "big")
                 pos = start
-                looked += 1
+                visited += 1
                 if first >= 0xDE:
                     squares += count * count
                     count *= 2
@@ -395,7 +395,7 @@ def _walk(
                     if payload[pos : pos + count * step : step] == payload[pos : pos + 1] * count:
                         pos += count * step
                 claimed += count
-            if looked > most or claimed > values:
+            if visited > most or claimed > values:
                 return True, squares
         payload[pos]
     except IndexError:

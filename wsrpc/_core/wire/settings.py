@@ -144,9 +144,9 @@ def make_settings(
         TypeError: an option is of a wrong type.
         ValueError: two options exclude each other, or the profile is unknown.
     """
-    given: Any = limits
-    if given is not None and not isinstance(given, Limits):
-        raise TypeError(f"limits= takes a wsrpc.Limits, got {given!r}")
+    limits_option: Any = limits
+    if limits_option is not None and not isinstance(limits_option, Limits):
+        raise TypeError(f"limits= takes a wsrpc.Limits, got {limits_option!r}")
     if codec is not None and not callable(getattr(codec, "decode", None)):
         raise TypeError(f"codec= takes a codec such as wsrpc.codecs.JsonCodec(), got {codec!r}")
     asked: Any = log_payloads
