@@ -274,7 +274,7 @@ class Conversations(ConnectedPeers):
             await task
         await self.assert_empty()
         for peer in self.peers:
-            assert peer._current.channels.unread.used == 0, peer._current.channels.unread
+            assert peer._current.channels.unread_memory.used == 0, peer._current.channels.unread_memory
 
 
 TestConversations = Conversations.TestCase

@@ -33,8 +33,8 @@ def start(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
 
 def left_of_channels(peer: Peer) -> tuple[object, object, int]:
     """The channels of handlers, those that are read by credit, and the memory of unread messages."""
-    channels, memory = peer._current.channels, peer._core.readers.memory
-    return channels.undelivered, channels._credited, 0 if memory is None else memory.used
+    channels = peer._current.channels
+    return channels.undelivered, channels._credited, peer._core.named_channels.unread_bytes
 
 
 class Driven:

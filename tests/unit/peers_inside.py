@@ -22,9 +22,9 @@ def slow_reader_of(peer: Peer) -> SlowReaderQueue:
 
 def unread_at(peer: Peer) -> int:
     """How many bytes of memory unread messages count for, on all channels of a peer."""
-    return current_of(peer).channels.unread.used
+    return current_of(peer).channels.unread_memory.used
 
 
 def reads_nothing(peer: Peer) -> bool:
     """Whether nothing of any reader is left, and messages go the short way again."""
-    return not (core_of(peer).readers.channels or core_of(peer).work.needs_checks or unread_at(peer))
+    return not (core_of(peer).named_channels.channels or core_of(peer).work.needs_checks or unread_at(peer))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from wsrpc._core.channels.channel_states import ChannelState
 
-LEFT, ENDED = ChannelState.LEFT, ChannelState.ENDED
+HERE, ENDED = ChannelState.ENDED_HERE, ChannelState.ENDED
 NOTHING = "nothing"
 DONE = '`{h, a: ["next", {done: true}]}` to the reader'
 TO_READER = "`{h, x}` to the reader"
@@ -42,19 +42,19 @@ class StreamEnd(NamedTuple):
 
 
 STREAM_ENDS = [
-    StreamEnd("the handler returns", "the end of its loop", NOTHING, NOTHING, DONE, LEFT, LEFT),
-    StreamEnd("the handler raises", REMOTE, OWN, OWN, TO_READER, ENDED, LEFT),
-    StreamEnd("the application cancels the handler's task", REMOTE, CANCELLED, CANCELLED, TO_READER, ENDED, LEFT),
-    StreamEnd("the reader leaves its `async with` block", NOTHING, CANCELLED, CANCELLED, TO_HANDLER, LEFT, ENDED),
-    StreamEnd(AT_YIELD, NOTHING, CLOSED, CANCELLED, TO_HANDLER, LEFT, ENDED),
-    StreamEnd("the reader's block raises", OWN, CANCELLED, CANCELLED, TO_HANDLER, LEFT, ENDED),
-    StreamEnd("the reader's task is cancelled", CANCELLED, CANCELLED, CANCELLED, TO_HANDLER, LEFT, ENDED),
-    StreamEnd("Python collects a stream that was not closed", NOTHING, CANCELLED, CANCELLED, TO_HANDLER, LEFT, ENDED),
+    StreamEnd("the handler returns", "the end of its loop", NOTHING, NOTHING, DONE, HERE, HERE),
+    StreamEnd("the handler raises", REMOTE, OWN, OWN, TO_READER, ENDED, HERE),
+    StreamEnd("the application cancels the handler's task", REMOTE, CANCELLED, CANCELLED, TO_READER, ENDED, HERE),
+    StreamEnd("the reader leaves its `async with` block", NOTHING, CANCELLED, CANCELLED, TO_HANDLER, HERE, ENDED),
+    StreamEnd(AT_YIELD, NOTHING, CLOSED, CANCELLED, TO_HANDLER, HERE, ENDED),
+    StreamEnd("the reader's block raises", OWN, CANCELLED, CANCELLED, TO_HANDLER, HERE, ENDED),
+    StreamEnd("the reader's task is cancelled", CANCELLED, CANCELLED, CANCELLED, TO_HANDLER, HERE, ENDED),
+    StreamEnd("Python collects a stream that was not closed", NOTHING, CANCELLED, CANCELLED, TO_HANDLER, HERE, ENDED),
     StreamEnd("either side closes the connection", LOST, CANCELLED, CANCELLED, NOTHING, ENDED, ENDED),
     StreamEnd("a drop ends the session", LOST, CANCELLED, CANCELLED, NOTHING, ENDED, ENDED),
     StreamEnd("JavaScript aborts the channel", None, CANCELLED, CANCELLED, TO_HANDLER, None, ENDED),
-    StreamEnd(REJECTS, None, CLOSED, NOTHING, TO_READER, None, LEFT),
-    StreamEnd("JavaScript sends `stop`", None, CLOSED, NOTHING, DONE, None, LEFT),
-    StreamEnd(BEGINS_LATE, None, NOTHING, CANCELLED, TO_READER, None, LEFT),
-    StreamEnd(OVERFLOWS, "`StreamOverflow`", None, None, TO_HANDLER, LEFT, None),
+    StreamEnd(REJECTS, None, CLOSED, NOTHING, TO_READER, None, HERE),
+    StreamEnd("JavaScript sends `stop`", None, CLOSED, NOTHING, DONE, None, HERE),
+    StreamEnd(BEGINS_LATE, None, NOTHING, CANCELLED, TO_READER, None, HERE),
+    StreamEnd(OVERFLOWS, "`StreamOverflow`", None, None, TO_HANDLER, HERE, None),
 ]

@@ -284,7 +284,7 @@ class ClientCore(PassiveOwner):
         # The connection may be dead.
         transport = self.peer.transport
         self.peer_session.start_close(reported_code, reason)
-        self.peer_core.readers.end(lambda: None)
+        self.peer_core.named_channels.end(lambda: None)
         lost = ConnectionLost(reported_code, reason or "the client was closed", "not_sent")
         self._waiters.notify(self._waiters.failure or lost)
         self.hooks.closed()
@@ -338,7 +338,7 @@ class ClientCore(PassiveOwner):
             self.state = "idle"
         self.peer_session.writer.enter_loop()
         if moves:
-            self.peer_core.readers.leave_loop()
+            self.peer_core.named_channels.loop_ended()
         self._order.stop_timers()
         self._order = Order()
         self._stopping = set()
@@ -352,7 +352,7 @@ class ClientCore(PassiveOwner):
         self.move(happened)
         self._waiters.expect()
         self.peer_core.outbox.expects_session = True
-        self.peer_core.readers.reopen()
+        self.peer_core.named_channels.reopen()
 
     def _replace_order(self, order: Order) -> set[asyncio.Task[None]]:
         """End the present order. Return the tasks of stopped dialing that have not ended yet."""
@@ -368,7 +368,7 @@ class ClientCore(PassiveOwner):
         self.move(Input.GAVE_UP)
         self._order.stop_timers()
         self.peer_core.outbox.expects_session = False
-        self.peer_core.readers.end(lambda: failure)
+        self.peer_core.named_channels.end(lambda: failure)
         if not self._order.is_first and not isinstance(failure, ConnectionLost):
             self.peer_core.log(logging.ERROR, "the client gives up: %s", noted(failure))
         self._waiters.notify(failure)
@@ -418,9 +418,7 @@ class ClientCore(PassiveOwner):
             self._order.dialing.opened()
         self._waiters.notify(None)
         if self.hooks.resumed_info is not None:
-            self.peer_core.reporter.tell_hooks(
-                "on_reconnect", (self.hooks.resumed_info,)
-            )  # nothing waits for the handlers
+            self.peer_core.reporter.notify_hooks("on_reconnect", (self.hooks.resumed_info,))  # nothing waits for them
 
     def opening_handlers(self, event: Literal["open", "on_reconnect"]) -> list[Unfinished]:
         began = self.hooks.session_info
@@ -561,8 +559,8 @@ class ClientCore(PassiveOwner):
         elif opening is not None:
             session.end(SessionInput.ENDED, info=CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
         self.peer_session.drop_waiting(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
-        if not is_first:  # otherwise `connect` raises the failure
-            self.peer_core.reporter.tell("error", failure)
+        if not is_first:  # else `connect` raises it
+            self.peer_core.reporter.notify("error", failure)
 
     def message_queued(self) -> None:
         self._warn_if_idle("a message waits")

@@ -146,7 +146,7 @@ class RawConnections:
     async def wait_done(self, closers: Closers) -> None:
         """Wait until all functions have returned, besides those of ``closers``. Cancelling is safe."""
         while tasks := self._tasks(closers):
-            await closers.wait_besides(tasks, None)
+            await closers.wait_for_others(tasks, None)
 
     async def join(self, patience: float, closers: Closers) -> None:
         """Wait as `wait_done` does, for ``patience`` seconds; then cancel the functions that still run."""
@@ -157,7 +157,7 @@ class RawConnections:
             late = self._tasks(closers)
             for task in late:
                 task.cancel()
-            if stubborn := await closers.wait_besides(late, patience):
+            if stubborn := await closers.wait_for_others(late, patience):
                 logger.warning("%d raw functions do not end although they were cancelled", len(stubborn))
 
     def _tasks(self, closers: Closers) -> set[asyncio.Task[None]]:

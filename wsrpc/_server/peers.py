@@ -204,11 +204,11 @@ class ServedPeer(PassiveOwner):
         while current.session.state.sends:
             opening, opens = writer.opening, writer.opening.running
             if opens is not None and not closers.cover(opening.tasks[-1], opening.invocations[0]):
-                await closers.wait_besides({opens}, None)  # a handler of the opening may begin to close
+                await closers.wait_for_others({opens}, None)  # a handler of the opening may begin to close
             elif self.core.outbox.callers_must_wait:
                 await self.core.outbox.wait_written()
             elif tasks := work.tasks(closers):
-                await closers.wait_besides(tasks, None)
+                await closers.wait_for_others(tasks, None)
             elif unfinished := writer.requests.unfinished():
                 await asyncio.wait(unfinished)
             elif channels := set(current.channels.all()) - work.channels(closers):

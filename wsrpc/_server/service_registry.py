@@ -116,7 +116,7 @@ class ServiceRegistry:
     def _set_raw(self, serving: RawServing) -> None:
         if self.raw is not None:
             raise ValueError(f"{self.raw.function!r} serves every connection of this server already")
-        self._registry.give_all_to(serving.function, "connection")
+        self._registry.set_only_handler(serving.function, "connection")
         self.raw = serving
 
     def add(self, service: Any, factory: Callable[..., Any] | None, channel: str | None, contract: Any) -> None:
@@ -188,7 +188,7 @@ class ServiceRegistry:
         self.entries.append(entry)
 
     def _add_raw(self, entry: ServiceClass, style: str) -> None:
-        if self._registry.takes_raw:
+        if self._registry.handles_raw:
             raise ValueError(
                 f"{entry.cls.__qualname__}.{style} gets every message, but the server has an on_raw function"
             )
@@ -206,7 +206,7 @@ class ServiceRegistry:
                 takes = inspect.signature(function)
                 raise TypeError(f"{function.__qualname__} is called with (self, value), but takes {takes}")
             check_no_yield(function.__qualname__, function)
-            self._registry.give_all_to(function, "json")
+            self._registry.set_only_handler(function, "json")
         else:
 
             async def awaited(peer: Any, message: str | bytes) -> None:
@@ -216,7 +216,7 @@ class ServiceRegistry:
                 return _services_of(peer)[0].on_message(message)
 
             handler = raw_handler(awaited if is_async else called)
-            self._registry.give_all_to(function, "message")
+            self._registry.set_only_handler(function, "message")
         self._registry.set_raw(handler)
         self.entries.append(entry)
 

@@ -57,7 +57,7 @@ class BlockingProxy(Proxy):
             portal, run = self._wsrpc_portal, partial(call, self, *args, **named)
             if member.kind in (Kind.STREAM, Kind.EXCHANGE):
                 return blocking_form(run(), portal)
-            stepped = member.kind is Kind.REQUEST and self._wsrpc_given.retry is None
+            stepped = member.kind is Kind.REQUEST and self._wsrpc_common.retry is None
             return blocking_form(portal.run(run, stepped=stepped), portal)
 
         return called
@@ -206,7 +206,7 @@ class Caller(Delegate):
 
     def emitter(self, contract: TypeForm[T], /) -> T:
         """Return an object whose methods emit the events of a contract; see `wsrpc.Peer.emitter`."""
-        made: T = make_emitter(contract, self, takes_offline=True, blocking=True)
+        made: T = make_emitter(contract, self, accepts_offline=True, blocking=True)
         return made
 
 

@@ -63,7 +63,7 @@ class Pipe(Recipient):
         self._waiting: deque[Entry] = deque()
         """Messages that wait until the connection has room."""
         self._waiting_bytes = 0
-        sink.produce(self)
+        sink.set_producer(self)
         source.add_recipient("next", self)
 
     # ------------------------------------------------------------ items
@@ -114,7 +114,7 @@ class Pipe(Recipient):
 
     # ------------------------------------------------------------ credit
 
-    def credited(self, n: int, size: int) -> None:
+    def credit_received(self, n: int, size: int) -> None:
         self._granted = (n, size)
         if self._source.has_credit:
             self._told = max(self._told, self._got + self._room)
@@ -141,7 +141,7 @@ class Pipe(Recipient):
 
     def _let_wait(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         self._waiting_bytes += len(payload)
-        most = self._source.unread.limits.stream_queue_bytes
+        most = self._source.unread_memory.limits.stream_queue_bytes
         if self._waiting_bytes > most and self._waiting:
             self._fail(
                 StreamOverflow(f"{self._waiting_bytes} bytes wait to be passed on (Limits.stream_queue_bytes={most})")
@@ -205,10 +205,10 @@ class Pipe(Recipient):
         else:
             sink.abort(reason)
 
-    def channel_over(self) -> None:
+    def stop_sending(self) -> None:
         """Do nothing: `_pass_on` asks the channel."""
 
-    def take_request_ids(self) -> list[int]:
+    def pop_request_ids(self) -> list[int]:
         """Return the requests that wait here. They end with the channel."""
         ids = [message.i for message, _, _ in self._waiting if message.i is not UNSET]
         for message, _, _ in self._waiting:

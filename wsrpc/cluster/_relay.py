@@ -82,7 +82,12 @@ class Relay:
             if ctx.id is None and not joined.writer.between_nodes:
                 fail = partial(joined.abort, TOO_SLOW)
                 return self._tell(
-                    joined.writer, joined.start_sending(), joined.id, a, joined.unread.limits.hard_cap_bytes, fail
+                    joined.writer,
+                    joined.start_sending(),
+                    joined.id,
+                    a,
+                    joined.unread_memory.limits.hard_cap_bytes,
+                    fail,
                 )
             return self._pass_on(ctx, joined.start_sending(), joined.id, a, wants_channel=True)
         on = ctx.inbound.c or ""

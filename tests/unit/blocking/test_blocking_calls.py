@@ -160,7 +160,7 @@ def test_items_that_have_arrived_are_read_after_the_client_was_closed(served: Se
         stream = client.stream("count", 10**9).__enter__()
         inbox: Any = stream._inner._inbox
         window = client.peer.limits.stream_window
-        client._portal.run(lambda: turns_until(lambda: inbox.received == window))
+        client._portal.run(lambda: turns_until(lambda: inbox.received_count == window))
     assert [next(stream) for _ in range(window)] == [*range(window)]
     with pytest.raises(ConnectionLost):
         next(stream)

@@ -58,7 +58,7 @@ class Scene:
         core = core_of(self.channel)
         if core.state is ChannelState.NEW:
             self.d.transport.abort()
-        elif core.state is ChannelState.LEFT:  # the connection is lost while the end is being sent
+        elif core.state is ChannelState.ENDED_HERE:  # the connection is lost while the end is being sent
             core.end("lost", None, by_other=True)
         else:
             self.d.feed(ABORT)
@@ -101,7 +101,7 @@ REACH: dict[ChannelState, Callable[[Scene], Awaitable[None]]] = {
     ChannelState.NEW: stay,
     ChannelState.OPEN: to_open,
     ChannelState.ENDED: to_ended,
-    ChannelState.LEFT: to_left,
+    ChannelState.ENDED_HERE: to_left,
 }
 
 
@@ -112,7 +112,7 @@ async def close(s: Scene) -> None:
 DO: dict[ChannelInput, Callable[[Scene], Awaitable[None]]] = {
     ChannelInput.OPENED: to_open,
     ChannelInput.ENDED: Scene.end,
-    ChannelInput.LEFT: close,
+    ChannelInput.ENDED_HERE: close,
 }
 
 
@@ -122,9 +122,9 @@ class Told:
     def __init__(self, told: list[str]) -> None:
         self._told = told
 
-    def credited(self, n: int, size: int, /) -> None: ...
+    def credit_received(self, n: int, size: int, /) -> None: ...
 
-    def channel_over(self) -> None:
+    def stop_sending(self) -> None:
         self._told.append("producer")
 
 
@@ -139,14 +139,14 @@ async def test_a_channel_is_in_the_state_that_the_table_says(state: ChannelState
     assert core.state is state
     told: list[str] = []
     core.on_end = lambda: told.append("handler")
-    core.produce(Told(told))
+    core.set_producer(Told(told))
     assert told == (["producer"] if core.over else []), "one that comes too late is told at once"
     told.clear()
     await DO[happened](s)
     after, action = TABLE[state][happened]
     assert core.state is after
-    assert told == (["producer", "handler"] if "tells the producer and the handler" in action else [])
-    assert s.channel.closed is (after in {ChannelState.ENDED, ChannelState.LEFT})
+    assert told == (["producer", "handler"] if "notifies the producer and the handler" in action else [])
+    assert s.channel.closed is (after in {ChannelState.ENDED, ChannelState.ENDED_HERE})
     await leave(s)
     assert len(told) in (0, 2), "the end is told once"
 

@@ -88,7 +88,7 @@ class Scene:
     async def see_serving(self) -> None:
         assert await self.called(self.talk) == [{"i": i, "h": 1} for i in self.ids]
 
-    async def see_over(self) -> None:
+    async def see_channel_ended(self) -> None:
         await self.called(self.talk)
         await self.end_channels()
 

@@ -51,13 +51,13 @@ def test_a_change_shows_in_each_route_that_was_made_before(first: str, of_server
             for channel, event in product((None, "room"), ("e", "other", "own", "nobody")):
                 found = find(own, channel, event)
                 if found.handler:
-                    found.handler.put_back()
-                handler, _ = own.take(channel, event)
+                    found.handler.release()
+                handler, _ = own.acquire(channel, event)
                 assert found.handler is handler, (first, others)
                 scopes = [each.scopes.get(at) for each in (server, own) for at in (None, channel)]
                 layered = any(scope and scope.middleware for scope in scopes)
                 if handler:
-                    handler.put_back()
+                    handler.release()
                     assert (found.call is handler.call) is not layered
 
 

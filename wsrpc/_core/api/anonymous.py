@@ -147,7 +147,7 @@ class AnonymousChannel(Registrar, EventReader):
         return Stream(event, convert, reading=self._core.read_events(event, keep))
 
     def _is_over(self) -> Exception:
-        return self._core.gone()
+        return self._core.closed_error()
 
     # ------------------------------------------------------------ handlers
 

@@ -298,7 +298,7 @@ class Caller(OnChannel):
         Raises:
             TypeError: the contract is not valid. The error message names the method and explains the problem.
         """
-        made: T = make_emitter(contract, self, takes_offline=True)
+        made: T = make_emitter(contract, self, accepts_offline=True)
         return made
 
 

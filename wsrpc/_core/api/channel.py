@@ -28,16 +28,16 @@ class Channel(Declarer, ReadingCaller):
     in messages, so nothing is sent when you open or close a channel.
     """
 
-    __slots__ = ("_channel_name", "_closed", "_forget", "_name", "_registry", "_sender")
+    __slots__ = ("_channel_name", "_closed", "_name", "_registry", "_remove", "_sender")
 
     def __init__(
-        self, name: str, sender: ReadingSender, registry: Registry, forget: Callable[[str, object], None]
+        self, name: str, sender: ReadingSender, registry: Registry, remove: Callable[[str, object], None]
     ) -> None:
-        """``forget`` is a method of the peer, which keeps this object."""
+        """``remove`` is a method of the peer, which keeps this object."""
         self._channel_name = self._name = name
         self._sender = sender
         self._registry = registry
-        self._forget = WeakMethod(forget)
+        self._remove = WeakMethod(remove)
         self._closed: ChannelClosed | None = None
 
     @property
@@ -64,9 +64,9 @@ class Channel(Declarer, ReadingCaller):
         if self._closed is None:
             self._closed = ChannelClosed(self._name, reason)
             self._sender = RefusingSender(partial(ChannelClosed, self._name, reason))
-            forget = self._forget()
-            if forget is not None:
-                forget(self._name, reason)
+            remove = self._remove()
+            if remove is not None:
+                remove(self._name, reason)
 
     def items(self, *, returns: TypeForm[T] = UNTYPED) -> Stream[T]:
         """Read the items that the remote peer produces, like ``for await (... of channel)`` in JavaScript.

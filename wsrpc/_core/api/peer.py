@@ -257,7 +257,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         check_flag("ordered", ordered)
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._channels[name] = Channel(name, self._core.sender, self._registry, self._forget_channel)
+            channel = self._channels[name] = Channel(name, self._core.sender, self._registry, self._remove_channel)
         self._registry.scope(name)
         if ordered:
             self._registry.order(name)
@@ -266,9 +266,9 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def _binary_is_free(self) -> bool:
         return self._current.session.negotiation.binary_is_free()
 
-    def _forget_channel(self, name: str, reason: object) -> None:
+    def _remove_channel(self, name: str, reason: object) -> None:
         self._channels.pop(name, None)
-        self._core.readers.end(partial(ChannelClosed, name, reason), name)
+        self._core.named_channels.end(partial(ChannelClosed, name, reason), name)
         self._registry.remove_scope(name)
 
     def bind(self, transport: Transport) -> None:

@@ -89,21 +89,21 @@ class Proxy(TypedCaller):
     """Base class of proxies, whose methods send requests on the channel of a caller.
 
     Args:
-        given: the options of all calls, from `with_options`.
+        common: the options of all calls, from `with_options`.
     """
 
-    __slots__ = ("_wsrpc_given", "_wsrpc_options")
+    __slots__ = ("_wsrpc_common", "_wsrpc_options")
 
-    def __init__(self, contract: type[Any], caller: Calling, given: RequestOptions) -> None:
-        if given.idempotent and given.retry is None:
+    def __init__(self, contract: type[Any], caller: Calling, common: RequestOptions) -> None:
+        if common.idempotent and common.retry is None:
             raise TypeError("idempotent= says what retry= may ask again: give retry=wsrpc.Retry(), too")
         super().__init__(contract, caller)
-        self._wsrpc_given = given
+        self._wsrpc_common = common
         read = read_contract(contract, "proxy()")
         read.refuse_lifecycle_events(_channel_of(caller))
-        self._wsrpc_options = tuple(_options_of(member, caller, given) for member in read.members)
+        self._wsrpc_options = tuple(_options_of(member, caller, common) for member in read.members)
         for name, inner in read.channels.items():
-            setattr(self, name, self._wsrpc_new(inner, _channel(read, caller, name), given))
+            setattr(self, name, self._wsrpc_new(inner, _channel(read, caller, name), common))
 
     @classmethod
     def _wsrpc_method(cls, number: int, member: Member) -> Callable[..., Any]:
@@ -122,30 +122,30 @@ class Proxy(TypedCaller):
 
         return called
 
-    def _wsrpc_new(self, contract: type[Any], caller: Calling, given: RequestOptions) -> Proxy:
-        return typed(Proxy, contract, caller, given)
+    def _wsrpc_new(self, contract: type[Any], caller: Calling, common: RequestOptions) -> Proxy:
+        return typed(Proxy, contract, caller, common)
 
     def _wsrpc_source(self, items: Any) -> Any:
         """Return ``send=`` for the items that the user has given."""
         return items
 
     def _wsrpc_with(self, changes: dict[str, Any]) -> Proxy:
-        return self._wsrpc_new(self._wsrpc_contract, self._wsrpc_caller, replace(self._wsrpc_given, **changes))
+        return self._wsrpc_new(self._wsrpc_contract, self._wsrpc_caller, replace(self._wsrpc_common, **changes))
 
 
 class Emitter(TypedCaller):
     """Base class of emitters, whose methods emit events.
 
     Args:
-        takes_offline: ``emit`` of ``caller`` takes ``offline=``, because what it sends may wait for a connection.
+        accepts_offline: ``emit`` of ``caller`` takes ``offline=``, because what it sends may wait for a connection.
         options: keyword arguments of each call of ``emit``.
     """
 
-    __slots__ = ("_wsrpc_emit", "_wsrpc_emit_nowait", "_wsrpc_options", "_wsrpc_takes_offline")
+    __slots__ = ("_wsrpc_accepts_offline", "_wsrpc_emit", "_wsrpc_emit_nowait", "_wsrpc_options")
 
-    def __init__(self, contract: type[Any], caller: Emitting, takes_offline: bool, options: dict[str, Any]) -> None:
+    def __init__(self, contract: type[Any], caller: Emitting, accepts_offline: bool, options: dict[str, Any]) -> None:
         super().__init__(contract, caller)
-        self._wsrpc_takes_offline = takes_offline
+        self._wsrpc_accepts_offline = accepts_offline
         self._wsrpc_options = options
         read = read_contract(contract, "emitter()")
         read.refuse_lifecycle_events(_channel_of(caller))
@@ -168,13 +168,13 @@ class Emitter(TypedCaller):
 
     def _wsrpc_new(self, contract: type[Any], caller: Emitting, options: dict[str, Any]) -> Emitter:
         base = BlockingEmitter if self._wsrpc_blocking else Emitter
-        return typed(base, contract, caller, self._wsrpc_takes_offline, options)
+        return typed(base, contract, caller, self._wsrpc_accepts_offline, options)
 
     def _wsrpc_with(self, changes: dict[str, Any]) -> Emitter:
         other = ", ".join(f"{name}=" for name in changes if name != "offline")
         if other:
             raise TypeError(f"an event has no response, so {other} does not apply to an emitter")
-        if changes and not self._wsrpc_takes_offline:
+        if changes and not self._wsrpc_accepts_offline:
             raise TypeError(f"offline= is for clients and peers, and not for {self._wsrpc_caller!r}")
         return self._wsrpc_new(self._wsrpc_contract, self._wsrpc_caller, {**self._wsrpc_options, **changes})
 
@@ -200,16 +200,16 @@ def make_proxy(contract: Any, caller: Calling) -> Any:
 
 
 def make_emitter(
-    contract: Any, caller: Emitting, *, takes_offline: bool = False, blocking: bool = False, **options: Any
+    contract: Any, caller: Emitting, *, accepts_offline: bool = False, blocking: bool = False, **options: Any
 ) -> Any:
     """Return an emitter; see `Caller.emitter`. ``options`` that are None are left out.
 
     Args:
-        takes_offline: ``emit`` of ``caller`` takes ``offline=``.
+        accepts_offline: ``emit`` of ``caller`` takes ``offline=``.
         blocking: the contract is for callers that wait in a thread, and ``emit`` of ``caller`` waits.
     """
-    given = {key: value for key, value in options.items() if value is not None}
-    return typed(BlockingEmitter if blocking else Emitter, contract, caller, takes_offline, given)
+    chosen = {key: value for key, value in options.items() if value is not None}
+    return typed(BlockingEmitter if blocking else Emitter, contract, caller, accepts_offline, chosen)
 
 
 def with_options(
@@ -231,9 +231,9 @@ def with_options(
     Raises:
         TypeError, ValueError: an option has the wrong type or an invalid value, or does not apply.
     """
-    given: Any = proxy
-    if not isinstance(given, TypedCaller):
-        raise TypeError(f"with_options() takes what proxy() or emitter() has returned, got {given!r}")
+    typed_caller: Any = proxy
+    if not isinstance(typed_caller, TypedCaller):
+        raise TypeError(f"with_options() takes what proxy() or emitter() has returned, got {typed_caller!r}")
     check_timeout(timeout)
     if retry is not UNSET and retry is not None:
         check_retry(retry)
@@ -245,7 +245,7 @@ def with_options(
     changes = {name: value for name, value in options.items() if value is not UNSET}
     if retry is None:
         changes.setdefault("idempotent", False)  # which says what a retry may do
-    made: Any = given._wsrpc_with(changes)  # pyright: ignore[reportPrivateUsage]
+    made: Any = typed_caller._wsrpc_with(changes)  # pyright: ignore[reportPrivateUsage]
     return made  # type: ignore[no-any-return]
 
 
@@ -255,21 +255,21 @@ def _channel(read: Contract, caller: Any, name: str) -> Any:
     return caller.of(name)
 
 
-def _options_of(member: Member, caller: Calling, given: RequestOptions) -> RequestOptions:
+def _options_of(member: Member, caller: Calling, common: RequestOptions) -> RequestOptions:
     """Return the options of the calls of one member.
 
     Raises:
         TypeError: its result is not a type that a response can have.
     """
     if member.kind is Kind.CONVERSATION:
-        return replace(given, wants_channel=True, member=member.shown)
+        return replace(common, wants_channel=True, member=member.shown)
     returns = UNSET if member.result is Any else member.result
     if returns is not UNSET:
         try:
             _sender_of(caller).converter(returns)
         except TypeError as exc:
             raise member.refusal(None, f"its result cannot be received: {exc}") from exc.__cause__
-    return replace(given, returns=returns, member=member.shown)
+    return replace(common, returns=returns, member=member.shown)
 
 
 # ---------------------------------------------------------------- calls of a proxy
@@ -391,20 +391,20 @@ def _arranging(member: Member) -> Arranged:
         if not named and least <= len(args) <= most:
             return args, None
         try:
-            given = signature.bind(proxy, *args, **named).arguments
+            arguments = signature.bind(proxy, *args, **named).arguments
         except TypeError as exc:
             raise TypeError(f"{member.shown}(): {exc}") from None
         values: list[Any] = []
         omitted: list[Parameter] = []
         for p in wire:
-            if p.name in given:
-                values += [*(_default(member, each) for each in omitted), given[p.name]]
+            if p.name in arguments:
+                values += [*(_default(member, each) for each in omitted), arguments[p.name]]
                 omitted.clear()
             else:
                 omitted.append(p)
         if rest is not None:
-            values += given.get(rest, ())
-        items = None if member.source is None else given[member.source.name]
+            values += arguments.get(rest, ())
+        items = None if member.source is None else arguments[member.source.name]
         if member.source is not None and items is None:  # elsewhere None stands for nothing to send
             raise TypeError(
                 f"{member.shown}() takes an iterable or async iterable of the items that it sends, got None"

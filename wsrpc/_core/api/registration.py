@@ -341,10 +341,10 @@ def include(router: Router, registry: Registry, channel: str | None) -> None:
         TypeError: it is not a router.
         ValueError: ``channel`` cannot be a channel's name, or the router has channels of its own.
     """
-    given: Any = router
-    if not isinstance(given, Router):
-        raise TypeError(f"include() takes a wsrpc.Router, got {given!r}")
-    recorded = registry_of(given)
+    included: Any = router
+    if not isinstance(included, Router):
+        raise TypeError(f"include() takes a wsrpc.Router, got {included!r}")
+    recorded = registry_of(included)
     assert isinstance(recorded, RecordingRegistry)
     if channel is not None:
         check_channel(channel)

@@ -83,13 +83,13 @@ class Stream(Generic[T_co]):
             await self._open_inbox()
             # A producer that keeps to credit may start now. Another one would only fill the queue.
             if self._inbox is not None and self._inbox.channel.has_credit:
-                self._begin(self._inbox)
+                self._start_producer(self._inbox)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._leave(reason_of(error))
+        self._stop_reading(reason_of(error))
 
     def __aiter__(self) -> Self:
         return self
@@ -97,7 +97,7 @@ class Stream(Generic[T_co]):
     async def __anext__(self) -> T_co:
         inbox = self._inbox
         if inbox is None or not inbox.being_read:
-            inbox = await self._begin_reading()
+            inbox = await self._start_reading()
         while True:
             while not inbox.queue:
                 if inbox.over:
@@ -105,11 +105,11 @@ class Stream(Generic[T_co]):
                 try:
                     await inbox.wait()
                 except GeneratorExit:
-                    inbox.forget_wait()
+                    inbox.stop_waiting()
                     raise
                 if self._inbox is None:  # it was closed meanwhile
                     raise StopAsyncIteration
-            value = inbox.take()
+            value = inbox.read()
             if self._convert is None:
                 break
             try:
@@ -122,7 +122,7 @@ class Stream(Generic[T_co]):
         item: T_co = value
         return item
 
-    async def _begin_reading(self) -> Inbox:
+    async def _start_reading(self) -> Inbox:
         """Open the stream, as far as that was not done, and begin to read it.
 
         Raises:
@@ -133,7 +133,7 @@ class Stream(Generic[T_co]):
         inbox = self._inbox
         if inbox is None:
             raise StopAsyncIteration
-        self._begin(inbox)
+        self._start_producer(inbox)
         inbox.being_read = True
         return inbox
 
@@ -152,11 +152,11 @@ class Stream(Generic[T_co]):
         The unread items of `AnonymousChannel.items` are not dropped if the producer is a wsrpc peer: the next reader
         gets them. Calling `aclose` again has no effect.
         """
-        self._leave(None)
+        self._stop_reading(None)
 
     async def _raise_end(self, inbox: Inbox) -> NoReturn:
-        error = inbox.take_error()
-        inbox.leave(None)
+        error = inbox.pop_error()
+        inbox.stop_reading(None)
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             # The body of a conversation has read everything that came before the end. Now it is cancelled.
@@ -183,26 +183,26 @@ class Stream(Generic[T_co]):
             self._open = None  # iterating again does not try to open it again
             raise
         if self._open is None:
-            inbox.leave(None)
+            inbox.stop_reading(None)
         else:
             self._open, self._inbox = None, inbox
 
-    def _begin(self, inbox: Inbox) -> None:
+    def _start_producer(self, inbox: Inbox) -> None:
         if not inbox.over:
             inbox.channel.check_thread("anext(stream)")
-        inbox.begin()
+        inbox.start_producer()
 
-    def _leave(self, reason: object) -> None:
+    def _stop_reading(self, reason: object) -> None:
         inbox = self._inbox
         if inbox is not None:
             inbox.channel.check_thread("stream.aclose()")
         self._open = self._inbox = None
         if inbox is not None:
-            inbox.leave(reason)
+            inbox.stop_reading(reason)
 
     def __del__(self) -> None:
         if self._inbox is not None:
-            self._inbox.leave_soon(self._label)
+            self._inbox.stream_collected(self._label)
 
     def __repr__(self) -> str:
         if self._inbox is None:

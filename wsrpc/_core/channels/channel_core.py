@@ -15,7 +15,7 @@ from ..handlers.registry import Registry
 from ..inboxes.event_values import Waits
 from ..inboxes.inbox import EventInbox, Inbox
 from ..inboxes.items import ItemInbox
-from ..inboxes.recipients import Decode, FanOut, Recipient
+from ..inboxes.recipients import Decode, Recipient, RecipientGroup
 from ..sending.checks import check_thread, check_thread_of_plain
 from ..sending.sender import RefusingSender, Sender
 from ..wire.messages import Event, Resolution, WireMessage
@@ -47,22 +47,22 @@ _NO_HANDLERS = Registry()
 
 
 # Constants, because Python 3.11 looks members of an enum up slowly.
-_NEW, _OPEN, _ENDED, _LEFT = ChannelState
-_IS_OPENED, _ENDS, _LEAVES = ChannelInput
-_IS_OVER = frozenset({_ENDED, _LEFT})
+_NEW, _OPEN, _ENDED, _ENDED_HERE = ChannelState
+_OPENS, _ENDS, _ENDS_HERE = ChannelInput
+_IS_OVER = frozenset({_ENDED, _ENDED_HERE})
 
 
 class Producing(Protocol):
     """Sends items on a channel: a `Producer`, or the `Pipe` of a node."""
 
-    def credited(self, n: int, size: int, /) -> None:
+    def credit_received(self, n: int, size: int, /) -> None:
         """Take note of the credit that the remote peer has given: totals of items and of bytes."""
 
-    def channel_over(self) -> None:
+    def stop_sending(self) -> None:
         """Send nothing more."""
 
 
-class ChannelFanOut(FanOut):
+class RecipientsAndHandler(RecipientGroup):
     """All readers of one event name on an anonymous channel. The handler of that name gets each event, too."""
 
     __slots__ = ("_channel",)
@@ -104,7 +104,7 @@ class ChannelCore:
         "registry",
         "sender",
         "state",
-        "unread",
+        "unread_memory",
         "writer",
     )
 
@@ -123,7 +123,7 @@ class ChannelCore:
         self.sender: Sender | None = None
         """Sends for the user, from its first use until the channel ends: then this side uses the channel. See
         `start_sending`."""
-        self.unread = owner.unread
+        self.unread_memory = owner.unread_memory
         self.mailbox = Mailbox(self)
         self._timer: Timer | None = None
         """See `abort_after`."""
@@ -146,9 +146,9 @@ class ChannelCore:
         return self.state in _IS_OVER
 
     @property
-    def left(self) -> bool:
+    def ended_here(self) -> bool:
         """Whether this side has ended it, or wants nothing more of it after the remote peer has ended it."""
-        return self.state is _LEFT
+        return self.state is _ENDED_HERE
 
     @property
     def close_reason(self) -> Any:
@@ -157,7 +157,7 @@ class ChannelCore:
     def check_open(self) -> None:
         """Raise `ChannelClosed` if a new handler or reader would get nothing."""
         if self.mailbox.state is OVER:
-            raise self.gone()
+            raise self.closed_error()
 
     def check_thread(self, coroutine: str | None = None) -> None:
         """Raise RuntimeError in another thread than the event loop's, while the channel is open.
@@ -171,7 +171,7 @@ class ChannelCore:
             else:
                 check_thread(self.writer.thread, coroutine)
 
-    def gone(self) -> ChannelClosed:
+    def closed_error(self) -> ChannelClosed:
         """Return the error for a call on a channel that has ended."""
         return ChannelClosed(str(self.id), self.close_reason)
 
@@ -180,7 +180,7 @@ class ChannelCore:
         if not self.over:
             self.check_thread("channel.wait_closed()")
             if self._closed is None:
-                self._closed = self.unread.loop.create_future()
+                self._closed = self.unread_memory.loop.create_future()
             await asyncio.shield(self._closed)
         if self.mailbox.state in IS_DUE:
             await asyncio.sleep(0)  # the handlers get it in the next turn of the event loop
@@ -189,14 +189,14 @@ class ChannelCore:
 
     def opened(self) -> None:
         """Open it: the remote peer knows of it from now on."""
-        self.state = TABLE[self.state][_IS_OPENED][0]
+        self.state = TABLE[self.state][_OPENS][0]
 
     def start_sending(self) -> Sender:
         """Return the sender for the user's messages on the channel. It refuses them unless the channel is open."""
         if self.state is _OPEN:
             sender = self.sender = self.owner.sender
             return sender
-        return RefusingSender(self.gone if self.over else lambda: ChannelNotReady(_NOT_READY.format(self.id)))
+        return RefusingSender(self.closed_error if self.over else lambda: ChannelNotReady(_NOT_READY.format(self.id)))
 
     # ------------------------------------------------------------ reading
 
@@ -204,14 +204,14 @@ class ChannelCore:
         """Read the items of ws-wrapper's iterator protocol. See `AnonymousChannel.items`."""
         self.check_open()
         self.check_thread()
-        return self.mailbox.inbox_left("next", lambda one: isinstance(one, ItemInbox)) or ItemInbox(self)
+        return self.mailbox.resume_abandoned("next", lambda one: isinstance(one, ItemInbox)) or ItemInbox(self)
 
     def read_events(self, event: str, keep: Waits) -> Inbox:
         """Read the events of one name. See `EventReader.events`."""
         newest = keep == "newest"
         self.check_open()
         self.check_thread()
-        left = self.mailbox.inbox_left(event, lambda one: isinstance(one, EventInbox) and one.newest is newest)
+        left = self.mailbox.resume_abandoned(event, lambda one: isinstance(one, EventInbox) and one.newest is newest)
         return left or EventInbox(self, event, newest=newest)
 
     def add_recipient(self, event: str, recipient: Recipient) -> None:
@@ -225,11 +225,11 @@ class ChannelCore:
             recipient.channel_ended(self.error)
             return
         if isinstance(recipient, EventInbox):
-            taken = f"{event!r} belongs to a stream on this channel: it cannot be read as events, too"
-            mailbox.recipients.add(event, recipient, lambda: ChannelFanOut(self), taken)
+            occupied = f"{event!r} belongs to a stream on this channel: it cannot be read as events, too"
+            mailbox.recipients.add(event, recipient, lambda: RecipientsAndHandler(self), occupied)
         else:
-            taken = f"{event!r} is being read on this channel already: one reader at a time"
-            mailbox.recipients.add(event, recipient, None, taken)
+            occupied = f"{event!r} is being read on this channel already: one reader at a time"
+            mailbox.recipients.add(event, recipient, None, occupied)
         mailbox.listen()
 
     def remove_recipient(self, event: str, recipient: Recipient) -> None:
@@ -243,21 +243,21 @@ class ChannelCore:
         """Whether the remote peer keeps to credit when it produces."""
         return not self.writer.terms.plain
 
-    def start_items(self, inbox: Inbox) -> None:
+    def send_start(self, inbox: Inbox) -> None:
         """Send ``start``, and credit before it if the remote peer keeps to that."""
         if self.has_credit:
-            self.owner.credit_begins(self.id)
-            inbox.grant_credit()
+            self.owner.reading_started(self.id)
+            inbox.renew_credit()
         self._send(Event(("start",), h=self.id))
 
     @property
     def credit_share(self) -> int:
         return self.owner.credit_share
 
-    def grant(self, items: int, size: int) -> None:
+    def send_credit(self, items: int, size: int) -> None:
         self.writer.grant(self.id, items, size)
 
-    def stop_items(self) -> None:
+    def send_stop(self) -> None:
         """Send ``stop``."""
         self._send(Event(("stop",), h=self.id))
 
@@ -283,22 +283,22 @@ class ChannelCore:
         text = f"events on channel {self.id} were dropped, because nobody listens to them"
         self.owner.answers.host.count("unread event", text, count)
 
-    def overflowed(self, event: str, inbox: Inbox, error: StreamOverflow) -> None:
+    def inbox_overflowed(self, event: str, inbox: Inbox, error: StreamOverflow) -> None:
         self.abort(error)
 
-    def produce(self, producer: Producing) -> None:
+    def set_producer(self, producer: Producing) -> None:
         """Tell ``producer`` of the credit that the remote peer gives, and has given so far, and of the end."""
         if self.over:
-            producer.channel_over()
+            producer.stop_sending()
             return
         self.producer = producer
         if self._credit is not None:
-            producer.credited(*self._credit)
+            producer.credit_received(*self._credit)
 
-    def credited(self, n: int, size: int) -> None:
+    def credit_received(self, n: int, size: int) -> None:
         """Take credit from the remote peer: totals of items and of bytes."""
         if self.producer is not None:
-            self.producer.credited(n, size)
+            self.producer.credit_received(n, size)
         else:
             self._credit = (n, size)
 
@@ -350,7 +350,7 @@ class ChannelCore:
         self._send_end(FINISHED_REASON)
         self.finish_locally()
 
-    def forget_error(self) -> None:
+    def drop_error(self) -> None:
         self.reason = self.error = None
 
     def finish_locally(self) -> None:
@@ -381,7 +381,7 @@ class ChannelCore:
                 gets the messages that arrived before.
         """
         before = self.state
-        self.state = TABLE[before][_ENDS if by_other else _LEAVES][0]
+        self.state = TABLE[before][_ENDS if by_other else _ENDS_HERE][0]
         if before in _IS_OVER:
             if not by_other:
                 self.mailbox.close()  # nothing will listen from now on
@@ -394,16 +394,16 @@ class ChannelCore:
         self.stop_abort_timer()
         producer, self.producer = self.producer, None
         if producer is not None:
-            producer.channel_over()
-        self.owner.forget(self, produced=producer is not None)
+            producer.stop_sending()
+        self.owner.remove(self, produced=producer is not None)
         if before is _OPEN:
             self.owner.end_requests_on(self, by_other=by_other)
         if by_other:
             self.mailbox.end()
         else:
             if reason is not FINISHED:  # after a good end the reader goes on and answers them
-                for i in self.mailbox.take_request_ids():
-                    self.refuse(i, self.gone())
+                for i in self.mailbox.pop_request_ids():
+                    self.refuse(i, self.closed_error())
             self.mailbox.close()
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
@@ -414,7 +414,9 @@ class ChannelCore:
     def abort_after(self, seconds: float, error: Exception) -> None:
         """Abort it after that many seconds. This side's readers get ``error``."""
         reason = error if isinstance(error, RpcError) else None
-        self._timer = self.unread.loop.call_at(self.unread.loop.time() + seconds, partial(self.abort, reason, error))
+        self._timer = self.unread_memory.loop.call_at(
+            self.unread_memory.loop.time() + seconds, partial(self.abort, reason, error)
+        )
 
     def stop_abort_timer(self) -> None:
         """Do not abort it after the seconds of `abort_after`."""

@@ -15,7 +15,7 @@ class ChannelState(Enum):
     OPEN = "open"
     ENDED = "ended"
     """The remote peer has ended it, or its session is over. What came before is still delivered."""
-    LEFT = "left"
+    ENDED_HERE = "ended here"
     """This side has ended it, or wants nothing more of it after the remote peer has ended it."""
 
 
@@ -26,26 +26,26 @@ class ChannelInput(Enum):
 
     OPENED = "the request is answered with the channel"
     ENDED = "the remote peer ends it, or the session is over"
-    LEFT = "this side ends it"
+    ENDED_HERE = "this side ends it"
 
 
-_END = "tells the producer and the handler, fails requests sent on it"
+_END = "notifies the producer and the handler, fails requests sent on it"
 TABLE: dict[ChannelState, dict[ChannelInput, tuple[ChannelState, str]]] = {
     ChannelState.NEW: {
         ChannelInput.OPENED: (ChannelState.OPEN, "lets both sides send"),
         ChannelInput.ENDED: (ChannelState.ENDED, _END),
-        ChannelInput.LEFT: (ChannelState.LEFT, f"{_END}, closes the mailbox"),
+        ChannelInput.ENDED_HERE: (ChannelState.ENDED_HERE, f"{_END}, closes the mailbox"),
     },
     ChannelState.OPEN: {
         ChannelInput.ENDED: (ChannelState.ENDED, f"{_END}, ends the mailbox"),
-        ChannelInput.LEFT: (ChannelState.LEFT, f"{_END}, closes the mailbox"),
+        ChannelInput.ENDED_HERE: (ChannelState.ENDED_HERE, f"{_END}, closes the mailbox"),
     },
     ChannelState.ENDED: {
-        ChannelInput.LEFT: (ChannelState.LEFT, "closes the mailbox"),
+        ChannelInput.ENDED_HERE: (ChannelState.ENDED_HERE, "closes the mailbox"),
     },
-    ChannelState.LEFT: {
-        ChannelInput.ENDED: (ChannelState.LEFT, "nothing"),
-        ChannelInput.LEFT: (ChannelState.LEFT, "nothing"),
+    ChannelState.ENDED_HERE: {
+        ChannelInput.ENDED: (ChannelState.ENDED_HERE, "nothing"),
+        ChannelInput.ENDED_HERE: (ChannelState.ENDED_HERE, "nothing"),
     },
 }
 """The states of an anonymous channel, as data. What is in no cell cannot happen.
@@ -85,7 +85,7 @@ class MailboxInput(Enum):
 
 
 _DELIVERS = "delivers the kept messages in the next turn"
-_OVER = "tells the recipients that nothing more comes"
+_OVER = "notifies the recipients that nothing more arrives"
 _CLOSES = f"delivers the kept messages to readers, drops the others, {_OVER}"
 MAILBOX: dict[MailboxState, dict[MailboxInput, tuple[MailboxState, str]]] = {
     MailboxState.KEEPING: {

@@ -28,8 +28,8 @@ from ..wire.nodes import as_raised
 from ..wire.rejections import is_finished, reason_from_wire
 from .channel_core import FINISHED, ChannelCore
 from .javascript import WaitingAborts
-from .mailbox import UnreadMessages
-from .readers import Readers
+from .mailbox import PeerUnreadMemory
+from .named_channels import NamedChannels
 
 if TYPE_CHECKING:
     from ..peer.dispatcher import Dispatcher
@@ -46,7 +46,7 @@ class ChannelTable:
 
     Args:
         registry: the peer's registry. Handlers on channels are registered with the same options.
-        readers: has the counter of the memory of unread messages on all channels of the peer, and its log.
+        named_channels: has the counter of the memory of unread messages on all channels of the peer, and its log.
         sender: sends for the users of channels.
     """
 
@@ -55,21 +55,21 @@ class ChannelTable:
         writer: SessionWriter,
         outbox: Outbox,
         registry: Registry,
-        readers: Readers,
+        named_channels: NamedChannels,
         *,
         sender: Sender,
         answers: Answers,
     ) -> None:
         self.writer = writer
         self.outbox = outbox
-        self.limits = readers.host.settings.limits
+        self.limits = named_channels.host.settings.limits
         self.sender = sender
         self.answers = answers
         self.dispatcher: Dispatcher
         """Runs the handlers of what comes on the channels. It is made with these, and uses them."""
-        self.warn = readers.host.log.warn
+        self.warn = named_channels.host.log.warn
         self.registry = registry
-        self._readers = readers
+        self._named_channels = named_channels
         self._aborted: dict[int, None] = {}
         """Ended channels that this side has aborted, and has said so."""
         self.waiting_aborts = WaitingAborts()
@@ -110,7 +110,7 @@ class ChannelTable:
 
     def open(self, h: int) -> ChannelCore:
         """Make the channel that is the answer to this side's request ``h``."""
-        self._forget_abort(h)
+        self._remove_abort(h)
         channel = self.opened[h] = ChannelCore(h, self)
         channel.opened()
         return channel
@@ -147,10 +147,10 @@ class ChannelTable:
             raise RpcError.of_value(reason)
         if channel.id in self.served:
             raise RpcError(f"request id {channel.id} is that of a channel which is still open")
-        self._forget_abort(channel.id)
+        self._remove_abort(channel.id)
         self.writer.reply(self.writer.terms.encode(ChannelCreated(channel.id)))
         if channel.over:  # the answer was one too many for a session that waits for a connection
-            raise channel.gone()
+            raise channel.closed_error()
         self.undelivered.pop(channel, None)
         self.served[channel.id] = channel
         channel.opened()
@@ -158,9 +158,9 @@ class ChannelTable:
     # ------------------------------------------------------------ what channels ask for
 
     @property
-    def unread(self) -> UnreadMessages:
+    def unread_memory(self) -> PeerUnreadMemory:
         """Counts the memory of unread messages on all channels of the peer."""
-        return self._readers.unread()
+        return self._named_channels.unread_memory()
 
     @property
     def credit_share(self) -> int:
@@ -171,7 +171,7 @@ class ChannelTable:
         window = self.limits.stream_window_bytes
         return min(window, max(SMALLEST_SHARE, window // max(1, len(self._credited))))
 
-    def credit_begins(self, h: int) -> None:
+    def reading_started(self, h: int) -> None:
         """Take note that the items of channel ``h`` are read, by credit."""
         self._credited[h] = None
 
@@ -181,14 +181,14 @@ class ChannelTable:
             remember(self._aborted, h, None)
             send_notice(self.writer, partial(ChannelAbort, h), reason, self.warn)
 
-    def _forget_abort(self, h: int) -> None:
+    def _remove_abort(self, h: int) -> None:
         """Forget that an earlier channel of id ``h`` was aborted: there is another one."""
         self._aborted.pop(h, None)
-        self.waiting_aborts.take(h)
+        self.waiting_aborts.pop(h)
 
     def refuse(self, h: int) -> RpcError:
         """Abort channel ``h``, which does not exist, because something came on it. Return the error for a request."""
-        error = self.waiting_aborts.take(h) or RemoteError(f"Anonymous channel '{h}' does not exist")
+        error = self.waiting_aborts.pop(h) or RemoteError(f"Anonymous channel '{h}' does not exist")
         self.send_abort(h, error)
         return error
 
@@ -203,7 +203,7 @@ class ChannelTable:
             channel.end(FINISHED, None, by_other=True)
             return True
         reason = reason_from_wire(x, flag)
-        error: Exception = _for_readers(reason)
+        error: Exception = _for_named_channels(reason)
         if self.writer.between_nodes and isinstance(reason, RemoteError):
             error = as_raised(reason)
         channel.end(reason, error, by_other=True)
@@ -218,19 +218,19 @@ class ChannelTable:
         channel = None if self.writer.terms.plain else self.served.get(i)
         if channel is None:
             return False
-        channel.end(reason, _for_readers(reason), by_other=True)
+        channel.end(reason, _for_named_channels(reason), by_other=True)
         return True
 
     def end_session(self, error: ConnectionLost) -> None:
         """End all channels, because the session has ended."""
         for channel in [*self.undelivered, *self.opened.values(), *self.served.values()]:
-            channel.mailbox.take_request_ids()
+            channel.mailbox.pop_request_ids()
             own = error.for_outcome("unknown")  # each channel's readers raise an object of their own
             if is_closed_here(error):
                 closed_here(own)
             channel.end(own, own, by_other=True)
 
-    def forget(self, channel: ChannelCore, *, produced: bool) -> None:
+    def remove(self, channel: ChannelCore, *, produced: bool) -> None:
         """Drop a channel that ends. ``produced``: this side has sent items on it."""
         h = channel.id
         if channel in self.undelivered:
@@ -247,10 +247,10 @@ class ChannelTable:
         """Fail the requests that this side sent on a channel, and cancel the handlers of those that came on it."""
         h, requests = channel.id, self.writer.requests
         # A wsrpc peer cancels their handlers when it knows of the end; JavaScript (4.3.1) and Go do not.
-        tells = not self.writer.session.over and (self.writer.terms.plain or not (by_other or h in self._aborted))
+        notifies = not self.writer.session.over and (self.writer.terms.plain or not (by_other or h in self._aborted))
         for pending in requests.on_channel(h):
             error = ChannelClosed(str(h), channel.close_reason)
-            if not tells:
+            if not notifies:
                 requests.fail(pending, error)
             elif requests.give_up(pending, error):
                 reason_there = None if by_other else channel.close_reason
@@ -258,6 +258,6 @@ class ChannelTable:
         self.dispatcher.cancel_requests_on(h, channel.reason)
 
 
-def _for_readers(reason: Any) -> RemoteError:
+def _for_named_channels(reason: Any) -> RemoteError:
     """Return the error that readers get for a reason of the remote peer, as for requests."""
     return reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)

@@ -45,7 +45,7 @@ class WaitingAborts:
     @staticmethod
     def must_wait(channel: ChannelCore) -> bool:
         """Return whether an abort of ``channel`` waits: a consumer like JavaScript has sent nothing yet."""
-        return channel.producer is not None and not channel.mailbox.heard and channel.writer.terms.plain
+        return channel.producer is not None and not channel.mailbox.has_received and channel.writer.terms.plain
 
     def add(self, h: int, reason: object) -> None:
         """Keep what the abort of channel ``h`` will say."""
@@ -54,7 +54,7 @@ class WaitingAborts:
             error = RemoteError(text_for_peer(reason), reason.code)
         remember(self._errors, h, error)
 
-    def take(self, h: int) -> RemoteError | None:
+    def pop(self, h: int) -> RemoteError | None:
         """Return what the abort of channel ``h`` says, if it waits, and forget it."""
         return self._errors.pop(h, None)
 
@@ -74,7 +74,7 @@ class ItemRefused(Exception):
         self.error = error
 
 
-class Paced(Protocol):
+class PacedProducer(Protocol):
     """Producer of paced items: `Producer`, or `NamedProducer`."""
 
     @property
@@ -85,12 +85,12 @@ class Paced(Protocol):
     def check_wanted(self) -> None:
         """Raise what ends the producer, if the consumer wants no more items."""
 
-    async def lost(self, error: ChannelClosed | ConnectionLost, /) -> Never:
+    async def raise_end(self, error: ChannelClosed | ConnectionLost, /) -> Never:
         """Raise what ends the producer, after an item failed with ``error``."""
         ...
 
 
-async def run_paced(producer: Paced, sender: Sender, channel: ChannelRef | int, source: Source) -> None:
+async def run_paced(producer: PacedProducer, sender: Sender, channel: ChannelRef | int, source: Source) -> None:
     """Send the items of ``source``, each as a request, whose answer says that there is room for the next one.
 
     The consumer may take as long as it likes. The end of the channel or of the session settles the request.
@@ -108,7 +108,7 @@ async def run_paced(producer: Paced, sender: Sender, channel: ChannelRef | int, 
             except RemoteError as exc:
                 raise ItemRefused(of_started_call(exc)) from None
             except (ChannelClosed, ConnectionLost) as exc:
-                await producer.lost(exc)
+                await producer.raise_end(exc)
             if producer.over:
                 return
 
@@ -132,7 +132,7 @@ class Pulls:
         self._kept: list[Any] = []
         """The value that did not fit into the last answer."""
 
-    def ask(self, i: Any, args: list[Any], *, started: bool) -> bool:
+    def add(self, i: Any, args: list[Any], *, started: bool) -> bool:
         """Queue a request, or refuse it. Return whether it was queued.
 
         Args:
@@ -174,7 +174,7 @@ class Pulls:
     async def _answer_next(self, items: AsyncGenerator[Any]) -> bool:
         """Answer the oldest request with ``items``. Return whether there are no more items."""
         writer, n, done = self._channel.writer, self.waiting[0][1], False
-        window = min(self._channel.unread.limits.stream_window_bytes, writer.terms.largest // 2)
+        window = min(self._channel.unread_memory.limits.stream_window_bytes, writer.terms.largest // 2)
         values, self._kept = self._kept, []
         size = sum(len(writer.terms.encode(Item(value))) for value in values)
         try:
@@ -203,7 +203,7 @@ class Pulls:
             Exception: the values cannot be sent. The request is rejected with the error.
         """
         if self._channel.over:
-            raise self._channel.gone()
+            raise self._channel.closed_error()
         i, _ = self.waiting.popleft()
         try:
             self._channel.answer(i, {"values": values, "done": done})
@@ -221,7 +221,7 @@ class Pulls:
         while self.waiting:
             self._channel.refuse(self.waiting.popleft()[0], error)
 
-    def take_request_ids(self) -> list[int]:
+    def pop_request_ids(self) -> list[int]:
         """Return the ids of the requests, and forget them."""
         ids = [i for i, _ in self.waiting]
         self.waiting.clear()

@@ -11,7 +11,7 @@ from ..._base.scheduler import Scheduler, Timer
 from ...errors import StreamOverflow
 from ...limits import Limits
 from ..inboxes.inbox import Inbox, MessageQueue, UnreadMemory
-from ..inboxes.recipients import Decode, Recipient, Recipients
+from ..inboxes.recipients import Decode, Recipient, RecipientTable
 from ..wire.messages import WireMessage, place_on
 from .channel_states import MAILBOX, MailboxInput, MailboxState
 
@@ -24,7 +24,7 @@ LISTENED, DELIVERED, ENDED, CLOSED = MailboxInput
 IS_DUE = frozenset({DUE, LAST})
 
 
-class UnreadMessages(UnreadMemory):
+class PeerUnreadMemory(UnreadMemory):
     """Memory that unread messages take on all channels of one peer, and the late mailboxes of that peer.
 
     A mailbox is late if its channel has ended while it still keeps messages for a future handler or reader.
@@ -38,7 +38,7 @@ class UnreadMessages(UnreadMemory):
         """Late mailboxes, oldest first, and whether the remote peer had opened their channels."""
         self._late_served = 0
 
-    def keep_late(self, mailbox: Mailbox, served: bool) -> None:
+    def add_late(self, mailbox: Mailbox, served: bool) -> None:
         """Remember a late mailbox. ``served``: the remote peer had opened its channel."""
         self._late[mailbox] = served
         self._late_served += served
@@ -46,23 +46,23 @@ class UnreadMessages(UnreadMemory):
             # Their channels do not count as open ones. They are bounded here: the oldest one drops its messages.
             next(late for late, served in self._late.items() if served).close()
 
-    def forget_late(self, mailbox: Mailbox) -> None:
+    def remove_late(self, mailbox: Mailbox) -> None:
         """Forget a mailbox that keeps nothing any more."""
         self._late_served -= self._late.pop(mailbox, False)
 
-    def forget_late_requests(self) -> None:
+    def drop_late_requests(self) -> None:
         """Turn the requests in late mailboxes into events: their session is over, and nobody can answer them."""
         for mailbox in self._late:
-            mailbox.take_request_ids()
+            mailbox.pop_request_ids()
 
-    def leave_late(self) -> None:
+    def close_late(self) -> None:
         """Drop the messages in all late mailboxes."""
         for mailbox in list(self._late):
             mailbox.close()
 
     def drop_all(self, why: str) -> None:
         """Drop everything that is unread after the end. Its readers get `StreamOverflow`."""
-        self.leave_late()
+        self.close_late()
         for inbox in [each for each in self.inboxes if each.queue]:
             inbox.drop_all()
             inbox.error = StreamOverflow(f"unread messages were dropped: {why}")
@@ -79,11 +79,11 @@ class Mailbox:
         "_channel",
         "_early",
         "_early_timer",
+        "_on_read",
         "_read_timer",
-        "_then",
-        "_unread",
         "_unread_by",
-        "heard",
+        "_unread_memory",
+        "has_received",
         "recipients",
         "state",
     )
@@ -91,17 +91,17 @@ class Mailbox:
     def __init__(self, channel: ChannelCore) -> None:
         self._channel = channel
         """Deleted when the mailbox is over, because the channel refers to the mailbox."""
-        self._unread = channel.unread
+        self._unread_memory = channel.unread_memory
         self.state = KEEPING
-        self.recipients = Recipients()
+        self.recipients = RecipientTable()
         self._early: MessageQueue | None = None
         """The messages that arrived before anything listened."""
         self._early_timer: Timer | None = None
-        self.heard = False
+        self.has_received = False
         """The remote peer has sent an event or a request on the channel."""
         self._unread_by: frozenset[Recipient] = frozenset()
         """Readers which have not read everything yet, once the mailbox is over."""
-        self._then: Callable[[], None] | None = None
+        self._on_read: Callable[[], None] | None = None
         """See `when_read`."""
         self._read_timer: Timer | None = None
         """Ends the wait of `when_read`."""
@@ -118,7 +118,7 @@ class Mailbox:
 
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         """Deliver or keep an event or a request. Its ``a`` is a list that begins with a str."""
-        self.heard = True
+        self.has_received = True
         if self.state is LIVE:
             self._deliver(message, payload, decode)
         else:
@@ -133,9 +133,9 @@ class Mailbox:
 
     def _keep(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         if self._early is None:
-            self._early = MessageQueue(self._unread)
-            loop = self._unread.loop
-            self._early_timer = loop.call_at(loop.time() + self._unread.limits.unread_timeout, self._overdue)
+            self._early = MessageQueue(self._unread_memory)
+            loop = self._unread_memory.loop
+            self._early_timer = loop.call_at(loop.time() + self._unread_memory.limits.unread_timeout, self._overdue)
         # What arrives before the delivery that is due is not refused, because only so much arrives in one turn.
         due = self.state is DUE
         error = self._early.keep(payload, None if message.i is UNSET else message.i, decode, granted=due)
@@ -158,7 +158,7 @@ class Mailbox:
             assert self._early is not None
             self._drop_events(self._early)
         else:
-            seconds = self._unread.limits.unread_timeout
+            seconds = self._unread_memory.limits.unread_timeout
             channel.abort(
                 StreamOverflow(f"nobody has read channel {channel.id} within {seconds:g} s (Limits.unread_timeout)")
             )
@@ -182,10 +182,10 @@ class Mailbox:
         message.i = UNSET if i is None else i
         return message, payload, decode
 
-    def take_request_ids(self) -> list[int]:
+    def pop_request_ids(self) -> list[int]:
         """Return the ids of the requests that wait here, for the caller to answer. The requests wait on as events."""
-        ids = [] if self._early is None else self._early.take_request_ids()
-        return ids + self.recipients.take_request_ids()
+        ids = [] if self._early is None else self._early.pop_request_ids()
+        return ids + self.recipients.pop_request_ids()
 
     # ------------------------------------------------------------ listening
 
@@ -196,14 +196,14 @@ class Mailbox:
             self._unread_by = self._unread_by - {recipient}
             self._check_read()
 
-    def inbox_left(self, event: str, fits: Callable[[Inbox], bool]) -> Inbox | None:
+    def resume_abandoned(self, event: str, fits: Callable[[Inbox], bool]) -> Inbox | None:
         """Return the inbox that an earlier stream has left, if a new one can read on from there. Else drop it."""
         for one in self.recipients.of(event):
             if isinstance(one, Inbox) and one.abandoned:
                 if fits(one):
-                    one.read_on()
+                    one.resume_reading()
                     return one
-                one.leave(None)
+                one.stop_reading(None)
                 break
         return None
 
@@ -216,7 +216,7 @@ class Mailbox:
         if self._follow(LISTENED) is not before:
             self._stop_timer()
             if self._early is not None or self.state is LAST:
-                self._unread.loop.call_soon(self._deliver_kept)
+                self._unread_memory.loop.call_soon(self._deliver_kept)
             else:
                 self._deliver_kept()
 
@@ -227,16 +227,16 @@ class Mailbox:
             else:
                 self._early = None
         if self.state in IS_DUE and self._follow(DELIVERED) is OVER:
-            self._tell_recipients()
+            self._notify_recipients()
 
     # ------------------------------------------------------------ the end
 
     def end(self) -> None:
         """Deliver what is kept, as far as something listens: the channel has ended."""
         if self._follow(ENDED) is OVER:
-            self._tell_recipients()
+            self._notify_recipients()
         elif self._early is not None:
-            self._unread.keep_late(self, self._channel.is_served)
+            self._unread_memory.add_late(self, self._channel.is_served)
 
     def close(self) -> None:
         """End delivery, because nothing will listen any more. Idempotent.
@@ -250,11 +250,11 @@ class Mailbox:
                 recipient = self.recipients.get(message.a[0])
                 if recipient is not None:
                     recipient.receive(message, payload, decode)
-            self._tell_recipients()
+            self._notify_recipients()
         self._unread_by = frozenset[Recipient]()
         self._check_read()
 
-    def _tell_recipients(self) -> None:
+    def _notify_recipients(self) -> None:
         """Tell all recipients that nothing more arrives, and drop what is still kept."""
         if self._early is not None:
             self._stop_timer()
@@ -262,7 +262,7 @@ class Mailbox:
             self._early = None
         recipients = self.recipients.each()
         self.recipients.clear()
-        self._unread.forget_late(self)
+        self._unread_memory.remove_late(self)
         self._unread_by = frozenset[Recipient](one for one in recipients if isinstance(one, Inbox) and one.is_at_work)
         error = self._channel.error
         del self._channel
@@ -272,21 +272,23 @@ class Mailbox:
 
     def when_read(self, then: Callable[[], None]) -> None:
         """Call ``then`` once everything that came before the end was read, or after `Limits.unread_timeout` seconds."""
-        self._then = then
+        self._on_read = then
         self._check_read()
-        if self._then is not None:
-            loop = self._unread.loop
-            self._read_timer = loop.call_at(loop.time() + self._unread.limits.unread_timeout, self.notice_end)
+        if self._on_read is not None:
+            loop = self._unread_memory.loop
+            self._read_timer = loop.call_at(
+                loop.time() + self._unread_memory.limits.unread_timeout, self.call_when_read
+            )
 
-    def notice_end(self) -> None:
+    def call_when_read(self) -> None:
         """Call the callback of `when_read` now, whether everything was read or not."""
         if self._read_timer is not None:
             self._read_timer.cancel()
-        then, self._then = self._then, None
+        then, self._on_read = self._on_read, None
         if then is not None:
             then()
 
     def _check_read(self) -> None:
         kept = self._early is not None or self.state is LAST
-        if self._then is not None and not self._unread_by and not kept:
-            self.notice_end()
+        if self._on_read is not None and not self._unread_by and not kept:
+            self.call_when_read()

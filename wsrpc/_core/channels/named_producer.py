@@ -12,7 +12,7 @@ from ..sending.notices import send_error
 from ..sending.sender import Sender
 from ..wire.messages import Event, ItemsFailed, NoMoreItems, WireMessage
 from .javascript import ItemRefused, run_paced
-from .readers import NamedChannel
+from .named_channels import NamedChannel
 
 
 class NamedProducer(Recipient):
@@ -41,10 +41,10 @@ class NamedProducer(Recipient):
 
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         """Stop. What is sent from now on, the end too, would be taken for that of the consumer's next ``start``."""
-        self.leave()  # a further `stop` is not for this stream
+        self.detach()  # a further `stop` is not for this stream
         self.channel_ended(RemoteError("the consumer wants no more items"))
 
-    def leave(self) -> None:
+    def detach(self) -> None:
         """Receive nothing more. Idempotent."""
         self._channel.remove_recipient("stop", self)
 
@@ -67,7 +67,7 @@ class NamedProducer(Recipient):
         """
         await run_paced(self, self._sender, self._channel.name, source)
 
-    async def lost(self, error: WsrpcError) -> Never:
+    async def raise_end(self, error: WsrpcError) -> Never:
         raise ItemRefused(error)
 
     async def finish(self) -> None:
@@ -98,4 +98,4 @@ class NamedProducer(Recipient):
     def check_wanted(self) -> None:
         """Raise `ItemRefused` if the consumer wants no more items."""
         if self.over:
-            raise ItemRefused(self._channel.gone())
+            raise ItemRefused(self._channel.closed_error())

@@ -18,20 +18,21 @@ from msgspec import UNSET
 
 from ..._base.names import Source
 from ...errors import ChannelClosed, ConnectionLost, WsrpcError
+from ..inboxes.credit import CreditToSend
 from ..inboxes.recipients import Decode, Recipient
 from ..wire.codecs import BRACE
 from ..wire.messages import Event, Item, NoMoreItems, WireMessage
 from .channel_core import ChannelCore
 from .javascript import Pulls, run_paced
-from .source import BURST, Take, Taken, complete_step, iterate, take, take_async
+from .source import BURST, ReadItems, ReadResult, complete_step, iterate, read_items, read_items_async
 
-TOGETHER = 4096
+BATCH_BYTES = 4096
 """Bytes of the items that are sent in one message."""
-CHEAPER = 2
+BATCH_SPEEDUP = 2
 """Items in one message that take as long as one by itself, or less, so that twice as many are sent without a pause."""
 
 _MARK: Any = object()
-"""Stands before the items that are made, until something is sent. See `take`."""
+"""Stands before the items that are made, until something is sent. See `read_items`."""
 measure_json, measure_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 
 
@@ -71,16 +72,13 @@ class Producer(Recipient):
 
     __slots__ = (
         "_channel",
-        "_granted",
-        "_granted_bytes",
+        "_credit",
         "_item_size",
         "_message",
         "_mode",
+        "_on_over",
         "_pause_at",
         "_pulls",
-        "_sent",
-        "_sent_bytes",
-        "_then",
         "_waiter",
         "_writer",
         "over",
@@ -94,24 +92,22 @@ class Producer(Recipient):
         self._mode = _WAITING
         self.over = False
         """Whether the consumer has said that it wants no more items, or the channel is over."""
-        self._then: Callable[[], object] | None = None
+        self._on_over: Callable[[], object] | None = None
         """See `when_over`."""
-        self._sent = self._sent_bytes = 0
         self._item_size = 0
         """Bytes of the last item that was sent at once. 0 before the first one."""
         self._pause_at = BURST
-        self._granted = self._granted_bytes = 0
-        """Totals that the consumer accepts."""
+        self._credit = CreditToSend()
         self._pulls = Pulls(channel)
         self._waiter: asyncio.Future[None] | None = None
-        channel.produce(self)
+        channel.set_producer(self)
         for event in ("start", "pull", "stop"):
             channel.add_recipient(event, self)
         if patience is not None and not channel.over:
             channel.abort_after(patience, late)
 
     def __repr__(self) -> str:
-        return f"<Producer on {self._channel.id} {self._mode.value}, {self._sent} of {self._granted} sent>"
+        return f"<Producer on {self._channel.id} {self._mode.value}, {self._credit!r}>"
 
     # ------------------------------------------------------------ what the consumer says
 
@@ -119,36 +115,34 @@ class Producer(Recipient):
         name = message.a[0]
         i = message.i
         if name == "start":
-            self._begin(_CREDIT if self._mode is _GRANTED else _PACED)
+            self._start(_CREDIT if self._mode is _GRANTED else _PACED)
             if i is not UNSET:
                 self._channel.answer(i, None)
         elif name == "pull":
-            if self._pulls.ask(i, message.a[1:], started=self._mode in (_CREDIT, _PACED)):
-                self._begin(_PULLED)
+            if self._pulls.add(i, message.a[1:], started=self._mode in (_CREDIT, _PACED)):
+                self._start(_PULLED)
                 self._wake()
         else:
-            self._stop()
+            self._end()
             if i is not UNSET:
                 self._channel.answer(i, None)
 
-    def credited(self, n: int, size: int) -> None:
-        # Totals, so credit that is repeated or comes late changes nothing.
+    def credit_received(self, n: int, size: int) -> None:
         if self._mode is _WAITING:
             self._mode = _GRANTED
         if self._mode in (_GRANTED, _CREDIT):
-            self._granted = max(self._granted, n)
-            self._granted_bytes = max(self._granted_bytes, size)
+            self._credit.raise_to(n, size)
             self._wake()
 
-    def _begin(self, mode: Mode) -> None:
+    def _start(self, mode: Mode) -> None:
         if self._mode in (_WAITING, _GRANTED):
             self._mode = mode
             self._channel.stop_abort_timer()
             self._wake()
 
-    def _stop(self) -> None:
+    def _end(self) -> None:
         self.over = True
-        then, self._then = self._then, None
+        then, self._on_over = self._on_over, None
         if then is not None:
             then()
 
@@ -159,16 +153,16 @@ class Producer(Recipient):
     def check_wanted(self) -> None:
         """Raise `ChannelClosed` if the channel is over."""
         if self._channel.over:
-            raise self._channel.gone()
+            raise self._channel.closed_error()
 
-    def channel_over(self) -> None:
+    def stop_sending(self) -> None:
         """Send nothing more.
 
         The task of a handler that streams is cancelled besides, see `ChannelCore.end`. This is for ``send=``, and for a
         source that goes on although it was cancelled.
         """
         self._mode = _OVER
-        self._stop()
+        self._end()
 
     def when_over(self, then: Callable[[], object]) -> None:
         """Call ``then`` once this is `over`, now if it is.
@@ -178,10 +172,10 @@ class Producer(Recipient):
         if self.over:
             then()
         else:
-            self._then = then
+            self._on_over = then
 
-    def take_request_ids(self) -> list[int]:
-        return self._pulls.take_request_ids()
+    def pop_request_ids(self) -> list[int]:
+        return self._pulls.pop_request_ids()
 
     # ------------------------------------------------------------ producing
 
@@ -197,9 +191,9 @@ class Producer(Recipient):
             await self._waiter
         finally:
             self._waiter = None
-        self._pause_at = self._sent + BURST
+        self._pause_at = self._credit.sent + BURST
 
-    async def lost(self, error: WsrpcError | None = None) -> Never:
+    async def raise_end(self, error: WsrpcError | None = None) -> Never:
         """Wait until the channel is over, because an item could not be sent. Its end cancels this.
 
         The ``error`` that has kept it from being sent is not raised: it may say "not sent", although the request that
@@ -213,7 +207,7 @@ class Producer(Recipient):
 
     async def _pause(self) -> None:
         """Let other tasks run, because the source may never wait, and the consumer's credit may be large."""
-        self._pause_at = self._sent + BURST
+        self._pause_at = self._credit.sent + BURST
         await asyncio.sleep(0)
 
     async def run(self, source: Source) -> None:
@@ -236,66 +230,63 @@ class Producer(Recipient):
             await self._pulls.run(source, self._wait)
             return
         # By credit. Not in a coroutine of its own, through which each wait would go.
+        credit = self._credit
         items: AsyncGenerator[Any] | None = None
-        take_some: Take
+        read_some: ReadItems
         if not isinstance(source, AsyncIterable):
-            take_some = partial(take, iter(source))
+            read_some = partial(read_items, iter(source))
         elif isinstance(source, types.AsyncGeneratorType):
-            take_some = partial(take_async, source)
+            read_some = partial(read_items_async, source)
         else:
             items = iterate(source)
-            take_some = partial(take_async, items)
+            read_some = partial(read_items_async, items)
         try:
             waited = True
             while True:
-                sent = self._sent
-                if sent >= self._pause_at or sent >= self._granted or self._sent_bytes >= self._granted_bytes:
+                sent = credit.sent  # and not `has_room`, because each item of a stream comes here
+                if sent >= self._pause_at or sent >= credit.items or credit.sent_bytes >= credit.bytes:
                     await self._wait_for_room()
                 # Each item is sent by itself until one comes without waiting: further ones may follow it at once.
-                n = 1 if waited else self._at_once()
+                n = 1 if waited else self._batch_size()
                 values: list[Any] = []
-                taken = take_some(values, 1, 0, measure_json) if n == 1 else await self._send_together(take_some, n)
+                result = read_some(values, 1, 0, measure_json) if n == 1 else await self._read_and_send(read_some, n)
                 waited = False
-                if isinstance(taken, tuple):
+                if isinstance(result, tuple):
                     waited = True
                     try:
-                        values.append(await complete_step(*taken))
+                        values.append(await complete_step(*result))
                     except StopAsyncIteration:
                         return
                 for value in values:
                     if not self._send(value):
-                        await self._send_in_turn(value)
-                if taken is False:
+                        await self._wait_and_send(value)
+                if result is False:
                     return
         finally:
             if items is not None:
                 await items.aclose()
 
-    @property
-    def _has_room(self) -> bool:
-        """Whether the consumer has granted another item."""
-        return self._sent < self._granted and self._sent_bytes < self._granted_bytes
-
     async def _wait_for_room(self) -> None:
-        while not self._has_room:
+        while not self._credit.has_room:
             await self._wait()
-        if self._sent >= self._pause_at:
+        if self._credit.sent >= self._pause_at:
             await self._pause()
 
     # ------------------------------------------------------------ several items in one message
 
-    def _at_once(self) -> int:
+    def _batch_size(self) -> int:
         """Return how many items may be made before they are sent, in one message.
 
         They are small, so that they take little memory, and no item waits long for those after it.
         """
         writer = self._writer
-        if not (writer.may_send and writer.terms.batches and 0 < self._item_size <= TOGETHER // 2):
+        if not (writer.may_send and writer.terms.batches and 0 < self._item_size <= BATCH_BYTES // 2):
             return 1
-        return max(1, min(self._granted - self._sent, (self._pause_at - self._sent) * CHEAPER))
+        credit = self._credit
+        return max(1, min(credit.items - credit.sent, (self._pause_at - credit.sent) * BATCH_SPEEDUP))
 
-    async def _send_together(self, take: Take, n: int) -> Taken:
-        """Take up to ``n`` items from the source, and send them together. Return what ``take`` returns.
+    async def _read_and_send(self, read: ReadItems, n: int) -> ReadResult:
+        """Read up to ``n`` items from the source, and send them together. Return what ``read_items`` returns.
 
         The code of the source runs meanwhile, and may send other messages. None of them overtakes an item that was made
         before it, because `Session.precede` then sends those first.
@@ -303,19 +294,19 @@ class Producer(Recipient):
         Raises:
             Exception: whatever the source raises, after the items before.
         """
-        room = min(self._granted_bytes - self._sent_bytes, TOGETHER)
+        room = min(self._credit.bytes - self._credit.sent_bytes, BATCH_BYTES)
         measure = measure_json if self._writer.terms.text else measure_msgpack
         values: list[Any] = [_MARK]
         end = self._writer.session.precede(partial(self._send_now, values))
-        taken: Taken = False
+        result: ReadResult = False
         try:
-            taken = take(values, n, room, measure)
-            return taken
+            result = read(values, n, room, measure)
+            return result
         finally:
             end()
             self._send_now(values)
             if values:
-                await self._send_rest(values, taken)
+                await self._send_rest(values, result)
 
     def _send_now(self, values: list[Any]) -> None:
         """Send what can be sent at once, and remove it from ``values``.
@@ -327,7 +318,7 @@ class Producer(Recipient):
         if len(values) > 1 and self._send_batch(values):
             values.clear()
         with suppress(Exception):
-            while values and self._has_room and self._send(values[0]):
+            while values and self._credit.has_room and self._send(values[0]):
                 del values[0]
 
     def _send_batch(self, values: list[Any]) -> bool:
@@ -337,7 +328,7 @@ class Producer(Recipient):
         if (
             self._mode is not _CREDIT
             or not (writer.may_send and terms.batches)
-            or self._sent + len(values) > self._granted
+            or self._credit.sent + len(values) > self._credit.items
         ):
             return False
         try:
@@ -345,31 +336,30 @@ class Producer(Recipient):
             size = len(payload)
             if terms.text is None and payload[0] == BRACE:
                 return False  # an item travels as JSON, which must not make text of the bytes in the other ones
-            if size > terms.unchecked or not self._has_room or not writer.send(payload):
+            if size > terms.unchecked or not self._credit.has_room or not writer.send(payload):
                 return False
         except Exception:  # each item is sent by itself then, and the one that cannot be sent raises its error
             return False
         count = len(values)
-        self._sent += count
-        self._pause_at += count - count // CHEAPER
-        self._sent_bytes += size
+        self._credit.count_sent(count, size)
+        self._pause_at += count - count // BATCH_SPEEDUP
         self._item_size = size // count
         return True
 
-    async def _send_rest(self, values: list[Any], taken: Taken) -> None:
-        """Send items one by one, each in its turn. ``taken`` is what was returned for the items after them."""
+    async def _send_rest(self, values: list[Any], result: ReadResult) -> None:
+        """Send items one by one, each in its turn. ``result`` is what was returned for the items after them."""
         try:
             for value in values:
-                while not self._has_room:
+                while not self._credit.has_room:
                     await self._wait()
                 if not self._send(value):
-                    await self._send_in_turn(value)
+                    await self._wait_and_send(value)
         except BaseException as exc:
-            if isinstance(taken, tuple):  # a step that has begun, and would keep its generator from being closed
+            if isinstance(result, tuple):  # a step that has begun, and would keep its generator from being closed
                 # Not GeneratorExit: until Python 3.13 that leaves a generator suspended which the step itself awaits.
                 end = asyncio.CancelledError(*exc.args if isinstance(exc, asyncio.CancelledError) else ())
                 with suppress(asyncio.CancelledError, StopAsyncIteration):
-                    await complete_step(*taken, end)
+                    await complete_step(*result, end)
             raise
 
     # ------------------------------------------------------------ one item
@@ -391,21 +381,19 @@ class Producer(Recipient):
                 return False
         except ConnectionLost:
             return False
-        self._sent += 1
-        self._item_size = size = len(payload)
-        self._sent_bytes += size
+        self._item_size = len(payload)
+        self._credit.count_sent(1, len(payload))
         return True
 
-    async def _send_in_turn(self, value: Any) -> None:
-        self._sent_bytes += await self._send_event(Item(value))
-        self._sent += 1
+    async def _wait_and_send(self, value: Any) -> None:
+        self._credit.count_sent(1, await self._send_event(Item(value)))
 
     async def _send_event(self, item: Item | NoMoreItems) -> int:
         """Send an item, or the end, once the connection has room. Return its size."""
         if not self._channel.over:
             with suppress(ChannelClosed, ConnectionLost):
                 return await self._channel.owner.outbox.wait_and_send(Event(("next", item), h=self._channel.id))
-        await self.lost()
+        await self.raise_end()
 
     # ------------------------------------------------------------ the end
 

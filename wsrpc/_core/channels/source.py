@@ -1,6 +1,6 @@
-"""Iterables that can be streamed: which values are some, and how their items are taken, one or several at once.
+"""Sources: the iterables that can be streamed, and how their items are read, one or several at once.
 
-Handlers return them and ``send=`` takes them.
+A handler returns a source, or a caller passes one as ``send=``.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from ..handlers.introspection import injections
 BURST = 64
 """Number of items that are made and sent without a pause."""
 ENVELOPE = 32
-"""Bytes that an item takes beside its own, if it is sent by itself: at least what the message around it takes."""
+"""Bytes that the message around an item takes, at least, if the item is sent by itself."""
 
 Measure = Callable[[Any], Sized]
 
 Step = Any
 """What the ``__anext__`` of an async generator returns, after its first ``send``."""
 
-Taken = bool | tuple[Step, Any]
-"""False if the source has ended. If a step waits: the step and what it waits for, for `complete_step`. Else True."""
+ReadResult = bool | tuple[Step, Any]
+"""False if the source has ended. If a step waits, the step and what it waits for, for `complete_step`. Else True."""
 
-Take = Callable[[list[Any], int, int, Measure], Taken]
-"""`take` or `take_async` of one source."""
+ReadItems = Callable[[list[Any], int, int, Measure], ReadResult]
+"""`read_items` or `read_items_async` of one source."""
 
 
 async def iterate(source: Source) -> AsyncGenerator[Any]:
@@ -45,13 +45,13 @@ async def iterate(source: Source) -> AsyncGenerator[Any]:
 
 
 async def iterate_in_thread(source: Iterable[Any]) -> AsyncGenerator[Any]:
-    """Iterate over the items of an iterator that may block: each is made in a thread."""
+    """Iterate over an iterator that may block. Each item is made in a thread."""
     loop = asyncio.get_running_loop()
     iterator = iter(source)
     close = getattr(iterator, "close", None)
     context = contextvars.copy_context()
     lock = threading.Lock()
-    making = left = False
+    making = exited = False
     nothing = object()
 
     def make() -> Any:
@@ -61,34 +61,31 @@ async def iterate_in_thread(source: Iterable[Any]) -> AsyncGenerator[Any]:
         finally:
             with lock:
                 making = False
-                is_last = left
+                is_last = exited
             if is_last and close is not None:
                 close()
 
     try:
         while True:
             making = True
-            # A cancellation does not reach the thread. That thread closes the iterator when it has made the item:
-            # the loop may have ended by then.
+            # A cancellation does not reach the thread. The thread closes the iterator when it has made the item,
+            # because the loop may have ended by then.
             value = await asyncio.shield(loop.run_in_executor(None, context.run, make))
             if value is nothing:
                 return
             yield value
     finally:
         with lock:
-            left = True
+            exited = True
             is_made = not making
         if is_made and close is not None:
-            # Even if the task is cancelled before a thread has begun with it.
+            # The iterator is closed even if the task is cancelled before a thread has started to close it.
             await asyncio.shield(loop.run_in_executor(None, context.run, close))
 
 
 def as_source(value: Any, *, thread: bool = False) -> Source | None:
-    """Return ``value`` if it can be streamed: if it is an async iterable or an iterator, such as a generator.
-
-    Return None otherwise.
-    """
-    if type(value) in injections:  # it is a channel and the answer, so its items are not streamed
+    """Return ``value`` if it is an async iterable or an iterator, such as a generator. Return None otherwise."""
+    if type(value) in injections:  # a channel is itself the answer, so its items are not streamed
         return None
     if hasattr(value, "__aiter__"):
         source: AsyncIterable[Any] = value
@@ -110,19 +107,19 @@ async def close_source(source: Any) -> None:
 # ---------------------------------------------------------------- several items at once
 
 
-def take(source: Iterator[Any], values: list[Any], n: int, room: int, measure: Measure) -> Taken:
+def read_items(source: Iterator[Any], values: list[Any], n: int, room: int, measure: Measure) -> ReadResult:
     """Append up to ``n`` items of ``source`` to ``values``.
 
-    No more are taken
+    Reading stops
 
-    - once the items fill ``room`` bytes, also if each is sent by itself. So all but the last one have room, and none
-      waits for credit while the source is already making the next one.
-    - after one that ``measure`` cannot encode, so that nothing says how large it is. If it cannot be sent at all, that
-      is found before the source goes on.
-    - if the code of ``source`` has sent something. That has removed from ``values`` what was in it, so there must be
-      something from the start. What the code sends next must not overtake the items after.
+    - when the items, each sent by itself, would fill ``room`` bytes. So all items but the last one have room, and no
+      item waits for credit while the source is already making the next one.
+    - after an item that ``measure`` cannot encode, so that its size is not known. If the item cannot be sent at all,
+      the error is found before the source continues.
+    - when the code of ``source`` has sent a message. Sending has removed all items from ``values``, so ``values`` must
+      not be empty at the start. The next message of the code must not overtake the items after this one.
 
-    What ``source`` raises is raised here. ``values`` then has the items before.
+    An exception of ``source`` is raised here. ``values`` then has the items before the exception.
 
     Args:
         measure: encodes an item.
@@ -135,15 +132,17 @@ def take(source: Iterator[Any], values: list[Any], n: int, room: int, measure: M
             return True
         try:
             room -= len(measure(value)) + ENVELOPE
-        except Exception:  # the item is sent by itself then, and raises its error there if it cannot be encoded at all
+        except Exception:  # the item is sent by itself, and raises its error there if it cannot be encoded at all
             return True
         if room <= 0 or len(values) < count:
             return True
     return False
 
 
-def take_async(source: AsyncGenerator[Any, None], values: list[Any], n: int, room: int, measure: Measure) -> Taken:
-    """Append up to ``n`` items of ``source`` to ``values``, as far as they come without waiting. See `take`."""
+def read_items_async(
+    source: AsyncGenerator[Any, None], values: list[Any], n: int, room: int, measure: Measure
+) -> ReadResult:
+    """Append up to ``n`` items of ``source`` to ``values``, until an item has to be waited for. See `read_items`."""
     advance = source.__anext__
     count = len(values)
     while True:
@@ -163,7 +162,7 @@ def take_async(source: AsyncGenerator[Any, None], values: list[Any], n: int, roo
         count += 1
         try:
             room -= len(measure(value)) + ENVELOPE
-        except Exception:  # as in `take`
+        except Exception:  # as in `read_items`
             return True
         if room <= 0 or len(values) < count:
             return True
@@ -171,7 +170,7 @@ def take_async(source: AsyncGenerator[Any, None], values: list[Any], n: int, roo
 
 @types.coroutine
 def complete_step(step: Step, waits_for: Any, error: BaseException | None = None) -> Generator[Any, Any, Any]:
-    """Await the rest of a step that has begun, and return its item.
+    """Await the rest of a step that has started, and return its item.
 
     Args:
         waits_for: what the step waits for.

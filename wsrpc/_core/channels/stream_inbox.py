@@ -25,18 +25,18 @@ class StreamInbox(ItemInbox):
 
     def channel_ended(self, error: Exception | None) -> None:
         super().channel_ended(error)
-        self.channel.forget_error()  # the inbox keeps it, for the only reader
+        self.channel.drop_error()  # the inbox keeps it, for the only reader
 
-    def _leave(self, reason: object) -> None:
+    def _stop_reading(self, reason: object) -> None:
         """Stop reading, and end the channel."""
         channel = self.channel
         if channel.owner.waiting_aborts.must_wait(channel):
-            self.begin()  # a handler that was not told to start would never send anything
-        self._stop_reading()
+            self.start_producer()  # a handler that was not told to start would never send anything
+        self._detach()
         channel.abort(reason)
 
-    def _leave_abandoned(self, label: str) -> None:
+    def _stop_if_abandoned(self, label: str) -> None:
         if self.abandoned and not self.channel.over:
             text = f"a stream of {label!r} was left without being closed, and is stopped"
             self.channel.owner.warn(f"{text}: read it in a `with` (`async with`) block, or close it")
-        super()._leave_abandoned(label)
+        super()._stop_if_abandoned(label)

@@ -47,10 +47,10 @@ def _compile(function: Callable[..., Any], facts: Facts, declared: tuple[Any, ..
     """
     convert_items: dict[str, Callable[[Any], Any]] = {}
 
-    def prepared(given: tuple[Parameter, ...], check: Converting | None) -> tuple[list[Parameter], Converting]:
+    def prepared(read: tuple[Parameter, ...], check: Converting | None) -> tuple[list[Parameter], Converting]:
         parameters: list[Parameter] = []
         needs_options = False
-        for p in given:
+        for p in read:
             try:
                 if p.source == "stream":
                     convert_items[p.name] = _both(convert_items.get(p.name), converter(p.type, dec_hook=dec_hook))
@@ -71,21 +71,21 @@ def _compile(function: Callable[..., Any], facts: Facts, declared: tuple[Any, ..
     parameters, convert = prepared(facts.parameters, check)
 
     def call(invocation: Invocation, a: list[Any]) -> Any:
-        given = convert(invocation, a)
+        values = convert(invocation, a)
         args: list[Any] = []
         named: dict[str, Any] = {}
         omitted: list[Any] = []
         """Defaults of parameters without an argument. Python itself applies them, unless another one follows."""
         for p in parameters:
             if p.source == "rest":
-                args += given
+                args += values
                 continue
-            if p.source == "wire" and not given:
+            if p.source == "wire" and not values:
                 if not p.keyword:
                     omitted.append(p.default)
                 continue
             if p.source == "wire":
-                value = given.pop(0)
+                value = values.pop(0)
             elif p.injection is not None:
                 value = p.injection.get(invocation)
             else:
@@ -135,18 +135,18 @@ def _converting(
         if untyped:
             if size < least or (size > most and rest is None):
                 raise refused(parameters, None, a)
-            given = a[1:most]
+            values = a[1:most]
         else:
             try:
-                given = list(astuple(convert(a)))[1:size]
+                values = list(astuple(convert(a)))[1:size]
             except msgspec.ValidationError as exc:
                 raise refused(parameters, exc, a) from exc
         if size > most:
             try:
-                given += a[most:] if convert_rest is None else convert_rest(a[most:])
+                values += a[most:] if convert_rest is None else convert_rest(a[most:])
             except msgspec.ValidationError as exc:
                 raise refused(parameters, exc, a, in_rest=True) from exc
-        return given
+        return values
 
     return converted
 
@@ -228,17 +228,17 @@ class Handler:
 
     __slots__ = (
         "__weakref__",
+        "acquired",
+        "answers_with_channel",
         "call",
         "facts",
         "function",
-        "gives_channel",
         "hidden",
         "is_method",
         "lane",
         "member",
         "most",
         "opens",
-        "taken",
         "thread",
         "timeout",
     )
@@ -297,14 +297,14 @@ class Handler:
         """The member of a contract that it implements."""
         self.hidden = options.hidden
         """Whether descriptions leave it out."""
-        self.taken = False
+        self.acquired = False
         """Whether it was registered with `once`, and a call holds it that may still end without calling it."""
         self.thread = thread
         self.timeout = timeout
         """Seconds that it may run once it was called; UNSET: as `Limits.handler_timeout` says."""
         self.opens = facts.role is not Role.RESULT
         """Whether a channel is the answer before the result of ``call`` (a coroutine or an async generator) runs."""
-        self.gives_channel = self.opens or facts.is_generator
+        self.answers_with_channel = self.opens or facts.is_generator
         """Whether a request is known to be answered by a channel: ``opens``, and generators."""
         self.lane: Hashable = self if lane is None and options.ordered else lane
         """The handler itself, or a scope: handlers of one lane run one after another. None: calls may overlap."""
@@ -312,9 +312,9 @@ class Handler:
         self.most = None if "rest" in sources else sources.count("wire") + 1
         """The longest ``a`` that ``call`` takes; None if there is no bound."""
 
-    def put_back(self) -> None:
+    def release(self) -> None:
         """Let another call have it, if it was registered with `once` and has not been called."""
-        self.taken = False
+        self.acquired = False
 
     @property
     def name(self) -> str:

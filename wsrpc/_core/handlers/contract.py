@@ -67,10 +67,10 @@ class Member(NamedTuple):
     @property
     def call_signature(self) -> inspect.Signature:
         """The signature of the method, without parameters that no caller gives, such as a channel."""
-        given = signature_of(self.function)
-        itself, *others = given.parameters.values()
+        signature = signature_of(self.function)
+        itself, *others = signature.parameters.values()
         names = {p.name for p in (*self.parameters, self.source) if p is not None}
-        return given.replace(parameters=[itself, *(p for p in others if p.name in names)])
+        return signature.replace(parameters=[itself, *(p for p in others if p.name in names)])
 
     def refusal(self, parameter: str | None, text: str) -> TypeError:
         """Return the error for a member that cannot work."""
@@ -119,9 +119,9 @@ def read_contract(contract: Any, used_by: str) -> Contract:
     return _read_members(contract)
 
 
-def is_contract(given: Any) -> bool:
-    """Return whether ``given`` is a class that derives directly from `typing.Protocol`."""
-    return isinstance(given, type) and bool(getattr(given, "_is_protocol", False))
+def is_contract(value: Any) -> bool:
+    """Return whether ``value`` is a class that derives directly from `typing.Protocol`."""
+    return isinstance(value, type) and bool(getattr(value, "_is_protocol", False))
 
 
 @memoized  # in a cache with a bound, as contracts may be made at run time
@@ -181,9 +181,9 @@ _OWN = frozenset(vars(_Bare)) | {"_is_runtime_protocol", "__protocol_attrs__"}
 
 
 def _channel(contract: str, attribute: str, value: Any, base: type[Any]) -> type[Any]:
-    given = signature_of(value.fget).return_annotation if isinstance(value, property) and value.fget else value
+    annotation = signature_of(value.fget).return_annotation if isinstance(value, property) and value.fget else value
     try:
-        wanted = read_annotation(given, base)
+        wanted = read_annotation(annotation, base)
     except Exception as exc:  # anything that evaluating an annotation raises
         raise TypeError(f"contract {contract}: the annotation of {attribute!r} cannot be resolved: {exc}") from exc
     if not is_contract(wanted):
@@ -248,14 +248,14 @@ def _member(attribute: str, function: Any) -> Member:
 
 def _refuse_parameters(read: Facts, function: Any) -> None:
     """Refuse parameters that a caller cannot give."""
-    for given in signature_of(function).parameters.values():
-        if given.kind is given.VAR_KEYWORD:
-            raise read.refusal(given.name, "arguments travel by place, so **kwargs would never arrive: name them")
-        known = next((p for p in read.parameters if p.name == given.name), None)
-        if known is None and given.kind is given.KEYWORD_ONLY:
-            raise read.refusal(given.name, "it follows *args, which takes all further arguments, so it has no place")
-        if known is not None and known.source == "stream" and given.default is not given.empty:
-            raise read.refusal(given.name, "the items that the caller sends are never missing: leave out its default")
+    for param in signature_of(function).parameters.values():
+        if param.kind is param.VAR_KEYWORD:
+            raise read.refusal(param.name, "arguments travel by place, so **kwargs would never arrive: name them")
+        known = next((p for p in read.parameters if p.name == param.name), None)
+        if known is None and param.kind is param.KEYWORD_ONLY:
+            raise read.refusal(param.name, "it follows *args, which takes all further arguments, so it has no place")
+        if known is not None and known.source == "stream" and param.default is not param.empty:
+            raise read.refusal(param.name, "the items that the caller sends are never missing: leave out its default")
     for p in read.parameters:
         if p.injection is not None and not p.injection.conversation:
             raise read.refusal(

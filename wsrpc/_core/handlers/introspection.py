@@ -283,88 +283,88 @@ def _must_not_restrict(tp: Any) -> None:
         )
 
 
-def of_framework(given: Any) -> str:
-    """Say why a parameter cannot have ``given`` as its default or type, if that contains ``Depends(...)`` or the like.
+def of_framework(value: Any) -> str:
+    """Say why a parameter cannot have ``value`` as its default or type, if that contains ``Depends(...)`` or the like.
 
     Otherwise the caller would give what the framework is expected to find, such as the user; and a default that is such
     an object counts as true.
     """
-    if any(base.__module__ in _FRAMEWORKS for base in type(given).__mro__):
+    if any(base.__module__ in _FRAMEWORKS for base in type(value).__mro__):
         return (
-            f"{type(given).__name__}(...) is for the routes of a web framework, and wsrpc would not resolve it: set "
+            f"{type(value).__name__}(...) is for the routes of a web framework, and wsrpc would not resolve it: set "
             "the value as handshake.state[...] in on_handshake, or as state= of serve_websocket, and read peer.state"
         )
-    if typing.get_origin(given) is Annotated or typing.get_origin(given) in UNIONS:
-        parts: tuple[Any, ...] = typing.get_args(given)
+    if typing.get_origin(value) is Annotated or typing.get_origin(value) in UNIONS:
+        parts: tuple[Any, ...] = typing.get_args(value)
         return next((text for part in parts if (text := of_framework(part))), "")
-    inner = unwrapped(given)
+    inner = unwrapped(value)
     return "" if inner is None else of_framework(inner)
 
 
-def _annotated_type(given: inspect.Parameter, layers: list[Any]) -> Any:
+def _annotated_type(declared: inspect.Parameter, layers: list[Any]) -> Any:
     try:
-        return _resolve(given.annotation, layers)
+        return _resolve(declared.annotation, layers)
     except NameError as exc:
         raise TypeError(
-            f"cannot resolve the annotation {given.annotation!r} ({exc}): define it at module level, and "
+            f"cannot resolve the annotation {declared.annotation!r} ({exc}): define it at module level, and "
             "import it outside `if TYPE_CHECKING:`"
         ) from exc
     except Exception as exc:
-        raise TypeError(f"the annotation {given.annotation!r} is not a type: {exc}") from exc
+        raise TypeError(f"the annotation {declared.annotation!r} is not a type: {exc}") from exc
 
 
-def _parameter(given: inspect.Parameter, layers: list[Any], bound: Collection[str]) -> Parameter | None:
+def _parameter(declared: inspect.Parameter, layers: list[Any], preset: Collection[str]) -> Parameter | None:
     """Decide how one parameter of the signature gets its value; None if it gets none.
 
     Raises:
         TypeError: the parameter cannot work; the text says what to do.
     """
-    if given.kind is given.VAR_KEYWORD or (given.kind is given.KEYWORD_ONLY and given.name in bound):
+    if declared.kind is declared.VAR_KEYWORD or (declared.kind is declared.KEYWORD_ONLY and declared.name in preset):
         return None
-    tp = _annotated_type(given, layers)
-    if text := of_framework(given.default) or of_framework(tp):
+    tp = _annotated_type(declared, layers)
+    if text := of_framework(declared.default) or of_framework(tp):
         raise TypeError(text)
-    required, keyword = given.default is given.empty, given.kind is given.KEYWORD_ONLY
-    read = Parameter(given.name, "wire", tp, required, None if required else given.default, keyword)
+    required, keyword = declared.default is declared.empty, declared.kind is declared.KEYWORD_ONLY
+    read = Parameter(declared.name, "wire", tp, required, None if required else declared.default, keyword)
     if (injection := _injection_of(tp)) is not None:
-        return _injected_parameter(given, read, injection)
+        return _injected_parameter(declared, read, injection)
     while typing.get_origin(tp) is Annotated and set(_alternatives(tp)) & stream_annotations:
         _must_not_restrict(tp)
         tp = typing.get_args(tp)[0]
     if any(cls in stream_annotations for cls in _alternatives(tp) if isinstance(cls, type)):
-        return _stream_parameter(given, read._replace(type=tp))
-    return _wire_parameter(given, read)
+        return _stream_parameter(declared, read._replace(type=tp))
+    return _wire_parameter(declared, read)
 
 
-def _injected_parameter(given: inspect.Parameter, read: Parameter, injection: Injection) -> Parameter:
+def _injected_parameter(declared: inspect.Parameter, read: Parameter, injection: Injection) -> Parameter:
     _must_not_restrict(read.type)
-    if given.kind is given.VAR_POSITIONAL:
+    if declared.kind is declared.VAR_POSITIONAL:
         raise TypeError("this class is injected, which works for one parameter and not for *args")
     return read._replace(source="injected", injection=injection)
 
 
-def _stream_parameter(given: inspect.Parameter, read: Parameter) -> Parameter:
+def _stream_parameter(declared: inspect.Parameter, read: Parameter) -> Parameter:
     tp = read.type
     if typing.get_origin(tp) not in stream_annotations and tp not in stream_annotations:
         raise TypeError("the stream that the caller sends stands alone: annotate AsyncIterator[...], without `|`")
-    if given.kind is given.VAR_POSITIONAL:
+    if declared.kind is declared.VAR_POSITIONAL:
         raise TypeError("one parameter reads the stream that the caller sends, *args cannot")
     item, *_ = (*typing.get_args(tp), Any)
     return read._replace(source="stream", type=item, required=True, default=None)
 
 
-def _wire_parameter(given: inspect.Parameter, read: Parameter) -> Parameter:
+def _wire_parameter(declared: inspect.Parameter, read: Parameter) -> Parameter:
     classes = _alternatives(read.type)
     if any(cls is AsyncGenerator for cls in classes):
         raise TypeError("a stream that the caller sends is only read: annotate AsyncIterator[...]")
-    if type(given.default).__module__ == "pydantic.fields":
+    if type(declared.default).__module__ == "pydantic.fields":
         raise TypeError("its default is pydantic's Field(...): write `name: Annotated[..., Field(...)] = default`")
     for cls in classes:
         base = next((base for base in getattr(cls, "__mro__", ()) if base in injections), None)
         if base is not None:
             name = base.__qualname__
             raise TypeError(f"only {name} itself is injected: annotate {name} or {name} | None")
-    if given.kind is given.VAR_POSITIONAL:
+    if declared.kind is declared.VAR_POSITIONAL:
         return read._replace(source="rest")
     return read
 
@@ -384,16 +384,16 @@ def read_signature(function: Any, what: str = "handler") -> Facts:
     except (ValueError, TypeError) as exc:
         advice = "wrap it in a function with annotated parameters"
         raise read.refusal(None, f"its signature cannot be read ({exc}): {advice}") from exc
-    # What a partial has bound by name stays bound, although it looks like a default.
-    bound = {name for layer in layers if isinstance(layer, functools.partial) for name in layer.keywords}
+    # What a partial has preset by name stays preset, although it looks like a default.
+    preset = {name for layer in layers if isinstance(layer, functools.partial) for name in layer.keywords}
     parameters: list[Parameter] = []
-    for given in signature.parameters.values():
+    for declared in signature.parameters.values():
         try:
-            parameter = _parameter(given, layers, bound)
+            parameter = _parameter(declared, layers, preset)
             if parameter is not None and parameter.keyword and any(p.source == "rest" for p in parameters):
                 parameter = _after_rest(parameter)
         except TypeError as exc:
-            raise read.refusal(given.name, str(exc)) from exc.__cause__
+            raise read.refusal(declared.name, str(exc)) from exc.__cause__
         if parameter is not None:
             parameters.append(parameter)
     return read._replace(parameters=tuple(parameters))

@@ -42,7 +42,7 @@ class CallState(enum.Enum):
     RUNNING = ("its handler runs", "handler", "handler", True, True, False)
     RESERVED = ("its handler runs, and is known to answer with a channel", "handler", "channel", True, True, False)
     SERVING = ("it was answered with a channel, on which its handler runs", "channel", "channel", True, False, False)
-    OVER = ("that channel has ended, and its handler still runs", "handler", "handler", False, False, False)
+    CHANNEL_ENDED = ("that channel has ended, and its handler still runs", "handler", "handler", False, False, False)
     CANCELLED = ("it was cancelled, or the channel that it came on has ended", "handler", "handler", False, True, True)
     ORPHANED = ("it was cancelled, and nobody can get an answer", "handler", "handler", False, False, True)
     EXITED = ("its handler has exited", None, None, False, False, False)
@@ -246,13 +246,13 @@ class Invocation(msgspec.Struct, eq=False):
         else:
             self.cancel(reason, _ORPHANED)
 
-    def note_orphaned(self, reason: object) -> None:
+    def record_orphaned(self, reason: object) -> None:
         """Take note that nobody can get the answer. The caller ends the handler, by raising `cancellation` in it."""
         if not self.state.cancelled:
             self.cancel_reason = reason
         self.enter(_ORPHANED)
 
-    def settle(self) -> None:
+    def remove_from_active(self) -> None:
         """Remove the request from those that await an answer, if it is one of them."""
         i, active = self.inbound.i, self.dispatcher.active
         if active.get(i) is self:
@@ -270,7 +270,7 @@ class Invocation(msgspec.Struct, eq=False):
             self.inbound.a = self.inbound.a[:1]
             self.view = self.cancel_reason = None
 
-    def leave_lane(self) -> None:
+    def release_lane(self) -> None:
         """Let the next handler of the lane run. Idempotent."""
         lane, self.lane = self.lane, None
         if lane is not None:
@@ -279,7 +279,7 @@ class Invocation(msgspec.Struct, eq=False):
     def notices_end(self, exc: BaseException) -> bool:
         """Return whether a conversation's body raised ``exc`` because the remote peer has ended its channel."""
         channel = self.served
-        if channel is None or not channel.over or channel.left:
+        if channel is None or not channel.over or channel.ended_here:
             return False
         return exc is channel.error or (isinstance(exc, ChannelClosed) and exc.channel == str(channel.id))
 

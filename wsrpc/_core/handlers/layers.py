@@ -36,9 +36,9 @@ class Route(Struct, frozen=True):
     call: Call
     handler: Handler | None
     """None for an event without a handler: the call raises `UnknownEvent`."""
-    gives_channel: bool
+    answers_with_channel: bool
     """Whether a request is known to be answered by a channel."""
-    begins_later: bool
+    starts_later: bool
     """Whether the call only makes a coroutine, so that nothing of the handler runs within it."""
 
 
@@ -65,15 +65,15 @@ def around(
             call = _in_thread(call, handler.most)
         if handler.lane is not None:
             call = _in_lane(call, handler.lane)
-        if handler.taken and (handler.facts.is_coroutine or handler.facts.is_generator):
+        if handler.acquired and (handler.facts.is_coroutine or handler.facts.is_generator):
             call = _within_task(call)
     if middleware:
         within = _innermost(call)
         for each in reversed(middleware):
             within = _inside(each, within)
         call = _outermost(within)
-    begins_later = inspect.iscoroutinefunction(call) or (handler is not None and handler.facts.is_coroutine)
-    return Route(call, handler, handler is not None and handler.gives_channel, begins_later)
+    starts_later = inspect.iscoroutinefunction(call) or (handler is not None and handler.facts.is_coroutine)
+    return Route(call, handler, handler is not None and handler.answers_with_channel, starts_later)
 
 
 def _opening(call: Call) -> Call:
@@ -182,7 +182,7 @@ def _in_lane(call: Call, key: Any) -> Call:
         try:
             return await invocation.dispatcher.call_in_task(invocation, call)
         finally:
-            when_over(invocation.thread, invocation.leave_lane)
+            when_over(invocation.thread, invocation.release_lane)
 
     return in_lane
 

@@ -1,4 +1,4 @@
-"""Handlers of lifecycle events: `open`, `close`, `error` and `message`, and those of hooks such as `on_detach`."""
+"""Calls the handlers of lifecycle events (`open`, `close`, `error`, `message`) and of hooks such as `on_detach`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ Unfinished = tuple[str, str, Awaitable[Any]]
 NAMES = {"open": ("open", "connect"), "close": ("close", "disconnect")}
 """The names under which handlers of a lifecycle event may be registered, if there are several."""
 
-Turn = tuple[str, Callable[[], asyncio.Future[None] | None]]
-"""What is to be told, and the function that tells it. This returns what is done when the handlers have finished."""
+Notification = tuple[str, Callable[[], asyncio.Future[None] | None]]
+"""The name of a lifecycle event, and the function that calls its handlers. The function returns a future that is done
+when the handlers have finished, or None if they have finished already."""
 
 Raised = Callable[[str, str, BaseException], None]
 
@@ -45,7 +46,7 @@ def ends_the_task(exc: BaseException) -> bool:
 
 
 class Stage:
-    """Handlers that are called together, in one context, and those of them that are not finished yet.
+    """Handlers that are called together, in one context. It keeps the handlers that have not finished yet.
 
     Args:
         invocation: the current one for the handlers.
@@ -64,15 +65,15 @@ class Stage:
     def fire(self, registries: tuple[Registry, ...], event: str, args: tuple[object, ...]) -> None:
         """Call the handlers of a lifecycle event, those of its own name first.
 
-        The functions of a hook of that name are called one after another, the first one now, and those behind one that
-        takes time in `complete`.
-
-        Each registry may have one handler of each name, and all of them are called, the server's first: a peer's own
+        Each registry may have one handler of each name. All of them are called, the server's first: a peer's own
         handler must not bypass the bookkeeping of its server.
+
+        The functions of a hook of that name are called one after another, the first function now. If a function takes
+        time, the functions after it are called in `complete`.
         """
         for name in NAMES.get(event, (event,)):
             for registry in registries:
-                taken = registry.take_lifecycle(name) if registry.lifecycle else None
+                taken = registry.pop_lifecycle(name) if registry.lifecycle else None
                 if taken is not None:
                     self.call(name, taken.function, args[: taken.accepted])
                 for hook in registry.hooks.get(name, ()):
@@ -111,7 +112,7 @@ class Stage:
             self.abandon()
 
     def abandon(self) -> None:
-        """Close coroutines that nobody will await any more, before Python warns about them."""
+        """Close the coroutines that nobody will await any more, so that Python does not warn about them."""
         for _, _, awaitable in self.unfinished:
             close_unawaited(awaitable)
         self.unfinished.clear()
@@ -125,9 +126,9 @@ async def called(function: Callable[..., Any], args: tuple[object, ...]) -> None
 
 
 class Closers:
-    """The tasks that wait for a close, such as that of a handler which closes.
+    """The tasks that wait for a close, for example the task of a handler that closes the connection.
 
-    The close waits for all other handlers. It does not wait for these, or they would wait for each other.
+    The close waits for all other handlers. It does not wait for these tasks, which wait for the close.
     """
 
     def __init__(self) -> None:
@@ -136,7 +137,7 @@ class Closers:
         self._added: asyncio.Future[None] | None = None
 
     def add_current(self) -> None:
-        """Add the current task and the handler that started it; `wait_besides` then looks again."""
+        """Add the current task and the handler that started it, and end the wait of `wait_for_others`."""
         self._tasks.add(asyncio.current_task())
         # There may be a task between the handler and its close: asyncio.wait_for makes one.
         self._invocations.add(CURRENT.get(None))
@@ -144,10 +145,10 @@ class Closers:
             self._added.set_result(None)
 
     def cover(self, task: asyncio.Task[Any], invocation: Invocation | None) -> bool:
-        """Whether ``task``, which runs the handler of ``invocation``, waits for a close."""
+        """Return whether ``task``, which runs the handler of ``invocation``, waits for a close."""
         return task in self._tasks or (invocation is not None and invocation in self._invocations)
 
-    async def wait_besides(self, tasks: set[F], timeout: float | None) -> set[F]:
+    async def wait_for_others(self, tasks: set[F], timeout: float | None) -> set[F]:
         """Wait until ``tasks`` have ended, another task is added here, or ``timeout`` seconds have passed.
 
         Return the tasks that still run after ``timeout``; an empty set in the other cases.
@@ -166,13 +167,13 @@ class Closers:
 class Reporter:
     """Calls the lifecycle handlers of one peer, and keeps the tasks of handlers that are coroutines.
 
-    Exceptions of handlers go to the log. Handlers are called in the order of ``registries``.
+    Exceptions of handlers are logged. Handlers are called in the order of ``registries``.
 
-    Applications keep in these handlers who is there, so those that tell of one session, from its first drop to its
-    `close` handlers, take turns: each waits until the ones before have finished.
+    Applications record in these handlers who is present. So the notifications of one session, from its first drop to
+    its `close` handlers, are made in order: each waits until the handlers of the notification before have finished.
     """
 
-    __slots__ = ("log", "loop", "peer", "registries", "running", "turns")
+    __slots__ = ("log", "loop", "notifications", "peer", "registries", "running")
 
     def __init__(self, peer: Any, registries: tuple[Registry, ...], loop: Scheduler, log: PeerLog) -> None:
         self.peer: Callable[[], Any] = ref(peer)
@@ -182,10 +183,10 @@ class Reporter:
         self.log = log
         self.running: dict[asyncio.Task[None], Invocation | None] = {}
         """Tasks besides those of requests and events, each with the handler that started it."""
-        self.turns: tuple[Turn, ...] = ()
-        """The turns that are not over, the present one first."""
+        self.notifications: tuple[Notification, ...] = ()
+        """The notifications whose handlers have not finished, the present one first."""
 
-    def tell(self, event: str, argument: object) -> None:
+    def notify(self, event: str, argument: object) -> None:
         """Call the handlers of a lifecycle event with the peer and ``argument``."""
         if not [registry for registry in self.registries if registry.lifecycle]:
             return  # most peers have no such handlers
@@ -202,11 +203,11 @@ class Reporter:
         stage.call(event, function, args)
         self._complete(stage)
 
-    def tell_hooks(self, name: str, args: tuple[object, ...], opening: asyncio.Future[None] | None = None) -> None:
-        """Call the functions of a hook when their turn has come, and when ``opening``, if it is given, is done."""
-        if opening is not None and not self.turns:
-            self.take_turn("open", lambda: opening)
-        self.take_turn(name, lambda: self._fire(name, args))
+    def notify_hooks(self, name: str, args: tuple[object, ...], opening: asyncio.Future[None] | None = None) -> None:
+        """Call the functions of a hook after the notifications before. If ``opening`` is passed, wait for it, too."""
+        if opening is not None and not self.notifications:
+            self.notify_in_order("open", lambda: opening)
+        self.notify_in_order(name, lambda: self._fire(name, args))
 
     def _stage(self, event: str) -> Stage:
         return Stage(Invocation(self.peer(), WireMessage(a=[event])), self.failed)
@@ -222,53 +223,55 @@ class Reporter:
         """Log that a handler raised ``exc``."""
         self.log(logging.ERROR, "the handler of %r, %s, failed", event, name, exc_info=exc)
 
-    # ------------------------------------------------------------ turns
+    # ------------------------------------------------------------ notifications in order
 
-    def take_turn(self, what: str, tell: Callable[[], asyncio.Future[None] | None]) -> None:
-        """Tell something when everything before is told, and the handlers have finished.
+    def notify_in_order(self, what: str, notify: Callable[[], asyncio.Future[None] | None]) -> None:
+        """Call ``notify`` when the handlers of all notifications before have finished.
 
-        If a session drops again before it was told that it had resumed, neither is told: else a client whose connection
-        is bad could make more and more turns wait. What a client is told of a resume waits for its `open` handlers, so
-        it may not even have a turn.
+        If a session drops again before the handlers were notified that it has resumed, they are notified of neither.
+        Otherwise a client with a bad connection could make more and more notifications wait. The notification of a
+        resume waits for the client's `open` handlers, so it may not be in the list yet.
         """
-        before = self.turns
+        before = self.notifications
         if what == "on_detach" and len(before) > 1:
-            self.turns = before if before[-1][0] == "on_detach" else before[:-1]
+            self.notifications = before if before[-1][0] == "on_detach" else before[:-1]
             return
-        self.turns = (*before, (what, tell))
+        self.notifications = (*before, (what, notify))
         if not before:
-            self._begin_turn()
+            self._start_notification()
 
-    def flush_turns(self) -> None:
-        """Tell now what waits for its turn."""
-        waiting, self.turns = self.turns[1:], ()
-        for _, tell in waiting:
-            tell()
+    def notify_now(self) -> None:
+        """Make all notifications that wait, now."""
+        waiting, self.notifications = self.notifications[1:], ()
+        for _, notify in waiting:
+            notify()
 
-    def _begin_turn(self) -> None:
-        turn = self.turns[0]
-        unfinished = turn[1]()
+    def _start_notification(self) -> None:
+        notification = self.notifications[0]
+        unfinished = notification[1]()
         if unfinished is None:
-            self._turn_over(turn)
+            self._notification_over(notification)
         else:
             patience: float = self.peer().limits.open_timeout
-            overdue = self.loop.call_at(self.loop.time() + patience, partial(self._turn_overdue, turn, patience))
+            overdue = self.loop.call_at(
+                self.loop.time() + patience, partial(self._notification_overdue, notification, patience)
+            )
             unfinished.add_done_callback(lambda _: overdue.cancel())
-            unfinished.add_done_callback(lambda _: self._turn_over(turn))
+            unfinished.add_done_callback(lambda _: self._notification_over(notification))
 
-    def _turn_overdue(self, turn: Turn, patience: float) -> None:
-        if len(self.turns) > 1 and self.turns[0] is turn:
+    def _notification_overdue(self, notification: Notification, patience: float) -> None:
+        if len(self.notifications) > 1 and self.notifications[0] is notification:
             text = (
                 "the handlers of %r have not finished within Limits.open_timeout=%g s, so others are called meanwhile"
             )
-            self.log(logging.WARNING, text, turn[0], patience)
-        self._turn_over(turn)
+            self.log(logging.WARNING, text, notification[0], patience)
+        self._notification_over(notification)
 
-    def _turn_over(self, turn: Turn) -> None:
-        if self.turns and self.turns[0] is turn:  # else those behind it have not waited
-            self.turns = self.turns[1:]
-            if self.turns:
-                self._begin_turn()
+    def _notification_over(self, notification: Notification) -> None:
+        if self.notifications and self.notifications[0] is notification:  # else it was overdue, or `notify_now` ran
+            self.notifications = self.notifications[1:]
+            if self.notifications:
+                self._start_notification()
 
     # ------------------------------------------------------------ tasks
 
@@ -279,7 +282,7 @@ class Reporter:
         return task
 
     def keep(self, task: asyncio.Task[None]) -> None:
-        """Let the owner of the peer wait for ``task`` before it ends."""
+        """Make the owner of the peer wait for ``task`` before it ends."""
         if not task.done():
             self.running[task] = CURRENT.get(None)
             task.add_done_callback(lambda task: self.running.pop(task, None))

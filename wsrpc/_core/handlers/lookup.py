@@ -17,13 +17,13 @@ def find(registry: Registry, channel: ChannelRef, event: str) -> Route:
     """Return the route of an event or a request, for which ``registry`` goes before those that it inherits from.
 
     A handler that was registered with `once` is marked as taken, so that no other message gets it. A route that does
-    not call it has to put it back (`Handler.put_back`).
+    not call it has to put it back (`Handler.release`).
     """
     routes = registry.routes
     found = routes.main.get(event) if channel is None else routes.named.get((channel, event))
     if found is not None:
         return found
-    handler, lasting = registry.take(channel, event)
+    handler, lasting = registry.acquire(channel, event)
     route = route_to(registry, channel, handler)
     if lasting and channel is None:
         routes.main[event] = route

@@ -91,8 +91,8 @@ def method(
     options = HandlerOptions(thread=thread, ordered=ordered, timeout=timeout, hidden=hidden)
 
     def mark(function: F) -> F:
-        given: Any = function
-        if not inspect.isfunction(given):
+        decorated: Any = function
+        if not inspect.isfunction(decorated):
             raise TypeError(f"@wsrpc.method decorates plain methods, which take self; got {function!r}")
         setattr(function, MARK, Exposed(name, options))
         return function

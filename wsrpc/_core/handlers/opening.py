@@ -20,16 +20,16 @@ from .lifecycle import Reporter, Stage
 class OpeningState(Enum):
     """How far the opening of a session is."""
 
-    AHEAD = "the session has not begun"
+    AHEAD = "the session has not started"
     OPEN = "`open` handlers run"
     RECONNECT = "`on_reconnect` handlers run"
     OVER = "the handlers are done or overdue, so that every message may be sent and handled"
-    CLOSED = "the session has ended before that, because this side has closed it: the handlers go on"
-    CUT = "the session has ended before that for another reason: the handlers are cancelled"
+    CLOSED = "this side has closed the session before the handlers were done: the handlers continue"
+    CUT = "the session has ended for another reason before the handlers were done: the handlers are cancelled"
 
 
 class MessageKind(IntEnum):
-    """The kind of a received message, on which it depends whether it waits for the opening."""
+    """The kind of a received message. It decides whether the message waits for the opening."""
 
     ON_CHANNEL = 0
     """An event or request on an anonymous channel."""
@@ -41,7 +41,7 @@ class Hold(IntEnum):
     """The received messages that wait for the opening: those of this `MessageKind` and of the kinds that follow it."""
 
     ALL = MessageKind.REQUEST
-    """All but those on anonymous channels: an `open` handler may have opened the channel and wait for them."""
+    """All messages but those on anonymous channels: an `open` handler may have opened a channel and wait for them."""
     EVENTS = MessageKind.EVENT
     NONE = MessageKind.EVENT + 1
 
@@ -52,9 +52,9 @@ _OVER, _HOLDS_NONE = OpeningState.OVER, Hold.NONE
 class Opening:
     """The beginning of one session: the `open` handlers run, and then those of `on_reconnect`.
 
-    What is sent within these handlers leaves at once, and other messages of the user wait. Received messages wait, too,
-    as ``holding`` says. Each of the two stages lasts at most `Limits.open_timeout`: handlers that take longer run on,
-    and nothing waits for them any more.
+    Messages that are sent within these handlers leave at once. Other messages of the user wait. Received messages wait,
+    too, as ``holding`` says. Each of the two stages lasts at most `Limits.open_timeout`. Handlers that take longer run
+    on, and nothing waits for them any more.
 
     Args:
         reporter: calls the `open` handlers, and keeps the task of each stage.
@@ -81,11 +81,11 @@ class Opening:
         self.holding = _HOLDS_NONE
         """The received messages that wait."""
         self.invocations: tuple[Invocation, ...] = ()
-        """The calls of the handlers, one for each stage that has begun: what is sent within them leaves at once."""
+        """The calls of the handlers, one for each stage that has started. Messages sent within them leave at once."""
         self.running: asyncio.Future[None] | None = None
-        """Done when the handlers that take time are done or overdue. None if there are none of these now."""
+        """Done when the handlers that take time are done or overdue. None if no such handlers run now."""
         self.tasks: tuple[asyncio.Task[None], ...] = ()
-        """Run the handlers that take time, the present stage last."""
+        """The tasks of the handlers that take time, that of the present stage last."""
         self._stage: Stage | None = None
         """The present stage, if its handlers take time."""
         self._timer: Timer | None = None
@@ -105,18 +105,18 @@ class Opening:
 
     # ------------------------------------------------------------ its course
 
-    def begin(self, invocation: Invocation) -> None:
-        """Call the `open` handlers within ``invocation``, and go on as far as no handler takes time.
+    def start(self, invocation: Invocation) -> None:
+        """Call the `open` handlers within ``invocation``, and continue until a handler takes time.
 
-        The others run on in ``tasks``. When they are done, `SessionReceiver.opened` is called. If there are none of
-        these, the caller does so.
+        Handlers that take time run on in ``tasks``. When they are done, `SessionReceiver.opened` is called. If no
+        handler takes time, the caller calls it.
         """
         self.state = OpeningState.OPEN
         # One side lets requests in meanwhile. Otherwise two Python ends would wait for each other's handlers.
         self.holding = Hold.EVENTS if self._session.negotiation.dialer else Hold.ALL
         stage = self._enter(invocation)
         stage.fire(self._reporter.registries, "open", (invocation.peer,))
-        if self._session.over:  # a handler has bound another transport, whose opening goes on by itself
+        if self._session.over:  # a handler has bound another transport, which has an opening of its own
             stage.abandon()
             return
         stage.unfinished.extend(self._host.opening_handlers("open"))
@@ -142,7 +142,7 @@ class Opening:
         return stage
 
     def _run(self, stage: Stage) -> None:
-        """Run the handlers of a stage that take time. One may end the session in its first step, which may run now."""
+        """Run the handlers of a stage that take time. The first step of an eager task may end the session."""
         loop, self._stage = self._host.loop, stage
         self._timer = loop.call_at(loop.time() + self._patience, self._late)
         task = stage.context.run(self._reporter.spawn, stage.complete())
@@ -158,17 +158,17 @@ class Opening:
     def _finished(self, stage: Stage, task: asyncio.Task[None]) -> None:
         stage.abandon()  # if the task was cancelled before its first step
         if stage is self._stage:  # otherwise it was overdue
-            self._go_on()
+            self._continue()
 
     def _late(self) -> None:
         if self._stage is not None and self._stage.unfinished:
             event, handlers = self._stage.unfinished[0][0], ", ".join(label for _, label, _ in self._stage.unfinished)
             text = "the handler of %r %s has not finished within %g s: messages no longer wait for it"
             self._host.log(logging.WARNING, text, event, handlers, self._patience)
-            self._go_on()
+            self._continue()
 
-    def _go_on(self) -> None:
-        """Go on to the next stage, or end."""
+    def _continue(self) -> None:
+        """Start the next stage, or end."""
         stage = self._next_stage()
         if stage is None:
             self._end()
@@ -179,30 +179,30 @@ class Opening:
 
     def _failed(self, event: str, name: str, exc: BaseException) -> None:
         """Log that a handler has raised ``exc``."""
-        if not self._session.state.accepts_messages and _tells_of_the_end(exc):
-            # It has not failed. A request of the handler raised because the session has ended, either before the
-            # handler was cancelled, or because the user closes: then handlers are not cancelled.
+        if not self._session.state.accepts_messages and _is_end_of_connection(exc):
+            # The handler has not failed. One of its requests raised because the session has ended: either before the
+            # handler was cancelled, or because the user closes the session, which does not cancel handlers.
             text = "the handler of %r, %s, did not finish, as the connection ended: %s"
             self._host.log(logging.INFO, text, event, name, exc)
         else:
             self._reporter.failed(event, name, exc)
 
-    async def wait(self, gone: asyncio.Future[None]) -> None:
-        """Wait until the handlers that take time are done or overdue, or ``gone`` is done. Cancelling is safe."""
+    async def wait(self, session_over: asyncio.Future[None]) -> None:
+        """Wait until the handlers are done or overdue, or ``session_over`` is done. Cancelling is safe."""
         if self.running is not None:
-            await asyncio.wait((self.running, gone), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((self.running, session_over), return_when=asyncio.FIRST_COMPLETED)
 
     # ------------------------------------------------------------ its end
 
     def finish(self) -> None:
-        """Hold nothing back any more: the handlers are done or overdue."""
+        """Hold no messages back any more: the handlers are done or overdue."""
         self.state, self.holding, self.invocations = _OVER, _HOLDS_NONE, ()
         self._host.current.may_send_changed()
 
     def end_session(self) -> None:
-        """End with the session, unless the opening is over: cancel the handlers, and wake what waits for them.
+        """End the opening with the session: cancel the handlers, and wake the callers that wait for them.
 
-        If this side has closed the session, one of the handlers may have done so. Then all of them may finish.
+        If this side has closed the session, the handlers are not cancelled: one of them may have closed it.
         """
         if self.state is _OVER:
             return
@@ -217,7 +217,7 @@ class Opening:
             task.cancel("the connection ended")
 
     def _end(self) -> None:
-        """Wake what waits, and drop what belongs to the handlers that take time."""
+        """Wake the callers that wait, and release the handlers that take time."""
         running, self.running = self.running, None
         if running is not None:
             running.set_result(None)
@@ -231,9 +231,9 @@ class Opening:
             self._timer = None
 
 
-def _tells_of_the_end(exc: BaseException) -> bool:
-    """Return whether an exception, or each one of a group, only says that a connection has ended."""
+def _is_end_of_connection(exc: BaseException) -> bool:
+    """Return whether an exception, or each exception of a group, only says that a connection has ended."""
     if isinstance(exc, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", exc)
-        return all(map(_tells_of_the_end, group.exceptions))
+        return all(map(_is_end_of_connection, group.exceptions))
     return isinstance(exc, (ConnectionLost, ChannelClosed))

@@ -86,7 +86,7 @@ class Registry:
     order. A peer without handlers of its own shares the `Routes` of its server.
 
     ``observed`` is true while there is a `message` handler, ``layered`` while anything runs around handlers,
-    ``takes_raw`` once there is a handler for messages that are not protocol.
+    ``handles_raw`` once there is a handler for messages that are not protocol.
     """
 
     __slots__ = (
@@ -98,6 +98,7 @@ class Registry:
         "dec_hook",
         "declared",
         "fallback",
+        "handles_raw",
         "hooks",
         "layered",
         "lifecycle",
@@ -106,7 +107,6 @@ class Registry:
         "reserved",
         "routes",
         "scopes",
-        "takes_raw",
         "time_limit",
     )
 
@@ -132,7 +132,7 @@ class Registry:
         self._of_channel = False
         self.layered = False
         self.observed = False
-        self.takes_raw = False
+        self.handles_raw = False
         self.raw_only: RawOnly | None = None
         """Set if one function gets every message, so that handlers of events are never called."""
         self.lifecycle: dict[tuple[str, bool], LifecycleHandler] = {}
@@ -259,9 +259,9 @@ class Registry:
             self.scope(channel).middleware.clear()
         else:
             self.scopes.pop(channel, None)
-        self._look_for_layers()
+        self._update_layered()
 
-    def _look_for_layers(self) -> None:
+    def _update_layered(self) -> None:
         self.layered = any(scope.middleware for scope in self.scopes.values())
         self.changed()
 
@@ -270,11 +270,11 @@ class Registry:
         scope = self.scopes.get(channel)
         return scope is not None and (event in scope.handlers or event in scope.once)
 
-    def take(self, channel: ChannelRef, event: str) -> tuple[Handler | None, bool]:
+    def acquire(self, channel: ChannelRef, event: str) -> tuple[Handler | None, bool]:
         """Return the handler for ``event``, and whether the next message has the same one, until something changes.
 
-        A handler registered with `once` is marked as taken, so that no other call gets it. It is removed when it is
-        called. A call that ends without calling it has to put it back (`Handler.put_back`).
+        A handler registered with `once` is marked as acquired, so that no other call gets it. It is removed when it is
+        called. A call that ends without calling it has to put it back (`Handler.release`).
         """
         lasts = True
         # A channel has only the handlers of its own registry.
@@ -285,8 +285,8 @@ class Registry:
                 continue
             if (once := scope.once.get(event)) is not None:
                 lasts = False
-                if not once.taken:
-                    once.taken = True
+                if not once.acquired:
+                    once.acquired = True
                     return once, False
             if (handler := scope.handlers.get(event)) is not None:
                 return handler, lasts
@@ -330,7 +330,7 @@ class Registry:
         scope = self.scope(channel)
         table = scope.once if once else scope.handlers
         old = table.get(event)
-        if old is None or not old.taken:
+        if old is None or not old.acquired:
             _warn_of_replacement(event if channel is None else f"{channel}:{event}", old, handler)
         if once:
             _remove_when_called(handler, event, channel, self)
@@ -358,7 +358,7 @@ class Registry:
             raise ValueError(f"{event!r} is a method of a service, {old.name}: take another name for {function!r}")
         return handler
 
-    def give_all_to(self, function: Callable[..., Any], form: Literal["json", "message", "connection"]) -> None:
+    def set_only_handler(self, function: Callable[..., Any], form: Literal["json", "message", "connection"]) -> None:
         """Let ``function`` have every message. From now on, handlers that nothing would call are refused.
 
         Raises:
@@ -422,11 +422,11 @@ class Registry:
         self.set_raw(raw_handler(function))
 
     def set_raw(self, handler: Handler) -> None:
-        """Let ``handler`` handle the messages that are not protocol, or every message; see `give_all_to`."""
+        """Let ``handler`` handle the messages that are not protocol, or every message; see `set_only_handler`."""
         handlers = self.scope(RAW).handlers
         _warn_of_replacement("raw messages", handlers.get(""), handler)
         handlers[""] = handler
-        self.takes_raw = True
+        self.handles_raw = True
         self.changed()
 
     def fall_back_to(self, handler: Handler) -> None:
@@ -440,7 +440,7 @@ class Registry:
             raise TypeError(f"middleware is an async function of (ctx, call_next), {middleware!r} does not take both")
         self._check_called(repr(middleware), "connection")
         self.scope(channel).middleware.append(middleware)
-        self._look_for_layers()
+        self._update_layered()
 
     # Handlers of lifecycle events are called with positional arguments that are not converted.
 
@@ -449,7 +449,7 @@ class Registry:
             self.lifecycle.pop((event, once), None)
         else:
             count = accepted(f"on({event!r})", RESERVED_EVENTS[event], function)
-            if count and _takes_a_value(function):
+            if count and _wants_value(function):
                 names = ", ".join(RESERVED_EVENTS[event])
                 raise TypeError(
                     f"on({event!r}): {event!r} is a lifecycle event on the main channel, and its handler is called "
@@ -458,7 +458,7 @@ class Registry:
             handler = LifecycleHandler(function, count, location(function))
             _warn_of_replacement(event, self.lifecycle.get((event, once)), handler)
             self.lifecycle[event, once] = handler
-        self._look_for_observers()
+        self._update_observed()
 
     def add_hook(self, name: str, arguments: tuple[str, ...], function: Callable[..., Any]) -> None:
         """Register ``function`` beside those that have the same hook, which are called in order.
@@ -474,15 +474,15 @@ class Registry:
         hook = LifecycleHandler(function, accepted(name, arguments, function), location(function))
         self.hooks = {**self.hooks, name: (*self.hooks.get(name, ()), hook)}
 
-    def take_lifecycle(self, event: str) -> LifecycleHandler | None:
+    def pop_lifecycle(self, event: str) -> LifecycleHandler | None:
         """Return the handler for a lifecycle event, and remove it if it was registered with `once`."""
         taken = self.lifecycle.pop((event, True), None)
         if taken is None:
             return self.lifecycle.get((event, False))
-        self._look_for_observers()
+        self._update_observed()
         return taken
 
-    def _look_for_observers(self) -> None:
+    def _update_observed(self) -> None:
         self.observed = any(event == "message" for event, _ in self.lifecycle)
 
 
@@ -527,7 +527,7 @@ def _warn_of_replacement(event: str, old: Located | None, new: Located) -> None:
         logger.warning("the handler of %r from %s is replaced by the one from %s", event, old.where, new.where)
 
 
-def _takes_a_value(function: Callable[..., Any]) -> bool:
+def _wants_value(function: Callable[..., Any]) -> bool:
     """Whether the first parameter is annotated with a type of JSON, which a lifecycle handler never gets first."""
     try:
         first = next(iter(inspect.signature(function).parameters.values()), None)

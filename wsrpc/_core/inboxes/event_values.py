@@ -27,7 +27,7 @@ def value_of(returns: Any, converter: Callable[[Any], Callable[[Any], Any]]) -> 
     if returns is UNSET:
         return _unconverted
     convert = converter(returns)
-    return (lambda a: convert(a[1:])) if _takes_all(returns) else (lambda a: convert(_only_one(a)))
+    return (lambda a: convert(a[1:])) if _is_fixed_tuple(returns) else (lambda a: convert(_only_one(a)))
 
 
 def _unconverted(a: list[Any]) -> Any:
@@ -41,7 +41,7 @@ def _only_one(a: list[Any]) -> Any:
     return a[1]
 
 
-def _takes_all(returns: Any) -> bool:
+def _is_fixed_tuple(returns: Any) -> bool:
     """Return whether ``returns`` is a tuple type of fixed length."""
     while True:
         if get_origin(returns) is Annotated:

@@ -17,7 +17,7 @@ from ..._base.scheduler import Scheduler, Timer
 from ...errors import ChannelClosed, StreamOverflow
 from ...limits import Limits
 from ..wire.messages import WireMessage
-from .credit import SMALLEST_SHARE, Credit
+from .credit import SMALLEST_SHARE, GrantedCredit
 from .recipients import Decode, Recipient
 
 ENTRY = 176
@@ -42,7 +42,7 @@ class UnreadMemory:
     Inboxes and anonymous channels also get the event loop and the limits from here.
     """
 
-    __slots__ = ("inboxes", "less", "limits", "loop", "used")
+    __slots__ = ("inboxes", "limits", "loop", "on_release", "used")
 
     def __init__(self, loop: Scheduler, limits: Limits) -> None:
         self.loop = loop
@@ -50,10 +50,10 @@ class UnreadMemory:
         self.used = 0
         self.inboxes: WeakSet[Inbox] = WeakSet()
         """The queues of all readers that there are, those that receive nothing more included."""
-        self.less: Callable[[], None] | None = None
+        self.on_release: Callable[[], None] | None = None
         """Is called when less is used. None until the session is over, which keeps reading fast."""
 
-    def take(self, size: int, waiting: int, *, granted: bool = False) -> bool:
+    def acquire(self, size: int, waiting: int, *, granted: bool = False) -> bool:
         """Count a message of ``size`` bytes on a channel where ``waiting`` bytes wait; return False if it does not fit.
 
         A message that is the only one always fits. So do messages that the remote peer was ``granted`` credit for, and
@@ -78,8 +78,8 @@ class UnreadMemory:
     def release(self, size: int) -> None:
         """Stop counting ``size`` bytes: they were reserved, or a message of `ENTRY` bytes less was read or dropped."""
         self.used -= size
-        if self.less is not None:
-            self.less()
+        if self.on_release is not None:
+            self.on_release()
 
     def __str__(self) -> str:
         limit = self.limits.unread_bytes
@@ -90,7 +90,7 @@ LEAST_RESERVED = 4096
 """Bytes of messages for which memory is reserved at once."""
 
 
-class Packed(bytes):
+class EncodedItems(bytes):
     """An encoded message of several items. In other messages an array is one item without a value."""
 
 
@@ -100,15 +100,15 @@ class MessageQueue:
     `Limits.stream_queue_bytes` bounds what waits here, and `Limits.unread_bytes` what waits on all channels together.
     """
 
-    __slots__ = ("queue", "received_bytes", "taken_bytes", "unread")
+    __slots__ = ("queue", "read_bytes", "received_bytes", "unread_memory")
 
-    def __init__(self, unread: UnreadMemory) -> None:
-        self.unread = unread
+    def __init__(self, memory: UnreadMemory) -> None:
+        self.unread_memory = memory
         self.queue: deque[tuple[Any, int, int | None, Decode | None]] = deque()
         """Value, encoded size, id of a request that is not answered yet, and how to decode a value that is encoded."""
         # Totals from the beginning, like credit. The difference is what waits here.
         self.received_bytes: int = 0
-        self.taken_bytes: int = 0
+        self.read_bytes: int = 0
 
     def keep(
         self, payload: bytes | bytearray, i: int | None, decode: Decode, *, granted: bool = False, large: bool = False
@@ -117,12 +117,12 @@ class MessageQueue:
 
         There is if its place was ``granted``, unless the message is ``large`` and there is no memory for it.
         """
-        unread, size, waiting = self.unread, len(payload), self.received_bytes - self.taken_bytes
-        most = unread.limits.stream_queue_bytes
+        memory, size, waiting = self.unread_memory, len(payload), self.received_bytes - self.read_bytes
+        most = memory.limits.stream_queue_bytes
         if self.queue and waiting + size > most and not granted:
             return StreamOverflow(f"{waiting} bytes wait to be read (Limits.stream_queue_bytes={most})")
-        if not unread.take(size, waiting + len(self.queue) * ENTRY, granted=granted and not large):
-            return StreamOverflow(f"{unread} as this message came")
+        if not memory.acquire(size, waiting + len(self.queue) * ENTRY, granted=granted and not large):
+            return StreamOverflow(f"{memory} as this message came")
         self.queue.append((payload if isinstance(payload, bytes) else bytes(payload), size, i, decode))
         self.received_bytes += size
         return None
@@ -130,12 +130,12 @@ class MessageQueue:
     def pop(self) -> tuple[Any, int | None, Decode | None]:
         """Take out the oldest message: its value, the id of an unanswered request, how to decode an encoded value."""
         value, size, i, decode = self.queue.popleft()
-        self.taken_bytes += size
+        self.read_bytes += size
         if decode is not None:
-            self.unread.release(size + ENTRY)
+            self.unread_memory.release(size + ENTRY)
         return value, i, decode
 
-    def take_request_ids(self) -> list[int]:
+    def pop_request_ids(self) -> list[int]:
         """Return the ids of the requests that wait here, for the caller to answer. The requests wait on as events."""
         entries = list(self.queue)
         self.queue = deque((value, size, None, decode) for value, size, _, decode in entries)
@@ -162,16 +162,16 @@ class ReadableChannel(Protocol):
     """Channel of an `Inbox`.
 
     Implemented by `ChannelCore` of ``_core.channels.channel_core`` for anonymous channels, and by `NamedChannel` of
-    ``_core.channels.readers`` for the main channel and named ones, which have no credit and do not end.
+    ``_core.channels.named_channels`` for the main channel and named ones, which have no credit and do not end.
     """
 
     @property
-    def unread(self) -> UnreadMemory: ...
+    def unread_memory(self) -> UnreadMemory: ...
 
     @property
     def over(self) -> bool: ...
 
-    def gone(self) -> ChannelClosed:
+    def closed_error(self) -> ChannelClosed:
         """Return the error for a call after the end."""
         ...
 
@@ -199,19 +199,19 @@ class ReadableChannel(Protocol):
 
     def remove_recipient(self, event: str, recipient: Recipient, /) -> None: ...
 
-    def start_items(self, inbox: Inbox, /) -> None:
+    def send_start(self, inbox: Inbox, /) -> None:
         """Tell the remote producer that it may start, after credit if it keeps to that."""
 
-    def grant(self, items: int, size: int, /) -> None:
+    def send_credit(self, items: int, size: int, /) -> None:
         """Tell the remote producer the totals of items and bytes up to which it may send."""
 
-    def stop_items(self) -> None:
+    def send_stop(self) -> None:
         """Tell the remote producer to stop."""
 
     def answer(self, i: int, value: object = None, /) -> None:
         """Resolve a request that arrived on the channel."""
 
-    def overflowed(self, event: str, inbox: Inbox, error: StreamOverflow, /) -> None:
+    def inbox_overflowed(self, event: str, inbox: Inbox, error: StreamOverflow, /) -> None:
         """End what ``inbox`` reads, because more is unread than may be."""
 
     def count_misfit(self, event: str, why: Exception, /) -> None:
@@ -227,14 +227,14 @@ class ReadableChannel(Protocol):
 class ReaderState(enum.Enum):
     """State of the reader of an `Inbox`."""
 
-    PRESENT = "present"
+    READING = "reading"
     ABANDONED = "abandoned"
     """The stream was left or thrown away, and another stream may read on. Then the reader is present again."""
-    GONE = "gone"
+    STOPPED = "stopped"
     """Nothing is read any more, and what was unread is dropped."""
 
 
-_GONE = ReaderState.GONE
+_STOPPED = ReaderState.STOPPED
 
 
 class Inbox(MessageQueue, Recipient):
@@ -263,21 +263,21 @@ class Inbox(MessageQueue, Recipient):
         "credit",
         "error",
         "over",
-        "received",
-        "taken",
+        "read_count",
+        "received_count",
     )
 
     def __init__(self, channel: ReadableChannel, event: str) -> None:
-        super().__init__(channel.unread)
+        super().__init__(channel.unread_memory)
         self.channel = channel
         self._event = event
         self.being_read = False
         """The stream that reads it has read once, and so has begun."""
         self._waiter: asyncio.Future[None] | None = None
-        self.received = 0
-        self.taken: int = 0
+        self.received_count = 0
+        self.read_count: int = 0
         """Number of messages, or of items. A message that made place for a newer one counts as not received."""
-        self.credit: Credit | None = None
+        self.credit: GrantedCredit | None = None
         """What the remote producer may send. None if it has no credit, as before it is told to start."""
         self._reserved = 0
         """Bytes that may wait here decoded, because memory is reserved for them."""
@@ -287,12 +287,12 @@ class Inbox(MessageQueue, Recipient):
         """Nothing more will arrive."""
         self.error: BaseException | None = None
         """The exception that the reader gets after the last message. None at a plain end."""
-        self._reader = ReaderState.PRESENT
-        self.unread.inboxes.add(self)
+        self._reader = ReaderState.READING
+        self.unread_memory.inboxes.add(self)
         channel.add_recipient(event, self)
 
     def __repr__(self) -> str:
-        present = self._reader is ReaderState.PRESENT
+        present = self._reader is ReaderState.READING
         state = ("over" if self.over else "open") if present else self._reader.value
         return f"<{type(self).__name__} of {self._event!r} {state}, {len(self.queue)} unread>"
 
@@ -316,16 +316,16 @@ class Inbox(MessageQueue, Recipient):
             if error is not None:
                 self._overflow(error)
                 return
-        self.received += 1
+        self.received_count += 1
         if request is not None and at_once:
             self.channel.answer(request)
         self.wake()
 
     def _has_room(self, size: int) -> bool:
         """Return whether there is room for further messages after one of ``size`` bytes, so that it is answered now."""
-        limits = self.unread.limits
+        limits = self.unread_memory.limits
         crowded = not self._is_granted and len(self.queue) >= limits.stream_window
-        return not crowded and self.received_bytes - self.taken_bytes + size <= limits.stream_window_bytes
+        return not crowded and self.received_bytes - self.read_bytes + size <= limits.stream_window_bytes
 
     def _may_wait_decoded(self, size: int) -> bool:
         """Return whether a message of ``size`` bytes, encoded, may wait decoded, and count its memory."""
@@ -333,13 +333,13 @@ class Inbox(MessageQueue, Recipient):
             # It is taken in the next turn of the event loop, so that it need not count as unread.
             if not (self.channel.is_served and self._is_large(size)):
                 return True
-            if not self.unread.take(size, 0):
+            if not self.unread_memory.acquire(size, 0):
                 return False
             self._in_hand = size + ENTRY
             return True
-        queue, limits = self.queue, self.unread.limits
+        queue, limits = self.queue, self.unread_memory.limits
         if queue and not self._is_granted:
-            waiting = self.received_bytes - self.taken_bytes + size
+            waiting = self.received_bytes - self.read_bytes + size
             if len(queue) >= limits.stream_window or waiting > limits.stream_queue_bytes:
                 return False
         return self._reserve(size)
@@ -347,7 +347,7 @@ class Inbox(MessageQueue, Recipient):
     @property
     def _is_granted(self) -> bool:
         """Whether the next message has its place, because the producer had credit for it."""
-        return self.credit is not None and self.credit.covers(self.received, self.received_bytes)
+        return self.credit is not None and self.credit.covers(self.received_count, self.received_bytes)
 
     def _is_large(self, size: int) -> bool:
         """Return whether a message of ``size`` bytes takes more memory than is counted for it in advance."""
@@ -356,24 +356,24 @@ class Inbox(MessageQueue, Recipient):
 
     def _reserve(self, size: int) -> bool:
         """Return whether ``size`` more bytes may wait decoded, and reserve memory for them."""
-        needed = self.received_bytes - self.taken_bytes + size
+        needed = self.received_bytes - self.read_bytes + size
         if needed > self._reserved:
             more = max(needed - self._reserved, LEAST_RESERVED)
-            if not self.unread.reserve(more * DECODED):
+            if not self.unread_memory.reserve(more * DECODED):
                 return False
             self._reserved += more
         return True
 
     def _overflow(self, error: StreamOverflow) -> None:
         self.end(error)
-        self.channel.overflowed(self._event, self, error)
+        self.channel.inbox_overflowed(self._event, self, error)
 
     # ------------------------------------------------------------ the end
 
     def channel_ended(self, error: Exception | None) -> None:
         self.end(error)
         if self.abandoned:
-            self.leave(None)  # nobody can read on
+            self.stop_reading(None)  # nobody can read on
 
     def end(self, error: BaseException | None = None) -> None:
         """Receive nothing more. The reader gets the messages that wait here, and then ``error``."""
@@ -386,7 +386,7 @@ class Inbox(MessageQueue, Recipient):
 
     def end_after(self, seconds: float, error: BaseException) -> Timer:
         """Call `end` after that many seconds, unless the returned timer is cancelled."""
-        loop = self.unread.loop
+        loop = self.unread_memory.loop
         return loop.call_at(loop.time() + seconds, partial(self.end, error))
 
     # ------------------------------------------------------------ reading
@@ -394,15 +394,15 @@ class Inbox(MessageQueue, Recipient):
     @property
     def is_at_work(self) -> bool:
         """Whether something is unread, or the reader has taken a message and has not asked for the next one yet."""
-        at_work = bool(self.queue) or (self.taken > 0 and (self._waiter is None or self._waiter.done()))
-        return at_work and self._reader is ReaderState.PRESENT
+        at_work = bool(self.queue) or (self.read_count > 0 and (self._waiter is None or self._waiter.done()))
+        return at_work and self._reader is ReaderState.READING
 
     @property
     def abandoned(self) -> bool:
         """Whether another stream may read on."""
         return self._reader is ReaderState.ABANDONED
 
-    def begin(self) -> None:
+    def start_producer(self) -> None:
         """Let the remote producer start, if there is one, at the first read."""
 
     def wait(self) -> asyncio.Future[None]:
@@ -416,9 +416,9 @@ class Inbox(MessageQueue, Recipient):
             raise RuntimeError("two tasks read the same stream: give each its own, or let one read")
         if self._reserved or self._in_hand:
             self._release()
-        if self.credit is not None and not self.over and self.credit.is_due(self.taken, self.taken_bytes):
-            self.grant_credit()
-        waiter = self._waiter = self.unread.loop.create_future()
+        if self.credit is not None and not self.over and self.credit.is_due(self.read_count, self.read_bytes):
+            self.renew_credit()
+        waiter = self._waiter = self.unread_memory.loop.create_future()
         return waiter
 
     def wake(self) -> None:
@@ -426,11 +426,11 @@ class Inbox(MessageQueue, Recipient):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def forget_wait(self) -> None:
+    def stop_waiting(self) -> None:
         """Wait no more, because the coroutine that waits was thrown away."""
         self._waiter = None
 
-    def take(self) -> Any:
+    def read(self) -> Any:
         """Return the oldest message's value, and give the producer more credit if that is due.
 
         After an item that is larger than the window, `wait` does so: memory is counted for one such item at a time.
@@ -438,35 +438,35 @@ class Inbox(MessageQueue, Recipient):
         value, size, i, decode = self.queue.popleft()
         if decode is not None:
             value, size = self._decoded(value, size, decode)
-        taken = self.taken = self.taken + 1
-        taken_bytes = self.taken_bytes = self.taken_bytes + size
+        read_count = self.read_count = self.read_count + 1
+        read_bytes = self.read_bytes = self.read_bytes + size
         if i is not None:
             self.channel.answer(i)
         credit = self.credit
-        if (  # `Credit.is_due` comes first, without a call: each item of a stream comes here
+        if (  # `GrantedCredit.is_due` comes first, without a call: each item of a stream comes here
             credit is not None
-            and (taken >= credit.renew_at or taken_bytes >= credit.renew_bytes_at)
+            and (read_count >= credit.renew_at or read_bytes >= credit.renew_bytes_at)
             and size <= credit.window_bytes
             and not self.over
         ):
-            self.grant_credit()
+            self.renew_credit()
         return value
 
     def _decoded(self, payload: bytes, size: int, decode: Decode) -> tuple[Any, int]:
         """Return the value of a message that has waited encoded, and its size."""
-        self.unread.release(self._in_hand)
+        self.unread_memory.release(self._in_hand)
         self._in_hand = size + ENTRY
         return decode(payload).a, size
 
-    def grant_credit(self) -> None:
+    def renew_credit(self) -> None:
         """Give the producer credit for a full window beyond what the reader has taken."""
         if self.credit is None:
-            self.credit = Credit()
-        credit, window = self.credit, self.unread.limits.stream_window
-        credit.renew(self.taken, self.taken_bytes, window, self.channel.credit_share)
-        self.channel.grant(credit.items, credit.bytes)
+            self.credit = GrantedCredit()
+        credit, window = self.credit, self.unread_memory.limits.stream_window
+        credit.renew(self.read_count, self.read_bytes, window, self.channel.credit_share)
+        self.channel.send_credit(credit.items, credit.bytes)
 
-    def take_error(self) -> BaseException | None:
+    def pop_error(self) -> BaseException | None:
         """Return the exception that the reader gets after the last message, the first time. Then return None."""
         error, self.error = self.error, None
         self._release()
@@ -486,54 +486,54 @@ class Inbox(MessageQueue, Recipient):
     # An ItemInbox that has nothing unread and gets nothing more is left as one without credit. A dropped request is
     # answered. On a channel that is over, nothing else is sent.
 
-    def leave(self, reason: object) -> None:
+    def stop_reading(self, reason: object) -> None:
         """Stop reading, as the table says. Idempotent. Only a `StreamInbox` sends the ``reason``."""
-        if self._reader is not _GONE:
-            self._leave(reason)
+        if self._reader is not _STOPPED:
+            self._stop_reading(reason)
 
-    def _leave(self, reason: object) -> None:
-        self._stop_reading()
+    def _stop_reading(self, reason: object) -> None:
+        self._detach()
 
-    def _stop_reading(self) -> None:
+    def _detach(self) -> None:
         """Receive nothing more, and drop what is unread."""
-        self._reader = _GONE
+        self._reader = _STOPPED
         self.channel.remove_recipient(self._event, self)
         self.drop_all()
 
-    def read_on(self) -> None:
+    def resume_reading(self) -> None:
         """Go on for another stream than the one that was left."""
-        self._reader = ReaderState.PRESENT
+        self._reader = ReaderState.READING
         self.being_read = False
 
-    def leave_soon(self, label: str) -> None:
+    def stream_collected(self, label: str) -> None:
         """Stop reading in the next turn of the event loop, because the stream was thrown away without being left.
 
         Python may throw it away in any thread and within any call.
         """
-        if self._reader is not _GONE:
+        if self._reader is not _STOPPED:
             self._reader = ReaderState.ABANDONED
-            self.unread.loop.call_soon(partial(self._leave_abandoned, label))
+            self.unread_memory.loop.call_soon(partial(self._stop_if_abandoned, label))
 
-    def _leave_abandoned(self, label: str) -> None:
+    def _stop_if_abandoned(self, label: str) -> None:
         if self.abandoned:  # else another stream reads on
-            self.leave(None)
+            self.stop_reading(None)
 
     def drop_all(self) -> None:
         """Drop what is unread, because nobody will read it."""
         self.end()
         while self.queue:
             self._drop_oldest()
-        self.taken_bytes = self.received_bytes
+        self.read_bytes = self.received_bytes
         self._release()
 
     def _drop_oldest(self) -> None:
         _, i, _ = self.pop()
-        self.received -= 1
+        self.received_count -= 1
         if i is not None:
             self.channel.answer(i)
 
     def _release(self) -> None:
-        self.unread.release(self._in_hand + self._reserved * DECODED)
+        self.unread_memory.release(self._in_hand + self._reserved * DECODED)
         self._in_hand = self._reserved = 0
 
 
@@ -556,12 +556,12 @@ class EventInbox(Inbox):
         self._add(message.a, message.i, payload, decode)
 
     def count_misfit(self, why: Exception) -> None:
-        """Count an event that was taken, and is dropped because its arguments are not what the reader wants."""
+        """Count an event that was read, and is dropped because its arguments are not what the reader wants."""
         self.channel.count_misfit(self._event, why)
 
-    def _leave_abandoned(self, label: str) -> None:
+    def _stop_if_abandoned(self, label: str) -> None:
         unread = len(self.queue) if self.abandoned and not self.channel.over else 0
-        super()._leave_abandoned(label)
+        super()._stop_if_abandoned(label)
         if unread:
             self.channel.count_dropped(unread)
 

@@ -11,15 +11,15 @@ from msgspec import UNSET
 from ...errors import RemoteError, StreamOverflow
 from ..wire.messages import WireMessage
 from ..wire.rejections import reason_from_wire
-from .credit import Credit
-from .inbox import DECODED, Inbox, Packed, ReadableChannel, ReaderState
+from .credit import GrantedCredit
+from .inbox import DECODED, EncodedItems, Inbox, ReadableChannel, ReaderState
 from .recipients import Decode
 
-MOST_TOGETHER = 8192
+LARGEST_BATCH = 8192
 """Bytes of the largest message of several items for which there is always room within the credit. (wsrpc sends up to
 4 KiB.) When the first one is read all of them are decoded."""
 
-_GONE = ReaderState.GONE
+_STOPPED = ReaderState.STOPPED
 
 
 class ProducerState(enum.Enum):
@@ -58,12 +58,14 @@ class ItemInbox(Inbox):
         else:
             self._add(None, i, payload, decode)
 
-    def _add_several(self, values: list[Any], credit: Credit, payload: bytes | bytearray, decode: Decode) -> None:
+    def _add_several(
+        self, values: list[Any], credit: GrantedCredit, payload: bytes | bytearray, decode: Decode
+    ) -> None:
         """Keep the items of one message, which have to be within the credit."""
         size, count = len(payload), len(values)
         if self.over or not count:
             return
-        if not credit.covers(self.received + count - 1, self.received_bytes):
+        if not credit.covers(self.received_count + count - 1, self.received_bytes):
             self._overflow(StreamOverflow(f"{count} items came at once, and the producer had less credit"))
             return
         if self._reserve(size):
@@ -73,11 +75,11 @@ class ItemInbox(Inbox):
             self.queue.extend([(value, share, None, None) for value in values[1:]])
             self.received_bytes += size
         else:
-            error = self.keep(Packed(payload), None, decode, granted=True, large=size > MOST_TOGETHER)
+            error = self.keep(EncodedItems(payload), None, decode, granted=True, large=size > LARGEST_BATCH)
             if error is not None:
                 self._overflow(error)
                 return
-        self.received += count
+        self.received_count += count
         self.wake()
 
     def _items_ended(self, i: Any, error: RemoteError | None) -> None:
@@ -102,30 +104,30 @@ class ItemInbox(Inbox):
         """Whether a remote producer was told to start and has not said that there are no more items."""
         return self._producer is ProducerState.STARTED
 
-    def begin(self) -> None:
+    def start_producer(self) -> None:
         if self._producer is ProducerState.NOT_STARTED:
             self._producer = ProducerState.STARTED
             if not (self.over or self.channel.over):
-                self.channel.start_items(self)
+                self.channel.send_start(self)
 
     def _decoded(self, payload: bytes, size: int, decode: Decode) -> tuple[Any, int]:
         """Return the item of a message that has waited encoded, and its size. Of several items return the first."""
         a, size = super()._decoded(payload, size, decode)
         item: Any = a[1] if len(a) > 1 else None
-        if payload.__class__ is not Packed:
+        if payload.__class__ is not EncodedItems:
             return item.get("value") if item.__class__ is dict else None, size
         # The others wait decoded from now on. They were accepted, so there is room for them, whatever the limit.
         first, *others = item
         share = size // len(item)
         waiting = share * len(others)
-        self.unread.reserve(waiting * DECODED, granted=True)
+        self.unread_memory.reserve(waiting * DECODED, granted=True)
         self._reserved += waiting
         self.queue.extendleft((other, share, None, None) for other in reversed(others))
         return first, size - waiting
 
     # ------------------------------------------------------------ leaving
 
-    def _leave(self, reason: object) -> None:
+    def _stop_reading(self, reason: object) -> None:
         """Stop reading, or let another stream read on.
 
         Another stream may read the items of a user's channel whose producer keeps to credit: the producer sends as far
@@ -136,7 +138,7 @@ class ItemInbox(Inbox):
             self._reader = ReaderState.ABANDONED
             self.wake()  # a read of the stream that was left, which must not take an item of the next one
         else:
-            self._stop_reading()
+            self._detach()
 
 
 class Upload(ItemInbox):
@@ -162,31 +164,31 @@ class Upload(ItemInbox):
         else:
             self._end_id = i
 
-    def take_end_id(self) -> int | None:
+    def pop_end_id(self) -> int | None:
         """Return the id of the request that said that there are no more items. The caller answers it."""
         i, self._end_id = self._end_id, None
         return i
 
-    def take_request_ids(self) -> list[int]:
-        i = self.take_end_id()
-        return [*([] if i is None else [i]), *super().take_request_ids()]
+    def pop_request_ids(self) -> list[int]:
+        i = self.pop_end_id()
+        return [*([] if i is None else [i]), *super().pop_request_ids()]
 
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         super().receive(message, payload, decode)
-        if self._reader is _GONE and not self.all_sent and message.i is not UNSET:
+        if self._reader is _STOPPED and not self.all_sent and message.i is not UNSET:
             # JavaScript that gets the channel and `stop` in one read misses the `stop` (ws in Node, observed).
-            self.channel.stop_items()
+            self.channel.send_stop()
 
-    def _leave(self, reason: object) -> None:
-        self._reader = _GONE  # but it still receives, see above
+    def _stop_reading(self, reason: object) -> None:
+        self._reader = _STOPPED  # but it still receives, see above
         self.drop_all()
         if not self.all_sent and not self.channel.over:
-            self.channel.stop_items()  # the handler may run on for long
+            self.channel.send_stop()  # the handler may run on for long
 
     def answer_end(self, answer: Callable[[int], None]) -> None:
         """Stop reading, and call ``answer`` with the id of the request that ends the items once it arrives."""
         self._on_end = answer
-        self.leave(None)
+        self.stop_reading(None)
 
 
 def error_in(end: dict[str, Any]) -> RemoteError | None:

@@ -1,4 +1,4 @@
-"""Recipients of messages: one for each event name on a channel, in place of the handlers."""
+"""Recipients: objects that get the messages of one event name on a channel, in place of the handlers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ Decode = Callable[[bytes | bytearray], WireMessage]
 class Recipient:
     """Receives the messages of one event name on a channel, in place of the handlers.
 
-    Each `Inbox` does (and `FanOut` for several of them), and so do producers, which receive what the consumer asks for,
-    `MismatchDetector`, and `Pipe` of ``cluster``, which passes items on to another channel.
+    Recipients are:
+
+    - each `Inbox`, and a `RecipientGroup` for several of them,
+    - producers, which receive the requests of their consumer,
+    - `MismatchDetector`,
+    - `Pipe` of ``cluster``, which passes items on to another channel.
     """
 
     __slots__ = ()
@@ -25,15 +29,15 @@ class Recipient:
         raise NotImplementedError
 
     def channel_ended(self, error: Exception | None) -> None:
-        """Take note that nothing more will arrive. ``error`` says why; None at a good end."""
+        """Receive nothing more. ``error`` says why; None at a good end."""
 
-    def take_request_ids(self) -> list[int]:
-        """Return the ids of requests that have no answer yet, and forget them: they will not be answered from here."""
+    def pop_request_ids(self) -> list[int]:
+        """Return the ids of requests that have no answer yet. The caller answers these requests."""
         return []
 
 
-class FanOut(Recipient):
-    """All readers of one event name on a channel. Each of them gets every event."""
+class RecipientGroup(Recipient):
+    """Several recipients of one event name on a channel. Each member gets every event."""
 
     __slots__ = ("members",)
 
@@ -47,22 +51,22 @@ class FanOut(Recipient):
         self.pass_on(message, payload, decode, handled=False)
 
     def pass_on(self, message: WireMessage, payload: bytes | bytearray, decode: Decode, *, handled: bool) -> None:
-        """Pass a message to all readers. ``handled`` says whether a handler gets it, too."""
+        """Pass a message to all members. ``handled`` says whether a handler gets the message, too."""
         members = self.members
         if len(members) == 1 and not handled:
             members[0].receive(message, payload, decode)
             return
         i = message.i
         for member in tuple(members):
-            own = decode_any(decode, payload)  # a reader that changes its values does not change those of the others
-            own.i, i = i, UNSET  # only the first one answers
+            own = decode_any(decode, payload)  # if a reader changes its values, the values of other readers stay
+            own.i, i = i, UNSET  # only the first member answers
             member.receive(own, payload, decode)
 
 
 class MismatchDetector(Recipient):
     """Recipient of messages which show that the two sides expect different things of a channel.
 
-    Without it both sides would wait for each other without a limit.
+    Otherwise both sides would wait for each other without a limit.
     """
 
     __slots__ = ("_detected",)
@@ -74,36 +78,38 @@ class MismatchDetector(Recipient):
         self._detected()
 
 
-class Recipients(dict[str, Recipient]):
+class RecipientTable(dict[str, Recipient]):
     """The recipients on one channel, by event name."""
 
     __slots__ = ()
 
-    def add(self, event: str, recipient: Recipient, fan_out: Callable[[], FanOut] | None, taken: str) -> None:
-        """Add a recipient of the messages with that name.
+    def add(
+        self, event: str, recipient: Recipient, make_group: Callable[[], RecipientGroup] | None, occupied: str
+    ) -> None:
+        """Add a recipient of the messages with the name ``event``.
 
         Args:
-            fan_out: makes the fan-out through which the recipient shares the messages with others. None: it shares
-                nothing.
-            taken: the text of the error.
+            make_group: makes the group in which the recipient shares the messages with others. None: the recipient
+                shares nothing.
+            occupied: the text of the error.
 
         Raises:
-            RuntimeError: something receives the messages already, and one of the two does not share them.
+            RuntimeError: there is another recipient, and one of the two does not share the messages.
         """
         present = self.get(event)
-        if fan_out is None and present is None:
+        if make_group is None and present is None:
             self[event] = recipient
-        elif fan_out is not None and (present is None or isinstance(present, FanOut)):
+        elif make_group is not None and (present is None or isinstance(present, RecipientGroup)):
             if present is None:
-                present = self[event] = fan_out()
+                present = self[event] = make_group()
             present.members.append(recipient)
         else:
-            raise RuntimeError(taken)
+            raise RuntimeError(occupied)
 
     def remove(self, event: str, recipient: Recipient) -> None:
-        """Remove a recipient, if it gets the messages with that name."""
+        """Remove a recipient, if it gets the messages with the name ``event``."""
         present = self.get(event)
-        if isinstance(present, FanOut) and recipient in present.members:
+        if isinstance(present, RecipientGroup) and recipient in present.members:
             present.members.remove(recipient)
             if not present.members:
                 del self[event]
@@ -111,17 +117,17 @@ class Recipients(dict[str, Recipient]):
             del self[event]
 
     def of(self, event: str) -> list[Recipient]:
-        """Return the recipients of the messages with that name, and instead of a fan-out its members."""
+        """Return the recipients of the messages with the name ``event``, each member of a group for itself."""
         present = self.get(event)
-        return list(present.members) if isinstance(present, FanOut) else [] if present is None else [present]
+        return list(present.members) if isinstance(present, RecipientGroup) else [] if present is None else [present]
 
     def each(self) -> list[Recipient]:
-        """Return each recipient once, and instead of a fan-out its members."""
+        """Return each recipient once, with the members of groups in place of the groups."""
         found: dict[Recipient, None] = {}
         for present in self.values():
-            found |= dict.fromkeys(present.members if isinstance(present, FanOut) else (present,))
+            found |= dict.fromkeys(present.members if isinstance(present, RecipientGroup) else (present,))
         return list(found)
 
-    def take_request_ids(self) -> list[int]:
-        """Return the ids of requests that have no answer yet, and forget them."""
-        return [i for one in self.each() for i in one.take_request_ids()]
+    def pop_request_ids(self) -> list[int]:
+        """Return the ids of requests that have no answer yet. The caller answers these requests."""
+        return [i for one in self.each() for i in one.pop_request_ids()]

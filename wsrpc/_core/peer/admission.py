@@ -63,7 +63,7 @@ class Admission:
                 await asyncio.shield(paused)
                 if self.session.end_error is not None:
                     self._answers.ignored["dropped at the end"] += 1
-                    invocation.note_orphaned(self.session.end_error)
+                    invocation.record_orphaned(self.session.end_error)
                     raise invocation.cancellation()
         finally:
             self.late -= 1

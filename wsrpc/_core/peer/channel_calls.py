@@ -36,7 +36,7 @@ class ChannelCalls:
         self._answers = answers
         self._work = work
         self._channels = channels
-        self._readers = work.readers
+        self._named_channels = work.named_channels
         self._named: dict[str, NamedProducer] = {}
         """Producers on named channels, by name. Each channel has one at most."""
 
@@ -78,7 +78,7 @@ class ChannelCalls:
         if invocation.state is not CallState.RESERVED:  # else it was checked before the handler ran
             self._work.check_bytes_for_channel(invocation.size)
         self._channels.deliver(channel)
-        invocation.settle()
+        invocation.remove_from_active()
         mark_processed(invocation.view)
         invocation.served = channel
         invocation.enter(CallState.SERVING)
@@ -92,15 +92,15 @@ class ChannelCalls:
         """
         if invocation.state is EXITED:
             return
-        invocation.enter(CallState.OVER)
+        invocation.enter(CallState.CHANNEL_ENDED)
         reason = channel.close_reason
         error = RemoteError("the channel was closed") if reason is None else reason
 
         def cancel() -> None:
-            if not (channel.left and invocation.is_current):
+            if not (channel.ended_here and invocation.is_current):
                 invocation.orphan(error)
 
-        by_this_side = channel.left or (isinstance(reason, ConnectionLost) and is_closed_here(reason))
+        by_this_side = channel.ended_here or (isinstance(reason, ConnectionLost) and is_closed_here(reason))
         if by_this_side or _role(invocation) is not Role.CONVERSATION:
             cancel()
         else:
@@ -139,9 +139,9 @@ class ChannelCalls:
         if (before := self._named.get(name)) is not None:
             # JavaScript sends nothing when it leaves.
             before.channel_ended(RemoteError("the consumer has begun anew"))
-        producer = NamedProducer(self._readers.channel(name), self._channels.sender, invocation)
+        producer = NamedProducer(self._named_channels.channel(name), self._channels.sender, invocation)
         self._named[name] = producer
-        invocation.leave_lane()  # or the next `start`, which ends this one, would wait for its end
+        invocation.release_lane()  # or the next `start`, which ends this one, would wait for its end
         label = invocation.label
         try:
             try:
@@ -159,7 +159,7 @@ class ChannelCalls:
             if not producer.over:
                 self._log_refusal(label, exc)
         finally:
-            producer.leave()
+            producer.detach()
             if self._named.get(name) is producer:
                 del self._named[name]
             await close_source(source)
@@ -170,7 +170,7 @@ class ChannelCalls:
     def _end_stream(self, invocation: Invocation, channel: ChannelCore, pulled: bool) -> None:
         """End the channel after the last item: its reader may open the next one while the call still runs."""
         upload = invocation.upload
-        if upload is not None and (i := upload.take_end_id()) is not None:
+        if upload is not None and (i := upload.pop_end_id()) is not None:
             self._answers.resolve(i, None, invocation.label)
         # A consumer that pulls holds the channel, and has to learn that it has ended.
         (channel.finish if pulled else channel.finish_locally)()
@@ -211,7 +211,7 @@ class ChannelCalls:
             answer(i)
             channel.finish_locally()
 
-        if (i := upload.take_end_id()) is not None:
+        if (i := upload.pop_end_id()) is not None:
             end(i)
         elif upload.all_sent:  # by an event, which has no answer
             channel.finish()

@@ -35,7 +35,7 @@ from ...errors import (
 from ..channels.channel_core import ChannelCore
 from ..channels.channel_states import ChannelState
 from ..channels.channel_table import TOO_MANY, ChannelTable
-from ..channels.readers import FOR_READERS
+from ..channels.named_channels import FOR_READERS
 from ..channels.source import as_source
 from ..handlers.compiled import Handler
 from ..handlers.invocation import CURRENT, EXITED, Call, CallState, Invocation
@@ -133,11 +133,11 @@ class Dispatcher:
         handler = route.handler
         invocation = Invocation(self._host.peer, message, self, len(payload), view, handler)
         try:
-            if route.gives_channel and message.i is not UNSET:
+            if route.answers_with_channel and message.i is not UNSET:
                 self._make_room_for_channel(invocation)
             context = self.context.copy()
             context.run(set_current, invocation)
-            if route.begins_later:
+            if route.starts_later:
                 self._run_on(invocation, context.run(route.call, invocation, message.a), context)
                 return
             if self.work.tasks_not_started:
@@ -153,7 +153,7 @@ class Dispatcher:
                 self._returned(invocation, result)
         except BaseException as exc:
             if handler is not None:
-                handler.put_back()  # if its arguments did not fit, the next message may have it
+                handler.release()  # if its arguments did not fit, the next message may have it
             if not self._raised(invocation, exc):
                 raise
         invocation.state = EXITED  # it was never counted
@@ -177,9 +177,9 @@ class Dispatcher:
             return find(channel.own_registry(), message.h, message.a[0])
         name = message.a[0]
         if not message.c and name in RESERVED_EVENTS:  # for JavaScript, "" is the main channel
-            return Route(self._refuse_reserved, None, gives_channel=False, begins_later=False)
+            return Route(self._refuse_reserved, None, answers_with_channel=False, starts_later=False)
         route = find(self._own, message.c, name)
-        if route.handler is None and message.i is UNSET and self.work.readers.has_readers(message.c, name):
+        if route.handler is None and message.i is UNSET and self.work.named_channels.has_readers(message.c, name):
             return route_to(self._own, message.c, FOR_READERS)
         return route
 
@@ -289,7 +289,7 @@ class Dispatcher:
     def serve(self, invocation: Invocation, body: Any) -> Coroutine[Any, Any, Any]:
         """Answer with a channel, then await ``body``, or send the items that it produces. Return its result."""
         if self.session.end_error is not None:  # it handles an event, and so goes on when its session is over
-            invocation.note_orphaned(self.session.end_error)
+            invocation.record_orphaned(self.session.end_error)
         self.work.add(invocation)
         return self._channel_answers.serve(invocation, body)
 
@@ -305,7 +305,7 @@ class Dispatcher:
         error = made_here(HandlerTimeout(f"{invocation.event!r} took longer than {seconds:g} s and was cancelled"))
         invocation.orphan(error)
         if invocation.id is not None:
-            invocation.settle()
+            invocation.remove_from_active()
             self.answers.reject(invocation.id, error)
 
     # ------------------------------------------------------------ ending
@@ -337,7 +337,7 @@ class Dispatcher:
                 self._channel_answers.failed(invocation, RpcError(ABORTED))
             elif invocation.id is not None:
                 self.answers.reject(invocation.id, RpcError(ABORTED))
-            invocation.note_orphaned(None)  # if it waits for a thread, it must not begin in it
+            invocation.record_orphaned(None)  # if it waits for a thread, it must not begin in it
             return False
         if isinstance(exc, asyncio.CancelledError) and invocation.state.cancelled:
             if invocation.id is not None and invocation.state.answerable:
@@ -352,8 +352,8 @@ class Dispatcher:
 
     def _exited(self, invocation: Invocation) -> None:
         """Count a handler no more, drop what only it could use, and start messages that waited for its place."""
-        if invocation.handler is not None and invocation.handler.taken:
-            invocation.handler.put_back()  # if it was not called, the next message may have it
+        if invocation.handler is not None and invocation.handler.acquired:
+            invocation.handler.release()  # if it was not called, the next message may have it
         if (channel := invocation.channel) is not None:
             if channel.state is ChannelState.NEW:
                 channel.close()
@@ -434,7 +434,7 @@ class Dispatcher:
     def _event_failed(self, invocation: Invocation, exc: BaseException, error: RpcError) -> None:
         """Log and count an event whose handler raised ``exc``, or that has none. No caller would get ``error``."""
         if invocation.inbound.c == RAW:
-            self._host.reporter.tell("error", error if isinstance(error, BadArguments) else exc)
+            self._host.reporter.notify("error", error if isinstance(error, BadArguments) else exc)
         if isinstance(error, BadArguments):
             text = f"event {short(invocation.event or invocation.label)} was dropped: {text_for_log(error)}"
             self.answers.host.count("wrong arguments", text)
@@ -461,7 +461,7 @@ class Dispatcher:
             return False
         if invocation.event == "stop":
             return self._own.has(channel, "start") or self._shared.has(channel, "start")
-        return invocation.event == "next" and channel in self.work.readers.read_before
+        return invocation.event == "next" and channel in self.work.named_channels.read_before
 
 
 @types.coroutine

@@ -15,7 +15,7 @@ from ..._base.references import weakly
 from ..._base.scheduler import Scheduler
 from ...errors import ConnectionLost
 from ...transport import ConnectionInfo
-from ..channels.readers import Readers
+from ..channels.named_channels import NamedChannels
 from ..handlers.lifecycle import Closers, Reporter
 from ..sending.outbox import Outbox
 from ..session.connection import Connection
@@ -50,10 +50,10 @@ class PeerCore:
         "host",
         "log",
         "loop",
+        "named_channels",
         "options",
         "outbox",
         "owner",
-        "readers",
         "reporter",
         "sender",
         "work",
@@ -79,9 +79,9 @@ class PeerCore:
             expects_session=options.keeps_offline,
             fails_offline=options.fails_offline,
         )
-        self.readers = Readers(host, (own, shared), self.outbox, survives=options.keeps_offline)
-        self.work = self.readers.listener = Work(host, self.readers)
-        self.sender = Requester(self.outbox, host, own, self.readers)
+        self.named_channels = NamedChannels(host, (own, shared), self.outbox, survives=options.keeps_offline)
+        self.work = self.named_channels.listener = Work(host, self.named_channels)
+        self.sender = Requester(self.outbox, host, own, self.named_channels)
         own.inherit(shared, settings.limits.handler_timeout)
         self.close_calls = 0
         """How often this side has closed the peer. If it changes meanwhile, that call decides."""
@@ -151,7 +151,7 @@ class PeerCore:
     def _call_close_handlers(self) -> None:
         """Call the `close` handlers of the last session now, if they wait for anything."""
         self.work.when_events_done(None)
-        self.reporter.flush_turns()
+        self.reporter.notify_now()
 
     def bind(self, connection: Connection) -> None:
         """Begin a session on ``connection``; see `Peer.bind`."""
@@ -163,7 +163,7 @@ class PeerCore:
         # What readers still hold counts on, and what handlers hold that were not cancelled.
         session = ended.session
         if isinstance(session, ServerSession) and ended.backlog():
-            self.readers.unread().less = session.memory_changed
+            self.named_channels.unread_memory().on_release = session.memory_changed
             session.update_memory()
         self.release()
 
@@ -179,7 +179,7 @@ class PeerCore:
         dispatcher = current.dispatcher
         dispatcher.context = Context()  # else that of the code that has connected, and of the opening
         current.channels.dispatcher = weakly(dispatcher)
-        work.dispatcher, work.readers = weakly(dispatcher), weakly(self.readers)
+        work.dispatcher, work.named_channels = weakly(dispatcher), weakly(self.named_channels)
         host.core, host.current, host.peer = weakly(self), weakly(current), None
         self.owner.release()
 
@@ -188,7 +188,7 @@ class PeerCore:
     @property
     def busy(self) -> bool:
         """Whether something runs for the peer, or waits to be told."""
-        return bool(self.work.invocations or self.reporter.running or self.reporter.turns)
+        return bool(self.work.invocations or self.reporter.running or self.reporter.notifications)
 
     def any_task(self) -> asyncio.Future[Any] | None:
         """Return a task of this peer that is not done yet, or the thread that it has left behind. None if all ended."""
@@ -208,21 +208,21 @@ class PeerCore:
         while still():
             tasks = self.reporter.tasks(closers) | work.tasks(closers)
             if not tasks:
-                if work.on_events_done is None and len(self.reporter.turns) < 2:
+                if work.on_events_done is None and len(self.reporter.notifications) < 2:
                     break
                 self._call_close_handlers()  # only handlers that wait for this close are left
                 continue
             # A handler that ends makes room for one that waits, so look again.
-            late = await closers.wait_besides(tasks, max(0.0, deadline - self.loop.time()))
+            late = await closers.wait_for_others(tasks, max(0.0, deadline - self.loop.time()))
             if late and still():
                 work.drop_all()
                 for task in late:
                     task.cancel()
-                stubborn = await closers.wait_besides(late, patience)
+                stubborn = await closers.wait_for_others(late, patience)
                 if count := len(stubborn) + work.threads_running:
                     self.log(logging.WARNING, "%d handlers do not end although they were cancelled", count)
                 if stubborn:
                     break
         if still():
             self.outbox.requests.stop_timer()
-            self.readers.unread().leave_late()  # the peer ends, and nobody reads them any more
+            self.named_channels.unread_memory().close_late()  # the peer ends, and nobody reads them any more

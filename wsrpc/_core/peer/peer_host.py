@@ -82,7 +82,7 @@ class PeerHost:
 
     def accepts_raw(self) -> bool:
         """Return whether this side has a function for raw messages."""
-        return self.options.own.takes_raw or self.options.shared.takes_raw
+        return self.options.own.handles_raw or self.options.shared.handles_raw
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
         """Run a coroutine in a task that is waited for before the peer ends."""

@@ -58,9 +58,9 @@ class PeerSession:
         "channels",
         "dispatcher",
         "host",
+        "named_channels",
         "opening",
         "outbox",
-        "readers",
         "session",
         "work",
         "writer",
@@ -70,7 +70,7 @@ class PeerSession:
         self.host = host
         self.outbox = outbox = sender.outbox
         self.work = work
-        self.readers = work.readers
+        self.named_channels = work.named_channels
         self.session: ClientSession | ServerSession
         if host.options.dialer:
             self.session = ClientSession(host, outbox.offline_queue, last_close=last_close)
@@ -80,7 +80,7 @@ class PeerSession:
         self.writer = SessionWriter(self.session, host, self.opening, outbox.requests, outbox.room_gate)
         answers = Answers(self.writer, host)
         self.channels = channels = ChannelTable(
-            self.writer, outbox, host.options.own, work.readers, sender=sender, answers=answers
+            self.writer, outbox, host.options.own, work.named_channels, sender=sender, answers=answers
         )
         self.dispatcher = channels.dispatcher = Dispatcher(
             host, work=work, writer=self.writer, answers=answers, channels=channels
@@ -104,7 +104,7 @@ class PeerSession:
         host, session, info = self.host, self.session, connection.transport.info
         settings, options, log = host.settings, host.options, host.log
         self.outbox.expects_session = options.keeps_offline
-        self.readers.reopen()
+        self.named_channels.reopen()
         host.connection_started(info)
         opening = Invocation(host.peer, WireMessage(a=["open"]))
         self.dispatcher.context = contextvars.copy_context()  # of the code that has connected
@@ -121,7 +121,7 @@ class PeerSession:
             where = "to" if options.dialer else "from"
             path = info.target.partition("?")[0]
             log(logging.INFO, "peer %s connected %s %s, path %s", log.id, where, log.place, path)
-        self.opening.begin(opening)
+        self.opening.start(opening)
         if session.over:  # a handler has bound another transport
             return
         self.work.update()
@@ -172,7 +172,7 @@ class PeerSession:
             if not channels.expects_credit(message.h):
                 self.host.ignore("credit for no channel")
         elif 0 <= message.n <= MAX_ID and 0 <= message.bytes <= MAX_ID:
-            channel.credited(message.n, message.bytes)
+            channel.credit_received(message.n, message.bytes)
         else:
             self.host.ignore("credit that makes no sense")
 
@@ -249,7 +249,7 @@ class PeerSession:
         """Close the connection because of what the remote peer did, see `Session.fail`."""
         self.host.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
         self._close_soon(CloseInfo(code, reason))
-        self.host.reporter.tell("error", ProtocolError(reason))
+        self.host.reporter.notify("error", ProtocolError(reason))
         self.host.spawn(self.session.close(code, reason))
 
     def refuse(self, code: int, reason: str) -> None:
@@ -288,12 +288,12 @@ class PeerSession:
         self.dispatcher.cancel_requests(lost)
         # Before the channels end, because a handler of an event may read one.
         self.work.start_last_events()
-        self.readers.end_session(lost)
+        self.named_channels.end_session(lost)
         self.channels.end_session(lost)
         self.work.update()
         # The application. `wait_closed` returns now: a handler that runs before the `close` handlers may wait in it.
         call_close_handlers = partial(
-            self.host.reporter.take_turn, "close", partial(self._call_close_handlers, end.info)
+            self.host.reporter.notify_in_order, "close", partial(self._call_close_handlers, end.info)
         )
         self.work.when_events_done(call_close_handlers)
         self._wake_wait_closed()
@@ -311,7 +311,7 @@ class PeerSession:
             info = msgspec.structs.replace(info, user_closed=True)
         info = self._with_will_reconnect(info)
         reporter = self.host.reporter
-        reporter.tell("close", info)
+        reporter.notify("close", info)
         close_handler = self.host.owner.close_handler()
         if close_handler is not None:
             reporter.call("close", close_handler, info)
@@ -337,7 +337,7 @@ class PeerSession:
         else:
             dialer, peer = self.host.options.dialer, self.host.peer
             args = (self._with_will_reconnect(info),) if dialer else (peer, info)
-            self.host.reporter.tell_hooks("on_detach", args, self.opening.running)
+            self.host.reporter.notify_hooks("on_detach", args, self.opening.running)
 
     def session_resuming(self, connection: Connection, limits: Announced) -> bool:
         """Let handlers start, begin the statistics of another connection, and return whether the user may send."""
@@ -357,7 +357,7 @@ class PeerSession:
         log(logging.INFO, "peer %s at %s goes on with its session", log.id, log.place)
         self.host.owner.resumed()
         if not self.host.options.dialer:
-            self.host.reporter.tell_hooks("on_resume", (self.host.peer,))
+            self.host.reporter.notify_hooks("on_resume", (self.host.peer,))
 
     # ------------------------------------------------------------ what it holds
 

@@ -402,7 +402,7 @@ class Receiver:
 
     def _raw(self, payload: bytes | bytearray, text: bool, view: Message | None = None) -> bool:
         """Give a message to the raw handler; return False if there is none."""
-        if not (self._own.takes_raw or self._shared.takes_raw) or (text and payload.startswith(CONTROL)):
+        if not (self._own.handles_raw or self._shared.handles_raw) or (text and payload.startswith(CONTROL)):
             return False
         if text and not _is_utf8(payload):
             self._not_utf8()
@@ -416,7 +416,7 @@ class Receiver:
         if not (self._own.observed or self._shared.observed):
             return None
         view = Message(bytes(payload), text, decode)
-        self._reporter.tell("message", view)
+        self._reporter.notify("message", view)
         return view
 
     # ------------------------------------------------------------ messages that are dropped
@@ -490,7 +490,7 @@ class Receiver:
         error, work = ProtocolError(f"ignored {why}"), self._work
         only = None if self._shared.raw_only is None else self._shared.scopes[RAW].handlers[""]
         if only is None or only.lane is None or not (work.invocations or work.waiting_room.items):
-            self._reporter.tell("error", error)
+            self._reporter.notify("error", error)
         else:
             self._reporter.spawn(self._report_behind(work.lane(only.lane), error))
         times = self._malformed_at = self._malformed_at or []
@@ -502,7 +502,7 @@ class Receiver:
     async def _report_behind(self, lane: asyncio.Lock, error: ProtocolError) -> None:
         """Call the `error` handlers once an async `Service.on_json` has handled the messages before."""
         async with lane:
-            self._reporter.tell("error", error)
+            self._reporter.notify("error", error)
 
     def _not_utf8(self) -> None:
         self._session.fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1

@@ -27,8 +27,8 @@ from ...errors import (
 )
 from ..channels.channel_core import ChannelCore
 from ..channels.javascript import ItemRefused
+from ..channels.named_channels import NamedChannels
 from ..channels.producer import Producer
-from ..channels.readers import Readers
 from ..channels.source import close_source
 from ..channels.stream_inbox import StreamInbox
 from ..handlers.registry import Registry
@@ -59,7 +59,7 @@ class Requester:
         outbox: Outbox,
         host: Host,
         registry: Registry,
-        readers: Readers,
+        named_channels: NamedChannels,
     ) -> None:
         self.outbox = outbox
         self._requests = outbox.requests
@@ -68,8 +68,8 @@ class Requester:
         self._between_nodes = host.settings.between_nodes
         self._warned: dict[str, None] = {}
         self.converter = registry.converter
-        self.read_events = readers.read_events
-        self.read_items = readers.read_items
+        self.read_events = named_channels.read_events
+        self.read_items = named_channels.read_items
         # The same methods without a call in between.
         self.send_event = outbox.send_event
         self.send_event_nowait = outbox.send_event_nowait
@@ -332,7 +332,7 @@ async def _send_all(producer: Producer, send: Source) -> None:
 def _why_ended(channel: ChannelCore, exc: ChannelClosed | ConnectionLost) -> Exception:
     """Return the error with which a channel has ended, and which it forgets. Without one, return ``exc``."""
     error = channel.error or exc
-    channel.forget_error()
+    channel.drop_error()
     if error is not exc:
         exc.reason = ""  # which may be the error, whose context it becomes
     return error

@@ -39,7 +39,7 @@ class ReceivedMessage(Struct, eq=False):
     def too_late(self) -> bool:
         """Whether its channel has ended and it is not to be handled. Events outlive an end by the remote peer."""
         channel = self.channel
-        return channel is not None and (channel.left if self.id is None else channel.over)
+        return channel is not None and (channel.ended_here if self.id is None else channel.over)
 
     def drop(self) -> None:
         """Reject it if it is a request: its channel has ended before its turn came."""

@@ -16,7 +16,7 @@ from ..._base.names import STREAM_EVENTS, ChannelRef
 from ...errors import Draining, Overloaded, RemoteError, RpcError, made_here
 from ..channels.channel_core import ChannelCore
 from ..channels.channel_table import TOO_MANY
-from ..channels.readers import Readers
+from ..channels.named_channels import NamedChannels
 from ..handlers.invocation import EXITED, CallState, Invocation
 from ..handlers.lifecycle import Closers
 from ..handlers.observation import Message, mark_processed
@@ -66,20 +66,21 @@ class Work:
         "held_by_channels",
         "invocations",
         "limits",
+        "named_channels",
+        "named_channels",
         "needs_checks",
         "on_channels",
         "on_events_done",
-        "readers",
         "starting",
         "tasks_not_started",
         "unknown_logged",
         "waiting_room",
     )
 
-    def __init__(self, host: PeerHost, readers: Readers) -> None:
+    def __init__(self, host: PeerHost, named_channels: NamedChannels) -> None:
         self.limits = limits = host.settings.limits
         self._loop = host.loop
-        self.readers = readers
+        self.named_channels = named_channels
         self.dispatcher: Dispatcher
         """That of the present session, of the next one, or of the last one."""
         self.needs_checks = True
@@ -132,7 +133,7 @@ class Work:
         admission = dispatcher.admission
         return bool(
             dispatcher.active
-            or self.readers.channels
+            or self.named_channels.channels
             or self.waiting_room.items
             or dispatcher.session.full
             or dispatcher.opening.holding is not _NONE_HELD
@@ -163,7 +164,9 @@ class Work:
             channel: the anonymous channel on which it arrived.
         """
         i = message.i
-        is_read = dispatcher.opening.holding is not _NONE_HELD and self.readers.has_readers(message.c, message.a[0])
+        is_read = dispatcher.opening.holding is not _NONE_HELD and self.named_channels.has_readers(
+            message.c, message.a[0]
+        )
         if self._needs_no_handler(dispatcher, message, payload, decode, channel):
             mark_processed(view)
             return
@@ -199,7 +202,7 @@ class Work:
             return True
         if self._bucket is not None and self._counts(message, channel) and not self.within_rate(dispatcher, message):
             return True
-        if self.readers.channels and channel is None and self.readers.take(message, payload, decode):
+        if self.named_channels.channels and channel is None and self.named_channels.pass_on(message, payload, decode):
             return True
         if i is not UNSET and message.h is None and dispatcher.refuses_new():
             dispatcher.answers.reject(
@@ -229,7 +232,7 @@ class Work:
         """
         if channel is not None:
             return message.a[0] in STREAM_EVENTS
-        return not self.readers.is_of_stream(message)
+        return not self.named_channels.is_of_stream(message)
 
     def _has_no_room(self, dispatcher: Dispatcher, size: int) -> bool:
         return (
@@ -245,10 +248,10 @@ class Work:
         # A message must not overtake those that wait already, except for those that are held back.
         return bool(self.waiting_room.items) and self.waiting_room.oldest(holding) is not None
 
-    def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient) -> None:
+    def recipient_added(self, channel: ChannelRef, event: str, recipient: Recipient) -> None:
         """Give a new reader the events that wait while `open` handlers run: an `open` handler may be the reader."""
         if self.dispatcher.opening.holding is not _NONE_HELD and isinstance(recipient, Inbox):
-            handled = self.readers.has_handler(channel, event)
+            handled = self.named_channels.has_handler(channel, event)
             for ticket, waiting in self.waiting_room.events():
                 message = decode_any(waiting.decode, waiting.payload)
                 if (message.c, message.a[0]) != (channel, event) or waiting.is_read or recipient.over:
@@ -348,15 +351,15 @@ class Work:
         """
         if self._measured is None:
             self._measured = sum(each.memory for each in self.invocations if each.state is not _ORPHANED)
-        room, unread = self.waiting_room, self.readers.memory
-        return self._measured + room.size + BYTES_PER_MESSAGE * len(room) + (0 if unread is None else unread.used)
+        room = self.waiting_room
+        return self._measured + room.size + BYTES_PER_MESSAGE * len(room) + self.named_channels.unread_bytes
 
     def drop_backlog(self, why: str) -> None:
         """Drop all messages that wait or are unread, and cancel all handlers: they hold too much."""
         self.drop_all()
         for invocation in list(self.invocations):
             invocation.orphan(why)
-        self.readers.unread().drop_all(why)
+        self.named_channels.unread_memory().drop_all(why)
 
     def stop_measuring(self) -> None:
         """Measure no more handlers until `backlog` is called again."""
@@ -420,7 +423,7 @@ class Work:
         if invocation.inbound.i is not UNSET:
             if invocation.inbound.h is not None:
                 self.on_channels -= 1
-            invocation.settle()
+            invocation.remove_from_active()
         if not self.dispatcher.active:
             self.update()
         if self.waiting_room.items:
@@ -473,7 +476,7 @@ class Work:
         """Cancel the bodies of conversations that are over, even if they have not read the messages before the end."""
         for invocation in list(self.invocations):
             if invocation.served is not None and invocation.served.over:
-                invocation.served.mailbox.notice_end()
+                invocation.served.mailbox.call_when_read()
 
     def tasks(self, closers: Closers | None = None) -> set[asyncio.Task[None]]:
         """Return the tasks in which handlers run, besides those of ``closers`` and those behind them in their lanes.

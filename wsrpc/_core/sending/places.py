@@ -186,7 +186,7 @@ def _error_for(outgoing: Outgoing, state: SendingState, waiter: Waiter | None) -
     if state is SendingState.DRAINING and outgoing.scope is not Scope.STARTED:
         return ConnectionLost(CloseCode.SERVICE_RESTART, "the other side is draining", "not_sent")
     if channel is not None and channel.over and not session.over:
-        return channel.gone()
+        return channel.closed_error()
     lost = outgoing.writer.not_sent()
     if isinstance(session.end_error, SessionLost) and waiter is not None and waiter.is_waiting:
         lost = session.end_error.for_outcome("not_sent")  # it was lost while the caller waited

@@ -16,14 +16,14 @@ from ..handlers.registry import Registry
 from ..inboxes.event_values import ToValue, Waits
 from ..inboxes.inbox import EventInbox, Inbox, NextEvent
 from ..inboxes.items import ItemInbox
-from ..inboxes.recipients import Decode, FanOut, Recipient, Recipients
+from ..inboxes.recipients import Decode, Recipient, RecipientGroup, RecipientTable
 from ..sending.checks import check_sending, check_thread, check_thread_of_plain
 from ..sending.outbox import Outbox
 from ..sending.pending import Pending
 from ..sending.session_writer import SessionWriter
 from ..session.host import Host
 from ..wire.messages import Event, RequestOptions, Resolution, WireMessage
-from .mailbox import UnreadMessages
+from .mailbox import PeerUnreadMemory
 
 
 def _read(*_: Any) -> None:
@@ -38,10 +38,10 @@ STOP = RequestOptions(within_call=True)
 """Options of the request ``stop``."""
 
 
-class ReaderListener(Protocol):
+class NamedChannelsListener(Protocol):
     """Part of a peer that holds messages back. Readers report to it. Implemented by `Work` of ``_core.peer``."""
 
-    def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient, /) -> None:
+    def recipient_added(self, channel: ChannelRef, event: str, recipient: Recipient, /) -> None:
         """Pass the messages that are held back to a new recipient."""
 
     def reject(self, i: int, error: RpcError, /) -> None:
@@ -51,7 +51,7 @@ class ReaderListener(Protocol):
         """Notice that the last reader of an event has left."""
 
 
-class Readers:
+class NamedChannels:
     """Readers of one peer, on its main channel and on named ones. They outlive connections, and so does this.
 
     Readers get a message when it arrives: before middleware and handlers, which may have to wait.
@@ -68,7 +68,7 @@ class Readers:
         "_limits",
         "_registries",
         "_survives",
-        "_unread",
+        "_unread_memory",
         "channels",
         "host",
         "listener",
@@ -95,15 +95,15 @@ class Readers:
         """By channel, the request ``stop`` of its last reader of items. What comes before the answer is of an earlier
         ``start``."""
         self._limits = host.settings.limits
-        self._unread: UnreadMessages | None = None
+        self._unread_memory: PeerUnreadMemory | None = None
         self._registries = registries
         self._survives = survives
-        self.listener: ReaderListener
+        self.listener: NamedChannelsListener
         self._end_error: Callable[[], Exception | None] | None = None
         """Once reading is over: makes what a reader raises. It makes None for a plain end."""
 
     def __repr__(self) -> str:
-        return f"<Readers on {len(self.channels)} channels{'' if self._end_error is None else ', over'}>"
+        return f"<NamedChannels:  {len(self.channels)} channels{'' if self._end_error is None else ', over'}>"
 
     def reject(self, i: int, error: RpcError) -> None:
         """Reject a request of the remote peer."""
@@ -117,15 +117,15 @@ class Readers:
     # ------------------------------------------------------------ reading
 
     @property
-    def memory(self) -> UnreadMessages | None:
-        """The counter that `unread` returns, if there is one yet."""
-        return self._unread
+    def unread_bytes(self) -> int:
+        """Bytes of memory that unread messages take."""
+        return 0 if self._unread_memory is None else self._unread_memory.used
 
-    def unread(self) -> UnreadMessages:
+    def unread_memory(self) -> PeerUnreadMemory:
         """Return the counter of the memory of unread messages, on these channels and on anonymous ones."""
-        if self._unread is None:
-            self._unread = UnreadMessages(self.writer.loop, self._limits)
-        return self._unread
+        if self._unread_memory is None:
+            self._unread_memory = PeerUnreadMemory(self.writer.loop, self._limits)
+        return self._unread_memory
 
     def read_events(self, channel: ChannelRef, event: str, convert: ToValue, keep: Waits) -> Inbox:
         """Read the events of one name. See `EventReader.events`."""
@@ -161,10 +161,10 @@ class Readers:
             channel.items_out = self.writer
             self.read_before[str(channel.name)] = None
         else:
-            taken = f"{items}: 'next' cannot be read as events there, too"
-            channel.recipients.add(event, recipient, FanOut, taken)
+            occupied = f"{items}: 'next' cannot be read as events there, too"
+            channel.recipients.add(event, recipient, RecipientGroup, occupied)
         self.channels[channel.name] = channel
-        self.listener.begin_reading(channel.name, event, recipient)
+        self.listener.recipient_added(channel.name, event, recipient)
 
     def removed(self, channel: NamedChannel) -> None:
         """Drop a channel that has no recipients any more."""
@@ -178,15 +178,15 @@ class Readers:
 
     def end_session(self, error: ConnectionLost) -> None:
         """End the readers of items with ``error``, and those of events unless they survive."""
-        if self._unread is not None:
-            self._unread.forget_late_requests()
+        if self._unread_memory is not None:
+            self._unread_memory.drop_late_requests()
         if not self._survives:
             self.end(partial(ConnectionLost, error.code, error.reason))
             return
         for channel in list(self.channels.values()):
             channel.end_session(error)
 
-    def leave_loop(self) -> None:
+    def loop_ended(self) -> None:
         """End all readers, because their event loop has ended."""
         with suppress(RuntimeError):  # of a closed loop, where a task still waits
             self.end(lambda: None)
@@ -212,13 +212,13 @@ class Readers:
     def has_readers(self, channel: ChannelRef, event: str) -> bool:
         """Return whether the events of that name are being read."""
         found = self.channels.get(channel)
-        return found is not None and isinstance(found.recipients.get(event), FanOut)
+        return found is not None and isinstance(found.recipients.get(event), RecipientGroup)
 
     def is_of_stream(self, message: WireMessage) -> bool:
         """Return whether a message belongs to a stream that is read or sent here."""
         channel = self.channels.get(message.c)
         recipient = None if channel is None else channel.recipients.get(message.a[0])
-        if isinstance(recipient, FanOut):
+        if isinstance(recipient, RecipientGroup):
             return _has_producer(recipient)
         return recipient is not None
 
@@ -227,10 +227,10 @@ class Readers:
         own, shared = self._registries
         return own.layered or shared.layered or own.has(channel, event) or shared.has(channel, event)
 
-    def take(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> bool:
+    def pass_on(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> bool:
         """Pass a message to its readers. Return False if there are none, or if handlers are to get it."""
         channel = self.channels.get(message.c)
-        return channel is not None and channel.take(message, payload, decode)
+        return channel is not None and channel.pass_on(message, payload, decode)
 
 
 class NamedChannel:
@@ -239,16 +239,16 @@ class NamedChannel:
     `Readers` has it from its first recipient until its last one leaves. The next recipient gets a new one.
     """
 
-    __slots__ = ("_readers", "items_out", "name", "recipients", "unread")
+    __slots__ = ("_owner", "items_out", "name", "recipients", "unread_memory")
 
     has_credit = is_served = over = False
     credit_share = 0
 
-    def __init__(self, readers: Readers, name: ChannelRef) -> None:
-        self._readers = readers
+    def __init__(self, owner: NamedChannels, name: ChannelRef) -> None:
+        self._owner = owner
         self.name = name
-        self.unread = readers.unread()
-        self.recipients = Recipients()
+        self.unread_memory = owner.unread_memory()
+        self.recipients = RecipientTable()
         self.items_out: SessionWriter | None = None
         """The sending half of the session in which the reader of items began. None without one."""
 
@@ -258,24 +258,24 @@ class NamedChannel:
     @property
     def writer(self) -> SessionWriter:
         """The way out of the present session, or of the last one."""
-        return self._readers.writer
+        return self._owner.writer
 
     # ------------------------------------------------------------ recipients
 
     def add_recipient(self, event: str, recipient: Recipient) -> None:
-        self._readers.add_recipient(self, event, recipient)
+        self._owner.add_recipient(self, event, recipient)
 
     def remove_recipient(self, event: str, recipient: Recipient) -> None:
         """Pass nothing more to ``recipient``. A remote producer of its items is told to stop."""
         is_read = self.recipients.get(event) is recipient  # the channel and the session are not over
         self._remove(event, recipient)
         if is_read and isinstance(recipient, ItemInbox) and recipient.has_producer:
-            self.stop_items()
+            self.send_stop()
 
     def _remove(self, event: str, recipient: Recipient) -> None:
         self.recipients.remove(event, recipient)
         if not self.recipients:
-            self._readers.removed(self)
+            self._owner.removed(self)
 
     def end_session(self, error: ConnectionLost) -> None:
         """End all recipients but the readers of events."""
@@ -284,7 +284,7 @@ class NamedChannel:
                 if not isinstance(recipient, EventInbox):
                     self._remove(event, recipient)
                     self.items_out = None
-                    recipient.take_request_ids()  # in the next session they are the ids of other requests
+                    recipient.pop_request_ids()  # in the next session they are the ids of other requests
                     recipient.channel_ended(error.for_outcome("unknown"))
 
     def end(self, error: Callable[[], Exception | None], *, stops: bool) -> None:
@@ -293,28 +293,28 @@ class NamedChannel:
         self.recipients.clear()
         for recipient in recipients:
             if stops and isinstance(recipient, ItemInbox) and recipient.has_producer:
-                self.stop_items()
+                self.send_stop()
             recipient.channel_ended(error())
 
     # ------------------------------------------------------------ messages
 
-    def take(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> bool:
+    def pass_on(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> bool:
         """Pass a message to its recipients. Return False if there are none, or if handlers are to get it."""
-        event, i, readers = message.a[0], message.i, self._readers
+        event, i, owner = message.a[0], message.i, self._owner
         recipient = self.recipients.get(event)
         if recipient is None:
             return False
-        if not isinstance(recipient, FanOut):
-            if readers.stops and event == "next" and self._precedes_stop():
+        if not isinstance(recipient, RecipientGroup):
+            if owner.stops and event == "next" and self._precedes_stop():
                 return False
             recipient.receive(message, payload, decode)
             error = recipient.error if isinstance(recipient, Inbox) else None
             if i is not UNSET and isinstance(error, StreamOverflow):
-                readers.reject(i, RpcError(as_text(error)))
+                owner.reject(i, RpcError(as_text(error)))
             return True
         if i is not UNSET and not _has_producer(recipient):
             return False  # a request is for a handler
-        handled = readers.has_handler(self.name, event)
+        handled = owner.has_handler(self.name, event)
         message.i = UNSET  # readers and producers answer nothing
         recipient.pass_on(message, payload, decode, handled=handled)
         message.i = i
@@ -324,7 +324,7 @@ class NamedChannel:
 
     def _precedes_stop(self) -> bool:
         """Return whether an item that has arrived was sent before the remote peer has read the last ``stop``."""
-        stops = self._readers.stops
+        stops = self._owner.stops
         stop = stops.get(str(self.name))
         if stop is not None and stop.future.done():
             del stops[str(self.name)]
@@ -336,22 +336,22 @@ class NamedChannel:
 
     # ------------------------------------------------------------ what inboxes and producers ask for
 
-    def gone(self) -> ChannelClosed:
+    def closed_error(self) -> ChannelClosed:
         return ChannelClosed(str(self.name), None)
 
     def wait_and_send(self, event: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, int]:
         """Send an event of a producer once the connection has room. Return its size."""
         message = Event((event, *args), str(self.name))
-        return self._readers.outbox.wait_and_send(message, started_in=self.writer)
+        return self._owner.outbox.wait_and_send(message, started_in=self.writer)
 
-    def start_items(self, inbox: Inbox) -> None:
+    def send_start(self, inbox: Inbox) -> None:
         """Send ``start``."""
         try:
-            self._readers.outbox.send_event_nowait(self.name, "start", ())
+            self._owner.outbox.send_event_nowait(self.name, "start", ())
         except (ConnectionLost, QueueFull) as exc:
             inbox.end(exc)
 
-    def stop_items(self) -> None:
+    def send_stop(self) -> None:
         """Tell the remote producer to stop. Until it answers, no reader gets what it sends.
 
         Its answer comes behind its last item, and before the first one of the next ``start``. Peers that do not
@@ -360,7 +360,7 @@ class NamedChannel:
         writer, name = self.writer, str(self.name)
         terms = writer.terms
         if terms.stop:
-            self._readers.stops[name] = pending = writer.requests.add(name, "stop", None, STOP)
+            self._owner.stops[name] = pending = writer.requests.add(name, "stop", None, STOP)
             payload = terms.encode(STOP.message(pending.id, name, ("stop",)))
             writer.reply(payload)  # now, because the next `start` does not wait either
             writer.requests.was_sent(pending, len(payload))
@@ -370,27 +370,27 @@ class NamedChannel:
         if self.items_out is self.writer:  # in another session, the id is that of another request
             self._resolve(i, value)
 
-    def overflowed(self, event: str, inbox: Inbox, error: StreamOverflow) -> None:
+    def inbox_overflowed(self, event: str, inbox: Inbox, error: StreamOverflow) -> None:
         """Pass nothing more to ``inbox``, and answer what it has kept. The channel stays.
 
         The inbox may be read in the next session, when its ids are those of other requests.
         """
-        for i in inbox.take_request_ids():
+        for i in inbox.pop_request_ids():
             self.answer(i)
         self.remove_recipient(event, inbox)
 
-    def grant(self, items: int, size: int) -> None: ...
+    def send_credit(self, items: int, size: int) -> None: ...
 
     def count_dropped(self, count: int) -> None: ...
 
     def count_misfit(self, event: str, why: Exception) -> None:
         label = event if self.name is None else f"{self.name}:{event}"
-        self._readers.host.count("wrong arguments", f"event {short(label)} was dropped: {why}")
+        self._owner.host.count("wrong arguments", f"event {short(label)} was dropped: {why}")
 
     def check_thread(self, coroutine: str) -> None:
         check_thread(self.writer.thread, coroutine)
 
 
-def _has_producer(recipient: FanOut) -> bool:
+def _has_producer(recipient: RecipientGroup) -> bool:
     """Return whether a producer of items is among the recipients, so that the message is its ``stop``."""
     return not all(isinstance(member, Inbox) for member in recipient.members)
