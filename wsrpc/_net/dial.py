@@ -21,7 +21,7 @@ from ..headers import check_header
 from ..limits import Limits
 from ..transport import Transport
 from .client_handshake import ClientOpening, presentable
-from .connecting import connect
+from .client_sockets import connect
 from .dial_request import OTHER_ORIGINS, DialRequest, check_subprotocols, follow_redirects
 from .urls import BadURL, check_url, environment_proxy
 from .websocket import WebSocketTransport

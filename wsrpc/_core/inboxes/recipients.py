@@ -16,7 +16,7 @@ class Recipient:
     """Receives the messages of one event name on a channel, in place of the handlers.
 
     Each `Inbox` does (and `FanOut` for several of them), and so do producers, which receive what the consumer asks for,
-    `MismatchDetector`, and `Pipe` of ``cluster``, which passes items on to another channel.
+    `MismatchDetector`, and `ItemForwarder` of ``cluster``, which passes items on to another channel.
     """
 
     __slots__ = ()
