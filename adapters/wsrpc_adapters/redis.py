@@ -161,7 +161,7 @@ class Replies:
 
     def __init__(self, connection: Any, handle: Callable[[Any], None], end: Callable[[str], None]) -> None:
         self._connection = connection
-        self._take = handle
+        self._handle = handle
         self._end = end
         self._pings: deque[asyncio.Future[None]] = deque()
         self._reading: asyncio.Task[None] | None = None
@@ -199,7 +199,7 @@ class Replies:
                         if not answer.done():
                             answer.set_result(None)
                     else:
-                        self._take(reply)
+                        self._handle(reply)
                 await asyncio.sleep(0)
         except Exception as exc:  # whatever it is, nothing is read any more
             self._end(error_text(exc))

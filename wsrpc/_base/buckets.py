@@ -11,7 +11,7 @@ ENOUGH = 1 - 1e-6
 class TokenBucket:
     """Bucket of ``most`` tokens, full at first, that gets ``per_second`` new ones. Its user says what time it is."""
 
-    __slots__ = ("_at", "_remaining", "_most", "_per_second")
+    __slots__ = ("_at", "_most", "_per_second", "_remaining")
 
     def __init__(self, most: float, per_second: float) -> None:
         self._most = most

@@ -12,8 +12,8 @@ T = TypeVar("T")
 class BoundedQueue(Generic[T]):
     """Queue of items in order of arrival, limited by their number and by the sum of their sizes.
 
-    Each item gets a ticket, by which it can be removed. Later items have higher tickets. An item may have a key. It then
-    replaces an older item with the same key, at the place of the older item.
+    Each item gets a ticket, by which it can be removed. Later items have higher tickets. An item may have a key. It
+    then replaces an older item with the same key, at the place of the older item.
 
     The queue does not decide what happens at its limits. Call `fits` first and refuse the item, or call `append` and
     then `drop_oldest`. `append` itself accepts every item.

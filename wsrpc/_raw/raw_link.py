@@ -137,7 +137,8 @@ UNFINISHED = "a message was left unfinished"
 class RawLink:
     """Inside of a raw connection: the receiver of its transport, which sends and closes, too.
 
-    ``pieces`` has the received pieces that nobody has read yet. ``rooms`` are those that the connection is in, or was in when it ended.
+    ``pieces`` has the received pieces that nobody has read yet. ``rooms`` are those that the connection is in, or was
+    in when it ended.
     ``leave_rooms()`` ends the membership in all rooms; it may be called more than once.
     """
 

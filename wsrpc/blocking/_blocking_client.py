@@ -212,6 +212,6 @@ class Client(Endpoint, Root):
         self._close(partial(self._inner.close, code, reason))
 
 
-def _per_attempt(given: Any) -> Any:
+def _per_attempt(option: Any) -> Any:
     """Return an option of `Client` that may be a function for each attempt. A plain function runs in a thread."""
-    return in_a_thread(given) if callable(given) and not is_async(given) else given
+    return in_a_thread(option) if callable(option) and not is_async(option) else option

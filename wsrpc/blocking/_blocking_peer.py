@@ -45,9 +45,9 @@ class BlockingProxy(Proxy):
 
     _wsrpc_blocking = True
 
-    def __init__(self, contract: type[Any], caller: Calling, given: RequestOptions, bridge: CallBridge) -> None:
+    def __init__(self, contract: type[Any], caller: Calling, options: RequestOptions, bridge: CallBridge) -> None:
         self._wsrpc_bridge = bridge
-        super().__init__(contract, caller, given)
+        super().__init__(contract, caller, options)
 
     @classmethod
     def _wsrpc_method(cls, number: int, member: Member) -> Callable[..., Any]:

@@ -34,7 +34,7 @@ class Stream(Iterator[T_co]):
     threads.
     """
 
-    __slots__ = ("_arrived", "_at_once", "_error", "_inner", "_bridge")
+    __slots__ = ("_arrived", "_at_once", "_bridge", "_error", "_inner")
 
     def __init__(self, inner: AsyncStream[T_co], bridge: CallBridge, *, at_once: int = MOST) -> None:
         self._inner = inner

@@ -49,7 +49,7 @@ class Delegate:
     Two objects that stand for the same one are equal.
     """
 
-    __slots__ = ("__weakref__", "_inner", "_bridge")
+    __slots__ = ("__weakref__", "_bridge", "_inner")
 
     def __init__(self, inner: Any, bridge: CallBridge) -> None:
         self._inner = inner
@@ -98,13 +98,13 @@ class SameAttribute(Generic[T]):
         return value
 
 
-def inner_of(given: Any) -> Any:
+def inner_of(value: Any) -> Any:
     """Return what a blocking object stands for, or a list of that for several. Anything else is returned unchanged."""
-    if isinstance(given, Delegate):
-        return given._inner  # pyright: ignore[reportPrivateUsage]
-    if isinstance(given, Iterable) and not isinstance(given, str):
-        return [inner_of(each) for each in given]  # pyright: ignore[reportUnknownVariableType]
-    return given
+    if isinstance(value, Delegate):
+        return value._inner  # pyright: ignore[reportPrivateUsage]
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [inner_of(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
+    return value
 
 
 def upload(send: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`LoopThread`: an event loop in a thread of its own. `CallBridge`: starts one, and carries calls to the client in it."""
+"""`LoopThread`: an event loop in a thread of its own. `CallBridge`: starts the thread, and carries calls to it."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class DirectoryListener(Protocol):
 class RemoteNode:
     """What is known of another node."""
 
-    __slots__ = ("claims", "current_at", "seen_at", "name", "parts", "rooms", "seq")
+    __slots__ = ("claims", "current_at", "name", "parts", "rooms", "seen_at", "seq")
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
@@ -138,8 +138,8 @@ class Directory:
     """What one node, ``me``, knows of all.
 
     Times are of any clock that does not go back. Addresses and rooms of this node are changed by `claim`, `release`,
-    `room_filled` and `room_emptied`; what `pop_deltas` then returns must be published. What others publish goes into `beat_received`,
-    `delta_received` and `snapshot_received`.
+    `room_filled` and `room_emptied`; what `pop_deltas` then returns must be published. What others publish goes into
+    `beat_received`, `delta_received` and `snapshot_received`.
     """
 
     def __init__(self, me: str, listener: DirectoryListener) -> None:

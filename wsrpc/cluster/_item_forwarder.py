@@ -1,4 +1,4 @@
-"""`ItemForwarder`: passes on the items of a channel on another one, for a call that a node passes on to one of its clients."""
+"""`ItemForwarder`: forwards the items of one channel to another channel, for a call to a client of this node."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class ItemForwarder(Recipient):
     """
 
     __slots__ = (
-        "_received",
         "_granted",
+        "_producer_limit",
+        "_received",
         "_sent",
         "_sink",
         "_source",
         "_spawn",
-        "_producer_limit",
         "_waiting",
         "_waiting_bytes",
     )
