@@ -179,11 +179,11 @@ SUMMED = (
 """The counters of a server that are the sums of those of its peers."""
 
 
-class Tally:
+class ServerTotals:
     """Totals of a server's ended connections, to which the counters of the open connections are added."""
 
     def __init__(self, now: float) -> None:
-        self._began = now
+        self._started_at = now
         self.accepted = 0
         self._closed: Counter[int] = Counter()
         self._ended = dict.fromkeys(SUMMED, 0)
@@ -196,11 +196,11 @@ class Tally:
         """Count one more log line at ERROR."""
         self.errors += 1
 
-    def came(self) -> None:
+    def connection_opened(self) -> None:
         """Count one more connection."""
         self.accepted += 1
 
-    def left(self, code: int, messages: tuple[int, int], size: tuple[int, int], skipped: int) -> None:
+    def connection_closed(self, code: int, messages: tuple[int, int], size: tuple[int, int], skipped: int) -> None:
         """Add the counters of a connection that has ended with ``code``.
 
         Args:
@@ -237,7 +237,7 @@ class Tally:
                 sums[name] += getattr(peer, name) or 0
             ignored.update(peer.ignored)
         return ServerStats(
-            uptime=now - self._began,
+            uptime=now - self._started_at,
             healthy=healthy,
             peers=count,
             accepted=self.accepted,

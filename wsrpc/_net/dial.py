@@ -21,7 +21,7 @@ from ..headers import check_header
 from ..limits import Limits
 from ..transport import Transport
 from .client_handshake import ClientOpening, presentable
-from .connecting import connect
+from .client_sockets import connect
 from .dial_request import OTHER_ORIGINS, DialRequest, check_subprotocols, follow_redirects
 from .urls import BadURL, check_url, environment_proxy
 from .websocket import WebSocketTransport
@@ -155,9 +155,9 @@ class Dialer(Struct, frozen=True, kw_only=True):
         check_flag("compression", self.compression)
         if getattr(self.ssl, "protocol", None) == ssl_module.PROTOCOL_TLS_SERVER:  # every TLS handshake would fail
             raise ValueError("ssl= is a context for servers: a client's is made with ssl.create_default_context()")
-        given: Any = self.dial
-        if not callable(given):
-            raise TypeError(f"dial= is an async function that opens a connection, such as wsrpc.dial; got {given!r}")
+        value: Any = self.dial
+        if not callable(value):
+            raise TypeError(f"dial= is an async function that opens a connection, such as wsrpc.dial; got {value!r}")
 
     async def ask(self) -> tuple[list[str], dict[str, str]]:
         """Return the URLs for one attempt, which are none for a client without, and headers with the token of ``auth``.
@@ -236,21 +236,21 @@ def _tls_hint(error: Exception) -> str | None:
     return f"{hint}; or this port has no TLS" if ended else None
 
 
-def _check_headers(given: Any) -> None:
+def _check_headers(headers: Any) -> None:
     """Refuse headers that cannot be sent, because a `Dial` function need not check them."""
-    if given is None:
+    if headers is None:
         return
-    if not isinstance(given, Mapping):
+    if not isinstance(headers, Mapping):
         raise TypeError(
-            f"headers= is a mapping of names to values, or a function that returns one, got {type(given).__name__}"
+            f"headers= is a mapping of names to values, or a function that returns one, got {type(headers).__name__}"
         )
-    for name, value in cast("Mapping[str, object]", given).items():
+    for name, value in cast("Mapping[str, object]", headers).items():
         check_header(name, str(value))
 
 
-def _check_token(given: object) -> None:
-    if given is not None and not isinstance(given, str):
-        raise TypeError(f"auth= is a token, as text, or a function that returns it, got {type(given).__name__}")
+def _check_token(token: object) -> None:
+    if token is not None and not isinstance(token, str):
+        raise TypeError(f"auth= is a token, as text, or a function that returns it, got {type(token).__name__}")
 
 
 async def _call(function: Callable[[], Any]) -> Any:

@@ -22,9 +22,9 @@ class Health:
     """
 
     def __init__(self, path: str, healthy: Callable[[], bool], degraded: Callable[[], bool]) -> None:
-        given: Any = path
-        if not isinstance(given, str):
-            raise TypeError(f"healthz= is a path such as '/healthz', or None; got {given!r}")
+        value: Any = path
+        if not isinstance(value, str):
+            raise TypeError(f"healthz= is a path such as '/healthz', or None; got {value!r}")
         if not path.startswith("/") or not path.isprintable() or any(char in path for char in "? #"):
             raise ValueError(f"healthz= is a path such as '/healthz', got {path!r}")
         self._path = path

@@ -163,14 +163,14 @@ async def listen(
     return Listener(server, reception, path, secure=secure)
 
 
-def _send_at_once(given: socket_module.socket) -> None:
+def _send_at_once(sock: socket_module.socket) -> None:
     """Turn off Nagle's algorithm for the connections of a user's socket: they inherit that.
 
     asyncio does so only where ``proto`` says TCP, and that of `socket.create_server` is 0. With Nagle's algorithm a
     message that is sent right after another one waits until that is acknowledged, for up to 40 ms.
     """
-    if given.family in (socket_module.AF_INET, socket_module.AF_INET6):
-        given.setsockopt(socket_module.IPPROTO_TCP, socket_module.TCP_NODELAY, 1)
+    if sock.family in (socket_module.AF_INET, socket_module.AF_INET6):
+        sock.setsockopt(socket_module.IPPROTO_TCP, socket_module.TCP_NODELAY, 1)
 
 
 def _lengthen_backlog(listening: socket_module.socket) -> None:

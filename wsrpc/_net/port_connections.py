@@ -22,7 +22,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from .._base.logs import logger
-from .._base.references import let_go
+from .._base.references import release_transport
 from .._base.request_headers import HeadersView, address, path_of, refusal_headers
 from .._base.scheduler import spawn_later
 from ..errors import HandshakeRejected
@@ -105,7 +105,7 @@ class AcceptedConnection(asyncio.Protocol):
         self._port.remove(self.tcp)
         if self._library is not None:
             vars(self._library).clear()  # its parser refers to it
-        let_go(self.tcp)
+        release_transport(self.tcp)
 
     def data_received(self, data: bytes) -> None:
         first = not self.head.size

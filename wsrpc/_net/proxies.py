@@ -36,11 +36,11 @@ class TrustedProxies:
     """
 
     def __init__(self, trusted: Iterable[str]) -> None:
-        given: Any = trusted
-        if isinstance(given, str):
-            raise TypeError(f"trusted_proxies= takes a list of addresses and networks, got text: use [{given!r}]")
-        if not isinstance(given, Iterable):
-            raise TypeError(f"trusted_proxies= takes a list of addresses and networks, got {given!r}")
+        value: Any = trusted
+        if isinstance(value, str):
+            raise TypeError(f"trusted_proxies= takes a list of addresses and networks, got text: use [{value!r}]")
+        if not isinstance(value, Iterable):
+            raise TypeError(f"trusted_proxies= takes a list of addresses and networks, got {value!r}")
         texts = list(trusted)
         self._unix = UNIX in texts
         self._networks = [_network(text) for text in texts if text != UNIX]

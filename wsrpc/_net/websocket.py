@@ -18,7 +18,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 
 from .._base.closing import CloseCode, CloseInfo, check_close
-from .._base.references import let_go
+from .._base.references import release_transport
 from ..limits import Limits
 from ..transport import Receiver, Traffic
 from .deadlines import Deadlines
@@ -418,7 +418,7 @@ class FrameTransport(WebSocketTransport):
         lost, self._lost = self._lost, None  # whose object may refer to this one
         if lost is not None:
             lost(exc)
-        let_go(self._tcp)
+        release_transport(self._tcp)
 
 
 class WebSocketConnection(FrameTransport, asyncio.Protocol):

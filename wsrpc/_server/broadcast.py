@@ -24,10 +24,10 @@ from .._core.wire.codecs import BRACE, Codec, json_text
 from .._core.wire.go_profile import refuse_raw
 from .._core.wire.messages import Event, event_on
 from .._core.wire.settings import Terms
-from .._raw.link import RawLink
 from .._raw.raw_connection import RawConnection
+from .._raw.raw_link import RawLink
 from ..errors import ConnectionLost, MessageTooBig, PeerError, QueueFull
-from .cluster_membership import HasAddress, RoomMessage
+from .joined_cluster import HasAddress, RoomMessage
 from .peers import ServedPeer
 
 if TYPE_CHECKING:

@@ -25,12 +25,12 @@ from .._core.session.incoming_resume import IncomingResume
 from .._core.session.session_end import SessionEnd
 from .._core.session.sessions import Sessions
 from .._core.wire.settings import Settings
-from .._raw.serving import refusal_of
+from .._raw.raw_serving import refusal_of
 from ..errors import ConnectionLost, RpcError
 from ..handshake import Handshake
-from ..stats import Tally
+from ..stats import ServerTotals
 from ..transport import Traffic, Transport
-from .cluster_membership import Membership
+from .joined_cluster import JoinedCluster
 from .services import BaseService, OpenedServices
 
 NO_TRAFFIC = Traffic()
@@ -86,7 +86,7 @@ class ServedPeer(PassiveOwner):
             can_resume=True,
             owner=self,
             home=self,
-            log=PeerLog(on_error=peers.tally.failed, budget=peers.budget),
+            log=PeerLog(on_error=peers.totals.failed, budget=peers.budget),
             state=None if handshake is None else handshake.state,
             principal=None if handshake is None else handshake.principal,
         )
@@ -248,14 +248,16 @@ class Peers:
     ``on_end`` is called with each peer when its session has ended. It may be called twice for one.
     """
 
-    def __init__(self, tally: Tally, budget: LogBudget, on_end: Callable[[Peer], None], sessions: Sessions) -> None:
-        self.tally = tally
+    def __init__(
+        self, totals: ServerTotals, budget: LogBudget, on_end: Callable[[Peer], None], sessions: Sessions
+    ) -> None:
+        self.totals = totals
         self.sessions = sessions
         self.closing = False
         """Whether the server is closing, so that a session ends with its connection."""
         self.budget = budget
         self._on_end = on_end
-        self.membership: Membership | None = None
+        self.joined_cluster: JoinedCluster | None = None
         """The server's part in its cluster, which is told of the addresses of peers."""
         self._connected: dict[str, ServedPeer] = {}
         self._leaving: set[ServedPeer] = set()
@@ -302,11 +304,11 @@ class Peers:
         except BaseException:
             self._remove(served)
             raise
-        self.tally.came()
+        self.totals.connection_opened()
 
     def refused(self, served: ServedPeer, code: int) -> None:
         """Count a peer that was refused after its handshake, and whose connection was closed with ``code``."""
-        self.tally.came()
+        self.totals.connection_opened()
         self._count_end(served, code)
 
     def session_over(self, served: ServedPeer, code: int) -> None:
@@ -319,7 +321,7 @@ class Peers:
         history = served.core.history
         passed = history.traffic(None) or NO_TRAFFIC
         size = (passed.bytes_in or 0, passed.bytes_out or 0)
-        self.tally.left(code, (passed.messages_in, passed.messages_out), size, history.skipped_broadcasts)
+        self.totals.connection_closed(code, (passed.messages_in, passed.messages_out), size, history.skipped_broadcasts)
         self.count_ignored(served)
 
     def count_ignored(self, served: ServedPeer) -> None:
@@ -327,7 +329,7 @@ class Peers:
 
         The end itself ignores the messages that wait, and so may the handlers that run on.
         """
-        self.tally.ignored(served.newly_ignored())
+        self.totals.ignored(served.newly_ignored())
 
     def watch(self, served: ServedPeer) -> None:
         """Keep a peer whose connection has ended while something runs for it: `Server.close` waits for that.
@@ -359,10 +361,10 @@ class Peers:
 
     def claim(self, served: ServedPeer) -> None:
         """Claim a peer's address, if it has one."""
-        if served.address is not None and self.membership is not None:
-            self.membership.claim(served.address, served.peer)
+        if served.address is not None and self.joined_cluster is not None:
+            self.joined_cluster.claim(served.address, served.peer)
 
     def release(self, served: ServedPeer) -> None:
         """Give up a peer's claim to its address. Idempotent."""
-        if served.address is not None and self.membership is not None:
-            self.membership.release(served.address, served.peer)
+        if served.address is not None and self.joined_cluster is not None:
+            self.joined_cluster.release(served.address, served.peer)

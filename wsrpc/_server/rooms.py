@@ -21,8 +21,8 @@ from .._core.handlers.registry import Registry, accepted
 from .._core.sending.checks import check_thread_of_plain
 from .._core.sending.slow_readers import Slow, check_slow
 from .._core.wire.codecs import Codec
-from .._raw.link import RawLink
 from .._raw.raw_connection import RawConnection, link_of
+from .._raw.raw_link import RawLink
 from ..errors import RpcError
 from .broadcast import (
     BroadcastGroup,
@@ -33,7 +33,7 @@ from .broadcast import (
     addresses_of,
     readable_again,
 )
-from .cluster_membership import Membership, RoomMessage
+from .joined_cluster import JoinedCluster, RoomMessage
 from .peers import ServedPeer, served_peer
 
 CHANNEL = "rooms"
@@ -111,10 +111,10 @@ class Room(RawBroadcastMethods):
         Each process has 1.5 seconds to respond. `Members.missing` names the processes that did not respond.
         """
         here, others = self._members.here()
-        membership = self._members.rooms.membership
-        if membership is None:
+        joined_cluster = self._members.rooms.joined_cluster
+        if joined_cluster is None:
             return Members(tuple(here), others)
-        there, more, missing = await membership.members(self.name)
+        there, more, missing = await joined_cluster.members(self.name)
         return Members((*here, *there), others + more, missing)
 
     def of(self, name: str) -> RoomChannel:
@@ -178,30 +178,30 @@ class RoomMembers(BroadcastGroup):
 
     def enter(self, member: Peer | RawConnection, inside: ServedPeer | RawLink) -> None:
         """Add a member."""
-        if not self.members and self.rooms.membership is not None:
-            self.rooms.membership.room_filled(self.name)
+        if not self.members and self.rooms.joined_cluster is not None:
+            self.rooms.joined_cluster.room_filled(self.name)
         self.members[member] = inside
 
     def leave(self, member: Peer | RawConnection) -> None:
         """Remove a member. Idempotent."""
         left = self.members.pop(member, None)
-        if left is not None and not self.members and self.rooms.membership is not None:
-            self.rooms.membership.room_emptied(self.name)
+        if left is not None and not self.members and self.rooms.joined_cluster is not None:
+            self.rooms.joined_cluster.room_emptied(self.name)
 
     async def emit(self, channel: ChannelRef, event: str | None, args: tuple[Any, ...], skip: Skip) -> EmitReport:
         skip = readable_again(skip)
         report = await super().emit(channel, event, args, skip)
-        if self.rooms.membership is None:
+        if self.rooms.joined_cluster is None:
             return report
-        nodes, missed = await self.rooms.membership.send_to_room(self._message(channel, event, args, skip))
+        nodes, missed = await self.rooms.joined_cluster.send_to_room(self._message(channel, event, args, skip))
         return replace(report, nodes=nodes, missed=missed)
 
     def emit_nowait(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
         skip = readable_again(skip)
         report = super().emit_nowait(channel, event, args, skip)
-        if self.rooms.membership is None:
+        if self.rooms.joined_cluster is None:
             return report
-        nodes, missed = self.rooms.membership.send_to_room_nowait(self._message(channel, event, args, skip))
+        nodes, missed = self.rooms.joined_cluster.send_to_room_nowait(self._message(channel, event, args, skip))
         return replace(report, nodes=nodes, missed=missed)
 
     def _message(self, channel: ChannelRef, event: str | None, args: tuple[Any, ...], skip: Skip) -> RoomMessage:
@@ -253,7 +253,7 @@ class Rooms:
         self._declared: dict[str, Room] = {}
         """Rooms that were made with options, which stay."""
         self._on_join: Decider | None = None
-        self.membership: Membership | None = None
+        self.joined_cluster: JoinedCluster | None = None
         """The server's part in its cluster. `ServerCore` joins and leaves."""
 
     # ------------------------------------------------------------ the server's side

@@ -32,7 +32,7 @@ from .._net.health import Health
 from .._net.listener import check_place, listen
 from .._net.origins import Origins
 from .._raw.raw_connection import RawConnection
-from .._raw.serving import RawFunction
+from .._raw.raw_serving import RawFunction
 from .._values.convert import DecHook
 from ..errors import ChannelClosed, ConnectionLost
 from ..handshake import Handshake
@@ -40,8 +40,8 @@ from ..limits import Limits
 from ..stats import ServerStats
 from ..transport import Transport
 from .broadcast import BroadcastGroup, BroadcastMethods, RawBroadcastMethods
-from .cluster_membership import join_of
 from .description_pages import offer_description
+from .joined_cluster import join_of
 from .peers import ServedPeer, refuse
 from .ports import Listening, OpenPort, Port
 from .rooms import Allow, Room, Rooms
@@ -676,7 +676,7 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
             state = PeerState() if handshake is None else handshake.state
             make = partial(RawConnection, state=state, server=self, codec=self._settings.codec)
             expires = None if handshake is None else handshake.expires
-            return lifetime.raw.begin(transport, settings.limits, loop, self._services.raw, make, expires)
+            return lifetime.raw.start(transport, settings.limits, loop, self._services.raw, make, expires)
         return ServedPeer(self, lifetime.peers, settings, self._registry, loop, handshake)
 
     async def close(self, drain: float = 0.0) -> None:

@@ -16,10 +16,10 @@ from .._core.handlers.lifecycle import Closers, ends_the_task
 from .._core.sending.checks import check_thread
 from .._core.session.sessions import Sessions
 from .._net.handshake_checks import Door
-from .._raw.serving import RawConnections
-from ..stats import ServerStats, Tally
+from .._raw.raw_serving import RawConnections
+from ..stats import ServerStats, ServerTotals
 from ..transport import Transport
-from .cluster_membership import Membership
+from .joined_cluster import JoinedCluster
 from .peers import Peers, ServedPeer, refuse
 from .ports import Port
 from .rooms import Rooms
@@ -47,14 +47,14 @@ class ServerCore:
         patience: float,
         detached_timeout: float,
         detached_bytes: int,
-        join: Callable[[], Membership] | None,
+        join: Callable[[], JoinedCluster] | None,
         on_drain: Sequence[Callable[[], object]],
     ) -> None:
-        self.tally = Tally(time.monotonic())
+        self.totals = ServerTotals(time.monotonic())
         self.door = Door()
         self.sessions = Sessions(detached_timeout, detached_bytes)
-        self.peers = Peers(self.tally, budget, rooms.leave_all, self.sessions)
-        self.raw = RawConnections(self.tally, budget, rooms.enter, rooms.leave_all)
+        self.peers = Peers(self.totals, budget, rooms.leave_all, self.sessions)
+        self.raw = RawConnections(self.totals, budget, rooms.enter, rooms.leave_all)
         self.scheduler = LoopScheduler()
         self.ports: dict[Port, bool] = {}
         """The open ports, each with whether it stays open while the server drains, to tell a balancer of that."""
@@ -117,26 +117,26 @@ class ServerCore:
 
     def join(self) -> None:
         """Join the cluster, if there is one. Idempotent."""
-        if self._join is not None and self.peers.membership is None:
-            self.peers.membership = self._rooms.membership = self._join()
+        if self._join is not None and self.peers.joined_cluster is None:
+            self.peers.joined_cluster = self._rooms.joined_cluster = self._join()
 
     async def join_and_wait(self) -> None:
         """Join the cluster, if there is one, and wait for its engine for a moment. Idempotent. Cancelling is safe."""
         self.join()
-        if self.peers.membership is not None:
-            await self.peers.membership.wait_connected()
+        if self.peers.joined_cluster is not None:
+            await self.peers.joined_cluster.wait_connected()
 
     async def _exit_cluster(self) -> None:
-        membership = self.peers.membership
-        if membership is not None:
-            self.peers.membership = self._rooms.membership = None
-            await membership.close()
+        joined_cluster = self.peers.joined_cluster
+        if joined_cluster is not None:
+            self.peers.joined_cluster = self._rooms.joined_cluster = None
+            await joined_cluster.close()
 
     def abandon(self) -> None:
         """Forget all connections, because their event loop was closed."""
-        membership, self.peers.membership, self._rooms.membership = self.peers.membership, None, None
-        if membership is not None:  # first, so that what is forgotten is not told to other nodes
-            membership.abandon()
+        joined_cluster, self.peers.joined_cluster, self._rooms.joined_cluster = self.peers.joined_cluster, None, None
+        if joined_cluster is not None:  # first, so that what is forgotten is not told to other nodes
+            joined_cluster.abandon()
         self.peers.clear()
         self.raw.clear()
         self.ports.clear()
@@ -145,14 +145,14 @@ class ServerCore:
         """See `Server.stats`."""
         connected = chain((served.peer.stats() for served in self.peers), self.raw.stats())
         refused = dict(self.door.refused)
-        membership = self.peers.membership
-        cluster = None if membership is None else membership.stats()
-        return self.tally.sum(time.monotonic(), connected, healthy=self.healthy, refused=refused, cluster=cluster)
+        joined_cluster = self.peers.joined_cluster
+        cluster = None if joined_cluster is None else joined_cluster.stats()
+        return self.totals.sum(time.monotonic(), connected, healthy=self.healthy, refused=refused, cluster=cluster)
 
     @property
     def degraded(self) -> bool:
         """Whether the server is in a cluster, and cannot reach the engine."""
-        return self.peers.membership is not None and not self.peers.membership.connected
+        return self.peers.joined_cluster is not None and not self.peers.joined_cluster.connected
 
     async def check_open(self, transport: Transport) -> None:
         """Close a connection that comes too late.

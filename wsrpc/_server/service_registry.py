@@ -23,7 +23,7 @@ from .._core.handlers.method import HandlerOptions
 from .._core.handlers.registry import Registry, accepted, raw_handler
 from .._net.handshake_checks import Door
 from .._raw.raw_connection import RawConnection
-from .._raw.serving import RawFunction, RawServing
+from .._raw.raw_serving import RawFunction, RawServing
 from ..transport import Transport
 from .peers import ServedPeer, refuse, refuse_because, served_peer
 from .server_core import CLOSING

@@ -15,7 +15,7 @@ from .._core.handlers.method import Exposed, mark_of
 from .._core.handlers.registry import accepted
 from .._core.peer.peer_session import PeerSession
 from .._raw.raw_connection import RawConnection
-from .._raw.serving import refusal_of
+from .._raw.raw_serving import refusal_of
 from ..errors import RpcError
 
 CHANNEL = "_wsrpc_channel"

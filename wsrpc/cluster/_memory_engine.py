@@ -94,7 +94,7 @@ class MemoryEngine:
         if self.loss and self._dice.random() < self.loss:
             return
         for connection in tuple(self.connections):
-            if connection.hears(subject):
+            if connection.has_subscribed(subject):
                 self.delivered += 1
                 connection.listener.received(subject, payload)
 
@@ -121,7 +121,7 @@ class MemoryEngineConnection:
     def unsent(self) -> int:
         return sum(len(payload) for _, payload in self._out)
 
-    def hears(self, subject: str) -> bool:
+    def has_subscribed(self, subject: str) -> bool:
         return subject in self._subjects and not self._lost.done() and not self._loop.is_closed()
 
     def publish(self, subject: str, payload: bytes, /) -> None:

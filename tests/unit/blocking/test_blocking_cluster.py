@@ -32,7 +32,7 @@ class ThreadedEngine(MemoryEngine):
         for connection in tuple(self.connections):
 
             def deliver(connection: Any = connection) -> None:
-                if connection.hears(subject):
+                if connection.has_subscribed(subject):
                     connection.listener.received(subject, payload)
 
             self.loops[connection.listener].call_soon_threadsafe(deliver)

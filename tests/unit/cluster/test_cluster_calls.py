@@ -611,7 +611,9 @@ async def test_a_timeout_counts_while_the_node_of_the_peer_has_not_connected() -
         await turns_until(lambda: made[0].cluster.connected)
         directory = membership_of(made[0].cluster).directory
         now = asyncio.get_running_loop().time()
-        directory.heard_delta(Delta("0", 1, claims={"ada": 1}), now)  # lower than any other name: it would have to dial
+        directory.delta_received(
+            Delta("0", 1, claims={"ada": 1}), now
+        )  # lower than any other name: it would have to dial
         peer = made[0].cluster.peer("ada")
         for timeout in (0, 0.05):
             with pytest.raises(RequestTimeout) as caught:
@@ -719,7 +721,7 @@ async def test_events_to_a_slow_peer_do_not_overtake_requests_to_it() -> None:
         await asyncio.gather(*calls)
         await turns_until(lambda: len(w.callee.seen) == 10)
         assert w.callee.seen == [entry for number in range(5) for entry in ((number,), ("event", number))]
-        assert not membership_of(w.made[1].cluster).relay._waiting
+        assert not membership_of(w.made[1].cluster).forwarder._waiting
 
 
 async def test_events_on_a_channel_to_a_slow_peer_are_bounded() -> None:

@@ -334,7 +334,7 @@ async def test_a_gap_is_told_after_the_last_event_that_is_missing(cut: int) -> N
         away, there = made[cut], made[1 - cut]
         engine = made.memory
         engine.down = True
-        (connection,) = (each for each in engine.connections if each.hears(f"shop.{away.cluster.nodes[0]}"))
+        (connection,) = (each for each in engine.connections if each.has_subscribed(f"shop.{away.cluster.nodes[0]}"))
         connection.end("cut")
         await turns_until(lambda: not away.cluster.connected)
         report = await there.room("lobby").emit("said", "unnoticed")

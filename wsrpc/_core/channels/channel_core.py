@@ -53,7 +53,7 @@ _IS_OVER = frozenset({_ENDED, _ENDED_HERE})
 
 
 class Producing(Protocol):
-    """Sends items on a channel: a `Producer`, or the `Pipe` of a node."""
+    """Sends items on a channel: a `Producer`, or the `ItemForwarder` of a node."""
 
     def credit_received(self, n: int, size: int, /) -> None:
         """Take note of the credit that the remote peer has given: totals of items and of bytes."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
 
-from ..._base.closing import GOES_ON, CloseCode, CloseInfo
+from ..._base.closing import RESUMABLE, CloseCode, CloseInfo
 from ..._base.scheduler import Timer
 from ...errors import ConnectionLost
 from ...limits import Limits
@@ -435,7 +435,7 @@ class Session:
     def connection_lost(self, connection: Connection, info: CloseInfo) -> None:
         """The connection has ended. Wait for another one, or end the session."""
         if connection is self.connection:
-            if info.code in GOES_ON and self.state.resumes:
+            if info.code in RESUMABLE and self.state.resumes:
                 self._detach(info)
             else:
                 self.end(SessionInput.ENDED, info=info)

@@ -34,7 +34,7 @@ class RoomMessage(Struct, array_like=True):
     """Rooms whose members do not get it."""
 
 
-class Membership(Protocol):
+class JoinedCluster(Protocol):
     """A server's part in its cluster, from its opening to its end. Implemented by `ClusterMembership`."""
 
     @property
@@ -81,10 +81,10 @@ class Membership(Protocol):
         """Leave the cluster. Cancelling stops the waiting."""
 
 
-_join: Callable[[Any], Callable[..., Membership]] = attrgetter("_join")
+_join: Callable[[Any], Callable[..., JoinedCluster]] = attrgetter("_join")
 
 
-def join_of(cluster: Any) -> Callable[..., Membership]:
+def join_of(cluster: Any) -> Callable[..., JoinedCluster]:
     """Return the function by which a server joins a `Cluster`, whose class lies in a higher layer.
 
     Raises:
