@@ -345,7 +345,7 @@ class Station:
                 report = room.emit_nowait("said", sender, n)
             else:
                 report = await room.emit("said", sender, n)
-            self.note(Emitted(sender, n, began, [*report.missed]))
+            self.note(Emitted(sender, n, began, [*report.missing_nodes]))
             assert not report.errors, report.errors
             await asyncio.sleep(random.uniform(0.01, 0.03))
 

@@ -836,7 +836,7 @@ class SessionsMachine(WorldMachine):
             assert told[-1:] in ([], ["resume"]), told
         for peer in (self.client.peer, self.here.peer):
             stats = peer.stats()
-            assert (peer.pending, peer.active, peer.anonymous_channels, stats.kept) == (0, 0, 0, 0), (peer, stats)
+            assert (peer.pending, peer.active, peer.anonymous_channels, stats.kept_bytes) == (0, 0, 0, 0), (peer, stats)
         served = served_peer(self.here.peer)
         assert served is not None and served.sessions is not None
         assert not served.sessions._counted, "nothing counts any more"

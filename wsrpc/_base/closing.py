@@ -40,7 +40,8 @@ class CloseCode(IntEnum):
     FORBIDDEN = 3003
     """By default, the client does not dial again, as after HTTP status 403."""
     TIMEOUT = 3008
-    ACCOUNTING = 4400
+    COUNT_MISMATCH = 4400
+    """The two sides disagree about the number of messages in the session."""
     SLOW_CONSUMER = 4408
     FENCED = 4409
     """The session continues on another connection."""

@@ -56,14 +56,14 @@ class EmitReport(msgspec.Struct, frozen=True):
 
     In a cluster, ``sent``, ``skipped`` and ``errors`` cover only the peers of this process. ``nodes`` has the names of
     the other processes with members of the room to which the message was sent, or for which it waits while the engine
-    is away. ``missed`` has the names of the processes that could not be reached.
+    is away. ``missing_nodes`` has the names of the processes that could not be reached.
     """
 
     sent: int
     errors: tuple[PeerError, ...] = ()
     skipped: int = 0
     nodes: tuple[str, ...] = ()
-    missed: tuple[str, ...] = ()
+    missing_nodes: tuple[str, ...] = ()
 
 
 Encode = Callable[[Any], bytes]

@@ -51,12 +51,12 @@ class Members(Struct, frozen=True):
         addresses: `Peer.address` of each member that has an address, in all processes. Without a cluster, several
             members can have the same address.
         others: the number of members without an address.
-        missing: the names of the processes that have members, but did not respond in time.
+        missing_nodes: the names of the processes that have members, but did not respond in time.
     """
 
     addresses: tuple[str, ...]
     others: int = 0
-    missing: tuple[str, ...] = ()
+    missing_nodes: tuple[str, ...] = ()
 
 
 class Room(RawBroadcastMethods):
@@ -84,7 +84,7 @@ class Room(RawBroadcastMethods):
         return self._members.name
 
     def add(self, peer: Peer | RawConnection) -> None:
-        """Make ``peer`` a member of the room, until you call `discard` or the peer's session ends.
+        """Make ``peer`` a member of the room, until you call `remove` or the peer's session ends.
 
         If the peer is already a member, nothing happens. A `RawConnection` gets only the raw messages of the room.
 
@@ -97,25 +97,25 @@ class Room(RawBroadcastMethods):
         """
         self._members.rooms.add(self, peer, by_itself=False)
 
-    def discard(self, peer: Peer | RawConnection) -> None:
+    def remove(self, peer: Peer | RawConnection) -> None:
         """Remove ``peer`` from the room. If the peer is not a member, nothing happens.
 
         Raises:
             ValueError, RuntimeError: as for `add`.
         """
-        self._members.rooms.discard(self, peer)
+        self._members.rooms.remove(self, peer)
 
     async def members(self) -> Members:
         """Return the members. In a cluster, these are the members in all processes. Cancelling is safe.
 
-        Each process has 1.5 seconds to respond. `Members.missing` names the processes that did not respond.
+        Each process has 1.5 seconds to respond. `Members.missing_nodes` names the processes that did not respond.
         """
         here, others = self._members.here()
         joined_cluster = self._members.rooms.joined_cluster
         if joined_cluster is None:
             return Members(tuple(here), others)
-        there, more, missing = await joined_cluster.members(self.name)
-        return Members((*here, *there), others + more, missing)
+        there, more, missing_nodes = await joined_cluster.members(self.name)
+        return Members((*here, *there), others + more, missing_nodes)
 
     def of(self, name: str) -> RoomChannel:
         """Return a named channel of this room. Events that you emit on it go to all members.
@@ -193,16 +193,16 @@ class RoomMembers(BroadcastGroup):
         report = await super().emit(channel, event, args, skip)
         if self.rooms.joined_cluster is None:
             return report
-        nodes, missed = await self.rooms.joined_cluster.send_to_room(self._message(channel, event, args, skip))
-        return replace(report, nodes=nodes, missed=missed)
+        nodes, missing_nodes = await self.rooms.joined_cluster.send_to_room(self._message(channel, event, args, skip))
+        return replace(report, nodes=nodes, missing_nodes=missing_nodes)
 
     def emit_nowait(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
         skip = readable_again(skip)
         report = super().emit_nowait(channel, event, args, skip)
         if self.rooms.joined_cluster is None:
             return report
-        nodes, missed = self.rooms.joined_cluster.send_to_room_nowait(self._message(channel, event, args, skip))
-        return replace(report, nodes=nodes, missed=missed)
+        nodes, missing_nodes = self.rooms.joined_cluster.send_to_room_nowait(self._message(channel, event, args, skip))
+        return replace(report, nodes=nodes, missing_nodes=missing_nodes)
 
     def _message(self, channel: ChannelRef, event: str | None, args: tuple[Any, ...], skip: Skip) -> RoomMessage:
         assert not isinstance(channel, int)
@@ -319,9 +319,9 @@ class Rooms:
         inside.rooms[room] = by_itself
         _members_of(room).enter(peer, inside)
 
-    def discard(self, room: Room, peer: Peer | RawConnection) -> None:
-        """Remove ``peer`` from a room; see `Room.discard`."""
-        self._inside(peer, "room.discard").rooms.pop(room, None)
+    def remove(self, room: Room, peer: Peer | RawConnection) -> None:
+        """Remove ``peer`` from a room; see `Room.remove`."""
+        self._inside(peer, "room.remove").rooms.pop(room, None)
         _members_of(room).leave(peer)
 
     def leave_all(self, member: Peer | RawConnection) -> None:
@@ -393,12 +393,12 @@ class Rooms:
     async def leave(self, peer: Peer, room: str) -> None:
         """Handle a client's request to leave a room."""
         found = self._rooms.get(room)
-        rooms = self._inside(peer, "room.discard").rooms
+        rooms = self._inside(peer, "room.remove").rooms
         if found is None or found not in rooms:
             return
         if not rooms[found]:  # the server added it
             raise RpcError(NOT_ALLOWED)
-        self.discard(found, peer)
+        self.remove(found, peer)
 
 
 class Decider:

@@ -290,7 +290,7 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
                 "worker, and a client that reconnects may reach another one"
             )
 
-        begin = partial(
+        start = partial(
             listen,
             self._accept_at_once,
             host,
@@ -305,21 +305,21 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
             sock=sock,
             unix=unix,
         )
-        return self._listening(begin, stays_for_drain=health is not None and not reuse_port)
+        return self._listening(start, stays_for_drain=health is not None and not reuse_port)
 
-    def listening(self, begin: Callable[[], Awaitable[Port]]) -> Listening:
-        """Return a `Listening` object like `listen`, but for a port that the function ``begin`` opens. For adapters.
+    def listening(self, start: Callable[[], Awaitable[Port]]) -> Listening:
+        """Return a `Listening` object like `listen`, but for a port that the function ``start`` opens. For adapters.
 
         The port stops accepting connections when the server is closed or begins to drain; see `wsrpc.adapting.Port`.
         """
-        return self._listening(begin, stays_for_drain=False)
+        return self._listening(start, stays_for_drain=False)
 
-    def _listening(self, begin: Callable[[], Awaitable[Port]], *, stays_for_drain: bool) -> Listening:
+    def _listening(self, start: Callable[[], Awaitable[Port]], *, stays_for_drain: bool) -> Listening:
         async def open_port() -> OpenPort:
             await self.open()
             lifetime = self._core
             lifetime.check_thread("your_coroutine()")
-            port = await begin()
+            port = await start()
             if not lifetime.healthy:
                 port.stop()
                 await port.wait_closed()

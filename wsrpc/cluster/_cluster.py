@@ -281,8 +281,8 @@ class ClusterEmitter(OnChannel):
     async def emit(self, event: str, /, *args: Any, skip: SkipAddressed = None, **unsupported: Never) -> EmitReport:
         """Emit an event to every member of the room. The returned report names the processes that have members.
 
-        Returns when the event is accepted for sending to these processes. ``report.missed`` names the processes that
-        could not be reached. If this call is cancelled, some processes may not get the event.
+        Returns when the event is accepted for sending to these processes. ``report.missing_nodes`` names the processes
+        that could not be reached. If this call is cancelled, some processes may not get the event.
 
         Args:
             skip: one or several members to which the event is not sent. Get the objects from `ClusterClient.peer`.
@@ -324,8 +324,8 @@ class ClusterEmitter(OnChannel):
         return membership
 
     async def _send(self, message: RoomMessage) -> EmitReport:
-        nodes, missed = await self._connected().send_to_room(message)
-        return EmitReport(0, nodes=nodes, missed=missed)
+        nodes, missing_nodes = await self._connected().send_to_room(message)
+        return EmitReport(0, nodes=nodes, missing_nodes=missing_nodes)
 
 
 class ClusterRoom(ClusterEmitter):
@@ -360,13 +360,14 @@ class ClusterRoom(ClusterEmitter):
     async def members(self) -> Members:
         """Return the members in all processes. Cancelling is safe.
 
-        Each process has 1.5 seconds to respond. `Members.missing` names the processes that do not respond in this time.
+        Each process has 1.5 seconds to respond. `Members.missing_nodes` names the processes that do not respond in this
+        time.
 
         Raises:
             EngineLost: the engine cannot be reached.
         """
-        addresses, others, missing = await self._connected().members(self._room_name)
-        return Members(tuple(addresses), others, missing)
+        addresses, others, missing_nodes = await self._connected().members(self._room_name)
+        return Members(tuple(addresses), others, missing_nodes)
 
     def __repr__(self) -> str:
         return f"<ClusterRoom {self._room_name!r}>"

@@ -287,7 +287,7 @@ class ClusterMembership:
             addresses=node.directory.addresses,
             messages_in=node.messages_in,
             messages_out=node.engine.published,
-            unsent=node.engine.unsent,
+            unsent_bytes=node.engine.unsent,
             engines_lost=self._engines_lost,
             gaps=self._gaps,
             connections=node.dialed,

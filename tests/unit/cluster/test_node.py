@@ -246,7 +246,7 @@ async def test_what_somebody_else_has_said_for_a_node_does_not_last() -> None:
         b.node.directory.room_filled("hall")
         await turns(5)
         for forged in (Snapshot(b.node.id, 2**53, 0, 1, {}, ["cellar"]), Delta(b.node.id, 2, emptied=["hall"])):
-            w.engine.carry(f"shop.{a.node.id}", encode(forged))
+            w.engine.deliver(f"shop.{a.node.id}", encode(forged))
             await turns(5)
             assert a.node.directory.nodes_of("hall") == ()
             await w.pass_time(2 * BEAT)
@@ -256,7 +256,7 @@ async def test_what_somebody_else_has_said_for_a_node_does_not_last() -> None:
 async def test_a_claim_cannot_make_a_counter_too_large() -> None:
     async with world() as w:
         a, b = w.ones
-        w.engine.carry(f"shop.{a.node.id}", encode(Snapshot("zz", 1, 0, 1, {"ada": 2**53})))
+        w.engine.deliver(f"shop.{a.node.id}", encode(Snapshot("zz", 1, 0, 1, {"ada": 2**53})))
         await turns(5)
         assert a.node.directory.claim("ada").counter == 2**53
         await turns(5)

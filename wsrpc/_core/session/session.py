@@ -424,7 +424,7 @@ class Session:
                 if self.replay.acknowledge(ack.n, ack.bytes):
                     self.update_full()
             except Mismatch as exc:
-                self.fail(CloseCode.ACCOUNTING, str(exc))
+                self.fail(CloseCode.COUNT_MISMATCH, str(exc))
 
     def _greeting_received(self, message: Any) -> None:
         """The `greeting` of the remote peer has arrived. Both sides know their common features."""
@@ -485,7 +485,7 @@ class Session:
         try:
             self.replay.acknowledge(rx, size)
         except Mismatch as exc:
-            self._refuse(connection, CloseCode.ACCOUNTING, str(exc))
+            self._refuse(connection, CloseCode.COUNT_MISMATCH, str(exc))
             return False
         return True
 
