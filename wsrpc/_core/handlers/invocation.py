@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from ..._base.names import RAW
 from ...errors import BadArguments, ChannelClosed, made_here
-from ..inboxes.items import Upload
+from ..inboxes.item_inboxes import UploadInbox
 from ..wire.counting import memory_of
 from ..wire.messages import WireMessage
 from ..wire.rejections import bounded_reason
@@ -104,7 +104,7 @@ class Invocation(msgspec.Struct, eq=False):
     served: ChannelCore | None = None
     """That channel once the request was answered with it, so that the handler runs on it."""
     state: CallState = _RUNNING
-    upload: Upload | None = None
+    upload: UploadInbox | None = None
     """Reads the items that the caller sends, if the handler has a parameter for them."""
     task: asyncio.Task[None] | None = None
     """Runs what the call of the handler has not finished. None before it was made, which an eager task's first step
@@ -199,7 +199,7 @@ class Invocation(msgspec.Struct, eq=False):
 
     def read_items(self, convert: Callable[[Any], Any], parameter: str) -> Any:
         """Return the stream of items that the caller sends with ``send=``, for the parameter of that name."""
-        self.upload = Upload(self.make_channel())
+        self.upload = UploadInbox(self.make_channel())
         return self.stream_class(self.event, convert, reading=self.upload, parameter=parameter)
 
     # ------------------------------------------------------------ while the handler runs
