@@ -16,8 +16,8 @@ from wsrpc import errors
 from wsrpc._client import client_states
 from wsrpc._core.channels import channel_states
 from wsrpc._core.handlers.invocation import CallState
-from wsrpc._core.sending.outbox import PLACES, Place, Scope
 from wsrpc._core.sending.pending import RequestState
+from wsrpc._core.sending.places import PLACES, Place, Scope
 from wsrpc._core.session import session_states
 from wsrpc._server import server_states
 
@@ -54,16 +54,16 @@ def states(cells_of: Mapping[Any, Mapping[Any, tuple[Any, str]]]) -> str:
 
 
 def places() -> str:
-    """A row for each state of the line, a column for each scope."""
+    """A row for each state of a session, a column for each scope."""
     places = "\n".join(f"- `{place.name}`: {place.value}." for place in Place)
     rows = [
         [
-            f"`{line.name}`: {line.value}",
+            f"`{state.name}`: {state.value}",
             *("fails" if (place := cells[scope]) is None else f"`{place.name}`" for scope in Scope),
         ]
-        for line, cells in PLACES.items()
+        for state, cells in PLACES.items()
     ]
-    columns = ["state of the line", *(f"belongs to {scope.value}" for scope in Scope)]
+    columns = ["state of the session", *(f"belongs to {scope.value}" for scope in Scope)]
     return f"{table(columns, rows)}\n\n{places}"
 
 

@@ -1,4 +1,4 @@
-"""`ClientCore`: the inside of a client: its state, the user's last order, and the owner of its peer."""
+"""`ClientCore`: the inside of a client. It decides whether to dial again, and owns the peer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Callers:
         self.count = 0
 
     async def wait(self) -> Exception | None:
-        """Return why there will be no connection, or None if there is one. Cancelling is safe."""
+        """Return None when there is a connection, or else why there will be none. Cancelling is safe."""
         self.count += 1
         try:
             return await asyncio.shield(self.outcome)
@@ -49,30 +49,30 @@ class Callers:
 
 
 class ConnectionWaiters:
-    """The callers that wait for a connection, or for the reason why none will come.
+    """The callers that wait until there is a connection, or there will be none.
 
-    ``failure`` is that reason, until `expect`.
+    ``failure`` says why there will be none. It is None after `expect`.
     """
 
     def __init__(self) -> None:
         self.failure: Exception | None = None
         self._traceback: TracebackType | None = None
-        """The traceback of the failure when it came. Each time that the failure is raised would add to it."""
+        """The original traceback of the failure. Each raise of the failure would make it longer."""
         self._waiting: Callers | None = None
-        """The present callers. If their event loop has ended, nobody waits any more."""
+        """The present callers. If their event loop has ended, they no longer wait."""
 
     @property
     def count(self) -> int:
-        """How many callers wait."""
+        """Number of callers that wait."""
         waiting = self._present()
         return 0 if waiting is None else waiting.count
 
     def expect(self) -> None:
-        """Forget the failure: a connection may come."""
+        """Drop the failure, because there may be a connection."""
         self.failure = None
 
     def notify(self, failure: Exception | None) -> None:
-        """Wake the callers: there is a connection, or there will be none because of ``failure``."""
+        """Wake the callers: there is a connection, or there will be none, because of ``failure``."""
         self.failure = failure
         self._traceback = None if failure is None else failure.__traceback__
         waiting = self._present()
@@ -84,7 +84,7 @@ class ConnectionWaiters:
         """Return when there is a connection. Cancelling is safe.
 
         Raises:
-            Exception: there will be none, because of this.
+            Exception: ``failure``, because of which there will be none.
         """
         failure = self.failure
         if failure is None:
@@ -102,30 +102,30 @@ class ConnectionWaiters:
 
 
 class Order:
-    """The work that a client does for the user's last `connect`, `bind` or `close`.
+    """The work that a client does for the user's last call of `connect`, `start`, `bind` or `close`.
 
-    The next call of these ends the order and makes a new one. Work that finishes late compares its order with the
-    client's present one, and changes nothing if they differ. Before the first call, and after a `connect` that was
-    cancelled, a client has an empty order.
+    The next of these calls ends the order and makes a new one. Work that finishes late compares its order with the
+    present order of the client, and changes nothing if they differ. Before the first call, and after a `connect` that
+    was cancelled, a client has an empty order.
     """
 
     def __init__(self, dialing: Dialing | None = None) -> None:
         self.dialing = dialing
-        """None for a `close`, and for a client without a URL."""
+        """None for `close`, and for a client without a URL."""
         self._closing: asyncio.Task[None] | None = None
 
     @property
     def is_first(self) -> bool:
-        """Whether it is a `connect` that has not had an open connection yet, and raises why it gets none."""
+        """Whether the order is a `connect` that has had no open connection yet, and raises why it gets none."""
         return self.dialing is not None and self.dialing.first
 
     def stop_timers(self) -> None:
-        """Let go of the event loop."""
+        """Stop the timer of the dialing."""
         if self.dialing is not None:
             self.dialing.stop_deadline_timer()
 
     def end(self) -> asyncio.Task[None] | None:
-        """Stop all of it but a `close`. Returns the task of the dialing, if it takes another moment to end."""
+        """Stop the dialing, but not a `close`. Return the task of the dialing, if it has not ended yet."""
         return None if self.dialing is None else self.dialing.stop()
 
     @property
@@ -134,13 +134,17 @@ class Order:
         return None if self._closing is None or self._closing.done() else self._closing
 
     def close(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a `close`, which goes on when its caller is cancelled."""
+        """Run a `close` in a task, which continues when its caller is cancelled."""
         self._closing = task = spawn_later(coroutine)
         return task
 
 
 class ClientCore(PassiveOwner):
-    """Inside of a client. The table of `_client.client_states` says what each of its inputs does in each state."""
+    """The inside of a client: its state, the user's last order, and the owner of its peer.
+
+    `_dial_again_or_give_up` decides after each drop whether the client dials again. ``TABLE`` of
+    ``_client.client_states`` has the states, and the effect of each input.
+    """
 
     def __init__(
         self,
@@ -168,14 +172,14 @@ class ClientCore(PassiveOwner):
         self.hooks = ReconnectHooks(registry)
         self._order = Order()
         self._stopping: set[asyncio.Task[None]] = set()
-        """Tasks of dialing that was stopped, which take another moment to end."""
+        """Tasks of dialing that was stopped, but has not ended yet."""
         self._waiters = ConnectionWaiters()
         self._closers = Closers()
         self._warned_of_wait = False
         self._attempts = 0
-        """Attempts that the present connection took."""
+        """Number of attempts that led to the present connection."""
         self._in_origin = True
-        """False if a redirect to another origin led to the present connection. Its session then ends with it."""
+        """False if a redirect to another origin led to the present connection. Its session then cannot resume."""
 
     @property
     def peer_session(self) -> PeerSession:
@@ -184,7 +188,7 @@ class ClientCore(PassiveOwner):
 
     @property
     def can_dial(self) -> bool:
-        """Whether `connect` has something to connect to."""
+        """Whether the client has a URL."""
         return self.plan.dials
 
     # ------------------------------------------------------------ calls of the user
@@ -212,7 +216,7 @@ class ClientCore(PassiveOwner):
         await self._connect_timed_out(order.dialing, limit.when())
 
     def start(self, happened: Input = Input.START) -> None:
-        """See `Client.start`. `connect` begins in the same way."""
+        """See `Client.start`. `connect` starts in the same way."""
         if not self.plan.dials:
             raise ValueError("this client has no url to dial: give Client(url), or bind() a connection")
         self.enter_loop()
@@ -222,12 +226,12 @@ class ClientCore(PassiveOwner):
             self._order.dialing.start()
 
     async def _connect_timed_out(self, first_dialing: Dialing, ends_at: float | None) -> None:
-        """Raise `ConnectFailed` for a `connect` whose time is over, unless something else was decided by then."""
+        """Raise `ConnectFailed` for a `connect` whose time is over, unless its outcome was decided in the meantime."""
         dialing = self._order.dialing
-        # In the turn of the loop in which the time ended, the connection may have opened, or the client have closed.
-        # A dead connection is over, although the state is "connected" until that is reported.
+        # In the turn of the event loop in which the time ended, the connection may have opened, or the client may have
+        # closed. With a dead connection, the state is "connected" until the end of the connection is reported.
         decided = self.state in ("closing", "closed") or (self.state == "connected" and self.peer.connected)
-        # A client that dials for its first connection gives up in this turn, too, and tells the reason.
+        # A client that dials for its first connection gives up in this turn, too, and reports the reason.
         deadline = None if dialing is None else dialing.deadline
         if decided or (deadline is not None and ends_at is not None and deadline <= ends_at):
             await self.wait_connected()
@@ -240,12 +244,12 @@ class ClientCore(PassiveOwner):
         self._check_thread()
         while True:
             if self.peer.connected:
-                if self.peer_session.writer.opening.in_handler():  # it would wait for itself
+                if self.peer_session.writer.opening.in_handler():  # the caller would wait for itself
                     return
                 await self.peer.wait_connected()
                 if self.peer.connected:
                     return
-            if self.can_dial:  # else it may wait for `bind`
+            if self.can_dial:  # without a URL the caller may wait for `bind`
                 self._warn_if_idle("wait_connected() waits")
             await self._waiters.wait()
 
@@ -266,7 +270,7 @@ class ClientCore(PassiveOwner):
         """See `Client.close`."""
         reported_code = check_close(code, reason)
         self.enter_loop()
-        # A handler that calls this would otherwise be waited for, while it waits for this.
+        # The close does not wait for handlers that wait for the close.
         self._closers.add_current()
         closing = self._order.closing
         if self.state != "closing" or closing is None:
@@ -277,7 +281,7 @@ class ClientCore(PassiveOwner):
         order = Order()
         stopping = self._replace_order(order)
         self.move(Input.CLOSE)
-        # Also that of a dead connection.
+        # The connection may be dead.
         transport = self.peer.transport
         self.peer_session.start_close(reported_code, reason)
         self.peer_core.named_channels.end(lambda: None)
@@ -298,7 +302,7 @@ class ClientCore(PassiveOwner):
             await asyncio.wait(stopping)
         if transport is not None:
             await close_transport(transport, code, reason)
-        # The user may have called `connect` or `bind` meanwhile. What runs then does not belong to this close.
+        # If the user has called `connect` or `bind` meanwhile, the handlers that run now do not belong to this close.
         await self.peer_core.join(self.limits.close_timeout, self._closers, lambda: order is self._order)
         if order is self._order:
             self.move(Input.CLOSED)
@@ -307,7 +311,7 @@ class ClientCore(PassiveOwner):
     # ------------------------------------------------------------ the state
 
     def move(self, happened: Input) -> None:
-        """Enter the state that follows."""
+        """Enter the next state."""
         self.state = after(self.state, happened)
 
     def _check_thread(self) -> None:
@@ -316,11 +320,11 @@ class ClientCore(PassiveOwner):
             check_thread(self.peer_session.writer.thread, "client.method()")
 
     def enter_loop(self) -> None:
-        """Bind the client to the running event loop, and drop what it has left in another one.
+        """Bind the client to the running event loop, and drop what it still has in another one.
 
         Raises:
-            RuntimeError: the client is still connected in the other loop, or that loop runs in another thread. Nothing
-                has changed.
+            RuntimeError: the client is still connected in the other loop, or the other loop runs in another thread.
+                Nothing has changed.
         """
         self._check_thread()
         moves = self.scheduler.is_elsewhere
@@ -351,7 +355,7 @@ class ClientCore(PassiveOwner):
         self.peer_core.named_channels.reopen()
 
     def _replace_order(self, order: Order) -> set[asyncio.Task[None]]:
-        """End the present order; returns the tasks of dialing that take another moment to end."""
+        """End the present order. Return the tasks of stopped dialing that have not ended yet."""
         task = self._order.end()
         self._order = order
         if task is not None:
@@ -360,7 +364,7 @@ class ClientCore(PassiveOwner):
         return self._stopping - {asyncio.current_task()}
 
     def _give_up(self, failure: Exception) -> None:
-        """Stop: no connection will come unless the user connects or binds."""
+        """Stop dialing: there will be no connection unless the user calls `connect`, `start` or `bind`."""
         self.move(Input.GAVE_UP)
         self._order.stop_timers()
         self.peer_core.outbox.expects_session = False
@@ -372,10 +376,10 @@ class ClientCore(PassiveOwner):
     # ------------------------------------------------------------ connections
 
     def _start_session(self, connection: Connection, attempts: int) -> PeerSession:
-        """Begin a session on ``connection``.
+        """Start a session on ``connection``.
 
         Raises:
-            ConnectionLost: a `close` handler of the last session has said that something else is to be.
+            ConnectionLost: a `close` handler of the last session has closed the client, or bound another connection.
                 ``connection`` is closed, too.
         """
         now, order = self.scheduler.time(), self._order
@@ -404,7 +408,7 @@ class ClientCore(PassiveOwner):
             self._order.dialing.schedule.session_resumed()
         if self.peer_session.writer.opening.running is not None:
             self.move(Input.REOPENED)
-            self._waiters.notify(None)  # an `open` handler does not wait for itself; the others see that, and wait on
+            self._waiters.notify(None)  # an `open` handler stops waiting; other callers wait for the handlers
         else:
             self.opened(Input.RESUMED)
 
@@ -423,7 +427,7 @@ class ClientCore(PassiveOwner):
     def session_over(self, end: SessionEnd) -> None:
         lost = end.error if isinstance(end.error, SessionLost) else None
         self.hooks.session_lost(lost)
-        if lost is None:  # else it was lost before
+        if lost is None:  # otherwise the connection was lost before
             self.hooks.connection_lost(self.scheduler.time())
         dropped = ConnectionLost(end.info.code, end.info.reason, "not_sent")
         if Input.LOST in TABLE[self.state]:
@@ -438,13 +442,13 @@ class ClientCore(PassiveOwner):
         return self.state not in AT_REST
 
     def _detached_session_over(self, lost: ConnectionLost, end: SessionEnd) -> None:
-        """Go on after the end of a session that had no connection."""
-        if end.info.user_closed:  # by `Peer.close`
+        """Dial for a new session, or give up: a session without a connection has ended."""
+        if end.info.user_closed:  # `Peer.close` was called
             self._give_up(lost)
             self._replace_order(Order())
             return
         if end.cause is SessionInput.REFUSED:
-            self.move(Input.REFUSED)  # the next session begins on the same connection: `_resume_refused` follows
+            self.move(Input.REFUSED)  # `_resume_refused` starts the next session on the same connection
             return
         self.move(Input.LOST)
         assert self._order.dialing is not None
@@ -452,9 +456,10 @@ class ClientCore(PassiveOwner):
         self._order.dialing.start_unless_running()
 
     def _dial_again_or_give_up(self, lost: ConnectionLost, happened: Input = Input.DROPPED) -> bool:
-        """Dial again after a drop, if the user's strategies say so; returns whether it does.
+        """Decide after a drop whether to dial again. Return whether the client does.
 
-        A client without a URL waits for the next `bind`, but gives up where one with a URL would, because of ``retry``.
+        `ReconnectSchedule` applies the user's `Reconnect`. A client without a URL cannot dial. It gives up if ``retry``
+        says so, and otherwise waits for the next `bind`.
         """
         dialing = self._order.dialing
         try:
@@ -462,7 +467,7 @@ class ClientCore(PassiveOwner):
                 self.move(Input.DROPPED_NO_URL)
                 return False
             delay = None if dialing is None else dialing.delay_after_drop(lost)
-        except Exception as exc:  # of a strategy that the user gave
+        except Exception as exc:  # raised by a strategy of the user
             self._give_up(exc)
             return False
         if dialing is None or delay is None:
@@ -490,15 +495,15 @@ class ClientCore(PassiveOwner):
         return self.peer_session.session.state.away
 
     def attempt_started(self) -> None:
-        """Dial again: the delay is over."""
+        """The delay is over, and the client dials again."""
         self.move(Input.DELAY_OVER)
 
     def url_failed(self, text: str) -> None:
-        """Go on with the next URL."""
+        """One URL could not be dialed, and the next one follows."""
         self.peer_core.log(logging.INFO, "%s", text)
 
     def attempt_failed(self, text: str, delay: float) -> None:
-        """Wait for the next attempt."""
+        """An attempt has failed, and the next one follows after ``delay`` seconds."""
         self.move(Input.FAILED)
         self._log_retry(text, delay)
 
@@ -507,7 +512,7 @@ class ClientCore(PassiveOwner):
         self.peer_core.log(level, "%s; next attempt in %.1f s", text, delay)
 
     def dialed(self, dialed: Dialed, attempts: int) -> None:
-        """Use a new connection: ask the server to resume the session, or begin one."""
+        """There is a new connection. Ask the server to resume the session, or start a session."""
         self.move(Input.DIALED)
         self._attempts = attempts
         connection = Connection(dialed.transport)
@@ -516,35 +521,35 @@ class ClientCore(PassiveOwner):
             text = "a redirect led to another origin: the session will end with this connection; if it is to resume, "
             self.peer_core.log(logging.INFO, text + "give the URL of that origin to the client")
         if self.state != "resuming":
-            with suppress(ConnectionLost):  # a `close` handler of the last connection has bound another one, or closed
+            with suppress(ConnectionLost):  # a `close` handler has closed the client, or bound another connection
                 self._start_session(connection, attempts)
             return
         assert self._order.dialing is not None
         self._order.dialing.schedule.connection_opened()
         session, refused = self.peer_session.session, partial(self._resume_refused, self._order)
         assert isinstance(session, ClientSession)
-        if dialed.reached_other_origin:  # the token of the session is a credential, too
+        if dialed.reached_other_origin:  # the token of the session is a credential, and must not be sent there
             session.end(SessionInput.REFUSED, "a redirect leads to another origin, where it does not resume")
             refused(connection)
         else:
             session.ask_to_resume(connection, refused=refused, failed=self._resume_failed)
 
     def _resume_failed(self, info: CloseInfo) -> None:
-        """Dial again, or end the session: the connection has ended on which the server was asked to resume it."""
+        """Dial again, or end the session: the server has not answered the request to resume."""
         session = self.peer_session.session
         if not self._dial_again_to_resume(info) and session.state.away:
             session.end(SessionInput.ENDED, info.reason, info=info)
 
     def _resume_refused(self, order: Order, connection: Connection) -> None:
-        """Begin a session on ``connection``, because the one before has not resumed there, and so has ended."""
+        """Start a session on ``connection``, on which the server has refused to resume the last session."""
         if self._order is not order:  # a `close` handler has closed the client, or bound another connection
             self.peer_core.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
             return
-        with suppress(ConnectionLost):  # a `close` handler that had to wait has done so
+        with suppress(ConnectionLost):  # a `close` handler that had to wait has closed or bound meanwhile
             self._start_session(connection, self._attempts)
 
     def dialing_gave_up(self, failure: Exception) -> None:
-        """End what waits for a connection: none will come."""
+        """There will be no connection. Give up, and fail everything that waits for one."""
         opening = self.peer.transport if self.state == "opening" else None
         is_first = self._order.is_first
         self._give_up(failure)
@@ -561,7 +566,7 @@ class ClientCore(PassiveOwner):
         self._warn_if_idle("a message waits")
 
     def _warn_if_idle(self, what: str) -> None:
-        """Say what to do if nothing makes this client connect, the first time that something waits for that."""
+        """Log a warning the first time that something waits for a connection while the client does not dial."""
         if self.state == "idle" and not self._warned_of_wait:
             self._warned_of_wait = True
             self.peer_core.log(

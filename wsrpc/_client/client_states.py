@@ -38,7 +38,7 @@ AT_REST: frozenset[ClientState] = frozenset({"idle", "closing", "closed"})
 class Input(Enum):
     """Input of the table: first the calls of the user, then what the connection and the clock do."""
 
-    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
+    __hash__ = object.__hash__  # Enum's own is a Python function, and the table is read often
 
     CONNECT = "connect()"
     START = "start()"
@@ -60,7 +60,7 @@ class Input(Enum):
     CLOSED = "the connection and the handlers have ended"
 
 
-# The last call decides. Earlier calls that still wait get an error.
+# The last call of the user decides. Earlier calls that still wait get an error.
 DIALS, USES, ENDS = "dials", "uses the new connection", "closes; `wait_connected()` raises `ConnectionLost`"
 DIALS_ANEW = "dials while the old connection is closing"
 INSTEAD = "stops dialing and uses the new connection"
@@ -163,10 +163,10 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
 
 
 def after(state: ClientState, happened: Input) -> ClientState:
-    """Return the state that follows.
+    """Return the next state.
 
     Raises:
-        AssertionError: this cannot happen in ``state``.
+        AssertionError: ``happened`` cannot happen in ``state``.
     """
     cell = TABLE[state].get(happened)
     if cell is None:

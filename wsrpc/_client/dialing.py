@@ -1,4 +1,4 @@
-"""`Dialing`: attempts to connect and the delays between them, in a task."""
+"""`Dialing`: a client's attempts to connect, and the delays between them, in a task."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ class DialingListener(Protocol):
 
     @property
     def asks_to_resume(self) -> bool:
-        """Whether the next connection is to resume a session."""
+        """Whether the next connection shall resume a session."""
         ...
 
     def attempt_started(self) -> None:
         """The delay is over, and the next attempt begins."""
 
     def url_failed(self, text: str, /) -> None:
-        """A URL could not be dialed, and the attempt goes on with the next one: a text for the log."""
+        """A URL could not be dialed, and the next one follows. ``text`` is for the log."""
 
     def attempt_failed(self, text: str, delay: float, /) -> None:
-        """An attempt has failed: a text for the log, and the seconds until the next one."""
+        """An attempt has failed, and the next one follows after ``delay`` seconds. ``text`` is for the log."""
 
     def dialed(self, dialed: Dialed, attempts: int, /) -> None:
-        """There is a connection, and it took so many attempts."""
+        """There is a connection, after so many attempts."""
 
     def dialing_gave_up(self, failure: Exception, /) -> None:
         """There will be no other attempt, or the time for the first connection is over."""
@@ -69,13 +69,13 @@ class DialingListener(Protocol):
 class Dialing:
     """Dials for one order of the user: until there is a connection, and again after each drop.
 
-    At most one series of attempts runs at a time. The plan's timeout is for the first connection of a `connect`: for
-    all of its attempts and for its `open` handlers. A connection that ends before these are done counts as a failed
-    attempt.
+    At most one series of attempts runs at a time. The timeout of the plan limits the first connection of a `connect`:
+    all of its attempts, and its `open` handlers. A connection that ends before the handlers have finished counts as a
+    failed attempt.
 
     Args:
-        clock: of the `ReconnectSchedule`.
-        first: it dials for a `connect`, not for a `start` or after a `bind`.
+        clock: the clock of the `ReconnectSchedule`.
+        first: dials for a `connect`, not for a `start` or after a `bind`.
     """
 
     def __init__(
@@ -90,67 +90,70 @@ class Dialing:
         self._listener = listener
         self.schedule = ReconnectSchedule(plan.reconnect, clock)
         self.first = first
-        """Whether the first connection has not been open yet."""
+        """Whether a `connect` still waits for its first open connection."""
         self.deadline: float | None = None
-        """When the time for the first connection is over, by the event loop's clock."""
+        """When the time for the first connection is over, by the clock of the event loop."""
         if first and plan.timeout is not None:
             self.deadline = asyncio.get_running_loop().time() + plan.timeout
         self._deadline_timer: asyncio.TimerHandle | None = None
-        """Ends a first connection whose `open` handlers are not done at the deadline."""
+        """Ends a first connection whose `open` handlers have not finished at the deadline."""
         self._context = contextvars.copy_context()
         """The user's context, in which the client dials."""
         self._task: asyncio.Task[None] | None = None
-        """The present series of attempts. None once that has led to a connection."""
+        """The present series of attempts. None once the series has led to a connection."""
         self._stopped = False
-        """`stop` was called. An attempt that suppresses its cancellation, or waits for nothing more, ends later."""
+        """Whether `stop` was called. An attempt may still run, for example because it suppresses its cancellation."""
         self._attempts = 0
-        """Attempts since a connection was open."""
+        """Number of attempts since a connection was open."""
         self._last_failure: Exception | None = None
-        """The failure of the last one of them."""
+        """The failure of the last attempt, or the last drop."""
         self._url: str | None = None
         """The URL that was dialed last."""
         self._session_url: str | None = None
-        """The URL at which the session began that is the present or the last one."""
+        """The URL at which the present or last session started."""
 
     def start(self, delay: float | None = None) -> None:
-        """Begin a series of attempts, after ``delay`` seconds if that is not None."""
+        """Start a series of attempts, after ``delay`` seconds if ``delay`` is not None."""
         self._task = spawn_later(self._run(delay), self._context.copy())
 
     def start_unless_running(self) -> None:
-        """Begin a series of attempts, unless one runs."""
+        """Start a series of attempts, unless one runs."""
         if self._task is None:
             self.start()
 
     def session_started(self) -> None:
-        """Note that a session begins with the connection that was dialed last."""
+        """A session starts on the connection that was dialed last."""
         self.schedule.connection_opened()
         self._session_url = self._url
 
     def opened(self) -> None:
-        """Forget the attempts: there is a connection, and its `open` handlers are done."""
+        """There is a connection, and its `open` handlers have finished. Count the attempts from 0 again."""
         self.stop_deadline_timer()
         self.first, self.deadline = False, None
         self._attempts, self._last_failure = 0, None
 
     def delay_after_drop(self, error: ConnectionLost) -> float | None:
-        """Return the delay before the next series, in seconds, now that the connection has ended; None for no series.
+        """Return the delay before the next series of attempts, in seconds. None if the client shall not dial again.
+
+        Args:
+            error: how the connection has ended.
 
         Raises:
-            Exception: whatever a strategy of the user raises.
+            Exception: raised by a strategy of the user.
         """
         self.stop_deadline_timer()
         self._last_failure = error
         return self.schedule.delay_after_drop(error)
 
     def timeout_error(self, why: str = NOT_CONNECTED) -> ConnectFailed:
-        """Return what to raise when the time is over."""
+        """Return the error for a `connect` whose time is over."""
         late = TimeoutError(f"{why} within connect_timeout={self._plan.timeout} s")
         failed = ConnectFailed(self._attempts, self._last_failure or late)
         failed.__cause__ = self._last_failure or late
         return failed
 
     def stop(self) -> asyncio.Task[None] | None:
-        """Stop for good. Returns the task that takes another moment to end, if there is one."""
+        """Stop dialing. Return the task, if it has not ended yet."""
         self.stop_deadline_timer()
         self._stopped = True
         task = self._task
@@ -160,13 +163,13 @@ class Dialing:
         return task
 
     def stop_deadline_timer(self) -> None:
-        """Let go of the event loop."""
+        """Stop the timer, if it runs."""
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
             self._deadline_timer = None
 
     def _deadline_passed(self) -> None:
-        """Give up: the time for the first connection is over, while its `open` handlers run."""
+        """The time for the first connection is over, while its `open` handlers run."""
         self._listener.dialing_gave_up(self.timeout_error(OPENING))
 
     async def _run(self, delay: float | None) -> None:
@@ -176,7 +179,7 @@ class Dialing:
             if not self._stopped:
                 self._listener.dialing_gave_up(exc)
             return
-        if self._stopped:  # only the last call of the user counts
+        if self._stopped:  # the connection belongs to an earlier call of the user
             dialed.transport.abort()
             return
         if self.deadline is not None:
@@ -201,24 +204,24 @@ class Dialing:
                         if self._stopped or (delay is None and not self.schedule.ended_by_stop):
                             raise
                         if self._plan.reconnect is None and isinstance(exc, HandshakeRejected):
-                            raise  # the only answer: `ConnectFailed` says no more
+                            raise  # with one attempt, `ConnectFailed` would say no more
                         if delay is None:
                             raise ConnectFailed(self._attempts, exc) from exc
                         text = f"could not connect: {noted(exc)}"
                     self._listener.attempt_failed(text, delay)
         except TimeoutError:
             if not limit.expired():
-                raise  # it is that of an attempt, and the user's strategy makes no other one
+                raise  # the error of an attempt, after which the user's strategy allows no other one
             failure = self.timeout_error()
             raise failure from failure.__cause__
 
     async def _attempt(self) -> Dialed:
         """Dial the URLs one after another, until one is open.
 
-        The order is random, so that the clients of a server that ends spread over the others. While a session may be
-        resumed, its own server comes first: the others do not have it. Once it has ended, that server comes last, as it
-        has most likely just ended, too. One that refuses for good, perhaps because it alone is misconfigured, ends the
-        attempts only if no other one opens.
+        The order is random, so that the clients of a server that ends spread over the other servers. If a session may
+        be resumed, its own server is dialed first, because no other server has the session. After the session has
+        ended, that server is dialed last, because it has probably ended, too. A server that refuses for good (it may be
+        misconfigured) ends the attempts only if no other URL opens.
         """
         dialer = self._plan.dialer
         urls, headers = await dialer.ask()

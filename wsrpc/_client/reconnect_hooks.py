@@ -35,8 +35,8 @@ class ReconnectInfo(msgspec.Struct, frozen=True):
 class ReconnectHooks:
     """The `on_reconnect` handlers of a client, which are called for each connection but the first one.
 
-    Those of a new session are part of its opening, as the `open` handlers are. Where a session resumes, nothing waits
-    for them.
+    For a new session, the handlers are part of the opening, like the `open` handlers. When a session resumes, nothing
+    waits for them.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -46,15 +46,12 @@ class ReconnectHooks:
         self._lost_at = 0.0
         self._lost: SessionLost | None = None
         self.session_info: ReconnectInfo | None = None
-        """The info of the present session. None if it has the first connection, or if there is no session."""
+        """The info for the handlers of the present session. None on the first connection, and without a session."""
         self.resumed_info: ReconnectInfo | None = None
-        """The info of the present connection. None if the session has not resumed on it, or if there is none."""
+        """The info for the handlers of the present connection. None if the session has not resumed on it."""
 
     def connection_made(self, attempts: int, now: float) -> None:
-        """Note that a session begins.
-
-        If its connection replaces another one, that has just been lost, after ``now``.
-        """
+        """A session starts. If its connection replaces another one, ``now`` is before the end of that one."""
         lost, self._lost = self._lost, None
         if self.has_connected:
             self.session_info = ReconnectInfo(False, attempts, max(0.0, now - self._lost_at), lost)
@@ -62,28 +59,32 @@ class ReconnectHooks:
             self.session_info, self.has_connected = None, True
 
     def resumed(self, attempts: int, now: float) -> None:
-        """Note that the session has resumed on another connection."""
+        """The session has resumed on another connection."""
         self.resumed_info = ReconnectInfo(True, attempts, max(0.0, now - self._lost_at))
 
     def connection_lost(self, now: float) -> None:
-        """Note when the connection ended."""
+        """The connection has ended."""
         self._lost_at = now
         self.resumed_info = None
 
     def session_lost(self, lost: SessionLost | None) -> None:
-        """Note what the calls in flight got. Handlers that have not begun in the session are not called any more."""
+        """The session has ended. Its handlers that have not started are no longer called.
+
+        Args:
+            lost: the error that calls in flight got.
+        """
         self._lost = lost
         self.session_info = None
 
     def closed(self) -> None:
-        """Treat the next connection as the first one: the user has closed the client."""
+        """The user has closed the client. The next connection counts as the first one."""
         self.has_connected = False
         self.session_info = self.resumed_info = None
 
     def handlers(self, info: ReconnectInfo) -> list[Unfinished]:
-        """Return the calls to make with ``info``, which is `session_info`. Await them one after another.
+        """Return the calls of the handlers with ``info``, which is `session_info`. Await one after another.
 
-        A call does nothing if the session has ended by then.
+        A call does nothing if the session has ended in the meantime.
         """
         return [
             ("on_reconnect", name_of(hook.function), self._call(hook.function, hook.accepted, info))

@@ -1,4 +1,4 @@
-"""`Reconnect` and `ReconnectSchedule`: when a client dials again, and when it gives up."""
+"""`Reconnect` and `ReconnectSchedule`: whether and when a client dials again."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ FATAL_STATUS = frozenset({400, 401, 403, 404, 405, 410, 426, 501})
 TRY_AGAIN_LATER = 10.0
 """Seconds to wait, at least, after a server has closed with 1013."""
 RESTART = 0.8
-"""Seconds: upper bound of the delay after a server has closed with 1012, because another worker serves meanwhile."""
+"""Longest delay, in seconds, after a server has closed with 1012: another worker serves meanwhile."""
 SERVED = 1.0
-"""Seconds that a connection must last, so that its end with 1012 or 4411 is no failure, or that a session which has
-resumed on it ends the count of failures.
+"""Seconds that a connection must last before its end with 1012 or 4411 is no failure, and before the count of failures
+restarts because a session has resumed.
 
-A server may do nothing but restart, or take a token whose time is over (with PyJWT's ``leeway``), or drop each
+A server may restart again and again, or accept a token that has expired (with PyJWT's ``leeway``), or drop each
 connection at once."""
 LONGEST_RETRY_AFTER = 24 * 3600.0
-"""Seconds: a server that asks for more means something else, or has its clock wrong."""
+"""Longest time, in seconds, that a ``Retry-After`` header is trusted. A larger value is probably a mistake."""
 
 Wait = Callable[[RetryCallState], float]
 
@@ -118,7 +118,7 @@ ONCE = Reconnect(stop=stop_after_attempt(1))
 
 
 class ReconnectSchedule:
-    """Counts failures and gives the delay after each.
+    """Decides after each failure and drop whether to dial again, and after which delay. It counts the failures.
 
     Without a ``reconnect`` there is no attempt after the first failure.
     """
@@ -132,7 +132,7 @@ class ReconnectSchedule:
             multiplier=min(reconnect.initial, RESTART), max=reconnect.max
         )
         self._next_wait: Wait = self._wait
-        """Gives the next delay."""
+        """Computes the next delay."""
         self._delay = 0.0
         """The latest delay."""
         retry = reconnect.retry or is_transient
@@ -145,29 +145,33 @@ class ReconnectSchedule:
         )
         self._opened_at: float | None = None
         self._must_last = self._stable
-        """Seconds that the connection must last to end the count of failures."""
+        """Seconds that the connection must last before the count of failures restarts."""
         self.ended_by_stop = False
-        """Whether the last failure ends the attempts because of ``stop``, not because of ``retry``."""
+        """Whether ``stop``, and not ``retry``, has ended the attempts after the last failure."""
         self._series: Iterator[AttemptManager]
         self._current_attempt: AttemptManager
         self._count_from()
 
     def _count_from(self, failures: int = 0) -> None:
-        """Count from ``failures`` in a row. Tenacity's time begins now."""
+        """Count on from ``failures`` failures in a row. Tenacity measures the time from now on."""
         self._series = iter(self._retrying)
         self._current_attempt = next(self._series)
         self._current_attempt.retry_state.attempt_number = failures + 1
 
     def connection_opened(self) -> None:
-        """Note when there is a connection."""
+        """There is a connection. Measure how long it lasts."""
         self._opened_at, self._must_last = self._clock.time(), self._stable
 
     def session_resumed(self) -> None:
-        """Note that the session has resumed on the connection."""
+        """The session has resumed on the connection, which then need not last as long."""
         self._must_last = min(self._stable, SERVED)
 
     def delay_after_drop(self, error: ConnectionLost) -> float | None:
-        """Return the delay now that the connection has ended; see `delay_after_failure`."""
+        """Return the seconds until the next attempt after a drop. None if there shall be none.
+
+        Raises:
+            Exception: raised by a strategy of the user.
+        """
         lasted = -1.0 if self._opened_at is None else self._clock.time() - self._opened_at
         self._opened_at = None
         restarts = error.code == CloseCode.SERVICE_RESTART and lasted >= SERVED
@@ -186,20 +190,20 @@ class ReconnectSchedule:
         """Return whether ``retry`` allows another attempt after ``error``.
 
         Raises:
-            Exception: whatever a strategy of the user raises.
+            Exception: raised by a strategy of the user.
         """
         state = self._current_attempt.retry_state
         state.set_exception((type(error), error, error.__traceback__))
         return self._retrying.retry(state)
 
     def delay_after_failure(self, error: Exception, wait: Wait | None = None) -> float | None:
-        """Return the seconds until the next attempt, now that one has failed; None if there is to be none.
+        """Return the seconds until the next attempt after a failed attempt. None if there shall be none.
 
         Args:
-            wait: gives the delay. None for the one that follows a failure.
+            wait: computes the delay. None for ``wait`` of `Reconnect`.
 
         Raises:
-            Exception: whatever a strategy of the user raises.
+            Exception: raised by a strategy of the user.
         """
         self.ended_by_stop = False
         self._next_wait = wait or self._wait
@@ -215,14 +219,14 @@ class ReconnectSchedule:
                 return None  # because of `retry`, which makes tenacity raise the error, or of `stop`
             if isinstance(exc, (Exception, KeyboardInterrupt, SystemExit)):
                 raise
-            # It would end the caller in the middle of its work.
+            # Such an exception would end the caller in the middle of its work.
             raise RuntimeError(f"a strategy of Reconnect raised {exc!r}") from exc
         finally:
             error.__traceback__ = traceback  # raising has added to it
 
     def _seconds_after(self, state: RetryCallState) -> float:
         assert state.outcome is not None
-        # 0 first, so that not-a-number and what is negative are 0, too.
+        # With 0 as the first argument, not-a-number becomes 0, like negative numbers.
         return max(0.0, float(self._next_wait(state))) + _server_delay(state.outcome.exception())
 
     def _sleep(self, seconds: float) -> None:
@@ -233,7 +237,7 @@ class ReconnectSchedule:
 
 
 def _server_delay(error: BaseException | None) -> float:
-    """Return the seconds for which the server asks. They are added to the delay, whose jitter is still needed."""
+    """Return the seconds that the server asks for. They are added to the delay, whose randomness is still needed."""
     if isinstance(error, ConnectionLost):
         return TRY_AGAIN_LATER if error.code == CloseCode.TRY_AGAIN_LATER else 0.0
     if not isinstance(error, HandshakeRejected):

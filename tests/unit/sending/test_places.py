@@ -15,8 +15,8 @@ from session_story import SMALL, SOON, Story, story
 from stream_driver import control, resumable, welcome
 
 from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Limits, Peer, Reconnect, RequestTimeout
-from wsrpc._core.sending.outbox import PLACES, Place, Scope
-from wsrpc._core.sending.session_writer import Line
+from wsrpc._core.sending.places import PLACES, Place, Scope
+from wsrpc._core.sending.session_writer import SendingState
 from wsrpc.codecs import JsonCodec
 from wsrpc.testing import MemoryTransport
 
@@ -125,7 +125,7 @@ async def see_none() -> dict[Scope, Place | None]:
         return scene.seen | {Scope.PEER: None}
 
 
-async def see_told() -> dict[Scope, Place | None]:
+async def see_finishing() -> dict[Scope, Place | None]:
     seen = dict[Scope, Place | None]()
     for scope, d in ((Scope.PEER, redialing(extensions=True)), (Scope.SESSION, Driven(dialer=True, extensions=True))):
         await d.fed(welcome("drain"))
@@ -183,24 +183,24 @@ async def see_draining() -> dict[Scope, Place | None]:
 
 
 SEEN = {
-    Line.NONE: see_none,
-    Line.EXPECTED: see_expected,
-    Line.AWAY: see_away,
-    Line.OPENING: see_opening,
-    Line.FINISHING: see_told,
-    Line.DRAINING: see_draining,
-    Line.OPEN: see_open,
+    SendingState.NONE: see_none,
+    SendingState.EXPECTED: see_expected,
+    SendingState.AWAY: see_away,
+    SendingState.OPENING: see_opening,
+    SendingState.FINISHING: see_finishing,
+    SendingState.DRAINING: see_draining,
+    SendingState.OPEN: see_open,
 }
 
 
-IMPOSSIBLE = {(Line.EXPECTED, Scope.SESSION)}
+IMPOSSIBLE = {(SendingState.EXPECTED, Scope.SESSION)}
 """Messages belong to the session where no other one is expected."""
 
 
-@pytest.mark.parametrize("line", Line, ids=lambda line: line.name)
-async def test_a_message_goes_where_the_table_says(line: Line) -> None:
-    cells = {scope: place for scope, place in PLACES[line].items() if (line, scope) not in IMPOSSIBLE}
-    assert await SEEN[line]() == cells
+@pytest.mark.parametrize("state", SendingState, ids=lambda state: state.name)
+async def test_a_message_goes_where_the_table_says(state: SendingState) -> None:
+    cells = {scope: place for scope, place in PLACES[state].items() if (state, scope) not in IMPOSSIBLE}
+    assert await SEEN[state]() == cells
 
 
 # ---------------------------------------------------------------- the rules on top of the table, in order

@@ -18,7 +18,7 @@ from ..handlers.invocation import CURRENT, WORK, Invocation
 from ..handlers.opening import Opening
 from ..sending.answers import Answers
 from ..sending.pending import SENT
-from ..sending.session_writer import Line, SessionWriter
+from ..sending.session_writer import SendingState, SessionWriter
 from ..session.client_session import ClientSession
 from ..session.connection import Connection
 from ..session.server_session import Home, ServerSession
@@ -77,7 +77,7 @@ class PeerSession:
         else:
             self.session = ServerSession(host, outbox.offline_queue, home=home, last_close=last_close)
         self.opening = Opening(self.session, host, host.reporter)
-        self.writer = SessionWriter(self.session, host, self.opening, outbox.requests, outbox.gate)
+        self.writer = SessionWriter(self.session, host, self.opening, outbox.requests, outbox.room_gate)
         answers = Answers(self.writer, host)
         self.channels = channels = ChannelTable(
             self.writer, outbox, host.options.own, work.named_channels, sender=sender, answers=answers
@@ -161,7 +161,7 @@ class PeerSession:
         """Use what both sides support from now on."""
         self._receiver.agree(codec)
         self.writer.agree(announced, codec, common)
-        self.writer.draining.agreed()
+        self.writer.draining.terms_agreed()
 
     def control_received(self, message: CreditMessage | Drain) -> None:
         """Take a control message that is not about the session."""
@@ -324,7 +324,7 @@ class PeerSession:
 
     def session_detached(self, info: CloseInfo) -> None:
         """Keep the session without a connection, if the owner wants that."""
-        self.outbox.end_connection()
+        self.outbox.wake_all()
         self.writer.overdue = False
         self._wake_wait_closed()
         text, log = "peer %s at %s lost its connection: %d %s; its session is kept for %g s", self.host.log
@@ -345,7 +345,7 @@ class PeerSession:
         self.dispatcher.admission.unpause()
         self.host.connection_started(connection.transport.info)
         self.writer.reattach(limits)
-        return self.writer.line is Line.OPEN
+        return self.writer.sending_state is SendingState.OPEN
 
     def objection(self, payload: bytes, raw: bool) -> Exception | None:
         """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""

@@ -23,7 +23,7 @@ from ..handlers.observation import Message, mark_processed
 from ..handlers.opening import Hold, MessageKind
 from ..inboxes.inbox import Inbox
 from ..inboxes.recipients import Decode, Recipient
-from ..session.session import MESSAGE
+from ..session.session import BYTES_PER_MESSAGE
 from ..wire.counting import decode_any
 from ..wire.messages import WireMessage, place_on
 from .peer_host import PeerHost
@@ -352,7 +352,7 @@ class Work:
         if self._measured is None:
             self._measured = sum(each.memory for each in self.invocations if each.state is not _ORPHANED)
         room = self.waiting_room
-        return self._measured + room.size + MESSAGE * len(room) + self.named_channels.unread_bytes
+        return self._measured + room.size + BYTES_PER_MESSAGE * len(room) + self.named_channels.unread_bytes
 
     def drop_backlog(self, why: str) -> None:
         """Drop all messages that wait or are unread, and cancel all handlers: they hold too much."""

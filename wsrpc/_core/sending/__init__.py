@@ -1,5 +1,5 @@
 """Sending: from a call to the transport.
 
-Events, requests and raw messages come in from `_core.api`, answers from the peer. They go out through the
-`SessionWriter` of the present session: at once, in turn if it is full, or on the next connection if there is none.
+In: events, requests and raw messages from `_core.api`, and answers from `_core.peer`. Out: encoded messages for the
+`SessionWriter` of the present session, which are sent at once, when there is room, or on the next connection.
 """

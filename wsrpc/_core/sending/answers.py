@@ -1,4 +1,4 @@
-"""Answers requests: decides what a caller gets for the value or the exception of a handler."""
+"""`Answers`: sends the responses to requests, and decides which error a caller gets for an exception of a handler."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .session_writer import SessionWriter
 class Answers:
     """Answers the requests of one session, and counts events that do not reach a handler.
 
-    Every request gets an answer. If its value cannot be sent, it is rejected; if the error cannot be sent either, a
-    plainer error is. If the codec cannot encode even that, the connection ends.
+    Every request gets an answer. If its value cannot be sent, the request is rejected. If the error cannot be sent
+    either, a plainer error is sent. If the codec cannot encode the plainer error, the connection ends.
 
-    With `Settings.expose_errors`, the caller gets the text of an unexpected exception. Otherwise it gets an id, under
-    which the log has the traceback.
+    With `Settings.expose_errors`, the caller gets the text of an unexpected exception. Otherwise the caller gets an id,
+    and the log has the traceback with this id.
     """
 
     def __init__(self, writer: SessionWriter, host: Host) -> None:
@@ -35,16 +35,16 @@ class Answers:
         self._expose_errors = host.settings.expose_errors
 
     def reject(self, i: int, error: RpcError) -> None:
-        """Reject request ``i`` with ``error``, or with what can be sent of it."""
+        """Reject request ``i`` with ``error``, or with a plainer error if ``error`` cannot be sent."""
         rejection = partial(Rejection, i)
         try:
             send_error(self._writer, rejection, error)
         except Exception as exc:
             try:
-                # The error's own data cannot be encoded, or its text not be made: the request still gets an answer.
+                # The data of the error cannot be encoded, or its text cannot be made. The request still gets an answer.
                 send_error(self._writer, rejection, self._internal(exc, f"request #{i}"))
             except Exception:
-                # A codec that cannot encode even that can answer nobody: the caller must not wait without a limit.
+                # This codec can encode no answer at all, and the caller must not wait without a limit.
                 self._writer.session.fail(CloseCode.INTERNAL_ERROR, "the codec cannot encode a rejection")
 
     def resolve(self, i: int, value: object, label: str) -> None:
@@ -56,17 +56,17 @@ class Answers:
             self.reject(i, self.for_caller(exc, label))
 
     def sendable(self, error: RpcError, label: str) -> RpcError:
-        """Return ``error``, or what the caller gets in its place if it cannot be encoded."""
+        """Return ``error``, or if it cannot be encoded, the error that the caller gets in its place."""
         try:
             self._writer.terms.encode(Rejection(1, *error_to_wire(error)))
         except MessageTooBig:
-            return error  # a shorter one is sent, as `reject` does
+            return error  # `reject` shortens it
         except Exception as exc:
             return self._internal(exc, label)
         return error
 
     def for_caller(self, exc: BaseException, label: str) -> RpcError:
-        """Return what the caller gets for an exception. The log gets the rest."""
+        """Return the error that the caller gets for an exception. The log gets the rest."""
         if isinstance(exc, ArgumentsRefused):
             return made_here(exc.error)
         if isinstance(exc, RpcError):
@@ -94,6 +94,6 @@ class Answers:
             if exposed:
                 return RpcError(text_for_peer(exc))
         except Exception as problem:
-            # The predicate or the exception's own text failed: the caller still gets an answer.
+            # The user's predicate failed, or the text of the exception cannot be made. The caller still gets an answer.
             self.log(logging.ERROR, "expose_errors failed [%s]", error_id, exc_info=problem)
         return HandlerFailed("internal error", fields={"error_id": error_id})

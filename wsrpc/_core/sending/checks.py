@@ -1,4 +1,4 @@
-"""Checks of what is sent, and of the thread that sends it."""
+"""Checks of messages before they are sent, and of the thread that sends them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..wire.control import is_control
 
 
 def check_sending(channel: ChannelRef, event: str, thread: int | None) -> None:
-    """Refuse a name that cannot be sent, and a call from another thread than ``thread``.
+    """Check that an event has a name that can be sent, and that this call runs in ``thread``.
 
     Raises:
         TypeError: the name is not a str.
-        ReservedEvent: it is a lifecycle event of the main channel.
+        ReservedEvent: the name is that of a lifecycle event of the main channel.
         RuntimeError: the thread is another one; the error names the function to use.
     """
     if event.__class__ is not str:
@@ -29,7 +29,7 @@ def check_sending(channel: ChannelRef, event: str, thread: int | None) -> None:
 
 
 def check_thread(thread: int | None, call: str) -> None:
-    """Refuse a call of a coroutine function from another thread than ``thread``.
+    """Check that a call of a coroutine function runs in ``thread``.
 
     Raises:
         RuntimeError: the thread is another one; the error names the function to use.
@@ -41,7 +41,7 @@ def check_thread(thread: int | None, call: str) -> None:
 
 
 def check_thread_of_plain(thread: int | None, function: str) -> None:
-    """Refuse a call of a plain function from another thread than ``thread``.
+    """Check that a call of a plain function runs in ``thread``.
 
     Raises:
         RuntimeError: the thread is another one; the error names the function to use.
@@ -56,8 +56,8 @@ def check_thread_of_plain(thread: int | None, function: str) -> None:
 class Objections:
     """Objections of a codec to one payload, for receivers with different ``Limits.values``.
 
-    A payload that fits into one bound fits into each greater one. So the payload is looked through at most 64 times,
-    however many different bounds the receivers announce, and only once if all bounds are the same.
+    A payload that is within one limit is within each greater limit. The codec therefore examines the payload at most 64
+    times, however many different limits the receivers announce, and only once if all limits are the same.
     """
 
     __slots__ = ("_exceeds", "_fits", "_objection", "_payload", "_why")
@@ -66,23 +66,23 @@ class Objections:
         self._payload = payload
         self._objection = objection
         self._exceeds = 0
-        """The greatest bound that is known to be too small."""
+        """The greatest limit that is known to be too small."""
         self._fits = sys.maxsize
-        """The smallest bound that is known to be enough."""
+        """The smallest limit that is known to be enough."""
         self._why: str | None = None
 
     def to(self, values: int) -> str | None:
-        """Return why a receiver that accepts so many ``values`` would not accept the payload. None if it would."""
+        """Return why a receiver that accepts so many ``values`` would refuse the payload. None if it would not."""
         first = values if self._why is None and self._fits == sys.maxsize else None
         while self._exceeds < values < self._fits:
-            # Each look but the first halves the unknown range, whatever bounds are asked for.
-            bound = first or (self._exceeds + self._fits) // 2
+            # Each step after the first one halves the unknown range.
+            limit = first or (self._exceeds + self._fits) // 2
             first = None
-            why = self._objection(self._payload, bound)
+            why = self._objection(self._payload, limit)
             if why is None:
-                self._fits = bound
+                self._fits = limit
             else:
-                self._exceeds, self._why = bound, why
+                self._exceeds, self._why = limit, why
         return self._why if values <= self._exceeds else None
 
 
@@ -91,7 +91,7 @@ def raw_message(message: Any) -> tuple[bytes, bool]:
 
     Raises:
         TypeError, UnicodeEncodeError: as for `raw_payload`.
-        ValueError: it is a text that only wsrpc itself may send.
+        ValueError: the message is a text that only wsrpc itself may send.
     """
     payload, text = raw_payload(message)
     if text and is_control(payload):

@@ -1,4 +1,4 @@
-"""`Draining`: before the side that accepted closes, both sides finish what has begun."""
+"""`Draining`: before the side that accepted closes, both sides finish the calls that have started."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from ..wire.control import DRAIN, Drain
 from ..wire.messages import MAX_ID
 
 MARGIN = 1.0
-"""Seconds before the remote peer closes in which nothing new is begun there: it might arrive too late."""
+"""Seconds before the remote peer closes in which this side starts nothing new: it might arrive too late."""
 
 
 class DrainPhase(Enum):
-    """How far a session is with its end. The side that accepted the connection drains, the one that dialed is told."""
+    """How far the draining of a session is. The side that accepted the connection asks, the other side answers."""
 
     NONE = "neither side drains"
-    ASKED = "this side drains, and the remote peer may still begin something new"
-    ANSWERED = "this side drains, and the remote peer begins nothing new"
-    FINISHING = "the remote peer drains, and what has begun before goes on"
-    OWING = "the remote peer drains, and this side begins nothing new, and says so once `open` handlers are done"
-    SILENT = "the remote peer drains, and this side begins nothing new, and has said so"
+    ASKED = "this side drains, and the remote peer may still start something new"
+    ANSWERED = "this side drains, and the remote peer starts nothing new"
+    FINISHING = "the remote peer drains, and what has started before goes on"
+    OWING = "the remote peer drains, this side starts nothing new, and answers once the `open` handlers are done"
+    SILENT = "the remote peer drains, this side starts nothing new, and has answered"
 
 
 class Draining:
-    """The end of a session that both sides prepare for.
+    """The end of a session for which both sides prepare.
 
-    The side that accepted may `drain`. While calls of the side that dialed are in progress that had begun before, and
-    there is time, that side goes on as before. Then it begins nothing new in the session, and says so. Everything that
-    crossed with the request to drain has arrived by then, so nothing needs to be refused.
+    The side that accepted may `drain`: it asks the side that dialed to start nothing new. The side that dialed first
+    finishes its calls that are in progress, as long as there is time. Then it answers, and starts nothing new in the
+    session. All messages that it sent before have arrived by then, so no message needs to be refused.
     """
 
     __slots__ = ("_host", "_on_remote_silent", "_opening", "_session", "_waits", "closes_at", "phase")
@@ -46,9 +46,9 @@ class Draining:
         self._host = host
         self.phase = DrainPhase.NONE
         self.closes_at: float | None = None
-        """When the side that drains is going to close, at the latest. None if neither side drains."""
+        """The time at which the side that drains closes at the latest. None if neither side drains."""
         self._waits: list[Timer | asyncio.Task[None]] = []
-        """The wait for the work of this side, which dialed, and what ends this wait when no time is left."""
+        """The task that waits until this side has finished, and the timer for when no time is left."""
         self._on_remote_silent: asyncio.Future[None] | None = None
 
     @property
@@ -62,30 +62,33 @@ class Draining:
     # ------------------------------------------------------------ the side that drains
 
     def drain(self, until: float) -> None:
-        """Finish the calls that have begun, and refuse new ones that they do not need: see `Dispatcher.refuses_new`.
+        """Finish the calls that have started, and refuse new calls that these do not need.
 
-        The remote peer is asked to begin nothing new, because this side closes at the time ``until`` at the latest.
+        See `Dispatcher.refuses_new`. Ask the remote peer to start nothing new, too.
+
+        Args:
+            until: the time at which this side closes at the latest.
         """
         if not self._session.state.lives:
             return
         self.closes_at = until
         if self.phase is DrainPhase.NONE:
             self._enter(DrainPhase.ASKED)
-        self.agreed()
+        self.terms_agreed()
         self._host.current.room_changed()
 
-    def agreed(self) -> None:
-        """Ask for that if this side drained before it knew what the remote peer supports."""
+    def terms_agreed(self) -> None:
+        """Ask the remote peer to start nothing new, if this side drains and both sides support the question."""
         if self._agreed and self.closes_at is not None and self.phase is DrainPhase.ASKED:
             self._session.send_control(Drain(max(0, round((self.closes_at - self._host.loop.time()) * 1000))))
 
     @property
     def remote_is_silent(self) -> bool:
-        """Whether the remote peer begins nothing new any more. A plain peer, which cannot say so, counts as quiet."""
+        """Whether the remote peer starts nothing new. True for a plain peer, which cannot answer."""
         return self.phase is DrainPhase.ANSWERED or not self._agreed
 
     async def wait_remote_silent(self) -> None:
-        """Wait until the remote peer begins nothing new, or the session has ended. Cancelling is safe."""
+        """Wait until the remote peer starts nothing new, or the session has ended. Cancelling is safe."""
         if not self.remote_is_silent:
             self._on_remote_silent = self._host.loop.create_future()
             await self._on_remote_silent
@@ -93,7 +96,7 @@ class Draining:
     # ------------------------------------------------------------ both sides
 
     def received(self, drain: Drain) -> None:
-        """Take what the remote peer says."""
+        """Handle the request to drain of the remote peer, or its answer."""
         if not 0 <= drain.after_ms <= MAX_ID:
             self._host.ignore("drain that makes no sense")
         elif (
@@ -116,31 +119,31 @@ class Draining:
         for each in self._waits:
             each.cancel()
 
-    # ------------------------------------------------------------ the side that is told
+    # ------------------------------------------------------------ the side that is asked
 
     def _peer_drains(self, seconds: float) -> None:
-        """Finish what has begun, because the remote peer closes in so many seconds at the latest."""
+        """Finish what has started, because the remote peer closes in so many ``seconds`` at the latest."""
         loop = self._host.loop
         self._enter(DrainPhase.FINISHING)
         self.closes_at = loop.time() + seconds
         self._stop_timers()
         work = self._host.current.in_progress() if seconds >= MARGIN and self._opening.over else None
         if work is None:
-            self._be_silent()
+            self._become_silent()
         else:
-            self._waits = [loop.call_at(self.closes_at - MARGIN, self._be_silent), loop.spawn(self._finish(work))]
+            self._waits = [loop.call_at(self.closes_at - MARGIN, self._become_silent), loop.spawn(self._finish(work))]
 
     async def _finish(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         await work()
-        self._be_silent()
+        self._become_silent()
 
     @property
     def silent(self) -> bool:
-        """Whether this side begins nothing new: the remote peer is about to close."""
+        """Whether this side starts nothing new, because the remote peer is about to close."""
         return self.phase is DrainPhase.SILENT or self.phase is DrainPhase.OWING
 
-    def _be_silent(self) -> None:
-        """Begin nothing new, and say so. Idempotent."""
+    def _become_silent(self) -> None:
+        """Start nothing new, and answer. Idempotent."""
         if self.phase is DrainPhase.FINISHING:
             # Requests of `open` handlers are still served, so they are sent before the answer.
             self._enter(DrainPhase.OWING)
@@ -150,7 +153,7 @@ class Draining:
                 self.opened()
 
     def opened(self) -> None:
-        """Say what had to wait for the `open` handlers."""
+        """Answer, if the answer had to wait for the `open` handlers."""
         if self.phase is DrainPhase.OWING:
             self._enter(DrainPhase.SILENT)
             self._session.send_control(Drain(0))

@@ -1,4 +1,4 @@
-"""`Gate`: a line of callers that wait for room, in a connection or at the remote peer for another request."""
+"""`Gate`: a line of callers that wait until there is room. `Waiter`: the place of one caller in it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..._base.scheduler import Scheduler
 
 
 class Gate:
-    """A line of callers that wait for room, first come, first served.
+    """A line of callers that wait until there is room, first come, first served.
 
-    The gate does not know what its callers wait for. It wakes the first of them when there may be room. A caller that
-    was woken looks again, and goes on or waits again. When the first caller leaves the line, because it goes on or was
-    cancelled, the gate wakes the next one.
+    The gate does not know what its callers wait for. Its owner wakes the first caller when there may be room. The
+    caller then checks, and continues or waits again. When the first caller exits the line, because it continues or was
+    cancelled, the gate wakes the next caller.
 
     Args:
         changed: called when ``has_callers`` has changed.
@@ -25,10 +25,10 @@ class Gate:
     def __init__(self, loop: Scheduler, changed: Callable[[], None] | None = None) -> None:
         self._loop = loop
         self._changed = changed
-        # Nobody ever waits in most peers, so most gates have no table.
+        # In most peers no caller ever waits, so most gates have no table.
         self._line: OrderedDict[Waiter, None] | None = None
         self.has_callers = False
-        """Whether anybody waits."""
+        """Whether a caller is in the line."""
 
     def enter(self) -> Waiter:
         """Join the end of the line. The caller must call `Waiter.exit`, whatever happens."""
@@ -37,26 +37,26 @@ class Gate:
         return waiter
 
     def wake(self) -> None:
-        """Let the first caller look whether there is room."""
+        """Let the first caller check whether there is room."""
         if self._line:
             next(iter(self._line)).wake()
 
     def wake_all(self) -> None:
-        """Let all callers look whether they still have to wait."""
+        """Let all callers check whether they still have to wait."""
         for waiter in self._line or ():
             waiter.wake()
 
     # ------------------------------------------------------------ for `Waiter`
 
     def add(self, waiter: Waiter) -> None:
-        """Put a caller at the end of the line."""
+        """Add a caller at the end of the line."""
         if self._line is None:
             self._line = OrderedDict()
         self._line[waiter] = None
         self._update_has_callers()
 
     def is_first(self, waiter: Waiter) -> bool:
-        """Return whether nobody is in the line before ``waiter``."""
+        """Return whether ``waiter`` is the first in the line."""
         return self._line is not None and next(iter(self._line), None) is waiter
 
     def future(self) -> asyncio.Future[None]:
@@ -64,7 +64,7 @@ class Gate:
         return self._loop.create_future()
 
     def remove(self, waiter: Waiter) -> None:
-        """Take a caller out of the line."""
+        """Remove a caller from the line, and wake the next one if it was the first."""
         line, was_first = self._line, self.is_first(waiter)
         assert line is not None
         del line[waiter]
@@ -81,7 +81,7 @@ class Gate:
 
 
 class Waiter:
-    """The place of one caller, which waits in the line of one `Gate` at a time."""
+    """The place of one caller, which is in the line of at most one `Gate` at a time."""
 
     __slots__ = ("_gate", "_woken")
 
@@ -91,7 +91,7 @@ class Waiter:
 
     @property
     def is_first(self) -> bool:
-        """Whether the caller is in a line, and nobody is before it."""
+        """Whether the caller is the first in a line."""
         return self._gate is not None and self._gate.is_first(self)
 
     @property
@@ -104,14 +104,14 @@ class Waiter:
         return self._gate is gate
 
     def move_to(self, gate: Gate) -> None:
-        """Be in the line of ``gate``: at the end, if the caller was not in it. The caller leaves any other line."""
+        """Exit any other line, and join the end of the line of ``gate``. Nothing happens if it is there."""
         if self._gate is not gate:
             self.exit()
             self._gate = gate
             gate.add(self)
 
     async def wait(self) -> None:
-        """Wait until this caller should look again. Cancelling is safe."""
+        """Wait until the caller should check again whether there is room. Cancelling is safe."""
         assert self._gate is not None
         self._woken = self._gate.future()
         try:
@@ -120,12 +120,12 @@ class Waiter:
             self._woken = None
 
     def wake(self) -> None:
-        """Let the caller look again. Nothing happens if it does not wait."""
+        """Let `wait` return. Nothing happens if the caller does not wait."""
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
     def exit(self) -> None:
-        """Leave the line. If this caller was the first, the next one looks whether there is room. Idempotent."""
+        """Exit the line. Idempotent."""
         gate, self._gate = self._gate, None
         if gate is not None:
             gate.remove(self)

@@ -1,4 +1,4 @@
-"""Cancellations and aborts, which tell the remote peer that something is over on this side."""
+"""Notices: cancellations and aborts, by which the remote peer learns that a call or a channel has ended here."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..wire.rejections import reason_to_wire, shortened, without_data
 from .session_writer import SessionWriter
 
 NOT_ENCODABLE = "they cannot be encoded"
-"""What the remote peer is told of such a reason. The encoder's own words may contain a secret."""
+"""Text for the remote peer in place of the data of a reason. The text of the encoder's error may contain a secret."""
 
 Notice = Callable[[Any, int | UnsetType], object]
-"""Makes the message from the fields of its error or reason."""
+"""Makes a message from the fields of its error or reason."""
 
 
 def send_notice(writer: SessionWriter, notice: Notice, reason: object, warn: Callable[..., None]) -> None:
-    """Send a cancellation or an abort. If its reason cannot be sent, send it without.
+    """Send a cancellation or an abort, without its reason if the reason cannot be encoded.
 
     Args:
         warn: writes a line into the log.
@@ -28,23 +28,23 @@ def send_notice(writer: SessionWriter, notice: Notice, reason: object, warn: Cal
     try:
         send_error(writer, notice, reason)
     except MessageTooBig:
-        return  # `Limits.sent_message_bytes` lets next to nothing through
+        return  # `Limits.sent_message_bytes` allows almost no message
     except Exception as exc:
-        # A user's enc_hook may raise anything. That the remote peer learns of the end matters more.
+        # A user's enc_hook may raise anything. The remote peer must learn of the end, even without its reason.
         warn("the reason of a cancellation or an abort cannot be encoded, and was left out", exc_info=exc)
         try:
             send_error(writer, notice, without_data(reason, NOT_ENCODABLE) if isinstance(reason, RpcError) else None)
-        except Exception:  # not even its message or code can be encoded
+        except Exception:  # its message or code cannot be encoded either
             with suppress(MessageTooBig):
                 send_error(writer, notice, None)
 
 
 def send_error(writer: SessionWriter, notice: Notice, reason: object) -> None:
-    """Send what holds an error or a reason, shortened as far as the remote peer needs it.
+    """Send a message with an error or a reason, which is shortened as far as the limit of the remote peer requires.
 
     Raises:
-        MessageTooBig: this side may send next to nothing (`Limits.sent_message_bytes`).
-        Exception: it cannot be encoded.
+        MessageTooBig: this side may send almost no message (`Limits.sent_message_bytes`).
+        Exception: the error cannot be encoded.
     """
     try:
         writer.reply(writer.terms.encode(notice(*reason_to_wire(reason))))

@@ -1,4 +1,4 @@
-"""Pending requests: the table of those that await an answer, and `InFlight`, which decides when one more is sent."""
+"""`PendingRequests`: the requests that await an answer. `InFlight`: how many of these occupy the remote peer."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ if TYPE_CHECKING:
 
 FIRST_ID, LAST_ID = 2**30, 2**31 - 1
 MAX_REMEMBERED = 1024
-"""How many ids of ended requests or channels are remembered, to recognize messages that come too late for them."""
+"""How many ids of ended requests or channels are remembered, to recognize messages that arrive too late."""
 
 
 V = TypeVar("V")
 
 
 def remember(ids: dict[int, V], number: int, value: V) -> None:
-    """Keep an id for which messages may still arrive. The oldest ones are forgotten."""
+    """Add an id for which messages may still arrive, and remove the oldest id if there are too many."""
     ids[number] = value
     if len(ids) > MAX_REMEMBERED:
         del ids[next(iter(ids))]
 
 
 PASSED_ON = 0.5
-"""Seconds after the timeout of a request in which the node that passes it on says whether it was sent."""
+"""Seconds after the timeout of a request, within which the node that passes it on reports whether it was sent."""
 
 
 class RequestState(enum.Enum):
-    """State of one request to the remote peer, with the answer to each question that the code asks about a request.
+    """State of a request to the remote peer, with the answer to each question that the code asks about a request.
 
     Only `PendingRequests` changes it, by `InFlight.move`.
     """
 
-    #         meaning; what its failure says of its handler; it counts as in flight; and its bytes do
+    #         meaning; the outcome if it fails now; whether it counts as in flight; whether its bytes count
     WAITS = ("its caller waits for room", "not_sent", False, False)
     QUEUED = ("its message waits for the `open` handlers or for the next session", "not_sent", False, False)
     HELD = ("its message waits for another connection of its session", "not_sent", True, True)
@@ -59,20 +59,20 @@ class RequestState(enum.Enum):
     def __init__(self, meaning: str, outcome: Outcome | None, counts: bool, bytes_count: bool) -> None:
         self.meaning = meaning
         self.outcome: Outcome | None = outcome
-        """Whether its handler may have run, if it fails now. None if it cannot fail."""
+        """Whether its handler may have run, if the request fails now. None if it cannot fail."""
         self.counts = counts
-        """Whether it counts in `InFlight.requests`: it occupies the remote peer."""
+        """Whether the request counts in `InFlight.requests`, because it occupies the remote peer."""
         self.bytes_count = bytes_count
         """Whether its bytes count in `InFlight.bytes`."""
 
 
-# Constants, because Python 3.11 looks members of an enum up slowly, and these are asked for with each request.
+# Constants, because Python 3.11 looks members of an enum up slowly, and each request needs these.
 WAITS, QUEUED, HELD = RequestState.WAITS, RequestState.QUEUED, RequestState.HELD
 SENT, ABANDONED, ENDED = RequestState.SENT, RequestState.ABANDONED, RequestState.ENDED
 
 
 class InFlight:
-    """Requests that occupy the remote peer in one session, in numbers. `RequestState` says which ones.
+    """Number and size of the requests that occupy the remote peer in one session, by their `RequestState`.
 
     A wsrpc peer announces how many handlers it runs at once, and how much may wait for these handlers. A request above
     these limits waits on this side, at `PendingRequests.capacity_gate`, so that the remote peer need not refuse it. A
@@ -87,13 +87,13 @@ class InFlight:
         self.requests = 0
         self.bytes = 0
         self.waiting = 0
-        """Bytes of the requests that wait for a handler at the remote peer: the sum of their ``waiting_bytes``."""
+        """Bytes of the requests that wait for a handler at the remote peer: the sum of `Pending.waiting_bytes`."""
         self.abandoned: dict[int, bool] = {}
-        """Ids of the requests that were given up, and whether each counts. A channel that answers one of them is
-        aborted and does not leak."""
+        """Ids of the abandoned requests, and whether each counts. A channel that answers an abandoned request is
+        aborted."""
 
     def move(self, pending: Pending, state: RequestState) -> None:
-        """Let a request go on to another state, and count it accordingly."""
+        """Change the state of a request, and count the request by its new state."""
         was, pending.state = pending.state, state
         if pending.h is None:
             more = state.bytes_count - was.bytes_count
@@ -106,7 +106,7 @@ class InFlight:
                 self.remove_abandoned(next(iter(self.abandoned)))
 
     def remove_abandoned(self, number: int) -> bool:
-        """Forget that request ``number`` was given up, because it is answered. Return whether it was."""
+        """Remove abandoned request ``number``, because it is answered. Return False if there is no such request."""
         counted = self.abandoned.pop(number, None)
         self.requests -= counted or 0
         return counted is not None
@@ -116,9 +116,9 @@ class InFlight:
         return self.requests >= limits.running + limits.waiting
 
     def waiting_bytes(self, limits: Announced, size: int) -> int | None:
-        """Return how many bytes of a request wait for a handler, if it is sent now. None if there is no room for them.
+        """Return how many bytes of a request wait for a handler, if it is sent now. None if there is no room for it.
 
-        It is not asked while it `is_full`.
+        Do not call this while `is_full` is true.
         """
         if self.requests < limits.running and (self.bytes == 0 or self.bytes + size <= limits.running_bytes):
             return 0
@@ -128,8 +128,8 @@ class InFlight:
 class Pending(Struct, eq=False):
     """One pending request. The result of its future is the answer or an exception object.
 
-    The exception of the future is never set: asyncio would complain that nobody retrieved it if the caller was
-    cancelled in the same turn of the event loop.
+    The exception of the future is never set. If the caller was cancelled in the same turn of the event loop, asyncio
+    would log that nobody retrieved the exception.
     """
 
     id: int
@@ -140,25 +140,25 @@ class Pending(Struct, eq=False):
     options: RequestOptions
     state: RequestState = WAITS
     h: int | None = None
-    """The anonymous channel on which it was made."""
+    """The anonymous channel on which the request was made. None for other requests."""
     waiter: Waiter | None = None
-    """The turn of its caller, while it waits for room."""
+    """The place of its caller in a line, while the caller waits for room."""
     entry: Entry | None = None
-    """Its message, while it is queued."""
+    """Its message, while the message is in the queue."""
     size: int = 0
-    """Bytes of its message that count."""
+    """Bytes of its message."""
     waiting_bytes: int = 0
-    """Bytes that count in `InFlight.waiting`: the remote peer ran no further handler when its turn came."""
+    """Bytes that count in `InFlight.waiting`. 0 if the remote peer had a free handler for the request."""
     channel: ChannelCore | None = None
-    """The channel that has answered it."""
+    """The channel that has answered the request."""
 
 
 class PendingRequests:
     """Table of the pending requests.
 
-    Ids start at a random number and never meet those of JavaScript and Go peers, which count from 1. JavaScript keeps
-    one table for the channels of both directions, and would settle its own requests with our cancellations (observed
-    with ws-wrapper 4.3.1). The side that dialed uses odd ids, the side that accepted even ones.
+    Ids start at a random number, so that they never equal those of JavaScript and Go peers, which count from 1.
+    JavaScript has one table for the channels of both directions, and would complete its own requests with our
+    cancellations (observed with ws-wrapper 4.3.1). The side that dialed uses odd ids, the side that accepted even ids.
 
     Args:
         odd: whether the ids are odd.
@@ -175,7 +175,7 @@ class PendingRequests:
         self._timer_at = 0.0
         self._on_channel: dict[int, set[Pending]] = {}
         self.flight = InFlight()
-        """Those of the present session, or of the last one."""
+        """The requests of the present session, or of the last one."""
         self.capacity_gate = Gate(self._loop)
         """The callers that wait until the remote peer can accept another request."""
         self._channel_ids: Container[int] = ()
@@ -185,7 +185,7 @@ class PendingRequests:
         return len(self._pending)
 
     def avoid(self, ids: Container[int]) -> None:
-        """Give no request one of these ids."""
+        """Use none of these ids for requests."""
         self._channel_ids = ids
 
     def add(self, channel: ChannelRef, event: str, timeout: float | None, options: RequestOptions) -> Pending:
@@ -221,7 +221,7 @@ class PendingRequests:
     # ------------------------------------------------------------ requests that are sent
 
     def has_capacity(self, terms: Terms) -> bool:
-        """Return whether the remote peer accepts any request at once, and no caller waits for that."""
+        """Return whether the remote peer can start the handler of any request, and no caller waits for that."""
         flight = self.flight
         return (
             flight.requests < terms.announced.running
@@ -230,10 +230,10 @@ class PendingRequests:
         )
 
     def message_queued(self, pending: Pending, entry: Entry, state: RequestState, waiting_bytes: int) -> None:
-        """Note that the message of a request waits in the queue, ``QUEUED`` or ``HELD``.
+        """The message of a request waits in the queue: its state is now ``QUEUED`` or ``HELD``.
 
         Args:
-            waits_there: the bytes of it that will wait for a handler of the remote peer.
+            waiting_bytes: the bytes that will wait for a handler of the remote peer.
         """
         pending.entry, pending.size, pending.waiting_bytes = entry, len(entry.payload), waiting_bytes
         self.flight.move(pending, state)
@@ -248,14 +248,14 @@ class PendingRequests:
         entry.report = report
 
     def was_sent(self, pending: Pending, size: int, waiting_bytes: int = 0) -> None:
-        """Note that a request was handed to the transport, in ``size`` bytes.
+        """A request was passed to the transport, in ``size`` bytes.
 
         Args:
-            waits_there: the bytes of it that wait for a handler of the remote peer.
+            waiting_bytes: the bytes that wait for a handler of the remote peer.
         """
         pending.size = size
         if pending.state is WAITS and pending.h is None and not waiting_bytes:
-            # Most requests, and the same as below without a call.
+            # Most requests. The same as below, without a call.
             pending.state = SENT
             flight = self.flight
             flight.requests += 1
@@ -267,12 +267,12 @@ class PendingRequests:
     # ------------------------------------------------------------ requests that end
 
     def finish(self, message: WireMessage) -> Pending | None:
-        """Give an answer to the caller that waits for it, and return the request. None if there is no such request."""
+        """End a request with its answer, and return the request. None if there is no such request."""
         pending = self._pending.pop(message.i, None)
         if pending is None:
             return None
         if pending.state is SENT and pending.h is None and not pending.waiting_bytes:
-            # Most requests, and the same as `_left` without a call.
+            # Most requests. The same as `_ended`, without a call.
             pending.state = ENDED
             flight = self.flight
             flight.requests -= 1
@@ -287,7 +287,7 @@ class PendingRequests:
         return pending
 
     def abandoned_answered(self, number: int) -> bool:
-        """Return whether request ``number`` was cancelled lately. It occupies the remote peer no more."""
+        """An answer to request ``number`` has arrived. Return whether the request was abandoned; it counts no more."""
         was = self.flight.remove_abandoned(number)
         if was and self.capacity_gate.has_callers:
             self.capacity_gate.wake()
@@ -298,13 +298,13 @@ class PendingRequests:
         self._end(pending, ENDED, error)
 
     def give_up(self, pending: Pending, error: Exception | None = None) -> bool:
-        """End a request, with ``error`` or because its caller has left. Return whether the remote peer works on it."""
+        """End a request, with ``error`` or because its caller was cancelled. Return whether the request was sent."""
         sent = pending.state is SENT
         self._end(pending, ABANDONED if sent else ENDED, error)
         return sent
 
     def remove(self, pending: Pending) -> None:
-        """Forget a request whose caller has left. Nothing happens if it has ended."""
+        """Remove a request whose caller does not wait any more. Nothing happens if the request has ended."""
         self._end(pending, ENDED, None)
 
     def find(self, number: int) -> Pending | None:
@@ -325,18 +325,18 @@ class PendingRequests:
             self.stop_timer()  # the timer of a closed client would keep the client alive
 
     def unfinished(self) -> list[asyncio.Future[WireMessage | Exception]]:
-        """Return the futures of the requests that are not settled yet."""
+        """Return the futures of the requests that have no result."""
         return [pending.future for pending in self._pending.values() if not pending.future.done()]
 
     def _move(self, pending: Pending, state: RequestState) -> None:
-        """Let a request go on to another state. If it occupied the remote peer, others may have room now."""
+        """Change the state of a request. If it occupied the remote peer, another request may have room now."""
         occupied = pending.state.counts
         self.flight.move(pending, state)
         if occupied and self.capacity_gate.has_callers:
             self.capacity_gate.wake()
 
     def _ended(self, pending: Pending, state: RequestState) -> None:
-        """Stop counting a request that is not in the table any more."""
+        """Stop counting a request that was removed from the table."""
         self._move(pending, state)
         h = pending.h
         if h is not None and (others := self._on_channel.get(h)) is not None:
@@ -370,13 +370,13 @@ class PendingRequests:
             self.stop_timer()
 
     def stop_timer(self) -> None:
-        """Stop the timer: it must not outlive the peer."""
+        """Stop the timer, which must not outlive the peer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    # One timer serves all requests. A timer for each request would cost more than the rest of sending it. Nearly every
-    # request is answered long before its deadline, so looking through the table once in a while is cheap.
+    # All requests share one timer. A timer for each request would cost more than the rest of sending it. Nearly every
+    # request is answered long before its deadline, so the table is rarely searched.
 
     def _set_timer(self, when: float) -> None:
         if self._timer is not None:

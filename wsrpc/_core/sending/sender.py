@@ -50,7 +50,7 @@ class ReadingSender(Sender, Protocol):
 
 
 class RefusingSender:
-    """Sender of a channel that cannot send. Each call raises what ``error`` makes, coroutines when they are awaited."""
+    """Sender of a channel that cannot send. Each call raises the error that ``error`` returns."""
 
     def __init__(self, error: Callable[[], Exception]) -> None:
         self._error = error

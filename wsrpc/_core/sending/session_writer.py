@@ -1,4 +1,4 @@
-"""`SessionWriter`: the way out of a session, and what may leave there now."""
+"""`SessionWriter`: writes the messages of a session to its transport. `SendingState`: which messages may be sent."""
 
 from __future__ import annotations
 
@@ -26,39 +26,40 @@ from .slow_readers import Slow, SlowReaderQueue
 _OPENED = OpeningState.OVER  # a constant, because Python 3.11 looks members of an enum up slowly
 
 
-class Line(Enum):
-    """The state of a session, as far as it decides what may leave. Whether there is room is another question."""
+class SendingState(Enum):
+    """The state of a session, as far as it decides what may be sent. Whether the session has room is not part of it."""
 
     NONE = "there is no session, or it is about to end"
     EXPECTED = "there is no session, or it is about to end, but another one is expected"
     AWAY = "the session waits for another connection"
     OPENING = "`open` handlers are running"
-    FINISHING = "the remote peer is about to close, and what has begun before goes on"
+    FINISHING = "the remote peer is about to close, and what has started before goes on"
     DRAINING = "the remote peer is about to close, and has said so"
     OPEN = "none of these"
 
 
 class SessionWriter:
-    """The way out of one session of a peer, and what may leave there now. `Outbox` does the rest.
+    """Writes the messages of one session to its transport. `Outbox` lets messages wait that cannot be written now.
 
-    ``terms`` say what was negotiated in the session. While ``may_send`` is true a message may go straight to the
+    ``terms`` are what was negotiated in the session. While ``may_send`` is true, a message may go straight to the
     transport: the fast path checks nothing else.
 
     Args:
-        requests: those of the peer.
-        gate: the callers that wait for room, from one session to the next.
+        requests: the pending requests of the peer.
+        room_gate: the callers that wait for room, from one session to the next.
     """
 
     __slots__ = (
-        "_gate",
         "_host",
         "_settings",
         "draining",
         "loop",
         "may_send",
+        "next_terms",
         "opening",
         "overdue",
         "requests",
+        "room_gate",
         "session",
         "slow_reader",
         "terms",
@@ -71,33 +72,33 @@ class SessionWriter:
         host: Host,
         opening: Opening,
         requests: PendingRequests,
-        gate: Gate,
+        room_gate: Gate,
     ) -> None:
         self._host = host
         self._settings = settings = host.settings
         self.session = session
-        self._gate = gate
+        self.room_gate = room_gate
         self.opening = opening
         self.draining = Draining(session, host, opening)
         self.requests = requests
-        self.terms = settings.terms
+        self.terms = self.next_terms = settings.terms
         self.loop = host.loop
         self.thread = get_ident()
         self.may_send = False
         self.overdue = False
-        """A broadcast has waited for the session as long as broadcasts do, and it has not drained since."""
+        """Whether a broadcast has waited as long as broadcasts wait, and the session has not drained since."""
         self.slow_reader: SlowReaderQueue | None = None
-        """Broadcasts that wait while the session is full. Most sessions never need one."""
+        """Broadcasts that wait while the session is full. Most sessions never need a queue for them."""
 
     def __repr__(self) -> str:
         marks = f"{' full' if self.session.full else ''}{' silent' if self.silent else ''}"
         return f"<SessionWriter {self.state}{marks}>"
 
-    # ------------------------------------------------------------ the line
+    # ------------------------------------------------------------ the state of the session
 
     @property
     def state(self) -> str:
-        """State of the session, as `Peer` shows it."""
+        """The state of the session, as `Peer` shows it."""
         session = self.session
         if not session.state.lives:
             return "disconnected"
@@ -106,21 +107,21 @@ class SessionWriter:
         return "closing" if session.state is SessionState.CLOSING else "open" if self.opening.over else "opening"
 
     @property
-    def line(self) -> Line:
-        """The state of the session, as far as it decides what may leave."""
+    def sending_state(self) -> SendingState:
+        """The state of the session, as far as it decides what may be sent."""
         state = self.session.state
         if state.waits:
-            return Line.AWAY
-        return self.connected_line if state.sends else Line.NONE
+            return SendingState.AWAY
+        return self.connected_sending_state if state.sends else SendingState.NONE
 
     @property
-    def connected_line(self) -> Line:
-        """The state of the session once it has a connection."""
+    def connected_sending_state(self) -> SendingState:
+        """``sending_state`` as it is, or will be, when the session has a connection."""
         if self.opening.state is not _OPENED:
-            return Line.OPENING
+            return SendingState.OPENING
         if self.draining.silent:
-            return Line.DRAINING
-        return Line.FINISHING if self.draining.phase is DrainPhase.FINISHING else Line.OPEN
+            return SendingState.DRAINING
+        return SendingState.FINISHING if self.draining.phase is DrainPhase.FINISHING else SendingState.OPEN
 
     @property
     def silent(self) -> bool:
@@ -128,7 +129,7 @@ class SessionWriter:
         return self.draining.silent
 
     def not_sent(self) -> ConnectionLost:
-        """Return the error for a message that no connection will take."""
+        """Return the error for a message that no connection will send."""
         last = self.session.last_close
         reason = last.reason or ("closed on this side" if last.user_closed else "")
         return ConnectionLost(last.code, reason, "not_sent")
@@ -136,24 +137,26 @@ class SessionWriter:
     @property
     def callers_wait(self) -> bool:
         """Whether callers wait for room."""
-        return self._gate.has_callers
+        return self.room_gate.has_callers
 
     def update_may_send(self) -> None:
-        """Find out again whether a message may go straight to the transport.
+        """Compute ``may_send`` again.
 
-        Each object on which that depends reports its changes to `SessionReceiver`: the session, its opening, its drain
-        and the gate.
+        It depends on the session, its opening, its draining and the gate, which report their changes to the
+        `SessionReceiver`.
         """
-        self.may_send = self.line is Line.OPEN and not (self.session.full or self._gate.has_callers)
+        self.may_send = self.sending_state is SendingState.OPEN and not (
+            self.session.full or self.room_gate.has_callers
+        )
 
     # ------------------------------------------------------------ the course of the session
 
     def set_thread(self) -> None:
-        """Belong to the thread of the session, which begins."""
+        """Belong to the thread that runs now, because the session starts."""
         self.thread = get_ident()
 
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
-        """Use what both support from now on: the remote peer is wsrpc, too. See `Terms.agreed`."""
+        """Apply what both sides support: the remote peer is wsrpc, too. See `Terms.agreed`."""
         self.terms = self._settings.agreed(announced, codec, common)
 
     def reattach(self, announced: Announced) -> None:
@@ -164,18 +167,18 @@ class SessionWriter:
 
     def reset(self) -> None:
         """Drop what was negotiated in the session, which is over, and the broadcasts that wait."""
-        self.terms = self._settings.terms
+        self.terms = self.next_terms
         self.slow_reader = None
 
     def enter_loop(self) -> None:
-        """Belong to the event loop, and the thread, that run now. There is no connection."""
+        """Belong to the event loop and the thread that run now. There is no connection."""
         self.requests.stop_timer()
         self.thread = get_ident()
 
     # ------------------------------------------------------------ slow readers
 
     def hold_broadcast(self, payload: bytes, text: bool, slow: Slow, key: Hashable) -> bool:
-        """Let a broadcast wait until there is room. Return False if the policy drops it."""
+        """Let a broadcast wait until there is room. Return False if the policy drops the broadcast."""
         session = self.session
         if self.slow_reader is None:
             self.slow_reader = SlowReaderQueue(
@@ -190,7 +193,7 @@ class SessionWriter:
         return waits
 
     def mark_overdue(self) -> None:
-        """Note that a broadcast has waited for the session to drain; see ``overdue``."""
+        """A broadcast has waited as long as broadcasts wait, see ``overdue``."""
         self.overdue = self.session.full
 
     async def drain(self) -> None:
@@ -198,20 +201,20 @@ class SessionWriter:
         await self.session.drain()
 
     def flush_broadcasts(self) -> None:
-        """Send broadcasts that waited, as far as there is room."""
+        """Send the broadcasts that wait, as far as there is room."""
         if self.slow_reader is not None:
             self.slow_reader.flush()
         if not self.session.full:
             self.overdue = False
 
-    # ------------------------------------------------------------ straight to the transport
+    # ------------------------------------------------------------ writing
 
     def send(self, payload: bytes, text: bool | None = None, *, raw: bool = False) -> bool:
-        """Hand a message to the transport. Return False if its connection has just ended.
+        """Pass a message to the transport. Return False if its connection has just ended.
 
         Args:
-            text: whether it is text. None if it was encoded as `terms` say.
-            raw: it is a raw message.
+            text: whether the message is text. None if it was encoded as ``terms`` say.
+            raw: whether it is a raw message.
 
         Raises:
             MessageTooBig: the remote peer would not accept the message.
@@ -227,7 +230,7 @@ class SessionWriter:
         return True
 
     def reply(self, payload: bytes, /) -> None:
-        """Send an answer or a notice. It never waits, and is counted as ignored if there is no connection.
+        """Send an answer or a notice, without waiting for room. Without a session, the message is only counted.
 
         Raises:
             MessageTooBig: the remote peer would not accept the message.
@@ -246,25 +249,25 @@ class SessionWriter:
     def grant(self, h: int, n: int, size: int) -> None:
         """Let the remote peer send ``n`` items of ``size`` bytes on channel ``h``, in total."""
         self.session.send_control(CreditMessage(h, n, size))
-        # The producer may wait for it, and the reader may go on for a while without a turn of the event loop.
+        # Now, because the producer may wait for the credit, and this turn of the event loop may last long.
         connection = self.session.connection
         if connection is not None:
             connection.transport.flush()
 
     @property
     def reads_channel_as_null(self) -> bool:
-        """Whether an unexpected channel may stand for null: JavaScript answers null that way, by mistake."""
+        """Whether an unexpected channel may stand for null, because JavaScript answers null with a channel."""
         return self.terms.plain and self._settings.codec.__class__ is not GoCodec
 
     def json_text(self, value: object) -> str:
-        """Encode a value as the JSON of a raw message."""
+        """Encode a value as the JSON text of a raw message."""
         return json_text(self._settings.codec, value)
 
     def check_raw(self) -> None:
-        """Refuse raw messages if the remote peer would close the connection because of them.
+        """Check that the remote peer accepts raw messages.
 
         Raises:
-            ValueError: says why.
+            ValueError: the remote peer would close the connection. The error says why.
         """
         refuse_raw(self._settings.codec)
 
@@ -279,10 +282,10 @@ class SessionWriter:
         return as_raised(error) if self._settings.between_nodes else error
 
     def check_cap(self, payload: bytes) -> None:
-        """Refuse a message that would exceed the hard cap of a full connection.
+        """Check that a message does not exceed the hard cap of a full connection.
 
         Raises:
-            QueueFull: at the hard cap.
+            QueueFull: the message exceeds the hard cap.
         """
         session = self.session
         if session.full and self.over_cap(len(payload)):
@@ -297,10 +300,10 @@ class SessionWriter:
         return unsent > 0 and unsent + size > self._settings.limits.hard_cap_bytes
 
     def check_accepted(self, payload: bytes, raw: bool = False, known: dict[bytes, Objections] | None = None) -> None:
-        """Refuse an encoded message that the remote peer would not accept. The arguments are those of `refusal`.
+        """Check that the remote peer accepts an encoded message. The arguments are those of `refusal`.
 
         Raises:
-            MessageTooBig: says why.
+            MessageTooBig: the remote peer does not accept the message. The error says why.
         """
         refusal = self.refusal(payload, raw, known)
         if refusal is not None:
@@ -315,8 +318,8 @@ class SessionWriter:
         """Return the error for an encoded message that the remote peer would not accept. None if it may be sent.
 
         Args:
-            raw: it is a raw message, which the remote peer does not decode.
-            known: for a message that goes to many peers: what is known about each payload. It is filled here.
+            raw: whether it is a raw message, which the remote peer does not decode.
+            known: for a message to many peers, the objections to each payload that are known so far. It is updated.
         """
         terms = self.terms
         if len(payload) > terms.largest:

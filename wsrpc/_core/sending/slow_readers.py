@@ -1,4 +1,4 @@
-"""Slow readers: the policies for their broadcasts, and the queue in which broadcasts wait for one of them."""
+"""Slow readers: the policies for their broadcasts, and `SlowReaderQueue`, in which broadcasts wait for one reader."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check_slow(slow: Any) -> None:
     """Check a slow policy.
 
     Raises:
-        ValueError: it is not a policy; the error names those that there are.
+        ValueError: ``slow`` is not a policy. The error names all policies.
     """
     if isinstance(slow, KeepLatest) or (isinstance(slow, str) and slow in ("close", "drop_newest", "drop_oldest")):
         return
@@ -64,14 +64,14 @@ def _size(message: Message) -> int:
 class SlowReaderQueue(BoundedQueue[Message]):
     """Queue of the broadcasts that wait until the transport of one peer has drained.
 
-    A transport could not give them back. They are sent before any caller that waits for its turn. They take at most
-    ``limit`` bytes together, but a single message always fits.
+    They wait here and not in the transport, because a policy may drop them. They are sent before the messages of
+    callers that wait for room. They take at most ``limit`` bytes together, but a single message always fits.
 
     Args:
         send: sends on the connection.
         is_full: whether the connection is above its high-water mark.
         warn: writes a line into the log.
-        dropped: called with the number of messages that were dropped.
+        dropped: is called with the number of messages that were dropped.
     """
 
     __slots__ = ("_dropped", "_is_full", "_send", "_warn", "_warned")
@@ -92,9 +92,9 @@ class SlowReaderQueue(BoundedQueue[Message]):
         self._warned = False
 
     def add(self, payload: bytes, text: bool, slow: Slow, key: Hashable, /) -> bool:
-        """Let a message wait until the transport has drained. Return False if the policy drops it.
+        """Add a message, which waits until the transport has drained. Return False if the policy drops the message.
 
-        With `KeepLatest` it takes the place of the message with the same ``key``.
+        With `KeepLatest`, the message takes the place of the message with the same ``key``.
         """
         if slow == "drop_newest" and self.items and not self.fits(len(payload) + ENTRY):
             self._drop(1, slow)
@@ -105,7 +105,7 @@ class SlowReaderQueue(BoundedQueue[Message]):
         dropped = replaced + len(self.drop_oldest())
         if dropped:
             self._drop(dropped, slow)
-        return ticket in self.items  # in the place of an older one it may be the oldest, and too large
+        return ticket in self.items  # in the place of an older message it may be the oldest one, and too large
 
     def _drop(self, count: int, slow: Slow) -> None:
         self._dropped(count)
@@ -119,7 +119,7 @@ class SlowReaderQueue(BoundedQueue[Message]):
         while self.items and (everything or not self._is_full()):
             try:
                 self._send(*self.pop())
-            except ConnectionLost:  # the session reports that itself
+            except ConnectionLost:  # which the session reports
                 self.clear()
         if not self.items and not self._is_full():
             self._warned = False

@@ -29,22 +29,24 @@ from .session_end import SessionEnd
 from .session_states import SessionInput
 
 ANSWER_TIMEOUT = 5.0
-"""Seconds in which the server answers that the session has resumed, or that it is gone."""
+"""Seconds within which the server must answer that the session has resumed, or is gone."""
 MOST_UNANSWERED = 2
-"""Connections in a row without an answer after which it is no wsrpc server any more. One may have been dead."""
+"""Connections in a row without an answer after which the session ends, because the server may no longer be a wsrpc
+server. One connection may have been dead."""
 REFUSALS = {
     "expired": "the server has no such session any more",
     "auth": "the connection has another principal than the session",
     "elsewhere": "it is a session of another server process",
     "limits": "the connection has other limits than the session",
 }
-"""What `SessionLost` says for each reason of a `Gone`."""
+"""The text of `SessionLost` for each reason of a `Gone`."""
 
 
 class ResumeAttempt:
-    """An attempt to resume a session: the connection on which the server was asked, until it answers or never will.
+    """One attempt to resume a session, from the request to the answer, or until there will be no answer.
 
     Args:
+        connection: the connection on which the server was asked.
         refused, failed: see `ClientSession.ask_to_resume`.
         unanswered: called after `ANSWER_TIMEOUT` seconds.
     """
@@ -65,13 +67,13 @@ class ResumeAttempt:
         self._timer: Timer = loop.call_at(loop.time() + ANSWER_TIMEOUT, partial(unanswered, self))
 
     def end(self) -> None:
-        """Wait no longer for the answer. From now on the connection is nobody's."""
+        """Stop waiting for the answer. The connection has no owner from now on."""
         self._timer.cancel()
         self.connection.disown()
 
 
 class ClientSession(Session):
-    """The session of a side that dials. It says hello, and asks the server to resume it on another connection."""
+    """The session of the side that dials. It sends the hello, and asks the server to resume on another connection."""
 
     __slots__ = ("_attempt", "_gen", "_token", "_unanswered_attempts")
 
@@ -80,18 +82,18 @@ class ClientSession(Session):
     def __init__(self, host: Host, queue: OfflineQueue, *, last_close: CloseInfo = NOT_CONNECTED) -> None:
         super().__init__(host, queue, last_close=last_close)
         self._token = ""
-        """The secret that proves that the session is this side's."""
+        """The secret with which this side proves that the session is its own."""
         self._gen = 0
-        """Number of attempts to resume, which the server compares with the last one that it has seen."""
+        """Number of attempts to resume. The server accepts only higher numbers than before."""
         self._unanswered_attempts = 0
-        """Connections in a row on which a resume got no answer."""
+        """Attempts in a row that got no answer."""
         self._attempt: ResumeAttempt | None = None
-        """The attempt to resume whose answer has not come yet."""
+        """The present attempt to resume. None unless this side waits for an answer."""
 
     def start_on(self, connection: Connection, *, can_resume: bool, wrap: Callable[[Send], Send] | None = None) -> None:
-        """Say hello before anything else. Do not wait for an answer: a plain peer sends none."""
+        """Start the session, and send the hello before anything else. A plain peer does not answer."""
         super().start_on(connection, can_resume=can_resume, wrap=wrap)
-        # Where another session has asked to resume, that was in place of a hello.
+        # If the last session has asked to resume on this connection, the server takes the request for a hello.
         self.negotiation.offered = connection.offered
         if self._host.settings.extensions and connection.offered is None:
             self.send_control(Hello(VERSION, self.negotiation.offer(), announce(self.negotiation.limits)))
@@ -106,7 +108,7 @@ class ClientSession(Session):
             self._count_received()
 
     def _announce_changes(self) -> None:
-        if self.negotiation.limits is not self._host.settings.limits:  # the remote peer has those of the hello
+        if self.negotiation.limits is not self._host.settings.limits:  # the remote peer knows the limits of the hello
             self.send_control(LimitsChanged(announce(self.negotiation.limits)))
 
     # ------------------------------------------------------------ on another connection
@@ -114,22 +116,22 @@ class ClientSession(Session):
     def ask_to_resume(
         self, connection: Connection, *, refused: Callable[[Connection], None], failed: Callable[[CloseInfo], None]
     ) -> None:
-        """Ask the server to resume the session on ``connection``. Nothing else is sent there until it has answered.
+        """Ask the server to resume the session on ``connection``. Send nothing else until the server has answered.
 
-        If the session ends before that, as it has waited too long, neither function is called.
+        If the session ends before the answer, because it has waited too long, neither function is called.
 
         Args:
-            refused: called with ``connection`` if the server does not resume the session, which has ended. Another one
-                can begin on it.
+            refused: called with ``connection`` if the server does not resume the session. The session has ended, and
+                another one can start on the connection.
             failed: called if ``connection`` has ended, or is dropped because the server has not answered. The session
-                waits for another one.
+                waits for another connection.
         """
         assert self.acknowledger is not None
         self._move(SessionInput.ASKED)
         self._gen += 1
         self._attempt = attempt = ResumeAttempt(connection, refused, failed, self._unanswered, self._host.loop)
         connection.owner = self
-        # If the server refuses, it takes these for the hello of the next session.
+        # If the server refuses, it takes the offer for the hello of the next session.
         offer = connection.offered = self.negotiation.features()
         limits, received = announce(self._host.settings.limits), self.acknowledger
         asked = Resume(VERSION, offer, limits, self.sid, self._token, self._gen, received.n, received.bytes)
@@ -148,7 +150,7 @@ class ClientSession(Session):
         else:
             self.end(SessionInput.REFUSED, "the server did not resume it")
             attempt.refused(attempt.connection)
-            attempt.connection.receive(payload, text)  # it belongs to the new session
+            attempt.connection.receive(payload, text)  # a message of the new session
 
     def _unanswered(self, attempt: ResumeAttempt) -> None:
         self._unanswered_attempts += 1
@@ -158,15 +160,15 @@ class ClientSession(Session):
             self._attempt_failed(attempt, CloseInfo(CloseCode.ABNORMAL, "no response to a resume"))
 
     def connection_lost(self, connection: Connection, info: CloseInfo) -> None:
-        """Go on without a connection, or end, because the connection has ended."""
+        """The connection has ended. Wait for another one, or end the session."""
         attempt = self._attempt
         if attempt is None:
             super().connection_lost(connection, info)
-        else:  # it has no other connection
+        else:  # the session has no other connection
             self._attempt_failed(attempt, info)
 
     def _attempt_failed(self, attempt: ResumeAttempt, info: CloseInfo) -> None:
-        """Wait for another connection: the server has not answered on this one, and will not."""
+        """Wait for another connection: there will be no answer on this one."""
         if info.code >= 3000 and info.code not in GOES_ON:  # the server has closed the session meanwhile
             self.last_close = info
         self._end_attempt(attempt)
@@ -175,14 +177,14 @@ class ClientSession(Session):
         attempt.failed(info)
 
     def _end_attempt(self, attempt: ResumeAttempt) -> None:
-        """Wait no longer for the answer of ``attempt``, which is the present attempt."""
+        """Stop waiting for the answer to ``attempt``, which is the present attempt."""
         attempt.end()
         self._attempt = None
 
     # ------------------------------------------------------------ the end
 
     def _announce_end(self) -> None:
-        # Some ASGI servers do not tell of Close frames, and would keep the session for a client that has left.
+        # Some ASGI servers do not report Close frames, and the session would be kept although the client has closed.
         if self.connection is not None and self.replay is not None:
             self.connection.send_control(Gone("closed"))
 

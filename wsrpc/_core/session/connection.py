@@ -16,19 +16,19 @@ Receive = Callable[[bytes | bytearray, bool], None]
 
 
 class ConnectionOwner(Protocol):
-    """What a connection belongs to: a session, or an `IncomingResume` that looks for one."""
+    """Owner of a connection: a session, or an `IncomingResume` that searches for a session."""
 
     def update_full(self) -> None:
-        """Find out whether there is room, because ``above_high_water`` has changed."""
+        """``above_high_water`` has changed."""
 
     def connection_lost(self, connection: Connection, info: CloseInfo, /) -> None:
         """The connection has ended. Called once."""
 
 
 class Connection:
-    """One connection, which belongs to one owner at a time. It is dropped when the connection ends.
+    """One connection, which has one owner at a time. The owner drops the object when the connection has ended.
 
-    The transport delivers each message straight to ``receive``, a function of the owner.
+    The transport passes each message straight to ``receive``, a function of the owner.
 
     Raises:
         TypeError: ``transport`` is not a transport.
@@ -59,33 +59,33 @@ class Connection:
         self.owner: ConnectionOwner | None = None
         self.started = False
         self.offered: list[str] | None = None
-        """The features that this side has offered on it, when it asked to resume a session."""
+        """The features that this side has offered when it asked to resume a session on this connection."""
         self.above_high_water = False
-        """The transport holds more unsent bytes than its high-water mark."""
+        """Whether the transport holds more unsent bytes than its high-water mark."""
         self.ended: CloseInfo | None = None
 
     def start_receiving(self, receive: Receive, read_ended: Callable[[], None]) -> None:
-        """Let messages in. Those that arrived before are delivered within this call."""
+        """Receive messages from now on. Messages that have already arrived are received within this call."""
         self.receive, self.read_ended = receive, read_ended
         if not self.started:
             self.started = True
             self.transport.start(cast("Receiver", self))  # pyright takes the bound callables for methods
 
     def send_control(self, control: Control) -> None:
-        """Send a control message that is about this connection, and so is not counted and never waits."""
+        """Send a control message that is about this connection. It is not counted, and never waits."""
         with suppress(ConnectionLost):  # the transport reports that itself
             self.send(write_control(control), True)
 
     def set_receive(self, receive: Receive) -> None:
-        """Deliver the messages that follow to ``receive``."""
+        """Pass all further messages to ``receive``."""
         self.receive = receive
 
     def stop_receiving(self) -> None:
-        """Ignore the messages that follow."""
+        """Ignore all further messages."""
         self.receive = ignore_message
 
     def disown(self) -> None:
-        """Let nothing through any more: the owner has moved on without this connection."""
+        """Pass nothing to the owner any more: it continues without this connection."""
         self.owner = None
         self.receive, self.read_ended = ignore_message, ignore_end
 
@@ -94,7 +94,7 @@ class Connection:
         await close_transport(self.transport, code, reason)
 
     def drop(self, info: CloseInfo) -> None:
-        """Drop the connection now, as if its transport had told of the end."""
+        """Drop the connection now, as if its transport had reported the end."""
         self.connection_lost(info)
         self.transport.abort()
 
@@ -112,19 +112,19 @@ class Connection:
     # ------------------------------------------------------------ callbacks of the transport
 
     def pause_sending(self) -> None:
-        """Note that the transport holds more unsent bytes than its high-water mark."""
+        """The transport holds more unsent bytes than its high-water mark."""
         self.above_high_water = True
         if self.owner is not None:
             self.owner.update_full()
 
     def resume_sending(self) -> None:
-        """Go on, because the transport has drained."""
+        """The transport has drained."""
         self.above_high_water = False
         if self.owner is not None:
             self.owner.update_full()
 
     def connection_lost(self, info: CloseInfo, /) -> None:
-        """Report that the connection has ended."""
+        """The connection has ended."""
         self.ended = info
         if self.owner is not None:
             self.owner.connection_lost(self, info)
@@ -133,8 +133,8 @@ class Connection:
 async def close_transport(transport: Transport, code: int | None, reason: str = "") -> None:
     """Close a connection, and return when it has ended. Cancelling is safe: the closing continues.
 
-    Every connection that the core closes is closed here, so that no code or reason can keep it open. They are sent as
-    far as they are `sendable`. If the transport raises all the same, the connection is dropped.
+    The core closes all connections by this function, so that no code or reason can keep a connection open. Code and
+    reason are sent as far as they are `sendable`. If the transport raises an exception, the connection is dropped.
     """
     try:
         await transport.close(*sendable(code, reason))
@@ -144,7 +144,7 @@ async def close_transport(transport: Transport, code: int | None, reason: str = 
 
 
 def ignore_message(payload: bytes | bytearray, text: bool, /) -> None:
-    """Ignore a message that came before anything receives messages, or after the end."""
+    """Ignore a message that has arrived before the owner receives messages, or after it has stopped."""
 
 
 def ignore_end() -> None:

@@ -1,4 +1,4 @@
-"""`Host`: what the parts of a peer ask of it. `SessionReceiver`: what its session reports to it, besides."""
+"""`Host`: what the parts of a peer ask of the peer. `SessionReceiver`: what a session reports to its peer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .session_end import SessionEnd
 
 
 class Host(Protocol):
-    """What the parts of a peer ask of it: their only way up. `PeerHost` of ``_core.peer`` implements it."""
+    """What the parts of a peer ask of the peer. They know no other object above them. `PeerHost` implements it."""
 
     @property
     def settings(self) -> Settings: ...
@@ -40,7 +40,7 @@ class Host(Protocol):
         ...
 
     def accepts_raw(self) -> bool:
-        """Return whether this side wants raw messages, binary ones among them."""
+        """Return whether this side has handlers for raw messages."""
         ...
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
@@ -48,16 +48,16 @@ class Host(Protocol):
         ...
 
     def keep(self, task: asyncio.Task[None], /) -> None:
-        """Wait for a task before the peer ends."""
+        """Let the peer wait for a task before it ends."""
 
     def ignore(self, kind: str, /) -> None:
-        """Count something of the remote peer that makes no sense."""
+        """Count a message of the remote peer that makes no sense."""
 
     def count(self, kind: str, text: object, times: int = 1, /) -> None:
-        """Count events that do not reach a handler as they came. The first of a kind is worth a line in the log."""
+        """Count events that do not reach a handler unchanged. The first event of each kind is logged."""
 
     def message_queued(self) -> None:
-        """Note that a message of the user begins to wait for a connection."""
+        """A message of the user waits for a connection from now on."""
 
     def count_dropped(self, broadcasts: int, /) -> None:
         """Count broadcasts that were not sent, because the remote peer reads too slowly."""
@@ -66,30 +66,30 @@ class Host(Protocol):
         """End a request whose deadline is over."""
 
     def opening_handlers(self, event: Literal["open", "on_reconnect"], /) -> list[tuple[str, str, Awaitable[Any]]]:
-        """Call the handlers of ``event`` that are not the user's own `open` handlers. Return those not finished."""
+        """Call the owner's handlers of ``event``. Return the calls that have not finished."""
         ...
 
     # ------------------------------------------------------------ reports
 
     def connection_ended(self, connection: Connection, /) -> None:
-        """The connection is the session's no more."""
+        """The session has dropped the connection."""
 
 
 class SessionReceiver(Protocol):
-    """What a session reports to, and what it asks for. `PeerSession` of ``_core.peer`` implements it."""
+    """What a session reports, and what it asks for. `PeerSession` of ``_core.peer`` implements it."""
 
     def objection(self, payload: bytes, raw: bool, /) -> Exception | None:
         """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""
 
     def backlog(self) -> int:
-        """Return the bytes of what is not done yet, about: what has begun, is being worked on, waits or is unread."""
+        """Return about how many bytes unfinished work takes: calls, channels, and messages that wait or are unread."""
         ...
 
     def drop_backlog(self, session: Any, /) -> None:
-        """Drop what is still read or worked on, although ``session`` is over."""
+        """Drop what readers and handlers still hold of ``session``, which is over."""
 
     def in_progress(self) -> Callable[[], Coroutine[Any, Any, None]] | None:
-        """Return a function that waits for the requests, handlers and channels that there are now. None if none are."""
+        """Return a function that waits for the present requests, handlers and channels. None if there are none."""
 
     # ------------------------------------------------------------ reports
 
@@ -97,10 +97,10 @@ class SessionReceiver(Protocol):
         """The handlers of the opening are done or overdue."""
 
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str], /) -> None:
-        """Use what both sides support. See `Terms.agreed`."""
+        """Apply what both sides support. See `Terms.agreed`."""
 
     def control_received(self, message: CreditMessage | Drain, /) -> None:
-        """Take a control message that is not about the session."""
+        """A control message has arrived that is not about the session."""
 
     def may_send_changed(self) -> None:
         """Something has changed that decides whether a message may leave at once: see `SessionWriter.may_send`."""
@@ -115,15 +115,15 @@ class SessionReceiver(Protocol):
         """The connection has ended, and the session waits for another one."""
 
     def session_resuming(self, connection: Connection, limits: Announced, /) -> bool:
-        """The session has another connection. What the remote peer has missed was sent again, what waits was not.
+        """The session has another connection. Messages that had not arrived were sent again; waiting messages follow.
 
         Returns:
-            whether the user's messages leave. Else they wait for the `open` handlers, or for another session.
+            whether the user's messages are sent. If not, they wait for the `open` handlers, or for another session.
         """
         ...
 
     def session_resumed(self) -> None:
-        """The session has resumed: what has waited was sent, and messages are let in."""
+        """The session has resumed: the waiting messages were sent, and messages are received."""
 
     def session_over(self, end: SessionEnd, /) -> None:
         """The session is over. Called once."""

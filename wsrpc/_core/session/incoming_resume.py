@@ -1,4 +1,4 @@
-"""`IncomingResume`: a connection that means to resume a session, until it has said which one."""
+"""`IncomingResume`: a connection whose client wants to resume a session, until its first message names the session."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .connection import Connection, ignore_end
 from .sessions import ClosedSession, Sessions
 
 FIRST_MESSAGE = 5.0
-"""Seconds that a client has to say which session it means. After them it gets a new one."""
+"""Seconds within which the client must name the session. After them it gets a new session."""
 
 
 class IncomingResume:
-    """A connection that means to resume a session, until its first message says which one.
+    """A connection whose client wants to resume a session, until its first message names the session.
 
-    If it says none, what arrives is kept for a new session; see `hand_over`.
+    If the first message names none, all messages that arrive are kept for a new session; see `hand_over`.
     """
 
     def __init__(self, sessions: Sessions, transport: Transport, handshake: Handshake) -> None:
@@ -38,10 +38,10 @@ class IncomingResume:
         """Return the `Peer` whose session has resumed. None for a new session.
 
         Args:
-            deciding: lets the server end the wait when it closes.
+            deciding: with this the server can end the wait when it closes.
 
         Raises:
-            ConnectionLost: the connection has ended, or is closed because the session was.
+            ConnectionLost: the connection has ended, or is closed because the session was closed.
         """
         self.connection.start_receiving(self._receive, ignore_end)
         patience = asyncio.timeout(FIRST_MESSAGE)
@@ -51,13 +51,13 @@ class IncomingResume:
                     found = await asyncio.shield(self._decided)
         except TimeoutError:
             if not self._decided.done():
-                self._new_session()  # a resume that comes later is out of place
+                self._new_session()  # a later request to resume is out of place
             found = self._decided.result()
         if isinstance(found, ClosedSession):
             info = found.closed_with
             self.connection.stop_receiving()
             await self.connection.close(info.code, info.reason)
-            # Where hosts do not say whether the client knows, one that comes again would be told without end.
+            # Some hosts never report a clean end. A client that keeps asking would be refused again and again.
             if info.code not in KEEPS_OUT or ((ended := self.connection.ended) is not None and ended.was_clean):
                 self._sessions.remove_closed(found.sid)
             raise ConnectionLost(info.code, info.reason, "not_sent")
@@ -67,7 +67,7 @@ class IncomingResume:
         return found
 
     def hand_over(self) -> None:
-        """Give what has arrived to the session that the connection belongs to now."""
+        """Pass the messages that have arrived to the session that the connection belongs to now."""
         early, self._early = self._early, []
         for payload, text in early:
             self.connection.receive(payload, text)
@@ -83,7 +83,7 @@ class IncomingResume:
         self._early.append((bytes(payload), text))
 
     def _new_session(self) -> None:
-        """Keep what has arrived for a new session. Little more arrives until there is one."""
+        """Keep the messages that have arrived for a new session. Until it starts, little more is read."""
         self.connection.transport.pause_receiving()
         self._decided.set_result(None)
 
@@ -99,10 +99,10 @@ class IncomingResume:
     # ------------------------------------------------------------ what the connection reports
 
     def update_full(self) -> None:
-        """Nothing is sent yet."""
+        """Do nothing, because nothing is sent yet."""
 
     def connection_lost(self, connection: Connection, info: CloseInfo, /) -> None:
-        """Wait no longer."""
+        """Stop waiting: the connection has ended."""
         connection.stop_receiving()
         if not self._decided.done():
             self._decided.set_result(None)

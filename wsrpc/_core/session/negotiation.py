@@ -1,4 +1,4 @@
-"""`Negotiation`: what this side offers in one session, and what both sides have agreed on."""
+"""`Negotiation`: the features that this side offers in one session, and those that both sides have agreed on."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .host import Host
 
 
 class Negotiation:
-    """What this side offers in one session, and what both sides have agreed on.
+    """The features that this side offers in one session, and those that both sides have agreed on.
 
     Args:
-        dialer: whether this side says hello, and the remote peer welcome.
+        dialer: whether this side sends the hello, and the remote peer the welcome.
     """
 
     __slots__ = ("_host", "can_resume", "codec", "common", "dialer", "limits", "offered")
@@ -25,18 +25,18 @@ class Negotiation:
         self.can_resume = False
         """Whether this side can resume the session on another connection."""
         self.limits: Limits = host.settings.limits
-        """The limits of this side, as it has announced them or is about to."""
+        """The limits of this side, which it has announced or is about to announce."""
         self.offered: list[str] | None = None
-        """The features of this side, as it has said them. They never change in a session."""
+        """The features that this side has announced, which do not change in a session. None before."""
         self.common: frozenset[str] | None = None
-        """The features that both sides have. None until the remote peer has said what it supports."""
+        """The features that both sides have. None until the remote peer has announced its features."""
         self.codec: NegotiatedCodec | None = None
-        """The codec that both sides use for binary messages. None if only the codec of this side is used."""
+        """The codec that both sides use for binary messages. None if all messages use the codec of this side."""
 
     def features(self) -> list[str]:
-        """Return the features that this side has in a session that begins now."""
+        """Return the features that this side would announce now."""
         features = [BATCHES, CREDIT, DRAIN, STOP]
-        # If binary messages are MessagePack, raw ones could not be told from them.
+        # Raw binary messages could not be told from messages in MessagePack.
         if self._host.settings.binary is not None and not self._host.accepts_raw():
             features.append(MSGPACK)
         if self.can_resume:
@@ -44,38 +44,38 @@ class Negotiation:
         return features if self.dialer else [*features, PROBE]
 
     def offer(self) -> list[str]:
-        """Return the features to say. An `on_raw` function that is registered later does not change them."""
+        """Return the features to announce. An `on_raw` function that is registered later does not change them."""
         if self.offered is None:
             self.offered = self.features()
         return self.offered
 
     def agree(self, features: list[str]) -> None:
-        """Take the features of the remote peer."""
+        """Agree on the features that the remote peer has announced and this side offers."""
         self.common = _shared(frozenset(features) & {*self.offer()})
         self.codec = self._host.settings.binary if MSGPACK in self.common else None
 
     def apply(self, announced: Announced) -> None:
-        """Let messages be sent and received as agreed, within the limits of the remote peer."""
+        """Send and receive messages as agreed from now on, within the limits of the remote peer."""
         assert self.common is not None
         self._host.current.agree(announced, self.codec, self.common)
 
     def end(self) -> None:
-        """Let binary messages mean what they mean without an agreement: the session is over."""
+        """Drop the agreement on binary messages: the session is over."""
         self.codec = None
 
     def has(self, feature: str) -> bool:
-        """Return whether both sides have a feature, as far as is known."""
+        """Return whether it is known that both sides have a feature."""
         return self.common is not None and feature in self.common
 
     def binary_is_free(self) -> bool:
-        """Return whether a binary message that is sent now, or waits for a connection, is a raw one."""
+        """Return whether a binary message that is sent now, or waits for a connection, is a raw message."""
         if self.common is not None or not self.dialer:
             return self.codec is None
-        # After it has offered MessagePack, it does not know when the remote peer begins to decode binary messages.
+        # A side that has offered MessagePack does not know when the remote peer begins to decode binary messages.
         return MSGPACK not in (self.offered or self.features())
 
 
 @cache
 def _shared(features: frozenset[str]) -> frozenset[str]:
-    """Return the same object for the same set: each session keeps one, and there are few different ones."""
+    """Return the same object for equal sets, because each session keeps one and there are few different sets."""
     return features

@@ -14,27 +14,27 @@ Report = Callable[[Exception | None], None]
 
 
 class Entry(Struct, eq=False):
-    """One message in a `OfflineQueue`. It is also the ticket with which the message can be taken back."""
+    """One message in an `OfflineQueue`. Its sender can withdraw it."""
 
     payload: bytes
     text: bool
     of_session: bool = True
-    """Whether the message ends with the session. Otherwise it is a message of the user, which waits for any session: it
-    was encoded before anything was negotiated."""
+    """Whether the message ends with the session. Otherwise it is a message of the user, which waits for any session,
+    and was encoded before anything was negotiated."""
     report: Report | None = None
     raw: bool = False
     queue: OfflineQueue | None = None
-    """The queue in which the message waits. None if it was sent or taken back."""
+    """The queue in which the message waits. None if the message was sent or withdrawn."""
 
     def withdraw(self) -> bool:
-        """Take the message back. Return False if it does not wait any more."""
+        """Remove the message from its queue. Return False if the message no longer waits."""
         if self.queue is None:
             return False
         self.queue.remove(self)
         return True
 
     def message_sent(self) -> None:
-        """Note that a connection has got the message."""
+        """The message was sent."""
         self.withdraw()
         if self.report is not None:
             self.report(None)
@@ -43,8 +43,8 @@ class Entry(Struct, eq=False):
 class OfflineQueue:
     """The messages of one peer that wait for a connection, in order, from one session to the next.
 
-    The user's messages wait for any session, and also while `open` handlers run. `Limits.offline` bounds them. All
-    other messages end with their session, and `Limits.replay_bytes` bounds them: see `Session.full`.
+    The user's messages wait for any session, and also while `open` handlers run. `Limits.offline` limits them. All
+    other messages end with their session, and `Limits.replay_bytes` limits them: see `Session.full`.
     """
 
     __slots__ = ("_entries", "_host", "_limits", "session_size", "user_count", "user_size")
@@ -71,10 +71,10 @@ class OfflineQueue:
         """Append a message.
 
         Args:
-            why: why it waits, if it is the user's.
+            why: the reason why a message of the user waits.
 
         Raises:
-            QueueFull: it is the user's, and too many of those wait already.
+            QueueFull: too many messages of the user wait already.
         """
         if not entry.of_session:
             self._check_room(len(entry.payload), why)
@@ -93,7 +93,7 @@ class OfflineQueue:
             )
 
     def remove(self, entry: Entry) -> None:
-        """Take a message out."""
+        """Remove a message."""
         entry.queue = None
         del self._entries[entry]
         self._count(entry, -1)
@@ -109,7 +109,7 @@ class OfflineQueue:
     # ------------------------------------------------------------ messages that are not sent
 
     def refuse(self, entry: Entry, error: Exception) -> None:
-        """Drop a message, because it will not be sent."""
+        """Drop a message, and report the error to its sender."""
         self.remove(entry)
         if entry.report is not None:
             entry.report(error)
@@ -117,13 +117,13 @@ class OfflineQueue:
             self._host.log.warn("an event that waited for a connection was not sent: %s", error)
 
     def end_session(self, lost: ConnectionLost) -> None:
-        """Drop what ends with the session, which is over."""
+        """Drop the messages of the session, which is over."""
         for entry in self.all():
             if entry.of_session:
                 self.refuse(entry, lost.for_outcome("not_sent"))
 
     def drop_all(self) -> None:
-        """Drop all events, because no connection will come. The requests must have been taken out before."""
+        """Drop all events, because there will be no connection. The caller has withdrawn the requests before."""
         lost = self.all()
         for entry in lost:
             self.remove(entry)

@@ -1,11 +1,11 @@
-"""The messages of a session that can resume: those sent, which are kept until they have arrived, and those received.
+"""`ReplayBuffer`: sent messages that may have to be sent again. `Acknowledger`: counts and acknowledges received ones.
 
-This is the only place where messages are counted. What leaves passes through `ReplayBuffer.through`, and what arrives
-through `Acknowledger.through` just before it is decoded. So whatever sends (replies, broadcasts, raw messages, credit)
-is counted and kept without knowing of it.
+Both exist only in a session that can resume. No other module counts messages. All sent messages (replies, broadcasts,
+raw messages, credit) pass through `ReplayBuffer.through`. All received messages pass through `Acknowledger.through`,
+just before they are decoded.
 
-Both sides count the same messages: a side's own from its welcome on, or from its ``ack n: 0``. The control messages in
-`UNCOUNTED` are not counted.
+Both sides count the same messages: the messages of the server from its welcome on, and the messages of the client from
+its ``ack n: 0`` on. The control messages in `UNCOUNTED` are not counted.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from .host import Host
 
 ACK_MESSAGES = 256
 ACK_BYTES = 64 * 1024
-"""So much is acknowledged within a turn of the event loop. It is little compared with what the remote peer may keep."""
+"""After so many messages or bytes, an acknowledgement leaves within a turn of the event loop. Both numbers are small
+compared with the limits of the remote peer's replay buffer."""
 ACK_SECONDS = 1.0
-"""After this time anything is acknowledged. An idle connection has no timer."""
+"""Seconds after which fewer messages are acknowledged, too. An idle connection has no timer."""
 
 Send = Callable[[bytes, bool], Any]
 
 
 class Mismatch(Exception):
-    """The two sides have counted differently, so messages would be lost or doubled. The text says how."""
+    """The two sides have counted differently, so messages would be lost or sent twice. The text says how."""
 
 
 class ReplayOwner(Protocol):
@@ -51,14 +52,14 @@ class ReplayOwner(Protocol):
 
 
 class ReplayBuffer:
-    """The messages that this side has sent in one session, of which it keeps those that may not have arrived.
+    """The messages that this side has sent in one session, and that the remote peer has not acknowledged.
 
-    It is full by ``replay_bytes`` and ``replay_messages`` of `Limits`. What cannot wait may take ``hard_cap_bytes``
-    more: then the session gives it up. What was being sent at that moment, or when the session ended, still comes here,
-    and changes nothing.
+    ``replay_bytes`` and ``replay_messages`` of `Limits` are its limits: when one is reached, senders wait. Messages
+    whose sender cannot wait may take ``hard_cap_bytes`` more. Beyond that, the session stops keeping messages, and
+    drops the buffer. A message that is being sent at that moment still reaches the buffer, and has no effect.
 
     Args:
-        session: whose messages these are.
+        session: the session of the messages.
     """
 
     __slots__ = (
@@ -92,18 +93,18 @@ class ReplayBuffer:
         self.size = 0
         """Bytes of the messages that are kept."""
         self.acknowledged = 0
-        """How many messages the remote peer has acknowledged, and their bytes. The kept ones follow after these."""
+        """Number of the messages that the remote peer has acknowledged. The messages that are kept follow them."""
         self.acknowledged_bytes = 0
         self.at_limit = False
-        """Whether as much is kept as may be. Then senders wait that can."""
+        """Whether a limit is reached, so that senders wait."""
         self._stall_timer: Timer | None = None
-        """Looks whether anything is acknowledged, while it is full and there is a connection."""
+        """Runs while a limit is reached and there is a connection. See `start_stall_timer`."""
 
     def __len__(self) -> int:
         return len(self._payloads)
 
     def through(self, send: Send) -> Send:
-        """Return a function that passes a message to ``send``, and counts and keeps it if ``send`` takes it."""
+        """Return a function that passes a message to ``send``, and keeps the message if ``send`` accepts it."""
         keep = self.keep
 
         def send_counted(payload: bytes, text: bool = True, /) -> None:
@@ -135,12 +136,13 @@ class ReplayBuffer:
             session.update_full()
 
     def acknowledge(self, n: int, size: int) -> bool:
-        """Throw away the first ``n`` messages of the session, which have ``size`` bytes in all: they have arrived.
+        """Drop the first ``n`` messages of the session, which have arrived, and have ``size`` bytes in all.
 
-        Return whether it was full, and has room now. The session is not told, because that could start a handler.
+        Return whether a limit was reached, and there is room now. The caller reports this to the session, because that
+        could start a handler.
 
         Raises:
-            Mismatch: that cannot be.
+            Mismatch: this side has not sent ``n`` messages of ``size`` bytes.
         """
         new = n - self.acknowledged
         payloads = self._payloads
@@ -159,7 +161,7 @@ class ReplayBuffer:
         return True
 
     def start_stall_timer(self) -> None:
-        """Close the connection if nothing is acknowledged for `Limits.stall_timeout` seconds while it is full."""
+        """Close the connection if no message is acknowledged for `Limits.stall_timeout` seconds."""
         if self._session.connection is None:
             return
         loop, seconds, arrived = self._host.loop, self._host.settings.limits.stall_timeout, self.acknowledged
@@ -173,26 +175,26 @@ class ReplayBuffer:
         self._stall_timer = loop.call_at(loop.time() + seconds, check)
 
     def stop_stall_timer(self) -> None:
-        """Expect no acknowledgement: the connection has ended, or nothing is kept any more."""
+        """Stop the timer: there is room, or the connection has ended, or messages are no longer kept."""
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
 
     @property
     def sent(self) -> int:
-        """How many messages were sent in all."""
+        """Number of all messages that were sent."""
         return self.acknowledged + len(self._payloads)
 
     def unacknowledged(self) -> Iterable[tuple[bytes, bool]]:
-        """Return the messages that have not arrived, and whether each is text, in order."""
+        """Return the messages that were not acknowledged, in order, and whether each is text."""
         return tuple(zip(self._payloads, self._texts, strict=True))
 
 
 class Acknowledger:
     """Counts the messages that have arrived in one session, and acknowledges them.
 
-    An acknowledgement leaves together with other messages where it can, because a write of its own, and the read that
-    this causes on the remote peer, cost more than all the counting.
+    If possible, an acknowledgement leaves together with other messages. A write only for the acknowledgement, and the
+    read on the remote peer, would cost more than all the counting.
     """
 
     __slots__ = (
@@ -210,21 +212,21 @@ class Acknowledger:
     def __init__(self, loop: Scheduler) -> None:
         self._loop = loop
         self._connection: Connection | None = None
-        """Where messages arrive, and are acknowledged."""
+        """The present connection."""
         self.n = 0
         self.bytes = 0
         self._acknowledged = 0
-        """How many messages were acknowledged."""
+        """Number of the messages that were acknowledged."""
         self._next = ACK_MESSAGES
-        """Whatever has come when so many messages have arrived, or so many bytes, is acknowledged soon."""
+        """When ``n`` or ``bytes`` reach these numbers, an acknowledgement leaves soon."""
         self._next_bytes = ACK_BYTES
         self._scheduled = False
         """Whether an acknowledgement leaves in the next turn of the event loop."""
         self._timer: Timer | None = None
-        """Runs while something has arrived that is not acknowledged."""
+        """Runs while there are messages that were not acknowledged."""
 
     def through(self, connection: Connection, receive: Receive) -> Receive:
-        """Return a function that counts a message of ``connection``, passes it on, and acknowledges now and then."""
+        """Return a function that counts each message of ``connection``, passes it on, and acknowledges if necessary."""
         self._connection = connection
 
         def receive_counted(payload: bytes | bytearray, text: bool, /) -> None:
@@ -237,14 +239,14 @@ class Acknowledger:
         return receive_counted
 
     def _arrived(self) -> None:
-        if self._connection is None:  # it has ended because of this message
+        if self._connection is None:  # the connection has ended because of this message
             return
         if self.n >= self._next or self.bytes >= self._next_bytes:
-            if self._connection.transport.unsent > 0:  # so an acknowledgement leaves with what is written
+            if self._connection.transport.unsent > 0:  # the acknowledgement leaves together with these bytes
                 self._acknowledge(self._connection)
                 return
-            # What these messages cause, as answers of tasks that they wake, is sent in the next turn.
-            self._expect_more()
+            # In the next turn, the answers to these messages are sent, too.
+            self._set_next()
             if not self._scheduled:
                 self._scheduled = True
                 self._loop.call_soon(self._acknowledge_soon)
@@ -252,20 +254,20 @@ class Acknowledger:
             self._timer = self._loop.call_at(self._loop.time() + ACK_SECONDS, self._acknowledge_late)
 
     def uncount(self, size: int) -> None:
-        """Take back the counting of the message of ``size`` bytes that is being received: it is not counted."""
+        """Subtract the message that is being received, of ``size`` bytes, from the counts."""
         self.n -= 1
         self.bytes -= size
 
     def record_acknowledged(self) -> None:
-        """Note that the remote peer learns how much has arrived, by an `Ack` or as the session resumes."""
+        """Record that an `Ack`, `Resume` or `Resumed` acknowledges all messages that have arrived."""
         self._acknowledged = self.n
-        self._expect_more()
+        self._set_next()
 
-    def _expect_more(self) -> None:
+    def _set_next(self) -> None:
         self._next, self._next_bytes = self.n + ACK_MESSAGES, self.bytes + ACK_BYTES
 
     def stop(self) -> None:
-        """Acknowledge nothing more: the connection has ended."""
+        """Acknowledge no more messages: the connection has ended."""
         self._connection = None
         self._scheduled = False
         if self._timer is not None:
@@ -286,6 +288,6 @@ class Acknowledger:
             self._acknowledge(self._connection)
 
     def _acknowledge(self, connection: Connection) -> None:
-        """Tell the remote peer how much has arrived."""
+        """Send an `Ack`."""
         self.record_acknowledged()
         connection.send_control(Ack(self.n, self.bytes))

@@ -24,13 +24,13 @@ from ..wire.control import (
 from .connection import Connection
 from .host import Host
 from .offline_queue import OfflineQueue
-from .session import MESSAGE, NOT_CONNECTED, Session
+from .session import BYTES_PER_MESSAGE, NOT_CONNECTED, Session
 from .session_end import SessionEnd
 from .session_states import SessionInput
 from .tokens import Tokens
 
-SESSION = 16 * 1024
-"""Bytes that a session without a connection takes besides all that is counted, about."""
+BYTES_PER_SESSION = 16 * 1024
+"""About how many bytes a session without a connection takes, besides its messages and calls."""
 
 
 class Home(Protocol):
@@ -45,7 +45,7 @@ class Home(Protocol):
 
     @property
     def peer(self) -> Any:
-        """The `Peer`, which has the principal of the client, and the info of its last connection."""
+        """The `Peer`, which knows the principal of the client, and the info of the last connection."""
 
     @property
     def sessions(self) -> SessionTable:
@@ -74,10 +74,10 @@ class SessionTable(Protocol):
 
 
 class ServerSession(Session):
-    """The session of a side that accepts.
+    """The session of the side that accepts.
 
     Args:
-        home: what it belongs to. None if there is no server, so that the session ends with its connection.
+        home: what the peer has on a server. None without a server: then the session ends with its connection.
     """
 
     __slots__ = ("counted_memory", "home", "tokens")
@@ -95,12 +95,12 @@ class ServerSession(Session):
         super().__init__(host, queue, last_close=last_close)
         self.home = home
         self.tokens: Tokens
-        """How the client proves that the session is its own. Made when it gets a name."""
+        """With these the client proves that the session is its own. Made when the session gets its name."""
         self.counted_memory = 0
-        """Bytes that count for it while it has no connection, or is over."""
+        """Bytes that `Sessions` counts for the session while it has no connection, or is over."""
 
     def _greeting_received(self, message: Hello) -> None:
-        # The welcome goes before anything else: what is sent after it may use what was negotiated.
+        # The welcome is sent first, because later messages may use what was negotiated.
         welcome = Welcome(self.negotiation.offer(), announce(self.negotiation.limits))
         if self.home is None or not self.negotiation.has(RESUME):
             self.send_control(welcome)
@@ -117,7 +117,7 @@ class ServerSession(Session):
             self.stop_keeping()
             return True
         if isinstance(message, Probe) and self.negotiation.has(PROBE):
-            # A client that does not read has to learn nothing, and its answers would pile up.
+            # A client that does not read would not get the answers, which would pile up.
             if self.connection is not None and not self.full:
                 self.connection.send_control(Alive())
             return True
@@ -126,10 +126,10 @@ class ServerSession(Session):
     # ------------------------------------------------------------ on another connection
 
     def resume(self, asked: Resume, connection: Connection, handshake: Handshake) -> None:
-        """Resume on ``connection``. Whatever the old one still delivers changes nothing any more."""
+        """Resume on ``connection``. What the old connection still delivers is ignored."""
         token = self.tokens.renew(asked)
-        self._fence()  # before anything is counted
-        if not self.state.resumes:  # the end of the old connection has ended it
+        self._fence()  # before the counts are read
+        if not self.state.resumes:  # the end of the old connection has ended the session
             connection.disown()
             self._host.spawn(connection.close(CloseCode.GOING_AWAY))
             return
@@ -137,7 +137,7 @@ class ServerSession(Session):
         answer = Resumed(self.acknowledger.n, self.acknowledger.bytes, token, announce(self.negotiation.limits))
         try:
             connection.transport.send(write_control(answer), True)
-        except ConnectionLost:  # it has dropped already, so the client comes again
+        except ConnectionLost:  # it has dropped already, so the client will ask again
             connection.disown()
             return
         self.home.set_handshake(handshake)  # before messages that have waited are handled
@@ -145,7 +145,7 @@ class ServerSession(Session):
         self._resume_on(connection, asked.rx, asked.bytes, asked.limits)
 
     def _fence(self) -> None:
-        """Close the old connection, if there is one: the client has another."""
+        """Close the old connection, if there is one, because the client has another."""
         old = self.connection
         if old is not None:
             info = CloseInfo(CloseCode.FENCED, "the session goes on over another connection")
@@ -153,16 +153,16 @@ class ServerSession(Session):
             self._host.spawn(old.close(info.code, info.reason))
 
     def fits(self, handshake: Handshake) -> bool:
-        """Return whether the session can go on after another handshake: its limits are those of the first one."""
+        """Return whether the limits of another handshake are the limits of the session."""
         return handshake.limits == self._host.settings.limits
 
     @property
     def peer(self) -> Any:
-        """The `Peer`. Only of a session that can resume."""
+        """The `Peer`. Only for a session that can resume."""
         assert self.home is not None
         return self.home.peer
 
-    # ------------------------------------------------------------ what it takes without a connection
+    # ------------------------------------------------------------ memory without a connection
 
     def _detach(self, info: CloseInfo) -> None:
         super()._detach(info)
@@ -170,36 +170,36 @@ class ServerSession(Session):
             self.update_memory()
 
     def memory(self) -> int:
-        """Return the bytes that the session takes at present, about: what is sent, received and being worked on."""
+        """Return about how many bytes the session takes: sent and received messages, and unfinished work."""
         above = self._host.current.backlog()
         if self.over and not above:
             return 0
         messages = len(self._offline_queue) + (0 if self.replay is None else len(self.replay))
-        return SESSION + self.kept + self._offline_queue.user_size + MESSAGE * messages + above
+        return BYTES_PER_SESSION + self.kept + self._offline_queue.user_size + BYTES_PER_MESSAGE * messages + above
 
     def memory_changed(self) -> None:
-        """Note that the session takes more memory, or less."""
+        """The session takes more memory, or less."""
         if self.counted_memory:
             self.update_memory()
 
     def update_memory(self) -> None:
-        """Count what is left of the session, which is over, or what it takes without a connection."""
+        """Count again the memory of the session, which has no connection, or is over."""
         if self.home is not None:
             self.home.sessions.update_memory(self)
 
     def _release(self, end: SessionEnd) -> None:
         if self.home is not None:
-            # If this side has closed it with a code that says why, and the client may not know, it is told when it
-            # asks to resume.
+            # If this side has closed the session with a meaningful code that may not have reached the client, the
+            # client gets the code when it asks to resume.
             closed_with = end.closed_with
             says_why = bool(self.sid) and closed_with.user_closed and closed_with.code not in SAYS_NOTHING
             tells = says_why and not end.info.was_clean
             self.home.sessions.remove(self, closed_with if tells else None, self._host.loop)
 
     def evict(self, why: str = "too many sessions without a connection") -> None:
-        """End the session, or drop what is left of it if it is over.
+        """End the session. If it is over, drop what handlers and readers still hold of it.
 
-        Its connection, if there is still one, is closed: the client has another.
+        The connection, if there is still one, is closed, because the client has another.
         """
         if self.over:
             self._host.current.drop_backlog(self)

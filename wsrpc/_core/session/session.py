@@ -37,26 +37,26 @@ from .session_states import SessionInput, SessionState, after
 
 NOT_CONNECTED = CloseInfo(CloseCode.ABNORMAL, "not connected")
 VERSION = 1
-MESSAGE = 192
-"""Bytes that a message which waits takes besides its payload, about."""
+BYTES_PER_MESSAGE = 192
+"""About how many bytes a waiting message takes besides its payload."""
 
 
 class Session:
     """A transport that survives drops: it has one connection after another, or none, and ends once.
 
-    ``send`` hands a message to the connection, or raises `ConnectionLost`: `_choose_send` shows all cases. It is an
-    attribute, so that a plain peer's messages go straight to the method of the transport. `send_or_wait` is for
-    messages that nobody can hold back: replies, control messages and broadcasts.
+    ``send`` passes a message to the connection, or raises `ConnectionLost`; see `_choose_send`. It is an attribute, so
+    that the messages of a plain peer go straight to the method of the transport. `send_or_wait` is for messages whose
+    sender cannot wait: replies, control messages and broadcasts.
 
     A control message looks like any other message until it is decoded. The receiver therefore passes messages that it
     cannot handle to `receive_control`. A plain peer sends no control messages.
 
-    It exists before its first connection, with which it begins. Its states, and what changes them, are in a table:
-    ``TABLE`` of ``_core.session.session_states``.
+    A session is made before its first connection. `start_on` gives it that connection, and `_resume_on` each later one.
+    ``TABLE`` of ``_core.session.session_states`` has its states, and the events that change them.
 
     Args:
         queue: the messages of the peer that wait for a connection.
-        last_close: why there is no connection so far.
+        last_close: why there is no connection yet.
     """
 
     __slots__ = (
@@ -83,42 +83,41 @@ class Session:
     )
 
     greeting: ClassVar[type[Hello | Welcome]]
-    """What the remote peer says first."""
+    """The first message of the remote peer."""
 
     def __init__(self, host: Host, queue: OfflineQueue, *, last_close: CloseInfo = NOT_CONNECTED) -> None:
         self._offline_queue = queue
         self._host = host
         self.connection: Connection | None = None
-        """The present connection, be it dead or not."""
+        """The present connection, which may be dead."""
         self._receive: Receive = ignore_message
         self._read_ended: Callable[[], None] = ignore_end
         self._wrap: Callable[[Send], Send] | None = None
         self.state = SessionState.NEW
         self.last_close = last_close
-        """Why there is no connection: how the last one has ended, or is going to end because this side closes it."""
+        """How the last connection has ended, or will end because this side closes it. It says why there is none."""
         self.end_error: ConnectionLost | None = None
-        """What calls in flight get, because the session is over. None until it is."""
+        """The error of calls in flight. None until the session is over."""
         self.send: Send = not_sent
         self._direct: Send = not_sent
-        """What ``send`` does when nothing is kept back."""
+        """What ``send`` does when no message is held back."""
         self._held_back: tuple[Callable[[], None], ...] = ()
-        """The functions that send what is kept back at present, the outermost first. See `precede`."""
+        """The functions that send the messages that are held back, the outermost first. See `precede`."""
         self.negotiation = Negotiation(host, dialer=self.greeting is Welcome)
         self.replay: ReplayBuffer | None = None
-        """The messages that may have to be sent again. None if the session ends with its connection, be it since it has
-        given up."""
+        """The messages that may have to be sent again. None if the session ends with its connection."""
         self.acknowledger: Acknowledger | None = None
-        """Counts what is received. None until the remote peer counts that, too."""
+        """Counts the received messages. None until the remote peer counts them, too."""
         self.sid = ""
-        """The name of the session, if it can resume on another connection."""
+        """The name of the session. Empty if the session cannot resume on another connection."""
         self.ttl = 0.0
-        """Seconds that it lives without a connection."""
+        """Seconds for which the session is kept without a connection."""
         self.full = False
         """Whether senders wait: the connection is above its high-water mark, or `Limits.replay_bytes` is reached."""
         self._room: asyncio.Future[None] | None = None
-        """Done when it is full no more, or over. None unless something waits for that."""
+        """Done when the session has room, or is over. None unless something waits for room."""
         self._expiry_timer: Timer | None = None
-        """Ends the session if it has no connection for too long."""
+        """Ends the session after ``ttl`` seconds without a connection."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.state.text}{' full' if self.full else ''}>"
@@ -127,12 +126,12 @@ class Session:
 
     @property
     def usable(self) -> Connection | None:
-        """The present connection. None without one, or if it is dead."""
+        """The present connection. None if there is none, or if it is dead."""
         return None if self.state.connection == "dead" else self.connection
 
     @property
     def over(self) -> bool:
-        """Whether it has ended."""
+        """Whether the session has ended."""
         return self.state is SessionState.OVER
 
     def _move(self, happened: SessionInput) -> None:
@@ -143,11 +142,11 @@ class Session:
     # ------------------------------------------------------------ the beginning
 
     def start_on(self, connection: Connection, *, can_resume: bool, wrap: Callable[[Send], Send] | None = None) -> None:
-        """Begin on the first connection. Nothing is let in before `start`.
+        """Start the session on its first connection. No message is received before `start_receiving`.
 
         Args:
             can_resume: whether this side can resume the session on another connection.
-            wrap: what is sent goes through ``wrap(send)`` on each connection.
+            wrap: wraps the function ``send`` of each connection.
         """
         self.negotiation.can_resume = can_resume
         self._wrap = wrap
@@ -155,14 +154,14 @@ class Session:
         self._move(SessionInput.STARTED)
 
     def _set_connection(self, connection: Connection) -> None:
-        """Have ``connection``, on which nothing was sent yet."""
+        """Make ``connection`` the present connection. Nothing was sent on it yet."""
         self.connection = connection
         connection.owner = self
         if self._wrap is not None:
             connection.send = self._wrap(connection.send)
 
     def start_receiving(self, receive: Receive, read_ended: Callable[[], None]) -> None:
-        """Let messages in. Those that arrived before are delivered within this call."""
+        """Receive messages from now on. Messages that have already arrived are received within this call."""
         self._receive, self._read_ended = receive, read_ended
         connection = self.connection
         if connection is None:
@@ -177,20 +176,20 @@ class Session:
     # ------------------------------------------------------------ sending
 
     def _choose_send(self) -> None:
-        """Choose what ``send`` does. Whatever else than the state changes what this depends on calls it."""
+        """Choose what ``send`` does. Called when the state, ``replay`` or the held back messages change."""
         connection, replay = self.connection, self.replay
         if connection is None or self.state.waits:
-            self._direct = not_sent  # not to a dead connection either: nothing overtakes what it has not taken
+            self._direct = not_sent  # a dead connection, too: no message may overtake one that it has refused
         else:
             self._direct = connection.send if replay is None else replay.through(connection.send)
         self.send = self._send_after_held_back if self._held_back else self._direct
 
     def precede(self, first: Callable[[], None]) -> Callable[[], None]:
-        """Call ``first`` before each message that is sent from now on. Return a function that ends this.
+        """Call ``first`` before each message that is sent from now on. Return a function that stops these calls.
 
-        For code that runs while something is kept back that has to leave before what that code sends, and before that
-        code ends a channel or the session, where `send_held_back` is called. That code may use it, too, and ends it
-        first.
+        A producer that collects items for one message holds them back. Other code may run meanwhile. The items must
+        leave before the messages of that code, and before that code ends a channel or the session. (Then it calls
+        `send_held_back`.) Calls of `precede` may be nested.
         """
         outer = self._held_back
         self._held_back = (*outer, first)
@@ -203,11 +202,11 @@ class Session:
         return end
 
     def send_held_back(self) -> None:
-        """Send what is kept back, see `precede`."""
+        """Send the messages that are held back, see `precede`."""
         held_back = self._held_back
         if not held_back:
             return
-        self._held_back = ()  # nothing precedes that
+        self._held_back = ()  # no message precedes these
         self._choose_send()
         try:
             for first in held_back:
@@ -222,22 +221,22 @@ class Session:
 
     @property
     def unsent(self) -> int:
-        """Bytes that were sent, and that the connection has not written. Without one, those that are kept or wait."""
+        """Bytes that the connection has not written yet. Without a connection, ``kept``."""
         connection = self.usable
         return self.kept if connection is None else connection.transport.unsent
 
     def send_control(self, message: Control) -> None:
         """Send a control message, which is JSON text whatever the codec is.
 
-        It waits and is counted as other messages are, and is dropped if it can neither be sent nor wait.
+        The message waits and is counted like other messages. If it can neither be sent nor wait, it is dropped.
         """
         with suppress(ConnectionLost):
             self.send_or_wait(write_control(message), True)
 
     def send_failed(self, why: ConnectionLost) -> None:
-        """Note that the connection has not taken a message: it is about to report its end."""
+        """The connection has refused a message. It is dead, and is about to report its end."""
         if self.state.sends:
-            self.last_close = CloseInfo(why.code, why.reason)  # until the connection tells more
+            self.last_close = CloseInfo(why.code, why.reason)  # until the connection reports its end
             self._move(SessionInput.SEND_FAILED)
             self.update_full(other_connection=True)
 
@@ -245,7 +244,7 @@ class Session:
         """Send a message, or let it wait for another connection.
 
         Raises:
-            ConnectionLost: it can do neither.
+            ConnectionLost: the message can neither be sent nor wait.
         """
         try:
             self.send(payload, text)
@@ -254,8 +253,8 @@ class Session:
                 raise
 
     def keep_for_next_connection(self, payload: bytes, text: bool, why: ConnectionLost) -> bool:
-        """Let a message wait for another connection that ``send`` has not taken. Return False if there will be none."""
-        if self.state.resumes:  # else the end of the connection is soon enough
+        """Let a message wait that ``send`` has refused. Return False if there will be no other connection."""
+        if self.state.resumes:  # else the connection reports its end soon enough
             self.send_failed(why)
         if self.state.waits:
             self.enqueue(Entry(payload, text))
@@ -263,20 +262,20 @@ class Session:
         return False
 
     def enqueue(self, entry: Entry) -> None:
-        """Let a message that ends with the session wait for another connection. Only while the session may get one."""
+        """Add a message of the session to the offline queue. Called only while the session may get a connection."""
         self._offline_queue.add(entry)
         self.queue_changed()
 
     def queue_changed(self) -> None:
-        """Note that more waits with the session, or less."""
+        """The messages that wait with the session have changed."""
         self.memory_changed()
         self.update_full()
 
     def send_queued(self, *, users: bool) -> None:
-        """Send what waits, oldest first, as far as the connection takes it.
+        """Send the messages that wait, oldest first, until the connection refuses one.
 
         Args:
-            users: whether the user's messages leave, too.
+            users: whether to send the user's messages, too.
         """
         for entry in self._offline_queue.all():
             if (connection := self.usable) is None:
@@ -303,10 +302,10 @@ class Session:
             await asyncio.shield(self._room)
 
     def update_full(self, *, other_connection: bool = False) -> None:
-        """Find out whether it is full, because something that this depends on has changed.
+        """Update ``full``, because something has changed on which it depends.
 
         Args:
-            other_connection: it has another connection, or none that takes messages, which is always reported.
+            other_connection: the session has another connection, or none. This is reported even if ``full`` stays.
         """
         connection, replay = self.connection, self.replay
         full = (
@@ -325,26 +324,26 @@ class Session:
             self._room.set_result(None)
             self._room = None
 
-    # ------------------------------------------------------------ what is kept and waits
+    # ------------------------------------------------------------ messages that are kept, and counted
 
     @property
     def kept(self) -> int:
-        """Bytes of the messages that may have to be sent again, or wait and end with the session."""
+        """Bytes of the messages that may have to be sent again, and of the messages of the session that wait."""
         replay, waiting = self.replay, self._offline_queue.session_size
         return waiting if replay is None else waiting + replay.size
 
     def memory_changed(self) -> None:
-        """Note that the session takes more memory, or less."""
+        """The session takes more memory, or less."""
 
     def _count_sent(self) -> None:
-        """Count what is sent from now on, and keep it until it has arrived."""
+        """From now on, count sent messages, and keep them until the remote peer has acknowledged them."""
         self.replay = ReplayBuffer(self, self._host)
         self._choose_send()
         if self.connection is not None:
             self.connection.session_survives()
 
     def _count_received(self) -> None:
-        """Count what is received from now on. The remote peer counts it, too."""
+        """From now on, count received messages. The remote peer counts them, too."""
         self.acknowledger, connection = Acknowledger(self._host.loop), self.connection
         if connection is not None and self.state is not SessionState.CLOSING:
             if self.replay is not None:
@@ -352,9 +351,9 @@ class Session:
             connection.set_receive(self.acknowledger.through(connection, self._receive))
 
     def stop_keeping(self) -> None:
-        """Let the session end with its connection: from now on what is sent is neither counted nor kept.
+        """From now on, neither count nor keep sent messages. The session will end with its connection.
 
-        What is received is still counted, because the remote peer waits for acknowledgements.
+        Received messages are still counted, because the remote peer waits for acknowledgements.
         """
         if self.replay is not None and self.connection is not None:
             self.replay.stop_stall_timer()
@@ -368,7 +367,7 @@ class Session:
     # ------------------------------------------------------------ control messages
 
     def change_limits(self, limits: Limits) -> None:
-        """Use other limits on this side from now on, and announce them."""
+        """Set other limits of this side, and announce them."""
         self.negotiation.limits = limits
         if self.connection is not None:
             self.connection.transport.largest = limits.message_bytes
@@ -376,7 +375,7 @@ class Session:
             self.send_control(LimitsChanged(announce(limits)))
 
     def receive_control(self, payload: bytes | bytearray) -> bool:
-        """Take a control message of the remote peer. Return False if ``payload`` is another message."""
+        """Receive a control message. Return False if ``payload`` is another message."""
         message: Control | None = read_control(payload)
         if message is None:
             if not is_control(payload):
@@ -392,7 +391,7 @@ class Session:
         return True
 
     def _handle_control(self, message: Control) -> bool:
-        """Take a control message that is about the session. Return False if it makes no sense."""
+        """Handle a control message that is about the session. Return False if it is out of place."""
         negotiation = self.negotiation
         if isinstance(message, Ack) and self.sid:
             if self.acknowledger is not None:
@@ -419,7 +418,7 @@ class Session:
         return False
 
     def _acknowledged(self, ack: Ack) -> None:
-        """Throw away what has arrived."""
+        """Drop the messages that have arrived from the replay buffer."""
         if self.replay is not None:
             try:
                 if self.replay.acknowledge(ack.n, ack.bytes):
@@ -428,13 +427,13 @@ class Session:
                 self.fail(CloseCode.ACCOUNTING, str(exc))
 
     def _greeting_received(self, message: Any) -> None:
-        """Take the `greeting` of the remote peer: both sides know their common features."""
+        """The `greeting` of the remote peer has arrived. Both sides know their common features."""
         raise NotImplementedError
 
-    # ------------------------------------------------------------ connections come and go
+    # ------------------------------------------------------------ from one connection to the next
 
     def connection_lost(self, connection: Connection, info: CloseInfo) -> None:
-        """Go on without a connection, or end, because the connection has ended."""
+        """The connection has ended. Wait for another one, or end the session."""
         if connection is self.connection:
             if info.code in GOES_ON and self.state.resumes:
                 self._detach(info)
@@ -442,7 +441,7 @@ class Session:
                 self.end(SessionInput.ENDED, info=info)
 
     def _detach(self, info: CloseInfo) -> None:
-        """Go on without a connection, until another one comes or the time is over."""
+        """Wait for another connection for ``ttl`` seconds."""
         self._disown_connection()
         self._move(SessionInput.DETACHED)
         self.last_close = info
@@ -453,7 +452,7 @@ class Session:
         self.update_full(other_connection=True)
 
     def _disown_connection(self) -> None:
-        """Have no connection from now on. Whatever the last one still delivers changes nothing."""
+        """Drop the present connection. The session ignores what it still delivers."""
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.disown()
@@ -462,52 +461,68 @@ class Session:
     def _resume_on(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
         """Resume on ``connection``, whose remote peer has received ``rx`` messages of ``size`` bytes.
 
-        Messages leave in this order: those that have not arrived, those that have waited, new ones. Only then are
-        messages let in.
+        Messages leave in this order: messages that have not arrived, messages that have waited, new messages. After
+        these steps, received messages are handled.
         """
-        replay, received = self.replay, self.acknowledger
-        assert replay is not None and received is not None
-        if (why := limits.objection()) is not None:
-            self._refuse(connection, CloseCode.INVALID_DATA, why)
-            return
-        try:
-            replay.acknowledge(rx, size)
-        except Mismatch as exc:
-            self._refuse(connection, CloseCode.ACCOUNTING, str(exc))
+        if not self._counts_agree(connection, rx, size, limits):
             return
         self._stop_timers()
-        received.record_acknowledged()
         self._set_connection(connection)
         connection.transport.largest = self.negotiation.limits.message_bytes  # `Peer.limits` may have changed
+        self._send_again(connection)
+        users = self._host.current.session_resuming(connection, limits)
+        self.send_queued(users=users)
+        self._announce_changes()
+        self._receive_again(connection)
+        self.update_full(other_connection=True)  # last, because it may start a handler, which may close
+
+    def _counts_agree(self, connection: Connection, rx: int, size: int, limits: Announced) -> bool:
+        """Drop the messages that have arrived. If the counts or limits are wrong, end the session, and return False."""
+        assert self.replay is not None
+        if (why := limits.objection()) is not None:
+            self._refuse(connection, CloseCode.INVALID_DATA, why)
+            return False
+        try:
+            self.replay.acknowledge(rx, size)
+        except Mismatch as exc:
+            self._refuse(connection, CloseCode.ACCOUNTING, str(exc))
+            return False
+        return True
+
+    def _send_again(self, connection: Connection) -> None:
+        """Send the messages that have not arrived."""
+        replay = self.replay
+        assert replay is not None
         for payload, text in replay.unacknowledged():
             with suppress(ConnectionLost):  # another connection gets them
                 connection.send(payload, text)
         self._move(SessionInput.RESUMED)
-        if replay.at_limit:  # as before: the timer of the last connection is stopped
+        if replay.at_limit:  # as on the last connection, whose timer is stopped
             replay.start_stall_timer()
         connection.session_survives()
-        users = self._host.current.session_resuming(connection, limits)
-        self.send_queued(users=users)
-        self._announce_changes()
-        if self.connection is connection and self.state is not SessionState.CLOSING:
-            connection.start_receiving(received.through(connection, self._receive), self._read_ended)
+
+    def _receive_again(self, connection: Connection) -> None:
+        """Receive messages on ``connection``, if it is still the present one and this side does not close it."""
+        acknowledger = self.acknowledger
+        if acknowledger is not None and self.connection is connection and self.state is not SessionState.CLOSING:
+            acknowledger.record_acknowledged()  # the remote peer got the count when it resumed
+            connection.start_receiving(acknowledger.through(connection, self._receive), self._read_ended)
             self._host.current.session_resumed()
-        self.update_full(other_connection=True)  # last, because it may start a handler, which may close
 
     def _refuse(self, connection: Connection, code: int, why: str) -> None:
-        """End instead of resuming on ``connection``, whose remote peer has said what cannot be."""
+        """End the session instead of resuming it: the remote peer has sent wrong counts or limits."""
         self._host.log.warn("closing the connection with %d: %s", code, why)
         connection.disown()
         self._host.spawn(connection.close(code, why))
         self.end(SessionInput.ENDED, why)
 
     def _announce_changes(self) -> None:
-        """Announce what has changed while the session had no connection. It follows what has waited."""
+        """Announce what has changed while the session had no connection. Called after the waiting messages."""
 
     # ------------------------------------------------------------ the end
 
     def close_soon(self, info: CloseInfo) -> None:
-        """Let nothing in from now on: a Close frame is about to be queued, and the session ends with its connection."""
+        """Ignore received messages from now on. The caller closes the connection, and the session ends with it."""
         self._announce_end()
         self._move(SessionInput.CLOSED)
         self.last_close = info
@@ -515,7 +530,7 @@ class Session:
             self.connection.stop_receiving()
 
     def _announce_end(self) -> None:
-        """Tell the remote peer that the session ends with its connection, if it would not learn that otherwise."""
+        """Announce that the session ends with its connection, if the remote peer might not notice this."""
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Close the connection, and return when it has ended. Cancelling is safe."""
@@ -523,18 +538,18 @@ class Session:
             await self.connection.close(code, reason)
 
     def fail(self, code: int, reason: str) -> None:
-        """End because of what the remote peer did: close the connection, and ignore whatever else it sends."""
+        """End the session because of what the remote peer did. Ignore further messages."""
         if self.state.away:
             self.end(SessionInput.OVERFLOWED, reason)
         elif self.state.lives and self.state is not SessionState.CLOSING:
             self._host.current.fail(code, reason)
 
     def end(self, cause: SessionInput, why: str = "", *, info: CloseInfo | None = None) -> None:
-        """End the session and everything that belongs to it. Close its connection, if that is still open.
+        """End the session and everything that belongs to it. Close its connection, if it is still open.
 
         Args:
-            why: what `SessionLost` says, if the session has no connection.
-            info: how the connection ends. None if ``last_close`` says that. See `end_of`.
+            why: the reason of `SessionLost`, if the session has no connection.
+            info: how the connection ends. None if ``last_close`` says how. See `end_of`.
         """
         end, connection = end_of(self.state, cause, self.last_close, info, why), self.connection
         still_open = connection is not None and connection.ended is None
@@ -556,7 +571,7 @@ class Session:
             self._host.spawn(connection.close(end.info.code, end.info.reason))
 
     def _release(self, end: SessionEnd) -> None:
-        """Let go of what else belongs to the session, which is over."""
+        """Release what a subclass has added to the session, which is over."""
 
     def _stop_timers(self) -> None:
         if self.replay is not None:
@@ -569,5 +584,5 @@ class Session:
 
 
 def not_sent(payload: bytes, text: bool = True, /) -> None:
-    """Refuse a message for which there is no connection, and none to wait for."""
+    """Refuse a message, because there is no connection to send it on."""
     raise ConnectionLost(NOT_CONNECTED.code, NOT_CONNECTED.reason, "not_sent")

@@ -12,7 +12,7 @@ from .session_states import SessionInput, SessionState
 
 
 class SessionEnd(NamedTuple):
-    """How a session has ended, in the words of each one who is told."""
+    """How a session has ended."""
 
     cause: SessionInput
     was: SessionState
@@ -20,9 +20,9 @@ class SessionEnd(NamedTuple):
     info: CloseInfo
     """For `close` handlers: how the last connection has ended, or is going to end."""
     closed_with: CloseInfo
-    """For a client that asks to resume the session: how this side has closed the connection, or else how that ended."""
+    """For a client that asks to resume the session: how this side has closed the connection, or how it has ended."""
     error: ConnectionLost
-    """For calls in flight."""
+    """The error of calls in flight."""
 
 
 def end_of(
@@ -31,16 +31,16 @@ def end_of(
     """Return how a session ends.
 
     Args:
-        last_close: how the connection has ended, or is going to end because this side closes it, as was noted before.
-        info: how the connection ends now. None if ``last_close`` says that.
-        why: what `SessionLost` says, if the session has no connection.
+        last_close: see `Session.last_close`.
+        info: how the connection ends now. None if ``last_close`` says how.
+        why: the reason of `SessionLost`, if the session has no connection.
     """
     closing = was is SessionState.CLOSING
     if info is None or (cause is SessionInput.REPLACED and (closing or was.away)):
         info = last_close  # another connection does not change how the last one has ended
     closed_with = last_close if closing else info
     lost = SessionLost(info.code, why) if was.away else ConnectionLost(info.code, info.reason)
-    if closed_with.user_closed:  # whatever the remote peer has answered
+    if closed_with.user_closed:  # with whatever code the remote peer has answered
         info = msgspec.structs.replace(info, user_closed=True)
         closed_here(lost)
     return SessionEnd(cause, was, info, closed_with, lost)

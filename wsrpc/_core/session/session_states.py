@@ -7,12 +7,12 @@ from typing import Literal
 
 
 class SessionState(Enum):
-    """State of a session: what kind of connection it has, and whether it may resume on another one.
+    """State of a session: its kind of connection, and whether it may resume on another one.
 
-    All that the code asks of a state follows from these two columns. `docs/reference/states.md` shows them.
+    All attributes of a state follow from these two columns. `docs/reference/states.md` shows them.
     """
 
-    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
+    __hash__ = object.__hash__  # Enum's own is a Python function, and the table is read often
 
     #           its connection; it may resume; meaning
     NEW = (None, False, "The session has not begun.")
@@ -31,7 +31,7 @@ class SessionState(Enum):
         self.resumes = resumes
         """Whether the session may resume on another connection."""
         self.meaning = meaning
-        # Attributes instead of properties, because they are asked for with each message.
+        # Attributes instead of properties, because they are read for each message.
         self.sends = connection == "open"
         """Whether messages leave."""
         self.waits = resumes and not self.sends
@@ -132,10 +132,10 @@ TABLE: dict[SessionState, dict[SessionInput, tuple[SessionState, str]]] = {
 
 
 def after(state: SessionState, happened: SessionInput) -> SessionState:
-    """Return the state that follows.
+    """Return the next state.
 
     Raises:
-        AssertionError: this cannot happen in ``state``.
+        AssertionError: ``happened`` cannot happen in ``state``.
     """
     cell = TABLE[state].get(happened)
     if cell is None:

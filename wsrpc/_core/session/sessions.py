@@ -1,4 +1,4 @@
-"""`Sessions`: those of a server, which its clients can resume."""
+"""`Sessions`: the sessions of a server, which its clients can resume."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ half a KiB."""
 
 
 class ClosedSession(Struct):
-    """A session that this side has closed while the client was away. It proves as a session does whose client asks."""
+    """A session that this side has closed while the client was away. The client must prove that it is its own."""
 
     sid: str
     tokens: Tokens
@@ -34,48 +34,49 @@ class ClosedSession(Struct):
     closed_with: CloseInfo
     """How the client's next connection is closed."""
     until: Timer
-    """Ends this when the session could not have resumed any more."""
+    """Removes this object when the time is over in which the session could have resumed."""
 
 
 class Sessions:
     """The sessions of a server that can resume on another connection.
 
-    Each is kept for ``kept_for`` seconds without a connection. Those without one, and what handlers and readers still
-    hold of those that are over, take at most ``limit`` bytes together. When they take more, the
-    client whose sessions take most loses the largest one, and of several the oldest: no client can end the sessions of
-    another one that takes less.
+    Each session is kept for ``kept_for`` seconds without a connection. Sessions without a connection take at most
+    ``limit`` bytes together. Messages of ended sessions that handlers and readers still hold count, too. If the limit
+    is exceeded, the client whose sessions take most memory loses its largest session (the oldest of equal ones). So
+    no client can end the sessions of a client that takes less.
     """
 
     def __init__(self, kept_for: float, limit: int) -> None:
         self._kept_for = kept_for
         self._limit = limit
         self._here = secrets.token_urlsafe(6)
-        """Begins the names of these sessions. A session whose name begins otherwise belongs to another process."""
+        """The first part of the names of these sessions. Sessions of other processes have other first parts."""
         self._named: dict[str, ServerSession] = {}
         self.closed: dict[str, ClosedSession] = {}
-        """Sessions whose clients have still to be told how they were closed, by name, the oldest first."""
+        """Closed sessions whose clients do not know yet how they were closed, by name, the oldest first."""
         self._counted: dict[ServerSession, object] = {}
-        """The sessions without a connection, and those that are over of which something is left, the oldest first,
-        with their clients."""
+        """The sessions whose memory is counted, the oldest first, with their clients: sessions without a connection,
+        and sessions that are over, but not yet free of handlers and readers."""
         self._memory = 0
-        """Bytes that they take together."""
+        """Bytes that the counted sessions take together."""
         self._ending = False
-        """Whether sessions are being ended to keep the bound."""
+        """Whether sessions are being ended to keep the limit."""
 
     def __len__(self) -> int:
         return len(self._named)
 
     def add(self, session: ServerSession, /) -> tuple[str, float]:
-        """Add a session that can resume. Return its name, and the seconds for which it is kept."""
+        """Add a session that can resume. Return its name, and the seconds for which it is kept without a connection."""
         sid = f"{self._here}.{secrets.token_urlsafe(16)}"
         self._named[sid] = session
         return sid, self._kept_for
 
     def remove(self, session: ServerSession, closed_with: CloseInfo | None, loop: Scheduler, /) -> None:
-        """Forget a session, which is over.
+        """Remove a session, which is over.
 
         Args:
-            closed_with: what its client has still to be told. None for nothing.
+            closed_with: how to close the connection on which its client asks for the session. None if the client
+                knows of the end.
         """
         self.stop_counting(session)
         sid = session.sid
@@ -88,15 +89,15 @@ class Sessions:
             self.remove_closed(next(iter(self.closed)))
 
     def remove_closed(self, sid: str) -> None:
-        """Forget a closed session: its client knows, or cannot ask any more. Idempotent."""
+        """Remove a closed session: its client knows, or can no longer ask. Idempotent."""
         if (closed := self.closed.pop(sid, None)) is not None:
             closed.until.cancel()
 
     def resume(self, asked: Resume, connection: Connection, handshake: Handshake) -> Any | ClosedSession | GoneWhy:
-        """Resume a session on ``connection``. Return its `Peer`, or why that is not possible.
+        """Resume a session on ``connection``. Return its `Peer`, or why it cannot resume.
 
-        A request that is refused changes nothing in the session, unless the client proves that it is its own: then the
-        client gets a new session in its place.
+        A refused request does not change the session, with one exception: if the client has proven that the session is
+        its own, but the limits differ, the session ends, and the client gets a new one.
         """
         here, dot, _ = asked.sid.partition(".")
         if dot and here != self._here:
@@ -112,48 +113,48 @@ class Sessions:
             return session
         if session.state is SessionState.CLOSING:
             if session.connection is not None:
-                session.connection.drop(session.last_close)  # it is dead, and the session was to be closed on it
+                session.connection.drop(session.last_close)  # a dead connection, on which the session was to be closed
             return self.closed.get(asked.sid, "expired")
         if not session.state.resumes:
             return "expired"
         if not session.fits(handshake):
             session.evict("the connection has other limits than the session")
             return "limits"
-        peer = session.peer  # if the session ends as it resumes, nobody else may hold it
+        peer = session.peer  # before the call: if the session ends in it, nothing else may refer to the peer
         session.resume(asked, connection, handshake)
         return peer
 
-    # ------------------------------------------------------------ the bound
+    # ------------------------------------------------------------ the limit of memory
 
     def update_memory(self, session: ServerSession, /) -> None:
-        """Count a session that has no connection, or is over, anew: it holds more, or less. Idempotent."""
+        """Count again the memory of a session that has no connection, or is over. Idempotent."""
         if not (held := session.memory()):
             self.stop_counting(session)
             return
         if session not in self._counted:
             self._counted[session] = _client_of(session)
         self._count(session, held)
-        if self._ending:  # a `close` handler has sent something
+        if self._ending:  # a `close` handler has sent a message
             return
         self._ending = True
         try:
             while self._memory > self._limit:
-                # Evictions are rare, and even many thousands of sessions are looked through in milliseconds.
+                # Evictions are rare, and a search through many thousands of sessions takes milliseconds.
                 largest = self._largest()
-                self.stop_counting(largest)  # handlers that it cancels may take their time, or ignore that
+                self.stop_counting(largest)  # now, because cancelled handlers may run on for a while
                 largest.evict()
         finally:
             self._ending = False
 
     def _largest(self) -> ServerSession:
-        """Return the largest session of the client whose sessions take most."""
+        """Return the largest session of the client whose sessions take most memory."""
         taken = Counter[object]()
         for session, client in self._counted.items():
             taken[client] += session.counted_memory
         return max(self._counted, key=lambda session: (taken[self._counted[session]], session.counted_memory))
 
     def stop_counting(self, session: ServerSession, /) -> None:
-        """Stop counting a session: it has a connection, or nothing is left of it. Idempotent."""
+        """Stop counting the memory of a session: it has a connection, or takes no more. Idempotent."""
         self._counted.pop(session, None)
         self._count(session, 0)
 
@@ -163,23 +164,23 @@ class Sessions:
 
 
 def _client_of(session: ServerSession) -> object:
-    """Return what is the same for all sessions of one client: the hash of its principal, or else its network."""
+    """Return a value that all sessions of one client share: the hash of its principal, or its network address."""
     principal = session.peer.principal
     if principal is not None:
-        with suppress(Exception):  # of the user's class
+        with suppress(Exception):  # raised by the user's class
             return "principal", hash(principal)
     remote: tuple[str, int] | None = session.peer.info.remote
     host = "" if remote is None else remote[0]
     with suppress(ValueError):  # not an address
         address = ip_address(host.partition("%")[0])
         if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
-            return IPv6Network((int(address), 64), strict=False)  # one client has all of it
+            return IPv6Network((int(address), 64), strict=False)  # one client usually has all of a /64
     return host
 
 
 def _same(principal: object, other: object) -> bool:
-    """Return whether two principals are the same. One that cannot be compared is not."""
+    """Return whether two principals are the same. Principals that cannot be compared are not."""
     try:
         return principal is other or bool(principal == other)
-    except Exception:  # of the user's class: then nobody knows
+    except Exception:  # raised by the user's class
         return False

@@ -15,39 +15,39 @@ NO_TOKEN = bytes(32)
 class Tokens:
     """The secrets with which a client proves that a session is its own.
 
-    Only their hashes are kept, so that nobody who reads the memory can resume the session.
+    Only the hashes of the secrets are kept, so that nobody who reads the memory can resume the session.
     """
 
     __slots__ = ("_gen", "_issued", "_presented")
 
     def __init__(self) -> None:
         self._issued = self._presented = NO_TOKEN
-        """The newest token, and the one that the client has last presented, which it may present again if the answer
-        was lost."""
+        """The newest token, and the token that the client has presented last. The client presents that token again if
+        the answer was lost."""
         self._gen = 0
-        """The highest number of a request of the client."""
+        """The highest number of the client's requests to resume."""
 
     def issue(self) -> str:
-        """Return another token."""
+        """Return a new token."""
         token = secrets.token_urlsafe(32)
         self._issued = _hash(token)
         return token
 
     def accepts(self, asked: Resume) -> bool:
-        """Return whether a request is the client's, and newer than all those before."""
+        """Return whether a request proves that it is from the client, and is newer than all earlier requests."""
         hashed = _hash(asked.token)
-        newest = compare_digest(hashed, self._issued)  # both, so that the time does not tell which
+        newest = compare_digest(hashed, self._issued)  # always both, so that the time reveals nothing
         before = compare_digest(hashed, self._presented)
         return (newest or before) and asked.gen > self._gen
 
     def renew(self, asked: Resume) -> str:
-        """Take a request that is proven. Return another token."""
+        """Record a request that was accepted. Return a new token."""
         self._gen, self._presented = asked.gen, _hash(asked.token)
         return self.issue()
 
 
 TOKENS_OF_NO_SESSION = Tokens()
-"""They accepts nothing, with as much work as those of a session."""
+"""Tokens that accept nothing, but take as much time as the tokens of a session."""
 
 
 def _hash(token: str) -> bytes:
