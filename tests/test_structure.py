@@ -27,7 +27,6 @@ FOR_TYPES_ONLY = {
     ("_core.handlers.invocation", "wsrpc._core.channels.channel_core.ChannelCore"),
     ("_core.handlers.invocation", "wsrpc._core.handlers.compiled.Handler"),
     ("_core.handlers.invocation", "wsrpc._core.peer.dispatcher.Dispatcher"),
-    ("_core.inboxes.item_inboxes", "wsrpc._core.channels.channel_core.ChannelCore"),
     ("_core.sending.pending", "wsrpc._core.channels.channel_core.ChannelCore"),
     ("_core.channels.mailbox", "wsrpc._core.channels.channel_core.ChannelCore"),
     ("_core.channels.channel_core", "wsrpc._core.channels.channel_table.ChannelTable"),

@@ -1,13 +1,14 @@
-"""Inboxes of items: of a stream on a user's channel, of a stream with its own channel, and of an upload.
+"""Inboxes of items: `ItemInbox` for a stream on a user's channel, and `UploadInbox`.
 
-Items arrive as ws-wrapper's iterator protocol has them: in events or requests ``next``.
+Items arrive as in ws-wrapper's iterator protocol, in events or requests ``next``. The inbox of a stream that has its
+own channel is `StreamInbox` in ``_core.channels``, because it ends the channel.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import UNSET
 
@@ -17,9 +18,6 @@ from ..wire.rejections import reason_from_wire
 from .credit import GrantedCredit
 from .inbox import DECODED, EncodedItems, Inbox, ReadableChannel, ReaderState
 from .recipients import Decode
-
-if TYPE_CHECKING:
-    from ..channels.channel_core import ChannelCore
 
 LARGEST_BATCH = 8192
 """Bytes of the largest message of several items for which there is always room within the credit. (wsrpc sends up to
@@ -148,39 +146,6 @@ class ItemInbox(Inbox):
             self.wake()  # ends a read of the old stream, which must not get an item of the next stream
         else:
             self._detach()
-
-
-class StreamInbox(ItemInbox):
-    """Queue of the items on a channel that was opened for one stream alone. The channel ends with the stream."""
-
-    __slots__ = ()
-
-    channel: ChannelCore
-
-    def __init__(self, channel: ChannelCore) -> None:
-        super().__init__(channel)
-
-    def _items_ended(self, i: Any, error: RemoteError | None) -> None:
-        super()._items_ended(i, error)
-        self.channel.finish_locally()
-
-    def channel_ended(self, error: Exception | None) -> None:
-        super().channel_ended(error)
-        self.channel.drop_error()  # the inbox keeps the error, for the only reader
-
-    def _stop_reading(self, reason: object) -> None:
-        """Stop reading, and end the channel."""
-        channel = self.channel
-        if channel.owner.waiting_aborts.must_wait(channel):
-            self.start_producer()  # the abort waits until JavaScript sends something, which waits for `start`
-        self._detach()
-        channel.abort(reason)
-
-    def _stop_if_abandoned(self, label: str) -> None:
-        if self.abandoned and not self.channel.over:
-            text = f"a stream of {label!r} was left without being closed, and is stopped"
-            self.channel.owner.warn(f"{text}: read it in a `with` (`async with`) block, or close it")
-        super()._stop_if_abandoned(label)
 
 
 class UploadInbox(ItemInbox):

@@ -30,9 +30,9 @@ from ..channels.javascript import ItemRefused
 from ..channels.named_channels import NamedChannels
 from ..channels.producer import Producer
 from ..channels.source import close_source
+from ..channels.stream_inbox import StreamInbox
 from ..handlers.registry import Registry
 from ..inboxes.inbox import Inbox
-from ..inboxes.item_inboxes import StreamInbox
 from ..inboxes.recipients import MismatchDetector
 from ..sending.checks import check_sending
 from ..sending.notices import send_notice
