@@ -116,7 +116,7 @@ async def first(chunks: AsyncIterator[int]) -> int:
         (listing, [([done(5, 7), done(5, 9)], [{"i": 9, "d": None}, {"i": 7, "d": []}])]),
         # Nobody waits for the result: it just ends.
         (listing, [([item(5, 1), done(5)], [{"h": 5, "x": "closed"}])]),
-        # JavaScript may not have heard the first `stop` (see `Upload`), so a request has it said again.
+        # JavaScript may not have heard the first `stop` (see `UploadInbox`), so a request has it said again.
         (
             first,
             [

@@ -1,6 +1,6 @@
-"""Anonymous channels, and what is read and produced on any channel.
+"""Channels: the anonymous channels of a session (`ChannelTable`), and the main and named channels (`NamedChannels`).
 
-Requests whose answer is a channel come in from the public calls, messages on channels from the peer. The table of a
-session finds a channel by its id, and each channel passes its messages to readers and handlers. Items, credit, answers
-and aborts go out through the peer's sending half.
+Messages on channels come in from the peer, and requests that open channels from the public calls. Each channel passes
+its messages to readers and handlers. Producers send items. Items, credit, answers and aborts go out through the
+`SessionWriter`.
 """

@@ -14,7 +14,7 @@ from ...errors import ChannelClosed, ChannelNotReady, RpcError, StreamOverflow, 
 from ..handlers.registry import Registry
 from ..inboxes.event_values import Waits
 from ..inboxes.inbox import EventInbox, Inbox
-from ..inboxes.items import ItemInbox
+from ..inboxes.item_inboxes import ItemInbox
 from ..inboxes.recipients import Decode, Recipient, RecipientGroup
 from ..sending.checks import check_thread, check_thread_of_plain
 from ..sending.sender import RefusingSender, Sender
@@ -53,17 +53,17 @@ _IS_OVER = frozenset({_ENDED, _ENDED_HERE})
 
 
 class Producing(Protocol):
-    """Sends items on a channel: a `Producer`, or the `ItemForwarder` of a node."""
+    """Object that sends items on a channel: a `Producer`, or the `ItemForwarder` of a node."""
 
     def credit_received(self, n: int, size: int, /) -> None:
-        """Take note of the credit that the remote peer has given: totals of items and of bytes."""
+        """Send up to the credit that the remote peer has granted: totals of items and of bytes."""
 
     def stop_sending(self) -> None:
         """Send nothing more."""
 
 
 class RecipientsAndHandler(RecipientGroup):
-    """All readers of one event name on an anonymous channel. The handler of that name gets each event, too."""
+    """The recipients of one event name on an anonymous channel. The handler of that name gets each event, too."""
 
     __slots__ = ("_channel",)
 
@@ -83,10 +83,10 @@ class RecipientsAndHandler(RecipientGroup):
 class ChannelCore:
     """One side of an anonymous channel, from the request that opens it until all its messages are delivered.
 
-    What arrives on it goes through its ``mailbox``. However it ends, readers get the messages that arrived before the
-    end first. `TABLE` of ``_core.channels.channel_states`` has its states.
+    Messages that arrive on the channel go through its ``mailbox``. Readers first get all messages that arrived before
+    the end, however the channel ends. `TABLE` of ``_core.channels.channel_states`` has the states.
 
-    Users hold an `AnonymousChannel`, which refers to this. A channel that was opened for a stream alone has none.
+    Users hold an `AnonymousChannel`, which refers to this object. A channel for a single stream has only this object.
     """
 
     __slots__ = (
@@ -110,44 +110,43 @@ class ChannelCore:
 
     def __init__(self, id: int, owner: ChannelTable, *, served: bool = False) -> None:
         self.id = id
-        """The id of the request that opened it, which is the channel's name on the wire."""
+        """The id of the request that opened the channel. It is the channel's name on the wire."""
         self.is_served = served
         self.owner = owner
         self.writer = owner.writer
         self.state = _NEW
         self.reason: Any = None
-        """Why it has ended."""
+        """Why the channel has ended."""
         self.error: Exception | None = None
         """The exception that readers get after the last message. None at a good end."""
         self.registry = _NO_HANDLERS
         self.sender: Sender | None = None
-        """Sends for the user, from its first use until the channel ends: then this side uses the channel. See
-        `start_sending`."""
+        """Sends for the user, from the first message of the user until the end. See `start_sending`."""
         self.unread_memory = owner.unread_memory
         self.mailbox = Mailbox(self)
         self._timer: Timer | None = None
         """See `abort_after`."""
         self._closed: asyncio.Future[None] | None = None
         self.on_end: Callable[[], object] | None = None
-        """Is called once, when the channel has ended."""
+        """Called once, when the channel has ended."""
         self.producer: Producing | None = None
-        """Sends the items of this side. None unless this side produces, and after the end."""
+        """Sends the items of this side. None if this side does not produce, and after the end."""
         self._credit: tuple[int, int] | None = None
-        """Credit that the remote peer gave before anything produced here."""
+        """Credit that arrived before there was a producer."""
 
     def __repr__(self) -> str:
         return f"<ChannelCore {self.id} {self.state.value}, {self.mailbox!r}>"
 
-    # ------------------------------------------------------------ how it is
+    # ------------------------------------------------------------ state
 
     @property
     def over(self) -> bool:
-        """Whether it has ended, on whichever side."""
+        """Whether the channel has ended, on either side."""
         return self.state in _IS_OVER
 
     @property
     def ended_here(self) -> bool:
-        """Whether this side has ended it, or wants nothing more of it after the remote peer has ended it."""
+        """Whether this side has ended the channel. The remote peer may have ended it before."""
         return self.state is _ENDED_HERE
 
     @property
@@ -183,12 +182,12 @@ class ChannelCore:
                 self._closed = self.unread_memory.loop.create_future()
             await asyncio.shield(self._closed)
         if self.mailbox.state in IS_DUE:
-            await asyncio.sleep(0)  # the handlers get it in the next turn of the event loop
+            await asyncio.sleep(0)  # the handlers get the messages in the next turn of the event loop
 
     # ------------------------------------------------------------ opening
 
     def opened(self) -> None:
-        """Open it: the remote peer knows of it from now on."""
+        """Open the channel: the remote peer knows of it from now on."""
         self.state = TABLE[self.state][_OPENS][0]
 
     def start_sending(self) -> Sender:
@@ -215,10 +214,10 @@ class ChannelCore:
         return left or EventInbox(self, event, newest=newest)
 
     def add_recipient(self, event: str, recipient: Recipient) -> None:
-        """Pass the messages of that name to ``recipient``. Readers of events share them with each other.
+        """Pass the messages of the name ``event`` to ``recipient``. Readers of events share them with each other.
 
         Raises:
-            RuntimeError: something receives them already and does not share them.
+            RuntimeError: another recipient gets these messages, and one of the two does not share them.
         """
         mailbox = self.mailbox
         if mailbox.state is OVER:
@@ -244,7 +243,7 @@ class ChannelCore:
         return not self.writer.terms.plain
 
     def send_start(self, inbox: Inbox) -> None:
-        """Send ``start``, and credit before it if the remote peer keeps to that."""
+        """Send ``start``. Send credit first, if the remote peer keeps to credit."""
         if self.has_credit:
             self.owner.reading_started(self.id)
             inbox.renew_credit()
@@ -287,7 +286,7 @@ class ChannelCore:
         self.abort(error)
 
     def set_producer(self, producer: Producing) -> None:
-        """Tell ``producer`` of the credit that the remote peer gives, and has given so far, and of the end."""
+        """Notify ``producer`` of the end, and of credit, also of credit that has arrived before."""
         if self.over:
             producer.stop_sending()
             return
@@ -296,7 +295,7 @@ class ChannelCore:
             producer.credit_received(*self._credit)
 
     def credit_received(self, n: int, size: int) -> None:
-        """Take credit from the remote peer: totals of items and of bytes."""
+        """Pass credit on to the producer: totals of items and of bytes."""
         if self.producer is not None:
             self.producer.credit_received(n, size)
         else:
@@ -324,10 +323,10 @@ class ChannelCore:
     # finish_locally   no: the remote peer knows          FINISHED  the end of the items
     # by remote peer   no                                 received  the error that it stands for, or the end
     #
-    # Between two nodes, `close` and `finish_locally` send an abort, too: `ENDED_BY_CALLER`.
+    # Between two nodes of a cluster, `close` and `finish_locally` send an abort, too: `ENDED_BY_CALLER`.
 
     def close(self, reason: object = None) -> None:
-        """End it on this side. See `AnonymousChannel.close`."""
+        """End the channel on this side. See `AnonymousChannel.close`."""
         self.writer.session.send_held_back()
         reading = self.mailbox.recipients.get("next")
         if isinstance(reading, ItemInbox) and reading.has_producer and self.has_credit:
@@ -335,10 +334,10 @@ class ChannelCore:
         self.end(reason, ChannelClosed(str(self.id), reason))
 
     def abort(self, reason: object, error: Exception | None = None) -> None:
-        """End it on both sides.
+        """End the channel on both sides.
 
         Args:
-            error: the exception that readers on this side get. Without it, they get one made of ``reason``.
+            error: the exception that readers on this side get. None: an exception made of ``reason``.
         """
         self._send_end(reason)
         if error is None:
@@ -346,7 +345,7 @@ class ChannelCore:
         self.end(reason, error)
 
     def finish(self) -> None:
-        """End it in good order on both sides."""
+        """End the channel in good order on both sides."""
         self._send_end(FINISHED_REASON)
         self.finish_locally()
 
@@ -354,11 +353,11 @@ class ChannelCore:
         self.reason = self.error = None
 
     def finish_locally(self) -> None:
-        """End it in good order. The remote peer knows that it has ended."""
+        """End the channel in good order. The remote peer knows of the end already."""
         self.end(FINISHED, None)
 
     def _send_end(self, reason: object) -> None:
-        """Tell the remote peer that the channel has ended, if it knows of the channel."""
+        """Send an abort, if the remote peer knows of the channel."""
         if self.state is not _OPEN:
             return
         if isinstance(reason, StreamOverflow):
@@ -370,15 +369,15 @@ class ChannelCore:
             self.owner.send_abort(self.id, reason)
 
     def end(self, reason: object, error: Exception | None, *, by_other: bool = False) -> None:
-        """End it on this side. All ends come here, and nothing of the channel is left behind.
+        """End the channel on this side, with everything that belongs to it. All other ways to end it call this method.
 
-        The producer and ``on_end`` are told once, and at once. ``on_end`` cancels the task of a handler that streams,
-        or of ``stream(send=)``. Readers are told by the mailbox, after the messages before.
+        The producer and ``on_end`` are notified once, and at once. ``on_end`` cancels the task of a handler that
+        streams, or of ``stream(send=)``. The mailbox notifies readers, after the messages before.
 
         Args:
             error: the exception that readers get after the messages that have arrived. None at a good end.
-            by_other: the remote peer has ended it, or the session has. A handler or reader that is added later still
-                gets the messages that arrived before.
+            by_other: the remote peer has ended the channel, or the session is over. A handler or reader that is added
+                later still gets the messages that arrived before.
         """
         before = self.state
         self.state = TABLE[before][_ENDS if by_other else _ENDS_HERE][0]
@@ -386,7 +385,7 @@ class ChannelCore:
             if not by_other:
                 self.mailbox.close()  # nothing will listen from now on
             return
-        if before is _OPEN and not by_other and self.writer.between_nodes:  # that node has to know of each end
+        if before is _OPEN and not by_other and self.writer.between_nodes:  # the other node has to know of each end
             self.owner.send_abort(self.id, ENDED_BY_CALLER)
         self.reason = reason
         self.error = error
@@ -401,7 +400,7 @@ class ChannelCore:
         if by_other:
             self.mailbox.end()
         else:
-            if reason is not FINISHED:  # after a good end the reader goes on and answers them
+            if reason is not FINISHED:  # after a good end, the reader reads on, and answers the requests
                 for i in self.mailbox.pop_request_ids():
                     self.refuse(i, self.closed_error())
             self.mailbox.close()
@@ -412,13 +411,13 @@ class ChannelCore:
             on_end()
 
     def abort_after(self, seconds: float, error: Exception) -> None:
-        """Abort it after that many seconds. This side's readers get ``error``."""
+        """Abort the channel after ``seconds``. Readers on this side get ``error``."""
         reason = error if isinstance(error, RpcError) else None
         self._timer = self.unread_memory.loop.call_at(
             self.unread_memory.loop.time() + seconds, partial(self.abort, reason, error)
         )
 
     def stop_abort_timer(self) -> None:
-        """Do not abort it after the seconds of `abort_after`."""
+        """Cancel the timer of `abort_after`."""
         if self._timer is not None:
             self._timer.cancel()

@@ -8,15 +8,15 @@ from enum import Enum
 class ChannelState(Enum):
     """State of an anonymous channel on one side."""
 
-    __hash__ = object.__hash__  # that of Enum is a Python function, and the tables are asked for each channel
+    __hash__ = object.__hash__  # the hash of Enum is a Python function, and each channel reads the tables
 
     NEW = "new"
-    """A handler has made it. The remote peer does not know of it yet."""
+    """A handler has made the channel. The remote peer does not know of it yet."""
     OPEN = "open"
     ENDED = "ended"
-    """The remote peer has ended it, or its session is over. What came before is still delivered."""
+    """The remote peer has ended the channel, or the session is over. Earlier messages are still delivered."""
     ENDED_HERE = "ended here"
-    """This side has ended it, or wants nothing more of it after the remote peer has ended it."""
+    """This side has ended the channel. The remote peer may have ended it before."""
 
 
 class ChannelInput(Enum):
@@ -48,7 +48,7 @@ TABLE: dict[ChannelState, dict[ChannelInput, tuple[ChannelState, str]]] = {
         ChannelInput.ENDED_HERE: (ChannelState.ENDED_HERE, "nothing"),
     },
 }
-"""The states of an anonymous channel, as data. What is in no cell cannot happen.
+"""The states of an anonymous channel, as data. An input without a cell cannot happen.
 
 `docs/contributing/modules.md` shows this table, and `MAILBOX`.
 """
@@ -62,13 +62,13 @@ class MailboxState(Enum):
     KEEPING = "keeping"
     """Nothing listens yet, so messages are kept for the first recipient or handler."""
     DUE = "due"
-    """Something listens. It gets the kept messages in the next turn of the event loop."""
+    """A recipient or handler listens. It gets the kept messages in the next turn of the event loop."""
     LIVE = "live"
     """Messages are delivered at once."""
     LATE = "late"
-    """The channel has ended, and nothing has listened. Messages are kept on."""
+    """The channel has ended, and nothing has listened. The messages are still kept."""
     LAST = "last"
-    """The channel has ended, and something listens. It gets the kept messages in the next turn."""
+    """The channel has ended. A recipient or handler listens, and gets the kept messages in the next turn."""
     OVER = "over"
     """All messages were delivered or dropped."""
 

@@ -39,10 +39,10 @@ TOO_MANY = "wsrpc.too_many_channels"
 
 
 class ChannelTable:
-    """All anonymous channels of one session, by id. It is made with the session, and ends with it.
+    """All anonymous channels of one session, by id. The table is made with the session, and ends with it.
 
-    An id may be that of a channel which this side opened, and at the same time that of one which the remote peer
-    opened. Between conforming peers the two never meet. JavaScript keeps one table for both and confuses them.
+    A channel that this side opened may have the same id as a channel that the remote peer opened. So there are two
+    tables. Between conforming peers, the ids differ. JavaScript has one table, and confuses such channels.
 
     Args:
         registry: the peer's registry. Handlers on channels are registered with the same options.
@@ -66,24 +66,23 @@ class ChannelTable:
         self.sender = sender
         self.answers = answers
         self.dispatcher: Dispatcher
-        """Runs the handlers of what comes on the channels. It is made with these, and uses them."""
+        """Runs the handlers on the channels. Set when the dispatcher is made, which refers to this table."""
         self.warn = named_channels.host.log.warn
         self.registry = registry
         self._named_channels = named_channels
         self._aborted: dict[int, None] = {}
-        """Ended channels that this side has aborted, and has said so."""
+        """Ended channels for which this side has sent an abort."""
         self.waiting_aborts = WaitingAborts()
         self._produced: dict[int, None] = {}
-        """Ended channels on which this side has produced."""
+        """Ended channels on which this side has produced items."""
         self._credited: dict[int, None] = {}
-        """Ids of the channels whose items are read, by credit."""
+        """Ids of the channels whose items are read with credit."""
         self.opened: dict[int, ChannelCore] = {}
         """Channels that this side opened."""
         self.served: dict[int, ChannelCore] = {}
         """Channels that the remote peer opened."""
         self.undelivered: dict[ChannelCore, None] = {}
-        """Channels of handlers that run, which the remote peer does not know of yet, and the events of their requests.
-        Each counts as a served one."""
+        """Channels of running handlers, of which the remote peer does not know yet. They count as served channels."""
 
     def __len__(self) -> int:
         return len(self.opened) + len(self.served)
@@ -98,8 +97,8 @@ class ChannelTable:
         return self.opened.get(h) or self.served.get(h)
 
     def expects_credit(self, h: int) -> bool:
-        """Return whether this side has produced on channel ``h``, which has ended. Credit for it was sent before that
-        was known."""
+        """Return whether this side has produced items on channel ``h``, which has ended. The remote peer may have sent
+        credit before it knew of the end."""
         return h in self._produced
 
     def all(self) -> list[ChannelCore]:
@@ -119,11 +118,10 @@ class ChannelTable:
         """Make a channel for the handler of request ``h``. The remote peer does not know of it until `deliver`.
 
         Raises:
-            RemoteError: there are too many. It does not say that the handler did not run.
+            RemoteError: there are too many channels. The error does not say whether the handler ran.
         """
-        # Two kinds do not count: channels that are over and whose reader here is late, and those whose handler has not
-        # exited yet. The remote peer may open the next channel as soon as it has ended one. Such handlers count as
-        # running ones instead.
+        # Channels that are over do not count, because the remote peer may open the next channel as soon as it has ended
+        # one. Late mailboxes have a limit of their own. Handlers that still run count as running handlers.
         if len(self.served) + len(self.undelivered) >= self.limits.channels:
             text = f"{self.limits.channels} channels are open already (Limits.channels), close some"
             raise made_here(RemoteError(text, TOO_MANY))
@@ -135,7 +133,7 @@ class ChannelTable:
         """Answer the request that ``channel`` belongs to with the channel.
 
         Raises:
-            RpcError: the channel was aborted already; the error says why.
+            RpcError: the channel has ended already. The error says why.
             ChannelClosed: the answer has ended the session.
         """
         if channel.over:
@@ -149,7 +147,7 @@ class ChannelTable:
             raise RpcError(f"request id {channel.id} is that of a channel which is still open")
         self._remove_abort(channel.id)
         self.writer.reply(self.writer.terms.encode(ChannelCreated(channel.id)))
-        if channel.over:  # the answer was one too many for a session that waits for a connection
+        if channel.over:  # the session waited for a connection, and the answer was too much for it
             raise channel.closed_error()
         self.undelivered.pop(channel, None)
         self.served[channel.id] = channel
@@ -164,30 +162,29 @@ class ChannelTable:
 
     @property
     def credit_share(self) -> int:
-        """Bytes of one stream that may be in flight: the more streams are read, the fewer bytes of each.
-
-        Everything that is in flight arrives before the next answer.
+        """Bytes of one stream that may be in flight. The more streams are read, the fewer bytes each stream gets,
+        because the next response arrives only after all bytes in flight.
         """
         window = self.limits.stream_window_bytes
         return min(window, max(SMALLEST_SHARE, window // max(1, len(self._credited))))
 
     def reading_started(self, h: int) -> None:
-        """Take note that the items of channel ``h`` are read, by credit."""
+        """Count channel ``h`` among those whose items are read with credit."""
         self._credited[h] = None
 
     def send_abort(self, h: int, reason: object) -> None:
-        """Abort a channel, unless this side has done so already: events that arrive later get no further abort."""
+        """Send an abort, unless this side has sent one already. So later events on the channel get no more aborts."""
         if h not in self._aborted:
             remember(self._aborted, h, None)
             send_notice(self.writer, partial(ChannelAbort, h), reason, self.warn)
 
     def _remove_abort(self, h: int) -> None:
-        """Forget that an earlier channel of id ``h`` was aborted: there is another one."""
+        """Remove the abort of an earlier channel with id ``h``, because a new channel has this id."""
         self._aborted.pop(h, None)
         self.waiting_aborts.pop(h)
 
     def refuse(self, h: int) -> RpcError:
-        """Abort channel ``h``, which does not exist, because something came on it. Return the error for a request."""
+        """Abort channel ``h``, which does not exist, because of a message on it. Return the error for a request."""
         error = self.waiting_aborts.pop(h) or RemoteError(f"Anonymous channel '{h}' does not exist")
         self.send_abort(h, error)
         return error
@@ -195,7 +192,7 @@ class ChannelTable:
     # ------------------------------------------------------------ ending
 
     def ended_by_peer(self, h: int, x: Any, flag: Any) -> bool:
-        """End channel ``h``, because the remote peer has ended it. Return False if there is no such channel."""
+        """End channel ``h``, because the remote peer has ended it. Return False if the channel does not exist."""
         channel = self.find(h)
         if channel is None:
             return False
@@ -210,10 +207,10 @@ class ChannelTable:
         return True
 
     def request_cancelled(self, i: int, reason: Any) -> bool:
-        """End channel ``i``, whose request the remote peer has cancelled. Return False if there is no such channel.
+        """End channel ``i``, whose request the remote peer has cancelled. Return False if the channel does not exist.
 
-        The answer and the cancellation have crossed, so a wsrpc peer is going to abort the channel. Its connection may
-        drop before. JavaScript and Go ignore such a cancellation.
+        The response and the cancellation have crossed. A wsrpc peer will abort the channel, but its connection may drop
+        before. JavaScript and Go ignore such a cancellation.
         """
         channel = None if self.writer.terms.plain else self.served.get(i)
         if channel is None:
@@ -225,17 +222,16 @@ class ChannelTable:
         """End all channels, because the session has ended."""
         for channel in [*self.undelivered, *self.opened.values(), *self.served.values()]:
             channel.mailbox.pop_request_ids()
-            own = error.for_outcome("unknown")  # each channel's readers raise an object of their own
+            own = error.for_outcome("unknown")  # a new exception for each channel
             if is_closed_here(error):
                 closed_here(own)
             channel.end(own, own, by_other=True)
 
     def remove(self, channel: ChannelCore, *, produced: bool) -> None:
-        """Drop a channel that ends. ``produced``: this side has sent items on it."""
+        """Remove a channel that ends. ``produced``: this side has sent items on it."""
         h = channel.id
         if channel in self.undelivered:
-            # Its id may be that of another channel: a handler that runs on after its request was answered does not keep
-            # the remote peer from using the id again.
+            # Not by its id: if the request was answered otherwise, the remote peer may have used the id again.
             del self.undelivered[channel]
             return
         del (self.served if channel.is_served else self.opened)[h]
@@ -244,9 +240,9 @@ class ChannelTable:
             remember(self._produced, h, None)
 
     def end_requests_on(self, channel: ChannelCore, *, by_other: bool) -> None:
-        """Fail the requests that this side sent on a channel, and cancel the handlers of those that came on it."""
+        """Fail the requests that this side sent on a channel, and cancel the handlers of requests that came on it."""
         h, requests = channel.id, self.writer.requests
-        # A wsrpc peer cancels their handlers when it knows of the end; JavaScript (4.3.1) and Go do not.
+        # A wsrpc peer cancels the handlers when it knows of the end. JavaScript (4.3.1) and Go do not.
         notifies = not self.writer.session.over and (self.writer.terms.plain or not (by_other or h in self._aborted))
         for pending in requests.on_channel(h):
             error = ChannelClosed(str(h), channel.close_reason)
@@ -259,5 +255,5 @@ class ChannelTable:
 
 
 def _for_named_channels(reason: Any) -> RemoteError:
-    """Return the error that readers get for a reason of the remote peer, as for requests."""
+    """Return the error that readers get for a reason of the remote peer. Requests get the same."""
     return reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)

@@ -1,14 +1,14 @@
-"""What only JavaScript peers need of channels. Two wsrpc peers use credit instead.
+"""Parts of channels that only JavaScript peers need. Two wsrpc peers use credit instead.
 
-Each part is here because of what was observed of ws-wrapper 4.3.1:
+Each part has a reason in the behaviour of ws-wrapper 4.3.1, as it was observed:
 
-- **Paced items.** JavaScript's own iterator (``for await``) holds one item, and fails when a third one arrives before
-  it reads. So each item is a request, and the next one waits for its answer. Named channels, which have no credit, are
-  always read and sent in this way.
-- **Pulls.** That iterator has no other way to slow a producer down, and a loop with a slow body can still overflow. A
-  user of JavaScript can request ``pull`` instead, and gets as many items as it asks for.
-- **Aborts that wait.** JavaScript takes a channel that is aborted before its loop begins for a stream without items. If
-  the abort comes after the ``start`` of the loop, the loop throws. So an abort waits until JavaScript has sent
+- **Paced items.** JavaScript's own iterator (``for await``) holds one item, and fails when a third item arrives before
+  the loop reads. So each item is a request, and the next item waits for the answer. Items on named channels, which have
+  no credit, are always sent in this way.
+- **Pulls.** Nothing else slows a producer down for that iterator, and a loop with a slow body can still overflow. So a
+  user of JavaScript can request ``pull`` instead, and gets as many items as requested.
+- **Aborts that wait.** If a channel is aborted before JavaScript's loop starts, the loop sees a stream without items.
+  If the abort arrives after the loop has sent ``start``, the loop throws. So an abort waits until JavaScript has sent
   something.
 """
 
@@ -35,7 +35,7 @@ from .source import BURST, iterate
 
 
 class WaitingAborts:
-    """The aborts that are sent only once the remote peer has sent something on the channel, by the channel's id."""
+    """Aborts, by channel id, that are sent only after the remote peer has sent something on the channel."""
 
     __slots__ = ("_errors",)
 
@@ -44,18 +44,18 @@ class WaitingAborts:
 
     @staticmethod
     def must_wait(channel: ChannelCore) -> bool:
-        """Return whether an abort of ``channel`` waits: a consumer like JavaScript has sent nothing yet."""
+        """Return whether an abort of ``channel`` waits: the consumer is not wsrpc, and has sent nothing yet."""
         return channel.producer is not None and not channel.mailbox.has_received and channel.writer.terms.plain
 
     def add(self, h: int, reason: object) -> None:
-        """Keep what the abort of channel ``h`` will say."""
+        """Keep the reason of the abort of channel ``h``."""
         error = RemoteError(ABORTED)
         if isinstance(reason, RpcError):  # a new error, because that of a handler refers to the handler's variables
             error = RemoteError(text_for_peer(reason), reason.code)
         remember(self._errors, h, error)
 
     def pop(self, h: int) -> RemoteError | None:
-        """Return what the abort of channel ``h`` says, if it waits, and forget it."""
+        """Remove the abort of channel ``h``, if it waits. Return its reason, or None."""
         return self._errors.pop(h, None)
 
 
@@ -66,8 +66,8 @@ ITEM_REQUEST = RequestOptions(timeout=None, within_call=True)
 
 
 class ItemRefused(Exception):
-    """The consumer takes no more items: it has rejected one. On a named channel also: it has stopped, or the connection
-    is lost."""
+    """The consumer wants no more items: it has rejected an item. On a named channel, the consumer may also have sent
+    ``stop``, or the connection is lost."""
 
     def __init__(self, error: WsrpcError) -> None:
         super().__init__(str(error))
@@ -83,17 +83,17 @@ class PacedProducer(Protocol):
         ...
 
     def check_wanted(self) -> None:
-        """Raise what ends the producer, if the consumer wants no more items."""
+        """Raise the exception that ends the producer, if the consumer wants no more items."""
 
     async def raise_end(self, error: ChannelClosed | ConnectionLost, /) -> Never:
-        """Raise what ends the producer, after an item failed with ``error``."""
+        """Raise the exception that ends the producer, after an item failed with ``error``."""
         ...
 
 
 async def run_paced(producer: PacedProducer, sender: Sender, channel: ChannelRef | int, source: Source) -> None:
-    """Send the items of ``source``, each as a request, whose answer says that there is room for the next one.
+    """Send the items of ``source``, each as a request. Its answer says that there is room for the next item.
 
-    The consumer may take as long as it likes. The end of the channel or of the session settles the request.
+    There is no timeout. The end of the channel or of the session ends the request.
 
     Raises:
         ItemRefused: the consumer has rejected an item.
@@ -117,29 +117,29 @@ async def run_paced(producer: PacedProducer, sender: Sender, channel: ChannelRef
 
 LARGEST_PULL = 100_000
 MOST_PULLS = 64
-"""Pulls that may wait for their items. A consumer that asks ahead does so by one or two."""
+"""Pulls that may wait for their items. A consumer that pulls ahead needs one or two."""
 
 
 class Pulls:
-    """Queue of the requests ``pull`` on a channel. Each is answered with as many items as it asks for."""
+    """Queue of the requests ``pull`` on a channel. Each response has as many items as the request asks for."""
 
     __slots__ = ("_channel", "_kept", "waiting")
 
     def __init__(self, channel: ChannelCore) -> None:
         self._channel = channel
         self.waiting: deque[tuple[int, int]] = deque()
-        """The id of each request, and how many items it wants."""
+        """The id of each request, and its number of items."""
         self._kept: list[Any] = []
-        """The value that did not fit into the last answer."""
+        """The value that did not fit into the last response."""
 
     def add(self, i: Any, args: list[Any], *, started: bool) -> bool:
         """Queue a request, or refuse it. Return whether it was queued.
 
         Args:
-            started: the items come by themselves.
+            started: the consumer has sent ``start``, so items are sent without pulls.
         """
         if i is UNSET:
-            return False  # nobody waits for an answer, so nobody gets items
+            return False  # an event has no response that could carry items
         n = args[0] if args else 1
         if n.__class__ is not int or not 0 < n <= LARGEST_PULL:
             text = f"pull: expected how many items, 1 to {LARGEST_PULL}, got {str(n)[:100]}"
@@ -155,7 +155,7 @@ class Pulls:
         return False
 
     async def run(self, source: Source, wait: Callable[[], Awaitable[None]]) -> None:
-        """Answer the requests with the items of ``source``, until there are no more.
+        """Answer the requests with the items of ``source``, until the source ends.
 
         Args:
             wait: waits until the consumer sends something.
@@ -172,7 +172,7 @@ class Pulls:
                 done = await self._answer_next(items)
 
     async def _answer_next(self, items: AsyncGenerator[Any]) -> bool:
-        """Answer the oldest request with ``items``. Return whether there are no more items."""
+        """Answer the oldest request with ``items``. Return whether the items have ended."""
         writer, n, done = self._channel.writer, self.waiting[0][1], False
         window = min(self._channel.unread_memory.limits.stream_window_bytes, writer.terms.largest // 2)
         values, self._kept = self._kept, []
@@ -181,14 +181,14 @@ class Pulls:
             while len(values) < n and size < window:
                 value = await anext(items)
                 size += len(writer.terms.encode(Item(value)))
-                # A value that no longer fits into this answer comes with the next one.
+                # A value that does not fit into this response is sent with the next response.
                 (self._kept if values and size > window else values).append(value)
                 if len(values) % BURST == 0:
                     await asyncio.sleep(0)
         except StopAsyncIteration:
             done = True
         except BaseException:
-            if values and not self._channel.over:  # the values before the error are not lost
+            if values and not self._channel.over:  # the consumer gets the values before the error
                 self._answer(values, done=False)
             raise
         self._answer(values, done)
@@ -212,7 +212,7 @@ class Pulls:
             raise
 
     def finish(self) -> None:
-        """Answer all requests: there are no more items. The answer with the last items has said so already."""
+        """Answer all requests with the end. The response with the last items has the end already."""
         while self.waiting:
             self._answer([], done=True)
 
@@ -222,7 +222,7 @@ class Pulls:
             self._channel.refuse(self.waiting.popleft()[0], error)
 
     def pop_request_ids(self) -> list[int]:
-        """Return the ids of the requests, and forget them."""
+        """Remove all requests, and return their ids."""
         ids = [i for i, _ in self.waiting]
         self.waiting.clear()
         return ids

@@ -25,9 +25,9 @@ IS_DUE = frozenset({DUE, LAST})
 
 
 class PeerUnreadMemory(UnreadMemory):
-    """Memory that unread messages take on all channels of one peer, and the late mailboxes of that peer.
+    """Counter of the memory that unread messages take on all channels of one peer. It has the peer's late mailboxes.
 
-    A mailbox is late if its channel has ended while it still keeps messages for a future handler or reader.
+    A mailbox is late if its channel has ended, and the mailbox still keeps messages for a future handler or reader.
     """
 
     __slots__ = ("_late", "_late_served")
@@ -39,19 +39,19 @@ class PeerUnreadMemory(UnreadMemory):
         self._late_served = 0
 
     def add_late(self, mailbox: Mailbox, served: bool) -> None:
-        """Remember a late mailbox. ``served``: the remote peer had opened its channel."""
+        """Add a late mailbox. ``served``: the remote peer had opened its channel."""
         self._late[mailbox] = served
         self._late_served += served
         if self._late_served > self.limits.channels:
-            # Their channels do not count as open ones. They are bounded here: the oldest one drops its messages.
+            # Late mailboxes do not count as open channels. So this limits their number: the oldest drops its messages.
             next(late for late, served in self._late.items() if served).close()
 
     def remove_late(self, mailbox: Mailbox) -> None:
-        """Forget a mailbox that keeps nothing any more."""
+        """Remove a mailbox that keeps nothing any more. A mailbox that is not late changes nothing."""
         self._late_served -= self._late.pop(mailbox, False)
 
     def drop_late_requests(self) -> None:
-        """Turn the requests in late mailboxes into events: their session is over, and nobody can answer them."""
+        """Turn the requests in late mailboxes into events: the session is over, so nobody can answer the requests."""
         for mailbox in self._late:
             mailbox.pop_request_ids()
 
@@ -61,7 +61,7 @@ class PeerUnreadMemory(UnreadMemory):
             mailbox.close()
 
     def drop_all(self, why: str) -> None:
-        """Drop everything that is unread after the end. Its readers get `StreamOverflow`."""
+        """Drop all messages that are unread after the end. Their readers get `StreamOverflow`."""
         self.close_late()
         for inbox in [each for each in self.inboxes if each.queue]:
             inbox.drop_all()
@@ -71,8 +71,9 @@ class PeerUnreadMemory(UnreadMemory):
 class Mailbox:
     """Delivers the messages of an anonymous channel, each to the recipient of its event name, or else to the handlers.
 
-    Messages that arrive before anything listens are kept for the first recipient or handler, also beyond the end of the
-    channel, unless this side has ended it. `MAILBOX` of ``_core.channels.channel_states`` has the states.
+    Messages that arrive before anything listens are kept for the first recipient or handler. They are kept after the
+    end of the channel, too, unless this side has ended it. `MAILBOX` of ``_core.channels.channel_states`` has the
+    states.
     """
 
     __slots__ = (
@@ -98,9 +99,9 @@ class Mailbox:
         """The messages that arrived before anything listened."""
         self._early_timer: Timer | None = None
         self.has_received = False
-        """The remote peer has sent an event or a request on the channel."""
+        """Whether the remote peer has sent an event or a request on the channel."""
         self._unread_by: frozenset[Recipient] = frozenset()
-        """Readers which have not read everything yet, once the mailbox is over."""
+        """The readers that have not read everything yet, once the mailbox is over."""
         self._on_read: Callable[[], None] | None = None
         """See `when_read`."""
         self._read_timer: Timer | None = None
@@ -136,7 +137,7 @@ class Mailbox:
             self._early = MessageQueue(self._unread_memory)
             loop = self._unread_memory.loop
             self._early_timer = loop.call_at(loop.time() + self._unread_memory.limits.unread_timeout, self._overdue)
-        # What arrives before the delivery that is due is not refused, because only so much arrives in one turn.
+        # While delivery is due, no message is refused, because few messages arrive in one turn of the event loop.
         due = self.state is DUE
         error = self._early.keep(payload, None if message.i is UNSET else message.i, decode, granted=due)
         if error is None:
@@ -150,7 +151,7 @@ class Mailbox:
             channel.abort(StreamOverflow(f"nobody reads channel {channel.id}, and {error}"))
 
     def _overdue(self) -> None:
-        """Give up waiting for something to listen."""
+        """Keep the messages no longer: nothing has listened in time."""
         channel = self._channel
         if self.state is LATE:
             self.close()
@@ -164,7 +165,7 @@ class Mailbox:
             )
 
     def _drop_events(self, early: MessageQueue) -> None:
-        """Stop keeping: this side uses the channel without listening to these events, as JavaScript and Go may."""
+        """Drop the kept events: this side uses the channel and does not listen to them, as JavaScript and Go may."""
         self._channel.count_dropped(early.drop_events())
         self._stop_timer()
         self._follow(LISTENED)
@@ -183,7 +184,7 @@ class Mailbox:
         return message, payload, decode
 
     def pop_request_ids(self) -> list[int]:
-        """Return the ids of the requests that wait here, for the caller to answer. The requests wait on as events."""
+        """Return the ids of the requests in the mailbox. The caller answers them. The requests stay here as events."""
         ids = [] if self._early is None else self._early.pop_request_ids()
         return ids + self.recipients.pop_request_ids()
 
@@ -197,7 +198,7 @@ class Mailbox:
             self._check_read()
 
     def resume_abandoned(self, event: str, fits: Callable[[Inbox], bool]) -> Inbox | None:
-        """Return the inbox that an earlier stream has left, if a new one can read on from there. Else drop it."""
+        """Return the inbox that an earlier stream has abandoned, or None. If the inbox does not fit, drop it."""
         for one in self.recipients.of(event):
             if isinstance(one, Inbox) and one.abandoned:
                 if fits(one):
@@ -208,9 +209,9 @@ class Mailbox:
         return None
 
     def listen(self) -> None:
-        """Take note that a handler or reader was added, and deliver the kept messages to it.
+        """Deliver the kept messages, because a handler or reader was added.
 
-        They are delivered in the next turn of the event loop, so that the code that runs now can add others first.
+        They are delivered in the next turn of the event loop, so that the code that runs now can add more handlers.
         """
         before = self.state
         if self._follow(LISTENED) is not before:
@@ -232,7 +233,7 @@ class Mailbox:
     # ------------------------------------------------------------ the end
 
     def end(self) -> None:
-        """Deliver what is kept, as far as something listens: the channel has ended."""
+        """End delivery after the kept messages, because the channel has ended."""
         if self._follow(ENDED) is OVER:
             self._notify_recipients()
         elif self._early is not None:
@@ -241,7 +242,7 @@ class Mailbox:
     def close(self) -> None:
         """End delivery, because nothing will listen any more. Idempotent.
 
-        Handlers get nothing more. Readers get the messages that are there for them, then the error.
+        Handlers get nothing more. Readers get the kept messages of their event names, then the error.
         """
         if self.state is not OVER:
             self._follow(CLOSED)
@@ -255,7 +256,7 @@ class Mailbox:
         self._check_read()
 
     def _notify_recipients(self) -> None:
-        """Tell all recipients that nothing more arrives, and drop what is still kept."""
+        """Notify all recipients that nothing more arrives, and drop the messages that are still kept."""
         if self._early is not None:
             self._stop_timer()
             self._early.drop_all()
@@ -271,7 +272,7 @@ class Mailbox:
         self._check_read()
 
     def when_read(self, then: Callable[[], None]) -> None:
-        """Call ``then`` once everything that came before the end was read, or after `Limits.unread_timeout` seconds."""
+        """Call ``then`` when all messages before the end were read, or after `Limits.unread_timeout` seconds."""
         self._on_read = then
         self._check_read()
         if self._on_read is not None:
@@ -281,7 +282,7 @@ class Mailbox:
             )
 
     def call_when_read(self) -> None:
-        """Call the callback of `when_read` now, whether everything was read or not."""
+        """Call the callback of `when_read` now, even if not everything was read."""
         if self._read_timer is not None:
             self._read_timer.cancel()
         then, self._on_read = self._on_read, None

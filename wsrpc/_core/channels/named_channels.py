@@ -1,4 +1,4 @@
-"""Readers of the main channel and of named channels: of events, and of the items of ws-wrapper's iterator."""
+"""`NamedChannels`: the main channel and the named channels of a peer, with their readers of events and of items."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..handlers.compiled import Handler
 from ..handlers.registry import Registry
 from ..inboxes.event_values import ToValue, Waits
 from ..inboxes.inbox import EventInbox, Inbox, NextEvent
-from ..inboxes.items import ItemInbox
+from ..inboxes.item_inboxes import ItemInbox
 from ..inboxes.recipients import Decode, Recipient, RecipientGroup, RecipientTable
 from ..sending.checks import check_sending, check_thread, check_thread_of_plain
 from ..sending.outbox import Outbox
@@ -27,11 +27,11 @@ from .mailbox import PeerUnreadMemory
 
 
 def _read(*_: Any) -> None:
-    """Do nothing: the readers of the event have received it."""
+    """Do nothing, because the readers have received the event."""
 
 
 FOR_READERS = Handler(_read)
-"""The handler that middleware runs around, for an event that has readers and no handler."""
+"""The handler of an event that has readers and no handler, for middleware to run around."""
 
 
 STOP = RequestOptions(within_call=True)
@@ -39,27 +39,27 @@ STOP = RequestOptions(within_call=True)
 
 
 class NamedChannelsListener(Protocol):
-    """Part of a peer that holds messages back. Readers report to it. Implemented by `Work` of ``_core.peer``."""
+    """The part of a peer that holds messages back: `Work` of ``_core.peer``."""
 
     def recipient_added(self, channel: ChannelRef, event: str, recipient: Recipient, /) -> None:
-        """Pass the messages that are held back to a new recipient."""
+        """Pass the messages that are held back on to a new recipient."""
 
     def reject(self, i: int, error: RpcError, /) -> None:
         """Reject a request of the remote peer."""
 
     def update(self) -> None:
-        """Notice that the last reader of an event has left."""
+        """Find out again whether messages need checks, because the last reader of a channel was removed."""
 
 
 class NamedChannels:
-    """Readers of one peer, on its main channel and on named ones. They outlive connections, and so does this.
+    """The main channel and the named channels of one peer, while they have readers. Readers outlive sessions.
 
-    Readers get a message when it arrives: before middleware and handlers, which may have to wait.
+    Readers get a message when it arrives, before middleware and handlers, which may have to wait.
 
     Args:
-        registries: the peer's own registry and the shared one, which tell whether an event has a handler.
+        registries: the peer's own registry and the shared registry. They know which events have handlers.
         outbox: sends for the readers.
-        survives: readers of events stay when the connection ends, because another one may come.
+        survives: readers of events stay when the session ends, because there may be another session.
     """
 
     __slots__ = (
@@ -88,19 +88,19 @@ class NamedChannels:
         self.host = host
         self.outbox = outbox
         self.channels: dict[ChannelRef, NamedChannel] = {}
-        """Channels with recipients, by name. The main channel is under None."""
+        """Channels with recipients, by name. The name of the main channel is None."""
         self.read_before: dict[str, None] = {}
         """Named channels whose items are being read, or were read before."""
         self.stops: dict[str, Pending] = {}
-        """By channel, the request ``stop`` of its last reader of items. What comes before the answer is of an earlier
-        ``start``."""
+        """By channel, the request ``stop`` of its last reader of items. Items that arrive before the answer belong to
+        an earlier ``start``."""
         self._limits = host.settings.limits
         self._unread_memory: PeerUnreadMemory | None = None
         self._registries = registries
         self._survives = survives
         self.listener: NamedChannelsListener
         self._end_error: Callable[[], Exception | None] | None = None
-        """Once reading is over: makes what a reader raises. It makes None for a plain end."""
+        """Set once reading is over. Makes the exception that a reader raises, or None for a plain end."""
 
     def __repr__(self) -> str:
         return f"<NamedChannels:  {len(self.channels)} channels{'' if self._end_error is None else ', over'}>"
@@ -140,14 +140,14 @@ class NamedChannels:
         check_thread_of_plain(self.writer.thread, "channel.items")
         return ItemInbox(self.channel(channel))
 
-    # ------------------------------------------------------------ coming and going
+    # ------------------------------------------------------------ recipients
 
     def channel(self, name: ChannelRef) -> NamedChannel:
-        """Return the main channel or a named one, for a new recipient."""
+        """Return the main channel or a named channel, for a new recipient."""
         return self.channels.get(name) or NamedChannel(self, name)
 
     def add_recipient(self, channel: NamedChannel, event: str, recipient: Recipient) -> None:
-        """Pass messages to ``recipient``, those that are held back first. Only readers of items do not share them.
+        """Pass messages to ``recipient``, first those that are held back. Only readers of items do not share messages.
 
         Raises:
             RuntimeError: the items are being read already, or ``next`` as events.
@@ -167,17 +167,17 @@ class NamedChannels:
         self.listener.recipient_added(channel.name, event, recipient)
 
     def removed(self, channel: NamedChannel) -> None:
-        """Drop a channel that has no recipients any more."""
+        """Remove a channel that has no recipients any more."""
         if self.channels.get(channel.name) is channel:
             del self.channels[channel.name]
             self.listener.update()
 
     def reopen(self) -> None:
-        """Let new readers in again: there may be a connection."""
+        """Allow new readers again, because there may be a connection."""
         self._end_error = None
 
     def end_session(self, error: ConnectionLost) -> None:
-        """End the readers of items with ``error``, and those of events unless they survive."""
+        """End the readers of items with ``error``. End readers of events, too, unless they survive."""
         if self._unread_memory is not None:
             self._unread_memory.drop_late_requests()
         if not self._survives:
@@ -188,13 +188,13 @@ class NamedChannels:
 
     def loop_ended(self) -> None:
         """End all readers, because their event loop has ended."""
-        with suppress(RuntimeError):  # of a closed loop, where a task still waits
+        with suppress(RuntimeError):  # the loop is closed, and a task still waits
             self.end(lambda: None)
         self.channels.clear()
         self.reopen()
 
     def end(self, error: Callable[[], Exception | None], name: str | None = None) -> None:
-        """End all readers, or those of a named channel. ``error`` makes what they raise; None for a plain end."""
+        """End all readers, or those of a named channel. ``error`` makes their exception, or None for a plain end."""
         if name is None:
             self._end_error = error
         ending = [channel for channel in self.channels.values() if name is None or channel.name == name]
@@ -223,7 +223,7 @@ class NamedChannels:
         return recipient is not None
 
     def has_handler(self, channel: ChannelRef, event: str) -> bool:
-        """Return whether anything is to run for an event: a handler, or middleware."""
+        """Return whether a handler or middleware will run for an event."""
         own, shared = self._registries
         return own.layered or shared.layered or own.has(channel, event) or shared.has(channel, event)
 
@@ -234,9 +234,9 @@ class NamedChannels:
 
 
 class NamedChannel:
-    """The main channel or a named one, and the recipients of its messages. It has no credit, and does not end.
+    """The main channel or a named channel, with the recipients of its messages. It has no credit, and does not end.
 
-    `Readers` has it from its first recipient until its last one leaves. The next recipient gets a new one.
+    `NamedChannels` has the object while the channel has recipients. After that, the next recipient gets a new object.
     """
 
     __slots__ = ("_owner", "items_out", "name", "recipients", "unread_memory")
@@ -266,7 +266,7 @@ class NamedChannel:
         self._owner.add_recipient(self, event, recipient)
 
     def remove_recipient(self, event: str, recipient: Recipient) -> None:
-        """Pass nothing more to ``recipient``. A remote producer of its items is told to stop."""
+        """Pass nothing more to ``recipient``. Send ``stop`` to the remote producer of its items."""
         is_read = self.recipients.get(event) is recipient  # the channel and the session are not over
         self._remove(event, recipient)
         if is_read and isinstance(recipient, ItemInbox) and recipient.has_producer:
@@ -278,17 +278,17 @@ class NamedChannel:
             self._owner.removed(self)
 
     def end_session(self, error: ConnectionLost) -> None:
-        """End all recipients but the readers of events."""
+        """End all recipients except readers of events."""
         for event in list(self.recipients):
             for recipient in self.recipients.of(event):
                 if not isinstance(recipient, EventInbox):
                     self._remove(event, recipient)
                     self.items_out = None
-                    recipient.pop_request_ids()  # in the next session they are the ids of other requests
+                    recipient.pop_request_ids()  # in the next session, they are the ids of other requests
                     recipient.channel_ended(error.for_outcome("unknown"))
 
     def end(self, error: Callable[[], Exception | None], *, stops: bool) -> None:
-        """End all recipients. ``stops``: tell a remote producer to stop."""
+        """End all recipients. ``stops``: send ``stop`` to a remote producer of items."""
         recipients = self.recipients.each()
         self.recipients.clear()
         for recipient in recipients:
@@ -315,7 +315,7 @@ class NamedChannel:
         if i is not UNSET and not _has_producer(recipient):
             return False  # a request is for a handler
         handled = owner.has_handler(self.name, event)
-        message.i = UNSET  # readers and producers answer nothing
+        message.i = UNSET  # so that readers and producers do not answer
         recipient.pass_on(message, payload, decode, handled=handled)
         message.i = i
         if i is not UNSET and not handled:
@@ -323,7 +323,7 @@ class NamedChannel:
         return not handled
 
     def _precedes_stop(self) -> bool:
-        """Return whether an item that has arrived was sent before the remote peer has read the last ``stop``."""
+        """Return whether the remote peer sent this item before it read the last ``stop``."""
         stops = self._owner.stops
         stop = stops.get(str(self.name))
         if stop is not None and stop.future.done():
@@ -352,17 +352,17 @@ class NamedChannel:
             inbox.end(exc)
 
     def send_stop(self) -> None:
-        """Tell the remote producer to stop. Until it answers, no reader gets what it sends.
+        """Send ``stop`` to the remote producer. Until it answers, no reader gets its items.
 
-        Its answer comes behind its last item, and before the first one of the next ``start``. Peers that do not
-        understand ``stop`` get nothing: their next item is rejected.
+        The answer arrives after the last item of this ``start``, and before the first item of the next ``start``. If
+        the remote peer does not understand ``stop``, nothing is sent, and its next item is rejected.
         """
         writer, name = self.writer, str(self.name)
         terms = writer.terms
         if terms.stop:
             self._owner.stops[name] = pending = writer.requests.add(name, "stop", None, STOP)
             payload = terms.encode(STOP.message(pending.id, name, ("stop",)))
-            writer.reply(payload)  # now, because the next `start` does not wait either
+            writer.reply(payload)  # now, because the next `start` does not wait
             writer.requests.was_sent(pending, len(payload))
 
     def answer(self, i: int, value: object = None) -> None:
@@ -371,9 +371,9 @@ class NamedChannel:
             self._resolve(i, value)
 
     def inbox_overflowed(self, event: str, inbox: Inbox, error: StreamOverflow) -> None:
-        """Pass nothing more to ``inbox``, and answer what it has kept. The channel stays.
+        """Pass nothing more to ``inbox``, and answer the requests in it. The channel stays.
 
-        The inbox may be read in the next session, when its ids are those of other requests.
+        They are answered now, because the inbox may be read in the next session, where their ids mean other requests.
         """
         for i in inbox.pop_request_ids():
             self.answer(i)

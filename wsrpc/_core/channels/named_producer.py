@@ -18,10 +18,10 @@ from .named_channels import NamedChannel
 class NamedProducer(Recipient):
     """Sends the items of one source on a named channel, from the consumer's ``start`` to its ``stop``.
 
-    Each item is a request: its answer says that there is room for the next one.
+    Each item is a request. Its answer says that there is room for the next item.
 
     Args:
-        invocation: the call of the handler, which is cancelled once nobody wants any more items.
+        invocation: the call of the handler. It is cancelled once the consumer wants no more items.
     """
 
     __slots__ = ("_channel", "_invocation", "_sender", "over")
@@ -40,8 +40,8 @@ class NamedProducer(Recipient):
     # ------------------------------------------------------------ what the consumer says
 
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
-        """Stop. What is sent from now on, the end too, would be taken for that of the consumer's next ``start``."""
-        self.detach()  # a further `stop` is not for this stream
+        """Stop. The consumer would take items and ends that are sent later for those of its next ``start``."""
+        self.detach()  # the next `stop` belongs to another stream
         self.channel_ended(RemoteError("the consumer wants no more items"))
 
     def detach(self) -> None:
@@ -62,7 +62,7 @@ class NamedProducer(Recipient):
 
         Raises:
             MessageTooBig, TypeError: an item cannot be sent.
-            ItemRefused: the consumer takes no more, or the connection is lost.
+            ItemRefused: the consumer wants no more items, or the connection is lost.
             Exception: whatever the source raises.
         """
         await run_paced(self, self._sender, self._channel.name, source)
@@ -71,10 +71,10 @@ class NamedProducer(Recipient):
         raise ItemRefused(error)
 
     async def finish(self) -> None:
-        """Tell the consumer that there are no more items.
+        """Send the end of the items.
 
         Raises:
-            ItemRefused: it wants nothing more, or the connection is lost.
+            ItemRefused: the consumer wants no more items, or the connection is lost.
         """
         self.check_wanted()
         try:
@@ -83,13 +83,13 @@ class NamedProducer(Recipient):
             raise ItemRefused(exc) from None
 
     def fail(self, error: RpcError) -> None:
-        """Tell the consumer why there are no more items, as far as it takes the text.
+        """Send the error that has ended the items, without a text that is too long for the remote peer.
 
-        It does not wait for room, because the task of the producer may be cancelled.
+        This does not wait for room, because the task of the producer may be cancelled.
 
         Raises:
-            ItemRefused: it wants nothing more, or the connection is lost.
-            MessageTooBig: it does not even take the name of the channel.
+            ItemRefused: the consumer wants no more items, or the connection is lost.
+            MessageTooBig: even the name of the channel is too long.
         """
         self.check_wanted()
         name = str(self._channel.name)

@@ -1,6 +1,6 @@
-"""`Producer`: sends the items of an iterable on an anonymous channel, as far as the credit of its consumer goes.
+"""`Producer`: sends the items of an iterable on an anonymous channel, within the credit of its consumer.
 
-What consumers without credit get is in `javascript`.
+``javascript`` has the parts for consumers without credit.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from .javascript import Pulls, run_paced
 from .source import BURST, ReadItems, ReadResult, complete_step, iterate, read_items, read_items_async
 
 BATCH_BYTES = 4096
-"""Bytes of the items that are sent in one message."""
+"""Bytes of the items in one message."""
 BATCH_SPEEDUP = 2
-"""Items in one message that take as long as one by itself, or less, so that twice as many are sent without a pause."""
+"""An item in a batch takes at most half the time of an item by itself, so twice as many are sent without a pause."""
 
 _MARK: Any = object()
 """Stands before the items that are made, until something is sent. See `read_items`."""
@@ -37,20 +37,20 @@ measure_json, measure_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.E
 
 
 class Mode(enum.Enum):
-    """How a producer sends its items. The consumer's first messages choose it, and then only the end changes it."""
+    """How a producer sends its items. The consumer's first messages choose the mode. Then only the end changes it."""
 
     WAITING = "waiting"
     """The consumer has sent nothing yet."""
     GRANTED = "granted"
-    """It has given credit, and not started yet."""
+    """The consumer has granted credit, and has not sent ``start`` yet."""
     CREDIT = "credit"
-    """``credit``, then ``start``: another wsrpc peer. Items are events, as far as the credit goes."""
+    """``credit``, then ``start``: the consumer is wsrpc. Items are events, within the credit."""
     PACED = "paced"
     """``start`` alone: ws-wrapper's own iterator, which holds one item (JavaScript 4.3.1, observed). Each item is a
-    request, and the next one waits for its answer."""
+    request, and the next item waits for its answer."""
     PULLED = "pull"
-    """A request ``pull`` of ``n``: the answer is ``{values, done}``, with ``n`` values, fewer only at the end or when
-    they are large."""
+    """Requests ``pull`` of ``n``: each response is ``{values, done}``. It has ``n`` values, or fewer at the end and if
+    the values are large."""
     OVER = "over"
     """The channel is over, so nothing more is sent."""
 
@@ -62,8 +62,8 @@ _WAITING, _GRANTED, _CREDIT, _PACED, _PULLED, _OVER = Mode
 class Producer(Recipient):
     """Sends the items of one source on an anonymous channel, in one of the three ways that `Mode` describes.
 
-    It is used by handlers that stream, by ``send=`` of `Caller.stream` and by ``send=`` of `Caller.request`. They close
-    the channel, each in its own way; the producer never does, unless the consumer does not start in time.
+    Handlers that stream use it, and ``send=`` of `Caller.stream` and `Caller.request`. Each of them ends the channel in
+    its own way. The producer ends the channel only if the consumer does not start in time.
 
     Args:
         patience: seconds within which the consumer has to start. None for no limit.
@@ -88,10 +88,10 @@ class Producer(Recipient):
         self._channel = channel
         self._writer = channel.writer
         self._message = Event(("next", Item(None)), UNSET, channel.id)
-        """The message of each item that is sent at once. It is encoded before the next one comes, so one is enough."""
+        """The message of each item that is sent at once. It is encoded before the next item is set."""
         self._mode = _WAITING
         self.over = False
-        """Whether the consumer has said that it wants no more items, or the channel is over."""
+        """Whether the consumer has sent ``stop``, or the channel is over."""
         self._on_over: Callable[[], object] | None = None
         """See `when_over`."""
         self._item_size = 0
@@ -109,7 +109,7 @@ class Producer(Recipient):
     def __repr__(self) -> str:
         return f"<Producer on {self._channel.id} {self._mode.value}, {self._credit!r}>"
 
-    # ------------------------------------------------------------ what the consumer says
+    # ------------------------------------------------------------ messages of the consumer
 
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         name = message.a[0]
@@ -158,16 +158,16 @@ class Producer(Recipient):
     def stop_sending(self) -> None:
         """Send nothing more.
 
-        The task of a handler that streams is cancelled besides, see `ChannelCore.end`. This is for ``send=``, and for a
-        source that goes on although it was cancelled.
+        `ChannelCore.end` also cancels the task of a handler that streams. This method is for ``send=``, and for a
+        source that continues although it was cancelled.
         """
         self._mode = _OVER
         self._end()
 
     def when_over(self, then: Callable[[], object]) -> None:
-        """Call ``then`` once this is `over`, now if it is.
+        """Call ``then`` once the producer is ``over``, or now if it is.
 
-        Only ``send=`` needs that: a handler that streams is cancelled when its channel ends.
+        Only ``send=`` needs this, because a handler that streams is cancelled when its channel ends.
         """
         if self.over:
             then()
@@ -194,10 +194,10 @@ class Producer(Recipient):
         self._pause_at = self._credit.sent + BURST
 
     async def raise_end(self, error: WsrpcError | None = None) -> Never:
-        """Wait until the channel is over, because an item could not be sent. Its end cancels this.
+        """Wait until the channel is over, because an item could not be sent. The end of the channel cancels the wait.
 
-        The ``error`` that has kept it from being sent is not raised: it may say "not sent", although the request that
-        opened the channel was sent and its handler runs.
+        The ``error`` of the item is not raised. It may say "not sent", although the request that opened the channel was
+        sent, and its handler runs.
 
         Raises:
             ChannelClosed: the channel is over.
@@ -206,14 +206,14 @@ class Producer(Recipient):
             await self._wait()
 
     async def _pause(self) -> None:
-        """Let other tasks run, because the source may never wait, and the consumer's credit may be large."""
+        """Let other tasks run: the source may never wait, and the consumer's credit may be large."""
         self._pause_at = self._credit.sent + BURST
         await asyncio.sleep(0)
 
     async def run(self, source: Source) -> None:
         """Send all items that the consumer wants.
 
-        Cancelling stops it. The caller closes the source.
+        Cancelling stops the producer. The caller closes the source.
 
         Raises:
             ChannelClosed, MessageTooBig, TypeError: an item cannot be sent.
@@ -229,7 +229,7 @@ class Producer(Recipient):
         if self._mode is _PULLED:
             await self._pulls.run(source, self._wait)
             return
-        # By credit. Not in a coroutine of its own, through which each wait would go.
+        # By credit. This is not a method of its own, because each wait would pass through one more coroutine.
         credit = self._credit
         items: AsyncGenerator[Any] | None = None
         read_some: ReadItems
@@ -246,7 +246,7 @@ class Producer(Recipient):
                 sent = credit.sent  # and not `has_room`, because each item of a stream comes here
                 if sent >= self._pause_at or sent >= credit.items or credit.sent_bytes >= credit.bytes:
                     await self._wait_for_room()
-                # Each item is sent by itself until one comes without waiting: further ones may follow it at once.
+                # After an item that had to be waited for, the next item is sent alone. Then more may follow at once.
                 n = 1 if waited else self._batch_size()
                 values: list[Any] = []
                 result = read_some(values, 1, 0, measure_json) if n == 1 else await self._read_and_send(read_some, n)
@@ -277,7 +277,7 @@ class Producer(Recipient):
     def _batch_size(self) -> int:
         """Return how many items may be made before they are sent, in one message.
 
-        They are small, so that they take little memory, and no item waits long for those after it.
+        Only small items are sent together: they take little memory, and no item waits long for the items after it.
         """
         writer = self._writer
         if not (writer.may_send and writer.terms.batches and 0 < self._item_size <= BATCH_BYTES // 2):
@@ -288,11 +288,11 @@ class Producer(Recipient):
     async def _read_and_send(self, read: ReadItems, n: int) -> ReadResult:
         """Read up to ``n`` items from the source, and send them together. Return what ``read_items`` returns.
 
-        The code of the source runs meanwhile, and may send other messages. None of them overtakes an item that was made
-        before it, because `Session.precede` then sends those first.
+        The code of the source runs meanwhile, and may send other messages. No such message overtakes an item that was
+        made before: `Session.precede` sends the items first.
 
         Raises:
-            Exception: whatever the source raises, after the items before.
+            Exception: whatever the source raises. The items before the exception are sent.
         """
         room = min(self._credit.bytes - self._credit.sent_bytes, BATCH_BYTES)
         measure = measure_json if self._writer.terms.text else measure_msgpack
@@ -309,9 +309,9 @@ class Producer(Recipient):
                 await self._send_rest(values, result)
 
     def _send_now(self, values: list[Any]) -> None:
-        """Send what can be sent at once, and remove it from ``values``.
+        """Send the items that can be sent at once, and remove them from ``values``.
 
-        What is left has to wait, or cannot be sent. `_send_rest` waits, or raises the error.
+        The remaining items have to wait, or cannot be sent. `_send_rest` waits, or raises the error.
         """
         if values and values[0] is _MARK:
             del values[0]
@@ -322,7 +322,7 @@ class Producer(Recipient):
                 del values[0]
 
     def _send_batch(self, values: list[Any]) -> bool:
-        """Send items in one message. Return False if that is not possible: then nothing was sent."""
+        """Send items in one message. Return False if that is not possible. Then nothing was sent."""
         writer = self._writer
         terms = writer.terms
         if (
@@ -335,10 +335,10 @@ class Producer(Recipient):
             payload = terms.encode(Event(("next", values), UNSET, self._channel.id))
             size = len(payload)
             if terms.text is None and payload[0] == BRACE:
-                return False  # an item travels as JSON, which must not make text of the bytes in the other ones
+                return False  # one item was encoded as JSON, which would turn bytes in the other items into text
             if size > terms.unchecked or not self._credit.has_room or not writer.send(payload):
                 return False
-        except Exception:  # each item is sent by itself then, and the one that cannot be sent raises its error
+        except Exception:  # each item is then sent by itself, and the item that cannot be sent raises its error
             return False
         count = len(values)
         self._credit.count_sent(count, size)
@@ -347,7 +347,7 @@ class Producer(Recipient):
         return True
 
     async def _send_rest(self, values: list[Any], result: ReadResult) -> None:
-        """Send items one by one, each in its turn. ``result`` is what was returned for the items after them."""
+        """Send items one by one. ``result`` is the result of the read that returned the items."""
         try:
             for value in values:
                 while not self._credit.has_room:
@@ -355,8 +355,8 @@ class Producer(Recipient):
                 if not self._send(value):
                     await self._wait_and_send(value)
         except BaseException as exc:
-            if isinstance(result, tuple):  # a step that has begun, and would keep its generator from being closed
-                # Not GeneratorExit: until Python 3.13 that leaves a generator suspended which the step itself awaits.
+            if isinstance(result, tuple):  # a step that has started, and would keep its generator from being closed
+                # Not GeneratorExit, which until Python 3.13 leaves a generator suspended that the step itself awaits.
                 end = asyncio.CancelledError(*exc.args if isinstance(exc, asyncio.CancelledError) else ())
                 with suppress(asyncio.CancelledError, StopAsyncIteration):
                     await complete_step(*result, end)
@@ -375,7 +375,7 @@ class Producer(Recipient):
         try:
             payload = writer.terms.encode(message)
         finally:
-            item.value = None  # it may be large, or refer to what caused an error
+            item.value = None  # the value may be large, or refer to the cause of an error
         try:
             if not writer.send(payload):
                 return False
@@ -398,7 +398,7 @@ class Producer(Recipient):
     # ------------------------------------------------------------ the end
 
     def refuse_pulls(self, error: Exception) -> None:
-        """Reject the pulls that wait for items, because the source has failed, unless the channel is over."""
+        """Reject the pulls that wait for items, because the source has failed."""
         if self.pulled:
             self._pulls.refuse(error)
 
@@ -408,13 +408,13 @@ class Producer(Recipient):
         return self._mode is _PULLED
 
     async def finish(self) -> None:
-        """Tell the consumer that there are no more items.
+        """Send the end of the items.
 
         Raises:
             ChannelClosed: the channel is over.
         """
         if self.pulled:
-            # The answer with the last items has said so. It is also the answer to pulls that asked ahead.
+            # The response with the last items has the end. Pulls that were sent ahead are answered with the end, too.
             self._pulls.finish()
         else:
             await self._send_event(NoMoreItems())

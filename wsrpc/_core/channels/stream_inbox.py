@@ -1,16 +1,16 @@
-"""`StreamInbox`: the queue of a stream that has a channel to itself."""
+"""`StreamInbox`: the inbox of a stream that has its own channel, and ends this channel."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ...errors import RemoteError
-from ..inboxes.items import ItemInbox
+from ..inboxes.item_inboxes import ItemInbox
 from .channel_core import ChannelCore
 
 
 class StreamInbox(ItemInbox):
-    """Queue of the items on a channel that was opened for their reader alone, and ends with it."""
+    """Queue of the items on a channel that was opened for one stream alone. The channel ends with the stream."""
 
     __slots__ = ()
 
@@ -25,13 +25,13 @@ class StreamInbox(ItemInbox):
 
     def channel_ended(self, error: Exception | None) -> None:
         super().channel_ended(error)
-        self.channel.drop_error()  # the inbox keeps it, for the only reader
+        self.channel.drop_error()  # the inbox keeps the error, for the only reader
 
     def _stop_reading(self, reason: object) -> None:
         """Stop reading, and end the channel."""
         channel = self.channel
         if channel.owner.waiting_aborts.must_wait(channel):
-            self.start_producer()  # a handler that was not told to start would never send anything
+            self.start_producer()  # the abort waits until JavaScript sends something, which waits for `start`
         self._detach()
         channel.abort(reason)
 

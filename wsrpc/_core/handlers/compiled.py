@@ -101,7 +101,7 @@ def _compile(function: Callable[..., Any], facts: Facts, declared: tuple[Any, ..
 
 
 def _both(check: Callable[[Any], Any] | None, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return a function that converts what ``check`` does not refuse."""
+    """Return a function that converts a value, unless ``check`` refuses it."""
     return convert if check is None else lambda value: (check(value), convert(value))[1]
 
 
@@ -111,10 +111,7 @@ Converting = Callable[[Invocation, list[Any]], list[Any]]
 def _converting(
     parameters: list[Parameter], needs_options: bool, dec_hook: DecHook | None, check: Converting | None
 ) -> Converting:
-    """Return the function that converts the arguments of a call, and checks how many there are.
-
-    ``check`` sees them first.
-    """
+    """Return the function that converts the arguments of a call, and checks their number. ``check`` runs first."""
     wire = [p for p in parameters if p.source == "wire"]
     rest = next((p for p in parameters if p.source == "rest"), None)
     least, most = sum(p.required for p in wire) + 1, len(wire) + 1
@@ -157,9 +154,9 @@ def _converting(
 def _with_fast_path(function: Callable[..., Any], parameters: list[Parameter], call: Call) -> Call:
     """Return a call without conversion for arguments that have exactly the right types, and ``call`` for all others.
 
-    It saves more than a tenth of the CPU time of small requests. It is generated as source text and compiled, as
-    dataclasses are: for ``def add(a: int, b: int)``, two type checks and ``function(v0, v1)`` are left. Names in the
-    source stand for functions and types in the namespace.
+    The fast path saves more than a tenth of the CPU time of small requests. It is generated as source text and
+    compiled, like the methods of dataclasses. For ``def add(a: int, b: int)``, the source has two type checks and
+    ``function(v0, v1)``. Names in the source stand for functions and types in the namespace.
     """
     wire = [p for p in parameters if p.source == "wire"]
     checks = [_check(p.type, f"v{number}") for number, p in enumerate(wire)]
@@ -298,22 +295,22 @@ class Handler:
         self.hidden = options.hidden
         """Whether descriptions leave it out."""
         self.acquired = False
-        """Whether it was registered with `once`, and a call holds it that may still end without calling it."""
+        """Whether it was registered with `once`, and a message has it that has not called it yet."""
         self.thread = thread
         self.timeout = timeout
         """Seconds that it may run once it was called; UNSET: as `Limits.handler_timeout` says."""
         self.opens = facts.role is not Role.RESULT
-        """Whether a channel is the answer before the result of ``call`` (a coroutine or an async generator) runs."""
+        """Whether the request is answered with a channel before the coroutine or generator of ``call`` runs."""
         self.answers_with_channel = self.opens or facts.is_generator
         """Whether a request is known to be answered by a channel: ``opens``, and generators."""
         self.lane: Hashable = self if lane is None and options.ordered else lane
         """The handler itself, or a scope: handlers of one lane run one after another. None: calls may overlap."""
         sources = [p.source for p in facts.parameters]
         self.most = None if "rest" in sources else sources.count("wire") + 1
-        """The longest ``a`` that ``call`` takes; None if there is no bound."""
+        """The length of the longest ``a`` that ``call`` accepts. None if there is no limit."""
 
     def release(self) -> None:
-        """Let another call have it, if it was registered with `once` and has not been called."""
+        """Make it available to another message: it was registered with `once`, and has not been called."""
         self.acquired = False
 
     @property

@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from ..._base.names import RAW
 from ...errors import BadArguments, ChannelClosed, made_here
-from ..inboxes.items import Upload
+from ..inboxes.item_inboxes import UploadInbox
 from ..wire.counting import memory_of
 from ..wire.messages import WireMessage
 from ..wire.rejections import bounded_reason
@@ -32,19 +32,19 @@ WORK = 4 * 1024
 
 
 class CallState(enum.Enum):
-    """State of one call of a handler, with the answer to each question that the code asks about a call.
+    """State of one call of a handler. Each state has the answers to the questions that the code asks about a call.
 
-    A call only goes on to a later state: see `Work.move`. Calls for events are in the same states, although
-    nobody waits for them and they get no answer.
+    A call only moves to a later state; see `Work.move`. Calls for events have the same states, although no remote peer
+    waits for them, and they are not answered.
     """
 
-    #          meaning; counts as; its bytes count as those of; the remote peer waits; may be answered; is cancelled
+    # meaning; counts as; its bytes count as those of; the remote peer waits; may be answered; is cancelled
     RUNNING = ("its handler runs", "handler", "handler", True, True, False)
     RESERVED = ("its handler runs, and is known to answer with a channel", "handler", "channel", True, True, False)
-    SERVING = ("it was answered with a channel, on which its handler runs", "channel", "channel", True, False, False)
-    CHANNEL_ENDED = ("that channel has ended, and its handler still runs", "handler", "handler", False, False, False)
+    SERVING = ("its answer was a channel, on which its handler runs", "channel", "channel", True, False, False)
+    CHANNEL_ENDED = ("its channel has ended, and its handler still runs", "handler", "handler", False, False, False)
     CANCELLED = ("it was cancelled, or the channel that it came on has ended", "handler", "handler", False, True, True)
-    ORPHANED = ("it was cancelled, and nobody can get an answer", "handler", "handler", False, False, True)
+    ORPHANED = ("it was cancelled, and can no longer be answered", "handler", "handler", False, False, True)
     EXITED = ("its handler has exited", None, None, False, False, False)
 
     def __init__(
@@ -59,25 +59,25 @@ class CallState(enum.Enum):
         self.order = len(type(self).__members__)
         self.meaning = meaning
         self.counts_as = counts_as
-        """Whether it counts towards `Limits.running` or towards `Limits.channels`."""
+        """Whether the call counts towards `Limits.running` or towards `Limits.channels`."""
         self.bytes_of = bytes_of
         """Whether its message counts with those of handlers or of channels. Each may take `Limits.running_bytes`."""
         self.awaited = awaited
-        """Whether the remote peer waits for it."""
+        """Whether the remote peer waits for the call."""
         self.answerable = answerable
         """Whether its request may still be answered, with a result or a rejection."""
         self.cancelled = cancelled
 
 
-# Constants, because Python 3.11 looks members of an enum up slowly, and these are asked for with each call.
+# Constants, because Python 3.11 looks members of an enum up slowly, and each call needs these.
 _RUNNING, _CANCELLED, _ORPHANED, EXITED = CallState.RUNNING, CallState.CANCELLED, CallState.ORPHANED, CallState.EXITED
 
 
 class Invocation(msgspec.Struct, eq=False):
     """One call of a handler for an inbound event or request.
 
-    A request whose answer is no channel is answered when its handler exits: with its result or its exception, with a
-    rejection if it was cancelled and the handler raised CancelledError, or not at all if it is orphaned.
+    A request that is not answered with a channel is answered when its handler exits: with its result or its exception.
+    A cancelled request whose handler raised CancelledError is rejected. An orphaned request is not answered.
     """
 
     context_class: ClassVar[type[Any]]
@@ -89,53 +89,53 @@ class Invocation(msgspec.Struct, eq=False):
     """The `Peer` that the message came from."""
     inbound: WireMessage
     dispatcher: Dispatcher = cast("Dispatcher", None)
-    """That of the session in which the message came. None for lifecycle handlers, which no message calls: they have no
-    layers, channels or lanes that would need it."""
+    """The dispatcher of the session in which the message arrived. None for lifecycle handlers, which no message calls:
+    they have no layers, channels or lanes that would need a dispatcher."""
     size: int = 0
     """Bytes of the message."""
     view: Message | None = None
-    """The message as `message` handlers see it, if there is one that observes."""
+    """The message as `message` handlers see it. None without such a handler."""
     handler: Handler | None = None
-    """None if no handler takes the message."""
+    """None if there is no handler for the message."""
     channel: ChannelCore | None = None
     """The channel that the handler has made, or that answers its request; see `make_channel`."""
     user_channel: Any = None
-    """The `AnonymousChannel` for that channel that the handler holds, once it has asked for it."""
+    """The `AnonymousChannel` for ``channel``, once the handler has asked for it."""
     served: ChannelCore | None = None
-    """That channel once the request was answered with it, so that the handler runs on it."""
+    """``channel``, once the request was answered with it. The handler runs on this channel."""
     state: CallState = _RUNNING
-    upload: Upload | None = None
+    upload: UploadInbox | None = None
     """Reads the items that the caller sends, if the handler has a parameter for them."""
     task: asyncio.Task[None] | None = None
-    """Runs what the call of the handler has not finished. None before it was made, which an eager task's first step
-    precedes."""
+    """Runs the handler, if the call takes time. None before the task is made, and in an eager task's first step."""
     cancel_reason: Any = None
     thread: asyncio.Future[Any] | None = None
-    """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
+    """The thread of a ``thread=True`` handler. It runs on after a cancellation."""
     lane: asyncio.Lock | None = None
-    """Keeps other handlers of its lane waiting, or lets it wait itself."""
+    """The lock of its lane, which the call holds or waits for."""
     shown: ref[Any] | None = None
-    """Refers to the `context` that the user's code got. None if it has asked for none."""
+    """Refers to the `context` of the user's code. None until the code asks for one."""
     _memory: int | None = None
 
     @property
     def memory(self) -> int:
-        """Bytes that it takes with its decoded message, about. It is measured when this is first asked for."""
+        """Approximate bytes of memory of the call with its decoded message. Measured at the first use."""
         if self._memory is None:
             self._memory = WORK + memory_of(self.inbound.a)
         return self._memory
 
     @classmethod
     def shows(cls, context_class: type[C]) -> type[C]:
-        """Class decorator: `context` is an object of the class."""
+        """Class decorator. `context` is an object of the decorated class."""
         cls.context_class = context_class
         return context_class
 
     @property
     def context(self) -> Any:
-        """The `Context` that the user's code gets; the same one for as long as anybody holds it.
+        """The `Context` for the user's code. It stays the same object while the code holds it.
 
-        A context holds its invocation. The other direction is weak, or each call would be a reference cycle.
+        A context holds its invocation. The reference from the invocation is weak. Otherwise each call would be a
+        reference cycle.
         """
         context = None if self.shown is None else self.shown()
         if context is None:
@@ -183,10 +183,10 @@ class Invocation(msgspec.Struct, eq=False):
         return self.channel
 
     def without_surplus(self, a: list[Any], most: int) -> list[Any]:
-        """Cut ``a`` of an event to ``most`` values. That of a request is returned unchanged, to be rejected.
+        """Return ``a`` cut to ``most`` values, for an event. Return it unchanged for a request, which is then rejected.
 
-        JavaScript ignores arguments that a function has no parameter for. Nobody would tell the sender of an event that
-        it was dropped, and an event that a new version sends with one more argument should still reach old handlers.
+        JavaScript ignores arguments that a function has no parameter for. The sender of an event would not learn that
+        the event was dropped. And if a new version sends an event with one more argument, old handlers should get it.
         """
         if self.id is not None:
             return a
@@ -199,14 +199,14 @@ class Invocation(msgspec.Struct, eq=False):
 
     def read_items(self, convert: Callable[[Any], Any], parameter: str) -> Any:
         """Return the stream of items that the caller sends with ``send=``, for the parameter of that name."""
-        self.upload = Upload(self.make_channel())
+        self.upload = UploadInbox(self.make_channel())
         return self.stream_class(self.event, convert, reading=self.upload, parameter=parameter)
 
     # ------------------------------------------------------------ while the handler runs
 
     @property
     def is_current(self) -> bool:
-        """Whether its task is the one that runs now. In an eager first step it is not known yet."""
+        """Whether its task runs now. True in the first step of an eager task, where the task is not known yet."""
         try:
             return self.task is None or asyncio.current_task() is self.task
         except RuntimeError:
@@ -214,11 +214,11 @@ class Invocation(msgspec.Struct, eq=False):
 
     @property
     def awaited(self) -> bool:
-        """Whether it is a request for which the remote peer waits."""
+        """Whether the call is for a request, and the remote peer waits for its answer."""
         return self.id is not None and self.state.awaited
 
     def enter(self, state: CallState) -> None:
-        """Go on to a later state, and count as that says."""
+        """Move to a later state, and count as this state says."""
         self.dispatcher.work.move(self, state)
 
     def cancel(self, reason: object, state: CallState = _CANCELLED) -> None:
@@ -231,7 +231,7 @@ class Invocation(msgspec.Struct, eq=False):
             self.task.cancel(bounded_reason(reason))
 
     def cancellation(self) -> asyncio.CancelledError:
-        """Return the exception for a cancelled handler, where asyncio does not raise it."""
+        """Return the exception for a cancelled handler, for places where asyncio does not raise it."""
         return asyncio.CancelledError(bounded_reason(self.cancel_reason))
 
     def is_stopped_by(self, exc: BaseException) -> bool:
@@ -240,29 +240,29 @@ class Invocation(msgspec.Struct, eq=False):
         return stopped and self.task is not None and self.task.cancelling() > 0
 
     def orphan(self, reason: object) -> None:
-        """Cancel the handler, because nobody can get its answer."""
+        """Cancel the handler, because its request can no longer be answered."""
         if self.state.cancelled:
             self.enter(_ORPHANED)
         else:
             self.cancel(reason, _ORPHANED)
 
     def record_orphaned(self, reason: object) -> None:
-        """Take note that nobody can get the answer. The caller ends the handler, by raising `cancellation` in it."""
+        """Record that the request can no longer be answered. The caller raises `cancellation` in the handler."""
         if not self.state.cancelled:
             self.cancel_reason = reason
         self.enter(_ORPHANED)
 
     def remove_from_active(self) -> None:
-        """Remove the request from those that await an answer, if it is one of them."""
+        """Remove the request from the requests that await an answer. Idempotent."""
         i, active = self.inbound.i, self.dispatcher.active
         if active.get(i) is self:
             del active[i]
 
     def release(self) -> None:
-        """Drop what it holds of messages, because the handler has exited.
+        """Drop references to messages, because the handler has exited.
 
-        Its context refers to it, and asyncio keeps that of a cancelled timer until the timer would have ended. What a
-        `Context` shows stays for as long as the user keeps that object.
+        The `contextvars` context refers to this object, and asyncio keeps the context of a cancelled timer until the
+        timer would have ended. The values that a `Context` shows stay while the user keeps the `Context`.
         """
         self.task = self.thread = self.upload = self.served = None
         self.channel = None if self.user_channel is None else self.channel
@@ -271,7 +271,7 @@ class Invocation(msgspec.Struct, eq=False):
             self.view = self.cancel_reason = None
 
     def release_lane(self) -> None:
-        """Let the next handler of the lane run. Idempotent."""
+        """Release the lane, so that its next handler runs. Idempotent."""
         lane, self.lane = self.lane, None
         if lane is not None:
             lane.release()

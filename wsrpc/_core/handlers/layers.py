@@ -1,7 +1,7 @@
 """The layers around a handler: middleware, its lane, its thread and its time limit.
 
-`around` puts them around the compiled call of a handler when it is first used. The result is one call, which returns a
-value at once, or something that has still to be awaited or streamed.
+`around` puts the layers around the compiled call of a handler when it is first used. The result is one call. It returns
+a value, or an object that has still to be awaited or streamed.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .invocation import Call, Invocation
 Middleware = Callable[[Any, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]
 
 Next = Callable[[Invocation, Any], Awaitable[Any]]
-"""Runs what is inside of a middleware."""
+"""Runs the layers inside a middleware, and the handler."""
 
 _NOT_STARTED = Exception()
 """Stands for the result of a thread that has not called its handler; see `Admission.paused`."""
 
 
 class Route(Struct, frozen=True):
-    """What a message leads to: its handler, and the call of it with all that runs around it."""
+    """The handler of a message, and the call of the handler with its layers."""
 
     call: Call
     handler: Handler | None
@@ -93,7 +93,7 @@ def _limited(call: Call, seconds: float) -> Call:
 
 
 def _perhaps_limited(call: Call, seconds: float) -> Call:
-    """Limit the time of what a plain function returns, if that is awaitable."""
+    """Limit the time of the awaitable that a plain function may return."""
 
     def perhaps_limited(invocation: Invocation, a: list[Any]) -> Any:
         result = call(invocation, a)
@@ -128,13 +128,13 @@ class Limited:
 
 
 def close_unawaited(work: object) -> None:
-    """Close what was to be awaited and never will be, before Python warns about it."""
+    """Close a coroutine that will not be awaited, so that Python does not warn about it."""
     if inspect.iscoroutine(work) or isinstance(work, Limited):
         work.close()
 
 
 def _within_task(call: Call) -> Call:
-    """Call a handler within its task. One that is called once stays registered if it is cancelled before that."""
+    """Call a handler within its task. If it is cancelled before, a handler of `once` stays registered."""
 
     async def within_task(invocation: Invocation, a: list[Any]) -> Any:
         return await invocation.dispatcher.call_in_task(invocation, call)
@@ -188,7 +188,7 @@ def _in_lane(call: Call, key: Any) -> Call:
 
 
 def when_over(thread: asyncio.Future[Any] | None, then: Callable[[], object]) -> None:
-    """Call ``then`` once the thread has ended. The thread of a cancelled handler goes on."""
+    """Call ``then`` once the thread has ended. The thread of a cancelled handler runs on."""
     if thread is None or thread.done():
         then()
     else:

@@ -1,4 +1,4 @@
-"""Finds the handler of an event or a request, with all that runs around it."""
+"""Finds the route of an event or a request: its handler with the layers around it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .registry import Registry
 
 
 def find(registry: Registry, channel: ChannelRef, event: str) -> Route:
-    """Return the route of an event or a request, for which ``registry`` goes before those that it inherits from.
+    """Return the route of an event or a request. Handlers of ``registry`` have priority over inherited handlers.
 
-    A handler that was registered with `once` is marked as taken, so that no other message gets it. A route that does
-    not call it has to put it back (`Handler.release`).
+    A handler that was registered with `once` is marked as acquired, so that no other message gets it. A route that does
+    not call the handler has to release it (`Handler.release`).
     """
     routes = registry.routes
     found = routes.main.get(event) if channel is None else routes.named.get((channel, event))
@@ -33,7 +33,7 @@ def find(registry: Registry, channel: ChannelRef, event: str) -> Route:
 
 
 def route_to(registry: Registry, channel: ChannelRef, handler: Handler | None) -> Route:
-    """Return the route to a handler, or to none: through the middleware of the server, the peer, then the channel."""
+    """Return the route to a handler, or to none, through the middleware of the server, the peer, and the channel."""
     middleware: list[Middleware] = []
     for each in registry.lineage():
         for place in (None,) if channel is None else (None, channel):

@@ -15,10 +15,10 @@ from ..wire.rejections import error_from_wire, reason_from_wire
 
 
 class _Head(NamedTuple):
-    """What is kept of a message that was decoded."""
+    """The fields that are kept of a decoded message."""
 
     kind: str
-    """What the message is, in the words of `Message.describe`."""
+    """The kind of the message, in the words of `Message.describe`."""
     event: str | None
     id: int | None
     channel_name: str | None
@@ -26,7 +26,7 @@ class _Head(NamedTuple):
 
 
 def _head_of(fields: WireMessage, kind: str) -> _Head:
-    """``kind`` is that of a message which is not of the protocol."""
+    """Return the head of a message. ``kind`` is for a message that is not of the protocol."""
     h = None if fields.h is None else channel_id(fields.h)
     i = id_from_wire(fields.i)
     i = i if i.__class__ is int else None
@@ -62,16 +62,16 @@ class Message:
     __slots__ = ("_decode", "_done", "_finished", "_head", "payload", "text")
 
     def __init__(self, payload: bytes, text: bool, decode: Callable[[bytes | bytearray], WireMessage] | None) -> None:
-        """``decode`` reads ``payload``; None if that is not a message of the protocol."""
+        """``decode`` decodes ``payload``. None if ``payload`` is not a message of the protocol."""
         self.payload = payload
         self.text = text
         self._decode = decode
         self._head: _Head | None = None
-        """Once an attribute was asked for."""
+        """Set at the first use of an attribute."""
         self._done = False
         """Whether the message has been processed."""
         self._finished: asyncio.Future[None] | None = None
-        """Ends with the processing, if anything waits for that."""
+        """Done when the message has been processed. None unless a caller waits for that."""
 
     @property
     def event(self) -> str | None:
@@ -118,8 +118,8 @@ class Message:
     def _read(self) -> WireMessage:
         """Decode the message.
 
-        What it holds is not kept: decoded, a message may take 70 times as much memory as ``payload``, and many messages
-        may wait for their handlers.
+        The decoded values are not kept: they may take 70 times as much memory as ``payload``, and many messages may
+        wait for their handlers.
         """
         fields = WireMessage() if self._decode is None else decode_any(self._decode, self.payload)
         if self._head is None:
@@ -151,7 +151,7 @@ class Message:
             limit: approximate maximum number of characters of the arguments in the line.
             redact: a function ``redact(event, args)`` that returns the arguments to show.
         """
-        args = self.args  # decodes the message, so that `event` and the others need not
+        args = self.args  # decodes the message, so that the other attributes need not
         event = self.event
         if event is None:
             head = self._read_head()
@@ -178,7 +178,7 @@ class Message:
 
 
 def mark_processed(message: Message | None) -> None:
-    """Let everybody who waits for `Message.processed` go on. Idempotent; None: no `message` handler observes."""
+    """End the waits of `Message.processed`. Idempotent. ``message`` is None without a `message` handler."""
     if message is not None:
         message._mark_processed()  # pyright: ignore[reportPrivateUsage]
 

@@ -25,14 +25,14 @@ from .method import DEFAULTS, HandlerOptions
 
 
 class RawOnly(NamedTuple):
-    """The function that gets every message, by its name, and in which form: decoded, as it arrived, or by reading."""
+    """The one function for all messages: its name, and the form of the messages: decoded, as they arrived, or read."""
 
     form: Literal["json", "message", "connection"]
     name: str
 
 
 class Located(Protocol):
-    """Something that was registered at a place in the code."""
+    """A registered function, with its place in the code."""
 
     @property
     def where(self) -> str: ...
@@ -52,7 +52,7 @@ _OF_JSON = frozenset({"str", "int", "float", "bool", "bytes", "list", "dict", "t
 NO_HOOKS: Mapping[str, tuple[LifecycleHandler, ...]] = {}
 
 MAX_CONVERTERS = 1024
-"""How many types of ``returns=`` are remembered with their converters."""
+"""Types of ``returns=`` whose converters are kept."""
 
 
 class Scope:
@@ -68,13 +68,13 @@ class Scope:
 
 
 class Routes(Struct):
-    """The routes that were made so far: on the main channel by event, on the others by channel and event."""
+    """The routes that were made so far: on the main channel by event, on other channels by channel and event."""
 
     main: dict[str, Route]
     named: dict[tuple[ChannelRef, str], Route]
 
     def clear(self) -> None:
-        """Throw all routes away."""
+        """Drop all routes."""
         self.main.clear()
         self.named.clear()
 
@@ -82,11 +82,11 @@ class Routes(Struct):
 class Registry:
     """The handlers and the middleware of a server or client for all its peers, of one peer, or of one channel.
 
-    A peer's registry inherits from that of its server, and a channel's from that of its peer: middleware runs in this
-    order. A peer without handlers of its own shares the `Routes` of its server.
+    A peer's registry inherits from the registry of its server, and a channel's registry from that of its peer.
+    Middleware runs in this order. A peer without handlers of its own shares the `Routes` of its server.
 
-    ``observed`` is true while there is a `message` handler, ``layered`` while anything runs around handlers,
-    ``handles_raw`` once there is a handler for messages that are not protocol.
+    ``observed`` is true while there is a `message` handler. ``layered`` is true while there is middleware.
+    ``handles_raw`` is true once there is a handler for messages that are not of the protocol.
     """
 
     __slots__ = (
@@ -114,16 +114,15 @@ class Registry:
         check_function("dec_hook", dec_hook)
         self.dec_hook = dec_hook
         self.scopes: dict[ChannelRef, Scope] = {}
-        """The scopes of all channels on which anything was registered, and of those that were asked for by `scope`."""
+        """The scopes of all channels on which anything was registered, and of channels that `scope` has returned."""
         self.declared: dict[ChannelRef, dict[str, Member]] | None = {} if declares else None
-        """The events and requests that this side sends, as far as they were declared. None for a server's peer, which
-        declares none of its own."""
+        """The declared events and requests that this side sends. None for a server's peer, which declares none."""
         self.reserved: set[ChannelRef] = set()
         """Channels that wsrpc itself uses."""
         self.fallback: Handler | None = None
-        """Has the messages that no other handler takes."""
+        """Gets the messages that have no other handler."""
         self.routes = Routes({}, {})
-        """Empty again after each change of the handlers, or of what runs around them."""
+        """Emptied after each change of the handlers or their layers."""
         self.time_limit: float | None = None
         """Seconds for handlers that have no limit of their own; see `Limits.handler_timeout`."""
         self._base: Registry | None = None
@@ -146,7 +145,7 @@ class Registry:
         return Registry(dec_hook=self.dec_hook, declares=False)
 
     def inherit(self, base: Registry, time_limit: float | None) -> None:
-        """Let the handlers of ``base`` have what has none here, and its layers run around those that are here.
+        """Inherit from ``base``: its handlers get messages that have none here, and its layers run around handlers here.
 
         All registries that inherit from ``base`` have the same ``time_limit``.
         """
@@ -158,7 +157,7 @@ class Registry:
             self.routes = base.routes
 
     def for_channel(self) -> Registry:
-        """Return a registry for one anonymous channel, whose handlers the layers of this one run around, too."""
+        """Return a registry for one anonymous channel. The layers of this registry run around its handlers, too."""
         channel = self.empty_copy()
         channel._base, channel._of_channel, channel.time_limit = self, True, self.time_limit
         self._adopt(channel)
@@ -171,21 +170,21 @@ class Registry:
         self._heirs.add(heir)
 
     def _have_routes(self) -> None:
-        """Share the routes of the registry that this one inherits from no longer."""
+        """Stop sharing the routes of the base registry."""
         base = self._base
         if base is not None and self.routes is base.routes:
             self.routes = Routes({}, {})
             base._adopt(self)
 
     def changed(self) -> None:
-        """Throw the routes away: the handlers, or what runs around them, have changed."""
+        """Drop the routes, because the handlers or their layers have changed."""
         self._have_routes()
         self.routes.clear()
         for heir in self._heirs or ():
             heir.changed()
 
     def lineage(self) -> list[Registry]:
-        """Return the registries whose layers run around the handlers of this one, the outermost first."""
+        """Return the registries whose layers run around the handlers of this registry, the outermost first."""
         return [*(() if self._base is None else self._base.lineage()), self]
 
     def converter(self, returns: Any) -> Callable[[Any], Any]:
@@ -194,7 +193,7 @@ class Registry:
         Raises:
             TypeError: it is not a type that can be converted to.
         """
-        # `A | B` equals `B | A`, but pydantic takes the first member of two that fit. Their texts differ.
+        # `A | B` equals `B | A`, but pydantic chooses the first member that fits. The texts of the two types differ.
         key = returns if isinstance(returns, type) else (returns, str(returns))
         try:
             known = self._converters.get(key)
@@ -220,7 +219,7 @@ class Registry:
         return scope
 
     def order(self, channel: str | int) -> None:
-        """Let all handlers that are registered on ``channel`` from now on run one after another."""
+        """Make handlers that are registered on ``channel`` from now on run one after another."""
         self.scope(channel).ordered = True
 
     def offer(
@@ -232,9 +231,9 @@ class Registry:
         ordered: bool = False,
         hidden: bool = False,
     ) -> None:
-        """Handle events on a channel that is wsrpc's own from now on: handlers of users are refused there.
+        """Register handlers of wsrpc itself on a channel. From now on, handlers of users are refused there.
 
-        ``why`` says what happens there, for the error text.
+        ``why`` describes the use of the channel, for the error text.
 
         Raises:
             ValueError: the user has handlers on that channel.
@@ -249,7 +248,7 @@ class Registry:
         self.reserved.add(channel)
 
     def respect(self, other: Registry) -> None:
-        """Refuse handlers on the channels on which wsrpc has its own in ``other``, and those that it makes useless."""
+        """Refuse handlers on the reserved channels of ``other``, and handlers that its raw function makes useless."""
         self.reserved = other.reserved
         self.raw_only = other.raw_only
 
@@ -271,10 +270,10 @@ class Registry:
         return scope is not None and (event in scope.handlers or event in scope.once)
 
     def acquire(self, channel: ChannelRef, event: str) -> tuple[Handler | None, bool]:
-        """Return the handler for ``event``, and whether the next message has the same one, until something changes.
+        """Return the handler for ``event``, and whether the next message has the same handler.
 
         A handler registered with `once` is marked as acquired, so that no other call gets it. It is removed when it is
-        called. A call that ends without calling it has to put it back (`Handler.release`).
+        called. A call that ends without calling the handler has to release it (`Handler.release`).
         """
         lasts = True
         # A channel has only the handlers of its own registry.
@@ -303,7 +302,7 @@ class Registry:
         instance: Injection | None = None,
         member: Member | None = None,
     ) -> None:
-        """Register ``function`` in place of the present handler; None removes that. Arguments as in `Handler`.
+        """Register ``function`` in place of the present handler. None removes the handler. Arguments as in `Handler`.
 
         Raises:
             TypeError: the function cannot be a handler; the text names the parameter.
@@ -359,10 +358,10 @@ class Registry:
         return handler
 
     def set_only_handler(self, function: Callable[..., Any], form: Literal["json", "message", "connection"]) -> None:
-        """Let ``function`` have every message. From now on, handlers that nothing would call are refused.
+        """Pass every message to ``function``. From now on, handlers that nothing would call are refused.
 
         Raises:
-            ValueError: some of that is registered already.
+            ValueError: such handlers are registered already.
         """
         events = [event for scope in self.scopes.values() for event in (*scope.handlers, *scope.once)]
         if form == "connection":
@@ -393,7 +392,7 @@ class Registry:
             self.add(at, member.event, method.function, method.mark.options, member=member)
 
     def declare(self, channel: ChannelRef, contract: Any) -> None:
-        """Remember the members of a contract as what this side sends; see `Declarer.declare`.
+        """Record the members of a contract as events and requests that this side sends; see `Declarer.declare`.
 
         Raises:
             TypeError: the contract cannot work, or this is the registry of a server's peer.
@@ -422,7 +421,7 @@ class Registry:
         self.set_raw(raw_handler(function))
 
     def set_raw(self, handler: Handler) -> None:
-        """Let ``handler`` handle the messages that are not protocol, or every message; see `set_only_handler`."""
+        """Pass the messages that are not of the protocol to ``handler``, or every message; see `set_only_handler`."""
         handlers = self.scope(RAW).handlers
         _warn_of_replacement("raw messages", handlers.get(""), handler)
         handlers[""] = handler
@@ -430,7 +429,7 @@ class Registry:
         self.changed()
 
     def fall_back_to(self, handler: Handler) -> None:
-        """Let ``handler`` have the messages that no other handler takes."""
+        """Pass the messages that have no other handler to ``handler``."""
         self.fallback = handler
         self.changed()
 
@@ -501,7 +500,7 @@ def raw_handler(function: Callable[..., Any]) -> Handler:
 
 
 def _remove_when_called(handler: Handler, event: str, channel: ChannelRef, registry: Registry) -> None:
-    """Keep ``handler`` among those that are called once until it is called with arguments that fit."""
+    """Remove ``handler``, which was registered with `once`, when it is called with arguments that fit."""
     call = handler.call
     # Weak, because the registry refers to the handler, and the handler to this function.
     own, home = ref(handler), ref(registry)
@@ -528,7 +527,7 @@ def _warn_of_replacement(event: str, old: Located | None, new: Located) -> None:
 
 
 def _wants_value(function: Callable[..., Any]) -> bool:
-    """Whether the first parameter is annotated with a type of JSON, which a lifecycle handler never gets first."""
+    """Return whether the first parameter has a type of JSON. A lifecycle handler gets its peer first."""
     try:
         first = next(iter(inspect.signature(function).parameters.values()), None)
     except ValueError:  # a builtin without a signature
@@ -539,7 +538,7 @@ def _wants_value(function: Callable[..., Any]) -> bool:
 
 
 def accepted(what: str, names: Sequence[str], function: Callable[..., Any], *, may_yield: bool = False) -> int:
-    """Return how many of the arguments called ``names`` the ``function`` takes: all of them, or only the first ones.
+    """Return how many of the arguments ``names`` the ``function`` accepts: all, or only the first arguments.
 
     Raises:
         TypeError: it is not a function, it needs more arguments, a web framework would have to find one of them, or it

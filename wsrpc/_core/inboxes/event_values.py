@@ -12,7 +12,7 @@ Keep: TypeAlias = Literal["all", "newest"]
 """Which unread events wait for a reader."""
 
 Waits: TypeAlias = Keep | Literal["first"]
-"""The same, or ``"first"`` for a reader that wants one event only."""
+"""As `Keep`, or ``"first"`` for a reader that wants one event only."""
 
 ToValue = Callable[[list[Any]], Any]
 """Makes the value of ``[event, *arguments]``. Raises `msgspec.ValidationError` if the arguments do not fit."""

@@ -1,4 +1,8 @@
-"""Queues of received messages: those of one reader, and those that arrived before anything listened."""
+"""Queues of received messages: `MessageQueue`, and `Inbox`, which is the queue of one reader of a channel.
+
+`EventInbox` is here. ``item_inboxes`` has the inboxes of items. The memory of all queues of a peer is counted together,
+by `UnreadMemory`.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +25,8 @@ from .credit import SMALLEST_SHARE, GrantedCredit
 from .recipients import Decode, Recipient
 
 ENTRY = 176
-"""Bytes that an unread message takes besides its payload: its entry in a queue, and the headers of the objects that it
-consists of. (Measured with tracemalloc: 170 to 177 decoded, 81 to 181 encoded.)"""
+"""Bytes that an unread message takes besides its payload: its entry in a queue, and the headers of its objects.
+(Measured with tracemalloc: 170 to 177 decoded, 81 to 181 encoded.)"""
 
 DECODED = 32
 """How many times its encoded size a decoded message may take. (Measured: 7 times for lists of objects, numbers or
@@ -35,9 +39,9 @@ ALWAYS = 4096
 class UnreadMemory:
     """Counter of the bytes that unread messages take, up to `Limits.unread_bytes`.
 
-    ``used`` is exact for messages that wait encoded. For decoded messages readers reserve memory in advance, at most
-    half of the limit. When none is left messages wait encoded, which is smaller, and are decoded again when they are
-    read.
+    ``used`` is exact for messages that wait encoded. For decoded messages, readers reserve memory in advance, at most
+    half of the limit. When no memory remains, messages wait encoded, because that is smaller. They are decoded again
+    when they are read.
 
     Inboxes and anonymous channels also get the event loop and the limits from here.
     """
@@ -49,15 +53,15 @@ class UnreadMemory:
         self.limits = limits
         self.used = 0
         self.inboxes: WeakSet[Inbox] = WeakSet()
-        """The queues of all readers that there are, those that receive nothing more included."""
+        """The queues of all readers, also those that receive nothing more."""
         self.on_release: Callable[[], None] | None = None
-        """Is called when less is used. None until the session is over, which keeps reading fast."""
+        """Is called when memory is released. None until the session is over, which keeps reading fast."""
 
     def acquire(self, size: int, waiting: int, *, granted: bool = False) -> bool:
-        """Count a message of ``size`` bytes on a channel where ``waiting`` bytes wait; return False if it does not fit.
+        """Count a message of ``size`` bytes on a channel where ``waiting`` bytes wait. Return False if it does not fit.
 
-        A message that is the only one always fits. So do messages that the remote peer was ``granted`` credit for, and
-        a few bytes on each channel.
+        The only message of all channels always fits. So does a message for which the remote peer was ``granted``
+        credit, and a message on a channel where few bytes wait.
         """
         size += ENTRY
         if self.used + size > self.limits.unread_bytes and not granted and self.used and waiting + size > ALWAYS:
@@ -66,9 +70,9 @@ class UnreadMemory:
         return True
 
     def reserve(self, size: int, *, granted: bool = False) -> bool:
-        """Reserve ``size`` bytes for decoded messages; return False if there is not enough memory for them.
+        """Reserve ``size`` bytes for decoded messages. Return False if there is not enough memory for them.
 
-        There is enough for messages that were accepted before, and were ``granted`` their place.
+        ``granted``: the messages were accepted before, so there is always enough.
         """
         if not granted and self.used + size > self.limits.unread_bytes // 2:
             return False
@@ -76,7 +80,7 @@ class UnreadMemory:
         return True
 
     def release(self, size: int) -> None:
-        """Stop counting ``size`` bytes: they were reserved, or a message of `ENTRY` bytes less was read or dropped."""
+        """Stop counting ``size`` bytes: reserved bytes, or the size of a message and its `ENTRY`."""
         self.used -= size
         if self.on_release is not None:
             self.on_release()
@@ -91,13 +95,13 @@ LEAST_RESERVED = 4096
 
 
 class EncodedItems(bytes):
-    """An encoded message of several items. In other messages an array is one item without a value."""
+    """An encoded message of several items, in an array. In all other messages, an array is one item without a value."""
 
 
 class MessageQueue:
-    """Queue of received messages in arrival order. It counts the memory that they take.
+    """Queue of received messages in arrival order. It counts the memory of these messages.
 
-    `Limits.stream_queue_bytes` bounds what waits here, and `Limits.unread_bytes` what waits on all channels together.
+    `Limits.stream_queue_bytes` limits the messages in one queue, and `Limits.unread_bytes` those of all channels.
     """
 
     __slots__ = ("queue", "read_bytes", "received_bytes", "unread_memory")
@@ -106,7 +110,7 @@ class MessageQueue:
         self.unread_memory = memory
         self.queue: deque[tuple[Any, int, int | None, Decode | None]] = deque()
         """Value, encoded size, id of a request that is not answered yet, and how to decode a value that is encoded."""
-        # Totals from the beginning, like credit. The difference is what waits here.
+        # Totals since the beginning, like credit. The difference is the size of the queue.
         self.received_bytes: int = 0
         self.read_bytes: int = 0
 
@@ -115,7 +119,8 @@ class MessageQueue:
     ) -> StreamOverflow | None:
         """Append a message, encoded. Return the error if there is no room.
 
-        There is if its place was ``granted``, unless the message is ``large`` and there is no memory for it.
+        There is always room for a message whose place was ``granted``, unless the message is ``large``: then there must
+        be memory for it, too.
         """
         memory, size, waiting = self.unread_memory, len(payload), self.received_bytes - self.read_bytes
         most = memory.limits.stream_queue_bytes
@@ -128,7 +133,7 @@ class MessageQueue:
         return None
 
     def pop(self) -> tuple[Any, int | None, Decode | None]:
-        """Take out the oldest message: its value, the id of an unanswered request, how to decode an encoded value."""
+        """Remove the oldest message. Return its value, the id of an unanswered request, and how to decode the value."""
         value, size, i, decode = self.queue.popleft()
         self.read_bytes += size
         if decode is not None:
@@ -136,7 +141,7 @@ class MessageQueue:
         return value, i, decode
 
     def pop_request_ids(self) -> list[int]:
-        """Return the ids of the requests that wait here, for the caller to answer. The requests wait on as events."""
+        """Return the ids of the requests in the queue. The caller answers them. The requests stay here as events."""
         entries = list(self.queue)
         self.queue = deque((value, size, None, decode) for value, size, _, decode in entries)
         return [i for _, _, i, _ in entries if i is not None]
@@ -161,8 +166,8 @@ class MessageQueue:
 class ReadableChannel(Protocol):
     """Channel of an `Inbox`.
 
-    Implemented by `ChannelCore` of ``_core.channels.channel_core`` for anonymous channels, and by `NamedChannel` of
-    ``_core.channels.named_channels`` for the main channel and named ones, which have no credit and do not end.
+    Implemented by `ChannelCore` of ``_core.channels.channel_core`` for anonymous channels. And by `NamedChannel` of
+    ``_core.channels.named_channels`` for the main channel and named channels, which have no credit and do not end.
     """
 
     @property
@@ -182,7 +187,7 @@ class ReadableChannel(Protocol):
 
     @property
     def is_served(self) -> bool:
-        """Whether the remote peer has opened it. It may open many, so that what their readers have taken counts."""
+        """Whether the remote peer has opened the channel. It may open many, so the message that a reader has counts."""
         ...
 
     @property
@@ -191,34 +196,34 @@ class ReadableChannel(Protocol):
         ...
 
     def add_recipient(self, event: str, recipient: Recipient, /) -> None:
-        """Pass the messages of that name to ``recipient``.
+        """Pass the messages of the name ``event`` to ``recipient``.
 
         Raises:
-            RuntimeError: something receives them already and does not share them.
+            RuntimeError: another recipient gets these messages, and does not share them.
         """
 
     def remove_recipient(self, event: str, recipient: Recipient, /) -> None: ...
 
     def send_start(self, inbox: Inbox, /) -> None:
-        """Tell the remote producer that it may start, after credit if it keeps to that."""
+        """Send ``start`` to the remote producer. Send credit first, if the producer keeps to credit."""
 
     def send_credit(self, items: int, size: int, /) -> None:
-        """Tell the remote producer the totals of items and bytes up to which it may send."""
+        """Send the totals of items and bytes that the remote producer may send."""
 
     def send_stop(self) -> None:
-        """Tell the remote producer to stop."""
+        """Send ``stop`` to the remote producer."""
 
     def answer(self, i: int, value: object = None, /) -> None:
         """Resolve a request that arrived on the channel."""
 
     def inbox_overflowed(self, event: str, inbox: Inbox, error: StreamOverflow, /) -> None:
-        """End what ``inbox`` reads, because more is unread than may be."""
+        """Stop the messages for ``inbox``, because more is unread than the limits allow."""
 
     def count_misfit(self, event: str, why: Exception, /) -> None:
-        """Count an event that was dropped because its arguments are not what its reader wants."""
+        """Count an event that was dropped because its arguments do not fit the type that its reader wants."""
 
     def count_dropped(self, count: int, /) -> None:
-        """Count events that were dropped because nobody reads them any more."""
+        """Count events that were dropped because nobody will read them."""
 
     def check_thread(self, coroutine: str, /) -> None:
         """Raise RuntimeError in another thread than the event loop's. ``coroutine`` is what was called there."""
@@ -229,7 +234,7 @@ class ReaderState(enum.Enum):
 
     READING = "reading"
     ABANDONED = "abandoned"
-    """The stream was left or thrown away, and another stream may read on. Then the reader is present again."""
+    """The stream was closed or garbage-collected, and another stream may read on. Then the state is READING again."""
     STOPPED = "stopped"
     """Nothing is read any more, and what was unread is dropped."""
 
@@ -240,12 +245,13 @@ _STOPPED = ReaderState.STOPPED
 class Inbox(MessageQueue, Recipient):
     """Queue of the messages for one reader: an `EventInbox`, or an `ItemInbox`.
 
-    Either the remote producer keeps to the credit that it is given, or the bounds of a `MessageQueue` apply. Messages
-    wait decoded as far as there is memory for that, and encoded otherwise, because that is smaller. A message that was
-    a request is answered once there is room again. So a plain ws-wrapper peer, which requests instead of emitting,
+    If the remote producer keeps to credit, its credit limits the queue. Otherwise the limits of a `MessageQueue` apply.
+
+    Messages wait decoded while there is memory for that, and encoded otherwise, because that is smaller. A message that
+    was a request is answered once there is room again. So a plain ws-wrapper peer, which requests instead of emitting,
     waits for the reader.
 
-    The reader first looks whether there is something in ``queue``, then calls `wait` or `take`.
+    The reader checks whether ``queue`` is empty, and then calls `wait` or `read`.
 
     Args:
         event: the name of the messages; ``next`` for items.
@@ -272,17 +278,17 @@ class Inbox(MessageQueue, Recipient):
         self.channel = channel
         self._event = event
         self.being_read = False
-        """The stream that reads it has read once, and so has begun."""
+        """Whether the stream has read for the first time."""
         self._waiter: asyncio.Future[None] | None = None
         self.received_count = 0
         self.read_count: int = 0
-        """Number of messages, or of items. A message that made place for a newer one counts as not received."""
+        """Numbers of messages, or of items. A message that was dropped for a newer message counts as not received."""
         self.credit: GrantedCredit | None = None
-        """What the remote producer may send. None if it has no credit, as before it is told to start."""
+        """What the remote producer may send. None if the producer has no credit, as before its start."""
         self._reserved = 0
-        """Bytes that may wait here decoded, because memory is reserved for them."""
+        """Bytes of messages that may wait decoded, because memory is reserved for them."""
         self._in_hand = 0
-        """Bytes that count for the message that the reader has taken last, until it asks for the next one."""
+        """Memory that counts for the message that was read last, until the reader asks for the next message."""
         self.over = False
         """Nothing more will arrive."""
         self.error: BaseException | None = None
@@ -299,7 +305,7 @@ class Inbox(MessageQueue, Recipient):
     # ------------------------------------------------------------ arriving
 
     def _add(self, value: Any, i: Any, payload: bytes | bytearray, decode: Decode) -> None:
-        """Keep the value of a message. If there is no room, end with `StreamOverflow`, and abort the channel."""
+        """Keep the value of a message. If there is no room, end with `StreamOverflow`."""
         if self.over:
             if i is not UNSET:
                 self.channel.answer(i)
@@ -322,7 +328,7 @@ class Inbox(MessageQueue, Recipient):
         self.wake()
 
     def _has_room(self, size: int) -> bool:
-        """Return whether there is room for further messages after one of ``size`` bytes, so that it is answered now."""
+        """Return whether there is room for more messages after one of ``size`` bytes. Then that one is answered now."""
         limits = self.unread_memory.limits
         crowded = not self._is_granted and len(self.queue) >= limits.stream_window
         return not crowded and self.received_bytes - self.read_bytes + size <= limits.stream_window_bytes
@@ -330,7 +336,7 @@ class Inbox(MessageQueue, Recipient):
     def _may_wait_decoded(self, size: int) -> bool:
         """Return whether a message of ``size`` bytes, encoded, may wait decoded, and count its memory."""
         if self._waiter is not None and not self._waiter.done():
-            # It is taken in the next turn of the event loop, so that it need not count as unread.
+            # The reader gets the message in the next turn of the event loop, so the message need not count as unread.
             if not (self.channel.is_served and self._is_large(size)):
                 return True
             if not self.unread_memory.acquire(size, 0):
@@ -346,7 +352,7 @@ class Inbox(MessageQueue, Recipient):
 
     @property
     def _is_granted(self) -> bool:
-        """Whether the next message has its place, because the producer had credit for it."""
+        """Whether the producer has credit for the next message, so that the message has its place."""
         return self.credit is not None and self.credit.covers(self.received_count, self.received_bytes)
 
     def _is_large(self, size: int) -> bool:
@@ -376,12 +382,12 @@ class Inbox(MessageQueue, Recipient):
             self.stop_reading(None)  # nobody can read on
 
     def end(self, error: BaseException | None = None) -> None:
-        """Receive nothing more. The reader gets the messages that wait here, and then ``error``."""
+        """Receive nothing more. The reader gets the messages in the queue, and then ``error``."""
         if not self.over:
             self.over = True
             self.error = error
             if not self.queue:
-                self._release()  # whoever holds the stream need not read on
+                self._release()  # now, because the holder of the stream need not read again
             self.wake()
 
     def end_after(self, seconds: float, error: BaseException) -> Timer:
@@ -393,7 +399,7 @@ class Inbox(MessageQueue, Recipient):
 
     @property
     def is_at_work(self) -> bool:
-        """Whether something is unread, or the reader has taken a message and has not asked for the next one yet."""
+        """Whether a message is unread, or the reader has a message and has not asked for the next message yet."""
         at_work = bool(self.queue) or (self.read_count > 0 and (self._waiter is None or self._waiter.done()))
         return at_work and self._reader is ReaderState.READING
 
@@ -403,10 +409,10 @@ class Inbox(MessageQueue, Recipient):
         return self._reader is ReaderState.ABANDONED
 
     def start_producer(self) -> None:
-        """Let the remote producer start, if there is one, at the first read."""
+        """Let the remote producer start, at the first read. An inbox of events has none."""
 
     def wait(self) -> asyncio.Future[None]:
-        """Return a future that is done once a message is there, or nothing more will come. It may be cancelled.
+        """Return a future that is done once a message has arrived, or the inbox is over. It may be cancelled.
 
         Raises:
             RuntimeError: another task waits already.
@@ -427,13 +433,14 @@ class Inbox(MessageQueue, Recipient):
             self._waiter.set_result(None)
 
     def stop_waiting(self) -> None:
-        """Wait no more, because the coroutine that waits was thrown away."""
+        """Wait no more, because the coroutine that waits was closed."""
         self._waiter = None
 
     def read(self) -> Any:
-        """Return the oldest message's value, and give the producer more credit if that is due.
+        """Return the value of the oldest message, and grant the producer more credit if that is due.
 
-        After an item that is larger than the window, `wait` does so: memory is counted for one such item at a time.
+        After an item that is larger than the window, only `wait` grants credit, so that there is one such item at a
+        time.
         """
         value, size, i, decode = self.queue.popleft()
         if decode is not None:
@@ -443,7 +450,7 @@ class Inbox(MessageQueue, Recipient):
         if i is not None:
             self.channel.answer(i)
         credit = self.credit
-        if (  # `GrantedCredit.is_due` comes first, without a call: each item of a stream comes here
+        if (  # the first lines are `GrantedCredit.is_due` without a call, because this runs for each item
             credit is not None
             and (read_count >= credit.renew_at or read_bytes >= credit.renew_bytes_at)
             and size <= credit.window_bytes
@@ -459,7 +466,7 @@ class Inbox(MessageQueue, Recipient):
         return decode(payload).a, size
 
     def renew_credit(self) -> None:
-        """Give the producer credit for a full window beyond what the reader has taken."""
+        """Grant the producer credit for a full window beyond what was read."""
         if self.credit is None:
             self.credit = GrantedCredit()
         credit, window = self.credit, self.unread_memory.limits.stream_window
@@ -467,24 +474,24 @@ class Inbox(MessageQueue, Recipient):
         self.channel.send_credit(credit.items, credit.bytes)
 
     def pop_error(self) -> BaseException | None:
-        """Return the exception that the reader gets after the last message, the first time. Then return None."""
+        """Return the exception that the reader gets after the last message. Later calls return None."""
         error, self.error = self.error, None
         self._release()
         return error
 
-    # ------------------------------------------------------------ leaving
+    # ------------------------------------------------------------ the end of reading
     #
     # inbox                    drops what is unread    sends                               channel afterwards
-    # EventInbox               yes                     nothing                             goes on
-    # ItemInbox, with credit   no: another stream      nothing                             goes on
+    # EventInbox               yes                     nothing                             open
+    # ItemInbox, with credit   no: another stream      nothing                             open
     #                          may read on
-    # ItemInbox, without       yes                     `stop`, if the channel is a named   goes on
+    # ItemInbox, without       yes                     `stop`, if the channel is a named   open
     #                                                  one and its producer has started
     # StreamInbox              yes                     an abort, with the reason           over
-    # Upload                   yes                     `stop`, unless all was sent         goes on, for the result
+    # UploadInbox              yes                     `stop`, unless all was sent         open, for the result
     #
-    # An ItemInbox that has nothing unread and gets nothing more is left as one without credit. A dropped request is
-    # answered. On a channel that is over, nothing else is sent.
+    # An ItemInbox that is empty and over is treated as one without credit. A dropped request is answered. On a channel
+    # that is over, nothing else is sent.
 
     def stop_reading(self, reason: object) -> None:
         """Stop reading, as the table says. Idempotent. Only a `StreamInbox` sends the ``reason``."""
@@ -495,27 +502,27 @@ class Inbox(MessageQueue, Recipient):
         self._detach()
 
     def _detach(self) -> None:
-        """Receive nothing more, and drop what is unread."""
+        """Stop receiving, and drop what is unread."""
         self._reader = _STOPPED
         self.channel.remove_recipient(self._event, self)
         self.drop_all()
 
     def resume_reading(self) -> None:
-        """Go on for another stream than the one that was left."""
+        """Continue for a new stream, in place of the abandoned one."""
         self._reader = ReaderState.READING
         self.being_read = False
 
     def stream_collected(self, label: str) -> None:
-        """Stop reading in the next turn of the event loop, because the stream was thrown away without being left.
+        """Stop reading in the next turn of the event loop, because the stream was garbage-collected and not closed.
 
-        Python may throw it away in any thread and within any call.
+        Python may collect a stream in any thread and within any call.
         """
         if self._reader is not _STOPPED:
             self._reader = ReaderState.ABANDONED
             self.unread_memory.loop.call_soon(partial(self._stop_if_abandoned, label))
 
     def _stop_if_abandoned(self, label: str) -> None:
-        if self.abandoned:  # else another stream reads on
+        if self.abandoned:  # otherwise another stream reads on
             self.stop_reading(None)
 
     def drop_all(self) -> None:
@@ -556,7 +563,7 @@ class EventInbox(Inbox):
         self._add(message.a, message.i, payload, decode)
 
     def count_misfit(self, why: Exception) -> None:
-        """Count an event that was read, and is dropped because its arguments are not what the reader wants."""
+        """Count an event that was read, and is dropped because its arguments do not fit the type that is wanted."""
         self.channel.count_misfit(self._event, why)
 
     def _stop_if_abandoned(self, label: str) -> None:
@@ -567,7 +574,7 @@ class EventInbox(Inbox):
 
 
 class NextEvent(EventInbox):
-    """Queue of a reader that wants one event. It receives nothing after the first event that fits.
+    """Queue of a reader that wants one event. The queue receives nothing after the first event that fits.
 
     Args:
         value_of: makes the value of an event.
@@ -582,7 +589,7 @@ class NextEvent(EventInbox):
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         super().receive(message, payload, decode)
         if not self.over and self._fits(message.a):
-            # Now, not when it is read: further events may have arrived with this one, and are for the next reader.
+            # Now, not when the event is read: events that arrive with it are for the next reader.
             self.end()
             self.channel.remove_recipient(self._event, self)
 

@@ -1,4 +1,8 @@
-"""Inboxes of items, of ws-wrapper's iterator protocol: those of a stream, and those that a caller sends."""
+"""Inboxes of items: `ItemInbox` for a stream on a user's channel, and `UploadInbox`.
+
+Items arrive as in ws-wrapper's iterator protocol, in events or requests ``next``. The inbox of a stream that has its
+own channel is `StreamInbox` in ``_core.channels``, because it ends the channel.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +21,23 @@ from .recipients import Decode
 
 LARGEST_BATCH = 8192
 """Bytes of the largest message of several items for which there is always room within the credit. (wsrpc sends up to
-4 KiB.) When the first one is read all of them are decoded."""
+4 KiB.) When the first item is read, all items of the message are decoded."""
 
 _STOPPED = ReaderState.STOPPED
 
 
 class ProducerState(enum.Enum):
-    """State of the remote producer of an `ItemInbox`. It is followed by the next one, or by the last one."""
+    """State of the remote producer of an `ItemInbox`. Each state is followed by the next state, or by ENDED."""
 
     NOT_STARTED = "not started"
-    """Nothing was read yet, so it was not told to start."""
+    """Nothing was read yet, so no ``start`` was sent."""
     STARTED = "started"
     ENDED = "ended"
-    """It has said that there are no more items."""
+    """The producer has sent that there are no more items."""
 
 
 class ItemInbox(Inbox):
-    """Queue of the items of one stream, and what its remote producer is told."""
+    """Queue of the items of one stream. It starts and stops the remote producer."""
 
     __slots__ = ("_producer",)
 
@@ -44,9 +48,9 @@ class ItemInbox(Inbox):
     # ------------------------------------------------------------ arriving
 
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
-        """Keep one item or several, or take note of the last one."""
+        """Keep one item or several, or record the end of the items."""
         a, i = message.a, message.i
-        # No argument at all is an item without a value, and a truthy `done` counts (JavaScript 4.3.1, observed).
+        # A message without arguments is an item without a value. A truthy `done` counts (JavaScript 4.3.1, observed).
         item: Any = a[1] if len(a) > 1 else None
         if item.__class__ is dict:
             if item.get("done"):
@@ -69,7 +73,7 @@ class ItemInbox(Inbox):
             self._overflow(StreamOverflow(f"{count} items came at once, and the producer had less credit"))
             return
         if self._reserve(size):
-            # Each counts for as much of the message, and the first one for what is left over.
+            # Each item counts for an equal share of the message's bytes. The first item counts for the rest, too.
             share, rest = divmod(size, count)
             self.queue.append((values[0], share + rest, None, None))
             self.queue.extend([(value, share, None, None) for value in values[1:]])
@@ -89,19 +93,19 @@ class ItemInbox(Inbox):
             self._answer_end(i, again)
 
     def _answer_end(self, i: int, again: bool) -> None:
-        """Answer request ``i``, which says that there are no more items. ``again``: not the first one to say so."""
+        """Answer request ``i``, which says that there are no more items. ``again``: an earlier message has said so."""
         self.channel.answer(i)
 
     # ------------------------------------------------------------ reading
 
     @property
     def all_sent(self) -> bool:
-        """Whether the remote producer has said that there are no more items."""
+        """Whether the remote producer has sent all items, and the end of the items."""
         return self._producer is ProducerState.ENDED
 
     @property
     def has_producer(self) -> bool:
-        """Whether a remote producer was told to start and has not said that there are no more items."""
+        """Whether ``start`` was sent, and the remote producer may send more items."""
         return self._producer is ProducerState.STARTED
 
     def start_producer(self) -> None:
@@ -111,12 +115,15 @@ class ItemInbox(Inbox):
                 self.channel.send_start(self)
 
     def _decoded(self, payload: bytes, size: int, decode: Decode) -> tuple[Any, int]:
-        """Return the item of a message that has waited encoded, and its size. Of several items return the first."""
+        """Return the item of a message that has waited encoded, and the size of the item.
+
+        If the message has several items, return the first item. The other items are decoded, too, and wait.
+        """
         a, size = super()._decoded(payload, size, decode)
         item: Any = a[1] if len(a) > 1 else None
         if payload.__class__ is not EncodedItems:
             return item.get("value") if item.__class__ is dict else None, size
-        # The others wait decoded from now on. They were accepted, so there is room for them, whatever the limit.
+        # The message was accepted, so there is room for its items, whatever the limit.
         first, *others = item
         share = size // len(item)
         waiting = share * len(others)
@@ -125,35 +132,35 @@ class ItemInbox(Inbox):
         self.queue.extendleft((other, share, None, None) for other in reversed(others))
         return first, size - waiting
 
-    # ------------------------------------------------------------ leaving
+    # ------------------------------------------------------------ the end of reading
 
     def _stop_reading(self, reason: object) -> None:
-        """Stop reading, or let another stream read on.
+        """Stop reading, but keep the items if another stream may read on.
 
-        Another stream may read the items of a user's channel whose producer keeps to credit: the producer sends as far
-        as its credit goes, so what is unread waits, and nothing is lost.
+        That is so on a user's channel whose producer keeps to credit. The producer sends no more than its credit
+        allows, so the unread items wait, and no item is lost.
         """
         has_more = bool(self.queue) or not self.over
         if has_more and self.channel.has_credit and not self.channel.over:
             self._reader = ReaderState.ABANDONED
-            self.wake()  # a read of the stream that was left, which must not take an item of the next one
+            self.wake()  # ends a read of the old stream, which must not get an item of the next stream
         else:
             self._detach()
 
 
-class Upload(ItemInbox):
-    """Queue of the items that a caller sends to a handler. The call's result answers the end of the items.
+class UploadInbox(ItemInbox):
+    """Queue of the items that a caller sends to a handler. The result of the call answers the end of the items.
 
-    It receives until the channel ends, also after the handler has stopped reading.
+    The inbox receives until the channel ends, also after the handler has stopped reading.
     """
 
     __slots__ = ("_end_id", "_on_end")
 
     def __init__(self, channel: ReadableChannel) -> None:
         self._end_id: int | None = None
-        """The id of the request that said that there are no more items, and that has no answer yet."""
+        """The id of the request that ended the items, until it is answered."""
         self._on_end: Callable[[int], None] | None = None
-        """Answers that request, if the call has ended before the request arrives."""
+        """Answers the request that ends the items. Set if the call has ended before this request arrives."""
         super().__init__(channel)
 
     def _answer_end(self, i: int, again: bool) -> None:
@@ -165,7 +172,7 @@ class Upload(ItemInbox):
             self._end_id = i
 
     def pop_end_id(self) -> int | None:
-        """Return the id of the request that said that there are no more items. The caller answers it."""
+        """Return the id of the request that ended the items, if it has no answer yet. The caller answers it."""
         i, self._end_id = self._end_id, None
         return i
 
@@ -176,14 +183,14 @@ class Upload(ItemInbox):
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         super().receive(message, payload, decode)
         if self._reader is _STOPPED and not self.all_sent and message.i is not UNSET:
-            # JavaScript that gets the channel and `stop` in one read misses the `stop` (ws in Node, observed).
+            # JavaScript misses a `stop` that it gets in the same read as the channel (ws in Node, observed).
             self.channel.send_stop()
 
     def _stop_reading(self, reason: object) -> None:
-        self._reader = _STOPPED  # but it still receives, see above
+        self._reader = _STOPPED  # without `_detach`, because the inbox still receives
         self.drop_all()
         if not self.all_sent and not self.channel.over:
-            self.channel.send_stop()  # the handler may run on for long
+            self.channel.send_stop()  # because the handler may run for long
 
     def answer_end(self, answer: Callable[[int], None]) -> None:
         """Stop reading, and call ``answer`` with the id of the request that ends the items once it arrives."""
@@ -192,7 +199,7 @@ class Upload(ItemInbox):
 
 
 def error_in(end: dict[str, Any]) -> RemoteError | None:
-    """Return what a producer failed with, if its last ``next`` says so."""
+    """Return the error of the producer, if its last ``next`` has one."""
     if "e" not in end:
         return None
     reason = reason_from_wire(end["e"], end.get("_", UNSET))
