@@ -67,9 +67,9 @@ quick: $(STAMPS)/dev $(STAMPS)/browser $(STAMPS)/docs
 test: $(STAMPS)/docs $(STAMPS)/npm go engines
 	$(WITH_VENV) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal --durations=20 $(ARGS)
 
-# Those on the PATH, and pyenv's and uv's: python scripts/test_pythons.py names them.
+# Those on the PATH, and pyenv's and uv's: python -m scripts.test_pythons names them.
 test-pythons: $(STAMPS)/npm engines
-	$(WITH_VENV) $(BIN)/python scripts/test_pythons.py $(ARGS)
+	$(WITH_VENV) $(BIN)/python -m scripts.test_pythons $(ARGS)
 
 # The same tests run in full with the newest versions: make test. The tests of interop, the examples and the command
 # are left out, because they test little of how wsrpc uses its dependencies.

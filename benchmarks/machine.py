@@ -16,7 +16,8 @@ from pathlib import Path
 from interop.golang import find_go
 
 from .processes import ROOT, BenchmarkError
-from .subjects import INSTALL, Subject
+from .programs import INSTALL, find_node
+from .subjects import Subject
 
 NODE_MODULES = ROOT / "interop" / "js" / "node_modules"
 
@@ -39,14 +40,6 @@ def allow_descriptors(needed: int) -> None:
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise BenchmarkError(f"{needed} open files are needed, and `ulimit -Hn` says {hard}: raise that")
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-
-
-def find_node() -> str:
-    """The path of node. Raises BenchmarkError if it is missing."""
-    node = shutil.which("node")
-    if node is None:
-        raise BenchmarkError(f"node is missing. {INSTALL['node']}; or leave out what needs it: --without node")
-    return node
 
 
 def require(subjects: Sequence[Subject]) -> None:

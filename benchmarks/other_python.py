@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from scripts import test_pythons
+from interop import pythons
 
 from .processes import BenchmarkError
 from .subjects import WSRPC, Subject, python_server
@@ -15,11 +15,11 @@ WANTED = (3, 13)
 
 def find() -> Subject | None:
     """The server, in an environment that is made as ``make test-pythons`` does it; None if there is no such Python."""
-    pythons = test_pythons.find()
-    if sys.version_info[:2] == WANTED or WANTED not in pythons:
+    found = pythons.find()
+    if sys.version_info[:2] == WANTED or WANTED not in found:
         return None
     try:
-        python = test_pythons.environment(WANTED, pythons[WANTED][0])
+        python = pythons.environment(WANTED, found[WANTED][0])
         version = subprocess.check_output(
             [python, "-c", "import sys; print(sys.version.split()[0])"], text=True
         ).strip()

@@ -11,8 +11,9 @@ from statistics import median
 
 import msgspec
 
-from .machine import find_node, node_facts
+from .machine import node_facts
 from .processes import Child, start
+from .programs import find_node
 from .report.tables import number, ratio, table
 from .runner import START_SECONDS, Cores
 from .subjects import HERE, Command, python_server

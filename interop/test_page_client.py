@@ -188,7 +188,7 @@ async def a_call_of_the_page(row: str, kind: str, *, channel: str | None = None,
     outcome, handled = EXCEPTIONS.get(("page", kind, row), FORWARD[row])
     waits = row.startswith(("not connected", "never connected", "too many"))
     limits = Limits(close_timeout=1, replay_bytes=0) if row == "no session" else None
-    options: dict[str, Any] = {"options": {"timeout": 0, "offline": 1}, "codec": codec}
+    options: dict[str, Any] = {"options": {"requestTimeout": 0, "offline": 1}, "codec": codec}
     async with staged(limits, connected=not waits, **options) as (page, stage, proxy):
         how: dict[str, Any] = {"kind": kind, "channel": channel}
         match row:

@@ -26,7 +26,7 @@ def ignored(library: str, connections: int) -> dict[str, int]:
 async def connected(library: str, codec: str = "json") -> AsyncGenerator[tuple[Agent, Page]]:
     async with Agent.start(library) as agent:
         url = (await agent.call("listen"))["url"]
-        async with Page.start(url, codec=codec, tokens=False, options={"timeout": 20_000}) as page:
+        async with Page.start(url, codec=codec, tokens=False, options={"requestTimeout": 20_000}) as page:
             await page.notes.until("open")
             yield agent, page
 

@@ -21,7 +21,7 @@ from leftovers import nothing_left as nothing_left
 from programs import ROOT, start
 
 from interop.test_page_cuts import SEED, Codec, Page
-from wsrpc.testing._proxied import bound
+from wsrpc.testing._proxied_connection import bound_socket
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -47,7 +47,7 @@ async def running(port: int, journal: Path) -> AsyncGenerator[None]:
 async def test_the_outcome_that_each_caller_in_a_page_gets_is_true(tmp_path: Path, codec: Codec) -> None:
     chance = random.Random(SEED)
     journal = tmp_path / "journal"
-    with bound(0) as keeper:  # keeps the port while nothing listens there
+    with bound_socket(0) as keeper:  # keeps the port while nothing listens there
         port = keeper.getsockname()[1]
         async with Page.start(f"ws://127.0.0.1:{port}/", codec, SEED) as page:
             await page.ask("load")

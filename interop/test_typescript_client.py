@@ -96,7 +96,7 @@ IN_NODE = """\
 import { Client, type ClientOptions, RemoteError, type State, type Status } from "python-wsrpc"
 import type { Progress, WithOptions } from "python-wsrpc"
 
-const options: ClientOptions = { timeout: 1000 }
+const options: ClientOptions = { requestTimeout: 1000 }
 const client = new Client("ws://localhost/ws", options)
 const status: Status = client.status
 const state: State = status.get()

@@ -100,8 +100,8 @@ class Prepare(griffe.Extension):
 
 
 def show_type_alone(attribute: griffe.Attribute) -> None:
-    """Show an attribute that is another object's, such as ``name: Same[str] = Same()``, as ``name: str``."""
-    if isinstance(attribute.annotation, griffe.ExprSubscript) and str(attribute.value) == "Same()":
+    """Show an attribute of another object, such as ``name: SameAttribute[str] = SameAttribute()``, as ``name: str``."""
+    if isinstance(attribute.annotation, griffe.ExprSubscript) and str(attribute.value) == "SameAttribute()":
         attribute.annotation, attribute.value = attribute.annotation.slice, None
 
 

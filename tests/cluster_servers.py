@@ -86,7 +86,7 @@ class Servers:
         members = [membership_of(server.cluster) for server in self.all if server.cluster.nodes]
         peers = [peer for member in members for peer in member.links.peers]
         calls = any(peer.pending or peer.active or peer.anonymous_channels for peer in peers)
-        return not calls and all(member.relay.joined == 0 for member in members)
+        return not calls and all(member.forwarder.joined == 0 for member in members)
 
 
 def linked(one: Server, other: Server) -> bool:

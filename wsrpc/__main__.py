@@ -20,9 +20,9 @@ def run() -> None:
             raise
         sys.stderr.write("wsrpc: the command needs the extra cli: pip install 'python-wsrpc[cli]'\n")
         sys.exit(2)
-    from ._command.running import leave
+    from ._command.running import exit_process
 
-    leave(main(sys.argv[1:]))
+    exit_process(main(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -195,7 +195,7 @@ def named(error: BaseException) -> str:
     return f"{type(error).__name__}: {one_line(error)}".removesuffix(": ")
 
 
-def noted(error: BaseException) -> str:
+def named_with_notes(error: BaseException) -> str:
     """Return what `named` returns, and the notes of ``error``."""
     return "; ".join([named(error), *getattr(error, "__notes__", ())])
 
@@ -320,7 +320,7 @@ class ConnectFailed(WsrpcError, ConnectionError):
         times = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
         last = self.last_error
         the_last = "; the last one" if self.attempts else ""
-        why = "" if last is None else f"{the_last}: {noted(last)}"
+        why = "" if last is None else f"{the_last}: {named_with_notes(last)}"
         return f"could not connect in {times}{why}"
 
 
@@ -647,7 +647,7 @@ def is_closed_here(error: ConnectionLost) -> bool:
     return _CLOSED_HERE in vars(error)
 
 
-def note_member(error: BaseException, member: str | None) -> None:
+def add_member_note(error: BaseException, member: str | None) -> None:
     """Note on the error of a call which member of a contract was called; None if it was not called by a proxy."""
     if member is not None:
         error.add_note(f"called as {member}")

@@ -113,8 +113,8 @@ class Handshake:
     @property
     def bearer_token(self) -> str | None:
         """The token from ``Authorization: Bearer``, ``?access_token=`` or a subprotocol ``bearer.<token>``, or None."""
-        given: str = self.headers.get("authorization", "")
-        scheme, _, token = given.partition(" ")
+        value: str = self.headers.get("authorization", "")
+        scheme, _, token = value.partition(" ")
         if scheme.lower() == "bearer" and token.strip():
             return token.strip()
         if self.query.get("access_token"):

@@ -138,16 +138,16 @@ def any_case(headers: HeadersLike | None) -> Headers:
 
 
 def _pairs_of(headers: HeadersLike) -> Iterable[tuple[str, str]]:
-    given: Any = headers
-    if isinstance(given, Headers):
-        return given.pairs()
-    if isinstance(given, Mapping):
-        return cast("Mapping[str, str]", given).items()
-    if isinstance(given, list):
-        pairs = cast("list[tuple[str, str]]", given)
+    value: Any = headers
+    if isinstance(value, Headers):
+        return value.pairs()
+    if isinstance(value, Mapping):
+        return cast("Mapping[str, str]", value).items()
+    if isinstance(value, list):
+        pairs = cast("list[tuple[str, str]]", value)
         if all(isinstance(cast("Any", pair), tuple) and len(pair) == 2 for pair in pairs):
             return pairs
-    shown = "a list of something else" if isinstance(given, list) else type(given).__name__
+    shown = "a list of something else" if isinstance(value, list) else type(value).__name__
     raise TypeError(f"headers are a mapping of names to values, or a list of pairs of a name and a value, got {shown}")
 
 

@@ -32,10 +32,10 @@ def describe(registered: Server | Client | Router, /) -> Description:
     Raises:
         TypeError: ``registered`` is not a server, client or router.
     """
-    given: Any = registered
-    if not isinstance(given, Server | Client | Router):
-        raise TypeError(f"describe() takes a Server, a Client or a Router, got {given!r}")
-    return describe_registry(registry_of(given), _enc_hook(given))
+    value: Any = registered
+    if not isinstance(value, Server | Client | Router):
+        raise TypeError(f"describe() takes a Server, a Client or a Router, got {value!r}")
+    return describe_registry(registry_of(value), _enc_hook(value))
 
 
 def _enc_hook(registered: Server | Client | Router) -> Any:

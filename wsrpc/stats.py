@@ -24,12 +24,12 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
         bytes_in: total number of bytes read from the network, with framing, before decompression, and without the
             overhead of TLS.
         bytes_out: total number of bytes written to the network, counted like ``bytes_in``.
-        unsent: number of bytes that are waiting in the connection because the remote peer is reading too slowly.
+        unsent_bytes: number of bytes that are waiting in the connection because the remote peer is reading too slowly.
             Broadcasts that are waiting because of a policy for slow readers (`Limits.behind_bytes`) are not included.
-        kept: number of bytes of messages that are waiting for a connection, or are kept until the remote peer
+        kept_bytes: number of bytes of messages that are waiting for a connection, or are kept until the remote peer
             acknowledges them (`Limits.replay_bytes`).
         detached: whether the peer has no connection, but its session is kept for the next connection.
-        slow: whether the connection is full, in which case senders wait. Either ``unsent`` is above
+        slow: whether the connection is full, in which case senders wait. Either ``unsent_bytes`` is above
             `Limits.high_water_bytes`, or the messages that a wsrpc peer has not acknowledged have reached
             `Limits.replay_bytes` or `Limits.replay_messages`.
         skipped_broadcasts: `Peer.skipped_broadcasts`: the total number of broadcasts that were not sent to this peer
@@ -51,8 +51,8 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
     messages_out: int | None
     bytes_in: int | None
     bytes_out: int | None
-    unsent: int
-    kept: int
+    unsent_bytes: int
+    kept_bytes: int
     detached: bool
     slow: bool
     skipped_broadcasts: int
@@ -75,7 +75,7 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
         messages_in: total number of messages that arrived from the engine, including messages that this process sent to
             itself.
         messages_out: total number of messages that were published.
-        unsent: number of bytes that are waiting in this process because the engine has not accepted them yet.
+        unsent_bytes: number of bytes that are waiting in this process because the engine has not accepted them yet.
         engines_lost: total number of times that the connection to the engine was lost.
         gaps: total number of times that a session with another process was lost, in which case messages to rooms may be
             missing.
@@ -92,7 +92,7 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
     addresses: int
     messages_in: int
     messages_out: int
-    unsent: int
+    unsent_bytes: int
     engines_lost: int
     gaps: int
     connections: int
@@ -123,8 +123,8 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
             them.
         bytes_in: total number of bytes read from the network, on transports that count them.
         bytes_out: total number of bytes written to the network, on transports that count them.
-        unsent: number of bytes that are waiting in connections; see `PeerStats.unsent`.
-        kept: number of bytes of messages that are kept; see `PeerStats.kept`.
+        unsent_bytes: number of bytes that are waiting in connections; see `PeerStats.unsent_bytes`.
+        kept_bytes: number of bytes of messages that are kept; see `PeerStats.kept_bytes`.
         detached_peers: number of peers without a connection whose sessions are kept. ``peers`` includes them.
         slow_peers: number of peers whose connection is full; see `PeerStats.slow`.
         skipped_broadcasts: total number of broadcasts that were not sent to a peer because the peer was slow
@@ -149,8 +149,8 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     messages_out: int
     bytes_in: int
     bytes_out: int
-    unsent: int
-    kept: int
+    unsent_bytes: int
+    kept_bytes: int
     detached_peers: int
     slow_peers: int
     skipped_broadcasts: int
@@ -168,8 +168,8 @@ SUMMED = (
     "messages_out",
     "bytes_in",
     "bytes_out",
-    "unsent",
-    "kept",
+    "unsent_bytes",
+    "kept_bytes",
     "skipped_broadcasts",
     "pending",
     "active",
@@ -179,11 +179,11 @@ SUMMED = (
 """The counters of a server that are the sums of those of its peers."""
 
 
-class Tally:
+class ServerTotals:
     """Totals of a server's ended connections, to which the counters of the open connections are added."""
 
     def __init__(self, now: float) -> None:
-        self._began = now
+        self._started_at = now
         self.accepted = 0
         self._closed: Counter[int] = Counter()
         self._ended = dict.fromkeys(SUMMED, 0)
@@ -196,11 +196,11 @@ class Tally:
         """Count one more log line at ERROR."""
         self.errors += 1
 
-    def came(self) -> None:
+    def connection_opened(self) -> None:
         """Count one more connection."""
         self.accepted += 1
 
-    def left(self, code: int, messages: tuple[int, int], size: tuple[int, int], skipped: int) -> None:
+    def connection_closed(self, code: int, messages: tuple[int, int], size: tuple[int, int], skipped: int) -> None:
         """Add the counters of a connection that has ended with ``code``.
 
         Args:
@@ -237,7 +237,7 @@ class Tally:
                 sums[name] += getattr(peer, name) or 0
             ignored.update(peer.ignored)
         return ServerStats(
-            uptime=now - self._began,
+            uptime=now - self._started_at,
             healthy=healthy,
             peers=count,
             accepted=self.accepted,

@@ -36,7 +36,7 @@ AT_ONCE = 64
 """Messages that are read at once before they take a place in the turn, see `wsrpc._net.loop_budget`."""
 
 
-class _End:
+class _ConnectionEnd:
     """State of a connection, from open to closed, and what is reported of its end."""
 
     __slots__ = ("_over", "_timer", "broken", "close_sent", "closing", "dropped", "failure", "info")
@@ -80,7 +80,7 @@ class _End:
         """Whether a Close frame is to be sent behind the messages."""
         return self.closing is not None and not self.close_sent
 
-    def begin(self, code: int, reason: str) -> bool:
+    def start_closing(self, code: int, reason: str) -> bool:
         """Note that this side closes. Return False if it does already, or if the connection is over."""
         if self.closing is not None or self.info is not None:
             return False
@@ -135,7 +135,7 @@ class _End:
         return CloseInfo(code, reason or "", was_clean=code != CloseCode.ABNORMAL)
 
 
-class _Output(ABC):
+class _AsgiOutput(ABC):
     """Outgoing half of a connection: the messages that wait for ``send()``, and the task that calls it."""
 
     __slots__ = (
@@ -156,7 +156,7 @@ class _Output(ABC):
     def __init__(self, send: Send, limits: Limits) -> None:
         self._send_event = send
         self._limits = limits
-        self._end = _End()
+        self._end = _ConnectionEnd()
         self._messages: list[tuple[bytes, bool]] = []
         self._pieces: list[bytes] | None = None
         """Pieces of a message that is sent in pieces, until the last one."""
@@ -241,7 +241,7 @@ class _Output(ABC):
                         await send({"type": "websocket.send", "bytes": payload})
                     if end.info is not None:  # the connection ended meanwhile
                         return
-                    self._left(len(payload) + FRAME)
+                    self._count_written(len(payload) + FRAME)
                     count += 1
                     if count % BURST == 0:
                         await asyncio.sleep(0)
@@ -256,7 +256,7 @@ class _Output(ABC):
             self._writer = None
         self.flush()  # the transport may have begun to close while the last message was written
 
-    def _left(self, size: int) -> None:
+    def _count_written(self, size: int) -> None:
         """Count a message of that size as written."""
         self._unsent -= size
         if self._full and self._unsent <= self._limits.high_water_bytes // 4:
@@ -265,7 +265,7 @@ class _Output(ABC):
             self._has_room()
 
 
-class AsgiTransport(_Output):
+class AsgiTransport(_AsgiOutput):
     """One WebSocket that was accepted; `run` carries its messages."""
 
     __slots__ = (
@@ -292,7 +292,7 @@ class AsgiTransport(_Output):
         self.largest = limits.message_bytes
         self._next_event = receive
         self._loop = asyncio.get_running_loop()
-        self._delivery = Delivery(_go_on_reading)
+        self._delivery = Delivery(_keep_reading)
         self._stall_watch: StallWatch | None = None
         """None while there is room."""
         self._application: asyncio.Task[Any] | None = None
@@ -384,7 +384,7 @@ class AsgiTransport(_Output):
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         check_close(code, reason)
         # In ASGI a close without a code is one with 1000.
-        self._begin_close(CloseCode.NORMAL if code is None else code, reason)
+        self._start_close(CloseCode.NORMAL if code is None else code, reason)
         await self._end.wait()
 
     def abort(self) -> None:
@@ -437,7 +437,7 @@ class AsgiTransport(_Output):
                         return
                     waiting.cancel()
                 if self._in_read >= AT_ONCE:
-                    await self._take_turn(self._loop.time() - began)
+                    await self._wait_for_budget(self._loop.time() - began)
                 while self._is_held():
                     self._read_ended()
                     self._held = self._loop.create_future()
@@ -469,7 +469,7 @@ class AsgiTransport(_Output):
         if self._end.info is None:
             self._reader = self._loop.create_task(self._read())
 
-    async def _take_turn(self, seconds: float) -> None:
+    async def _wait_for_budget(self, seconds: float) -> None:
         """Wait until there is a turn for reading on, after messages that took ``seconds`` to handle."""
         turns = loop_budget_of(self._loop)
         self._read_ended()
@@ -493,7 +493,7 @@ class AsgiTransport(_Output):
             return
         self._received += 1
         if len(payload) > self.largest:
-            self._begin_close(CloseCode.MESSAGE_TOO_BIG, f"{len(payload)} bytes, the limit is {self.largest}")
+            self._start_close(CloseCode.MESSAGE_TOO_BIG, f"{len(payload)} bytes, the limit is {self.largest}")
         else:
             if self._delivery.receiver is None:
                 self._early_size += len(payload) + FRAME
@@ -536,8 +536,8 @@ class AsgiTransport(_Output):
         if not self._end.is_open:
             raise ConnectionLost(*self._end.code, "not_sent")
 
-    def _begin_close(self, code: int, reason: str) -> None:
-        if self._end.begin(code, reason):
+    def _start_close(self, code: int, reason: str) -> None:
+        if self._end.start_closing(code, reason):
             self._expect_end()
             self.flush()
             self._release()
@@ -563,5 +563,5 @@ class AsgiTransport(_Output):
                 self._application.cancel()  # `run` returns
 
 
-def _go_on_reading() -> None:
+def _keep_reading() -> None:
     """Go on reading, although a message has to be kept: `AsgiTransport` counts their bytes."""

@@ -70,7 +70,7 @@ class BrokerConnection:
         """Set each time that something was written, and at the end."""
         self._changing = asyncio.Lock()
         """Held while subscriptions change: a broker gets one change after the other."""
-        self._heard = 0
+        self._messages_received = 0
         """Messages that have come."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._over: asyncio.Future[str] = self._loop.create_future()
@@ -102,7 +102,7 @@ class BrokerConnection:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
-            self.end(said(exc))
+            self.end(error_text(exc))
 
     # ------------------------------------------------------------ out
 
@@ -161,7 +161,7 @@ class BrokerConnection:
     def received(self, subject: str, payload: bytes) -> None:
         """Take a message."""
         if not self._over.done():
-            self._heard += 1
+            self._messages_received += 1
             self._listener.received(subject, payload)
 
     async def subscribe(self, subject: str, /) -> None:
@@ -185,7 +185,7 @@ class BrokerConnection:
         if self._over.done():
             raise EngineLost(self._over.result())
         if (exc := task.exception()) is not None:
-            raise EngineLost(said(exc)) from exc
+            raise EngineLost(error_text(exc)) from exc
 
     # ------------------------------------------------------------ the end
 
@@ -195,10 +195,10 @@ class BrokerConnection:
             await asyncio.sleep(PROBE)
             asked = self._start(broker.confirm())
             while not asked.done():
-                heard = self._heard
+                heard = self._messages_received
                 await asyncio.wait((asked,), timeout=PATIENCE)
                 await asyncio.wait((asked,), timeout=GRACE)
-                if not asked.done() and self._heard == heard:
+                if not asked.done() and self._messages_received == heard:
                     self.end(f"no response within {PATIENCE:g} s")
 
     def end(self, reason: str) -> None:
@@ -243,7 +243,7 @@ class BrokerConnection:
             await self._broker.confirm()
 
 
-def said(exc: BaseException) -> str:
+def error_text(exc: BaseException) -> str:
     """Return what an exception says, as one line."""
     if isinstance(exc, EngineLost):
         return exc.reason

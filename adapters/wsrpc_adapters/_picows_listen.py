@@ -65,13 +65,13 @@ def listen(
     if path is not None and not path.startswith("/"):
         raise ValueError(f"a path begins with a slash, got {path!r}")
 
-    async def begin() -> _PicowsPort:
+    async def open_port() -> _PicowsPort:
         listener = _PicowsPort(server, path, secure=ssl is not None)
         await listener.open(host, port, ssl)
         return listener
 
     _check(server)
-    return server.listening(begin)
+    return server.listening(open_port)
 
 
 def _check(server: Server) -> None:

@@ -116,7 +116,7 @@ class PicowsReader(WSListener):
             first = frame.fin << 7 | frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4 | kind.value
             self.transport.frame(first, frame.get_payload_as_bytes())
 
-    def read_ended(self, ws: WSTransport, size: int, messages: int, began: float) -> None:
+    def read_ended(self, ws: WSTransport, size: int, messages: int, started: float) -> None:
         """End a read, after picows has parsed it."""
         if ws.is_disconnected:
             return  # it ended in the turn of its handshake
@@ -125,7 +125,7 @@ class PicowsReader(WSListener):
             sent = ws.close_handshake.sent
             assert sent is not None
             self.transport.close_was_sent(int(sent.code), sent.reason)  # type: ignore[call-overload]
-        self.transport.read_ended(size, messages, began)
+        self.transport.read_ended(size, messages, started)
 
     def ended(self, ws: WSTransport) -> None:
         """Let go of the transport, which refers to this object: its buffers would wait for the garbage collector.

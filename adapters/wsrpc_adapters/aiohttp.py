@@ -79,7 +79,7 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
         refusal.force_close()  # aiohttp would parse data that follows the request as another request
         return refusal
     over = asyncio.Event()
-    transport, response = await _take_over(request, handshake, early, over.set)
+    transport, response = await _upgrade(request, handshake, early, over.set)
     if transport is None:
         return response
     try:
@@ -106,7 +106,7 @@ def _handshake_of(request: web.Request, server: Server) -> Handshake:
     )
 
 
-async def _take_over(
+async def _upgrade(
     request: web.Request, handshake: Handshake, early: _Early, lost: Callable[[], object]
 ) -> tuple[WebSocketTransport | None, web.StreamResponse]:
     """Open the WebSocket that ``request`` asks for.

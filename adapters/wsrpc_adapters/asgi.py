@@ -29,7 +29,7 @@ __all__ = ["EXTENSION", "Application", "Reserve", "TakeOver", "WebSocket", "asgi
 logger = logging.getLogger("wsrpc")
 
 DEFAULT = Limits()
-told_of_pings: WeakSet[Server] = WeakSet()
+warned_of_pings: WeakSet[Server] = WeakSet()
 
 EXTENSION = "wsrpc"
 """Name of the extension with which an ASGI server hands over a connection.
@@ -100,9 +100,9 @@ def lifespan(server: Server) -> Callable[[Any], AbstractAsyncContextManager[None
     Raises:
         TypeError: ``server`` is not a `Server` (but, for example, an application).
     """
-    given: Any = server
-    if not isinstance(given, Server):
-        kind = type(given).__name__
+    value: Any = server
+    if not isinstance(value, Server):
+        kind = type(value).__name__
         raise TypeError(f"lifespan() takes a wsrpc Server, as in FastAPI(lifespan=lifespan(server)); got a {kind}")
 
     @asynccontextmanager
@@ -189,12 +189,12 @@ async def serve(
 ) -> None:
     """Serve one connection, from its handshake to its end."""
     # The objects of the handshake are freed meanwhile.
-    running = await begin(server, scope, receive, send, state, underlying)
+    running = await start(server, scope, receive, send, state, underlying)
     if running is not None:
         await running
 
 
-async def begin(
+async def start(
     server: Server, scope: Mapping[str, Any], receive: Receive, send: Send, state: Mapping[str, Any], underlying: Any
 ) -> Awaitable[None] | None:
     """Accept one connection or refuse it. Return an awaitable that serves it until its end; None if it has no more."""
@@ -219,7 +219,7 @@ async def begin(
     except OSError:
         return None  # the client has left
     if take_over is not None:
-        return serve_taken_over(server, handshake, take_over, receive)
+        return serve_handed_over(server, handshake, take_over, receive)
     check_pings(server, handshake.limits)
     transport = AsgiTransport(receive, send, handshake.connection_info(underlying), handshake.limits)
     return transport.run(accept_at_once(server, transport, handshake))
@@ -228,8 +228,8 @@ async def begin(
 def check_pings(server: Server, limits: Limits) -> None:
     """Say once for each server if its pings are set: an ASGI application can neither send nor see pings."""
     pings = limits.ping_interval, limits.ping_timeout
-    if server not in told_of_pings and pings != (DEFAULT.ping_interval, DEFAULT.ping_timeout):
-        told_of_pings.add(server)
+    if server not in warned_of_pings and pings != (DEFAULT.ping_interval, DEFAULT.ping_timeout):
+        warned_of_pings.add(server)
         logger.warning(
             "Limits(ping_interval=%s, ping_timeout=%s) has no effect: this ASGI server sends pings by its own settings "
             "(uvicorn: --ws-ping-interval, --ws-ping-timeout, or use --ws wsrpc_adapters.uvicorn:WebSocketProtocol)",
@@ -237,7 +237,7 @@ def check_pings(server: Server, limits: Limits) -> None:
         )
 
 
-async def serve_taken_over(server: Server, handshake: Handshake, take_over: TakeOver, receive: Receive) -> None:
+async def serve_handed_over(server: Server, handshake: Handshake, take_over: TakeOver, receive: Receive) -> None:
     """Serve a connection that the ASGI server gives away, until its end."""
     over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

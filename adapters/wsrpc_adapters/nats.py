@@ -15,7 +15,7 @@ from typing import Any
 from wsrpc.cluster.engine import FEW, PATIENCE, EngineConnection, EngineListener
 from wsrpc.errors import EngineLost
 
-from ._broker_connection import GRACE, BrokerConnection, abort, host_of, refuse_options, said
+from ._broker_connection import GRACE, BrokerConnection, abort, error_text, host_of, refuse_options
 
 try:
     from nats.aio.client import Client
@@ -104,7 +104,7 @@ class NatsBroker:
             await self.drop()
             if isinstance(exc, Exception):
                 # "no servers available" says less than why the last one was none.
-                raise EngineLost(said(self._last_error or exc)) from exc
+                raise EngineLost(error_text(self._last_error or exc)) from exc
             raise
         self._connected = True
         return self
@@ -115,12 +115,12 @@ class NatsBroker:
             return  # messages were dropped because this process was too slow, which the node finds out
         self._last_error = error
         if self._connected:
-            self._connection.end(said(error))
+            self._connection.end(error_text(error))
 
     async def _closed(self) -> None:
         if self._connected:
             error = self._client.last_error
-            self._connection.end("the server closed the connection" if error is None else said(error))
+            self._connection.end("the server closed the connection" if error is None else error_text(error))
 
     @property
     def largest(self) -> int:
@@ -151,10 +151,10 @@ class NatsBroker:
             return
         received = self._connection.received
 
-        async def take(message: Any) -> None:
+        async def on_message(message: Any) -> None:
             received(subject, message.data)
 
-        self._subscriptions[subject] = await self._client.subscribe(subject, cb=take)
+        self._subscriptions[subject] = await self._client.subscribe(subject, cb=on_message)
         await self.confirm()
 
     async def unsubscribe(self, subject: str, /) -> None:

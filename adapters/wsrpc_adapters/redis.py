@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from wsrpc.cluster.engine import FEW, PATIENCE, EngineConnection, EngineListener
 from wsrpc.errors import EngineLost
 
-from ._broker_connection import BrokerConnection, abort, host_of, refuse_options, said
+from ._broker_connection import BrokerConnection, abort, error_text, host_of, refuse_options
 
 try:
     from redis.asyncio import ConnectionPool
@@ -95,7 +95,7 @@ class RedisBroker:
     def __init__(self, connection: BrokerConnection, publishing: Any, subscribing: Any) -> None:
         self._connection = connection
         self._publishing = Replies(publishing, self._ignore, connection.end)
-        self._subscribing = Replies(subscribing, self._take, connection.end)
+        self._subscribing = Replies(subscribing, self._handle, connection.end)
         self._subjects: dict[bytes, str] = {}
         """What is subscribed, by its encoded name."""
         self._confirmed: asyncio.Future[None] | None = None
@@ -108,7 +108,7 @@ class RedisBroker:
         except BaseException as exc:
             await self.drop()
             if isinstance(exc, Exception):
-                raise EngineLost(said(exc)) from exc
+                raise EngineLost(error_text(exc)) from exc
             raise
         return self
 
@@ -138,7 +138,7 @@ class RedisBroker:
         await self._subscribing.send([(command, subject)])
         await self._confirmed
 
-    def _take(self, reply: Any) -> None:
+    def _handle(self, reply: Any) -> None:
         """Take what comes of the subscriptions."""
         kind, name, value = reply
         if kind == b"message":
@@ -159,9 +159,9 @@ class RedisBroker:
 class Replies:
     """A connection of redis-py, and a task that reads what comes on it: ``take`` gets all but the answers to pings."""
 
-    def __init__(self, connection: Any, take: Callable[[Any], None], end: Callable[[str], None]) -> None:
+    def __init__(self, connection: Any, handle: Callable[[Any], None], end: Callable[[str], None]) -> None:
         self._connection = connection
-        self._take = take
+        self._handle = handle
         self._end = end
         self._pings: deque[asyncio.Future[None]] = deque()
         self._reading: asyncio.Task[None] | None = None
@@ -199,10 +199,10 @@ class Replies:
                         if not answer.done():
                             answer.set_result(None)
                     else:
-                        self._take(reply)
+                        self._handle(reply)
                 await asyncio.sleep(0)
         except Exception as exc:  # whatever it is, nothing is read any more
-            self._end(said(exc))
+            self._end(error_text(exc))
 
     async def drop(self) -> None:
         await abort(self._writer())

@@ -66,7 +66,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._upgrade: ServerUpgrade | None = None
         """The upgrade for which the connection is reserved."""
         self._underlying: object = None
-        self._taken: WebSocketTransport | None = None
+        self._handed_over: WebSocketTransport | None = None
         """The transport that has taken the connection over; None before and after."""
         self._over = False
         """Whether that connection has ended."""
@@ -115,12 +115,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         await super().send(message)
         # A middleware may close right after it has accepted, to say why with a code. uvicorn waits for the answer.
         if self.handshake_complete and (self._upgrade is None or self.close_sent):
-            self._go_on()
+            self._resume_uvicorn()
         if self.close_sent:
             # After a refusal with a body, uvicorn 0.54 would log an error: it does not note that it has answered.
             self.handshake_complete = True
 
-    def _go_on(self) -> None:
+    def _resume_uvicorn(self) -> None:
         """Let uvicorn have what was held: the connection is its own."""
         held, self._held = self._held, None
         if held and not self.transport.is_closing():
@@ -150,9 +150,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             del headers[EXTENSIONS]
         if chosen is not None:
             headers[EXTENSIONS] = chosen
-        return self._take_over
+        return self._hand_over
 
-    def _take_over(self, lost: Callable[[], None]) -> WebSocketTransport | None:
+    def _hand_over(self, lost: Callable[[], None]) -> WebSocketTransport | None:
         """Make the transport of the connection, as `wsrpc_adapters.asgi.TakeOver` says."""
         assert self._upgrade is not None, "a reserved connection is taken over once"
         answered = self.handshake_complete or self.initial_response is not None
@@ -165,7 +165,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._lost = lost
         held, self._held = self._held, b""
         transport = self._upgrade.take_over(self.transport, held, self._ended, underlying=self._underlying)
-        self._taken = transport
+        self._handed_over = transport
         self._upgrade = self._underlying = None
         # uvicorn does not use these any more. Where the client has offered compression, as browsers do, it is 50 KiB.
         vars(self.conn).clear()  # its parser refers to it
@@ -192,9 +192,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def shutdown(self) -> None:
-        if self._taken is not None:
+        if self._handed_over is not None:
             # uvicorn waits for its tasks, and cancels them after `timeout_graceful_shutdown`.
-            closing = self.loop.create_task(self._taken.close(CloseCode.SERVICE_RESTART))
+            closing = self.loop.create_task(self._handed_over.close(CloseCode.SERVICE_RESTART))
             closing.add_done_callback(self.on_task_complete)
             self.tasks.add(closing)
         elif not self.transport.is_closing():
@@ -204,7 +204,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _ended(self, exc: Exception | None) -> None:
         self.connection_lost(exc)
-        self._taken, self._over = None, True  # what refers to each other would wait for the garbage collector
+        self._handed_over, self._over = None, True  # what refers to each other would wait for the garbage collector
         lost, self._lost = self._lost, None
         if lost is not None:
             lost()

@@ -12,8 +12,8 @@ from typing import Any, Protocol, TypeAlias
 
 from wsrpc import Client, ConnectionLost, Peer, QueueFull, Reconnect, ReconnectInfo, Server
 
-from ..machine import find_node
 from ..processes import BenchmarkError
+from ..programs import find_node
 
 __all__ = ["Ends", "on_socketio", "on_wsrpc"]
 

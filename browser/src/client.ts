@@ -74,7 +74,7 @@ export class Caller<A extends Shape = any> {
   constructor(core: ClientCore, channel: ChannelRef, options: WithOptions) {
     this.core = core
     this.#channel = channel
-    this.#options = { timeout: core.options.timeout ?? 60_000, ...options }
+    this.#options = { timeout: core.options.requestTimeout ?? 60_000, ...options }
   }
 
   /** Returns the same caller with other options. */

@@ -22,8 +22,8 @@ export type Subscriber = (state: State, resumed: boolean) => void
 export interface ClientOptions extends SocketOptions {
   /** How messages are encoded. Default: JSON. The entry point `msgpack` has another codec, for bytes. */
   readonly codec?: Codec
-  /** Milliseconds after which a call fails, if it does not say otherwise. Default: 60,000. */
-  readonly timeout?: number
+  /** Milliseconds after which a request fails, if it has no `timeout` of its own. Default: 60,000. */
+  readonly requestTimeout?: number
   /** How many calls and events may wait while there is no connection. Default: 256. */
   readonly offline?: number
 }

@@ -62,7 +62,7 @@ class Chat(Service):
 
     @method
     async def leave(self, room: RoomName) -> None:
-        self.server.room(room).discard(self.peer)
+        self.server.room(room).remove(self.peer)
         await self.tell_people(room)
 
     def people(self, room: str) -> list[str]:

@@ -22,7 +22,7 @@ async def main() -> None:
     async with ClusterClient(engine(), name=NAME) as chat:
         if options.ask is None:
             report = await chat.room("lobby").emit("said", "cron", options.text)
-            print(f"sent to {len(report.nodes)} workers; {len(report.missed)} could not be reached")
+            print(f"sent to {len(report.nodes)} workers; {len(report.missing_nodes)} could not be reached")
             return
         user = chat.peer(f"user/{options.ask}")
         try:

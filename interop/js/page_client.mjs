@@ -185,7 +185,7 @@ const commands = {
       return tokens ? { url, token: `token-${attempts}` } : url
     }
     const more = codec === "msgpack" ? { codec: msgpack } : {}
-    client = new Client(target, { WebSocket, timeout: 0, ...more, ...options })
+    client = new Client(target, { WebSocket, requestTimeout: 0, ...more, ...options })
     if (statuses) note(client.status.get())
     let last = client.status.get()
     client.status.subscribe((status) => status !== last && note((last = status)))

@@ -150,8 +150,8 @@ function source({ id, iterable }) {
 }
 
 const operations = {
-  create({ request_timeout_ms: timeout = 0 }) {
-    client = new Client("ws://recorded", { WebSocket: Socket, timeout })
+  create({ request_timeout_ms: requestTimeout = 0 }) {
+    client = new Client("ws://recorded", { WebSocket: Socket, requestTimeout })
   },
   on({ channel, event, handler }) {
     removers.set(`${channel} ${event} ${handler.id}`, find(channel).on(event, handlerOf(handler)))

@@ -48,7 +48,7 @@ async function target() {
 const client = new Client(target, {
   WebSocket,
   offline: 100_000,
-  timeout: 0,
+  requestTimeout: 0,
   ...(codec === "msgpack" ? { codec: msgpack } : {}),
 })
 client.status.subscribe((status) => say({ status }))

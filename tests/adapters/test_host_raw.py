@@ -74,7 +74,7 @@ async def test_stats_after_the_end_over_tls(host: Host) -> None:
         await ended.wait()
         for _ in range(10):  # the host closes what it takes for its own
             await asyncio.sleep(0)
-        assert server.stats().unsent == 0
+        assert server.stats().unsent_bytes == 0
         released.set()
         await turns_until(lambda: not server.stats().peers)
         assert sum(server.stats().closed.values()) == 1

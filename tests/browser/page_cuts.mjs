@@ -69,7 +69,7 @@ const KINDS = {
 /** Begins the traffic. Returns a function that lets it end, and says what the page has seen. */
 export async function begin(codec, dialed) {
   const target = () => (dialed(), "/ws")
-  const client = new Client(target, { timeout: 0, ...(codec === "msgpack" ? { codec: msgpack } : {}) })
+  const client = new Client(target, { requestTimeout: 0, ...(codec === "msgpack" ? { codec: msgpack } : {}) })
   const seen = { ends: {}, ran: {}, news: 0, notes: 0, failures: [], states: {}, ignored: client.ignored }
   const run = (n) => (seen.ran[n] = (seen.ran[n] ?? 0) + 1)
   let waiting = 0 // notes since the connection dropped: more than 256 would be refused, however long it takes to dial

@@ -15,9 +15,9 @@ import pytest
 from command_process import prints, refusal, serving
 
 from wsrpc import AnonymousChannel, Client, Handshake, RemoteError, RpcError, Server, Stream
-from wsrpc._command import asking
-from wsrpc._command.asking import ask, describes, written
-from wsrpc._command.failures import Failure
+from wsrpc._command import description_request
+from wsrpc._command.command_errors import Failure
+from wsrpc._command.description_request import ask, describes, written
 from wsrpc._core.wire.rejections import DESCRIPTION_CHANGED
 from wsrpc.codegen._checking import InvalidDescription
 from wsrpc.errors import made_here
@@ -199,7 +199,7 @@ PAGES: list[tuple[Page, str]] = [
 
 @pytest.mark.parametrize(("page", "said"), PAGES)
 async def test_pages_that_are_no_description(page: Page, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "MOST_PAGES", 20)
+    monkeypatch.setattr(description_request, "MOST_PAGES", 20)
     with pytest.raises(Failure) as caught:
         await asked(page, seconds=0.5 if page is silent else 30)
     assert str(caught.value).startswith(said)

@@ -61,7 +61,7 @@ def test_the_console_script_is_the_same_command() -> None:
     [
         (INSTALLED, "asyncio"),  # before the library
         *((command, "wsrpc._base") for command in (INSTALLED, COMMAND, [sys.executable, "-mwsrpc"])),
-        (COMMAND, "wsrpc._command.values"),
+        (COMMAND, "wsrpc._command.command_values"),
     ],
 )
 def test_an_interrupt_during_the_imports_ends_the_command_without_a_word(

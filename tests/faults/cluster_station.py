@@ -246,7 +246,7 @@ class Station:
         found = {name: counts for name, counts in found.items() if counts != [0, 0, 0]}
         if len(peers) != 2 * len(self._clients) + self._slots - 1:
             found["peers"] = [*peers]
-        found |= {"relay": member.relay.joined, "tasks": _running() - self._idle}
+        found |= {"relay": member.forwarder.joined, "tasks": _running() - self._idle}
         return {name: what for name, what in found.items() if what}
 
     # ------------------------------------------------------------ what others call here
@@ -345,7 +345,7 @@ class Station:
                 report = room.emit_nowait("said", sender, n)
             else:
                 report = await room.emit("said", sender, n)
-            self.note(Emitted(sender, n, began, [*report.missed]))
+            self.note(Emitted(sender, n, began, [*report.missing_nodes]))
             assert not report.errors, report.errors
             await asyncio.sleep(random.uniform(0.01, 0.03))
 

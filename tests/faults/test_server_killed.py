@@ -21,7 +21,7 @@ from effort import SOAK
 from programs import start
 
 from wsrpc import Client, ConnectionLost, Limits, Reconnect, Retry
-from wsrpc.testing._proxied import bound
+from wsrpc.testing._proxied_connection import bound_socket
 
 KILLS = 200 if SOAK else 12
 PROGRAM = str(Path(__file__).with_name("mortal_server.py"))
@@ -145,7 +145,7 @@ async def test_the_outcome_that_each_caller_gets_is_true(tmp_path: Path) -> None
     journal = tmp_path / "journal"
     opened: asyncio.Queue[float] = asyncio.Queue()
     back: list[float] = []
-    with bound(0) as keeper:  # keeps the port while nothing listens there
+    with bound_socket(0) as keeper:  # keeps the port while nothing listens there
         port = keeper.getsockname()[1]
         # The queue takes whatever is sent while a slow machine starts a server.
         client = Client(f"ws://127.0.0.1:{port}/", reconnect=SOON, limits=Limits(offline=100_000))

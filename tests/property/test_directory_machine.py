@@ -15,7 +15,7 @@ from effort import examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from wsrpc.cluster._directory import LEASE, UNDER_WAY, Beat, Delta, Directory, Snapshot
+from wsrpc.cluster._directory import IN_TRANSIT, LEASE, Beat, Delta, Directory, Snapshot
 
 ADDRESSES = ["ada", "bob", "cyd"]
 ROOMS = ["hall", "attic"]
@@ -57,11 +57,11 @@ class Node:
     def name(self) -> str:
         return self.directory.me
 
-    def node_came(self, node: str, /) -> None:
+    def node_joined(self, node: str, /) -> None:
         assert node not in self.known
         self.known.append(node)
 
-    def node_left(self, node: str, silent: bool, /) -> None:
+    def node_ended(self, node: str, silent: bool, /) -> None:
         self.known.remove(node)
         self.asks.discard(node)
         # A session with it ends, and the next one tells it that what was sent to any room may be missing.
@@ -81,7 +81,7 @@ class Node:
         self.asks.add(node)
 
     def publish(self, *, beat: bool = False) -> None:
-        deltas: list[Message] = list(self.directory.take_deltas())
+        deltas: list[Message] = list(self.directory.pop_deltas())
         if deltas:
             self.history.append((frozenset(self.has), frozenset(self.rooms)))
         if beat:
@@ -118,17 +118,17 @@ class DirectoryMachine(RuleBasedStateMachine):
     def hear(self, node: Node, message: Message) -> None:
         match message:
             case Beat():
-                node.directory.heard_beat(message, self.now)
+                node.directory.beat_received(message, self.now)
             case Delta():
-                node.directory.heard_delta(message, self.now)
+                node.directory.delta_received(message, self.now)
             case Snapshot():
-                node.directory.heard_snapshot(message, self.now)
+                node.directory.snapshot_received(message, self.now)
 
     def deliver(self, lost: set[int] | None = None) -> None:
         sent = self.sent[:]
         self.sent.clear()
         for sender, receiver, message, at in sent:
-            if at + UNDER_WAY < self.now:
+            if at + IN_TRANSIT < self.now:
                 continue  # the engine has lost it
             for index, node in enumerate(self.nodes):
                 if node.name == sender or receiver not in (None, node.name) or (lost and index in lost):
@@ -185,17 +185,17 @@ class DirectoryMachine(RuleBasedStateMachine):
         node = self.nodes[at]
         if there:
             node.rooms.add(room)
-            node.directory.enter(room)
+            node.directory.room_filled(room)
         else:
             node.rooms.discard(room)
-            node.directory.leave(room)
+            node.directory.room_emptied(room)
             for other in self.nodes:
                 other.missed.discard((node.name, room))
 
     @rule(at=which, room=rooms)
     def emit(self, at: int, room: str) -> None:
         node = self.nodes[at]
-        node.directory.note_emitted(room, self.now)
+        node.directory.record_emitted(room, self.now)
         reached = {node.name, *node.directory.nodes_of(room)}
         node.missed |= {(each.name, room) for each in self.nodes if room in each.rooms and each.name not in reached}
 

@@ -131,7 +131,7 @@ class Attacked:
     async def ask(self) -> None:
         self.own = [asyncio.ensure_future(self.peer.request("q", n, timeout=None)) for n in range(3)]
         await turns()
-        self.own_ids = [message["i"] for message in self.transport.take()]
+        self.own_ids = [message["i"] for message in self.transport.pop_sent()]
         self.settled = [False] * 3
 
     def place_ids(self, message: Any) -> Any:
@@ -164,7 +164,7 @@ class Attacked:
 
     def check_sent(self) -> None:
         """No request is answered that was not asked or has its answer; nothing but answers and notices leaves."""
-        for message in self.transport.take():
+        for message in self.transport.pop_sent():
             keys = set(message) - {"_"}
             if keys in ({"i", "d"}, {"i", "e"}):
                 assert self.outstanding[message["i"]] == 1, f"answered twice: {message}"

@@ -148,7 +148,7 @@ class RoomLife(LoopMachine):
     @rule(which=some, name=names)
     def discard(self, which: int, name: str) -> None:
         guest = self.pick(which)
-        self.server.room(name).discard(guest.peer)
+        self.server.room(name).remove(guest.peer)
         guest.rooms.pop(name, None)
 
     @rule(name=st.none() | names, skip=st.none() | some, side=st.booleans(), size=st.sampled_from([0, 400]))

@@ -41,7 +41,7 @@ from wsrpc import (
     SessionLost,
     current_peer,
 )
-from wsrpc._base.closing import GOES_ON
+from wsrpc._base.closing import RESUMABLE
 from wsrpc._client.client import core_of
 from wsrpc._client.client_states import Input
 from wsrpc._core.api.peer import current_of
@@ -301,7 +301,7 @@ class SessionsMachine(WorldMachine):
             return
         reason = "" if self.lost is None else self.lost.reason
         if self.lost is None:
-            if info.code in GOES_ON:
+            if info.code in RESUMABLE:
                 assert self.may_overflow or not end.was.resumes, f"a session that can resume has ended: {info}"
         elif "in time" in reason:
             assert self.loop.now - self.detached_at >= KEPT, reason
@@ -338,7 +338,7 @@ class SessionsMachine(WorldMachine):
     def closed_there(self, peer: Peer, info: CloseInfo) -> None:
         session = peer.state.get("session")
         session.closed_there += 1
-        if info.code in GOES_ON and not (info.user_closed or session.killed):
+        if info.code in RESUMABLE and not (info.user_closed or session.killed):
             self.check_reason_there(peer, session, info)
         for lane in session.down:
             lane.lose()
@@ -836,7 +836,7 @@ class SessionsMachine(WorldMachine):
             assert told[-1:] in ([], ["resume"]), told
         for peer in (self.client.peer, self.here.peer):
             stats = peer.stats()
-            assert (peer.pending, peer.active, peer.anonymous_channels, stats.kept) == (0, 0, 0, 0), (peer, stats)
+            assert (peer.pending, peer.active, peer.anonymous_channels, stats.kept_bytes) == (0, 0, 0, 0), (peer, stats)
         served = served_peer(self.here.peer)
         assert served is not None and served.sessions is not None
         assert not served.sessions._counted, "nothing counts any more"

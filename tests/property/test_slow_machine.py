@@ -102,7 +102,7 @@ class SlowMachine(LoopMachine):
         self.inside(self.line.pause)
 
     def hear(self) -> None:
-        for message in self.line.take():
+        for message in self.line.pop_sent():
             name, number, key, _ = message["a"]
             self.heard[name].append((number, key))
 

@@ -83,7 +83,7 @@ class Driven:
         self.transport._receiver.read_ended()
 
     def take(self) -> list[Any]:
-        return self.transport.take()
+        return self.transport.pop_sent()
 
     def expect(self, *messages: Any) -> None:
         self.transport.expect(*messages)

@@ -41,7 +41,7 @@ class Served(NamedTuple):
         """Wait until neither side does anything for the other: no handler, no channel, no request."""
         self.until(lambda: not any(p.active or p.anonymous_channels or p.pending for p in self.server.peers))
         peer = client.peer
-        client._portal.run(lambda: turns_until(lambda: not (peer.active or peer.anonymous_channels or peer.pending)))
+        client._bridge.run(lambda: turns_until(lambda: not (peer.active or peer.anonymous_channels or peer.pending)))
 
 
 def make_server() -> tuple[Server, list[str]]:

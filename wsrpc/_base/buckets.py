@@ -11,27 +11,27 @@ ENOUGH = 1 - 1e-6
 class TokenBucket:
     """Bucket of ``most`` tokens, full at first, that gets ``per_second`` new ones. Its user says what time it is."""
 
-    __slots__ = ("_at", "_left", "_most", "_per_second")
+    __slots__ = ("_at", "_most", "_per_second", "_remaining")
 
     def __init__(self, most: float, per_second: float) -> None:
         self._most = most
         self._per_second = per_second
-        self._left = float(most)
+        self._remaining = float(most)
         self._at = inf
 
     def __repr__(self) -> str:
-        return f"<TokenBucket {self._left:.3g} of {self._most} left, {self._per_second}/s>"
+        return f"<TokenBucket {self._remaining:.3g} of {self._most} left, {self._per_second}/s>"
 
-    def take(self, now: float) -> bool:
+    def spend(self, now: float) -> bool:
         """Take a token; return whether there was one.
 
         Args:
             now: the time in seconds. If it is before the last one, because another clock is used, no token is added.
         """
         if now > self._at:
-            self._left = min(self._most, self._left + (now - self._at) * self._per_second)
+            self._remaining = min(self._most, self._remaining + (now - self._at) * self._per_second)
         self._at = now
-        if self._left < ENOUGH:
+        if self._remaining < ENOUGH:
             return False
-        self._left -= 1
+        self._remaining -= 1
         return True

@@ -40,7 +40,8 @@ class CloseCode(IntEnum):
     FORBIDDEN = 3003
     """By default, the client does not dial again, as after HTTP status 403."""
     TIMEOUT = 3008
-    ACCOUNTING = 4400
+    COUNT_MISMATCH = 4400
+    """The two sides disagree about the number of messages in the session."""
     SLOW_CONSUMER = 4408
     FENCED = 4409
     """The session continues on another connection."""
@@ -58,13 +59,13 @@ class CloseCode(IntEnum):
 _MAY_SEND = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
 
 
-GOES_ON = frozenset({CloseCode.ABNORMAL, CloseCode.CREDENTIALS_EXPIRED, CloseCode.RESUMES})
+RESUMABLE = frozenset({CloseCode.ABNORMAL, CloseCode.CREDENTIALS_EXPIRED, CloseCode.RESUMES})
 """Ends of a connection after which its session may go on over another one."""
 
 
-SAYS_NOTHING = frozenset({CloseCode.NORMAL, CloseCode.NO_STATUS})
+UNINFORMATIVE = frozenset({CloseCode.NORMAL, CloseCode.NO_STATUS})
 """Ends of a connection that tell a client no more than that its session is over."""
-KEEPS_OUT = frozenset({CloseCode.POLICY_VIOLATION, CloseCode.UNAUTHORIZED, CloseCode.FORBIDDEN, CloseCode.REPLACED})
+NO_REDIAL = frozenset({CloseCode.POLICY_VIOLATION, CloseCode.UNAUTHORIZED, CloseCode.FORBIDDEN, CloseCode.REPLACED})
 """Ends of a connection after which a client does not dial again by default. Those of pages: browser/src/backoff.ts."""
 
 
@@ -103,11 +104,11 @@ def check_close(code: int | None, reason: str) -> int:
         ValueError: the code may not be sent, there is a reason without a code, or the reason has more than 123 bytes in
             UTF-8.
     """
-    given: Any = reason
-    if not isinstance(given, str):
+    value: Any = reason
+    if not isinstance(value, str):
         raise TypeError(f"a close reason is text, got {reason!r}")
-    given = code
-    if given is not None and not isinstance(given, int):
+    value = code
+    if value is not None and not isinstance(value, int):
         raise TypeError(f"a close code is a number such as 1000, or None for no code; got {code!r}")
     if code is None:
         if reason:

@@ -10,7 +10,7 @@ from .scheduler import Timer, Timers
 EXPIRED = "the credentials have expired"
 """Close reason."""
 
-LOOK_AGAIN = 60.0
+RECHECK = 60.0
 """Seconds after which to look at the clock again, which may have been set."""
 
 
@@ -23,15 +23,15 @@ class Expiry:
         self._loop = loop
         self._when = when
         self._expired = expired
-        self._timer = self._begin()
+        self._timer = self._start_timer()
 
-    def _begin(self) -> Timer:
+    def _start_timer(self) -> Timer:
         left = self._when - time.time()
-        return self._loop.call_at(self._loop.time() + min(max(0.0, left), LOOK_AGAIN), self._look)
+        return self._loop.call_at(self._loop.time() + min(max(0.0, left), RECHECK), self._time_over)
 
-    def _look(self) -> None:
+    def _time_over(self) -> None:
         if time.time() < self._when:  # the clock was set back, or the time is far away
-            self._timer = self._begin()
+            self._timer = self._start_timer()
         else:
             self._expired()
 

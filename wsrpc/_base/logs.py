@@ -16,7 +16,7 @@ from .buckets import TokenBucket
 _PASSWORD = re.compile(r"(?<=://)[^\s/?#]*@")
 _WORD = re.compile(r"\S+")
 
-LOOKED_AT = 4 * LONGEST_LINE
+SEARCHED = 4 * LONGEST_LINE
 """Characters that are searched for URLs: no more of a text can be shown."""
 
 
@@ -32,10 +32,10 @@ def for_log(value: object) -> object:
     except Exception:  # a user's `__str__`
         return one_line(value)
     # Before the text is cut: a password whose end is cut off would be shown.
-    seen = _PASSWORD.sub("…@", text[:LOOKED_AT])
+    seen = _PASSWORD.sub("…@", text[:SEARCHED])
     if "?" in seen:
         seen = _WORD.sub(_without_query, seen)
-    return one_line(seen + text[LOOKED_AT:])
+    return one_line(seen + text[SEARCHED:])
 
 
 def _without_query(word: re.Match[str]) -> str:
@@ -131,33 +131,33 @@ LONGEST_HOST = 100
 class LogBudget:
     """Limit of log lines that the other side causes: ``most`` at once, then ``per_second``. The rest is counted."""
 
-    __slots__ = ("_bucket", "_left_out")
+    __slots__ = ("_bucket", "_omitted")
 
     def __init__(self, most: int, per_second: float) -> None:
         self._bucket = TokenBucket(most, per_second)
-        self._left_out = 0
+        self._omitted = 0
 
-    def take(self) -> bool:
+    def spend(self) -> bool:
         """Take room for one line; return whether there was any."""
-        if self._bucket.take(monotonic()):
+        if self._bucket.spend(monotonic()):
             return True
-        self._left_out += 1
+        self._omitted += 1
         return False
 
-    def left_out(self) -> int:
+    def pop_omitted(self) -> int:
         """Return how many lines had no room since the last call."""
-        count, self._left_out = self._left_out, 0
+        count, self._omitted = self._omitted, 0
         return count
 
     def log(self, level: int, text: str, /, *args: object, **options: Any) -> None:
         """Write a line that belongs to no peer, if there is room."""
-        if self.take():
-            if left_out := self.left_out():
-                logger.warning(LEFT_OUT, left_out)
+        if self.spend():
+            if omitted := self.pop_omitted():
+                logger.warning(OMITTED, omitted)
             logger.log(level, text, *args, **options, stacklevel=2)
 
 
-LEFT_OUT = "%d log lines were left out: too many in a short time"
+OMITTED = "%d log lines were left out: too many in a short time"
 OF_ONE_PEER = (100, 1.0)
 OF_ONE_SERVER = (1000, 100.0)
 """Budgets for lines at WARNING and ERROR. (One connection can cause 40,000 of them, with tracebacks, in a second.)"""
@@ -170,10 +170,10 @@ def quieten(record: logging.LogRecord) -> bool:
     if record.getMessage() != "opening handshake failed":
         return True
     record.exc_info = record.exc_text = None
-    if not _handshakes.take():
+    if not _handshakes.spend():
         return False
-    if left_out := _handshakes.left_out():
-        record.msg, record.args = f"{record.msg}; {LEFT_OUT}", (left_out,)
+    if omitted := _handshakes.pop_omitted():
+        record.msg, record.args = f"{record.msg}; {OMITTED}", (omitted,)
     return True
 
 
@@ -183,7 +183,7 @@ class PeerLog:
     ``errors`` counts the lines at ERROR, and ``on_error`` is called for each. ``budget`` is that of the whole server.
     """
 
-    __slots__ = ("_budget", "_left_out", "_on_error", "_quiet", "_servers_budget", "errors", "id", "remote")
+    __slots__ = ("_budget", "_omitted", "_on_error", "_quiet", "_servers_budget", "errors", "id", "remote")
 
     def __init__(
         self,
@@ -198,7 +198,7 @@ class PeerLog:
         self._on_error = on_error
         self._servers_budget = budget
         self._budget: LogBudget | None = None
-        self._left_out = 0
+        self._omitted = 0
 
     def quieten(self) -> None:
         """Write lines at INFO at DEBUG from now on."""
@@ -213,7 +213,7 @@ class PeerLog:
         """Return whether a line of that level would write anything, itself or about the lines that were left out."""
         if self._quiet and level == logging.INFO:
             level = logging.DEBUG
-        return self._left_out > 0 or logger.isEnabledFor(level)
+        return self._omitted > 0 or logger.isEnabledFor(level)
 
     def __call__(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
         self._log(level, text, args, exc_info)
@@ -230,17 +230,17 @@ class PeerLog:
             if self._on_error is not None:
                 self._on_error()
         if level >= logging.WARNING and not self._has_room():
-            self._left_out += 1
+            self._omitted += 1
             return
-        if self._left_out and level >= logging.INFO:
-            left_out, self._left_out = self._left_out, 0
-            self._write(logging.WARNING, LEFT_OUT, (left_out,), None)
+        if self._omitted and level >= logging.INFO:
+            omitted, self._omitted = self._omitted, 0
+            self._write(logging.WARNING, OMITTED, (omitted,), None)
         self._write(level, text, args, exc_info)
 
     def _has_room(self) -> bool:
         if self._budget is None:
             self._budget = LogBudget(*OF_ONE_PEER)
-        return self._budget.take() and (self._servers_budget is None or self._servers_budget.take())
+        return self._budget.spend() and (self._servers_budget is None or self._servers_budget.spend())
 
     def _write(self, level: int, text: str, args: tuple[object, ...], exc_info: BaseException | None) -> None:
         if logger.isEnabledFor(level):

@@ -14,35 +14,35 @@ NOT_RUN: tuple[type, ...] = (Iterator, AsyncIterator, Future, functools.partial)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def check_flag(name: str, given: Any) -> None:
+def check_flag(name: str, value: Any) -> None:
     """Refuse an option that is not True or False: ``"no"`` would count as true.
 
     Raises:
         TypeError: it is neither.
     """
-    if not isinstance(given, bool):
-        raise TypeError(f"{name}= is True or False, got {given!r}")
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}= is True or False, got {value!r}")
 
 
-def check_function(name: str, given: Any) -> None:
+def check_function(name: str, value: Any) -> None:
     """Refuse an option that is not a function or None.
 
     Raises:
         TypeError: it is neither.
     """
-    if given is not None and not callable(given):
-        raise TypeError(f"{name}= is a function, or None; got {given!r}")
+    if value is not None and not callable(value):
+        raise TypeError(f"{name}= is a function, or None; got {value!r}")
 
 
-def check_limits_change(name: str, present: Any, given: Any) -> None:
+def check_limits_change(name: str, present: Any, value: Any) -> None:
     """Refuse limits that differ in more than what may change during a connection.
 
     Raises:
         TypeError, ValueError: it is not a `Limits`, or more than ``message_bytes`` differs.
     """
-    if not isinstance(given, type(present)):
-        raise TypeError(f"{name} is a wsrpc.Limits, got {given!r}")
-    if given.replace(message_bytes=present.message_bytes) != present:
+    if not isinstance(value, type(present)):
+        raise TypeError(f"{name} is a wsrpc.Limits, got {value!r}")
+    if value.replace(message_bytes=present.message_bytes) != present:
         raise ValueError(f"of {name} only message_bytes= may change while connected; on_handshake sets the others")
 
 
@@ -71,16 +71,16 @@ def check_has_run(what: str, returned: Any) -> None:
         )
 
 
-def check_number(text: str, given: Any, least: float) -> None:
+def check_number(text: str, value: Any, least: float) -> None:
     """Refuse an option that is not a number, or less than ``least``; ``text`` says what is expected.
 
     Raises:
         TypeError, ValueError: with ``text`` and the value.
     """
-    if not isinstance(given, (int, float)) or isinstance(given, bool):
-        raise TypeError(f"{text}; got {given!r}")
-    if not given >= least:
-        raise ValueError(f"{text}; got {given!r}")
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{text}; got {value!r}")
+    if not value >= least:
+        raise ValueError(f"{text}; got {value!r}")
 
 
 def no_parentheses(usage: str) -> Callable[[F], F]:

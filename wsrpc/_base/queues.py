@@ -1,4 +1,4 @@
-"""Bounded queue whose items can be taken out of order, by ticket."""
+"""Bounded queue from which items can be removed out of order, by ticket."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ T = TypeVar("T")
 
 
 class BoundedQueue(Generic[T]):
-    """Queue of items in order of arrival, bounded by their number and by their size together.
+    """Queue of items in order of arrival, limited by their number and by the sum of their sizes.
 
-    Each item gets a ticket, by which it can be taken out; later items have higher tickets. An item may have a key: it
-    then takes the place of an older item with the same key.
+    Each item gets a ticket, by which it can be removed. Later items have higher tickets. An item may have a key. It
+    then replaces an older item with the same key, at the place of the older item.
 
-    The queue does not decide what happens at its bounds. Ask `fits` first and refuse the item, or call `put` and then
-    `drop_oldest`. `put` itself accepts everything, for items that were admitted before.
+    The queue does not decide what happens at its limits. Call `fits` first and refuse the item, or call `append` and
+    then `drop_oldest`. `append` itself accepts every item.
 
     Args:
         size_of: returns the size of an item. It must return the same for the same item each time.
@@ -34,8 +34,8 @@ class BoundedQueue(Generic[T]):
         """The sizes of all items together."""
         self.items: dict[int, T] = {}
         """All items by ticket, oldest first. Only the queue's methods change it."""
-        # The oldest item is looked for from this ticket on. A dict that loses its first entries one by one takes
-        # ever longer to find the first one.
+        # The search for the oldest item starts at this ticket. A dict that loses its first entries one by one finds its
+        # first entry ever more slowly.
         self._first = 0
         self._next = 0
         # Keys in both directions. Most queues have none.
@@ -49,11 +49,11 @@ class BoundedQueue(Generic[T]):
         return f"<{type(self).__name__} {len(self)} items, size {self.size} of {self.max_size}>"
 
     def fits(self, size: int) -> bool:
-        """Return whether an item of that size would stay within both bounds."""
+        """Return whether the queue would stay within both limits with one more item of that size."""
         return len(self.items) < self.max_items and self.size + size <= self.max_size
 
-    def put(self, item: T, key: Hashable = None) -> int:
-        """Append an item, or put it into the place of the one with the same ``key``, and return its ticket."""
+    def append(self, item: T, key: Hashable = None) -> int:
+        """Append an item, or replace the item with the same ``key``. Return the ticket of the item."""
         ticket = None if key is None else self._ticket_of(key)
         if ticket is None:
             ticket = self._next
@@ -79,34 +79,34 @@ class BoundedQueue(Generic[T]):
         """Return whether an item with that key is in the queue."""
         return self._ticket_of(key) is not None
 
-    def take(self, ticket: int) -> T:
-        """Take out an item that is in the queue."""
+    def pop(self, ticket: int) -> T:
+        """Remove and return an item. The item must be in the queue."""
         item = self.items.pop(ticket)
         self.size -= self._size_of(item)
         if self._tickets is not None and self._keys is not None and ticket in self._keys:
             del self._tickets[self._keys.pop(ticket)]
         return item
 
-    def take_key(self, key: Hashable) -> T | None:
-        """Take out the item with that key. None if there is none."""
+    def pop_key(self, key: Hashable) -> T | None:
+        """Remove and return the item with that key. Return None if there is no such item."""
         ticket = self._ticket_of(key)
-        return None if ticket is None else self.take(ticket)
+        return None if ticket is None else self.pop(ticket)
 
-    def pop(self) -> T:
-        """Take out the oldest item. The queue must not be empty."""
+    def pop_oldest(self) -> T:
+        """Remove and return the oldest item. The queue must not be empty."""
         while self._first not in self.items:
             self._first += 1
-        return self.take(self._first)
+        return self.pop(self._first)
 
     def drop_oldest(self) -> list[T]:
-        """Take out the oldest items until the others are within both bounds, or only one is left. Return them."""
+        """Remove the oldest items until the queue is within both limits, or has one item. Return the removed items."""
         dropped: list[T] = []
         while len(self.items) > 1 and (self.size > self.max_size or len(self.items) > self.max_items):
-            dropped.append(self.pop())
+            dropped.append(self.pop_oldest())
         return dropped
 
     def clear(self) -> list[T]:
-        """Take out everything, and return it, oldest first."""
+        """Remove all items, and return them, the oldest first."""
         items = list(self.items.values())
         self.items.clear()
         self._tickets = self._keys = None

@@ -17,7 +17,7 @@ def weakly(target: T) -> T:
     return found  # type: ignore[no-any-return]
 
 
-def let_go(transport: Any) -> None:
+def release_transport(transport: Any) -> None:
     """Let an asyncio transport be freed that has ended: it refers to itself by its method that reads."""
     if hasattr(transport, READ):  # uvloop's has none
         delattr(transport, READ)

@@ -128,18 +128,18 @@ class LoopScheduler:
         if loop is self._loop:
             return False
         self._loop = loop
-        self._take_time(self._clock or loop)
+        self._set_clock_functions(self._clock or loop)
         self.create_future = partial(asyncio.Future, loop=loop)
         self.spawn = _spawn_in(loop)
         return True
 
-    def use(self, clock: Scheduler | None) -> None:
+    def set_clock(self, clock: Scheduler | None) -> None:
         """Take the time and timers of ``clock``, or of the event loop for None."""
         self._clock = clock
         self.renew()
-        self._take_time(clock or self._loop)
+        self._set_clock_functions(clock or self._loop)
 
-    def _take_time(self, clock: Any) -> None:
+    def _set_clock_functions(self, clock: Any) -> None:
         self.time = clock.time
         # Else a timer would refer to the handler within which it was started, and a cancelled one, too.
         self.call_at = clock.call_at if self._clock else partial(clock.call_at, context=contextvars.copy_context())

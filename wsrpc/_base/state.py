@@ -28,9 +28,9 @@ class Key(Generic[T]):
     __slots__ = ("name",)
 
     def __init__(self, name: str) -> None:
-        given: Any = name
-        if not isinstance(given, str):
-            raise TypeError(f"Key() takes a name, as text, got {given!r}")
+        value: Any = name
+        if not isinstance(value, str):
+            raise TypeError(f"Key() takes a name, as text, got {value!r}")
         self.name = name
         """The name of the entry."""
 

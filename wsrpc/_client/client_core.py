@@ -24,7 +24,7 @@ from .._core.session.session_end import SessionEnd
 from .._core.session.session_states import SessionInput
 from .._core.wire.settings import Settings
 from .._net.dial import Dialed
-from ..errors import ConnectionLost, SessionLost, noted
+from ..errors import ConnectionLost, SessionLost, named_with_notes
 from ..transport import Transport
 from .client_states import AT_REST, TABLE, ClientState, Input, after
 from .dialing import NOT_CONNECTED, OPENING, Dialing, DialPlan
@@ -370,7 +370,7 @@ class ClientCore(PassiveOwner):
         self.peer_core.outbox.expects_session = False
         self.peer_core.named_channels.end(lambda: failure)
         if not self._order.is_first and not isinstance(failure, ConnectionLost):
-            self.peer_core.log(logging.ERROR, "the client gives up: %s", noted(failure))
+            self.peer_core.log(logging.ERROR, "the client gives up: %s", named_with_notes(failure))
         self._waiters.notify(failure)
 
     # ------------------------------------------------------------ connections

@@ -12,7 +12,7 @@ from msgspec import Struct
 from .._base.scheduler import Timers, spawn_later
 from .._net.dial import Dialed, Dialer
 from .._net.urls import shown_url
-from ..errors import ConnectFailed, ConnectionLost, HandshakeRejected, named, noted
+from ..errors import ConnectFailed, ConnectionLost, HandshakeRejected, named, named_with_notes
 from .reconnect_policy import Reconnect, ReconnectSchedule
 
 NOT_CONNECTED = "no connection"
@@ -207,7 +207,7 @@ class Dialing:
                             raise  # with one attempt, `ConnectFailed` would say no more
                         if delay is None:
                             raise ConnectFailed(self._attempts, exc) from exc
-                        text = f"could not connect: {noted(exc)}"
+                        text = f"could not connect: {named_with_notes(exc)}"
                     self._listener.attempt_failed(text, delay)
         except TimeoutError:
             if not limit.expired():

@@ -21,7 +21,7 @@ from tenacity.retry import retry_base
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
-from .._base.closing import KEEPS_OUT, CloseCode
+from .._base.closing import NO_REDIAL, CloseCode
 from .._base.retry import Condition, check_strategies
 from .._base.scheduler import Timers
 from .._net.urls import BadURL
@@ -56,7 +56,7 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, HandshakeRejected):
         return error.status not in FATAL_STATUS
     if isinstance(error, ConnectionLost):
-        return error.code not in KEEPS_OUT
+        return error.code not in NO_REDIAL
     if isinstance(error, (BadURL, ssl.SSLCertVerificationError)):
         return False
     # Other errors of TLS, too: a load balancer that restarts may answer without TLS, or with an alert.

@@ -11,11 +11,11 @@ import click
 from .._base.names import RESERVED_EVENTS, check_event
 from ..errors import RequestTimeout, ReservedEvent
 from .command_connection import connected, on_channel, retry_of
-from .failures import TIMEOUT, Failure, UsageError
-from .options import CALL, UPLOAD, Command, Options, take_option
-from .printing import Output, Progress
+from .command_errors import TIMEOUT, Failure, UsageError
+from .command_options import CALL, UPLOAD, Command, Options, take_option
+from .command_values import argument, items_of
+from .printing import ItemCount, ValueWriter
 from .running import Job, in_event_loop
-from .values import argument, items_of
 
 ARGUMENTS = """\b
 An argument is
@@ -77,9 +77,9 @@ examples:
 async def stream(options: Options, job: Job) -> None:
     """Request a stream, and print its items as they arrive."""
     args, sent = _arguments(options, job)
-    output = Output(job)
+    output = ValueWriter(job)
     limits = {} if options.timeout is None else {"timeout": options.timeout}
-    progress = Progress(job, f"{options.event} was stopped")
+    progress = ItemCount(job, f"{options.event} was stopped")
     async with connected(options, job) as client:
         job.doing = f"{options.event} was cancelled"
         items = on_channel(client, options.channel).stream(options.event, *args, send=sent, **limits)
@@ -115,7 +115,7 @@ async def emit(options: Options, job: Job) -> None:
 async def _request(options: Options, job: Job) -> None:
     began = time.monotonic()
     args, sent = _arguments(options, job)
-    output = Output(job)
+    output = ValueWriter(job)
     async with connected(options, job) as client:
         job.doing = f"{options.event} was cancelled"
         limits: dict[str, Any] = {}
@@ -144,7 +144,7 @@ def _arguments(options: Options, job: Job) -> tuple[list[Any], AsyncGenerator[An
     path = "-" if from_stdin else options.send
     if path is None:
         return args, None
-    progress = Progress(job, f"the upload to {options.event} was cancelled")
+    progress = ItemCount(job, f"the upload to {options.event} was cancelled")
     return args, items_of(path, options.form).read(progress.add)
 
 

@@ -21,8 +21,8 @@ from .._core.handlers.observation import Message
 from .._net.urls import check_url, shown_url
 from ..errors import UnknownEvent, WsrpcError, printable, short
 from ..headers import check_header
-from .failures import REMOTE, Failure, UsageError, explained
-from .options import Options
+from .command_errors import REMOTE, Failure, UsageError, explained
+from .command_options import Options
 from .running import Job
 
 CONNECTING = 30.0
@@ -60,7 +60,10 @@ async def connected(options: Options, job: Job, client: Client | None = None) ->
 
 async def _advice(client: Client, options: Options) -> str:
     """Return which channel of the server has the event; "" if its description does not say."""
-    from .asking import checked, describes  # only now, because it imports much that other calls do not need
+    from .description_request import (  # only now, because it imports much that other calls do not need
+        checked,
+        describes,
+    )
 
     try:
         found = checked(await describes(client, options.url, seconds=1.5))  # a hint is not worth more

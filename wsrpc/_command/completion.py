@@ -12,10 +12,10 @@ import click
 from click.shell_completion import ShellComplete, add_completion_class, shell_complete, split_arg_string
 
 from ..errors import WsrpcError
-from .asking import checked, describes
 from .command_connection import channels_of, client_of
-from .failures import Failure
-from .options import COMPLETE, Options
+from .command_errors import Failure
+from .command_options import COMPLETE, Options
+from .description_request import checked, describes
 
 SECONDS = 1.5
 """Time for asking a server, while the user waits after pressing Tab."""

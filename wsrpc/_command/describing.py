@@ -12,11 +12,11 @@ from .._schema.description import Description, EventSchema, ParameterSchema
 from ..codegen._checking import InvalidDescription, is_answered
 from ..codegen._typescript_types import Names, type_of
 from ..errors import one_line
-from .asking import checked, describes, written
 from .command_connection import connected
-from .failures import REMOTE, Failure
-from .options import CONNECTION, URL, Command, Options, channel_option
-from .printing import Output
+from .command_errors import REMOTE, Failure
+from .command_options import CONNECTION, URL, Command, Options, channel_option
+from .description_request import checked, describes, written
+from .printing import ValueWriter
 from .running import Job, in_event_loop
 
 
@@ -31,7 +31,7 @@ async def describe(options: Options, job: Job) -> None:
 
     The server has to call server.offer_description().
     """
-    output = Output(job)
+    output = ValueWriter(job)
     async with connected(options, job) as client:
         found = await describes(client, options.url)
         if options.json:

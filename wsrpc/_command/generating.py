@@ -18,10 +18,10 @@ from ..codegen.python_client import client_module
 from ..codegen.typescript import declarations
 from ..errors import printable
 from ..schema import Description, describe
-from .asking import ask, checked, written
-from .failures import USAGE, Failure, UsageError
+from .command_errors import USAGE, Failure, UsageError
+from .command_options import HEADER, Options, several
+from .description_request import ask, checked, written
 from .loading import load, read
-from .options import HEADER, Options, several
 from .running import complain
 
 COMMON = several(

@@ -17,8 +17,8 @@ from .._core.api.peer import Peer
 from .._core.handlers.observation import Message
 from ..errors import ConnectionLost, one_line
 from .command_connection import client_of, connected
-from .options import CONNECTION, EVENTS, URL, Command, Options, channel_option, take_option
-from .printing import Output
+from .command_options import CONNECTION, EVENTS, URL, Command, Options, channel_option, take_option
+from .printing import ValueWriter
 from .running import Job, complain, in_event_loop
 
 MOST_UNWRITTEN = 10_000
@@ -44,13 +44,13 @@ class _Listener:
         self._retries: int = options.retry
         """The attempts that are left until there is a connection. After a drop there is no limit."""
         self._was_open = False
-        self._taken = asyncio.Queue[_Event | Exception]()
+        self._queue = asyncio.Queue[_Event | Exception]()
         """The events, and then the error after which there is no further connection."""
         self._bytes = 0
         """Bytes of the messages of these events."""
         self._dropped = 0
         self.client = client = client_of(options, Reconnect(initial=1.0, max=10.0, retry=self._dials_again))
-        client.on("message", self._take)
+        client.on("message", self._message_received)
         client.on("open", self._opened)
         client.on("close", self._lost)
         client.on("error", self._gave_up)
@@ -65,24 +65,24 @@ class _Listener:
         if self._dropped and not self._bytes:
             complain(f"{self._dropped:,} events were dropped, because the output is read too slowly")
             self._dropped = 0
-        found = await self._taken.get()
+        found = await self._queue.get()
         if isinstance(found, Exception):
             raise found
         self._bytes -= len(found.message.payload)
         return found
 
-    def _take(self, _: Peer, message: Message) -> None:
+    def _message_received(self, _: Peer, message: Message) -> None:
         event, channel = message.event, message.channel_name
         if event is None or message.id is not None or (channel is None and event in RESERVED_EVENTS):
             return  # ws-server-wrapper 1 sends `connect`, which is not an event of its application
         if (self._events and event not in self._events) or (self._channels and channel not in self._channels):
             return
         size = self._bytes + len(message.payload)
-        if self._taken.qsize() >= MOST_UNWRITTEN or (self._bytes and size > MOST_UNWRITTEN_BYTES):
+        if self._queue.qsize() >= MOST_UNWRITTEN or (self._bytes and size > MOST_UNWRITTEN_BYTES):
             self._dropped += 1
             return
         self._bytes = size
-        self._taken.put_nowait(_Event(datetime.now().astimezone(), event, message))
+        self._queue.put_nowait(_Event(datetime.now().astimezone(), event, message))
 
     def _dials_again(self, error: BaseException) -> bool:
         self._retries -= 1
@@ -97,10 +97,10 @@ class _Listener:
         if info.will_reconnect:
             complain(f"the connection was lost ({f'{info.code} {info.reason}'.rstrip()}); reconnecting")
         else:
-            self._taken.put_nowait(ConnectionLost(info.code, info.reason, "not_sent"))
+            self._queue.put_nowait(ConnectionLost(info.code, info.reason, "not_sent"))
 
     def _gave_up(self, _: Peer, error: Exception) -> None:
-        self._taken.put_nowait(error)
+        self._queue.put_nowait(error)
 
     def _reconnected(self, info: ReconnectInfo) -> None:
         missed = "nothing was missed" if info.resumed else "events may be missing"
@@ -126,7 +126,7 @@ async def listen(options: Options, job: Job) -> None:
     After a drop, the command connects again. With EVENTs, it prints only events of these names.
     """
     listener = _Listener(options)
-    output = Output(job)
+    output = ValueWriter(job)
     number = 0
     async with connected(options, job, listener.client):
         job.doing = "no event has come"
@@ -139,7 +139,7 @@ async def listen(options: Options, job: Job) -> None:
                 return
 
 
-async def _write(event: _Event, output: Output) -> None:
+async def _write(event: _Event, output: ValueWriter) -> None:
     name, args = event.message.channel_name, event.message.args
     if not output.readable:
         found = {"time": event.time.isoformat(timespec="milliseconds"), "channel": name, "event": event.event}

@@ -16,7 +16,7 @@ import msgspec
 from .._client.client import Client
 from .._core.api.registration import Router
 from .._server.server import Server
-from .failures import UsageError
+from .command_errors import UsageError
 
 WANTED = (Server, Client, Router)
 

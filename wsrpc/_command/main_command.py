@@ -10,8 +10,8 @@ import sys
 import click
 
 from .. import __version__
-from .failures import OUTPUT_CLOSED, USAGE, Failure
-from .options import COMPLETE
+from .command_errors import OUTPUT_CLOSED, USAGE, Failure
+from .command_options import COMPLETE
 from .running import complain
 
 COMMANDS = {

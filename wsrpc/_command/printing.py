@@ -15,14 +15,14 @@ from typing import Any
 import msgspec
 
 from ..errors import printable
-from .failures import OUTPUT_CLOSED, UsageError
+from .command_errors import OUTPUT_CLOSED, UsageError
 from .running import Job
 
 PIPE = 4096
 """Bytes that a pipe takes without blocking if it takes any. (Linux's PIPE_BUF; POSIX guarantees 512.)"""
 
 
-class Output:
+class ValueWriter:
     """Writes values to stdout at once.
 
     A slow reader blocks only the task that writes. The event loop goes on, so the connection still answers pings.
@@ -75,19 +75,19 @@ def _write(file: Any, data: bytes) -> None:
             data = data[written:]
 
 
-class Progress:
+class ItemCount:
     """Counts items, for the text that an interruption of the job reports.
 
     Args:
         note: the beginning of that text, before the number of items.
     """
 
-    def __init__(self, job: Job, note: str) -> None:
+    def __init__(self, job: Job, text: str) -> None:
         self.items = 0
         self._job = job
-        self._note = note
+        self._text = text
 
     def add(self) -> None:
         """Count an item."""
         self.items += 1
-        self._job.doing = f"{self._note} after {self.items:,} item{'' if self.items == 1 else 's'}"
+        self._job.doing = f"{self._text} after {self.items:,} item{'' if self.items == 1 else 's'}"

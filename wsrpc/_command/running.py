@@ -16,8 +16,8 @@ import click
 
 from .._base.signals import handle_signal
 from ..errors import RemoteError, WsrpcError, printable, short
-from .failures import UNKNOWN, USAGE, explained
-from .options import Options
+from .command_errors import UNKNOWN, USAGE, explained
+from .command_options import Options
 
 PATIENCE = 0.7
 """Seconds from an interruption to the end, in which the cancellation and the Close frame are sent. The end does not
@@ -110,7 +110,7 @@ def in_event_loop(command: Callable[[Options, Job], Coroutine[Any, Any, None]]) 
     return run
 
 
-def leave(code: int) -> None:
+def exit_process(code: int) -> None:
     """End the process with ``code``, without waiting for its threads."""
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -43,17 +43,17 @@ class ClientRequest:
             self.request.headers[name] = value
 
     def receive(self, data: bytes) -> Response | None:
-        """Return the response to which ``data``, from the network, belongs; None if it is not complete.
+        """Parse ``data`` from the network. Return the response if it is complete, otherwise None.
 
         Raises:
-            HandshakeRejected: its status is not 101.
-            InvalidHandshake: it is not a valid response to a request for a WebSocket.
+            HandshakeRejected: the status of the response is not 101.
+            InvalidHandshake: the response is not a valid response to a request for a WebSocket.
         """
         self.library.receive_data(data)
         return self._read_answer()
 
     def receive_eof(self) -> None:
-        """As `receive`, for the end of what the server sends."""
+        """Handle the end of the server's data. Raises the exceptions of `receive`."""
         self.library.receive_eof()
         self._read_answer()
 
@@ -71,7 +71,7 @@ class ClientRequest:
     def make_connection(
         self, tcp: asyncio.Transport, response: Response, limits: Limits, *, read: int = 0, written: int = 0
     ) -> WebSocketConnection:
-        """Return the transport of the connection, which is open with ``response``."""
+        """Return the transport of the connection that ``response`` has opened."""
         headers = HeadersView(self.request.headers)
         info = ConnectionInfo(
             target=self.request.path,
@@ -89,7 +89,7 @@ class ClientRequest:
 
 
 class ClientOpening(asyncio.Protocol):
-    """Connection of a client, until the opening handshake is over. ``opened`` is its result."""
+    """Protocol of a client's connection until the opening handshake is over. ``opened`` is the result."""
 
     def __init__(self, request: DialRequest, limits: Limits, *, compression: bool) -> None:
         self._asked = asked = ClientRequest(request, compression=compression)
@@ -102,10 +102,10 @@ class ClientOpening(asyncio.Protocol):
         self._head = Head()
         self._written = 0
         self.opened: asyncio.Future[WebSocketTransport] = asyncio.get_running_loop().create_future()
-        """Done with the transport, or with what `ClientRequest.receive` raises, or with how the connection ended."""
+        """Result of the handshake: the transport, or an exception of `ClientRequest.receive` or of the connection."""
 
     def abort(self) -> None:
-        """Drop the connection: nobody waits for it any more."""
+        """Drop the connection, because nobody waits for it any more."""
         if not self.opened.cancel() and not self.opened.cancelled():
             self.opened.exception()  # so that asyncio does not log it
         if self._tcp is not None:
@@ -155,10 +155,10 @@ class ClientOpening(asyncio.Protocol):
 
 
 def presentable(exc: InvalidHandshake) -> InvalidHandshake:
-    """Return ``exc``, or an error with its text as one line of bounded length, without the subprotocols of the answer.
+    """Return ``exc``, or an error whose text is one short line without the subprotocols of the response.
 
-    The library quotes the answer. A server may send back a token, or control characters for the terminal on which
-    Python writes the exceptions that end a program.
+    The library quotes the response. A server may send back a token, or control characters for the terminal on which
+    Python prints the exception that ends a program.
     """
     if isinstance(exc, NegotiationError) and "subprotocol" in str(exc):
         return NegotiationError("the server chose a subprotocol that was not offered")

@@ -1,7 +1,7 @@
-"""Time limits that nearly always end before they are over: those of opening and of closing handshakes.
+"""`Deadlines`: time limits of opening and closing handshakes, which are nearly always removed before they are over.
 
-With a timer of the event loop for each, most of the time would be spent on timers that were cancelled. Limits of the
-same length end in the order in which they began, so one timer serves all of them.
+With one timer of the event loop for each limit, most of the time would be spent on cancelled timers. Limits of the same
+length are over in the order in which they started, so one timer serves all of them.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import contextvars
 from typing import Protocol
 
 EMPTY_CONTEXT = contextvars.Context()
-"""Context of the timer. That of the connection that starts it would keep the objects of its variables alive."""
+"""Context of the timer. The context of a connection would keep the objects in its context variables alive."""
 
 
 class Abortable(Protocol):
-    """What has a time limit."""
+    """Object with a time limit."""
 
     def abort(self) -> None:
         """Called when the time is over."""
@@ -23,7 +23,7 @@ class Abortable(Protocol):
 
 
 class Deadlines:
-    """Aborts what is not discarded within ``seconds`` after it was added."""
+    """Aborts each object that is not removed within ``seconds`` after it was added."""
 
     __slots__ = ("_has_timer", "_loop", "_seconds", "_until")
 
@@ -31,13 +31,12 @@ class Deadlines:
         self._loop = loop
         self._seconds = seconds
         self._until: dict[Abortable, float] = {}
-        """When the time of each is over, the first one first."""
+        """The objects, each with the time at which its limit is over. The earliest time is first."""
         self._has_timer = False
-        """Whether a timer runs: until the first deadline, or until one that was discarded meanwhile. The timer is not
-        kept here, because it refers to the loop."""
+        """Whether a timer runs. There is no attribute for the timer, because the timer refers to the event loop."""
 
     def add(self, limited: Abortable) -> None:
-        """Begin the time of ``limited``, unless it has begun."""
+        """Start the time limit of ``limited``. Adding it again has no effect."""
         if limited in self._until:
             return
         until = self._until[limited] = self._loop.time() + self._seconds
@@ -46,14 +45,14 @@ class Deadlines:
             self._loop.call_at(until, self._due, context=EMPTY_CONTEXT)
 
     def remove(self, limited: Abortable) -> None:
-        """End the time of ``limited``. Idempotent."""
+        """Remove the time limit of ``limited``. Idempotent."""
         self._until.pop(limited, None)
 
     def _due(self) -> None:
         self._has_timer = False
         now = self._loop.time()
         for limited in [limited for limited, until in self._until.items() if until <= now]:
-            if self._until.pop(limited, None) is not None:  # else another one's end has discarded it
+            if self._until.pop(limited, None) is not None:  # else aborting another object has removed it
                 limited.abort()
         if self._until and not self._has_timer:
             self._has_timer = True

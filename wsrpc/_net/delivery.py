@@ -24,13 +24,13 @@ class Delivery:
         """Whether messages that arrive before `start` are kept."""
         self._early: list[tuple[bytes | bytearray, bool]] | None = None
         self._fragments: bytearray | None = None
-        """The message of which a part has arrived; empty for a receiver that takes pieces."""
+        """The part of a message that has arrived. Empty if the receiver gets pieces. None between messages."""
         self._text = True
         """Whether that message is text."""
         self._receive_piece: Callable[[bytes, bool, bool], None] | None = None
         self.receiver: Receiver | None = None
         self.stopped = False
-        """Whether no message is passed on any more: the connection was aborted."""
+        """Whether all further messages are dropped, because the connection was aborted."""
 
     @property
     def in_message(self) -> bool:
@@ -59,7 +59,7 @@ class Delivery:
         self._keeps = False
 
     def ignore_rest(self) -> None:
-        """Pass no message on any more: the connection was aborted."""
+        """Drop all further messages, because the connection was aborted."""
         self.stopped = True
 
     def stop(self) -> None:

@@ -21,7 +21,7 @@ from ..headers import check_header
 from ..limits import Limits
 from ..transport import Transport
 from .client_handshake import ClientOpening, presentable
-from .connecting import connect
+from .client_sockets import connect
 from .dial_request import OTHER_ORIGINS, DialRequest, check_subprotocols, follow_redirects
 from .urls import BadURL, check_url, environment_proxy
 from .websocket import WebSocketTransport
@@ -125,7 +125,7 @@ class Dialed(Struct, frozen=True):
 
 
 class Dialer(Struct, frozen=True, kw_only=True):
-    """The options with which a client dials. An attempt first calls `ask`, and then dials a URL, or one after another.
+    """The options with which a client dials. An attempt first calls `ask`, and then dials one URL or several in turn.
 
     Raises:
         TypeError, ValueError: an option is not valid.
@@ -155,15 +155,15 @@ class Dialer(Struct, frozen=True, kw_only=True):
         check_flag("compression", self.compression)
         if getattr(self.ssl, "protocol", None) == ssl_module.PROTOCOL_TLS_SERVER:  # every TLS handshake would fail
             raise ValueError("ssl= is a context for servers: a client's is made with ssl.create_default_context()")
-        given: Any = self.dial
-        if not callable(given):
-            raise TypeError(f"dial= is an async function that opens a connection, such as wsrpc.dial; got {given!r}")
+        value: Any = self.dial
+        if not callable(value):
+            raise TypeError(f"dial= is an async function that opens a connection, such as wsrpc.dial; got {value!r}")
 
     async def ask(self) -> tuple[list[str], dict[str, str]]:
-        """Return the URLs for one attempt, which are none for a client without, and headers with the token of ``auth``.
+        """Return the URLs for one attempt, and the headers with the token of ``auth``. A client may have no URLs.
 
         Raises:
-            Exception: whatever an option that is a function raises.
+            Exception: the exception of an option that is a function.
         """
         options: tuple[Any, ...] = (self.url, self.headers, self.auth)
         url, given, token = [await _call(option) if callable(option) else option for option in options]
@@ -178,10 +178,10 @@ class Dialer(Struct, frozen=True, kw_only=True):
         return [] if self.url is None else self._urls(url), headers
 
     def _urls(self, given: object) -> list[str]:
-        """Return the URLs of the option, which may be a single one. One that is not valid is not left to chance.
+        """Return the URLs of the option, which is one URL or a sequence. All URLs are checked, not only the first.
 
         Raises:
-            BadURL: one of them is not valid, or there is none.
+            BadURL: a URL is not valid, or there is none.
         """
         urls = [given]
         if isinstance(given, Sequence) and not isinstance(given, str | bytes):
@@ -193,10 +193,10 @@ class Dialer(Struct, frozen=True, kw_only=True):
         return cast("list[str]", urls)
 
     async def __call__(self, url: str, headers: dict[str, str], *, to_resume: bool) -> Dialed:
-        """Dial ``url``. ``to_resume``: to resume a session, so the server waits for the first message.
+        """Dial ``url``. With ``to_resume``, a header tells the server that the first message may resume a session.
 
         Raises:
-            Exception: whatever `dial` raises.
+            Exception: the exception of `dial`.
         """
         if to_resume:
             headers = {**headers, RESUME_HEADER: "1"}
@@ -220,14 +220,15 @@ class Dialer(Struct, frozen=True, kw_only=True):
 
 
 CERTIFICATE_ALERT = re.compile(r"ALERT_.*(CERT|UNKNOWN_CA|HANDSHAKE_FAILURE)")
-"""In the ``reason`` of an `ssl.SSLError`. In TLS 1.2, a server that misses a certificate sends handshake_failure."""
+"""Matches the ``reason`` of an `ssl.SSLError` that is about certificates. In TLS 1.2, a server that requires a
+certificate sends handshake_failure."""
 
 
 def _tls_hint(error: Exception) -> str | None:
-    """Return what may be wrong if TLS, or a connection over TLS, ended with ``error`` before the server responded.
+    """Return a hint for ``error``, which ended a TLS handshake, or a connection over TLS without a response.
 
-    In TLS 1.3, a server judges the client's certificate after the client's part of the handshake. Many servers, those
-    of asyncio among them, end the connection without an alert.
+    In TLS 1.3, a server checks the client's certificate after the client's part of the handshake. Many servers, for
+    example those of asyncio, then end the connection without an alert.
     """
     hint = "the server may require a client certificate, or refuse the one that ssl= has"
     if isinstance(error, ssl_module.SSLError):
@@ -236,21 +237,21 @@ def _tls_hint(error: Exception) -> str | None:
     return f"{hint}; or this port has no TLS" if ended else None
 
 
-def _check_headers(given: Any) -> None:
-    """Refuse headers that cannot be sent, because a `Dial` function need not check them."""
-    if given is None:
+def _check_headers(headers: Any) -> None:
+    """Refuse headers that cannot be sent. (`Dial` functions of users need not check them.)"""
+    if headers is None:
         return
-    if not isinstance(given, Mapping):
+    if not isinstance(headers, Mapping):
         raise TypeError(
-            f"headers= is a mapping of names to values, or a function that returns one, got {type(given).__name__}"
+            f"headers= is a mapping of names to values, or a function that returns one, got {type(headers).__name__}"
         )
-    for name, value in cast("Mapping[str, object]", given).items():
+    for name, value in cast("Mapping[str, object]", headers).items():
         check_header(name, str(value))
 
 
-def _check_token(given: object) -> None:
-    if given is not None and not isinstance(given, str):
-        raise TypeError(f"auth= is a token, as text, or a function that returns it, got {type(given).__name__}")
+def _check_token(token: object) -> None:
+    if token is not None and not isinstance(token, str):
+        raise TypeError(f"auth= is a token, as text, or a function that returns it, got {type(token).__name__}")
 
 
 async def _call(function: Callable[[], Any]) -> Any:
@@ -263,6 +264,6 @@ async def _call(function: Callable[[], Any]) -> Any:
         task = asyncio.current_task()
         if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
             raise
-        # Something inside the function was cancelled, not the dialing itself: the attempt has failed.
+        # Only something inside the function was cancelled, not the attempt. So the attempt has failed.
         label = getattr(function, "__qualname__", type(function).__name__)
         raise RuntimeError(f"{label} raised {exc!r}") from exc

@@ -25,7 +25,8 @@ MAX_REDIRECTS = 10
 """The `websockets` library, aiohttp and Go's ``net/http`` follow as many."""
 
 HOST_AND_PORT = re.compile(r"([0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
-"""Host and port of a Location. Libraries differ on unusual ones, and might dial another host than was checked."""
+"""Host and port in a Location header. Libraries parse unusual values differently, and might dial another host than the
+checked host."""
 
 DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
@@ -190,7 +191,7 @@ def check_subprotocols(names: object) -> None:
     """Refuse subprotocols that cannot be offered.
 
     Raises:
-        TypeError, ValueError: says what is wrong, without the names, one of which may be a token.
+        TypeError, ValueError: a name is not valid. The error message does not quote it, because it may be a token.
     """
     if names is None:
         return

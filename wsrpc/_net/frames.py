@@ -1,7 +1,7 @@
 """Frames (RFC 6455, section 5.2): `FrameWriter` builds them, and `FrameReader` parses them.
 
-The `websockets` library builds and parses frames through several generators and an object for each. Without them,
-receiving a small message costs a fraction, and a small request a fifth less.
+The `websockets` library builds and parses each frame with several generators and an object. Without them, receiving a
+small message takes a fraction of the time, and a small request takes a fifth less.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ CONTROL = 0x08
 MASKED = 0x80
 
 MASKS = 64
-"""Masking keys that are made at once, of random bytes of the operating system."""
+"""Number of masking keys that are made together, from random bytes of the operating system."""
 
 LEAST = 2
-"""Bytes that every message counts for beside its payload, so that empty ones count, too. No frame is smaller."""
+"""Bytes that every message counts for besides its payload, so that empty messages count, too. No frame is smaller."""
 
 COPIED = 4096
-"""Bytes of the smallest payload that is not copied once more. (A view costs as much as copying 2 KiB.)"""
+"""Minimum bytes of a payload for which a memoryview avoids a copy. (A memoryview costs as much as copying 2 KiB.)"""
 
 FIRST_PIECE, FIRST_OF_CLIENT, LARGEST_PIECE = 1024, 512, 32 * 1024
 """Bytes that are written together. A burst begins with a small piece, so that the remote peer can start while this one
@@ -49,18 +49,18 @@ A client takes longer to make its requests than a server takes to answer them, a
 _unpack_masks = Struct("4s" * MASKS).unpack
 
 
-# The block is freed at once, and that is its use. glibc returns free memory at the end of the heap to the operating
-# system, by default from 128 KiB on, which is less than one large message takes. So each message got fresh pages, which
-# took a quarter of the time of an echo of 64 KiB, and nearly half of one of 1 MiB. Freeing a block that was mapped
-# makes glibc keep twice its size (mallopt(3), M_MMAP_THRESHOLD), unless the user has set these parameters. Elsewhere it
-# does nothing.
+# This block is freed at once, to change a setting of glibc. By default, glibc returns free memory at the end of the
+# heap to the operating system if it is more than 128 KiB, which is less than one large message needs. So each message
+# got fresh pages, which took a quarter of the time of an echo of 64 KiB, and nearly half of an echo of 1 MiB. When a
+# mapped block is freed, glibc keeps up to twice its size from then on (mallopt(3), M_MMAP_THRESHOLD), unless the user
+# has set these parameters. With other C libraries this statement has no effect.
 bytes(4 * 1024 * 1024)
 
 
 class TurnEnd:
-    """Writers that write at the end of the present turn of one event loop: one callback for all of them.
+    """The writers that write at the end of the event loop's present turn, with one callback for all of them.
 
-    A broadcast to a thousand connections would otherwise schedule a thousand callbacks, which costs a fifth of it.
+    With one callback for each connection, a broadcast to a thousand connections would take a fifth more time.
     """
 
     __slots__ = ("_loop", "_scheduled", "_writers")
@@ -84,10 +84,10 @@ class TurnEnd:
         self._scheduled = False
         writers = self._writers
         try:
-            for _ in range(len(writers)):  # those that are added meanwhile belong to the next turn
+            for _ in range(len(writers)):  # writers that are added meanwhile belong to the next turn
                 writers.popleft().turn_ended()
         finally:
-            if writers and not self._scheduled:  # one has raised: the others write all the same
+            if writers and not self._scheduled:  # a writer has raised an exception: the others still write
                 self._schedule()
 
 
@@ -131,8 +131,8 @@ class FrameWriter(ABC):
 
     def add(self, payload: bytes, text: bool = True, /) -> None:
         """Add a message. If enough bytes for one piece are waiting, write them. Raises the exceptions of `divert`."""
-        # The hot path of every message, which `add_frame` could take, too: it costs no further Python call while a
-        # read is handled. (A broadcast to 200 connections: this takes a tenth less than `add_frame`.)
+        # Fast path of `add_frame` for whole messages. It makes no further Python call while a read is handled. (With
+        # it, a broadcast to 200 connections takes a tenth less time.)
         if self.diverts:
             self.divert(payload, text)
             return
@@ -218,13 +218,13 @@ class FrameWriter(ABC):
 
 
 class Sink(Protocol):
-    """Takes the messages: a `Receiver`, or `Delivery` until there is a receiver."""
+    """Gets the messages: a `Receiver`, or `Delivery` until there is a receiver."""
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> object: ...
 
 
 class OtherFrames(Protocol):
-    """What takes the frames that are not whole messages, and answers violations: the transport."""
+    """Handles the frames that are not whole messages, and violations of the protocol. The transport implements this."""
 
     def frame(self, first: int, payload: bytes, /) -> None:
         """Handle a frame. Its ``first`` byte consists of FIN, the reserved bits and the opcode."""
@@ -237,7 +237,7 @@ class OtherFrames(Protocol):
 
 
 class FrameReader:
-    """Splits what arrives into frames, and delivers plain messages. Frames for a server are masked.
+    """Splits received bytes into frames, and delivers plain messages. Frames for a server are masked.
 
     A plain message is a single frame without extensions, as nearly all messages are.
     """
@@ -332,7 +332,7 @@ class FrameReader:
             self._rest = bytearray(memoryview(buffer)[position:])
 
     def _violation(self, buffer: bytes | bytearray, position: int) -> str | None:
-        """Return which rule the frame at ``position`` breaks, if its first two bytes break one."""
+        """Return the rule that the first two bytes of the frame at ``position`` break. None if they break no rule."""
         first, second = buffer[position], buffer[position + 1]
         if first & 0x0F not in OPCODES:
             return "invalid opcode"
@@ -343,9 +343,9 @@ class FrameReader:
         return None
 
     def only_message(self, data: bytes) -> bytes | None:
-        """Return the payload if ``data`` is one short message and nothing else, as from many clients that say little.
+        """Return the payload if ``data`` is exactly one short message, as most reads from clients are.
 
-        `feed` would deliver the same message. Returns None for everything else, which `feed` takes.
+        Return None for everything else. Then call `feed`, which would also deliver such a message.
         """
         size = len(data) - (6 if self._masked else 2)
         if (
@@ -362,7 +362,7 @@ class FrameReader:
         return apply_mask(data[6:], data[2:6]) if self._masked else data[2:]
 
     def _with_rest(self, data: bytes) -> bytes | bytearray:
-        """Return what was kept with ``data`` behind it; nothing while the frame is still not complete."""
+        """Return the kept bytes followed by ``data``. Return nothing while the frame is not complete."""
         rest, self._rest = self._rest, None
         assert rest is not None
         if len(data) < self._missing:
@@ -372,7 +372,7 @@ class FrameReader:
             return b""
         self._missing = 0
         if len(rest) < COPIED:
-            return b"".join((rest, data))  # parts of bytes are read faster than parts of a bytearray
+            return b"".join((rest, data))  # slices of bytes are faster than slices of a bytearray
         rest += data
         return rest
 
@@ -389,6 +389,6 @@ _TEXT_HEADS, _BINARY_HEADS = ([bytes((first, second)) for second in range(256)] 
 """Headers of small messages, by the second byte."""
 
 _IS_TEXT: list[bool | None] = [None] * 256
-"""By the first byte of a frame: whether the message is text; None if it is no plain message."""
+"""For the first byte of a frame: whether the message is text. None if the frame is not a plain message."""
 _IS_TEXT[TEXT], _IS_TEXT[BINARY] = True, False
 _NONE_IS_TEXT: list[bool | None] = [None] * 256

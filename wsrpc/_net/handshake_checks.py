@@ -29,7 +29,7 @@ OWN_HEADERS = frozenset({"connection", "upgrade", "content-length", "transfer-en
 
 
 class Door:
-    """Open while a server accepts connections. `close` also stops the user's functions that still decide on one."""
+    """Open while a server accepts connections. `close` also ends the user's functions that decide on a connection."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -39,7 +39,7 @@ class Door:
 
     @contextmanager
     def deciding(self, patience: asyncio.Timeout) -> Generator[None]:
-        """Make ``patience``, in which a user's function decides on a connection, expire at `close`."""
+        """Make the timeout ``patience`` of a user's function expire when the door is closed."""
         self._deciding.add(patience)
         try:
             yield
@@ -83,27 +83,27 @@ class HandshakeChecks:
         return is_async(self._function)
 
     def warn_of_any_origin(self) -> None:
-        """Warn, once, of a rule that lets everybody in."""
+        """Warn once if pages of any origin may connect."""
         if self._origins.allows_any and not self._warned:
             self._warned = True
             logger.warning("origins=ANY_ORIGIN: pages of any site may connect, with the cookies of their visitors")
 
     def check(self, handshake: Handshake, door: Door) -> Awaitable[None] | None:
-        """Accept ``handshake``, and let the user's function change it; return an awaitable if that is async.
+        """Check ``handshake``, and call the user's function with it. Return an awaitable if the function is async.
 
         Raises:
-            HandshakeRejected: it is refused. The status is 500 for any other error of the user's function, and 503 if
-                ``door`` is closed.
+            HandshakeRejected: the handshake is refused. The status is 500 for any other error of the user's function,
+                and 503 if ``door`` is closed.
         """
         seconds = handshake.limits.open_timeout
         result = self._ask(handshake, door)
         return None if result is None else self._finish(handshake, door, result, seconds)
 
     def check_nowait(self, handshake: Handshake, door: Door) -> None:
-        """Accept ``handshake`` as `check` does, where nothing can be awaited.
+        """Do the same as `check`, for callers that cannot wait.
 
         Raises:
-            HandshakeRejected: as for `check`; the status is 500 if the user's function returns an awaitable.
+            HandshakeRejected: as for `check`. The status is 500 if the user's function returns an awaitable.
         """
         result = self._ask(handshake, door)
         if result is not None:
@@ -114,7 +114,7 @@ class HandshakeChecks:
 
     def _ask(self, handshake: Handshake, door: Door) -> Awaitable[Any] | None:
         self.warn_of_any_origin()
-        if door.closed:  # an application's own HTTP server may go on listening
+        if door.closed:  # an application's own HTTP server may still listen
             raise door.refuse(_closing())
         asked = "origins="
         try:
@@ -130,7 +130,7 @@ class HandshakeChecks:
             _complete(handshake)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
-        except BaseException as exc:  # also a CancelledError that is not of this task
+        except BaseException as exc:  # also a CancelledError of something else than this task
             self._refuse(handshake, door, exc, asked)
         return None
 
@@ -185,7 +185,7 @@ def _check_refusal(rejected: HandshakeRejected) -> None:
     """Check that the refusal that a user's function raised can be sent.
 
     Raises:
-        TypeError, ValueError: it cannot; the text says why.
+        TypeError, ValueError: the refusal cannot be sent. The error message says why.
     """
     status: Any = rejected.status
     body: Any = rejected.body
@@ -203,10 +203,10 @@ def _check_refusal(rejected: HandshakeRejected) -> None:
 
 
 def _check_result(result: object) -> None:
-    """Check the return value of a user's function: False was likely meant to refuse.
+    """Check the return value of a user's function. False was probably meant as a refusal.
 
     Raises:
-        TypeError: it is False, or something that has not run.
+        TypeError: the value is False, or something that has not run.
     """
     check_has_run("on_handshake", result)
     if result is False:
@@ -217,7 +217,7 @@ def _seconds(expires: float) -> float:
     """Return a time as a float.
 
     Raises:
-        ValueError: it is not a number, or an int that no float can hold.
+        ValueError: the time is not a number, or is too large for a float.
     """
     with suppress(OverflowError):
         seconds = float(expires)
@@ -227,10 +227,10 @@ def _seconds(expires: float) -> float:
 
 
 def _complete(handshake: Handshake) -> None:
-    """Check what the user's function made of ``handshake``, and complete it.
+    """Check the attributes of ``handshake`` that the user's function may have set, and complete ``handshake``.
 
     Raises:
-        TypeError, ValueError: something is not valid; the text says what.
+        TypeError, ValueError: an attribute is not valid. The error message says which.
     """
     limits: Any = handshake.limits
     if not isinstance(limits, Limits):

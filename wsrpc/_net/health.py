@@ -1,4 +1,4 @@
-"""Health checks of load balancers, by plain HTTP."""
+"""`Health`: answers the health checks of load balancers, which are plain HTTP requests."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from websockets.http11 import Request, Response
 
 
 class Health:
-    """Answers ``GET`` and ``HEAD`` of one path: 200 "ok", or 503 "draining" once ``healthy()`` is false.
+    """Answers ``GET`` and ``HEAD`` requests for one path: 200 "ok", or 503 "draining" if ``healthy()`` is false.
 
-    While ``degraded()`` is true, it is 200 "degraded": the server serves its clients, but not the rest of its cluster.
+    While ``degraded()`` is true, the response is 200 "degraded": the server cannot reach the rest of its cluster.
 
     Raises:
         TypeError: the path is not text.
@@ -22,9 +22,9 @@ class Health:
     """
 
     def __init__(self, path: str, healthy: Callable[[], bool], degraded: Callable[[], bool]) -> None:
-        given: Any = path
-        if not isinstance(given, str):
-            raise TypeError(f"healthz= is a path such as '/healthz', or None; got {given!r}")
+        value: Any = path
+        if not isinstance(value, str):
+            raise TypeError(f"healthz= is a path such as '/healthz', or None; got {value!r}")
         if not path.startswith("/") or not path.isprintable() or any(char in path for char in "? #"):
             raise ValueError(f"healthz= is a path such as '/healthz', got {path!r}")
         self._path = path
@@ -33,19 +33,20 @@ class Health:
         self._line = re.compile(rb"(GET|HEAD|OPTIONS) (%b(?:\?\S*)?) HTTP/1\.[01]\r\n" % re.escape(path.encode()))
 
     def asks(self, request: Request) -> bool:
-        """Whether ``request`` is a health check, not a client that asks for a WebSocket."""
+        """Whether ``request`` is a health check, and not a request for a WebSocket."""
         return request.path.partition("?")[0] == self._path and "Upgrade" not in request.headers
 
     def as_get(self, data: bytes) -> tuple[bytes, bool] | None:
-        """Return ``data`` as a GET with HTTP/1.1, and whether it is a HEAD; None if it does not ask for the path.
+        """Return ``data`` as a GET request of HTTP/1.1, and whether it was a HEAD request. None for other paths.
 
-        The library does not parse a HEAD, and before version 17 no HTTP/1.0, which some load balancers send.
+        The library does not parse HEAD requests. Before version 17, it does not parse HTTP/1.0, which some load
+        balancers send.
         """
         found = self._line.match(data)
         return found and (b"GET %b HTTP/1.1\r\n" % found[2] + data[found.end() :], found[1] == b"HEAD")
 
     def answer(self, *, head: bool) -> Response:
-        """Return the answer to a health check; that to a HEAD has no body."""
+        """Return the response to a health check. With ``head``, the response has no body."""
         healthy = self._healthy()
         body = b"draining\n" if not healthy else b"degraded\n" if self._degraded() else b"ok\n"
         status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE

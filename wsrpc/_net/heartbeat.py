@@ -1,17 +1,17 @@
-"""Detection of dead connections: pings that are not answered, and backlogs of which nothing leaves.
+"""Detection of dead connections: `Heartbeat` sends pings, and `StallWatch` watches a backlog of unsent bytes.
 
-A connection can die silently: the remote machine loses power, a NAT forgets its entry, a cable is pulled. Writing then
-succeeds for as long as the operating system has room, and nothing arrives. So each side sends pings, whether the
-connection is idle or above its high-water mark. There is no task: an idle connection costs one timer, and a second one
-while a ping is in flight.
+A connection can die silently: the remote machine loses power, a NAT drops its entry, a cable is pulled. Writing then
+succeeds as long as the operating system has room, and nothing arrives. So each side sends pings, whether the connection
+is idle or above its high-water mark. There is no task. An idle connection has one timer, and a second timer while a
+ping is in flight.
 
-Two things prove that the remote peer is there: the answer to the latest ping, and bytes that leave a backlog. The
-operating system has room for more only because the remote one has confirmed what it received, which does not happen on
-a dead connection. Inbound data proves nothing, because the connection may be dead in one direction only.
+Two events prove that the remote peer is alive: the response to the latest ping, and bytes that leave the backlog. The
+operating system accepts more bytes only after the remote system has confirmed earlier bytes. This does not happen on a
+dead connection. Received data proves nothing, because the connection may be dead in one direction only.
 
-But a proxy in between may confirm what never arrives, or lose only the answers. So bytes that leave count only as far
-as the ping may be behind them: once as much has left after the ping as the buffers on the way can hold, the remote peer
-has read the ping, if it reads at all.
+However, a proxy may confirm bytes that never reach the remote peer, or lose only the responses. So bytes that leave the
+backlog count only for a limited number of bytes after the ping: as many as all buffers on the network path can hold. If
+more bytes have left, the ping is no longer in a buffer, so a remote peer that reads has read the ping.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from .._base.scheduler import Timer, Timers
 from ..limits import Limits
 
 CLOSELY = 0.5
-"""Seconds between two looks at a backlog, at most."""
+"""Maximum seconds between two checks of a backlog."""
 
 BUFFERS = 16 * 1024 * 1024
-"""Bytes that may be in buffers between this side and a slow reader. Those of Linux alone grow to 10 MiB."""
+"""Bytes that buffers between this side and a slow reader can hold. (The buffers of Linux grow to 10 MiB.)"""
 
 
 class WatchedOutput(Protocol):
@@ -37,15 +37,15 @@ class WatchedOutput(Protocol):
 
     @property
     def written(self) -> int:
-        """Bytes that were written since the connection began."""
+        """Number of bytes that were written on the connection."""
         ...
 
     def backlog(self) -> int:
-        """Number of them that the operating system has not taken yet."""
+        """Return the number of written bytes that the operating system has not accepted yet."""
         ...
 
     def drop(self, code: int, reason: str) -> None:
-        """End the connection, which is dead, without waiting for anything."""
+        """End the dead connection without waiting."""
         ...
 
 
@@ -53,14 +53,14 @@ class PingOutput(WatchedOutput, Protocol):
     """Outgoing half of a connection, as `Heartbeat` sees it."""
 
     def send_ping(self, payload: bytes) -> None:
-        """Write a ping now, behind what was sent before, whether or not there is room."""
+        """Write a ping now, after all earlier messages, even if there is no room."""
         ...
 
 
 class Progress:
-    """Progress of a backlog. ``since`` is when bytes were last seen to leave it, or when the watch began.
+    """Progress of a backlog. ``since`` is the time of the latest progress, at first the time of creation.
 
-    Bytes that were written more than ``enough`` bytes after the beginning of the watch do not count.
+    Only the backlog at the time of creation and the next ``enough`` bytes count.
     """
 
     __slots__ = ("_end", "_flushed", "_output", "behind", "since")
@@ -104,12 +104,12 @@ class Heartbeat:
         self._sent_at = 0.0
         self._progress: Progress | None = None
         self._survives = False
-        """Whether a session goes on over another connection, so that a dead one ends without a Close frame: that would
-        end the session, if the remote peer is there after all."""
+        """Whether the session resumes on another connection. A dead connection then ends without a Close frame, which
+        would end the session if the remote peer is alive."""
         self._until_next = False
-        """Whether the timer is that of the next ping, although the last one was not answered yet."""
+        """Whether the timer is for the next ping, although there is no response to the last ping yet."""
         self._deaf = False
-        """Whether pongs are not read, so that no ping asks for one."""
+        """Whether pongs are not read. Then pings have no payload, and no response is expected."""
 
     def start(self) -> None:
         """Send pings from now on, unless ``ping_interval`` is None. Calling `start` again has no effect."""
@@ -153,18 +153,18 @@ class Heartbeat:
     def _beat(self) -> None:
         assert self._interval is not None
         now = self._loop.time()
-        if self._timeout is None or self._deaf:  # only to keep the connection open where a NAT would forget it
+        if self._timeout is None or self._deaf:  # only so that a NAT keeps its entry for the connection
             self._timer = self._loop.call_at(now + self._interval, self._beat)
             self._output.send_ping(b"")
             return
-        # Random, so that only a peer that has read it can answer.
+        # Random, so that only a peer that has read the ping can respond.
         self._payload = os.urandom(8)
         self._sent_at = now
         self._output.send_ping(self._payload)
         self._progress = Progress(self._output, now, BUFFERS)
         if self._progress.behind or self._interval >= self._timeout:
             self._watch_later(now, now + self._timeout)
-        else:  # nearly always the answer is there by then, so that one timer per ping is enough
+        else:  # the response has nearly always arrived by then, so one timer for each ping is enough
             self._until_next = True
             self._timer = self._loop.call_at(now + self._interval, self._interval_over)
 
@@ -192,7 +192,7 @@ class Heartbeat:
         if now < due:
             self._watch_later(now, due)
         elif progress.behind and not was_behind:
-            # The answer may be late only because of what was written since: see whether that leaves.
+            # The response may be late because of bytes that were written after the ping: wait until these leave.
             self._watch_later(now, now + self._timeout)
         else:
             self.stop()
@@ -246,5 +246,5 @@ class StallWatch:
 
 
 def closely(limit: float) -> float:
-    """Return the seconds between two looks at a backlog that may not move for ``limit`` seconds."""
+    """Return the seconds between two checks of a backlog that may make no progress for ``limit`` seconds."""
     return min(CLOSELY, limit / 8)

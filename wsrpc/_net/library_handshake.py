@@ -1,6 +1,6 @@
-"""Opening handshakes by the `websockets` library: the parts that both sides use, and the server's judgement.
+"""Opening handshakes with the `websockets` library: the parts for both sides, and the server's response.
 
-The library's compression of messages (RFC 7692) has the settings that the library uses itself.
+Compression of messages (RFC 7692) has the default settings of the library.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .._base.logs import quieten, safe_logger
 from ..handshake import Handshake
 
 SMALLEST_WINDOW = "8"
-"""Window with which zlib decompresses, but does not compress. Not all versions of the library refuse it."""
+"""Window size with which zlib can decompress, but not compress. Not all versions of the library refuse it."""
 
 
 class AcceptedCompression(ServerPerMessageDeflateFactory):
@@ -70,7 +70,7 @@ END = b"\r\n\r\n"
 
 
 class Head:
-    """Splits what arrives on a connection into the head of a request or response, and what comes behind it."""
+    """Splits received bytes into the head of a request or response, and the bytes after the head."""
 
     __slots__ = ("_last", "complete", "size")
 
@@ -106,16 +106,16 @@ def latin_1_headers(headers: Headers) -> Headers:
 
 
 LIBRARY_LOGGER = safe_logger("wsrpc.websockets")
-"""The library's own log. wsrpc logs what the library would say at INFO itself, with the peer's id."""
+"""The library's own log. The library's lines at INFO are hidden, because wsrpc logs the same with the peer's id."""
 LIBRARY_LOGGER.setLevel(logging.WARNING)
 LIBRARY_LOGGER.addFilter(quieten)
 
 
 def library_answer(request: Request, handshake: Handshake) -> tuple[Response, Extension | None]:
-    """Let the library judge a request that nobody has refused.
+    """Return the library's response to an admitted request.
 
     Returns:
-        The response, without `Handshake.response_headers`, and the extension that compresses if its status is 101.
+        The response, without `Handshake.response_headers`; and, if its status is 101, the extension that compresses.
     """
 
     def choose(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
@@ -135,17 +135,16 @@ GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """Of RFC 6455, section 1.3."""
 
 CONNECTION = (["Upgrade"], ["keep-alive, Upgrade"], ["upgrade"])
-"""What clients and proxies send: browsers the first, Firefox the second."""
+"""Values that clients and proxies send. Most browsers send the first, and Firefox sends the second."""
 KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 """Sixteen bytes in base64."""
 
 
 def plain_answer(handshake: Handshake) -> list[tuple[str, str]] | None:
-    """Return the headers with which `judge` accepts a GET request, if nothing in it has to be judged or negotiated.
+    """Return the headers with which `library_answer` accepts a GET request, if nothing has to be negotiated.
 
-    It leaves out the parsing of lists, extensions, subprotocols, and one object for each header of the answer, which
-    take three quarters of the time of `ServerProtocol.accept`. Returns None for every request that it does not know:
-    then the library judges it.
+    This fast path does not parse lists, extensions and subprotocols, and creates no object for each header of the
+    response. These take three quarters of the time of `ServerProtocol.accept`. Returns None for all unusual requests.
     """
     values = handshake.headers.get_all
     keys = values("Sec-WebSocket-Key")
@@ -171,7 +170,7 @@ def plain_answer(handshake: Handshake) -> list[tuple[str, str]] | None:
 
 
 _dates: dict[int, str] = {}
-"""The present second, and its text for a header, which is made once a second."""
+"""The text of the present second for a header. It is made once a second."""
 
 
 def _date() -> str:

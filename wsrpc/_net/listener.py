@@ -1,4 +1,4 @@
-"""Listening on a port."""
+"""`listen`: opens a port. `Listener`: the open port."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from .websocket import WebSocketTransport
 logger = logging.getLogger("wsrpc")
 
 BACKLOG = 1024
-"""Connections that the operating system accepts ahead of us. (With asyncio's 100, most of many clients that reconnect
-at once would wait a second or more, until TCP tries again.)"""
+"""Connections that the operating system accepts in advance. (With asyncio's default of 100, most of many clients that
+reconnect at once would wait a second or more, until TCP tries again.)"""
 
 ACCEPTED = 4 if sys.platform != "win32" else BACKLOG
-"""Connections that asyncio accepts in one turn: as many as its ``backlog``. (The loop of Windows accepts one at a time,
-and Windows cannot change the backlog of a listening port.)"""
+"""The ``backlog`` of asyncio, which is also the number of connections that asyncio accepts in one turn. (On Windows,
+asyncio accepts one connection at a time, and the backlog of a listening port cannot be changed.)"""
 
 
 class Listener:
-    """A port that accepts connections. ``url`` and ``port`` say where; they stay after the end."""
+    """Port that accepts connections. ``url`` and ``port`` keep their values after the end."""
 
     def __init__(self, server: asyncio.Server, reception: PortConnections, path: str | None, *, secure: bool) -> None:
         self._server = server
@@ -42,7 +42,7 @@ class Listener:
         listening = next(iter(server.sockets))
         if listening.family in (socket_module.AF_INET, socket_module.AF_INET6):
             host, port = str(listening.getsockname()[0]), int(listening.getsockname()[1])
-            # A port at all addresses is reached at this one.
+            # This address reaches a port that listens on all addresses.
             host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
             host = f"[{host}]" if ":" in host else host
         else:
@@ -53,14 +53,14 @@ class Listener:
         """URL for a client on this machine, for instance ``ws://127.0.0.1:41327/ws``."""
 
     def stop(self) -> None:
-        """Accept no further connections, and end the handshakes that go on; open connections stay. Idempotent."""
+        """Accept no further connections, and end present handshakes. Open connections stay open. Idempotent."""
         self._stop_accepting()
         self._connections.stop()
 
     def _stop_accepting(self) -> None:
-        """Accept nothing from now on, and close the port in the next turn.
+        """Stop accepting now, and close the port in the next turn of the event loop.
 
-        asyncio makes no transport of a socket that is accepted while its port is being closed, and nothing closes it.
+        If a socket is accepted while the port closes, asyncio creates no transport for the socket, and never closes it.
         """
         with suppress(NotImplementedError):  # on Windows, where the loop accepts differently
             for listening in self._server.sockets:
@@ -68,7 +68,7 @@ class Listener:
         self._server.get_loop().call_soon(self._server.close)
 
     async def wait_closed(self) -> None:
-        """Drop what is left and wait until every connection is over. Cancelling is safe."""
+        """Drop the connections that are not open, and wait until all connections are over. Cancelling is safe."""
         await self._server.wait_closed()
         await self._connections.wait_over()
 
@@ -78,10 +78,10 @@ def _admit(handshake: Handshake) -> None:
 
 
 def check_place(host: Any, port: Any, path: Any, ssl: Any, sock: Any, unix: Any, reuse_port: Any) -> None:
-    """Refuse arguments of `Server.listen` with which a server cannot listen, before anything is opened.
+    """Refuse arguments of `Server.listen` that are not valid, before anything is opened.
 
     Raises:
-        TypeError, ValueError: say what is expected and what was given.
+        TypeError, ValueError: an argument is not valid. The error message says what is expected.
     """
     check_flag("reuse_port", reuse_port)
     if host is not None and not isinstance(host, str):
@@ -127,11 +127,11 @@ async def listen(
     sock: socket_module.socket | None = None,
     unix: str | None = None,
 ) -> Listener:
-    """Listen, and call ``accept`` with each connection once it is open.
+    """Listen on a port, and call ``accept`` with each open connection.
 
     With ``path``, requests for other paths are answered with 404. ``admit`` is called with each handshake, which it may
-    change; it raises `HandshakeRejected` to refuse the connection. Both return an awaitable if they have to wait.
-    ``health`` answers requests for a path of its own.
+    change. ``admit`` raises `HandshakeRejected` to refuse the connection. Both functions return an awaitable if they
+    have to wait. ``health`` answers health checks.
     """
     secure = ssl is not None
     reception = PortConnections(
@@ -163,17 +163,17 @@ async def listen(
     return Listener(server, reception, path, secure=secure)
 
 
-def _send_at_once(given: socket_module.socket) -> None:
-    """Turn off Nagle's algorithm for the connections of a user's socket: they inherit that.
+def _send_at_once(sock: socket_module.socket) -> None:
+    """Turn off Nagle's algorithm for a user's socket. Its connections inherit this option.
 
-    asyncio does so only where ``proto`` says TCP, and that of `socket.create_server` is 0. With Nagle's algorithm a
-    message that is sent right after another one waits until that is acknowledged, for up to 40 ms.
+    asyncio turns it off only if the socket's ``proto`` is TCP, but `socket.create_server` sets ``proto`` to 0. With
+    Nagle's algorithm, a message waits up to 40 ms for the acknowledgement of the message before.
     """
-    if given.family in (socket_module.AF_INET, socket_module.AF_INET6):
-        given.setsockopt(socket_module.IPPROTO_TCP, socket_module.TCP_NODELAY, 1)
+    if sock.family in (socket_module.AF_INET, socket_module.AF_INET6):
+        sock.setsockopt(socket_module.IPPROTO_TCP, socket_module.TCP_NODELAY, 1)
 
 
 def _lengthen_backlog(listening: socket_module.socket) -> None:
-    """Let the operating system accept more connections ahead of us than asyncio is to accept in one turn."""
+    """Let the operating system accept more connections in advance than asyncio accepts in one turn."""
     with socket_module.fromfd(listening.fileno(), listening.family, listening.type) as same:
         same.listen(BACKLOG)

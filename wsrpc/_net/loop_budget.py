@@ -1,10 +1,9 @@
-"""Fair sharing of the event loop between connections that receive much and all others.
+"""`LoopBudget`: limits the time for expensive work in each turn of the event loop.
 
-Whatever is ready in a turn of the event loop runs in that turn, however much it is: the reads of four connections that
-send without a pause, or a thousand handshakes that were delayed for a moment. Nothing else runs meanwhile. So work that
-is known to be expensive takes a place in the turn first. A turn has places for a few milliseconds of such work, and for
-at least one piece of it; work that finds no place waits for a later turn, first come, first served. Connections that
-receive little take no places, and depend only on the length of a turn.
+All callbacks that are ready run in the same turn of the event loop, for example a thousand handshakes. Nothing else
+runs meanwhile. So expensive work first spends a part of the turn's budget, which is a few milliseconds. Work for which
+nothing remains of the budget waits for a later turn, in order of arrival. Connections that receive little spend
+nothing.
 """
 
 from __future__ import annotations
@@ -30,21 +29,21 @@ def shared(loop: Any, create: Callable[..., T], *arguments: object) -> T:
 
 
 READ = 16 * 1024
-"""Maximum number of bytes of one read while messages are small. (asyncio itself reads up to 256 KiB, which can be ten
-thousand small messages: other connections would wait noticeably for a few that send without a pause.)"""
+"""Maximum number of bytes of one read while messages are small. (asyncio reads up to 256 KiB, which can be ten thousand
+small messages. Other connections would wait noticeably for a few connections that send without a pause.)"""
 
 READ_OF_LARGE = 128 * 1024
-"""Bytes that one read takes at most, however large messages are."""
+"""Maximum number of bytes of one read of large messages."""
 
 IN_ONE_READ = 64
-"""Messages for which a read makes room if they are large."""
+"""Number of large messages for which one read has room."""
 
 MUCH = 4 * 1024
-"""Minimum number of bytes of a read that needs a part of the `LoopBudget`. (64 small requests have half as many.)"""
+"""Minimum number of bytes of a read that spends a part of the `LoopBudget`. (64 small requests have half as many.)"""
 
 AT_ONCE = 0.002
-"""Seconds of a turn that are available for expensive work. (Less would not make a turn shorter: a single read
-that is full of requests takes as long.)"""
+"""Seconds of each turn for expensive work. (Less would not make turns shorter: one read that is full of requests takes
+as long.)"""
 
 
 def next_read(size: int, messages: int) -> int:
@@ -60,16 +59,16 @@ def next_read(size: int, messages: int) -> int:
 
 
 class Loop(Protocol):
-    """Part of an event loop that is used here."""
+    """The method of event loops that this module calls."""
 
     def call_soon(self, callback: Callable[[], object], /) -> object: ...
 
 
 class LoopBudget:
-    """Places for expensive work in each turn (iteration) of an event loop.
+    """Time for expensive work in each turn (iteration) of an event loop.
 
-    A turn has places for a few milliseconds of expensive work, but at least for one piece of work. More work has to
-    wait for a place in a later turn.
+    In each turn, a few milliseconds of expensive work can be done, but at least one piece of work. More work has to
+    wait for a later turn.
     """
 
     __slots__ = ("_loop", "_remaining", "_renewing", "_waiting")
@@ -81,19 +80,19 @@ class LoopBudget:
         self._waiting: deque[tuple[float, Callable[[], object]]] = deque()
 
     def spend(self, seconds: float) -> bool:
-        """Take a place in this turn for ``seconds`` of work. Return False if there is no place; then call `wait`."""
+        """Spend ``seconds`` of the present turn. Return False if nothing remains of the turn. Then call `wait`."""
         if self._waiting or self._remaining <= 0:
             return False
         self._spend(seconds)
         return True
 
     def wait(self, seconds: float, callback: Callable[[], object]) -> None:
-        """Call ``callback`` in a later turn that has a place for ``seconds`` of work. ``callback`` must not raise."""
+        """Call ``callback``, which takes ``seconds``, in a later turn. ``callback`` must not raise an exception."""
         self._waiting.append((seconds, callback))
 
     def _spend(self, seconds: float) -> None:
         self._remaining -= seconds
-        if self._remaining <= 0 and not self._renewing:  # not before, because each renewal costs a turn
+        if self._remaining <= 0 and not self._renewing:  # not before, because each renewal needs a callback
             self._renewing = True
             self._loop.call_soon(self._renew)
 

@@ -37,7 +37,8 @@ OTHER = re.compile(r"(?!https?:)[a-z][a-z0-9+.-]*://[^\s/?#,]*")
 
 
 class OriginRule:
-    """Decides whether a request's ``Origin`` may connect. A request without one comes from no browser, and may connect.
+    """Decides which values of the header ``Origin`` may connect. Requests without the header may connect: they do not
+    come from browsers.
 
     Raises:
         TypeError, ValueError: ``origins`` is not valid.
@@ -66,8 +67,8 @@ class OriginRule:
         """Check the origin of a request.
 
         Raises:
-            HandshakeRejected: it may not connect: status 403. A warning in the log says why.
-            Exception: what the user's function raises.
+            HandshakeRejected: the origin may not connect. The status is 403, and a warning in the log says why.
+            Exception: the exception of the user's function.
         """
         origin = handshake.origin
         if origin is None or self.allows_any:
@@ -111,7 +112,7 @@ def _listed(origin: Any) -> str:
 
 
 def _canonical(origin: str) -> str | None:
-    """Return ``origin`` in lower case, without the scheme's default port; None if it is not an origin."""
+    """Return ``origin`` in lower case, without the scheme's default port. None if ``origin`` is not an origin."""
     origin = origin.lower()
     if found := WEB.fullmatch(origin):
         scheme, host, port = found[1], found[2], int(found[3] or DEFAULT_PORTS[found[1]])
@@ -120,20 +121,21 @@ def _canonical(origin: str) -> str | None:
 
 
 def _is_own(origin: str, handshake: Handshake) -> bool:
-    """Whether the page was loaded from the host and port that it connects to."""
+    """Whether the page was loaded from the host and port to which it connects."""
     scheme = origin.partition("://")[0]
     if scheme not in DEFAULT_PORTS or (handshake.secure and scheme != "https"):
-        return False  # a page that was loaded without TLS may have been changed on the way
-    # Where a proxy terminates TLS, the host names no port, and the port is that of the page's scheme.
+        return False  # an attacker on the network may have changed a page that was loaded without TLS
+    # If a proxy terminates TLS, the header Host has no port. The port is then that of the page's scheme.
     return _canonical(f"{scheme}://{handshake.host}") == origin
 
 
 def _names_server(origin: str) -> bool:
-    """Whether a page whose host is that of the request comes from this server, and not from DNS rebinding.
+    """Whether a page with the host of the request comes from this server, and not from an attack by DNS rebinding.
 
-    The owner of a name can serve a page, and then let the name resolve to this server: for the browser, both are one
-    host. With TLS, the browser has checked that the certificate is for the name; and it lets no page that was loaded
-    with TLS connect without. An address is not resolved, and no DNS server of an attacker resolves ``localhost``.
+    The owner of a name can serve a page, and then make the name resolve to this server. For the browser, both are the
+    same host. With TLS this attack fails: the browser checks that the certificate is for the name, and refuses
+    connections without TLS from a page that was loaded with TLS. The attack also fails for IP addresses and for
+    ``localhost``, because no DNS server of an attacker resolves them.
     """
     if origin.startswith("https:"):
         return True

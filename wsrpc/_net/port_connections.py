@@ -1,8 +1,8 @@
-"""Connections that a port has accepted: from their first byte to the answer, and then until each is over.
+"""`PortConnections`: the connections of a port, and the answers to their opening handshakes.
 
-A request is answered in the call that brings its last byte, unless something has to be awaited: an async
-`on_handshake`, a place in the turn, or the factory of a service. The `websockets` library parses the request, judges
-whether it asks for a WebSocket, and builds the answer, unless the request is plain.
+A request is answered in the call that receives its last byte, unless something must be awaited: an async
+`on_handshake`, the `LoopBudget`, or the factory of a service. The `websockets` library parses the request, checks that
+it asks for a WebSocket, and creates the response. Plain requests are handled without the library.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from .._base.logs import logger
-from .._base.references import let_go
+from .._base.references import release_transport
 from .._base.request_headers import HeadersView, address, path_of, refusal_headers
 from .._base.scheduler import spawn_later
 from ..errors import HandshakeRejected
@@ -44,16 +44,16 @@ from .websocket import Underlying, WebSocketConnection, WebSocketTransport
 from .websocket_output import OpeningResult
 
 LARGEST = 4096
-"""Bytes of the largest plain request. (Those of browsers are 500, and cookies may be more.)"""
+"""Bytes of the largest plain request. (Requests of browsers have 500 bytes, plus cookies.)"""
 
 REQUEST = re.compile(rb"GET (/[!-~]*) HTTP/1\.1\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [!-~]+(?: [!-~]+)*\r\n){1,64})\r\n")
 FIELDS = re.compile(r"([^:]+): ([^\r]+)\r\n")
 
 
 def plain_request(data: bytes) -> Request | None:
-    """Return the request in ``data``, as the library would, if it is plain: complete, short, ASCII, without a body.
+    """Return the request in ``data`` if it is plain: complete, short, ASCII, without a body. Otherwise return None.
 
-    It leaves out the library's generators, which read line by line. Returns None for everything else.
+    The result is the same as that of the library. The library reads line by line, through generators, which is slower.
     """
     found = REQUEST.fullmatch(data) if len(data) <= LARGEST else None
     if found is None:
@@ -65,17 +65,20 @@ def plain_request(data: bytes) -> Request | None:
 
 
 def is_get(request: Request) -> bool:
-    """Return whether ``request`` is a GET of HTTP/1.1, as all are that the library reads before version 17."""
+    """Return whether ``request`` is a GET of HTTP/1.1. (Before version 17, the library reads no other requests.)"""
     return getattr(request, "method", "GET") == "GET" and getattr(request, "protocol", "HTTP/1.1") == "HTTP/1.1"
 
 
 HANDSHAKE = 0.000125
-"""Approximate seconds that a handshake costs, from the request to the answer and the peer. (Without TLS, 0.08 ms on a
-machine of 2026. A place that is larger than the work lets most of a crowd wait for another turn, which costs again.)"""
+"""Approximate seconds that a handshake costs, from the request to the response and the peer.
+
+Without TLS it is 0.08 ms on a machine of 2026. If this value is too large, most of many simultaneous handshakes wait
+for another turn, which costs more.
+"""
 
 
 class AcceptedConnection(asyncio.Protocol):
-    """Connection that a server has accepted, until its request is answered. It reads the request and nothing more."""
+    """Protocol of an accepted connection until its request is answered. It reads only the request."""
 
     __slots__ = ("__weakref__", "_early", "_library", "_port", "head", "is_head", "tcp")
 
@@ -84,12 +87,12 @@ class AcceptedConnection(asyncio.Protocol):
     def __init__(self, reception: PortConnections) -> None:
         self._port = reception
         self.is_head = False
-        """Whether the request is a HEAD, which asks for the server's health."""
+        """Whether the request is a HEAD request. Such a request is a health check."""
         self._library: ServerProtocol | None = None
-        """Parses the request, if it is not plain."""
+        """Parses the request if it is not plain."""
         self.head = Head()
         self._early = b""
-        """What came behind the request."""
+        """Bytes that arrived after the request."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         tcp: Any = transport  # asyncio's annotation says less than it passes
@@ -97,7 +100,7 @@ class AcceptedConnection(asyncio.Protocol):
         self._port.add(self)
 
     def pop_early(self) -> bytes:
-        """Return what came behind the request."""
+        """Remove and return the bytes that arrived after the request."""
         early, self._early = self._early, b""
         return early
 
@@ -105,14 +108,14 @@ class AcceptedConnection(asyncio.Protocol):
         self._port.remove(self.tcp)
         if self._library is not None:
             vars(self._library).clear()  # its parser refers to it
-        let_go(self.tcp)
+        release_transport(self.tcp)
 
     def data_received(self, data: bytes) -> None:
         first = not self.head.size
         if first and self._port.health is not None and (as_get := self._port.health.as_get(data)) is not None:
             data, self.is_head = as_get
         data, early = self.head.split(data)
-        if early:  # keep it, and pause reading, so that it is one read at most
+        if early:  # keep these bytes, and pause reading, so that at most one read is kept
             self._early += early
             self.tcp.pause_reading()
         if not data:
@@ -126,20 +129,20 @@ class AcceptedConnection(asyncio.Protocol):
             if request is not None:
                 request.headers = latin_1_headers(request.headers)
             if self._library.handshake_exc is not None:
-                self.head.complete = True  # what else comes is kept back, as behind a request: it gets no other answer
+                self.head.complete = True  # later bytes are kept, and not parsed: there is only one response
                 self._port.refuse(self.tcp, b"".join(self._library.data_to_send()))
         if request is not None:
             self._port.receive(self, request)
 
 
 class PortConnections:
-    """Answers the opening handshakes of one port, and knows its connections until each is over.
+    """The connections of one port, each until its end. Answers the opening handshakes.
 
     Args:
-        admit: called with each handshake, which it may change. It raises `HandshakeRejected` to refuse the connection,
-            and returns an awaitable if it has to wait.
-        accept: called with each connection that is open. It returns an awaitable if it has to wait.
-        path: the only path that is not answered with 404; None accepts any path.
+        admit: a function that is called with each handshake, which it may change. It raises `HandshakeRejected` to
+            refuse the connection, and returns an awaitable if it has to wait.
+        accept: a function that is called with each open connection. It returns an awaitable if it has to wait.
+        path: the only path that is not answered with 404. None accepts any path.
     """
 
     def __init__(
@@ -165,37 +168,37 @@ class PortConnections:
         self._deadlines = shared(loop, Deadlines, limits.open_timeout)
         self._stopped = False
         self._closing = shared(loop, Deadlines, limits.close_timeout)
-        """Those of refused connections."""
+        """Time limits for the ends of refused connections."""
         self._expected: WeakKeyDictionary[AcceptedConnection, asyncio.Task[Any]] = WeakKeyDictionary()
-        """Connections whose TLS handshake goes on, each with the event loop's task that does it."""
+        """Connections during their TLS handshake. The value is the event loop's task that does the handshake."""
         self._opening: set[asyncio.Transport] = set()
-        """The connections that have not been opened."""
+        """The connections whose request has not been answered."""
         self._all: set[asyncio.Transport] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        """The handshakes that wait for something."""
+        """Tasks of handshakes that wait for something."""
         self._less = asyncio.Event()
         """Set when a connection or a handshake is over."""
 
     # ------------------------------------------------------------ the connections
 
     def expect(self, connection: AcceptedConnection) -> None:
-        """Note that the current task of the event loop does the TLS handshake of a connection."""
-        # A loop that accepts without a task (uvloop, Windows) has none to cancel.
+        """Record that the event loop's current task does the TLS handshake of a connection."""
+        # Event loops that accept without a task (uvloop, Windows) have no task to cancel.
         if (accepting := asyncio.current_task()) is not None:
             self._expected[connection] = accepting
 
     def add(self, connection: AcceptedConnection) -> None:
-        """Keep a connection, from now to its end."""
+        """Add a connection. It stays until its end."""
         self._all.add(connection.tcp)
         self._opening.add(connection.tcp)
         self._deadlines.add(connection.tcp)
         if self._secure:
             self._expected.pop(connection, None)
-        if self._stopped:  # asyncio makes the transport of a socket in a turn after it has accepted it
+        if self._stopped:  # asyncio creates the transport of an accepted socket in a later turn
             connection.tcp.abort()
 
     def remove(self, tcp: asyncio.Transport, exc: Exception | None = None) -> None:
-        """Forget a connection that is over. Idempotent."""
+        """Remove a connection that is over. Idempotent."""
         self._all.discard(tcp)
         self._opening.discard(tcp)
         self._deadlines.remove(tcp)
@@ -207,24 +210,24 @@ class PortConnections:
         self._less.set()
 
     async def wait_over(self) -> None:
-        """Wait until no connection is left. Cancelling is safe."""
+        """Wait until all connections are over. Cancelling is safe."""
         while self._all or self._tasks:
             self._less.clear()
             await self._less.wait()
 
     def stop(self) -> None:
-        """End the handshakes that go on, and all that come; open connections stay. Idempotent."""
+        """End all present and future handshakes. Open connections stay open. Idempotent."""
         self._stopped = True
         for accepting in self._expected.values():  # Python 3.12 and later would wait for them
             accepting.cancel()
         for tcp in self._opening:
-            tcp.abort()  # a client that sends nothing would delay the end until the timeout of the handshake
+            tcp.abort()  # otherwise a client that sends nothing would delay the end until its timeout
 
     # ------------------------------------------------------------ one handshake
 
     def receive(self, connection: AcceptedConnection, request: Request) -> None:
-        """Answer a request, now or when there is a turn for it."""
-        self._deadlines.remove(connection.tcp)  # the client does not decide how long the answer takes
+        """Answer a request, now or when the `LoopBudget` allows it."""
+        self._deadlines.remove(connection.tcp)  # from now on the server is responsible for the time
         if self.health is not None and self.health.asks(request):
             self.refuse(connection.tcp, serialized(self.health.answer(head=connection.is_head)))
         elif self._loop_budget.spend(HANDSHAKE):
@@ -233,7 +236,7 @@ class PortConnections:
             self._loop_budget.wait(HANDSHAKE, partial(self._start, connection, request))
 
     def _start(self, connection: AcceptedConnection, request: Request) -> None:
-        # What `on_handshake` sets in a context variable, the handlers of this connection see, and no other one.
+        # Context variables that `on_handshake` sets are visible to the handlers of this connection only.
         context = contextvars.copy_context()
         try:
             rest = context.run(self._answer, connection, request)
@@ -259,7 +262,7 @@ class PortConnections:
             connection.tcp.abort()
 
     def _answer(self, connection: AcceptedConnection, request: Request) -> Awaitable[None] | None:
-        """Answer a request. If something has to be awaited, return the rest of the work."""
+        """Answer a request. If something must be awaited, return an awaitable that does the rest."""
         if self._path is not None and path_of(request.path) != path_of(self._path):
             raise HandshakeRejected(404, f"nothing here, the WebSocket is at {self._path}\n")
         handshake = Handshake(
@@ -286,7 +289,7 @@ class PortConnections:
             await rest
 
     def _open(self, connection: AcceptedConnection, request: Request, handshake: Handshake) -> Awaitable[None] | None:
-        """Answer a request that nobody has refused, and hand the connection over if it is a valid one."""
+        """Answer an admitted request. If the request is valid, pass the connection to ``accept``."""
         added = handshake.response_headers
         plain = None if added or not is_get(request) else plain_answer(handshake)
         compression = None
@@ -313,14 +316,14 @@ class PortConnections:
         # Reading is resumed when the transport is started.
         opened_connection = WebSocketConnection(tcp, opened, handshake.limits, partial(self.remove, tcp))
         rest = self._accept(opened_connection, handshake)
-        # Not before: until the transport is started, each message is kept. Those that were compressed to a read may
-        # take a thousand times as much.
+        # Not before: until the transport is started, messages are kept in memory, where compressed messages may take a
+        # thousand times as many bytes as on the network.
         if early := connection.pop_early():
             opened_connection.data_received(early)
         return rest
 
     def refuse(self, tcp: asyncio.Transport, answer: bytes) -> None:
-        """Answer a request with something else than a WebSocket, and end the connection."""
+        """Write a response that opens no WebSocket, and end the connection."""
         if not self._write(tcp, answer):
             return
         self._closing.add(tcp)
@@ -331,7 +334,7 @@ class PortConnections:
             tcp.close()
 
     def _write(self, tcp: asyncio.Transport, answer: bytes) -> bool:
-        """Write the answer to a request; return whether there is anybody to get it."""
+        """Write the response to a request. Return whether the connection is still open."""
         if not tcp.is_closing():
             tcp.write(answer)
         return not tcp.is_closing()  # as it is if the client has dropped the connection

@@ -1,4 +1,4 @@
-"""Trusted proxies, and the facts that they state about the clients behind them."""
+"""`TrustedProxies`: reads the headers with which trusted proxies describe their clients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNIX = "unix"
 Address = tuple[str, int] | None
 
 ENTRY = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::(\d{1,5}))?")
-"""An address with or without a port; an address with colons is in brackets if it has one."""
+"""An address with or without a port. An IPv6 address is in brackets if it has a port."""
 HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::\d{1,5})?")
 ZONE = re.compile(r"[A-Za-z0-9._~-]{1,32}")
 """The name of a network interface, after the % of a link-local address."""
@@ -21,7 +21,7 @@ SECURE = {"https": True, "wss": True, "http": False, "ws": False}
 
 
 class Forwarded(NamedTuple):
-    """Facts about a request that trusted proxies state. ``secure`` and ``host`` are None where they state nothing."""
+    """Facts about a request from trusted proxies. ``secure`` and ``host`` are None if the proxies do not state them."""
 
     remote: Address
     secure: bool | None
@@ -36,11 +36,11 @@ class TrustedProxies:
     """
 
     def __init__(self, trusted: Iterable[str]) -> None:
-        given: Any = trusted
-        if isinstance(given, str):
-            raise TypeError(f"trusted_proxies= takes a list of addresses and networks, got text: use [{given!r}]")
-        if not isinstance(given, Iterable):
-            raise TypeError(f"trusted_proxies= takes a list of addresses and networks, got {given!r}")
+        value: Any = trusted
+        if isinstance(value, str):
+            raise TypeError(f"trusted_proxies= takes a list of addresses and networks, got text: use [{value!r}]")
+        if not isinstance(value, Iterable):
+            raise TypeError(f"trusted_proxies= takes a list of addresses and networks, got {value!r}")
         texts = list(trusted)
         self._unix = UNIX in texts
         self._networks = [_network(text) for text in texts if text != UNIX]
@@ -56,11 +56,11 @@ class TrustedProxies:
         return address is not None and any(address in network for network in self._networks)
 
     def client_behind(self, remote: Address, headers: Mapping[str, str]) -> Forwarded | None:
-        """Return the facts about the client behind ``remote``, which has connected; None if it is not a trusted proxy.
+        """Return the facts about the client behind the proxy ``remote``. None if ``remote`` is not a trusted proxy.
 
-        Each proxy appends the address that it sees to ``X-Forwarded-For``. So the header is read from its end, past the
-        addresses of trusted proxies: the first other address is the client, and what stands before it may be forged.
-        Something that is not an address ends the reading, too.
+        Each proxy appends the address of its client to ``X-Forwarded-For``. So the header is read from the end, past
+        the addresses of trusted proxies. The first other address is the client. Everything before it may be forged.
+        Reading also stops at anything that is not an address.
         """
         if not self.trusts(remote):
             return None
@@ -72,7 +72,7 @@ class TrustedProxies:
             client = entry
             if not self.trusts(entry):
                 break
-        # The last value was written by the nearest proxy, or accepted by it.
+        # The nearest proxy has written or accepted the last value.
         scheme = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip().lower()
         host = headers.get("x-forwarded-host", "").rpartition(",")[2].strip()
         return Forwarded(client, SECURE.get(scheme), host if HOST.fullmatch(host) else None)
@@ -97,17 +97,17 @@ def _network(text: Any) -> Any:
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
     if "%" in text and not ZONE.fullmatch(text.partition("%")[2]):
-        return None  # ipaddress accepts anything there, escape sequences too
+        return None  # ipaddress accepts any zone, even with escape sequences
     try:
         address = ip_address(text)
     except ValueError:
         return None
-    # On a socket for both families an IPv4 address looks like ::ffff:10.0.0.1.
+    # On a socket for IPv4 and IPv6, an IPv4 address has the form ::ffff:10.0.0.1.
     return getattr(address, "ipv4_mapped", None) or address
 
 
 def _entry(text: str) -> tuple[str, int] | None:
-    """Read an entry of ``X-Forwarded-For`` as address and port; the port is 0 if the entry has none."""
+    """Return the address and port of an entry of ``X-Forwarded-For``. The port is 0 if the entry has none."""
     address, port = _address(text), "0"
     if address is None and (found := ENTRY.fullmatch(text)):
         address, port = _address(found[1] or found[2] or ""), found[3] or "0"

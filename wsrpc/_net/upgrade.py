@@ -1,8 +1,7 @@
 """WebSockets on connections that another library's HTTP server or client has opened.
 
-The other library does the HTTP: routes, middlewares, cookies, proxies, TLS. Once both sides have agreed to switch
-protocols, it hands the connection over. From there on the connection is one of the default transport: as fast, with the
-same bounds, and no other library hides anything of it.
+The other library handles HTTP: routes, middleware, cookies, proxies, TLS. When both sides have agreed to switch
+protocols, the default transport takes over the connection, with its usual speed and limits.
 """
 
 from __future__ import annotations
@@ -89,9 +88,9 @@ class ServerUpgrade:
 
 
 def _refusal(name: str) -> Response:
-    """Refuse a request with a header whose value is not valid: its HTTP server is more lenient than the library.
+    """Refuse a request with a header whose value is not valid. (Some HTTP servers are more lenient than the library.)
 
-    The value is not quoted, because it may be a token.
+    The error message does not quote the value, because the value may be a token.
     """
     reason = f"The header {short(name)} has a character that no header may have.\n"
     return ServerProtocol(logger=LIBRARY_LOGGER).reject(HTTPStatus.BAD_REQUEST, reason)

@@ -37,7 +37,7 @@ def check_url(url: object, *, tls: bool) -> None:
     """Refuse a URL that cannot be dialed; ``tls`` says that there is a TLS context.
 
     Raises:
-        BadURL: says what is wrong with it.
+        BadURL: the URL is not valid. The error message says why.
     """
     if not isinstance(url, str) or not url.startswith(("ws://", "wss://")):
         raise BadURL(f"a URL begins with ws:// or wss:// and names a host, got {shown_url(url)}")
@@ -67,16 +67,16 @@ def check_proxy(proxy: object) -> None:
 
 
 def check_unix_sockets(loop: asyncio.AbstractEventLoop) -> None:
-    """Raise `BadURL` for an event loop without Unix sockets, whose own error has no text."""
+    """Raise `BadURL` if the event loop has no Unix sockets. (The event loop's own error has no text.)"""
     if type(loop).create_unix_connection is asyncio.AbstractEventLoop.create_unix_connection:
         raise BadURL("unix= needs Unix sockets, which asyncio does not have on Windows: use a host and a port")
 
 
 def check_unix(path: Any, proxy: object) -> None:
-    """Refuse a path that cannot be one of a Unix socket, and a proxy in addition to it.
+    """Refuse a value that is not the path of a Unix socket, and a path together with a proxy.
 
     Raises:
-        TypeError, ValueError: says what is wrong.
+        TypeError, ValueError: the value is not valid. The error message says why.
     """
     if path is None:
         return
@@ -115,11 +115,11 @@ def environment_proxy(url: str) -> str | None:
 def _check_parts(url: str, what: str) -> None:
     try:
         parts = urlsplit(url)
-        _ = parts.port  # raises where it is not a number from 0 to 65535
+        _ = parts.port  # raises ValueError if the port is not a number from 0 to 65535
         host = parts.hostname
         if host is not None:
             host.encode("ascii" if host.isascii() else "idna")
-    except ValueError:  # without its text and the URL: the part that looks like a port may be a password
+    except ValueError:  # the new error does not quote the URL: the part that looks like a port may be a password
         raise BadURL(
             f"{what} has a host and a port of at most 65535 after ://, such as example.com:8080; this one does not"
         ) from None

@@ -1,8 +1,8 @@
-"""WebSocketTransport: the default transport.
+"""`WebSocketTransport`: the default transport.
 
-A `FrameTransport` does everything but parse: it delivers messages, answers control frames and violations, and ends the
-connection. `WebSocketConnection` parses with a `FrameReader`, and the adapter for picows with picows. What one read
-caused is written at once.
+A `FrameTransport` does everything except parsing: it delivers messages, answers control frames and violations, and ends
+the connection. `WebSocketConnection` parses with a `FrameReader`. The adapter for picows parses with picows. All
+messages that are sent while one read is handled are written together.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 
 from .._base.closing import CloseCode, CloseInfo, check_close
-from .._base.references import let_go
+from .._base.references import release_transport
 from ..limits import Limits
 from ..transport import Receiver, Traffic
 from .deadlines import Deadlines
@@ -36,12 +36,12 @@ class Send(typing.Protocol):
 
 
 class Underlying(Struct, frozen=True, weakref=True):
-    """What lies below a `WebSocketTransport`: `ConnectionInfo.underlying`.
+    """Value of `ConnectionInfo.underlying` for a `WebSocketTransport`.
 
     Attributes:
-        transport: the asyncio transport. Its ``get_extra_info`` knows the socket and the certificate.
-        request: the request of the opening handshake, of the `websockets` library.
-        response: the response; None on the side that accepted the connection.
+        transport: the asyncio transport. Its ``get_extra_info`` returns the socket and the certificate.
+        request: the request of the opening handshake, as an object of the `websockets` library.
+        response: the response. None on the side that accepted the connection.
     """
 
     transport: asyncio.Transport
@@ -50,17 +50,17 @@ class Underlying(Struct, frozen=True, weakref=True):
 
 
 class Reader(typing.Protocol):
-    """What parses frames. It passes on all of them to `FrameTransport.frame`, except for plain messages.
+    """Parser of frames. It passes all frames to `FrameTransport.frame`, except plain messages.
 
-    A plain message is an unfragmented one without extensions. While ``plain`` is true, it is passed to the receiver if
-    it has at most ``largest`` bytes.
+    A plain message is not fragmented, and has no extensions. While ``plain`` is true, the reader passes a plain message
+    to the receiver if the message has at most ``largest`` bytes.
 
     Attributes:
         largest: maximum number of bytes of the next data frame.
         plain: whether a data frame can be a plain message.
-        bytes: bytes that the connection has received.
-        messages: messages that the connection has received. `FrameTransport.frame` adds those that it gets.
-        stopped: whether everything else that arrives is ignored.
+        bytes: number of received bytes.
+        messages: number of received messages. `FrameTransport.frame` adds the messages that it gets.
+        stopped: whether all further bytes are ignored.
     """
 
     largest: int
@@ -70,7 +70,7 @@ class Reader(typing.Protocol):
     stopped: bool
 
     def ignore_rest(self) -> None:
-        """Pass nothing on any more, not even from the present read: the connection is over."""
+        """Ignore all further bytes, also of the present read, because the connection is over."""
 
 
 class WebSocketTransport:
@@ -102,24 +102,24 @@ class WebSocketTransport:
         self._closing = False
         """Whether `close` was called."""
         self._deadlines = shared(loop, Deadlines, limits.close_timeout)
-        """Those of ends; this connection is among them once it is to end."""
+        """Time limits for the ends of connections. This connection is added when it starts to end."""
         self._room: asyncio.Future[None] | None = None
-        """Done when there is room again; made when somebody waits for it."""
+        """Done when there is room again. None while nobody waits."""
         self._over: asyncio.Future[None] | None = None
-        """Done when the connection has ended; made when somebody waits for it."""
+        """Done when the connection has ended. None while nobody waits."""
         self._lost = lost
         self._ended: CloseInfo | None = None
-        # A client shares the loop with the rest of its program, not with other connections.
+        # Clients need no budget: they share the event loop with the rest of a program, not with other connections.
         self._loop_budget = None if opened.client else loop_budget_of(loop)
         self.read_size = READ
-        """Bytes that the next read takes at most."""
+        """Maximum bytes of the next read."""
         self.largest = limits.message_bytes
 
     # ------------------------------------------------------------ the contract
 
     @property
     def unsent(self) -> int:
-        # Closing asyncio's TLS transport twice, as some hosts do, makes it forget what it would need to answer.
+        # If asyncio's TLS transport is closed twice, as some hosts do, its method would fail.
         if self._ended is not None:
             return 0
         return self._output.unwritten + self._tcp.get_write_buffer_size()
@@ -140,7 +140,7 @@ class WebSocketTransport:
         receiver.read_ended()
         self._output.release(in_burst=True)
         if self._ended is not None:
-            # It ended before there was a receiver: report that soon, not inside this call.
+            # The connection ended before there was a receiver. Report the end soon, not inside this call.
             asyncio.get_running_loop().call_soon(receiver.connection_lost, self._ended)
             return
         if self._receiving:
@@ -206,11 +206,11 @@ class WebSocketTransport:
         paused = "" if self._receiving else " receiving paused"
         return f"<WebSocketTransport {state} {self.info.remote} unsent={self.unsent}{paused}>"
 
-    # ------------------------------------------------------------ for both parts
+    # ------------------------------------------------------------ reading
 
     def _continue_receiving(self) -> None:
         self._resume_reading()
-        # Not before: until now an answer to a ping need not have been read.
+        # Not before: until now, responses to pings may not have been read.
         if self._output.open:
             self._heartbeat.read_pongs(True)
 
@@ -219,42 +219,42 @@ class WebSocketTransport:
             self._tcp.resume_reading()
 
     def _limit_reader(self) -> None:
-        """Let the reader refuse messages, or for a receiver that takes pieces frames, that exceed `largest`."""
+        """Let the reader refuse messages, or for a receiver of pieces frames, that exceed `largest`."""
         self._reader.largest = self._largest - self._delivery.held
         self._reader.plain = self._compression is None and not self._delivery.in_message and not self._reader.stopped
 
     def _expect_end(self) -> None:
         """Abort the connection if it does not end within ``close_timeout``. Idempotent.
 
-        For when either side has closed, has broken the rules, or will not send any more.
+        Called when either side has closed, has broken the rules, or will not send any more.
         """
         self._heartbeat.stop()
         self._deadlines.add(self._tcp)
 
 
 class FrameTransport(WebSocketTransport):
-    """The transport with what is reported of its connection. A subclass, or another object, parses and reports.
+    """Transport with methods for events of its connection. A parser calls these methods.
 
-    A subclass, so that users of `WebSocketTransport` see only the contract.
+    `FrameTransport` is a subclass, so that users of `WebSocketTransport` see only the methods of `Transport`.
 
     Args:
-        tcp: the transport of asyncio, on which reading may be paused.
-        reader: parses the frames.
+        tcp: the asyncio transport, on which reading may be paused.
+        reader: the parser of the frames.
         opened: the result of the opening handshake.
         limits: the limits of the connection.
-        lost: called when the connection has ended.
-        write_close: writes a Close frame with a payload, for a library that has to know of it.
+        lost: a function that is called when the connection has ended.
+        write_close: a function that writes a Close frame with a payload, for libraries that must do this themselves.
     """
 
     @property
     def delivery(self) -> Delivery:
-        """Gets the plain messages, unless its ``receiver`` gets them."""
+        """Gets the plain messages while there is no ``receiver``."""
         return self._delivery
 
-    # ------------------------------------------------------------ reading
+    # ------------------------------------------------------------ one read
 
     def read_started(self, size: int) -> float:
-        """Keep back what is sent until `read_ended`. Return the time, if there are many bytes."""
+        """Keep sent messages until `read_ended`. Return the time if the read has many bytes."""
         self._output.held = True
         return asyncio.get_running_loop().time() if size >= MUCH else 0.0
 
@@ -263,14 +263,14 @@ class FrameTransport(WebSocketTransport):
         receiver = self._delivery.receiver
         if receiver is not None and self._ended is None:
             receiver.read_ended()
-        # A read that took as much as it may is most likely followed by more of the same burst.
+        # A read of the maximum size is most likely followed by more of the same burst.
         self._output.release(in_burst=size >= self.read_size)
         if size >= MUCH:
             self.read_size = next_read(size, messages)
             self._large_read(asyncio.get_running_loop().time() - started)
 
     def _large_read(self, seconds: float) -> None:
-        """Stop reading until there is a turn for it, after a read that took ``seconds`` to handle."""
+        """Spend the `LoopBudget` after a read that took ``seconds`` to handle. Stop reading if nothing remains."""
         turns, tcp = self._loop_budget, self._tcp
         if turns is None or turns.spend(seconds):
             return
@@ -310,7 +310,7 @@ class FrameTransport(WebSocketTransport):
     def _data_frame(self, first: int, payload: bytes) -> None:
         opcode, delivery = first & 0x0F, self._delivery
         # The first reserved bit marks the first frame of a compressed message. Before version 16.1, the library ignores
-        # it on the frames that follow.
+        # this bit in later frames, where it is not allowed.
         if self._compression is not None and (opcode or not first & 0x40):
             try:
                 frame = Frame(Opcode(opcode), payload, first >= FIN, *(bool(first & bit) for bit in (0x40, 0x20, 0x10)))
@@ -352,16 +352,16 @@ class FrameTransport(WebSocketTransport):
             self.finish(code, reason)
 
     def finish(self, code: int | None, reason: str, /) -> None:
-        """Close, and ignore what else arrives: the remote peer has closed, or has broken the rules."""
+        """Close, and ignore all further bytes, because the remote peer has closed or has broken the rules."""
         self._reader.ignore_rest()
         self._output.close(code, reason)
         self._output.end()
         self._expect_end()
 
     def close_was_sent(self, code: int, reason: str, /) -> None:
-        """As `finish`, after the library has sent a Close frame. No effect if this object has sent that frame."""
+        """Do what `finish` does, after the library has sent a Close frame. No effect if this object has sent it."""
         if not self._output.close_sent:
-            self._output.pop_frames()  # nothing may be sent behind it
+            self._output.pop_frames()  # nothing may be sent after a Close frame
             self._output.closed(code, reason)
             self.finish(code, reason)
 
@@ -376,13 +376,13 @@ class FrameTransport(WebSocketTransport):
     # ------------------------------------------------------------ writing
 
     def pause_writing(self) -> None:
-        """Note that more than the high-water mark waits to be written."""
+        """Handle asyncio's report that more bytes than the high-water mark wait to be written."""
         self._output.filled()
         if self._delivery.receiver is not None:
             self._delivery.receiver.pause_sending()
 
     def resume_writing(self) -> None:
-        """Note that there is room again."""
+        """Handle asyncio's report that there is room again."""
         self._have_room()
         if self._delivery.receiver is not None:
             self._delivery.receiver.resume_sending()
@@ -396,13 +396,13 @@ class FrameTransport(WebSocketTransport):
     # ------------------------------------------------------------ the end
 
     def eof_received(self) -> None:
-        """Note that the remote peer will not send any more."""
+        """Handle asyncio's report that the remote peer will not send any more."""
         self._output.flush()
         self._output.shut()
         self._expect_end()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note that the connection has ended."""
+        """Handle asyncio's report that the connection has ended."""
         self._heartbeat.stop()
         self._deadlines.remove(self._tcp)
         self._ended = info = self._output.ended(exc)
@@ -410,19 +410,19 @@ class FrameTransport(WebSocketTransport):
         receiver = self._delivery.receiver
         if receiver is not None:
             receiver.connection_lost(info)
-        # Nothing comes from here on. What refers to each other would wait for the garbage collector, which stops
-        # everything for as long as it takes: after some hundred connections a tenth of a second.
+        # Nothing arrives from now on. Without these lines, circles of references would wait for the garbage collector,
+        # which stops the program: after some hundred connections, for a tenth of a second.
         self._delivery.stop()
         if self._over is not None:
             self._over.set_result(None)
         lost, self._lost = self._lost, None  # whose object may refer to this one
         if lost is not None:
             lost(exc)
-        let_go(self._tcp)
+        release_transport(self._tcp)
 
 
 class WebSocketConnection(FrameTransport, asyncio.Protocol):
-    """The default transport as a protocol of asyncio. A new object takes over ``tcp``."""
+    """The default transport as an asyncio protocol. The constructor makes it the protocol of ``tcp``."""
 
     _reader: FrameReader
 
@@ -457,5 +457,5 @@ class WebSocketConnection(FrameTransport, asyncio.Protocol):
 
     def _limit_read(self) -> None:
         tcp: typing.Any = self._tcp
-        with suppress(AttributeError):  # not asyncio's own transport, but uvloop's for instance
+        with suppress(AttributeError):  # the transport is not asyncio's own, but for example uvloop's
             tcp.max_size = self.read_size

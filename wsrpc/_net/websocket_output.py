@@ -1,4 +1,4 @@
-"""Output: the outgoing half of a WebSocket on a transport of asyncio."""
+"""`WebSocketOutput`: the outgoing half of a WebSocket on an asyncio transport."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .heartbeat import StallWatch
 RSV1 = 0x40
 """Marks the first frame of a compressed message."""
 BYTES_ACKED = 120
-"""Where Linux has the field ``tcpi_bytes_acked`` in the structure ``tcp_info``."""
+"""Offset of the field ``tcpi_bytes_acked`` in the structure ``tcp_info`` of Linux."""
 
 
 class OpeningResult(Struct, frozen=True, kw_only=True):
@@ -45,10 +45,10 @@ class OpeningResult(Struct, frozen=True, kw_only=True):
 
 
 class WebSocketOutput(FrameWriter):
-    """Sends messages and control frames, in order, and knows whether there is room and how the connection ends.
+    """Sends messages and control frames, in order. Keeps whether there is room, and how the connection ends.
 
     Args:
-        write_close: writes a Close frame with a payload, in place of this object.
+        write_close: a function that writes a Close frame with a payload, for libraries that must do this themselves.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class WebSocketOutput(FrameWriter):
         self._fragmenting = False
         """Whether the next fragment continues a message."""
         self._answers = 0
-        """Bytes of answers to pings that were sent since there was no room."""
+        """Bytes of pongs that were sent since there was no room."""
         self._close: tuple[int, str] | None = None
         """Code and reason of the first Close frame, sent or received."""
         self._cause: tuple[int, str] | None = None
@@ -80,7 +80,7 @@ class WebSocketOutput(FrameWriter):
         self.close_received = False
         self.written = opened.written
         self._added = 0
-        """Bytes that TLS has added to those that were written, where `backlog` asks the socket."""
+        """Bytes that TLS has added to the written bytes, if `backlog` has to ask the socket."""
         self.open = not tcp.is_closing()
         """Whether messages can be sent."""
         self.diverts = not self.open or self._compression is not None
@@ -115,8 +115,8 @@ class WebSocketOutput(FrameWriter):
         data = self.pop_frames()
         self.written += len(data)
         tcp.write(data)
-        # What is written on a broken socket is dropped, and that is reported in a later turn of the loop, which a
-        # caller that sends without a pause never lets come.
+        # Bytes that are written on a broken socket are dropped. asyncio reports this in a later turn of the event loop,
+        # which never starts if a caller sends without a pause.
         if tcp.is_closing():
             self.shut()
 
@@ -128,13 +128,13 @@ class WebSocketOutput(FrameWriter):
         return self._stall_watch is not None
 
     def filled(self) -> None:
-        """Begin to count answers, and to watch: there is no room from now on."""
+        """Count pongs and start the `StallWatch`, because there is no room from now on."""
         self._answers = 0
         self._stall_watch = StallWatch(self, self._loop, self._limits)
         self._stall_watch.start()
 
     def has_room(self) -> None:
-        """Stop watching: there is room again, or the connection is over. Idempotent."""
+        """Stop the `StallWatch`, because there is room again or the connection is over. Idempotent."""
         watch, self._stall_watch = self._stall_watch, None
         if watch is not None:
             watch.stop()
@@ -169,17 +169,17 @@ class WebSocketOutput(FrameWriter):
                 self.written += len(payload) + (6 if self._client else 2)
 
     def closed(self, code: int, reason: str) -> None:
-        """Note that a Close frame leaves."""
+        """Record that a Close frame is sent."""
         self.shut()
         self.close_sent = True
         self._close = self._close or (code, reason)
 
     def end(self) -> None:
-        """End the connection as a server does after the closing handshake. A client waits for its server to do so."""
+        """End the connection after the closing handshake. Only a server does so: a client waits for its server."""
         self.flush()
         if self._client or self._tcp.is_closing():
             return
-        # Where possible only the sending half is ended, so that all data that was written arrives.
+        # If possible, only the sending half is ended, so that all written bytes arrive.
         if self._tcp.can_write_eof():
             with suppress(OSError, RuntimeError):  # the connection is broken already, which is reported elsewhere
                 self._tcp.write_eof()
@@ -187,25 +187,25 @@ class WebSocketOutput(FrameWriter):
             self._tcp.close()
 
     def ended(self, error: Exception | None) -> CloseInfo:
-        """Let go of everything: the connection is over, maybe because of ``error``."""
+        """Release everything, because the connection is over. Return how it ended. ``error`` is the cause, if any."""
         self.shut()
         self.pop_frames()
         self.has_room()
         drop = self._cause or (CloseCode.ABNORMAL, str(error or "unexpected end of stream"))
         return CloseInfo(*(self._close or drop), was_clean=self.close_sent and self.close_received)
 
-    # ------------------------------------------------------------ what `Heartbeat` and `StallWatch` use
+    # ------------------------------------------------------------ called by `Heartbeat` and `StallWatch`
 
     def backlog(self) -> int:
         tcp, size = self._tcp, 0
         inner: Any = tcp
         while inner is not None:
             size += inner.get_write_buffer_size()
-            # asyncio's TLS writes through a transport of its own, which takes large pieces, and does not count them.
-            # It has no public name.
+            # asyncio's TLS transport writes to a second transport, whose bytes it does not count. The second transport
+            # has no public name.
             inner = getattr(getattr(inner, "_ssl_protocol", None), "_transport", None)
-        # The transport under the TLS of uvloop or picows cannot be reached. On Linux the socket says how many bytes the
-        # remote peer's system has received.
+        # With uvloop or picows, the transport below TLS is not accessible. On Linux, the socket has the number of bytes
+        # that the remote system has received.
         if sys.platform == "linux" and tcp.get_extra_info("ssl_object") and not hasattr(tcp, "_ssl_protocol"):
             with suppress(OSError, AttributeError):  # not TCP, or closed
                 tcp_info = tcp.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
@@ -222,7 +222,7 @@ class WebSocketOutput(FrameWriter):
     def drop(self, code: int, reason: str) -> None:
         self._cause = (code, reason)
         if code != CloseCode.ABNORMAL:
-            # If the remote peer is there after all, and has room for it, it learns why.
+            # A remote peer that is still alive then gets the reason.
             self.close(code, reason)
         self.shut()
         self._tcp.abort()

@@ -20,7 +20,7 @@ from .._core.wire.counting import json_nests_deeper, json_objection
 from ..errors import ConnectionLost, MessageTooBig, ProtocolError
 from ..limits import Limits
 from ..transport import ConnectionInfo
-from .link import Piece, Pieces, RawLink, RawMessage
+from .raw_link import Piece, Pieces, RawLink, RawMessage
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -148,7 +148,7 @@ class RawConnection:
                 "raise that limit of the server, or of the handshake"
             )
         await self._skip_rest()
-        piece = await self._link.feed.next()
+        piece = await self._link.pieces.next()
         if piece.last:
             payload = piece.payload
             if max_size is not None and len(payload) > max_size:
@@ -174,10 +174,10 @@ class RawConnection:
             if piece.last:
                 return bytes(parts)
             try:
-                piece = await link.feed.next()
+                piece = await link.pieces.next()
             except BaseException:
                 self._unfinished = False
-                link.feed.put_back(Piece(bytes(parts), first.text, False))
+                link.pieces.push_front(Piece(bytes(parts), first.text, False))
                 raise
             parts += piece.payload
 
@@ -256,7 +256,7 @@ class RawConnection:
         decoder = codecs.getincrementaldecoder("utf-8")()
         given = False
         while True:
-            piece = await self._link.feed.next()
+            piece = await self._link.pieces.next()
             self._unfinished = not piece.last
             found: RawMessage = piece.payload
             if piece.text:
@@ -275,10 +275,10 @@ class RawConnection:
     async def _skip_rest(self) -> None:
         """Drop what is left of the message of which a part was read."""
         check_thread(self._link.thread, "connection.receive()")
-        self._link.feed.check_alone()
+        self._link.pieces.check_alone()
         self._pieces_of = None
         while self._unfinished:
-            self._unfinished = not (await self._link.feed.next()).last
+            self._unfinished = not (await self._link.pieces.next()).last
 
     async def __aiter__(self) -> AsyncIterator[RawMessage]:
         """Receive messages until the connection is closed.
@@ -315,13 +315,13 @@ class RawConnection:
             RuntimeError: called in a thread other than the event loop's.
         """
         check_thread(self._link.thread, "connection.send(...)")
-        given: Any = message
-        if isinstance(given, (AsyncIterable, Iterable)) and not isinstance(given, WHOLE):
-            if isinstance(given, Mapping):
+        value: Any = message
+        if isinstance(value, (AsyncIterable, Iterable)) and not isinstance(value, WHOLE):
+            if isinstance(value, Mapping):
                 raise TypeError(
                     "a raw message is str or bytes, or an iterable of these, got a mapping: encode it first"
                 )
-            await self._link.send_pieces(cast("Pieces", given))
+            await self._link.send_pieces(cast("Pieces", value))
             return
         payload, text = raw_payload(message)
         await self._link.send(payload, text)

@@ -30,7 +30,7 @@ from .definitions import (
     stores_no_defaults,
     unused,
 )
-from .models import MODES, Models, describe_models
+from .pydantic_schemas import MODES, Models, describe_models
 
 UNKNOWN = "x-unknown"
 """Marks a class without a schema, until it is known whether an annotation has one."""

@@ -1,7 +1,7 @@
 """Broadcasts: emitting to all peers of a server, or to the members of a room.
 
-A message is encoded once for each codec. A slow peer does not delay the others for long, and a report counts the peers
-that got the message.
+A message is encoded once for each codec. A slow peer delays the other peers for at most `PATIENCE`. A report counts the
+peers that got the message.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from .._core.wire.codecs import BRACE, Codec, json_text
 from .._core.wire.go_profile import refuse_raw
 from .._core.wire.messages import Event, event_on
 from .._core.wire.settings import Terms
-from .._raw.link import RawLink
 from .._raw.raw_connection import RawConnection
+from .._raw.raw_link import RawLink
 from ..errors import ConnectionLost, MessageTooBig, PeerError, QueueFull
-from .cluster_membership import HasAddress, RoomMessage
+from .joined_cluster import HasAddress, RoomMessage
 from .peers import ServedPeer
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 BURST = 64
-"""Broadcasts after which other tasks get a turn."""
+"""Number of broadcasts after which other tasks run."""
 PATIENCE = 0.1
-"""Seconds that one broadcast waits for slow readers, in all."""
+"""Seconds that one broadcast waits for all slow readers together."""
 
 Skip: TypeAlias = Peer | RawConnection | HasAddress | Iterable[Peer | RawConnection | HasAddress] | None
 """Peers that do not get a broadcast: one, or several, such as a list or a room. In a cluster a `ClusterPeer`, too."""
@@ -56,24 +56,24 @@ class EmitReport(msgspec.Struct, frozen=True):
 
     In a cluster, ``sent``, ``skipped`` and ``errors`` cover only the peers of this process. ``nodes`` has the names of
     the other processes with members of the room to which the message was sent, or for which it waits while the engine
-    is away. ``missed`` has the names of the processes that could not be reached.
+    is away. ``missing_nodes`` has the names of the processes that could not be reached.
     """
 
     sent: int
     errors: tuple[PeerError, ...] = ()
     skipped: int = 0
     nodes: tuple[str, ...] = ()
-    missed: tuple[str, ...] = ()
+    missing_nodes: tuple[str, ...] = ()
 
 
 Encode = Callable[[Any], bytes]
-"""A codec's function, which stands for the codec: peers that negotiated the same one share an encoding."""
+"""Function of a codec. It is the key of an encoding: peers that negotiated the same codec share the encoding."""
 
 
 class EventBroadcast(dict[Encode, tuple[bytes, bool]]):
-    """Event that is broadcast, in each encoding that a receiver asked for, and whether that is text.
+    """Event that is broadcast: for each codec the encoded event, and whether the encoding is text.
 
-    ``objections`` is what is known of the message's size, for all receivers.
+    ``objections`` caches for all receivers whether the message is too large.
     """
 
     def __init__(self, message: Event, codec: Codec) -> None:
@@ -87,14 +87,14 @@ class EventBroadcast(dict[Encode, tuple[bytes, bool]]):
         return made
 
     def raw(self) -> tuple[bytes, bool]:
-        """Refuse to send it on a raw connection."""
+        """Refuse to send the event on a raw connection."""
         raise ValueError("a raw connection does not use the protocol: use send_raw or send_json")
 
 
 class RawBroadcast(dict[Encode, tuple[bytes, bool]]):
-    """Raw message that is broadcast, the same in each encoding.
+    """Raw message that is broadcast. It is the same for all codecs.
 
-    Peers that negotiated MessagePack would decode a binary one as a message of the protocol, so they cannot get it.
+    Peers that negotiated MessagePack cannot get binary raw messages: they would decode them as protocol messages.
     """
 
     def __init__(self, data: str | bytes, codec: Codec) -> None:
@@ -119,12 +119,13 @@ class RawBroadcast(dict[Encode, tuple[bytes, bool]]):
 class BroadcastGroup:
     """Peers that get a broadcast: all peers of a server, or the members of a room.
 
-    ``slow`` is the policy for slow readers. ``lost`` is called with each peer whose connection turns out to be broken.
+    ``slow`` is the policy for slow readers. ``lost`` is called with each peer to which sending fails because its
+    connection is broken.
     """
 
     def __init__(self, codec: Codec, slow: Slow, lost: Callable[[Peer | RawConnection], object]) -> None:
         self.members: dict[Peer | RawConnection, ServedPeer | RawLink] = {}
-        """The members, each with its inside. They are of one kind: a server with raw connections has no peers."""
+        """The members, each with its inside. A server has either peers or raw connections."""
         self.slow: Slow = slow
         self._codec = codec
         self._lost = lost
@@ -143,7 +144,7 @@ class BroadcastGroup:
         check_thread(self._thread, "server.send_raw(...)" if event is None else "server.emit(...)")
         skipped = skipped_by(skip)
         self._sent += 1
-        if self._sent % BURST == 0:  # also in a loop that only emits, connections must come and go
+        if self._sent % BURST == 0:  # connections must be able to open and close while a loop does nothing but emit
             await asyncio.sleep(0)
         await self._wait_for_slow_readers(skipped)
         return self._send(message, key, skipped)
@@ -158,7 +159,7 @@ class BroadcastGroup:
         return self._send(message, key, skipped)
 
     def pass_on(self, message: RoomMessage, skipped: Collection[object]) -> EmitReport:
-        """Send what another node has emitted. ``skipped`` has peers and addresses."""
+        """Send a message that another node has emitted. ``skipped`` has peers and addresses."""
         return self._send(*self._encode(message.channel, message.event, tuple(message.args)), skipped)
 
     def json_text(self, value: object) -> str:
@@ -168,7 +169,7 @@ class BroadcastGroup:
     def _encode(
         self, channel: ChannelRef, event: str | None, args: tuple[Any, ...]
     ) -> tuple[EventBroadcast | RawBroadcast, Hashable]:
-        """Return the message, and the key that it has for `KeepLatest`."""
+        """Return the message, and its key for `KeepLatest`."""
         message: EventBroadcast | RawBroadcast
         if event is None:
             message = RawBroadcast(args[0], self._codec)
@@ -193,8 +194,8 @@ class BroadcastGroup:
                         terms = writer.terms
                         at_once = len(payload) <= terms.unchecked
                     if at_once and writer.may_send:
-                        # What `_deliver` does for a connection that has room: nearly all of them, nearly always. A
-                        # call for each would be a large part of the time of a broadcast.
+                        # `_deliver` does the same for a connection that has room, as nearly all connections have.
+                        # One call for each peer would be a large part of the time of a broadcast.
                         try:
                             writer.session.send(payload, text)
                         except ConnectionLost as exc:
@@ -208,7 +209,7 @@ class BroadcastGroup:
                     skipped_readers += 1
             except (ConnectionLost, MessageTooBig, QueueFull, ValueError) as exc:
                 error = PeerError(member, str(exc))
-                error.__cause__ = exc.with_traceback(None)  # else the report would hold this frame, and the message
+                error.__cause__ = exc.with_traceback(None)  # a traceback would keep this frame and the message alive
                 errors.append(error)
                 if isinstance(exc, (ConnectionLost, QueueFull)):
                     self._lost(member)
@@ -219,7 +220,7 @@ class BroadcastGroup:
 
         Raises:
             ConnectionLost: there is no connection.
-            MessageTooBig: the remote peer would not accept the message.
+            MessageTooBig: the remote peer does not accept such a large message.
             QueueFull: the connection is at its hard cap, and is closed with 4408.
             ValueError: the member cannot get messages of this kind.
         """
@@ -237,7 +238,7 @@ class BroadcastGroup:
             if self.slow != "close":
                 return writer.hold_broadcast(payload, text, self.slow, key)
             if writer.slow_reader is not None:
-                writer.slow_reader.flush(everything=True)  # this one can neither be dropped nor overtake
+                writer.slow_reader.flush(everything=True)  # this message must neither be dropped nor overtake
             if writer.over_cap(len(payload)):
                 session.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
                 raise QueueFull(f"{session.unsent} bytes were unsent: the connection was closed with 4408")
@@ -247,7 +248,7 @@ class BroadcastGroup:
     # ------------------------------------------------------------ slow readers
 
     def _stalled(self, skipped: Collection[object]) -> dict[ServedPeer | RawLink, SessionWriter | RawLink]:
-        """The receivers above their high-water mark whose connections are not known to be broken."""
+        """Members that are above their high-water mark, unless their connection is known to be broken."""
         stalled: dict[ServedPeer | RawLink, SessionWriter | RawLink] = {}
         for member, inside in self.members.items():
             if member in skipped or inside.address in skipped:
@@ -261,13 +262,13 @@ class BroadcastGroup:
         return stalled
 
     def _most(self, some: Collection[object]) -> bool:
-        """Whether ``some`` are more than half of all: then the sender is too fast, and not the readers too slow."""
+        """Whether ``some`` are more than half of all members. Then the sender is too fast, not the readers too slow."""
         return 2 * len(some) > len(self.members)
 
     def _check_cap(self, message: EventBroadcast | RawBroadcast, skipped: Collection[object]) -> None:
-        """Refuse to close peers at their hard cap where most of all peers are slow.
+        """Refuse to send if most members are slow, and one of them would be closed because it is at its hard cap.
 
-        Nobody can read anything within one turn of the event loop, so a loop of `emit_nowait` fills every connection.
+        Within one turn of the event loop nothing is written. So a loop of `emit_nowait` fills every connection.
 
         Raises:
             QueueFull: nothing was sent.
@@ -286,9 +287,9 @@ class BroadcastGroup:
                 )
 
     async def _wait_for_slow_readers(self, skipped: Collection[object]) -> None:
-        """Give slow readers some time to drain. One that does not is waited for again only after it has drained.
+        """Give slow readers some time to drain. Do not wait again for a reader until it has drained.
 
-        Where most of all peers are slow, they are waited for each time: closing them all would be wrong.
+        If ``slow`` is "close" and most members are slow, every call waits for them. Otherwise all would be closed.
         """
         stalled = [*self._stalled(skipped).values()]
         late = [link for link in stalled if not link.overdue]
@@ -323,7 +324,7 @@ class BroadcastMethods(OnChannel):
             TypeError: the contract is not valid. The error message names the method and explains the problem.
         """
         skip = readable_again(skip)
-        skipped_by(skip)  # refuses what is no peer
+        skipped_by(skip)  # raises if one of them is not a peer
         made: T = make_emitter(contract, self, skip=skip)
         return made
 
@@ -404,15 +405,15 @@ class RawBroadcastMethods(BroadcastMethods):
 
 
 def readable_again(skip: S) -> S | list[Any]:
-    """Return what ``skip=`` names, to be read more than once: an iterator can be read only once."""
+    """Return ``skip``, or a list of its peers if it is an iterator, which can be read only once."""
     return [*skip] if isinstance(skip, Iterator) else skip
 
 
 def skipped_by(skip: Skip) -> Collection[object]:
-    """Return the peers, and the addresses of those at other nodes, that ``skip=`` names.
+    """Return the peers in ``skip``, and the addresses of `ClusterPeer` objects in ``skip``.
 
     Raises:
-        TypeError: one is not a peer.
+        TypeError: something in ``skip`` is not a peer.
     """
     if skip is None:
         return ()
@@ -429,7 +430,7 @@ def skipped_by(skip: Skip) -> Collection[object]:
 
 
 def addresses_of(skip: Skip) -> list[str]:
-    """Return the addresses of those at other nodes that ``skip=`` names."""
+    """Return the addresses of the `ClusterPeer` objects in ``skip``."""
     return [each for each in skipped_by(skip) if isinstance(each, str)]
 
 
@@ -442,7 +443,7 @@ def _key(slow: Slow, args: tuple[Any, ...]) -> Hashable:
         return None
     key = slow.key(*args)
     try:
-        hash(key)  # checked for each message, so that a mistake shows before a reader is slow
+        hash(key)  # checked for each message, so that a mistake is found before a reader is slow
     except TypeError as exc:
         raise TypeError(f"the key of KeepLatest must be hashable, such as text or a tuple; got {key!r}") from exc
     return key

@@ -1,4 +1,4 @@
-"""The description of a server, offered to its clients page by page; see `Server.offer_description`."""
+"""The description of a server in pages, which clients request; see `Server.offer_description`."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from .rooms import NOT_ALLOWED, Allow, Decider
 CHANNEL = "wsrpc"
 """The channel on which clients ask for the description."""
 PAGE = 24 * 1024
-"""Bytes of the items of a page, unless one item alone has more: coder/websocket, in Go, reads messages of 32 KiB."""
+"""Maximum bytes of the items of a page. A larger item has a page of its own. (coder/websocket, in Go, reads messages of
+at most 32 KiB.)"""
 MESSAGEPACK = 3
-"""MessagePack takes at most so many times the bytes of the same items in JSON: nine for ``0.0,``."""
+"""The items need at most three times as many bytes in MessagePack as in JSON: nine bytes for ``0.0,``."""
 
 
 def offer_description(registry: Registry, enc_hook: EncHook | None, allow: Allow | None) -> None:
-    """Answer requests for the description of a server from now on.
+    """Handle requests for the description of a server from now on.
 
     Raises:
         TypeError: ``allow`` is not a function of the peer.
-        ValueError: it is offered already, or the user has handlers on that channel.
+        ValueError: the description is offered already, or the user has handlers on the channel "wsrpc".
     """
     if CHANNEL in registry.reserved:
         raise ValueError("this server offers its description already: call offer_description once")
@@ -38,7 +39,7 @@ def offer_description(registry: Registry, enc_hook: EncHook | None, allow: Allow
 
 
 class _OfferedDescription:
-    """Answers requests for a page of the description. It is made again only when registrations have changed."""
+    """Handles requests for pages of the description. Makes the description again only after registrations changed."""
 
     def __init__(self, registry: Registry, enc_hook: EncHook | None, allow: Decider | None) -> None:
         self._registry = registry
@@ -46,14 +47,14 @@ class _OfferedDescription:
         self._allow = allow
         self._pages = _Pages(Description((), (), {}))
         self._made_of: object = None
-        """The handlers and the functions of contracts, by channel and event, that the pages describe.
+        """The handlers, and the functions of contracts, that the pages describe, by channel and event.
 
-        Comparing them costs far less than making the description. Handlers of `once` are left out: a message from any
-        peer uses one up, so that remote peers could have the description made again and again.
+        Comparing them costs far less than making the description. Handlers of `once` are not included: each message
+        for one changes the registrations, so that remote peers could cause the description to be made again and again.
         """
 
     async def describe(self, peer: Peer, after: str | None = None) -> dict[str, Any]:
-        """Handle a request for the page that ``after``, from the page before, stands for; None for the first one."""
+        """Handle a request for a page. ``after`` is the cursor in the previous page, or None for the first page."""
         served = served_peer(peer)
         assert served is not None
         if self._allow is not None and not await self._allow.allows("give the peer the description", peer):
@@ -87,7 +88,7 @@ class _Pages:
         self._places = {cursor: number for number, cursor in enumerate(self._cursors)}
 
     def page(self, after: str | None, size: int) -> dict[str, Any]:
-        """Return the items from the cursor ``after`` on that have at most ``size`` bytes, and at least one.
+        """Return as many items from the cursor ``after`` on as fit into ``size`` bytes, but at least one item.
 
         Raises:
             RpcError: ``after`` is not a cursor of this description.

@@ -1,4 +1,4 @@
-"""The peers of a server, and each of them as the server sees it."""
+"""`Peers`: the peers of a server. `ServedPeer`: one of them, with its rooms and services."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from .._core.session.incoming_resume import IncomingResume
 from .._core.session.session_end import SessionEnd
 from .._core.session.sessions import Sessions
 from .._core.wire.settings import Settings
-from .._raw.serving import refusal_of
+from .._raw.raw_serving import refusal_of
 from ..errors import ConnectionLost, RpcError
 from ..handshake import Handshake
-from ..stats import Tally
+from ..stats import ServerTotals
 from ..transport import Traffic, Transport
-from .cluster_membership import Membership
+from .joined_cluster import JoinedCluster
 from .services import BaseService, OpenedServices
 
 NO_TRAFFIC = Traffic()
@@ -76,7 +76,7 @@ class ServedPeer(PassiveOwner):
         self._opened: OpenedServices | None = None
         self._peers = peers
         self._counted = NONE_IGNORED
-        """What `Server.stats` has counted of what this peer has ignored."""
+        """The ignored messages of this peer that `Server.stats` has counted already."""
         peer = Peer(
             settings,
             dialer=False,
@@ -86,16 +86,17 @@ class ServedPeer(PassiveOwner):
             can_resume=True,
             owner=self,
             home=self,
-            log=PeerLog(on_error=peers.tally.failed, budget=peers.budget),
+            log=PeerLog(on_error=peers.totals.failed, budget=peers.budget),
             state=None if handshake is None else handshake.state,
             principal=None if handshake is None else handshake.principal,
         )
         self.expires = None if handshake is None else handshake.expires
-        """When the credentials of the client expire, in seconds since the epoch. None: never."""
+        """The time at which the credentials of the client expire, in seconds since the epoch. None: never."""
         self._expiry: Expiry | None = None
-        """Closes the connection at that time."""
+        """Timer that closes the connection at that time."""
         self.core = core_of(peer)
-        # The peer's own handlers go before the server's, so they must not take a channel that the server handles.
+        # The peer's own handlers are found before the server's, so they must not be on a channel that the server
+        # handles.
         self.core.options.own.respect(registry)
 
     @property
@@ -106,12 +107,12 @@ class ServedPeer(PassiveOwner):
 
     @property
     def current(self) -> PeerSession:
-        """The inside of the session, or of the last one."""
+        """The peer's part of the present session, or of the last session."""
         return self.core.current
 
     @property
     def writer(self) -> SessionWriter:
-        """The way out of the session, or of the last one."""
+        """The writer of the present session, or of the last session."""
         return self.core.current.writer
 
     @property
@@ -123,7 +124,7 @@ class ServedPeer(PassiveOwner):
         """Check that messages can be sent, as far as this side knows.
 
         Raises:
-            ConnectionLost: they cannot.
+            ConnectionLost: no message can be sent.
         """
         if not self.current.session.state.accepts_messages:
             raise self.writer.not_sent()
@@ -192,14 +193,14 @@ class ServedPeer(PassiveOwner):
     # ------------------------------------------------------------ shutting down
 
     async def wait_idle(self, closers: Closers) -> None:
-        """Wait until nothing is active or pending on the connection, besides what ``closers`` cover.
+        """Wait until nothing is active or pending on the connection, except for the work of ``closers``.
 
-        The peer is idle when no handler runs for it or waits to run, no request to it is pending, no anonymous channel
-        is open, what was accepted for it is written, and a remote peer that can say so has said that it sends nothing
-        new. Cancelling is safe.
+        The peer is idle if no handler runs or waits to run, no request is pending, no anonymous channel is open, and
+        all accepted messages are written. A remote peer with the extension for draining must also have confirmed that
+        it sends nothing new. Cancelling is safe.
         """
-        # Whatever ends may have begun something else, so look again each time. Nothing here counts or polls: each kind
-        # of work has something of its own to wait for. Messages that wait to be handled do so because of such work.
+        # Work that ends may have started other work, so check everything again each time. There is no polling: each
+        # kind of work has a future or event to wait for. Received messages wait only because of such work.
         current, writer, work = self.current, self.writer, self.core.work
         while current.session.state.sends:
             opening, opens = writer.opening, writer.opening.running
@@ -228,13 +229,13 @@ def served_peer(peer: object) -> ServedPeer | None:
 
 
 async def refuse(transport: Transport, code: int, reason: str) -> ConnectionLost:
-    """Close a connection that gets no peer; return the error to raise."""
+    """Close a connection that is refused. Return the error to raise."""
     await close_transport(transport, code, reason)
     return ConnectionLost(code, reason, "not_sent")
 
 
 async def refuse_because(served: ServedPeer, transport: Transport, what: str, exc: BaseException) -> ConnectionLost:
-    """Close a connection because ``what``, a function of the user, raised ``exc``; return the error to raise."""
+    """Close a connection because ``what``, a function of the user, raised ``exc``. Return the error to raise."""
     if isinstance(exc, RpcError):
         served.core.log(logging.INFO, "%s refused the connection: %s", what, exc)
     else:
@@ -248,15 +249,17 @@ class Peers:
     ``on_end`` is called with each peer when its session has ended. It may be called twice for one.
     """
 
-    def __init__(self, tally: Tally, budget: LogBudget, on_end: Callable[[Peer], None], sessions: Sessions) -> None:
-        self.tally = tally
+    def __init__(
+        self, totals: ServerTotals, budget: LogBudget, on_end: Callable[[Peer], None], sessions: Sessions
+    ) -> None:
+        self.totals = totals
         self.sessions = sessions
         self.closing = False
         """Whether the server is closing, so that a session ends with its connection."""
         self.budget = budget
         self._on_end = on_end
-        self.membership: Membership | None = None
-        """The server's part in its cluster, which is told of the addresses of peers."""
+        self.joined_cluster: JoinedCluster | None = None
+        """The server's cluster, which gets the addresses of peers. None if the server has not joined a cluster."""
         self._connected: dict[str, ServedPeer] = {}
         self._leaving: set[ServedPeer] = set()
         """Peers without a connection for which something still runs."""
@@ -268,7 +271,7 @@ class Peers:
         return iter(tuple(self._connected.values()))
 
     def users(self) -> tuple[Peer, ...]:
-        """The peers that have a session, in the order in which they came."""
+        """The peers that have a session, oldest first."""
         return tuple(served.peer for served in self._connected.values())
 
     def get(self, id: str) -> Peer | None:
@@ -281,10 +284,10 @@ class Peers:
         return {*self._connected.values(), *self._leaving}
 
     def admit(self, served: ServedPeer, transport: Transport, arrival: IncomingResume | None = None) -> None:
-        """Bind a peer to ``transport`` and keep it. Its `open` handlers may go on.
+        """Bind a peer to ``transport`` and add it. Its `open` handlers may still run afterwards.
 
         Args:
-            arrival: what has received the connection's messages until now, if it meant to resume a session.
+            arrival: the attempt to resume a session that has received the connection's messages until now, if any.
 
         Raises:
             TypeError: ``transport`` is not a transport.
@@ -302,16 +305,16 @@ class Peers:
         except BaseException:
             self._remove(served)
             raise
-        self.tally.came()
+        self.totals.connection_opened()
 
     def refused(self, served: ServedPeer, code: int) -> None:
         """Count a peer that was refused after its handshake, and whose connection was closed with ``code``."""
-        self.tally.came()
+        self.totals.connection_opened()
         self._count_end(served, code)
 
     def session_over(self, served: ServedPeer, code: int) -> None:
-        """Forget a peer whose session is over."""
-        if served.peer.id in self._connected:  # else it was forgotten before, and user code has bound it again
+        """Remove a peer whose session is over."""
+        if served.peer.id in self._connected:  # else it was removed before, and user code has bound it again
             self._count_end(served, code)
         self._remove(served)
 
@@ -319,20 +322,20 @@ class Peers:
         history = served.core.history
         passed = history.traffic(None) or NO_TRAFFIC
         size = (passed.bytes_in or 0, passed.bytes_out or 0)
-        self.tally.left(code, (passed.messages_in, passed.messages_out), size, history.skipped_broadcasts)
+        self.totals.connection_closed(code, (passed.messages_in, passed.messages_out), size, history.skipped_broadcasts)
         self.count_ignored(served)
 
     def count_ignored(self, served: ServedPeer) -> None:
-        """Count what a peer whose connection has ended has ignored since the last call.
+        """Count the messages that a peer has ignored since the last call, after its connection has ended.
 
-        The end itself ignores the messages that wait, and so may the handlers that run on.
+        At the end of a connection, the messages that wait are ignored. Handlers that still run may ignore more.
         """
-        self.tally.ignored(served.newly_ignored())
+        self.totals.ignored(served.newly_ignored())
 
     def watch(self, served: ServedPeer) -> None:
-        """Keep a peer whose connection has ended while something runs for it: `Server.close` waits for that.
+        """Keep a peer whose connection has ended while handlers run for it. `Server.close` waits for these handlers.
 
-        Nobody else need hold it: a handler that waits for what nobody holds either would be collected as garbage.
+        Without this reference, the peer and a handler that waits could be collected as garbage.
         """
         task = served.core.any_task()
         if task is None:
@@ -344,7 +347,7 @@ class Peers:
             task.add_done_callback(lambda _: self.watch(served))
 
     def clear(self) -> None:
-        """Forget every peer, whatever its transport says."""
+        """Remove all peers, even if their connections have not ended."""
         for served in self:
             self._remove(served)
 
@@ -359,10 +362,10 @@ class Peers:
 
     def claim(self, served: ServedPeer) -> None:
         """Claim a peer's address, if it has one."""
-        if served.address is not None and self.membership is not None:
-            self.membership.claim(served.address, served.peer)
+        if served.address is not None and self.joined_cluster is not None:
+            self.joined_cluster.claim(served.address, served.peer)
 
     def release(self, served: ServedPeer) -> None:
         """Give up a peer's claim to its address. Idempotent."""
-        if served.address is not None and self.membership is not None:
-            self.membership.release(served.address, served.peer)
+        if served.address is not None and self.joined_cluster is not None:
+            self.joined_cluster.release(served.address, served.peer)

@@ -35,7 +35,7 @@ class Port(Protocol):
 
 
 class OpenPort(NamedTuple):
-    """An open port, and the function that closes its server. That does nothing to a server that was opened again."""
+    """Open port, and the function that closes its server. The function has no effect if the server was opened again."""
 
     port: Port
     close: Callable[[], Awaitable[None]]

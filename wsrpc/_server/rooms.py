@@ -21,8 +21,8 @@ from .._core.handlers.registry import Registry, accepted
 from .._core.sending.checks import check_thread_of_plain
 from .._core.sending.slow_readers import Slow, check_slow
 from .._core.wire.codecs import Codec
-from .._raw.link import RawLink
 from .._raw.raw_connection import RawConnection, link_of
+from .._raw.raw_link import RawLink
 from ..errors import RpcError
 from .broadcast import (
     BroadcastGroup,
@@ -33,11 +33,11 @@ from .broadcast import (
     addresses_of,
     readable_again,
 )
-from .cluster_membership import Membership, RoomMessage
+from .joined_cluster import JoinedCluster, RoomMessage
 from .peers import ServedPeer, served_peer
 
 CHANNEL = "rooms"
-"""The channel on which clients join and leave."""
+"""The channel on which clients join and leave rooms."""
 NOT_ALLOWED = "not allowed"
 
 Allow = Callable[[Peer], bool | Awaitable[bool]]
@@ -51,12 +51,12 @@ class Members(Struct, frozen=True):
         addresses: `Peer.address` of each member that has an address, in all processes. Without a cluster, several
             members can have the same address.
         others: the number of members without an address.
-        missing: the names of the processes that have members, but did not respond in time.
+        missing_nodes: the names of the processes that have members, but did not respond in time.
     """
 
     addresses: tuple[str, ...]
     others: int = 0
-    missing: tuple[str, ...] = ()
+    missing_nodes: tuple[str, ...] = ()
 
 
 class Room(RawBroadcastMethods):
@@ -84,7 +84,7 @@ class Room(RawBroadcastMethods):
         return self._members.name
 
     def add(self, peer: Peer | RawConnection) -> None:
-        """Make ``peer`` a member of the room, until you call `discard` or the peer's session ends.
+        """Make ``peer`` a member of the room, until you call `remove` or the peer's session ends.
 
         If the peer is already a member, nothing happens. A `RawConnection` gets only the raw messages of the room.
 
@@ -97,25 +97,25 @@ class Room(RawBroadcastMethods):
         """
         self._members.rooms.add(self, peer, by_itself=False)
 
-    def discard(self, peer: Peer | RawConnection) -> None:
+    def remove(self, peer: Peer | RawConnection) -> None:
         """Remove ``peer`` from the room. If the peer is not a member, nothing happens.
 
         Raises:
             ValueError, RuntimeError: as for `add`.
         """
-        self._members.rooms.discard(self, peer)
+        self._members.rooms.remove(self, peer)
 
     async def members(self) -> Members:
         """Return the members. In a cluster, these are the members in all processes. Cancelling is safe.
 
-        Each process has 1.5 seconds to respond. `Members.missing` names the processes that did not respond.
+        Each process has 1.5 seconds to respond. `Members.missing_nodes` names the processes that did not respond.
         """
         here, others = self._members.here()
-        membership = self._members.rooms.membership
-        if membership is None:
+        joined_cluster = self._members.rooms.joined_cluster
+        if joined_cluster is None:
             return Members(tuple(here), others)
-        there, more, missing = await membership.members(self.name)
-        return Members((*here, *there), others + more, missing)
+        there, more, missing_nodes = await joined_cluster.members(self.name)
+        return Members((*here, *there), others + more, missing_nodes)
 
     def of(self, name: str) -> RoomChannel:
         """Return a named channel of this room. Events that you emit on it go to all members.
@@ -133,7 +133,7 @@ class Room(RawBroadcastMethods):
         return peer in self._members.members
 
     def __iter__(self) -> Iterator[Peer]:
-        # A tuple, because a loop may emit, and members leave meanwhile. The type is that of nearly all rooms.
+        # A tuple, because members may leave while a loop emits. The annotated type is right for nearly all rooms.
         members: tuple[Any, ...] = tuple(self._members.members)
         return iter(members)
 
@@ -159,9 +159,9 @@ class RoomChannel(BroadcastMethods):
 
 
 class RoomMembers(BroadcastGroup):
-    """The members of one room, and the options with which `Server.room` was called.
+    """The members of one room, and the options of the room from `Server.room`.
 
-    In a cluster, what is emitted reaches the members elsewhere, too.
+    In a cluster, messages also reach the members at other nodes.
     """
 
     def __init__(self, name: str, rooms: Rooms) -> None:
@@ -172,37 +172,37 @@ class RoomMembers(BroadcastGroup):
         self.own_slow: Slow | None = None
 
     def here(self) -> tuple[list[str], int]:
-        """Return the addresses of the members of this server, and how many have none."""
+        """Return the addresses of the members of this server, and the number of members without an address."""
         addresses = [inside.address for inside in self.members.values() if inside.address is not None]
         return addresses, len(self.members) - len(addresses)
 
     def enter(self, member: Peer | RawConnection, inside: ServedPeer | RawLink) -> None:
         """Add a member."""
-        if not self.members and self.rooms.membership is not None:
-            self.rooms.membership.room_filled(self.name)
+        if not self.members and self.rooms.joined_cluster is not None:
+            self.rooms.joined_cluster.room_filled(self.name)
         self.members[member] = inside
 
     def leave(self, member: Peer | RawConnection) -> None:
         """Remove a member. Idempotent."""
         left = self.members.pop(member, None)
-        if left is not None and not self.members and self.rooms.membership is not None:
-            self.rooms.membership.room_emptied(self.name)
+        if left is not None and not self.members and self.rooms.joined_cluster is not None:
+            self.rooms.joined_cluster.room_emptied(self.name)
 
     async def emit(self, channel: ChannelRef, event: str | None, args: tuple[Any, ...], skip: Skip) -> EmitReport:
         skip = readable_again(skip)
         report = await super().emit(channel, event, args, skip)
-        if self.rooms.membership is None:
+        if self.rooms.joined_cluster is None:
             return report
-        nodes, missed = await self.rooms.membership.send_to_room(self._message(channel, event, args, skip))
-        return replace(report, nodes=nodes, missed=missed)
+        nodes, missing_nodes = await self.rooms.joined_cluster.send_to_room(self._message(channel, event, args, skip))
+        return replace(report, nodes=nodes, missing_nodes=missing_nodes)
 
     def emit_nowait(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
         skip = readable_again(skip)
         report = super().emit_nowait(channel, event, args, skip)
-        if self.rooms.membership is None:
+        if self.rooms.joined_cluster is None:
             return report
-        nodes, missed = self.rooms.membership.send_to_room_nowait(self._message(channel, event, args, skip))
-        return replace(report, nodes=nodes, missed=missed)
+        nodes, missing_nodes = self.rooms.joined_cluster.send_to_room_nowait(self._message(channel, event, args, skip))
+        return replace(report, nodes=nodes, missing_nodes=missing_nodes)
 
     def _message(self, channel: ChannelRef, event: str | None, args: tuple[Any, ...], skip: Skip) -> RoomMessage:
         assert not isinstance(channel, int)
@@ -210,10 +210,10 @@ class RoomMembers(BroadcastGroup):
         return RoomMessage(self.name, channel, event, [*args], addresses_of(skip), skipped_rooms)
 
     def check_options(self, allow: Allow | None, slow: Slow | None) -> None:
-        """Check that options do not contradict those that the room has; None stands for no option.
+        """Check that options do not contradict the options of the room. None means that an option is not set.
 
         Raises:
-            ValueError: the room has another value of one.
+            ValueError: the room has another value of an option.
         """
         allowing = None if self.allow is None else self.allow.function
         for option, old, new in (("allow", allowing, allow), ("slow", self.own_slow, slow)):
@@ -222,7 +222,7 @@ class RoomMembers(BroadcastGroup):
 
 
 _members_of: Callable[[Room], RoomMembers] = attrgetter("_members")
-"""The members of a room, for this module. A public class has no public name for them."""
+"""Returns the members of a room. (A public class has no public name for its inside.)"""
 
 
 def _inside_of(member: object) -> ServedPeer | RawLink | None:
@@ -232,7 +232,7 @@ def _inside_of(member: object) -> ServedPeer | RawLink | None:
 class Rooms:
     """All rooms of one server, and the requests by which clients join and leave them.
 
-    ``slow`` is the policy of rooms without one of their own. Only peers of ``server`` can be members.
+    ``slow`` is the policy of rooms without ``slow=``. Only peers of ``server`` can be members.
     """
 
     def __init__(
@@ -248,18 +248,18 @@ class Rooms:
         """Receivers of `Server.emit`."""
         self._server = server
         self._registry = registry
-        # A room that was made without options is kept by its members, and by the user's references to it.
+        # A room without options is kept alive by its members, and by the user's references to it.
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
         self._declared: dict[str, Room] = {}
-        """Rooms that were made with options, which stay."""
+        """Rooms that were created with options. They are never removed."""
         self._on_join: Decider | None = None
-        self.membership: Membership | None = None
+        self.joined_cluster: JoinedCluster | None = None
         """The server's part in its cluster. `ServerCore` joins and leaves."""
 
     # ------------------------------------------------------------ the server's side
 
     def get(self, name: str) -> Room:
-        """Return the room of that name, and make it if there is none.
+        """Return the room with this name. Create the room if it does not exist.
 
         Raises:
             TypeError, ValueError: ``name`` cannot name a room.
@@ -292,13 +292,13 @@ class Rooms:
         return tuple(room for name, room in self._rooms.items() if len(room) or name in self._declared)
 
     def ask(self, function: Callable[[Peer, str], Any]) -> None:
-        """Let ``function`` decide who may join; see `Server.on_join`."""
+        """Call ``function`` to decide which clients may join; see `Server.on_join`."""
         decider = Decider("on_join", ("peer", "room"), function)
         self._offer()
         self._on_join = decider
 
     def enter(self, member: Peer | RawConnection) -> None:
-        """Let a new peer or raw connection receive what goes to everybody. `leave_all` removes it everywhere."""
+        """Add a new peer or raw connection to `everybody`. `leave_all` removes it there, and from all rooms."""
         inside = _inside_of(member)
         assert inside is not None
         self.everybody.members[member] = inside
@@ -306,7 +306,7 @@ class Rooms:
     # ------------------------------------------------------------ members
 
     def add(self, room: Room, peer: Peer | RawConnection, *, by_itself: bool) -> None:
-        """Make ``peer`` a member; see `Room.add`. ``by_itself``: the client asked for it."""
+        """Make ``peer`` a member; see `Room.add`. ``by_itself`` is whether the client requested this."""
         inside = self._inside(peer, "room.add")
         inside.check_open()
         if peer in room:
@@ -319,13 +319,13 @@ class Rooms:
         inside.rooms[room] = by_itself
         _members_of(room).enter(peer, inside)
 
-    def discard(self, room: Room, peer: Peer | RawConnection) -> None:
-        """Remove ``peer`` from a room; see `Room.discard`."""
-        self._inside(peer, "room.discard").rooms.pop(room, None)
+    def remove(self, room: Room, peer: Peer | RawConnection) -> None:
+        """Remove ``peer`` from a room; see `Room.remove`."""
+        self._inside(peer, "room.remove").rooms.pop(room, None)
         _members_of(room).leave(peer)
 
     def leave_all(self, member: Peer | RawConnection) -> None:
-        """Remove a peer everywhere, because its session has ended or its connection is broken. Idempotent."""
+        """Remove a peer from all rooms and from `everybody`: its session ended, or its connection broke. Idempotent."""
         self.everybody.members.pop(member, None)
         inside = _inside_of(member)
         for room in () if inside is None else inside.rooms:
@@ -335,8 +335,8 @@ class Rooms:
         """Return the inside of a peer or raw connection of this server, for ``call``.
 
         Raises:
-            ValueError: it belongs to another server, or to none.
-            RuntimeError: the thread is not that of the server.
+            ValueError: the peer belongs to another server, or to no server.
+            RuntimeError: the call is not in the server's thread.
         """
         inside = _inside_of(peer)
         if inside is None or peer.server is not self._server:
@@ -347,7 +347,7 @@ class Rooms:
     # ------------------------------------------------------------ the cluster
 
     def deliver(self, message: RoomMessage) -> None:
-        """Pass on to the members of a room what another node has emitted."""
+        """Send a message of another node to the members of a room."""
         room = self._rooms.get(message.room)
         if room is None:
             return
@@ -357,7 +357,7 @@ class Rooms:
         _members_of(room).pass_on(message, skipped)
 
     def members_of(self, room: str) -> tuple[list[str], int]:
-        """Return the members of a room at this server: their addresses, and how many have none."""
+        """Return the addresses of a room's members at this server, and the number of members without an address."""
         found = self._rooms.get(room)
         return ([], 0) if found is None else _members_of(found).here()
 
@@ -367,11 +367,11 @@ class Rooms:
         """Handle the requests by which clients join and leave, from now on.
 
         Raises:
-            ValueError: the user has handlers on that channel.
+            ValueError: the user has handlers on the channel "rooms".
         """
         if CHANNEL not in self._registry.reserved:
             handlers = {"join": self.join, "leave": self.leave}
-            # Ordered, because a client that joins and leaves at once must not stay a member.
+            # Ordered, because a client that joins and then leaves at once must not remain a member.
             self._registry.offer(CHANNEL, "clients join rooms", handlers, ordered=True)
 
     async def join(self, peer: Peer, room: str) -> None:
@@ -393,21 +393,22 @@ class Rooms:
     async def leave(self, peer: Peer, room: str) -> None:
         """Handle a client's request to leave a room."""
         found = self._rooms.get(room)
-        rooms = self._inside(peer, "room.discard").rooms
+        rooms = self._inside(peer, "room.remove").rooms
         if found is None or found not in rooms:
             return
         if not rooms[found]:  # the server added it
             raise RpcError(NOT_ALLOWED)
-        self.discard(found, peer)
+        self.remove(found, peer)
 
 
 class Decider:
-    """A user's function, sync or async, that allows or refuses something. If it fails, that is a refusal.
+    """A user's function, sync or async, that allows or refuses something. An exception counts as a refusal.
 
-    ``option`` names what it was given for. It is called with arguments called ``names``, the first of which is a peer.
+    ``option`` is the name of the option or decorator with which the user passed the function. ``names`` are the names
+    of its arguments. The first argument is a peer.
 
     Raises:
-        TypeError: it does not take them, or has a ``yield``.
+        TypeError: the function has other arguments, or a ``yield``.
     """
 
     def __init__(self, option: str, names: tuple[str, ...], function: Callable[..., Any]) -> None:
@@ -417,7 +418,7 @@ class Decider:
         self._warned = False
 
     async def allows(self, what: str, peer: Peer, *args: object) -> bool:
-        """Return what the function decides of ``what``, which the log names if it fails."""
+        """Return the decision of the function. If the function fails, the log says that ``what`` was refused."""
         log = core_of(peer).log
         try:
             decision = self.function(peer, *args)
@@ -437,10 +438,10 @@ class Decider:
 
 
 def check_decider(option: str, names: tuple[str, ...], function: Any) -> None:
-    """Check that a user's function takes the arguments called ``names``.
+    """Check that a user's function has the arguments ``names``. ``option`` names the function in the error message.
 
     Raises:
-        TypeError: it does not, or has a ``yield``; ``option`` names what it was given for.
+        TypeError: the function has other arguments, or a ``yield``.
     """
     check_no_yield(option, function)
     with suppress(TypeError):

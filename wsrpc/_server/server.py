@@ -32,7 +32,7 @@ from .._net.health import Health
 from .._net.listener import check_place, listen
 from .._net.origins import Origins
 from .._raw.raw_connection import RawConnection
-from .._raw.serving import RawFunction
+from .._raw.raw_serving import RawFunction
 from .._values.convert import DecHook
 from ..errors import ChannelClosed, ConnectionLost
 from ..handshake import Handshake
@@ -40,8 +40,8 @@ from ..limits import Limits
 from ..stats import ServerStats
 from ..transport import Transport
 from .broadcast import BroadcastGroup, BroadcastMethods, RawBroadcastMethods
-from .cluster_membership import join_of
 from .description_pages import offer_description
+from .joined_cluster import join_of
 from .peers import ServedPeer, refuse
 from .ports import Listening, OpenPort, Port
 from .rooms import Allow, Room, Rooms
@@ -290,7 +290,7 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
                 "worker, and a client that reconnects may reach another one"
             )
 
-        begin = partial(
+        start = partial(
             listen,
             self._accept_at_once,
             host,
@@ -305,21 +305,21 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
             sock=sock,
             unix=unix,
         )
-        return self._listening(begin, stays_for_drain=health is not None and not reuse_port)
+        return self._listening(start, stays_for_drain=health is not None and not reuse_port)
 
-    def listening(self, begin: Callable[[], Awaitable[Port]]) -> Listening:
-        """Return a `Listening` object like `listen`, but for a port that the function ``begin`` opens. For adapters.
+    def listening(self, start: Callable[[], Awaitable[Port]]) -> Listening:
+        """Return a `Listening` object like `listen`, but for a port that the function ``start`` opens. For adapters.
 
         The port stops accepting connections when the server is closed or begins to drain; see `wsrpc.adapting.Port`.
         """
-        return self._listening(begin, stays_for_drain=False)
+        return self._listening(start, stays_for_drain=False)
 
-    def _listening(self, begin: Callable[[], Awaitable[Port]], *, stays_for_drain: bool) -> Listening:
+    def _listening(self, start: Callable[[], Awaitable[Port]], *, stays_for_drain: bool) -> Listening:
         async def open_port() -> OpenPort:
             await self.open()
             lifetime = self._core
             lifetime.check_thread("your_coroutine()")
-            port = await begin()
+            port = await start()
             if not lifetime.healthy:
                 port.stop()
                 await port.wait_closed()
@@ -676,7 +676,7 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
             state = PeerState() if handshake is None else handshake.state
             make = partial(RawConnection, state=state, server=self, codec=self._settings.codec)
             expires = None if handshake is None else handshake.expires
-            return lifetime.raw.begin(transport, settings.limits, loop, self._services.raw, make, expires)
+            return lifetime.raw.start(transport, settings.limits, loop, self._services.raw, make, expires)
         return ServedPeer(self, lifetime.peers, settings, self._registry, loop, handshake)
 
     async def close(self, drain: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""`ServerCore`: the connections, ports and counts of a server from its opening to its end, and how it ends."""
+"""`ServerCore`: the connections, ports and counters of a server, from its opening to its end."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .._core.handlers.lifecycle import Closers, ends_the_task
 from .._core.sending.checks import check_thread
 from .._core.session.sessions import Sessions
 from .._net.handshake_checks import Door
-from .._raw.serving import RawConnections
-from ..stats import ServerStats, Tally
+from .._raw.raw_serving import RawConnections
+from ..stats import ServerStats, ServerTotals
 from ..transport import Transport
-from .cluster_membership import Membership
+from .joined_cluster import JoinedCluster
 from .peers import Peers, ServedPeer, refuse
 from .ports import Port
 from .rooms import Rooms
@@ -30,14 +30,14 @@ CLOSING = "the server is closing"
 """The close reason."""
 
 LONGEST = 365 * 86400.0
-"""Seconds: more than any drain takes, and few enough for event loops."""
+"""Seconds of the longest drain. (Event loops cannot wait for an unlimited time.)"""
 
 
 class ServerCore:
-    """The state of a server, with its connections, ports and counts. A server that is opened again gets a new one.
+    """Inside of a server: its state, connections, ports and counters. A server that opens again gets a new core.
 
-    Peers whose connection has ended leave the ``rooms``. Handlers have ``patience`` seconds to finish when the server
-    is closed. ``join`` joins the server's cluster. ``on_drain`` are the functions that are told of a drain.
+    Peers whose session has ended leave the ``rooms``. Handlers have ``patience`` seconds to finish when the server is
+    closed. ``join`` joins the server's cluster. ``on_drain`` has the functions to call when a drain starts.
     """
 
     def __init__(
@@ -47,17 +47,17 @@ class ServerCore:
         patience: float,
         detached_timeout: float,
         detached_bytes: int,
-        join: Callable[[], Membership] | None,
+        join: Callable[[], JoinedCluster] | None,
         on_drain: Sequence[Callable[[], object]],
     ) -> None:
-        self.tally = Tally(time.monotonic())
+        self.totals = ServerTotals(time.monotonic())
         self.door = Door()
         self.sessions = Sessions(detached_timeout, detached_bytes)
-        self.peers = Peers(self.tally, budget, rooms.leave_all, self.sessions)
-        self.raw = RawConnections(self.tally, budget, rooms.enter, rooms.leave_all)
+        self.peers = Peers(self.totals, budget, rooms.leave_all, self.sessions)
+        self.raw = RawConnections(self.totals, budget, rooms.enter, rooms.leave_all)
         self.scheduler = LoopScheduler()
         self.ports: dict[Port, bool] = {}
-        """The open ports, each with whether it stays open while the server drains, to tell a balancer of that."""
+        """The open ports. The value is whether the port stays open during a drain, to answer health checks."""
         self._patience = patience
         self._rooms = rooms
         self._join = join
@@ -65,11 +65,11 @@ class ServerCore:
         self._state: ServerState = "open"
         self._thread: int | None = None
         self._end: asyncio.Task[None] | None = None
-        """Drains and closes the server. A task of its own, because the handler that closes the server is cancelled."""
+        """Drains and closes the server. A separate task, because a handler that closes the server is cancelled."""
         self._closers = Closers()
-        """Tasks that wait for the end. The end does not wait for them, as a handler may be among them."""
+        """Tasks that wait for the end. The end does not wait for them, because one of them may be a handler."""
         self._deadline = 0.0
-        """When the drain ends at the latest."""
+        """The time at which the drain ends at the latest."""
         self._draining: asyncio.Timeout | None = None
         self._ended = asyncio.Event()
 
@@ -89,25 +89,25 @@ class ServerCore:
         return self.state in ("closed", "abandoned")
 
     def check_thread(self, call: str) -> None:
-        """Refuse ``call`` in another thread than that in which the server listens or has connections.
+        """Refuse ``call`` if the server listens, or has connections, in another thread.
 
         Raises:
-            RuntimeError: names what works.
+            RuntimeError: the thread is another one. The error message says what to do.
         """
         if (self.ports or len(self.peers) or self.raw.all) and not self.scheduler.has_ended:
             check_thread(self._thread, call)
 
     def check_unused(self, call: str) -> None:
-        """Refuse ``call`` while there are connections, which it would not cover.
+        """Refuse ``call`` while there are connections, because it would not affect them.
 
         Raises:
-            RuntimeError: there are some.
+            RuntimeError: there are connections.
         """
         if len(self.peers) or self.raw.all:
             raise RuntimeError(f"{call} is for connections that come later, and there are some: call it before")
 
     def enter_loop(self) -> None:
-        """Serve in the event loop and the thread that run now."""
+        """Serve in the running event loop and in the present thread."""
         if self.scheduler.has_ended:
             self.abandon()
         self._happened(ServerInput.ACCEPT)
@@ -117,26 +117,26 @@ class ServerCore:
 
     def join(self) -> None:
         """Join the cluster, if there is one. Idempotent."""
-        if self._join is not None and self.peers.membership is None:
-            self.peers.membership = self._rooms.membership = self._join()
+        if self._join is not None and self.peers.joined_cluster is None:
+            self.peers.joined_cluster = self._rooms.joined_cluster = self._join()
 
     async def join_and_wait(self) -> None:
-        """Join the cluster, if there is one, and wait for its engine for a moment. Idempotent. Cancelling is safe."""
+        """Join the cluster, if there is one, and wait a short time for its engine. Idempotent. Cancelling is safe."""
         self.join()
-        if self.peers.membership is not None:
-            await self.peers.membership.wait_connected()
+        if self.peers.joined_cluster is not None:
+            await self.peers.joined_cluster.wait_connected()
 
     async def _exit_cluster(self) -> None:
-        membership = self.peers.membership
-        if membership is not None:
-            self.peers.membership = self._rooms.membership = None
-            await membership.close()
+        joined_cluster = self.peers.joined_cluster
+        if joined_cluster is not None:
+            self.peers.joined_cluster = self._rooms.joined_cluster = None
+            await joined_cluster.close()
 
     def abandon(self) -> None:
-        """Forget all connections, because their event loop was closed."""
-        membership, self.peers.membership, self._rooms.membership = self.peers.membership, None, None
-        if membership is not None:  # first, so that what is forgotten is not told to other nodes
-            membership.abandon()
+        """Drop all connections, because their event loop was closed."""
+        joined_cluster, self.peers.joined_cluster, self._rooms.joined_cluster = self.peers.joined_cluster, None, None
+        if joined_cluster is not None:  # first, so that other nodes are not notified of each peer
+            joined_cluster.abandon()
         self.peers.clear()
         self.raw.clear()
         self.ports.clear()
@@ -145,20 +145,20 @@ class ServerCore:
         """See `Server.stats`."""
         connected = chain((served.peer.stats() for served in self.peers), self.raw.stats())
         refused = dict(self.door.refused)
-        membership = self.peers.membership
-        cluster = None if membership is None else membership.stats()
-        return self.tally.sum(time.monotonic(), connected, healthy=self.healthy, refused=refused, cluster=cluster)
+        joined_cluster = self.peers.joined_cluster
+        cluster = None if joined_cluster is None else joined_cluster.stats()
+        return self.totals.sum(time.monotonic(), connected, healthy=self.healthy, refused=refused, cluster=cluster)
 
     @property
     def degraded(self) -> bool:
         """Whether the server is in a cluster, and cannot reach the engine."""
-        return self.peers.membership is not None and not self.peers.membership.connected
+        return self.peers.joined_cluster is not None and not self.peers.joined_cluster.connected
 
     async def check_open(self, transport: Transport) -> None:
-        """Close a connection that comes too late.
+        """Check that the server accepts connections. If not, close the connection.
 
         Raises:
-            ConnectionLost: connections are not accepted.
+            ConnectionLost: the server does not accept connections.
         """
         if not self.healthy:
             raise await refuse(transport, CloseCode.SERVICE_RESTART, CLOSING)
@@ -166,9 +166,9 @@ class ServerCore:
     # ------------------------------------------------------------ the end
 
     async def close(self, drain: float) -> None:
-        """Close the server; see `Server.close`. A drain closes each peer as soon as it is idle.
+        """Close the server; see `Server.close`. A drain closes each peer as soon as the peer is idle.
 
-        Raw connections are left alone until their functions return, or the drain is over.
+        A drain closes a raw connection when its function has returned, or when the drain is over.
         """
         asked = ServerInput.DRAIN if drain else ServerInput.CLOSE
         if self.over:
@@ -203,9 +203,9 @@ class ServerCore:
             for port in self.ports:
                 await port.wait_closed()
             self.ports.clear()
-            self.peers.clear()  # of peers whose transport failed to close
+            self.peers.clear()  # some peers may remain, because closing their transport failed
             await self._exit_cluster()
-        finally:  # also when the event loop ends and cancels this
+        finally:  # also if the event loop ends and cancels this task
             self._happened(ServerInput.ENDED)
 
     def _stop_ports(self, *, draining: bool) -> None:
@@ -214,8 +214,9 @@ class ServerCore:
                 port.stop()
 
     async def _drain(self, seconds: float) -> None:
-        """Return when all connections are closed, or the time is over."""
-        peers = {served: served.peer for served in self.peers}  # nobody else may hold them once they have ended
+        """Wait until all connections are closed, or the time is over."""
+        # This may be the only reference to a peer after the peer has ended.
+        peers = {served: served.peer for served in self.peers}
         logger.info("draining: %d connections, at most %g s", len(peers) + len(self.raw.all), seconds)
         # First, so that these functions can still emit to peers that are idle.
         told = [asyncio.ensure_future(_call_on_drain(function)) for function in self._on_drain]
@@ -230,7 +231,7 @@ class ServerCore:
             return
         finally:
             self._draining = None
-            for task in told:  # one that suppresses this is left behind
+            for task in told:  # a task that suppresses the cancellation runs on
                 task.cancel()
         _log_failures(endings)
 
@@ -248,7 +249,7 @@ class ServerCore:
         await asyncio.gather(*joining, self.raw.join(self._patience, self._closers))
 
     async def wait_ended(self) -> None:
-        """Wait for the end; return at once when connections are being closed already. Cancelling is safe."""
+        """Wait for the end. Return at once if the connections are being closed already. Cancelling is safe."""
         if self.state in ("open", "draining", "abandoned"):
             await self._ended.wait()
 
@@ -270,7 +271,7 @@ async def _call_on_drain(function: Callable[[], object]) -> None:
 
 
 def _log_failures(endings: list[BaseException | None]) -> None:
-    """Log what closing connections raised. Only a transport of another library raises there."""
+    """Log the exceptions of closing connections. Only transports of other libraries raise exceptions."""
     for error in endings:
         if isinstance(error, Exception):
             logger.error("closing a connection failed", exc_info=error)

@@ -29,11 +29,11 @@ def run(
     drain: float,
     lifespan: Callable[[S], Any] | None,
 ) -> None:
-    """Serve until a signal: Ctrl-C closes at once; SIGTERM drains for ``drain`` seconds, and a second one closes at
-    once. A signal that comes while ``lifespan`` is entered cancels that.
+    """Serve until a signal. Ctrl-C closes at once. SIGTERM drains for ``drain`` seconds, and a second SIGTERM closes at
+    once. A signal that arrives while ``lifespan`` is entered cancels the entering.
 
-    ``lifespan(server)`` is entered before the port is opened, and left when the server is closed. ``serve_forever`` and
-    ``close``, with the seconds to drain, are the server's.
+    ``lifespan(server)`` is entered before the port is opened, and exited when the server is closed. ``serve_forever``
+    and ``close`` are methods of the server. The argument of ``close`` is the time to drain, in seconds.
 
     Raises:
         RuntimeError: called inside an event loop.
@@ -105,7 +105,7 @@ def _listen_to_sigterm(terminate: Callable[[], None]) -> None:
 
 @contextmanager
 def _sigterm_restored() -> Generator[None]:
-    """Restore the handler of SIGTERM afterwards, which a closing event loop does not."""
+    """Restore the handler of SIGTERM afterwards. (A closing event loop does not restore it.)"""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield

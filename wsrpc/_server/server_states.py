@@ -18,7 +18,7 @@ STATES: tuple[ServerState, ...] = get_args(ServerState)
 class ServerInput(Enum):
     """Calls and events that can change the state of a server."""
 
-    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
+    __hash__ = object.__hash__  # `Enum.__hash__` is a Python function, and the table is read often
 
     OPEN = "open()"
     ACCEPT = "accept()"
@@ -76,7 +76,7 @@ TABLE: dict[ServerState, dict[ServerInput, tuple[ServerState, str]]] = {
 
 
 def after(state: ServerState, happened: ServerInput) -> ServerState:
-    """The state that follows."""
+    """Return the state after ``happened``."""
     if happened not in TABLE[state]:
         raise AssertionError(f"{happened.value}: cannot happen while a server is {state}")
     return TABLE[state][happened][0]

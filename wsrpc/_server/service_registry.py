@@ -1,4 +1,4 @@
-"""Services of a server: the classes that were added, and the objects of each connection."""
+"""`ServiceRegistry`: the service classes of a server. It creates their objects for each connection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .._core.handlers.method import HandlerOptions
 from .._core.handlers.registry import Registry, accepted, raw_handler
 from .._net.handshake_checks import Door
 from .._raw.raw_connection import RawConnection
-from .._raw.serving import RawFunction, RawServing
+from .._raw.raw_serving import RawFunction, RawServing
 from ..transport import Transport
 from .peers import ServedPeer, refuse, refuse_because, served_peer
 from .server_core import CLOSING
@@ -31,7 +31,7 @@ from .services import STYLES, BaseService, attach, check_callbacks, exposed, fin
 
 
 class ServiceClass(NamedTuple):
-    """A class that was added, with its channel and its factory, which takes ``argument_count`` arguments."""
+    """Service class, with its channel and its factory. The factory has ``argument_count`` arguments."""
 
     cls: type[BaseService]
     channel: str | None
@@ -39,7 +39,7 @@ class ServiceClass(NamedTuple):
     argument_count: int
 
     async def create(self, owner: Peer | RawConnection) -> BaseService:
-        """Make the object that serves ``owner``.
+        """Create the object that serves ``owner``.
 
         Raises:
             TypeError: the factory returned something else, or an object that serves another connection.
@@ -64,7 +64,7 @@ def _both(marked: Methods, implementing: Methods) -> Methods:
 
 
 class ServiceServing(RawServing):
-    """Serves each connection with an object of its own, whose method ``serve`` is the function."""
+    """Serves each connection by the method ``serve`` of a new object."""
 
     def __init__(self, entry: ServiceClass, function: Any) -> None:
         super().__init__(function)
@@ -91,7 +91,7 @@ class ServiceServing(RawServing):
 
 
 class ServiceRegistry:
-    """Registers the classes of services, and makes their objects for each connection."""
+    """Registers service classes, and creates their objects for each connection."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -100,7 +100,7 @@ class ServiceRegistry:
         self.entries: list[ServiceClass] = []
         """Classes whose objects have a peer."""
         self._exclusive: type[BaseService] | None = None
-        """The class that gets every message of a connection."""
+        """The class whose objects get every message of a connection. None if there is no such class."""
 
     # ------------------------------------------------------------ registering
 
@@ -151,7 +151,7 @@ class ServiceRegistry:
         self._exclusive = cls
 
     def _check_exclusive(self, cls: type[BaseService], style: str | None) -> None:
-        """Refuse a class if it and something else would serve the same connections, and one of them alone."""
+        """Refuse a class if it, or what was registered before, has to get every message of a connection."""
         if self.raw is not None and self._exclusive is None:
             raise ValueError(f"{self.raw.function!r} serves every connection of this server already")
         if self._exclusive is not None or (style is not None and self.entries):
@@ -223,7 +223,7 @@ class ServiceRegistry:
     # ------------------------------------------------------------ a connection
 
     async def attach(self, served: ServedPeer, transport: Transport, door: Door) -> None:
-        """Make the objects for a peer that is about to be bound to ``transport``.
+        """Create the service objects for a peer before the peer is bound to ``transport``.
 
         Raises:
             ConnectionLost: a factory failed or refused, or ``door`` was closed; ``transport`` is closed.
@@ -252,7 +252,7 @@ def _services_of(peer: Peer) -> list[Any]:
 
 
 def _service_at(number: int) -> Injection:
-    """Return how a handler that is a method finds its object: by a number, among the services of its peer."""
+    """Return how a handler that is a method finds its object: by its number among the services of the peer."""
     return Injection(lambda invocation: _services_of(invocation.peer)[number])
 
 
@@ -262,7 +262,7 @@ def _returned(function: Any) -> Any:
         return function
     try:
         cls = typing.get_type_hints(function).get("return")
-    except Exception:  # an annotation may raise anything, and then does not name a class
+    except Exception:  # evaluating an annotation may raise any exception
         cls = None
     if cls is None:
         raise TypeError(

@@ -15,27 +15,28 @@ from .._core.handlers.method import Exposed, mark_of
 from .._core.handlers.registry import accepted
 from .._core.peer.peer_session import PeerSession
 from .._raw.raw_connection import RawConnection
-from .._raw.serving import refusal_of
+from .._raw.raw_serving import refusal_of
 from ..errors import RpcError
 
 CHANNEL = "_wsrpc_channel"
 """Attribute of a service: the name of the channel under which its class was added."""
 
 STYLES = ("serve", "on_json", "on_message")
-"""Methods that get every message of a connection, without the protocol. A class that has several uses the first."""
+"""Methods that get every message of a connection, without the protocol. If a class has several, the first is called."""
 
 CALLED_WITH = {"serve": ("connection",), "on_message": ("message",), "on_open": (), "on_close": ("info",)}
-"""Arguments of the methods that wsrpc calls itself, apart from ``on_json``, which is called like a handler."""
+"""Arguments of the methods that wsrpc calls itself. (``on_json`` is not included, because it is called like a handler.)
+"""
 NOT_CALLED = {
     "on_connect": "Server.on_handshake decides before a connection is accepted, and on_open is called after that",
     "on_handshake": "use Server.on_handshake, which decides for all connections of the server",
     "on_disconnect": "on_close(self, info) is called at the end",
 }
-"""Methods that services of other libraries have, and what to use instead."""
+"""Methods of services in other libraries, and what to use instead."""
 
 
 class BaseService:
-    """Callbacks of services. Users subclass `Service`, which also knows its server."""
+    """Base class of `Service`, without the attributes for the server. Users subclass `Service`."""
 
     peer: Peer
     connection: RawConnection
@@ -67,10 +68,10 @@ def owner_of(service: BaseService) -> Peer | RawConnection | None:
 
 
 def attach(service: BaseService, owner: Peer | RawConnection, channel: str | None) -> None:
-    """Give a new service its peer or connection, and its channel.
+    """Set the peer or connection of a new service, and its channel.
 
     Raises:
-        TypeError: it serves another one already.
+        TypeError: the object serves another peer or connection already.
     """
     other = owner_of(service)
     if other is not None and other is not owner:
@@ -90,8 +91,8 @@ def exposed(cls: type[BaseService]) -> Methods:
     """Return the handlers of a class, by event.
 
     Raises:
-        TypeError: a subclass replaced one by something else than a plain method.
-        ValueError: two handlers have one event.
+        TypeError: a subclass replaced a handler by something other than a method.
+        ValueError: two handlers have the same event.
     """
     marks: dict[str, Exposed] = {}
     for base in reversed(cls.__mro__):
@@ -112,10 +113,10 @@ def exposed(cls: type[BaseService]) -> Methods:
 
 
 def check_callbacks(cls: type[BaseService], methods: Methods) -> None:
-    """Check the methods of a class that wsrpc calls itself, besides its handlers ``methods``.
+    """Check the methods that wsrpc calls itself. ``methods`` are the handlers of the class.
 
     Raises:
-        TypeError: one takes other arguments or has a ``yield``, or wsrpc would never call it.
+        TypeError: a method has other arguments or a ``yield``, or wsrpc would never call it.
     """
     handlers = {method.function for method in methods.values()}
     for name, instead in NOT_CALLED.items():
@@ -132,7 +133,7 @@ def check_callbacks(cls: type[BaseService], methods: Methods) -> None:
 
 
 def style_of(cls: type[BaseService]) -> str | None:
-    """Return the name of the method that gets every message; None if the objects of the class use the protocol."""
+    """Return the name of the method that gets every message. None if the class uses the protocol."""
     return next((style for style in STYLES if callable(getattr(cls, style, None))), None)
 
 
@@ -145,13 +146,13 @@ class OpenedServices:
         self._core = core
         self._objects = objects
         self._started: list[BaseService] = []
-        """Services whose `Service.on_open` was called."""
+        """The services whose `Service.on_open` was called."""
         self._opening: asyncio.Task[Any] | None = None
         self._ended = False
         """Whether the connection has ended. No `Service.on_open` is called after that."""
 
     def start(self) -> list[Unfinished]:
-        """Return what must be awaited, if any of the services has a function to call."""
+        """Return the coroutine that calls `Service.on_open`, if any of the services has this method."""
         classes = [type(each) for each in self._objects if type(each).on_open is not BaseService.on_open]
         if not classes:
             self._started = self._objects
@@ -189,6 +190,6 @@ class OpenedServices:
 
 
 async def finished(result: Any) -> None:
-    """Wait for what a user's function returned, if it was async."""
+    """Await ``result``, the result of a user's function, if the function was async."""
     if inspect.isawaitable(result):
         await result

@@ -15,7 +15,7 @@ import msgspec
 
 from ..errors import one_line
 from .pydantic_types import type_validator
-from .survey import survey_of
+from .type_survey import survey_of
 
 
 class Checked(type):

@@ -4,10 +4,10 @@ They have the methods of the asynchronous classes, which wait instead of being a
 thread of its own.
 """
 
-from ._client import Client
-from ._cluster import ClusterClient, ClusterPeer, ClusterPeerChannel, ClusterRoom, ClusterRoomChannel
-from ._peer import AnonymousChannel, Channel, Peer
-from ._stream import Stream
+from ._blocking_client import Client
+from ._blocking_cluster import ClusterClient, ClusterPeer, ClusterPeerChannel, ClusterRoom, ClusterRoomChannel
+from ._blocking_peer import AnonymousChannel, Channel, Peer
+from ._blocking_stream import Stream
 
 __all__ = [
     "AnonymousChannel",

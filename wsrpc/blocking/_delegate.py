@@ -12,22 +12,22 @@ from .._core.api.context import current_peer
 from .._core.api.peer import Peer as AsyncPeer
 from .._core.channels.source import iterate_in_thread
 from .._core.peer.requester import check_source
-from ._loop import Portal
+from ._loop_thread import CallBridge
 
 T = TypeVar("T")
 
 
-FORMS: dict[Any, Callable[[Any, Portal], Any]] = {}
+FORMS: dict[Any, Callable[[Any, CallBridge], Any]] = {}
 """Blocking classes, by the asynchronous ones. `_core.peer` fills it."""
 
-PORTALS: WeakKeyDictionary[AsyncPeer, weakref.ref[Portal]] = WeakKeyDictionary()
+BRIDGES: WeakKeyDictionary[AsyncPeer, weakref.ref[CallBridge]] = WeakKeyDictionary()
 """The portals of clients, by their peers."""
 
 
-def blocking_form(value: Any, portal: Portal) -> Any:
+def blocking_form(value: Any, bridge: CallBridge) -> Any:
     """Return the blocking form of a result or of an argument of a handler. Most values have none."""
     form = FORMS.get(value.__class__)
-    return value if form is None else form(value, portal)
+    return value if form is None else form(value, bridge)
 
 
 def own_form(value: Any) -> Any:
@@ -37,10 +37,10 @@ def own_form(value: Any) -> Any:
         TypeError: the handler is that of an asynchronous client or server.
     """
     peer = current_peer()
-    portal = PORTALS[peer]() if peer in PORTALS else None
-    if portal is None:
+    bridge = BRIDGES[peer]() if peer in BRIDGES else None
+    if bridge is None:
         raise TypeError("only the handlers of a blocking client get objects of wsrpc.blocking: annotate those of wsrpc")
-    return blocking_form(value, portal)
+    return blocking_form(value, bridge)
 
 
 class Delegate:
@@ -49,25 +49,25 @@ class Delegate:
     Two objects that stand for the same one are equal.
     """
 
-    __slots__ = ("__weakref__", "_inner", "_portal")
+    __slots__ = ("__weakref__", "_bridge", "_inner")
 
-    def __init__(self, inner: Any, portal: Portal) -> None:
+    def __init__(self, inner: Any, bridge: CallBridge) -> None:
         self._inner = inner
-        self._portal = portal
+        self._bridge = bridge
 
     def _await(self, method: Callable[..., Awaitable[T]], /, *args: Any, **options: Any) -> T:
         """Call and await a method of ``_inner`` in the loop's thread, and return the result."""
-        result: T = self._portal.run(partial(method, *args, **options))
+        result: T = self._bridge.run(partial(method, *args, **options))
         return result
 
     def _call(self, method: Callable[..., T], /, *args: Any, **options: Any) -> T:
         """Call a plain method of ``_inner`` in the loop's thread."""
-        result: T = self._portal.run(partial(method, *args, **options))
+        result: T = self._bridge.run(partial(method, *args, **options))
         return result
 
     def _apply(self, method: Callable[..., T], /, *args: Any, **options: Any) -> T:
         """Call a plain method of ``_inner``, in the loop's thread if that has started."""
-        result: T = self._portal.apply(partial(method, *args, **options))
+        result: T = self._bridge.apply(partial(method, *args, **options))
         return result
 
     @property
@@ -87,7 +87,7 @@ class Delegate:
         return f"<blocking {repr(self._inner)[1:]}"
 
 
-class Same(Generic[T]):
+class SameAttribute(Generic[T]):
     """Attribute of a `Delegate` that is the attribute of the same name of ``_inner``."""
 
     def __set_name__(self, owner: type[Delegate], name: str) -> None:
@@ -98,13 +98,13 @@ class Same(Generic[T]):
         return value
 
 
-def inner_of(given: Any) -> Any:
+def inner_of(value: Any) -> Any:
     """Return what a blocking object stands for, or a list of that for several. Anything else is returned unchanged."""
-    if isinstance(given, Delegate):
-        return given._inner  # pyright: ignore[reportPrivateUsage]
-    if isinstance(given, Iterable) and not isinstance(given, str):
-        return [inner_of(each) for each in given]  # pyright: ignore[reportUnknownVariableType]
-    return given
+    if isinstance(value, Delegate):
+        return value._inner  # pyright: ignore[reportPrivateUsage]
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [inner_of(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
+    return value
 
 
 def upload(send: Any) -> Any:

@@ -19,9 +19,9 @@ from .._core.api.stream import Stream as AsyncStream
 from .._core.channels.source import iterate_in_thread
 from .._core.handlers.introspection import is_async, location, read_signature, signature_of
 from .._core.handlers.method import MARK, Exposed, mark_of
+from ._blocking_stream import Stream
 from ._delegate import blocking_form
-from ._loop import Portal
-from ._stream import Stream
+from ._loop_thread import CallBridge
 from ._workers import without_exit
 
 MISSING: Any = object()
@@ -98,7 +98,7 @@ _INSTEAD: list[tuple[Any, str]] = [
 """Annotations that a handler in a thread cannot use, and those to use instead."""
 
 
-def threaded(function: Callable[..., Any], portal: Portal) -> tuple[Any, bool]:
+def threaded(function: Callable[..., Any], bridge: CallBridge) -> tuple[Any, bool]:
     """Return the function to register for a plain handler, and whether it is registered with ``thread=True``.
 
     A handler with a channel is registered as a coroutine function, because the event loop keeps the channel meanwhile.
@@ -121,7 +121,7 @@ def threaded(function: Callable[..., Any], portal: Portal) -> tuple[Any, bool]:
 
     def convert(value: Any) -> Any:
         cls: Any = AsyncStream  # whose items may be of any type
-        return Stream[Any](value, portal) if isinstance(value, cls) else value
+        return Stream[Any](value, bridge) if isinstance(value, cls) else value
 
     made = (_generates_in_a_thread if inspect.isgeneratorfunction(function) else in_a_thread)(function, convert)
     signature = signature_of(function)
@@ -152,10 +152,10 @@ def _read_in_loop(annotation: Any) -> Any:
     return AsyncIterator[item]
 
 
-def marked(function: Callable[..., Any], portal: Portal) -> Any:
+def marked(function: Callable[..., Any], bridge: CallBridge) -> Any:
     """Return the function that implements a member of a contract for a plain method."""
     check_plain(function, "a method that implements a contract")
-    made, thread = threaded(function, portal)
+    made, thread = threaded(function, bridge)
     mark = mark_of(getattr(function, "__func__", function)) or Exposed()
 
     if made is function:  # a generator function
@@ -170,7 +170,7 @@ def marked(function: Callable[..., Any], portal: Portal) -> Any:
 
 def register(
     inner: Any,
-    portal: Portal,
+    bridge: CallBridge,
     method: Literal["on", "once"],
     event: Any,
     handler: Any,
@@ -185,16 +185,16 @@ def register(
     if event is MISSING or callable(event):
         return add(*(() if event is MISSING else (event,)))  # raises
     if handler is None:
-        return portal.apply(partial(add, event, None))
+        return bridge.apply(partial(add, event, None))
     reports = inner._channel_name is None and event in RESERVED_EVENTS
 
     def decorate(function: Any) -> Any:
         if function is None:
             return add(event)(None)  # raises
         check_plain(function, "a handler")
-        convert = partial(blocking_form, portal=portal)
-        made, thread = (in_a_thread(function, convert), False) if reports else threaded(function, portal)
-        portal.apply(partial(add, event, made, thread=thread, **options))
+        convert = partial(blocking_form, bridge=bridge)
+        made, thread = (in_a_thread(function, convert), False) if reports else threaded(function, bridge)
+        bridge.apply(partial(add, event, made, thread=thread, **options))
         return function
 
     return decorate if handler is MISSING else decorate(handler)

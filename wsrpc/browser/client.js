@@ -1810,7 +1810,7 @@ var Caller = class _Caller {
   constructor(core, channel, options) {
     this.core = core;
     this.#channel = channel;
-    this.#options = { timeout: core.options.timeout ?? 6e4, ...options };
+    this.#options = { timeout: core.options.requestTimeout ?? 6e4, ...options };
   }
   /** Returns the same caller with other options. */
   with(options) {

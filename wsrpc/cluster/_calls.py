@@ -19,10 +19,10 @@ from .._core.inboxes.inbox import Inbox
 from .._core.sending.checks import check_sending
 from .._core.sending.sender import Sender
 from .._core.wire.messages import NO_OPTIONS, RequestOptions
-from .._server.cluster_membership import HasAddress
+from .._server.joined_cluster import HasAddress
 from ..errors import EngineLost, PeerNotFound, RequestTimeout
 from ._membership import CLOSE_PEER, ClusterMembership
-from ._relay import place
+from ._peer_forwarder import place
 
 Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
 """A method of `Sender` that makes a request."""

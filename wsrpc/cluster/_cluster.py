@@ -16,7 +16,7 @@ from .._core.sending.checks import check_sending, raw_message
 from .._core.wire.codecs import Codec
 from .._core.wire.settings import Settings, make_settings
 from .._server.broadcast import EmitReport, addresses_of, readable_again
-from .._server.cluster_membership import RoomMessage
+from .._server.joined_cluster import RoomMessage
 from .._server.rooms import Members, Room, Rooms
 from .._values.convert import DecHook
 from ..errors import EngineLost
@@ -40,12 +40,12 @@ class ClusterView:
     """What `Cluster` and `ClusterClient` have in common: the peers and the processes of a cluster."""
 
     def __init__(self, engine: Engine, name: str) -> None:
-        given: Any = engine
-        if not callable(getattr(given, "connect", None)):
-            raise TypeError(f"a cluster takes an engine, such as NatsEngine(url) or RedisEngine(url), got {given!r}")
-        given = name
-        if not isinstance(given, str):
-            raise TypeError(f"name= is the name of the application, got {given!r}")
+        value: Any = engine
+        if not callable(getattr(value, "connect", None)):
+            raise TypeError(f"a cluster takes an engine, such as NatsEngine(url) or RedisEngine(url), got {value!r}")
+        value = name
+        if not isinstance(value, str):
+            raise TypeError(f"name= is the name of the application, got {value!r}")
         if not NAME.fullmatch(name):
             raise ValueError(f"name= is 1 to 64 letters, digits, '-' and '_' of ASCII, got {name!r}")
         self._engine = engine
@@ -130,7 +130,7 @@ class Cluster(ClusterView):
 
     def __init__(self, engine: Engine, *, name: str = "wsrpc") -> None:
         super().__init__(engine, name)
-        self._told_gap: list[Callable[[Room], Any]] = []
+        self._gap_functions: list[Callable[[Room], Any]] = []
 
     # As for `Client.on_reconnect`.
     @overload
@@ -162,17 +162,19 @@ class Cluster(ClusterView):
         """
         if accepted("on_gap", ("room",), function) != 1:
             raise TypeError(f"on_gap takes a function that is called with (room), got {function!r}")
-        self._told_gap.append(function)
+        self._gap_functions.append(function)
         return function
 
     def _join(self, settings: Settings, registry: Registry, rooms: Rooms) -> ClusterMembership:
         if self._membership is not None and not self._membership.scheduler.has_ended:
             raise RuntimeError("this Cluster belongs to another server already: make one for each server")
 
-        def left() -> None:
+        def exited() -> None:
             self._membership = None
 
-        self._membership = ClusterMembership(self._engine, self._name, settings, registry, rooms, self._told_gap, left)
+        self._membership = ClusterMembership(
+            self._engine, self._name, settings, registry, rooms, self._gap_functions, exited
+        )
         return self._membership
 
     def __repr__(self) -> str:
@@ -218,7 +220,7 @@ class ClusterClient(ClusterView):
         self._connect_timeout = connect_timeout
         self._entered = False
         self._why_not_joined = "use `async with`"
-        self._leaving: asyncio.Task[None] | None = None
+        self._exiting: asyncio.Task[None] | None = None
         """Leaves the cluster."""
 
     async def __aenter__(self) -> Self:
@@ -237,21 +239,21 @@ class ClusterClient(ClusterView):
             async with asyncio.timeout(self._connect_timeout):
                 await membership.node.wait_known()
         except BaseException as exc:
-            await self._leave()
+            await self._exit()
             if isinstance(exc, TimeoutError):
                 raise EngineLost(f"not reached within {self._connect_timeout:g} s") from None
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._leave()
+        await self._exit()
 
-    async def _leave(self) -> None:
+    async def _exit(self) -> None:
         membership, self._membership = self._membership, None
         if membership is not None:
-            self._leaving = spawn_later(membership.close())  # in a task, so that cancelling only stops the waiting
-        if self._leaving is not None:
-            await asyncio.shield(self._leaving)
+            self._exiting = spawn_later(membership.close())  # in a task, so that cancelling only stops the waiting
+        if self._exiting is not None:
+            await asyncio.shield(self._exiting)
 
     def room(self, name: str) -> ClusterRoom:
         """Return the room with this name, which emits to its members in all processes.
@@ -279,8 +281,8 @@ class ClusterEmitter(OnChannel):
     async def emit(self, event: str, /, *args: Any, skip: SkipAddressed = None, **unsupported: Never) -> EmitReport:
         """Emit an event to every member of the room. The returned report names the processes that have members.
 
-        Returns when the event is accepted for sending to these processes. ``report.missed`` names the processes that
-        could not be reached. If this call is cancelled, some processes may not get the event.
+        Returns when the event is accepted for sending to these processes. ``report.missing_nodes`` names the processes
+        that could not be reached. If this call is cancelled, some processes may not get the event.
 
         Args:
             skip: one or several members to which the event is not sent. Get the objects from `ClusterClient.peer`.
@@ -322,8 +324,8 @@ class ClusterEmitter(OnChannel):
         return membership
 
     async def _send(self, message: RoomMessage) -> EmitReport:
-        nodes, missed = await self._connected().send_to_room(message)
-        return EmitReport(0, nodes=nodes, missed=missed)
+        nodes, missing_nodes = await self._connected().send_to_room(message)
+        return EmitReport(0, nodes=nodes, missing_nodes=missing_nodes)
 
 
 class ClusterRoom(ClusterEmitter):
@@ -358,13 +360,14 @@ class ClusterRoom(ClusterEmitter):
     async def members(self) -> Members:
         """Return the members in all processes. Cancelling is safe.
 
-        Each process has 1.5 seconds to respond. `Members.missing` names the processes that do not respond in this time.
+        Each process has 1.5 seconds to respond. `Members.missing_nodes` names the processes that do not respond in this
+        time.
 
         Raises:
             EngineLost: the engine cannot be reached.
         """
-        addresses, others, missing = await self._connected().members(self._room_name)
-        return Members(tuple(addresses), others, missing)
+        addresses, others, missing_nodes = await self._connected().members(self._room_name)
+        return Members(tuple(addresses), others, missing_nodes)
 
     def __repr__(self) -> str:
         return f"<ClusterRoom {self._room_name!r}>"

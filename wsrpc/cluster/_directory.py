@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, NamedTuple, Protocol
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 LEASE = 5.0
 """Seconds after the last word of a node, after which it is gone."""
@@ -29,7 +29,7 @@ NEW = 1.5
 """Seconds for which a node has just started: the others may not have said yet what they have."""
 REMEMBERED = 60.0
 """Seconds for which the counter of a claim is remembered after the claim is gone."""
-UNDER_WAY = 2.0
+IN_TRANSIT = 2.0
 """Seconds for which a message is under way, at most: an engine that takes longer counts as lost."""
 MOST_EMITTED = 100_000
 """Rooms of which is remembered when something was emitted to them, at most. No process emits to as many in a moment."""
@@ -69,7 +69,7 @@ class Delta(Struct, tag_field="t", tag="delta", omit_defaults=True):
     released: list[str] = []
     rooms: list[str] = []
     """Rooms that have a member there now."""
-    left: list[str] = []
+    emptied: list[str] = field(name="left", default_factory=list[str])
     """Rooms that have none there any more."""
 
 
@@ -87,9 +87,9 @@ class Snapshot(Struct, tag_field="t", tag="snapshot", omit_defaults=True):
 class DirectoryListener(Protocol):
     """What is told of changes."""
 
-    def node_came(self, node: str, /) -> None: ...
+    def node_joined(self, node: str, /) -> None: ...
 
-    def node_left(self, node: str, silent: bool, /) -> None:
+    def node_ended(self, node: str, silent: bool, /) -> None:
         """A node is gone. ``silent``: it has not said so, but was not heard of for `LEASE` seconds."""
 
     def claim_contested(self, address: str, /) -> None:
@@ -105,14 +105,14 @@ class DirectoryListener(Protocol):
         """These rooms have members at that node, which may have missed what was emitted here lately."""
 
 
-class Remote:
+class RemoteNode:
     """What is known of another node."""
 
-    __slots__ = ("claims", "current_at", "heard_at", "name", "parts", "rooms", "seq")
+    __slots__ = ("claims", "current_at", "name", "parts", "rooms", "seen_at", "seq")
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
-        self.heard_at = now
+        self.seen_at = now
         self.current_at = float("-inf")
         """When something came that showed that all was known here that the node had published."""
         self.seq: int | None = None
@@ -122,7 +122,7 @@ class Remote:
         self.parts: dict[int, Snapshot] = {}
         """Parts of a snapshot that have come so far."""
 
-    def take_parts(self, last: Snapshot) -> list[Snapshot]:
+    def add_part(self, last: Snapshot) -> list[Snapshot]:
         """Return all parts of a snapshot if ``last`` is the one that was missing, else none."""
         if any(part.seq != last.seq or part.parts != last.parts for part in self.parts.values()):
             self.parts.clear()  # those of another one
@@ -138,15 +138,15 @@ class Directory:
     """What one node, ``me``, knows of all.
 
     Times are of any clock that does not go back. Addresses and rooms of this node are changed by `claim`, `release`,
-    `enter` and `leave`; what `take_deltas` then returns must be published. What others publish goes into `heard_beat`,
-    `heard_delta` and `heard_snapshot`.
+    `room_filled` and `room_emptied`; what `pop_deltas` then returns must be published. What others publish goes into
+    `beat_received`, `delta_received` and `snapshot_received`.
     """
 
     def __init__(self, me: str, listener: DirectoryListener) -> None:
         self.me = me
         self.seq = 0
         self._listener = listener
-        self._began: float | None = None
+        self._started_at: float | None = None
         """When this node began to hear others."""
         self._claims: dict[str, int] = {}
         """Addresses of this node, each with the counter of its claim."""
@@ -155,12 +155,12 @@ class Directory:
         self._changed: dict[str, int | None] = {}
         """Claims that were not published yet; None for one that was released."""
         self._changed_rooms: dict[str, bool] = {}
-        self._remotes: dict[str, Remote] = {}
-        self._owners: dict[str, Remote] = {}
+        self._remotes: dict[str, RemoteNode] = {}
+        self._owners: dict[str, RemoteNode] = {}
         """Of the addresses of other nodes: the one with the highest claim."""
         self._rooms_at: dict[str, set[str]] = {}
         """The other nodes at which a room has members."""
-        self._gone: dict[str, tuple[int, float]] = {}
+        self._released: dict[str, tuple[int, float]] = {}
         """Counters of claims that are gone, and since when, the oldest first."""
         self._emitted: dict[str, float] = {}
         """When this node last emitted to each room, the oldest first."""
@@ -211,7 +211,7 @@ class Directory:
         """Claim an address for this node."""
         counter = 1 + max(
             self._claims.get(address, 0),
-            self._gone.get(address, (0, 0.0))[0],
+            self._released.get(address, (0, 0.0))[0],
             *(remote.claims.get(address, 0) for remote in self._remotes.values()),
             0,
         )
@@ -227,37 +227,37 @@ class Directory:
             self._remember(address, counter, now)
             self._listener.changed()
 
-    def enter(self, room: str) -> None:
+    def room_filled(self, room: str) -> None:
         """Note that a room has a member at this node. Idempotent."""
         if room not in self._rooms:
             self._rooms.add(room)
             self._changed_rooms[room] = True
             self._listener.changed()
 
-    def leave(self, room: str) -> None:
+    def room_emptied(self, room: str) -> None:
         """Note that a room has no member at this node any more. Idempotent."""
         if room in self._rooms:
             self._rooms.discard(room)
             self._changed_rooms[room] = False
             self._listener.changed()
 
-    def note_emitted(self, room: str, now: float) -> None:
+    def record_emitted(self, room: str, now: float) -> None:
         """Note that this node emits to a room. Other nodes may have members of which it has not heard so far."""
         self._emitted.pop(room, None)
         self._emitted[room] = now
         if len(self._emitted) > MOST_EMITTED:
             del self._emitted[next(iter(self._emitted))]
 
-    def note_told(self, node: str, now: float) -> None:
+    def record_notified(self, node: str, now: float) -> None:
         """Note that a node was told that it may have missed whatever was emitted so far."""
         if node in self._remotes:
-            self._remotes[node].current_at = now + UNDER_WAY
+            self._remotes[node].current_at = now + IN_TRANSIT
 
     def beat(self) -> Beat:
-        """Return what to publish now and then, after `take_deltas`."""
+        """Return what to publish now and then, after `pop_deltas`."""
         return Beat(self.me, self.seq)
 
-    def take_deltas(self) -> Iterator[Delta]:
+    def pop_deltas(self) -> Iterator[Delta]:
         """Return the changes since the last call."""
         changed, self._changed = list(self._changed.items()), {}
         rooms, self._changed_rooms = list(self._changed_rooms.items()), {}
@@ -268,11 +268,11 @@ class Directory:
             delta.claims = {address: counter for address, counter in some if counter is not None}
             delta.released = [address for address, counter in some if counter is None]
             delta.rooms = [room for room, entered in some_rooms if entered]
-            delta.left = [room for room, entered in some_rooms if not entered]
+            delta.emptied = [room for room, entered in some_rooms if not entered]
             yield delta
 
     def snapshot(self) -> Iterator[Snapshot]:
-        """Return all that this node has and has published, after `take_deltas`."""
+        """Return all that this node has and has published, after `pop_deltas`."""
         claims, rooms = list(self._claims.items()), sorted(self._rooms)
         parts = max(1, -(-max(len(claims), len(rooms)) // PART))
         for part in range(parts):
@@ -281,9 +281,9 @@ class Directory:
 
     # ------------------------------------------------------------ what others say
 
-    def heard_beat(self, beat: Beat, now: float) -> None:
+    def beat_received(self, beat: Beat, now: float) -> None:
         """Note that a node is there."""
-        remote = self._heard(beat.node, now)
+        remote = self._node_seen(beat.node, now)
         if remote is None:
             return
         if remote.seq is None and beat.seq == 0:
@@ -295,9 +295,9 @@ class Directory:
         else:
             remote.current_at = now
 
-    def heard_delta(self, delta: Delta, now: float) -> None:
+    def delta_received(self, delta: Delta, now: float) -> None:
         """Apply a change of another node, unless one before it is missing."""
-        remote = self._heard(delta.node, now)
+        remote = self._node_seen(delta.node, now)
         if remote is None:
             return
         before = 0 if remote.seq is None else remote.seq
@@ -306,12 +306,12 @@ class Directory:
         elif delta.seq == before + 1:
             self._apply(remote, delta, now)
 
-    def heard_snapshot(self, snapshot: Snapshot, now: float) -> None:
+    def snapshot_received(self, snapshot: Snapshot, now: float) -> None:
         """Replace what is known of a node, once all parts have come."""
-        remote = self._heard(snapshot.node, now)
+        remote = self._node_seen(snapshot.node, now)
         if remote is None or (remote.seq is not None and snapshot.seq <= remote.seq):
             return
-        parts = remote.take_parts(snapshot)
+        parts = remote.add_part(snapshot)
         if not parts:
             return
         claims = {address: counter for part in parts for address, counter in part.claims.items()}
@@ -327,65 +327,65 @@ class Directory:
         """
         if deaf:
             for remote in self._remotes.values():
-                remote.heard_at = now
-        elif self._began is None:
-            self._began = now
-        for remote in [remote for remote in self._remotes.values() if remote.heard_at + LEASE <= now]:
+                remote.seen_at = now
+        elif self._started_at is None:
+            self._started_at = now
+        for remote in [remote for remote in self._remotes.values() if remote.seen_at + LEASE <= now]:
             self.drop(remote.name, now, silent=True)
-        while self._gone and (oldest := next(iter(self._gone.items())))[1][1] + REMEMBERED <= now:
-            del self._gone[oldest[0]]
+        while self._released and (oldest := next(iter(self._released.items())))[1][1] + REMEMBERED <= now:
+            del self._released[oldest[0]]
 
     def drop(self, node: str, now: float, *, silent: bool = False) -> None:
         """Forget another node and all that it has: it has said that it leaves, or was ``silent``. Idempotent."""
         remote = self._remotes.pop(node, None)
         if remote is None:
             return
-        self._apply(remote, Delta(node, 0, released=[*remote.claims], left=[*remote.rooms]), now)
-        self._listener.node_left(node, silent)
+        self._apply(remote, Delta(node, 0, released=[*remote.claims], emptied=[*remote.rooms]), now)
+        self._listener.node_ended(node, silent)
 
     # ------------------------------------------------------------ entries of others
 
-    def _heard(self, node: str, now: float) -> Remote | None:
+    def _node_seen(self, node: str, now: float) -> RemoteNode | None:
         if node == self.me:
             return None
         remote = self._remotes.get(node)
         if remote is None:
-            remote = self._remotes[node] = Remote(node, now)
-            self._listener.node_came(node)
-        remote.heard_at = now
+            remote = self._remotes[node] = RemoteNode(node, now)
+            self._listener.node_joined(node)
+        remote.seen_at = now
         return remote
 
-    def _apply(self, remote: Remote, delta: Delta, now: float) -> None:
+    def _apply(self, remote: RemoteNode, delta: Delta, now: float) -> None:
         first = remote.seq is None
         remote.seq = delta.seq
         for address in delta.released:
             self._drop_claim(remote, address, now)
         for address, counter in delta.claims.items():
-            self._take_claim(remote, address, counter, now, first=first)
-        for room in delta.left:
+            self._add_claim(remote, address, counter, now, first=first)
+        for room in delta.emptied:
             self._drop_room(remote, room)
-        since = remote.current_at - UNDER_WAY
+        since = remote.current_at - IN_TRANSIT
         missed = [room for room in delta.rooms if room not in remote.rooms and self._emitted.get(room, since) > since]
         for room in delta.rooms:
-            self._take_room(remote, room)
+            self._add_room(remote, room)
         remote.current_at = now
         if missed:
             self._listener.rooms_missed(remote.name, missed)
 
-    def _take_claim(self, remote: Remote, address: str, counter: int, now: float, *, first: bool) -> None:
+    def _add_claim(self, remote: RemoteNode, address: str, counter: int, now: float, *, first: bool) -> None:
         """Note a claim of another node, of which nothing was known until now if it is among the ``first``."""
         remote.claims[address] = counter
-        self._gone.pop(address, None)
+        self._released.pop(address, None)
         owner = self._owners.get(address)
         if owner is None or Claim(owner.claims[address], owner.name) < Claim(counter, remote.name):
             self._owners[address] = remote
         if self.higher_claim(address) is not None:
-            if first and (self._began is None or now < self._began + NEW):
+            if first and (self._started_at is None or now < self._started_at + NEW):
                 self.claim(address)
             else:
                 self._listener.claim_contested(address)
 
-    def _drop_claim(self, remote: Remote, address: str, now: float) -> None:
+    def _drop_claim(self, remote: RemoteNode, address: str, now: float) -> None:
         counter = remote.claims.pop(address, None)
         if counter is None:
             return
@@ -398,14 +398,14 @@ class Directory:
                 del self._owners[address]
 
     def _remember(self, address: str, counter: int, now: float) -> None:
-        before = self._gone.pop(address, (0, 0.0))[0]
-        self._gone[address] = (max(before, counter), now)
+        before = self._released.pop(address, (0, 0.0))[0]
+        self._released[address] = (max(before, counter), now)
 
-    def _take_room(self, remote: Remote, room: str) -> None:
+    def _add_room(self, remote: RemoteNode, room: str) -> None:
         remote.rooms.add(room)
         self._rooms_at.setdefault(room, set()).add(remote.name)
 
-    def _drop_room(self, remote: Remote, room: str) -> None:
+    def _drop_room(self, remote: RemoteNode, room: str) -> None:
         remote.rooms.discard(room)
         nodes = self._rooms_at.get(room)
         if nodes is not None:

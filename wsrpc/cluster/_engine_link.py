@@ -34,7 +34,7 @@ class EngineLinkListener(Protocol):
         """There is none any more."""
 
 
-class _Ear:
+class _ConnectionListener:
     """Listener of one connection to the engine. What it hears after its end reaches nobody."""
 
     def __init__(self, listener: EngineLinkListener) -> None:
@@ -69,7 +69,7 @@ class EngineLink:
         self._listener = listener
         self._label = f"node {id} of cluster {application!r}"
         self._connection: EngineConnection | None = None
-        self._heard: dict[str, float] | None = None
+        self._last_received: dict[str, float] | None = None
         """When each subject was last heard. None before `check` has been called on this connection."""
         self.largest = 0
         """Bytes that a message to the engine may have, as far as is known."""
@@ -104,7 +104,7 @@ class EngineLink:
             raise
         self.published += 1
 
-    def tell(self, node: str, message: NodeMessage) -> None:
+    def try_publish(self, node: str, message: NodeMessage) -> None:
         """Publish a message, unless the engine is lost: then the other nodes find out by the next beat."""
         with suppress(EngineLost):
             self.publish(node, message)
@@ -123,26 +123,26 @@ class EngineLink:
 
     # ------------------------------------------------------------ whether it works
 
-    def heard(self, subject: str, now: float) -> None:
+    def subject_received(self, subject: str, now: float) -> None:
         """Note that something of this node has come back to it."""
-        if self._heard is not None:
-            self._heard[subject] = now
+        if self._last_received is not None:
+            self._last_received[subject] = now
 
     def check(self, now: float) -> None:
         """Connect again if a subject seems to be dead. Call this now and then."""
         if self._connection is None:
             return
-        if self._heard is None:
-            self._heard = dict.fromkeys(self._subjects, now)
-        elif min(self._heard.values()) + DEAF < now:
-            self._heard = None
+        if self._last_received is None:
+            self._last_received = dict.fromkeys(self._subjects, now)
+        elif min(self._last_received.values()) + DEAF < now:
+            self._last_received = None
             logger.warning("%s does not hear itself: it connects to its engine again", self._label)
             self._tasks.spawn(self._connection.close())
 
     async def _keep(self) -> None:
         told = False
         while True:
-            ear = _Ear(self._listener)
+            ear = _ConnectionListener(self._listener)
             try:
                 connection = await self._connect(ear)
             except Exception as exc:  # an engine of the user's own may raise something else than `EngineLost`
@@ -155,7 +155,7 @@ class EngineLink:
                 await asyncio.sleep(random.uniform(0.1, RETRY))
                 continue
             told = False
-            self._connection, self._heard = connection, None
+            self._connection, self._last_received = connection, None
             self.reachable.set()
             logger.info("%s is connected to its engine", self._label)
             self._listener.engine_back()
@@ -165,7 +165,7 @@ class EngineLink:
             logger.warning("%s has lost its engine: %s", self._label, reason)
             self._listener.engine_lost(reason)
 
-    async def _connect(self, ear: _Ear) -> EngineConnection:
+    async def _connect(self, ear: _ConnectionListener) -> EngineConnection:
         connection = await self._engine.connect(ear)
         self.largest = connection.largest  # other nodes are heard of before all subjects are subscribed to
         try:

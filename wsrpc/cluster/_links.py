@@ -27,13 +27,13 @@ from ..errors import ConnectionLost, WsrpcError
 from ..handshake import Handshake
 from ..limits import Limits
 from ._directory import LEASE
+from ._engine_transport import EngineTransport
 from ._node import Node
-from ._transport import EngineTransport
 from .engine import PATIENCE
 
 MiB = 1024 * 1024
 DEFAULT = Limits()
-LEAVES = {CloseCode.NORMAL, CloseCode.SERVICE_RESTART}
+EXPECTED_ENDS = {CloseCode.NORMAL, CloseCode.SERVICE_RESTART}
 """Ends of the session with a node that leaves the cluster. All that it has sent has come before."""
 IN_SESSION = {"opening", "connected", "detached", "resuming"}
 """States of a client in which it has a session."""
@@ -164,7 +164,7 @@ class NodeLinks:
 
     # ------------------------------------------------------------ what the node reports
 
-    def node_came(self, node: str) -> None:
+    def node_joined(self, node: str) -> None:
         """Dial another node, if that is for this one to do."""
         if self._node.id < node and not self._closed_for_good:
             client = self._clients[node] = Client(
@@ -177,12 +177,12 @@ class NodeLinks:
                 **self._options,
             )
             self._register(client)
-            client.on("open", partial(self._say_lost, node))
+            client.on("open", partial(self._report_lost, node))
             client.on("close", partial(self._client_closed, node))
             client.on_reconnect(partial(self._client_reconnected, node))
             self._tasks.spawn(self._connect(client))
 
-    def node_left(self, node: str, silent: bool) -> None:
+    def node_ended(self, node: str, silent: bool) -> None:
         """End the session with a node, which is gone, or ``silent``: then it may be there and not know."""
         self._wake(node)  # who waits for it need not wait any longer
         client, peer = self._clients.pop(node, None), self._peers.pop(node, None)
@@ -202,12 +202,12 @@ class NodeLinks:
         self._mark_broken(node)
         peer = self.peer(node)
         if peer is not None and peer.connected:
-            self._tasks.spawn(self._say_missed(node, peer))
+            self._tasks.spawn(self._report_missed(node, peer))
 
-    async def _say_missed(self, node: str, peer: Peer) -> None:
+    async def _report_missed(self, node: str, peer: Peer) -> None:
         with suppress(WsrpcError):  # the next connection says so
             await peer.emit(LOST)
-            self._note_told(node)
+            self._record_notified(node)
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str]) -> None:
         """Begin a session with a node that has dialed, or go on with it."""
@@ -237,13 +237,13 @@ class NodeLinks:
         with suppress(ConnectionLost):  # it has ended already
             peer = await accept_of(self._server)(transport, handshake, None)
             if isinstance(peer, Peer) and peer.connected:
-                self._began(transport.node, peer)
+                self._session_started(transport.node, peer)
 
-    def _began(self, node: str, peer: Peer) -> None:
+    def _session_started(self, node: str, peer: Peer) -> None:
         """Use the session with a node that has dialed, which may be a new one."""
         if self._peers.get(node, peer) is not peer:  # that node has given up the one before, which is detached here
             self._mark_broken(node)
-        self._say_lost(node, peer)
+        self._report_lost(node, peer)
         self._peers[node] = peer
         self._wake(node)
 
@@ -253,22 +253,22 @@ class NodeLinks:
             dialed.set()
 
     def _register(self, side: Registrar) -> None:
-        side.on(LOST, self._told_lost)
+        side.on(LOST, self._lost_received)
         self._serve(side)
 
-    def _told_lost(self, peer: Peer) -> None:
+    def _lost_received(self, peer: Peer) -> None:
         self._lost(peer.info.path.removeprefix("/"))
 
-    def _say_lost(self, node: str, peer: Peer) -> None:
+    def _report_lost(self, node: str, peer: Peer) -> None:
         """Say what is missing before anything else is said on a new session."""
         if node in self.broken:
             with suppress(WsrpcError):  # this one has broken, too
                 peer.emit_nowait(LOST)
-                self._note_told(node)
+                self._record_notified(node)
 
-    def _note_told(self, node: str) -> None:
+    def _record_notified(self, node: str) -> None:
         self.broken.pop(node, None)
-        self._node.directory.note_told(node, self._node.now)
+        self._node.directory.record_notified(node, self._node.now)
 
     def _mark_broken(self, node: str) -> None:
         self.broken[node] = None
@@ -285,7 +285,7 @@ class NodeLinks:
 
     def _client_reconnected(self, node: str, _: ReconnectInfo) -> None:
         if (client := self._clients.get(node)) is not None:
-            self._say_lost(node, client.peer)
+            self._report_lost(node, client.peer)
 
     def _client_closed(self, node: str, peer: Peer, info: CloseInfo) -> None:
         current_of(peer).drop_waiting(info)  # what has waited for a session that is over must not come much later
@@ -293,5 +293,5 @@ class NodeLinks:
             self._check_broken(node, info)
 
     def _check_broken(self, node: str, info: CloseInfo) -> None:
-        if info.code not in LEAVES:
+        if info.code not in EXPECTED_ENDS:
             self._mark_broken(node)

@@ -18,15 +18,15 @@ from .._core.wire.codecs import JsonCodec
 from .._core.wire.go_profile import GoCodec
 from .._core.wire.nodes import error_to_node
 from .._core.wire.settings import Settings
-from .._server.cluster_membership import RoomMessage
+from .._server.joined_cluster import RoomMessage
 from .._server.rooms import Room, Rooms
 from ..errors import ConnectionLost, PeerNotFound, QueueFull, WsrpcError
 from ..stats import ClusterStats
 from ._directory import Claim
+from ._engine_transport import EngineTransport
 from ._links import NodeLinks
 from ._node import BEAT, Node
-from ._relay import Relay
-from ._transport import EngineTransport
+from ._peer_forwarder import PeerForwarder
 from .engine import PATIENCE, Engine
 
 ROOM, MEMBERS, MISSED = "room", "members", "missed"
@@ -45,8 +45,8 @@ class ClusterMembership:
     Args:
         registry: converts answers.
         rooms: those of the server. None for a program without a server.
-        told_gap: the user's functions that are called with each room in which messages may be missing.
-        left: is called when this process leaves the cluster.
+        gap_functions: the user's functions that are called with each room in which messages may be missing.
+        on_exit: is called when this process leaves the cluster.
     """
 
     def __init__(
@@ -56,25 +56,25 @@ class ClusterMembership:
         settings: Settings,
         registry: Registry,
         rooms: Rooms | None = None,
-        told_gap: Iterable[Callable[[Room], object]] = (),
-        left: Callable[[], None] = lambda: None,
+        gap_functions: Iterable[Callable[[Room], object]] = (),
+        on_exit: Callable[[], None] = lambda: None,
     ) -> None:
         self.timeout = settings.limits.request_timeout
         """Seconds for the answer to a request without ``timeout=``."""
         self.converter = registry.converter
         self._rooms = rooms
-        self._left = left
-        self._told_gap = told_gap
+        self._on_exit = on_exit
+        self._gap_functions = gap_functions
         self.addresses: dict[str, Peer] = {}
         """The peers of this node that have an address."""
         self.scheduler = LoopScheduler()
         self.scheduler.renew()
-        self.relay = Relay(self.addresses.get)
+        self.forwarder = PeerForwarder(self.addresses.get)
         self._closing = Tasks()
         self._contested: set[str] = set()
         """Addresses of peers of this node to which another node has a higher claim."""
-        self._settling = Tasks()
-        self._telling = Tasks()
+        self._contests = Tasks()
+        self._gap_calls = Tasks()
         """The `on_gap` functions that are coroutine functions and have not ended."""
         self._gaps = 0
         self._engines_lost = 0
@@ -117,9 +117,9 @@ class ClusterMembership:
     def claim_contested(self, address: str, /) -> None:
         if address not in self._contested:
             self._contested.add(address)
-            self._settling.spawn(self._settle(address))
+            self._contests.spawn(self._resolve_contest(address))
 
-    async def _settle(self, address: str) -> None:
+    async def _resolve_contest(self, address: str) -> None:
         """Keep an address until the peer behind the higher claim is known to have a connection, or the claim is gone.
 
         The higher claim may be a session's that its client has left, and this node have the client's connection.
@@ -171,20 +171,20 @@ class ClusterMembership:
     # ------------------------------------------------------------ rooms
 
     def room_filled(self, room: str) -> None:
-        self.directory.enter(room)
+        self.directory.room_filled(room)
 
     def room_emptied(self, room: str) -> None:
-        self.directory.leave(room)
+        self.directory.room_emptied(room)
 
     def _nodes_of(self, room: str) -> tuple[str, ...]:
         """Return the nodes to which an event for a room is sent. What others turn out to have missed is told later."""
-        self.directory.note_emitted(room, self.node.now)
+        self.directory.record_emitted(room, self.node.now)
         return self.directory.nodes_of(room)
 
     async def send_to_room(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
         nodes, missed = self._nodes_of(message.room), list[str]()
         for node in nodes:
-            with self._noting_missed(message, node, missed):
+            with self._recording_missed(message, node, missed):
                 if self.connected:
                     await (await self.links.reach(node)).emit(ROOM, message)
                 else:
@@ -194,12 +194,12 @@ class ClusterMembership:
     def send_to_room_nowait(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
         nodes, missed = self._nodes_of(message.room), list[str]()
         for node in nodes:
-            with self._noting_missed(message, node, missed):
+            with self._recording_missed(message, node, missed):
                 self.links.at_once(node).emit_nowait(ROOM, message)
         return tuple(node for node in nodes if node not in missed), tuple(missed)
 
     @contextmanager
-    def _noting_missed(self, message: RoomMessage, node: str, missed: list[str]) -> Generator[None]:
+    def _recording_missed(self, message: RoomMessage, node: str, missed: list[str]) -> Generator[None]:
         try:
             yield
         except WsrpcError as exc:
@@ -230,21 +230,21 @@ class ClusterMembership:
         if self._rooms is not None:
             side.on(ROOM, self._rooms.deliver)
             side.on(MEMBERS, self._rooms.members_of)
-            side.on(MISSED, self._tell_gap)
+            side.on(MISSED, self._call_gap_functions)
         side.on(CONNECTED, self._asked_whether_connected)
         side.on(CLOSE_PEER, self._close_peer)
-        registry_of(side).fall_back_to(self.relay.handler)
+        registry_of(side).fall_back_to(self.forwarder.handler)
 
     # ------------------------------------------------------------ what the node reports
 
     def engine_lost(self, reason: str, /) -> None:
         self._engines_lost += 1
 
-    def node_came(self, node: str, /) -> None:
-        self.links.node_came(node)
+    def node_joined(self, node: str, /) -> None:
+        self.links.node_joined(node)
 
-    def node_left(self, node: str, silent: bool, /) -> None:
-        self.links.node_left(node, silent)
+    def node_ended(self, node: str, silent: bool, /) -> None:
+        self.links.node_ended(node, silent)
 
     def rooms_missed(self, node: str, rooms: list[str], /) -> None:
         if node in self.links.broken:
@@ -260,12 +260,12 @@ class ClusterMembership:
     def _session_lost(self, node: str) -> None:
         self._gaps += 1
         logger.warning("messages of node %s to rooms may be missing here", node)
-        self._tell_gap()
+        self._call_gap_functions()
 
-    def _tell_gap(self, names: set[str] | None = None) -> None:
+    def _call_gap_functions(self, names: set[str] | None = None) -> None:
         """Call the `on_gap` functions for the rooms with those names that have members here. None: for all."""
         rooms = () if self._rooms is None else self._rooms.all()
-        for tell in self._told_gap:
+        for tell in self._gap_functions:
             for room in rooms:
                 if len(room) and (names is None or room.name in names):
                     try:
@@ -274,7 +274,7 @@ class ClusterMembership:
                         logger.exception("on_gap failed for %r", room)
                     else:
                         if inspect.isawaitable(result):
-                            self._telling.spawn(_finish_gap(result, room))
+                            self._gap_calls.spawn(_finish_gap(result, room))
 
     # ------------------------------------------------------------ for operators, and the end
 
@@ -287,25 +287,25 @@ class ClusterMembership:
             addresses=node.directory.addresses,
             messages_in=node.messages_in,
             messages_out=node.engine.published,
-            unsent=node.engine.unsent,
+            unsent_bytes=node.engine.unsent,
             engines_lost=self._engines_lost,
             gaps=self._gaps,
             connections=node.dialed,
-            lost_events=self.relay.lost,
+            lost_events=self.forwarder.lost,
             ignored=dict(node.ignored),
         )
 
     def abandon(self) -> None:
-        self._left()
+        self._on_exit()
 
     async def close(self) -> None:
-        self._left()
-        await self._settling.cancel()
-        await self.relay.close()
+        self._on_exit()
+        await self._contests.cancel()
+        await self.forwarder.close()
         await self.links.close()
         await self.node.close()
         await self._closing.wait()
-        await self._telling.cancel()
+        await self._gap_calls.cancel()
 
 
 async def _finish_gap(result: Awaitable[object], room: Room) -> None:

@@ -45,12 +45,12 @@ class MemoryEngine:
         """Connect to the engine; see `Engine.connect`."""
         if self.down:
             raise EngineLost("the engine is down")
-        await self.answer()
+        await self.wait_thawed()
         connection = MemoryEngineConnection(self, listener)
         self.connections.add(connection)
         return connection
 
-    async def answer(self) -> None:
+    async def wait_thawed(self) -> None:
         """Wait until the engine is no longer frozen.
 
         Raises:
@@ -86,7 +86,7 @@ class MemoryEngine:
         """Lose the next ``count`` messages, counted over all connections."""
         self._lose += count
 
-    def carry(self, subject: str, payload: bytes) -> None:
+    def deliver(self, subject: str, payload: bytes) -> None:
         """Deliver a message to all connections that have subscribed to ``subject``."""
         if self._lose:
             self._lose -= 1
@@ -94,7 +94,7 @@ class MemoryEngine:
         if self.loss and self._dice.random() < self.loss:
             return
         for connection in tuple(self.connections):
-            if connection.hears(subject):
+            if connection.has_subscribed(subject):
                 self.delivered += 1
                 connection.listener.received(subject, payload)
 
@@ -121,7 +121,7 @@ class MemoryEngineConnection:
     def unsent(self) -> int:
         return sum(len(payload) for _, payload in self._out)
 
-    def hears(self, subject: str) -> bool:
+    def has_subscribed(self, subject: str) -> bool:
         return subject in self._subjects and not self._lost.done() and not self._loop.is_closed()
 
     def publish(self, subject: str, payload: bytes, /) -> None:
@@ -137,7 +137,7 @@ class MemoryEngineConnection:
             return
         out, self._out = self._out, []
         for subject, payload in out:
-            self._engine.carry(subject, payload)
+            self._engine.deliver(subject, payload)
         self._written.set()
 
     async def drain(self) -> None:
@@ -156,7 +156,7 @@ class MemoryEngineConnection:
     async def _answer(self) -> None:
         self._check()
         if self._engine.frozen:
-            await self._engine.answer()
+            await self._engine.wait_thawed()
             self._check()
 
     def _check(self) -> None:

@@ -15,7 +15,7 @@ from .._base.scheduler import LoopScheduler, Scheduler
 from . import _wire as wire
 from ._directory import LEASE, Beat, Delta, Directory, Snapshot
 from ._engine_link import ALL, EngineLink
-from ._transport import EngineTransport
+from ._engine_transport import EngineTransport
 from .engine import PATIENCE, Engine
 
 BEAT = 1.5
@@ -36,10 +36,10 @@ OPENS = 5
 class NodeListener(Protocol):
     """What a node tells of the others."""
 
-    def node_came(self, node: str, /) -> None:
+    def node_joined(self, node: str, /) -> None:
         """There is another node."""
 
-    def node_left(self, node: str, silent: bool, /) -> None:
+    def node_ended(self, node: str, silent: bool, /) -> None:
         """A node is gone, and its connections have ended. ``silent``: it was not heard of for `LEASE` seconds."""
 
     def claim_contested(self, address: str, /) -> None:
@@ -116,15 +116,15 @@ class Node:
         self._timer.cancel()
         for transport in tuple(self._transports.values()):
             transport.end(CloseInfo(CloseCode.GOING_AWAY, "this node leaves the cluster"))
-        self.engine.tell(ALL, wire.Left(self.id))
+        self.engine.try_publish(ALL, wire.Leaving(self.id))
         await self.engine.close()
 
     # ------------------------------------------------------------ what the engine reports
 
     def engine_back(self) -> None:
         self._asked.clear()
-        self.engine.tell(ALL, wire.Ask(self.id))
-        self._say_what_there_is()
+        self.engine.try_publish(ALL, wire.Ask(self.id))
+        self._publish_state()
 
     def engine_lost(self, reason: str, /) -> None:
         for transport in tuple(self._transports.values()):
@@ -139,14 +139,14 @@ class Node:
         self._ticks += 1
         if self._ticks % TICKS == 0:
             self.engine.check(now)
-            self._say_what_there_is()
+            self._publish_state()
         # Without the engine nobody is heard. Those that others had are missed then, and not forgotten.
         self.directory.tick(now, deaf=not self.connected)
 
-    def _say_what_there_is(self) -> None:
+    def _publish_state(self) -> None:
         self.publish_changes()
-        self.engine.tell(ALL, self.directory.beat())
-        self.engine.tell(self.id, wire.Probe())
+        self.engine.try_publish(ALL, self.directory.beat())
+        self.engine.try_publish(self.id, wire.Probe())
         for transport in tuple(self._transports.values()):
             transport.mark()
 
@@ -160,8 +160,8 @@ class Node:
         """Publish the changes of the directory. While there is no engine, they wait for it."""
         self._deltas_scheduled = False
         if self.connected:
-            for delta in self.directory.take_deltas():
-                self.engine.tell(ALL, delta)
+            for delta in self.directory.pop_deltas():
+                self.engine.try_publish(ALL, delta)
 
     # ------------------------------------------------------------ connections to other nodes
 
@@ -219,7 +219,7 @@ class Node:
             self.ignored["not a message of this version"] += 1
             return
         try:
-            self._take(subject, message, self._clock.time())
+            self._dispatch(subject, message, self._clock.time())
         except Exception:
             self.ignored["a message that failed"] += 1
             if self.ignored["a message that failed"] == 1:
@@ -227,23 +227,23 @@ class Node:
                     "node %s of cluster %r: a message failed, which is only logged once", self.id, self._name
                 )
 
-    def _take(self, subject: str, message: wire.NodeMessage, now: float) -> None:
+    def _dispatch(self, subject: str, message: wire.NodeMessage, now: float) -> None:
         match message:
             case wire.Data() | wire.Mark() | wire.Close() | wire.Reset():
                 self._for_connection(message)
             case Beat():
                 if message.node == self.id:
-                    self.engine.heard(subject, now)
-                self.directory.heard_beat(message, now)
+                    self.engine.subject_received(subject, now)
+                self.directory.beat_received(message, now)
             case Delta():
-                self.directory.heard_delta(message, now)
+                self.directory.delta_received(message, now)
             case Snapshot():
-                self.directory.heard_snapshot(message, now)
+                self.directory.snapshot_received(message, now)
             case wire.Ask():
                 self._send_snapshots(message.node)
             case wire.Probe():
-                self.engine.heard(subject, now)
-            case wire.Left():
+                self.engine.subject_received(subject, now)
+            case wire.Leaving():
                 self.directory.drop(message.node, now)
             case wire.Open():
                 self._open(message)
@@ -254,20 +254,20 @@ class Node:
         if asker != self.id:
             self.publish_changes()
             for part in self.directory.snapshot():
-                self.engine.tell(asker, part)
+                self.engine.try_publish(asker, part)
 
     def _open(self, message: wire.Open) -> None:
         dialer, acceptor = wire.ends_of(message.conn)
         if message.conn in self._transports:  # the answer was lost, or is on its way
-            self.engine.tell(dialer, wire.Accepted(message.conn))
+            self.engine.try_publish(dialer, wire.Accepted(message.conn))
             return
         if acceptor != self.id or dialer not in self.directory.nodes:
             self.ignored["a connection that makes no sense"] += 1
             if acceptor == self.id:
-                self.engine.tell(dialer, wire.Refused(message.conn, "not known"))
+                self.engine.try_publish(dialer, wire.Refused(message.conn, "not known"))
             return
         transport = self._make(message.conn, dialer)
-        self.engine.tell(dialer, wire.Accepted(message.conn))
+        self.engine.try_publish(dialer, wire.Accepted(message.conn))
         self._listener.accepted(transport, message.headers)
 
     def _answered(self, message: wire.Accepted | wire.Refused) -> None:
@@ -278,7 +278,7 @@ class Node:
         if answer is None or answer.done() or dialer != self.id:
             self.ignored["a response that came late"] += 1
             if isinstance(message, wire.Accepted):
-                self.engine.tell(acceptor, wire.Reset(message.conn, "nobody waits for it"))
+                self.engine.try_publish(acceptor, wire.Reset(message.conn, "nobody waits for it"))
             return
         # The transport is made now, because messages may follow at once.
         answer.set_result(message if isinstance(message, wire.Refused) else self._make(message.conn, acceptor))
@@ -289,7 +289,7 @@ class Node:
             dialer, acceptor = wire.ends_of(message.conn)
             other = acceptor if dialer == self.id else dialer
             if not isinstance(message, wire.Reset):
-                self.engine.tell(other, wire.Reset(message.conn, "there is no such connection"))
+                self.engine.try_publish(other, wire.Reset(message.conn, "there is no such connection"))
             return
         match message:
             case wire.Data():
@@ -303,11 +303,11 @@ class Node:
 
     # ------------------------------------------------------------ what the directory reports
 
-    def node_came(self, node: str, /) -> None:
+    def node_joined(self, node: str, /) -> None:
         logger.info("node %s of cluster %r has met node %s", self.id, self._name, node)
-        self._listener.node_came(node)
+        self._listener.node_joined(node)
 
-    def node_left(self, node: str, silent: bool, /) -> None:
+    def node_ended(self, node: str, silent: bool, /) -> None:
         if silent:
             logger.warning("node %s of cluster %r has not heard of node %s for %g s", self.id, self._name, node, LEASE)
         else:
@@ -315,7 +315,7 @@ class Node:
         self._asked.pop(node, None)
         for transport in [each for each in self._transports.values() if each.node == node]:
             transport.end(CloseInfo(CloseCode.ABNORMAL, f"node {node} is gone"))
-        self._listener.node_left(node, silent)
+        self._listener.node_ended(node, silent)
 
     def claim_contested(self, address: str, /) -> None:
         self._listener.claim_contested(address)
@@ -327,4 +327,4 @@ class Node:
         now = self._clock.time()
         if self._asked.get(node, 0.0) + BEAT / 2 < now:
             self._asked[node] = now
-            self.engine.tell(node, wire.Ask(self.id))
+            self.engine.try_publish(node, wire.Ask(self.id))

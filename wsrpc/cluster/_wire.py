@@ -19,7 +19,7 @@ class Ask(Struct, tag_field="t", tag="ask"):
     node: Name
 
 
-class Left(Struct, tag_field="t", tag="left"):
+class Leaving(Struct, tag_field="t", tag="left"):
     """``node`` leaves the cluster."""
 
     node: Name
@@ -84,7 +84,7 @@ class Reset(Struct, tag_field="t", tag="reset"):
     reason: str
 
 
-NodeMessage = Beat | Delta | Snapshot | Ask | Left | Probe | Open | Accepted | Refused | Data | Mark | Close | Reset
+NodeMessage = Beat | Delta | Snapshot | Ask | Leaving | Probe | Open | Accepted | Refused | Data | Mark | Close | Reset
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(NodeMessage)
@@ -100,8 +100,8 @@ def decode(payload: bytes) -> NodeMessage:
     Raises:
         ValueError, RecursionError: it is not of this application, or of another version.
     """
-    said: NodeMessage = _decoder.decode(payload)
-    return said
+    message: NodeMessage = _decoder.decode(payload)
+    return message
 
 
 def connection_name(dialer: str, acceptor: str, number: int) -> str:

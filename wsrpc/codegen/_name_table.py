@@ -8,9 +8,9 @@ from collections.abc import Collection
 class NameTable:
     """The names that are in use in one place: a module, a class, or the parameters of a function."""
 
-    def __init__(self, taken: Collection[str] = ()) -> None:
+    def __init__(self, reserved: Collection[str] = ()) -> None:
         """``taken`` are names that are in use elsewhere. It is not copied, because many tables share a large one."""
-        self._taken = taken
+        self._reserved = reserved
         self._used: set[str] = set()
         self._numbers: dict[str, int] = {}
 
@@ -28,4 +28,4 @@ class NameTable:
         return name
 
     def _has(self, name: str) -> bool:
-        return name in self._used or name in self._taken
+        return name in self._used or name in self._reserved

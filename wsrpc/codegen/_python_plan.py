@@ -155,12 +155,12 @@ class Plan:
         """The values of each enumeration, with its members, such as ``Colour.RED``."""
         self.tags: dict[str, Tag] = {}
         """Tags of Structs, by definition."""
-        self._left = MOST_STEPS
+        self._remaining_steps = MOST_STEPS
         roots = list(types)
         self._check_levels({name for root in roots for name in references(root)})
         for members, field in self._unions((*roots, *definitions.values())):
             for kind in ("struct", "array"):
-                self._give_tags([name for name in members if self.kinds[name] == kind], field)
+                self._assign_tags([name for name in members if self.kinds[name] == kind], field)
         for name in definitions:
             if self.kinds[name] == "struct" and name not in self.tags:
                 self._tag_alone(name)
@@ -208,8 +208,8 @@ class Plan:
             visit(root, 1, {root})
 
     def _spend(self, steps: int = 1) -> None:
-        self._left -= steps
-        if self._left < 0:
+        self._remaining_steps -= steps
+        if self._remaining_steps < 0:
             raise InvalidDescription("the types of the description refer to each other too often")
 
     def is_tagged(self, names: Sequence[str]) -> bool:
@@ -224,7 +224,7 @@ class Plan:
                 if members := _members(part):
                     yield self.members(members), part.get("discriminator", {}).get("propertyName")
 
-    def _give_tags(self, names: Sequence[str], preferred: str | None) -> None:
+    def _assign_tags(self, names: Sequence[str], preferred: str | None) -> None:
         """Give each of these classes a tag, if they have a field that tells them apart."""
         if len(names) < 2 or self.is_tagged(names):
             return

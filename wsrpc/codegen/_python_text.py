@@ -85,12 +85,12 @@ IMPORTS: dict[str, str] = {
 LONGEST = 60
 """How long a name may be."""
 
-_TAKEN = frozenset({*dir(builtins), *keyword.kwlist, *keyword.softkwlist, *IMPORTS, "annotations"})
+_RESERVED = frozenset({*dir(builtins), *keyword.kwlist, *keyword.softkwlist, *IMPORTS, "annotations"})
 
 
 def module_names() -> NameTable:
     """Return the table of a module's names, where builtins, keywords and imports are in use."""
-    return NameTable(_TAKEN)
+    return NameTable(_RESERVED)
 
 
 def identifier(text: str, otherwise: str) -> str:

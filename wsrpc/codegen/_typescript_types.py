@@ -44,9 +44,9 @@ class Names(NamedTuple):
     bytes: str = BASE64
 
 
-def type_names(definitions: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
+def type_names(definitions: Iterable[str], reserved: Iterable[str]) -> dict[str, str]:
     """Return the name of each definition in TypeScript, where the ``taken`` names mean something else."""
-    table = NameTable({*_RESERVED, *_OWN_TYPES, *taken})
+    table = NameTable({*_RESERVED, *_OWN_TYPES, *reserved})
     return {name: table.claim(_identifier(name)) for name in definitions}
 
 

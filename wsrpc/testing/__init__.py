@@ -10,8 +10,8 @@ import typing
 
 from ._clock import Clock
 from ._connect import Line, connect, pair
+from ._fault_proxy import FaultProxy
 from ._memory import MemoryTransport, memory_transports
-from ._proxy import FaultProxy
 from ._scripted import ScriptedTransport
 
 __all__ = [

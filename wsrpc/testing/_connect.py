@@ -191,7 +191,7 @@ async def connect(
     asked.certificate = certificate
     await server.handshake(asked)
     ours, theirs = transports_for(asked.connection_info(), core.limits, asked.limits)
-    core.scheduler.use(clock)
+    core.scheduler.set_clock(clock)
     accepting = asyncio.get_running_loop().create_task(accept_of(server)(theirs, asked, clock))
     try:
         await client.bind(ours)
@@ -203,7 +203,7 @@ async def connect(
             if isinstance(peer, Peer):
                 await core_of(peer).join(server.limits.close_timeout, Closers())
     finally:
-        core.scheduler.use(None)
+        core.scheduler.set_clock(None)
         if not accepting.done():
             accepting.cancel()
 

@@ -42,7 +42,7 @@ class ScriptedTransport:
         self._sent.append((payload, text))
 
     def flush(self) -> None:
-        """Do nothing, because `take` returns messages as soon as they are sent."""
+        """Do nothing, because `pop_sent` returns messages as soon as they are sent."""
 
     async def drain(self) -> None:
         return None
@@ -86,7 +86,7 @@ class ScriptedTransport:
                 self._receiver.receive(text.encode("utf-8", "surrogatepass"), True)
         self._receiver.read_ended()
 
-    def take(self) -> list[Any]:
+    def pop_sent(self) -> list[Any]:
         """Return the messages that were sent since the last call.
 
         Text messages are decoded from JSON. Binary messages are returned as bytes.
@@ -97,7 +97,7 @@ class ScriptedTransport:
 
     def expect(self, *messages: Any) -> None:
         """Assert that exactly ``messages`` were sent since the last call, in this order."""
-        sent = self.take()
+        sent = self.pop_sent()
         if sent != list(messages):
             raise AssertionError(f"expected {list(messages)!r} to be sent, got {sent!r}")
 

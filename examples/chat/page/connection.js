@@ -32,7 +32,7 @@ export class Connection extends EventTarget {
   connect(name) {
     this.client?.close()
     // No timeout: a request waits for its answer as long as its session lives, and the client notices a dead one.
-    const options = { codec: msgpack, timeout: 0 }
+    const options = { codec: msgpack, requestTimeout: 0 }
     const client = (this.client = new Client(`/ws?name=${encodeURIComponent(name)}`, options))
     for (const [event, handler] of this.#handlers) client.on(event, handler)
     client.status.subscribe((...change) => client === this.client && this.#changed(...change))

@@ -100,5 +100,5 @@ client.of("files").on("changed", (name: string) => name)
 new Client<Api>() // 2554
 new Client<Api>(["/ws", "/other"]) // 2345
 new Client<Api>({ url: "/ws", tokn: "t" }) // 2353
-new Client<Api>("/ws", { timeot: 1000 }) // 2561
+new Client<Api>("/ws", { requestTimeot: 1000 }) // 2561
 client.with({ retries: true }) // 2353

@@ -10,7 +10,7 @@ from wsrpc._base.buckets import TokenBucket
 def taken(bucket: TokenBucket, now: float) -> int:
     """How many tokens there are at a time."""
     count = 0
-    while bucket.take(now):
+    while bucket.spend(now):
         count += 1
     return count
 
@@ -24,7 +24,7 @@ def test_it_is_full_at_first_and_gets_tokens_with_the_time() -> None:
 def test_who_takes_evenly_gets_each_one_whatever_floats_add_up_to(per_second: int) -> None:
     bucket, now = TokenBucket(1, per_second), 12345.678
     for _ in range(10_000):
-        assert bucket.take(now)
+        assert bucket.spend(now)
         now += 1 / per_second
 
 

@@ -52,7 +52,7 @@ async def test_membership_ends_with_the_connection() -> None:
         assert await ear.heard.get() == f"{leaving.id} left"
         with pytest.raises(ConnectionLost, match="nothing was sent"):
             lobby.add(leaving)
-        lobby.discard(leaving)
+        lobby.remove(leaving)
         assert len(lobby) == 1
 
 

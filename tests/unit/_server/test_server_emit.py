@@ -220,7 +220,7 @@ async def test_a_loop_of_emit_nowait_closes_nobody(size: int) -> None:
             while sent < 10_000:
                 assert server.emit_nowait("n", sent, "x" * 1000).sent == size
                 sent += 1
-        assert all(peer.stats().unsent <= limits.hard_cap_bytes for peer in server.peers)
+        assert all(peer.stats().unsent_bytes <= limits.hard_cap_bytes for peer in server.peers)
         await turns_until(lambda: not any(peer.transport and peer.transport.unsent for peer in server.peers))
         assert server.emit_nowait("n", sent, "").sent == size
         await turns_until(lambda: len(heard) == size * (sent + 1))

@@ -160,7 +160,7 @@ def test_items_that_have_arrived_are_read_after_the_client_was_closed(served: Se
         stream = client.stream("count", 10**9).__enter__()
         inbox: Any = stream._inner._inbox
         window = client.peer.limits.stream_window
-        client._portal.run(lambda: turns_until(lambda: inbox.received_count == window))
+        client._bridge.run(lambda: turns_until(lambda: inbox.received_count == window))
     assert [next(stream) for _ in range(window)] == [*range(window)]
     with pytest.raises(ConnectionLost):
         next(stream)
@@ -313,5 +313,5 @@ def test_calls_that_wait_end_with_the_loop() -> None:
         waiting = [pool.submit(client.request, "x", timeout=None), pool.submit(client.wait_connected)]
         while client.peer.pending < 1:
             pass
-        client._portal.close()
+        client._bridge.close()
         assert [type(each.exception()) for each in waiting] == [ConnectionLost] * 2

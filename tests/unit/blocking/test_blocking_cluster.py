@@ -32,7 +32,7 @@ class ThreadedEngine(MemoryEngine):
         for connection in tuple(self.connections):
 
             def deliver(connection: Any = connection) -> None:
-                if connection.hears(subject):
+                if connection.has_subscribed(subject):
                     connection.listener.received(subject, payload)
 
             self.loops[connection.listener].call_soon_threadsafe(deliver)
@@ -75,7 +75,7 @@ def test_it_calls_peers_and_emits_to_rooms() -> None:
         lobby = shop.room("lobby")
         assert lobby.emit("news", "hi").nodes == (shop.nodes[1],)
         assert told.get() == ("hi",)
-        assert lobby.emit("news", "not you", skip=peer).missed == ()
+        assert lobby.emit("news", "not you", skip=peer).missing_nodes == ()
         lobby.emitter(News).news("typed")
         assert told.get() == ("typed",)
         lobby.send_raw("raw")

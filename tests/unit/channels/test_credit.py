@@ -340,7 +340,7 @@ async def test_items_before_an_end_that_the_source_itself_makes_are_sent(
     first = d.transport
     d.feed(credit(5, 1000), {"h": 5, "a": ["start"]})
     await turns()
-    sent = as_single(first.take())
+    sent = as_single(first.pop_sent())
     assert sent == [*(item(5, n) for n in range(8)), *([{"h": 5, "x": "enough"}] if end == "abort" else [])]
     assert d.close_code == (1000 if end == "close it" else None)
     if end == "bind":

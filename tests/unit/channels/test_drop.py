@@ -143,7 +143,7 @@ async def test_while_the_connection_closes_nothing_is_kept_for_a_channel() -> No
             await use("line", 1)
     with pytest.raises(ChannelClosed):
         channel.emit_nowait("line", 1)
-    assert d.peer.stats().kept == 0
+    assert d.peer.stats().kept_bytes == 0
     closed, d.transport.closed = d.transport.closed, None
     d.transport.lose(closed)
     d.assert_empty()
@@ -196,7 +196,7 @@ async def test_a_handler_that_outlives_its_connection_leaves_the_next_ones_chann
     line.feed({"h": 1, "a": ["start"]})
     await turns()
     line = await connected(client, "talk")
-    assert line.take() == [{"i": 1, "h": 1}]
+    assert line.pop_sent() == [{"i": 1, "h": 1}]
     go.set()
     await turns(20)
     line.expect()

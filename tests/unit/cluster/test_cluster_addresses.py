@@ -184,9 +184,9 @@ async def test_without_a_confirmation_both_connections_stay() -> None:
 
         deaf = False
 
-        def carry(self, subject: str, payload: bytes) -> None:
+        def deliver(self, subject: str, payload: bytes) -> None:
             if not self.deaf or subject == "shop.all":
-                super().carry(subject, payload)
+                super().deliver(subject, payload)
 
     engine = Deaf()
     async with servers(2, engine) as made:

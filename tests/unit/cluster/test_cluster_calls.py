@@ -227,7 +227,7 @@ async def asked(client: ScriptedTransport) -> int:
     came: list[int] = []
 
     def has_come() -> bool:
-        came.extend(message["i"] for message in client.take() if "a" in message)
+        came.extend(message["i"] for message in client.pop_sent() if "a" in message)
         return bool(came)
 
     await turns_until(has_come)
@@ -337,14 +337,14 @@ async def test_answers_that_come_with_the_end_of_a_channel_arrive(caller: int) -
         reading = asyncio.create_task(read())
         h = await asked(client)
         client.feed({"i": h, "h": h})
-        await turns_until(lambda: any(message.get("a") == ["start"] for message in client.take()))
+        await turns_until(lambda: any(message.get("a") == ["start"] for message in client.pop_sent()))
         client.feed({"h": h, "i": 1, "a": ["next", {"value": 1, "done": False}]})
         client.feed({"h": h, "i": 2, "a": ["next", {"done": True}]})
         assert await reading == [1]
         answers: list[Any] = []
 
         def answered() -> bool:
-            answers.extend(each for each in client.take() if "i" in each)
+            answers.extend(each for each in client.pop_sent() if "i" in each)
             return len(answers) == 2
 
         await turns_until(answered)
@@ -561,7 +561,7 @@ async def test_a_session_that_somebody_begins_for_another_node_does_not_replace_
         lower, higher = sorted(server.cluster.nodes[0] for server in w.made.all)
         [member] = [m for m in map(membership_of, (server.cluster for server in w.made.all)) if m.node.id == higher]
         real, conn = member.links.peer(lower), connection_name(lower, higher, 77)
-        w.engine.carry(f"shop.{higher}", encode(Open(conn, {})))
+        w.engine.deliver(f"shop.{higher}", encode(Open(conn, {})))
         assert conn in member.node._transports
         await turns_until(lambda: conn not in member.node._transports and member.links.peer(lower) is real)
         assert await w.peer.request("add", 1, 2) == 3
@@ -611,7 +611,9 @@ async def test_a_timeout_counts_while_the_node_of_the_peer_has_not_connected() -
         await turns_until(lambda: made[0].cluster.connected)
         directory = membership_of(made[0].cluster).directory
         now = asyncio.get_running_loop().time()
-        directory.heard_delta(Delta("0", 1, claims={"ada": 1}), now)  # lower than any other name: it would have to dial
+        directory.delta_received(
+            Delta("0", 1, claims={"ada": 1}), now
+        )  # lower than any other name: it would have to dial
         peer = made[0].cluster.peer("ada")
         for timeout in (0, 0.05):
             with pytest.raises(RequestTimeout) as caught:
@@ -719,7 +721,7 @@ async def test_events_to_a_slow_peer_do_not_overtake_requests_to_it() -> None:
         await asyncio.gather(*calls)
         await turns_until(lambda: len(w.callee.seen) == 10)
         assert w.callee.seen == [entry for number in range(5) for entry in ((number,), ("event", number))]
-        assert not membership_of(w.made[1].cluster).relay._waiting
+        assert not membership_of(w.made[1].cluster).forwarder._waiting
 
 
 async def test_events_on_a_channel_to_a_slow_peer_are_bounded() -> None:

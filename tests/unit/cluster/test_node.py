@@ -16,8 +16,8 @@ from recorder import Recorder
 from wsrpc import CloseInfo, ConnectionLost
 from wsrpc.cluster import MemoryEngine
 from wsrpc.cluster._directory import LEASE, Delta, Snapshot
+from wsrpc.cluster._engine_transport import EngineTransport
 from wsrpc.cluster._node import BEAT, TICK, Node
-from wsrpc.cluster._transport import EngineTransport
 from wsrpc.cluster._wire import encode
 from wsrpc.testing import Clock
 
@@ -41,10 +41,10 @@ class One:
         self.ears: list[Ear] = []
         self.node = Node(engine, name, self, clock)
 
-    def node_came(self, node: str, /) -> None:
+    def node_joined(self, node: str, /) -> None:
         self.told.append(f"{node} came")
 
-    def node_left(self, node: str, silent: bool, /) -> None:
+    def node_ended(self, node: str, silent: bool, /) -> None:
         self.told.append(f"{node} left")
 
     def rooms_missed(self, node: str, rooms: list[str], /) -> None:
@@ -81,7 +81,7 @@ class World:
 
     def connection(self, one: One) -> Any:
         """Return a node's connection to the engine."""
-        (found,) = (each for each in self.engine.connections if each.hears(f"shop.{one.node.id}"))
+        (found,) = (each for each in self.engine.connections if each.has_subscribed(f"shop.{one.node.id}"))
         return found
 
     def engine_goes(self) -> None:
@@ -243,10 +243,10 @@ async def test_what_somebody_else_has_said_for_a_node_does_not_last() -> None:
     """A snapshot with a high number hid all that the node said later."""
     async with world() as w:
         a, b = w.ones
-        b.node.directory.enter("hall")
+        b.node.directory.room_filled("hall")
         await turns(5)
-        for forged in (Snapshot(b.node.id, 2**53, 0, 1, {}, ["cellar"]), Delta(b.node.id, 2, left=["hall"])):
-            w.engine.carry(f"shop.{a.node.id}", encode(forged))
+        for forged in (Snapshot(b.node.id, 2**53, 0, 1, {}, ["cellar"]), Delta(b.node.id, 2, emptied=["hall"])):
+            w.engine.deliver(f"shop.{a.node.id}", encode(forged))
             await turns(5)
             assert a.node.directory.nodes_of("hall") == ()
             await w.pass_time(2 * BEAT)
@@ -256,7 +256,7 @@ async def test_what_somebody_else_has_said_for_a_node_does_not_last() -> None:
 async def test_a_claim_cannot_make_a_counter_too_large() -> None:
     async with world() as w:
         a, b = w.ones
-        w.engine.carry(f"shop.{a.node.id}", encode(Snapshot("zz", 1, 0, 1, {"ada": 2**53})))
+        w.engine.deliver(f"shop.{a.node.id}", encode(Snapshot("zz", 1, 0, 1, {"ada": 2**53})))
         await turns(5)
         assert a.node.directory.claim("ada").counter == 2**53
         await turns(5)

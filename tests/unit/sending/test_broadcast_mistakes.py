@@ -59,7 +59,7 @@ async def test_skip_is_a_peer_or_everybody_would_get_it() -> None:
 def test_a_member_is_a_peer() -> None:
     room = Server().room("lobby")
     wrong: Any = "ada"
-    for change in (room.add, room.discard):
+    for change in (room.add, room.remove):
         with pytest.raises(ValueError, match=r"^'ada' is not a peer of this room's server$"):
             change(wrong)
 

@@ -133,7 +133,7 @@ async def test_a_call_says_it_for_itself(offline: Offline) -> None:
     transport = ScriptedTransport()
     await client.bind(transport)
     await turns()
-    sent = transport.take()
+    sent = transport.pop_sent()
     assert names(sent) == (["1", "2", "3"] if offline == "queue" else [])
     await client.close()
     results = await asyncio.gather(*calls, return_exceptions=True)

@@ -47,7 +47,7 @@ class Scene:
 
     def look(self, scope: Scope, sender: Peer, emit: Callable[[str], None] | None = None) -> None:
         """Send a message of that scope, and note where it goes."""
-        sent, kept = sent_by(sender), sender.stats().kept
+        sent, kept = sent_by(sender), sender.stats().kept_bytes
         try:
             (emit or sender.emit_nowait)("note")
         except (ConnectionLost, ChannelClosed):
@@ -55,7 +55,7 @@ class Scene:
             return
         if sent_by(sender) > sent:
             self.seen[scope] = Place.NOW
-        elif sender.stats().kept > kept:
+        elif sender.stats().kept_bytes > kept:
             self.seen[scope] = Place.QUEUE
 
 
@@ -256,11 +256,11 @@ async def test_a_request_that_waits_for_the_next_session_does_not_wait_for_the_c
     d, _, runs = await busy()
     late = start(d.peer.request("late", timeout=None))
     await turns()
-    assert d.peer.stats().kept == 0
+    assert d.peer.stats().kept_bytes == 0
     d.feed(control("drain", after_ms=0))
     asks = start(d.peer.request("asks", timeout=None))
     await turns()
-    assert d.peer.stats().kept > 0
+    assert d.peer.stats().kept_bytes > 0
     await d.peer.close()
     await asyncio.gather(runs, late, asks, return_exceptions=True)
 

@@ -156,7 +156,7 @@ REFUSED: dict[str, Callable[[World], Any]] = {
     "Server.serve_forever": lambda w: w.server.serve_forever(),
     "Server.close": lambda w: w.server.close(),
     "Room.add": lambda w: w.server.room("other").add(w.peer),
-    "Room.discard": lambda w: w.room.discard(w.peer),
+    "Room.remove": lambda w: w.room.remove(w.peer),
 }
 
 HARMLESS: dict[str, Callable[[World], Any]] = {

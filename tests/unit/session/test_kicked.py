@@ -95,7 +95,7 @@ class Returning:
     async def kicked(self) -> None:
         line, peer = await self.connect(hello("resume"))
         assert peer is not None
-        [answer] = line.take()
+        [answer] = line.pop_sent()
         self.session = answer["wsrpc"]
         line.feed(control("ack", n=0, bytes=0))
         line.lose(CloseInfo(1006))
@@ -108,7 +108,7 @@ class Returning:
         asked["wsrpc"] |= {"sid": self.session["sid"], "token": self.session["token"], "gen": gen, "rx": 0, "bytes": 0}
         asked["wsrpc"] |= other
         line, _ = await self.connect(asked, user)
-        return line.closed, (line.take() or [None])[0]
+        return line.closed, (line.pop_sent() or [None])[0]
 
 
 GONE = control("gone", why="expired")
@@ -170,7 +170,7 @@ async def test_a_session_that_was_closed_with_its_client_is_not_remembered() -> 
     returning = Returning()
     line, peer = await returning.connect(hello("resume"))
     assert peer is not None
-    returning.session = line.take()[0]["wsrpc"]
+    returning.session = line.pop_sent()[0]["wsrpc"]
     line.feed(control("ack", n=0, bytes=0))
     await peer.close(1008, "kicked")
     assert await returning.resume() == (None, GONE)

@@ -40,7 +40,7 @@ class Page:
         self.line.feed(first)
         peer = await accepting
         assert isinstance(peer, Peer)
-        [answer] = self.line.take()
+        [answer] = self.line.pop_sent()
         return peer, answer["wsrpc"]
 
     async def begin(self, *features: str) -> Peer:
@@ -84,7 +84,7 @@ async def test_a_probe_that_was_not_agreed_on_is_ignored(
     peer = await accept_of(page.server)(page.line, Handshake("/", {}), page.clock)
     assert isinstance(peer, Peer)
     page.line.feed(first)
-    page.line.take()
+    page.line.pop_sent()
     page.line.feed(PROBE)
     page.line.expect()
     hellos = 1 if options else 0
@@ -115,7 +115,7 @@ async def test_probes_and_their_answers_are_not_counted() -> None:
     page.line.expect(ALIVE, ALIVE)
     await peer.emit("hello")
     page.clock.advance(1.0)
-    sent = page.line.take()
+    sent = page.line.pop_sent()
     assert sent == [{"a": ["hello"]}, control("ack", n=1, bytes=SIZE)]
     page.line.feed(control("ack", n=1, bytes=len('{"a":["hello"]}')))
     page.line.lose()

@@ -74,7 +74,7 @@ async def test_senders_wait_when_as_much_is_kept_as_may_be(
         sending = asyncio.create_task(send_all())
         for _ in range(2):
             await turns(20)
-            assert 100 < sent < 140 and peer.stats().kept < SMALL + 2000
+            assert 100 < sent < 140 and peer.stats().kept_bytes < SMALL + 2000
             if not peer.detached:
                 await s.cut()
         await s.repair()
@@ -93,7 +93,7 @@ async def test_what_cannot_wait_is_refused_and_a_broadcast_ends_the_session() ->
 
         with pytest.raises(QueueFull, match=r"^\d{6} bytes are unsent"):
             emit_on()
-        assert SMALL < peer.stats().kept <= 200_000 and s.server.peers == (peer,)
+        assert SMALL < peer.stats().kept_bytes <= 200_000 and s.server.peers == (peer,)
         assert (await s.server.emit("n", "x" * 1000)).sent == 0
         await turns_until(lambda: not s.server.peers)
         await s.repair()
@@ -108,7 +108,7 @@ async def test_what_cannot_be_kept_ends_a_session_with_its_connection_and_not_be
         for _ in range(40):
             peer.emit_nowait("n", "x" * 10_000)
             await turns(3)
-        assert peer.stats().kept == 0, "nothing is kept any more"
+        assert peer.stats().kept_bytes == 0, "nothing is kept any more"
         s.ends[0].release()
         await timers_due(0.2)  # twice `Limits.stall_timeout`
         await peer.emit("n", "")
@@ -209,7 +209,7 @@ async def test_a_client_that_acknowledges_nothing_after_a_resume_is_closed_as_wi
         await turns(5)
         line.feed(first)
         await accepting
-        answer: dict[str, Any] = line.take()[0]["wsrpc"]
+        answer: dict[str, Any] = line.pop_sent()[0]["wsrpc"]
         return answer
 
     given = await connect(hello("resume"))
@@ -237,7 +237,7 @@ async def test_a_server_that_acknowledges_nothing_after_a_resume_is_closed_as_wi
         given["wsrpc"] |= {"sid": "s", "token": "t", "ttl": 60.0}
         lines[0].feed(given)
         fill(client.peer, lines[0])
-        await turns_until(lambda: len(lines) == 2 and lines[1].take())
+        await turns_until(lambda: len(lines) == 2 and lines[1].pop_sent())
         lines[1].feed(control("resumed", rx=0, bytes=0, token="t", limits={}))
         await turns_until(lambda: lines[1].closed)
         assert lines[1].closed == UNACKNOWLEDGED

@@ -198,11 +198,11 @@ async def test_a_message_leaves_waits_or_fails_as_the_table_says(state: SessionS
     if state is S.OVER:
         scene.transport.lose()
     assert scene.session.state is state
-    kept = scene.peer.stats().kept
+    kept = scene.peer.stats().kept_bytes
     try:
         scene.peer.emit_nowait("note", 1)
-        waits = scene.peer.stats().kept > kept
-        found = "leaves" if {"a": ["note", 1]} in scene.transport.take() else "waits" if waits else "is lost"
+        waits = scene.peer.stats().kept_bytes > kept
+        found = "leaves" if {"a": ["note", 1]} in scene.transport.pop_sent() else "waits" if waits else "is lost"
     except ConnectionLost:
         found = "fails"
     assert found == ("leaves" if state.sends else "waits" if state.waits else "fails")
@@ -281,8 +281,8 @@ async def test_a_client_whose_session_expires_while_it_asks_dials_again() -> Non
         dialed[0].lose()
         await turns_until(lambda: len(dialed) == 3)
         await client.wait_connected()
-        assert [message["wsrpc"]["t"] for message in dialed[1].take()] == ["resume"]
-        assert [message["wsrpc"]["t"] for message in dialed[2].take()] == ["hello"]
+        assert [message["wsrpc"]["t"] for message in dialed[1].pop_sent()] == ["resume"]
+        assert [message["wsrpc"]["t"] for message in dialed[2].pop_sent()] == ["hello"]
 
 
 async def accepted(server: Server, clock: Clock | None = None) -> tuple[Peer, Transport, dict[str, Any]]:
@@ -292,7 +292,7 @@ async def accepted(server: Server, clock: Clock | None = None) -> tuple[Peer, Tr
     peer = await accept_of(server)(transport, Handshake("/", {}, limits=server.limits), clock)
     assert isinstance(peer, Peer)
     transport.feed(hello("resume"))
-    [welcome] = transport.take()
+    [welcome] = transport.pop_sent()
     transport.feed(control("ack", n=0, bytes=0))
     return peer, transport, {name: welcome["wsrpc"][name] for name in ("sid", "token")}
 
@@ -306,7 +306,7 @@ async def test_a_session_whose_client_is_about_to_close_takes_no_messages_any_mo
     peer, transport, _ = await accepted(server)
     transport.broken = True
     peer.emit_nowait("note")
-    assert state_of(peer) is S.STRANDED and peer.stats().kept > 0
+    assert state_of(peer) is S.STRANDED and peer.stats().kept_bytes > 0
     transport.feed(control("gone", why="closed"))
     assert state_of(peer) is S.DEAD
     with pytest.raises(ConnectionLost, match="broken"):
@@ -322,7 +322,7 @@ async def test_a_session_whose_client_leaves_before_it_counts_ends_with_its_conn
     assert isinstance(peer, Peer)
     transport.feed(hello("resume"), control("gone", why="closed"), control("ack", n=0, bytes=0))
     peer.emit_nowait("note", 1)
-    assert state_of(peer) is S.ATTACHED and peer.stats().kept == 0
+    assert state_of(peer) is S.ATTACHED and peer.stats().kept_bytes == 0
     transport.lose()
     assert state_of(peer) is S.OVER and not peer.ignored
     await server.close()
@@ -349,7 +349,7 @@ async def test_a_server_resumes_a_session_without_asking() -> None:
     await turns()
     late.feed(control("resume", v=1, features=["resume"], limits={}, gen=1, rx=0, bytes=0, **named))
     assert await accepting is peer and state_of(peer) is S.RESUMABLE
-    assert {"a": ["note", 1]} in late.take()
+    assert {"a": ["note", 1]} in late.pop_sent()
     await server.close()
 
 

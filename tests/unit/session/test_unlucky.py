@@ -267,7 +267,7 @@ async def test_a_resume_that_comes_too_late_does_not_share_a_connection(monkeypa
     peer = await server.accept(first)
     assert isinstance(peer, Peer)
     say(first, t="hello", v=1, features=["resume"], limits={})
-    [welcome] = first.take()
+    [welcome] = first.pop_sent()
     say(first, t="ack", n=0, bytes=0)
     first.lose()
     assert peer.detached
@@ -277,5 +277,5 @@ async def test_a_resume_that_comes_too_late_does_not_share_a_connection(monkeypa
     say(late, t="resume", v=1, features=["resume"], limits={}, gen=1, rx=0, bytes=0, **named)
     made.set()
     assert await accepting is not peer
-    assert len(server.peers) == 2 and late.take() == []
+    assert len(server.peers) == 2 and late.pop_sent() == []
     await server.close()

@@ -41,13 +41,13 @@ class Leaving:
     async def fed(self, *fed: Any) -> list[Any]:
         self.line.feed(*fed)
         await turns()
-        return self.line.take()
+        return self.line.pop_sent()
 
     async def leaves(self) -> list[Any]:
         """What is said when the server begins to drain."""
         self.closing = start(self.server.close(drain=LONG))
         await turns()
-        return self.line.take()
+        return self.line.pop_sent()
 
     async def is_over(self) -> int:
         """The code of the end."""
@@ -90,7 +90,7 @@ async def test_a_quiet_client_s_work_ends_first() -> None:
         assert it.server.peers[0].ignored["duplicate id"] == 1
         it.work.go.set()
         assert await it.is_over() == 1012
-        assert {"i": 1, "d": []} in it.line.take()
+        assert {"i": 1, "d": []} in it.line.pop_sent()
 
 
 async def test_a_hello_that_was_on_its_way_is_still_in_time() -> None:
@@ -114,7 +114,7 @@ async def test_the_side_that_drains_may_itself_begin_what_lasts(full: bool) -> N
             it.line.resume()
         opening = start(it.server.peers[0].open_channel("talk"))
         await turns()
-        [asked] = it.line.take()
+        [asked] = it.line.pop_sent()
         assert asked["a"] == ["talk"]
         await it.fed({"i": asked["i"], "h": 7})
         await (await opening).abort()
@@ -288,7 +288,7 @@ async def test_a_server_that_closes_sooner_says_so() -> None:
         await it.leaves()
         closings = [start(it.server.close(drain=2 * LONG)), start(it.server.close(drain=LONG / 2))]
         await turns()
-        [said] = it.line.take()
+        [said] = it.line.pop_sent()
         assert 0 < said["wsrpc"]["after_ms"] <= LONG / 2 * 1000
         it.work.go.set()
         await it.fed(QUIET)

@@ -38,7 +38,7 @@ async def test_nothing_but_the_protocol_is_said() -> None:
         transport.expect({"a": ["hi", 1]})
         # Nor is another's hello answered.
         transport.feed({"ws-wrapper": False, "wsrpc": {"t": "hello", "v": 1, "features": [], "limits": {}}})
-        assert transport.take() == []
+        assert transport.pop_sent() == []
 
 
 async def test_raw_messages_are_refused() -> None:
@@ -63,7 +63,7 @@ async def test_an_empty_name_is_refused() -> None:
             await client.request("")
         with pytest.raises(ValueError, match="give it a name"):
             await client.of("room").emit("", 1)
-        assert transport.take() == [] and client.peer.pending == 0
+        assert transport.pop_sent() == [] and client.peer.pending == 0
 
 
 async def test_numbers_that_no_double_holds_are_rejected(caplog: pytest.LogCaptureFixture) -> None:
@@ -72,7 +72,7 @@ async def test_numbers_that_no_double_holds_are_rejected(caplog: pytest.LogCaptu
         await client.bind(transport)
         client.on("number", lambda k: HUGE if k else [2**1023, 1.7e308, -1e300, "9" * 400, {"1e999": "e999"}])
         transport.feed({"i": 1, "a": ["number", 1]}, {"i": 2, "a": ["number", 0]})
-        rejected, resolved = transport.take()
+        rejected, resolved = transport.pop_sent()
         assert (rejected["i"], rejected["e"]["code"]) == (1, "wsrpc.internal")
         assert "is a number of 401 digits, and Go, which reads numbers as doubles" in caplog.text
         assert resolved["d"][3:] == ["9" * 400, {"1e999": "e999"}]
@@ -92,16 +92,16 @@ async def test_larger_messages_are_refused() -> None:
             await client.bind(transport)
             room = most - len('{"a":["x",""]}')
             await client.emit("x", "y" * room)
-            assert len(transport.take()) == 1
+            assert len(transport.pop_sent()) == 1
             for send in (client.emit, client.request):
                 with pytest.raises(MessageTooBig, match=rf"has \d+ bytes encoded, and at most {most} may be sent "):
                     await send("x", "y" * (room + 1))
             with pytest.raises(MessageTooBig):
                 client.emit_nowait("x", "y" * (room + 1))
-            assert transport.take() == []
+            assert transport.pop_sent() == []
             client.on("blob", lambda n: "y" * n)
             transport.feed({"i": 1, "a": ["blob", most]})
-            (rejected,) = transport.take()
+            (rejected,) = transport.pop_sent()
             assert rejected["i"] == 1
             assert f"at most {most} may be sent" in rejected["e"]["message"]
 
@@ -114,7 +114,7 @@ async def test_what_go_says_of_a_wrong_number_of_arguments() -> None:
             await client.bind(transport)
             asked = asyncio.create_task(client.request("add", 1, 2, 3))
             await asyncio.sleep(0)
-            (request,) = transport.take()
+            (request,) = transport.pop_sent()
             transport.feed({"i": request["i"], "e": {"message": "incorrect number of arguments"}, "_": 1})
             with pytest.raises(RemoteError) as raised:
                 await asked

@@ -19,7 +19,7 @@ from ..._base.misuse import check_flag
 from ..._base.names import ChannelRef, Offline, check_offline, check_timeout
 from ..._base.retry import Retry, check_retry
 from ..._values.caching import memoized
-from ...errors import WsrpcError, note_member
+from ...errors import WsrpcError, add_member_note
 from ..handlers.contract import Contract, Kind, Member, check_emitted, read_contract
 from ..handlers.introspection import Parameter
 from ..sending.sender import Sender
@@ -319,7 +319,7 @@ async def _named(call: Coroutine[Any, Any, T], member: str | None) -> T:
     try:
         return await call
     except WsrpcError as exc:
-        note_member(exc, member)
+        add_member_note(exc, member)
         raise
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from ..._base.misuse import refusing
 from ..._base.scheduler import Timer
-from ...errors import ChannelClosed, bad_item, note_member
+from ...errors import ChannelClosed, add_member_note, bad_item
 from ..handlers.introspection import stream_annotations
 from ..handlers.invocation import Invocation
 from ..inboxes.inbox import EventInbox, Inbox
@@ -162,7 +162,7 @@ class Stream(Generic[T_co]):
             # The body of a conversation has read everything that came before the end. Now it is cancelled.
             await asyncio.sleep(0)
         if error is not None:
-            note_member(error, self._member)
+            add_member_note(error, self._member)
             try:
                 raise error
             finally:  # else the error would refer to this frame, and the frame to the error

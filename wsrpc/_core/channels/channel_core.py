@@ -53,7 +53,7 @@ _IS_OVER = frozenset({_ENDED, _ENDED_HERE})
 
 
 class Producing(Protocol):
-    """Object that sends items on a channel: a `Producer`, or the `Pipe` of a node."""
+    """Object that sends items on a channel: a `Producer`, or the `ItemForwarder` of a node."""
 
     def credit_received(self, n: int, size: int, /) -> None:
         """Send up to the credit that the remote peer has granted: totals of items and of bytes."""

@@ -14,7 +14,7 @@ from msgspec.structs import astuple
 
 from ..._values.caching import memoized
 from ..._values.convert import EXACT_TYPES, DecHook, convert_options, converter, prepare
-from ..._values.survey import UNIONS
+from ..._values.type_survey import UNIONS
 from .arguments import refused
 from .contract import Member
 from .implementation import completed

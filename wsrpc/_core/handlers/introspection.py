@@ -28,7 +28,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Struct
 
-from ..._values.survey import UNIONS, unwrapped
+from ..._values.type_survey import UNIONS, unwrapped
 from .invocation import Invocation
 
 

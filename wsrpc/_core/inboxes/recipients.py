@@ -20,7 +20,7 @@ class Recipient:
     - each `Inbox`, and a `RecipientGroup` for several of them,
     - producers, which receive the requests of their consumer,
     - `MismatchDetector`,
-    - `Pipe` of ``cluster``, which passes items on to another channel.
+    - `ItemForwarder` of ``cluster``, which passes items on to another channel.
     """
 
     __slots__ = ()

@@ -399,7 +399,7 @@ class Dispatcher:
         """Cancel request ``i``: the remote peer no longer waits for it. Return False if there is no such request."""
         if (invocation := self.active.get(i)) is not None:
             invocation.cancel(reason)
-        elif (waiting := self.work.waiting_room.take_key(i)) is not None:
+        elif (waiting := self.work.waiting_room.pop_key(i)) is not None:
             waiting.mark_processed()
             self.answers.reject(i, RpcError(ABORTED))
         else:

@@ -242,7 +242,7 @@ class PeerSession:
 
     def _close_soon(self, ending: CloseInfo) -> None:
         """Let nothing in and no handler start from now on: this side closes, and the session ends."""
-        self.session.close_soon(ending)
+        self.session.start_closing(ending)
         self.dispatcher.admission.pause()
 
     def fail(self, code: int, reason: str) -> None:

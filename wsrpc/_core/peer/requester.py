@@ -23,7 +23,7 @@ from ...errors import (
     RpcError,
     UnexpectedChannel,
     WsrpcError,
-    note_member,
+    add_member_note,
 )
 from ..channels.channel_core import ChannelCore
 from ..channels.javascript import ItemRefused
@@ -127,7 +127,7 @@ class Requester:
                 )
             return value if convert is None else _convert_answer(convert, value, event, options.member)
         except WsrpcError as exc:
-            note_member(exc, options.member)
+            add_member_note(exc, options.member)
             raise
 
     def _unexpected_channel(self, event: str, convert: Callable[[Any], Any] | None) -> None:

@@ -75,7 +75,7 @@ class WaitingRoom(BoundedQueue[ReceivedMessage]):
         """Let a message wait. Return False if it does not fit."""
         if not self.fits(len(entry.payload)):
             return False
-        ticket = self.put(entry, entry.id)
+        ticket = self.append(entry, entry.id)
         self._kinds.setdefault(entry.kind, OrderedDict())[ticket] = None
         return True
 
@@ -88,9 +88,9 @@ class WaitingRoom(BoundedQueue[ReceivedMessage]):
         """Return the events on the main channel and on named ones, with their tickets."""
         return [(ticket, self.items[ticket]) for ticket in self._kinds.get(MessageKind.EVENT, ())]
 
-    def take(self, ticket: int) -> ReceivedMessage:
+    def pop(self, ticket: int) -> ReceivedMessage:
         """Take out a message that waits."""
-        entry = super().take(ticket)
+        entry = super().pop(ticket)
         tickets = self._kinds[entry.kind]
         del tickets[ticket]
         if not tickets:
@@ -100,7 +100,7 @@ class WaitingRoom(BoundedQueue[ReceivedMessage]):
     def pop_requests(self) -> list[ReceivedMessage]:
         """Take all requests out. Events stay."""
         tickets = [ticket for ticket, entry in self.items.items() if entry.id is not None]
-        return [self.take(ticket) for ticket in tickets]
+        return [self.pop(ticket) for ticket in tickets]
 
 
 NOTHING_WAITS = WaitingRoom(0, 0)

@@ -216,7 +216,7 @@ class Work:
 
     def within_rate(self, dispatcher: Dispatcher, message: WireMessage) -> bool:
         """Count an event or a request against `Limits.rate`. Above the rate refuse it, and return False."""
-        if self._bucket is None or self._bucket.take(self._loop.time()):
+        if self._bucket is None or self._bucket.spend(self._loop.time()):
             return True
         rate = f"more than {self.limits.rate} requests and events per second"
         dispatcher.answers.host.count("above the rate", f"a message was refused: {rate} (Limits.rate)")
@@ -260,7 +260,7 @@ class Work:
                 recipient.receive(message, waiting.payload, waiting.decode)
                 waiting.is_read = True
                 if not handled:
-                    self.waiting_room.take(ticket)
+                    self.waiting_room.pop(ticket)
                     waiting.mark_processed()
         self.update()
 
@@ -292,7 +292,7 @@ class Work:
                 ticket, waiting = found
                 if self._has_no_room(self.dispatcher, len(waiting.payload)):
                     break
-                self.waiting_room.take(ticket)
+                self.waiting_room.pop(ticket)
                 dispatcher, channel = waiting.dispatcher, waiting.channel
                 try:
                     if waiting.too_late:
@@ -330,7 +330,7 @@ class Work:
         """Drop all messages that wait: the peer ends."""
         while found := self.waiting_room.oldest():
             ticket, waiting = found
-            self.waiting_room.take(ticket)
+            self.waiting_room.pop(ticket)
             waiting.mark_processed()
             waiting.dispatcher.answers.ignored["dropped at the end"] += 1
         self.update()

@@ -100,7 +100,7 @@ class SlowReaderQueue(BoundedQueue[Message]):
             self._drop(1, slow)
             return False
         before = len(self)
-        ticket = self.put((payload, text), key if isinstance(slow, KeepLatest) else None)
+        ticket = self.append((payload, text), key if isinstance(slow, KeepLatest) else None)
         replaced = before + 1 - len(self)
         dropped = replaced + len(self.drop_oldest())
         if dropped:
@@ -118,7 +118,7 @@ class SlowReaderQueue(BoundedQueue[Message]):
         """Send the oldest messages, as many as the transport has room for, or all of them."""
         while self.items and (everything or not self._is_full()):
             try:
-                self._send(*self.pop())
+                self._send(*self.pop_oldest())
             except ConnectionLost:  # which the session reports
                 self.clear()
         if not self.items and not self._is_full():

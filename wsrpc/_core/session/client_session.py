@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ..._base.closing import GOES_ON, CloseCode, CloseInfo
+from ..._base.closing import RESUMABLE, CloseCode, CloseInfo
 from ..._base.scheduler import Scheduler, Timer
 from ...errors import short
 from ..wire.control import (
@@ -169,7 +169,7 @@ class ClientSession(Session):
 
     def _attempt_failed(self, attempt: ResumeAttempt, info: CloseInfo) -> None:
         """Wait for another connection: there will be no answer on this one."""
-        if info.code >= 3000 and info.code not in GOES_ON:  # the server has closed the session meanwhile
+        if info.code >= 3000 and info.code not in RESUMABLE:  # the server has closed the session meanwhile
             self.last_close = info
         self._end_attempt(attempt)
         attempt.connection.transport.abort()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from ..._base.closing import KEEPS_OUT, CloseInfo
+from ..._base.closing import NO_REDIAL, CloseInfo
 from ...errors import ConnectionLost
 from ...handshake import Handshake
 from ...transport import Transport
@@ -58,7 +58,7 @@ class IncomingResume:
             self.connection.stop_receiving()
             await self.connection.close(info.code, info.reason)
             # Some hosts never report a clean end. A client that keeps asking would be refused again and again.
-            if info.code not in KEEPS_OUT or ((ended := self.connection.ended) is not None and ended.was_clean):
+            if info.code not in NO_REDIAL or ((ended := self.connection.ended) is not None and ended.was_clean):
                 self._sessions.remove_closed(found.sid)
             raise ConnectionLost(info.code, info.reason, "not_sent")
         ended = self.connection.ended

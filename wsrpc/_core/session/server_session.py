@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from ..._base.closing import SAYS_NOTHING, CloseCode, CloseInfo
+from ..._base.closing import UNINFORMATIVE, CloseCode, CloseInfo
 from ..._base.scheduler import Scheduler
 from ...errors import ConnectionLost
 from ...handshake import Handshake
@@ -192,7 +192,7 @@ class ServerSession(Session):
             # If this side has closed the session with a meaningful code that may not have reached the client, the
             # client gets the code when it asks to resume.
             closed_with = end.closed_with
-            says_why = bool(self.sid) and closed_with.user_closed and closed_with.code not in SAYS_NOTHING
+            says_why = bool(self.sid) and closed_with.user_closed and closed_with.code not in UNINFORMATIVE
             tells = says_why and not end.info.was_clean
             self.home.sessions.remove(self, closed_with if tells else None, self._host.loop)
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
 
-from ..._base.closing import GOES_ON, CloseCode, CloseInfo
+from ..._base.closing import RESUMABLE, CloseCode, CloseInfo
 from ..._base.scheduler import Timer
 from ...errors import ConnectionLost
 from ...limits import Limits
@@ -424,7 +424,7 @@ class Session:
                 if self.replay.acknowledge(ack.n, ack.bytes):
                     self.update_full()
             except Mismatch as exc:
-                self.fail(CloseCode.ACCOUNTING, str(exc))
+                self.fail(CloseCode.COUNT_MISMATCH, str(exc))
 
     def _greeting_received(self, message: Any) -> None:
         """The `greeting` of the remote peer has arrived. Both sides know their common features."""
@@ -435,14 +435,14 @@ class Session:
     def connection_lost(self, connection: Connection, info: CloseInfo) -> None:
         """The connection has ended. Wait for another one, or end the session."""
         if connection is self.connection:
-            if info.code in GOES_ON and self.state.resumes:
+            if info.code in RESUMABLE and self.state.resumes:
                 self._detach(info)
             else:
                 self.end(SessionInput.ENDED, info=info)
 
     def _detach(self, info: CloseInfo) -> None:
         """Wait for another connection for ``ttl`` seconds."""
-        self._disown_connection()
+        self._drop_connection()
         self._move(SessionInput.DETACHED)
         self.last_close = info
         self._stop_timers()
@@ -451,7 +451,7 @@ class Session:
         self._host.current.session_detached(info)
         self.update_full(other_connection=True)
 
-    def _disown_connection(self) -> None:
+    def _drop_connection(self) -> None:
         """Drop the present connection. The session ignores what it still delivers."""
         connection, self.connection = self.connection, None
         if connection is not None:
@@ -485,7 +485,7 @@ class Session:
         try:
             self.replay.acknowledge(rx, size)
         except Mismatch as exc:
-            self._refuse(connection, CloseCode.ACCOUNTING, str(exc))
+            self._refuse(connection, CloseCode.COUNT_MISMATCH, str(exc))
             return False
         return True
 
@@ -521,7 +521,7 @@ class Session:
 
     # ------------------------------------------------------------ the end
 
-    def close_soon(self, info: CloseInfo) -> None:
+    def start_closing(self, info: CloseInfo) -> None:
         """Ignore received messages from now on. The caller closes the connection, and the session ends with it."""
         self._announce_end()
         self._move(SessionInput.CLOSED)
@@ -555,20 +555,23 @@ class Session:
         still_open = connection is not None and connection.ended is None
         if still_open and self.state is not SessionState.CLOSING:
             self._announce_end()
-        self.last_close = end.info
-        self.end_error = end.error
-        self._disown_connection()
+        self.last_close, self.end_error = end.info, end.error
+        self._drop_connection()
         self._move(cause)
         self._stop_timers()
-        self.replay = self.acknowledger = None
-        self._receive, self._read_ended = ignore_message, ignore_end
-        self.negotiation.end()
-        self.full = False
+        self._drop_messages()
         self._wake()
         self._release(end)
         self._host.current.session_over(end)
         if connection is not None and still_open:
             self._host.spawn(connection.close(end.info.code, end.info.reason))
+
+    def _drop_messages(self) -> None:
+        """Drop the kept messages, ignore received messages, and never be full again."""
+        self.replay = self.acknowledger = None
+        self._receive, self._read_ended = ignore_message, ignore_end
+        self.negotiation.end()
+        self.full = False
 
     def _release(self, end: SessionEnd) -> None:
         """Release what a subclass has added to the session, which is over."""

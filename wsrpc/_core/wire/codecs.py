@@ -30,7 +30,7 @@ from .messages import (
 )
 
 BRACE = ord("{")
-"""The first byte of a message in JSON. No message in MessagePack begins with it."""
+"""The first byte of a message in JSON. No message in MessagePack begins with this byte."""
 
 
 class Codec(Protocol):
@@ -96,7 +96,7 @@ class Codec(Protocol):
 
 
 class _Outline(Struct):
-    """A message whose values are skipped instead of decoded, whatever their size."""
+    """A message whose values are skipped instead of decoded."""
 
     a: Raw = Raw()
     i: Raw = Raw()
@@ -108,7 +108,7 @@ class _Outline(Struct):
 LONGEST_ID = 64
 """Bytes of the longest encoded id or flag."""
 _NO_ID = 0
-"""In an outline, an id or flag that is longer, or does not decode."""
+"""Replaces an id or flag in an outline that is longer, or cannot be decoded."""
 
 
 def _outliner(
@@ -116,11 +116,11 @@ def _outliner(
     decode_value: Callable[[Raw], Any],
     has_items: Callable[[bytes], bool],
 ) -> Callable[[bytes | bytearray], WireMessage | None]:
-    """Return a function that reads the outline of a message: its keys, its ids, and whether it is an event or request.
+    """Return a function that reads the outline of a message: its ids, and whether it is an event or request.
 
     Args:
         decode_value: decodes an id or flag.
-        has_items: whether an encoded value is a list that is not empty.
+        has_items: returns whether an encoded value is a list that is not empty.
     """
 
     def short(value: Raw) -> Any:
@@ -166,10 +166,11 @@ _REPLACED = [
 
 
 def _harmless(payload: bytes | bytearray) -> bytes | bytearray:
-    """Return a payload of the same shape without texts that other encoders write and msgspec refuses.
+    """Return a payload of the same shape, without texts that other encoders write and msgspec refuses.
 
-    JavaScript escapes half of a surrogate pair, and Python's json writes NaN. Telling halves from pairs takes a second
-    if a message is full of them, so all are replaced by private characters, which none of the used keys contains.
+    JavaScript escapes half of a surrogate pair, and Python's json writes NaN. To distinguish halves from pairs would
+    take a second for a message full of them. Therefore all are replaced by private characters, which occur in none of
+    the keys.
     """
     payload = payload.replace(b"\\uD", b"\\ud")
     for found, harmless in _REPLACED:
@@ -187,7 +188,7 @@ _TOO_DEEP = f"the message is nested more than {DEEPEST} levels deep, which no pe
 
 
 def _decode_msgpack(payload: bytes | bytearray) -> WireMessage:
-    """Decode a message. A malformed one raises `RecursionError` if it is nested too deep, whatever the Python."""
+    """Decode a message. With any Python version, a malformed message that nests too deep raises `RecursionError`."""
     try:
         return _read_msgpack(payload)
     except ValueError:
@@ -197,9 +198,9 @@ def _decode_msgpack(payload: bytes | bytearray) -> WireMessage:
 
 
 def _bounded(encode: Callable[[Any], bytes], nests_deeper: Callable[[bytes, int], bool]) -> Callable[[Any], bytes]:
-    """Return a function that encodes as ``encode`` does, and refuses values that are nested too deep.
+    """Return a function that encodes like ``encode``, and refuses values that are nested too deep.
 
-    Each level takes a byte at least, so short messages cost no more than a comparison.
+    Each level takes at least one byte, so for short messages the check is one comparison.
     """
 
     def encode_bounded(message: Any) -> bytes:
@@ -212,9 +213,9 @@ def _bounded(encode: Callable[[Any], bytes], nests_deeper: Callable[[bytes, int]
 
 
 def _value_nests_deeper(value: Any, depth: int) -> bool:
-    """Whether a message, or a container of built-in values, has more than ``depth`` levels.
+    """Return whether a message, or a container of built-in values, has more than ``depth`` levels.
 
-    They are walked one by one. The function of the garbage collector finds a level in half the time of a loop.
+    The function of the garbage collector finds the values of a level in half the time of a loop.
     """
     level: list[Any] = [value]
     for _ in range(depth):
@@ -229,9 +230,9 @@ def _encoded_nests_deeper(payload: bytes, depth: int) -> bool:
 
 
 def strict_decoder(codec: Codec) -> Callable[[bytes | bytearray], WireMessage]:
-    """Return a function that decodes a `StrictMessage` as ``codec.decode`` does, and raises an error for any other one.
+    """Return a function that decodes strict messages like ``codec.decode``, and raises an error for all other messages.
 
-    It refuses all messages if the codec is a user's, which knows no strict messages.
+    For a codec of the user the function refuses all messages, because such a codec does not know `StrictMessage`.
     """
     if codec.decode is _decode_json:
         return _decode_json_strictly
@@ -303,37 +304,37 @@ class MsgpackCodec:
 
     @staticmethod
     def nests_deeper(payload: bytes | bytearray, message: WireMessage, depth: int, /) -> bool:
-        # MessagePack has lengths instead of brackets, so the decoded values are walked.
+        # MessagePack has lengths instead of brackets, so the decoded values are checked.
         return _value_nests_deeper(message, depth)
 
 
 def enc_hook_of(codec: Codec) -> EncHook | None:
-    """Return the user's hook of a codec; None if there is none, or the codec is not one of wsrpc's classes."""
+    """Return the user's hook of a codec. None without a hook, and for a codec of the user."""
     return codec.enc_hook if isinstance(codec, JsonCodec | MsgpackCodec) else None
 
 
 def json_text(codec: Codec, value: object) -> str:
-    """Encode a value as JSON, as ``codec`` does if it is of JSON."""
+    """Encode a value as JSON, with ``codec`` if it is a JSON codec."""
     json = codec if isinstance(codec, JsonCodec) else JsonCodec(enc_hook=enc_hook_of(codec))
     return json.encode(value).decode()
 
 
 SAME = frozenset({int, str, bool, bytes, bytearray, memoryview, type(None), NoMoreItems})
-"""Types whose values arrive equal by both formats. Floats do, too, except NaN and the infinities."""
+"""Types whose values arrive equal in both formats. Floats do, too, except NaN and the infinities."""
 AT_A_GLANCE = 8
-"""Items of the largest container that is checked item by item, which up to this size is faster than converting it."""
+"""Items of the largest container that is checked item by item. Up to this size, that is faster than a conversion."""
 _BYTES = (bytes, bytearray, memoryview)
 
 
 class NegotiatedCodec(MsgpackCodec):
     """MessagePack between two wsrpc peers that otherwise speak JSON.
 
-    Bytes travel as they are; all other values arrive as they would by JSON. MessagePack by itself would keep datetimes,
-    NaN and keys that are not text, so that a handler without annotations would get other values once the two peers have
-    agreed on it.
+    Bytes are sent unchanged. All other values arrive as they would in JSON. Pure MessagePack would keep datetimes, NaN
+    and keys that are not text. A handler without annotations would then get different values after the two peers have
+    agreed on MessagePack.
 
-    Values that MessagePack cannot express travel as JSON: at any time text messages are JSON and binary ones
-    MessagePack.
+    Values that MessagePack cannot express are sent as JSON. Text messages are always JSON, and binary messages are
+    always MessagePack.
     """
 
     def __init__(self, json: JsonCodec) -> None:
@@ -343,8 +344,8 @@ class NegotiatedCodec(MsgpackCodec):
 
         def encode_either(message: Any) -> bytes:
             try:
-                # A quick look at the values often shows that they arrive equal by MessagePack and by JSON. It is made
-                # here, because for a small message a call would take as long as the look.
+                # A quick check of the values often shows that they arrive equal in MessagePack and in JSON. The check
+                # is inline, because for a small message a call would take as long as the check.
                 cls = message.__class__
                 if cls is Event or cls is Request:
                     parts = message.a
@@ -369,21 +370,23 @@ class NegotiatedCodec(MsgpackCodec):
                 return encode(_finite(message)) if _EXTREME.search(payload) else payload
             except (OverflowError, TypeError):
                 pass  # an integer of more than 64 bits, or keys that are bytes
-            # If nothing can encode it, this fails, too. That is outside of `except`, so that a log shows one error.
+            # This fails, too, if neither format can encode the message. It is outside of `except`, so that a log shows
+            # one error.
             return encode_json(message)
 
         self.encode = encode_either
 
 
 _EXTREME = re.compile(rb"\xcb[\x7f\xff]")
-"""The first bytes of NaN and the infinities in MessagePack. Numbers beyond 1e303 and parts of others match, too."""
+"""The first bytes of NaN and the infinities in MessagePack. Numbers beyond 1e303, and parts of other values, match,
+too."""
 
 
 def _finite(value: Any) -> Any:
-    """Return a value with None in place of NaN and infinities, for which JSON has no number."""
+    """Return a value with None instead of NaN and the infinities, which JSON does not have."""
     if value.__class__ is float:
         return value if isfinite(value) else None
-    # Up to Python 3.11 a comprehension counts as a call, and 512 levels of two calls are too many.
+    # Up to Python 3.11, a comprehension counts as a call, and 512 levels of two calls each are too many.
     if value.__class__ is dict:
         return dict(zip(value, map(_finite, value.values()), strict=True))
     if value.__class__ in _ARRAYS:
@@ -393,14 +396,14 @@ def _finite(value: Any) -> Any:
 
 _ARRAYS = frozenset({list, tuple})
 _UNKNOWN = (object(),)
-"""In place of the values of a message of another kind, so that they are looked through."""
+"""Replaces the values of other kinds of messages. It fails the quick check."""
 
 
 def _is_alike(value: Any) -> bool:
-    """Whether a value arrives equal by both formats, if it is a float or a small flat container; else False."""
-    # Loops and comparisons by hand: `all` over a generator, and a function for floats, take half as long again.
+    """Return whether a value is a float or a small flat container, and arrives equal in both formats."""
+    # Written as loops, because `all` over a generator, and a function for floats, take half as long again.
     if value.__class__ is dict and len(value) <= AT_A_GLANCE:
-        for key in value:  # of a dict as small as most, `items()` takes longer than looking each value up
+        for key in value:  # for most dicts, `items()` takes longer than a lookup of each value
             if key.__class__ is not str:
                 return False
             item = value[key]

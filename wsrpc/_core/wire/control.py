@@ -1,7 +1,7 @@
-"""Control messages: what two wsrpc peers send each other besides ws-wrapper's messages. Plain peers ignore them.
+"""Control messages: messages between two wsrpc peers that ws-wrapper does not define. Plain peers ignore them.
 
-Each is one JSON text message ``{"ws-wrapper": false, "wsrpc": {...}}`` with exactly these two keys and of less than
-4 KiB, whatever the codec. JavaScript takes the boolean ``false`` for "not mine" (4.3.1, observed), and so does Go.
+Each control message is one JSON text message ``{"ws-wrapper": false, "wsrpc": {...}}`` with exactly these two keys. It
+has less than 4 KiB, and is JSON whatever the codec. JavaScript (4.3.1, observed) and Go ignore messages with ``false``.
 
 The client sends `Hello` before anything else, and does not wait. The server answers with `Welcome`, before
 all that it sends after it has read the hello. A plain peer never answers. After the two messages, each side
@@ -37,11 +37,11 @@ PROBE = "probe"
 """The feature of a server that answers a `Probe`."""
 RESUME = "resume"
 STOP = "stop"
-"""The feature of a producer on a named channel that answers a request ``stop`` once it sends no more items."""
+"""The feature of a producer on a named channel that answers a request ``stop`` after its last item."""
 
 
 class Announced(Struct, frozen=True):
-    """The limits of the sender of a hello or welcome. The other side keeps within them by itself."""
+    """The limits of the sender of a hello or welcome. The other side does not exceed them."""
 
     message: int = 2**53
     running: int = 2**53
@@ -64,7 +64,7 @@ LEAST_ANNOUNCED = [
     ("waiting_bytes", 0),
     ("running_bytes", 1),
 ]
-"""Each announced limit, with the least that makes sense."""
+"""Each announced limit, with its smallest sensible value."""
 
 
 class Hello(Struct, tag_field="t", tag="hello"):
@@ -76,7 +76,7 @@ class Hello(Struct, tag_field="t", tag="hello"):
 
 
 class Welcome(Struct, tag_field="t", tag="welcome", omit_defaults=True):
-    """The answer to a hello, or what follows a `Gone`. If both sides can resume, it names the session."""
+    """The answer to a hello, or the message after a `Gone`. If both sides can resume, it names the session."""
 
     features: list[str]
     limits: Announced
@@ -84,7 +84,7 @@ class Welcome(Struct, tag_field="t", tag="welcome", omit_defaults=True):
     token: str = ""
     """The secret with which the client resumes the session."""
     ttl: float = 0.0
-    """Seconds that the session lives without a connection."""
+    """Seconds for which the session is kept without a connection."""
 
 
 class LimitsChanged(Struct, tag_field="t", tag="limits"):
@@ -94,7 +94,7 @@ class LimitsChanged(Struct, tag_field="t", tag="limits"):
 
 
 class CreditMessage(Struct, tag_field="t", tag="credit"):
-    """Grants ``n`` items of ``bytes`` bytes in all on channel ``h``, counted from its beginning."""
+    """Grants ``n`` items of ``bytes`` bytes on channel ``h``, in total since the channel was opened."""
 
     h: int
     n: int
@@ -102,20 +102,20 @@ class CreditMessage(Struct, tag_field="t", tag="credit"):
 
 
 class Drain(Struct, tag_field="t", tag="drain"):
-    """From a server: it closes after ``after_ms`` at the latest. From its client, with 0: it starts nothing new."""
+    """From a server: the server closes after at most ``after_ms``. From its client, with 0: it starts nothing new."""
 
     after_ms: int
 
 
 class Ack(Struct, tag_field="t", tag="ack"):
-    """In all, ``n`` counted messages of ``bytes`` bytes have arrived in this session."""
+    """``n`` counted messages of ``bytes`` bytes have arrived in this session in total."""
 
     n: int
     bytes: int
 
 
 class Resume(Struct, tag_field="t", tag="resume"):
-    """The first message of a client that goes on with a session: the fields of a hello, and those of the session."""
+    """The first message of a client that resumes a session: the fields of a hello, and the fields of the session."""
 
     v: int
     features: list[str]
@@ -125,40 +125,40 @@ class Resume(Struct, tag_field="t", tag="resume"):
     gen: int
     """Higher with each attempt to resume the session."""
     rx: int
-    """The counted messages that have arrived, and their bytes, as in an `Ack`."""
+    """Number of the counted messages that have arrived, as in an `Ack`."""
     bytes: int
 
 
 class Resumed(Struct, tag_field="t", tag="resumed"):
-    """The session goes on. Both sides send again what has not arrived, beginning after the other side's ``rx``."""
+    """The session resumes. Both sides send again all messages after the other side's ``rx``."""
 
     rx: int
     bytes: int
     token: str
-    """The secret for the next resume."""
+    """The secret for the next `Resume`."""
     limits: Announced
 
 
 GoneWhy = Literal["expired", "auth", "elsewhere", "limits", "closed"]
 """Why a session cannot be resumed.
 
-- ``"expired"``: there is no such session any more, or the token is wrong.
-- ``"auth"``: the token is right, and the connection is somebody else's.
-- ``"elsewhere"``: it is a session of another server, or of another process. Its name alone says so.
+- ``"expired"``: the session does not exist any more, or the token is wrong.
+- ``"auth"``: the token is right, but the connection has another principal.
+- ``"elsewhere"``: the name belongs to a session of another server, or of another process.
 - ``"limits"``: the connection has other limits than the session, which has ended.
 - ``"closed"``: from the client, which is about to close.
 """
 
 
 class Gone(Struct, tag_field="t", tag="gone"):
-    """The session is over. A welcome follows: a new one begins, as if the client had sent a hello.
+    """The session is over. A welcome follows for a new session, as if the client had sent a hello.
 
-    From a client: it closes the connection, and the session ends with that. Some ASGI servers tell a Close frame as if
-    the connection had dropped.
+    From a client: it closes the connection, and the session ends with the connection. The message is needed because
+    some ASGI servers report a Close frame like a drop.
     """
 
     why: str
-    """A `GoneWhy`, or one that a later version has."""
+    """A `GoneWhy`, or a reason that a later version has."""
 
 
 class Probe(Struct, tag_field="t", tag="probe"):
@@ -171,8 +171,8 @@ class Alive(Struct, tag_field="t", tag="alive"):
 
 Control = Hello | Welcome | LimitsChanged | CreditMessage | Drain | Ack | Resume | Resumed | Gone | Probe | Alive
 UNCOUNTED = (Ack, Hello, Welcome, Resume, Resumed, Gone, Probe, Alive)
-"""The control messages that are not counted in a session: they begin it, resume it, count, or are about the
-connection."""
+"""The control messages that are not counted in a session. They start or resume a session, acknowledge messages, or are
+about one connection."""
 
 
 class _Control(Struct, forbid_unknown_fields=True):
@@ -191,7 +191,7 @@ _decode_shape = msgspec.json.Decoder(_Shape).decode
 
 
 def announce(limits: Limits) -> Announced:
-    """Return those of our limits that the other side has to know."""
+    """Return the limits that the other side must know."""
     return Announced(
         limits.message_bytes, limits.running, limits.waiting, limits.waiting_bytes, limits.values, limits.running_bytes
     )
@@ -203,18 +203,18 @@ def write_control(message: Control) -> bytes:
 
 
 def read_control(payload: bytes | bytearray) -> Any:
-    """Return the control message in a text; None if it holds none that is known here."""
+    """Return the control message in a text. None if the text is not a known control message."""
     if len(payload) >= LARGEST or b'"wsrpc"' not in payload:
         return None
     try:
         control = _decode(payload)
-    except (msgspec.DecodeError, RecursionError):  # a `ValidationError` is one: newer fields, other kinds
+    except (msgspec.DecodeError, RecursionError):  # also a `ValidationError`, for unknown kinds of messages
         return None
     return None if control.ours else control.wsrpc
 
 
 def is_control(payload: bytes | bytearray) -> bool:
-    """Return whether a text has the shape of a control message, known here or not. Such texts are never the user's."""
+    """Return whether a text has the shape of a control message, known or not. Such texts are never a user's message."""
     if len(payload) >= LARGEST or b'"wsrpc"' not in payload:
         return False
     try:

@@ -1,9 +1,9 @@
 """Counting of the values in an encoded message, without decoding it.
 
-A message of 4 MiB can hold four million empty arrays: decoding them takes more than a second and 290 MB. So the values
-of a large message are counted first. The few kinds of value that take far longer than others are counted, too: in JSON
-floats at the ends of their range, in MessagePack keys whose hashes the sender can choose. Counting takes time in
-proportion to the size of the message, and ends early if there are too many values.
+A message of 4 MiB can hold four million empty arrays, which take more than a second and 290 MB to decode. Therefore
+the values of a large message are counted first. Two kinds of value take far longer than others, and are counted, too:
+in JSON, floats at the ends of their range; in MessagePack, keys whose hashes the sender can choose. The time of
+counting is proportional to the size of the message. Counting ends early if there are too many values.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ SMALL = 4096
 """Bytes of the largest message that is decoded without counting."""
 
 SHARE = 4
-"""One value in four may be an array or an object. Decoding one takes 3 to 15 times as long as decoding a number, and
-ten times the memory."""
+"""One value in four may be an array or an object. An array takes 3 to 15 times as long to decode as a number, and ten
+times the memory."""
 
 SLOW_FLOATS = 4096
-"""Slow floats that JSON text may hold. msgspec takes 100 to 300 times as long for one as for other floats: the
-580,000 that fit into 4 MiB take seconds, and 4,096 a fraction of a second."""
+"""Slow floats that JSON text may hold. msgspec takes 100 to 300 times as long for a slow float as for other floats. The
+580,000 slow floats that fit into 4 MiB take seconds, and 4,096 take a fraction of a second."""
 
 NUMBER_KEYS = 8192
 """Keys of one map, in MessagePack, that may be numbers, booleans or nil. Python's hash of a number is the same in all
@@ -43,9 +43,9 @@ have the very same hash, and are then compared one by one: 10,000 arrays, 140 KB
 
 
 def decode_any(decode: Callable[[bytes | bytearray], T], payload: bytes | bytearray) -> T:
-    """Decode a payload, a large one without garbage collections meanwhile: none of the new objects can be garbage yet.
+    """Decode a payload. While a large payload is decoded, no garbage is collected: no new object can be garbage yet.
 
-    262,144 arrays take 20 ms in this way, and 90 ms with the collections that they would cause.
+    262,144 arrays take 20 ms in this way, and 90 ms with garbage collections.
     """
     if len(payload) <= SMALL or not gc.isenabled():
         return decode(payload)
@@ -57,19 +57,19 @@ def decode_any(decode: Callable[[bytes | bytearray], T], payload: bytes | bytear
 
 
 def memory_of(values: list[Any]) -> int:
-    """Return the bytes that decoded values take, about. A list of empty objects takes 24 times its encoded size.
+    """Return about how many bytes decoded values take. A list of empty objects takes 24 times its encoded size.
 
     100,000 objects take 8 ms.
     """
     size = 0
     keys: set[int] = set()
-    """Those that were counted, by identity: msgspec decodes most short keys of JSON to the same string each time."""
+    """The identities of the counted keys: msgspec decodes equal short keys of JSON to the same string."""
     todo: list[Any] = [values]
     while todo:
         value = todo.pop()
         kind = value.__class__
         if value is None or kind is bool or (kind is int and -5 <= value <= 256):
-            continue  # Python has each of them once
+            continue  # Python has one object for each of these values
         size += getsizeof(value)
         if kind is list:
             todo.extend(value)
@@ -99,21 +99,20 @@ _NOT_STRUCTURE = _all_but(b'",:[{')
 _NOT_BRACKETS = _all_but(b'"' + bytes(_STEP))
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _LEVELS = 8
-"""Levels of brackets that are taken away one by one. Few honest messages have more."""
+"""Levels of brackets that are removed one by one. Few honest messages have more."""
 
 LONG = 4096
-"""Bytes of JSON text from which on `_outside_few_texts` is worth its calls."""
+"""Bytes of the shortest JSON text for which `_outside_few_texts` saves time."""
 _FEW = 32
-"""Strings or values in a message of which most is long text or bytes."""
+"""Limit of the strings or values in a message that consists mostly of long text or bytes."""
 _BACKSLASH = ord("\\")
 
 
 def _outside_few_texts(payload: bytes | bytearray) -> bytes | None:
-    """Return the JSON text outside of its strings if it has few of them, and no quote in any; None otherwise.
+    """Return the JSON text outside of its strings. Return None if there are many strings, or escaped quotes.
 
-    The fast path before `_outside_texts`, for messages that are mostly long text. It leaves out every character inside
-    of the strings: searching for a quote is 30 times as fast as counting a character, up to Python 3.12. Quotes that
-    follow a backslash are left to `_outside_texts`.
+    The fast path before `_outside_texts`, for messages that are mostly long text. It skips all characters inside of
+    strings: up to Python 3.12, the search for a quote is 30 times as fast as counting a character.
     """
     outside: list[bytes | bytearray] = []
     position = 0
@@ -133,21 +132,21 @@ def _outside_few_texts(payload: bytes | bytearray) -> bytes | None:
 def _outside_texts(payload: bytes | bytearray, dropped: bytes) -> Iterator[bytes]:
     """Yield the JSON text outside of its strings, without the characters of ``dropped``, piece by piece.
 
-    A regular expression takes 0.5 s for a million strings. This takes at most 60 ms for 4 MiB, whatever they hold.
+    A regular expression would take 0.5 s for a million strings. This function takes at most 60 ms for any 4 MiB.
     """
     if b"\\" in payload:
         payload = payload.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # Two quotes with nothing between them can go: whether a later character is inside of a string does not change.
+    # Two adjacent quotes can be removed: this does not change whether a later character is inside of a string.
     rest = payload.translate(None, dropped).replace(b'""', b"")
     within = 0
-    for start in range(0, len(rest), _CHUNK):  # one list of all parts would cost more than the splitting
+    for start in range(0, len(rest), _CHUNK):  # one list of all parts would take longer than the split
         parts = rest[start : start + _CHUNK].split(b'"')
         yield b"".join(parts[within::2])
         within ^= (len(parts) - 1) & 1
 
 
 def json_objection(payload: bytes | bytearray, values: int) -> str | None:
-    """Say why JSON text must not be decoded: more than ``values``, or too many slow floats. None if it may be."""
+    """Return why JSON text must not be decoded: more than ``values``, or too many slow floats. None if it may be."""
     if len(payload) > SLOW_FLOATS * _SHORTEST_SLOW_FLOAT:
         payload = _outside_few_texts(payload) or payload
     if len(payload) > SLOW_FLOATS * _SHORTEST_SLOW_FLOAT and _has_slow_floats(payload):
@@ -155,7 +154,7 @@ def json_objection(payload: bytes | bytearray, values: int) -> str | None:
     if len(payload) <= values // SHARE:
         return None
     # Each value, except the first of an array, follows a comma or a colon.
-    structure = payload.translate(None, _NOT_STRUCTURE)  # takes little more than one count
+    structure = payload.translate(None, _NOT_STRUCTURE)  # takes little longer than one count
     openings = structure.count(b"[") + structure.count(b"{")
     if openings * SHARE <= values and len(structure) - structure.count(b'"') <= values:
         return None
@@ -184,9 +183,9 @@ _SLOW_FLOAT = re.compile(
 
 
 def _has_slow_floats(payload: bytes | bytearray) -> bool:
-    """Whether JSON text holds more than `SLOW_FLOATS` floats that msgspec reads slowly."""
-    # Few messages have so many digits followed by an "e". Counting the letters takes half as long as counting
-    # these, and is enough for messages that are nearly all numbers.
+    """Return whether JSON text holds more than `SLOW_FLOATS` floats that msgspec reads slowly."""
+    # First the letters are counted, then the digits followed by an "e", which takes twice as long. Few messages have
+    # so many of either.
     if _count(payload, b"e") <= SLOW_FLOATS // 2 and _count(payload, b"E") <= SLOW_FLOATS // 2:
         return False
     if payload.translate(_EXPONENTS).count(b"0e") <= SLOW_FLOATS:
@@ -205,8 +204,8 @@ def _count(payload: bytes | bytearray, character: bytes) -> int:
 
 
 def json_nests_deeper(payload: bytes | bytearray, depth: int) -> bool:
-    """Whether JSON text has arrays and objects nested more than ``depth`` deep."""
-    # Nearly every message has fewer brackets than that, and costs no more than looking for them.
+    """Return whether JSON text has arrays and objects nested more than ``depth`` deep."""
+    # Nearly all messages have fewer brackets, and are not examined further.
     if len(payload) <= LONG:
         if payload.count(b"[") + payload.count(b"{") <= depth:
             return False
@@ -223,7 +222,7 @@ def json_nests_deeper(payload: bytes | bytearray, depth: int) -> bool:
 
 
 def _has_openings(payload: bytes | bytearray, most: int) -> bool:
-    """Whether JSON text has more than ``most`` opening brackets, those in its strings included."""
+    """Return whether JSON text has more than ``most`` opening brackets, including brackets in strings."""
     for opening in (b"[", b"{"):  # see `_count`: a few searches take far less time than a count
         position = payload.find(opening)
         while position >= 0:
@@ -235,7 +234,7 @@ def _has_openings(payload: bytes | bytearray, most: int) -> bool:
 
 
 def _closes_within(brackets: bytes, levels: int) -> bool:
-    """Whether the brackets are balanced and nested at most ``levels`` deep.
+    """Return whether the brackets are balanced and nested at most ``levels`` deep.
 
     The fast path before the exact depth, which takes 20 times as long.
     """
@@ -274,10 +273,10 @@ _LENGTHS = {
     0xD9: (1, 0), 0xDA: (2, 0), 0xDB: (4, 0),
 }  # fmt: skip
 _STEPPING = {1: 1, 2: 16, 4: 256}
-"""For how many arrays a text counts, by the bytes of its length, since stepping over it takes as long as one."""
+"""For how many arrays a text counts, by the bytes of its length."""
 _SHORTEST = {1: 0, 2: 1 << 8, 4: 1 << 16}
-"""The shortest contents for which encoders use a length of so many bytes. Such a text counts for one array only: an
-honest message must not be refused, and few of these texts fit into a message."""
+"""The shortest contents for which encoders use a length of so many bytes. A text with contents at least so long counts
+for one array only: honest messages must not be refused, and few such texts fit into a message."""
 _COUNTS = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
 _ARRAYS = frozenset({*range(0x90, 0xA0), 0xDC, 0xDD})
 _MAPS = frozenset({*range(0x80, 0x90), 0xDE, 0xDF})
@@ -289,12 +288,12 @@ _NO_CONTAINERS = _all_but(bytes(_ARRAYS | _MAPS))
 
 
 def msgpack_objection(payload: bytes | bytearray, values: int) -> str | None:
-    """Say why MessagePack must not be decoded: it holds more than ``values``, or too many keys that may collide."""
+    """Return why MessagePack must not be decoded: more than ``values``, or too many keys that may collide."""
     suspect = b"\xde" in payload or b"\xdf" in payload
     if not suspect and len(payload) <= values // SHARE:
         return None
-    # The fast path for messages that are mostly long text or bytes: if they hold few values and no large map, the
-    # general one would find that, too. It leaves out the quick look, which is slow for random bytes.
+    # The fast path for messages that are mostly long text or bytes, with few values and no large map. It skips the
+    # quick check, which is slow for random bytes.
     exceeds, squares = _walk(payload, values, min(values, _FEW))
     if not (exceeds or squares):
         return None
@@ -315,14 +314,14 @@ _LONG_ARRAYS = 16
 
 _skip = msgspec.msgpack.Decoder(msgspec.Raw).decode
 _MOST_CANDIDATES = 4096
-"""Bytes that may begin a large map, at which the quick look looks: 1 ms."""
+"""Bytes that may begin a large map, and that the quick check examines in 1 ms."""
 
 
 def _may_collide(payload: bytes | bytearray) -> bool:
-    """Whether a quick look cannot rule out more keys than `ARRAY_KEYS` or `NUMBER_KEYS` allow.
+    """Return False if a quick check shows that there are not more keys than `ARRAY_KEYS` or `NUMBER_KEYS` allow.
 
-    Many numbers hold a byte that begins a large map elsewhere. In a payload that is not cut off, that byte begins no
-    map if there is no room for the entries, each of which has two bytes at least.
+    A byte that begins a large map may also be part of a number. In a complete payload, the byte does not begin a map if
+    there is no room for the entries, which have at least two bytes each.
     """
     candidates, first, squares = 0, len(payload), 0
     for head, width in ((b"\xde", 2), (b"\xdf", 4)):
@@ -352,11 +351,12 @@ def _walk(
 ) -> tuple[bool, int]:
     """Return whether there are more than ``values``, and the sum of the squares of the sizes of large maps.
 
-    With ``visits`` the walk also ends, as if there were more, after that many values. ``most``: how many of them may be
-    containers or long, if not a share of ``values``.
+    Large maps have their size in two or four bytes. A value that claims to be longer than the payload ends the walk,
+    because it will end the decoding, too.
 
-    Large maps are those with their size in two or four bytes. A value that claims to be longer than the payload ends
-    the walk, as it will end the decoding.
+    Args:
+        visits: after so many values, the walk ends as if there were too many.
+        most: how many of the values may be containers or long. The default is a share of ``values``.
     """
     steps, most = _STEPS, values // SHARE if most is None else most
     pos = visited = claimed = squares = 0
@@ -404,17 +404,17 @@ def _walk(
 
 
 def may_nest_deeper(payload: bytes | bytearray, depth: int) -> bool:
-    """Whether a quick look cannot rule out that MessagePack nests deeper.
+    """Return False if a quick check shows that MessagePack does not nest deeper than ``depth``.
 
-    It has more than ``depth`` bytes that can begin an array or a map. They are not counted in long text or bytes, and
-    in long arrays of one kind of number, that is if there are few other values.
+    The check counts the bytes that can begin an array or a map. If there are few values, long text and bytes, and long
+    arrays of one kind of number, are skipped.
     """
     unsure = len(payload) > depth and (len(payload) <= LONG or _walk(payload, maxsize, _FEW, depth)[0])
     return unsure and len(payload.translate(None, _NO_CONTAINERS)) > depth
 
 
 def msgpack_nests_deeper(payload: bytes | bytearray, depth: int) -> bool:
-    """Whether MessagePack has arrays and maps nested more than ``depth`` deep, up to where it is malformed."""
+    """Return whether MessagePack has arrays and maps nested more than ``depth`` deep, up to where it is malformed."""
     return may_nest_deeper(payload, depth) and _walk_levels(payload, depth) == _NESTED
 
 
@@ -424,10 +424,10 @@ _NESTED = "values that are nested too deep"
 
 
 def _walk_levels(payload: bytes | bytearray, depth: int = maxsize) -> str | None:
-    """Say which keys of maps with more than 15 entries are too many, or `_NESTED`; None if nothing is wrong."""
+    """Return which keys of maps with more than 15 entries are too many, or `_NESTED`. None if nothing is wrong."""
     steps = _STEPS
     outer: list[tuple[int, int]] = []
-    # The values left in the present container, and how many of its keys were numbers (if they are counted).
+    # The remaining values of the present container, and how many of its keys were numbers (if they are counted).
     left, numbers = 1, _UNCOUNTED
     pos = squares = arrays = 0
     try:

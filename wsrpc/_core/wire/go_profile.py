@@ -1,9 +1,9 @@
 """``profile="go"``: refuses messages for which ws-server-wrapper-go would close the connection, before they are sent.
 
-Whatever the profile, wsrpc sends the types that Go expects: ids are integers, a missing channel name is absent rather
-than empty, the flag of an error is 1 or absent. This module handles the rest: sizes, numbers that no double holds,
-messages that are not protocol, and Go's error for a wrong number of arguments. The profile is a codec of its own, so
-that peers without it pay nothing for it.
+With any profile, wsrpc sends the types that Go expects: ids are integers, a missing channel name is absent instead of
+empty, and the flag of an error is 1 or absent. This module handles sizes, numbers that do not fit into a double, raw
+messages, and Go's error for a wrong number of arguments. The profile is a separate codec, so that it costs nothing for
+other peers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LARGEST = 32 * 1024
 """Bytes of the largest message that coder/websocket reads, unless the program calls SetReadLimit."""
 
 MISCOUNTED = "incorrect number of arguments"
-"""Go's rejection of a wrong number of arguments, whatever the number and the handler."""
+"""Go's rejection of any wrong number of arguments, for any handler."""
 
 _MAY_BE_HUGE = re.compile(rb"\d{309}|[eE]\+?\d{3}")
 
@@ -32,8 +32,8 @@ _MAY_BE_HUGE = re.compile(rb"\d{309}|[eE]\+?\d{3}")
 class GoCodec(JsonCodec):
     """JSON without numbers that Go cannot read.
 
-    Arguments are exempt: Go decodes each into the type that its handler takes, which may be text or a big.Int, and
-    rejects the request if it does not fit. It decodes everything else at once, into doubles.
+    Arguments are not checked. Go decodes each argument into the type of the handler's parameter, which may be text or a
+    big.Int, and rejects the request if the argument does not fit. Go decodes all other numbers into doubles.
     """
 
     def __init__(self, json: JsonCodec) -> None:
@@ -66,17 +66,17 @@ def _check_number(digits: str) -> None:
 
 
 def largest_sent(limits: Limits, codec: Codec) -> int:
-    """Return the bytes that a message may have before the other side has announced its limits."""
+    """Return the bytes of the largest message that may be sent before the other side has announced its limits."""
     if limits.sent_message_bytes is not None:
         return limits.sent_message_bytes
     return LARGEST if codec.__class__ is GoCodec else sys.maxsize
 
 
 def refuse_raw(codec: Codec) -> None:
-    """Refuse messages that are not protocol, if ``codec`` is for Go.
+    """Check that raw messages may be sent.
 
     Raises:
-        ValueError: the other side is Go, which closes the connection for such messages.
+        ValueError: ``codec`` is for Go, which closes the connection after a raw message.
     """
     if codec.__class__ is GoCodec:
         raise ValueError(
@@ -86,7 +86,7 @@ def refuse_raw(codec: Codec) -> None:
 
 
 def rejection_from(e: Any, flag: Any, codec: Codec, event: str, count: int) -> RemoteError:
-    """Return the error that a rejection raises at the caller, who has sent ``count`` arguments."""
+    """Return the error that a rejection raises at the caller, which has sent ``count`` arguments."""
     error = error_from_wire(e, flag)
     if codec.__class__ is GoCodec and error.message == MISCOUNTED:
         return BadArguments(

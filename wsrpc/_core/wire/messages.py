@@ -1,6 +1,6 @@
-"""Messages as structs: one for each kind that is sent, and for all that arrive a tolerant struct and a strict one.
+"""Messages as structs: one struct for each kind of sent message; a tolerant and a strict struct for all received ones.
 
-The options of a request are here, too, because this module decides which of them travel in its message.
+The options of a request are here, too, because this module decides which options travel in its message.
 
 The garbage collector tracks the structs that can hold users' values: an argument may refer to the exception or the
 context of its own call, and these refer to the message.
@@ -23,7 +23,7 @@ MAX_ID = 2**53 - 1
 
 
 class WireMessage(Struct):
-    """Inbound message, as a codec decodes it. A field can have any type; the code that reads the field checks the type.
+    """Received message, as a codec decodes it. Fields have any type; the code that reads a field checks its type.
 
     A wrong type in a field that a message does not need must not make the message unreadable. ``UNSET`` means that a
     field is absent, which can differ from ``null``: the message ``{i}`` is a response, and ``{i, e: null}`` rejects a
@@ -55,18 +55,19 @@ class WireMessage(Struct):
 
 
 LONGEST = 1 + 64
-"""Length of the longest ``a`` that is accepted: a name and its arguments. No honest program has so many."""
+"""Length of the longest ``a`` that is accepted: a name and its arguments. No honest program has so many arguments."""
 Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
 Terms = tuple[Annotated[float, Meta(ge=0)] | None, Offline | None]
-"""The options of a request of another node, of those that travel."""
+"""The options that travel in a request of another node: ``timeout`` and ``offline``."""
 
 
 class StrictMessage(WireMessage, forbid_unknown_fields=True):
-    """Inbound message as nearly all peers send it. The decoder refuses any other one, and so makes these checks in C.
+    """Received message as nearly all peers send it. The decoder refuses all others, so these checks are made in C.
 
     msgspec checks that text is UTF-8, but skips the values of unknown fields. Without such fields, all text is checked.
 
-    The channel's name has any type: few messages have one, and a wrong one has the same effect as a wrong event name.
+    The channel name has any type, because few messages have one, and a wrong name has the same effect as an unknown
+    event.
     """
 
     a: Annotated[list[Any], Meta(min_length=1, max_length=LONGEST)] | UnsetType = UNSET
@@ -77,7 +78,7 @@ class StrictMessage(WireMessage, forbid_unknown_fields=True):
 
 
 CONTAINERS: frozenset[type] = frozenset({list, dict, tuple})
-"""Types of the values that hold others. Arrays become tuples where they are keys of a map."""
+"""Types of values that contain other values. Arrays become tuples if they are keys of a map."""
 
 
 class Event(Struct):
@@ -99,13 +100,13 @@ class Request(Struct):
 
 
 class RequestOptions(Struct, frozen=True, eq=False):
-    """Options of one request. See `Caller.request` for those that its caller gives.
+    """Options of one request. `Caller.request` describes the options of its caller.
 
-    Those that travel, with ``is_passed_on``, are the field ``t`` of `Request`, which `message` fills, and of
-    `WireMessage`, which `relayed` reads. Where `StrictMessage` does not accept them, they are ignored.
+    With ``is_passed_on``, some options travel in the field ``t`` of `Request`, which `message` fills, and of
+    `WireMessage`, which `relayed` reads. Options that `StrictMessage` does not accept are ignored.
 
     `Caller`, `AnonymousChannel`, ``with_options`` of proxies, and the classes of `wsrpc.blocking` each declare the
-    options that users may give.
+    options for users.
     """
 
     returns: Any = UNSET
@@ -117,14 +118,14 @@ class RequestOptions(Struct, frozen=True, eq=False):
     wants_channel: bool = False
     """The answer is to be a channel."""
     between_nodes: bool = False
-    """It is another node's: if it has ``wants_channel``, the answer is passed on, a channel or not."""
+    """The request is from another node. With ``wants_channel``, any answer is passed on, a channel or not."""
     within_call: bool = False
-    """It belongs to a call that has begun, which has one such request at a time. `Limits.pending` does not count it:
-    `TooManyRequests` would come too late."""
+    """The request belongs to a call that has started, which sends one such request at a time. `Limits.pending` does not
+    count the request, because `TooManyRequests` would come too late."""
     is_passed_on: bool = False
-    """Another node passes it on. That one has the timeout, because it knows whether the request was sent."""
+    """Another node passes the request on. That node applies the timeout, because it knows whether it was sent."""
     member: str | None = None
-    """The member of a contract that was called, such as ``Chat.say``, for errors."""
+    """The member of a contract that was called, such as ``Chat.say``. For error texts."""
 
     def message(self, i: int, channel: ChannelRef, a: tuple[Any, ...]) -> Request:
         """Return the message of a request with these options."""
@@ -144,7 +145,7 @@ class RequestOptions(Struct, frozen=True, eq=False):
 
 
 NO_OPTIONS = RequestOptions()
-"""The options of every request that is made without any."""
+"""The options of requests without options."""
 
 
 class Resolution(Struct):
@@ -155,7 +156,7 @@ class Resolution(Struct):
 
 
 class Rejection(Struct):
-    """Request ``i`` failed with ``e``; the flag says that ``e`` is an error object with a ``message``."""
+    """Request ``i`` failed with ``e``. With the flag, ``e`` is an error object with a ``message``."""
 
     i: int
     e: Any
@@ -171,7 +172,7 @@ class Cancellation(Struct):
 
 
 class Raw(Struct, gc=False):
-    """A message that is not protocol, to be sent."""
+    """A raw message to send, which is not part of the protocol."""
 
     payload: bytes
     text: bool
@@ -209,7 +210,7 @@ class NoMoreItems(Struct, gc=False):
 class ItemsFailed(Struct):
     """The argument of the last ``next`` on a named channel if the producer failed: named channels have no abort.
 
-    ``e`` and the flag are those of a `Rejection`. JavaScript's iterator takes it for a plain end.
+    ``e`` and the flag have the meaning that they have in a `Rejection`. For JavaScript's iterator this is a plain end.
     """
 
     e: Any
@@ -223,7 +224,7 @@ def is_id(value: Any) -> bool:
 
 
 def id_from_wire(value: Any) -> Any:
-    """Return an id as JavaScript and Go read it: ``null`` is no id, and for JavaScript ``1.0`` is the number 1."""
+    """Return an id as JavaScript and Go read it: ``null`` is not an id, and ``1.0`` is the number 1 in JavaScript."""
     if value is None:
         return UNSET
     return int(value) if value.__class__ is float and value.is_integer() else value
@@ -240,14 +241,14 @@ def channel_id(value: Any) -> int | None:
 def place_on(message: WireMessage, h: int | None) -> None:
     """Make ``message`` a message of anonymous channel ``h``.
 
-    A channel name that it may also have is ignored, as in JavaScript, because middleware goes by names.
+    If the message has a channel name, too, the name is ignored, as in JavaScript, because middleware checks names.
     """
     message.h = h
     message.c = None
 
 
 def event_on(channel: str | int | None, a: tuple[Any, ...]) -> Event:
-    """Return an event on a named channel, on an anonymous one by its id, or on the main one."""
+    """Return an event on a named channel, on an anonymous channel (by its id), or on the main channel."""
     if channel is None:
         return Event(a)
     return Event(a, UNSET, channel) if isinstance(channel, int) else Event(a, channel)

@@ -1,8 +1,8 @@
-"""What two nodes of a cluster say to each other beyond ws-wrapper, where one passes on the calls of the other.
+"""Errors between two nodes of a cluster, when one node passes on the calls of the other.
 
-A node that passes a call on to one of its clients answers as that client does. What it has to say itself travels as an
-error with a code of its own, and the calling node raises the exception that a call to a client of its own would raise.
-A client cannot send such an error: `passed_on` takes these codes away.
+A node that passes a call on to one of its clients returns the client's answer. The node's own exceptions travel as
+errors with special codes. The calling node converts such an error to the exception that a call to its own client would
+raise. A client cannot send such an error, because `passed_on` removes these codes.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ NODE: Any = "node"
 PREFIX = "wsrpc.node."
 
 ENDED_BY_CALLER = RemoteError("the caller has ended the channel", f"{PREFIX}left")
-"""The reason of an abort which says that the caller has ended a channel on its side. Two peers with nobody between
-them need not say so: each knows when a stream is over."""
+"""The reason of an abort if the caller has ended a channel on its side. Only nodes need this reason: without a node
+between them, both peers know when a stream is over."""
 
 _TEXT_ONLY: dict[str, type[WsrpcError]] = {
     f"{PREFIX}{cls.__name__}": cls
@@ -44,7 +44,7 @@ _TEXT_ONLY: dict[str, type[WsrpcError]] = {
 
 
 def error_to_node(error: Exception) -> RpcError:
-    """Return what travels for an exception that a call to a client of this node has raised."""
+    """Return the error to send for an exception that a call to a client of this node has raised."""
     if isinstance(error, RemoteError):
         return passed_on(error)
     code = f"{PREFIX}{type(error).__name__}"
@@ -61,14 +61,14 @@ def error_to_node(error: Exception) -> RpcError:
 
 
 def passed_on(error: RemoteError) -> RemoteError:
-    """Return a client's error as it is passed on to the caller."""
+    """Return a client's error in the form in which it is passed on to the caller."""
     if isinstance(error.code, str) and error.code.startswith(PREFIX):
         error = RemoteError(error.message, None, error.data, error.fields)
     return made_here(error)
 
 
 def as_raised(error: RemoteError) -> Exception:
-    """Return the exception that an error from another node stands for; the error itself if it is a client's."""
+    """Return the exception for an error from another node. Return an error of a client unchanged."""
     code: Any = error.code
     if code.__class__ is not str or not code.startswith(PREFIX):
         return error

@@ -1,7 +1,7 @@
-"""Encoding of errors and reasons for the wire, and decoding of those that arrive.
+"""Encoding and decoding of errors and reasons.
 
-On the wire each is either an error object (flagged, with at least ``message``) or a bare value. Fields of a remote
-error never become attributes and never choose a class by name: only wsrpc's own codes choose a class.
+In a message, an error or reason is either an error object (flagged, with at least ``message``) or a bare value. Fields
+of a remote error never become attributes, and never choose a class by name. Only wsrpc's own codes choose a class.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CLASSES: dict[Any, type[RemoteError]] = {
 }
 
 _CLASSES_OF_REASONS: dict[Any, type[RemoteError]] = {cls.code: cls for cls in (HandlerFailed, HandlerTimeout)}
-"""The other classes say that a handler did not run, which is not true of the end of something that has begun."""
+"""The other classes mean that no handler ran. That is not true for the reason of a cancellation or an abort."""
 
 ABORTED = "Request aborted"
 """The message that ws-wrapper sends when no reason was given."""
@@ -39,10 +39,10 @@ ABORTED = "Request aborted"
 _FINISHED_CODE = "wsrpc.closed"
 
 BAD_ITEM = "wsrpc.bad_item"
-"""The code of the rejection if the handler ran until it read an item that does not fit."""
+"""The code of the rejection if the handler ran, and then read an item of the wrong type."""
 
 DESCRIPTION_CHANGED = "wsrpc.description_changed"
-"""The code of the rejection if a cursor is not one of the present description."""
+"""The code of the rejection if a cursor does not belong to the present description."""
 
 FINISHED_REASON = RemoteError("closed", _FINISHED_CODE)
 """The reason of an abort that ends a channel in good order."""
@@ -118,7 +118,7 @@ def bounded_reason(reason: Any) -> Any:
         return one_line(reason)
     if reason.__class__ in (list, dict, bytes):
         shown = short(reason)
-        return shown if "..." in shown or "…" in shown else reason  # part of it was left out
+        return shown if "..." in shown or "…" in shown else reason  # part of it is missing
     return reason
 
 
@@ -138,7 +138,7 @@ def is_finished(x: Any, flag: Any) -> bool:
 
 
 def text_for_peer(error: BaseException) -> str:
-    """Return the text of ``error`` for the other side: complete and unchanged."""
+    """Return the complete, unchanged text of ``error`` for the other side."""
     return error.message if isinstance(error, RpcError) and error.message else str(error)
 
 
@@ -151,10 +151,10 @@ def without_data(error: RpcError, why: object, most: int = 200) -> RpcError:
 
 
 def shortened(reason: object, why: object) -> Iterator[RpcError]:
-    """Yield what to send for an error or a reason that is too big, each smaller than the one before.
+    """Yield smaller and smaller replacements for an error or a reason that is too big to send.
 
-    The last one fits whatever the remote peer may announce. A character takes up to 12 bytes with a codec that escapes
-    it, so nobody can say beforehand which one fits.
+    The last one fits into the smallest limit that a remote peer may announce. The caller tries one after the other,
+    because a codec may use up to 12 bytes for a character.
     """
     if isinstance(reason, RpcError):
         most = 200

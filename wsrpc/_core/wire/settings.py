@@ -20,26 +20,26 @@ from .go_profile import GoCodec, largest_sent
 from .nodes import NODE
 
 UNLIMITED = Announced(*(sys.maxsize,) * len(Announced.__struct_fields__))
-"""What a plain peer accepts, as far as is known."""
+"""The limits of a plain peer, which announces none."""
 
 
 KINDS = 16
-"""Kinds of remote peers whose terms are shared. Their number is bounded because remote peers choose what they say."""
+"""Limit of the kinds of remote peers whose terms are shared, because remote peers choose what they announce."""
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """How messages are encoded on one connection, and what the remote peer accepts, as far as it has said so."""
+    """The encoding of messages on one connection, and the announced limits and features of the remote peer."""
 
     encode: Callable[[Any], bytes]
     text: bool | None
-    """Whether messages are text. None: a negotiated codec chooses for each message, and its own ones are binary."""
+    """Whether messages are text. None if a negotiated codec chooses for each message; MessagePack is then binary."""
     largest: int
-    """The bytes that a message may have."""
+    """Bytes of the largest message that may be sent."""
     unchecked: int
-    """The bytes of the largest message that is sent without a call of `SessionWriter.refusal`."""
+    """Bytes of the largest message that is sent without a call of `SessionWriter.refusal`."""
     plain: bool = True
-    """Whether the remote peer is not wsrpc, as far as is known. A wsrpc peer keeps to credit when it produces. A peer
-    without that feature may still have sessions: a web page with ws-wrapper on a connection that resumes."""
+    """Whether the remote peer has not announced the credit of wsrpc peers. Such a peer may still have sessions: a web
+    page with ws-wrapper on a connection that resumes."""
     batches: bool = False
     """Whether the remote peer takes several items of a stream in one message."""
     stop: bool = False
@@ -47,18 +47,18 @@ class Terms(msgspec.Struct, frozen=True):
     announced: Announced = UNLIMITED
     """The limits that the remote peer has announced."""
     room_for_any: int = sys.maxsize
-    """While no more bytes of requests than this are in flight, the remote peer has room for any message."""
+    """While at most so many bytes of requests are in flight, the remote peer has room for any message."""
 
     def is_text(self, payload: bytes) -> bool:
         """Return whether an encoded message is text."""
         return payload[0] == BRACE if self.text is None else self.text
 
     def agreed(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> Terms:
-        """Return the terms once the remote peer has said what it supports.
+        """Return the terms after the remote peer has announced its limits and features.
 
         Args:
-            codec: the codec that both support for binary messages. None if only the codec of this side is used.
-            common: the features that both have.
+            codec: the codec that both sides use for binary messages. None if all messages use the codec of this side.
+            common: the features that both sides have.
         """
         largest = min(announced.message, self.largest)
         plain = CREDIT not in common
@@ -75,7 +75,7 @@ class Terms(msgspec.Struct, frozen=True):
         )
 
     def within(self, announced: Announced, most: int) -> Terms:
-        """Return these terms with other limits of the remote peer. ``most``: the bytes that this side may send."""
+        """Return these terms with other limits of the remote peer. ``most``: bytes that this side may send at once."""
         largest = min(announced.message, most)
         return msgspec.structs.replace(
             self,
@@ -95,11 +95,11 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     extensions: bool = False
     """Whether to send control messages to peers that understand them."""
     binary: NegotiatedCodec | None = None
-    """The codec to use with peers that also have it."""
+    """The codec for binary messages with peers that also have it."""
     between_nodes: bool = False
-    """Whether these are connections between two nodes of a cluster, see ``_core.wire.nodes``."""
+    """Whether the connections are between two nodes of a cluster, see ``_core.wire.nodes``."""
     log_payloads: bool | Redact = False
-    """Whether each message is logged, or a function that says which arguments are shown."""
+    """Whether each message is logged, or a function that returns what the log shows of the arguments."""
 
     @property
     def can_resume(self) -> bool:
@@ -108,14 +108,15 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def terms(self) -> Terms:
-        """The terms of a connection on which nothing was negotiated. All peers with these settings share them."""
+        """The terms of a connection on which nothing was negotiated. All peers with these settings share the object."""
         largest = largest_sent(self.limits, self.codec)
         return Terms(self.codec.encode, self.codec.text, largest, largest)
 
     def agreed(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> Terms:
-        """Return the terms of a connection whose remote peer has said what it supports; see `Terms.agreed`.
+        """Return the terms after the remote peer has announced its limits and features; see `Terms.agreed`.
 
-        Peers that say the same share them, so that a broadcast looks at them once. Beyond `KINDS` each has its own.
+        Remote peers with the same announcement share one object, so that a broadcast checks it once. Beyond `KINDS`
+        kinds, each has its own.
         """
         kinds = self._kinds
         terms = kinds.get((announced, codec, common))
@@ -166,7 +167,7 @@ def make_settings(
         if type(codec) is not JsonCodec:
             raise ValueError(f"profile={profile!r} speaks JSON in text messages, and codec= is {codec!r}: leave it out")
         codec, extensions = GoCodec(codec), False
-    # A codec of the user's own has been set on both sides; it is never replaced by another one.
+    # A codec of the user was set on both sides, and is never replaced.
     binary = NegotiatedCodec(codec) if extensions and type(codec) is JsonCodec else None
     return Settings(
         codec,

@@ -19,7 +19,7 @@ from .._schema.description import Description
 from .._server.description_pages import CHANNEL
 from ..codegen._checking import InvalidDescription, check_description
 from ..errors import BadResult, RemoteError, UnknownEvent, WsrpcError, one_line
-from .failures import REMOTE, TIMEOUT, Failure, explained
+from .command_errors import REMOTE, TIMEOUT, Failure, explained
 
 MOST_BYTES = 16 * 1024 * 1024
 """Size of all pages together. (A page is a message, which `Limits.message_bytes` bounds.)"""

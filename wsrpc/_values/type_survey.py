@@ -52,7 +52,7 @@ _NUMBERS = ("gt", "ge", "lt", "le", "multiple_of")
 _LENGTHS = ("min_length", "max_length")
 
 OF_PYDANTIC_1 = "is of pydantic 1, which wsrpc does not support: import it from pydantic 2"
-_USE_META = "use msgspec.Meta(...) or a class that checks itself in __post_init__"
+_META_HINT = "use msgspec.Meta(...) or a class that checks itself in __post_init__"
 
 
 class Survey:
@@ -102,7 +102,7 @@ class Survey:
             self._inside.append(tp)
             self._part(tp, origin or tp, owner, place)
             self._inside.pop()
-        elif place != "model" and origin in UNIONS and tp in self._inside and _takes_exponential_time(tp):
+        elif place != "model" and origin in UNIONS and tp in self._inside and _needs_exponential_time(tp):
             self._refuse(
                 owner,
                 f"{tp} is a union of dataclasses that contain the union, and validating that would take twice as long "
@@ -153,7 +153,7 @@ class Survey:
         else:
             self._require_pydantic(shown, owner, place)
 
-    def _require_pydantic(self, what: str, owner: str, place: Place, instead: str = _USE_META) -> None:
+    def _require_pydantic(self, what: str, owner: str, place: Place, instead: str = _META_HINT) -> None:
         if place == "sealed":
             fix = "write msgspec.Meta(...) there, or make the class a dataclass or a pydantic model"
             self._refuse(owner, f"msgspec cannot enforce {what}: {fix}")
@@ -262,10 +262,10 @@ def _in(owner: str) -> str:
 
 def _restricts(meta: msgspec.Meta) -> bool:
     """Whether ``meta`` restricts values, besides describing them."""
-    return _has_bounds(meta) or meta.pattern is not None or meta.tz is not None
+    return _has_limits(meta) or meta.pattern is not None or meta.tz is not None
 
 
-def _has_bounds(meta: msgspec.Meta) -> bool:
+def _has_limits(meta: msgspec.Meta) -> bool:
     return any(getattr(meta, name) is not None for name in _NUMBERS + _LENGTHS)
 
 
@@ -372,7 +372,7 @@ def _misread(members: list[tuple[Any, list[msgspec.Meta]]]) -> str:
     pair = ""
     if any(meta.pattern is not None for meta in metas) and ["collection"] in kinds:
         pair = "text with a pattern and a collection"
-    elif any(map(_has_bounds, metas)) and ["fixed"] in kinds:
+    elif any(map(_has_limits, metas)) and ["fixed"] in kinds:
         pair = "a tuple of fixed length and a type with bounds"
     if pair:
         return f"cannot decode a union of {pair}: put one of the two into a dataclass"
@@ -394,7 +394,7 @@ def _kinds(tp: Any) -> list[Any]:
     return [cls]
 
 
-def _takes_exponential_time(union: Any) -> bool:
+def _needs_exponential_time(union: Any) -> bool:
     """Whether pydantic tries several classes on each level of a recursive union, down to the last level.
 
     A few hundred bytes could then stop the event loop for seconds. (Models may have such unions, too; that is their

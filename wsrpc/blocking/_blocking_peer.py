@@ -27,10 +27,10 @@ from .._core.wire.messages import RequestOptions
 from ..limits import Limits
 from ..stats import PeerStats
 from ..transport import ConnectionInfo
-from ._delegate import FORMS, Delegate, Same, blocking_form, own_form, upload
+from ._blocking_stream import Stream
+from ._delegate import FORMS, Delegate, SameAttribute, blocking_form, own_form, upload
 from ._handlers import MISSING, check_plain, in_a_thread, marked, register
-from ._loop import Portal
-from ._stream import Stream
+from ._loop_thread import CallBridge
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm, TypeVar
@@ -41,29 +41,29 @@ if TYPE_CHECKING:
 class BlockingProxy(Proxy):
     """Base class of blocking proxies. Each method runs that of a `Proxy` in the loop's thread, and waits."""
 
-    __slots__ = ("_wsrpc_portal",)
+    __slots__ = ("_wsrpc_bridge",)
 
     _wsrpc_blocking = True
 
-    def __init__(self, contract: type[Any], caller: Calling, given: RequestOptions, portal: Portal) -> None:
-        self._wsrpc_portal = portal
-        super().__init__(contract, caller, given)
+    def __init__(self, contract: type[Any], caller: Calling, options: RequestOptions, bridge: CallBridge) -> None:
+        self._wsrpc_bridge = bridge
+        super().__init__(contract, caller, options)
 
     @classmethod
     def _wsrpc_method(cls, number: int, member: Member) -> Callable[..., Any]:
         call = super()._wsrpc_method(number, member)
 
         def called(self: BlockingProxy, /, *args: Any, **named: Any) -> Any:
-            portal, run = self._wsrpc_portal, partial(call, self, *args, **named)
+            bridge, run = self._wsrpc_bridge, partial(call, self, *args, **named)
             if member.kind in (Kind.STREAM, Kind.EXCHANGE):
-                return blocking_form(run(), portal)
+                return blocking_form(run(), bridge)
             stepped = member.kind is Kind.REQUEST and self._wsrpc_common.retry is None
-            return blocking_form(portal.run(run, stepped=stepped), portal)
+            return blocking_form(bridge.run(run, stepped=stepped), bridge)
 
         return called
 
     def _wsrpc_new(self, contract: type[Any], caller: Calling, given: RequestOptions) -> Proxy:
-        return typed(BlockingProxy, contract, caller, given, self._wsrpc_portal)
+        return typed(BlockingProxy, contract, caller, given, self._wsrpc_bridge)
 
     def _wsrpc_source(self, items: Any) -> Any:
         return upload(items)
@@ -72,37 +72,37 @@ class BlockingProxy(Proxy):
         return f"<blocking {super().__repr__()[1:]}"
 
 
-def make_proxy(contract: Any, caller: Calling, portal: Portal) -> Any:
+def make_proxy(contract: Any, caller: Calling, bridge: CallBridge) -> Any:
     """Return a proxy; see `Caller.proxy`.
 
     Args:
         caller: the asynchronous caller.
     """
-    return portal.apply(partial(typed, BlockingProxy, contract, caller, RequestOptions(), portal))
+    return bridge.apply(partial(typed, BlockingProxy, contract, caller, RequestOptions(), bridge))
 
 
-def implement(inner: Any, portal: Portal, contract: Any, implementation: object) -> None:
+def implement(inner: Any, bridge: CallBridge, contract: Any, implementation: object) -> None:
     """Register the methods of an object, each of which runs in a thread; see `Registrar.implement`.
 
     Raises:
         TypeError: a method is an ``async def``, or does not fit the contract.
     """
     read = read_contract(contract, "implement()")
-    portal.apply(partial(inner.implement, contract, _threaded(read, implementation, portal)))
+    bridge.apply(partial(inner.implement, contract, _threaded(read, implementation, bridge)))
 
 
-def _threaded(read: Contract, implementation: object, portal: Portal) -> object:
+def _threaded(read: Contract, implementation: object, bridge: CallBridge) -> object:
     """Return an object with the methods of ``implementation`` that a contract declares, as handlers."""
     if isinstance(implementation, type):
         return implementation  # is refused
     methods: dict[str, Any] = {
-        member.name: staticmethod(marked(getattr(implementation, member.name), portal))
+        member.name: staticmethod(marked(getattr(implementation, member.name), bridge))
         for member in read.members
         if hasattr(implementation, member.name)
     }
     for name, inner in read.channels.items():
         if hasattr(implementation, name):
-            methods[name] = _threaded(read_contract(inner, read.name), getattr(implementation, name), portal)
+            methods[name] = _threaded(read_contract(inner, read.name), getattr(implementation, name), bridge)
     cls = type(implementation)
     return type(cls.__name__, (), {"__qualname__": cls.__qualname__, "__module__": cls.__module__, **methods})()
 
@@ -114,7 +114,7 @@ class EventReader(Delegate):
 
     def events(self, event: str, /, *, returns: TypeForm[T] = UNTYPED, keep: Keep = "all") -> Stream[T]:
         """Read the events with the given name, from this call on; see `wsrpc.Peer.events`."""
-        return Stream(self._call(self._inner.events, event, returns=returns, keep=keep), self._portal)
+        return Stream(self._call(self._inner.events, event, returns=returns, keep=keep), self._bridge)
 
     def wait_for(self, event: str, /, *, returns: TypeForm[T] = UNTYPED, timeout: float | None = None) -> T:
         """Return the value of the next event with the given name; see `wsrpc.Peer.wait_for`.
@@ -158,7 +158,7 @@ class Caller(Delegate):
         """
         options = {"timeout": timeout, "retry": retry, "idempotent": idempotent, "offline": offline, **unsupported}
         call = partial(self._inner.request, event, *args, returns=returns, send=upload(send), **options)
-        answer: T = self._portal.run(call, stepped=send is None and retry is None)
+        answer: T = self._bridge.run(call, stepped=send is None and retry is None)
         return answer
 
     def open_channel(
@@ -175,7 +175,7 @@ class Caller(Delegate):
         To end the channel, use ``with``, or call its ``abort()``.
         """
         opened = self._await(self._inner.open_channel, event, *args, timeout=timeout, offline=offline, **unsupported)
-        return AnonymousChannel(opened, self._portal)
+        return AnonymousChannel(opened, self._bridge)
 
     def stream(
         self,
@@ -193,7 +193,7 @@ class Caller(Delegate):
         The iterable ``send`` is read in a thread.
         """
         options = {"returns": returns, "timeout": timeout, "offline": offline, **unsupported}
-        return Stream(self._inner.stream(event, *args, send=upload(send), **options), self._portal)
+        return Stream(self._inner.stream(event, *args, send=upload(send), **options), self._bridge)
 
     def proxy(self, contract: TypeForm[T], /) -> T:
         """Return an object whose methods send the requests of a contract; see `wsrpc.Peer.proxy`.
@@ -201,7 +201,7 @@ class Caller(Delegate):
         In a contract for a blocking client, requests are declared with ``def``, and the items of an upload with
         ``Iterable[...]``. `Stream` and `AnonymousChannel` are those of `wsrpc.blocking`.
         """
-        made: T = make_proxy(contract, self._inner, self._portal)
+        made: T = make_proxy(contract, self._inner, self._bridge)
         return made
 
     def emitter(self, contract: TypeForm[T], /) -> T:
@@ -239,7 +239,7 @@ class Registrar(Delegate):
             TypeError: the function is an ``async def``, or cannot be a handler.
             ValueError: as for `wsrpc.Peer.on`.
         """
-        return register(self._inner, self._portal, "on", event, handler, ordered=ordered, hidden=hidden)
+        return register(self._inner, self._bridge, "on", event, handler, ordered=ordered, hidden=hidden)
 
     @overload
     def once(self, event: str, /, *, hidden: bool = False) -> Callable[[F], F]: ...
@@ -252,14 +252,14 @@ class Registrar(Delegate):
 
     def once(self, event: Any = MISSING, handler: Any = MISSING, /, *, hidden: bool = False) -> Any:
         """Register a handler for only the next event or request with the given name; see `on`."""
-        return register(self._inner, self._portal, "once", event, handler, hidden=hidden)
+        return register(self._inner, self._bridge, "once", event, handler, hidden=hidden)
 
     def implement(self, contract: TypeForm[Any], implementation: object, /) -> None:
         """Register the methods of an object, which run in threads, for a contract; see `wsrpc.Peer.implement`.
 
         A ``def`` implements a request of the contract, and a generator a method that returns a `Stream`.
         """
-        implement(self._inner, self._portal, contract, implementation)
+        implement(self._inner, self._bridge, contract, implementation)
 
 
 class ItemReader(Delegate):
@@ -269,7 +269,7 @@ class ItemReader(Delegate):
 
     def items(self, *, returns: TypeForm[T] = UNTYPED) -> Stream[T]:
         """Read the items that the remote peer produces; see `wsrpc.AnonymousChannel.items`."""
-        return Stream(self._call(self._inner.items, returns=returns), self._portal, at_once=1)
+        return Stream(self._call(self._inner.items, returns=returns), self._bridge, at_once=1)
 
     def __iter__(self) -> Stream[Any]:
         return self.items()
@@ -285,11 +285,11 @@ class Channel(Registrar, Caller, EventReader, ItemReader):
 
     _inner: AsyncChannel
 
-    name: Same[str] = Same()
+    name: SameAttribute[str] = SameAttribute()
     """The name of the channel."""
-    closed: Same[bool] = Same()
+    closed: SameAttribute[bool] = SameAttribute()
     """Whether `close` was called."""
-    close_reason: Same[Any] = Same()
+    close_reason: SameAttribute[Any] = SameAttribute()
     """The reason that was passed to `close`."""
 
     def close(self, reason: object = None) -> None:
@@ -315,20 +315,20 @@ class AnonymousChannel(Registrar, EventReader, ItemReader):
 
     _inner: AsyncAnonymousChannel
 
-    id: Same[int] = Same()
+    id: SameAttribute[int] = SameAttribute()
     """The id of the request that opened the channel. Messages on the channel contain this id."""
-    closed: Same[bool] = Same()
+    closed: SameAttribute[bool] = SameAttribute()
     """Whether the channel has ended."""
-    close_reason: Same[Any] = Same()
+    close_reason: SameAttribute[Any] = SameAttribute()
     """The reason for the end of the channel; see `wsrpc.AnonymousChannel.close_reason`."""
 
     def close(self, reason: object = None) -> None:
         """End the channel on this side; see `wsrpc.AnonymousChannel.close`."""
-        self._portal.settle(partial(self._inner.close, reason))
+        self._bridge.finish(partial(self._inner.close, reason))
 
     def abort(self, reason: object = None) -> None:
         """End the channel on both sides, and send the reason; see `wsrpc.AnonymousChannel.abort`."""
-        self._portal.settle(partial(self._inner.abort, reason))
+        self._bridge.finish(partial(self._inner.abort, reason))
 
     def wait_closed(self) -> None:
         """Wait until the channel has ended, and handlers have received the messages that arrived before the end."""
@@ -340,7 +340,7 @@ class AnonymousChannel(Registrar, EventReader, ItemReader):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._portal.settle(partial(self._inner.__aexit__, kind, error, traceback))
+        self._bridge.finish(partial(self._inner.__aexit__, kind, error, traceback))
 
     def emit(self, event: str, /, *args: Any, **unsupported: Never) -> None:
         """Send an event on the channel; see `wsrpc.AnonymousChannel.emit`."""
@@ -370,7 +370,7 @@ class AnonymousChannel(Registrar, EventReader, ItemReader):
         Ctrl-C cancels the handler on the remote peer, and then raises KeyboardInterrupt.
         """
         options = {"returns": returns, "timeout": timeout, "send": upload(send), **unsupported}
-        answer: T = self._portal.run(partial(self._inner.request, event, *args, **options), stepped=send is None)
+        answer: T = self._bridge.run(partial(self._inner.request, event, *args, **options), stepped=send is None)
         return answer
 
     def open_channel(
@@ -378,7 +378,7 @@ class AnonymousChannel(Registrar, EventReader, ItemReader):
     ) -> AnonymousChannel:
         """Send a request that opens another channel, and return it; see `wsrpc.AnonymousChannel.open_channel`."""
         opened = self._await(self._inner.open_channel, event, *args, timeout=timeout, **unsupported)
-        return AnonymousChannel(opened, self._portal)
+        return AnonymousChannel(opened, self._bridge)
 
 
 class Endpoint(Registrar, Caller, EventReader):
@@ -388,7 +388,7 @@ class Endpoint(Registrar, Caller, EventReader):
 
     _inner: Any
 
-    connected: Same[bool] = Same()
+    connected: SameAttribute[bool] = SameAttribute()
     """Whether there is a connection over which messages can be sent."""
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:
@@ -397,7 +397,7 @@ class Endpoint(Registrar, Caller, EventReader):
         Args:
             ordered: whether the handlers that you register on the channel after this call run one at a time.
         """
-        return Channel(self._apply(self._inner.of, name, ordered=ordered), self._portal)
+        return Channel(self._apply(self._inner.of, name, ordered=ordered), self._bridge)
 
     def send_raw(self, message: str | bytes, *, offline: Offline | None = None) -> None:
         """Send a raw message, outside the wsrpc protocol; see `wsrpc.Peer.send_raw`."""
@@ -415,7 +415,7 @@ class Endpoint(Registrar, Caller, EventReader):
     def on_raw(self, function: Callable[[Peer, Any], T], /) -> Callable[[Peer, Any], T]:
         """Call a plain function in a thread with each message that is no protocol message; see `wsrpc.Peer.on_raw`."""
         check_plain(function, "a function of on_raw")
-        self._apply(self._inner.on_raw, in_a_thread(function, partial(blocking_form, portal=self._portal)))
+        self._apply(self._inner.on_raw, in_a_thread(function, partial(blocking_form, bridge=self._bridge)))
         return function
 
 
@@ -426,27 +426,27 @@ class Peer(Endpoint):
 
     _inner: AsyncPeer
 
-    id: Same[str] = Same()
+    id: SameAttribute[str] = SameAttribute()
     """The peer's name in logs."""
-    state: Same[PeerState] = Same()
+    state: SameAttribute[PeerState] = SameAttribute()
     """A mapping for your application's data; see `Key`."""
-    principal: Same[object] = Same()
+    principal: SameAttribute[object] = SameAttribute()
     """The user, as `on_handshake` has set it."""
-    ignored: Same[Counter[str]] = Same()
+    ignored: SameAttribute[Counter[str]] = SameAttribute()
     """The numbers of ignored messages, by kind; see `wsrpc.Peer`."""
-    detached: Same[bool] = Same()
+    detached: SameAttribute[bool] = SameAttribute()
     """Whether the session is kept without a connection, until another one resumes it."""
-    info: Same[ConnectionInfo] = Same()
+    info: SameAttribute[ConnectionInfo] = SameAttribute()
     """Data from the opening handshake, such as the remote address; see `wsrpc.Peer.info`."""
-    pending: Same[int] = Same()
+    pending: SameAttribute[int] = SameAttribute()
     """Number of requests that this side has sent and that have no response yet."""
-    active: Same[int] = Same()
+    active: SameAttribute[int] = SameAttribute()
     """Number of handlers that are running for the remote peer, including those of streams and conversations."""
-    anonymous_channels: Same[int] = Same()
+    anonymous_channels: SameAttribute[int] = SameAttribute()
     """Number of open anonymous channels, including those of streams, whichever side opened them."""
-    limits: Same[Limits] = Same()
+    limits: SameAttribute[Limits] = SameAttribute()
     """The limits of the connection."""
-    skipped_broadcasts: Same[int] = Same()
+    skipped_broadcasts: SameAttribute[int] = SameAttribute()
     """Number of broadcasts that were not sent to this peer; see `wsrpc.Peer.skipped_broadcasts`."""
 
     def stats(self) -> PeerStats:

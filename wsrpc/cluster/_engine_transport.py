@@ -152,7 +152,7 @@ class EngineTransport:
             receiver.pause_sending()
         self._deliver()
         if self._over.done():
-            self._over.get_loop().call_soon(self._tell_end)
+            self._over.get_loop().call_soon(self._report_end)
 
     def received(self, data: Data) -> None:
         """Take messages of the other side."""
@@ -177,13 +177,13 @@ class EngineTransport:
         self.end(CloseInfo(close.code, close.reason, was_clean=True))
 
     @property
-    def _taker(self) -> Receiver | None:
+    def _active_receiver(self) -> Receiver | None:
         """The receiver, unless receiving is paused."""
         return None if self._paused else self._receiver
 
     def _deliver(self) -> None:
-        while self._early and (receiver := self._taker) is not None:
-            while self._early and self._taker is receiver:  # `receive` may change each of them
+        while self._early and (receiver := self._active_receiver) is not None:
+            while self._early and self._active_receiver is receiver:  # `receive` may change each of them
                 payload, text = self._early.popleft()
                 if len(payload) > self.largest:
                     self._early.clear()
@@ -231,9 +231,9 @@ class EngineTransport:
             self._deliver()
         else:
             self._early.clear()
-        self._over.get_loop().call_soon(self._tell_end)
+        self._over.get_loop().call_soon(self._report_end)
 
-    def _tell_end(self) -> None:
+    def _report_end(self) -> None:
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.connection_lost(self._over.result())

@@ -20,10 +20,10 @@ from ..cluster.engine import Engine
 from ..errors import EngineLost
 from ..limits import Limits
 from ..stats import ClusterStats
-from ._client import Root
-from ._delegate import Delegate, Same, inner_of
-from ._loop import Portal
-from ._peer import Caller
+from ._blocking_client import Root
+from ._blocking_peer import Caller
+from ._delegate import Delegate, SameAttribute, inner_of
+from ._loop_thread import CallBridge
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -43,12 +43,12 @@ class ClusterPeer(Caller):
 
     _inner: AsyncClusterPeer
 
-    address: Same[str] = Same()
+    address: SameAttribute[str] = SameAttribute()
     """The peer's address, as `Handshake.address` has set it."""
 
     def of(self, name: str) -> ClusterPeerChannel:
         """Return a named channel of the peer."""
-        return ClusterPeerChannel(self._inner.of(name), self._portal)
+        return ClusterPeerChannel(self._inner.of(name), self._bridge)
 
     def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Close the connection of the peer, whichever process has it; see `wsrpc.cluster.ClusterPeer.close`."""
@@ -62,9 +62,9 @@ class ClusterPeerChannel(Caller):
 
     _inner: AsyncClusterPeerChannel
 
-    address: Same[str] = Same()
+    address: SameAttribute[str] = SameAttribute()
     """The peer's address."""
-    name: Same[str] = Same()
+    name: SameAttribute[str] = SameAttribute()
     """The channel's name."""
 
 
@@ -91,12 +91,12 @@ class ClusterRoom(ClusterEmitter):
 
     _inner: AsyncClusterRoom
 
-    name: Same[str] = Same()
+    name: SameAttribute[str] = SameAttribute()
     """The name of the room."""
 
     def of(self, name: str) -> ClusterRoomChannel:
         """Return a named channel of this room. The channel emits to all members."""
-        return ClusterRoomChannel(self._inner.of(name), self._portal)
+        return ClusterRoomChannel(self._inner.of(name), self._bridge)
 
     def send_raw(self, data: str | bytes, *, skip: SkipAddressed = None) -> EmitReport:
         """Send a raw message to every member; see `wsrpc.cluster.ClusterRoom.send_raw`."""
@@ -114,7 +114,7 @@ class ClusterRoomChannel(ClusterEmitter):
 
     _inner: AsyncClusterRoomChannel
 
-    name: Same[str] = Same()
+    name: SameAttribute[str] = SameAttribute()
     """The channel's name."""
 
 
@@ -156,7 +156,7 @@ class ClusterClient(Root):
 
         closing = partial(inner.__aexit__, None, None, None)
         name = "ClusterClient"
-        super().__init__(inner, Portal(name, f"wsrpc.cluster.{name}", closing, over, opens_first=True, steps=False))
+        super().__init__(inner, CallBridge(name, f"wsrpc.cluster.{name}", closing, over, opens_first=True, steps=False))
 
     def __enter__(self) -> Self:
         """Join the cluster.
@@ -171,11 +171,11 @@ class ClusterClient(Root):
     def __exit__(self, *_: object) -> None:
         self._close(partial(self._inner.__aexit__, None, None, None))
 
-    name: Same[str] = Same()
+    name: SameAttribute[str] = SameAttribute()
     """The name of the application, which is the same in all processes of the cluster."""
-    connected: Same[bool] = Same()
+    connected: SameAttribute[bool] = SameAttribute()
     """Whether the engine can be reached. If not, this process cannot reach other processes."""
-    nodes: Same[tuple[str, ...]] = Same()
+    nodes: SameAttribute[tuple[str, ...]] = SameAttribute()
     """The names of the known processes of the cluster; see `wsrpc.cluster.ClusterClient.nodes`."""
 
     def locate(self, address: str) -> str | None:
@@ -184,11 +184,11 @@ class ClusterClient(Root):
 
     def peer(self, address: str) -> ClusterPeer:
         """Return the peer with this address. It may be connected to any process, or to none."""
-        return ClusterPeer(self._inner.peer(address), self._portal)
+        return ClusterPeer(self._inner.peer(address), self._bridge)
 
     def room(self, name: str) -> ClusterRoom:
         """Return the room with this name, which emits to its members in all processes."""
-        return ClusterRoom(self._inner.room(name), self._portal)
+        return ClusterRoom(self._inner.room(name), self._bridge)
 
     def stats(self) -> ClusterStats | None:
         """Return a snapshot of this process's counters, or None while this process is not part of the cluster."""

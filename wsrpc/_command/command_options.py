@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .values import event_and_value
+from .command_values import event_and_value
 
 Options = SimpleNamespace
 """Values of the options and arguments of one command."""

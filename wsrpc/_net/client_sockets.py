@@ -1,4 +1,4 @@
-"""Connections of TCP, TLS and Unix sockets for a client, also through proxies."""
+"""Opens a client's connections: TCP, TLS and Unix sockets, also through proxies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .urls import BadURL, check_unix_sockets
 P = TypeVar("P", bound=asyncio.Protocol)
 
 LONGEST_ANSWER = 64 * 1024
-"""Bytes of the longest head of a proxy's answer."""
+"""Maximum bytes of the head of a proxy's response."""
 
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: ([\t -~\x80-\xff]*))?\r\n")
 
@@ -36,11 +36,11 @@ async def connect(
     proxy: str | None,
     unix: StrPath | None,
 ) -> P:
-    """Connect to the host of ``uri``, and return the protocol that ``create`` made. Cancelling is safe.
+    """Connect to the host of ``uri``, and return the protocol object of ``create``. Cancelling is safe.
 
     Raises:
         OSError: the host or the proxy was not reached.
-        InvalidProxyStatus, InvalidProxyMessage, ProxyError: the proxy has refused, or its answer is not valid.
+        InvalidProxyStatus, InvalidProxyMessage, ProxyError: the proxy has refused, or its response is not valid.
         BadURL: the URL of the proxy is not valid, or the event loop has no Unix sockets.
     """
     loop = asyncio.get_running_loop()
@@ -136,7 +136,7 @@ async def _through_http(
 
 
 async def _expect_tunnel(reader: asyncio.StreamReader) -> None:
-    """Read the answer to a CONNECT."""
+    """Read the response to a CONNECT request."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):

@@ -14,10 +14,10 @@ from .._base.scheduler import Scheduler, spawn_later
 from .._core.handlers.lifecycle import Closers, ends_the_task
 from ..errors import RpcError
 from ..limits import Limits
-from ..stats import PeerStats, Tally
+from ..stats import PeerStats, ServerTotals
 from ..transport import Receiver, Transport
-from .link import RawLink
 from .raw_connection import RawConnection, link_of
+from .raw_link import RawLink
 
 RawFunction = Callable[[RawConnection], Awaitable[Any]]
 """A user's function that serves a connection."""
@@ -50,20 +50,20 @@ class RawConnections:
 
     Args:
         enter: lets a new connection receive what goes to everybody.
-        leave: ends the membership of a connection in all rooms.
+        leave_rooms: ends the membership of a connection in all rooms.
     """
 
     def __init__(
         self,
-        tally: Tally,
+        totals: ServerTotals,
         budget: LogBudget,
         enter: Callable[[RawConnection], None],
-        leave: Callable[[RawConnection], None],
+        leave_rooms: Callable[[RawConnection], None],
     ) -> None:
-        self._tally = tally
+        self._totals = totals
         self._budget = budget
         self._enter = enter
-        self._leave = leave
+        self._leave_rooms = leave_rooms
         self._running: dict[RawConnection, asyncio.Task[None]] = {}
         """Connections, each with the task in which its function runs."""
 
@@ -76,7 +76,7 @@ class RawConnections:
         """The stats of each connection."""
         return (link_of(connection).stats() for connection in self._running)
 
-    def begin(
+    def start(
         self,
         transport: Transport,
         limits: Limits,
@@ -86,10 +86,10 @@ class RawConnections:
         expires: float | None,
     ) -> RawConnection:
         """Begin to serve a connection, which ``make`` builds around its inside, and close it when it ``expires``."""
-        log = PeerLog(transport.info.remote, self._tally.failed, self._budget)
-        link = RawLink(transport, log, limits, loop, lambda: self._leave(connection))
+        log = PeerLog(transport.info.remote, self._totals.failed, self._budget)
+        link = RawLink(transport, log, limits, loop, lambda: self._leave_rooms(connection))
         connection = make(link)
-        self._tally.came()
+        self._totals.connection_opened()
         expiry = None if expires is None else Expiry(loop, expires, link.expire)
         self._running[connection] = spawn_later(self._run(serving, connection, link, expiry))
         transport.start(cast("Receiver", link))  # pyright takes its bound callables for methods
@@ -102,7 +102,7 @@ class RawConnections:
             function = await serving.prepare(connection)
             self._enter(connection)
             if link.closed:
-                link.forget()  # it has ended meanwhile, and nothing else removes it
+                link.leave_rooms()  # it has ended meanwhile, and nothing else removes it
             await function(connection)
         except BaseException as exc:
             if ends_the_task(exc):
@@ -126,7 +126,7 @@ class RawConnections:
                 last = link.stats()
                 messages = (last.messages_in or 0, last.messages_out or 0)
                 size = (last.bytes_in or 0, last.bytes_out or 0)
-                self._tally.left(
+                self._totals.connection_closed(
                     CloseCode.ABNORMAL if ended is None else ended.code, messages, size, last.skipped_broadcasts
                 )
                 if ended is not None:
@@ -136,7 +136,7 @@ class RawConnections:
     def clear(self) -> None:
         """Forget all connections, because their event loop was closed."""
         for connection in self._running:
-            link_of(connection).forget()
+            link_of(connection).leave_rooms()
         self._running.clear()
 
     async def close(self, code: int, reason: str) -> None:

@@ -12,7 +12,7 @@ from typing import Self, TypeVar
 from .._core.api.stream import Stream as AsyncStream
 from .._core.api.stream import is_over, read_arrived
 from ..errors import ConnectionLost
-from ._loop import Portal
+from ._loop_thread import CallBridge
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -34,11 +34,11 @@ class Stream(Iterator[T_co]):
     threads.
     """
 
-    __slots__ = ("_arrived", "_at_once", "_error", "_inner", "_portal")
+    __slots__ = ("_arrived", "_at_once", "_bridge", "_error", "_inner")
 
-    def __init__(self, inner: AsyncStream[T_co], portal: Portal, *, at_once: int = MOST) -> None:
+    def __init__(self, inner: AsyncStream[T_co], bridge: CallBridge, *, at_once: int = MOST) -> None:
         self._inner = inner
-        self._portal = portal
+        self._bridge = bridge
         self._at_once = at_once
         self._arrived: deque[T_co] = deque()
         self._error: BaseException | None = None
@@ -46,16 +46,16 @@ class Stream(Iterator[T_co]):
 
     def __enter__(self) -> Self:
         try:
-            self._portal.run(self._inner.__aenter__)
+            self._bridge.run(self._inner.__aenter__)
             return self
         except BaseException as exc:  # it may have been opened when Ctrl-C came
-            self._leave(exc)
+            self._close(exc)
             raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._leave(error)
+        self._close(error)
 
     def __iter__(self) -> Self:
         return self
@@ -68,9 +68,9 @@ class Stream(Iterator[T_co]):
             if error is not None:
                 raise error
             try:
-                self._portal.run(self._read)
+                self._bridge.run(self._read)
             except ConnectionLost:  # the client was closed, and with it the stream, whose handler may have run
-                self._portal.wait_over()
+                self._bridge.wait_over()
                 if not is_over(self._inner):
                     raise
                 # What has arrived is read as in an asynchronous client. The factory leaves the thread's own loop alone.
@@ -89,12 +89,12 @@ class Stream(Iterator[T_co]):
 
     def close(self) -> None:
         """Stop the producer, and drop the items that have not been read. Calling `close` again has no effect."""
-        self._leave(None)
+        self._close(None)
 
-    def _leave(self, error: BaseException | None) -> None:
+    def _close(self, error: BaseException | None) -> None:
         self._arrived.clear()
         self._error = StopAsyncIteration()
-        self._portal.settle(partial(self._inner.__aexit__, None, error, None))
+        self._bridge.finish(partial(self._inner.__aexit__, None, error, None))
 
     def __repr__(self) -> str:
         return f"<blocking {repr(self._inner)[1:]}"

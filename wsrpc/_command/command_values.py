@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from ..errors import one_line
-from .failures import UsageError
+from .command_errors import UsageError
 
 Form = Literal["json", "text", "bytes"]
 """What an item of an upload is: the JSON of a line, the text of a line, or bytes as they come."""

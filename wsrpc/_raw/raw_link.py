@@ -1,4 +1,4 @@
-"""`RawLink`: the inside of a raw connection. `Feed`: what has arrived on it and was not read yet."""
+"""`RawLink`: the inside of a raw connection. `PieceQueue`: the received pieces that nobody has read yet."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ class Piece(NamedTuple):
     last: bool
 
 
-class Feed:
+class PieceQueue:
     """Queue of a raw connection: the transport puts pieces in, `next` takes them out.
 
     While more than ``bound`` bytes wait to be read, the transport does not receive, which slows the other side down.
     What arrived before the connection ended can still be read.
     """
 
-    def __init__(self, transport: Transport, bound: int) -> None:
+    def __init__(self, transport: Transport, limit: int) -> None:
         self._transport = transport
-        self._bound = bound
+        self._limit = limit
         self._pieces: deque[Piece] = deque()
         self._size = 0
         self._paused = False
@@ -66,7 +66,7 @@ class Feed:
             return
         self._pieces.append(Piece(payload, text, last))
         self._size += len(payload) + EACH
-        if self._size > self._bound and not self._paused:
+        if self._size > self._limit and not self._paused:
             self._paused = True
             self._transport.pause_receiving()
         self._wake()
@@ -96,7 +96,7 @@ class Feed:
                 self._reader = None
         piece = self._pieces.popleft()
         self._size -= len(piece.payload) + EACH
-        if self._paused and self._size <= self._bound // 2:
+        if self._paused and self._size <= self._limit // 2:
             self._paused = False
             self._transport.resume_receiving()
         return piece
@@ -110,7 +110,7 @@ class Feed:
         if self._reader is not None:
             raise RuntimeError("another task receives from this connection already: one at a time")
 
-    def put_back(self, piece: Piece) -> None:
+    def push_front(self, piece: Piece) -> None:
         """Make ``piece`` the next one again."""
         self._pieces.appendleft(piece)
         self._size += len(piece.payload) + EACH
@@ -137,15 +137,16 @@ UNFINISHED = "a message was left unfinished"
 class RawLink:
     """Inside of a raw connection: the receiver of its transport, which sends and closes, too.
 
-    ``feed`` keeps what has arrived. ``rooms`` are those that the connection is in, or was in when it ended.
-    ``forget()`` ends the membership in all rooms; it may be called more than once.
+    ``pieces`` has the received pieces that nobody has read yet. ``rooms`` are those that the connection is in, or was
+    in when it ended.
+    ``leave_rooms()`` ends the membership in all rooms; it may be called more than once.
     """
 
     address: None = None
     """Only peers have addresses."""
 
     def __init__(
-        self, transport: Transport, log: PeerLog, limits: Limits, loop: Scheduler, forget: Callable[[], None]
+        self, transport: Transport, log: PeerLog, limits: Limits, loop: Scheduler, leave_rooms: Callable[[], None]
     ) -> None:
         self.transport = transport
         self.log = log
@@ -159,17 +160,17 @@ class RawLink:
         """Whether the user has called `close`."""
         self.full = False
         """The transport holds more unsent bytes than its high-water mark."""
-        self.forget = forget
-        self.feed = Feed(transport, limits.high_water_bytes)
-        self.receive = self.feed.receive
-        self.receive_piece = self.feed.receive_piece
+        self.leave_rooms = leave_rooms
+        self.pieces = PieceQueue(transport, limits.high_water_bytes)
+        self.receive = self.pieces.receive
+        self.receive_piece = self.pieces.receive_piece
         self._gate = Gate(loop)
         """The callers that wait while the transport is full, the one that sends a message in pieces among them."""
         self._over = loop.create_future()
         self._midway = False
         """Whether some pieces of a message have been sent, and not the last one. No other message may be sent then."""
         self._broadcasts = SlowReaderQueue(
-            transport.send, self._cannot_send, limits.behind_bytes, log.warn, self._left_out
+            transport.send, self._cannot_send, limits.behind_bytes, log.warn, self._count_dropped
         )
         self.thread = get_ident()
         self._broken_off: asyncio.Task[None] | None = None
@@ -195,24 +196,24 @@ class RawLink:
 
     def connection_lost(self, info: CloseInfo, /) -> None:
         """Let the reader and the senders see that the connection has ended."""
-        self.feed.end(info)
+        self.pieces.end(info)
         if not self._over.done():
             self._over.set_result(None)
         self.full = False
         self._gate.wake_all()
-        self.forget()
+        self.leave_rooms()
 
     # ------------------------------------------------------------ state
 
     @property
     def closed(self) -> bool:
         """Whether the connection has ended, or this side closes it."""
-        return self.closing or self._broken_off is not None or self.feed.ended is not None
+        return self.closing or self._broken_off is not None or self.pieces.ended is not None
 
     @property
     def ended(self) -> CloseInfo | None:
         """How the connection ended; None if it has not."""
-        ended = self.feed.ended
+        ended = self.pieces.ended
         return msgspec.structs.replace(ended, user_closed=True) if ended is not None and self.closing else ended
 
     async def wait_ended(self) -> CloseInfo:
@@ -231,8 +232,8 @@ class RawLink:
             messages_out=None if passed is None else passed.messages_out,
             bytes_in=None if passed is None else passed.bytes_in,
             bytes_out=None if passed is None else passed.bytes_out,
-            unsent=self.transport.unsent,
-            kept=0,
+            unsent_bytes=self.transport.unsent,
+            kept_bytes=0,
             detached=False,
             slow=self.full,
             skipped_broadcasts=self.skipped_broadcasts,
@@ -305,7 +306,7 @@ class RawLink:
         Raises:
             ConnectionLost: they cannot.
         """
-        ended = self.feed.ended
+        ended = self.pieces.ended
         if ended is not None:
             raise ConnectionLost(ended.code, ended.reason, "not_sent")
         if self.closed:
@@ -313,7 +314,7 @@ class RawLink:
 
     def _break_off(self, code: CloseCode, reason: str) -> None:
         """Close the connection: no message can be sent any more, and none is received."""
-        self.feed.stop()
+        self.pieces.stop()
         self._closed_with = (code, reason)
         self._broken_off = spawn_later(close_transport(self.transport, code, reason))
 
@@ -335,7 +336,7 @@ class RawLink:
             self.log(logging.WARNING, "closing the connection with 4408: slow consumer")
             self._break_off(CloseCode.SLOW_CONSUMER, "slow consumer")
             raise QueueFull(f"{unsent} bytes were unsent: the connection was closed with 4408")
-        waiting.put((payload, text))
+        waiting.append((payload, text))
         if not self._midway:
             waiting.flush(everything=True)  # those that waited can neither be dropped now nor overtaken
         return True
@@ -343,7 +344,7 @@ class RawLink:
     def _cannot_send(self) -> bool:
         return self._midway or self.full
 
-    def _left_out(self, count: int) -> None:
+    def _count_dropped(self, count: int) -> None:
         self.skipped_broadcasts += count
 
     async def drain(self) -> None:
@@ -358,7 +359,7 @@ class RawLink:
 
     async def close(self, code: int | None, reason: str) -> None:
         """Close the connection for the user; see `RawConnection.close`."""
-        if self.feed.ended is not None:
+        if self.pieces.ended is not None:
             return
         check_thread(self.thread, "connection.close()")
         if not self.closed:
@@ -366,7 +367,7 @@ class RawLink:
             if not self._midway:
                 self._broadcasts.flush(everything=True)  # they were reported as sent
         self.closing = True
-        self.feed.stop()
+        self.pieces.stop()
         await close_transport(self.transport, code, reason)
 
     def expire(self) -> None:
@@ -378,12 +379,12 @@ class RawLink:
         """Close the connection after the user's function, unless it is closed."""
         if self._broken_off is not None:
             await self._broken_off
-        elif self.feed.ended is None:
+        elif self.pieces.ended is None:
             await self.close(code, reason)
 
     async def fail(self, code: int, reason: str) -> ConnectionLost:
         """Close the connection because of what the other side sent; return the error to raise."""
         self.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
-        self.feed.stop()
+        self.pieces.stop()
         await close_transport(self.transport, code, reason)
         return ConnectionLost(code, reason)

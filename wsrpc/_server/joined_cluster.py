@@ -1,4 +1,4 @@
-"""What a server asks of the cluster that it is part of."""
+"""`JoinedCluster`: what a server asks of the cluster that it has joined."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..stats import ClusterStats
 
 
 class HasAddress:
-    """Somebody who has an address, in whichever process: a `ClusterPeer`."""
+    """Object that stands for the peer with an address, in any process: a `ClusterPeer`."""
 
     __slots__ = ()
 
@@ -21,21 +21,21 @@ class HasAddress:
 
 
 class RoomMessage(Struct, array_like=True):
-    """What is emitted to a room, on its way to the members at other nodes."""
+    """Message to the members of a room that are connected to other nodes."""
 
     room: str
     channel: str | None
     event: str | None
-    """None for a raw message, which is the only one of ``args``."""
+    """None for a raw message. ``args`` then has the raw message alone."""
     args: list[Any]
     skip: list[str] = []
-    """Addresses of members that do not get it."""
+    """Addresses of members that do not get the message."""
     skip_rooms: list[str] = []
-    """Rooms whose members do not get it."""
+    """Rooms whose members do not get the message."""
 
 
-class Membership(Protocol):
-    """A server's part in its cluster, from its opening to its end. Implemented by `ClusterMembership`."""
+class JoinedCluster(Protocol):
+    """The cluster that a server has joined, until the server ends. `ClusterMembership` implements this protocol."""
 
     @property
     def connected(self) -> bool:
@@ -46,19 +46,19 @@ class Membership(Protocol):
         """Wait until the engine can be reached, for as long as an engine may take to answer. Cancelling is safe."""
 
     def claim(self, address: str, peer: Peer, /) -> None:
-        """Claim an address for a peer of this server. A peer that has it now is closed with 4410."""
+        """Claim an address for a peer of this server. Another peer with this address is closed with 4410."""
 
     def release(self, address: str, peer: Peer, /) -> None:
         """Give up a peer's claim. Idempotent."""
 
     def room_filled(self, room: str, /) -> None:
-        """A room has its first member at this server."""
+        """Record that a room has its first member at this server."""
 
     def room_emptied(self, room: str, /) -> None:
-        """A room has no member at this server any more."""
+        """Record that a room has no more members at this server."""
 
     async def send_to_room(self, message: RoomMessage, /) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Send to the members of a room at other nodes. Return the nodes to which it was sent, and those missed."""
+        """Send to the members of a room at other nodes. Return the nodes that got the message, and the missed nodes."""
         ...
 
     def send_to_room_nowait(self, message: RoomMessage, /) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -66,26 +66,26 @@ class Membership(Protocol):
         ...
 
     async def members(self, room: str, /) -> tuple[list[str], int, tuple[str, ...]]:
-        """Return the members of a room at other nodes: addresses, how many have none, and the nodes that do not
-        answer."""
+        """Return the addresses of a room's members at other nodes, the number of members without an address, and the
+        nodes that do not answer."""
         ...
 
     def stats(self) -> ClusterStats:
-        """Return the numbers of this part."""
+        """Return the counters of this process."""
         ...
 
     def abandon(self) -> None:
-        """Be no part of the cluster any more, because the event loop was closed."""
+        """Drop the connection to the cluster, because the event loop was closed."""
 
     async def close(self) -> None:
         """Leave the cluster. Cancelling stops the waiting."""
 
 
-_join: Callable[[Any], Callable[..., Membership]] = attrgetter("_join")
+_join: Callable[[Any], Callable[..., JoinedCluster]] = attrgetter("_join")
 
 
-def join_of(cluster: Any) -> Callable[..., Membership]:
-    """Return the function by which a server joins a `Cluster`, whose class lies in a higher layer.
+def join_of(cluster: Any) -> Callable[..., JoinedCluster]:
+    """Return the function by which a server joins a `Cluster`. (The class `Cluster` lies in a higher layer.)
 
     Raises:
         TypeError: ``cluster`` is not a `Cluster`.

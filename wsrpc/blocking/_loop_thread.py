@@ -1,4 +1,4 @@
-"""`LoopThread`: an event loop in a thread of its own. `Portal`: starts one, and carries calls to the client in it."""
+"""`LoopThread`: an event loop in a thread of its own. `CallBridge`: starts the thread, and carries calls to it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LoopEnded(Exception):
     """The event loop of a `LoopThread` takes no more calls."""
 
 
-class Hop:
+class LoopCall:
     """One call that a thread waits for while it runs in the loop's thread.
 
     A lock is its only means of waiting: the caller acquires it, and the loop's thread releases it once.
@@ -58,7 +58,7 @@ class Hop:
     )
 
     def __init__(
-        self, function: Callable[[], Any], waiting: set[Hop], *, written: bool = False, stepped: bool = False
+        self, function: Callable[[], Any], waiting: set[LoopCall], *, written: bool = False, stepped: bool = False
     ) -> None:
         self._function = function
         self._waiting = waiting
@@ -80,10 +80,10 @@ class Hop:
         self._error: BaseException | None = None
 
     def wait(self, seconds: float = -1) -> bool:
-        """Wait until the call is over, and return whether it is. In the caller's thread; so is `take_error`."""
+        """Wait until the call is over, and return whether it is. In the caller's thread; so is `pop_error`."""
         return self._done.acquire(True, seconds)
 
-    def take_error(self) -> BaseException | None:
+    def pop_error(self) -> BaseException | None:
         """Return the error of the call, which has a traceback that refers to this object."""
         error, self._error = self._error, None
         return error
@@ -146,10 +146,10 @@ class Hop:
         except BaseException as exc:
             self._error = exc
         if self._interrupted:
-            self._discard()
+            self._abort_channel()
         self._finished()
 
-    def _discard(self) -> None:
+    def _abort_channel(self) -> None:
         """End the channel that the call has opened for a caller who was interrupted."""
         if isinstance(self.result, AnonymousChannel):
             core_of(self.result).abort(None)
@@ -168,7 +168,7 @@ class Hop:
             self.fail(asyncio.CancelledError())
         self.cancel()
         if self.over:
-            self._discard()
+            self._abort_channel()
 
     def cancel(self) -> asyncio.Task[None] | None:
         """Raise CancelledError where the coroutine waits. Return the task in which it ends."""
@@ -226,12 +226,12 @@ class LoopThread:
         self._name = name
         self._closing = closing
         self._first = first
-        self._hops: deque[Hop] = deque()
+        self._calls: deque[LoopCall] = deque()
         """Calls that the loop has not started yet."""
-        self._waiting: set[Hop] = set()
+        self._waiting: set[LoopCall] = set()
         """Calls whose coroutine waits."""
         self._woken = False
-        """Whether the loop is about to take what is in ``_hops``, so that no other call need wake it."""
+        """Whether the loop is about to take what is in ``_calls``, so that no other call need wake it."""
         self.ended = False
         """No more calls are accepted."""
         self._drained = False
@@ -266,26 +266,26 @@ class LoopThread:
         Raises:
             LoopEnded: the loop has ended, or ends before the coroutine does.
         """
-        hop = Hop(function, self._waiting, written=written, stepped=stepped)
+        call = LoopCall(function, self._waiting, written=written, stepped=stepped)
         error: BaseException | None = None
         try:
             try:
-                self._submit(hop)
-                while not hop.wait(1):  # a signal that comes as the wait begins does not end it, with 3.14 often
-                    self._tell(self._start_all)  # another caller may have been interrupted before it did so
+                self._submit(call)
+                while not call.wait(1):  # a signal that comes as the wait begins does not end it, with 3.14 often
+                    self._call_in_loop(self._start_all)  # another caller may have been interrupted before it did so
             except LoopEnded:
                 raise
             except BaseException:  # KeyboardInterrupt, or what another signal handler raises
-                self._interrupt(hop)
+                self._interrupt(call)
                 raise
-            error = hop.take_error()
+            error = call.pop_error()
             if isinstance(error, asyncio.CancelledError) and self.ended:
                 raise LoopEnded
             if error is not None:
                 raise error
-            return hop.result
+            return call.result
         finally:
-            del hop, error  # the error refers to its traceback, and that to this frame
+            del call, error  # the error refers to its traceback, and that to this frame
 
     def end(self, *, wait: bool) -> None:
         """Take no more calls, close the client, and end the loop. Idempotent.
@@ -294,7 +294,7 @@ class LoopThread:
             wait: until the thread has ended.
         """
         self.ended = True
-        self._tell(self._stop.set)
+        self._call_in_loop(self._stop.set)
         if wait:
             self.over.wait()
             if self._thread.ident is not None:
@@ -302,17 +302,17 @@ class LoopThread:
 
     # There is no lock between the threads: the loop's thread wakes as soon as it is told to, and would wait for it.
 
-    def _submit(self, hop: Hop) -> None:
+    def _submit(self, call: LoopCall) -> None:
         if self.ended:
             raise LoopEnded
-        self._hops.append(hop)
-        if self._drained and self._take_back(hop):
+        self._calls.append(call)
+        if self._drained and self._withdraw(call):
             raise LoopEnded
         if not self._woken:
             self._woken = True
-            self._tell(self._start_all)
+            self._call_in_loop(self._start_all)
 
-    def _tell(self, function: Callable[..., object], *args: Any) -> None:
+    def _call_in_loop(self, function: Callable[..., object], *args: Any) -> None:
         """Call a function in the loop's thread, which starts now if it has not."""
         if not self._started.locked():
             start_new_thread(self._start, ())
@@ -328,18 +328,18 @@ class LoopThread:
             except RuntimeError:  # the system has no more threads: the loop runs in this one
                 self._run()
 
-    def _interrupt(self, hop: Hop) -> None:
-        self._take_back(hop)  # also if the system has no thread for the loop
-        self._tell(self._interrupted, hop)
-        if not hop.over:  # else the lock was acquired already, or nobody waits for it
+    def _interrupt(self, call: LoopCall) -> None:
+        self._withdraw(call)  # also if the system has no thread for the loop
+        self._call_in_loop(self._interrupted, call)
+        if not call.over:  # else the lock was acquired already, or nobody waits for it
             # The loop may have ended before it was told. Nothing runs any more once its thread has ended.
-            while not hop.wait(1) and not self.over.is_set:
+            while not call.wait(1) and not self.over.is_set:
                 pass
 
-    def _take_back(self, hop: Hop) -> bool:
+    def _withdraw(self, call: LoopCall) -> bool:
         """Take a call out of the queue; return whether it was there."""
         try:
-            self._hops.remove(hop)
+            self._calls.remove(call)
         except ValueError:
             return False
         return True
@@ -374,31 +374,31 @@ class LoopThread:
         await self._closing()  # calls in progress fail as they do in the asynchronous client
         self._drained = True
         self._start_all()
-        if tasks := [task for hop in [*self._waiting] if (task := hop.cancel()) is not None]:
+        if tasks := [task for call in [*self._waiting] if (task := call.cancel()) is not None]:
             await asyncio.wait(tasks)
         await self._closing()  # one of them may have connected meanwhile
 
     def _start_all(self) -> None:
         """Start the calls in the queue. At the end, fail them."""
         self._woken = False  # before the queue is looked at: who adds a call after that wakes the loop again
-        for _ in range(len(self._hops)):
+        for _ in range(len(self._calls)):
             try:
-                hop = self._hops.popleft()
+                call = self._calls.popleft()
             except IndexError:  # at the end, callers take their calls back
                 return
             if self._drained:
-                hop.fail(asyncio.CancelledError())
+                call.fail(asyncio.CancelledError())
             else:
-                hop.start(self._loop)
+                call.start(self._loop)
 
-    def _interrupted(self, hop: Hop) -> None:
+    def _interrupted(self, call: LoopCall) -> None:
         # Its caller may have been interrupted before it was in the queue, or before the loop was woken for it.
-        self._take_back(hop)
-        hop.interrupt()
+        self._withdraw(call)
+        call.interrupt()
         self._start_all()
 
 
-class Portal:
+class CallBridge:
     """Carries the calls of a blocking client to the asynchronous one in its `LoopThread`.
 
     The thread starts with the first call that needs it, and ends with `close`. So a client can be made before a fork,
@@ -459,7 +459,7 @@ class Portal:
         thread = self._thread
         return function() if thread is None or thread.ended else self.run(function)
 
-    def settle(self, function: Callable[[], Any]) -> None:
+    def finish(self, function: Callable[[], Any]) -> None:
         """Run what ends something, such as a stream.
 
         Nothing is left to end once the loop's thread has ended. In a forked child, what there is belongs to the parent.

@@ -1,4 +1,4 @@
-"""`Relay`: passes on to the clients of this node what other nodes send them."""
+"""`PeerForwarder`: passes on to the clients of this node what other nodes send them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .._core.sending.session_writer import SessionWriter
 from .._core.wire.messages import RequestOptions, event_on
 from .._core.wire.nodes import error_to_node
 from ..errors import ChannelClosed, PeerNotFound, QueueFull, UnknownEvent, WsrpcError, made_here, one_line
-from ._pipe import Pipe
+from ._item_forwarder import ItemForwarder
 
 VALUE, CHANNEL = "\0", "\1"
 """What follows the address: the caller wants a value, or a channel."""
@@ -36,7 +36,7 @@ def place(address: str, channel: str | None, *, wants_channel: bool = False) -> 
     return f"{address}{CHANNEL if wants_channel else VALUE}{channel or ''}"
 
 
-class Relay:
+class PeerForwarder:
     """Passes on events and requests to peers of this node, and what is said on the channels that answer them.
 
     Args:
@@ -56,7 +56,7 @@ class Relay:
         """Events that reached no peer."""
 
     def __repr__(self) -> str:
-        return f"<Relay, {self.joined} channels>"
+        return f"<PeerForwarder, {self.joined} channels>"
 
     @property
     def joined(self) -> int:
@@ -81,7 +81,7 @@ class Relay:
                 raise made_here(UnknownEvent(f"channel {h} is over"))
             if ctx.id is None and not joined.writer.between_nodes:
                 fail = partial(joined.abort, TOO_SLOW)
-                return self._tell(
+                return self._forward_event(
                     joined.writer,
                     joined.start_sending(),
                     joined.id,
@@ -100,7 +100,7 @@ class Relay:
             sender, current = core_of(peer).sender, current_of(peer)
             if ctx.id is None:
                 fail = partial(current.session.fail, CloseCode.SLOW_CONSUMER, "slow consumer")
-                return self._tell(
+                return self._forward_event(
                     current.writer, sender, channel or None, a, current.session.negotiation.limits.hard_cap_bytes, fail
                 )
             return self._pass_on(ctx, sender, channel or None, a, wants_channel=wants == CHANNEL)
@@ -109,7 +109,7 @@ class Relay:
             return None
         raise error_to_node(PeerNotFound(address))
 
-    def _tell(
+    def _forward_event(
         self,
         writer: SessionWriter,
         sender: Sender,
@@ -139,7 +139,7 @@ class Relay:
             self.lost += 1
             fail()
         except WsrpcError as exc:
-            self._was_lost(exc)
+            self._event_lost(exc)
         else:
             waits = self._at_once(self._event(sender, on, a))
             if waits is not None:
@@ -154,7 +154,7 @@ class Relay:
             if not self._waiting[writer]:
                 del self._waiting[writer]
 
-    def _was_lost(self, exc: WsrpcError) -> None:
+    def _event_lost(self, exc: WsrpcError) -> None:
         self.lost += 1
         logger.info("an event from another node was not sent: %s", exc)
 
@@ -178,7 +178,7 @@ class Relay:
         try:
             await sender.send_event(on, a[0], tuple(a[1:]))
         except WsrpcError as exc:
-            self._was_lost(exc)
+            self._event_lost(exc)
 
     async def _request(
         self, ctx: Invocation, sender: Sender, on: str | int | None, a: list[Any], options: RequestOptions
@@ -221,8 +221,8 @@ class Relay:
             one.on_end = partial(self._parted, one)
             if one.over:
                 self._parted(one)
-        Pipe(far, near, self._tasks.spawn)
-        Pipe(near, far, self._tasks.spawn)
+        ItemForwarder(far, near, self._tasks.spawn)
+        ItemForwarder(near, far, self._tasks.spawn)
         near.mailbox.listen()
         far.mailbox.listen()
 

@@ -11,7 +11,7 @@ from typing import Literal, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from .._net.urls import check_url
-from ._proxied import Cut, Direction, ProxiedConnection, Troubles, bound
+from ._proxied_connection import Cut, Direction, ProxiedConnection, Troubles, bound_socket
 
 T = TypeVar("T")
 
@@ -105,7 +105,7 @@ class FaultProxy:
     async def __aenter__(self) -> Self:
         if self._state != "new":
             raise RuntimeError("a FaultProxy can be entered once; make a new one")
-        keeper = self._keeper = bound(0)
+        keeper = self._keeper = bound_socket(0)
         self._port = keeper.getsockname()[1]
         try:
             self._listen()
@@ -129,7 +129,7 @@ class FaultProxy:
     # asyncio.Server leaves a socket open if it is closed a turn after it has accepted one, so this does without.
 
     def _listen(self) -> None:
-        self._listening = bound(self._port)
+        self._listening = bound_socket(self._port)
         self._listening.setblocking(False)
         self._listening.listen(BACKLOG)
         asyncio.get_running_loop().add_reader(self._listening, self._accept, self._listening)

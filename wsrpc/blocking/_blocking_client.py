@@ -21,10 +21,10 @@ from .._net.dial import Dial, PerAttempt, dial
 from .._values.convert import DecHook
 from ..errors import ConnectionLost
 from ..limits import Limits
-from ._delegate import PORTALS, Delegate, Same
+from ._blocking_peer import Endpoint, Peer
+from ._delegate import BRIDGES, Delegate, SameAttribute
 from ._handlers import check_plain, in_a_thread
-from ._loop import Portal
-from ._peer import Endpoint, Peer
+from ._loop_thread import CallBridge
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -35,33 +35,33 @@ T = TypeVar("T")
 class Root(Delegate):
     """Base class of what users make themselves, and close."""
 
-    def __init__(self, inner: Any, portal: Portal) -> None:
-        super().__init__(inner, portal)
-        weakref.finalize(self, portal.abandon)
+    def __init__(self, inner: Any, bridge: CallBridge) -> None:
+        super().__init__(inner, bridge)
+        weakref.finalize(self, bridge.abandon)
 
     def _enter(self) -> None:
-        self._portal.open()
+        self._bridge.open()
         try:
             self._await(self._inner.__aenter__)
         except Exception:
-            self._portal.close()  # the next attempt has a loop of its own, and must not meet this one
+            self._bridge.close()  # the next attempt has a loop of its own, and must not meet this one
             raise
         except BaseException:
-            self._portal.close_soon()
+            self._bridge.close_soon()
             raise
 
     def _close(self, closing: Callable[[], Any]) -> None:
-        if self._portal.forked:  # what a child raises in the parent's `with` block, such as SystemExit, goes on
+        if self._bridge.forked:  # what a child raises in the parent's `with` block, such as SystemExit, goes on
             return
-        self._portal.check()
+        self._bridge.check()
         try:
-            self._portal.settle(closing)
+            self._bridge.finish(closing)
         except (TypeError, ValueError):  # nothing was closed
             raise
         except BaseException:
-            self._portal.close_soon()
+            self._bridge.close_soon()
             raise
-        self._portal.close()
+        self._bridge.close()
 
 
 class Client(Endpoint, Root):
@@ -130,18 +130,18 @@ class Client(Endpoint, Root):
                 await inner.close()
 
         # Calls that come before `connect` belong to the loop of this thread, too.
-        portal = Portal("Client", "wsrpc.Client", closing, over, first=core_of(inner).enter_loop)
-        PORTALS[inner.peer] = weakref.ref(portal)  # it refers to the peer, which must not keep it alive
-        super().__init__(inner, portal)
+        bridge = CallBridge("Client", "wsrpc.Client", closing, over, first=core_of(inner).enter_loop)
+        BRIDGES[inner.peer] = weakref.ref(bridge)  # it refers to the peer, which must not keep it alive
+        super().__init__(inner, bridge)
 
     @property
     def peer(self) -> Peer:
         """The client's peer, which stays the same for all connections."""
-        return Peer(self._inner.peer, self._portal)
+        return Peer(self._inner.peer, self._bridge)
 
-    state: Same[ClientState] = Same()
+    state: SameAttribute[ClientState] = SameAttribute()
     """The state of the client; see `ClientState`."""
-    closes_in: Same[float | None] = Same()
+    closes_in: SameAttribute[float | None] = SameAttribute()
     """Seconds until a server that drains closes the connection at the latest; see `wsrpc.Client.closes_in`."""
 
     def declare(self, contract: TypeForm[Any], /) -> None:
@@ -190,12 +190,12 @@ class Client(Endpoint, Root):
 
         Ctrl-C stops dialing, unless another thread is waiting for the connection.
         """
-        self._portal.open()
+        self._bridge.open()
         self._await(self._inner.connect)
 
     def start(self) -> None:
         """Begin to connect, and return without waiting; see `wsrpc.Client.start`."""
-        self._portal.open()
+        self._bridge.open()
         self._call(self._inner.start)
 
     def wait_connected(self) -> None:
@@ -212,6 +212,6 @@ class Client(Endpoint, Root):
         self._close(partial(self._inner.close, code, reason))
 
 
-def _per_attempt(given: Any) -> Any:
+def _per_attempt(option: Any) -> Any:
     """Return an option of `Client` that may be a function for each attempt. A plain function runs in a thread."""
-    return in_a_thread(given) if callable(given) and not is_async(given) else given
+    return in_a_thread(option) if callable(option) and not is_async(option) else option

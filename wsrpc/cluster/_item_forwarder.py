@@ -1,4 +1,4 @@
-"""`Pipe`: passes on the items of a channel on another one, for a call that a node passes on to one of its clients."""
+"""`ItemForwarder`: forwards the items of one channel to another channel, for a call to a client of this node."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ JSON six."""
 Entry = tuple[WireMessage, bytes, Decode]
 
 
-class Pipe(Recipient):
+class ItemForwarder(Recipient):
     """Passes on the items that come on the channel ``source``, the credit for them, and the end of the channel.
 
     Two of them, one for each direction, join the channel of a calling node and that of a client, until one of the two
     ends. Items, which are by far the most, are passed on at once, in the order in which they come. All other messages
-    go through the handlers of the two channels, which are those of `Relay`.
+    go through the handlers of the two channels, which are those of `PeerForwarder`.
 
     The consumer behind ``sink`` counts its credit in bytes as they arrive there, and the producer behind ``source`` as
     it sends them. The two encodings may differ, so the producer gets an eighth (`GROWTH`) of what the consumer has
@@ -46,7 +46,17 @@ class Pipe(Recipient):
         spawn: runs a coroutine in a task.
     """
 
-    __slots__ = ("_got", "_granted", "_sent", "_sink", "_source", "_spawn", "_told", "_waiting", "_waiting_bytes")
+    __slots__ = (
+        "_granted",
+        "_producer_limit",
+        "_received",
+        "_sent",
+        "_sink",
+        "_source",
+        "_spawn",
+        "_waiting",
+        "_waiting_bytes",
+    )
 
     def __init__(
         self, source: ChannelCore, sink: ChannelCore, spawn: Callable[[Coroutine[Any, Any, None]], object]
@@ -54,11 +64,11 @@ class Pipe(Recipient):
         self._source = source
         self._sink = sink
         self._spawn = spawn
-        self._got = self._sent = 0
+        self._received = self._sent = 0
         """Bytes of items so far, as they came and as they left."""
         self._granted = (0, 0)
         """The consumer's credit: totals of items and of bytes."""
-        self._told = 0
+        self._producer_limit = 0
         """Total of bytes up to which the producer may send."""
         self._waiting: deque[Entry] = deque()
         """Messages that wait until the connection has room."""
@@ -69,9 +79,9 @@ class Pipe(Recipient):
     # ------------------------------------------------------------ items
 
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
-        self._got += len(payload)
+        self._received += len(payload)
         if self._waiting or not self._pass_on(message, payload, decode):
-            self._let_wait(message, payload, decode)
+            self._queue(message, payload, decode)
 
     def _pass_on(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> bool:
         """Pass a message on at once. Return False if the connection has no room."""
@@ -117,8 +127,8 @@ class Pipe(Recipient):
     def credit_received(self, n: int, size: int) -> None:
         self._granted = (n, size)
         if self._source.has_credit:
-            self._told = max(self._told, self._got + self._room)
-            self._tell()
+            self._producer_limit = max(self._producer_limit, self._received + self._room)
+            self._send_grant()
 
     @property
     def _room(self) -> int:
@@ -129,17 +139,17 @@ class Pipe(Recipient):
     def _renew(self) -> None:
         """Give the producer more credit if it has used half of what it may have now."""
         room = self._room
-        if self._told and self._told - self._got <= room // 2 and self._source.has_credit:
-            self._told = max(self._told, self._got + room)
-            self._tell()
+        if self._producer_limit and self._producer_limit - self._received <= room // 2 and self._source.has_credit:
+            self._producer_limit = max(self._producer_limit, self._received + room)
+            self._send_grant()
 
-    def _tell(self) -> None:
+    def _send_grant(self) -> None:
         if not self._source.over:
-            self._source.writer.grant(self._source.id, self._granted[0], self._told)
+            self._source.writer.grant(self._source.id, self._granted[0], self._producer_limit)
 
     # ------------------------------------------------------------ what waits for room
 
-    def _let_wait(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+    def _queue(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         self._waiting_bytes += len(payload)
         most = self._source.unread_memory.limits.stream_queue_bytes
         if self._waiting_bytes > most and self._waiting:

@@ -20,7 +20,7 @@ SIOCOUTQNSD = 0x894B
 LINGER_ZERO = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
-def bound(port: int) -> socket.socket:
+def bound_socket(port: int) -> socket.socket:
     """Return a TCP socket bound to this loopback port, or for 0 to a free one. Several sockets can share a port."""
     # With the protocol named, asyncio turns Nagle's algorithm off for what it accepts: small pieces leave at once.
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -98,8 +98,8 @@ class ProxiedConnection:
         troubles: Mapping[Direction, Troubles],
         ended: Callable[[ProxiedConnection], None],
     ) -> None:
-        self.ends: dict[Direction, End] = {
-            direction: End(self, direction, each) for direction, each in troubles.items()
+        self.ends: dict[Direction, ProxySocket] = {
+            direction: ProxySocket(self, direction, each) for direction, each in troubles.items()
         }
         """The sockets, by the direction in which the bytes flow that they read."""
         self._ended = ended
@@ -113,12 +113,12 @@ class ProxiedConnection:
         self._connecting.add_done_callback(lambda task: self.lost())
 
     @property
-    def client(self) -> End:
+    def client(self) -> ProxySocket:
         """The socket of the client."""
         return self.ends["up"]
 
     @property
-    def server(self) -> End:
+    def server(self) -> ProxySocket:
         """The socket of the server."""
         return self.ends["down"]
 
@@ -131,7 +131,7 @@ class ProxiedConnection:
             except OSError:
                 self.reset()
 
-    def made(self, end: End) -> None:
+    def made(self, end: ProxySocket) -> None:
         """Note that a socket is connected."""
         if self.broken:
             end.reset()
@@ -167,7 +167,7 @@ class ProxiedConnection:
                 end.transport.close()
 
 
-class End(asyncio.Protocol):
+class ProxySocket(asyncio.Protocol):
     """One of the two sockets. It passes what it reads to the other one, as far as the troubles allow."""
 
     def __init__(self, connection: ProxiedConnection, direction: Direction, troubles: Troubles) -> None:
@@ -195,7 +195,7 @@ class End(asyncio.Protocol):
         self._reading = True
 
     @property
-    def other(self) -> End:
+    def other(self) -> ProxySocket:
         return self._connection.ends[self._other]
 
     # ------------------------------------------------------------ the socket
@@ -210,7 +210,7 @@ class End(asyncio.Protocol):
         if not self._troubles.stalls and not self._transit and self._connection.connected:
             self._pass(data)  # in this turn: a turn more, and `drop` would lose what has arrived without a proxy
         else:
-            self._put(data)
+            self._add(data)
 
     def eof_received(self) -> bool:
         self.finish()
@@ -218,7 +218,7 @@ class End(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
-        self._put(RESET)
+        self._add(RESET)
         self._connection.lost()
 
     def pause_writing(self) -> None:
@@ -239,7 +239,7 @@ class End(asyncio.Protocol):
 
     def finish(self) -> None:
         """End this direction after what is on its way; what comes later is swallowed."""
-        self._put(FIN)
+        self._add(FIN)
 
     # ------------------------------------------------------------ to the other socket
 
@@ -274,7 +274,7 @@ class End(asyncio.Protocol):
         self._cut_if_due()
         self._read_or_not()
 
-    def _put(self, piece: bytes | None) -> None:
+    def _add(self, piece: bytes | None) -> None:
         if not self._over:
             self._transit.append(piece)
             self._transit_size += len(piece or b"")
