@@ -55,7 +55,7 @@ stream_annotations: set[Any] = {AsyncIterator, AsyncIterable}
 
 _LIBRARIES = frozenset({"annotated_types", "msgspec", "pydantic"})
 _FRAMEWORKS = frozenset({"fastapi.params", "litestar.di", "litestar.params"})
-"""Modules of the classes of ``Depends(...)``, ``Header()``, ``Dependency()`` and so on. These tell a web framework where
+"""Modules of the classes of ``Depends(...)``, ``Header()``, ``Dependency()`` and so on. They tell a web framework where
 to find the value of a parameter. Only their names are here, so that no framework is imported."""
 
 
