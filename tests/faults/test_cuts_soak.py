@@ -258,7 +258,7 @@ async def story(seed: int, limits: Limits, *, extensions: bool = True) -> AsyncG
             yield told
 
 
-ON_FIRST_USE = "ChannelCalls", "OfflineQueue", "UnreadMessages", "Violations", "WaitingRoom"
+ON_FIRST_USE = "ChannelCalls", "OfflineQueue", "PeerUnreadMemory", "Violations", "WaitingRoom"
 """Of these a peer has one or none, whatever the peer on the last connection happened to need."""
 
 

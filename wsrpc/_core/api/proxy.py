@@ -31,20 +31,20 @@ Made = TypeVar("Made", bound="TypedCaller")
 
 _channel_of: Callable[[Any], ChannelRef] = attrgetter("_channel_name")
 _sender_of: Callable[[Any], Sender] = attrgetter("_sender")
-"""The sender of a caller, at the moment: a channel that is closed gets another one."""
+"""Returns the present sender of a caller. A channel gets another sender when it is closed."""
 _opening_of: Callable[[Any], Callable[..., Coroutine[Any, Any, Any]]] = attrgetter("_open")
-"""What opens an anonymous channel by a request of a caller."""
+"""Returns the function of a caller that opens an anonymous channel by a request."""
 
 
 class Emitting(Protocol):
-    """What events can be emitted on: a caller, a server, a room, a channel of one of them."""
+    """Object on which events can be emitted: a caller, a server, a room, or a channel of one of these."""
 
     @property
     def emit(self) -> Callable[..., Any]: ...
 
 
 class Calling(Protocol):
-    """What a proxy calls: a caller."""
+    """Object that a proxy calls: a caller."""
 
     @property
     def open_channel(self) -> Callable[..., Coroutine[Any, Any, Any]]: ...
@@ -73,7 +73,7 @@ class TypedCaller:
 
     @classmethod
     def _wsrpc_method(cls, number: int, member: Member) -> Callable[..., Any]:
-        """Return the method for a member, which is the contract's one with that ``number``.
+        """Return the method for the member of the contract with this ``number``.
 
         Raises:
             TypeError: the member cannot be called in this way.
@@ -81,7 +81,7 @@ class TypedCaller:
         raise NotImplementedError
 
     def _wsrpc_with(self, changes: dict[str, Any]) -> TypedCaller:
-        """Return one like this with other options."""
+        """Return a copy with other options."""
         raise NotImplementedError
 
 
@@ -126,7 +126,7 @@ class Proxy(TypedCaller):
         return typed(Proxy, contract, caller, common)
 
     def _wsrpc_source(self, items: Any) -> Any:
-        """Return ``send=`` for the items that the user has given."""
+        """Return ``send=`` for the items that the user has passed."""
         return items
 
     def _wsrpc_with(self, changes: dict[str, Any]) -> Proxy:
@@ -137,7 +137,7 @@ class Emitter(TypedCaller):
     """Base class of emitters, whose methods emit events.
 
     Args:
-        accepts_offline: ``emit`` of ``caller`` takes ``offline=``, because what it sends may wait for a connection.
+        accepts_offline: ``emit`` of ``caller`` takes ``offline=``, because its events may wait for a connection.
         options: keyword arguments of each call of ``emit``.
     """
 
@@ -315,7 +315,7 @@ _CALLS: dict[Kind, Callable[..., Any]] = {
 
 
 async def _named(call: Coroutine[Any, Any, T], member: str | None) -> T:
-    """Await a call, and note on its errors which member of the contract it was."""
+    """Await a call, and add the member of the contract to its errors."""
     try:
         return await call
     except WsrpcError as exc:
@@ -335,7 +335,7 @@ def _refuse_retry(options: RequestOptions) -> None:
 
 
 def typed(base: type[Made], contract: Any, caller: Any, *args: Any) -> Made:
-    """Return an object with the methods of a contract, of a class that derives from ``base``.
+    """Return an object with the methods of a contract. Its class derives from ``base``.
 
     Args:
         args: further arguments of ``base``.

@@ -81,7 +81,7 @@ class Stream(Generic[T_co]):
     async def __aenter__(self) -> Self:
         if self._inbox is None:
             await self._open_inbox()
-            # A producer that keeps to credit may start now. Another one would only fill the queue.
+            # A producer that keeps to credit may start now. Another producer would only fill the queue.
             if self._inbox is not None and self._inbox.channel.has_credit:
                 self._start_producer(self._inbox)
         return self
@@ -123,7 +123,7 @@ class Stream(Generic[T_co]):
         return item
 
     async def _start_reading(self) -> Inbox:
-        """Open the stream, as far as that was not done, and begin to read it.
+        """Start to read the stream. Open the stream before, unless it is open.
 
         Raises:
             StopAsyncIteration: the stream was closed.
@@ -159,18 +159,18 @@ class Stream(Generic[T_co]):
         inbox.stop_reading(None)
         task = asyncio.current_task()
         if task is not None and task.cancelling():
-            # The body of a conversation has read everything that came before the end. Now it is cancelled.
+            # The body of a conversation has read everything before the end. Now it is cancelled.
             await asyncio.sleep(0)
         if error is not None:
             add_member_note(error, self._member)
             try:
                 raise error
-            finally:  # else the error would refer to this frame, and the frame to the error
+            finally:  # otherwise the error would refer to this frame, and the frame to the error
                 del error, task
         raise StopAsyncIteration
 
     async def _open_inbox(self) -> None:
-        """Open the stream. It is open then, unless it was closed meanwhile."""
+        """Open the stream. It stays closed if it was closed meanwhile."""
         open = self._open
         if open is None:
             raise ChannelClosed(self._label, "this stream was closed")
@@ -180,7 +180,7 @@ class Stream(Generic[T_co]):
         try:
             inbox = await open()
         except BaseException:
-            self._open = None  # iterating again does not try to open it again
+            self._open = None  # so that iterating again does not try again
             raise
         if self._open is None:
             inbox.stop_reading(None)
@@ -217,7 +217,7 @@ Invocation.stream_class = Stream
 
 
 def end_after(stream: Stream[Any], seconds: float, error: Exception) -> Timer:
-    """End an open stream with ``error`` after that many seconds. What has arrived by then is read first."""
+    """End an open stream with ``error`` after ``seconds``. Items that have arrived by then are read first."""
     inbox = stream._inbox  # pyright: ignore[reportPrivateUsage] - the one internal use of a stream's inside
     assert inbox is not None
     return inbox.end_after(seconds, error)
@@ -244,7 +244,7 @@ def read_arrived(stream: Stream[T_co], most: int) -> Iterator[T_co]:
             reading.send(None)
         except StopIteration as exc:
             yield exc.value
-        else:  # all that had arrived was dropped, because it did not fit
+        else:  # all events that had arrived were dropped, because they did not fit
             reading.close()
             return
         most -= 1

@@ -14,10 +14,10 @@ from .introspection import Parameter
 
 
 class ArgumentsRefused(Exception):
-    """Raised before the handler runs: the arguments do not fit it. ``error`` is for the caller.
+    """Raised before the handler runs, if the arguments do not fit its parameters. ``error`` is for the caller.
 
-    Not a `BadArguments`, because that may also be raised by the handler's own code, for a request that it made itself,
-    and then the caller is not at fault.
+    This is not a `BadArguments`, because the handler's own code may raise `BadArguments`, for a request of its own.
+    Then the caller is not at fault.
     """
 
     def __init__(self, error: BadArguments) -> None:
@@ -44,7 +44,7 @@ def _bounded(text: str) -> str:
 
 
 _WIRE_TYPES = frozenset({"null", "bool", "int", "float", "str", "bytes", "array", "object"})
-"""Types that msgspec may report as that of a value. Any other report quotes the value."""
+"""Types that msgspec reports for values. Any other text quotes the value itself."""
 
 
 def refused(
@@ -55,10 +55,10 @@ def refused(
     Args:
         exc: the failed conversion; None if only the number of arguments can be wrong.
         a: the event's name and the arguments.
-        in_rest: whether ``exc`` comes from converting the list of arguments for ``*args``. msgspec's path then begins
-            with the place in this list; otherwise it begins with the place in ``a``.
+        in_rest: whether ``exc`` is from the conversion of the arguments for ``*args``. Then msgspec's path starts with
+            the place in the list of these arguments. Otherwise the path starts with the place in ``a``.
     """
-    # The name by which the caller knows the handler. A handler of `on_json`, or of the event "", has none.
+    # The name by which the caller knows the handler. Handlers of `on_json` and of the event "" have no such name.
     called = f"{a[0][:64]}()" if a and a[0] and isinstance(a[0], str) else "handler"
     wire = [p for p in parameters if p.source == "wire"]
     rest = next((p for p in parameters if p.source == "rest"), None)
@@ -88,7 +88,7 @@ _CUSTOMARY = {"peer": "Peer", "ctx": "Context", "context": "Context"}
 
 
 def _not_injected(wire: list[Parameter]) -> str:
-    """Return a hint for the author of a handler that has forgotten the annotation of such a parameter."""
+    """Return a hint for the author of a handler who has forgotten the annotation of an injected parameter."""
     bare = next((p.name for p in wire if p.name in _CUSTOMARY and p.type is Any), None)
     return "" if bare is None else f"; if {bare!r} is no argument, annotate it: `{bare}: {_CUSTOMARY[bare]}`"
 

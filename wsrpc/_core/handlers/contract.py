@@ -1,6 +1,6 @@
-"""Contracts: a `typing.Protocol` read as events, with the kind, the parameters and the result of each.
+"""Contracts: a `typing.Protocol` read as events. Each event has a kind, parameters and a result.
 
-Proxies, emitters, implementations and declarations are all made of what `read_contract` returns.
+Proxies, emitters, implementations and declarations are all made from the result of `read_contract`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .method import DEFAULTS, Exposed, mark_of
 
 
 class Kind(Enum):
-    """What a member of a contract is, for its caller."""
+    """Kind of a member of a contract, as its caller sees it."""
 
     REQUEST = "a request"
     STREAM = "a stream"
@@ -44,29 +44,29 @@ class Member(NamedTuple):
     name: str
     """The name of the method."""
     event: str
-    """The name of the event, which is that of the method unless `method` has given another one."""
+    """The name of the event: the argument of `method`, or by default the name of the method."""
     kind: Kind
     parameters: tuple[Parameter, ...]
-    """The parameters that travel as arguments, in the order of their places."""
+    """The parameters that are sent as arguments, in their order."""
     source: Parameter | None
-    """The parameter that gives the items of an upload or an exchange."""
+    """The parameter with the items of an upload or an exchange."""
     result: Any
     """The type of the answer, or of each item of a stream. None for a conversation."""
     signature: Facts
     function: Callable[..., Any]
-    """The method as it stands in the contract."""
+    """The method in the contract."""
     blocking: bool
-    """Whether its caller waits in a thread: it is a plain function, and its items and channel are for threads, too. In
-    an event loop, an event that is declared so is emitted without waiting."""
+    """Whether its caller waits in a thread: the method is a plain function, and its items and channel are for threads.
+    In an event loop, such an event is emitted without waiting."""
 
     @property
     def shown(self) -> str:
-        """The member as error texts name it, such as ``Chat.say``."""
+        """The name of the member in error texts, such as ``Chat.say``."""
         return self.function.__qualname__
 
     @property
     def call_signature(self) -> inspect.Signature:
-        """The signature of the method, without parameters that no caller gives, such as a channel."""
+        """The signature of the method, without parameters that a caller does not pass, such as a channel."""
         signature = signature_of(self.function)
         itself, *others = signature.parameters.values()
         names = {p.name for p in (*self.parameters, self.source) if p is not None}
@@ -87,7 +87,7 @@ class Contract(NamedTuple):
     """The contracts of named channels, by name: attributes that are annotated with another contract."""
 
     def refuse_lifecycle_events(self, channel: ChannelRef) -> None:
-        """Refuse a contract that has a lifecycle event for the main channel, where such a name never travels.
+        """Refuse a contract that has a lifecycle event for the main channel, where such an event is never sent.
 
         Raises:
             TypeError: names the member.
@@ -100,7 +100,7 @@ class Contract(NamedTuple):
 
 
 def read_contract(contract: Any, used_by: str) -> Contract:
-    """Return the events of a contract. ``used_by`` names the public method for which it is read, for error texts.
+    """Return the events of a contract. ``used_by`` is the public method that needs them, for error texts.
 
     Raises:
         TypeError: it is not a Protocol, or one of its members cannot work; the text names the member.
@@ -146,10 +146,10 @@ def _read_members(contract: type[Any]) -> Contract:
 
 
 def _attributes(base: type[Any]) -> list[tuple[str, Any]]:
-    """Return what one class of a contract declares: functions, other attributes, and annotations in their place.
+    """Return the declarations of one class of a contract: functions, other attributes, and annotations.
 
     Raises:
-        TypeError: the name of one begins with an underscore.
+        TypeError: a name starts with an underscore.
     """
     declared = {**annotations_of(base), **vars(base)}
     found = [(name, value) for name, value in declared.items() if name not in _OWN and not _is_dunder(name)]
@@ -177,7 +177,7 @@ class _Bare(typing.Protocol): ...
 
 
 _OWN = frozenset(vars(_Bare)) | {"_is_runtime_protocol", "__protocol_attrs__"}
-"""What Python itself keeps in a Protocol."""
+"""Attributes that Python itself adds to a Protocol."""
 
 
 def _channel(contract: str, attribute: str, value: Any, base: type[Any]) -> type[Any]:
@@ -202,7 +202,10 @@ def _channel(contract: str, attribute: str, value: Any, base: type[Any]) -> type
 
 
 def _has_channels(contract: type[Any]) -> bool:
-    """Return whether a contract has attributes that are not methods. It is not read for that: it may be its own."""
+    """Return whether a contract has attributes that are not methods.
+
+    This does not read the contract, because a contract may have itself as a channel.
+    """
     bases = [base for base in contract.__mro__ if is_contract(base)]
     return any(not isinstance(value, types.FunctionType) for base in bases for _, value in _attributes(base))
 
@@ -247,7 +250,7 @@ def _member(attribute: str, function: Any) -> Member:
 
 
 def _refuse_parameters(read: Facts, function: Any) -> None:
-    """Refuse parameters that a caller cannot give."""
+    """Refuse parameters that a caller cannot pass."""
     for param in signature_of(function).parameters.values():
         if param.kind is param.VAR_KEYWORD:
             raise read.refusal(param.name, "arguments travel by place, so **kwargs would never arrive: name them")
@@ -266,7 +269,7 @@ def _refuse_parameters(read: Facts, function: Any) -> None:
 
 
 def _as_source(p: Parameter) -> Parameter:
-    """Return a parameter of a plain function, which gives the items of an upload if it is an iterable."""
+    """Return a parameter of a plain function. An iterable parameter has the items of an upload."""
     if p.source != "wire" or not p.required or (typing.get_origin(p.type) or p.type) not in (Iterable, Iterator):
         return p
     item, *_ = (*typing.get_args(p.type), Any)
@@ -277,8 +280,8 @@ def _kind(read: Facts, result: Result, *, waits: bool, blocks: set[bool]) -> Kin
     """Return the kind of a member.
 
     Args:
-        waits: it is awaited.
-        blocks: what `_blocks` yields.
+        waits: whether the caller awaits the member.
+        blocks: the values of `_blocks`.
     """
     talking, reads = channel_parameters(read)
     talks = bool(talking) or result.kind == "channel"
@@ -305,7 +308,7 @@ def _kind(read: Facts, result: Result, *, waits: bool, blocks: set[bool]) -> Kin
 
 
 def _blocks(read: Facts, result: Result) -> Iterator[bool]:
-    """Yield, for the channel, the items and the stream of a member, whether each is for threads."""
+    """Yield for the channel, the items and the stream of a member whether they are for threads."""
     for p in read.parameters:
         if p.source == "stream":
             yield False
@@ -336,7 +339,7 @@ def check_emitted(member: Member) -> None:
 
 
 def placed_members(contract: Any, channel: ChannelRef) -> list[tuple[ChannelRef, Member]]:
-    """Return the members of a contract with their channels; those of the contract itself are on ``channel``.
+    """Return the members of a contract with their channels. Members of the contract itself are on ``channel``.
 
     Raises:
         TypeError: the contract cannot work; the text names the member.

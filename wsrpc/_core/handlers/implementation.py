@@ -1,7 +1,7 @@
-"""Implementations of contracts: whether the methods of an object do what a contract declares, and as which handlers.
+"""Implementations of contracts: checks the methods of an object against a contract, and returns their handlers.
 
-The kinds and the parameters are compared. Their types are not: arguments have to fit both, the contract's, and then the
-implementation's, to which they are converted.
+Kinds and parameters are compared. Types are not compared: arguments have to fit the types of the contract, and then
+those of the implementation, to which they are converted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Methods = dict[str, Method]
 
 
 def implementing(contract: Any, implementation: object, channel: ChannelRef) -> list[tuple[ChannelRef, Member, Method]]:
-    """Return the handlers that ``implementation`` has for the events of a contract, which are on ``channel``.
+    """Return the methods of ``implementation`` that handle the events of a contract on ``channel``.
 
     Raises:
         TypeError: a member is missing or has another signature; the text names both signatures.
@@ -61,7 +61,7 @@ def methods_of(cls: type[Any], contract: Any, channel: ChannelRef) -> Methods:
 def _methods(
     read: Contract, owner: Any, channel: ChannelRef, *, is_service: bool = False
 ) -> Iterator[tuple[Member, Method]]:
-    """Yield the methods that implement a contract. ``owner`` has them: an object, or the class of a service."""
+    """Yield the methods of ``owner`` that implement a contract. ``owner`` is an object, or the class of a service."""
     cls: Any = owner if is_service else owner.__class__
     if isinstance(owner, type) and not is_service:
         raise TypeError(
@@ -89,7 +89,7 @@ def _refuse_missing(read: Contract, implementation: object, name: str) -> None:
 
 
 def _is_missing(member: Member, implementation: object) -> bool:
-    """Return whether an object, or a class, has no method for a member, or only the one of the contract itself."""
+    """Return whether an object or a class has no method for a member, except that of the contract itself."""
     found = getattr(implementation, member.name, _MISSING)
     return found is _MISSING or getattr(found, "__func__", found) is member.function
 
@@ -111,7 +111,7 @@ def _check(member: Member, function: Any, *, is_method: bool = False) -> None:
     """Check that a function does what a member of a contract declares.
 
     Raises:
-        TypeError: it does not; the text names both signatures.
+        TypeError: the function does something else. The text names both signatures.
     """
     facts = introspect(function)
     if is_method:
@@ -140,11 +140,10 @@ def _signature(function: Any) -> str:
 
 
 def completed(facts: Facts, function: Callable[..., Any], member: Member) -> tuple[Facts, tuple[Any, ...]]:
-    """Return facts in which the parameters from the wire are those that the contract declares, and its types of them.
+    """Return facts with the parameters that the contract declares, and the contract's type of each parameter.
 
-    A parameter without an annotation has the type that the contract declares. One that the contract does not have gets
-    no value, so that no caller can set it. ``*args`` takes the place of those that only the contract names. The types
-    have an item for each parameter of the facts.
+    A parameter without an annotation gets the type that the contract declares. A parameter that the contract does not
+    have gets no value, so that no caller can set it. ``*args`` stands for the parameters that only the contract has.
     """
     given = signature_of(function).parameters
     wanted = [p for p in member.parameters if p.source == "wire"]
@@ -179,7 +178,7 @@ _KINDS = {Role.UPLOAD: Kind.UPLOAD, Role.EXCHANGE: Kind.EXCHANGE, Role.CONVERSAT
 
 
 def _difference(member: Member, facts: Facts, function: Any) -> str | None:
-    """Say what a function does otherwise than a member of a contract declares; None if nothing."""
+    """Return in which way a function differs from a member of a contract, or None."""
     try:
         result = result_of(function)
     except TypeError as exc:
@@ -220,7 +219,7 @@ def _other_parameters(declared: tuple[Parameter, ...], own: tuple[Parameter, ...
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Return whether two defaults travel alike."""
+    """Return whether two defaults are the same on the wire."""
     if isinstance(one, bool) is not isinstance(other, bool):
         return False
     return one is other or bool(one == other) or repr(one) == repr(other)  # NaN equals nothing

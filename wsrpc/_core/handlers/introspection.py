@@ -44,19 +44,19 @@ class Injection(Struct, frozen=True):
 
 
 injections: dict[type[Any], Injection] = {Invocation: Injection(lambda invocation: invocation)}
-"""How a parameter annotated with a class, or with ``Cls | None``, gets its value. Higher layers add their classes.
+"""By class: how a parameter annotated with it, or with ``Cls | None``, gets its value. Higher layers add their classes.
 
 A subclass of such a class is not injected, because the object may be any instance of the class.
 """
 
 stream_annotations: set[Any] = {AsyncIterator, AsyncIterable}
-"""Annotations of a parameter that reads what the caller sends with ``send=``. A higher layer adds `Stream`."""
+"""Annotations of a parameter that reads the items of the caller's ``send=``. A higher layer adds `Stream`."""
 
 
 _LIBRARIES = frozenset({"annotated_types", "msgspec", "pydantic"})
 _FRAMEWORKS = frozenset({"fastapi.params", "litestar.di", "litestar.params"})
-"""Modules of the classes of ``Depends(...)``, ``Header()``, ``Dependency()`` and so on, which say where a web framework
-finds the value of a parameter. They are known by name, so that no framework is imported."""
+"""Modules of the classes of ``Depends(...)``, ``Header()``, ``Dependency()`` and so on. They tell a web framework where
+to find the value of a parameter. Only their names are here, so that no framework is imported."""
 
 
 class Parameter(NamedTuple):
@@ -72,7 +72,7 @@ class Parameter(NamedTuple):
 
 
 class Role(Enum):
-    """The way in which a handler answers. For all but `RESULT`, a channel is the answer before the body runs."""
+    """How a handler answers. Except for `RESULT`, the request is answered with a channel before the body runs."""
 
     RESULT = "returns a value, or a stream if it returns or is an iterator"
     CONVERSATION = "talks with its caller over an anonymous channel"
@@ -81,7 +81,7 @@ class Role(Enum):
 
 
 class Facts(NamedTuple):
-    """Everything that introspection found out about a function. ``what`` it is goes into error texts."""
+    """The result of introspection of a function. ``what`` describes the function in error texts."""
 
     what: str
     name: str
@@ -95,7 +95,7 @@ class Facts(NamedTuple):
     role: Role = Role.RESULT
 
     def refusal(self, parameter: str | None, text: str) -> TypeError:
-        """Return the error for a function that cannot be what it is meant to be."""
+        """Return the error for a function that cannot serve its purpose."""
         place = "" if parameter is None else f", parameter {parameter!r}"
         return TypeError(f"{self.what} {self.name} ({self.where}){place}: {text}")
 
@@ -104,9 +104,9 @@ class Facts(NamedTuple):
 
 
 def _layers_of(function: Any) -> list[Any]:
-    """Return the callable and everything it wraps, outermost first.
+    """Return the callable and all callables that it wraps, the outermost first.
 
-    Annotations belong to the innermost: annotations that are text are evaluated in the module that wrote them.
+    Annotations belong to the innermost callable: annotations that are text are evaluated in its module.
     """
     layers: list[Any] = []
     while len(layers) < 100:  # an object may claim to wrap itself
@@ -130,19 +130,19 @@ def _layers_of(function: Any) -> list[Any]:
 
 
 def without_partials(function: Any) -> Any:
-    """Return the function that a partial calls in the end; anything else is returned unchanged."""
+    """Return the function that a partial calls in the end. Anything else is returned unchanged."""
     while isinstance(function, functools.partial):
         function = typing.cast(Any, function).func
     return function
 
 
 def _body_of(function: Any) -> Any:
-    """Return the function that runs when the handler is called, to find out whether it is a coroutine function."""
+    """Return the function that runs when the handler is called. It may be a coroutine function."""
     function = without_partials(function)
     if inspect.isroutine(function) or inspect.iscoroutinefunction(function):
         return function
-    # An object runs its class's __call__. A class runs its metaclass's, which makes an instance; whether the instance's
-    # __call__ is a coroutine function does not matter then.
+    # An object runs the __call__ of its class. A class runs the __call__ of its metaclass, which makes an instance. It
+    # does not matter whether the __call__ of the instance is a coroutine function.
     return typing.cast(Any, type(function)).__call__
 
 
@@ -165,7 +165,7 @@ def _where(layers: list[Any], name: str) -> str:
 
 
 def is_async(function: object) -> bool:
-    """Return whether it is an ``async def``, or an object whose ``__call__`` is one."""
+    """Return whether a function is an ``async def``, or an object whose ``__call__`` is one."""
     return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
 
 
@@ -184,7 +184,7 @@ def location(function: Any) -> str:
 
 
 def _namespaces(layers: list[Any]) -> list[dict[str, Any]]:
-    """Return the namespaces in which names in annotations are looked up, best first."""
+    """Return the namespaces in which names in annotations are looked up, the best first."""
     found: list[dict[str, Any]] = []
     for layer in reversed(layers):
         spaces: list[Any] = [getattr(layer, "__globals__", None)]
@@ -196,7 +196,7 @@ def _namespaces(layers: list[Any]) -> list[dict[str, Any]]:
 
 
 def _resolve(annotation: Any, layers: list[Any]) -> Any:
-    """Return the type that one annotation means, with names in text looked up. `Annotated` is kept.
+    """Return the type of one annotation. Names in text are looked up. `Annotated` is kept.
 
     Raises:
         Exception: anything that evaluating the annotation raises.
@@ -208,8 +208,8 @@ def _resolve(annotation: Any, layers: list[Any]) -> Any:
 
     def holder() -> None: ...
 
-    # `get_type_hints` is the documented way to resolve text, but it takes a whole object, and one broken annotation
-    # spoils all the others. So it gets an object with this annotation only.
+    # `get_type_hints` is the documented function to resolve text. It needs a whole object, and one broken annotation
+    # would spoil all others. So it gets an object with this annotation only.
     holder.__annotations__ = {"it": annotation}
     if parameters := getattr(layers[-1], "__type_params__", None):
         holder.__type_params__ = parameters  # type: ignore[attr-defined]
@@ -236,7 +236,7 @@ def _alternatives(tp: Any) -> list[Any]:
 
 
 def _injection_of(tp: Any) -> Injection | None:
-    """Return how a parameter of this type gets its value; None if the value comes from the wire."""
+    """Return how a parameter of this type gets its value. None if the value is an argument."""
     classes = _alternatives(tp)
     found = {injections.get(cls) if isinstance(cls, type) else None for cls in classes}
     return found.pop() if len(found) == 1 else None
@@ -267,7 +267,7 @@ def read_annotation(annotation: Any, owner: Any) -> Any:
 def signature_of(function: Any) -> inspect.Signature:
     """Return the signature, with annotations as they were written."""
     if sys.version_info >= (3, 14):
-        # From 3.14 on annotations are evaluated on demand; a broken one must not spoil the others.
+        # From 3.14 on, annotations are evaluated on demand. A broken annotation must not spoil the others.
         import annotationlib
 
         return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
@@ -284,10 +284,10 @@ def _must_not_restrict(tp: Any) -> None:
 
 
 def of_framework(value: Any) -> str:
-    """Say why a parameter cannot have ``value`` as its default or type, if that contains ``Depends(...)`` or the like.
+    """Return why a parameter cannot have ``value`` as its default or type, if it contains ``Depends(...)`` or the like.
 
-    Otherwise the caller would give what the framework is expected to find, such as the user; and a default that is such
-    an object counts as true.
+    Otherwise the caller could pass a value that the framework is expected to find, such as the user. And as a default,
+    such an object counts as true.
     """
     if any(base.__module__ in _FRAMEWORKS for base in type(value).__mro__):
         return (

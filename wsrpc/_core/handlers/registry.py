@@ -145,7 +145,7 @@ class Registry:
         return Registry(dec_hook=self.dec_hook, declares=False)
 
     def inherit(self, base: Registry, time_limit: float | None) -> None:
-        """Inherit from ``base``: its handlers get messages that have none here, and its layers run around handlers here.
+        """Inherit from ``base``: its handlers get messages that have none here. Its layers run around all handlers.
 
         All registries that inherit from ``base`` have the same ``time_limit``.
         """
