@@ -104,7 +104,7 @@ class Dispatcher:
         """Each handler runs in a copy of this context, so that no handler sees what another handler sets."""
         self.channels = channels
         self._mark: float | None = None
-        """When the last handler of this read ended that returned a value. None if there was none, or if it is unknown."""
+        """When the last handler of this read ended that returned a value. None if there was none, or it is unknown."""
 
     @cached_property
     def _channel_answers(self) -> ChannelCalls:
