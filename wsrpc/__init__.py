@@ -145,13 +145,13 @@ if not typing.TYPE_CHECKING:
             return importlib.import_module(f".{name}", __name__)
         if name not in __all__:
             if name[:1].isupper():  # `from wsrpc import cluster` asks for a module
-                _tell_home(name)
+                _raise_home(name)
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         home = importlib.import_module(_HOMES.get(name, ".errors"), __name__)
         value = globals()[name] = getattr(home, name)
         return value
 
-    def _tell_home(name):
+    def _raise_home(name):
         for other in _OTHERS:
             home = f"{__name__}.{other}"
             if name in importlib.import_module(home).__all__:

@@ -12,7 +12,7 @@ from .._base.names import RESERVED_EVENTS, check_event
 from ..errors import RequestTimeout, ReservedEvent
 from .command_connection import connected, on_channel, retry_of
 from .command_errors import TIMEOUT, Failure, UsageError
-from .command_options import CALL, UPLOAD, Command, Options, take_option
+from .command_options import CALL, UPLOAD, Command, Options, items_option
 from .command_values import argument, items_of
 from .printing import ItemCount, ValueWriter
 from .running import Job, in_event_loop
@@ -72,7 +72,7 @@ examples:
 )
 @CALL
 @UPLOAD
-@take_option("items")
+@items_option("items")
 @in_event_loop
 async def stream(options: Options, job: Job) -> None:
     """Request a stream, and print its items as they arrive."""

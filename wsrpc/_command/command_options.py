@@ -83,7 +83,7 @@ def channel_option(about: str, **options: Any) -> Decorator:
     return click.option("--channel", metavar="NAME", shell_complete=_offered, help=about, **options)
 
 
-def take_option(what: str) -> Decorator:
+def items_option(what: str) -> Decorator:
     """Return a decorator that adds ``--take``."""
     return click.option("--take", metavar="N", type=click.IntRange(min=1), help=f"End after N {what}.")
 

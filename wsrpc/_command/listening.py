@@ -17,7 +17,7 @@ from .._core.api.peer import Peer
 from .._core.handlers.observation import Message
 from ..errors import ConnectionLost, one_line
 from .command_connection import client_of, connected
-from .command_options import CONNECTION, EVENTS, URL, Command, Options, channel_option, take_option
+from .command_options import CONNECTION, EVENTS, URL, Command, Options, channel_option, items_option
 from .printing import ValueWriter
 from .running import Job, complain, in_event_loop
 
@@ -118,7 +118,7 @@ examples:
 @EVENTS
 @channel_option("Print only the events of this named channel. Can be repeated.", multiple=True)
 @CONNECTION
-@take_option("events")
+@items_option("events")
 @in_event_loop
 async def listen(options: Options, job: Job) -> None:
     """Print the events that a server emits, with their time and channel.
