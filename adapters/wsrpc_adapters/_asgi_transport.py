@@ -184,7 +184,7 @@ class _AsgiOutput(ABC):
 
     @abstractmethod
     def _send_failed(self, exc: Exception) -> None:
-        """Called when ``send()`` raised an exception. Most likely ``receive()`` will report the end of the connection."""
+        """Called when ``send()`` raised an exception. Most likely ``receive()`` will report the connection's end."""
 
     def _add(self, payload: bytes, text: bool, *, held: bool) -> None:
         """Add a message. If it is ``held``, the next `flush` or `_write` writes it, otherwise a task does."""
