@@ -284,7 +284,7 @@ async def restart() -> None:
         begun = asyncio.create_task(client.request("work"))
         await working.wait()
         asyncio.get_running_loop().call_later(0.05, may_end.set)
-        await second.close(drain=10)  # seconds, at most
+        await second.close(drain_timeout=10)  # seconds, at most
         done = await begun
         show(
             f"client → server  work() was active when the server drained, and could end = {done!r}",

@@ -43,7 +43,7 @@ async def work(number: int) -> None:
     closing: list[asyncio.Task[None]] = []  # server.run() would do this, but does not tell its port
     loop = asyncio.get_running_loop()
     async with server.listen("127.0.0.1", 0) as listener:
-        drain = lambda: closing.append(loop.create_task(server.close(drain=10)))  # noqa: E731
+        drain = lambda: closing.append(loop.create_task(server.close(drain_timeout=10)))  # noqa: E731
         loop.add_signal_handler(signal.SIGTERM, drain)
         print(listener.port, flush=True)
         await server.serve_forever()

@@ -114,7 +114,7 @@ async def test_a_server_that_leaves(counterpart: Counterpart, agents: Agents, ce
         _, in_the_air = link.start_asking("question")
         assert await link.seen.started.get() == "question"
         assert isinstance(link.app, Server)
-        closing = asyncio.create_task(link.app.close(drain=60))
+        closing = asyncio.create_task(link.app.close(drain_timeout=60))
         await until(lambda: "draining" in repr(link.app))
         await link.ask_in_vain("add", 1, 2)
         go_on.set()

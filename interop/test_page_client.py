@@ -161,7 +161,7 @@ async def happens(
         case "no session":
             proxy.drop()
         case "drains":
-            closing = asyncio.create_task(stage.server.close(drain=30))
+            closing = asyncio.create_task(stage.server.close(drain_timeout=30))
             await turns_until(lambda: not stage.server.healthy)
             await release()
             await closing
@@ -637,7 +637,7 @@ async def test_requests_that_wait_for_room_go_elsewhere_when_the_server_drains()
         calls = [await page.call("request") for _ in range(4)]
         await stage.notes.until("began", 2)
         await page.do("go", at=second.url)
-        closing = asyncio.create_task(stage.server.close(drain=30))
+        closing = asyncio.create_task(stage.server.close(drain_timeout=30))
         await turns_until(lambda: not stage.server.healthy)
         stage.release()
         await stage.notes.until("began", 3)  # one when there was room, and the other call still in progress

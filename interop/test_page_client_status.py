@@ -79,7 +79,7 @@ async def test_status(row: str) -> None:
                     await page.do("go", at=second.url)
             case ["drained"]:
                 await page.do("go", at=second.url)
-                closing = asyncio.create_task(stage.server.close(drain=30))
+                closing = asyncio.create_task(stage.server.close(drain_timeout=30))
                 await turns_until(lambda: not stage.server.healthy)
                 stage.release()
                 await closing
@@ -320,7 +320,7 @@ async def test_a_handler_that_a_draining_server_awaits_may_call_it(needs: str, a
         result = "return" if answers == "value" else "yield"
         await page.run(f"client.on('farewell', {handler} {{ {result} await {needs} }})")
         await page.notes.until("open")
-        await server.close(drain=60)
+        await server.close(drain_timeout=60)
         assert got == [1]
 
 
@@ -336,7 +336,7 @@ async def test_a_request_ends_a_stream_while_the_server_drains() -> None:
     server.on("stop", stopped.set)
     async with server.listen() as listener, Page.start(listener.url, statuses=True) as page:
         await page.run("globalThis.feed = client.stream('feed'); await feed.next()")
-        closing = asyncio.create_task(server.close(drain=60))
+        closing = asyncio.create_task(server.close(drain_timeout=60))
         await page.notes.until("draining")
         assert await page.run("await client.request('stop'); return (await feed.next()).done") is True
         await closing

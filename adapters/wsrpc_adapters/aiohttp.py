@@ -50,7 +50,7 @@ def aiohttp_handler(server: Server) -> Callable[[web.Request], Awaitable[web.Str
     """Return a handler that serves WebSockets with ``server``: ``app.router.add_get("/ws", aiohttp_handler(server))``.
 
     To finish active requests and close the server when the application shuts down, use
-    ``app.on_shutdown.append(lambda app: server.close(drain=20))``.
+    ``app.on_shutdown.append(lambda app: server.close(drain_timeout=20))``.
     """
 
     async def handler(request: web.Request) -> web.StreamResponse:

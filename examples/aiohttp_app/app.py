@@ -51,7 +51,7 @@ async def start(app: web.Application) -> None:
 
 
 async def close(app: web.Application) -> None:
-    await server.close(drain=20)  # active work may finish; new connections get 503
+    await server.close(drain_timeout=20)  # active work may finish; new connections get 503
 
 
 def make_app() -> web.Application:

@@ -36,7 +36,7 @@ def make_app(data: Path) -> web.Application:
         return web.FileResponse(store.path(message.id), headers=headers)
 
     async def close(app: web.Application) -> None:
-        await server.close(drain=5)  # pages see 1012 and dial again
+        await server.close(drain_timeout=5)  # pages see 1012 and dial again
         store.close()
 
     app = web.Application()

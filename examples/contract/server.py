@@ -55,7 +55,7 @@ def make_app(modules: Path) -> web.Application:
         return web.FileResponse(HERE / "page" / "index.html")
 
     async def close(app: web.Application) -> None:
-        await server.close(drain=5)
+        await server.close(drain_timeout=5)
 
     app = web.Application()
     app.router.add_get("/", index)

@@ -108,7 +108,7 @@ async def make_token(request: web.Request) -> web.Response:
 
 
 async def close(app: web.Application) -> None:
-    await server.close(drain=5)
+    await server.close(drain_timeout=5)
 
 
 app = web.Application()

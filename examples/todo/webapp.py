@@ -17,7 +17,7 @@ async def index(request: web.Request) -> web.FileResponse:
 
 
 async def close(app: web.Application) -> None:
-    await server.close(drain=5)
+    await server.close(drain_timeout=5)
 
 
 app = web.Application()

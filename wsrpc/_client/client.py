@@ -306,9 +306,9 @@ class Client(Declarer, RawRegistrar, RawCaller):
         running are cancelled, as at the end of any session. Handlers of events have `Limits.close_timeout` seconds to
         finish. Cancelling is safe: the client continues to close.
 
-        This method has no ``drain`` option. To let request handlers finish, first wait until the client is connected
-        and both ``client.peer.active`` and ``client.peer.anonymous_channels`` are 0. The section "Shut a client down
-        without losing its work" of the guide "Start and stop a server" shows how.
+        This method has no ``drain_timeout`` option. To let request handlers finish, first wait until the client is
+        connected and both ``client.peer.active`` and ``client.peer.anonymous_channels`` are 0. The section "Shut a
+        client down without losing its work" of the guide "Start and stop a server" shows how.
 
         Args:
             code: the close code. With None, the Close frame has no code, and the remote peer sees 1005.

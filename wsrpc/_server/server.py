@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
     from ..cluster._cluster import Cluster
 
-DRAIN = "drain= is a number of seconds, 0 or more"
+DRAIN_TIMEOUT = "drain_timeout= is a number of seconds, 0 or more"
 
 R = TypeVar("R", bound=RawFunction)
 S = TypeVar("S", bound=Callable[..., Any])
@@ -376,14 +376,14 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
         healthz: str | None = "/healthz",
         reuse_port: bool = False,
         lifespan: Callable[[Server], AbstractAsyncContextManager[object]] | None = None,
-        drain: float = 20.0,
+        drain_timeout: float = 20.0,
     ) -> None:
         """Run the server in a new event loop, until the process receives a signal.
 
-        The options other than ``lifespan`` and ``drain`` are the same as for `listen`. Ctrl-C closes every connection
-        with 1012. SIGTERM drains the server; see `close`. While the server drains, Ctrl-C or another SIGTERM closes all
-        connections immediately. After any of these signals, `run` returns, so that the program can exit with status 0.
-        Outside the main thread, `run` does not handle signals.
+        The options other than ``lifespan`` and ``drain_timeout`` are the same as for `listen`. Ctrl-C closes every
+        connection with 1012. SIGTERM drains the server; see `close`. While the server drains, Ctrl-C or another SIGTERM
+        closes all connections immediately. After any of these signals, `run` returns, so that the program can exit with
+        status 0. Outside the main thread, `run` does not handle signals.
 
         The server's URL is logged. If logging is not configured to show the URL, it is written to stderr.
 
@@ -393,16 +393,16 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
                 port opens. It is exited after every connection is closed and the handlers have ended. If it raises an
                 exception, the program ends. A signal that arrives while the context manager is being entered cancels
                 it.
-            drain: the maximum time that active work has to finish after SIGTERM, in seconds. (Kubernetes kills a
-                process after 30 s.)
+            drain_timeout: the maximum time that active work has to finish after SIGTERM, in seconds. (Kubernetes kills
+                a process after 30 s.)
 
         Raises:
             RuntimeError: called inside a running event loop.
-            TypeError, ValueError: ``lifespan``, ``drain`` or an option of `listen` is not valid.
+            TypeError, ValueError: ``lifespan``, ``drain_timeout`` or an option of `listen` is not valid.
         """
         listening = self.listen(host, port, path=path, ssl=ssl, unix=unix, healthz=healthz, reuse_port=reuse_port)
-        check_number(DRAIN, drain, 0)
-        run(self, listening, self.serve_forever, self.close, drain=drain, lifespan=lifespan)
+        check_number(DRAIN_TIMEOUT, drain_timeout, 0)
+        run(self, listening, self.serve_forever, self.close, drain_timeout=drain_timeout, lifespan=lifespan)
 
     @no_parentheses("@server.on_handshake")
     def on_handshake(self, function: Callable[[Handshake], T], /) -> Callable[[Handshake], T]:
@@ -433,8 +433,8 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
         Use the function to end work that would not end by itself, such as a stream without an end; the drain would
         otherwise wait for it until its time is over. When the function is called, `draining` is true, and peers that
         are idle are still connected. The drain also waits for async functions, and cancels them when its time is over.
-        Exceptions are logged. The function is called once for each `close` that drains. A `close` without ``drain``
-        does not call it, because handlers are then cancelled at once.
+        Exceptions are logged. The function is called once for each `close` that drains. A `close` without
+        ``drain_timeout`` does not call it, because handlers are then cancelled at once.
 
         Raises:
             TypeError: ``function`` is not a function, or requires an argument.
@@ -679,7 +679,7 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
             return lifetime.raw.start(transport, settings.limits, loop, self._services.raw, make, expires)
         return ServedPeer(self, lifetime.peers, settings, self._registry, loop, handshake)
 
-    async def close(self, drain: float = 0.0) -> None:
+    async def close(self, drain_timeout: float = 0.0) -> None:
         """Close every connection with 1012, and wait until the handlers have ended.
 
         New connections are refused. You can open the server again afterwards, with `listen`, `run`, `open` or an
@@ -689,19 +689,19 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
         `Limits.close_timeout` seconds to finish. Cancelling is safe: the closing continues.
 
         Args:
-            drain: the maximum time, in seconds, to wait for active work in both directions: handlers, requests, streams
-                and channels. Each connection is closed as soon as it has no active work. A wsrpc client queues new
-                messages for its next connection when its earlier calls are answered. New requests from other clients
-                are rejected with `Draining`. Calling `close` again with a smaller ``drain``, or without ``drain``, ends
-                the drain sooner.
+            drain_timeout: the maximum time, in seconds, to wait for active work in both directions: handlers, requests,
+                streams and channels. Each connection is closed as soon as it has no active work. A wsrpc client queues
+                new messages for its next connection when its earlier calls are answered. New requests from other
+                clients are rejected with `Draining`. Calling `close` again with a smaller ``drain_timeout``, or without
+                ``drain_timeout``, ends the drain sooner.
 
         Raises:
-            TypeError, ValueError: ``drain`` is not a number, or is negative.
+            TypeError, ValueError: ``drain_timeout`` is not a number, or is negative.
             RuntimeError: called in a thread other than that of the server's event loop.
         """
-        check_number(DRAIN, drain, 0)
+        check_number(DRAIN_TIMEOUT, drain_timeout, 0)
         self._core.check_thread("server.close()")
-        await self._core.close(drain)
+        await self._core.close(drain_timeout)
 
     # ------------------------------------------------------------ for operators
 

@@ -26,11 +26,11 @@ def run(
     serve_forever: Callable[[], Awaitable[None]],
     close: Callable[[float], Coroutine[Any, Any, None]],
     *,
-    drain: float,
+    drain_timeout: float,
     lifespan: Callable[[S], Any] | None,
 ) -> None:
-    """Serve until a signal. Ctrl-C closes at once. SIGTERM drains for ``drain`` seconds, and a second SIGTERM closes at
-    once. A signal that arrives while ``lifespan`` is entered cancels the entering.
+    """Serve until a signal. Ctrl-C closes at once. SIGTERM drains for ``drain_timeout`` seconds, and a second SIGTERM
+    closes at once. A signal that arrives while ``lifespan`` is entered cancels the entering.
 
     ``lifespan(server)`` is entered before the port is opened, and exited when the server is closed. ``serve_forever``
     and ``close`` are methods of the server. The argument of ``close`` is the time to drain, in seconds.
@@ -58,7 +58,7 @@ def run(
                 beginning.cancel()
                 return
             _report("SIGTERM: closing" if closings else "SIGTERM: draining; another one closes at once")
-            closings.append(asyncio.get_running_loop().create_task(close(0.0 if closings else drain)))
+            closings.append(asyncio.get_running_loop().create_task(close(0.0 if closings else drain_timeout)))
 
         _listen_to_sigterm(terminate)
         async with nullcontext() if lifespan is None else _enter(lifespan, server), listening:

@@ -22,7 +22,7 @@ class ServerInput(Enum):
 
     OPEN = "open()"
     ACCEPT = "accept()"
-    DRAIN = "close(drain=...)"
+    DRAIN = "close(drain_timeout=...)"
     CLOSE = "close()"
     DRAINED = "all work is done, or the time is over"
     ENDED = "everything has ended, or the task that closes the server is cancelled"

@@ -1,4 +1,4 @@
-"""Calls to a peer that may be connected to any node: `ClusterPeer`, and the `ClusterSender` behind it."""
+"""`ClusterPeer`: calls a peer that may be connected to any node. `ClusterSender`: the inside of a `ClusterPeer`."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any
 
 
 class ClusterSender:
-    """Sends to the peer with an address: directly if it is connected to this node, else through its node.
+    """Sends to the peer with an address: directly if the peer is connected to this node, otherwise through its node.
 
     Args:
-        joined: returns this process's part in the cluster.
+        joined: a function that returns the membership of this process in the cluster.
     """
 
     def __init__(self, address: str, joined: Callable[[], ClusterMembership]) -> None:
@@ -42,11 +42,11 @@ class ClusterSender:
     # ------------------------------------------------------------ where the peer is
 
     def _node(self, membership: ClusterMembership) -> str:
-        """Return the node of a peer that is connected elsewhere.
+        """Return the node of a peer that is not connected to this node.
 
         Raises:
-            EngineLost: no node can be reached, and which of them has it may have changed.
-            PeerNotFound: no node has it.
+            EngineLost: no node can be reached, and the peer may have moved to another node.
+            PeerNotFound: no node has the peer.
         """
         if not membership.connected:
             raise EngineLost("not connected")
@@ -58,7 +58,7 @@ class ClusterSender:
     async def _find(
         self, channel: ChannelRef, event: str, options: RequestOptions
     ) -> tuple[Sender, ChannelRef, RequestOptions]:
-        """Return what sends to the peer, on which channel, and with the time that is left.
+        """Return the sender for the peer, the channel to send on, and the options with the remaining time.
 
         Raises:
             RequestTimeout: the peer's node has not connected in time.

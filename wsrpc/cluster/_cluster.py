@@ -1,4 +1,4 @@
-"""`Cluster`: several processes as one, for a server. `ClusterClient`: the same for a program without a server."""
+"""`Cluster`: makes several servers act as one. `ClusterClient`: calls the peers of a cluster without a server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ G = TypeVar("G", bound=Callable[[Room], Any])
 
 
 class ClusterView:
-    """What `Cluster` and `ClusterClient` have in common: the peers and the processes of a cluster."""
+    """Base class of `Cluster` and `ClusterClient`: the peers and the processes of a cluster."""
 
     def __init__(self, engine: Engine, name: str) -> None:
         value: Any = engine
@@ -59,10 +59,10 @@ class ClusterView:
         return self._name
 
     def _joined(self) -> ClusterMembership:
-        """Return this process's part.
+        """Return the membership of this process.
 
         Raises:
-            EngineLost: it has none.
+            EngineLost: this process has not joined the cluster.
         """
         if self._membership is None:
             raise EngineLost(self._why_not_joined)
@@ -104,7 +104,7 @@ class ClusterView:
 
 
 def membership_of(cluster: ClusterView) -> ClusterMembership:
-    """Return what is behind a cluster that a user holds. It has been joined."""
+    """Return the inside of a `Cluster` that was joined."""
     return cluster._joined()  # pyright: ignore[reportPrivateUsage]  # of the same module
 
 
@@ -221,7 +221,7 @@ class ClusterClient(ClusterView):
         self._entered = False
         self._why_not_joined = "use `async with`"
         self._exiting: asyncio.Task[None] | None = None
-        """Leaves the cluster."""
+        """Task that leaves the cluster."""
 
     async def __aenter__(self) -> Self:
         """Join the cluster. Cancelling is safe.
@@ -313,7 +313,7 @@ class ClusterEmitter(OnChannel):
             TypeError: the contract is not valid. The error message names the method and explains the problem.
         """
         skip = readable_again(skip)
-        addresses_of(skip)  # refuses what is no peer
+        addresses_of(skip)  # raises if one of them is not a peer
         made: T = make_emitter(contract, self, skip=skip)
         return made
 

@@ -1,17 +1,17 @@
-"""`Directory`: which nodes there are, and which addresses and rooms each of them has. It has no clock and no network.
+"""`Directory`: the nodes of a cluster, with their addresses and rooms. It has no clock and no network.
 
-Each node is the only writer of its own entries. It numbers its changes and publishes them as a `Delta`; a node that has
-missed one finds that out by the next delta or beat, and asks for a `Snapshot`. Nothing is merged: what a node says of
-itself replaces what was known of it.
+Each node is the only writer of its own entries. It numbers its changes, and publishes each change as a `Delta`. A node
+that has missed a delta notices this at the next delta or beat, and requests a `Snapshot`. Nothing is merged: a snapshot
+replaces everything that was known of its node.
 
-Two nodes may claim one address, as when a client has moved and the first node has not noticed. A claim carries a
-counter, one above the highest that its node has seen for the address. The higher claim wins, and where two are equal,
-the node with the higher name. So all nodes that know of both agree, whatever their clocks say.
+Two nodes may claim the same address, for example when a client has moved and the first node has not noticed. A claim
+has a counter, which is one above the highest counter that the node knows for the address. The higher claim wins. If the
+counters are equal, the node with the higher name wins. So all nodes that know both claims agree, without clocks.
 
-A higher claim may be a session's that has no connection any more, while the client is connected at the node with the
-lower claim. So a node keeps its claim until the owner of this directory has found out that the higher one has a
-connection, and calls `release`. A node that has just started does not know yet what others have claimed, so it raises
-its own claims when it hears of theirs.
+The higher claim may belong to a session without a connection, while the client is connected at the node with the lower
+claim. So a node keeps its lower claim until it knows that the peer of the higher claim has a connection. Then the owner
+of the directory calls `release`. A node that has just started does not know the claims of other nodes yet. So it raises
+its own claims when it receives theirs.
 """
 
 from __future__ import annotations
@@ -22,25 +22,27 @@ from typing import Annotated, NamedTuple, Protocol
 from msgspec import Meta, Struct, field
 
 LEASE = 5.0
-"""Seconds after the last word of a node, after which it is gone."""
+"""Seconds after the last message of a node, after which the node counts as ended."""
 PART = 1000
-"""Addresses and rooms in one message, at most."""
+"""Maximum number of addresses, and of rooms, in one message."""
 NEW = 1.5
-"""Seconds for which a node has just started: the others may not have said yet what they have."""
+"""Seconds after its start in which a node may not know the claims of other nodes."""
 REMEMBERED = 60.0
-"""Seconds for which the counter of a claim is remembered after the claim is gone."""
+"""Seconds for which the counter of a released claim is kept."""
 IN_TRANSIT = 2.0
-"""Seconds for which a message is under way, at most: an engine that takes longer counts as lost."""
+"""Maximum seconds that a message needs to arrive. An engine that takes longer counts as lost."""
 MOST_EMITTED = 100_000
-"""Rooms of which is remembered when something was emitted to them, at most. No process emits to as many in a moment."""
+"""Maximum number of rooms for which the time of the last emit is kept. No process emits to as many within `IN_TRANSIT`.
+"""
 
 
 MOST = 2**53
-"""No counter is larger. One that a program on the engine made up could not be exceeded, and not be encoded."""
+"""Maximum counter. (A program on the engine could invent a counter that no node can exceed or encode.)"""
 
 Counter = Annotated[int, Meta(ge=0, le=MOST)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
-"""A word of a subject of the engine; see `wsrpc.cluster.engine`. A broker would end the connection for another one."""
+"""A word of a subject; see `wsrpc.cluster.engine`. A broker would end the connection if the word had other characters.
+"""
 
 
 class Claim(NamedTuple):
@@ -51,15 +53,15 @@ class Claim(NamedTuple):
 
 
 class Beat(Struct, tag_field="t", tag="beat"):
-    """A node is there."""
+    """Sign of life of a node."""
 
     node: Name
     seq: Counter
-    """The number of its latest change."""
+    """The number of the node's latest change."""
 
 
 class Delta(Struct, tag_field="t", tag="delta", omit_defaults=True):
-    """Changes of a node: what it has from now on, and what it has no more."""
+    """Change of a node: addresses and rooms that were added and removed."""
 
     node: Name
     seq: Counter
@@ -68,13 +70,13 @@ class Delta(Struct, tag_field="t", tag="delta", omit_defaults=True):
     """Addresses, each with the counter of its claim."""
     released: list[str] = []
     rooms: list[str] = []
-    """Rooms that have a member there now."""
+    """Rooms that now have a member at the node."""
     emptied: list[str] = field(name="left", default_factory=list[str])
-    """Rooms that have none there any more."""
+    """Rooms that no longer have a member at the node."""
 
 
 class Snapshot(Struct, tag_field="t", tag="snapshot", omit_defaults=True):
-    """All that a node has, or a part of it."""
+    """All addresses and rooms of a node, or a part of them."""
 
     node: Name
     seq: Counter
@@ -85,28 +87,28 @@ class Snapshot(Struct, tag_field="t", tag="snapshot", omit_defaults=True):
 
 
 class DirectoryListener(Protocol):
-    """What is told of changes."""
+    """The owner of a `Directory`, which is notified of changes."""
 
     def node_joined(self, node: str, /) -> None: ...
 
     def node_ended(self, node: str, silent: bool, /) -> None:
-        """A node is gone. ``silent``: it has not said so, but was not heard of for `LEASE` seconds."""
+        """Handle the end of a node. ``silent``: the node did not leave, but sent nothing for `LEASE` seconds."""
 
     def claim_contested(self, address: str, /) -> None:
-        """Another node has a higher claim to an address of this one. See `Directory.higher_claim`."""
+        """Handle a higher claim of another node to an address of this node; see `Directory.higher_claim`."""
 
     def changed(self) -> None:
-        """There is something to publish."""
+        """Publish the changes of this node."""
 
     def needs_snapshot(self, node: str, /) -> None:
-        """Something of that node is not known here."""
+        """Request a snapshot of another node, some of whose changes are not known."""
 
     def rooms_missed(self, node: str, rooms: list[str], /) -> None:
-        """These rooms have members at that node, which may have missed what was emitted here lately."""
+        """Notify a node whose members of these rooms may have missed messages that this node emitted recently."""
 
 
 class RemoteNode:
-    """What is known of another node."""
+    """Another node, with its known addresses and rooms."""
 
     __slots__ = ("claims", "current_at", "name", "parts", "rooms", "seen_at", "seq")
 
@@ -114,18 +116,18 @@ class RemoteNode:
         self.name = name
         self.seen_at = now
         self.current_at = float("-inf")
-        """When something came that showed that all was known here that the node had published."""
+        """The time of the last message that showed that all published changes of the node were known here."""
         self.seq: int | None = None
-        """The number of the latest change that is known here. None before anything is known."""
+        """The number of the latest known change. None if nothing is known."""
         self.claims: dict[str, int] = {}
         self.rooms: set[str] = set()
         self.parts: dict[int, Snapshot] = {}
-        """Parts of a snapshot that have come so far."""
+        """The parts of a snapshot that have arrived."""
 
     def add_part(self, last: Snapshot) -> list[Snapshot]:
-        """Return all parts of a snapshot if ``last`` is the one that was missing, else none."""
+        """Add a part of a snapshot. Return all parts if no part is missing, otherwise an empty list."""
         if any(part.seq != last.seq or part.parts != last.parts for part in self.parts.values()):
-            self.parts.clear()  # those of another one
+            self.parts.clear()  # parts of another snapshot
         self.parts[last.part] = last
         if len(self.parts) < last.parts:
             return []
@@ -135,9 +137,9 @@ class RemoteNode:
 
 
 class Directory:
-    """What one node, ``me``, knows of all.
+    """All nodes, as the node ``me`` knows them.
 
-    Times are of any clock that does not go back. Addresses and rooms of this node are changed by `claim`, `release`,
+    All times are from one monotonic clock. Addresses and rooms of this node are changed by `claim`, `release`,
     `room_filled` and `room_emptied`; what `pop_deltas` then returns must be published. What others publish goes into
     `beat_received`, `delta_received` and `snapshot_received`.
     """
@@ -147,39 +149,39 @@ class Directory:
         self.seq = 0
         self._listener = listener
         self._started_at: float | None = None
-        """When this node began to hear others."""
+        """The time at which this node started to receive messages of other nodes."""
         self._claims: dict[str, int] = {}
         """Addresses of this node, each with the counter of its claim."""
         self._rooms: set[str] = set()
         """Rooms with members at this node."""
         self._changed: dict[str, int | None] = {}
-        """Claims that were not published yet; None for one that was released."""
+        """Claims that were not published yet. The counter is None for a released claim."""
         self._changed_rooms: dict[str, bool] = {}
         self._remotes: dict[str, RemoteNode] = {}
         self._owners: dict[str, RemoteNode] = {}
-        """Of the addresses of other nodes: the one with the highest claim."""
+        """The addresses of other nodes, each with the node that has the highest claim."""
         self._rooms_at: dict[str, set[str]] = {}
-        """The other nodes at which a room has members."""
+        """The rooms, each with the other nodes at which the room has members."""
         self._released: dict[str, tuple[int, float]] = {}
-        """Counters of claims that are gone, and since when, the oldest first."""
+        """Released claims: the counter, and the time of the release, the oldest first."""
         self._emitted: dict[str, float] = {}
-        """When this node last emitted to each room, the oldest first."""
+        """The time at which this node last emitted to each room, the oldest first."""
 
     # ------------------------------------------------------------ questions
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """All nodes, this one first."""
+        """All nodes, this node first."""
         return (self.me, *self._remotes)
 
     @property
     def addresses(self) -> int:
-        """How many addresses there are, in all. One that two nodes claim counts twice, until one gives way."""
+        """Number of addresses of all nodes. An address that this node and another node claim counts twice."""
         return len(self._claims) + len(self._owners)
 
     @property
     def complete(self) -> bool:
-        """Whether all is known that the known nodes have."""
+        """Whether something is known of every known node."""
         return all(remote.seq is not None for remote in self._remotes.values())
 
     def locate(self, address: str) -> str | None:
@@ -194,7 +196,7 @@ class Directory:
         return self._claims.get(address)
 
     def higher_claim(self, address: str) -> Claim | None:
-        """Return the claim of another node to an address of this one, if it is higher."""
+        """Return another node's claim to an address of this node if that claim is higher, otherwise None."""
         owner = self._owners.get(address)
         if owner is None or address not in self._claims:
             return None
@@ -220,7 +222,7 @@ class Directory:
         return Claim(counter, self.me)
 
     def release(self, address: str, now: float) -> None:
-        """Give an address up. Idempotent."""
+        """Release this node's claim to an address. Idempotent."""
         counter = self._claims.pop(address, None)
         if counter is not None:
             self._changed[address] = None
@@ -228,37 +230,37 @@ class Directory:
             self._listener.changed()
 
     def room_filled(self, room: str) -> None:
-        """Note that a room has a member at this node. Idempotent."""
+        """Record that a room has a member at this node. Idempotent."""
         if room not in self._rooms:
             self._rooms.add(room)
             self._changed_rooms[room] = True
             self._listener.changed()
 
     def room_emptied(self, room: str) -> None:
-        """Note that a room has no member at this node any more. Idempotent."""
+        """Record that a room has no more members at this node. Idempotent."""
         if room in self._rooms:
             self._rooms.discard(room)
             self._changed_rooms[room] = False
             self._listener.changed()
 
     def record_emitted(self, room: str, now: float) -> None:
-        """Note that this node emits to a room. Other nodes may have members of which it has not heard so far."""
+        """Record that this node emits to a room. Other nodes may have members that are not known here yet."""
         self._emitted.pop(room, None)
         self._emitted[room] = now
         if len(self._emitted) > MOST_EMITTED:
             del self._emitted[next(iter(self._emitted))]
 
     def record_notified(self, node: str, now: float) -> None:
-        """Note that a node was told that it may have missed whatever was emitted so far."""
+        """Record that a node was notified that it may have missed all messages emitted until now."""
         if node in self._remotes:
             self._remotes[node].current_at = now + IN_TRANSIT
 
     def beat(self) -> Beat:
-        """Return what to publish now and then, after `pop_deltas`."""
+        """Return the message to publish regularly, after `pop_deltas`."""
         return Beat(self.me, self.seq)
 
     def pop_deltas(self) -> Iterator[Delta]:
-        """Return the changes since the last call."""
+        """Remove and return the changes since the last call."""
         changed, self._changed = list(self._changed.items()), {}
         rooms, self._changed_rooms = list(self._changed_rooms.items()), {}
         for begin in range(0, max(len(changed), len(rooms)), PART):
@@ -272,23 +274,23 @@ class Directory:
             yield delta
 
     def snapshot(self) -> Iterator[Snapshot]:
-        """Return all that this node has and has published, after `pop_deltas`."""
+        """Return all addresses and rooms of this node. Call this method after `pop_deltas`."""
         claims, rooms = list(self._claims.items()), sorted(self._rooms)
         parts = max(1, -(-max(len(claims), len(rooms)) // PART))
         for part in range(parts):
             begin, end = part * PART, (part + 1) * PART
             yield Snapshot(self.me, self.seq, part, parts, dict(claims[begin:end]), rooms[begin:end])
 
-    # ------------------------------------------------------------ what others say
+    # ------------------------------------------------------------ messages of other nodes
 
     def beat_received(self, beat: Beat, now: float) -> None:
-        """Note that a node is there."""
+        """Handle a beat. Request a snapshot if changes of the node are missing."""
         remote = self._node_seen(beat.node, now)
         if remote is None:
             return
         if remote.seq is None and beat.seq == 0:
             remote.seq = 0
-        elif remote.seq is not None and remote.seq > beat.seq:  # somebody else has spoken for it
+        elif remote.seq is not None and remote.seq > beat.seq:  # another program has sent messages in its name
             remote.seq = None
         if remote.seq is None or remote.seq < beat.seq:
             self._listener.needs_snapshot(beat.node)
@@ -296,7 +298,7 @@ class Directory:
             remote.current_at = now
 
     def delta_received(self, delta: Delta, now: float) -> None:
-        """Apply a change of another node, unless one before it is missing."""
+        """Apply a change of another node. Request a snapshot if an earlier change is missing."""
         remote = self._node_seen(delta.node, now)
         if remote is None:
             return
@@ -307,7 +309,7 @@ class Directory:
             self._apply(remote, delta, now)
 
     def snapshot_received(self, snapshot: Snapshot, now: float) -> None:
-        """Replace what is known of a node, once all parts have come."""
+        """Replace all addresses and rooms of a node when all parts of its snapshot have arrived."""
         remote = self._node_seen(snapshot.node, now)
         if remote is None or (remote.seq is not None and snapshot.seq <= remote.seq):
             return
@@ -320,10 +322,10 @@ class Directory:
         self._apply(remote, Delta(remote.name, snapshot.seq, claims, [*released], [*rooms], [*left]), now)
 
     def tick(self, now: float, *, deaf: bool = False) -> None:
-        """Drop the nodes that were not heard of for `LEASE` seconds, and forget what is old.
+        """Remove the nodes that have sent nothing for `LEASE` seconds, and released claims that are old.
 
         Args:
-            deaf: this node hears nobody now, so that no lease runs.
+            deaf: whether this node receives no messages at present, so that no node is removed.
         """
         if deaf:
             for remote in self._remotes.values():
@@ -336,14 +338,14 @@ class Directory:
             del self._released[oldest[0]]
 
     def drop(self, node: str, now: float, *, silent: bool = False) -> None:
-        """Forget another node and all that it has: it has said that it leaves, or was ``silent``. Idempotent."""
+        """Remove another node with its addresses and rooms, because it left or was ``silent``. Idempotent."""
         remote = self._remotes.pop(node, None)
         if remote is None:
             return
         self._apply(remote, Delta(node, 0, released=[*remote.claims], emptied=[*remote.rooms]), now)
         self._listener.node_ended(node, silent)
 
-    # ------------------------------------------------------------ entries of others
+    # ------------------------------------------------------------ entries of other nodes
 
     def _node_seen(self, node: str, now: float) -> RemoteNode | None:
         if node == self.me:
@@ -373,7 +375,7 @@ class Directory:
             self._listener.rooms_missed(remote.name, missed)
 
     def _add_claim(self, remote: RemoteNode, address: str, counter: int, now: float, *, first: bool) -> None:
-        """Note a claim of another node, of which nothing was known until now if it is among the ``first``."""
+        """Add a claim of another node. ``first``: nothing of that node was known before."""
         remote.claims[address] = counter
         self._released.pop(address, None)
         owner = self._owners.get(address)

@@ -1,4 +1,4 @@
-"""`EngineLink`: keeps a connection to the engine, and makes another one when it is lost."""
+"""`EngineLink`: keeps a node connected to the engine, and connects again after a loss."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from ._wire import NodeMessage, encode
 from .engine import Engine, EngineConnection
 
 ALL = "all"
-"""In place of a node's name: the subject that all nodes hear."""
+"""Last word of the subject to which all nodes subscribe. Other subjects end with the name of a node."""
 DEAF = 5.0
-"""Seconds without a word of its own, after which a node takes its subscriptions for dead, and connects again."""
+"""Seconds without any of its own messages, after which a node assumes that its subscriptions are lost."""
 RETRY = 0.5
-"""Seconds between two attempts to reach the engine, at most."""
+"""Maximum seconds between two attempts to reach the engine."""
 
 
 class EngineLinkListener(Protocol):
-    """The node that the link belongs to."""
+    """The owner of an `EngineLink`: a node."""
 
     def received(self, subject: str, payload: bytes, /) -> None:
-        """A message has come."""
+        """Handle a message from the engine."""
 
     def engine_back(self) -> None:
-        """There is a connection."""
+        """Handle a new connection to the engine."""
 
     def engine_lost(self, reason: str, /) -> None:
-        """There is none any more."""
+        """Handle the loss of the connection to the engine."""
 
 
 class _ConnectionListener:
-    """Listener of one connection to the engine. What it hears after its end reaches nobody."""
+    """Listener of one connection to the engine. It drops the messages that arrive after the end of the connection."""
 
     def __init__(self, listener: EngineLinkListener) -> None:
         self._listener: EngineLinkListener | None = listener
@@ -53,10 +53,11 @@ class _ConnectionListener:
 
 
 class EngineLink:
-    """The connection of the node ``id`` to the engine, which is made again when it is lost.
+    """The connection of the node ``id`` to the engine. After a loss, the link connects again.
 
-    A node hears two subjects: its own, and that of all nodes. A broker may forget a subscription without a word. So a
-    node publishes something to each of the two now and then, and says so by `heard` when it comes back.
+    A node subscribes to two subjects: its own subject, and the subject of all nodes. A broker may lose a subscription
+    without a report. So a node regularly publishes a message to each of its subjects, and calls `subject_received` when
+    it receives the message.
 
     Args:
         application: the first word of all subjects.
@@ -70,13 +71,13 @@ class EngineLink:
         self._label = f"node {id} of cluster {application!r}"
         self._connection: EngineConnection | None = None
         self._last_received: dict[str, float] | None = None
-        """When each subject was last heard. None before `check` has been called on this connection."""
+        """The time of the last message on each subject. None until `check` is called on this connection."""
         self.largest = 0
-        """Bytes that a message to the engine may have, as far as is known."""
+        """Maximum bytes of a message to the engine. 0 before the first connection."""
         self.published = 0
-        """How many messages were published, in all."""
+        """Total number of published messages."""
         self.reachable = asyncio.Event()
-        """Whether there is a connection."""
+        """Set while there is a connection."""
         self._tasks = Tasks()
         self._tasks.spawn(self._keep())
 
@@ -85,7 +86,7 @@ class EngineLink:
 
     @property
     def unsent(self) -> int:
-        """Bytes that the engine has not taken yet."""
+        """Bytes of published messages that are not written yet."""
         return 0 if self._connection is None else self._connection.unsent
 
     def publish(self, node: str, message: NodeMessage) -> None:
@@ -93,43 +94,43 @@ class EngineLink:
 
         Raises:
             EngineLost: there is no connection.
-            MessageTooBig: the engine does not take it.
+            MessageTooBig: the engine does not accept such a large message.
         """
         if self._connection is None:
             raise EngineLost("not connected")
         try:
             self._connection.publish(self._subject(node), encode(message))
         except EngineLost:
-            self.reachable.clear()  # it will say so in a moment, and what is sent until then would wait for another one
+            self.reachable.clear()  # soon the listener is notified, too; until then, messages would wait
             raise
         self.published += 1
 
     def try_publish(self, node: str, message: NodeMessage) -> None:
-        """Publish a message, unless the engine is lost: then the other nodes find out by the next beat."""
+        """Publish a message. Do nothing if the engine is lost: the other nodes notice the gap at the next beat."""
         with suppress(EngineLost):
             self.publish(node, message)
 
     async def drain(self) -> None:
-        """Wait until most of what was published has left, or the connection is lost. Cancelling is safe."""
+        """Wait until most published messages are written, or the connection is lost. Cancelling is safe."""
         if self._connection is not None:
             await self._connection.drain()
 
     async def close(self) -> None:
-        """Write what was published, and end for good."""
+        """Write the published messages, and end the connection for good."""
         connection, self._connection = self._connection, None
         await self._tasks.cancel()
         if connection is not None:
             await connection.close()
 
-    # ------------------------------------------------------------ whether it works
+    # ------------------------------------------------------------ the connection
 
     def subject_received(self, subject: str, now: float) -> None:
-        """Note that something of this node has come back to it."""
+        """Record that this node has received its own message on ``subject``."""
         if self._last_received is not None:
             self._last_received[subject] = now
 
     def check(self, now: float) -> None:
-        """Connect again if a subject seems to be dead. Call this now and then."""
+        """Connect again if a subscription seems to be lost. Call this method regularly."""
         if self._connection is None:
             return
         if self._last_received is None:
@@ -167,7 +168,7 @@ class EngineLink:
 
     async def _connect(self, ear: _ConnectionListener) -> EngineConnection:
         connection = await self._engine.connect(ear)
-        self.largest = connection.largest  # other nodes are heard of before all subjects are subscribed to
+        self.largest = connection.largest  # messages of other nodes may arrive before the last subscription
         try:
             for subject in self._subjects:
                 await connection.subscribe(subject)

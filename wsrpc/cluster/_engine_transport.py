@@ -14,29 +14,30 @@ from ._engine_link import EngineLink
 from ._wire import Close, Data, Mark, Reset
 
 SLICE = 32 * 1024
-"""Bytes that are gathered before they are published, at most, unless a message is larger or the engine takes less."""
+"""Maximum bytes of a batch of messages, unless one message is larger or the engine accepts less."""
 
 AROUND_EACH = 10
-"""Bytes that stand around each of them, at most: its length, and its number if it is binary."""
+"""Maximum bytes that a batch adds to each message: the length, and the number of a binary message."""
 
 HIGH_WATER = 64 * 1024
-"""Bytes that the engine may have to take before senders wait."""
+"""Number of unsent bytes of the engine above which senders wait."""
 
 MARK = 0.1
-"""Seconds after which a side says how many messages it has sent: the last ones may be lost unnoticed."""
+"""Seconds after which a side reports the number of its sent messages. Otherwise the loss of the last messages would not
+be noticed."""
 
 
 class Batch:
-    """Messages that leave together."""
+    """Messages that are published together."""
 
     __slots__ = ("binary", "messages", "size")
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
         self.binary: list[int] = []
-        """Which of them are binary messages, counted from 0."""
+        """The indices of the binary messages."""
         self.size = 0
-        """Bytes of all, with what stands around each."""
+        """Bytes of all messages, with `AROUND_EACH` for each."""
 
     def add(self, payload: bytes, text: bool) -> None:
         if not text:
@@ -46,16 +47,16 @@ class Batch:
 
 
 class EngineTransport:
-    """One end of a connection between two nodes. See `wsrpc.transport` for what it promises.
+    """One end of a connection between two nodes. It is a `wsrpc.transport.Transport`.
 
-    Each side numbers its messages. Where one is missing, the connection ends without a Close frame, on both sides: a
-    session then goes on over another one, and sends again what was lost. It carries whole messages only.
+    Each side numbers its messages. If a message is missing, the connection ends on both sides without a Close frame.
+    The session then resumes on another connection, and resends the lost messages. Only whole messages can be sent.
 
     Args:
-        conn: name of the connection.
-        node: the other node. It is also the path of ``info``.
-        largest: bytes that a message may have.
-        ended: is called when the connection is over.
+        conn: the name of the connection.
+        node: the other node. This name is also the path of ``info``.
+        largest: maximum bytes of a message.
+        ended: a function that is called when the connection is over.
     """
 
     def __init__(
@@ -69,16 +70,16 @@ class EngineTransport:
         self._ended = ended
         self._receiver: Receiver | None = None
         self._early: deque[tuple[bytes, bool]] = deque()
-        """What has arrived before `start`, or while receiving is paused."""
+        """Messages that have arrived before `start`, or while receiving is paused."""
         self._paused = False
         self._slice = min(SLICE, self.largest)
         self._batch = Batch()
         self._sent = 0
-        """Messages that were published."""
+        """Number of published messages."""
         self._received = 0
         self._mark_scheduled = False
         self._crowded: asyncio.Task[None] | None = None
-        """Waits until there is room. None while there is."""
+        """Task that waits until there is room. None while there is room."""
         self._over: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
 
     # ------------------------------------------------------------ out
@@ -121,7 +122,7 @@ class EngineTransport:
             self.end(CloseInfo(CloseCode.ABNORMAL, exc.reason))
             return False
         except MessageTooBig as exc:
-            # The engine has come back with a smaller bound. Sent again in a session that goes on, it would fail again.
+            # After a reconnect, the engine accepts only smaller messages. In the same session, a resend would fail.
             logger.error("the session with node %s ends, and what was under way in it: %s", self.node, exc)
             self._close(CloseCode.MESSAGE_TOO_BIG, "the engine takes no message of that size")
             return False
@@ -134,7 +135,7 @@ class EngineTransport:
             self._receiver.resume_sending()
 
     def mark(self) -> None:
-        """Say how many messages were sent: the last ones, and the last mark, may be lost unnoticed."""
+        """Report the number of sent messages, so that the loss of the last messages is noticed."""
         self._mark_scheduled = False
         if not self._over.done():
             self._carry(Mark(self.conn, self._sent))
@@ -155,7 +156,7 @@ class EngineTransport:
             self._over.get_loop().call_soon(self._report_end)
 
     def received(self, data: Data) -> None:
-        """Take messages of the other side."""
+        """Handle messages of the other side."""
         if self._over.done():
             return
         if data.seq != self._received + 1:
@@ -167,12 +168,12 @@ class EngineTransport:
         self._deliver()
 
     def marked(self, seq: int) -> None:
-        """Note how many messages the other side has sent before it said so."""
+        """Check the number of messages that the other side has sent. Reset the connection if messages are missing."""
         if seq > self._received:
             self.reset(f"messages {self._received + 1} to {seq} were lost")
 
     def closed(self, close: Close) -> None:
-        """Note that the other side has closed."""
+        """End the connection, because the other side has closed it."""
         self.marked(close.seq)
         self.end(CloseInfo(close.code, close.reason, was_clean=True))
 
@@ -215,13 +216,13 @@ class EngineTransport:
         self.reset("aborted")
 
     def reset(self, reason: str) -> None:
-        """End on both sides, without a Close frame."""
+        """End the connection on both sides, without a Close frame."""
         if not self._over.done():
             self._carry(Reset(self.conn, reason))
             self.end(CloseInfo(CloseCode.ABNORMAL, reason))
 
     def end(self, info: CloseInfo) -> None:
-        """End on this side. What has arrived is still delivered if the end is clean. Idempotent."""
+        """End the connection on this side. After a clean end, received messages are still delivered. Idempotent."""
         if self._over.done():
             return
         self._over.set_result(info)

@@ -25,25 +25,25 @@ from ..errors import (
 )
 
 GROWTH = 8
-"""How much larger a message may become when it is encoded anew: MessagePack has one byte for a control character, and
-JSON six."""
+"""The maximum factor by which a message grows in another encoding. (A control character has one byte in MessagePack,
+and six bytes in JSON.)"""
 
 Entry = tuple[WireMessage, bytes, Decode]
 
 
 class ItemForwarder(Recipient):
-    """Passes on the items that come on the channel ``source``, the credit for them, and the end of the channel.
+    """Forwards the items of the channel ``source`` to the channel ``sink``, and their credit, and the end of a channel.
 
-    Two of them, one for each direction, join the channel of a calling node and that of a client, until one of the two
-    ends. Items, which are by far the most, are passed on at once, in the order in which they come. All other messages
-    go through the handlers of the two channels, which are those of `PeerForwarder`.
+    Two forwarders, one for each direction, join the channel of a calling node and the channel of a client, until one of
+    the channels ends. Items, which are most of the messages, are forwarded at once and in order. `PeerForwarder`
+    handles all other messages on the two channels.
 
-    The consumer behind ``sink`` counts its credit in bytes as they arrive there, and the producer behind ``source`` as
-    it sends them. The two encodings may differ, so the producer gets an eighth (`GROWTH`) of what the consumer has
-    given: then no item can exceed the consumer's credit, and none has to wait here.
+    The consumer of ``sink`` counts its credit in bytes as it receives them. The producer of ``source`` counts the bytes
+    as it sends them. The two encodings may differ, so the producer gets only an eighth (`GROWTH`) of the consumer's
+    credit. Then no item can exceed the consumer's credit, and no item has to wait here.
 
     Args:
-        spawn: runs a coroutine in a task.
+        spawn: a function that runs a coroutine in a task.
     """
 
     __slots__ = (
@@ -65,11 +65,11 @@ class ItemForwarder(Recipient):
         self._sink = sink
         self._spawn = spawn
         self._received = self._sent = 0
-        """Bytes of items so far, as they came and as they left."""
+        """Total bytes of items, as received and as sent."""
         self._granted = (0, 0)
-        """The consumer's credit: totals of items and of bytes."""
+        """The consumer's credit: the total number of items, and of bytes."""
         self._producer_limit = 0
-        """Total of bytes up to which the producer may send."""
+        """The total number of bytes that the producer may send."""
         self._waiting: deque[Entry] = deque()
         """Messages that wait until the connection has room."""
         self._waiting_bytes = 0
@@ -84,7 +84,7 @@ class ItemForwarder(Recipient):
             self._queue(message, payload, decode)
 
     def _pass_on(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> bool:
-        """Pass a message on at once. Return False if the connection has no room."""
+        """Forward a message at once. Return False if the connection has no room."""
         sink = self._sink
         if message.i is not UNSET:
             self._source.handle(message, payload, decode)
@@ -97,7 +97,7 @@ class ItemForwarder(Recipient):
         try:
             for number, (_, encoded) in enumerate(self._messages(message.a)):
                 if not writer.send(encoded):
-                    if number:  # several items, of which some have left
+                    if number:  # some of several items were sent
                         del message.a[1][:number]
                     return False
                 self._sent += len(encoded)
@@ -109,14 +109,14 @@ class ItemForwarder(Recipient):
         return True
 
     def _messages(self, a: list[Any]) -> list[tuple[Event, bytes]]:
-        """Return what to send for a message, as it is and encoded: one message, or one for each of several items."""
+        """Return the messages to send for a message, also encoded: one message, or one for each of several items."""
         sink = self._sink
         terms = sink.writer.terms
         several = len(a) > 1 and a[1].__class__ is list
         if terms.batches or not several:
             whole = Event(tuple(a), UNSET, sink.id)
             encoded = terms.encode(whole)
-            # If one item cannot be MessagePack, all would travel as JSON, and the bytes in the other ones become text.
+            # If one item cannot be MessagePack, all items would be sent as JSON, and bytes in other items become text.
             if not several or terms.text is not None or encoded[0] != BRACE:
                 return [(whole, encoded)]
         items = [Event((a[0], Item(value)), UNSET, sink.id) for value in a[1]]
@@ -137,7 +137,7 @@ class ItemForwarder(Recipient):
         return max(1, room // GROWTH) if room > 0 else 0
 
     def _renew(self) -> None:
-        """Give the producer more credit if it has used half of what it may have now."""
+        """Grant the producer more credit if it has used half of the possible credit."""
         room = self._room
         if self._producer_limit and self._producer_limit - self._received <= room // 2 and self._source.has_credit:
             self._producer_limit = max(self._producer_limit, self._received + room)
@@ -147,7 +147,7 @@ class ItemForwarder(Recipient):
         if not self._source.over:
             self._source.writer.grant(self._source.id, self._granted[0], self._producer_limit)
 
-    # ------------------------------------------------------------ what waits for room
+    # ------------------------------------------------------------ messages that wait for room
 
     def _queue(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         self._waiting_bytes += len(payload)
@@ -199,7 +199,7 @@ class ItemForwarder(Recipient):
             )  # behind the answers that came with it: their tasks run in the next turn
 
     def _end(self) -> None:
-        """End the other channel as this one has ended."""
+        """End ``sink`` in the same way as ``source`` has ended."""
         source, sink = self._source, self._sink
         if sink.over:
             return
@@ -216,10 +216,10 @@ class ItemForwarder(Recipient):
             sink.abort(reason)
 
     def stop_sending(self) -> None:
-        """Do nothing: `_pass_on` asks the channel."""
+        """Do nothing: `_pass_on` checks the channel."""
 
     def pop_request_ids(self) -> list[int]:
-        """Return the requests that wait here. They end with the channel."""
+        """Remove and return the ids of the requests that wait. They end with the channel."""
         ids = [message.i for message, _, _ in self._waiting if message.i is not UNSET]
         for message, _, _ in self._waiting:
             message.i = UNSET

@@ -1,8 +1,8 @@
 """`NodeLinks`: one session with each other node, over the engine.
 
-A session goes on over another connection when messages were lost, or when the engine was away for a moment, and sends
-again what has not arrived: see `_core.session`. So nothing above this module needs to know of lost messages. It is
-over when the other node is gone, or nothing has reached it for `LEASE` seconds.
+When messages were lost, or the engine was lost for a moment, a session resumes on another connection and resends the
+lost messages; see `_core.session`. So higher layers need not handle lost messages. A session is over when the other
+node has ended, or has received nothing for `LEASE` seconds.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from .engine import PATIENCE
 MiB = 1024 * 1024
 DEFAULT = Limits()
 EXPECTED_ENDS = {CloseCode.NORMAL, CloseCode.SERVICE_RESTART}
-"""Ends of the session with a node that leaves the cluster. All that it has sent has come before."""
+"""Close codes of a session with a node that leaves the cluster. All messages of the node have arrived before."""
 IN_SESSION = {"opening", "connected", "detached", "resuming"}
-"""States of a client in which it has a session."""
+"""States of a client that has a session."""
 AT_ONCE = Reconnect(initial=0.01, max=0.05)
 LOST = "lost"
-"""Event of a new session: what its sender has sent on earlier ones may be missing."""
+"""First event of a new session: messages that its sender has sent in earlier sessions may be missing."""
 MOST_BROKEN = 1000
-"""Nodes that are remembered because a session with them has broken, at most. Most of them never come back."""
+"""Maximum number of nodes that are kept because a session with them broke. Most of these nodes never return."""
 
 
 def link_limits(limits: Limits, largest: int) -> Limits:
-    """Return the limits of the session between two nodes, which carries the calls to many peers.
+    """Return the limits of a session between two nodes, which carries the calls to many peers.
 
     Args:
-        limits: those of one peer, to which it keeps by itself. What passes there has to pass here, with what nodes add.
-        largest: bytes that a message may have.
+        limits: the limits of one peer. The session must be able to carry every message that these limits allow.
+        largest: maximum bytes of a message.
     """
     return limits.replace(
         message_bytes=min(max(limits.message_bytes, DEFAULT.message_bytes), largest),
@@ -65,23 +65,23 @@ def link_limits(limits: Limits, largest: int) -> Limits:
         hard_cap_bytes=64 * MiB,
         replay_bytes=max(limits.replay_bytes, 4 * MiB),
         offline=16_384,
-        request_timeout=None,  # each caller has its own
-        handler_timeout=None,  # and each peer
+        request_timeout=None,  # each caller has a timeout
+        handler_timeout=None,  # each peer has a time limit
         ping_interval=None,  # nodes have leases
     )
 
 
 class NodeLinks:
-    """The other nodes, as peers.
+    """The sessions with the other nodes, each as a `Peer`.
 
-    Of two nodes, the one with the lower name dials.
+    Of two nodes, the node with the lower name dials.
 
     Args:
-        limits: of one peer.
-        options: those of `Server` and `Client` that say how values are converted.
-        serve: registers what other nodes may call.
-        lost: is called with a node, messages of which may be lost: it is silent; or a session with it has broken, and
-            there is another one. All that is missing was sent before that.
+        limits: the limits of one peer.
+        options: the options of `Server` and `Client` for the conversion of values.
+        serve: a function that registers the handlers for other nodes.
+        lost: a function that is called with the name of a node if messages of the node may be lost. Either the node is
+            silent, or a session with the node broke and there is a new session. Later messages are not lost.
     """
 
     def __init__(
@@ -102,35 +102,35 @@ class NodeLinks:
         self._register(self._server)
         self._clients: dict[str, Client] = {}
         self._peers: dict[str, Peer] = {}
-        """Peers of the nodes that have dialed."""
+        """The peers of nodes that have dialed, by node."""
         self._dialed: dict[str, asyncio.Event] = {}
-        """For callers that wait until a node has dialed."""
+        """Events for callers that wait until a node has dialed."""
         self.broken: dict[str, None] = {}
-        """Nodes that may miss what was sent to them, the oldest first: the last session has broken, for instance."""
+        """Nodes that may have missed messages, for example because a session broke. The oldest is first."""
         self._closed_for_good = False
         self._tasks = Tasks()
         self._server.on("close", self._closed)
 
     @cached_property
     def _limits(self) -> Limits:
-        """Limits of the sessions. They are not known before the engine is, which says how large a message may be."""
+        """The limits of the sessions. They depend on the engine, so they are known after its first connection."""
         return link_limits(self._peer_limits, self._node.largest)
 
     def peer(self, node: str) -> Peer | None:
-        """Return another node, or None if there is no session with it."""
+        """Return the peer of another node. None if there is no session with the node."""
         client = self._clients.get(node)
         return self._peers.get(node) if client is None else client.peer
 
     @property
     def peers(self) -> list[Peer]:
-        """The other nodes with which there is a session."""
+        """The peers of all nodes with which there is a session."""
         return [peer for peer in map(self.peer, self._node.directory.nodes[1:]) if peer is not None]
 
     def at_once(self, node: str) -> Peer:
-        """Return another node to which a message can be sent now. Without the engine, it waits in the present session.
+        """Return the peer of another node if a message can be sent now, or can wait in the present session.
 
         Raises:
-            ConnectionLost: ``"not_sent"``, there is no session with it, or no room in that session.
+            ConnectionLost: ``"not_sent"``: there is no session with the node, or no room in the session.
         """
         peer = self.peer(node)
         if peer is None or not (self._node.connected or self._can_wait(peer)):
@@ -138,15 +138,15 @@ class NodeLinks:
         return peer
 
     def _can_wait(self, peer: Peer) -> bool:
-        """Return whether messages can wait in a session until there is a connection. They never wait for a new one."""
+        """Return whether messages can wait in a session for its next connection. They never wait for a new session."""
         current = current_of(peer)
         return current.session.state.lives and current.outbox.kept < self._limits.offline_bytes
 
     async def reach(self, node: str) -> Peer:
-        """Return another node, which may have to dial first. Cancelling is safe.
+        """Return the peer of another node. Wait until the node has dialed, if necessary. Cancelling is safe.
 
         Raises:
-            ConnectionLost: ``"not_sent"``, it is gone, or did not dial in time.
+            ConnectionLost: ``"not_sent"``: the node has ended, or did not dial in time.
         """
         if (peer := self.peer(node)) is None:
             if node not in self._node.directory.nodes:
@@ -165,7 +165,7 @@ class NodeLinks:
     # ------------------------------------------------------------ what the node reports
 
     def node_joined(self, node: str) -> None:
-        """Dial another node, if that is for this one to do."""
+        """Dial a new node if this node has the lower name."""
         if self._node.id < node and not self._closed_for_good:
             client = self._clients[node] = Client(
                 f"ws://{node}/",
@@ -183,13 +183,13 @@ class NodeLinks:
             self._tasks.spawn(self._connect(client))
 
     def node_ended(self, node: str, silent: bool) -> None:
-        """End the session with a node, which is gone, or ``silent``: then it may be there and not know."""
-        self._wake(node)  # who waits for it need not wait any longer
+        """End the session with a node that has ended. A ``silent`` node may still run."""
+        self._wake(node)  # callers need not wait any longer
         client, peer = self._clients.pop(node, None), self._peers.pop(node, None)
         in_session = peer is not None or (client is not None and client.state in IN_SESSION)
         if node in self.broken or (silent and in_session):
             self._lost(node)
-        if silent and in_session:  # it may come back
+        if silent and in_session:  # the node may return
             self._mark_broken(node)
         elif not silent:
             self.broken.pop(node, None)
@@ -198,23 +198,23 @@ class NodeLinks:
                 self._tasks.spawn(end.close(*sendable(CloseCode.GOING_AWAY, f"node {node} is gone")))
 
     def missed(self, node: str) -> None:
-        """Note that something could not be sent to a node. It is told when there is a connection with room."""
+        """Record that a message could not be sent to a node. Notify the node when it has a connection."""
         self._mark_broken(node)
         peer = self.peer(node)
         if peer is not None and peer.connected:
             self._tasks.spawn(self._report_missed(node, peer))
 
     async def _report_missed(self, node: str, peer: Peer) -> None:
-        with suppress(WsrpcError):  # the next connection says so
+        with suppress(WsrpcError):  # the node is notified on the next connection
             await peer.emit(LOST)
             self._record_notified(node)
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str]) -> None:
-        """Begin a session with a node that has dialed, or go on with it."""
+        """Start or resume the session with a node that has dialed."""
         self._tasks.spawn(self._accept(transport, headers))
 
     async def close(self) -> None:
-        """End all sessions. Who waits for one is told."""
+        """End all sessions. Callers that wait for a session get an error."""
         self._closed_for_good = True
         for node in tuple(self._dialed):
             self._wake(node)
@@ -226,7 +226,7 @@ class NodeLinks:
     # ------------------------------------------------------------ sessions
 
     async def _connect(self, client: Client) -> None:
-        with suppress(ConnectionLost):  # closed meanwhile: the node is gone
+        with suppress(ConnectionLost):  # closed meanwhile, because the node has ended
             await client.connect()
 
     async def _dial(self, url: str, *, headers: Mapping[str, str] | None = None, **_: Any) -> EngineTransport:
@@ -234,21 +234,21 @@ class NodeLinks:
 
     async def _accept(self, transport: EngineTransport, headers: Mapping[str, str]) -> None:
         handshake = Handshake("/", headers, secure=False, limits=self._limits, compression=False)
-        with suppress(ConnectionLost):  # it has ended already
+        with suppress(ConnectionLost):  # the connection has ended already
             peer = await accept_of(self._server)(transport, handshake, None)
             if isinstance(peer, Peer) and peer.connected:
                 self._session_started(transport.node, peer)
 
     def _session_started(self, node: str, peer: Peer) -> None:
-        """Use the session with a node that has dialed, which may be a new one."""
-        if self._peers.get(node, peer) is not peer:  # that node has given up the one before, which is detached here
+        """Add the session with a node that has dialed. It may be a new session."""
+        if self._peers.get(node, peer) is not peer:  # the node has given up the session before
             self._mark_broken(node)
         self._report_lost(node, peer)
         self._peers[node] = peer
         self._wake(node)
 
     def _wake(self, node: str) -> None:
-        """Let callers that wait until a node has dialed look again."""
+        """Wake the callers that wait until a node has dialed."""
         if (dialed := self._dialed.pop(node, None)) is not None:
             dialed.set()
 
@@ -260,9 +260,9 @@ class NodeLinks:
         self._lost(peer.info.path.removeprefix("/"))
 
     def _report_lost(self, node: str, peer: Peer) -> None:
-        """Say what is missing before anything else is said on a new session."""
+        """Notify a node of missing messages, before any other message of a new session."""
         if node in self.broken:
-            with suppress(WsrpcError):  # this one has broken, too
+            with suppress(WsrpcError):  # the new session broke, too
                 peer.emit_nowait(LOST)
                 self._record_notified(node)
 
@@ -279,7 +279,7 @@ class NodeLinks:
         for node in [node for node, other in self._peers.items() if other is peer]:
             del self._peers[node]
             self._check_broken(node, info)
-            for left in self._server.peers:  # somebody else may have dialed in the name of that node
+            for left in self._server.peers:  # another program may have dialed in the name of the node
                 if left.connected and left.info.path == f"/{node}":
                     self._peers[node] = left
 

@@ -1,4 +1,4 @@
-"""`ClusterMembership`: one process's part in a cluster, from the opening of its server to the end."""
+"""`ClusterMembership`: connects one server with its cluster, from the opening of the server to its end."""
 
 from __future__ import annotations
 
@@ -30,23 +30,24 @@ from ._peer_forwarder import PeerForwarder
 from .engine import PATIENCE, Engine
 
 ROOM, MEMBERS, MISSED = "room", "members", "missed"
-"""What nodes say to each other of rooms: an event, a request, and that events of rooms may be missing."""
+"""Messages between nodes about rooms: an event, a request for members, and the report of missing events."""
 CONNECTED = "connected"
-"""Request of a node: whether the peer behind a higher claim to an address of its own has a connection."""
+"""Request to the node with a higher claim to an address: whether its peer has a connection."""
 CLOSE_PEER = "close_peer"
-"""Request of a node: close the peer that has an address. A node of version 0.2 rejects it."""
+"""Request to close the peer with an address. A node of version 0.2 rejects this request."""
 CONFIRMED = 1.0
-"""Seconds in which the other node has to say so. Else both keep the address, and this one asks again later."""
+"""Seconds in which the other node has to answer. Otherwise both nodes keep the address, and this node asks again later.
+"""
 
 
 class ClusterMembership:
-    """A node, its sessions with the other nodes, and the addresses of the peers that are connected here.
+    """A node, its sessions with other nodes, and the addresses of the peers at this node.
 
     Args:
-        registry: converts answers.
-        rooms: those of the server. None for a program without a server.
-        gap_functions: the user's functions that are called with each room in which messages may be missing.
-        on_exit: is called when this process leaves the cluster.
+        registry: the registry whose settings convert responses.
+        rooms: the rooms of the server. None for a program without a server.
+        gap_functions: the user's functions that are called with each room that may have missed messages.
+        on_exit: a function that is called when this process leaves the cluster.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class ClusterMembership:
         on_exit: Callable[[], None] = lambda: None,
     ) -> None:
         self.timeout = settings.limits.request_timeout
-        """Seconds for the answer to a request without ``timeout=``."""
+        """The default timeout of requests, in seconds."""
         self.converter = registry.converter
         self._rooms = rooms
         self._on_exit = on_exit
@@ -109,7 +110,7 @@ class ClusterMembership:
             self.directory.release(address, self.node.now)
 
     async def _close_peer(self, address: str, code: int | None, reason: str) -> None:
-        """Close a peer of this node for another one."""
+        """Handle a request of another node to close a peer of this node."""
         if (peer := self.addresses.get(address)) is None:
             raise error_to_node(PeerNotFound(address))
         await peer.close(code, reason)
@@ -120,9 +121,9 @@ class ClusterMembership:
             self._contests.spawn(self._resolve_contest(address))
 
     async def _resolve_contest(self, address: str) -> None:
-        """Keep an address until the peer behind the higher claim is known to have a connection, or the claim is gone.
+        """Keep an address until the peer with the higher claim has a connection, or the higher claim is released.
 
-        The higher claim may be a session's that its client has left, and this node have the client's connection.
+        The higher claim may belong to a session that the client no longer uses, while its connection is at this node.
         """
         try:
             while (by := self.directory.higher_claim(address)) is not None:
@@ -138,17 +139,17 @@ class ClusterMembership:
             async with asyncio.timeout(CONFIRMED):
                 peer = await self.links.reach(by.node)
                 mine = self.addresses.get(address)
-                if mine is None:  # it has left meanwhile
+                if mine is None:  # the peer has ended meanwhile
                     return False
                 return await peer.request(CONNECTED, address, by.counter, mine.connected, returns=bool)
         except (TimeoutError, WsrpcError):
             return False
 
     def _asked_whether_connected(self, address: str, counter: int, elsewhere: bool) -> bool:
-        """Answer a node with a lower claim to an address.
+        """Handle a request of a node with a lower claim to an address.
 
         Args:
-            elsewhere: whether the peer of that node has a connection.
+            elsewhere: whether the peer at the other node has a connection.
         """
         peer = self.addresses.get(address)
         if peer is None or self.directory.claim_of(address) != counter:
@@ -159,7 +160,7 @@ class ClusterMembership:
         return peer.connected
 
     def _give_up(self, address: str) -> None:
-        """Leave an address to the peer of another node."""
+        """Release an address in favor of the peer of another node."""
         peer = self.addresses.pop(address)
         self.directory.release(address, self.node.now)
         self._close_replaced(address, peer)
@@ -177,7 +178,7 @@ class ClusterMembership:
         self.directory.room_emptied(room)
 
     def _nodes_of(self, room: str) -> tuple[str, ...]:
-        """Return the nodes to which an event for a room is sent. What others turn out to have missed is told later."""
+        """Return the nodes to which a message to a room is sent. Nodes that miss it are notified later."""
         self.directory.record_emitted(room, self.node.now)
         return self.directory.nodes_of(room)
 
@@ -226,7 +227,7 @@ class ClusterMembership:
             return None
 
     def _serve(self, side: Registrar) -> None:
-        """Register what other nodes may call."""
+        """Register the handlers for other nodes."""
         if self._rooms is not None:
             side.on(ROOM, self._rooms.deliver)
             side.on(MEMBERS, self._rooms.members_of)
@@ -235,7 +236,7 @@ class ClusterMembership:
         side.on(CLOSE_PEER, self._close_peer)
         registry_of(side).fall_back_to(self.forwarder.handler)
 
-    # ------------------------------------------------------------ what the node reports
+    # ------------------------------------------------------------ called by the node
 
     def engine_lost(self, reason: str, /) -> None:
         self._engines_lost += 1
@@ -248,10 +249,10 @@ class ClusterMembership:
 
     def rooms_missed(self, node: str, rooms: list[str], /) -> None:
         if node in self.links.broken:
-            return  # the next session says so of all rooms
+            return  # the next session reports this for all rooms
         try:
             self.links.at_once(node).emit_nowait(MISSED, rooms)
-        except WsrpcError:  # the next session says so
+        except WsrpcError:  # the next session reports this
             self.links.missed(node)
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
@@ -263,7 +264,7 @@ class ClusterMembership:
         self._call_gap_functions()
 
     def _call_gap_functions(self, names: set[str] | None = None) -> None:
-        """Call the `on_gap` functions for the rooms with those names that have members here. None: for all."""
+        """Call the `on_gap` functions for the rooms ``names`` that have members here. None for all rooms."""
         rooms = () if self._rooms is None else self._rooms.all()
         for tell in self._gap_functions:
             for room in rooms:

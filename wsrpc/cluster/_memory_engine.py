@@ -1,4 +1,4 @@
-"""An engine in memory."""
+"""`MemoryEngine`: an engine in memory, for tests."""
 
 from __future__ import annotations
 
@@ -110,12 +110,12 @@ class MemoryEngineConnection:
         self._subjects: set[str] = set()
         self._out: list[tuple[str, bytes]] = []
         self._written = asyncio.Event()
-        """Set each time that something was carried, and at the end."""
+        """Set each time messages were delivered, and at the end."""
         self._silence: asyncio.TimerHandle | None = None
-        """Ends the connection. None unless the engine is frozen."""
+        """Timer that ends the connection. None unless the engine is frozen."""
         self._closing = False
         self._lost: asyncio.Future[str] = self._loop.create_future()
-        """Why it has ended."""
+        """The reason why the connection has ended."""
 
     @property
     def unsent(self) -> int:
@@ -172,15 +172,15 @@ class MemoryEngineConnection:
             if not self._engine.frozen:
                 self.end("closed")
         await asyncio.wait((self._lost,))
-        await asyncio.sleep(0)  # the listener is told in this turn
+        await asyncio.sleep(0)  # the listener is notified in this turn of the event loop
 
     def notice_silence(self) -> None:
-        """End it after `PATIENCE`, unless the engine answers before."""
+        """End the connection after `PATIENCE`, unless the engine responds before."""
         if self._silence is None:
             self._silence = self._loop.call_later(PATIENCE, self.end, f"no response within {PATIENCE:g} s")
 
     def notice_answer(self) -> None:
-        """Go on: the engine answers again."""
+        """Continue, because the engine responds again."""
         if self._silence is not None:
             self._silence.cancel()
             self._silence = None
@@ -189,7 +189,7 @@ class MemoryEngineConnection:
             self._loop.call_soon(self.end, "closed")
 
     def end(self, reason: str) -> None:
-        """End it, and tell the listener. Idempotent."""
+        """End the connection, and notify the listener. Idempotent."""
         if self._lost.done():
             return
         self._lost.set_result(reason)

@@ -1,5 +1,4 @@
-"""`Node`: one process's part in a cluster. It keeps the connection to the engine, the directory, and the connections to
-other nodes."""
+"""`Node`: one process in a cluster, with its link to the engine, its directory, and its transports to other nodes."""
 
 from __future__ import annotations
 
@@ -21,74 +20,74 @@ from .engine import PATIENCE, Engine
 BEAT = 1.5
 """Seconds between two beats."""
 TICKS = 3
-"""Looks at the leases for each beat."""
+"""Number of checks of the leases for each beat."""
 TICK = BEAT / TICKS
-"""Seconds between two looks at the leases: a node that was killed is known for no longer than `LEASE` and this."""
+"""Seconds between two checks of the leases. A node that was killed is removed after at most `LEASE` + `TICK`."""
 AROUND = 1024
-"""Bytes that may stand around a message of a connection, in a message to the engine."""
+"""Maximum bytes that a message to the engine adds to a message of a connection."""
 MIN_LARGEST = 1024
 ANSWERED = 0.1
-"""Seconds in which other nodes answer, mostly."""
+"""Seconds in which other nodes usually answer."""
 OPENS = 5
-"""How often a node asks for a connection: the message, or its answer, may be lost."""
+"""How many times a node requests a connection, because the request or the answer may be lost."""
 
 
 class NodeListener(Protocol):
-    """What a node tells of the others."""
+    """The owner of a `Node`, which is notified of other nodes."""
 
     def node_joined(self, node: str, /) -> None:
-        """There is another node."""
+        """Handle a new node."""
 
     def node_ended(self, node: str, silent: bool, /) -> None:
-        """A node is gone, and its connections have ended. ``silent``: it was not heard of for `LEASE` seconds."""
+        """Handle the end of a node and of its connections. ``silent``: the node sent nothing for `LEASE` seconds."""
 
     def claim_contested(self, address: str, /) -> None:
-        """Another node has a higher claim to an address of this one."""
+        """Handle a higher claim of another node to an address of this node."""
 
     def rooms_missed(self, node: str, rooms: list[str], /) -> None:
-        """These rooms have members at that node, which may have missed what was emitted here lately."""
+        """Notify a node whose members of these rooms may have missed messages that this node emitted recently."""
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
-        """Another node has opened a connection."""
+        """Serve a connection that another node has opened."""
 
     def engine_lost(self, reason: str, /) -> None:
-        """Nothing reaches other nodes."""
+        """Handle the loss of the engine: no message reaches other nodes."""
 
 
 class Node:
     """One process in the cluster ``name``.
 
-    Its own name is random, so a process that is started again is another node.
+    The node's own name is random, so a process that is started again is another node.
 
     Args:
-        clock: for beats and leases.
+        clock: the clock for beats and leases.
     """
 
     def __init__(self, engine: Engine, name: str, listener: NodeListener, clock: Scheduler | None = None) -> None:
         self.id = secrets.token_hex(8)
         self.directory = Directory(self.id, self)
         self.ignored: Counter[str] = Counter()
-        """Messages that made no sense, by what was wrong."""
+        """Counts of ignored messages, by reason."""
         self._name = name
         self._listener = listener
         self._clock = clock or LoopScheduler()
         self._transports: dict[str, EngineTransport] = {}
         self._opening: dict[str, asyncio.Future[EngineTransport | wire.Refused]] = {}
-        """Connections that this node has asked for, until there is an answer."""
+        """Connections that this node has requested, until there is an answer."""
         self.dialed = 0
-        """How many connections this node has asked for."""
+        """Total number of connections that this node has requested."""
         self._asked: dict[str, float] = {}
-        """When it last asked each node for a snapshot."""
+        """The time at which this node last requested a snapshot from each node."""
         self._deltas_scheduled = False
         self.messages_in = 0
-        """Messages that have come from the engine, in all."""
+        """Total number of messages from the engine."""
         self._ticks = 0
         self._timer = self._clock.call_at(self._clock.time() + TICK, self._tick)
         self.engine = EngineLink(engine, name, self.id, self)
 
     @property
     def now(self) -> float:
-        """The time, as the directory counts it."""
+        """The present time on the clock of the directory."""
         return self._clock.time()
 
     @property
@@ -97,12 +96,12 @@ class Node:
         return self.engine.reachable.is_set()
 
     async def wait_known(self) -> None:
-        """Wait until the engine is reached, and the other nodes have said what they have, or had time to.
+        """Wait until the engine is reached, and the other nodes have sent snapshots, or had time to send them.
 
         Cancelling is safe.
         """
         await self.engine.reachable.wait()
-        # How many nodes will answer is not known, but they do so at once: all have, when no other one does any more.
+        # The number of nodes is not known, but they answer at once. So all have answered when no further node answers.
         before = 0
         for _ in range(int(PATIENCE / ANSWERED)):
             await asyncio.sleep(ANSWERED)
@@ -112,7 +111,7 @@ class Node:
             before = known
 
     async def close(self) -> None:
-        """Leave the cluster: tell the others, and end all connections. Cancelling stops the waiting."""
+        """Leave the cluster: notify the other nodes, and end all connections. Cancelling stops the waiting."""
         self._timer.cancel()
         for transport in tuple(self._transports.values()):
             transport.end(CloseInfo(CloseCode.GOING_AWAY, "this node leaves the cluster"))
@@ -131,7 +130,7 @@ class Node:
             transport.end(CloseInfo(CloseCode.ABNORMAL, f"the engine is lost: {reason}"))
         self._listener.engine_lost(reason)
 
-    # ------------------------------------------------------------ what this node says
+    # ------------------------------------------------------------ messages of this node
 
     def _tick(self) -> None:
         now = self._clock.time()
@@ -140,7 +139,7 @@ class Node:
         if self._ticks % TICKS == 0:
             self.engine.check(now)
             self._publish_state()
-        # Without the engine nobody is heard. Those that others had are missed then, and not forgotten.
+        # Without the engine, no messages arrive. The other nodes then stay in the directory.
         self.directory.tick(now, deaf=not self.connected)
 
     def _publish_state(self) -> None:
@@ -157,7 +156,7 @@ class Node:
             asyncio.get_running_loop().call_soon(self.publish_changes)
 
     def publish_changes(self) -> None:
-        """Publish the changes of the directory. While there is no engine, they wait for it."""
+        """Publish the changes of the directory. Without the engine, the changes wait."""
         self._deltas_scheduled = False
         if self.connected:
             for delta in self.directory.pop_deltas():
@@ -169,7 +168,7 @@ class Node:
         """Open a connection to another node, once the engine can be reached. Cancelling is safe.
 
         Raises:
-            ConnectionRefusedError: it does not accept, or does not answer.
+            ConnectionRefusedError: the node does not accept the connection, or does not answer.
             EngineLost: the engine was lost meanwhile.
         """
         await self.engine.reachable.wait()
@@ -184,7 +183,7 @@ class Node:
                 if answer.done():
                     break
         except BaseException:
-            if conn in self._transports:  # it was accepted in this very turn, and nobody will use it
+            if conn in self._transports:  # it was accepted in this turn of the event loop, and nobody needs it
                 self._transports[conn].abort()
             raise
         finally:
@@ -198,7 +197,7 @@ class Node:
 
     @property
     def largest(self) -> int:
-        """Bytes that a message of a connection to another node may have."""
+        """Maximum bytes of a message on a connection to another node."""
         return max(MIN_LARGEST, self.engine.largest - AROUND)
 
     def _make(self, conn: str, node: str) -> EngineTransport:
@@ -208,10 +207,10 @@ class Node:
     def _ended(self, transport: EngineTransport) -> None:
         self._transports.pop(transport.conn, None)
 
-    # ------------------------------------------------------------ what other nodes say
+    # ------------------------------------------------------------ messages of other nodes
 
     def received(self, subject: str, payload: bytes) -> None:
-        """Take a message from the engine, which anybody may have sent. Raises nothing: it would end the connection."""
+        """Handle a message from the engine, from any program. Never raises, because that would end the connection."""
         self.messages_in += 1
         try:
             message = wire.decode(payload)
@@ -258,7 +257,7 @@ class Node:
 
     def _open(self, message: wire.Open) -> None:
         dialer, acceptor = wire.ends_of(message.conn)
-        if message.conn in self._transports:  # the answer was lost, or is on its way
+        if message.conn in self._transports:  # the answer was lost, or has not arrived yet
             self.engine.try_publish(dialer, wire.Accepted(message.conn))
             return
         if acceptor != self.id or dialer not in self.directory.nodes:
@@ -272,7 +271,7 @@ class Node:
 
     def _answered(self, message: wire.Accepted | wire.Refused) -> None:
         if message.conn in self._transports:
-            return  # it was asked for again before the first answer came
+            return  # the connection was requested again before the first answer arrived
         answer = self._opening.get(message.conn)
         dialer, acceptor = wire.ends_of(message.conn)
         if answer is None or answer.done() or dialer != self.id:
@@ -280,7 +279,7 @@ class Node:
             if isinstance(message, wire.Accepted):
                 self.engine.try_publish(acceptor, wire.Reset(message.conn, "nobody waits for it"))
             return
-        # The transport is made now, because messages may follow at once.
+        # The transport is created now, because messages may follow at once.
         answer.set_result(message if isinstance(message, wire.Refused) else self._make(message.conn, acceptor))
 
     def _for_connection(self, message: wire.Data | wire.Mark | wire.Close | wire.Reset) -> None:

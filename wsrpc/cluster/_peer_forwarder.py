@@ -1,4 +1,4 @@
-"""`PeerForwarder`: passes on to the clients of this node what other nodes send them."""
+"""`PeerForwarder`: forwards the messages of other nodes to the clients of this node."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from ..errors import ChannelClosed, PeerNotFound, QueueFull, UnknownEvent, Wsrpc
 from ._item_forwarder import ItemForwarder
 
 VALUE, CHANNEL = "\0", "\1"
-"""What follows the address: the caller wants a value, or a channel."""
+"""Character after the address: whether the caller wants a value or a channel."""
 
 TOO_SLOW = "the events for it wait for a slow consumer"
 TASK = 1024
-"""Bytes that a waiting event takes besides its own."""
+"""Bytes that a waiting event counts for besides its own bytes."""
 
 
 def place(address: str, channel: str | None, *, wants_channel: bool = False) -> str:
-    """Return the name of the channel between two nodes for what is meant for ``channel`` of a peer."""
+    """Return the name of the channel between two nodes for messages to ``channel`` of a peer."""
     return f"{address}{CHANNEL if wants_channel else VALUE}{channel or ''}"
 
 
 class PeerForwarder:
-    """Passes on events and requests to peers of this node, and what is said on the channels that answer them.
+    """Forwards events and requests to peers of this node, and the messages on the channels that answer requests.
 
     Args:
-        find: returns the peer of this node that has an address.
+        find: a function that returns the peer of this node with an address, or None.
     """
 
     def __init__(self, find: Callable[[str], Peer | None]) -> None:
         self._find = find
         self._joined: dict[ChannelCore, ChannelCore] = {}
-        """The channels that are joined, each with the other one."""
+        """The joined channels. The value is the other channel of the pair."""
         self._tasks = Tasks()
         self.handler = Handler(_relayed, call=self._call)
-        """Handles everything that another node sends for a peer."""
+        """Handles all messages of other nodes for peers."""
         self._waiting: Counter[SessionWriter] = Counter()
-        """Bytes of the events that wait in tasks for their turn, by where they wait."""
+        """Bytes of the events that wait in tasks, by the writer for which they wait."""
         self.lost = 0
         """Events that reached no peer."""
 
@@ -60,24 +60,24 @@ class PeerForwarder:
 
     @property
     def joined(self) -> int:
-        """How many channels are open that go on to a peer."""
+        """Number of open channels that are joined to a channel of a peer."""
         return len(self._joined) // 2
 
     async def close(self) -> None:
-        """Pass nothing on any more."""
+        """Stop forwarding."""
         await self._tasks.cancel()
 
     # ------------------------------------------------------------ a message
 
     def _call(self, ctx: Invocation, a: list[Any]) -> Any:
-        """Pass on a message, now if that is possible. Return an awaitable if there is more to do."""
+        """Forward a message, now if possible. Return an awaitable if there is more to do."""
         h = ctx.inbound.h
         if h is not None:
             source = ctx.dispatcher.channels.find(h)
             joined = None if source is None else self._joined.get(source)
             if joined is None:
                 if ctx.id is None:
-                    return None  # it was sent before the other side could know
+                    return None  # it was sent before the other side could know of the end
                 raise made_here(UnknownEvent(f"channel {h} is over"))
             if ctx.id is None and not joined.writer.between_nodes:
                 fail = partial(joined.abort, TOO_SLOW)
@@ -118,15 +118,15 @@ class PeerForwarder:
         most: int,
         fail: Callable[[], None],
     ) -> None:
-        """Pass an event on to a peer of this node.
+        """Forward an event to a peer of this node.
 
-        Nobody waits for that: for the caller the event was sent, and what waited here in a handler would hold up, in
-        the end, everything that the calling node sends to all peers. So the event waits in the peer's connection, or
-        in a task behind the messages that wait for their turn there.
+        The handler does not wait until the event is sent. Handlers that wait would in the end delay all messages of the
+        calling node to all peers. So the event waits in the peer's connection, or in a task, after the messages that
+        wait there already.
 
         Args:
-            most: bytes that may wait in tasks.
-            fail: is called if too much waits.
+            most: maximum bytes that may wait in tasks.
+            fail: a function that is called if more bytes wait.
         """
         try:
             if not writer.callers_wait:
@@ -167,7 +167,7 @@ class PeerForwarder:
         return self._at_once(self._request(ctx, sender, on, a, options))
 
     def _at_once(self, step: Any) -> Any:
-        """Make the first step of a coroutine now, so that messages keep their order. Return the rest, or its result."""
+        """Run the first step of a coroutine now, to keep the order of messages. Return its result, or the rest."""
         try:
             waits_for = step.send(None)
         except StopIteration as exc:  # how a coroutine returns
@@ -196,7 +196,7 @@ class PeerForwarder:
     # ------------------------------------------------------------ channels
 
     async def _wait_closed(self, ctx: Invocation) -> None:
-        """Wait until the channel that a request came on ends as the other one has: then the caller knows the reason."""
+        """Wait until the channel of a request has ended, as its joined channel has, so that the reason is known."""
         source = None if ctx.inbound.h is None else ctx.dispatcher.channels.find(ctx.inbound.h)
         if source is not None:
             await source.wait_closed()
@@ -208,7 +208,7 @@ class PeerForwarder:
         except BaseException:
             far.abort(None)
             raise
-        near.writer.loop.call_soon(lambda: self._join(near, far))  # when the answer has been sent
+        near.writer.loop.call_soon(lambda: self._join(near, far))  # after the answer was sent
         return channel_of(ctx)
 
     def _join(self, near: ChannelCore, far: ChannelCore) -> None:
@@ -231,7 +231,7 @@ class PeerForwarder:
 
 
 def _relayed(*_: Any) -> None:
-    """Is shown in logs as the handler of what other nodes send."""
+    """Stand in, in logs, for the handler of messages from other nodes."""
 
 
 async def _rest(step: Any, waits_for: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What nodes say to each other over the engine: MessagePack, one tagged array for each message."""
+"""The messages between nodes. Each message is one MessagePack map with a tag."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ConnectionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_-
 
 
 class Ask(Struct, tag_field="t", tag="ask"):
-    """Send `Snapshot`s of yourself to ``node``."""
+    """Request for snapshots, which the receiver sends to ``node``."""
 
     node: Name
 
@@ -26,14 +26,14 @@ class Leaving(Struct, tag_field="t", tag="left"):
 
 
 class Probe(Struct, tag_field="t", tag="probe"):
-    """A node sends this to itself, to find out whether what is sent to it arrives."""
+    """Message of a node to itself, to find out whether its own subject works."""
 
 
 class Open(Struct, tag_field="t", tag="open"):
-    """A connection is to be opened."""
+    """Request to open a connection."""
 
     conn: ConnectionName
-    """Name of the connection, see `connection_name`."""
+    """The name of the connection; see `connection_name`."""
     headers: dict[str, str]
 
 
@@ -55,14 +55,14 @@ class Data(Struct, tag_field="t", tag="data"):
 
     conn: ConnectionName
     seq: Counter
-    """The number of the first one. The first message of each side has 1."""
+    """The number of the first message. Each side counts from 1."""
     messages: list[bytes]
     binary: list[int] = []
-    """Which of them, counted from 0, are binary messages. The others are text."""
+    """The indices of the binary messages. The other messages are text."""
 
 
 class Mark(Struct, tag_field="t", tag="mark"):
-    """So many messages were sent on the connection. A node that has received fewer has lost some."""
+    """The number of messages that were sent on the connection. If the receiver has fewer, messages were lost."""
 
     conn: ConnectionName
     seq: Counter
@@ -78,7 +78,7 @@ class Close(Struct, tag_field="t", tag="close"):
 
 
 class Reset(Struct, tag_field="t", tag="reset"):
-    """The connection is over: messages were lost, or this node has no connection of that name."""
+    """The connection is over, because messages were lost, or because the node has no such connection."""
 
     conn: ConnectionName
     reason: str
@@ -95,17 +95,17 @@ def encode(message: NodeMessage) -> bytes:
 
 
 def decode(payload: bytes) -> NodeMessage:
-    """Return what a node has said.
+    """Return the decoded message of a node.
 
     Raises:
-        ValueError, RecursionError: it is not of this application, or of another version.
+        ValueError, RecursionError: the payload is not a message, or a message of another version.
     """
     message: NodeMessage = _decoder.decode(payload)
     return message
 
 
 def connection_name(dialer: str, acceptor: str, number: int) -> str:
-    """Return the name of a connection. It tells both nodes, so that no message has to."""
+    """Return the name of a connection. It contains both nodes, so that messages need not contain them."""
     return f"{dialer}/{acceptor}/{number}"
 
 

@@ -207,8 +207,8 @@ async def test_calling() -> None:
             with pytest.raises(TypeError) as caught:
                 await call(client)
             assert str(caught.value) == text
-        for closing in (server.close(-1), asyncio.to_thread(server.run, drain=float("nan"))):
-            with pytest.raises(ValueError, match=r"^drain= is a number of seconds, 0 or more; got "):
+        for closing in (server.close(-1), asyncio.to_thread(server.run, drain_timeout=float("nan"))):
+            with pytest.raises(ValueError, match=r"^drain_timeout= is a number of seconds, 0 or more; got "):
                 await closing
         assert client.connected
 

@@ -62,7 +62,7 @@ class Site:
         async def serve() -> None:
             async with self.server.listen(port=port) as listener:
                 up.set_result(listener.url)
-                await self.server.close(drain=await self._stop)
+                await self.server.close(drain_timeout=await self._stop)
 
         self._serving = loop.create_task(serve())
         self.url = await up

@@ -78,7 +78,7 @@ async def test_while_the_server_drains_it_says_so_and_refuses(options: dict[str,
             working = asyncio.create_task(client.request("work"))
             await turns_until(lambda: work.started)
             assert server.healthy
-            closing = asyncio.create_task(server.close(drain=PATIENCE))
+            closing = asyncio.create_task(server.close(drain_timeout=PATIENCE))
             await turns_until(lambda: not server.healthy)
             assert not server.stats().healthy
             await turns()  # it stops listening in a task

@@ -1,4 +1,4 @@
-"""`Server.close(drain=...)` over real connections: what was begun ends well, what is new goes elsewhere.
+"""`Server.close(drain_timeout=...)` over real connections: what was begun ends well, what is new goes elsewhere.
 
 `tests/unit/wire/test_draining_extension.py` has the messages, message by message.
 """
@@ -52,7 +52,7 @@ class Scene:
 
     async def drains(self, seconds: float = LONG) -> asyncio.Task[None]:
         """Begin to drain, and wait until the client has heard of it, if it can."""
-        closing = start(self.server.close(drain=seconds))
+        closing = start(self.server.close(drain_timeout=seconds))
         await turns_until(lambda: "draining" in repr(self.server))
         if self.extensions:
             await turns_until(lambda: self.client.closes_in is not None)
@@ -194,7 +194,7 @@ async def test_an_endless_stream_ends_because_its_handler_is_told(kind: str) -> 
             queue.put_nowait("last")
         assert await asyncio.gather(*first) == ["first"] * 3
         assert not it.server.draining
-        closing = start(it.server.close(drain=LONG))
+        closing = start(it.server.close(drain_timeout=LONG))
         assert [[item async for item in stream] for stream in streams] == [["last"]] * 3
         await it.ends_well(closing)
 
@@ -221,12 +221,12 @@ async def test_functions_are_called_once_for_each_drain_while_peers_are_there(
                 with suppress(asyncio.CancelledError):
                     await over.wait()
 
-        closing = start(it.server.close(drain=LONG))
+        closing = start(it.server.close(drain_timeout=LONG))
         assert await told.get() == "bye", "the client is idle, and is there yet"
         await it.ended
         await turns_until(lambda: not it.server.peers)
         assert it.server.draining and not closing.done(), "it waits for async functions, too"
-        await it.server.close(drain=0.01)
+        await it.server.close(drain_timeout=0.01)
         await closing
         over.set()
         assert called == [(True, False)] and not it.server.draining
@@ -235,7 +235,7 @@ async def test_functions_are_called_once_for_each_drain_while_peers_are_there(
         await it.server.close()
         assert len(called) == 1, "without a drain, handlers are cancelled at once"
         await it.server.open()
-        await it.server.close(drain=0.01)
+        await it.server.close(drain_timeout=0.01)
         assert len(called) == 2
 
 
@@ -295,7 +295,7 @@ async def test_no_call_fails_in_a_rolling_restart() -> None:
             done[:] = [0] * len(done)
             await turns_until(lambda: min(done) > 3)
             url = urls[number + 1]
-            await server.close(drain=LONG)
+            await server.close(drain_timeout=LONG)
         over.set()
         await asyncio.gather(*calls)
 
@@ -306,7 +306,7 @@ async def test_no_call_fails_in_a_rolling_restart() -> None:
 async def test_what_does_not_end_in_time_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
     async with scene() as it:
         request = await it.works()
-        await it.server.close(drain=0.05)
+        await it.server.close(drain_timeout=0.05)
         assert (await it.ended).code == 1012
         with pytest.raises(ConnectionLost) as lost:
             await request
@@ -321,10 +321,10 @@ async def test_another_close_cuts_it_short(begun: bool) -> None:
     """Also before it begins. A longer drain does not make it longer or shorter."""
     async with scene() as it:
         request = await it.works()
-        closings = [start(it.server.close(drain=LONG)), start(it.server.serve_forever())]
+        closings = [start(it.server.close(drain_timeout=LONG)), start(it.server.serve_forever())]
         if begun:
             await turns_until(lambda: it.client.closes_in is not None)
-            closings.append(start(it.server.close(drain=10 * LONG)))
+            closings.append(start(it.server.close(drain_timeout=10 * LONG)))
             await asyncio.sleep(0)
             assert not any(each.done() for each in closings) and it.client.connected
         await it.server.close()
@@ -344,13 +344,13 @@ async def test_a_handler_that_drains_does_not_wait_for_itself(where: str, during
         async def leave() -> None:
             begun.set()
             await go_on.wait()
-            await it.server.close(drain=LONG)
+            await it.server.close(drain_timeout=LONG)
 
         async with Client(f"ws://127.0.0.1:{it.port}", limits=LIMITS, reconnect=None) as client:
             calls: list[asyncio.Task[Any]] = [start(client.request("leave"))]
             await begun.wait()
             if during:
-                calls.append(start(it.server.close(drain=LONG)))
+                calls.append(start(it.server.close(drain_timeout=LONG)))
                 await turns_until(lambda: "draining" in repr(it.server))
             go_on.set()
             await it.server.serve_forever()
@@ -367,7 +367,7 @@ async def test_a_slow_reader_gets_all_that_was_accepted() -> None:
             peer.emit_nowait("part", f"{number:02}" + "x" * 65536)
         late = start(peer.emit("last"))
         await asyncio.sleep(0)
-        closing = start(server.close(drain=LONG))
+        closing = start(server.close(drain_timeout=LONG))
         await timers_due(0.2)  # as long as a closing handshake may take
         beginnings = [(await raw.next_of(TEXT)).payload[:16] for _ in range(65)]
         assert beginnings == [b'{"a":["part","%02d' % number for number in range(64)] + [b'{"a":["last"]}']

@@ -48,7 +48,7 @@ class Program:
             finally:
                 await self.check()
 
-        self.server.run("127.0.0.1", self.port, lifespan=lifespan, drain=drain)
+        self.server.run("127.0.0.1", self.port, lifespan=lifespan, drain_timeout=drain)
 
     async def connect(self, use: Callable[[Client], Awaitable[None]]) -> None:
         again = Reconnect(initial=0.01, max=0.05)

@@ -87,7 +87,7 @@ class Scene:
         client = await self.accept()
         request = asyncio.get_running_loop().create_task(client.request("work", timeout=None))
         await turns_until(lambda: self.server.stats().active)
-        await self.call(self.server.close(drain=LONG))
+        await self.call(self.server.close(drain_timeout=LONG))
         request.add_done_callback(lambda request: request.cancelled() or request.exception())
 
     async def closing(self) -> None:
@@ -146,7 +146,7 @@ class Scene:
         plays: dict[ServerInput, Callable[[], Awaitable[object]]] = {
             ServerInput.OPEN: self.server.open,
             ServerInput.ACCEPT: self.accept,
-            ServerInput.DRAIN: lambda: self.call(self.server.close(drain=LONG)),
+            ServerInput.DRAIN: lambda: self.call(self.server.close(drain_timeout=LONG)),
             ServerInput.CLOSE: lambda: self.call(self.server.close()),
             ServerInput.DRAINED: self.finish_work,
             ServerInput.ENDED: self.let_end,
@@ -206,7 +206,7 @@ def test_the_event_loop_is_closed_whatever_runs_in_it(state: ServerState) -> Non
     expected, _ = TABLE[state][ServerInput.LOOP_CLOSED]
     with scene() as played:
         if state == "draining":  # without a connection, so that no handler is left in the midst of its work
-            played.run(played.call(played.server.close(drain=LONG)))
+            played.run(played.call(played.server.close(drain_timeout=LONG)))
             assert played.state == state
         else:
             played.reach(state)

@@ -443,7 +443,7 @@ async def test_on_close_comes_after_what_had_arrived(cls: type[InTurn], message:
 @pytest.mark.parametrize(
     ("close", "ends"),
     [
-        (lambda peer: peer.server.close(drain=3600), ["on_close", "a"]),
+        (lambda peer: peer.server.close(drain_timeout=3600), ["on_close", "a"]),
         (lambda peer: peer.close(4000), ["a", "on_close"]),
     ],
     ids=["the server", "the connection"],

@@ -89,7 +89,7 @@ async def the_other_side_drains() -> AsyncGenerator[tuple[Client, int]]:
         server.on("work", may_end.wait)
         await client.emit("work")  # of which the client does not know how long it takes
         await turns()
-        ending = start(server.close(drain=60))
+        ending = start(server.close(drain_timeout=60))
         await turns()
         yield client, 1012
         assert not ending.done()

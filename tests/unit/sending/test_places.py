@@ -168,7 +168,7 @@ async def see_draining() -> dict[Scope, Place | None]:
     async with open_line() as scene:
         s, channel = scene.story, scene.channel
         assert channel is not None
-        closing = start(s.server.close(drain=0.5))  # so little is left that the client begins nothing new
+        closing = start(s.server.close(drain_timeout=0.5))  # so little is left that the client begins nothing new
         await turns_until(lambda: s.client.closes_in is not None)
         scene.look(Scope.PEER, s.client.peer)
         scene.look(Scope.STARTED, s.client.peer, channel.emit_nowait)

@@ -379,7 +379,7 @@ async def test_messages_that_waited_in_an_ended_session_are_sent_before_later_on
         await turns(10)
         refuse(s.ends[0])
         await s.client.emit("note", "first")  # waits in the session
-        closing = asyncio.create_task(s.server.close(drain=60.0))
+        closing = asyncio.create_task(s.server.close(drain_timeout=60.0))
         await turns(10)
         await s.client.emit("note", "second")  # waits for the next session, because the server drains
         assert s.client.peer.connected is False and not closing.done()

@@ -45,7 +45,7 @@ class Leaving:
 
     async def leaves(self) -> list[Any]:
         """What is said when the server begins to drain."""
-        self.closing = start(self.server.close(drain=LONG))
+        self.closing = start(self.server.close(drain_timeout=LONG))
         await turns()
         return self.line.pop_sent()
 
@@ -286,7 +286,7 @@ async def test_a_server_that_closes_sooner_says_so() -> None:
     async with accepted("drain") as it:
         await it.fed({"i": 1, "a": ["work"]})
         await it.leaves()
-        closings = [start(it.server.close(drain=2 * LONG)), start(it.server.close(drain=LONG / 2))]
+        closings = [start(it.server.close(drain_timeout=2 * LONG)), start(it.server.close(drain_timeout=LONG / 2))]
         await turns()
         [said] = it.line.pop_sent()
         assert 0 < said["wsrpc"]["after_ms"] <= LONG / 2 * 1000

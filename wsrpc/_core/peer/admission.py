@@ -1,4 +1,4 @@
-"""`Admission`: which handlers of one session may start now."""
+"""`Admission`: decides whether handlers of one session may start now."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Admission:
-    """Which handlers of one session may start now. `Work` asks it, and is told of each change."""
+    """Decides whether handlers of one session may start now. It reports each change to `Work`."""
 
     __slots__ = ("_answers", "_loop", "_work", "late", "paused", "session")
 
@@ -24,24 +24,24 @@ class Admission:
         self._loop = writer.loop
         self.session = writer.session
         self.paused: asyncio.Future[None] | None = None
-        """Set while no handler may start, because a Close frame is queued. Done when the session is over, or goes on
-        over another connection. May be read in any thread."""
+        """Set while no handler may start, because a Close frame is queued. Done when the session is over, or continues
+        on another connection. May be read in any thread."""
         self.late = 0
-        """Handlers that wait in tasks until ``paused`` is done. Later messages wait, to stay in order."""
+        """Number of handlers that wait in tasks until ``paused`` is done. Later messages wait, to stay in order."""
 
     @property
     def stops_all(self) -> bool:
-        """Whether every message has to wait."""
-        return self.session.full or self.paused is not None or self.late > 0  # if full, answers could not leave
+        """Whether every message has to wait. (If the session is full, answers could not be sent.)"""
+        return self.session.full or self.paused is not None or self.late > 0
 
     def pause(self) -> None:
-        """Let no handler start: a Close frame is queued. Idempotent."""
+        """Start no handlers from now on: a Close frame is queued. Idempotent."""
         if self.paused is None:
             self.paused = self._loop.create_future()
         self._work.update()
 
     def unpause(self) -> None:
-        """Let handlers start: there is another connection. Idempotent."""
+        """Start handlers again: there is another connection. Idempotent."""
         paused, self.paused = self.paused, None
         if paused is not None:
             paused.set_result(None)

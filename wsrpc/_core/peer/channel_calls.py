@@ -1,4 +1,4 @@
-"""Answers requests with channels, and runs what happens on them: streams, uploads and conversations."""
+"""`ChannelCalls`: answers requests with channels, and runs streams, uploads and conversations on them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from .work import Work
 class ChannelCalls:
     """Answers requests with channels, and runs streams, uploads and conversations on them.
 
-    Each runs within the call of the handler that opened its channel. So middleware and the place in
-    a lane last until the stream or the conversation is over, and cancelling the handler ends it.
+    A stream, an upload or a conversation runs within the call of the handler that opened its channel. Middleware and
+    the place in a lane therefore last until it is over, and it ends if the handler is cancelled.
     """
 
     def __init__(self, answers: Answers, work: Work, channels: ChannelTable) -> None:
@@ -38,10 +38,10 @@ class ChannelCalls:
         self._channels = channels
         self._named_channels = work.named_channels
         self._named: dict[str, NamedProducer] = {}
-        """Producers on named channels, by name. Each channel has one at most."""
+        """Producers on named channels, by name. Each channel has at most one producer."""
 
     def serve(self, invocation: Invocation, body: Any) -> Coroutine[Any, Any, Any]:
-        """Answer with a channel, then await ``body``, or send the items that it produces. Return its result.
+        """Answer with a channel, then await ``body``, or send its items. Return its result.
 
         The event ``start`` on a named channel asks for items on that channel. No channel is opened for them.
         """
@@ -57,7 +57,7 @@ class ChannelCalls:
             channel = self._deliver(invocation)
         except BaseException:
             if inspect.iscoroutine(body):
-                body.close()  # it never begins
+                body.close()  # it never starts
             raise
         if _role(invocation) is Role.UPLOAD:
             detector = MismatchDetector(lambda: channel.abort(_not_a_stream(invocation)))
@@ -69,13 +69,13 @@ class ChannelCalls:
         """Answer the call's request with its channel, and return the channel.
 
         Raises:
-            asyncio.CancelledError: the call was cancelled meanwhile.
-            RpcError: there is no room for the channel, or it is closed already.
+            asyncio.CancelledError: the call was cancelled.
+            RpcError: there is no room for the channel, or the channel is closed already.
         """
         if invocation.state.cancelled:
             raise invocation.cancellation()
         channel = invocation.make_channel()
-        if invocation.state is not CallState.RESERVED:  # else it was checked before the handler ran
+        if invocation.state is not CallState.RESERVED:  # otherwise it was checked before the handler ran
             self._work.check_bytes_for_channel(invocation.size)
         self._channels.deliver(channel)
         invocation.remove_from_active()
@@ -123,7 +123,7 @@ class ChannelCalls:
             except ChannelClosed:
                 if not channel.over:
                     raise
-                # The handler has itself ended the channel that it streams on. Or the channel ended, and the generator
+                # The handler itself has ended the channel of its stream. Or the channel has ended, and the generator
                 # yielded once more although it was cancelled.
             except Exception as exc:
                 producer.refuse_pulls(exc if isinstance(exc, RpcError) else RpcError("the stream failed"))
@@ -132,16 +132,16 @@ class ChannelCalls:
             await close_source(source)
 
     async def _produce_named(self, invocation: Invocation, name: str, source: Source) -> None:
-        """Send items on a named channel, to `Channel.items` or JavaScript's iterator, which has sent ``start``."""
+        """Send items on a named channel, because `Channel.items` or JavaScript's iterator has sent ``start``."""
         if invocation.state.cancelled:
             await close_source(source)
             raise invocation.cancellation()
         if (before := self._named.get(name)) is not None:
-            # JavaScript sends nothing when it leaves.
+            # JavaScript sends nothing when it stops reading.
             before.channel_ended(RemoteError("the consumer has begun anew"))
         producer = NamedProducer(self._named_channels.channel(name), self._channels.sender, invocation)
         self._named[name] = producer
-        invocation.release_lane()  # or the next `start`, which ends this one, would wait for its end
+        invocation.release_lane()  # otherwise the next `start`, which ends this stream, would wait for its end
         label = invocation.label
         try:
             try:
@@ -150,7 +150,7 @@ class ChannelCalls:
             except ItemRefused:
                 raise
             except asyncio.CancelledError:
-                if not invocation.state.cancelled:  # neither has the consumer left, nor has its session ended
+                if not invocation.state.cancelled:  # neither the consumer nor the end of the session has cancelled it
                     producer.fail(RpcError(ABORTED))
                 raise
             except Exception as exc:
@@ -172,7 +172,7 @@ class ChannelCalls:
         upload = invocation.upload
         if upload is not None and (i := upload.pop_end_id()) is not None:
             self._answers.resolve(i, None, invocation.label)
-        # A consumer that pulls holds the channel, and has to learn that it has ended.
+        # A consumer that pulls keeps the channel open until it learns of the end.
         (channel.finish if pulled else channel.finish_locally)()
 
     # ------------------------------------------------------------ the end of a call
@@ -195,7 +195,7 @@ class ChannelCalls:
         assert channel is not None
         if channel.over:
             return
-        # A new error, which the channel keeps, because that of a handler refers to the handler's variables.
+        # The channel keeps the error. The exception of the handler would refer to the variables of the handler.
         reason = error_from_wire(*error_to_wire(self._answers.sendable(error, invocation.label)))
         if _role(invocation) is Role.UPLOAD:
             self._answer_end(invocation, lambda i: self._answers.reject(i, reason))
@@ -203,7 +203,7 @@ class ChannelCalls:
             channel.abort(reason)
 
     def _answer_end(self, invocation: Invocation, answer: Callable[[int], None]) -> None:
-        """Answer the caller's last message with the result of an upload, now or when that message comes."""
+        """Answer the caller's last message with the result of an upload, now or when this message arrives."""
         channel, upload = invocation.served, invocation.upload
         assert channel is not None and upload is not None
 

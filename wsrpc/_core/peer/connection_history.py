@@ -15,33 +15,34 @@ class ConnectionHistory:
 
     def __init__(self) -> None:
         self.info: ConnectionInfo | None = None
-        """Of the present connection, or of the one that is being made, or of the last one."""
+        """About the present connection, the one that is being made, or the last one."""
         self.skipped_broadcasts = 0
-        """Number of broadcasts that were left out because the remote peer reads too slowly."""
+        """Number of broadcasts that were not sent because the remote peer reads too slowly."""
         self._since = 0.0
         self._passed: Traffic | None = None
         """Traffic of the connections before the present one."""
 
     def connection_expected(self, info: ConnectionInfo) -> None:
-        """Note that a connection is being made."""
+        """A connection is being made."""
         self.info = info
 
     def connection_started(self, info: ConnectionInfo, now: float) -> None:
-        """Note that a connection was made, at the time ``now``."""
+        """A connection was made, at the time ``now``."""
         self.info = info
         self._since = now
 
     def connection_ended(self, connection: Connection) -> None:
-        """Note that the present connection has ended."""
+        """The present connection has ended."""
         self._passed = self.traffic(connection)
-        self.info = msgspec.structs.replace(connection.transport.info, underlying=None)  # the object may be gone
+        # Without the connection of the library, which is closed.
+        self.info = msgspec.structs.replace(connection.transport.info, underlying=None)
 
     def uptime(self, now: float) -> float:
         """Return the seconds since the present connection was made."""
         return now - self._since
 
     def traffic(self, connection: Connection | None) -> Traffic | None:
-        """Return the traffic of all connections with that of the present one, as far as their transports count it."""
+        """Return the traffic of all connections together, as far as their transports count it."""
         present = None if connection is None else connection.traffic
         if present is None or self._passed is None:
             return present or self._passed

@@ -1,4 +1,4 @@
-"""Runs the handlers of inbound requests and events: starts them, answers, and cancels."""
+"""`Dispatcher`: runs the handlers of received requests and events, answers the requests, and cancels handlers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ SLOW_HANDLER = 0.1
 """Seconds for which a plain function may hold the event loop before a warning names it."""
 
 PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
-"""Classes of results that are neither awaitable nor a source of items, known without asking."""
+"""Classes of results that are neither awaitable nor a source of items."""
 
 set_current = CURRENT.set
 _RESERVED = CallState.RESERVED
@@ -64,13 +64,13 @@ _RESERVED = CallState.RESERVED
 class Dispatcher:
     """Runs the handlers of the requests and events that arrive in one session, and answers.
 
-    `Work` decides when a message may have its handler, and `find` which one it is. `run` calls it: what returns a value
-    is answered at once, anything else runs on in a task (`_drive`), and `Work` counts it. `_returned` and `_raised` are
-    the only places from which the request of a handler is answered, with two exceptions: `ChannelCalls` announces a
-    channel before the handler goes on, and `expire` rejects the request of a handler that takes too long before the
-    handler exits.
+    `Work` decides when the handler of a message runs, and `find` returns the handler. `run` calls it. If the handler
+    returns a value, the request is answered at once. Otherwise the handler runs on in a task (`_drive`), and `Work`
+    counts it. Only `_returned` and `_raised` answer the request of a handler, with two exceptions: `ChannelCalls`
+    answers with a channel while the handler runs, and `expire` rejects the request of a handler that takes too long
+    before the handler exits.
 
-    Calls that have begun in a session hold its dispatcher, although the session may be over.
+    Calls refer to the dispatcher of the session in which they started, although this session may be over.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class Dispatcher:
     ) -> None:
         """
         Args:
-            work: counts the handlers that run, those of earlier sessions included.
-            channels: those of the session, on which handlers run, too.
+            work: counts the handlers that run, including those of earlier sessions.
+            channels: the anonymous channels of the session.
         """
         self._host = host
         self._own = host.options.own
@@ -99,16 +99,16 @@ class Dispatcher:
         """Requests of the remote peer that are being handled, by id."""
         self.opening = writer.opening
         self.admission = Admission(work, writer, answers)
-        """Says which handlers may start."""
+        """Decides whether handlers may start."""
         self.context = contextvars.copy_context()
-        """Each handler runs in a copy of it, so that what it sets is seen by no other one."""
+        """Each handler runs in a copy of this context, so that no handler sees what another handler sets."""
         self.channels = channels
         self._mark: float | None = None
-        """When the last inline handler of this read ended. None if there was none, or if its time is not known."""
+        """When the last handler of this read ended that returned a value. None if there was none, or it is unknown."""
 
     @cached_property
     def _channel_answers(self) -> ChannelCalls:
-        """Runs handlers whose answer is a channel. Many peers have none, so it is made for the first one."""
+        """Runs handlers whose answer is a channel. Made for the first of them, because many peers have none."""
         return ChannelCalls(self.answers, self.work, self.channels)
 
     # ------------------------------------------------------------ starting
@@ -120,11 +120,13 @@ class Dispatcher:
         view: Message | None = None,
         channel: ChannelCore | None = None,
     ) -> None:
-        """Run the handler of a message now. ``payload`` is the message, encoded.
+        """Run the handler of a message now.
 
-        What only returns a value runs within this call: no task, nothing to cancel. Anything else goes on in a task.
+        A handler that only returns a value runs within this call. Any other handler runs on in a task.
 
-        ``channel`` is the anonymous channel on which the message came. It may have ended since then.
+        Args:
+            payload: the encoded message.
+            channel: the anonymous channel on which the message arrived. It may have ended since then.
         """
         name = message.a[0]
         route = self._own.routes.main.get(name) if message.c is None and channel is None else None
@@ -149,7 +151,7 @@ class Dispatcher:
             if result.__class__ not in PLAIN and (hasattr(result, "__await__") or as_source(result) is not None):
                 self._run_on(invocation, result, context)
                 return
-            if message.i is not UNSET:  # an event has no response, and cannot have a channel
+            if message.i is not UNSET:  # an event has neither a response nor a channel
                 self._returned(invocation, result)
         except BaseException as exc:
             if handler is not None:
@@ -157,19 +159,19 @@ class Dispatcher:
             if not self._raised(invocation, exc):
                 raise
         invocation.state = EXITED  # it was never counted
-        if view is None and invocation.shown is None:  # nearly always, and as `release` without a call
+        if view is None and invocation.shown is None:  # nearly always. The same as `release`, without a call.
             message.a = [name]
         else:
             mark_processed(view)
             invocation.release()
-        # Not in a method: a call for each message would show in the time of small requests and events.
+        # Not in a method, because a call for each message takes measurable time.
         if (since := self._mark) is not None:
             self._mark = now = self.loop.time()
             if now - since > SLOW_HANDLER:
                 self._warn_slow(handler, now - since)
         if channel is not None or self.session.end_error is not None:
-            # A channel may deliver messages that it has kept, in a turn of the event loop in which nothing is read. In
-            # a session that is over, nothing is read at all.
+            # A channel may deliver messages that it has kept, outside a read from the network. Nothing is read when the
+            # session is over.
             self._mark = None
 
     def _find(self, message: WireMessage, channel: ChannelCore | None) -> Route:
@@ -192,10 +194,10 @@ class Dispatcher:
     def _make_room_for_channel(self, invocation: Invocation) -> None:
         """Make the channel that is going to answer a request.
 
-        The channel and its bytes count from now on, so that the handler cannot fail for want of room.
+        The channel and its bytes count from now on, so that the handler cannot fail because there is no room.
 
         Raises:
-            RpcError: there is no room. Nothing of the handler has run, middleware included, and `Overloaded` says so.
+            RpcError: there is no room. It is `Overloaded`, because neither the handler nor its middleware has run.
         """
         try:
             invocation.make_channel()
@@ -207,7 +209,7 @@ class Dispatcher:
         invocation.enter(_RESERVED)
 
     def read_ended(self) -> None:
-        """Forget when the last handler ended: the next one's time starts with the next read."""
+        """A read from the network has ended. The time of the next handler starts with the next read."""
         self._mark = None
 
     def _warn_slow(self, handler: Handler | None, seconds: float) -> None:
@@ -219,7 +221,7 @@ class Dispatcher:
     # ------------------------------------------------------------ in tasks
 
     def _run_on(self, invocation: Invocation, result: Any, context: Context) -> None:
-        """Do in a task what is left of a handler, which has returned ``result``. If that waits, count the handler."""
+        """Complete in a task a handler that has returned ``result``. If the task waits, count the handler."""
         work = self.work
         outer, work.starting = work.starting, invocation
         drive = self._drive(invocation, result)
@@ -229,18 +231,18 @@ class Dispatcher:
             )  # up to `_until_started`, where it notices that its task is cancelled before its first step
         task = self.loop.spawn(drive, context)
         work.starting = outer
-        self._mark = None  # the time of the first step, which may have run, must not count for another handler
+        self._mark = None  # the first step may have run, and its time must not count for another handler
         if task.done():
             return
         invocation.task = task
         work.add(invocation)
-        if invocation.state.cancelled:  # in its first step, when its task was not known
+        if invocation.state.cancelled:  # in its first step, when its task was not set
             task.cancel(bounded_reason(invocation.cancel_reason))
         elif self.session.end_error is not None and invocation.id is not None:
             invocation.orphan(self.session.end_error)  # the handler itself has ended the connection
 
     async def _drive(self, invocation: Invocation, result: Any) -> None:
-        """Do within its task what is left of a handler, which has returned ``result``, and answer."""
+        """Complete, within its task, a handler that has returned ``result``, and answer."""
         try:
             try:
                 if not EAGER:
@@ -265,7 +267,7 @@ class Dispatcher:
                 when_over(invocation.thread, lambda: self._exited(invocation))
 
     async def call_in_task(self, invocation: Invocation, call: Call) -> Any:
-        """Call a handler within its task, when it may start, and do what `complete` does with the result."""
+        """Call a handler within its task, when it may start, and `complete` it."""
         if self.admission.paused is not None:
             await self.admission.wait_while_paused(invocation)
         began = self.loop.time()
@@ -275,26 +277,27 @@ class Dispatcher:
         return await self.complete(invocation, result)
 
     async def complete(self, invocation: Invocation, result: Any, *, thread: bool = False) -> Any:
-        """Await or stream what a handler has returned, as it needs, and return the result.
+        """Await or stream what a handler has returned, if it is awaitable or a source, and return the result.
 
-        ``thread``: it blocks while it makes an item.
+        Args:
+            thread: whether a source blocks while it makes an item.
         """
         if hasattr(result, "__await__"):
             result = await result
-        if invocation.served is not None:  # a channel is the answer already
+        if invocation.served is not None:  # the request was answered with a channel
             return result
         source = as_source(result, thread=thread)
         return result if source is None else await self.serve(invocation, source)
 
     def serve(self, invocation: Invocation, body: Any) -> Coroutine[Any, Any, Any]:
-        """Answer with a channel, then await ``body``, or send the items that it produces. Return its result."""
-        if self.session.end_error is not None:  # it handles an event, and so goes on when its session is over
+        """Answer with a channel, then await ``body``, or send its items. Return its result."""
+        if self.session.end_error is not None:  # it handles an event, and therefore runs on when its session is over
             invocation.record_orphaned(self.session.end_error)
         self.work.add(invocation)
         return self._channel_answers.serve(invocation, body)
 
     def expire(self, invocation: Invocation, seconds: float) -> None:
-        """Cancel a handler that has run too long, and reject its request now: the handler may take time to exit."""
+        """Cancel a handler that has run too long, and reject its request, although the handler may exit much later."""
         if invocation.state.cancelled:  # it is ending already
             return
         handler = invocation.handler
@@ -316,19 +319,19 @@ class Dispatcher:
         if made is not None and invocation.served is not None:
             self._channel_answers.conclude(invocation, result)
         elif invocation.state.cancelled and made is not None:
-            raise invocation.cancellation()  # nobody would know of the channel
+            raise invocation.cancellation()  # no caller would get the channel
         elif i is not UNSET and invocation.state.answerable and self.session.end_error is None:
             if made is not None and result is invocation.user_channel:
                 self.channels.deliver(made)
             else:
                 if made is not None:
-                    made.close()  # the caller never hears of it
+                    made.close()  # the caller does not get it
                 self.writer.reply(self.writer.terms.encode(Resolution(i, result)))
         elif made is not None:
             made.close()
 
     def _raised(self, invocation: Invocation, exc: BaseException) -> bool:
-        """Deal with what a handler has raised. Return False if the exception is for the event loop."""
+        """Handle the exception of a handler. Return False if the exception is for the event loop."""
         if isinstance(exc, (KeyboardInterrupt, SystemExit)):
             return False
         if invocation.is_stopped_by(exc):
@@ -337,11 +340,11 @@ class Dispatcher:
                 self._channel_answers.failed(invocation, RpcError(ABORTED))
             elif invocation.id is not None:
                 self.answers.reject(invocation.id, RpcError(ABORTED))
-            invocation.record_orphaned(None)  # if it waits for a thread, it must not begin in it
+            invocation.record_orphaned(None)  # if it waits for a thread, it must not start there
             return False
         if isinstance(exc, asyncio.CancelledError) and invocation.state.cancelled:
             if invocation.id is not None and invocation.state.answerable:
-                # The caller has stopped waiting, but its side counts the request until it is answered: see
+                # The caller has stopped waiting, but its side counts the request until it is answered. See
                 # `RequestState.ABANDONED`.
                 self.answers.reject(invocation.id, RpcError(ABORTED))
             return True
@@ -351,14 +354,14 @@ class Dispatcher:
         return True
 
     def _exited(self, invocation: Invocation) -> None:
-        """Count a handler no more, drop what only it could use, and start messages that waited for its place."""
+        """Stop counting a handler that has exited, and release what only this handler could use."""
         if invocation.handler is not None and invocation.handler.acquired:
             invocation.handler.release()  # if it was not called, the next message may have it
         if (channel := invocation.channel) is not None:
             if channel.state is ChannelState.NEW:
                 channel.close()
             elif channel.over and invocation.served is not None:
-                channel.mailbox.close()  # nothing is left that could listen
+                channel.mailbox.close()  # nothing can listen any more
         if invocation.view is not None:
             mark_processed(invocation.view)
         self.work.remove(invocation)
@@ -384,7 +387,7 @@ class Dispatcher:
         self.active.clear()
 
     def cancel_requests_on(self, h: int, reason: object) -> None:
-        """Cancel the handlers of requests that came on channel ``h``, which is over: nobody waits for them."""
+        """Cancel the handlers of requests that arrived on channel ``h``, because the channel is over."""
         if self.work.on_channels:
             for invocation in [each for each in self.active.values() if each.inbound.h == h]:
                 if not invocation.is_current:
@@ -412,14 +415,14 @@ class Dispatcher:
         """Reject the request of a handler that raised ``exc``, or end its channel. Log what the caller must not get."""
         channel, label = invocation.served, invocation.label
         if invocation.channel is not None and channel is None:
-            invocation.channel.close()  # the caller never hears of it
+            invocation.channel.close()  # the caller does not get it
         tells_of_end = isinstance(exc, (ConnectionLost, ChannelClosed)) and not self.session.state.accepts_messages
         if tells_of_end or invocation.notices_end(exc):
-            # It has not failed: its connection or channel is ending, which it noticed before it was cancelled.
+            # The handler has not failed: it noticed the end of its connection or channel before it was cancelled.
             self.answers.log(logging.INFO, "%s was left: %s", label, exc)
             return
         if isinstance(exc, BadResult) and channel_of(exc) is channel is not None:
-            # What the caller sent does not fit. It is no `BadArguments`, which says that the handler did not run.
+            # The caller sent a wrong value. The error is not `BadArguments`, which says that the handler did not run.
             exc = made_here(RemoteError(str(exc), BAD_ITEM))
         error = self.answers.for_caller(exc, label)
         if invocation.id is None:
@@ -432,7 +435,7 @@ class Dispatcher:
             self.answers.reject(invocation.id, error)
 
     def _event_failed(self, invocation: Invocation, exc: BaseException, error: RpcError) -> None:
-        """Log and count an event whose handler raised ``exc``, or that has none. No caller would get ``error``."""
+        """Log and count an event whose handler raised ``exc``, or that has no handler. No caller gets ``error``."""
         if invocation.inbound.c == RAW:
             self._host.reporter.notify("error", error if isinstance(error, BadArguments) else exc)
         if isinstance(error, BadArguments):
@@ -445,16 +448,16 @@ class Dispatcher:
             self.answers.log(logging.ERROR, "handling %s failed: %s", invocation.label, error)
 
     def _log_unknown(self, invocation: Invocation, error: UnknownEvent) -> None:
-        """Log the peer's first request without a handler: its caller gets an error, but not the names there are."""
+        """Log the peer's first request without a handler."""
         if not self.work.unknown_logged and invocation.event not in RESERVED_EVENTS:
             self.work.unknown_logged = True
             text = "a request was refused: %s (further ones are not logged)"
             self.answers.log(logging.INFO, text, error)
 
     def _crosses_an_end(self, invocation: Invocation) -> bool:
-        """Return whether a message without a handler is about items of a named channel that have come to their end.
+        """Return whether a message without a handler belongs to a stream on a named channel that has ended.
 
-        A consumer's ``stop`` may cross the producer's end, and a producer's ``next`` a consumer that has left.
+        A consumer's ``stop`` may cross the last item of the producer. A producer's ``next`` may cross the ``stop``.
         """
         channel = invocation.channel_name
         if channel is None or invocation.inbound.h is not None:
@@ -466,5 +469,5 @@ class Dispatcher:
 
 @types.coroutine
 def _until_started() -> Generator[None, None, None]:
-    """Suspend a coroutine until a task takes its first step."""
+    """Suspend a coroutine until a task runs its first step."""
     yield

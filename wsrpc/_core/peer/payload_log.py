@@ -1,4 +1,4 @@
-"""The log of messages that ``log_payloads=`` turns on: each message as one bounded line."""
+"""`PayloadLog`: the log of messages for ``log_payloads=``."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from ..wire.messages import WireMessage, channel_id
 LONGEST = 400
 LONGEST_NAME = 100
 MOST_NAMES = 10_000
-"""Requests and channels whose names are remembered: an answer has only a number."""
+"""Number of requests and channels whose names are remembered, because an answer has only an id."""
 
 HIDDEN = "…"
 
 
 class PayloadLog:
-    """Logs the messages of one connection, in both directions.
+    """Logs the messages of one connection in both directions, each as one line of limited length.
 
-    If ``redact``, the user's function, fails, or the request that a message belongs to is not known, the line leaves
-    out the arguments.
+    The line has no arguments if the user's function ``redact`` fails, or if the request of the message is not known.
     """
 
     def __init__(self, host: Host) -> None:
@@ -38,7 +37,7 @@ class PayloadLog:
         self._redact = settings.log_payloads if callable(settings.log_payloads) else None
         self._log = host.log
         self._asked: dict[Any, str] = {}
-        """Names of requests, by whether this side made them and by id."""
+        """Names of requests, by direction and id."""
         self._opened: dict[int, str] = {}
         """Names of the requests that opened anonymous channels. Empty if two have the same id."""
 
@@ -67,13 +66,13 @@ class PayloadLog:
     def _write(self, direction: Literal["in", "out"], payload: bytes | bytearray, text: bool) -> None:
         try:
             codec = self._codecs[text]
-            # `Receiver` checks this, too: a message that must not be decoded must not be decoded here either.
+            # `Receiver` checks this, too. A message that must not be decoded is not decoded here either.
             if len(payload) > SMALL and codec.objection(payload, self._values) is not None:
                 line = None
             else:
                 line = self._line(direction, decode_any(codec.decode, payload))
         except Exception:
-            # It does not decode, or a `repr` of the user's fails. `Receiver` deals with the message itself.
+            # The message cannot be decoded, or a `repr` of the user fails. `Receiver` handles the message.
             line = None
         verb = "received" if direction == "in" else "sent"
         if line is None:

@@ -30,15 +30,15 @@ from .work import Work
 
 
 class PeerCore:
-    """The inside of a `Peer` from its making to its end, and what it keeps from one session to the next.
+    """The inside of a `Peer`, from one session to the next.
 
-    ``current`` is the inside of the present session. It is that of the last session until the next one begins.
+    ``current`` is the inside of the present session, or of the last session until the next one starts.
 
     Args:
         peer: the object that users hold.
-        owner: what it reports to.
-        home: what it has on a server. None on a client.
-        log: its log, which has its id.
+        owner: the client, or the server's entry for the peer.
+        home: the state of the peer on a server. None on a client.
+        log: the log of the peer, which has its id.
     """
 
     __slots__ = (
@@ -70,7 +70,7 @@ class PeerCore:
         self.history = ConnectionHistory()
         self.log = log
         if settings.between_nodes:
-            log.quieten()  # nodes log themselves who comes and goes
+            log.quieten()  # the cluster logs connections between nodes
         self.reporter = Reporter(peer, (shared, own), loop, log)
         self.host = host = PeerHost(options, loop, log, self.reporter, owner, self.history)
         self.outbox = Outbox(
@@ -100,7 +100,7 @@ class PeerCore:
         return self.host.ignored
 
     def _make_session(self, last_close: CloseInfo) -> None:
-        """Make the inside of the next session. The last one has ended with ``last_close``."""
+        """Make the inside of the next session. The last session ended with ``last_close``."""
         self.current = current = PeerSession(self.host, self.sender, self.work, self.home, last_close)
         self.host.set_session(self, current)
         self.outbox.set_session(current.writer, current.channels.find)
@@ -109,15 +109,15 @@ class PeerCore:
     # ------------------------------------------------------------ sessions
 
     def expect(self, info: ConnectionInfo) -> None:
-        """Let `Peer.info` and the log tell of a connection that is about to be bound."""
+        """Show in `Peer.info` and in the log a connection that is about to be bound."""
         self.history.connection_expected(info)
         self.log.remote = info.remote
 
     def check_new(self, connection: Connection) -> Connection:
-        """Return ``connection``.
+        """Return ``connection``, unless the present session uses its transport.
 
         Raises:
-            ValueError: its transport is bound already.
+            ValueError: the transport is bound already.
         """
         usable = self.current.session.usable
         if usable is not None and usable.transport is connection.transport:
@@ -125,7 +125,7 @@ class PeerCore:
         return connection
 
     def replace_session(self, connection: Connection) -> PeerSession:
-        """End the present session, if there is one, because ``connection`` begins another. Return the inside of that.
+        """End the present session, if there is one, and return the inside of a new session for ``connection``.
 
         Raises:
             ConnectionLost: a `close` handler has bound another transport meanwhile, or has closed the peer.
@@ -138,7 +138,7 @@ class PeerCore:
         if self.current is before and before.session.state.lives:
             before.replace(replaced)
             self._call_close_handlers()
-        # A `close` handler may have said what is to be. (With eager tasks its first step runs at once.)
+        # A `close` handler may have bound or closed the peer. (With eager tasks, its first step has run already.)
         session = self.current.session
         if session.state.lives or self.close_calls != close_calls:
             last = replaced if session.state.lives else session.last_close
@@ -149,18 +149,18 @@ class PeerCore:
         return self.current
 
     def _call_close_handlers(self) -> None:
-        """Call the `close` handlers of the last session now, if they wait for anything."""
+        """Call the `close` handlers of the last session now, although they may still wait for events."""
         self.work.when_events_done(None)
         self.reporter.notify_now()
 
     def bind(self, connection: Connection) -> None:
-        """Begin a session on ``connection``; see `Peer.bind`."""
+        """Start a session on ``connection``; see `Peer.bind`."""
         self.replace_session(self.check_new(connection)).start(connection)
 
     def session_ended(self, ended: PeerSession) -> None:
-        """Count what is left of the session of ``ended``, which is over, or let go if nothing is left."""
+        """Release the peer, or count the memory that the session of ``ended``, which is over, has left."""
         self.owner.all_ended()
-        # What readers still hold counts on, and what handlers hold that were not cancelled.
+        # Readers may have unread messages, and handlers of events run on.
         session = ended.session
         if isinstance(session, ServerSession) and ended.backlog():
             self.named_channels.unread_memory().on_release = session.memory_changed
@@ -168,16 +168,16 @@ class PeerCore:
         self.release()
 
     def release(self) -> None:
-        """Once nothing is left of the last session, and no other one is expected, only users keep the peer alive.
+        """Cut the circles between the parts of the peer, so that only users keep it alive. See `PeerHost`.
 
-        Here the circles of the parts of a peer are cut, see `PeerHost`.
+        Nothing happens while anything of the last session remains, or another session is expected.
         """
         current, host, work = self.current, self.host, self.work
         expects_more = not current.session.over or self.busy or self.outbox.expects_session
         if expects_more or self.outbox.requests or current.backlog():
             return
         dispatcher = current.dispatcher
-        dispatcher.context = Context()  # else that of the code that has connected, and of the opening
+        dispatcher.context = Context()  # drops the context of the code that has connected
         current.channels.dispatcher = weakly(dispatcher)
         work.dispatcher, work.named_channels = weakly(dispatcher), weakly(self.named_channels)
         host.core, host.current, host.peer = weakly(self), weakly(current), None
@@ -187,20 +187,23 @@ class PeerCore:
 
     @property
     def busy(self) -> bool:
-        """Whether something runs for the peer, or waits to be told."""
+        """Whether handlers or tasks of the peer run, or wait to be called."""
         return bool(self.work.invocations or self.reporter.running or self.reporter.notifications)
 
     def any_task(self) -> asyncio.Future[Any] | None:
-        """Return a task of this peer that is not done yet, or the thread that it has left behind. None if all ended."""
+        """Return a task or a thread of a handler that is not done yet. None if all have ended."""
         calls = ((each.task, each.thread) for each in self.work.invocations)
         unfinished = (each for call in calls for each in call if each is not None and not each.done())
         return next(unfinished, None) or next(iter(self.reporter.running), None)
 
     async def join(self, patience: float, closers: Closers, still: Callable[[], bool] = lambda: True) -> None:
-        """Wait for the handlers and other tasks of this peer, except for ``closers``, which wait for this themselves.
+        """Wait for the handlers and other tasks of this peer, and cancel them after ``patience`` seconds.
 
-        After ``patience`` seconds cancel them. Cancelling this call only stops the waiting. So does ``still()`` when it
-        returns False.
+        Cancelling this call only stops the waiting.
+
+        Args:
+            closers: the handlers that wait for this call. It does not wait for them.
+            still: the waiting stops when this function returns False.
         """
         work = self.work
         work.end_conversations()
@@ -210,9 +213,9 @@ class PeerCore:
             if not tasks:
                 if work.on_events_done is None and len(self.reporter.notifications) < 2:
                     break
-                self._call_close_handlers()  # only handlers that wait for this close are left
+                self._call_close_handlers()  # only handlers that wait for this call remain
                 continue
-            # A handler that ends makes room for one that waits, so look again.
+            # A handler that ends makes room for a message that waits, so check again.
             late = await closers.wait_for_others(tasks, max(0.0, deadline - self.loop.time()))
             if late and still():
                 work.drop_all()
@@ -225,4 +228,4 @@ class PeerCore:
                     break
         if still():
             self.outbox.requests.stop_timer()
-            self.named_channels.unread_memory().close_late()  # the peer ends, and nobody reads them any more
+            self.named_channels.unread_memory().close_late()  # the peer ends

@@ -1,4 +1,4 @@
-"""`PeerHost`: what the parts of a peer have in common, and their only way up."""
+"""`PeerHost`: what the parts of a peer share, and the object to which they report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class PeerHost:
-    """What the parts of a peer have in common, and their only way up.
+    """What the parts of a peer share, and the object to which they report.
 
     `PeerCore` and `PeerSession` hold the parts, and the parts hold this object. While a session may continue, this
     object holds the peer. When everything has ended, `PeerCore.release` cuts this circle. The peer then lives as long
@@ -32,7 +32,7 @@ class PeerHost:
     connections.
 
     Args:
-        owner: what the peer reports to.
+        owner: the object to which the peer reports.
         history: the statistics of its connections.
     """
 
@@ -75,35 +75,35 @@ class PeerHost:
         self.reporter = reporter
 
     def set_session(self, core: PeerCore, current: SessionReceiver) -> None:
-        """Keep the peer alive, because a session may begin, whose inside is ``current``."""
+        """Keep the peer alive for the next session, whose inside is ``current``."""
         self.core, self.current, self.peer = core, current, core.peer
 
-    # ------------------------------------------------------------ what the parts ask for
+    # ------------------------------------------------------------ services for the parts
 
     def accepts_raw(self) -> bool:
         """Return whether this side has a function for raw messages."""
         return self.options.own.handles_raw or self.options.shared.handles_raw
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
-        """Run a coroutine in a task that is waited for before the peer ends."""
+        """Run a coroutine in a task. The peer waits for the task before it ends."""
         return self.reporter.spawn(coroutine)
 
     def keep(self, task: asyncio.Task[None], /) -> None:
-        """Wait for a task before the peer ends."""
+        """Add a task for which the peer waits before it ends."""
         self.reporter.keep(task)
 
     def ignore(self, kind: str, /) -> None:
-        """Count something of the remote peer that makes no sense."""
+        """Count a message of the remote peer that makes no sense."""
         self.ignored[kind] += 1
 
     def count(self, kind: str, text: object, times: int = 1, /) -> None:
-        """Count events that do not reach a handler as they came. The first of a kind is worth a line."""
+        """Count events that are dropped or changed before they reach a handler, and log the first event of a kind."""
         if times and not self.ignored[kind]:
             self.log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text)
         self.ignored[kind] += times
 
     def message_queued(self) -> None:
-        """Tell the owner that a message of the user begins to wait for a connection."""
+        """Notify the owner that a message of the user waits for a connection."""
         self.owner.message_queued()
 
     def count_dropped(self, broadcasts: int, /) -> None:
@@ -121,7 +121,7 @@ class PeerHost:
     # ------------------------------------------------------------ connections
 
     def connection_started(self, info: ConnectionInfo) -> None:
-        """Begin the statistics of a connection, and name its remote peer in the log."""
+        """Start the statistics of a connection, and name its remote peer in the log."""
         self._history.connection_started(info, self.loop.time())
         self.log.remote = info.remote
 

@@ -1,4 +1,4 @@
-"""`PeerOwner`: what a peer reports to. `PeerOptions`: its options."""
+"""`PeerOwner`: the object to which a peer reports. `PeerOptions`: the options of a peer."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class PeerOptions(msgspec.Struct, frozen=True):
 
 
 class PeerOwner(Protocol):
-    """What a peer reports to: its client, or its entry in the table of a server."""
+    """The object to which a peer reports: its client, or its entry in the table of a server."""
 
     def message_queued(self) -> None:
-        """A message begins to wait for a connection."""
+        """A message of the user waits for a connection."""
 
     def opening_handlers(self, event: Literal["open", "on_reconnect"], /) -> list[Unfinished]:
         """Call the owner's own handlers of ``event``, and return those that are not finished."""
@@ -56,21 +56,21 @@ class PeerOwner(Protocol):
         """A session has ended."""
 
     def will_reconnect(self) -> bool:
-        """Return whether another connection is on its way: `CloseInfo.will_reconnect`."""
+        """Return whether there will be another connection: `CloseInfo.will_reconnect`."""
         ...
 
     def all_ended(self) -> None:
-        """Everything that belongs to the session has ended. The `close` handlers are called, or will be soon."""
+        """Everything that belongs to the session has ended. The `close` handlers are called now, or soon."""
 
     def release(self) -> None:
-        """Keep the peer alive no more: nothing is left of its session."""
+        """Keep the peer alive no more: nothing of its session remains."""
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
         """Return the owner's own handler of `close`."""
 
 
 class PassiveOwner:
-    """Owner that does nothing: that of a peer without client and server. Others override what they need."""
+    """Owner that does nothing, for a peer without client and server. Other owners override what they need."""
 
     __slots__ = ()
 

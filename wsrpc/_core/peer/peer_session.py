@@ -39,16 +39,16 @@ from .work import Work
 class PeerSession:
     """The inside of one session of a peer, the same for the side that dialed and the side that accepted.
 
-    It is made before the session begins, and dropped when the session has ended. A callback that comes late holds the
-    inside of a session that is over, and can see that. It is synchronous: a message comes in, handlers start, futures
-    are settled, messages go out. It has no socket, and time, timers and tasks come from ``host.loop``, which a test can
-    replace.
+    It is made before the session starts, and dropped when the session has ended. A callback that runs too late still
+    has the inside of a session that is over, and can see that. All methods that receive messages are synchronous: they
+    start handlers, resolve futures and send messages. There is no socket. Time, timers and tasks come from
+    ``host.loop``, which a test can replace.
 
     Args:
         sender: sends requests, and has the outbox, from one session to the next.
         work: counts the handlers, and has the readers, from one session to the next.
         home: what the peer has on a server.
-        last_close: how the session before has ended, or why there was none.
+        last_close: how the session before ended, or why there was none.
     """
 
     __slots__ = (
@@ -88,18 +88,19 @@ class PeerSession:
         outbox.requests.avoid(channels.opened)  # JavaScript would confuse the two
         self._receiver = Receiver(host, self.dispatcher)
         self._disconnected: asyncio.Future[None] | None = None
-        """Done once the session is over or has no connection. None unless something waits for that."""
+        """Done when the session is over or has no connection. None if nothing waits for this."""
 
     def __repr__(self) -> str:
         return f"<PeerSession {self.writer.state} active={len(self.dispatcher.active)} channels={len(self.channels)}>"
 
-    # ------------------------------------------------------------ the beginning
+    # ------------------------------------------------------------ the start
 
     def start(self, connection: Connection, *, in_origin: bool = True) -> None:
-        """Begin the session on ``connection``, and call the `open` handlers, then those of `on_reconnect`.
+        """Start the session on ``connection``, and call the `open` handlers, then the `on_reconnect` handlers.
 
         Args:
-            in_origin: False if a redirect to another origin led to the connection. The session then ends with it.
+            in_origin: False if a redirect to another origin led to the connection. The session then ends with the
+                connection.
         """
         host, session, info = self.host, self.session, connection.transport.info
         settings, options, log = host.settings, host.options, host.log
@@ -108,7 +109,7 @@ class PeerSession:
         host.connection_started(info)
         opening = Invocation(host.peer, WireMessage(a=["open"]))
         self.dispatcher.context = contextvars.copy_context()  # of the code that has connected
-        # That may be a handler, which would be kept, and its session with it.
+        # Otherwise a handler that has connected would be kept in memory, and its session, too.
         self.dispatcher.context.run(CURRENT.set, opening)
         receive = self._receiver.receive_raw if options.shared.raw_only else self._receiver.receive
         payloads = None if settings.log_payloads is False else PayloadLog(host)
@@ -130,18 +131,18 @@ class PeerSession:
             self.opened()
 
     async def wait_opened(self) -> None:
-        """Wait until `open` and `on_reconnect` handlers are done or overdue, or the connection is gone.
+        """Wait until the `open` and `on_reconnect` handlers are done or overdue, or the connection has ended.
 
         Cancelling is safe.
         """
         if self.opening.running is not None:
-            # They may run on without a connection.
+            # The handlers may run on without a connection.
             await self.opening.wait(self._until_disconnected())
         if self.session.state.connection == "dead":
             await self.wait_closed()
 
     def opened(self) -> None:
-        """Let everything pass: the handlers of the opening are done or overdue."""
+        """Send and handle all messages from now on: the handlers of the opening are done or overdue."""
         writer, session = self.writer, self.session
         if session.over:
             return
@@ -152,19 +153,19 @@ class PeerSession:
         self.opening.finish()
         writer.draining.opened()
         self.work.start_waiting()
-        if session.usable is not None:  # else the session resumes later, or its end is reported
+        if session.usable is not None:  # otherwise the session resumes later, or its end is reported
             self.host.owner.opened()
 
-    # ------------------------------------------------------------ while it lasts
+    # ------------------------------------------------------------ during the session
 
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
-        """Use what both sides support from now on."""
+        """Apply what both sides support."""
         self._receiver.agree(codec)
         self.writer.agree(announced, codec, common)
         self.writer.draining.terms_agreed()
 
     def control_received(self, message: CreditMessage | Drain) -> None:
-        """Take a control message that is not about the session."""
+        """Handle a control message for a channel, or about draining."""
         channels = self.channels
         if isinstance(message, Drain):
             self.writer.draining.received(message)
@@ -177,7 +178,7 @@ class PeerSession:
             self.host.ignore("credit that makes no sense")
 
     def in_progress(self) -> Callable[[], Coroutine[Any, Any, None]] | None:
-        """Return a function that waits for the requests, handlers and channels that there are now. None if none are."""
+        """Return a function that waits for the present requests, handlers and channels. None if there are none."""
         requests = [pending for pending in self.writer.requests.all() if pending.state is SENT]
         handlers = [each.task for each in self.dispatcher.active.values() if each.task is not None]
         channels = self.channels.all()
@@ -192,13 +193,13 @@ class PeerSession:
         return finish if requests or handlers or channels else None
 
     def may_send_changed(self) -> None:
-        """Find out again whether a message may leave at once."""
+        """Compute again whether a message may be sent at once."""
         self.writer.update_may_send()
 
     def room_changed(self) -> None:
-        """Note that the session has become full, or has room again, or has another connection or none."""
-        # Broadcasts have waited longest. Handlers come before callers, as their answers free the remote peer. At last,
-        # what is sent needs no longer wait for all these.
+        """The session has become full, or has room again, or has another connection or none."""
+        # Broadcasts have waited longest. Handlers come before callers, because their answers free the remote peer. New
+        # messages come last.
         self.writer.flush_broadcasts()
         self.work.start_waiting()
         self.outbox.wake()
@@ -207,13 +208,17 @@ class PeerSession:
     # ------------------------------------------------------------ the end
 
     def drop_waiting(self, info: CloseInfo) -> None:
-        """Fail what waits for a session, because none will come: with ``info``, unless a connection is still ending."""
+        """Fail the messages that wait, because there will be no session.
+
+        Args:
+            info: the reason, unless a connection is still ending.
+        """
         if not self.session.state.lives:
             self.session.last_close = info
         self.outbox.drop_waiting(self.session.last_close)
 
     def start_close(self, code: int, reason: str) -> None:
-        """Accept nothing more. The caller closes the session now."""
+        """Accept no more messages. The caller then closes the session."""
         writer, outbox, session = self.writer, self.outbox, self.session
         ending = CloseInfo(code, reason, user_closed=True)
         self.host.core.close_calls += 1
@@ -223,7 +228,7 @@ class PeerSession:
             outbox.drop_waiting(ending)
             return
         session.send_held_back()
-        if writer.silent:  # what is asked now would not be answered any more
+        if writer.silent:  # these requests would not be answered any more
             outbox.fail_unsent(ending)
         if session.state.away:
             self.dispatcher.admission.pause()  # no handler starts after this side has closed
@@ -241,12 +246,12 @@ class PeerSession:
             session.last_close = ending
 
     def _close_soon(self, ending: CloseInfo) -> None:
-        """Let nothing in and no handler start from now on: this side closes, and the session ends."""
+        """Receive no more messages and start no more handlers: this side closes, and the session ends."""
         self.session.start_closing(ending)
         self.dispatcher.admission.pause()
 
     def fail(self, code: int, reason: str) -> None:
-        """Close the connection because of what the remote peer did, see `Session.fail`."""
+        """Close the connection because the remote peer broke the protocol, see `Session.fail`."""
         self.host.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
         self._close_soon(CloseInfo(code, reason))
         self.host.reporter.notify("error", ProtocolError(reason))
@@ -264,14 +269,14 @@ class PeerSession:
         session.end(SessionInput.REPLACED, replaced.reason, info=replaced)
 
     def close_for_another(self, code: int, reason: str) -> None:
-        """Close the connection, but not the session, which resumes on another one if it can.
+        """Close the connection, but not the session, which resumes on another connection if it can.
 
-        What arrives meanwhile is not counted, so that the client sends it again on that one.
+        Messages that arrive meanwhile are not counted, so that the client sends them again on the other connection.
         """
         connection = self.session.connection
         if connection is not None and self.session.state.sends:
             connection.stop_receiving()
-            self.dispatcher.admission.pause()  # a Close frame is queued, and the client may ignore it
+            self.dispatcher.admission.pause()  # a Close frame is queued, and the client may ignore the answers
             # Not `session.close`: before the task runs, the session may resume on the other connection.
             self.host.spawn(connection.close(code, reason))
 
@@ -317,7 +322,7 @@ class PeerSession:
             reporter.call("close", close_handler, info)
 
     def _with_will_reconnect(self, info: CloseInfo) -> CloseInfo:
-        """Return what handlers are told now of the end of a connection."""
+        """Return ``info`` with the present value of ``will_reconnect``."""
         return msgspec.structs.replace(info, will_reconnect=self.host.owner.will_reconnect())
 
     # ------------------------------------------------------------ what the session reports
@@ -340,8 +345,8 @@ class PeerSession:
             self.host.reporter.notify_hooks("on_detach", args, self.opening.running)
 
     def session_resuming(self, connection: Connection, limits: Announced) -> bool:
-        """Let handlers start, begin the statistics of another connection, and return whether the user may send."""
-        self.work.stop_measuring()  # from now on, measuring each message would be in vain
+        """Continue on another connection. Return whether messages of the user may be sent."""
+        self.work.stop_measuring()  # the memory counts only while there is no connection
         self.dispatcher.admission.unpause()
         self.host.connection_started(connection.transport.info)
         self.writer.reattach(limits)
@@ -359,22 +364,23 @@ class PeerSession:
         if not self.host.options.dialer:
             self.host.reporter.notify_hooks("on_resume", (self.host.peer,))
 
-    # ------------------------------------------------------------ what it holds
+    # ------------------------------------------------------------ memory
 
     def backlog(self) -> int:
-        """Return the bytes of what this side has not done yet, about: what has begun, is being worked on, or waits."""
-        requests = 0 if self.session.over else len(self.writer.requests)  # those that have waited fail in the next turn
+        """Return about how many bytes channels, requests, handlers, and messages that wait or are unread, take."""
+        # When the session is over, its last requests fail in the next turn of the event loop.
+        requests = 0 if self.session.over else len(self.writer.requests)
         broadcasts = 0 if self.writer.slow_reader is None else self.writer.slow_reader.size
         return broadcasts + self.work.backlog() + WORK * (len(self.channels) + requests)
 
     def drop_backlog(self, session: Session) -> None:
-        """Drop what readers and handlers still hold of a session that is over: all ended ones hold too much."""
-        if session is self.session:  # else the handlers and readers are of another session, too
+        """Drop the messages and handlers that ``session`` has left, because all ended sessions hold too much."""
+        if session is self.session:  # otherwise another session also has these handlers and readers
             log, why = self.host.log, "what ended sessions hold exceeds Server(detached_bytes=)"
             log(logging.WARNING, "what peer %s at %s has left behind is dropped: %s", log.id, log.place, why)
             self.work.drop_backlog(why)
 
-    # ------------------------------------------------------------ waiting for its end
+    # ------------------------------------------------------------ waiting for the end
 
     async def wait_closed(self) -> None:
         """Wait until there is no connection. Cancelling is safe."""
@@ -382,7 +388,7 @@ class PeerSession:
             await asyncio.shield(self._until_disconnected())
 
     def _until_disconnected(self) -> asyncio.Future[None]:
-        """Return the future that is done when `wait_closed` returns. Do not cancel it."""
+        """Return the future that is done when there is no connection. Do not cancel this future."""
         if self._disconnected is None:
             self._disconnected = self.writer.loop.create_future()
         return self._disconnected

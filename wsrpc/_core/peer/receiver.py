@@ -1,4 +1,4 @@
-"""Receives a peer's messages: decodes, validates and dispatches each one."""
+"""`Receiver`: receives the messages of one session. It decodes, validates and dispatches each one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CONTROL = b'{"ws-wrapper":false,"wsrpc":'
 class Receiver:
     """Receives the messages of one session: decodes, validates and dispatches each one. It never raises.
 
-    The fields that a message has say what it is, and where it goes:
+    The fields of a message decide what the message is, and what handles it:
 
     ==========================  =======================  =============================================================
     message                     fields                   goes to
@@ -73,13 +73,13 @@ class Receiver:
         self._text = self._codec.text
         self._decode = strict_decoder(self._codec)
         self._other: Codec | None = None
-        """Codec of messages of the other kind (binary or text), once one is agreed on."""
+        """Codec of messages of the other kind (binary or text). None until both sides have agreed on one."""
         self._limits = limits = host.settings.limits
         self._small = min(SMALL, limits.values // SHARE)
-        """Bytes of the largest message that cannot hold too many values, so that it is decoded at once."""
+        """Bytes of the largest message that cannot have too many values, and is therefore decoded at once."""
         self._longest_name = LONGEST_NAME + (ADDED_BY_NODES if dispatcher.writer.between_nodes else 0)
         self._short = self._longest_name // 4
-        """Characters of a name that cannot be too long: a character takes four bytes at most."""
+        """Characters of a name that cannot be too long, because a character takes at most four bytes."""
         self._own = host.options.own
         self._shared = host.options.shared
         self._dispatcher = dispatcher
@@ -96,7 +96,7 @@ class Receiver:
     def agree(self, codec: NegotiatedCodec | None) -> None:
         """Receive binary messages, too, in ``codec``."""
         if codec is not None and codec is not self._codec:
-            # Most will be of that kind from now on.
+            # Most messages are binary from now on.
             self._other, self._codec = self._codec, codec
             self._text = codec.text
             self._decode = strict_decoder(codec)
@@ -106,8 +106,8 @@ class Receiver:
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
         """Receive one message from the transport: decode it, and pass it on.
 
-        The strict decoder accepts nearly all messages, and makes most of the checks. `_decode_unusual` gets what it
-        refuses.
+        The strict decoder accepts nearly all messages, and makes most of the checks. `_decode_unusual` decodes all
+        others.
         """
         try:
             codec, decode = self._codec, self._decode
@@ -123,7 +123,7 @@ class Receiver:
             try:
                 message: WireMessage | None = decode_any(decode, payload) if large else decode(payload)
             except Exception:
-                message = None  # dealt with below: an exception of a handler must not refer to this one
+                message = None  # handled below, so that an exception of a handler does not refer to this one
             unusual = message is None or (size > depth and codec.nests_deeper(payload, message, depth))
             if unusual:
                 message, decode = self._decode_unusual(codec, payload, text), codec.decode
@@ -168,13 +168,13 @@ class Receiver:
     # ------------------------------------------------------------ unusual messages
 
     def _decode_unusual(self, codec: Codec, payload: bytes | bytearray, text: bool) -> WireMessage | None:
-        """Decode what the strict decoder has refused, or what is nested too deep.
+        """Decode a message that the strict decoder has refused, or that is nested too deep.
 
-        Control messages are handled here. Other programs send, and JavaScript accepts, messages with a field of a wrong
-        type, which does not matter unless the field is used.
+        Control messages are handled here. Other programs send messages with fields of wrong types, and JavaScript
+        accepts these messages unless it needs the field.
 
         Returns:
-            A message whose fields can have any type. None if it was handled or dropped.
+            A message whose fields can have any type. None if the message was handled or dropped.
         """
         if text and not _is_utf8(payload):
             self._not_utf8()
@@ -209,10 +209,10 @@ class Receiver:
         return None
 
     def _make_usual(self, message: WireMessage, payload: bytes | bytearray) -> bool:
-        """Give the fields of a message the types that a `StrictMessage` has.
+        """Convert the fields of a message to the types that a `StrictMessage` has.
 
         Returns:
-            False if that cannot be done: the message was refused.
+            False if this is impossible. The message was then refused.
         """
         if message.a is not UNSET:
             return self._make_call_usual(message, payload)
@@ -224,7 +224,7 @@ class Receiver:
         return True
 
     def _make_call_usual(self, message: WireMessage, payload: bytes | bytearray) -> bool:
-        """Do so for an event or a request."""
+        """Convert the fields of an event or a request, as `_make_usual` does."""
         a, i, h = message.a, message.i, message.h
         message.h = channel_id(h)
         if a.__class__ is not list or not a:
@@ -246,15 +246,15 @@ class Receiver:
     def _receive_on_channel(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         """Deliver a message to an anonymous channel. If there is no such channel, abort it on the remote peer.
 
-        An event for a channel that this side has ended was sent before the remote peer could know. So it is not counted
-        in ``Peer.ignored``. It is answered with an abort unless one was sent already: `AnonymousChannel.close` sends
-        none.
+        An event for a channel that this side has ended was sent before the remote peer could know. It is therefore not
+        counted in ``Peer.ignored``. The answer is an abort, unless an abort was sent before. (`AnonymousChannel.close`
+        sends none.)
         """
         name, i, h = message.a[0], message.i, message.h
         channel = self._channels.find(h)
         if channel is not None and i is UNSET and name.__class__ is str and name in STREAM_EVENTS:
             message.c = None  # JavaScript ignores a channel name, too
-            # An item, most of the time: none of the rules below applies.
+            # Nearly always an item of a stream, to which none of the rules below applies.
             channel.mailbox.receive(message, payload, decode)
         elif i is not UNSET and self._dispatcher.knows(i):
             self._ignored["duplicate id"] += 1
@@ -271,7 +271,7 @@ class Receiver:
             channel.mailbox.receive(message, payload, decode)
 
     def _accepts_names(self, message: WireMessage, payload: bytes | bytearray) -> bool:
-        """Return whether the names of an event or a request are text and not too long. Refuse it if not."""
+        """Return whether the names of an event or a request are text and not too long. Otherwise refuse the message."""
         name, channel = message.a[0], message.c
         if name.__class__ is not str:
             self._refuse(message, NOT_TEXT, _not_text(name), payload)
@@ -293,14 +293,14 @@ class Receiver:
         self._refuse(message, "name too long", f"a name of more than {self._longest_name} bytes")
 
     def _refuse(self, message: WireMessage, kind: str, why: str, payload: bytes | bytearray | None = None) -> None:
-        """Reject a request; count an event, unless a raw handler takes its ``payload``."""
+        """Reject a request, or count an event, unless a raw handler gets its ``payload``."""
         if message.i is not UNSET:
             self._reject(message.i, BadArguments(why))
         elif payload is None or not self._raw_as_received(payload):
             self._answers.host.count(kind, f"an event was dropped: {why}")
 
     def _reject(self, i: int, error: RpcError) -> None:
-        """Reject a request, unless it has the id of another one: that one is still being worked on."""
+        """Reject a request, unless it has the id of a request whose handler still runs."""
         if self._dispatcher.knows(i):
             self._ignored["duplicate id"] += 1
         else:
@@ -309,12 +309,12 @@ class Receiver:
     # ------------------------------------------------------------ answers, cancellations, aborts
 
     def _receive_response(self, message: WireMessage) -> None:
-        """Settle a request. If the response is a channel, open that, or abort it if nobody wants it."""
+        """End a request. If the response is a channel, open the channel, or abort it if the caller wants none."""
         requests, i, h = self._writer.requests, message.i, message.h
         pending = requests.finish(message)
         if pending is not None and h is None:
             return
-        # `abandoned_answered` also makes room for another request, so it has to be asked whatever the answer is.
+        # `abandoned_answered` also makes room for another request, so it is called for every response.
         was_ours = pending is not None or requests.abandoned_answered(i)
         if was_ours and h is not None and message.e is UNSET:
             if pending is not None and pending.options.wants_channel:
@@ -335,13 +335,13 @@ class Receiver:
     # ------------------------------------------------------------ control messages
 
     def _control(self, payload: bytes | bytearray, text: bool) -> bool:
-        """Receive a control message, which `message` handlers do not see. Return False if it is not one."""
+        """Receive a control message, which `message` handlers do not see. Return False for any other message."""
         return text and self._seeks_control and self._session.receive_control(payload)
 
     # ------------------------------------------------------------ messages that are not ws-wrapper's
 
     def receive_raw(self, payload: bytes | bytearray, text: bool, /) -> None:
-        """Receive one message of a service that has its own protocol, in place of `receive`."""
+        """Receive one message in place of `receive`, for a service that has its own protocol."""
         try:
             view = self._observe(payload, text, None)
             only = self._shared.raw_only
@@ -360,7 +360,7 @@ class Receiver:
             return
         if json_nests_deeper(payload, limits.depth):
             mark_processed(view)
-            self._session.fail(CloseCode.INVALID_DATA, self._too_deep)  # there is no caller to tell
+            self._session.fail(CloseCode.INVALID_DATA, self._too_deep)  # no caller waits for an error
             return
         try:
             message = decode_any(raw_json, payload)
@@ -371,7 +371,7 @@ class Receiver:
             self._work.arrived(self._dispatcher, message, payload, view, raw_json)
 
     def _receive_other_kind(self, payload: bytes | bytearray, text: bool) -> None:
-        """Receive text where this side speaks a binary codec, or the reverse."""
+        """Receive a text message although this side has a binary codec, or the reverse."""
         if self._control(payload, text):
             return
         is_first = not self._ignored["foreign"]
@@ -385,23 +385,23 @@ class Receiver:
             )
 
     def _foreign(self, payload: bytes | bytearray, text: bool) -> None:
-        """Give a message that is not ws-wrapper's to the raw handler, or count it."""
+        """Pass a message that is not of the protocol to the raw handler. Without a raw handler, count the message."""
         view = self._observe(payload, text, None)
         if not self._raw(payload, text, view):
             self._ignored["foreign"] += 1
             mark_processed(view)
 
     def _not_ours(self, payload: bytes | bytearray) -> None:
-        """Give a decoded message of the application's own, as ``{"type":"ping"}``, to the raw handler, or count it."""
+        """Pass a decoded message that is not of the protocol, such as ``{"type":"ping"}``, to the raw handler."""
         if not self._raw_as_received(payload):
             self._ignored["foreign"] += 1
 
     def _raw_as_received(self, payload: bytes | bytearray) -> bool:
-        """Give a decoded message to the raw handler; return False if there is none."""
+        """Pass a decoded message to the raw handler. Return False if there is no raw handler."""
         return self._raw(payload, payload.lstrip()[:1] == b"{")
 
     def _raw(self, payload: bytes | bytearray, text: bool, view: Message | None = None) -> bool:
-        """Give a message to the raw handler; return False if there is none."""
+        """Pass a message to the raw handler. Return False if there is no raw handler."""
         if not (self._own.handles_raw or self._shared.handles_raw) or (text and payload.startswith(CONTROL)):
             return False
         if text and not _is_utf8(payload):
@@ -412,7 +412,7 @@ class Receiver:
         return True
 
     def _observe(self, payload: bytes | bytearray, text: bool, decode: Decode | None) -> Message | None:
-        """Show a message to the `message` handlers; return None if there are none."""
+        """Show a message to the `message` handlers, and return its view. None if there are no handlers."""
         if not (self._own.observed or self._shared.observed):
             return None
         view = Message(bytes(payload), text, decode)
@@ -439,7 +439,7 @@ class Receiver:
     def _drop_undecoded(
         self, payload: bytes | bytearray, text: bool, outline: WireMessage | None, kind: str, why: str
     ) -> None:
-        """Count a message that is not decoded, and end whatever waits for it on either side."""
+        """Count a message that is not decoded, and end the request or channel on either side that waits for it."""
         if outline is not None:
             outline.i = id_from_wire(outline.i)
             if outline.ours is False or not _is_message(outline):
@@ -469,7 +469,7 @@ class Receiver:
             self._channels.ended_by_peer(h, None, UNSET)
 
     def _drop_event(self, outline: WireMessage, why: str) -> None:
-        """Reject a request that is not decoded, and end the channel whose reader misses the message."""
+        """Reject a request that is not decoded, and end the channel whose reader does not get the message."""
         i = outline.i
         if i is not UNSET and not self._dispatcher.knows(i):
             self._answers.reject(i, BadArguments(f"the message {why}"))
@@ -482,7 +482,7 @@ class Receiver:
     def _malformed(self, why: str, payload: bytes | bytearray | None = None) -> None:
         """Count a message that breaks the protocol. Too many within a minute end the connection.
 
-        A raw handler takes ``payload`` instead, if there is one and the payload is given.
+        If there is a raw handler and ``payload`` is not None, the raw handler gets the payload instead.
         """
         if payload is not None and self._raw_as_received(payload):
             return
@@ -500,7 +500,7 @@ class Receiver:
             self._session.fail(CloseCode.INVALID_DATA, f"more than {MOST_MALFORMED} malformed messages a minute")
 
     async def _report_behind(self, lane: asyncio.Lock, error: ProtocolError) -> None:
-        """Call the `error` handlers once an async `Service.on_json` has handled the messages before."""
+        """Call the `error` handlers after an async `Service.on_json` has handled the messages before."""
         async with lane:
             self._reporter.notify("error", error)
 
@@ -508,7 +508,7 @@ class Receiver:
         self._session.fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1
 
     def _not_dealt_with(self, exc: Exception) -> None:
-        """End the connection: a codec of the user's has raised, or wsrpc has a bug. Other connections go on."""
+        """End this connection, because a user's codec has raised, or wsrpc has a bug."""
         self._reporter.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
         self._session.fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
 
@@ -527,14 +527,14 @@ def raw_json(payload: bytes | bytearray) -> WireMessage:
 
 
 def _is_message(message: WireMessage) -> bool:
-    """Return whether an outline is one of a message of the protocol."""
+    """Return whether an outline is that of a message of the protocol."""
     if message.a is not UNSET:
         return message.a.__class__ is list and bool(message.a)
     return is_id(message.i) or (message.x is not UNSET and message.h is not None)
 
 
 def _make_end_usual(message: WireMessage) -> None:
-    """Give the fields of a cancellation or an abort the types that a `StrictMessage` has.
+    """Convert the fields of a cancellation or an abort to the types that a `StrictMessage` has.
 
     A wrong id becomes 0, which no request and no channel has.
     """
@@ -544,7 +544,7 @@ def _make_end_usual(message: WireMessage) -> None:
 
 
 def _make_response_usual(message: WireMessage) -> bool:
-    """Give the fields of a response the types that a `StrictMessage` has, as `_make_end_usual` does.
+    """Convert the fields of a response to the types that a `StrictMessage` has. A wrong id becomes 0.
 
     Returns:
         False if it is not a response.

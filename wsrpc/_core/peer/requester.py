@@ -1,4 +1,4 @@
-"""Requests to the remote peer, from the call to its result: plain ones, those that open a channel, and uploads."""
+"""`Requester`: sends requests, streams and uploads to the remote peer, and returns their results."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ SOURCE_FAILED = "what was sent failed at its source"
 
 
 class Requester:
-    """Sends requests, and turns answers into results or errors: the `Sender` of a peer, through which `Caller` sends.
+    """Sends requests, and returns their results or raises their errors: the `Sender` of a peer, for its `Caller`.
 
-    Callers hold it from one session to the next.
+    It is the same object from one session to the next.
 
     Args:
-        registry: the peer's registry, which has the user's hook for types.
+        registry: the registry of the peer, which has the user's hook for types.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Requester:
         self.converter = registry.converter
         self.read_events = named_channels.read_events
         self.read_items = named_channels.read_items
-        # The same methods without a call in between.
+        # The same methods, without a call in between.
         self.send_event = outbox.send_event
         self.send_event_nowait = outbox.send_event_nowait
 
@@ -131,7 +131,7 @@ class Requester:
             raise
 
     def _unexpected_channel(self, event: str, convert: Callable[[Any], Any] | None) -> None:
-        """Refuse an answer that is a channel, unless it stands for None. The channel was aborted before.
+        """Raise an error because the answer is a channel, unless it stands for None. The channel was aborted before.
 
         JavaScript answers null with a channel, by mistake (4.3.1, observed).
         """
@@ -157,15 +157,15 @@ class Requester:
     # ------------------------------------------------------------ requests that end early
 
     def _give_up(self, pending: Pending, reason: object, error: Exception | None = None) -> None:
-        """End a request whose caller was cancelled, or gets ``error``, and tell the remote peer to stop."""
+        """End a request whose caller was cancelled, or gets ``error``, and cancel it on the remote peer."""
         self.outbox.withdraw(pending)
         if self._requests.give_up(pending, error):
             send_notice(self.outbox.writer, partial(Cancellation, pending.id), reason, self._host.log.warn)
-        elif pending.channel is not None:  # it came in the same turn of the event loop
+        elif pending.channel is not None:  # it arrived in the same turn of the event loop
             pending.channel.abort(reason)
 
     def expired(self, pending: Pending) -> None:
-        """End a request whose deadline is over."""
+        """End a request whose deadline has passed."""
         assert pending.timeout is not None and pending.state.outcome is not None
         self._give_up(pending, None, RequestTimeout(pending.event, pending.timeout, pending.state.outcome))
 
@@ -193,7 +193,7 @@ class Requester:
         if options.send is not None:
             check_source(options.send)
         try:
-            # The caller that passes `member` notes it on all errors of the call, not only on those of this request.
+            # The caller adds `member` to all errors of the call, not only to those of this request.
             opening = replace(options, wants_channel=True, member=None)
             opened: ChannelCore = await self.send_request(channel, event, args, opening)
         except BaseException:
@@ -217,7 +217,7 @@ class Requester:
 
             opened.add_recipient("start", MismatchDetector(wants_items))
         else:
-            # Made at once: the handler's `start` may have come with the channel.
+            # Made at once, because the handler's `start` may have arrived with the channel.
             producer = self._producer(opened, event, options.timeout)
             sending = asyncio.get_running_loop().create_task(self._feed(opened, producer, reading, send))
             opened.on_end = sending.cancel
@@ -225,7 +225,7 @@ class Requester:
         return reading
 
     async def _feed(self, channel: ChannelCore, producer: Producer, reading: Inbox, send: Source) -> None:
-        """Send the items that a stream's handler reads, while its items are being read."""
+        """Send items to the handler of a stream, while the items of the handler are read."""
         try:
             await self._produce(producer, send)
             await producer.finish()
@@ -235,7 +235,7 @@ class Requester:
             reading.end(exc.error)
             channel.abort(None)
         except BaseException as exc:
-            if not channel.over:  # otherwise it was cancelled because of that
+            if not channel.over:  # otherwise the task was cancelled because the channel has ended
                 cancelled = isinstance(exc, asyncio.CancelledError)
                 reading.end(RuntimeError("the source was cancelled") if cancelled else exc)
                 channel.abort(_for_handler(exc))
@@ -266,7 +266,7 @@ class Requester:
             last = RequestOptions(timeout=timeout, within_call=True)
             result = await self.send_request(opened.id, "next", (NoMoreItems(),), last)
         except (ChannelClosed, ConnectionLost) as exc:
-            # The handler may have run, although this message was not sent because the connection has just broken.
+            # The handler may have run, although the connection broke before this message was sent.
             await opened.wait_closed()
             raise _why_ended(opened, exc) from None
         except RemoteError as exc:
@@ -294,10 +294,10 @@ class Requester:
 
         Raises:
             ChannelClosed: the channel is over.
-            Exception: whatever the source raises.
+            Exception: the source has raised it.
         """
-        # In a task of its own, because a source may wait without a limit for an item that nobody wants. The task also
-        # closes the source, whatever happens here meanwhile.
+        # In its own task, because a source may wait without a limit for an item that the consumer does not want. The
+        # task also closes the source, whatever happens here.
         loop = asyncio.get_running_loop()
         running = loop.create_task(_send_all(producer, send))
         running.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -330,11 +330,11 @@ async def _send_all(producer: Producer, send: Source) -> None:
 
 
 def _why_ended(channel: ChannelCore, exc: ChannelClosed | ConnectionLost) -> Exception:
-    """Return the error with which a channel has ended, and which it forgets. Without one, return ``exc``."""
+    """Return the error with which a channel has ended, and remove it from the channel. Without one, return ``exc``."""
     error = channel.error or exc
     channel.drop_error()
     if error is not exc:
-        exc.reason = ""  # which may be the error, whose context it becomes
+        exc.reason = ""  # the reason may be ``error``, whose context ``exc`` becomes
     return error
 
 
@@ -344,7 +344,7 @@ def _for_handler(exc: BaseException) -> RpcError:
 
 
 def check_source(send: Any) -> None:
-    """Refuse a value that has no items to send.
+    """Check that a value has items to send.
 
     Raises:
         TypeError: ``send`` is not an iterable of items.
@@ -362,7 +362,7 @@ def _convert_answer(convert: Callable[[Any], Any], value: Any, event: str, membe
     """Return ``value`` converted to the type that ``returns=`` asks for, or the member of a contract declares.
 
     Raises:
-        BadResult: it cannot be converted.
+        BadResult: ``value`` cannot be converted.
     """
     try:
         return convert(value)

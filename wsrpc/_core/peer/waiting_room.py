@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ReceivedMessage(Struct, eq=False):
-    """One message that waits. ``decode`` decodes the payload once more."""
+    """One message that waits. ``decode`` decodes the payload again."""
 
     kind: MessageKind
     payload: bytes
@@ -29,20 +29,23 @@ class ReceivedMessage(Struct, eq=False):
     view: Message | None
     decode: Callable[[bytes | bytearray], WireMessage]
     dispatcher: Dispatcher
-    """That of the session in which it came, which may be over by now."""
+    """The dispatcher of the session in which the message arrived, which may be over."""
     channel: ChannelCore | None = None
-    """The anonymous channel that it came on."""
+    """The anonymous channel on which the message arrived."""
     is_read: bool = False
-    """Whether a reader has got it, so that it waits only for its handler."""
+    """Whether a reader has got the message, so that it waits only for its handler."""
 
     @property
     def too_late(self) -> bool:
-        """Whether its channel has ended and it is not to be handled. Events outlive an end by the remote peer."""
+        """Whether the message is not handled, because its channel has ended.
+
+        Events are handled after the remote peer has ended the channel, but not after this side has.
+        """
         channel = self.channel
         return channel is not None and (channel.ended_here if self.id is None else channel.over)
 
     def drop(self) -> None:
-        """Reject it if it is a request: its channel has ended before its turn came."""
+        """Reject the message if it is a request: its channel has ended."""
         if self.id is not None and self.channel is not None:
             self.dispatcher.answers.reject(
                 self.id, RemoteError(f"Anonymous channel '{self.channel.id}' does not exist")
@@ -50,7 +53,7 @@ class ReceivedMessage(Struct, eq=False):
         self.mark_processed()
 
     def mark_processed(self) -> None:
-        """Tell those that observe messages that nothing more happens to it."""
+        """Report to the observers of messages that nothing more happens to the message."""
         mark_processed(self.view)
 
 
@@ -59,9 +62,9 @@ def _size(entry: ReceivedMessage) -> int:
 
 
 class WaitingRoom(BoundedQueue[ReceivedMessage]):
-    """Queue of the messages that wait for their handlers, bounded by `Limits.waiting` and `Limits.waiting_bytes`.
+    """Queue of the messages that wait for their handlers, within `Limits.waiting` and `Limits.waiting_bytes`.
 
-    The key of a request is its id, by which it can be taken out when it is cancelled.
+    The key of a request is its id, by which the request is removed when it is cancelled.
     """
 
     __slots__ = ("_kinds",)
@@ -69,10 +72,10 @@ class WaitingRoom(BoundedQueue[ReceivedMessage]):
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         super().__init__(_size, max_bytes, max_messages)
         self._kinds: dict[MessageKind, OrderedDict[int, None]] = {}
-        """The tickets of each kind, in order. There are no empty ones."""
+        """The tickets of each kind of message, in order. No entry is empty."""
 
     def add(self, entry: ReceivedMessage) -> bool:
-        """Let a message wait. Return False if it does not fit."""
+        """Add a message. Return False if there is no room."""
         if not self.fits(len(entry.payload)):
             return False
         ticket = self.append(entry, entry.id)
@@ -89,7 +92,7 @@ class WaitingRoom(BoundedQueue[ReceivedMessage]):
         return [(ticket, self.items[ticket]) for ticket in self._kinds.get(MessageKind.EVENT, ())]
 
     def pop(self, ticket: int) -> ReceivedMessage:
-        """Take out a message that waits."""
+        """Remove a message, and return it."""
         entry = super().pop(ticket)
         tickets = self._kinds[entry.kind]
         del tickets[ticket]
@@ -98,10 +101,10 @@ class WaitingRoom(BoundedQueue[ReceivedMessage]):
         return entry
 
     def pop_requests(self) -> list[ReceivedMessage]:
-        """Take all requests out. Events stay."""
+        """Remove all requests, and return them. Events stay."""
         tickets = [ticket for ticket, entry in self.items.items() if entry.id is not None]
         return [self.pop(ticket) for ticket in tickets]
 
 
 NOTHING_WAITS = WaitingRoom(0, 0)
-"""The queue of the peers for which no message has waited yet. Nothing fits into it."""
+"""The queue of peers for which no message has waited. It has no room for any message."""

@@ -1,4 +1,4 @@
-"""`Work`: what a peer does for the remote one. Each message is handled now, waits, or is refused."""
+"""`Work`: all calls of handlers of a peer, and the messages that wait for handlers."""
 
 from __future__ import annotations
 
@@ -39,17 +39,18 @@ _ORPHANED = CallState.ORPHANED
 
 
 class Work:
-    """What a peer does for the remote one, from one session to the next: handlers that run, and messages that wait.
+    """All calls of handlers of a peer, and the messages that wait for handlers, from one session to the next.
 
-    It keeps the handlers within `Limits.running`, `running_bytes` and `waiting`, and in order, and the remote peer
-    within `Limits.rate`. Handlers of events go on although their session has ended, and so do the events that wait. So
-    all counts go on, too. What ends with a session is in its `Dispatcher`.
+    A message is handled now, waits, or is refused. The limits are `Limits.running`, `running_bytes`, `waiting`,
+    `waiting_bytes` and `rate`. Messages of one kind are handled in order. Handlers of events run on after the end of
+    their session, and events that wait are still handled. All counts therefore continue, too. A `Dispatcher` has the
+    state that ends with a session.
 
-    A handler counts until it exits, cancelled or not. Streams and conversations may stay open for long, so no message
-    waits until they end: they do not count as handlers, their bytes are counted separately, and a call that would make
-    them too many is refused. `CallState` says what a call counts as.
+    A handler counts until it exits, even if it was cancelled. Streams and conversations may stay open for long, so no
+    message waits for their end. They do not count as handlers, their bytes are counted separately, and a call that
+    would exceed the limit is refused. `CallState` says what a call counts as.
 
-    While ``needs_checks`` is false, nothing needs to be checked and there are no readers: a message may go straight to
+    While ``needs_checks`` is false, there is nothing to check and there are no readers: a message may go straight to
     `Dispatcher.run`.
     """
 
@@ -82,53 +83,53 @@ class Work:
         self._loop = host.loop
         self.named_channels = named_channels
         self.dispatcher: Dispatcher
-        """That of the present session, of the next one, or of the last one."""
+        """The dispatcher of the present session, of the next one, or of the last one."""
         self.needs_checks = True
-        # A dict and not a set, here and elsewhere, because an empty one is a third of the size, and peers are many.
+        # A dict and not a set, here and elsewhere, because an empty dict is a third of the size. There are many peers.
         self.invocations: dict[Invocation, None] = {}
-        """Calls of handlers that are counted: until each has exited."""
+        """Calls of handlers that are counted, until each of them has exited."""
         self.count = 0
-        """Those of them that count as handlers."""
+        """Number of the calls that count as handlers."""
         self.held = 0
-        """Bytes of the messages that count with those of handlers."""
+        """Bytes of the messages of calls whose bytes count as those of handlers."""
         self.held_by_channels = 0
-        """Bytes of the messages that count with those of open channels."""
+        """Bytes of the messages of calls whose bytes count as those of open channels."""
         self._measured: int | None = None
-        """Bytes of handlers, with their messages. None if they have to be measured."""
+        """Bytes of handlers, with their messages. None if the bytes have to be measured."""
         self.on_channels = 0
-        """Handlers of requests that came on anonymous channels."""
+        """Number of handlers of requests that arrived on anonymous channels."""
         self.starting: Invocation | None = None
-        """The handler that takes the first step of its task, and is not counted yet."""
+        """The call that runs the first step of its task, and is not counted yet."""
         self.tasks_not_started = 0
-        """Tasks that have not taken their first step. Meanwhile plain functions run in tasks, too, to stay in order."""
+        """Number of tasks whose first step has not run. Until it has, plain functions also run in tasks, in order."""
         self.on_events_done: Callable[[], None] | None = None
-        """Is called once the events before the end of the session are handled."""
+        """Is called when the events that arrived before the end of the session are handled."""
         self.waiting_room = NOTHING_WAITS
         """The messages that wait. Peers share an empty queue until their first message waits."""
         self._pumping = False
         self._bucket = None if limits.rate is None else TokenBucket(limits.rate, limits.rate)
-        """Keeps the remote peer within `Limits.rate`."""
+        """Counts messages against `Limits.rate`."""
         self.unknown_logged = False
-        """Whether the log tells of a request without a handler."""
+        """Whether a request without a handler was logged."""
         # A lane ends with its handler or channel. The dictionary takes a kilobyte, and few peers need it.
         self._lanes: WeakKeyDictionary[object, asyncio.Lock] | None = None
         self._room_for_any = max(0, limits.running_bytes - limits.message_bytes)
-        """While no more bytes are held, there is room for any message."""
+        """While ``held`` is not greater, there is room for any message."""
 
     def __repr__(self) -> str:
         return f"<Work {self.count} handlers, {len(self.waiting_room)} messages wait>"
 
     def set_dispatcher(self, dispatcher: Dispatcher) -> None:
-        """Let ``dispatcher`` take the place of the dispatcher of the last session."""
+        """Use the dispatcher of another session from now on."""
         self.dispatcher = dispatcher
         self.update()
 
     def update(self) -> None:
-        """Compute ``needs_checks`` anew, because something that it depends on has changed."""
+        """Compute ``needs_checks`` again, because something on which it depends has changed."""
         self.needs_checks = self.must_check()
 
     def must_check(self) -> bool:
-        """Return whether the next message may have to be refused, to wait, or to go to readers."""
+        """Return whether the next message may have to be refused or to wait, or may be for readers."""
         dispatcher = self.dispatcher
         admission = dispatcher.admission
         return bool(
@@ -159,9 +160,9 @@ class Work:
         """Handle an event or a request, let it wait, or refuse it.
 
         Args:
-            dispatcher: the dispatcher of the session in which it arrived.
-            message: its ``a`` is a non-empty list, and its ``i`` is an id or absent.
-            channel: the anonymous channel on which it arrived.
+            dispatcher: the dispatcher of the session in which the message arrived.
+            message: ``a`` is a non-empty list, and ``i`` is an id or absent.
+            channel: the anonymous channel on which the message arrived.
         """
         i = message.i
         is_read = dispatcher.opening.holding is not _NONE_HELD and self.named_channels.has_readers(
@@ -194,10 +195,10 @@ class Work:
         decode: Decode,
         channel: ChannelCore | None,
     ) -> bool:
-        """Return whether a message that has arrived goes no further: it was refused or dropped, or was for readers."""
+        """Return whether a message needs no handler: it was refused or dropped, or it was for readers."""
         i = message.i
         if i is not UNSET and dispatcher.knows(i):
-            # A rejection would settle the first one, which is still being worked on.
+            # A rejection would end the first request with this id, whose handler still runs.
             dispatcher.answers.ignored["duplicate id"] += 1
             return True
         if self._bucket is not None and self._counts(message, channel) and not self.within_rate(dispatcher, message):
@@ -209,13 +210,13 @@ class Work:
                 i, Draining("closing, no new requests are taken: ask again on another connection")
             )
             return True
-        if dispatcher.admission.paused is not None and dispatcher.session.over:  # it was kept on a channel
+        if dispatcher.admission.paused is not None and dispatcher.session.over:  # the mailbox of a channel had kept it
             dispatcher.answers.ignored["dropped at the end"] += 1
             return True
         return False
 
     def within_rate(self, dispatcher: Dispatcher, message: WireMessage) -> bool:
-        """Count an event or a request against `Limits.rate`. Above the rate refuse it, and return False."""
+        """Count an event or a request against `Limits.rate`. If it exceeds the rate, refuse it and return False."""
         if self._bucket is None or self._bucket.spend(self._loop.time()):
             return True
         rate = f"more than {self.limits.rate} requests and events per second"
@@ -225,10 +226,10 @@ class Work:
         return False
 
     def _counts(self, message: WireMessage, channel: ChannelCore | None) -> bool:
-        """Return whether a message that has arrived counts against `Limits.rate`, as those of streams do not.
+        """Return whether a message has to be counted against `Limits.rate`.
 
-        Those on anonymous channels were counted before they came here, except for `STREAM_EVENTS`: only now is it known
-        that these are a user's own, because no stream took them.
+        Messages of streams are not counted. Messages on anonymous channels were counted before, except for
+        `STREAM_EVENTS`. These are counted here, when it is known that no stream has received them.
         """
         if channel is not None:
             return message.a[0] in STREAM_EVENTS
@@ -245,11 +246,11 @@ class Work:
         holding = dispatcher.opening.holding
         if kind >= holding or self._has_no_room(dispatcher, size):
             return True
-        # A message must not overtake those that wait already, except for those that are held back.
+        # A message overtakes no message that waits, except those that wait for the opening.
         return bool(self.waiting_room.items) and self.waiting_room.oldest(holding) is not None
 
     def recipient_added(self, channel: ChannelRef, event: str, recipient: Recipient) -> None:
-        """Give a new reader the events that wait while `open` handlers run: an `open` handler may be the reader."""
+        """Pass the events that wait for the opening to a new reader, because an `open` handler may be the reader."""
         if self.dispatcher.opening.holding is not _NONE_HELD and isinstance(recipient, Inbox):
             handled = self.named_channels.has_handler(channel, event)
             for ticket, waiting in self.waiting_room.events():
@@ -268,16 +269,16 @@ class Work:
         """Reject request ``i`` of the present session."""
         self.dispatcher.answers.reject(i, error)
 
-    # ------------------------------------------------------------ those that wait
+    # ------------------------------------------------------------ messages that wait
 
     def _add_waiting(self, entry: ReceivedMessage) -> bool:
-        """Let a message wait. Return False if it does not fit."""
+        """Let a message wait. Return False if there is no room."""
         if self.waiting_room is NOTHING_WAITS:
             self.waiting_room = WaitingRoom(self.limits.waiting, self.limits.waiting_bytes)
         return self.waiting_room.add(entry)
 
     def start_waiting(self) -> None:
-        """Start what waits, after the connection has become full, or has room again, or has ended."""
+        """Start the messages that wait, as far as there is room, because the state of the session has changed."""
         self.update()
         if self.waiting_room.items:
             self.pump()
@@ -304,12 +305,12 @@ class Work:
                         place_on(message, channel.id)
                     dispatcher.run(message, waiting.payload, waiting.view, channel)
                 except Exception as exc:
-                    # It was decoded when it came, so a codec is at fault. That ends this connection only.
+                    # It was decoded when it arrived, so the codec is wrong. Only this connection ends.
                     dispatcher.answers.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
                     dispatcher.session.fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
         finally:
             self._pumping = False
-            self.dispatcher.read_ended()  # no read from the network has brought them
+            self.dispatcher.read_ended()  # these messages are not of one read from the network
             self.update()
 
     def start_last_events(self) -> None:
@@ -327,7 +328,7 @@ class Work:
         dispatcher.admission.session_over()
 
     def drop_all(self) -> None:
-        """Drop all messages that wait: the peer ends."""
+        """Drop all messages that wait."""
         while found := self.waiting_room.oldest():
             ticket, waiting = found
             self.waiting_room.pop(ticket)
@@ -339,15 +340,14 @@ class Work:
 
     @property
     def active(self) -> int:
-        """Number of handlers that run, the one that takes its first step included."""
+        """Number of handlers that run, including one that runs its first step."""
         first = self.starting
         return len(self.invocations) + (first is not None and first not in self.invocations)
 
     def backlog(self) -> int:
-        """Return the bytes of handlers with their decoded messages, of messages that wait, and of unread ones, about.
+        """Return about how many bytes handlers with their decoded messages, waiting messages and unread messages take.
 
-        Each handler is measured once. Those that nobody waits for any more are about to exit, or cannot be made to, and
-        do not count.
+        Each handler is measured once. Orphaned handlers do not count: they are about to exit, or cannot be stopped.
         """
         if self._measured is None:
             self._measured = sum(each.memory for each in self.invocations if each.state is not _ORPHANED)
@@ -355,7 +355,7 @@ class Work:
         return self._measured + room.size + BYTES_PER_MESSAGE * len(room) + self.named_channels.unread_bytes
 
     def drop_backlog(self, why: str) -> None:
-        """Drop all messages that wait or are unread, and cancel all handlers: they hold too much."""
+        """Drop all messages that wait or are unread, and cancel all handlers, because these hold too much."""
         self.drop_all()
         for invocation in list(self.invocations):
             invocation.orphan(why)
@@ -375,7 +375,7 @@ class Work:
         return lane
 
     def add(self, invocation: Invocation) -> None:
-        """Count a handler that goes on in a task, unless it is counted already."""
+        """Count a handler that runs on in a task, unless it is counted already."""
         if invocation in self.invocations:
             return
         self.invocations[invocation] = None
@@ -385,10 +385,10 @@ class Work:
             invocation.dispatcher.active[message.i] = invocation
             if message.h is not None:
                 self.on_channels += 1
-        self.needs_checks = True  # without `update`, which takes longer: true is never wrong, only slower
+        self.needs_checks = True  # without `update`, which takes longer. True is never wrong, only slower.
 
     def _count(self, invocation: Invocation, sign: int) -> None:
-        """Add what a call counts for in its present state, or take it off."""
+        """Count a call by its present state. With ``sign`` -1, undo this."""
         state, size = invocation.state, sign * invocation.size
         if state.counts_as == "handler":
             self.count += sign
@@ -400,7 +400,7 @@ class Work:
             self._measured += sign * invocation.memory
 
     def move(self, invocation: Invocation, state: CallState) -> None:
-        """Let a call go on to a later state, and count it as that says. A plain function does not come here."""
+        """Change the state of a call to a later one, and count the call by its new state."""
         assert state.order >= invocation.state.order, f"{invocation.state} came before {state}"
         counted = invocation in self.invocations
         if counted:
@@ -411,13 +411,13 @@ class Work:
         self._count(invocation, 1)
         self.update()
         if state.counts_as == "channel" and self.waiting_room.items:
-            # There is room for another handler. It starts later, so that the first step on the channel comes first.
+            # There is room for another handler. It starts later, so that the first step on the channel runs before.
             self._loop.call_soon(self.pump)
 
     def remove(self, invocation: Invocation) -> None:
-        """Count a handler no more, because it has exited, and start the messages that waited for that."""
+        """Stop counting a handler that has exited, and start messages that waited for room."""
         self.move(invocation, EXITED)
-        if invocation not in self.invocations:  # it exited in the first step of its task, which never waited
+        if invocation not in self.invocations:  # it exited in the first step of its task
             return
         del self.invocations[invocation]
         if invocation.inbound.i is not UNSET:
@@ -432,10 +432,10 @@ class Work:
             self.notify_if_events_done()
 
     def check_bytes_for_channel(self, size: int) -> None:
-        """Check that a message of ``size`` bytes may open a channel, besides those which are open.
+        """Check that a message of ``size`` bytes may open one more channel.
 
         Raises:
-            RemoteError: it may not. The error does not say that the handler did not run.
+            RemoteError: there is no room. The error does not say that the handler did not run.
         """
         most = self.limits.running_bytes
         if self.held_by_channels and self.held_by_channels + size > most:
@@ -445,12 +445,12 @@ class Work:
             )
             raise made_here(RemoteError(why, TOO_MANY))
 
-    # ------------------------------------------------------------ their end
+    # ------------------------------------------------------------ the end of handlers
 
     def when_events_done(self, notify: Callable[[], None] | None) -> None:
-        """Call ``notify`` once every event that has arrived has started, and those that run in order have ended.
+        """Call ``notify`` when the handlers of all events have started, and those that run in lanes have exited.
 
-        A function that still waits for that is called now.
+        The function of an earlier call that was not called yet is called now.
         """
         if self.starting is not None:
             self.add(self.starting)  # its first step has ended the connection
@@ -460,28 +460,28 @@ class Work:
         self.notify_if_events_done()
 
     def notify_if_events_done(self) -> None:
-        """Call the function of `when_events_done` if its time has come."""
+        """Call the function of `when_events_done`, if all events are done."""
         if not (self.waiting_room.items or self.tasks_not_started or any(map(_is_event_in_order, self.invocations))):
             notify, self.on_events_done = self.on_events_done, None
             if notify is not None:
                 notify()
 
     def task_started(self) -> None:
-        """Note that one of the tasks that have ``tasks_not_started`` takes its first step."""
+        """The first step of a task runs."""
         self.tasks_not_started -= 1
         if self.on_events_done is not None and not self.tasks_not_started:
-            self._loop.call_soon(self.notify_if_events_done)  # later, so that the handler comes first
+            self._loop.call_soon(self.notify_if_events_done)  # later, so that the handler runs before
 
     def end_conversations(self) -> None:
-        """Cancel the bodies of conversations that are over, even if they have not read the messages before the end."""
+        """Cancel conversations whose channels have ended, even if they have not read all messages."""
         for invocation in list(self.invocations):
             if invocation.served is not None and invocation.served.over:
                 invocation.served.mailbox.call_when_read()
 
     def tasks(self, closers: Closers | None = None) -> set[asyncio.Task[None]]:
-        """Return the tasks in which handlers run, besides those of ``closers`` and those behind them in their lanes.
+        """Return the tasks in which handlers run, except those of ``closers`` and those that wait behind them in lanes.
 
-        The task of a call that was cancelled may be over while its thread goes on, which nothing can stop.
+        The task of a cancelled call may have ended while its thread runs on, because a thread cannot be stopped.
         """
         running = {each.task: each for each in self.invocations if each.task is not None and not each.task.done()}
         if closers is None:
@@ -492,7 +492,7 @@ class Work:
 
     @property
     def threads_running(self) -> int:
-        """Number of cancelled calls whose thread goes on."""
+        """Number of cancelled calls whose thread still runs."""
         return sum(each.task is not None and each.task.done() for each in self.invocations)
 
     def channels(self, closers: Closers) -> set[ChannelCore]:
@@ -502,9 +502,9 @@ class Work:
 
 
 def _kept(payload: bytes | bytearray, view: Message | None) -> bytes:
-    return bytes(payload) if view is None else view.payload  # the same bytes, which the view keeps anyway
+    return bytes(payload) if view is None else view.payload  # the same bytes, which the view has anyway
 
 
 def _is_event_in_order(invocation: Invocation) -> bool:
-    """Return whether an event's handler runs in order, so that others may wait behind it."""
+    """Return whether the handler of an event runs in a lane, where other handlers may wait for it."""
     return invocation.id is None and invocation.handler is not None and invocation.handler.lane is not None

@@ -1,8 +1,8 @@
 """`ReplayBuffer`: sent messages that may have to be sent again. `Acknowledger`: counts and acknowledges received ones.
 
 Both exist only in a session that can resume. No other module counts messages. All sent messages (replies, broadcasts,
-raw messages, credit) pass through `ReplayBuffer.through`. All received messages pass through `Acknowledger.through`,
-just before they are decoded.
+raw messages, credit) pass through `ReplayBuffer.counted_send`. All received messages pass through
+`Acknowledger.counted_receive`, just before they are decoded.
 
 Both sides count the same messages: the messages of the server from its welcome on, and the messages of the client from
 its ``ack n: 0`` on. The control messages in `UNCOUNTED` are not counted.
@@ -103,7 +103,7 @@ class ReplayBuffer:
     def __len__(self) -> int:
         return len(self._payloads)
 
-    def through(self, send: Send) -> Send:
+    def counted_send(self, send: Send) -> Send:
         """Return a function that passes a message to ``send``, and keeps the message if ``send`` accepts it."""
         keep = self.keep
 
@@ -164,10 +164,10 @@ class ReplayBuffer:
         """Close the connection if no message is acknowledged for `Limits.stall_timeout` seconds."""
         if self._session.connection is None:
             return
-        loop, seconds, arrived = self._host.loop, self._host.settings.limits.stall_timeout, self.acknowledged
+        loop, seconds, before = self._host.loop, self._host.settings.limits.stall_timeout, self.acknowledged
 
         def check() -> None:
-            if self.acknowledged == arrived:
+            if self.acknowledged == before:
                 self._session.fail(CloseCode.SLOW_CONSUMER, f"nothing was acknowledged for {seconds:g} s")
             else:
                 self.start_stall_timer()
@@ -225,7 +225,7 @@ class Acknowledger:
         self._timer: Timer | None = None
         """Runs while there are messages that were not acknowledged."""
 
-    def through(self, connection: Connection, receive: Receive) -> Receive:
+    def counted_receive(self, connection: Connection, receive: Receive) -> Receive:
         """Return a function that counts each message of ``connection``, passes it on, and acknowledges if necessary."""
         self._connection = connection
 

@@ -181,7 +181,7 @@ class Session:
         if connection is None or self.state.waits:
             self._direct = not_sent  # a dead connection, too: no message may overtake one that it has refused
         else:
-            self._direct = connection.send if replay is None else replay.through(connection.send)
+            self._direct = connection.send if replay is None else replay.counted_send(connection.send)
         self.send = self._send_after_held_back if self._held_back else self._direct
 
     def precede(self, first: Callable[[], None]) -> Callable[[], None]:
@@ -348,7 +348,7 @@ class Session:
         if connection is not None and self.state is not SessionState.CLOSING:
             if self.replay is not None:
                 self._move(SessionInput.COUNTED)
-            connection.set_receive(self.acknowledger.through(connection, self._receive))
+            connection.set_receive(self.acknowledger.counted_receive(connection, self._receive))
 
     def stop_keeping(self) -> None:
         """From now on, neither count nor keep sent messages. The session will end with its connection.
@@ -506,7 +506,7 @@ class Session:
         acknowledger = self.acknowledger
         if acknowledger is not None and self.connection is connection and self.state is not SessionState.CLOSING:
             acknowledger.record_acknowledged()  # the remote peer got the count when it resumed
-            connection.start_receiving(acknowledger.through(connection, self._receive), self._read_ended)
+            connection.start_receiving(acknowledger.counted_receive(connection, self._receive), self._read_ended)
             self._host.current.session_resumed()
 
     def _refuse(self, connection: Connection, code: int, why: str) -> None:
