@@ -191,7 +191,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
 
   #receiveResponse(i: number, message: Message): void {
     if (!this.#pending.expects(i)) return this.#owner.ignore("response to no request")
-    const request = this.#pending.requests.get(i) // undefined if the request was given up
+    const request = this.#pending.requests.get(i) // undefined if the request was abandoned
     if ("e" in message) request?.reject(new RemoteError(message.e, message._))
     else if (message.h) this.#channelOpened(i, request)
     else if (request?.opens) request.reject(new WsrpcError(`"${request.event}" answers with a value: use request()`, "ran"))

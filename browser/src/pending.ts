@@ -28,8 +28,8 @@ export interface PendingOwner {
 export class PendingRequests implements Holder {
   readonly requests = new Map<number, Request>()
   readonly #owner: PendingOwner
-  /** Ids of requests that were given up, and that the server has not answered so far. */
-  readonly #givenUp = new Set<number>()
+  /** Ids of abandoned requests, whose answers no caller awaits, until the server answers them. */
+  readonly #abandoned = new Set<number>()
   /** Ids of the requests that the server runs, and how many it runs at the same time. */
   readonly #running = new Set<number>()
   #limit = Infinity
@@ -67,7 +67,7 @@ export class PendingRequests implements Holder {
 
   #newId(): number {
     do this.#nextId = this.#nextId + 2 > LAST_ID ? FIRST_ID : this.#nextId + 2
-    while (this.#owner.hasId(this.#nextId) || this.#givenUp.has(this.#nextId))
+    while (this.#owner.hasId(this.#nextId) || this.#abandoned.has(this.#nextId))
     return this.#nextId
   }
 
@@ -94,15 +94,15 @@ export class PendingRequests implements Holder {
 
   // ------------------------------------------------------------ the end of requests
 
-  /** Whether the server may answer this request: it is pending, or was given up. */
+  /** Whether the server may answer this request: it is pending, or abandoned. */
   expects(id: number): boolean {
-    return this.requests.has(id) || this.#givenUp.has(id)
+    return this.requests.has(id) || this.#abandoned.has(id)
   }
 
   /** Removes a request that the server no longer runs. */
   remove(id: number): void {
     this.requests.delete(id)
-    this.#givenUp.delete(id)
+    this.#abandoned.delete(id)
     this.#running.delete(id)
     this.#owner.requestEnded() // if this side becomes silent, no request waits any more
     this.#sendWaiting()
@@ -116,10 +116,10 @@ export class PendingRequests implements Holder {
     return wasSent
   }
 
-  /** Removes a request that the server still runs, but whose answer no caller awaits. */
+  /** Abandons a request: the server still runs it, but no caller awaits the answer. */
   #giveUp(id: number): void {
     this.requests.delete(id)
-    const dropped = addRecent(this.#givenUp, id)
+    const dropped = addRecent(this.#abandoned, id)
     if (dropped) this.remove(dropped)
     else this.#owner.requestEnded()
   }

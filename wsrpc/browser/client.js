@@ -744,8 +744,8 @@ var LAST_ID = 2 ** 31 - 1;
 var PendingRequests = class {
   requests = /* @__PURE__ */ new Map();
   #owner;
-  /** Ids of requests that were given up, and that the server has not answered so far. */
-  #givenUp = /* @__PURE__ */ new Set();
+  /** Ids of abandoned requests, whose answers no caller awaits, until the server answers them. */
+  #abandoned = /* @__PURE__ */ new Set();
   /** Ids of the requests that the server runs, and how many it runs at the same time. */
   #running = /* @__PURE__ */ new Set();
   #limit = Infinity;
@@ -779,7 +779,7 @@ var PendingRequests = class {
   #newId() {
     do
       this.#nextId = this.#nextId + 2 > LAST_ID ? FIRST_ID : this.#nextId + 2;
-    while (this.#owner.hasId(this.#nextId) || this.#givenUp.has(this.#nextId));
+    while (this.#owner.hasId(this.#nextId) || this.#abandoned.has(this.#nextId));
     return this.#nextId;
   }
   /** Sets how many requests the server runs at the same time. With NaN, the limit stays the same. */
@@ -801,14 +801,14 @@ var PendingRequests = class {
     return requests;
   }
   // ------------------------------------------------------------ the end of requests
-  /** Whether the server may answer this request: it is pending, or was given up. */
+  /** Whether the server may answer this request: it is pending, or abandoned. */
   expects(id) {
-    return this.requests.has(id) || this.#givenUp.has(id);
+    return this.requests.has(id) || this.#abandoned.has(id);
   }
   /** Removes a request that the server no longer runs. */
   remove(id) {
     this.requests.delete(id);
-    this.#givenUp.delete(id);
+    this.#abandoned.delete(id);
     this.#running.delete(id);
     this.#owner.requestEnded();
     this.#sendWaiting();
@@ -820,10 +820,10 @@ var PendingRequests = class {
     else this.remove(request.id);
     return wasSent;
   }
-  /** Removes a request that the server still runs, but whose answer no caller awaits. */
+  /** Abandons a request: the server still runs it, but no caller awaits the answer. */
   #giveUp(id) {
     this.requests.delete(id);
-    const dropped = addRecent(this.#givenUp, id);
+    const dropped = addRecent(this.#abandoned, id);
     if (dropped) this.remove(dropped);
     else this.#owner.requestEnded();
   }
