@@ -1,4 +1,4 @@
-"""AsgiTransport: a WebSocket of an ASGI server as a transport.
+"""`AsgiTransport`: a transport on a WebSocket of an ASGI server.
 
 ASGI shows neither reads nor writes, so both are inferred. A *read* is the messages that ``receive()`` returns without
 waiting; it ends when ``receive()`` begins to wait. A message counts as *unsent* until ``send()`` has returned for it,
@@ -29,33 +29,33 @@ Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
 FRAME = 2
-"""Bytes that a message counts for beside its payload, so that empty messages count, too."""
+"""Bytes that a message counts for besides its payload, so that empty messages count, too."""
 BURST = 256
-"""Messages that are written without giving way to other tasks."""
+"""Number of messages that are written before other tasks run."""
 AT_ONCE = 64
-"""Messages that are read at once before they take a place in the turn, see `wsrpc._net.loop_budget`."""
+"""Number of messages that are read together before they spend the `LoopBudget`."""
 
 
 class _ConnectionEnd:
-    """State of a connection, from open to closed, and what is reported of its end."""
+    """State of a connection, from open to closed, and how the connection ended."""
 
     __slots__ = ("_over", "_timer", "broken", "close_sent", "closing", "dropped", "failure", "info")
 
     def __init__(self) -> None:
         self._timer: asyncio.TimerHandle | None = None
         self._over: asyncio.Future[None] | None = None
-        """Done when there is ``info``; made when somebody waits for it."""
+        """Done when the connection has ended. None while nobody waits."""
         self.info: CloseInfo | None = None
-        """How the connection ended; None if it has not."""
+        """How the connection ended. None if it has not ended."""
         self.closing: tuple[int, str] | None = None
         """Code and reason with which this side closes."""
         self.close_sent = False
         self.broken: Exception | None = None
-        """What ``send()`` raised."""
+        """The exception of ``send()``."""
         self.dropped = False
         """Whether the connection ends without waiting for the client."""
         self.failure: Exception | None = None
-        """What `AsgiTransport.run` is to raise."""
+        """The exception that `AsgiTransport.run` will raise."""
 
     @property
     def is_open(self) -> bool:
@@ -77,18 +77,18 @@ class _ConnectionEnd:
 
     @property
     def close_due(self) -> bool:
-        """Whether a Close frame is to be sent behind the messages."""
+        """Whether a Close frame must be sent after the messages."""
         return self.closing is not None and not self.close_sent
 
     def start_closing(self, code: int, reason: str) -> bool:
-        """Note that this side closes. Return False if it does already, or if the connection is over."""
+        """Record that this side closes. Return False if it closes already, or if the connection is over."""
         if self.closing is not None or self.info is not None:
             return False
         self.closing = (int(code), reason)
         return True
 
     def drop(self) -> bool:
-        """Note that the connection ends without waiting for the client. Return False if it does already, or is over."""
+        """Record that the connection is dropped. Return False if it was dropped before, or is over."""
         if self.dropped or self.info is not None:
             return False
         self.dropped = True
@@ -100,7 +100,7 @@ class _ConnectionEnd:
             self._timer = asyncio.get_running_loop().call_later(seconds, overdue)
 
     def finish(self, info: CloseInfo) -> None:
-        """Note that the connection is over."""
+        """Record that the connection is over."""
         self.info = info
         self.broken = None  # its traceback refers to this object
         timer, self._timer = self._timer, None
@@ -122,13 +122,13 @@ class _ConnectionEnd:
             self.failure = exc
 
     def reported(self, event: Event) -> CloseInfo:
-        """Return how the connection ended, as far as what the ASGI server reports can be trusted."""
+        """Return how the connection ended, from the report of the ASGI server if that can be trusted."""
         code, reason = int(event.get("code") or CloseCode.NO_STATUS), event.get("reason")
         if self.closing is not None and self.close_sent:
             return CloseInfo(*self.closing, was_clean=code != CloseCode.ABNORMAL)
         if reason is None and "reason" not in event:
-            # uvicorn gives a reason, if only None or an empty one, where there was a Close frame. Without one it
-            # reports 1005 for a drop, and 1012 when it shuts down itself and does not wait for an answer.
+            # After a Close frame, uvicorn always reports a reason, which may be None or empty. Without a reason, it
+            # reports 1005 for a drop, and 1012 when uvicorn shuts down and does not wait for an answer.
             if code == CloseCode.NO_STATUS:
                 code = CloseCode.ABNORMAL
             return CloseInfo(code, "", was_clean=code not in (CloseCode.ABNORMAL, CloseCode.SERVICE_RESTART))
@@ -159,32 +159,32 @@ class _AsgiOutput(ABC):
         self._end = _ConnectionEnd()
         self._messages: list[tuple[bytes, bool]] = []
         self._pieces: list[bytes] | None = None
-        """Pieces of a message that is sent in pieces, until the last one."""
+        """Pieces of a message that is sent in pieces, until the last piece."""
         self._writing = False
         self._writer: asyncio.Task[None] | None = None
-        """The task that writes, if there is one."""
+        """The task that writes. None if there is no such task."""
         self._sent = 0
-        """Messages that were added."""
+        """Number of added messages."""
         self._written = 0
-        """Bytes that were added."""
+        """Number of added bytes."""
         self._unsent = 0
-        """Bytes of those for which ``send()`` has not returned."""
+        """Bytes of the messages for which ``send()`` has not returned."""
         self._full = False
-        """Whether more than the high-water mark is unsent."""
+        """Whether more bytes than the high-water mark are unsent."""
         self._room: asyncio.Future[None] | None = None
-        """Done when there is room again; made when somebody waits for it."""
+        """Done when there is room again. None while nobody waits."""
 
     @abstractmethod
     def _filled(self) -> None:
-        """There is no room from now on."""
+        """Called when there is no more room."""
 
     @abstractmethod
     def _has_room(self) -> None:
-        """There is room again."""
+        """Called when there is room again."""
 
     @abstractmethod
     def _send_failed(self, exc: Exception) -> None:
-        """``send()`` raised: most likely the client has left, and ``receive()`` is about to say how."""
+        """Called when ``send()`` raised an exception. Most likely ``receive()`` will report the connection's end."""
 
     def _add(self, payload: bytes, text: bool, *, held: bool) -> None:
         """Add a message. If it is ``held``, the next `flush` or `_write` writes it, otherwise a task does."""
@@ -200,7 +200,7 @@ class _AsgiOutput(ABC):
             self._filled()
 
     def flush(self) -> None:
-        """Write the messages that were added, and then the Close frame if it is due, in a task."""
+        """Write the added messages, and then the Close frame if it is due, in a task."""
         if (self._messages or self._end.close_due) and self._may_write:
             self._writing = True
             self._writer = asyncio.get_running_loop().create_task(self._write())
@@ -221,13 +221,13 @@ class _AsgiOutput(ABC):
             room.set_result(None)
 
     def _stop_writing(self) -> None:
-        """Forget what was not written: the connection is over."""
+        """Drop the messages that were not written, because the connection is over."""
         self._messages = []
         self._unsent = 0
         self._wake_drained()
 
     async def _write(self) -> None:
-        """Write the messages that wait, and then the Close frame if it is due."""
+        """Write the waiting messages, and then the Close frame if it is due."""
         send, end, count = self._send_event, self._end, 0
         self._writing = True
         self._writer = asyncio.current_task()
@@ -266,7 +266,7 @@ class _AsgiOutput(ABC):
 
 
 class AsgiTransport(_AsgiOutput):
-    """One WebSocket that was accepted; `run` carries its messages."""
+    """Transport of one accepted WebSocket. `run` receives its messages."""
 
     __slots__ = (
         "_application",
@@ -296,26 +296,26 @@ class AsgiTransport(_AsgiOutput):
         self._stall_watch: StallWatch | None = None
         """None while there is room."""
         self._application: asyncio.Task[Any] | None = None
-        """The task of the application, while it reads, or writes what a read has caused."""
+        """The task of the application, while it reads, or writes after a read."""
         self._reader: asyncio.Task[Any] | None = None
         """The task that reads."""
         self._opening: asyncio.Task[None] | None = None
-        """Accepts the connection, if something has to be awaited for that."""
+        """Task that accepts the connection. None if nothing has to be awaited for that."""
         self._receiving = True
         """Whether the user wants to receive; see `pause_receiving`."""
         self._early_size = 0
         """Bytes of the messages that are kept until `start`."""
         self._held: asyncio.Future[None] | None = None
-        """Done when reading may go on; see `_is_held`."""
+        """Done when reading may continue; see `_is_held`."""
         self._in_read = 0
-        """Messages of the present read."""
+        """Number of messages of the present read."""
         self._single = False
-        """Whether the read before brought one message."""
+        """Whether the last read had exactly one message."""
         self._received = 0
-        """Messages that were received."""
+        """Number of received messages."""
 
     async def run(self, rest: Awaitable[None] | None) -> None:
-        """Carry messages; returns when the connection is over.
+        """Carry messages. Return when the connection is over.
 
         Args:
             rest: the rest of accepting the connection, if there is any. Messages are carried meanwhile.
@@ -337,7 +337,7 @@ class AsgiTransport(_AsgiOutput):
             application.uncancel()  # by `_finish`
         finally:
             self._application = None
-            # If the ASGI server cancels the application, for instance, the connection is as good as lost.
+            # For example, the ASGI server has cancelled the application. Then the connection cannot be used any more.
             self._finish(CloseInfo(CloseCode.ABNORMAL, "the ASGI server stopped the application"))
             present, ours = asyncio.current_task(), (self._reader, self._writer, self._opening)
             tasks = [task for task in ours if task is not None and task is not present]
@@ -368,12 +368,12 @@ class AsgiTransport(_AsgiOutput):
     def start(self, receiver: Receiver, /) -> None:
         if self._full:
             receiver.pause_sending()
-        self._in_read += 1  # as if what was kept had just come
+        self._in_read += 1  # as if the kept messages had just arrived
         self._delivery.start(receiver)
         self._early_size = 0
         self._read_ended()
         if self._end.info is not None:
-            # It ended before there was a receiver: report that soon, not inside this call.
+            # The connection ended before there was a receiver. Report the end soon, not inside this call.
             self._loop.call_soon(receiver.connection_lost, self._end.info)
         self._release()
 
@@ -383,7 +383,7 @@ class AsgiTransport(_AsgiOutput):
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         check_close(code, reason)
-        # In ASGI a close without a code is one with 1000.
+        # In ASGI, a close without a code has the code 1000.
         self._start_close(CloseCode.NORMAL if code is None else code, reason)
         await self._end.wait()
 
@@ -465,12 +465,12 @@ class AsgiTransport(_AsgiOutput):
             self.drop(CloseCode.ABNORMAL, str(exc))
 
     def _read_elsewhere(self) -> None:
-        """Let another task read: ``send()`` has to wait."""
+        """Read in another task, because ``send()`` has to wait."""
         if self._end.info is None:
             self._reader = self._loop.create_task(self._read())
 
     async def _wait_for_budget(self, seconds: float) -> None:
-        """Wait until there is a turn for reading on, after messages that took ``seconds`` to handle."""
+        """Wait until the `LoopBudget` allows more reading, after messages that took ``seconds`` to handle."""
         turns = loop_budget_of(self._loop)
         self._read_ended()
         if not turns.spend(seconds):
@@ -479,9 +479,9 @@ class AsgiTransport(_AsgiOutput):
             await turn.wait()
 
     def _is_held(self) -> bool:
-        """Whether nothing may be read now."""
+        """Whether reading is paused."""
         if self._end.closing is not None or self._end.broken is not None:
-            return False  # the end has to be seen
+            return False  # the end of the connection must be read
         return not self._receiving or self._early_size > self._limits.high_water_bytes
 
     def _release(self) -> None:
@@ -558,10 +558,10 @@ class AsgiTransport(_AsgiOutput):
             self._stop_writing()
             if self._delivery.receiver is not None:
                 self._delivery.receiver.connection_lost(info)
-            self._delivery.stop()  # what refers to each other would wait for the garbage collector
+            self._delivery.stop()  # otherwise a circle of references would wait for the garbage collector
             if self._application is not None and self._application is not asyncio.current_task():
                 self._application.cancel()  # `run` returns
 
 
 def _keep_reading() -> None:
-    """Go on reading, although a message has to be kept: `AsgiTransport` counts their bytes."""
+    """Continue to read although a message must be kept. (`AsgiTransport` counts the bytes of kept messages.)"""

@@ -43,7 +43,7 @@ except ImportError as exc:
 __all__ = ["aiohttp_handler", "dial", "serve"]
 
 LARGEST_BODY = 64 * 1024
-"""Bytes of a refusal's body that are read at most."""
+"""Maximum bytes of a refusal's body that are read."""
 
 
 def aiohttp_handler(server: Server) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -87,7 +87,7 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
         if rest is not None:
             await rest
         del rest, handshake  # these objects are not kept
-        await over.wait()  # not for the end of the peer, whose session may go on over another connection
+        await over.wait()  # not for the end of the session, which may resume on another connection
     finally:
         transport.abort()
     return response
@@ -129,7 +129,7 @@ async def _upgrade(
     response.force_close()  # there is no other request on this connection
     writer = await response.prepare(request)
     if writer is not None:
-        await writer.drain()  # this waits as long as the client does not read earlier answers
+        await writer.drain()  # wait until the client has read earlier responses
     connection = request.transport
     if connection is None:  # the client has left
         return None, response
@@ -182,8 +182,8 @@ async def dial(
         upgrade = ClientUpgrade(request, limits=limits, compression=compression)
         if session is not None:
             return await _dial(session, request.url, upgrade, ssl, proxy)
-        # Not `trust_env=True`: aiohttp would also look into ~/.netrc, and send the host's entry, whatever the port, or
-        # refuse to dial because there is `auth=` as well.
+        # Not `trust_env=True`: aiohttp would also read ~/.netrc. It would send the host's entry to any port, or refuse
+        # to dial because of `auth=`.
         through = _environment_proxy(request.url) if proxy is True else proxy
         connector = None if unix is None else aiohttp.UnixConnector(os.fspath(unix))
         async with aiohttp.ClientSession(connector=connector) as own:
@@ -208,7 +208,7 @@ async def dial(
 
 
 def _environment_proxy(url: str) -> str | None:
-    """Return the proxy that the environment names for ``url``, by the rules of aiohttp."""
+    """Return the proxy from the environment for ``url``, by the rules of aiohttp."""
     parts = urlsplit(url)
     if proxy_bypass(parts.netloc):
         return None
@@ -234,7 +234,7 @@ async def _dial(
             raise_for_status=False,
             allow_redirects=False,
         )
-    # Without aiohttp's exceptions as causes, which quote the URL with its query and the proxy with its password.
+    # `from None`, because aiohttp's exceptions quote the URL with its query, and the proxy with its password.
     except aiohttp.InvalidURL:
         raise ValueError("aiohttp cannot parse the URL, or that of the proxy") from None
     except aiohttp.ClientConnectorCertificateError as exc:
@@ -258,7 +258,7 @@ async def _dial(
         early = _Early(tcp)
         protocol.set_parser(early, early)
         transport = upgrade.take_over(tcp, headers, bytes(early.data))
-        protocol.connection_lost(None)  # for aiohttp it is over; otherwise it would close the connection later
+        protocol.connection_lost(None)  # otherwise aiohttp would close the connection later
         return transport
 
 
@@ -280,7 +280,7 @@ class _Early:
         return False, b""
 
     def feed_eof(self) -> None:
-        """Do nothing: the protocol that takes over notices it, too."""
+        """Do nothing: the next protocol of the transport is notified, too."""
 
 
 def _hold_early(request: web.Request) -> _Early:

@@ -188,7 +188,7 @@ async def serve(
     server: Server, scope: Mapping[str, Any], receive: Receive, send: Send, state: Mapping[str, Any], underlying: Any
 ) -> None:
     """Serve one connection, from its handshake to its end."""
-    # The objects of the handshake are freed meanwhile.
+    # A separate function, so that the objects of the handshake are freed while the connection is open.
     running = await start(server, scope, receive, send, state, underlying)
     if running is not None:
         await running
@@ -197,7 +197,7 @@ async def serve(
 async def start(
     server: Server, scope: Mapping[str, Any], receive: Receive, send: Send, state: Mapping[str, Any], underlying: Any
 ) -> Awaitable[None] | None:
-    """Accept one connection or refuse it. Return an awaitable that serves it until its end; None if it has no more."""
+    """Accept or refuse one connection. Return an awaitable that serves the connection, or None if it was refused."""
     event = await receive()
     if event["type"] == "websocket.disconnect":
         return None
@@ -226,7 +226,7 @@ async def start(
 
 
 def check_pings(server: Server, limits: Limits) -> None:
-    """Say once for each server if its pings are set: an ASGI application can neither send nor see pings."""
+    """Warn once for each server with limits for pings: an ASGI application can neither send nor receive pings."""
     pings = limits.ping_interval, limits.ping_timeout
     if server not in warned_of_pings and pings != (DEFAULT.ping_interval, DEFAULT.ping_timeout):
         warned_of_pings.add(server)
@@ -238,7 +238,7 @@ def check_pings(server: Server, limits: Limits) -> None:
 
 
 async def serve_handed_over(server: Server, handshake: Handshake, take_over: TakeOver, receive: Receive) -> None:
-    """Serve a connection that the ASGI server gives away, until its end."""
+    """Serve a connection that the ASGI server hands over, until its end."""
     over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def lost() -> None:
@@ -247,7 +247,7 @@ async def serve_handed_over(server: Server, handshake: Handshake, take_over: Tak
 
     transport = take_over(lost)
     if transport is None:
-        # It is closed, which the server is about to notice. It would log an application that returns before.
+        # The connection is closed, but the ASGI server has not noticed. It would log an error if this returned before.
         while (await receive())["type"] != "websocket.disconnect":
             pass
         return
@@ -268,10 +268,10 @@ def offered(scope: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def handshake_of(scope: Mapping[str, Any], server: Server) -> Handshake:
-    """Return the handshake that the client asks for, from the scope of its connection."""
+    """Return the handshake of a connection, from its scope."""
     headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
     cookies = [value for name, value in headers if name == "cookie"]
-    if len(cookies) > 1:  # HTTP/2 splits it
+    if len(cookies) > 1:  # HTTP/2 splits the header
         headers = [*(pair for pair in headers if pair[0] != "cookie"), ("cookie", "; ".join(cookies))]
     path = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("utf-8", "surrogateescape")
     query = scope.get("query_string", b"").decode("utf-8", "surrogateescape")
@@ -298,7 +298,7 @@ def encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
 
 
 async def refuse(rejected: HandshakeRejected, scope: Mapping[str, Any], send: Send) -> None:
-    """Answer with the refusal where the ASGI server supports that, otherwise with its own 403."""
+    """Answer with the refusal if the ASGI server supports that, otherwise with the server's own 403."""
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close"})
         return

@@ -1,4 +1,4 @@
-"""An engine for clusters on NATS, by nats-py.
+"""`NatsEngine`: an engine for clusters on NATS, with the library nats-py.
 
 It uses core NATS: no JetStream, nothing is stored. Every connection has two coroutines of the library's for its
 subscriptions, and is over when it is lost; the library's reconnection, which buffers what is published meanwhile, is
@@ -93,7 +93,7 @@ class NatsBroker:
                 servers,
                 **options,
                 allow_reconnect=False,
-                # The library tries each server, and those that refuse once more, and then gives up.
+                # The library tries each server, tries servers that refuse a second time, and then gives up.
                 max_reconnect_attempts=1,
                 reconnect_time_wait=0,
                 connect_timeout=PATIENCE,
@@ -103,16 +103,16 @@ class NatsBroker:
         except BaseException as exc:
             await self.drop()
             if isinstance(exc, Exception):
-                # "no servers available" says less than why the last one was none.
+                # The last server's error says more than "no servers available".
                 raise EngineLost(error_text(self._last_error or exc)) from exc
             raise
         self._connected = True
         return self
 
     async def _failed(self, error: Exception) -> None:
-        """Called for each error that the library does not raise, such as a permission that is missing."""
+        """Handle an error that the library does not raise, such as a missing permission."""
         if isinstance(error, SlowConsumerError):
-            return  # messages were dropped because this process was too slow, which the node finds out
+            return  # messages were dropped because this process was too slow, which the node notices
         self._last_error = error
         if self._connected:
             self._connection.end(error_text(error))
@@ -141,8 +141,8 @@ class NatsBroker:
             await self.confirm()
 
     async def confirm(self) -> None:
-        # Twice: the library writes a PING at once, ahead of the commands that it still gathers. The first answer says
-        # that these were written, the second one that the server has read them.
+        # Twice, because the library writes a PING at once, before the commands that it has buffered. After the first
+        # response these commands are written, and after the second response the server has read them.
         await self._client.flush(3600)
         await self._client.flush(3600)
 

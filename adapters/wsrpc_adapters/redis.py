@@ -1,4 +1,4 @@
-"""An engine for clusters on the pub/sub of Redis or Valkey, by redis-py.
+"""`RedisEngine`: an engine for clusters on the pub/sub of Redis or Valkey, with the library redis-py.
 
 Redis numbers no messages, and drops a subscriber that is 32 MiB behind (``client-output-buffer-limit pubsub``). Pub/sub
 ignores the number of the database, so only the name of its cluster keeps an application apart from others.
@@ -25,7 +25,7 @@ except ImportError as exc:
 __all__ = ["RedisEngine"]
 
 LARGEST = 8 * 1024 * 1024
-"""Bytes of the largest payload: a quarter of what Redis lets a subscriber be behind."""
+"""Bytes of the largest payload: a quarter of the backlog at which Redis disconnects a subscriber."""
 
 SET_HERE = frozenset(
     {
@@ -42,7 +42,7 @@ SET_HERE = frozenset(
 )
 
 STRETCH = 100
-"""Replies that are read in a row before others have their turn."""
+"""Number of replies that are read before other tasks run."""
 
 
 class RedisEngine:
@@ -64,15 +64,15 @@ class RedisEngine:
     def __init__(self, url: str, **options: Any) -> None:
         self._host = host_of(url)
         refuse_options("RedisEngine", options.keys() | parse_qs(urlsplit(url).query).keys(), SET_HERE)
-        # Makes connections of a URL and of options, and holds none.
+        # Creates connections from a URL and options. It keeps no connection.
         pool_class: Any = ConnectionPool
         self._pool: Any = pool_class.from_url(
             url,
             **options,
-            # The connections are watched over by `BrokerConnection`, and what may have arrived is never sent again.
+            # `BrokerConnection` watches the connections. Commands that may have arrived are never sent again.
             socket_timeout=None,
             socket_connect_timeout=PATIENCE,
-            # The reader of version 3 makes a text of every message for a log that nobody reads.
+            # The reader of protocol version 3 converts every message to text for a log that nobody reads.
             protocol=2,
         )
 
@@ -97,9 +97,9 @@ class RedisBroker:
         self._publishing = Replies(publishing, self._ignore, connection.end)
         self._subscribing = Replies(subscribing, self._handle, connection.end)
         self._subjects: dict[bytes, str] = {}
-        """What is subscribed, by its encoded name."""
+        """The subscribed subjects, by encoded name."""
         self._confirmed: asyncio.Future[None] | None = None
-        """Of the change of subscriptions that runs."""
+        """Done when the present change of subscriptions is confirmed."""
 
     async def connect(self) -> RedisBroker:
         try:
@@ -139,7 +139,7 @@ class RedisBroker:
         await self._confirmed
 
     def _handle(self, reply: Any) -> None:
-        """Take what comes of the subscriptions."""
+        """Handle a message or confirmation of the subscriptions."""
         kind, name, value = reply
         if kind == b"message":
             subject = self._subjects.get(name)
@@ -149,7 +149,7 @@ class RedisBroker:
             self._confirmed.set_result(None)
 
     def _ignore(self, reply: Any) -> None:
-        """Take the number of those who got what was published: on this server alone, so that it says little."""
+        """Ignore the number of subscribers that got a message, which covers only one server."""
 
     async def drop(self) -> None:
         await self._publishing.drop()
@@ -157,7 +157,7 @@ class RedisBroker:
 
 
 class Replies:
-    """A connection of redis-py, and a task that reads what comes on it: ``take`` gets all but the answers to pings."""
+    """Connection of redis-py, and a task that reads its replies. ``handle`` gets all replies except those to pings."""
 
     def __init__(self, connection: Any, handle: Callable[[Any], None], end: Callable[[str], None]) -> None:
         self._connection = connection
@@ -168,7 +168,7 @@ class Replies:
 
     async def connect(self) -> None:
         await self._connection.connect()
-        # The library asks for no password where it has none, and ignores what its first commands are told then.
+        # Without a password, the library sends no AUTH, and ignores the errors of its first commands.
         await self._connection.send_command("PING", check_health=False)
         await self._connection.read_response()
         self._reading = asyncio.get_running_loop().create_task(self._read())
@@ -182,7 +182,7 @@ class Replies:
         await self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
 
     async def ping(self) -> None:
-        """Wait until the server has dealt with all that was sent before."""
+        """Wait until the server has handled all earlier commands."""
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pings.append(answer)
         await self.send([(b"PING",)])
@@ -201,12 +201,12 @@ class Replies:
                     else:
                         self._handle(reply)
                 await asyncio.sleep(0)
-        except Exception as exc:  # whatever it is, nothing is read any more
+        except Exception as exc:  # after any error, nothing is read any more
             self._end(error_text(exc))
 
     async def drop(self) -> None:
         await abort(self._writer())
-        for answer in self._pings:  # nobody else ends a ping beside which another one has failed
+        for answer in self._pings:  # if one ping fails, the other pings must end, too
             answer.cancel()
         if self._reading is not None:
             self._reading.cancel()

@@ -60,18 +60,18 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._held: bytes | None = None
-        """What arrived after the request, while the application has not answered; None once uvicorn goes on with it."""
+        """Bytes that arrived after the request, until the application has answered. None when uvicorn has got them."""
         self._offered: dict[str, Any] = {}
         """The extension in the scope. It is emptied at the end, so that nothing waits for the garbage collector."""
         self._upgrade: ServerUpgrade | None = None
         """The upgrade for which the connection is reserved."""
         self._underlying: object = None
         self._handed_over: WebSocketTransport | None = None
-        """The transport that has taken the connection over; None before and after."""
+        """The transport that has taken over the connection. None before and after that."""
         self._over = False
-        """Whether that connection has ended."""
+        """Whether the transport that has taken over the connection has ended."""
         self._lost: Callable[[], None] | None = None
-        """Called when the connection that was taken over has ended; None before and after."""
+        """Function to call when the connection ends after it was taken over. None before and after that."""
         self._first_queue = ref(self.queue)
 
     # ------------------------------------------------------------ until the application has answered
@@ -95,8 +95,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 self.transport.write(answer)
                 self.transport.close()
         else:
-            # Most likely the answer is on its way to the client, and the application is about to take over. A client
-            # that does not wait for the answer is not read further: what is kept is one read.
+            # Most likely the response is on its way to the client, and the application will take over the connection
+            # soon. Reading is paused, so that at most one read is kept of a client that does not wait for the response.
             self._held += data
             self.transport.pause_reading()
 
@@ -113,15 +113,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self._over:
             raise ClientDisconnected
         await super().send(message)
-        # A middleware may close right after it has accepted, to say why with a code. uvicorn waits for the answer.
+        # A middleware may accept and then close, to send a close code. uvicorn waits for the client's Close frame.
         if self.handshake_complete and (self._upgrade is None or self.close_sent):
             self._resume_uvicorn()
         if self.close_sent:
-            # After a refusal with a body, uvicorn 0.54 would log an error: it does not note that it has answered.
+            # After a refusal with a body, uvicorn 0.54 does not record that it has answered, and would log an error.
             self.handshake_complete = True
 
     def _resume_uvicorn(self) -> None:
-        """Let uvicorn have what was held: the connection is its own."""
+        """Pass the held bytes to uvicorn, which serves the connection itself."""
         held, self._held = self._held, None
         if held and not self.transport.is_closing():
             super().data_received(held)
@@ -137,13 +137,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def _reserve(self, handshake: Handshake, underlying: object) -> TakeOver | None:
         """Reserve the connection, as `wsrpc_adapters.asgi.Reserve` says."""
         if self._upgrade is not None or self.handshake_complete or self.transport.get_write_buffer_size():
-            return None  # in the last case the client has not read what uvicorn has answered on this connection before
+            return None  # in the last case, the client has not read an earlier response of uvicorn
         upgrade = ServerUpgrade(handshake)
         if upgrade.status != 101:
             return None  # a middleware has changed the request
         self._upgrade, self._underlying = upgrade, underlying
-        # What uvicorn would compress is not what this server compresses. A middleware may still send before the
-        # connection is taken over: uvicorn does not compress that.
+        # uvicorn must not compress: its settings may differ from those of this server. (A middleware may still send
+        # messages before the connection is taken over.)
         self.conn.extensions.clear()
         headers, chosen = self.response.headers, upgrade.headers.get(EXTENSIONS)
         if EXTENSIONS in headers:
@@ -167,7 +167,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         transport = self._upgrade.take_over(self.transport, held, self._ended, underlying=self._underlying)
         self._handed_over = transport
         self._upgrade = self._underlying = None
-        # uvicorn does not use these any more. Where the client has offered compression, as browsers do, it is 50 KiB.
+        # uvicorn does not need these objects any more. If the client has offered compression, they have 50 KiB.
         vars(self.conn).clear()  # its parser refers to it
         del self.conn, self.request, self.response, self.queue
         return transport
@@ -176,9 +176,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     @cached_property
     def queue(self) -> asyncio.Queue[ASGIReceiveEvent]:  # type: ignore[override]  # it can be set and deleted, too
-        # The queue of `receive` that uvicorn has made, or another one if that is gone. From now on it only gets the end
-        # of the connection, and an empty queue is a tenth of the memory of an idle connection: only an application that
-        # waits in `receive` keeps it.
+        # The queue of `receive` that uvicorn has created, or another queue if that queue was freed. From now on it gets
+        # only the end of the connection. An empty queue is a tenth of the memory of an idle connection, so only an
+        # application that waits in `receive` keeps the queue alive.
         return self._first_queue() or asyncio.Queue()
 
     def _send_at_once(self) -> None:
@@ -199,12 +199,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.tasks.add(closing)
         elif not self.transport.is_closing():
             super().shutdown()
-        # Otherwise uvicorn has closed the connection, but asyncio has not told it so far. uvicorn 0.54 would answer or
-        # close once more, which raises, and then neither the other connections nor the lifespan would be shut down.
+        # Otherwise uvicorn has closed the connection, but asyncio has not called `connection_lost` yet. uvicorn 0.54
+        # would close again, which raises an exception. Then uvicorn would not shut down other connections and the
+        # lifespan.
 
     def _ended(self, exc: Exception | None) -> None:
         self.connection_lost(exc)
-        self._handed_over, self._over = None, True  # what refers to each other would wait for the garbage collector
+        self._handed_over, self._over = None, True  # otherwise a circle would wait for the garbage collector
         lost, self._lost = self._lost, None
         if lost is not None:
             lost()

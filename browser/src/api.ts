@@ -1,12 +1,12 @@
-// The types that programs with a client use: those of what both sides call, and of the objects that calls give them.
+// The types for programs with a client: of the handlers on both sides, and of the objects that calls return.
 
-// ------------------------------------------------------------ what both sides call, as `wsrpc types` writes it
+// ------------------------------------------------------------ handlers on both sides, as `wsrpc types` writes them
 
 type Functions = { [event: string]: (...args: any[]) => any }
 
 /**
- * What can be called on one channel, and in `channels` on those with a name. `wsrpc types` writes such a type, `Api`. A
- * group that is left out is empty. Only without `handlers`, any event can be handled.
+ * The events of one channel, and in `channels` those of each named channel. `wsrpc types` writes such a type, `Api`. A
+ * group that is missing is empty; but without `handlers`, the page may handle any event.
  */
 export interface Shape {
   /** Requests and events that the server handles. */
@@ -15,7 +15,7 @@ export interface Shape {
   streams?: Functions
   /** Uploads that the server reads. The first parameter is one item. */
   uploads?: Functions
-  /** Channels that the server opens. The result is the `Shape` of the channel, or `void` if that is not known. */
+  /** Conversations. The result is the `Shape` of the channel, or `void` if the shape is not known. */
   conversations?: Functions
   /** Requests and events that the server sends. */
   handlers?: Functions
@@ -29,58 +29,61 @@ export type Group<A extends Shape, G extends keyof Shape> = G extends keyof A
     ? Functions
     : {}
 
-// Names are written as `K extends keyof Group<...> & string`. Errors would show a type with a name of its own, and not
-// the names in the group. What is `any` takes both branches of each type below.
+// Signatures contain `K extends keyof Group<...> & string`, because error texts would show the name of a named type and
+// not the names in the group. For `any`, each type below has both of its branches.
 
-/** What has a name in a group. */
+/** The function with a name in a group. */
 export type Of<A extends Shape, G extends keyof Shape, K> = K extends keyof Group<A, G> ? Group<A, G>[K] : any
 
+/** The arguments of a function. */
 export type Args<F> = F extends (...args: infer P extends any[]) => any ? P : any[]
+/** The result of a function. */
 export type Result<F> = F extends (...args: any[]) => infer R ? R : any
 /** The source of an upload, and the arguments after it. */
 export type Sent<F> =
   Args<F> extends [infer T, ...infer P] ? [source: Source<T>, ...args: P] : [source: Source<any>, ...args: any[]]
-/** The shape of a channel, if it is known. */
+/** The shape of a channel, or `any` if the shape is not known. */
 export type Shaped<T> = T extends Shape ? T : any
-/** What handles `F`. It may be async. The result of a handler of which none is wanted is dropped. */
+/** The handler of `F`, which may be async. If `F` returns nothing, the handler may return anything. */
 export type Handles<F> = (
   this: Call,
   ...args: Args<F>
 ) => [Result<F>] extends [void] ? unknown : Result<F> | Promise<Result<F>>
 
-// ------------------------------------------------------------ what calls take and give
+// ------------------------------------------------------------ options and objects of calls
 
+/** Options of requests on a channel. */
 export interface CallOptions {
   /** Aborts the call. */
   readonly signal?: AbortSignal | undefined
-  /** Milliseconds until the call fails. 0 or `Infinity`: it waits as long as it has to. */
+  /** Milliseconds until the call fails. With 0 or `Infinity`, it has no time limit. */
   readonly timeout?: number | undefined
 }
 
-/** What can be sent as a stream. */
+/** The items of an upload. */
 export type Source<T> = AsyncIterable<T> | Iterable<T>
 
-/** How much of an upload was sent. */
+/** The progress of an upload: the items and bytes that were sent. */
 export interface Progress {
   readonly items: number
-  /** The bytes in the items: those of a `Uint8Array` or an `ArrayBuffer`, and otherwise those of the message. */
+  /** The bytes of each `Uint8Array` or `ArrayBuffer`. For other items, the bytes of their messages. */
   readonly bytes: number
 }
 
-/** The items of a stream, for one reader. Leaving the loop ends the stream. */
+/** The items of a stream, for one reader. The stream ends when the reader's loop exits. */
 export interface Items<T> extends AsyncIterableIterator<T, undefined> {
   return(): Promise<IteratorResult<T, undefined>>
 }
 
 /** A call of the server: `this` in a handler. */
 export interface Call {
-  /** Undefined for an event. */
+  /** The id of the request. Undefined for an event. */
   readonly id: number | undefined
   /** Aborted when the server cancels the call, or its channel or the session ends. Never for an event. */
   readonly signal: AbortSignal
   /** Answers the request with a channel, for a conversation. The channel ends when the handler has returned. */
   channel(): Channel
-  /** Returns the items that the server uploads. What the handler returns is the result of the upload. */
+  /** Returns the items that the server uploads. The handler's result is the result of the upload. */
   items<T>(): Items<T>
 }
 
@@ -88,26 +91,34 @@ export interface Call {
 export interface Channel<A extends Shape = any> {
   readonly id: number
   readonly isOpen: boolean
-  /** Resolves when the channel has ended: with the error, or with undefined if it ended in good order. */
+  /** Resolves when the channel has ended: with the error, or with undefined if the channel ended in good order. */
   readonly closed: Promise<Error | undefined>
   /**
-   * Handles events and requests of this name. What came before the first handler is delivered when the present code has
-   * run, so that all handlers can be registered before.
+   * Handles events and requests of this name. Messages that arrived before the first handler are delivered after the
+   * present code has run, so that it can register all its handlers first.
    *
    * @returns a function that removes the handler
    */
   on<K extends keyof Group<A, "handlers"> & string>(event: K, handler: Handles<Of<A, "handlers", K>>): () => void
-  /** @throws ChannelClosed if the channel has ended */
+  /**
+   * Sends an event.
+   *
+   * @throws ChannelClosed if the channel has ended
+   */
   emit<K extends keyof Group<A, "requests"> & string>(event: K, ...args: Args<Of<A, "requests", K>>): void
-  /** @throws ChannelClosed if the channel has ended, or ends before the answer has come */
+  /**
+   * Sends a request.
+   *
+   * @throws ChannelClosed if the channel has ended, or ends before the answer has arrived
+   */
   request<K extends keyof Group<A, "requests"> & string>(
     event: K,
     ...args: Args<Of<A, "requests", K>>
   ): Promise<Result<Of<A, "requests", K>>>
-  /** Returns what makes requests with a signal or a timeout. Without one, they wait as long as the channel is open. */
+  /** Makes requests with a signal or a timeout. Without a timeout, a request waits as long as the channel is open. */
   with(options: CallOptions): Pick<Channel<A>, "request">
   /** Ends the channel in good order. */
   close(): void
-  /** Ends the channel. The other side gets the reason. */
+  /** Ends the channel immediately. The server gets the reason. */
   abort(reason?: unknown): void
 }

@@ -1,21 +1,21 @@
-// When to dial again: the delays, and the close codes after which nothing may be repeated.
+// `Backoff`: the delays before attempts to connect; and the close codes after which a client does not dial again.
 
 const INITIAL = 500
 const LONGEST = 30_000
-/** Milliseconds that a connection must last, so that the failures before it no longer count. */
+/** Milliseconds that a connection must last, so that earlier failures no longer count. */
 const STABLE = 10_000
-/** The same for a connection on which the session has resumed. A server may drop each connection at once. */
+/** The same for a connection on which the session has resumed, because a server may drop each connection at once. */
 const SERVED = 1_000
 
-/** The close code of a server that restarts: it is no failure if the connection has lasted as long. */
+/** The close code of a server that restarts. After `SERVED` milliseconds, this is not a failure. */
 const RESTART = 1012
 /** Close codes after which a client does not dial again: policy violation, unauthorized, forbidden, and replaced. */
 const FINAL = new Set([1008, 3000, 3003, 4410])
 
-/** Whether another connection may succeed after one that ended with this close code. */
+/** Whether another connection may succeed after a connection that ended with this close code. */
 export const mayDialAgain = (code: number): boolean => !FINAL.has(code)
 
-/** Counts failures, and gives random delays, so that not all pages of a server come back at once. */
+/** Counts failures, and makes random delays, so that not all pages of a server reconnect at once. */
 export class Backoff {
   #failures = 0
 
@@ -23,8 +23,8 @@ export class Backoff {
    * Returns the milliseconds until the next attempt.
    *
    * @param code the close code of the last connection
-   * @param lasted the milliseconds for which it was open; 0 for a failed attempt
-   * @param resumed whether a session has resumed on it
+   * @param lasted the milliseconds for which the connection was open; 0 for a failed attempt
+   * @param resumed whether a session has resumed on the connection
    */
   delay(code: number, lasted: number, resumed = false): number {
     if (lasted >= (resumed || code === RESTART ? SERVED : STABLE)) this.#failures = 0

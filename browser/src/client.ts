@@ -1,4 +1,4 @@
-// `Client`: a client that connects again by itself.
+// `Client`: a client that reconnects.
 
 import type {
   Args,
@@ -16,9 +16,9 @@ import type {
   Shaped,
   Source,
 } from "./api.js"
-import { FINISHED, type ChannelCore } from "./channel.js"
+import { FINISHED, type ChannelCore } from "./channel_core.js"
 import type { Codec } from "./codec.js"
-import { ClientCore, type ClientOptions, type State, type Subscriber } from "./core.js"
+import { ClientCore, type ClientOptions, type State, type Subscriber } from "./client_core.js"
 import { ConnectionLost, RemoteError, WsrpcError } from "./errors.js"
 import type { Handler } from "./handlers.js"
 import { Producer } from "./producer.js"
@@ -26,12 +26,12 @@ import { Request, type ChannelRef } from "./request.js"
 import { Stream } from "./stream.js"
 import type { Address, Target } from "./target.js"
 
-/** The state of a client, with the functions that `useSyncExternalStore` of React takes. */
+/** The state of a client, as the two functions that `useSyncExternalStore` of React needs. */
 export interface Status {
   get(): State
   /**
-   * Calls a function when the state has changed, and when an attempt to connect has failed: `error` and `retryAt` of
-   * the client are new then.
+   * Calls a function when the state has changed, and when an attempt to connect has failed. After a failed attempt,
+   * `error` and `retryAt` of the client have new values.
    *
    * @returns a function that ends the subscription
    */
@@ -41,32 +41,36 @@ export interface Status {
 /** Options of calls, for `with`. */
 export interface WithOptions extends CallOptions {
   /**
-   * Repeats a request: with true, if its handler did not run; with "idempotent", also if that is unknown. The timeout
-   * is that of each attempt.
+   * Repeats a request that has failed: with true, if its handler did not run; with "idempotent", also if its handler
+   * may have run. The timeout is for each attempt.
    */
   readonly retry?: boolean | "idempotent"
-  /** Called after each item of an upload that was sent. */
+  /** Called after each item of an upload was sent. */
   readonly progress?: (progress: Progress) => void
 }
 
-const MOST_ATTEMPTS = 8
+/** The most attempts of a request with `retry`. */
+const MAX_ATTEMPTS = 8
 
-/** Waits, but not longer than until one of the signals is aborted. */
+/** Waits until the time is over, or one of the signals is aborted. */
 function pause(ms: number, signals: (AbortSignal | undefined)[]): Promise<void> {
+  const listening = new AbortController()
   return new Promise((resolve) => {
-    const go = () => {
+    const finish = () => {
       clearTimeout(timer)
-      for (const signal of signals) signal?.removeEventListener("abort", go)
+      listening.abort()
       resolve()
     }
-    const timer = setTimeout(go, ms)
-    for (const signal of signals) signal?.addEventListener("abort", go)
-    if (signals.some((signal) => signal?.aborted)) go()
+    const timer = setTimeout(finish, ms)
+    for (const signal of signals) {
+      signal?.addEventListener("abort", finish, { signal: listening.signal })
+      if (signal?.aborted) finish()
+    }
   })
 }
 
-/** Makes calls: on the main channel or a named one, with certain options. */
-export class Caller<A extends Shape = any> {
+/** Makes calls on the main channel or a named channel, with certain options. */
+class Caller<A extends Shape = any> {
   protected readonly core: ClientCore
   readonly #channel: ChannelRef
   readonly #options: WithOptions
@@ -74,12 +78,12 @@ export class Caller<A extends Shape = any> {
   constructor(core: ClientCore, channel: ChannelRef, options: WithOptions) {
     this.core = core
     this.#channel = channel
-    this.#options = { timeout: core.options.requestTimeout ?? 60_000, ...options }
+    this.#options = options
   }
 
   /** Returns the same caller with other options. */
   with(options: WithOptions): Caller<A> {
-    // An AbortController is accepted, too. Its signal belongs to its class, so that it is not copied with the others.
+    // An AbortController works as `options`, too. The spread does not copy its `signal`, a getter of its class.
     const signal = options.signal ?? this.#options.signal
     return new Caller<A>(this.core, this.#channel, { ...this.#options, ...options, signal })
   }
@@ -90,7 +94,8 @@ export class Caller<A extends Shape = any> {
   }
 
   /**
-   * Handles events and requests of the server. The result, or what an iterable yields, is sent to it.
+   * Handles events and requests of the server, which gets the result. If the result is a generator or another async
+   * iterable, the server gets its items as a stream.
    *
    * @returns a function that removes the handler
    */
@@ -99,29 +104,30 @@ export class Caller<A extends Shape = any> {
   }
 
   /**
-   * Sends an event. Without a connection it waits.
+   * Sends an event. Without a connection, the event waits.
    *
    * @throws ConnectionLost if the client is closed
-   * @throws Refused if too much waits for a connection, or the event is larger than the server accepts
+   * @throws Refused if too many messages wait for a connection, or the event is larger than the server accepts
    * @throws TypeError if an argument cannot be encoded
    */
   emit<K extends keyof Group<A, "requests"> & string>(event: K, ...args: Args<Of<A, "requests", K>>): void {
     this.core.emit(this.#channel, event, args)
   }
 
+  /** Sends a request, and returns the answer. */
   request<K extends keyof Group<A, "requests"> & string>(
     event: K,
     ...args: Args<Of<A, "requests", K>>
   ): Promise<Result<Of<A, "requests", K>>> {
-    return this.#options.retry ? this.#repeat(event, args) : this.#request(event, args, false)
+    return this.#options.retry ? this.#requestRepeatedly(event, args) : this.#request(event, args, false)
   }
 
-  async #repeat(event: string, args: unknown[]): Promise<any> {
+  async #requestRepeatedly(event: string, args: unknown[]): Promise<any> {
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.#request(event, args, false)
       } catch (error) {
-        if (attempt === MOST_ATTEMPTS || !this.#isRepeated(error)) throw error
+        if (attempt === MAX_ATTEMPTS || !this.#mayRepeat(error)) throw error
         await pause(Math.random() * 250 * 2 ** attempt, [this.#options.signal, this.core.ended])
       }
     }
@@ -131,7 +137,7 @@ export class Caller<A extends Shape = any> {
     return this.core.request(new Request(this.#channel, event, args, this.#options, opens))
   }
 
-  #isRepeated(error: unknown): boolean {
+  #mayRepeat(error: unknown): boolean {
     if (this.core.state === "closed" || !(error instanceof WsrpcError)) return false
     if (error instanceof ConnectionLost) return error.outcome === "not_sent" || this.#options.retry === "idempotent"
     return error.code === "wsrpc.overloaded" || error.code === "wsrpc.draining"
@@ -145,7 +151,7 @@ export class Caller<A extends Shape = any> {
     return this.#request(event, args, true)
   }
 
-  /** Returns the items that the handler yields. The request is sent when reading begins. */
+  /** Returns the items that the handler yields. The request is sent when the first item is read. */
   stream<K extends keyof Group<A, "streams"> & string>(
     event: K,
     ...args: Args<Of<A, "streams", K>>
@@ -154,8 +160,8 @@ export class Caller<A extends Shape = any> {
   }
 
   /**
-   * Sends the items of an iterable to the handler, as fast as it reads them, and returns its result. The timeout is for
-   * the begin, until the handler can read, and for the end, from the last item to the result.
+   * Sends the items of an iterable to the handler, as fast as the handler reads them, and returns its result. The
+   * timeout limits two waits: until the handler has started, and from the last item to the result.
    */
   async upload<K extends keyof Group<A, "uploads"> & string>(
     event: K,
@@ -165,7 +171,7 @@ export class Caller<A extends Shape = any> {
     const channel: ChannelCore = await this.#request(event, args, true)
     try {
       await new Producer(channel, progress).run(source)
-      const answer = channel.ask("next", [{ done: true }], { timeout })
+      const answer = channel.with({ timeout }).request("next", { done: true })
       // A wsrpc server has ended the channel with either answer.
       const end = (error: unknown) => void (error instanceof RemoteError && channel.hasCredit && channel.end(error))
       await answer.then(() => channel.end(FINISHED), end)
@@ -179,63 +185,63 @@ export class Caller<A extends Shape = any> {
 }
 
 /**
- * A client of a server, which connects at once, and again whenever that is necessary. Calls and streams survive a
- * dropped connection if the server uses wsrpc.
+ * A client of a server. It connects at once, and reconnects after each drop. If the server uses wsrpc, calls and
+ * streams survive a dropped connection.
  */
 export class Client<A extends Shape = any> extends Caller<A> {
   /** The state now, and its changes: `useSyncExternalStore(client.status.subscribe, client.status.get)`. */
-  readonly status: Status
-
-  /**
-   * @throws TypeError if there is no WebSocket class, or the address or the token is not valid. Those of a function are
-   *   checked at each attempt
-   * @throws SyntaxError if the address is not one of `http`, `https`, `ws` or `wss`
-   */
-  constructor(target: Target, options: ClientOptions = {}) {
-    super(new ClientCore(target, options), {}, {})
-    this.status = {
-      get: () => this.core.state,
-      subscribe: (subscriber) => this.core.subscribe(subscriber),
-    }
+  readonly status: Status = {
+    get: () => this.core.state,
+    subscribe: (subscriber) => this.core.subscribe(subscriber),
   }
 
   /**
-   * Why there is no connection: how the last attempt to connect has failed, or the last connection has ended. Its
+   * @throws TypeError if there is no WebSocket class, or the address or the token is not valid. If `target` is a
+   *   function, its results are checked at each attempt to connect
+   * @throws SyntaxError if the scheme of the address is not `http`, `https`, `ws` or `wss`
+   */
+  constructor(target: Target, options: ClientOptions = {}) {
+    super(new ClientCore(target, options), {}, { timeout: options.requestTimeout ?? 60_000 })
+  }
+
+  /**
+   * Why there is no connection: the error of the last attempt to connect, or of the end of the last connection. Its
    * `code` is the close code. Undefined while the client is `open`.
    */
   get error(): ConnectionLost | undefined {
     return this.core.error
   }
 
-  /** When the next attempt to connect begins, as `Date.now()` will be then. Undefined if none waits. */
+  /** When the next attempt to connect starts, as a time like `Date.now()`. Undefined if the client does not wait. */
   get retryAt(): number | undefined {
     return this.core.retryAt
   }
 
   /**
-   * When the server closes the connection, because it drains, as `Date.now()` will be then. Undefined if it does not
-   * drain, or does not say when.
+   * When the server closes the connection, because it drains, as a time like `Date.now()`. Undefined if the server does
+   * not drain, or does not announce the time.
    */
   get closesAt(): number | undefined {
     return this.core.closesAt
   }
 
-  /** Connects now, if the next attempt waits. Otherwise it has no effect. */
+  /** Connects now if the client waits for its next attempt. Otherwise it has no effect. */
   connect(): void {
     this.core.connect()
   }
 
-  /** Counts the messages that were ignored, by kind. */
+  /** The numbers of ignored messages, by kind. */
   get ignored(): Readonly<Record<string, number>> {
     return this.core.ignored
   }
 
-  /** Ends the session, and connects no more. The server is told. */
+  /** Ends the session, which the server learns at once. The client does not connect again. */
   close(code = 1000, reason = ""): void {
     this.core.close(code, reason)
   }
 }
 
-export type { Address, Call, Channel, ClientOptions, Codec, Items, Progress, Shape, Source, State, Subscriber, Target }
+export type { Address, Call, Caller, Channel, ClientOptions, Codec, Items, Progress, Shape, Source, State, Subscriber }
+export type { Target }
 export { Aborted, ChannelClosed, ConnectionLost, Refused, RemoteError, RequestTimeout, WsrpcError } from "./errors.js"
 export type { Outcome } from "./errors.js"

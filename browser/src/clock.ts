@@ -1,13 +1,16 @@
-// Elapsed time, for silence and back-off.
+// Elapsed time, for silence and back-off, and the longest time of a timer.
 
-/** A difference between the two clocks that grows by more milliseconds than that at once: the machine slept. */
+/** The longest time of a timer, in milliseconds: 24 days. With a longer time, it would fire at once. */
+export const LONGEST_TIMER = 2 ** 31 - 1
+
+/** If the difference between the two clocks grows by more milliseconds at once, the machine has slept. */
 const SLEPT = 1_000
 let lead = Infinity
 let slept = 0
 
 /**
- * Returns milliseconds of a clock that never goes back, and goes on while the machine sleeps. `Date.now()` goes back when
- * the clock is set, and `performance.now()` stands still in the sleep of some systems.
+ * Returns the milliseconds of a clock that never goes back, and continues while the machine sleeps. `Date.now()` goes
+ * back when the clock is set. `performance.now()` stands still while some systems sleep.
  */
 export function now(): number {
   const running = performance.now()

@@ -1,4 +1,4 @@
-// How messages are encoded.
+// `Codec`: how messages are encoded. `json`: the default codec.
 
 import type { Data } from "./data.js"
 
@@ -8,7 +8,7 @@ export interface Message {
   a?: unknown[]
   /** The named channel. */
   c?: string
-  /** The anonymous channel; in a response 1: it opens the channel whose id is that of the request. */
+  /** The anonymous channel. In a response, 1 opens the channel that has the id of the request. */
   h?: number
   /** The id of a request, a response or a cancellation. */
   i?: number
@@ -22,12 +22,13 @@ export interface Message {
   _?: number | boolean
 }
 
+/** How messages are encoded. */
 export interface Codec {
-  /** The feature that has to be announced before this codec may be used. None for JSON. */
+  /** The feature that the server must announce before this codec is used. None for JSON. */
   readonly feature?: string
   /**
    * @param isKnown whether the server has announced the feature
-   * @throws TypeError if something cannot be encoded
+   * @throws TypeError if an argument or a result cannot be encoded
    */
   encode(message: Message, isKnown: boolean): Data
   /** @throws if the data is not a message of this codec */
@@ -35,8 +36,8 @@ export interface Codec {
 }
 
 /**
- * Refuses bytes, which would silently become an object of numbers. JSON.stringify itself would call a function for each
- * value, which takes twice as long.
+ * Refuses bytes, which would silently become an object of numbers. This takes half the time of a function that
+ * `JSON.stringify` calls for each value.
  */
 function refuseBytes(value: any): void {
   if (typeof value !== "object" || value === null) return
@@ -48,9 +49,10 @@ function refuseBytes(value: any): void {
   else for (const key in value) refuseBytes(value[key])
 }
 
+/** Sends JSON. */
 export const json: Codec = {
   encode(message) {
-    const text = JSON.stringify(message) // which refuses a value that contains itself
+    const text = JSON.stringify(message) // refuses a value that contains itself
     refuseBytes(message)
     return text
   },

@@ -1,16 +1,16 @@
-// What a connection carries, and its size.
+// The data of a message on a connection, and its size.
 
 export type Data = string | ArrayBuffer | Blob
 
-/** Bytes of memory that a message or an item takes besides its payload, about. */
-export const MESSAGE = 64
+/** Bytes of memory that a message or an item occupies besides its payload, approximately. */
+export const OVERHEAD = 64
 
 const encoder = new TextEncoder()
-/** Texts of this length are counted without garbage, which is most of what counting takes. */
+/** Texts up to this length are counted without garbage, because garbage takes most of the time. */
 const SHORT = 4096
 const counted = new Uint8Array(3 * SHORT)
 
-/** Bytes of a message in a WebSocket. Half a surrogate pair is sent as U+FFFD, which has three bytes. */
+/** Returns the bytes of a message on a WebSocket. Half a surrogate pair is sent as U+FFFD, which has three bytes. */
 export function sizeOf(data: Data): number {
   if (typeof data === "string") {
     return data.length > SHORT ? encoder.encode(data).length : encoder.encodeInto(data, counted).written

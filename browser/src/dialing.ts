@@ -4,24 +4,24 @@ import { Backoff } from "./backoff.js"
 import { now } from "./clock.js"
 import type { Address, SocketOptions, Target, WebSocketClass, WebSocketLike } from "./target.js"
 
-/** What dialing reports to. */
+/** What `Dialing` notifies. */
 export interface DialingOwner {
   /** An attempt has succeeded: the connection is open. */
   dialed(connection: WebSocketLike): void
-  /** An attempt has failed, or the connection that it has made has ended. */
+  /** An attempt has failed, or the connection has ended. */
   connectionLost(code: number, reason: string, wasClean?: boolean): void
 }
 
-/** The close code of a connection that has ended without one, or could not be made. */
+/** The close code of a connection that could not be made, or that has ended without a close code. */
 export const ABNORMAL = 1006
-/** The close code by which the server learns that the session is to resume on another connection. */
+/** The close code that tells the server that the session will resume on another connection. */
 export const RESUMES = 4412
-/** Offered when a session is to resume: browsers can send no header. */
+/** The subprotocol that is offered when a session is to resume, because browsers can send no header. */
 const HINT = "wsrpc.resume"
-/** Offered along with a token: Chrome fails a connection none of whose offers is accepted. */
+/** Offered along with a token, because Chrome fails a connection if the server accepts none of the offers. */
 const NEUTRAL = "wsrpc"
-/** Milliseconds for an attempt. */
-const ATTEMPT = 10_000
+/** Milliseconds after which an attempt fails. */
+const ATTEMPT_TIMEOUT = 10_000
 
 /** Makes one attempt at a time to connect, at once or after a delay. */
 export class Dialing {
@@ -30,20 +30,21 @@ export class Dialing {
   readonly #options: SocketOptions
   readonly #owner: DialingOwner
   readonly #backoff = new Backoff()
-  state: "idle" | "waiting" | "dialing" = "idle"
-  /** When the next attempt begins, as `Date.now()` will be then, if it waits. */
+  /** Whether an attempt is in progress. */
+  isDialing = false
+  /** When the next attempt starts, as a time like `Date.now()`. Undefined if none waits. */
   retryAt: number | undefined
-  /** When the last attempt has begun, or has succeeded. */
+  /** When the last attempt has started, or has succeeded. */
   since = 0
   /** Whether the connections are to resume a session. */
   asksToResume = false
   /** The address of the last attempt. */
   url = ""
-  /** Distinguishes the present attempt from those that were given up. */
+  /** Distinguishes the present attempt from earlier attempts, which were given up. */
   #attempt = 0
   /** The connection that is being made. */
   #connection: WebSocketLike | undefined
-  /** Until the next attempt, or the end of an attempt. */
+  /** Starts the next attempt, or ends the present one. */
   #timer: ReturnType<typeof setTimeout> | undefined
 
   constructor(target: Target, protocols: readonly string[], options: SocketOptions, owner: DialingOwner) {
@@ -54,9 +55,9 @@ export class Dialing {
   }
 
   /**
-   * Begins an attempt.
+   * Starts an attempt.
    *
-   * @throws SyntaxError if it is the first one, and the address is not valid
+   * @throws SyntaxError if this is the first attempt, and the address is not valid
    */
   dial(): void {
     this.stop()
@@ -64,12 +65,12 @@ export class Dialing {
     const target = this.#target
     const open = (address: string | URL | Address) => attempt === this.#attempt && this.#open(address)
     const fail = (error: unknown) => attempt === this.#attempt && this.#owner.connectionLost(ABNORMAL, String(error))
-    this.state = "dialing"
+    this.isDialing = true
     this.since = now()
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail)
     else if (!this.url) open(target)
     else Promise.resolve(target).then(open).catch(fail)
-    this.#timer = setTimeout(fail, ATTEMPT, "no connection within 10 s")
+    this.#timer = setTimeout(fail, ATTEMPT_TIMEOUT, "no connection within 10 s")
   }
 
   #open(address: string | URL | Address): void {
@@ -92,15 +93,14 @@ export class Dialing {
   }
 
   /**
-   * Begins an attempt after a delay.
+   * Starts an attempt after a delay.
    *
    * @param code the close code of the last connection
-   * @param lasted the milliseconds for which it was open; 0 for a failed attempt
-   * @param resumed whether the session has resumed on it
+   * @param lasted the milliseconds for which the connection was open; 0 for a failed attempt
+   * @param resumed whether the session has resumed on the connection
    */
   dialLater(code: number, lasted: number, resumed: boolean): void {
     const delay = this.#backoff.delay(code, lasted, resumed)
-    this.state = "waiting"
     this.retryAt = Date.now() + delay
     this.#timer = setTimeout(() => this.dial(), delay)
   }
@@ -115,15 +115,15 @@ export class Dialing {
     if (this.#connection) disown(this.#connection, code)
     this.#connection = this.retryAt = undefined
     this.#attempt++
-    this.state = "idle"
+    this.isDialing = false
   }
 }
 
-/** Closes a connection, without waiting for its end, and ignores what it still delivers. */
+/** Closes a connection without waiting for its end, and ignores the messages that it still delivers. */
 export function disown(connection: WebSocketLike, code: number): void {
   connection.onmessage = connection.onclose = null
-  // Chrome reports it in the console if a connection is closed before it is open. But it makes only one connection to
-  // a server at a time, so the next attempt would wait for one that hangs.
+  // If a connection is closed before it is open, Chrome writes an error into the console. So this waits, unless another
+  // attempt follows: Chrome makes one connection to a server at a time, and the present one may hang.
   const now = connection.readyState === 1 || code === RESUMES || !globalThis.document
   if (now) connection.close(code)
   else connection.onopen = () => connection.close(code)

@@ -4,13 +4,13 @@
  * Whether the handler of a failed call has run.
  *
  * - `"not_sent"`: the message was never sent.
- * - `"not_run"`: the other side says that no handler ran.
+ * - `"not_run"`: the server has answered that no handler ran.
  * - `"ran"`: the handler ran, at least in part.
- * - `"unknown"`: the message was sent, and there is no answer.
+ * - `"unknown"`: the message was sent, but no answer has arrived.
  */
 export type Outcome = "not_sent" | "not_run" | "ran" | "unknown"
 
-/** The error codes of a server that has not run the handler. */
+/** The error codes of requests whose handler the server has not run. */
 const NOT_RUN = new Set<unknown>(["wsrpc.bad_arguments", "wsrpc.unknown_event", "wsrpc.overloaded", "wsrpc.draining"])
 
 /** A call has failed. */
@@ -27,27 +27,27 @@ export class WsrpcError extends Error {
   }
 }
 
-/** Returns a text for a value of the other side, whose own `toString` may be anything. */
+/** Returns a text for a value from the server. The value's own `toString` may be anything, so it is not called. */
 export const textOf = (value: unknown): string =>
   typeof value === "object" && value ? Object.prototype.toString.call(value) : String(value)
 
-/** The other side has answered with an error, or has ended a stream with one. `code` and `data` are those of the error. */
+/** The server has answered with an error, or has ended a stream with an error, from which `code` and `data` come. */
 export class RemoteError extends WsrpcError {
   override name = "RemoteError"
-  /** The error as it arrived, with all its fields. */
+  /** The error with all its fields, as it arrived. */
   readonly value: unknown
-  /** Of an unexpected exception, whose text a server does not send: its log has the traceback with this id. */
+  /** The id of an unexpected exception, whose text the server does not send. Its log has the traceback with this id. */
   readonly errorId: string | undefined
 
   /**
-   * @param isError whether the value is an error object. Anything can be thrown
-   * @param hasBegun whether the handler has certainly run, because it has opened a channel
+   * @param isError whether the value is an error object. If not, it can be of any type
+   * @param hasStarted whether the handler has certainly started, because it has opened a channel
    */
-  constructor(value: unknown, isError: unknown, hasBegun = false) {
+  constructor(value: unknown, isError: unknown, hasStarted = false) {
     const isObject = isError && typeof value === "object" && value !== null
     const { message, code, data, error_id } = isObject ? (value as Record<string, unknown>) : { message: value }
     const known = typeof code === "string" || typeof code === "number" ? code : undefined
-    const notRun = !hasBegun && NOT_RUN.has(code)
+    const notRun = !hasStarted && NOT_RUN.has(code)
     super(isObject ? textOf(message ?? "") : textOf(value), notRun ? "not_run" : "ran", known, data)
     this.value = value
     this.errorId = typeof error_id === "string" ? error_id : undefined
@@ -59,12 +59,12 @@ export class ConnectionLost extends WsrpcError {
   override name = "ConnectionLost"
 }
 
-/** No answer has come in time. */
+/** No answer has arrived in time. */
 export class RequestTimeout extends WsrpcError {
   override name = "RequestTimeout"
 }
 
-/** The signal of the call was aborted; `cause` is its reason. As for `fetch`, the name is `AbortError`. */
+/** The signal of the call was aborted. `cause` is the signal's reason. As for `fetch`, the name is `AbortError`. */
 export class Aborted extends WsrpcError {
   override name = "AbortError"
 
@@ -79,7 +79,7 @@ export class ChannelClosed extends WsrpcError {
   override name = "ChannelClosed"
 }
 
-/** Too much waits for a connection, or the message is larger than the server accepts. It was not sent. */
+/** The message was not sent: too many messages wait for a connection, or it is larger than the server accepts. */
 export class Refused extends WsrpcError {
   override name = "Refused"
 

@@ -1,10 +1,11 @@
-// The handlers of one channel.
+// `Handlers`: the handlers of one channel.
 
 import type { Call } from "./api.js"
 
 /** Handles an event or a request. Its result is the response; an iterable is sent as a stream. */
 export type Handler = (this: Call, ...args: any[]) => unknown
 
+/** The handlers of one channel, by the names of their events. */
 export class Handlers {
   readonly #byEvent = new Map<string, Set<Handler>>()
 
@@ -22,8 +23,8 @@ export class Handlers {
 }
 
 /**
- * Reports an exception that nobody catches, as for a listener of a DOM event: `window.onerror` gets it. In Node, where
- * an uncaught one would end the process, it is written to the console.
+ * Reports an exception that nobody catches. `window.onerror` gets the exception, as for a listener of a DOM event. In
+ * Node, where an uncaught exception would end the process, it is written to the console.
  */
 export function report(error: unknown): void {
   if (typeof reportError === "function") reportError(error)

@@ -1,4 +1,4 @@
-// `Heartbeat`: notices that a connection is dead.
+// `Heartbeat`: detects that a connection is dead.
 
 import { now } from "./clock.js"
 import type { Control } from "./control.js"
@@ -6,28 +6,29 @@ import { ABNORMAL } from "./dialing.js"
 
 /** What a heartbeat needs of its session. */
 export interface HeartbeatOwner {
-  /** Whether silence is noticed soon even if nobody sees the page. */
+  /** Whether silence must be detected soon although nobody sees the page. */
   readonly isBusy: boolean
   /** Sends a control message on the connection. */
-  say(control: Control): void
+  sendControl(control: Control): void
   connectionLost(code: number, reason: string): void
 }
 
-/** Milliseconds of silence after which this side asks whether the connection is alive: if anybody waits, and if not. */
+/** Milliseconds of silence after which this side sends a probe. */
 const QUIET = 5_000
+/** The same while nobody sees the page and the owner is not busy. */
 const QUIET_UNSEEN = 30_000
-/** Milliseconds in which a connection that is alive answers; and when the page has just woken up. */
+/** Milliseconds that this side waits for an answer; and when the page has just woken up. */
 const PATIENCE = 4_000
 const PATIENCE_AWAKE = 2_000
-/** It answers later if a large message comes before the answer, over a slow network. */
-const PATIENCE_MOST = 60_000
+/** The longest wait. Over a slow network, a large message before the answer delays the answer. */
+const MAX_PATIENCE = 60_000
 
-/** Asks whether the connection is alive when nothing has arrived for some time. Without an answer, it is lost. */
+/** Sends a probe when nothing has arrived for some time. Without an answer, the connection is lost. */
 export class Heartbeat {
   readonly #owner: HeartbeatOwner
-  /** When something has last arrived. */
-  #heardAt = 0
-  /** When the answer to a probe is due. Undefined unless this side has asked. */
+  /** When the last message has arrived. */
+  #receivedAt = 0
+  /** When the answer to a probe is due. Undefined if no probe was sent. */
   #answerDue: number | undefined
   #patience = PATIENCE
   #timer: ReturnType<typeof setTimeout> | undefined
@@ -36,15 +37,15 @@ export class Heartbeat {
     this.#owner = owner
   }
 
-  /** Begins with a connection. Patience stays: the message that takes long may come again. */
+  /** Starts with a connection. Patience stays the same, because the large message may be sent again. */
   start(): void {
-    this.#heardAt = now()
-    this.#look()
+    this.#receivedAt = now()
+    this.#probeIfDue()
   }
 
-  /** Notes that something has arrived. */
-  heard(): void {
-    this.#heardAt = now()
+  /** A message has arrived. */
+  received(): void {
+    this.#receivedAt = now()
     this.#answerDue = undefined
     this.#patience = PATIENCE
   }
@@ -54,32 +55,33 @@ export class Heartbeat {
     this.#answerDue = undefined
   }
 
-  /** Whether nothing has arrived for so long that this side would have noticed if it had not been asleep. */
+  /** Whether the page has slept: awake, this side would have detected the silence before now. */
   get hasSlept(): boolean {
-    return now() - this.#heardAt > QUIET_UNSEEN + PATIENCE
+    return now() - this.#receivedAt > QUIET_UNSEEN + PATIENCE
   }
 
-  /** Asks now, because the page has woken up. */
+  /** Sends a probe now, because the page has woken up. */
   wake(): void {
     this.#probe(PATIENCE_AWAKE)
-    this.#look()
+    this.#probeIfDue()
   }
 
-  #look(): void {
+  #probeIfDue(): void {
     const time = now()
     if (this.#answerDue && time >= this.#answerDue) {
-      this.#patience = Math.min(2 * this.#patience, PATIENCE_MOST)
+      this.#patience = Math.min(2 * this.#patience, MAX_PATIENCE)
       return this.#owner.connectionLost(ABNORMAL, "the connection is silent")
     }
     const seen = globalThis.document?.visibilityState !== "hidden" || this.#owner.isBusy
-    if (!this.#answerDue && time >= this.#heardAt + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience)
+    if (!this.#answerDue && time >= this.#receivedAt + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience)
     clearTimeout(this.#timer)
-    // A call may begin while nobody sees the page.
-    this.#timer = setTimeout(() => this.#look(), (this.#answerDue ?? (seen ? this.#heardAt : time) + QUIET) - time)
+    // A call may start while nobody sees the page, so this is checked again after `QUIET`.
+    const next = this.#answerDue ?? (seen ? this.#receivedAt : time) + QUIET
+    this.#timer = setTimeout(() => this.#probeIfDue(), next - time)
   }
 
   #probe(patience: number): void {
     this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience)
-    this.#owner.say({ t: "probe" })
+    this.#owner.sendControl({ t: "probe" })
   }
 }

@@ -1,22 +1,22 @@
 // `Invocation`: one call of a handler.
 
 import type { Call, Source } from "./api.js"
-import { FINISHED, type ChannelCore } from "./channel.js"
+import { FINISHED, type ChannelCore } from "./channel_core.js"
 import type { Message } from "./codec.js"
 import { Producer } from "./producer.js"
 import { Stream } from "./stream.js"
 
-/** What an invocation needs of its session. */
+/** What an invocation needs of its peer. */
 export interface InvocationOwner {
   /**
-   * Answers a request, unless the server has cancelled it, or has got an answer.
+   * Answers a request, unless the server has cancelled the request, or has got an answer already.
    *
-   * @throws Refused, TypeError if the answer cannot be sent. The server still awaits an answer then
+   * @throws Refused, TypeError if the answer cannot be sent, so that the server still awaits an answer
    */
   reply(invocation: Invocation, answer: Message): void
   /** Answers a request with an error, as `reply` does. */
   reject(invocation: Invocation, reason: unknown): void
-  /** Answers a request with a channel, which has ended already if the server has cancelled the request. */
+  /** Answers a request with a channel. If the server has cancelled the request, the channel has ended already. */
   openChannel(invocation: Invocation): ChannelCore
 }
 
@@ -24,23 +24,20 @@ export interface InvocationOwner {
 export class Invocation implements Call {
   readonly #owner: InvocationOwner
   readonly id: number | undefined
-  /** The anonymous channel on which it came. */
+  /** The id of the anonymous channel on which the event or the request arrived. */
   readonly h: number | undefined
   readonly #controller = new AbortController()
+  readonly signal = this.#controller.signal
   #channel: ChannelCore | undefined
   #items: Stream<any> | undefined
-  /** The request with which an upload ends, and what the handler has returned: the one is the answer to the other. */
-  #last: Message | undefined
+  /** The request with which an upload ends, and the result of the handler, which answers this request. */
+  #lastRequest: Message | undefined
   #result: Message | undefined
 
   constructor(owner: InvocationOwner, id: number | undefined, h?: number) {
     this.#owner = owner
     this.id = id
     this.h = h
-  }
-
-  get signal(): AbortSignal {
-    return this.#controller.signal
   }
 
   channel(): ChannelCore {
@@ -55,7 +52,7 @@ export class Invocation implements Call {
   items<T>(): Stream<T> {
     const channel = this.channel()
     const ended = (message: Message) => {
-      this.#last = message
+      this.#lastRequest = message
       this.#finishUpload()
     }
     return (this.#items ??= new Stream<T>(async () => channel, ended))
@@ -71,7 +68,7 @@ export class Invocation implements Call {
       const result = await handle()
       if (this.#items) {
         this.#result = { d: result }
-        if (!this.#last) await this.#items.return()
+        if (!this.#lastRequest) await this.#items.return()
         this.#finishUpload()
       } else if (this.#channel) this.#channel.close()
       else if (isStream(result)) {
@@ -87,12 +84,12 @@ export class Invocation implements Call {
   }
 
   #finishUpload(): void {
-    if (!this.#result || !this.#last) return
+    if (!this.#result || !this.#lastRequest) return
     try {
-      this.#channel!.answer(this.#last, this.#result)
+      this.#channel!.answer(this.#lastRequest, this.#result)
       this.#channel!.end(FINISHED)
     } catch (error) {
-      this.#channel!.abort(error) // the result cannot be sent
+      this.#channel!.abort(error) // because the result cannot be sent
     }
   }
 }

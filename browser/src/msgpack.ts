@@ -1,4 +1,4 @@
-// MessagePack for messages, in which bytes need no base64. Pass `msgpack` as the option `codec` of a client.
+// `msgpack`: a codec that sends bytes without base64.
 // Source: https://github.com/msgpack/msgpack/blob/master/spec.md
 
 import { json, type Codec, type Message } from "./codec.js"
@@ -6,11 +6,11 @@ import type { Data } from "./data.js"
 
 const encoder = new TextEncoder()
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
-/** Arrays and maps may be nested this deep, as in wsrpc's other codecs. */
-const DEPTH = 512
-/** Integers from `LEAST` to below `BEYOND` are sent as integers, as in JSON. Others have too many bits. */
-const LEAST = -(2 ** 63)
-const BEYOND = 2 ** 64
+/** The deepest nesting of arrays and maps, as in wsrpc's other codecs. */
+const MAX_DEPTH = 512
+/** Integers from `SMALLEST` to below `TOO_LARGE` are sent as integers. Other integers have too many bits. */
+const SMALLEST = -(2 ** 63)
+const TOO_LARGE = 2 ** 64
 
 /** Returns the bytes of an `ArrayBuffer` or a view of one. */
 function bytesOf(value: unknown): Uint8Array | undefined {
@@ -18,7 +18,7 @@ function bytesOf(value: unknown): Uint8Array | undefined {
   return value instanceof ArrayBuffer ? new Uint8Array(value) : undefined
 }
 
-/** In JSON, bytes are base64. The value is read from its holder, because Node's `Buffer` has a `toJSON` of its own. */
+/** Replaces bytes by base64. For Node's `Buffer`, `value` is the result of `toJSON`, so this reads the value itself. */
 function withBase64(this: any, key: string, value: unknown): unknown {
   const bytes = bytesOf(this[key])
   if (!bytes) return value
@@ -27,10 +27,10 @@ function withBase64(this: any, key: string, value: unknown): unknown {
   return btoa(text)
 }
 
-/** Texts of this length are encoded without garbage. */
+/** Texts up to this length are encoded without garbage. */
 const SHORT = 4096
 const scratch = new Uint8Array(3 * SHORT)
-/** A writer that has grown above this is not used again. */
+/** A writer with more bytes is used only once. */
 const LARGE = 64 * 1024
 let spare: Writer | undefined
 
@@ -39,9 +39,9 @@ class Writer {
   #view = new DataView(this.#bytes.buffer)
   #end = 0
 
-  /** Makes room for some bytes, and returns where they begin. */
+  /** Adds room for some bytes, and returns their offset. */
   #reserve(size: number): number {
-    const begin = this.#end
+    const offset = this.#end
     this.#end += size
     if (this.#end > this.#bytes.length) {
       const bytes = new Uint8Array(Math.max(this.#end, 2 * this.#bytes.length))
@@ -49,7 +49,7 @@ class Writer {
       this.#bytes = bytes
       this.#view = new DataView(bytes.buffer)
     }
-    return begin
+    return offset
   }
 
   /** Returns the bytes of a value. */
@@ -64,24 +64,29 @@ class Writer {
   }
 
   #byte(byte: number): void {
-    const begin = this.#reserve(1) // which may replace the bytes
-    this.#bytes[begin] = byte
+    const offset = this.#reserve(1) // which may replace the bytes
+    this.#bytes[offset] = byte
   }
 
-  /** Writes the length of a string, an array, a map or bytes. `fixed` and `short` are undefined if there is no such form. */
-  #length(length: number, fixed: [code: number, most: number] | undefined, short: number | undefined, code16: number): void {
+  /**
+   * Writes the length of a string, an array, a map or bytes.
+   *
+   * @param fixed undefined if there is no form with the length in the code
+   * @param short undefined if there is no form with the length in one byte
+   */
+  #length(length: number, fixed: [code: number, most: number] | undefined, short: number | undefined, code16: number) {
     if (fixed && length <= fixed[1]) this.#byte(fixed[0] | length)
     else if (short !== undefined && length < 0x100) {
       this.#byte(short)
       this.#byte(length)
     } else if (length < 0x10000) {
       this.#byte(code16)
-      const begin = this.#reserve(2)
-      this.#view.setUint16(begin, length)
+      const offset = this.#reserve(2)
+      this.#view.setUint16(offset, length)
     } else {
       this.#byte(code16 + 1)
-      const begin = this.#reserve(4)
-      this.#view.setUint32(begin, length)
+      const offset = this.#reserve(4)
+      this.#view.setUint32(offset, length)
     }
   }
 
@@ -89,35 +94,35 @@ class Writer {
     const isShort = text.length <= SHORT
     const bytes = isShort ? scratch.subarray(0, encoder.encodeInto(text, scratch).written) : encoder.encode(text)
     this.#length(bytes.length, [0xa0, 31], 0xd9, 0xda)
-    const begin = this.#reserve(bytes.length)
-    this.#bytes.set(bytes, begin)
+    const offset = this.#reserve(bytes.length)
+    this.#bytes.set(bytes, offset)
   }
 
   #number(value: number): void {
-    if (!Number.isInteger(value) || value < LEAST || value >= BEYOND || Object.is(value, -0)) {
+    if (!Number.isInteger(value) || value < SMALLEST || value >= TOO_LARGE || Object.is(value, -0)) {
       if (!Number.isFinite(value)) return this.#byte(0xc0) // null, as in JSON
       this.#byte(0xcb)
-      const begin = this.#reserve(8)
-      this.#view.setFloat64(begin, value)
+      const offset = this.#reserve(8)
+      this.#view.setFloat64(offset, value)
     } else if (value >= -32 && value < 128) this.#byte(value & 0xff)
     else if (value >= -0x80000000 && value < 0x80000000) {
       this.#byte(0xd2)
-      const begin = this.#reserve(4)
-      this.#view.setInt32(begin, value)
+      const offset = this.#reserve(4)
+      this.#view.setInt32(offset, value)
     } else {
       this.#byte(value > 0 ? 0xcf : 0xd3)
-      const begin = this.#reserve(8)
-      this.#view[value > 0 ? "setBigUint64" : "setBigInt64"](begin, BigInt(value))
+      const offset = this.#reserve(8)
+      this.#view[value > 0 ? "setBigUint64" : "setBigInt64"](offset, BigInt(value))
     }
   }
 
   write(value: any, depth = 0): void {
-    if (depth > DEPTH) throw new TypeError(`a value is nested more than ${DEPTH} levels deep, or contains itself`)
+    if (depth > MAX_DEPTH) throw new TypeError(`a value is nested more than ${MAX_DEPTH} levels deep, or contains itself`)
     const bytes = bytesOf(value)
     if (bytes) {
       this.#length(bytes.length, undefined, 0xc4, 0xc5)
-      const begin = this.#reserve(bytes.length)
-      this.#bytes.set(bytes, begin)
+      const offset = this.#reserve(bytes.length)
+      this.#bytes.set(bytes, offset)
       return
     }
     if (typeof value?.toJSON === "function") value = value.toJSON()
@@ -142,9 +147,9 @@ class Writer {
 class Reader {
   readonly #bytes: Uint8Array
   readonly #view: DataView
-  #at = 0
-  /** Values that lists and maps have announced, and that were not read. Each takes a byte at least. */
-  #owed = 0
+  #position = 0
+  /** The number of values that lists and maps have announced, and that were not read. Each has at least one byte. */
+  #expected = 0
 
   constructor(data: ArrayBuffer) {
     this.#bytes = new Uint8Array(data)
@@ -152,46 +157,46 @@ class Reader {
   }
 
   get isAtEnd(): boolean {
-    return this.#at === this.#bytes.length
+    return this.#position === this.#bytes.length
   }
 
   /** Reads an unsigned integer of 1, 2 or 4 bytes. */
   #uint(size: number): number {
-    const begin = this.#skip(size)
-    if (size === 1) return this.#view.getUint8(begin)
-    return size === 2 ? this.#view.getUint16(begin) : this.#view.getUint32(begin)
+    const offset = this.#skip(size)
+    if (size === 1) return this.#view.getUint8(offset)
+    return size === 2 ? this.#view.getUint16(offset) : this.#view.getUint32(offset)
   }
 
-  /** Moves on, and returns where it was. */
+  /** Skips some bytes, and returns their offset. */
   #skip(size: number): number {
-    const begin = this.#at
-    this.#at += size
-    if (this.#at > this.#bytes.length) throw new RangeError("the message is too short")
-    return begin
+    const offset = this.#position
+    this.#position += size
+    if (this.#position > this.#bytes.length) throw new RangeError("the message is too short")
+    return offset
   }
 
-  #take(size: number): Uint8Array {
-    const begin = this.#skip(size)
-    return this.#bytes.subarray(begin, this.#at)
+  #next(size: number): Uint8Array {
+    const offset = this.#skip(size)
+    return this.#bytes.subarray(offset, this.#position)
   }
 
   #text(size: number): string {
-    return decoder.decode(this.#take(size))
+    return decoder.decode(this.#next(size))
   }
 
-  /** Refuses lists that announce more values than the message can have, for which memory would be reserved. */
-  #owe(values: number): void {
-    this.#owed += values
-    if (this.#owed > this.#bytes.length - this.#at) throw new RangeError("the message is too short")
+  /** Refuses a list that announces more values than the message can have, before memory is reserved for the list. */
+  #expect(values: number): void {
+    this.#expected += values
+    if (this.#expected > this.#bytes.length - this.#position) throw new RangeError("the message is too short")
   }
 
   #list(length: number, depth: number): unknown[] {
-    this.#owe(length)
+    this.#expect(length)
     return Array.from({ length }, () => this.#item(depth))
   }
 
   #map(length: number, depth: number): Record<string, unknown> {
-    this.#owe(2 * length)
+    this.#expect(2 * length)
     const map: Record<string, unknown> = {}
     for (let number = 0; number < length; number++) {
       const key = String(this.#item(depth))
@@ -204,12 +209,12 @@ class Reader {
   }
 
   #item(depth: number): unknown {
-    this.#owed--
+    this.#expected--
     return this.read(depth + 1)
   }
 
   read(depth = 0): unknown {
-    if (depth > DEPTH) throw new RangeError("the message is nested too deep")
+    if (depth > MAX_DEPTH) throw new RangeError("the message is nested too deep")
     const code = this.#uint(1)
     if (code < 0x80) return code
     if (code < 0x90) return this.#map(code & 15, depth)
@@ -225,7 +230,7 @@ class Reader {
       case 0xc4:
       case 0xc5:
       case 0xc6:
-        return this.#take(this.#uint(1 << (code - 0xc4))).slice()
+        return this.#next(this.#uint(1 << (code - 0xc4))).slice()
       case 0xca:
         return this.#view.getFloat32(this.#skip(4))
       case 0xcb:
@@ -260,10 +265,10 @@ class Reader {
 }
 
 /**
- * Sends MessagePack to servers that know it, in which an `ArrayBuffer` and every view of one are bytes. All other
- * messages are JSON with base64 strings, as in wsrpc's other codecs: those to other servers, and those that are sent
- * before the server has answered the first one. A parameter with the annotation `bytes` takes both. Integers are
- * numbers, as in JSON: those that a number cannot hold are rounded, and a `bigint` cannot be sent.
+ * The option `codec` of a client that sends and receives bytes. It sends MessagePack, in which each `ArrayBuffer` and
+ * each view of an `ArrayBuffer` are bytes. It sends JSON with base64 strings to servers without MessagePack, and before
+ * the server has answered the first message. A parameter with the annotation `bytes` accepts both. Integers are numbers,
+ * as in JSON: integers that a number cannot hold are rounded, and a `bigint` cannot be sent.
  */
 export const msgpack: Codec = {
   feature: "msgpack",

@@ -1,7 +1,7 @@
-// `Producer`: the producer of a stream.
+// `Producer`: sends the items of a stream.
 
 import type { Progress, Source } from "./api.js"
-import type { ChannelCore, Recipient } from "./channel.js"
+import type { ChannelCore, Recipient } from "./channel_core.js"
 import type { Message } from "./codec.js"
 import { ChannelClosed } from "./errors.js"
 import { report } from "./handlers.js"
@@ -11,13 +11,13 @@ export class Producer implements Recipient {
   readonly #channel: ChannelCore
   readonly #progress: ((progress: Progress) => void) | undefined
   #started = false
-  /** Whether the consumer gives credit. Otherwise each item is a request, and the next one waits for its answer. */
+  /** Whether the consumer grants credit. If not, each item is a request, and the next item waits for its answer. */
   #credit = false
   #granted = 0
   #grantedBytes = 0
   #sent = 0
   #sentBytes = 0
-  /** Those in the items, without what the messages add. */
+  /** Bytes of the items, for `progress`. */
   #bytes = 0
   #stopped = false
   #end: { error: Error | undefined } | undefined
@@ -30,35 +30,37 @@ export class Producer implements Recipient {
   }
 
   /**
-   * Sends all items that the consumer wants, and closes the source.
+   * Sends items until the source ends or the consumer stops, and closes the source.
    *
-   * @throws ChannelClosed if the channel ends before, and whatever the source throws
+   * @throws ChannelClosed if the channel ends before, and any error of the source
    */
   async run<T>(source: Source<T>): Promise<void> {
-    const { [Symbol.asyncIterator]: iterate } = source as Partial<AsyncIterable<T>> // not `in`: it may be a string
+    // Not `Symbol.asyncIterator in source`, because the source may be a string.
+    const { [Symbol.asyncIterator]: iterate } = source as Partial<AsyncIterable<T>>
     const items = iterate ? iterate.call(source) : (source as Iterable<T>)[Symbol.iterator]()
     try {
-      while (await this.#mayGoOn()) {
-        const next = await this.#unlessOver(items.next())
+      while (await this.#waitForRoom()) {
+        const next = await this.#unlessStopped(items.next())
         if (!next) continue
         if (next.done) return
         const item = { value: next.value, done: false }
         let size = 0
-        if (this.#credit) this.#sentBytes += size = this.#channel.send("next", [item])
+        if (this.#credit) this.#sentBytes += size = this.#channel.send("next", [item]).size
         else await this.#channel.request("next", item)
         this.#bytes += (next.value as Partial<ArrayBufferView> | null | undefined)?.byteLength ?? size
         this.#progress?.({ items: ++this.#sent, bytes: this.#bytes })
       }
     } finally {
-      // What goes wrong in closing is only reported: it must not take the place of what went wrong before.
+      // An error in closing is only reported, because it must not replace an earlier error.
       const closed = (async () => items.return?.())().catch(report)
-      // A generator closes when it has what it waits for at the moment, which may take any time.
+      // A generator closes only after its present `await`, which may last long. So this waits only if the source itself
+      // has ended or failed.
       if (!this.#end && !this.#stopped) await closed
     }
   }
 
-  /** Waits for an item. Returns undefined if the consumer wants no more before it has come. */
-  #unlessOver<I>(item: I | PromiseLike<I>): Promise<I | undefined> {
+  /** Waits for an item. Returns undefined if the consumer stops before. */
+  #unlessStopped<I>(item: I | PromiseLike<I>): Promise<I | undefined> {
     return new Promise((resolve, reject) => {
       this.#wake = () => {
         if (this.#end || this.#stopped) resolve(undefined)
@@ -67,8 +69,8 @@ export class Producer implements Recipient {
     })
   }
 
-  /** Waits for room. Returns false if the consumer wants no more. */
-  async #mayGoOn(): Promise<boolean> {
+  /** Waits until the next item may be sent. Returns false if the consumer stops. */
+  async #waitForRoom(): Promise<boolean> {
     for (;;) {
       if (this.#end) throw this.#end.error ?? new ChannelClosed("the channel has ended", "unknown")
       if (this.#stopped) return false
@@ -78,7 +80,7 @@ export class Producer implements Recipient {
     }
   }
 
-  // ------------------------------------------------------------ what comes on the channel
+  // ------------------------------------------------------------ for the channel
 
   receive(event: string, message: Message): boolean {
     if (event === "start") this.#started = true

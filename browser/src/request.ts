@@ -1,36 +1,32 @@
-// `Request`: one request, from the call until its answer.
+// `Request`: one request, from the call to the answer.
 
 import type { CallOptions } from "./api.js"
+import { LONGEST_TIMER } from "./clock.js"
+import type { Message } from "./codec.js"
 import { Aborted, RequestTimeout, type Outcome, type WsrpcError } from "./errors.js"
-import type { Kept } from "./ledger.js"
+import type { Outgoing } from "./replay.js"
 
-/** Where a message goes: the main channel, a named one or an anonymous one. */
+/** The channel of a message: a named channel `c`, an anonymous channel `h`, or else the main channel. */
 export interface ChannelRef {
   readonly c?: string
   readonly h?: number
 }
 
-/** The longest time of a timer, in milliseconds: 24 days. With a longer one it would fire at once. */
-const LONGEST = 2 ** 31 - 1
-
-/** What a request waits in. */
+/** What a request waits in: the client's queue, or the pending requests of a session. */
 export interface Holder {
-  /** Lets a request go. Returns whether its message was sent. */
+  /** Removes a request, and cancels it at the server. Returns whether its message was sent. */
   withdraw(request: Request, reason: unknown): boolean
 }
 
-/** What sends requests. */
-export interface Requester {
-  request(request: Request): void
-}
-
-/** One request. First it may wait for a session, then for its answer. */
+/** One request. First it may wait for a session, and then for its answer. */
 export class Request {
   readonly answer: Promise<any>
-  /** What is kept of the message since it was sent, or waits in a session. */
-  kept: Kept | undefined
+  /** The message of the request, without the id. */
+  readonly message: Message
+  /** The message in the present session. Undefined while the request waits. */
+  outgoing: Outgoing | undefined
   holder: Holder | undefined
-  /** The id with which it was sent. */
+  /** The id in the present session. 0 while the request waits. */
   id = 0
   isDone = false
   #resolve!: (result: unknown) => void
@@ -41,9 +37,9 @@ export class Request {
 
   /** @param opens whether the answer is a channel */
   constructor(
-    readonly channel: ChannelRef,
+    channel: ChannelRef,
     readonly event: string,
-    readonly args: readonly unknown[],
+    args: readonly unknown[],
     { signal, timeout }: CallOptions,
     readonly opens = false,
   ) {
@@ -51,8 +47,9 @@ export class Request {
       this.#resolve = resolve
       this.#reject = reject
     })
+    this.message = { a: [event, ...args], ...channel }
     this.signal = signal
-    if (timeout && timeout <= LONGEST) {
+    if (timeout && timeout <= LONGEST_TIMER) {
       this.#timer = setTimeout(() => {
         const text = `no answer to "${event}" within ${timeout} ms`
         this.#giveUp((outcome) => new RequestTimeout(text, outcome))
@@ -63,10 +60,6 @@ export class Request {
       signal.addEventListener("abort", this.#abort)
       if (signal.aborted) this.#abort()
     }
-  }
-
-  start(requester: Requester): void {
-    requester.request(this)
   }
 
   resolve(result: unknown): void {

@@ -1,37 +1,37 @@
 // `Session`: messages to and from a server, over one connection after another.
 
 import { mayDialAgain } from "./backoff.js"
-import { now } from "./clock.js"
+import { LONGEST_TIMER, now } from "./clock.js"
 import { isCounted, readControl, writeControl, type Control } from "./control.js"
 import { sizeOf, type Data } from "./data.js"
 import { ABNORMAL, Dialing, disown, RESUMES, type DialingOwner } from "./dialing.js"
 import { Heartbeat, type HeartbeatOwner } from "./heartbeat.js"
-import { Acknowledger, ReplayBuffer, type Kept } from "./ledger.js"
-import { onStop, onWake } from "./page.js"
-import { SessionInput, SessionState, TABLE } from "./states.js"
+import { onStop, onWake } from "./page_events.js"
+import { Acknowledger, ReplayBuffer, type Outgoing } from "./replay.js"
+import { SessionInput, SessionState, TABLE } from "./session_states.js"
 import type { SocketOptions, Target, WebSocketLike } from "./target.js"
 
 /** What a session reports to. */
 export interface SessionOwner {
   /** Features that this side offers in addition to `resume` and `probe`. */
   readonly features: readonly string[]
-  /** Whether silence is noticed soon even if nobody sees the page. */
+  /** Whether silence must be detected soon although nobody sees the page. */
   readonly isBusy: boolean
   /** The first connection is open. */
   opened(connection: WebSocketLike): void
-  /** Takes a message of `size` bytes. */
+  /** A message of `size` bytes has arrived. */
   receive(data: Data, size: number, origin: string): void
-  /** Takes control messages that are not about the session, and those with the server's features and limits. */
-  control(message: Control): void
+  /** A control message has arrived that is not about the session, or that has the server's features and limits. */
+  receiveControl(message: Control): void
   /**
-   * Another connection follows.
+   * The session waits for another connection.
    *
-   * @param dropped whether the connection has dropped. Otherwise an attempt to resume has failed
+   * @param dropped whether the connection has dropped. If not, an attempt to resume has failed
    */
-  detached(code: number, reason: string, dropped: boolean): void
+  sessionDetached(code: number, reason: string, dropped: boolean): void
   resumed(): void
-  /** @param was the state before */
-  over(end: SessionEnd, was: SessionState): void
+  /** @param before the state before the end */
+  sessionOver(end: SessionEnd, before: SessionState): void
 }
 
 /** The fields of a `CloseEvent`. */
@@ -42,14 +42,12 @@ export interface SessionEnd {
 }
 
 const EXPIRED = 4411
-/** Milliseconds for the answer to a `resume`. */
-const ANSWER = 5_000
-/** The attempts without an answer after which the server never answers. */
-const MOST_SILENCES = 2
-/** More milliseconds than that fire a timer at once. */
-const LONGEST_TIMER = 2 ** 31 - 1
-/** Bytes of a reason in a Close frame. */
-const LONGEST_REASON = 123
+/** Milliseconds that this side waits for the answer to a `resume`. */
+const ANSWER_TIMEOUT = 5_000
+/** After so many attempts to resume without an answer, the session ends. */
+const MAX_UNANSWERED = 2
+/** The most bytes of a reason in a Close frame. */
+const MAX_REASON = 123
 const WOKEN = "the page has woken up"
 const SILENT = "the server does not answer"
 const MISMATCH = "the server counts differently"
@@ -57,8 +55,9 @@ const MISMATCH = "the server counts differently"
 type Timer = ReturnType<typeof setTimeout> | undefined
 
 /**
- * A session with a server. It dials at once. If its connection drops, and the server can resume it, it dials again, and
- * both sides send what has not arrived. Meanwhile, what is sent waits. With other servers, it ends with its connection.
+ * A session with a server. It dials at once. If the server can resume sessions, the session dials again when its
+ * connection drops; messages wait meanwhile, and both sides resend the messages that have not arrived. With other
+ * servers, the session ends with its connection.
  */
 export class Session implements DialingOwner, HeartbeatOwner {
   state: SessionState = SessionState.New
@@ -71,20 +70,21 @@ export class Session implements DialingOwner, HeartbeatOwner {
   readonly #owner: SessionOwner
   /** Removes the listeners of page events. */
   readonly #listening = new AbortController()
-  /** Undefined if the server does not answer probes. */
+  /** Undefined if the server answers no probes. */
   #heartbeat: Heartbeat | undefined
   #sid = ""
   #token: unknown
-  /** Milliseconds that the session lives without a connection. */
+  /** Milliseconds after which the server ends a session without a connection. */
   #ttl = 0
-  /** Counts the attempts to resume, for the server. */
+  /** The number of attempts to resume, for the server. */
   #gen = 0
-  #silences = 0
+  /** The number of attempts to resume that the server has not answered. */
+  #unanswered = 0
   #expiryTimer: Timer
   #answerTimer: Timer
-  /** What was sent, if the session can resume. */
-  #sent: ReplayBuffer | undefined
-  readonly #received = new Acknowledger((ack) => this.say(ack))
+  /** Undefined if the session cannot resume. */
+  #replay: ReplayBuffer | undefined
+  readonly #received = new Acknowledger((ack) => this.sendControl(ack))
 
   /** @throws SyntaxError if the address is not valid, as for a WebSocket */
   constructor(target: Target, protocols: readonly string[], options: SocketOptions, owner: SessionOwner) {
@@ -92,7 +92,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
     this.#owner = owner
     this.dialing = new Dialing(target, protocols, options, this)
     this.dialing.dial()
-    onWake((sure) => this.#wake(sure), this.#listening.signal)
+    onWake((probablyLost) => this.#wake(probablyLost), this.#listening.signal)
     onStop((mayWake) => (mayWake ? this.#park() : this.close()), this.#listening.signal)
   }
 
@@ -102,7 +102,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
     return next
   }
 
-  /** Whether messages leave now. */
+  /** Whether messages are sent now. */
   get #isConnected(): boolean {
     return [SessionState.Plain, SessionState.Attached, SessionState.Resumable].includes(this.state)
   }
@@ -118,64 +118,66 @@ export class Session implements DialingOwner, HeartbeatOwner {
 
   // ------------------------------------------------------------ sending
 
-  /** Sends a message, or keeps it for the next connection. Returns what is kept of it. */
-  send(data: Data, size = sizeOf(data)): Kept | undefined {
-    if (!this.#isConnected && !this.#isDetached) return { data, size, sent: false }
-    const full = this.fullness > 1
-    const leaves = this.#isConnected && !full
-    const kept = this.#sent?.keep(data, size, leaves)
-    if (leaves) this.connection!.send(data)
-    if (full) {
-      const unread = this.#sent ? undefined : this.connection
+  /**
+   * Sends a message, or keeps it for the next connection.
+   *
+   * @returns the message, which can be dropped until it was sent
+   */
+  send(data: Data, size = sizeOf(data)): Outgoing {
+    const isFull = this.fullness > 1
+    const message = { data, size, sent: this.#isConnected && !isFull }
+    if (!this.#isConnected && !this.#isDetached) return message
+    this.#replay?.add(message)
+    if (message.sent) this.connection!.send(data)
+    if (isFull) {
+      const unread = this.#replay ? undefined : this.connection
       this.#end(4408, "too much waits to be sent")
-      unread?.terminate?.() // the package ws would keep what waits for 30 s, because nobody reads the Close frame
+      unread?.terminate?.() // the package ws would keep the unsent bytes for 30 s, because nobody reads the Close frame
     }
-    return kept
+    return message
   }
 
   /** Sends a control message that is about the connection. */
-  say(control: Control): void {
+  sendControl(control: Control): void {
     this.connection!.send(writeControl(control))
   }
 
-  /** How much waits to be sent, or may have to be sent again: more than 1 ends the session. */
+  /** How full the option `buffer` is, with messages that wait or may be sent again. Above 1, the session ends. */
   get fullness(): number {
-    const waits = this.#sent?.memory ?? this.connection?.bufferedAmount ?? Infinity
-    return waits / (this.#options.buffer ?? 2 ** 24)
+    const bytes = this.#replay?.memory ?? this.connection?.bufferedAmount ?? Infinity
+    return bytes / (this.#options.buffer ?? 2 ** 24)
   }
 
-  /** Bytes that no connection has written so far. While the session is detached, all bytes that are kept. */
+  /** Bytes that no connection has written so far. While the session is detached: the bytes of the replay buffer. */
   get unsent(): number {
-    return this.#isDetached ? this.#sent!.bytes : (this.connection?.bufferedAmount ?? 0)
+    return this.#isDetached ? this.#replay!.bytes : (this.connection?.bufferedAmount ?? 0)
   }
 
-  /** Takes back a message that no connection has got. Returns false if it is too late. */
-  takeBack(kept: Kept): boolean {
-    if (kept.sent || !this.#sent) return false
-    this.#sent.takeBack(kept)
-    return true
+  /** Drops a message, so that it is never sent. Returns false if a connection has got it already. */
+  drop(message: Outgoing): boolean {
+    return this.#replay?.drop(message) ?? false
   }
 
   // ------------------------------------------------------------ receiving
 
   #receive(data: Data, origin: string): void {
     const control = typeof data === "string" ? readControl(data) : undefined
-    if (this.state === SessionState.Asking) return this.#answered(control)
+    if (this.state === SessionState.Asking) return this.#resumeAnswered(control)
     if (!this.#isConnected) return
-    this.#heartbeat?.heard()
+    this.#heartbeat?.received()
     if (control && !isCounted(control)) return this.#receiveUncounted(control)
     const size = sizeOf(data)
-    if (this.#sent) this.#received.count(size)
-    if (control) this.#owner.control(control)
+    if (this.#replay) this.#received.count(size)
+    if (control) this.#owner.receiveControl(control)
     else this.#owner.receive(data, size, origin)
   }
 
   #receiveUncounted(control: Control): void {
-    if (control.t === "welcome" && this.state === SessionState.Plain) this.#greeted(control)
-    if (control.t === "ack" && this.#sent?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH)
+    if (control.t === "welcome" && this.state === SessionState.Plain) this.#welcomed(control)
+    if (control.t === "ack" && this.#replay?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH)
   }
 
-  #greeted(welcome: Control): void {
+  #welcomed(welcome: Control): void {
     const features: unknown[] = Array.isArray(welcome.features) ? welcome.features : []
     if (features.includes("probe")) this.#heartbeat = new Heartbeat(this)
     if (features.includes("resume") && typeof welcome.sid === "string") {
@@ -184,10 +186,10 @@ export class Session implements DialingOwner, HeartbeatOwner {
       this.dialing.asksToResume = true
       this.#token = welcome.token
       this.#ttl = Math.min(1000 * (Number(welcome.ttl) || 0), LONGEST_TIMER)
-      this.say({ t: "ack", n: 0, bytes: 0 })
-      this.#sent = new ReplayBuffer()
+      this.sendControl({ t: "ack", n: 0, bytes: 0 })
+      this.#replay = new ReplayBuffer()
     } else this.#move(SessionInput.Greeted)
-    this.#owner.control(welcome)
+    this.#owner.receiveControl(welcome)
     this.#heartbeat?.start()
   }
 
@@ -199,33 +201,33 @@ export class Session implements DialingOwner, HeartbeatOwner {
     connection.onmessage = ({ data, origin }) => this.#receive(data, origin)
     const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {} }
     if (this.#move(SessionInput.Bound)) {
-      this.say({ t: "hello", ...hello })
+      this.sendControl({ t: "hello", ...hello })
       this.#owner.opened(connection)
     } else {
       this.#move(SessionInput.Asked)
-      const { n: rx, bytes } = this.#received.tell()
-      this.say({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx, bytes })
-      this.#answerTimer = setTimeout(() => this.#unanswered(), ANSWER)
+      const { n: rx, bytes } = this.#received.acknowledge()
+      this.sendControl({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx, bytes })
+      this.#answerTimer = setTimeout(() => this.#resumeUnanswered(), ANSWER_TIMEOUT)
     }
   }
 
-  #unanswered(): void {
-    if (++this.#silences < MOST_SILENCES) this.#detach(ABNORMAL, SILENT)
+  #resumeUnanswered(): void {
+    if (++this.#unanswered < MAX_UNANSWERED) this.#detach(ABNORMAL, SILENT)
     else this.#end(ABNORMAL, SILENT)
   }
 
-  #answered(answer: Control | undefined): void {
+  #resumeAnswered(answer: Control | undefined): void {
     if (answer?.t !== "resumed") {
       this.#end(ABNORMAL, answer?.t === "gone" ? `the server has no such session: ${answer.why}` : "it was not resumed")
-    } else if (!this.#sent!.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH)
+    } else if (!this.#replay!.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH)
     else {
       clearTimeout(this.#answerTimer)
       clearTimeout(this.#expiryTimer)
       this.#token = answer.token
-      this.#silences = 0
+      this.#unanswered = 0
       this.#move(SessionInput.Resumed)
-      this.#sent!.sendAll((data) => this.connection!.send(data))
-      this.#owner.control(answer)
+      this.#replay!.sendAll((data) => this.connection!.send(data))
+      this.#owner.receiveControl(answer)
       this.#heartbeat?.start()
       this.#owner.resumed()
     }
@@ -237,17 +239,17 @@ export class Session implements DialingOwner, HeartbeatOwner {
     else this.#end(code, reason, wasClean)
   }
 
-  /** Goes on without a connection, and dials again. */
+  /** Continues without a connection, and dials again. */
   #detach(code: number, reason: string): void {
     const dropped = this.state === SessionState.Resumable
     this.#disown(RESUMES)
     this.#move(SessionInput.Cut)
     this.dialing.dialLater(code, dropped ? now() - this.dialing.since : 0, this.#gen > 0)
     if (dropped) this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl)
-    this.#owner.detached(code, reason, dropped)
+    this.#owner.sessionDetached(code, reason, dropped)
   }
 
-  /** Leaves the connection, be it open or not, without waiting for its end. */
+  /** Closes the connection, or gives up the attempt to connect, without waiting for the end. */
   #disown(code: number): void {
     this.dialing.stop(code)
     if (this.connection) disown(this.connection, code)
@@ -261,14 +263,14 @@ export class Session implements DialingOwner, HeartbeatOwner {
     this.#received.stop()
   }
 
-  /** Dials now, if the session waits for its next attempt. */
+  /** Dials now if the session waits for its next attempt. Otherwise it has no effect. */
   retry(): void {
-    if (this.state === SessionState.Detached && this.dialing.state !== "dialing") this.dialing.dial()
+    if (this.state === SessionState.Detached && !this.dialing.isDialing) this.dialing.dial()
   }
 
   // ------------------------------------------------------------ the page
 
-  /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
+  /** Disowns the connection, because the page stops. Chrome would close the connection, and so end the session. */
   #park(): void {
     if (this.state !== SessionState.Resumable && !this.#isDetached) return
     this.#detach(ABNORMAL, "the page stops")
@@ -276,24 +278,25 @@ export class Session implements DialingOwner, HeartbeatOwner {
   }
 
   /**
-   * Looks after the connection at once, because the page has woken up.
+   * Probes or replaces the connection at once, because the page has woken up.
    *
-   * @param sure whether the connection has probably ended, so that another one is quicker than an answer
+   * @param probablyLost whether the connection has probably ended, so that another connection is quicker than a probe
    */
-  #wake(sure: boolean): void {
+  #wake(probablyLost: boolean): void {
     if (this.#isConnected && this.#heartbeat) {
-      if (this.state === SessionState.Resumable && (sure || this.#heartbeat.hasSlept)) this.#detach(ABNORMAL, WOKEN)
+      const isLost = probablyLost || this.#heartbeat.hasSlept
+      if (isLost && this.state === SessionState.Resumable) this.#detach(ABNORMAL, WOKEN)
       else this.#heartbeat.wake()
     }
-    const tries = this.state === SessionState.Asking || this.dialing.state === "dialing"
-    if (this.#isDetached && tries && now() - this.dialing.since > ANSWER) this.#detach(ABNORMAL, WOKEN)
+    const isTrying = this.state === SessionState.Asking || this.dialing.isDialing
+    if (this.#isDetached && isTrying && now() - this.dialing.since > ANSWER_TIMEOUT) this.#detach(ABNORMAL, WOKEN)
     this.retry()
   }
 
   // ------------------------------------------------------------ the end
 
   /**
-   * Ends the session. If there is a connection, the server is told, and frees the session at once.
+   * Ends the session. The server learns this if there is a connection, and then ends the session at once, too.
    *
    * @throws InvalidAccessError if the code is neither 1000 nor one from 3000 to 4999
    * @throws SyntaxError if the reason has more than 123 bytes
@@ -302,9 +305,9 @@ export class Session implements DialingOwner, HeartbeatOwner {
     if (code !== 1000 && !(code >= 3000 && code <= 4999)) {
       throw new DOMException(`the close code must be 1000 or 3000-4999, not ${code}`, "InvalidAccessError")
     }
-    if (sizeOf(reason) > LONGEST_REASON) throw new DOMException("the reason is too long", "SyntaxError")
+    if (sizeOf(reason) > MAX_REASON) throw new DOMException("the reason is too long", "SyntaxError")
     if (this.#isConnected) {
-      if (this.#sent) this.say({ t: "gone", why: "closed" })
+      if (this.#replay) this.sendControl({ t: "gone", why: "closed" })
       this.#stopTimers() // Chrome reports it in the console if something is sent on a connection that closes
       this.#move(SessionInput.Closed)
       this.connection!.close(code, reason)
@@ -313,12 +316,12 @@ export class Session implements DialingOwner, HeartbeatOwner {
   }
 
   #end(code: number, reason: string, wasClean = false): void {
-    const was = this.state
+    const before = this.state
     this.#move(SessionInput.Ended)
     this.#disown(code >= 3000 ? code : 1000)
     clearTimeout(this.#expiryTimer)
     this.#listening.abort()
-    this.#sent = undefined
-    queueMicrotask(() => this.#owner.over({ code, reason, wasClean }, was))
+    this.#replay = undefined
+    queueMicrotask(() => this.#owner.sessionOver({ code, reason, wasClean }, before))
   }
 }

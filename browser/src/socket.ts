@@ -2,11 +2,12 @@
 
 import type { Data } from "./data.js"
 import { Session, type SessionEnd } from "./session.js"
-import { SessionState } from "./states.js"
+import { SessionState } from "./session_states.js"
 import type { Address, SocketOptions, Target, WebSocketClass, WebSocketLike } from "./target.js"
 
 export type { Address, SocketOptions, Target, WebSocketClass, WebSocketLike }
 
+/** The events of a `SessionSocket`, for `addEventListener`. */
 export interface SessionSocketEventMap {
   readonly open: Event
   readonly message: MessageEvent
@@ -14,17 +15,17 @@ export interface SessionSocketEventMap {
   readonly close: CloseEvent
   /** The connection has dropped, and the session waits for another one. */
   readonly detached: Event
-  /** The session goes on over another connection. */
+  /** The session continues on another connection. */
   readonly resumed: Event
 }
 type Listener<K extends keyof SessionSocketEventMap> = (this: WebSocket, event: SessionSocketEventMap[K]) => unknown
 
 /**
- * A session with a wsrpc server, with the interface of a `WebSocket`. When its connection drops, it connects again, and
- * both sides send what has not arrived. Meanwhile it stays `OPEN`, and what is sent waits.
+ * A session with a wsrpc server, with the interface of a `WebSocket`. When the connection drops, the socket connects
+ * again, and both sides resend the messages that have not arrived. Meanwhile it stays `OPEN`, and messages wait.
  *
  * In addition to the events of a WebSocket there are `detached` and `resumed`. When the session is lost, there is one
- * `close`, and the object stays `CLOSED`. With a server that has no sessions, it is an ordinary WebSocket.
+ * `close` event, and the socket stays `CLOSED`. With a server that has no sessions, it is an ordinary WebSocket.
  */
 export class SessionSocket extends EventTarget implements WebSocket {
   static readonly CONNECTING = 0
@@ -42,13 +43,13 @@ export class SessionSocket extends EventTarget implements WebSocket {
   readonly #session: Session
 
   /**
-   * @param target where to connect. If it is a function, it is called for each attempt
+   * @param target the address, or a function that is called for each attempt to connect
    * @param protocols subprotocols to offer
    * @throws SyntaxError if the address is not valid, as for a WebSocket
    */
   constructor(target: Target, protocols: string | string[] = [], options: SocketOptions = {}) {
     super()
-    // They come before the listeners that are added later.
+    // The functions in `onopen` and the like are called before the listeners that users add.
     for (const type of ["open", "message", "error", "close", "detached", "resumed"] as const) {
       this[`on${type}`] = null
       this.addEventListener(type, (event) => this[`on${type}`]?.(event as never))
@@ -63,11 +64,11 @@ export class SessionSocket extends EventTarget implements WebSocket {
         dispatch("open")
       },
       receive: (data, _size, origin) => this.dispatchEvent(new MessageEvent("message", { data, origin })),
-      control() {},
-      detached: (_code, _reason, dropped) => dropped && dispatch("detached"),
+      receiveControl() {},
+      sessionDetached: (_code, _reason, dropped) => dropped && dispatch("detached"),
       resumed: () => dispatch("resumed"),
-      over: (end, was) => {
-        if (was === SessionState.New) dispatch("error")
+      sessionOver: (end, before) => {
+        if (before === SessionState.New) dispatch("error")
         this.dispatchEvent(closeEvent(end))
       },
     })
@@ -92,7 +93,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
     if (this.#session.connection) this.#session.connection.binaryType = type
   }
 
-  /** Bytes that no connection has written so far. While the session is detached, all bytes that are kept. */
+  /** Bytes that no connection has written so far. While the session is detached: all bytes that may be sent again. */
   get bufferedAmount(): number {
     return this.#session.unsent
   }
@@ -108,7 +109,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
   }
 
   /**
-   * Ends the session. If there is a connection, the server is told, and frees the session at once.
+   * Ends the session. The server learns this if there is a connection, and then ends the session at once, too.
    *
    * @throws InvalidAccessError if the code is neither 1000 nor one from 3000 to 4999
    * @throws SyntaxError if the reason has more than 123 bytes
@@ -118,7 +119,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
   }
 }
 
-/** What TypeScript needs to know of its events. */
+/** The properties and listeners for the events. */
 export interface SessionSocket {
   onopen: Listener<"open"> | null
   onmessage: Listener<"message"> | null
@@ -153,10 +154,10 @@ function closeEvent(fields: SessionEnd): Event {
   return Object.assign(new Event("close"), fields) // in Node 20 and 22
 }
 
-/** Returns what is to be sent. Bytes are copied, because the caller may change them before they are sent again. */
+/** Returns the data to send. Bytes are copied, because the caller may change them before the message is sent again. */
 function snapshot(data: unknown): Data {
   if (typeof data === "string" || data instanceof Blob) return data
-  // Not `instanceof`: the buffer of another frame is no instance of this one's class.
+  // Not `instanceof`: a buffer from another frame of the page has another class.
   const { buffer = data, byteOffset, byteLength } = Object(data)
   return byteLength === undefined ? String(data) : new Uint8Array(buffer, byteOffset, byteLength).slice().buffer
 }

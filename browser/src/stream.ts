@@ -1,49 +1,50 @@
-// `Stream`: the reader of a stream.
+// `Stream`: reads the items of a stream.
 
 import type { Items } from "./api.js"
-import { FINISHED, type ChannelCore, type Recipient } from "./channel.js"
+import { FINISHED, type ChannelCore, type Recipient } from "./channel_core.js"
 import type { Message } from "./codec.js"
-import { MESSAGE } from "./data.js"
+import { OVERHEAD } from "./data.js"
 import { Aborted, ChannelClosed, WsrpcError } from "./errors.js"
 
-/** Items and bytes that may be on the way, or wait to be read. */
+/** The most items and bytes that the producer may send before they are read. */
 const WINDOW = 512
 const WINDOW_BYTES = 256 * 1024
-/** Bytes that may wait to be read if the producer does not keep to credit. */
-const UNREAD = 1024 * 1024
+/** The most bytes that may wait to be read, if the producer does not support credit. */
+const MAX_UNREAD = 1024 * 1024
 
+/** An item that waits to be read. */
 interface Unread<T> {
   value: T
   size: number
-  /** Answered when the item is read, if it came as a request. */
+  /** The message of the item. If it is a request, it is answered when the item is read. */
   message: Message
 }
 
-/** Reads the items of a stream from its channel, as fast as they are taken. */
+/** Iterator over the items of a stream. It grants credit as items are read. */
 export class Stream<T> implements Items<T>, Recipient {
-  /** Opens the channel when reading begins. */
+  /** Opens the channel when the first item is read. Undefined when the loop has exited. */
   #open: (() => Promise<ChannelCore>) | undefined
-  #begun: Promise<void> | undefined
-  readonly #last: ((message: Message) => void) | undefined
+  #started: Promise<void> | undefined
+  readonly #onLast: ((message: Message) => void) | undefined
   #channel: ChannelCore | undefined
   #queue: Unread<T>[] = []
-  #unread = 0
-  #taken = 0
-  #takenBytes = 0
+  #unreadBytes = 0
+  #read = 0
+  #readBytes = 0
   /** The items and bytes at which the producer gets more credit. */
   #renewAt = 0
   #renewBytesAt = 0
-  #over = false
+  #isOver = false
   #error: Error | undefined
   #wake = () => {}
 
   /**
    * @param open opens the channel of the stream
-   * @param last takes the request with which an upload ends. Leaving the loop then does not end the channel
+   * @param onLast is called with the last request of an upload. With it, the channel stays open when the loop exits
    */
-  constructor(open: () => Promise<ChannelCore>, last?: (message: Message) => void) {
+  constructor(open: () => Promise<ChannelCore>, onLast?: (message: Message) => void) {
     this.#open = open
-    this.#last = last
+    this.#onLast = onLast
   }
 
   [Symbol.asyncIterator](): this {
@@ -51,8 +52,8 @@ export class Stream<T> implements Items<T>, Recipient {
   }
 
   async next(): Promise<IteratorResult<T, undefined>> {
-    await (this.#begun ??= this.#begin())
-    while (!this.#queue.length && !this.#over) {
+    await (this.#started ??= this.#start())
+    while (!this.#queue.length && !this.#isOver) {
       await new Promise<void>((resolve) => {
         const others = this.#wake // `next` may be called several times at once
         this.#wake = () => {
@@ -63,26 +64,26 @@ export class Stream<T> implements Items<T>, Recipient {
     }
     const item = this.#queue.shift()
     if (item) {
-      this.#taken++
-      this.#takenBytes += item.size
-      this.#unread -= item.size + MESSAGE
+      this.#read++
+      this.#readBytes += item.size
+      this.#unreadBytes -= item.size + OVERHEAD
       this.#channel!.answer(item.message)
       this.#grant()
       return { done: false, value: item.value }
     }
     const error = this.#error
-    this.#error = undefined // raised once
+    this.#error = undefined // thrown once
     if (error) throw error
     return { done: true, value: undefined }
   }
 
   async return(): Promise<IteratorResult<T, undefined>> {
-    const wasOver = this.#over
+    const wasOver = this.#isOver
     const unread = this.#queue
     this.#queue = []
     this.#error = undefined
     this.#finish(undefined)
-    if (!this.#last) this.#channel?.abort()
+    if (!this.#onLast) this.#channel?.abort()
     else if (!wasOver) {
       const channel = (this.#channel ??= await this.#open!())
       channel.setRecipient(this)
@@ -93,8 +94,8 @@ export class Stream<T> implements Items<T>, Recipient {
     return { done: true, value: undefined }
   }
 
-  /** Opens the channel now, for a stream whose items are wanted although nobody reads yet. */
-  async #begin(): Promise<void> {
+  /** Opens the channel and asks for the items. */
+  async #start(): Promise<void> {
     if (!this.#open) return
     try {
       this.#channel = await this.#open()
@@ -102,7 +103,7 @@ export class Stream<T> implements Items<T>, Recipient {
       this.#finish(undefined)
       throw error
     }
-    if (this.#over) return this.#last ? undefined : this.#channel.abort() // it was left meanwhile
+    if (this.#isOver) return this.#onLast ? undefined : this.#channel.abort() // the loop has exited meanwhile
     this.#channel.setRecipient(this)
     if (this.#channel.isOpen) {
       if (this.#channel.hasCredit) this.#grant()
@@ -112,60 +113,58 @@ export class Stream<T> implements Items<T>, Recipient {
   }
 
   #grant(): void {
-    if (this.#over || (this.#taken < this.#renewAt && this.#takenBytes < this.#renewBytesAt)) return
-    this.#channel!.grant(this.#taken + WINDOW, this.#takenBytes + WINDOW_BYTES)
-    this.#renewAt = this.#taken + WINDOW / 2
-    this.#renewBytesAt = this.#takenBytes + WINDOW_BYTES / 2
+    if (this.#isOver || (this.#read < this.#renewAt && this.#readBytes < this.#renewBytesAt)) return
+    this.#channel!.grant(this.#read + WINDOW, this.#readBytes + WINDOW_BYTES)
+    this.#renewAt = this.#read + WINDOW / 2
+    this.#renewBytesAt = this.#readBytes + WINDOW_BYTES / 2
   }
 
-  // ------------------------------------------------------------ what comes on the channel
+  // ------------------------------------------------------------ for the channel
 
   receive(event: string, message: Message, size: number): boolean {
-    if (event === "start" && !this.#last) {
+    if (event === "start" && !this.#onLast) {
       this.#channel!.abort(new WsrpcError("the handler reads items: use upload(), or open() if it sends some, too", "ran"))
       return true
     }
     if (event !== "next") return false
     const argument = message.a![1] as { value?: T; done?: unknown } | T[] | undefined
     if (Array.isArray(argument)) {
-      // Several items of one message: the first counts for all its bytes.
-      argument.forEach((value, index) => this.#put({ value, size: index ? 0 : size, message }))
+      // The message has several items. The first item counts for all bytes.
+      argument.forEach((value, index) => this.#add({ value, size: index ? 0 : size, message }))
     } else if (argument?.done) {
       this.#finish(undefined)
-      if (this.#last) this.#last(message)
+      if (this.#onLast) this.#onLast(message)
       else {
         this.#channel!.answer(message)
         this.#channel!.end(FINISHED)
       }
-    } else this.#put({ value: argument?.value as T, size, message })
+    } else this.#add({ value: argument?.value as T, size, message })
     return true
   }
 
-  #put(item: Unread<T>): void {
-    if (this.#over) return this.#channel!.answer(item.message) // its producer waits before it looks whether to stop
+  #add(item: Unread<T>): void {
+    if (this.#isOver) return this.#channel!.answer(item.message) // the producer waits for the answer before it stops
     this.#queue.push(item)
-    this.#unread += item.size + MESSAGE
-    this.#rouse()
-    if (this.#unread > UNREAD + WINDOW_BYTES && this.#queue.length > 1) {
+    this.#unreadBytes += item.size + OVERHEAD
+    this.#notify()
+    if (this.#unreadBytes > MAX_UNREAD + WINDOW_BYTES && this.#queue.length > 1) {
       this.#channel!.abort(new ChannelClosed("the stream was read too slowly", "ran"))
     }
   }
 
-  credited(): void {}
-
   channelEnded(error: Error | undefined): void {
-    if (error instanceof Aborted) this.#queue = [] // nobody wants the rest
+    if (error instanceof Aborted) this.#queue = [] // the caller wants no more items
     this.#finish(error)
   }
 
   #finish(error: Error | undefined): void {
-    if (this.#over) return
-    this.#over = true
+    if (this.#isOver) return
+    this.#isOver = true
     this.#error = error
-    this.#rouse()
+    this.#notify()
   }
 
-  #rouse(): void {
+  #notify(): void {
     const wake = this.#wake
     this.#wake = () => {}
     wake()

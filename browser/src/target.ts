@@ -1,6 +1,6 @@
-// Where to connect, and over which class of connections. Programs without the types of a page can use these types.
+// The address of a server, and the class of connections. These types also fit programs without the types of a page.
 
-/** What a session needs of a WebSocket class: the browser's, Node's, or that of the package `ws`. */
+/** What a session needs of a WebSocket: that of the browser, of Node, or of the package `ws`. */
 export interface WebSocketLike {
   readonly readyState: number
   readonly protocol: string
@@ -15,6 +15,7 @@ export interface WebSocketLike {
   /** Drops the connection. Only the package `ws` has it. */
   terminate?(): void
 }
+/** A class of WebSockets. */
 export type WebSocketClass = new (url: string, protocols: string[]) => WebSocketLike
 
 /** Where to connect, and with which credentials. */
@@ -28,6 +29,7 @@ export interface Address {
 /** An address, or a function that is called for each attempt to connect, so that credentials are fresh. */
 export type Target = string | URL | Address | (() => string | URL | Address | Promise<string | URL | Address>)
 
+/** Options of `SessionSocket` and `Client`. */
 export interface SocketOptions {
   /** The class of connections. Default: the global `WebSocket`. */
   readonly WebSocket?: WebSocketClass

@@ -1,15 +1,15 @@
-"""Token bucket: how many times something may happen in a time."""
+"""`TokenBucket`: limits how often something may happen."""
 
 from __future__ import annotations
 
 from math import inf
 
 ENOUGH = 1 - 1e-6
-"""The part of a token that is taken for a whole one: with floats, ten times 0.1 s may be a little less than 1 s."""
+"""The part of a token that counts as a whole one. (With floats, ten times 0.1 s may be a little less than 1 s.)"""
 
 
 class TokenBucket:
-    """Bucket of ``most`` tokens, full at first, that gets ``per_second`` new ones. Its user says what time it is."""
+    """Bucket of at most ``most`` tokens, full at first. It gets ``per_second`` new tokens. Callers pass the time."""
 
     __slots__ = ("_at", "_most", "_per_second", "_remaining")
 
@@ -23,10 +23,10 @@ class TokenBucket:
         return f"<TokenBucket {self._remaining:.3g} of {self._most} left, {self._per_second}/s>"
 
     def spend(self, now: float) -> bool:
-        """Take a token; return whether there was one.
+        """Spend a token. Return False if there is no token.
 
         Args:
-            now: the time in seconds. If it is before the last one, because another clock is used, no token is added.
+            now: the time in seconds. If it is before the last time, because of another clock, no token is added.
         """
         if now > self._at:
             self._remaining = min(self._most, self._remaining + (now - self._at) * self._per_second)

@@ -1,6 +1,6 @@
-"""The end of a connection: close codes, which of them may be sent, and the `CloseInfo` that `close` handlers get.
+"""The end of a connection: close codes, their checks, and the `CloseInfo` that `close` handlers get.
 
-Source: RFC 6455, section 7.4, and the IANA registry of close codes; 44xx are wsrpc's own.
+Source: RFC 6455, section 7.4, and the IANA registry of close codes. The codes 44xx are wsrpc's own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 MAX_REASON = 123
-"""Bytes of UTF-8 in a close reason: a control frame holds 125, of which the code takes two."""
+"""Maximum bytes of UTF-8 in a close reason. (A control frame has at most 125 bytes, two of them for the code.)"""
 
 
 class CloseCode(IntEnum):
@@ -60,13 +60,13 @@ _MAY_SEND = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 101
 
 
 RESUMABLE = frozenset({CloseCode.ABNORMAL, CloseCode.CREDENTIALS_EXPIRED, CloseCode.RESUMES})
-"""Ends of a connection after which its session may go on over another one."""
+"""Close codes after which the session may resume on another connection."""
 
 
 UNINFORMATIVE = frozenset({CloseCode.NORMAL, CloseCode.NO_STATUS})
-"""Ends of a connection that tell a client no more than that its session is over."""
+"""Close codes that tell a client nothing except that its session is over."""
 NO_REDIAL = frozenset({CloseCode.POLICY_VIOLATION, CloseCode.UNAUTHORIZED, CloseCode.FORBIDDEN, CloseCode.REPLACED})
-"""Ends of a connection after which a client does not dial again by default. Those of pages: browser/src/backoff.ts."""
+"""Close codes after which a client does not dial again by default. (For pages, see browser/src/backoff.ts.)"""
 
 
 class CloseInfo(msgspec.Struct, frozen=True):
@@ -126,10 +126,10 @@ def check_close(code: int | None, reason: str) -> int:
 
 
 def sendable(code: int | None, reason: str) -> tuple[int | None, str]:
-    """Return what a Close frame can carry of a code and a reason that no user has given to `close`.
+    """Return a code and a reason that can be sent in a Close frame. For codes and reasons that are not from the user.
 
-    They may hold what a remote peer has sent. The reason is cut to 123 bytes of valid UTF-8. A code that may not be
-    sent becomes 1011, but 1005, which says that there is none, becomes None.
+    The arguments may come from a remote peer. The reason is cut to 123 bytes of valid UTF-8. The code 1005, which means
+    that there is no code, becomes None. Any other code that may not be sent becomes 1011.
     """
     if code is None or code == CloseCode.NO_STATUS:
         return None, ""

@@ -1,4 +1,4 @@
-"""Refuses libraries that are older than wsrpc needs: installed without dependencies, or beside another package."""
+"""Refuses libraries that are older than wsrpc requires. (pip may install them because of another package.)"""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from contextlib import suppress
 from importlib.metadata import distribution, version
 
 FLOOR = re.compile(r"([\w.-]+)>=([\d.]+)")
-"""A requirement in the metadata, which pip wrote from pyproject.toml. Those of the extras have a marker behind it."""
+"""A requirement in the metadata of wsrpc, without a marker. (Requirements of extras have a marker.)"""
 
 OWN_BUILD = re.compile(r"[!+]|dev")
-"""In a version that somebody has chosen for a build of their own, which says little of what is in it."""
+"""Matches the version of a build that somebody made for themselves. Such a version says little about the content."""
 
 
 def check_dependencies() -> None:

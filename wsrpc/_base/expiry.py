@@ -8,10 +8,10 @@ from collections.abc import Callable
 from .scheduler import Timer, Timers
 
 EXPIRED = "the credentials have expired"
-"""Close reason."""
+"""The close reason."""
 
 RECHECK = 60.0
-"""Seconds after which to look at the clock again, which may have been set."""
+"""Maximum seconds until the next check of the system's clock, which may be changed."""
 
 
 class Expiry:
@@ -30,7 +30,7 @@ class Expiry:
         return self._loop.call_at(self._loop.time() + min(max(0.0, left), RECHECK), self._time_over)
 
     def _time_over(self) -> None:
-        if time.time() < self._when:  # the clock was set back, or the time is far away
+        if time.time() < self._when:  # the clock was set back, or `RECHECK` was shorter
             self._timer = self._start_timer()
         else:
             self._expired()

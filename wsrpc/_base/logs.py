@@ -1,4 +1,4 @@
-"""Logging: bounded single lines, whatever the other side has sent, and limits for the number of lines."""
+"""Logging: each log line is short and single even if it quotes the remote peer, and the number of lines is limited."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _PASSWORD = re.compile(r"(?<=://)[^\s/?#]*@")
 _WORD = re.compile(r"\S+")
 
 SEARCHED = 4 * LONGEST_LINE
-"""Characters that are searched for URLs: no more of a text can be shown."""
+"""Number of characters that are searched for URLs. The rest of a text is never shown."""
 
 
 def for_log(value: object) -> object:
-    """Return ``value`` for a log line: a number unchanged, anything else as short text of one line.
+    """Return ``value`` for a log line. Numbers are returned unchanged, all other values as one short line of text.
 
-    Queries and passwords of URLs, which exceptions often quote, are left out.
+    Queries and passwords of URLs, which exceptions often quote, are removed.
     """
     if isinstance(value, int | float):
         return value
@@ -31,7 +31,7 @@ def for_log(value: object) -> object:
         text = str(value)
     except Exception:  # a user's `__str__`
         return one_line(value)
-    # Before the text is cut: a password whose end is cut off would be shown.
+    # Before the text is cut. Otherwise a password whose end is cut off would be shown.
     seen = _PASSWORD.sub("…@", text[:SEARCHED])
     if "?" in seen:
         seen = _WORD.sub(_without_query, seen)
@@ -39,15 +39,15 @@ def for_log(value: object) -> object:
 
 
 def _without_query(word: re.Match[str]) -> str:
-    # Word by word, since one expression for the whole text took quadratic time.
+    # Word by word, because one regular expression for the whole text took quadratic time.
     before, mark, query = word[0].partition("?")
     return f"{before}?…" if mark and ("=" in query or ("://" in before and query)) else word[0]
 
 
 def sanitize(record: logging.LogRecord) -> bool:
-    """Make a record and its traceback safe, as a filter: both may quote text from the other side.
+    """Filter that makes a record and its traceback safe, because both may quote text from the remote peer.
 
-    Formatters use ``exc_text`` if it is set. ``exc_info`` is kept for handlers that look at the exception.
+    Formatters print ``exc_text`` if it is set. ``exc_info`` is kept for handlers that need the exception.
     """
     if not isinstance(record.args, tuple):
         record.msg, record.args = record.getMessage(), ()
@@ -61,11 +61,11 @@ def sanitize(record: logging.LogRecord) -> bool:
 CAUSE = "The above exception was the direct cause of the following exception:"
 CONTEXT = "During handling of the above exception, another exception occurred:"
 LONGEST_CHAIN, MOST_MEMBERS, DEEPEST_GROUP = 20, 15, 10
-"""How many exceptions are shown: of a chain of causes, and of a group (as in Python's own tracebacks)."""
+"""Maximum number of exceptions that are shown: in a chain of causes, in a group, and of nested groups."""
 
 
 def _traceback(exc: BaseException, seen: set[int], depth: int = 0) -> Iterator[str]:
-    """Yield the lines of a traceback. Unlike Python's own, the text of an exception and a note have one line each."""
+    """Yield the lines of a traceback. Unlike in Python's tracebacks, each exception text and each note is one line."""
     chain: list[tuple[BaseException, str]] = []
     found: BaseException | None = exc
     how = ""
@@ -129,7 +129,7 @@ LONGEST_HOST = 100
 
 
 class LogBudget:
-    """Limit of log lines that the other side causes: ``most`` at once, then ``per_second``. The rest is counted."""
+    """Limit of log lines that remote peers cause: ``most`` at once, then ``per_second``. Omitted lines are counted."""
 
     __slots__ = ("_bucket", "_omitted")
 
@@ -138,19 +138,19 @@ class LogBudget:
         self._omitted = 0
 
     def spend(self) -> bool:
-        """Take room for one line; return whether there was any."""
+        """Spend the budget for one line. Return False if the line must be omitted."""
         if self._bucket.spend(monotonic()):
             return True
         self._omitted += 1
         return False
 
     def pop_omitted(self) -> int:
-        """Return how many lines had no room since the last call."""
+        """Return the number of lines that were omitted since the last call."""
         count, self._omitted = self._omitted, 0
         return count
 
     def log(self, level: int, text: str, /, *args: object, **options: Any) -> None:
-        """Write a line that belongs to no peer, if there is room."""
+        """Write a line that belongs to no peer, if the budget allows it."""
         if self.spend():
             if omitted := self.pop_omitted():
                 logger.warning(OMITTED, omitted)
@@ -166,7 +166,7 @@ _handshakes = LogBudget(*OF_ONE_SERVER)
 
 
 def quieten(record: logging.LogRecord) -> bool:
-    """Filter the log of the `websockets` library: its tracebacks quote the request, and every port scan causes one."""
+    """Filter of the log of the `websockets` library. Its tracebacks quote requests, and every port scan causes one."""
     if record.getMessage() != "opening handshake failed":
         return True
     record.exc_info = record.exc_text = None
@@ -180,7 +180,7 @@ def quieten(record: logging.LogRecord) -> bool:
 class PeerLog:
     """The log of one peer: each line carries the peer's id and its remote address in ``extra``.
 
-    ``errors`` counts the lines at ERROR, and ``on_error`` is called for each. ``budget`` is that of the whole server.
+    ``errors`` counts the lines at ERROR, and ``on_error`` is called for each. ``budget`` is the budget of the server.
     """
 
     __slots__ = ("_budget", "_omitted", "_on_error", "_quiet", "_servers_budget", "errors", "id", "remote")
@@ -201,16 +201,16 @@ class PeerLog:
         self._omitted = 0
 
     def quieten(self) -> None:
-        """Write lines at INFO at DEBUG from now on."""
+        """From now on, write lines at DEBUG instead of INFO."""
         self._quiet = True
 
     @property
     def place(self) -> str:
-        """The remote address, or the last one, in the words of a log line."""
+        """The present or last remote address, as text for a log line."""
         return address_text(self.remote) or "an unknown address"
 
     def shows(self, level: int) -> bool:
-        """Return whether a line of that level would write anything, itself or about the lines that were left out."""
+        """Return whether a line at this level would be written, or would cause a line about omitted lines."""
         if self._quiet and level == logging.INFO:
             level = logging.DEBUG
         return self._omitted > 0 or logger.isEnabledFor(level)
@@ -246,6 +246,6 @@ class PeerLog:
         if logger.isEnabledFor(level):
             remote = address_text(self.remote)
             about = {"peer": self.id, "remote": remote}
-            if level >= logging.WARNING:  # most formats show no attributes, and a warning should say whom it is about
+            if level >= logging.WARNING:  # most log formats show no attributes, and a warning should name the peer
                 text, args = f"{text} (peer %s)", (*args, self.id if remote is None else f"{self.id} at {remote}")
             logger.log(level, text, *args, exc_info=exc_info, extra=about, stacklevel=4)

@@ -1,4 +1,4 @@
-"""Clear errors for misuse of public calls, such as options of a wrong type or `with` in place of `async with`."""
+"""Clear errors for misuse of public calls, such as an option of a wrong type, or `with` instead of `async with`."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from concurrent.futures import Future
 from typing import Any, Never, TypeVar, cast
 
 NOT_RUN: tuple[type, ...] = (Iterator, AsyncIterator, Future, functools.partial)
-"""Types of objects that do or bring something later, besides functions and what can be awaited."""
+"""Types of objects whose work is done later, besides functions and awaitables."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def check_flag(name: str, value: Any) -> None:
-    """Refuse an option that is not True or False: ``"no"`` would count as true.
+    """Refuse an option that is not True or False. (``"no"`` would count as true.)
 
     Raises:
-        TypeError: it is neither.
+        TypeError: the option is neither.
     """
     if not isinstance(value, bool):
         raise TypeError(f"{name}= is True or False, got {value!r}")
 
 
 def check_function(name: str, value: Any) -> None:
-    """Refuse an option that is not a function or None.
+    """Refuse an option that is neither a function nor None.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: the option is neither.
     """
     if value is not None and not callable(value):
         raise TypeError(f"{name}= is a function, or None; got {value!r}")
 
 
 def check_limits_change(name: str, present: Any, value: Any) -> None:
-    """Refuse limits that differ in more than what may change during a connection.
+    """Refuse limits that differ in a value that cannot change during a connection.
 
     Raises:
-        TypeError, ValueError: it is not a `Limits`, or more than ``message_bytes`` differs.
+        TypeError, ValueError: the value is not a `Limits`, or more than ``message_bytes`` differs.
     """
     if not isinstance(value, type(present)):
         raise TypeError(f"{name} is a wsrpc.Limits, got {value!r}")
@@ -47,10 +47,10 @@ def check_limits_change(name: str, present: Any, value: Any) -> None:
 
 
 def check_no_yield(what: str, function: Any) -> None:
-    """Refuse a function with a ``yield``: calling it runs nothing, and what it returns counts as true.
+    """Refuse a function with a ``yield``. A call of such a function runs nothing, and its result counts as true.
 
     Raises:
-        TypeError: ``function`` has one.
+        TypeError: ``function`` has a ``yield``.
     """
     for each in (function, type(function).__call__):
         if inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each):
@@ -58,10 +58,10 @@ def check_no_yield(what: str, function: Any) -> None:
 
 
 def check_has_run(what: str, returned: Any) -> None:
-    """Refuse what a function returned if it has not run yet, because such an object counts as true.
+    """Refuse the result of a function if the result has not run yet, because such an object counts as true.
 
     Raises:
-        TypeError: it is an awaitable or a function, so probably an ``await`` or a call was forgotten, or an iterator.
+        TypeError: the result is an awaitable or a function (an ``await`` or a call was forgotten), or an iterator.
     """
     if inspect.isawaitable(returned) or inspect.isroutine(returned) or isinstance(returned, NOT_RUN):
         if inspect.iscoroutine(returned):
@@ -72,10 +72,10 @@ def check_has_run(what: str, returned: Any) -> None:
 
 
 def check_number(text: str, value: Any, least: float) -> None:
-    """Refuse an option that is not a number, or less than ``least``; ``text`` says what is expected.
+    """Refuse an option that is not a number, or is less than ``least``.
 
     Raises:
-        TypeError, ValueError: with ``text`` and the value.
+        TypeError, ValueError: the option is not valid. The error message consists of ``text`` and the value.
     """
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{text}; got {value!r}")
@@ -102,7 +102,8 @@ def no_parentheses(usage: str) -> Callable[[F], F]:
 def shown_as(name: str) -> Callable[[F], F]:
     """Decorator for a coroutine function that a public method calls.
 
-    With the name of the method, Python's warning that a coroutine was never awaited names what the user has called.
+    The coroutine function gets the name of the method. So Python's warning about a coroutine that was never awaited
+    names the method.
     """
 
     def decorate(function: F) -> F:
@@ -113,7 +114,7 @@ def shown_as(name: str) -> Callable[[F], F]:
 
 
 def refusing(text: str) -> Any:
-    """Return a method that raises `TypeError`, for a statement in which the object cannot be used."""
+    """Return a method that raises `TypeError`, for special methods of statements that the object does not support."""
 
     def refuse(self: object, *_: object) -> Never:
         raise TypeError(text)
@@ -122,7 +123,7 @@ def refusing(text: str) -> Any:
 
 
 def no_keywords(method: Callable[..., Any], event: str, unsupported: Mapping[str, object]) -> TypeError:
-    """Return the error for keyword arguments of ``method``: they were meant for the handler, or are misspelled."""
+    """Return the error for unknown keyword arguments of ``method``, which may be meant for the handler."""
     names = ", ".join(unsupported)
     parameters = inspect.signature(method).parameters.values()
     *others, last = [f"{each.name}=" for each in parameters if each.kind is each.KEYWORD_ONLY] or ["none"]
@@ -135,5 +136,5 @@ def no_keywords(method: Callable[..., Any], event: str, unsupported: Mapping[str
 
 
 async def refused(error: Exception) -> Never:
-    """Raise ``error`` when it is awaited: a call that is refused says so where its result is awaited."""
+    """Raise ``error``. A refused call returns this coroutine, so that the error is raised where it is awaited."""
     raise error

@@ -16,35 +16,35 @@ ChannelRef = str | int | None
 """A named channel, an anonymous one by its id, or the main one."""
 
 RAW = 0
-"""Stands in place of a channel for messages that are not protocol. No message can name it: names of channels are text,
-and ids begin at 1."""
+"""Stands for the channel of messages that are not protocol messages. No message can name this channel: names of
+channels are text, and ids start at 1."""
 
 Offline = Literal["queue", "fail"]
-"""Whether a message waits for the next connection or is refused while there is none."""
+"""Whether a message waits for the next connection, or is refused while there is no connection."""
 
 UNTYPED: Any = UNSET
-"""The default of ``returns=``: the value as decoded."""
+"""The default of ``returns=``: the decoded value, without conversion."""
 
 Source: TypeAlias = AsyncIterable[Any] | Iterable[Any]
-"""The argument ``send=``: items that are sent one by one, as the remote peer reads them."""
+"""The argument ``send=``: items that are sent one by one while the remote peer reads them."""
 
 StrPath: TypeAlias = str | PathLike[str]
 """The path of a file."""
 
 Profile = Literal["go"]
-"""The implementation on the other side, if it lacks some of what ws-wrapper 4 has."""
+"""The implementation on the remote side, if it lacks features of ws-wrapper 4."""
 
 Redact: TypeAlias = Callable[[Literal["in", "out"], str, Sequence[Any]], Any]
 """Function for ``log_payloads=``. ``redact(direction, event, args)`` returns what the log shows instead of ``args``."""
 
 LONGEST_NAME = 256
-"""Bytes of the name of an event or a channel. Remote peers may use no longer ones, so none can be registered."""
+"""Maximum bytes of the name of an event or a channel. Longer names can neither be sent nor registered."""
 
 LONGEST_ADDRESS = 256
-"""Bytes of a peer's address."""
+"""Maximum bytes of a peer's address."""
 
 STREAM_EVENTS = frozenset({"start", "next", "pull", "stop"})
-"""Events and requests of which a stream consists. On an anonymous channel without a stream they are a user's own."""
+"""The events and requests of a stream. On an anonymous channel without a stream, these names are free for users."""
 
 RESERVED_EVENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -64,22 +64,22 @@ name, use ``name in wsrpc.types.RESERVED_EVENTS``.
 
 
 class OnChannel:
-    """Base class of objects that stand for one channel; None is the main channel."""
+    """Base class of objects for one channel. The name None is the main channel."""
 
     __slots__ = ()
 
     _channel_name: ChannelRef
 
     def _check_open(self) -> None:
-        """Refuse use after the end; overridden by classes that can be closed."""
+        """Raise an exception if the channel has ended. Classes that can be closed override this method."""
 
 
 def check_event(name: Any) -> None:
-    """Refuse values that cannot name an event.
+    """Refuse values that cannot be the name of an event. (``""`` is allowed, as in ws-wrapper.)
 
     Raises:
-        TypeError: it is not a string; ``""`` is allowed, as in ws-wrapper.
-        ValueError: it cannot be sent, or is too long.
+        TypeError: the name is not a string.
+        ValueError: the name cannot be sent, or is too long.
     """
     if not isinstance(name, str):
         raise TypeError(f"an event's name is a string, got {name!r}")
@@ -89,11 +89,11 @@ def check_event(name: Any) -> None:
 
 
 def check_channel(name: Any) -> None:
-    """Refuse values that cannot name a channel: ws-wrapper refuses ``""``, Go reads it as the main channel.
+    """Refuse values that cannot be the name of a channel. (ws-wrapper refuses ``""``. In Go, it is the main channel.)
 
     Raises:
-        TypeError: it is not a non-empty string.
-        ValueError: it cannot be sent, or is too long.
+        TypeError: the name is not a non-empty string.
+        ValueError: the name cannot be sent, or is too long.
     """
     check_name("a channel's name", name)
     _check_length("a channel's name", name)
@@ -105,11 +105,11 @@ def _check_length(what: str, name: str) -> None:
 
 
 def check_name(what: str, name: Any) -> None:
-    """Refuse values that cannot name anything.
+    """Refuse values that cannot be a name.
 
     Raises:
-        TypeError: it is not a non-empty string.
-        ValueError: it cannot be sent.
+        TypeError: the name is not a non-empty string.
+        ValueError: the name cannot be sent.
     """
     if not isinstance(name, str) or not name:
         raise TypeError(f"{what} is a non-empty string, got {name!r}")
@@ -121,8 +121,8 @@ def check_address(what: str, address: Any) -> None:
     """Refuse values that cannot be the address of a peer.
 
     Raises:
-        TypeError: it is not a non-empty string.
-        ValueError: it is not one line, or too long.
+        TypeError: the address is not a non-empty string.
+        ValueError: the address is not one line, or is too long.
     """
     check_name(what, address)
     if len(address.encode()) > LONGEST_ADDRESS or not address.isprintable():
@@ -130,7 +130,7 @@ def check_address(what: str, address: Any) -> None:
 
 
 def can_be_sent(text: str) -> bool:
-    """Whether ``text`` can be encoded as UTF-8; half of a surrogate pair cannot."""
+    """Whether ``text`` can be encoded as UTF-8. (Half of a surrogate pair cannot be encoded.)"""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -139,20 +139,20 @@ def can_be_sent(text: str) -> bool:
 
 
 def check_offline(offline: Any) -> None:
-    """Refuse values that ``offline=`` does not take.
+    """Refuse values that are not valid for ``offline=``.
 
     Raises:
-        ValueError: it is neither ``"queue"`` nor ``"fail"``.
+        ValueError: the value is neither ``"queue"`` nor ``"fail"``.
     """
     if offline not in ("queue", "fail"):
         raise ValueError(f'offline= is "queue" (wait for the next connection) or "fail" (refuse), got {offline!r}')
 
 
 def check_timeout(timeout: Any, name: str = "timeout", *, more_than_0: bool = False) -> None:
-    """Refuse values that ``timeout=``, or the option called ``name``, does not take.
+    """Refuse values that are not valid for ``timeout=``, or for the option ``name``.
 
     Raises:
-        TypeError: it is not None, UNSET or a number.
+        TypeError: the value is not None, UNSET or a number.
         ValueError: the number is too small.
     """
     if timeout is None or timeout is UNSET:

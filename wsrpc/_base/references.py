@@ -1,4 +1,4 @@
-"""References that keep nothing alive."""
+"""Weak references, and the release of references, so that memory is freed without the garbage collector."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ READ = "_read_ready_cb"
 
 
 def weakly(target: T) -> T:
-    """Return a proxy of ``target``, which does not keep it alive; ``target`` itself if it is a proxy."""
+    """Return a weak proxy of ``target``, or ``target`` itself if it is a weak proxy."""
     found: Any = target if isinstance(target, ProxyTypes) else proxy(target)
     return found  # type: ignore[no-any-return]
 
 
 def release_transport(transport: Any) -> None:
-    """Let an asyncio transport be freed that has ended: it refers to itself by its method that reads."""
+    """Cut the circle of references in an asyncio transport that has ended. (It refers to itself by a method.)"""
     if hasattr(transport, READ):  # uvloop's has none
         delattr(transport, READ)

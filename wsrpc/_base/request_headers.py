@@ -17,7 +17,7 @@ NO_QUERY = Query()
 
 
 class HeadersView(Headers):
-    """View of the headers of the `websockets` library, which also ignore case.
+    """View of the headers of the `websockets` library. Both ignore the case of names.
 
     It copies nothing, because a server keeps it for each connection beside the library's own object.
     """
@@ -36,7 +36,7 @@ class HeadersView(Headers):
             raise KeyError(name)
         return ", ".join(values)
 
-    def get(self, name: str, default: Any = None) -> Any:  # that of Mapping raises and catches where there is none
+    def get(self, name: str, default: Any = None) -> Any:  # `Mapping.get` would raise and catch an exception
         values = self._values.get_all(name)
         return ", ".join(values) if values else default
 
@@ -56,7 +56,7 @@ def _as_latin_1(value: str) -> str:
 
 
 def refusal_headers(headers: Headers) -> list[tuple[str, str]]:
-    """Return the headers to send with a refusal that has ``headers``, without those that the HTTP server adds."""
+    """Return the headers of a refusal that has ``headers``, without the headers that the HTTP server adds."""
     pairs = [pair for pair in headers.pairs() if pair[0] not in ("connection", "content-length")]
     return pairs if "content-type" in headers else [("content-type", "text/plain; charset=utf-8"), *pairs]
 
@@ -72,7 +72,7 @@ def visible_target(target: str) -> str:
 
 
 def split_target(target: str) -> tuple[str, str, Query]:
-    """Return the target of a request in visible characters, its path, decoded, and its query."""
+    """Return the target of a request in visible characters, its decoded path, and its query."""
     target = visible_target(target)
     path, _, query = target.partition("?")
     return target, unquote(path) if "%" in path else path, Query(query) if query else NO_QUERY

@@ -1,4 +1,4 @@
-"""Retries of requests: which errors allow them, the waits between attempts, and one deadline for all. On tenacity."""
+"""Retries of requests: after which errors, with which waits, and with one deadline for all attempts. Uses tenacity."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from .names import Source
 from .scheduler import Scheduler
 
 Condition = retry_base | Callable[[BaseException], bool]
-"""Decides whether to go on: one of tenacity's retry objects, or a plain function of the exception."""
+"""Decides whether to try again: one of tenacity's retry objects, or a plain function of the exception."""
 
 
 class _Options(Protocol):
@@ -54,7 +54,7 @@ def check_strategies(options: _Options, *seconds: str) -> None:
     """Refuse fields that are not strategies. ``seconds`` names the fields that are durations.
 
     Raises:
-        TypeError, ValueError: the text says what was expected and what came.
+        TypeError, ValueError: a field is not valid. The error message says what is expected.
     """
     owner = type(options).__name__
     for name in seconds:
@@ -66,7 +66,7 @@ def check_strategies(options: _Options, *seconds: str) -> None:
     condition: Any = options.retry
     if condition is None or (isinstance(condition, retry_base) and not isinstance(condition, async_retry_base)):
         return
-    # A class is callable, too; its instances count as true, and so does the coroutine of an `async def`.
+    # A class is callable, too. Its instances count as true, and so does the coroutine of an `async def` function.
     waits = isinstance(condition, (type, async_retry_base)) or inspect.iscoroutinefunction(condition)
     if waits or not callable(condition):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""The services of an event loop that the core uses, as a seam: tests drive the core with a clock of their own."""
+"""`Scheduler`: the services of an event loop that the core needs. Tests replace it by a clock."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from functools import partial
 from typing import Any, Protocol
 
 EAGER = sys.version_info >= (3, 12)
-"""Whether a coroutine's first step can run at once, inside its own task."""
+"""Whether a task can run the first step of its coroutine at once."""
 
 
 def spawn_later(coroutine: Coroutine[Any, Any, None], context: contextvars.Context | None = None) -> asyncio.Task[None]:
-    """Make a task whose first step comes in the next turn of the event loop.
+    """Create a task whose first step runs in the next turn of the event loop.
 
     For tasks that the caller has to hold before they run: with `asyncio.eager_task_factory` the loop's own
     `create_task` takes the first step at once.
@@ -23,7 +23,7 @@ def spawn_later(coroutine: Coroutine[Any, Any, None], context: contextvars.Conte
 
 
 class Timer(Protocol):
-    """A call that `Scheduler.call_at` has scheduled."""
+    """Call that `Scheduler.call_at` has scheduled."""
 
     def cancel(self) -> None: ...
 
@@ -64,14 +64,14 @@ class Spawn(Protocol):
 
 def _spawn_in(loop: asyncio.AbstractEventLoop) -> Spawn:
     """Return `Scheduler.spawn` for ``loop``. A function, because a `partial` takes longer to pass keywords on."""
-    # Python's version is asked for here, because a comparison for each task would show in the time of async requests.
+    # Python's version is checked here, because a check for each task would slow down async requests measurably.
     if sys.version_info >= (3, 12):
         make_task = asyncio.Task
 
         def spawn(
             coroutine: Coroutine[Any, Any, None], /, context: contextvars.Context | None = None
         ) -> asyncio.Task[None]:
-            # The task takes its first step at once: a coroutine that does not wait costs no turn of the loop.
+            # The task runs its first step at once, so a coroutine that does not wait needs no turn of the event loop.
             return make_task(coroutine, loop=loop, context=context, eager_start=True)
 
     else:
@@ -94,14 +94,14 @@ class LoopScheduler:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._clock: Scheduler | None = None
-        # `renew` sets these four.
+        # `renew` sets these four attributes.
         self.time: Callable[[], float]
         self.call_at: Callable[[float, Callable[[], object]], Timer]
         self.create_future: Callable[[], asyncio.Future[Any]]
         self.spawn: Spawn
 
     def __getattr__(self, name: str) -> Any:
-        """Bind to the running loop on the first use."""
+        """Bind this object to the running event loop on the first use."""
         if name not in ("time", "call_at", "create_future", "spawn"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
         self.renew()
@@ -109,21 +109,21 @@ class LoopScheduler:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether it is bound to another loop than the one that runs now."""
+        """Whether this object is bound to another event loop than the running one."""
         return self._loop is not None and self._loop is not asyncio.get_running_loop()
 
     @property
     def is_running(self) -> bool:
-        """Whether its loop runs, in any thread."""
+        """Whether its event loop runs, in any thread."""
         return self._loop is not None and self._loop.is_running()
 
     @property
     def has_ended(self) -> bool:
-        """Whether its loop is closed."""
+        """Whether its event loop is closed."""
         return self._loop is not None and self._loop.is_closed()
 
     def renew(self) -> bool:
-        """Bind to the loop that runs now; return whether it is another one than before."""
+        """Bind this object to the running event loop. Return whether this is another event loop than before."""
         loop = asyncio.get_running_loop()
         if loop is self._loop:
             return False
@@ -134,20 +134,20 @@ class LoopScheduler:
         return True
 
     def set_clock(self, clock: Scheduler | None) -> None:
-        """Take the time and timers of ``clock``, or of the event loop for None."""
+        """Set the source of time and timers. None is the event loop."""
         self._clock = clock
         self.renew()
         self._set_clock_functions(clock or self._loop)
 
     def _set_clock_functions(self, clock: Any) -> None:
         self.time = clock.time
-        # Else a timer would refer to the handler within which it was started, and a cancelled one, too.
+        # Otherwise a timer would refer to the handler that started it, even after it was cancelled.
         self.call_at = clock.call_at if self._clock else partial(clock.call_at, context=contextvars.copy_context())
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         loop = self._loop or asyncio.get_running_loop()
         if loop.is_closed():
-            return  # with everything that ran in it
+            return  # everything that ran in it has ended, too
         try:
             here = asyncio.get_running_loop() is loop
         except RuntimeError:
@@ -156,7 +156,7 @@ class LoopScheduler:
 
 
 class Tasks:
-    """Tasks that belong to one object, which keeps them until they have ended: asyncio refers to them only weakly."""
+    """The running tasks of one object. (asyncio has only weak references to tasks.)"""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
@@ -168,7 +168,7 @@ class Tasks:
         task.add_done_callback(self._running.discard)
 
     async def wait(self) -> None:
-        """Wait until the tasks have ended, whatever they raise. Cancelling it cancels them."""
+        """Wait until the tasks have ended, even if they raise exceptions. Cancelling the wait cancels the tasks."""
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def cancel(self) -> None:

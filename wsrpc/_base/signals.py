@@ -1,4 +1,4 @@
-"""Handling signals in an event loop."""
+"""Handlers for signals in an event loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def handle_signal(loop: asyncio.AbstractEventLoop, number: int, callback: Callab
     """
     try:
         loop.add_signal_handler(number, callback)
-    except NotImplementedError:  # on Windows, where asyncio itself makes signals wake the loop
+    except NotImplementedError:  # on Windows, where signals wake asyncio's event loop without this
 
         def handle(number: int, frame: object) -> None:
             loop.call_soon_threadsafe(callback)

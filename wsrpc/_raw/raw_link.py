@@ -30,7 +30,7 @@ EACH = 64
 
 
 class Piece(NamedTuple):
-    """A message, or a part of one; ``last`` says whether it ends the message."""
+    """A message or a part of a message. ``last`` is whether the message ends with this piece."""
 
     payload: bytes
     text: bool
@@ -38,10 +38,10 @@ class Piece(NamedTuple):
 
 
 class PieceQueue:
-    """Queue of a raw connection: the transport puts pieces in, `next` takes them out.
+    """Queue of the received pieces of a raw connection. `next` removes and returns the oldest piece.
 
-    While more than ``bound`` bytes wait to be read, the transport does not receive, which slows the other side down.
-    What arrived before the connection ended can still be read.
+    While more than ``limit`` bytes wait to be read, the transport does not receive, which slows the remote peer down.
+    Pieces that arrived before the connection ended can still be read.
     """
 
     def __init__(self, transport: Transport, limit: int) -> None:
@@ -54,14 +54,14 @@ class PieceQueue:
         self._stopped = False
         self.ended: CloseInfo | None = None
 
-    # ------------------------------------------------------------ what arrives
+    # ------------------------------------------------------------ receiving
 
     def receive(self, payload: bytes | bytearray, text: bool) -> None:
-        """Take a whole message."""
+        """Add a whole message."""
         self.receive_piece(bytes(payload), text, True)
 
     def receive_piece(self, payload: bytes, text: bool, last: bool) -> None:
-        """Take a part of a message."""
+        """Add a part of a message."""
         if self._stopped:
             return
         self._pieces.append(Piece(payload, text, last))
@@ -72,7 +72,7 @@ class PieceQueue:
         self._wake()
 
     def end(self, info: CloseInfo) -> None:
-        """Let the reader see that the connection has ended."""
+        """Record that the connection has ended, and wake the reader."""
         self.ended = info
         self._wake()
 
@@ -82,7 +82,7 @@ class PieceQueue:
         """Return the next piece. Cancelling is safe: nothing is lost.
 
         Raises:
-            ConnectionLost: the connection has ended, and everything was read.
+            ConnectionLost: the connection has ended, and all pieces have been read.
             RuntimeError: another task reads already.
         """
         self.check_alone()
@@ -105,7 +105,7 @@ class PieceQueue:
         """Check that no other task reads.
 
         Raises:
-            RuntimeError: another task does.
+            RuntimeError: another task reads.
         """
         if self._reader is not None:
             raise RuntimeError("another task receives from this connection already: one at a time")
@@ -116,7 +116,7 @@ class PieceQueue:
         self._size += len(piece.payload) + EACH
 
     def stop(self) -> None:
-        """Ignore what still arrives: this side is closing."""
+        """Ignore further pieces, because this side is closing."""
         self._stopped = True
 
     def _wake(self) -> None:
@@ -125,17 +125,17 @@ class PieceQueue:
 
 
 RawMessage: TypeAlias = str | bytes
-"""A text message or a binary one."""
+"""A text or binary message."""
 
 Pieces: TypeAlias = Iterable[RawMessage] | AsyncIterable[RawMessage]
 """A message, piece by piece."""
 
 UNFINISHED = "a message was left unfinished"
-"""Close reason after some pieces of a message have left and the rest cannot follow."""
+"""Close reason after some pieces of a message were sent, if the rest cannot be sent."""
 
 
 class RawLink:
-    """Inside of a raw connection: the receiver of its transport, which sends and closes, too.
+    """Inside of a raw connection: receives from its transport, sends, and closes.
 
     ``pieces`` has the received pieces that nobody has read yet. ``rooms`` are those that the connection is in, or was
     in when it ended.
@@ -155,26 +155,26 @@ class RawLink:
         self.skipped_broadcasts = 0
         """Number of broadcasts that were left out because the remote peer reads too slowly."""
         self.overdue = False
-        """A broadcast has waited for it as long as broadcasts do, and it has not drained since."""
+        """Whether a broadcast has waited for this connection in vain, and the connection has not drained since."""
         self.closing = False
         """Whether the user has called `close`."""
         self.full = False
-        """The transport holds more unsent bytes than its high-water mark."""
+        """Whether the transport has more unsent bytes than its high-water mark."""
         self.leave_rooms = leave_rooms
         self.pieces = PieceQueue(transport, limits.high_water_bytes)
         self.receive = self.pieces.receive
         self.receive_piece = self.pieces.receive_piece
         self._gate = Gate(loop)
-        """The callers that wait while the transport is full, the one that sends a message in pieces among them."""
+        """The callers that wait while the transport is full, including a caller that sends a message in pieces."""
         self._over = loop.create_future()
         self._midway = False
-        """Whether some pieces of a message have been sent, and not the last one. No other message may be sent then."""
+        """Whether some pieces of a message were sent, but not the last piece. Then no other message may be sent."""
         self._broadcasts = SlowReaderQueue(
             transport.send, self._cannot_send, limits.behind_bytes, log.warn, self._count_dropped
         )
         self.thread = get_ident()
         self._broken_off: asyncio.Task[None] | None = None
-        """Closes the connection because of how this side sends, or because the credentials of the client expired."""
+        """Task that closes the connection after a failure to send, or when the client's credentials expired."""
         self._closed_with: tuple[int, str] = (CloseCode.ABNORMAL, "")
         """Code and reason with which this side closes the connection."""
 
@@ -184,18 +184,18 @@ class RawLink:
         """Do nothing: each piece has woken the reader."""
 
     def pause_sending(self) -> None:
-        """Let senders wait: the transport is above its high-water mark."""
+        """Let senders wait, because the transport is above its high-water mark."""
         self.full = True
 
     def resume_sending(self) -> None:
-        """Let senders go on: the transport has drained. Broadcasts go first."""
+        """Let senders continue, because the transport has drained. Waiting broadcasts are sent first."""
         self.full = False
         self._broadcasts.flush()
         self.overdue = self.overdue and self.full
         self._gate.wake()
 
     def connection_lost(self, info: CloseInfo, /) -> None:
-        """Let the reader and the senders see that the connection has ended."""
+        """Wake the reader and the senders, because the connection has ended."""
         self.pieces.end(info)
         if not self._over.done():
             self._over.set_result(None)
@@ -212,18 +212,18 @@ class RawLink:
 
     @property
     def ended(self) -> CloseInfo | None:
-        """How the connection ended; None if it has not."""
+        """How the connection ended. None if it has not ended."""
         ended = self.pieces.ended
         return msgspec.structs.replace(ended, user_closed=True) if ended is not None and self.closing else ended
 
     async def wait_ended(self) -> CloseInfo:
-        """Wait until the connection has ended, and return how. Cancelling is safe."""
+        """Wait until the connection has ended, and return how it ended. Cancelling is safe."""
         await asyncio.shield(self._over)
         assert self.ended is not None
         return self.ended
 
     def stats(self) -> PeerStats:
-        """A snapshot for the server's sums, in which the user's function counts as a handler."""
+        """Return a snapshot for the server's totals. The user's function counts as a handler."""
         passed: Traffic | None = getattr(self.transport, "traffic", None)
         return PeerStats(
             id=self.log.id,
@@ -293,7 +293,7 @@ class RawLink:
         """Wait until all earlier callers have sent and there is room. Cancelling is safe.
 
         Raises:
-            ConnectionLost: nothing can be sent any more.
+            ConnectionLost: no message can be sent any more.
         """
         self.check_open()
         while self.full or not turn.is_first:
@@ -304,7 +304,7 @@ class RawLink:
         """Check that messages can be sent, as far as this side knows.
 
         Raises:
-            ConnectionLost: they cannot.
+            ConnectionLost: no message can be sent.
         """
         ended = self.pieces.ended
         if ended is not None:
@@ -313,7 +313,7 @@ class RawLink:
             raise ConnectionLost(*self._closed_with, "not_sent")
 
     def _break_off(self, code: CloseCode, reason: str) -> None:
-        """Close the connection: no message can be sent any more, and none is received."""
+        """Close the connection. From now on, no message is sent or received."""
         self.pieces.stop()
         self._closed_with = (code, reason)
         self._broken_off = spawn_later(close_transport(self.transport, code, reason))
@@ -338,7 +338,7 @@ class RawLink:
             raise QueueFull(f"{unsent} bytes were unsent: the connection was closed with 4408")
         waiting.append((payload, text))
         if not self._midway:
-            waiting.flush(everything=True)  # those that waited can neither be dropped now nor overtaken
+            waiting.flush(everything=True)  # the waiting messages can neither be dropped now nor overtaken
         return True
 
     def _cannot_send(self) -> bool:

@@ -1,4 +1,4 @@
-"""A server's raw connections, each of which runs the user's function."""
+"""`RawConnections`: the raw connections of a server. Each connection runs the user's function."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ def refusal_of(exc: BaseException) -> tuple[int, str]:
 
 
 class RawServing:
-    """Serves each connection of a server without the protocol, with ``function``."""
+    """Serves each connection of a server without the protocol, by a call of ``function``."""
 
     def __init__(self, function: Any) -> None:
         self.function = function
 
     async def prepare(self, connection: RawConnection) -> RawFunction:
-        """Return what serves a connection, which has entered no room yet, or refuse it by raising an exception."""
+        """Return the function that serves a new connection. Raise an exception to refuse the connection."""
         function: RawFunction = self.function
         return function
 
     async def ended(self, connection: RawConnection, log: PeerLog) -> None:
-        """Finish when a connection has ended and its function has returned."""
+        """Called when a connection has ended and its function has returned."""
 
 
 class RawConnections:
-    """The raw connections of a server. Each runs its function in a task of its own, and is closed after that.
+    """The raw connections of a server. Each runs its function in a task, and is closed when the function returns.
 
     Args:
-        enter: lets a new connection receive what goes to everybody.
-        leave_rooms: ends the membership of a connection in all rooms.
+        enter: a function that adds a new connection to the receivers of `Server.emit`.
+        leave_rooms: a function that removes a connection from all rooms.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class RawConnections:
         self._enter = enter
         self._leave_rooms = leave_rooms
         self._running: dict[RawConnection, asyncio.Task[None]] = {}
-        """Connections, each with the task in which its function runs."""
+        """The connections, each with the task of its function."""
 
     @property
     def all(self) -> tuple[RawConnection, ...]:
-        """Connections whose function runs, in the order in which they came."""
+        """The connections whose function runs, oldest first."""
         return tuple(self._running)
 
     def stats(self) -> Iterator[PeerStats]:
@@ -85,7 +85,7 @@ class RawConnections:
         make: Callable[[RawLink], RawConnection],
         expires: float | None,
     ) -> RawConnection:
-        """Begin to serve a connection, which ``make`` builds around its inside, and close it when it ``expires``."""
+        """Start to serve a connection, which ``make`` creates from its inside. Close it when it ``expires``."""
         log = PeerLog(transport.info.remote, self._totals.failed, self._budget)
         link = RawLink(transport, log, limits, loop, lambda: self._leave_rooms(connection))
         connection = make(link)
@@ -102,13 +102,13 @@ class RawConnections:
             function = await serving.prepare(connection)
             self._enter(connection)
             if link.closed:
-                link.leave_rooms()  # it has ended meanwhile, and nothing else removes it
+                link.leave_rooms()  # it has ended meanwhile, and no other code removes it
             await function(connection)
         except BaseException as exc:
             if ends_the_task(exc):
                 code, reason = CloseCode.SERVICE_RESTART, "the server is closing"
                 raise
-            # A function need not catch errors which say that its connection has ended, or cannot be used any more.
+            # A function need not catch the errors of a connection that has ended or was closed.
             if not (link.closed and isinstance(exc, ConnectionError)):
                 code, reason = refusal_of(exc)
                 failed = not isinstance(exc, RpcError)
@@ -134,22 +134,22 @@ class RawConnections:
                     log(logging.INFO, said, log.id, log.place, ended.code, ended.reason)
 
     def clear(self) -> None:
-        """Forget all connections, because their event loop was closed."""
+        """Remove all connections, because their event loop was closed."""
         for connection in self._running:
             link_of(connection).leave_rooms()
         self._running.clear()
 
     async def close(self, code: int, reason: str) -> None:
-        """Close every connection. Their functions go on."""
+        """Close every connection. The functions continue."""
         await asyncio.gather(*(connection.close(code, reason) for connection in self._running))
 
     async def wait_done(self, closers: Closers) -> None:
-        """Wait until all functions have returned, besides those of ``closers``. Cancelling is safe."""
+        """Wait until all functions have returned, except those of ``closers``. Cancelling is safe."""
         while tasks := self._tasks(closers):
             await closers.wait_for_others(tasks, None)
 
     async def join(self, patience: float, closers: Closers) -> None:
-        """Wait as `wait_done` does, for ``patience`` seconds; then cancel the functions that still run."""
+        """Wait as `wait_done` does, for ``patience`` seconds. Then cancel the functions that still run."""
         try:
             async with asyncio.timeout(patience):
                 await self.wait_done(closers)

@@ -62,8 +62,8 @@ class BlockingProxy(Proxy):
 
         return called
 
-    def _wsrpc_new(self, contract: type[Any], caller: Calling, given: RequestOptions) -> Proxy:
-        return typed(BlockingProxy, contract, caller, given, self._wsrpc_bridge)
+    def _wsrpc_new(self, contract: type[Any], caller: Calling, common: RequestOptions) -> Proxy:
+        return typed(BlockingProxy, contract, caller, common, self._wsrpc_bridge)
 
     def _wsrpc_source(self, items: Any) -> Any:
         return upload(items)

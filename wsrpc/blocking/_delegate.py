@@ -1,4 +1,4 @@
-"""`Delegate`: base class of the blocking classes, each of which stands for an object in the loop's thread."""
+"""`Delegate`: base class of the blocking classes. A delegate stands for an asynchronous object in the loop's thread."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ FORMS: dict[Any, Callable[[Any, CallBridge], Any]] = {}
 """Blocking classes, by the asynchronous ones. `_core.peer` fills it."""
 
 BRIDGES: WeakKeyDictionary[AsyncPeer, weakref.ref[CallBridge]] = WeakKeyDictionary()
-"""The portals of clients, by their peers."""
+"""The bridges of clients, by peer."""
 
 
 def blocking_form(value: Any, bridge: CallBridge) -> Any:
-    """Return the blocking form of a result or of an argument of a handler. Most values have none."""
+    """Return the blocking form of a result or of a handler's argument. Most values are returned unchanged."""
     form = FORMS.get(value.__class__)
     return value if form is None else form(value, bridge)
 
 
 def own_form(value: Any) -> Any:
-    """Return the blocking form of a peer or a channel, for the argument of a handler that wants that.
+    """Return the blocking form of a peer or a channel, for a handler's argument.
 
     Raises:
         TypeError: the handler is that of an asynchronous client or server.
@@ -88,7 +88,7 @@ class Delegate:
 
 
 class SameAttribute(Generic[T]):
-    """Attribute of a `Delegate` that is the attribute of the same name of ``_inner``."""
+    """Attribute of a `Delegate` with the value of the same attribute of ``_inner``."""
 
     def __set_name__(self, owner: type[Delegate], name: str) -> None:
         self._name = name
@@ -99,7 +99,7 @@ class SameAttribute(Generic[T]):
 
 
 def inner_of(value: Any) -> Any:
-    """Return what a blocking object stands for, or a list of that for several. Anything else is returned unchanged."""
+    """Return the asynchronous object of a delegate, or a list of them for several. Return other values unchanged."""
     if isinstance(value, Delegate):
         return value._inner  # pyright: ignore[reportPrivateUsage]
     if isinstance(value, Iterable) and not isinstance(value, str):

@@ -25,7 +25,7 @@ from ._loop_thread import CallBridge
 from ._workers import without_exit
 
 MISSING: Any = object()
-"""The default of an argument that was not given."""
+"""The default of an argument that was not passed."""
 
 
 def check_plain(function: Any, what: str) -> None:
@@ -95,7 +95,7 @@ _INSTEAD: list[tuple[Any, str]] = [
     (AsyncAnonymousChannel, "wsrpc.blocking.AnonymousChannel"),
     (AsyncIterator, "collections.abc.Iterator[...]"),
 ]
-"""Annotations that a handler in a thread cannot use, and those to use instead."""
+"""Annotations that a handler in a thread cannot have, and what to use instead."""
 
 
 def threaded(function: Callable[..., Any], bridge: CallBridge) -> tuple[Any, bool]:

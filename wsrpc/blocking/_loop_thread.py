@@ -23,7 +23,7 @@ Closing = Callable[[], Coroutine[Any, Any, None]]
 
 
 class LoopEnded(Exception):
-    """The event loop of a `LoopThread` takes no more calls."""
+    """The event loop of a `LoopThread` accepts no more calls."""
 
 
 class LoopCall:
@@ -64,7 +64,7 @@ class LoopCall:
         self._waiting = waiting
         self._stepped = stepped
         self._written = written
-        # A handler that calls is known as that handler in the loop's thread, too.
+        # The call of a handler runs in the handler's context in the loop's thread, too.
         self._context = contextvars.copy_context()
         self._done = allocate_lock()
         self._done.acquire()
@@ -74,17 +74,17 @@ class LoopCall:
         self._awaited: Any = None
         """The future that the coroutine waits for, if it has no task."""
         self._cancels = False
-        """The coroutine gets a CancelledError in its next step."""
+        """Whether the coroutine gets a CancelledError in its next step."""
         self.over = False
         self.result: Any = None
         self._error: BaseException | None = None
 
     def wait(self, seconds: float = -1) -> bool:
-        """Wait until the call is over, and return whether it is. In the caller's thread; so is `pop_error`."""
+        """Wait until the call is over, and return whether it is over. Called in the caller's thread."""
         return self._done.acquire(True, seconds)
 
     def pop_error(self) -> BaseException | None:
-        """Return the error of the call, which has a traceback that refers to this object."""
+        """Remove and return the error of the call. (Its traceback refers to this object.)"""
         error, self._error = self._error, None
         return error
 
@@ -150,13 +150,13 @@ class LoopCall:
         self._finished()
 
     def _abort_channel(self) -> None:
-        """End the channel that the call has opened for a caller who was interrupted."""
+        """Abort the channel that the call has opened, because the caller was interrupted."""
         if isinstance(self.result, AnonymousChannel):
             core_of(self.result).abort(None)
 
     def _finished(self) -> None:
         if self._written:
-            # What was sent in this turn of the loop is written at its end.
+            # Messages that were sent in this turn of the event loop are written at the end of the turn.
             asyncio.get_running_loop().call_soon(self._end)
         else:
             self._end()
@@ -199,12 +199,12 @@ class Flag:
         self._unset.acquire()
 
     def set(self) -> None:
-        """Wake all that wait. Call it once, in a thread that no signal interrupts."""
+        """Wake all waiting threads. Call this once, in a thread that no signal interrupts."""
         self.is_set = True
         self._unset.release()
 
     def wait(self) -> None:
-        """Return when it is set. Who is interrupted after its `acquire` keeps others waiting, but not for long."""
+        """Wait until the flag is set. An interrupted thread may delay other waiting threads for a short time."""
         while not self.is_set:
             if self._unset.acquire(True, 1):
                 self._unset.release()
@@ -231,21 +231,21 @@ class LoopThread:
         self._waiting: set[LoopCall] = set()
         """Calls whose coroutine waits."""
         self._woken = False
-        """Whether the loop is about to take what is in ``_calls``, so that no other call need wake it."""
+        """Whether the loop will start the calls in ``_calls`` soon, so that no other call need wake it."""
         self.ended = False
-        """No more calls are accepted."""
+        """Whether calls are refused."""
         self._drained = False
-        """No more calls are started."""
+        """Whether waiting calls are failed instead of started."""
         self.pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop
-        """Exists once ``_ready`` is set."""
+        """The event loop. The attribute exists when ``_ready`` is set."""
         self._stop = asyncio.Event()
         self._started = allocate_lock()
-        """Is acquired by who starts the thread, and never released."""
+        """Lock that the thread which starts the loop's thread acquires. It is never released."""
         self._ready = Flag()
         # Not `Thread.is_alive`: if `Thread.join` is interrupted, that is False while the thread runs (3.11, observed).
         self.over = Flag()
-        """The loop has ended, and the client is closed."""
+        """Set when the loop has ended and the client is closed."""
         self._thread = threading.Thread(target=self._run, name=f"{name} loop", daemon=True)
         self._ident: int | None = None
 
@@ -271,11 +271,11 @@ class LoopThread:
         try:
             try:
                 self._submit(call)
-                while not call.wait(1):  # a signal that comes as the wait begins does not end it, with 3.14 often
-                    self._call_in_loop(self._start_all)  # another caller may have been interrupted before it did so
+                while not call.wait(1):  # a signal at the start of the wait does not end it, with 3.14 often
+                    self._call_in_loop(self._start_all)  # an interrupted caller may not have woken the loop
             except LoopEnded:
                 raise
-            except BaseException:  # KeyboardInterrupt, or what another signal handler raises
+            except BaseException:  # KeyboardInterrupt, or the exception of another signal handler
                 self._interrupt(call)
                 raise
             error = call.pop_error()
@@ -285,10 +285,10 @@ class LoopThread:
                 raise error
             return call.result
         finally:
-            del call, error  # the error refers to its traceback, and that to this frame
+            del call, error  # the error's traceback refers to this frame
 
     def end(self, *, wait: bool) -> None:
-        """Take no more calls, close the client, and end the loop. Idempotent.
+        """Refuse further calls, close the client, and end the loop. Idempotent.
 
         Args:
             wait: until the thread has ended.
@@ -300,7 +300,7 @@ class LoopThread:
             if self._thread.ident is not None:
                 self._thread.join()
 
-    # There is no lock between the threads: the loop's thread wakes as soon as it is told to, and would wait for it.
+    # There is no lock between the threads. The loop's thread would wake at once, and then wait for the lock.
 
     def _submit(self, call: LoopCall) -> None:
         if self.ended:
@@ -313,7 +313,7 @@ class LoopThread:
             self._call_in_loop(self._start_all)
 
     def _call_in_loop(self, function: Callable[..., object], *args: Any) -> None:
-        """Call a function in the loop's thread, which starts now if it has not."""
+        """Call a function in the loop's thread. Start the thread if it has not started."""
         if not self._started.locked():
             start_new_thread(self._start, ())
         self._ready.wait()
@@ -321,7 +321,7 @@ class LoopThread:
             self._loop.call_soon_threadsafe(function, *args)
 
     def _start(self) -> None:
-        # In a thread, because KeyboardInterrupt in the midst of `Thread.start` leaves nobody who knows whether it runs.
+        # In a thread, because after a KeyboardInterrupt within `Thread.start` it is unknown whether the thread runs.
         if self._started.acquire(False):
             try:
                 self._thread.start()
@@ -331,13 +331,13 @@ class LoopThread:
     def _interrupt(self, call: LoopCall) -> None:
         self._withdraw(call)  # also if the system has no thread for the loop
         self._call_in_loop(self._interrupted, call)
-        if not call.over:  # else the lock was acquired already, or nobody waits for it
-            # The loop may have ended before it was told. Nothing runs any more once its thread has ended.
+        if not call.over:  # else the lock was acquired already, or no thread waits for it
+            # The loop may have ended before the interrupt. Nothing runs any more after its thread has ended.
             while not call.wait(1) and not self.over.is_set:
                 pass
 
     def _withdraw(self, call: LoopCall) -> bool:
-        """Take a call out of the queue; return whether it was there."""
+        """Remove a call from the queue. Return False if the call was not there."""
         try:
             self._calls.remove(call)
         except ValueError:
@@ -364,8 +364,8 @@ class LoopThread:
             try:
                 self._loop.run_until_complete(serving)
             except (SystemExit, KeyboardInterrupt) as exc:
-                # A function that the loop calls, such as a hook of `log_payloads=`, does not end the program from
-                # here, and must not end the loop: its callers would wait without end.
+                # A function that the loop calls, such as a hook of `log_payloads=`, cannot end the program from this
+                # thread. It must not end the loop, either: callers would wait forever.
                 message = "a function that the client calls in its event loop wanted to end the program"
                 self._loop.call_exception_handler({"message": message, "exception": exc})
 
@@ -380,11 +380,11 @@ class LoopThread:
 
     def _start_all(self) -> None:
         """Start the calls in the queue. At the end, fail them."""
-        self._woken = False  # before the queue is looked at: who adds a call after that wakes the loop again
+        self._woken = False  # before the queue is read: a caller that adds a call after that wakes the loop again
         for _ in range(len(self._calls)):
             try:
                 call = self._calls.popleft()
-            except IndexError:  # at the end, callers take their calls back
+            except IndexError:  # at the end, callers withdraw their calls
                 return
             if self._drained:
                 call.fail(asyncio.CancelledError())
@@ -399,7 +399,7 @@ class LoopThread:
 
 
 class CallBridge:
-    """Carries the calls of a blocking client to the asynchronous one in its `LoopThread`.
+    """Carries the calls of a blocking client to the asynchronous client in its `LoopThread`.
 
     The thread starts with the first call that needs it, and ends with `close`. So a client can be made before a fork,
     and used after it.
@@ -455,12 +455,12 @@ class CallBridge:
             raise self._over() from None
 
     def apply(self, function: Callable[[], Any]) -> Any:
-        """Call a plain function: in the loop's thread if there is one, else in this one."""
+        """Call a plain function, in the loop's thread if there is one, otherwise in this thread."""
         thread = self._thread
         return function() if thread is None or thread.ended else self.run(function)
 
     def finish(self, function: Callable[[], Any]) -> None:
-        """Run what ends something, such as a stream.
+        """Call a function that ends something, such as a stream.
 
         Nothing is left to end once the loop's thread has ended. In a forked child, what there is belongs to the parent.
         """
@@ -472,7 +472,7 @@ class CallBridge:
 
     @property
     def forked(self) -> bool:
-        """Whether the loop's thread runs in the parent process, which has forked since it started."""
+        """Whether this is a forked child, and the loop's thread runs in the parent process."""
         thread = self._thread
         return thread is not None and not thread.over.is_set and thread.pid != os.getpid()
 
@@ -496,7 +496,7 @@ class CallBridge:
         self._check_caller(self._thread)
 
     def close(self) -> None:
-        """End the loop's thread, and wait for that. Calls raise what ``over`` makes from now on."""
+        """End the loop's thread, and wait for its end. From now on, calls raise the exception from ``over``."""
         self._end(wait=True)
 
     def close_soon(self) -> None:
@@ -511,7 +511,7 @@ class CallBridge:
             thread.end(wait=wait)
 
     def abandon(self) -> None:
-        """Close it because nothing refers to the client any more, or because the program ends."""
+        """Close the client, because nothing refers to it any more, or because the program ends."""
         thread = self._thread
         if thread is not None and not thread.ended and thread.pid == os.getpid():
             self.close_soon()  # first, because the warning may be an error
@@ -522,7 +522,7 @@ class CallBridge:
             )
 
     def _start(self) -> LoopThread:
-        """Return the loop's thread. The last one must have ended: the client cannot be in two loops."""
+        """Start and return a new thread. The last thread must have ended: a client cannot be in two event loops."""
         while True:
             with self._guard:
                 if self._closed:
@@ -537,7 +537,7 @@ class CallBridge:
     def _check_caller(self, thread: LoopThread | None) -> None:
         name = self._name
         if thread is not None and thread.over.is_set:
-            thread = None  # its id may be that of another one
+            thread = None  # another thread may have its id
         if self.forked:
             raise RuntimeError(
                 f"this {name} was in use when the process forked, and its thread exists only in the parent: "

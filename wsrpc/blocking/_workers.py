@@ -1,4 +1,4 @@
-"""Threads for handlers and for the sources of uploads, all of which may block."""
+"""Threads for functions that may block: handlers, and the sources of uploads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
 Job = tuple[Future[Any], Callable[[], Any]]
-"""A function that runs in a thread, and the future that gets its result."""
+"""A function to run in a thread, and the future that gets its result."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,7 +28,7 @@ class Workers(ThreadPoolExecutor):
         self._name = name
         self._guard = threading.Lock()
         self._idle: list[Worker] = []
-        """Threads without a function. The one that became idle last gets the next function."""
+        """The idle threads. The thread that became idle last gets the next function."""
         self._ended = False
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -48,7 +48,7 @@ class Workers(ThreadPoolExecutor):
                 self._idle.append(worker)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the threads, each when its function has returned. Wait only for those that are idle."""
+        """End each thread when its function has returned. Wait only for idle threads."""
         with self._guard:
             self._ended = True
             idle, self._idle = self._idle, []
@@ -69,13 +69,13 @@ class Worker(threading.Thread):
         super().__init__(name=name, daemon=True)
         self._is_idle = is_idle
         self.jobs: SimpleQueue[Job | None] = SimpleQueue()
-        """At most two: the next one may come while the result of the last is handed over. None ends the thread."""
+        """At most two functions: the next may be added while the last returns its result. None ends the thread."""
         self.start()
 
     def run(self) -> None:
         while (job := self.jobs.get()) is not None:
             self._do(*job)
-            del job  # or it would live until the next one comes
+            del job  # otherwise it would live until the next function
 
     def _do(self, future: Future[Any], function: Callable[[], Any]) -> None:
         error = result = None
@@ -85,7 +85,7 @@ class Worker(threading.Thread):
                 result = function()
             except BaseException as exc:
                 error = exc
-        # The thread is idle before the result is known, so that who acts on the result finds it and starts no other.
+        # The thread becomes idle before the result is known, so that code which acts on the result can use the thread.
         self._is_idle(self)
         if error is not None:
             future.set_exception(without_exit(error))

@@ -1,5 +1,5 @@
 // src/data.ts
-var MESSAGE = 64;
+var OVERHEAD = 64;
 var encoder = new TextEncoder();
 var SHORT = 4096;
 var counted = new Uint8Array(3 * SHORT);
@@ -27,19 +27,19 @@ var WsrpcError = class extends Error {
 var textOf = (value) => typeof value === "object" && value ? Object.prototype.toString.call(value) : String(value);
 var RemoteError = class extends WsrpcError {
   name = "RemoteError";
-  /** The error as it arrived, with all its fields. */
+  /** The error with all its fields, as it arrived. */
   value;
-  /** Of an unexpected exception, whose text a server does not send: its log has the traceback with this id. */
+  /** The id of an unexpected exception, whose text the server does not send. Its log has the traceback with this id. */
   errorId;
   /**
-   * @param isError whether the value is an error object. Anything can be thrown
-   * @param hasBegun whether the handler has certainly run, because it has opened a channel
+   * @param isError whether the value is an error object. If not, it can be of any type
+   * @param hasStarted whether the handler has certainly started, because it has opened a channel
    */
-  constructor(value, isError, hasBegun = false) {
+  constructor(value, isError, hasStarted = false) {
     const isObject = isError && typeof value === "object" && value !== null;
     const { message, code, data, error_id } = isObject ? value : { message: value };
     const known = typeof code === "string" || typeof code === "number" ? code : void 0;
-    const notRun = !hasBegun && NOT_RUN.has(code);
+    const notRun = !hasStarted && NOT_RUN.has(code);
     super(isObject ? textOf(message ?? "") : textOf(value), notRun ? "not_run" : "ran", known, data);
     this.value = value;
     this.errorId = typeof error_id === "string" ? error_id : void 0;
@@ -87,21 +87,32 @@ function report(error) {
   else console.error(error);
 }
 
+// src/clock.ts
+var LONGEST_TIMER = 2 ** 31 - 1;
+var SLEPT = 1e3;
+var lead = Infinity;
+var slept = 0;
+function now() {
+  const running = performance.now();
+  const before = lead;
+  lead = Date.now() - running;
+  if (lead - before > SLEPT) slept += lead - before;
+  return running + slept;
+}
+
 // src/request.ts
-var LONGEST = 2 ** 31 - 1;
 var Request = class {
   /** @param opens whether the answer is a channel */
   constructor(channel, event, args, { signal, timeout }, opens = false) {
-    this.channel = channel;
     this.event = event;
-    this.args = args;
     this.opens = opens;
     this.answer = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
     });
+    this.message = { a: [event, ...args], ...channel };
     this.signal = signal;
-    if (timeout && timeout <= LONGEST) {
+    if (timeout && timeout <= LONGEST_TIMER) {
       this.#timer = setTimeout(() => {
         const text = `no answer to "${event}" within ${timeout} ms`;
         this.#giveUp((outcome) => new RequestTimeout(text, outcome));
@@ -113,15 +124,15 @@ var Request = class {
       if (signal.aborted) this.#abort();
     }
   }
-  channel;
   event;
-  args;
   opens;
   answer;
-  /** What is kept of the message since it was sent, or waits in a session. */
-  kept;
+  /** The message of the request, without the id. */
+  message;
+  /** The message in the present session. Undefined while the request waits. */
+  outgoing;
   holder;
-  /** The id with which it was sent. */
+  /** The id in the present session. 0 while the request waits. */
   id = 0;
   isDone = false;
   #resolve;
@@ -129,9 +140,6 @@ var Request = class {
   #timer;
   signal;
   #abort;
-  start(requester) {
-    requester.request(this);
-  }
   resolve(result) {
     this.#stop();
     this.#resolve(result);
@@ -150,15 +158,15 @@ var Request = class {
   }
 };
 
-// src/channel.ts
+// src/channel_core.ts
 var FINISHED = { message: "closed", code: "wsrpc.closed" };
-var UNREAD = 1024 * 1024;
+var MAX_EARLY = 1024 * 1024;
 var ChannelCore = class {
   id;
   closed;
   #owner;
   #handlers = new Handlers();
-  /** What came before anything listened. Undefined once something does. */
+  /** The messages that arrived before anything listened, with their sizes. Undefined once something listens. */
   #early = [];
   #earlyBytes = 0;
   #credit;
@@ -166,9 +174,9 @@ var ChannelCore = class {
   #ended;
   #resolve;
   #signal;
-  #abort = () => {
+  #onAbort = () => {
     const reason = this.#signal.reason;
-    this.#leave(reason, new Aborted("unknown", reason));
+    this.abort(reason, new Aborted("unknown", reason));
   };
   /** @param signal aborts the channel */
   constructor(id, owner, signal) {
@@ -176,12 +184,12 @@ var ChannelCore = class {
     this.#owner = owner;
     this.closed = new Promise((resolve) => this.#resolve = resolve);
     this.#signal = signal;
-    signal?.addEventListener("abort", this.#abort);
+    signal?.addEventListener("abort", this.#onAbort);
   }
   get isOpen() {
     return !this.#ended;
   }
-  // ------------------------------------------------------------ what users call
+  // ------------------------------------------------------------ for users
   on(event, handler) {
     queueMicrotask(() => this.#deliverEarly());
     return this.#handlers.add(event, handler);
@@ -190,44 +198,47 @@ var ChannelCore = class {
     this.send(event, args);
   }
   request(event, ...args) {
-    return this.ask(event, args);
+    return this.with({}).request(event, ...args);
   }
   with(options) {
-    return { request: (event, ...args) => this.ask(event, args, options) };
+    return {
+      request: async (event, ...args) => {
+        this.#check();
+        return this.#owner.request(new Request({ h: this.id }, event, args, options));
+      }
+    };
   }
   close() {
     this.abort(FINISHED);
   }
-  abort(reason) {
-    this.#leave(reason, reason);
+  /** @param error the reason on this side. Default: the reason for the server */
+  abort(reason, error = reason) {
+    if (this.#ended) return;
+    this.#owner.sendReason({ h: this.id }, "x", reason);
+    this.end(error);
   }
-  // ------------------------------------------------------------ what readers, producers and handlers call
-  /** Sends a request, as `request` does. */
-  async ask(event, args, options = {}) {
-    this.#check();
-    return this.#owner.request(new Request({ h: this.id }, event, args, options));
-  }
-  /** Sends an event, and returns its size. */
+  // ------------------------------------------------------------ for readers, producers and handlers
+  /** Sends an event, and returns its message. */
   send(event, args) {
     this.#check();
     return this.#owner.send({ h: this.id, a: [event, ...args] });
   }
-  /** Answers a message that came on the channel, if it was a request. */
+  /** Answers a message that arrived on the channel, if the message is a request. */
   answer(message, result = {}) {
     if (message.i !== void 0 && !this.#ended) this.#owner.send({ i: message.i, ...result });
   }
-  /** Whether the other side keeps to credit when it produces. */
+  /** Whether the server sends items only within its credit. */
   get hasCredit() {
     return this.#owner.hasCredit;
   }
-  /** Gives the other side credit, in totals. */
+  /** Grants the server credit, in totals. */
   grant(items, bytes) {
     this.#owner.grant(this.id, items, bytes);
   }
-  /** Lets a reader or a producer have the messages of the channel. */
+  /** Sets the reader or the producer that gets the messages of the channel. */
   setRecipient(recipient) {
     this.#recipient = recipient;
-    if (this.#credit) recipient.credited(...this.#credit);
+    if (this.#credit) recipient.credited?.(...this.#credit);
     this.#deliverEarly();
     if (this.#ended) recipient.channelEnded(this.#ended.error);
   }
@@ -242,18 +253,12 @@ var ChannelCore = class {
     this.#early = void 0;
     for (const [message, size] of early) this.receive(message, size);
   }
-  /** Ends the channel with a reason for the other side and one for this side. */
-  #leave(there, here) {
-    if (this.#ended) return;
-    this.#owner.tell({ h: this.id }, "x", there);
-    this.end(here);
-  }
-  // ------------------------------------------------------------ what the session reports
+  // ------------------------------------------------------------ for the peer
   receive(message, size) {
     if (this.#early) {
       this.#early.push([message, size]);
-      this.#earlyBytes += size + MESSAGE;
-      if (this.#earlyBytes > UNREAD) {
+      this.#earlyBytes += size + OVERHEAD;
+      if (this.#earlyBytes > MAX_EARLY) {
         this.#early = void 0;
         this.abort(new ChannelClosed("nothing reads what comes on the channel", "ran"));
       }
@@ -264,17 +269,17 @@ var ChannelCore = class {
   credited(items, bytes) {
     if (Number.isNaN(items + bytes)) return;
     this.#credit = [items, bytes];
-    this.#recipient?.credited(items, bytes);
+    this.#recipient?.credited?.(items, bytes);
   }
-  /** Ends the channel on this side. The other side knows already. */
+  /** Ends the channel on this side only: the server knows already that the channel has ended. */
   end(reason) {
     if (this.#ended) return;
     const { code, data, message } = reason ?? {};
     const closed = new ChannelClosed(textOf(message ?? reason ?? "the channel has ended"), "unknown", code, data);
     closed.cause = reason;
     this.#ended = { error: code === FINISHED.code ? void 0 : reason instanceof Error ? reason : closed };
-    this.#signal?.removeEventListener("abort", this.#abort);
-    this.#owner.forget(this, closed);
+    this.#signal?.removeEventListener("abort", this.#onAbort);
+    this.#owner.channelEnded(this, closed);
     this.#recipient?.channelEnded(this.#ended.error);
     this.#resolve(this.#ended.error);
   }
@@ -282,7 +287,7 @@ var ChannelCore = class {
 
 // src/backoff.ts
 var INITIAL = 500;
-var LONGEST2 = 3e4;
+var LONGEST = 3e4;
 var STABLE = 1e4;
 var SERVED = 1e3;
 var RESTART = 1012;
@@ -294,27 +299,15 @@ var Backoff = class {
    * Returns the milliseconds until the next attempt.
    *
    * @param code the close code of the last connection
-   * @param lasted the milliseconds for which it was open; 0 for a failed attempt
-   * @param resumed whether a session has resumed on it
+   * @param lasted the milliseconds for which the connection was open; 0 for a failed attempt
+   * @param resumed whether a session has resumed on the connection
    */
   delay(code, lasted, resumed = false) {
     if (lasted >= (resumed || code === RESTART ? SERVED : STABLE)) this.#failures = 0;
-    const delay = Math.random() * Math.min(LONGEST2, INITIAL * 2 ** this.#failures++);
+    const delay = Math.random() * Math.min(LONGEST, INITIAL * 2 ** this.#failures++);
     return code === 1013 ? delay + 1e4 : delay;
   }
 };
-
-// src/clock.ts
-var SLEPT = 1e3;
-var lead = Infinity;
-var slept = 0;
-function now() {
-  const running = performance.now();
-  const before = lead;
-  lead = Date.now() - running;
-  if (lead - before > SLEPT) slept += lead - before;
-  return running + slept;
-}
 
 // src/codec.ts
 function refuseBytes(value) {
@@ -339,7 +332,7 @@ var json = {
   }
 };
 
-// src/page.ts
+// src/page_events.ts
 function listen(target, type, listener, signal) {
   target?.addEventListener?.(type, listener, { signal });
 }
@@ -376,18 +369,75 @@ function count(control, field) {
   return Number.isSafeInteger(value) && value >= 0 ? value : NaN;
 }
 
+// src/draining.ts
+var MARGIN = 1e3;
+var Draining = class {
+  #inProgress;
+  #onSilent;
+  /** Ids of the requests, calls and channels that started before, and may still be in progress. */
+  #ids;
+  /** When the server closes, as a time like `Date.now()`. Undefined if the server does not announce it. */
+  closesAt;
+  #isSilent = false;
+  #timer;
+  /** @param onSilent is called when this side becomes silent */
+  constructor(inProgress, onSilent) {
+    this.#inProgress = inProgress;
+    this.#onSilent = onSilent;
+    this.#ids = new Set(inProgress.flatMap((table) => [...table.keys()]));
+  }
+  /** The server has announced that it closes in so many milliseconds, or in NaN if it does not announce the time. */
+  received(ms) {
+    if (this.#isSilent) return;
+    clearTimeout(this.#timer);
+    this.closesAt = Date.now() + ms || void 0;
+    if (ms >= MARGIN) {
+      this.#timer = setTimeout(() => this.#becomeSilent(), Math.min(ms - MARGIN, LONGEST_TIMER));
+      this.update();
+    } else this.#becomeSilent();
+  }
+  /**
+   * Whether an event or a request can be sent in this session.
+   *
+   * @param opens whether the request opens a channel, which might not end in time
+   */
+  accepts(opens) {
+    if (!this.#isSilent && !opens) return true;
+    if (this.closesAt - Date.now() < MARGIN) return false;
+    return this.#inProgress.some((table) => [...table.keys()].some((id) => id % 2 === 0));
+  }
+  /** Becomes silent if everything that started before has ended. */
+  update() {
+    for (const id of this.#ids) {
+      if (this.#inProgress.some((table) => table.has(id))) return;
+      this.#ids.delete(id);
+    }
+    this.#becomeSilent();
+  }
+  #becomeSilent() {
+    if (this.#isSilent) return;
+    this.stop();
+    this.#onSilent();
+  }
+  /** The session has ended. */
+  stop() {
+    this.#isSilent = true;
+    clearTimeout(this.#timer);
+  }
+};
+
 // src/producer.ts
 var Producer = class {
   #channel;
   #progress;
   #started = false;
-  /** Whether the consumer gives credit. Otherwise each item is a request, and the next one waits for its answer. */
+  /** Whether the consumer grants credit. If not, each item is a request, and the next item waits for its answer. */
   #credit = false;
   #granted = 0;
   #grantedBytes = 0;
   #sent = 0;
   #sentBytes = 0;
-  /** Those in the items, without what the messages add. */
+  /** Bytes of the items, for `progress`. */
   #bytes = 0;
   #stopped = false;
   #end;
@@ -399,21 +449,21 @@ var Producer = class {
     channel.setRecipient(this);
   }
   /**
-   * Sends all items that the consumer wants, and closes the source.
+   * Sends items until the source ends or the consumer stops, and closes the source.
    *
-   * @throws ChannelClosed if the channel ends before, and whatever the source throws
+   * @throws ChannelClosed if the channel ends before, and any error of the source
    */
   async run(source) {
     const { [Symbol.asyncIterator]: iterate } = source;
     const items = iterate ? iterate.call(source) : source[Symbol.iterator]();
     try {
-      while (await this.#mayGoOn()) {
-        const next = await this.#unlessOver(items.next());
+      while (await this.#waitForRoom()) {
+        const next = await this.#unlessStopped(items.next());
         if (!next) continue;
         if (next.done) return;
         const item = { value: next.value, done: false };
         let size = 0;
-        if (this.#credit) this.#sentBytes += size = this.#channel.send("next", [item]);
+        if (this.#credit) this.#sentBytes += size = this.#channel.send("next", [item]).size;
         else await this.#channel.request("next", item);
         this.#bytes += next.value?.byteLength ?? size;
         this.#progress?.({ items: ++this.#sent, bytes: this.#bytes });
@@ -423,8 +473,8 @@ var Producer = class {
       if (!this.#end && !this.#stopped) await closed;
     }
   }
-  /** Waits for an item. Returns undefined if the consumer wants no more before it has come. */
-  #unlessOver(item) {
+  /** Waits for an item. Returns undefined if the consumer stops before. */
+  #unlessStopped(item) {
     return new Promise((resolve, reject) => {
       this.#wake = () => {
         if (this.#end || this.#stopped) resolve(void 0);
@@ -432,8 +482,8 @@ var Producer = class {
       Promise.resolve(item).then(resolve, reject);
     });
   }
-  /** Waits for room. Returns false if the consumer wants no more. */
-  async #mayGoOn() {
+  /** Waits until the next item may be sent. Returns false if the consumer stops. */
+  async #waitForRoom() {
     for (; ; ) {
       if (this.#end) throw this.#end.error ?? new ChannelClosed("the channel has ended", "unknown");
       if (this.#stopped) return false;
@@ -442,7 +492,7 @@ var Producer = class {
       await new Promise((resolve) => this.#wake = resolve);
     }
   }
-  // ------------------------------------------------------------ what comes on the channel
+  // ------------------------------------------------------------ for the channel
   receive(event, message) {
     if (event === "start") this.#started = true;
     else if (event === "stop") this.#stopped = true;
@@ -466,38 +516,38 @@ var Producer = class {
 // src/stream.ts
 var WINDOW = 512;
 var WINDOW_BYTES = 256 * 1024;
-var UNREAD2 = 1024 * 1024;
+var MAX_UNREAD = 1024 * 1024;
 var Stream = class {
-  /** Opens the channel when reading begins. */
+  /** Opens the channel when the first item is read. Undefined when the loop has exited. */
   #open;
-  #begun;
-  #last;
+  #started;
+  #onLast;
   #channel;
   #queue = [];
-  #unread = 0;
-  #taken = 0;
-  #takenBytes = 0;
+  #unreadBytes = 0;
+  #read = 0;
+  #readBytes = 0;
   /** The items and bytes at which the producer gets more credit. */
   #renewAt = 0;
   #renewBytesAt = 0;
-  #over = false;
+  #isOver = false;
   #error;
   #wake = () => {
   };
   /**
    * @param open opens the channel of the stream
-   * @param last takes the request with which an upload ends. Leaving the loop then does not end the channel
+   * @param onLast is called with the last request of an upload. With it, the channel stays open when the loop exits
    */
-  constructor(open, last) {
+  constructor(open, onLast) {
     this.#open = open;
-    this.#last = last;
+    this.#onLast = onLast;
   }
   [Symbol.asyncIterator]() {
     return this;
   }
   async next() {
-    await (this.#begun ??= this.#begin());
-    while (!this.#queue.length && !this.#over) {
+    await (this.#started ??= this.#start());
+    while (!this.#queue.length && !this.#isOver) {
       await new Promise((resolve) => {
         const others = this.#wake;
         this.#wake = () => {
@@ -508,9 +558,9 @@ var Stream = class {
     }
     const item = this.#queue.shift();
     if (item) {
-      this.#taken++;
-      this.#takenBytes += item.size;
-      this.#unread -= item.size + MESSAGE;
+      this.#read++;
+      this.#readBytes += item.size;
+      this.#unreadBytes -= item.size + OVERHEAD;
       this.#channel.answer(item.message);
       this.#grant();
       return { done: false, value: item.value };
@@ -521,12 +571,12 @@ var Stream = class {
     return { done: true, value: void 0 };
   }
   async return() {
-    const wasOver = this.#over;
+    const wasOver = this.#isOver;
     const unread = this.#queue;
     this.#queue = [];
     this.#error = void 0;
     this.#finish(void 0);
-    if (!this.#last) this.#channel?.abort();
+    if (!this.#onLast) this.#channel?.abort();
     else if (!wasOver) {
       const channel = this.#channel ??= await this.#open();
       channel.setRecipient(this);
@@ -536,8 +586,8 @@ var Stream = class {
     this.#open = void 0;
     return { done: true, value: void 0 };
   }
-  /** Opens the channel now, for a stream whose items are wanted although nobody reads yet. */
-  async #begin() {
+  /** Opens the channel and asks for the items. */
+  async #start() {
     if (!this.#open) return;
     try {
       this.#channel = await this.#open();
@@ -545,7 +595,7 @@ var Stream = class {
       this.#finish(void 0);
       throw error;
     }
-    if (this.#over) return this.#last ? void 0 : this.#channel.abort();
+    if (this.#isOver) return this.#onLast ? void 0 : this.#channel.abort();
     this.#channel.setRecipient(this);
     if (this.#channel.isOpen) {
       if (this.#channel.hasCredit) this.#grant();
@@ -554,53 +604,51 @@ var Stream = class {
     }
   }
   #grant() {
-    if (this.#over || this.#taken < this.#renewAt && this.#takenBytes < this.#renewBytesAt) return;
-    this.#channel.grant(this.#taken + WINDOW, this.#takenBytes + WINDOW_BYTES);
-    this.#renewAt = this.#taken + WINDOW / 2;
-    this.#renewBytesAt = this.#takenBytes + WINDOW_BYTES / 2;
+    if (this.#isOver || this.#read < this.#renewAt && this.#readBytes < this.#renewBytesAt) return;
+    this.#channel.grant(this.#read + WINDOW, this.#readBytes + WINDOW_BYTES);
+    this.#renewAt = this.#read + WINDOW / 2;
+    this.#renewBytesAt = this.#readBytes + WINDOW_BYTES / 2;
   }
-  // ------------------------------------------------------------ what comes on the channel
+  // ------------------------------------------------------------ for the channel
   receive(event, message, size) {
-    if (event === "start" && !this.#last) {
+    if (event === "start" && !this.#onLast) {
       this.#channel.abort(new WsrpcError("the handler reads items: use upload(), or open() if it sends some, too", "ran"));
       return true;
     }
     if (event !== "next") return false;
     const argument = message.a[1];
     if (Array.isArray(argument)) {
-      argument.forEach((value, index) => this.#put({ value, size: index ? 0 : size, message }));
+      argument.forEach((value, index) => this.#add({ value, size: index ? 0 : size, message }));
     } else if (argument?.done) {
       this.#finish(void 0);
-      if (this.#last) this.#last(message);
+      if (this.#onLast) this.#onLast(message);
       else {
         this.#channel.answer(message);
         this.#channel.end(FINISHED);
       }
-    } else this.#put({ value: argument?.value, size, message });
+    } else this.#add({ value: argument?.value, size, message });
     return true;
   }
-  #put(item) {
-    if (this.#over) return this.#channel.answer(item.message);
+  #add(item) {
+    if (this.#isOver) return this.#channel.answer(item.message);
     this.#queue.push(item);
-    this.#unread += item.size + MESSAGE;
-    this.#rouse();
-    if (this.#unread > UNREAD2 + WINDOW_BYTES && this.#queue.length > 1) {
+    this.#unreadBytes += item.size + OVERHEAD;
+    this.#notify();
+    if (this.#unreadBytes > MAX_UNREAD + WINDOW_BYTES && this.#queue.length > 1) {
       this.#channel.abort(new ChannelClosed("the stream was read too slowly", "ran"));
     }
-  }
-  credited() {
   }
   channelEnded(error) {
     if (error instanceof Aborted) this.#queue = [];
     this.#finish(error);
   }
   #finish(error) {
-    if (this.#over) return;
-    this.#over = true;
+    if (this.#isOver) return;
+    this.#isOver = true;
     this.#error = error;
-    this.#rouse();
+    this.#notify();
   }
-  #rouse() {
+  #notify() {
     const wake = this.#wake;
     this.#wake = () => {
     };
@@ -612,21 +660,19 @@ var Stream = class {
 var Invocation = class {
   #owner;
   id;
-  /** The anonymous channel on which it came. */
+  /** The id of the anonymous channel on which the event or the request arrived. */
   h;
   #controller = new AbortController();
+  signal = this.#controller.signal;
   #channel;
   #items;
-  /** The request with which an upload ends, and what the handler has returned: the one is the answer to the other. */
-  #last;
+  /** The request with which an upload ends, and the result of the handler, which answers this request. */
+  #lastRequest;
   #result;
   constructor(owner, id, h) {
     this.#owner = owner;
     this.id = id;
     this.h = h;
-  }
-  get signal() {
-    return this.#controller.signal;
   }
   channel() {
     if (this.id === void 0) throw new TypeError("an event has no answer, so it opens no channel");
@@ -639,7 +685,7 @@ var Invocation = class {
   items() {
     const channel = this.channel();
     const ended = (message) => {
-      this.#last = message;
+      this.#lastRequest = message;
       this.#finishUpload();
     };
     return this.#items ??= new Stream(async () => channel, ended);
@@ -653,7 +699,7 @@ var Invocation = class {
       const result = await handle();
       if (this.#items) {
         this.#result = { d: result };
-        if (!this.#last) await this.#items.return();
+        if (!this.#lastRequest) await this.#items.return();
         this.#finishUpload();
       } else if (this.#channel) this.#channel.close();
       else if (isStream(result)) {
@@ -668,9 +714,9 @@ var Invocation = class {
     }
   }
   #finishUpload() {
-    if (!this.#result || !this.#last) return;
+    if (!this.#result || !this.#lastRequest) return;
     try {
-      this.#channel.answer(this.#last, this.#result);
+      this.#channel.answer(this.#lastRequest, this.#result);
       this.#channel.end(FINISHED);
     } catch (error) {
       this.#channel.abort(error);
@@ -682,32 +728,150 @@ function isStream(value) {
   return Symbol.asyncIterator in value || Symbol.iterator in value && "next" in value;
 }
 
+// src/recent.ts
+var MAX_RECENT = 1024;
+function addRecent(ids, id) {
+  ids.add(id);
+  if (ids.size <= MAX_RECENT) return void 0;
+  const [oldest] = ids;
+  ids.delete(oldest);
+  return oldest;
+}
+
+// src/pending.ts
+var FIRST_ID = 2 ** 30 + 1;
+var LAST_ID = 2 ** 31 - 1;
+var PendingRequests = class {
+  requests = /* @__PURE__ */ new Map();
+  #owner;
+  /** Ids of abandoned requests, whose answers no caller awaits, until the server answers them. */
+  #abandoned = /* @__PURE__ */ new Set();
+  /** Ids of the requests that the server runs, and how many it runs at the same time. */
+  #running = /* @__PURE__ */ new Set();
+  #limit = Infinity;
+  #waiting = /* @__PURE__ */ new Set();
+  #nextId = FIRST_ID + 2 * Math.floor(Math.random() * (LAST_ID - FIRST_ID) / 4);
+  constructor(owner) {
+    this.#owner = owner;
+  }
+  /** Sends a request, now or when the server can run it. */
+  add(request) {
+    if (!request.isDone) {
+      request.holder = this;
+      if (this.#isFull && request.message.h === void 0) this.#waiting.add(request);
+      else this.#send(request);
+    }
+    return request.answer;
+  }
+  get #isFull() {
+    return this.#running.size >= this.#limit;
+  }
+  #send(request) {
+    const id = request.id = this.#newId();
+    try {
+      request.outgoing = this.#owner.send({ i: id, ...request.message });
+    } catch (error) {
+      return request.reject(error);
+    }
+    this.requests.set(id, request);
+    if (request.message.h === void 0) this.#running.add(id);
+  }
+  #newId() {
+    do
+      this.#nextId = this.#nextId + 2 > LAST_ID ? FIRST_ID : this.#nextId + 2;
+    while (this.#owner.hasId(this.#nextId) || this.#abandoned.has(this.#nextId));
+    return this.#nextId;
+  }
+  /** Sets how many requests the server runs at the same time. With NaN, the limit stays the same. */
+  setLimit(limit) {
+    this.#limit = limit || this.#limit;
+    this.#sendWaiting();
+  }
+  #sendWaiting() {
+    for (const request of this.#waiting) {
+      if (this.#isFull) break;
+      this.#waiting.delete(request);
+      this.#send(request);
+    }
+  }
+  /** Removes the requests that wait, and returns them. */
+  popWaiting() {
+    const requests = [...this.#waiting];
+    this.#waiting.clear();
+    return requests;
+  }
+  // ------------------------------------------------------------ the end of requests
+  /** Whether the server may answer this request: it is pending, or abandoned. */
+  expects(id) {
+    return this.requests.has(id) || this.#abandoned.has(id);
+  }
+  /** Removes a request that the server no longer runs. */
+  remove(id) {
+    this.requests.delete(id);
+    this.#abandoned.delete(id);
+    this.#running.delete(id);
+    this.#owner.requestEnded();
+    this.#sendWaiting();
+  }
+  withdraw(request, reason) {
+    if (this.#waiting.delete(request)) return false;
+    const wasSent = this.#owner.cancelRequest(request, reason);
+    if (wasSent) this.#giveUp(request.id);
+    else this.remove(request.id);
+    return wasSent;
+  }
+  /** Abandons a request: the server still runs it, but no caller awaits the answer. */
+  #giveUp(id) {
+    this.requests.delete(id);
+    const dropped = addRecent(this.#abandoned, id);
+    if (dropped) this.remove(dropped);
+    else this.#owner.requestEnded();
+  }
+  /** Rejects the requests on an anonymous channel. */
+  channelEnded(h, error) {
+    for (const [id, request] of this.requests) {
+      if (request.message.h !== h) continue;
+      this.#giveUp(id);
+      request.reject(error);
+    }
+  }
+  /** Rejects all requests, because the session has ended. */
+  end(error) {
+    const requests = [...this.requests.values(), ...this.popWaiting()];
+    this.requests.clear();
+    for (const request of requests) {
+      request.reject(error(request.outgoing?.sent ? "unknown" : "not_sent"));
+    }
+  }
+};
+
 // src/dialing.ts
 var ABNORMAL = 1006;
 var RESUMES = 4412;
 var HINT = "wsrpc.resume";
 var NEUTRAL = "wsrpc";
-var ATTEMPT = 1e4;
+var ATTEMPT_TIMEOUT = 1e4;
 var Dialing = class {
   #target;
   #protocols;
   #options;
   #owner;
   #backoff = new Backoff();
-  state = "idle";
-  /** When the next attempt begins, as `Date.now()` will be then, if it waits. */
+  /** Whether an attempt is in progress. */
+  isDialing = false;
+  /** When the next attempt starts, as a time like `Date.now()`. Undefined if none waits. */
   retryAt;
-  /** When the last attempt has begun, or has succeeded. */
+  /** When the last attempt has started, or has succeeded. */
   since = 0;
   /** Whether the connections are to resume a session. */
   asksToResume = false;
   /** The address of the last attempt. */
   url = "";
-  /** Distinguishes the present attempt from those that were given up. */
+  /** Distinguishes the present attempt from earlier attempts, which were given up. */
   #attempt = 0;
   /** The connection that is being made. */
   #connection;
-  /** Until the next attempt, or the end of an attempt. */
+  /** Starts the next attempt, or ends the present one. */
   #timer;
   constructor(target, protocols, options, owner) {
     this.#target = target;
@@ -716,9 +880,9 @@ var Dialing = class {
     this.#owner = owner;
   }
   /**
-   * Begins an attempt.
+   * Starts an attempt.
    *
-   * @throws SyntaxError if it is the first one, and the address is not valid
+   * @throws SyntaxError if this is the first attempt, and the address is not valid
    */
   dial() {
     this.stop();
@@ -726,12 +890,12 @@ var Dialing = class {
     const target = this.#target;
     const open = (address) => attempt === this.#attempt && this.#open(address);
     const fail = (error) => attempt === this.#attempt && this.#owner.connectionLost(ABNORMAL, String(error));
-    this.state = "dialing";
+    this.isDialing = true;
     this.since = now();
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail);
     else if (!this.url) open(target);
     else Promise.resolve(target).then(open).catch(fail);
-    this.#timer = setTimeout(fail, ATTEMPT, "no connection within 10 s");
+    this.#timer = setTimeout(fail, ATTEMPT_TIMEOUT, "no connection within 10 s");
   }
   #open(address) {
     const { url = address, token } = address;
@@ -753,15 +917,14 @@ var Dialing = class {
     connection.onclose = ({ code, reason, wasClean }) => this.#owner.connectionLost(code, String(reason), wasClean);
   }
   /**
-   * Begins an attempt after a delay.
+   * Starts an attempt after a delay.
    *
    * @param code the close code of the last connection
-   * @param lasted the milliseconds for which it was open; 0 for a failed attempt
-   * @param resumed whether the session has resumed on it
+   * @param lasted the milliseconds for which the connection was open; 0 for a failed attempt
+   * @param resumed whether the session has resumed on the connection
    */
   dialLater(code, lasted, resumed) {
     const delay = this.#backoff.delay(code, lasted, resumed);
-    this.state = "waiting";
     this.retryAt = Date.now() + delay;
     this.#timer = setTimeout(() => this.dial(), delay);
   }
@@ -775,7 +938,7 @@ var Dialing = class {
     if (this.#connection) disown(this.#connection, code);
     this.#connection = this.retryAt = void 0;
     this.#attempt++;
-    this.state = "idle";
+    this.isDialing = false;
   }
 };
 function disown(connection, code) {
@@ -795,26 +958,26 @@ var QUIET = 5e3;
 var QUIET_UNSEEN = 3e4;
 var PATIENCE = 4e3;
 var PATIENCE_AWAKE = 2e3;
-var PATIENCE_MOST = 6e4;
+var MAX_PATIENCE = 6e4;
 var Heartbeat = class {
   #owner;
-  /** When something has last arrived. */
-  #heardAt = 0;
-  /** When the answer to a probe is due. Undefined unless this side has asked. */
+  /** When the last message has arrived. */
+  #receivedAt = 0;
+  /** When the answer to a probe is due. Undefined if no probe was sent. */
   #answerDue;
   #patience = PATIENCE;
   #timer;
   constructor(owner) {
     this.#owner = owner;
   }
-  /** Begins with a connection. Patience stays: the message that takes long may come again. */
+  /** Starts with a connection. Patience stays the same, because the large message may be sent again. */
   start() {
-    this.#heardAt = now();
-    this.#look();
+    this.#receivedAt = now();
+    this.#probeIfDue();
   }
-  /** Notes that something has arrived. */
-  heard() {
-    this.#heardAt = now();
+  /** A message has arrived. */
+  received() {
+    this.#receivedAt = now();
     this.#answerDue = void 0;
     this.#patience = PATIENCE;
   }
@@ -822,77 +985,82 @@ var Heartbeat = class {
     clearTimeout(this.#timer);
     this.#answerDue = void 0;
   }
-  /** Whether nothing has arrived for so long that this side would have noticed if it had not been asleep. */
+  /** Whether the page has slept: awake, this side would have detected the silence before now. */
   get hasSlept() {
-    return now() - this.#heardAt > QUIET_UNSEEN + PATIENCE;
+    return now() - this.#receivedAt > QUIET_UNSEEN + PATIENCE;
   }
-  /** Asks now, because the page has woken up. */
+  /** Sends a probe now, because the page has woken up. */
   wake() {
     this.#probe(PATIENCE_AWAKE);
-    this.#look();
+    this.#probeIfDue();
   }
-  #look() {
+  #probeIfDue() {
     const time = now();
     if (this.#answerDue && time >= this.#answerDue) {
-      this.#patience = Math.min(2 * this.#patience, PATIENCE_MOST);
+      this.#patience = Math.min(2 * this.#patience, MAX_PATIENCE);
       return this.#owner.connectionLost(ABNORMAL, "the connection is silent");
     }
     const seen = globalThis.document?.visibilityState !== "hidden" || this.#owner.isBusy;
-    if (!this.#answerDue && time >= this.#heardAt + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
+    if (!this.#answerDue && time >= this.#receivedAt + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#look(), (this.#answerDue ?? (seen ? this.#heardAt : time) + QUIET) - time);
+    const next = this.#answerDue ?? (seen ? this.#receivedAt : time) + QUIET;
+    this.#timer = setTimeout(() => this.#probeIfDue(), next - time);
   }
   #probe(patience) {
     this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience);
-    this.#owner.say({ t: "probe" });
+    this.#owner.sendControl({ t: "probe" });
   }
 };
 
-// src/ledger.ts
+// src/replay.ts
 var ACK_MESSAGES = 256;
 var ACK_BYTES = 64 * 1024;
-var ACK = 1e3;
+var ACK_DELAY = 1e3;
 var ReplayBuffer = class {
-  #kept = [];
+  #messages = [];
+  /** The number of acknowledged messages, and their bytes. */
   #arrived = 0;
   #arrivedBytes = 0;
-  /** Bytes that are kept. */
+  /** Bytes of the messages in the buffer. */
   bytes = 0;
-  /** Bytes of memory that the kept messages take, about. */
+  /** Bytes of memory that the messages occupy, approximately. */
   get memory() {
-    return this.bytes + MESSAGE * this.#kept.length;
+    return this.bytes + OVERHEAD * this.#messages.length;
   }
-  keep(data, size, sent) {
-    const kept = { data, size, sent };
-    this.#kept.push(kept);
-    this.bytes += size;
-    return kept;
+  add(message) {
+    this.#messages.push(message);
+    this.bytes += message.size;
   }
-  /** Takes a message back, which must not have been sent. */
-  takeBack(kept) {
-    this.#kept.splice(this.#kept.lastIndexOf(kept), 1);
-    this.bytes -= kept.size;
+  /** Removes a message. Returns false if a connection has got it already. */
+  drop(message) {
+    if (message.sent) return false;
+    this.#messages.splice(this.#messages.lastIndexOf(message), 1);
+    this.bytes -= message.size;
+    return true;
   }
   /**
-   * Drops the first `n` messages of the session, which have `bytes` bytes in all. Returns false if that cannot be: the
-   * server may have said anything.
+   * Removes the acknowledged messages.
+   *
+   * @param n the number of messages that have arrived in the session
+   * @param bytes their bytes
+   * @returns false if the server cannot have received these messages
    */
   acknowledge(n, bytes) {
-    const arrived = this.#kept.slice(0, Math.max(0, Number(n) - this.#arrived));
-    const size = arrived.reduce((sum, kept) => sum + kept.size, 0);
-    const holds = n === this.#arrived + arrived.length && bytes === this.#arrivedBytes + size;
-    if (!holds || arrived.at(-1)?.sent === false) return false;
-    this.#kept.splice(0, arrived.length);
+    const arrived = this.#messages.slice(0, Math.max(0, Number(n) - this.#arrived));
+    const size = arrived.reduce((sum, message) => sum + message.size, 0);
+    const isPossible = n === this.#arrived + arrived.length && bytes === this.#arrivedBytes + size;
+    if (!isPossible || arrived.at(-1)?.sent === false) return false;
+    this.#messages.splice(0, arrived.length);
     this.#arrived += arrived.length;
     this.#arrivedBytes += size;
     this.bytes -= size;
     return true;
   }
-  /** Sends everything that is kept. */
+  /** Sends all messages in the buffer. */
   sendAll(send) {
-    for (const kept of this.#kept) {
-      send(kept.data);
-      kept.sent = true;
+    for (const message of this.#messages) {
+      send(message.data);
+      message.sent = true;
     }
   }
 };
@@ -900,39 +1068,40 @@ var Acknowledger = class {
   #send;
   #n = 0;
   #bytes = 0;
-  #told = 0;
-  #toldBytes = 0;
+  /** The counts that the server knows. */
+  #acknowledged = 0;
+  #acknowledgedBytes = 0;
   #timer;
   /** @param send sends an acknowledgement */
   constructor(send) {
     this.#send = send;
   }
-  /** Counts a message. It is acknowledged soon, and at once if much has come since the last acknowledgement. */
+  /** Counts a message. It is acknowledged soon, or at once if many messages or bytes are not acknowledged. */
   count(size) {
     this.#n++;
     this.#bytes += size;
-    const isDue = this.#n - this.#told >= ACK_MESSAGES || this.#bytes - this.#toldBytes >= ACK_BYTES;
-    if (isDue) this.#acknowledge();
-    else this.#timer ??= setTimeout(() => this.#acknowledge(), ACK);
+    const isDue = this.#n - this.#acknowledged >= ACK_MESSAGES || this.#bytes - this.#acknowledgedBytes >= ACK_BYTES;
+    if (isDue) this.#sendAck();
+    else this.#timer ??= setTimeout(() => this.#sendAck(), ACK_DELAY);
   }
-  #acknowledge() {
+  #sendAck() {
     this.stop();
-    this.#send({ t: "ack", ...this.tell() });
+    this.#send({ t: "ack", ...this.acknowledge() });
   }
-  /** Returns the counts, which the server is about to get. */
-  tell() {
-    this.#told = this.#n;
-    this.#toldBytes = this.#bytes;
+  /** Returns the counts for the server, and records that the server knows them. */
+  acknowledge() {
+    this.#acknowledged = this.#n;
+    this.#acknowledgedBytes = this.#bytes;
     return { n: this.#n, bytes: this.#bytes };
   }
-  /** Sends no acknowledgement before the next message arrives. */
+  /** Sends no acknowledgement before the next message has arrived. */
   stop() {
     clearTimeout(this.#timer);
     this.#timer = void 0;
   }
 };
 
-// src/states.ts
+// src/session_states.ts
 var TABLE = {
   [0 /* New */]: {
     [0 /* Bound */]: 1 /* Plain */,
@@ -969,10 +1138,9 @@ var TABLE = {
 
 // src/session.ts
 var EXPIRED = 4411;
-var ANSWER = 5e3;
-var MOST_SILENCES = 2;
-var LONGEST_TIMER = 2 ** 31 - 1;
-var LONGEST_REASON = 123;
+var ANSWER_TIMEOUT = 5e3;
+var MAX_UNANSWERED = 2;
+var MAX_REASON = 123;
 var WOKEN = "the page has woken up";
 var SILENT = "the server does not answer";
 var MISMATCH = "the server counts differently";
@@ -987,27 +1155,28 @@ var Session = class {
   #owner;
   /** Removes the listeners of page events. */
   #listening = new AbortController();
-  /** Undefined if the server does not answer probes. */
+  /** Undefined if the server answers no probes. */
   #heartbeat;
   #sid = "";
   #token;
-  /** Milliseconds that the session lives without a connection. */
+  /** Milliseconds after which the server ends a session without a connection. */
   #ttl = 0;
-  /** Counts the attempts to resume, for the server. */
+  /** The number of attempts to resume, for the server. */
   #gen = 0;
-  #silences = 0;
+  /** The number of attempts to resume that the server has not answered. */
+  #unanswered = 0;
   #expiryTimer;
   #answerTimer;
-  /** What was sent, if the session can resume. */
-  #sent;
-  #received = new Acknowledger((ack) => this.say(ack));
+  /** Undefined if the session cannot resume. */
+  #replay;
+  #received = new Acknowledger((ack) => this.sendControl(ack));
   /** @throws SyntaxError if the address is not valid, as for a WebSocket */
   constructor(target, protocols, options, owner) {
     this.#options = options;
     this.#owner = owner;
     this.dialing = new Dialing(target, protocols, options, this);
     this.dialing.dial();
-    onWake((sure) => this.#wake(sure), this.#listening.signal);
+    onWake((probablyLost) => this.#wake(probablyLost), this.#listening.signal);
     onStop((mayWake) => mayWake ? this.#park() : this.close(), this.#listening.signal);
   }
   #move(happened) {
@@ -1015,7 +1184,7 @@ var Session = class {
     if (next) this.state = next;
     return next;
   }
-  /** Whether messages leave now. */
+  /** Whether messages are sent now. */
   get #isConnected() {
     return [1 /* Plain */, 2 /* Attached */, 3 /* Resumable */].includes(this.state);
   }
@@ -1027,56 +1196,58 @@ var Session = class {
     return this.#owner.isBusy;
   }
   // ------------------------------------------------------------ sending
-  /** Sends a message, or keeps it for the next connection. Returns what is kept of it. */
+  /**
+   * Sends a message, or keeps it for the next connection.
+   *
+   * @returns the message, which can be dropped until it was sent
+   */
   send(data, size = sizeOf(data)) {
-    if (!this.#isConnected && !this.#isDetached) return { data, size, sent: false };
-    const full = this.fullness > 1;
-    const leaves = this.#isConnected && !full;
-    const kept = this.#sent?.keep(data, size, leaves);
-    if (leaves) this.connection.send(data);
-    if (full) {
-      const unread = this.#sent ? void 0 : this.connection;
+    const isFull = this.fullness > 1;
+    const message = { data, size, sent: this.#isConnected && !isFull };
+    if (!this.#isConnected && !this.#isDetached) return message;
+    this.#replay?.add(message);
+    if (message.sent) this.connection.send(data);
+    if (isFull) {
+      const unread = this.#replay ? void 0 : this.connection;
       this.#end(4408, "too much waits to be sent");
       unread?.terminate?.();
     }
-    return kept;
+    return message;
   }
   /** Sends a control message that is about the connection. */
-  say(control) {
+  sendControl(control) {
     this.connection.send(writeControl(control));
   }
-  /** How much waits to be sent, or may have to be sent again: more than 1 ends the session. */
+  /** How full the option `buffer` is, with messages that wait or may be sent again. Above 1, the session ends. */
   get fullness() {
-    const waits = this.#sent?.memory ?? this.connection?.bufferedAmount ?? Infinity;
-    return waits / (this.#options.buffer ?? 2 ** 24);
+    const bytes = this.#replay?.memory ?? this.connection?.bufferedAmount ?? Infinity;
+    return bytes / (this.#options.buffer ?? 2 ** 24);
   }
-  /** Bytes that no connection has written so far. While the session is detached, all bytes that are kept. */
+  /** Bytes that no connection has written so far. While the session is detached: the bytes of the replay buffer. */
   get unsent() {
-    return this.#isDetached ? this.#sent.bytes : this.connection?.bufferedAmount ?? 0;
+    return this.#isDetached ? this.#replay.bytes : this.connection?.bufferedAmount ?? 0;
   }
-  /** Takes back a message that no connection has got. Returns false if it is too late. */
-  takeBack(kept) {
-    if (kept.sent || !this.#sent) return false;
-    this.#sent.takeBack(kept);
-    return true;
+  /** Drops a message, so that it is never sent. Returns false if a connection has got it already. */
+  drop(message) {
+    return this.#replay?.drop(message) ?? false;
   }
   // ------------------------------------------------------------ receiving
   #receive(data, origin) {
     const control = typeof data === "string" ? readControl(data) : void 0;
-    if (this.state === 5 /* Asking */) return this.#answered(control);
+    if (this.state === 5 /* Asking */) return this.#resumeAnswered(control);
     if (!this.#isConnected) return;
-    this.#heartbeat?.heard();
+    this.#heartbeat?.received();
     if (control && !isCounted(control)) return this.#receiveUncounted(control);
     const size = sizeOf(data);
-    if (this.#sent) this.#received.count(size);
-    if (control) this.#owner.control(control);
+    if (this.#replay) this.#received.count(size);
+    if (control) this.#owner.receiveControl(control);
     else this.#owner.receive(data, size, origin);
   }
   #receiveUncounted(control) {
-    if (control.t === "welcome" && this.state === 1 /* Plain */) this.#greeted(control);
-    if (control.t === "ack" && this.#sent?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH);
+    if (control.t === "welcome" && this.state === 1 /* Plain */) this.#welcomed(control);
+    if (control.t === "ack" && this.#replay?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH);
   }
-  #greeted(welcome) {
+  #welcomed(welcome) {
     const features = Array.isArray(welcome.features) ? welcome.features : [];
     if (features.includes("probe")) this.#heartbeat = new Heartbeat(this);
     if (features.includes("resume") && typeof welcome.sid === "string") {
@@ -1085,10 +1256,10 @@ var Session = class {
       this.dialing.asksToResume = true;
       this.#token = welcome.token;
       this.#ttl = Math.min(1e3 * (Number(welcome.ttl) || 0), LONGEST_TIMER);
-      this.say({ t: "ack", n: 0, bytes: 0 });
-      this.#sent = new ReplayBuffer();
+      this.sendControl({ t: "ack", n: 0, bytes: 0 });
+      this.#replay = new ReplayBuffer();
     } else this.#move(1 /* Greeted */);
-    this.#owner.control(welcome);
+    this.#owner.receiveControl(welcome);
     this.#heartbeat?.start();
   }
   // ------------------------------------------------------------ connections
@@ -1098,31 +1269,31 @@ var Session = class {
     connection.onmessage = ({ data, origin }) => this.#receive(data, origin);
     const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {} };
     if (this.#move(0 /* Bound */)) {
-      this.say({ t: "hello", ...hello });
+      this.sendControl({ t: "hello", ...hello });
       this.#owner.opened(connection);
     } else {
       this.#move(4 /* Asked */);
-      const { n: rx, bytes } = this.#received.tell();
-      this.say({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx, bytes });
-      this.#answerTimer = setTimeout(() => this.#unanswered(), ANSWER);
+      const { n: rx, bytes } = this.#received.acknowledge();
+      this.sendControl({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx, bytes });
+      this.#answerTimer = setTimeout(() => this.#resumeUnanswered(), ANSWER_TIMEOUT);
     }
   }
-  #unanswered() {
-    if (++this.#silences < MOST_SILENCES) this.#detach(ABNORMAL, SILENT);
+  #resumeUnanswered() {
+    if (++this.#unanswered < MAX_UNANSWERED) this.#detach(ABNORMAL, SILENT);
     else this.#end(ABNORMAL, SILENT);
   }
-  #answered(answer) {
+  #resumeAnswered(answer) {
     if (answer?.t !== "resumed") {
       this.#end(ABNORMAL, answer?.t === "gone" ? `the server has no such session: ${answer.why}` : "it was not resumed");
-    } else if (!this.#sent.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH);
+    } else if (!this.#replay.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH);
     else {
       clearTimeout(this.#answerTimer);
       clearTimeout(this.#expiryTimer);
       this.#token = answer.token;
-      this.#silences = 0;
+      this.#unanswered = 0;
       this.#move(5 /* Resumed */);
-      this.#sent.sendAll((data) => this.connection.send(data));
-      this.#owner.control(answer);
+      this.#replay.sendAll((data) => this.connection.send(data));
+      this.#owner.receiveControl(answer);
       this.#heartbeat?.start();
       this.#owner.resumed();
     }
@@ -1132,16 +1303,16 @@ var Session = class {
     if (isDrop || this.#isDetached && mayDialAgain(code)) this.#detach(code, reason);
     else this.#end(code, reason, wasClean);
   }
-  /** Goes on without a connection, and dials again. */
+  /** Continues without a connection, and dials again. */
   #detach(code, reason) {
     const dropped = this.state === 3 /* Resumable */;
     this.#disown(RESUMES);
     this.#move(3 /* Cut */);
     this.dialing.dialLater(code, dropped ? now() - this.dialing.since : 0, this.#gen > 0);
     if (dropped) this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl);
-    this.#owner.detached(code, reason, dropped);
+    this.#owner.sessionDetached(code, reason, dropped);
   }
-  /** Leaves the connection, be it open or not, without waiting for its end. */
+  /** Closes the connection, or gives up the attempt to connect, without waiting for the end. */
   #disown(code) {
     this.dialing.stop(code);
     if (this.connection) disown(this.connection, code);
@@ -1153,34 +1324,35 @@ var Session = class {
     this.#heartbeat?.stop();
     this.#received.stop();
   }
-  /** Dials now, if the session waits for its next attempt. */
+  /** Dials now if the session waits for its next attempt. Otherwise it has no effect. */
   retry() {
-    if (this.state === 4 /* Detached */ && this.dialing.state !== "dialing") this.dialing.dial();
+    if (this.state === 4 /* Detached */ && !this.dialing.isDialing) this.dialing.dial();
   }
   // ------------------------------------------------------------ the page
-  /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
+  /** Disowns the connection, because the page stops. Chrome would close the connection, and so end the session. */
   #park() {
     if (this.state !== 3 /* Resumable */ && !this.#isDetached) return;
     this.#detach(ABNORMAL, "the page stops");
     this.dialing.stop();
   }
   /**
-   * Looks after the connection at once, because the page has woken up.
+   * Probes or replaces the connection at once, because the page has woken up.
    *
-   * @param sure whether the connection has probably ended, so that another one is quicker than an answer
+   * @param probablyLost whether the connection has probably ended, so that another connection is quicker than a probe
    */
-  #wake(sure) {
+  #wake(probablyLost) {
     if (this.#isConnected && this.#heartbeat) {
-      if (this.state === 3 /* Resumable */ && (sure || this.#heartbeat.hasSlept)) this.#detach(ABNORMAL, WOKEN);
+      const isLost = probablyLost || this.#heartbeat.hasSlept;
+      if (isLost && this.state === 3 /* Resumable */) this.#detach(ABNORMAL, WOKEN);
       else this.#heartbeat.wake();
     }
-    const tries = this.state === 5 /* Asking */ || this.dialing.state === "dialing";
-    if (this.#isDetached && tries && now() - this.dialing.since > ANSWER) this.#detach(ABNORMAL, WOKEN);
+    const isTrying = this.state === 5 /* Asking */ || this.dialing.isDialing;
+    if (this.#isDetached && isTrying && now() - this.dialing.since > ANSWER_TIMEOUT) this.#detach(ABNORMAL, WOKEN);
     this.retry();
   }
   // ------------------------------------------------------------ the end
   /**
-   * Ends the session. If there is a connection, the server is told, and frees the session at once.
+   * Ends the session. The server learns this if there is a connection, and then ends the session at once, too.
    *
    * @throws InvalidAccessError if the code is neither 1000 nor one from 3000 to 4999
    * @throws SyntaxError if the reason has more than 123 bytes
@@ -1189,9 +1361,9 @@ var Session = class {
     if (code !== 1e3 && !(code >= 3e3 && code <= 4999)) {
       throw new DOMException(`the close code must be 1000 or 3000-4999, not ${code}`, "InvalidAccessError");
     }
-    if (sizeOf(reason) > LONGEST_REASON) throw new DOMException("the reason is too long", "SyntaxError");
+    if (sizeOf(reason) > MAX_REASON) throw new DOMException("the reason is too long", "SyntaxError");
     if (this.#isConnected) {
-      if (this.#sent) this.say({ t: "gone", why: "closed" });
+      if (this.#replay) this.sendControl({ t: "gone", why: "closed" });
       this.#stopTimers();
       this.#move(6 /* Closed */);
       this.connection.close(code, reason);
@@ -1199,52 +1371,37 @@ var Session = class {
     else if (this.#isDetached) this.#end(code, reason);
   }
   #end(code, reason, wasClean = false) {
-    const was = this.state;
+    const before = this.state;
     this.#move(7 /* Ended */);
     this.#disown(code >= 3e3 ? code : 1e3);
     clearTimeout(this.#expiryTimer);
     this.#listening.abort();
-    this.#sent = void 0;
-    queueMicrotask(() => this.#owner.over({ code, reason, wasClean }, was));
+    this.#replay = void 0;
+    queueMicrotask(() => this.#owner.sessionOver({ code, reason, wasClean }, before));
   }
 };
 
-// src/peer.ts
-var FIRST_ID = 2 ** 30 + 1;
-var LAST_ID = 2 ** 31 - 1;
-var REMEMBERED = 1024;
-var MARGIN = 1e3;
-var LONGEST_TIMER2 = 2 ** 31 - 1;
-var RUNNING = 1e4;
+// src/peer_core.ts
+var MAX_RUNNING = 1e4;
 var PeerCore = class {
   #session;
   features;
   #owner;
   #codec;
-  #requests = /* @__PURE__ */ new Map();
-  /** Requests that were given up, until their answer comes, and the places that they occupy at the server. */
-  #givenUp = /* @__PURE__ */ new Map();
-  /** Channels that have ended. What still comes on them was sent before the server knew. */
-  #endedChannels = /* @__PURE__ */ new Map();
-  /** Calls of the server that are being handled, by their ids. */
+  #pending = new PendingRequests(this);
+  /** Requests of the server whose handlers run, by their ids. */
   #invocations = /* @__PURE__ */ new Map();
   #channels = /* @__PURE__ */ new Map();
-  #nextId = FIRST_ID + 2 * Math.floor(Math.random() * (LAST_ID - FIRST_ID) / 4);
-  #features = [];
-  /** The largest message that the server accepts, and how many requests it runs at the same time. */
-  #largest = Infinity;
-  #running = Infinity;
-  /** How many requests the server runs. Those on anonymous channels do not count: a reader may answer them. */
-  #occupied = 0;
-  /** Requests that wait because the server runs so many. */
-  #waiting = /* @__PURE__ */ new Set();
-  /** Since the server drains: the ids of the requests, calls and channels that were there before. */
-  #begun;
-  /** When the server closes, because it drains. */
-  closesAt;
-  #drainTimer;
-  /** Whether nothing new is begun. */
-  #isSilent = false;
+  #inProgress = [this.#pending.requests, this.#invocations, this.#channels];
+  /** Channels that have ended. Messages on them were sent before the server knew. */
+  #endedChannels = /* @__PURE__ */ new Set();
+  #serverFeatures = [];
+  /** The largest message that the server accepts. */
+  #maxSize = Infinity;
+  /** Undefined unless the server drains. */
+  draining;
+  /** When the session has started, by the clock of `now`. Undefined before the first connection. */
+  openedAt;
   constructor(target, options, codec, owner) {
     this.#owner = owner;
     this.#codec = codec;
@@ -1252,130 +1409,74 @@ var PeerCore = class {
     this.#session = new Session(target, [], options, this);
     this.#session.binaryType = "arraybuffer";
   }
-  /** When the next attempt to connect begins, if it waits. */
+  /** When the next attempt to connect starts, if the session waits for an attempt. */
   get retryAt() {
     return this.#session.dialing.retryAt;
   }
-  /** Connects now, if the session waits for its next attempt. */
+  /** Connects now if the session waits for its next attempt. */
   retry() {
     this.#session.retry();
   }
-  /** Closes the connection. Calls fail only with `end`, or when the other side has closed it, too. */
+  /** Closes the connection. Calls fail with `sessionOver`, when the server has closed its side, too. */
   close(code, reason) {
     this.#session.close(code, reason);
   }
-  /** Whether events and requests can be sent. They leave room for what has to be sent: answers and channels. */
+  /** Whether events and requests can be sent. The other half of the buffer is for answers and messages on channels. */
   get hasRoom() {
     return this.#session.fullness <= 1 / 2;
   }
   get isBusy() {
-    return this.#requests.size + this.#invocations.size + this.#channels.size > 0;
+    return this.#inProgress.some((table) => table.size > 0);
   }
-  /** Whether the server keeps to credit when it produces. */
+  /** Whether the server sends items only within its credit. */
   get hasCredit() {
-    return this.#features.includes("credit");
+    return this.#serverFeatures.includes("credit");
   }
-  /** Whether the server drains. */
-  get drains() {
-    return this.#begun !== void 0;
-  }
-  /**
-   * Whether an event or a request can be sent in this session although the server may drain.
-   *
-   * @param opens whether it opens a channel. That might not end in time
-   */
-  takes(opens) {
-    if (!this.#isSilent && !(opens && this.drains)) return true;
-    if (this.closesAt - Date.now() < MARGIN) return false;
-    return [...this.#invocations.keys(), ...this.#channels.keys()].some((id) => id % 2 === 0);
+  hasId(id) {
+    return this.#inProgress.some((table) => table.has(id));
   }
   // ------------------------------------------------------------ sending
   /**
-   * Sends a message, and returns its size.
+   * Sends a message.
    *
    * @throws Refused if it is larger than the server accepts
    * @throws TypeError if it cannot be encoded
    */
   send(message) {
     const data = this.#encoded(message);
-    const size = this.#sized(data);
-    this.#session.send(data, size);
-    return size;
+    return this.#session.send(data, this.#sized(data));
   }
   /** Checks that a message can be sent later. Throws what `send` throws. */
   check(message) {
     this.#sized(this.#encoded(message));
   }
   #encoded(message) {
-    return this.#codec.encode(message, this.#features.includes(this.#codec.feature));
+    return this.#codec.encode(message, this.#serverFeatures.includes(this.#codec.feature));
   }
   #sized(data) {
     const size = sizeOf(data);
-    if (size > this.#largest) throw new Refused(`a message of ${size} bytes, and the server takes ${this.#largest}`);
+    if (size > this.#maxSize) throw new Refused(`a message of ${size} bytes, and the server takes ${this.#maxSize}`);
     return size;
   }
-  /** Says why something has ended. If the reason cannot be sent, the other side gets the text that says so. */
-  tell(message, key, reason) {
+  /** Sends the reason why something has ended. If the reason cannot be sent, the server gets the text of that error. */
+  sendReason(message, key, reason) {
     try {
       this.send({ ...message, ...reasonOnWire(key, reason) });
     } catch (error) {
       this.#session.send(JSON.stringify({ ...message, [key]: { message: error.message }, _: 1 }));
     }
   }
-  /** Sends a request, now or when the server has room for it. */
+  /** Sends a request, now or when the server can run it. */
   request(request) {
-    if (request.isDone) return request.answer;
-    request.holder = this;
-    if (request.channel.h === void 0 && this.#occupied >= this.#running) {
-      this.#waiting.add(request);
-    } else this.#send(request);
-    return request.answer;
+    return this.#pending.add(request);
   }
-  #send(request) {
-    const i = request.id = this.#newId();
-    const { channel, event, args } = request;
-    try {
-      const data = this.#encoded({ i, a: [event, ...args], ...channel });
-      request.kept = this.#session.send(data, this.#sized(data));
-    } catch (error) {
-      request.reject(error);
-      return;
-    }
-    this.#requests.set(i, request);
-    this.#occupied += placesOf(request);
+  cancelRequest({ id: i, outgoing }, reason) {
+    if (this.#session.drop(outgoing)) return false;
+    this.sendReason({ i }, "x", reason);
+    return true;
   }
-  withdraw(request, reason) {
-    if (this.#waiting.delete(request)) return false;
-    const { id: i, kept } = request;
-    const isBack = kept && this.#session.takeBack(kept);
-    if (!isBack) this.tell({ i }, "x", reason);
-    this.#giveUp(i, !isBack);
-    return !isBack;
-  }
-  #newId() {
-    do
-      this.#nextId = this.#nextId + 2 > LAST_ID ? FIRST_ID : this.#nextId + 2;
-    while (this.#isUsed(this.#nextId) || this.#givenUp.has(this.#nextId));
-    return this.#nextId;
-  }
-  #isUsed(id) {
-    return [this.#requests, this.#invocations, this.#channels].some((ids) => ids.has(id));
-  }
-  /** Forgets a request whose answer nobody awaits. If one can come, its place stays occupied until then. */
-  #giveUp(i, canAnswer) {
-    const places = placesOf(this.#requests.get(i));
-    this.#requests.delete(i);
-    this.#finished();
-    this.#free(canAnswer ? remember(this.#givenUp, i, places) ?? 0 : places);
-  }
-  /** Sends requests that have waited for the places of others. */
-  #free(places) {
-    this.#occupied -= places;
-    for (const next of this.#waiting) {
-      if (this.#occupied >= this.#running) break;
-      this.#waiting.delete(next);
-      this.#send(next);
-    }
+  requestEnded() {
+    this.draining?.update();
   }
   // ------------------------------------------------------------ receiving
   receive(data, size) {
@@ -1386,12 +1487,12 @@ var PeerCore = class {
     }
     if (!message) return this.#owner.ignore("foreign");
     for (const key of ["a", "c", "h", "i"]) if (message[key] === null) delete message[key];
-    const { h = 0, i = 0 } = message;
-    if (typeof h !== "number" || typeof i !== "number") this.#owner.ignore("foreign");
-    else if (Array.isArray(message.a) && typeof message.a[0] === "string") this.#receiveCall(message, size);
-    else if (message.a) this.#owner.ignore("foreign");
-    else if ("x" in message) this.#stop(message);
-    else if (message.i !== void 0) this.#receiveResponse(message.i, message);
+    const { a, h = 0, i = 0 } = message;
+    const isCall = Array.isArray(a) && typeof a[0] === "string";
+    if (typeof h !== "number" || typeof i !== "number" || a && !isCall) this.#owner.ignore("foreign");
+    else if (a) this.#receiveCall(message, size);
+    else if ("x" in message) this.#receiveCancellation(message);
+    else if (message.i !== void 0) this.#receiveResponse(i, message);
     else this.#owner.ignore("foreign");
   }
   #receiveCall(message, size) {
@@ -1399,32 +1500,28 @@ var PeerCore = class {
     if (h === void 0) return this.run(this.#owner.handlers(message.c), message);
     const channel = this.#channels.get(h);
     if (channel) return channel.receive(message, size);
-    const gone = { message: `Anonymous channel '${textOf(h)}' does not exist` };
-    if (i !== void 0) this.tell({ i }, "e", gone);
-    if (!this.#endedChannels.has(h)) this.tell({ h }, "x", gone);
+    const error = { message: `Anonymous channel '${textOf(h)}' does not exist` };
+    if (i !== void 0) this.sendReason({ i }, "e", error);
+    if (!this.#endedChannels.has(h)) this.sendReason({ h }, "x", error);
   }
-  /** A cancellation or an abort. One that crosses with the answer, or the end, finds nothing. */
-  #stop({ i, h, x, _ }) {
+  /** Cancels a call of the server, or ends a channel. If it has ended already, nothing happens. */
+  #receiveCancellation({ i, h, x, _ }) {
     const reason = new RemoteError(x, _, true);
     if (h !== void 0) this.#channels.get(h)?.end(reason);
     else if (this.#invocations.has(i)) this.#invocations.get(i).cancel(reason);
     else if (this.hasCredit) this.#channels.get(i)?.end(reason);
   }
   #receiveResponse(i, message) {
-    const request = this.#requests.get(i);
-    const places = request ? placesOf(request) : this.#givenUp.get(i);
-    if (places === void 0) return this.#owner.ignore("response to no request");
-    this.#requests.delete(i);
-    this.#givenUp.delete(i);
+    if (!this.#pending.expects(i)) return this.#owner.ignore("response to no request");
+    const request = this.#pending.requests.get(i);
     if ("e" in message) request?.reject(new RemoteError(message.e, message._));
-    else if (message.h) this.#opened(i, request);
+    else if (message.h) this.#channelOpened(i, request);
     else if (request?.opens) request.reject(new WsrpcError(`"${request.event}" answers with a value: use request()`, "ran"));
     else request?.resolve(message.d);
-    this.#finished();
-    this.#free(places);
+    this.#pending.remove(i);
   }
-  /** A channel is the answer to a request. */
-  #opened(i, request) {
+  /** The answer to a request is a channel. */
+  #channelOpened(i, request) {
     const channel = new ChannelCore(i, this, request?.signal);
     this.#channels.set(i, channel);
     if (request?.opens) return request.resolve(channel);
@@ -1444,130 +1541,95 @@ var PeerCore = class {
     if (i === void 0) {
       if (!found.length) this.#owner.ignore("unknown event");
       for (const each of found) (async () => each.apply(new Invocation(this, void 0), args))().catch(report);
-    } else if (this.#isUsed(i)) this.#owner.ignore("duplicate id");
+    } else if (this.hasId(i)) this.#owner.ignore("duplicate id");
     else if (!handler) {
       const exists = handlers || c === void 0;
       const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`;
-      this.tell({ i }, "e", { message: text, code: "wsrpc.unknown_event" });
-    } else if (this.#invocations.size >= RUNNING) {
-      this.tell({ i }, "e", { message: `the page handles ${RUNNING} requests already`, code: "wsrpc.overloaded" });
+      this.sendReason({ i }, "e", { message: text, code: "wsrpc.unknown_event" });
+    } else if (this.#invocations.size >= MAX_RUNNING) {
+      const text = `the page handles ${MAX_RUNNING} requests already`;
+      this.sendReason({ i }, "e", { message: text, code: "wsrpc.overloaded" });
     } else {
       const invocation = new Invocation(this, i, h);
       this.#invocations.set(i, invocation);
       void invocation.run(() => handler.apply(invocation, args));
     }
   }
-  #awaits(invocation) {
+  /** Whether the server still awaits the answer of a call. */
+  #isCurrent(invocation) {
     return this.#invocations.get(invocation.id) === invocation;
   }
   reply(invocation, answer) {
-    if (!this.#awaits(invocation)) return;
+    if (!this.#isCurrent(invocation)) return;
     this.send({ i: invocation.id, ...answer });
     this.#invocations.delete(invocation.id);
-    if (!answer.h) this.#finished();
+    if (!answer.h) this.draining?.update();
   }
   reject(invocation, reason) {
-    if (!this.#awaits(invocation)) return;
+    if (!this.#isCurrent(invocation)) return;
     this.#invocations.delete(invocation.id);
-    this.tell({ i: invocation.id }, "e", reason);
-    this.#finished();
+    this.sendReason({ i: invocation.id }, "e", reason);
+    this.draining?.update();
   }
   openChannel(invocation) {
     const channel = new ChannelCore(invocation.id, this);
-    if (this.#awaits(invocation)) {
+    if (this.#isCurrent(invocation)) {
       this.reply(invocation, { h: 1 });
       this.#channels.set(invocation.id, channel);
     } else channel.end(invocation.signal.reason);
     return channel;
   }
   // ------------------------------------------------------------ channels
-  /** Gives credit for a channel, in totals. */
+  /** Grants credit for a channel, in totals. */
   grant(h, n, bytes) {
     this.#session.send(writeControl({ t: "credit", h, n, bytes }));
   }
-  /** Forgets a channel that has ended, and the requests on it: those of this side fail, and the others are cancelled. */
-  forget(channel, error) {
+  /** Removes a channel that has ended. This side's requests on it fail, and the server's calls on it are cancelled. */
+  channelEnded(channel, error) {
     if (this.#channels.get(channel.id) !== channel) return;
     this.#channels.delete(channel.id);
-    remember(this.#endedChannels, channel.id, true);
-    for (const [i, request] of this.#requests) {
-      if (request.channel.h !== channel.id) continue;
-      this.#giveUp(i, true);
-      request.reject(error);
-    }
+    addRecent(this.#endedChannels, channel.id);
+    this.#pending.channelEnded(channel.id, error);
     for (const invocation of [...this.#invocations.values()]) {
       if (invocation.h === channel.id) invocation.cancel(error);
     }
-    this.#finished();
+    this.draining?.update();
   }
   // ------------------------------------------------------------ the session
   opened() {
+    this.openedAt = now();
     this.#owner.opened();
   }
-  detached(code, reason) {
+  sessionDetached(code, reason) {
     this.#owner.sessionDetached(lost(code, reason, "not_sent"));
   }
   resumed() {
     this.#owner.resumed();
   }
-  over({ code, reason }) {
-    this.end(code, reason);
-  }
-  control(control) {
+  receiveControl(control) {
     const limits = Object(control.limits);
-    this.#largest = count(limits, "message") || this.#largest;
-    this.#running = count(limits, "running") || this.#running;
-    this.#free(0);
+    this.#maxSize = count(limits, "message") || this.#maxSize;
+    this.#pending.setLimit(count(limits, "running"));
     if (control.t === "welcome") {
-      if (Array.isArray(control.features)) this.#features = control.features;
+      if (Array.isArray(control.features)) this.#serverFeatures = control.features;
     } else if (control.t === "credit") {
       this.#channels.get(count(control, "h"))?.credited(count(control, "n"), count(control, "bytes"));
     } else if (control.t === "drain") {
-      this.#drains(count(control, "after_ms"));
+      this.draining ??= new Draining(this.#inProgress, () => this.#becomeSilent());
+      this.draining.received(count(control, "after_ms"));
+      this.#owner.drainAnnounced();
     }
   }
-  /** The server closes in so many milliseconds, or in NaN. Until then, what had begun may need further calls. */
-  #drains(ms) {
-    if (this.#isSilent) return;
-    clearTimeout(this.#drainTimer);
-    this.closesAt = Date.now() + ms || void 0;
-    this.#begun ??= /* @__PURE__ */ new Set([...this.#requests.keys(), ...this.#invocations.keys(), ...this.#channels.keys()]);
-    this.#owner.draining();
-    if (ms >= MARGIN) {
-      this.#drainTimer = setTimeout(() => this.#beSilent(), Math.min(ms - MARGIN, LONGEST_TIMER2));
-      this.#finished();
-    } else this.#beSilent();
-  }
-  /** Begins nothing new when what had begun before the server drained has ended. */
-  #finished() {
-    if (!this.#begun) return;
-    for (const id of this.#begun) {
-      if (this.#isUsed(id)) return;
-      this.#begun.delete(id);
-    }
-    this.#beSilent();
-  }
-  #beSilent() {
-    if (this.#isSilent) return;
-    this.#isSilent = true;
-    clearTimeout(this.#drainTimer);
-    this.#owner.requeue(this.#waiting);
-    this.#waiting.clear();
+  /** Starts nothing new, because the server drains. */
+  #becomeSilent() {
+    this.#owner.requeue(this.#pending.popWaiting());
     this.#session.send(writeControl({ t: "drain", after_ms: 0 }));
   }
-  /** The session is over: everything in it fails. */
-  end(code, reason) {
-    this.#isSilent = true;
-    clearTimeout(this.#drainTimer);
+  /** The session is over: its requests fail, and its calls and channels end. */
+  sessionOver({ code, reason }) {
+    this.draining?.stop();
     const ended = (outcome) => lost(code, reason, outcome);
-    const requests = [...this.#requests.values(), ...this.#waiting];
-    this.#waiting.clear();
-    this.#requests.clear();
-    this.#givenUp.clear();
-    for (const request of requests) {
-      const wasSent = request.id && request.kept?.sent !== false;
-      request.reject(ended(wasSent ? "unknown" : "not_sent"));
-    }
+    this.#pending.end(ended);
     for (const invocation of [...this.#invocations.values()]) invocation.cancel(ended("unknown"));
     for (const channel of [...this.#channels.values()]) channel.end(ended("unknown"));
     this.#owner.sessionOver(ended("not_sent"));
@@ -1576,14 +1638,6 @@ var PeerCore = class {
 function lost(code, reason, outcome) {
   return new ConnectionLost(`the connection has ended: ${code} ${reason}`.trim(), outcome, code);
 }
-var placesOf = (request) => request.channel.h === void 0 ? 1 : 0;
-function remember(ids, id, value) {
-  ids.set(id, value);
-  const [[oldest, forgotten]] = ids;
-  if (ids.size <= REMEMBERED) return void 0;
-  ids.delete(oldest);
-  return forgotten;
-}
 function reasonOnWire(key, reason) {
   reason ??= { message: key === "x" ? "Request aborted" : "Error" };
   if (!(reason instanceof Error) && !reason.message) return { [key]: reason };
@@ -1591,8 +1645,8 @@ function reasonOnWire(key, reason) {
   return { [key]: { message, code: reason instanceof DOMException ? void 0 : code, data }, _: 1 };
 }
 
-// src/core.ts
-var ROOM = 20;
+// src/client_core.ts
+var ROOM_CHECK = 20;
 var TOKEN = /^[\w!#$%&'*+.^`|~-]*$/;
 function checked(address) {
   const { url = address, token = "" } = Object(address);
@@ -1603,11 +1657,14 @@ function checked(address) {
   throw new TypeError("the token can only have letters, digits and !#$%&'*+-.^_`|~");
 }
 var ClientCore = class {
-  options;
+  #options;
+  #codec;
   #target;
   #handlers = /* @__PURE__ */ new Map();
   #subscribers = /* @__PURE__ */ new Set();
   #listening = new AbortController();
+  /** Aborted when the client is closed. */
+  ended = this.#listening.signal;
   #backoff = new Backoff();
   #queue = /* @__PURE__ */ new Set();
   ignored = {};
@@ -1615,8 +1672,6 @@ var ClientCore = class {
   /** Why there is no connection. */
   error;
   #peer;
-  /** When the session has begun. 0 if there is none. */
-  #openedAt = 0;
   #roomTimer;
   #dialTimer;
   #retryAt;
@@ -1625,31 +1680,32 @@ var ClientCore = class {
       throw new TypeError("there is no WebSocket: pass the class of the package ws, new Client(url, { WebSocket })");
     }
     this.#target = typeof target === "function" ? async () => checked(await target()) : checked(target);
-    this.options = options;
+    this.#options = options;
+    this.#codec = options.codec ?? json;
     this.#dial();
-    onWake(() => this.connect(), this.#listening.signal);
+    onWake(() => this.connect(), this.ended);
   }
   connect() {
     if (this.#peer) this.#peer.retry();
     else if (this.state === "connecting") this.#dial();
   }
   get retryAt() {
-    return this.#peer ? this.#peer.retryAt : this.#retryAt;
+    return this.#peer?.retryAt ?? this.#retryAt;
   }
   get closesAt() {
-    return this.#peer?.closesAt;
+    return this.#peer?.draining?.closesAt;
   }
   #dial() {
     clearTimeout(this.#dialTimer);
     this.#retryAt = void 0;
-    this.#peer = new PeerCore(this.#target, this.options, this.options.codec ?? json, this);
+    this.#peer = new PeerCore(this.#target, this.#options, this.#codec, this);
   }
   subscribe(subscriber) {
     this.#subscribers.add(subscriber);
     return () => void this.#subscribers.delete(subscriber);
   }
-  /** Tells the subscribers of a state, which may be the one before: an attempt has failed. */
-  #move(state, resumed = false) {
+  /** Enters a state and notifies the subscribers. After a failed attempt to connect, the state may be the same. */
+  #enter(state, resumed = false) {
     this.state = state;
     for (const subscriber of [...this.#subscribers]) {
       if (this.state !== state) break;
@@ -1660,7 +1716,7 @@ var ClientCore = class {
   request(request) {
     request.holder = this;
     try {
-      if (!request.isDone) this.#start(request, { a: [request.event, ...request.args], ...request.channel });
+      if (!request.isDone) this.#sendOrQueue(request);
     } catch (error) {
       request.reject(error);
     }
@@ -1670,30 +1726,33 @@ var ClientCore = class {
     return !this.#queue.delete(request);
   }
   emit(channel, event, args) {
-    const message = { a: [event, ...args], ...channel };
-    this.#start({ start: (peer) => void peer.send(message), reject() {
-    } }, message);
+    this.#sendOrQueue({ message: { a: [event, ...args], ...channel } });
   }
-  #start(queued, message) {
-    if (this.#canStart(queued)) queued.start(this.#peer);
+  #sendOrQueue(queued) {
+    if (this.#canSend(queued)) this.#send(queued);
     else if (this.state === "closed") throw this.error;
-    else if (this.#queue.size >= (this.options.offline ?? 256) && !(this.#isConnected && queued instanceof Request)) {
+    else if (this.#queue.size >= (this.#options.offline ?? 256) && !(this.#isConnected && queued instanceof Request)) {
       throw new Refused(`${this.#queue.size} messages wait to be sent already`);
     } else {
-      if (this.#peer) this.#peer.check(message);
-      else (this.options.codec ?? json).encode(message, false);
+      if (this.#peer) this.#peer.check(queued.message);
+      else this.#codec.encode(queued.message, false);
       this.#queue.add(queued);
-      this.#watchRoom();
+      this.#waitForRoom();
     }
   }
-  /** If the session is lost, what is sent while it is detached goes to the next one. */
+  #send(queued) {
+    if (queued instanceof Request) void this.#peer.request(queued);
+    else this.#peer.send(queued.message);
+  }
+  /** Not while the session is detached: if the session is lost, the messages of that time go to the next session. */
   get #isConnected() {
     return this.state === "open" || this.state === "draining";
   }
-  #canStart(queued) {
-    return this.#isConnected && this.#peer.hasRoom && this.#peer.takes(queued instanceof Request && queued.opens);
+  #canSend(queued) {
+    const opens = queued instanceof Request && queued.opens;
+    return this.#isConnected && this.#peer.hasRoom && (this.#peer.draining?.accepts(opens) ?? true);
   }
-  // ------------------------------------------------------------ the course of a session
+  // ------------------------------------------------------------ for the peer
   handlers(channel) {
     return this.#handlers.get(channel);
   }
@@ -1702,28 +1761,23 @@ var ClientCore = class {
     this.#handlers.set(channel, handlers);
     return handlers.add(event, handler);
   }
-  /** Aborted when the client is closed. */
-  get ended() {
-    return this.#listening.signal;
-  }
   opened() {
-    this.#openedAt = now();
     this.error = void 0;
-    this.#move("open");
-    this.#startQueue();
+    this.#enter("open");
+    this.#sendQueue();
   }
   sessionDetached(error) {
     this.error = error;
-    this.#move("detached");
+    this.#enter("detached");
   }
   resumed() {
-    this.state = this.#peer.drains ? "draining" : "open";
-    this.#startQueue();
+    this.state = this.#peer.draining ? "draining" : "open";
+    this.#sendQueue();
     this.error = void 0;
-    this.#move(this.state, true);
+    this.#enter(this.state, true);
   }
-  draining() {
-    this.#move("draining");
+  drainAnnounced() {
+    this.#enter("draining");
   }
   requeue(requests) {
     for (const request of requests) {
@@ -1731,34 +1785,33 @@ var ClientCore = class {
       this.#queue.add(request);
     }
   }
-  #startQueue() {
+  #sendQueue() {
     for (const queued of [...this.#queue]) {
-      if (!this.#canStart(queued)) continue;
+      if (!this.#canSend(queued)) continue;
       this.#queue.delete(queued);
-      guarded(() => queued.start(this.#peer));
+      guarded(() => this.#send(queued));
     }
-    this.#watchRoom();
+    this.#waitForRoom();
   }
-  /** A WebSocket does not tell when it has written what it was given, so this asks, as long as something waits. */
-  #watchRoom() {
+  /** Sends the queue when the connection has room. A WebSocket has no event for that, so a timer checks it. */
+  #waitForRoom() {
     if (!this.#queue.size || !this.#isConnected || this.#peer.hasRoom) return;
     this.#roomTimer ??= setTimeout(() => {
       this.#roomTimer = void 0;
-      this.#startQueue();
-    }, ROOM);
+      this.#sendQueue();
+    }, ROOM_CHECK);
   }
   sessionOver(error) {
     const code = error.code;
-    const lasted = this.#openedAt && now() - this.#openedAt;
-    this.#openedAt = 0;
+    const openedAt = this.#peer?.openedAt;
     this.#peer = void 0;
     if (this.state === "closed") return;
     if (mayDialAgain(code)) {
       this.error = error;
-      const delay = this.#backoff.delay(code, lasted);
+      const delay = this.#backoff.delay(code, openedAt === void 0 ? 0 : now() - openedAt);
       this.#retryAt = Date.now() + delay;
       this.#dialTimer = setTimeout(() => this.#dial(), delay);
-      this.#move("connecting");
+      this.#enter("connecting");
     } else this.#end(error);
   }
   close(code, reason) {
@@ -1766,15 +1819,15 @@ var ClientCore = class {
     const peer = this.#peer;
     peer?.close(code, reason);
     this.#end(new ConnectionLost("the client is closed", "not_sent", code));
-    peer?.end(code, reason);
+    peer?.sessionOver({ code, reason });
   }
   #end(error) {
     this.error = error;
     this.#retryAt = void 0;
     this.#listening.abort();
     clearTimeout(this.#dialTimer);
-    this.#move("closed");
-    for (const queued of this.#queue) guarded(() => queued.reject(error));
+    this.#enter("closed");
+    for (const queued of this.#queue) if (queued instanceof Request) queued.reject(error);
     this.#queue.clear();
   }
   ignore(kind) {
@@ -1790,17 +1843,20 @@ function guarded(run) {
 }
 
 // src/client.ts
-var MOST_ATTEMPTS = 8;
+var MAX_ATTEMPTS = 8;
 function pause(ms, signals) {
+  const listening = new AbortController();
   return new Promise((resolve) => {
-    const go = () => {
+    const finish = () => {
       clearTimeout(timer);
-      for (const signal of signals) signal?.removeEventListener("abort", go);
+      listening.abort();
       resolve();
     };
-    const timer = setTimeout(go, ms);
-    for (const signal of signals) signal?.addEventListener("abort", go);
-    if (signals.some((signal) => signal?.aborted)) go();
+    const timer = setTimeout(finish, ms);
+    for (const signal of signals) {
+      signal?.addEventListener("abort", finish, { signal: listening.signal });
+      if (signal?.aborted) finish();
+    }
   });
 }
 var Caller = class _Caller {
@@ -1810,7 +1866,7 @@ var Caller = class _Caller {
   constructor(core, channel, options) {
     this.core = core;
     this.#channel = channel;
-    this.#options = { timeout: core.options.requestTimeout ?? 6e4, ...options };
+    this.#options = options;
   }
   /** Returns the same caller with other options. */
   with(options) {
@@ -1822,7 +1878,8 @@ var Caller = class _Caller {
     return new _Caller(this.core, { c: channel }, this.#options);
   }
   /**
-   * Handles events and requests of the server. The result, or what an iterable yields, is sent to it.
+   * Handles events and requests of the server, which gets the result. If the result is a generator or another async
+   * iterable, the server gets its items as a stream.
    *
    * @returns a function that removes the handler
    */
@@ -1830,24 +1887,25 @@ var Caller = class _Caller {
     return this.core.handle(this.#channel.c, event, handler);
   }
   /**
-   * Sends an event. Without a connection it waits.
+   * Sends an event. Without a connection, the event waits.
    *
    * @throws ConnectionLost if the client is closed
-   * @throws Refused if too much waits for a connection, or the event is larger than the server accepts
+   * @throws Refused if too many messages wait for a connection, or the event is larger than the server accepts
    * @throws TypeError if an argument cannot be encoded
    */
   emit(event, ...args) {
     this.core.emit(this.#channel, event, args);
   }
+  /** Sends a request, and returns the answer. */
   request(event, ...args) {
-    return this.#options.retry ? this.#repeat(event, args) : this.#request(event, args, false);
+    return this.#options.retry ? this.#requestRepeatedly(event, args) : this.#request(event, args, false);
   }
-  async #repeat(event, args) {
+  async #requestRepeatedly(event, args) {
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.#request(event, args, false);
       } catch (error) {
-        if (attempt === MOST_ATTEMPTS || !this.#isRepeated(error)) throw error;
+        if (attempt === MAX_ATTEMPTS || !this.#mayRepeat(error)) throw error;
         await pause(Math.random() * 250 * 2 ** attempt, [this.#options.signal, this.core.ended]);
       }
     }
@@ -1855,7 +1913,7 @@ var Caller = class _Caller {
   #request(event, args, opens) {
     return this.core.request(new Request(this.#channel, event, args, this.#options, opens));
   }
-  #isRepeated(error) {
+  #mayRepeat(error) {
     if (this.core.state === "closed" || !(error instanceof WsrpcError)) return false;
     if (error instanceof ConnectionLost) return error.outcome === "not_sent" || this.#options.retry === "idempotent";
     return error.code === "wsrpc.overloaded" || error.code === "wsrpc.draining";
@@ -1864,20 +1922,20 @@ var Caller = class _Caller {
   open(event, ...args) {
     return this.#request(event, args, true);
   }
-  /** Returns the items that the handler yields. The request is sent when reading begins. */
+  /** Returns the items that the handler yields. The request is sent when the first item is read. */
   stream(event, ...args) {
     return new Stream(() => this.#request(event, args, true));
   }
   /**
-   * Sends the items of an iterable to the handler, as fast as it reads them, and returns its result. The timeout is for
-   * the begin, until the handler can read, and for the end, from the last item to the result.
+   * Sends the items of an iterable to the handler, as fast as the handler reads them, and returns its result. The
+   * timeout limits two waits: until the handler has started, and from the last item to the result.
    */
   async upload(event, ...[source, ...args]) {
     const { progress, timeout } = this.#options;
     const channel = await this.#request(event, args, true);
     try {
       await new Producer(channel, progress).run(source);
-      const answer = channel.ask("next", [{ done: true }], { timeout });
+      const answer = channel.with({ timeout }).request("next", { done: true });
       const end = (error) => void (error instanceof RemoteError && channel.hasCredit && channel.end(error));
       await answer.then(() => channel.end(FINISHED), end);
       return await answer;
@@ -1890,53 +1948,51 @@ var Caller = class _Caller {
 };
 var Client = class extends Caller {
   /** The state now, and its changes: `useSyncExternalStore(client.status.subscribe, client.status.get)`. */
-  status;
+  status = {
+    get: () => this.core.state,
+    subscribe: (subscriber) => this.core.subscribe(subscriber)
+  };
   /**
-   * @throws TypeError if there is no WebSocket class, or the address or the token is not valid. Those of a function are
-   *   checked at each attempt
-   * @throws SyntaxError if the address is not one of `http`, `https`, `ws` or `wss`
+   * @throws TypeError if there is no WebSocket class, or the address or the token is not valid. If `target` is a
+   *   function, its results are checked at each attempt to connect
+   * @throws SyntaxError if the scheme of the address is not `http`, `https`, `ws` or `wss`
    */
   constructor(target, options = {}) {
-    super(new ClientCore(target, options), {}, {});
-    this.status = {
-      get: () => this.core.state,
-      subscribe: (subscriber) => this.core.subscribe(subscriber)
-    };
+    super(new ClientCore(target, options), {}, { timeout: options.requestTimeout ?? 6e4 });
   }
   /**
-   * Why there is no connection: how the last attempt to connect has failed, or the last connection has ended. Its
+   * Why there is no connection: the error of the last attempt to connect, or of the end of the last connection. Its
    * `code` is the close code. Undefined while the client is `open`.
    */
   get error() {
     return this.core.error;
   }
-  /** When the next attempt to connect begins, as `Date.now()` will be then. Undefined if none waits. */
+  /** When the next attempt to connect starts, as a time like `Date.now()`. Undefined if the client does not wait. */
   get retryAt() {
     return this.core.retryAt;
   }
   /**
-   * When the server closes the connection, because it drains, as `Date.now()` will be then. Undefined if it does not
-   * drain, or does not say when.
+   * When the server closes the connection, because it drains, as a time like `Date.now()`. Undefined if the server does
+   * not drain, or does not announce the time.
    */
   get closesAt() {
     return this.core.closesAt;
   }
-  /** Connects now, if the next attempt waits. Otherwise it has no effect. */
+  /** Connects now if the client waits for its next attempt. Otherwise it has no effect. */
   connect() {
     this.core.connect();
   }
-  /** Counts the messages that were ignored, by kind. */
+  /** The numbers of ignored messages, by kind. */
   get ignored() {
     return this.core.ignored;
   }
-  /** Ends the session, and connects no more. The server is told. */
+  /** Ends the session, which the server learns at once. The client does not connect again. */
   close(code = 1e3, reason = "") {
     this.core.close(code, reason);
   }
 };
 export {
   Aborted,
-  Caller,
   ChannelClosed,
   Client,
   ConnectionLost,

@@ -24,9 +24,9 @@ var json = {
 // src/msgpack.ts
 var encoder = new TextEncoder();
 var decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-var DEPTH = 512;
-var LEAST = -(2 ** 63);
-var BEYOND = 2 ** 64;
+var MAX_DEPTH = 512;
+var SMALLEST = -(2 ** 63);
+var TOO_LARGE = 2 ** 64;
 function bytesOf(value) {
   if (ArrayBuffer.isView(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
   return value instanceof ArrayBuffer ? new Uint8Array(value) : void 0;
@@ -46,9 +46,9 @@ var Writer = class {
   #bytes = new Uint8Array(256);
   #view = new DataView(this.#bytes.buffer);
   #end = 0;
-  /** Makes room for some bytes, and returns where they begin. */
+  /** Adds room for some bytes, and returns their offset. */
   #reserve(size) {
-    const begin = this.#end;
+    const offset = this.#end;
     this.#end += size;
     if (this.#end > this.#bytes.length) {
       const bytes = new Uint8Array(Math.max(this.#end, 2 * this.#bytes.length));
@@ -56,7 +56,7 @@ var Writer = class {
       this.#bytes = bytes;
       this.#view = new DataView(bytes.buffer);
     }
-    return begin;
+    return offset;
   }
   /** Returns the bytes of a value. */
   encode(value) {
@@ -68,10 +68,15 @@ var Writer = class {
     return this.#bytes.length > LARGE;
   }
   #byte(byte) {
-    const begin = this.#reserve(1);
-    this.#bytes[begin] = byte;
+    const offset = this.#reserve(1);
+    this.#bytes[offset] = byte;
   }
-  /** Writes the length of a string, an array, a map or bytes. `fixed` and `short` are undefined if there is no such form. */
+  /**
+   * Writes the length of a string, an array, a map or bytes.
+   *
+   * @param fixed undefined if there is no form with the length in the code
+   * @param short undefined if there is no form with the length in one byte
+   */
   #length(length, fixed, short, code16) {
     if (fixed && length <= fixed[1]) this.#byte(fixed[0] | length);
     else if (short !== void 0 && length < 256) {
@@ -79,45 +84,45 @@ var Writer = class {
       this.#byte(length);
     } else if (length < 65536) {
       this.#byte(code16);
-      const begin = this.#reserve(2);
-      this.#view.setUint16(begin, length);
+      const offset = this.#reserve(2);
+      this.#view.setUint16(offset, length);
     } else {
       this.#byte(code16 + 1);
-      const begin = this.#reserve(4);
-      this.#view.setUint32(begin, length);
+      const offset = this.#reserve(4);
+      this.#view.setUint32(offset, length);
     }
   }
   #text(text) {
     const isShort = text.length <= SHORT;
     const bytes = isShort ? scratch.subarray(0, encoder.encodeInto(text, scratch).written) : encoder.encode(text);
     this.#length(bytes.length, [160, 31], 217, 218);
-    const begin = this.#reserve(bytes.length);
-    this.#bytes.set(bytes, begin);
+    const offset = this.#reserve(bytes.length);
+    this.#bytes.set(bytes, offset);
   }
   #number(value) {
-    if (!Number.isInteger(value) || value < LEAST || value >= BEYOND || Object.is(value, -0)) {
+    if (!Number.isInteger(value) || value < SMALLEST || value >= TOO_LARGE || Object.is(value, -0)) {
       if (!Number.isFinite(value)) return this.#byte(192);
       this.#byte(203);
-      const begin = this.#reserve(8);
-      this.#view.setFloat64(begin, value);
+      const offset = this.#reserve(8);
+      this.#view.setFloat64(offset, value);
     } else if (value >= -32 && value < 128) this.#byte(value & 255);
     else if (value >= -2147483648 && value < 2147483648) {
       this.#byte(210);
-      const begin = this.#reserve(4);
-      this.#view.setInt32(begin, value);
+      const offset = this.#reserve(4);
+      this.#view.setInt32(offset, value);
     } else {
       this.#byte(value > 0 ? 207 : 211);
-      const begin = this.#reserve(8);
-      this.#view[value > 0 ? "setBigUint64" : "setBigInt64"](begin, BigInt(value));
+      const offset = this.#reserve(8);
+      this.#view[value > 0 ? "setBigUint64" : "setBigInt64"](offset, BigInt(value));
     }
   }
   write(value, depth = 0) {
-    if (depth > DEPTH) throw new TypeError(`a value is nested more than ${DEPTH} levels deep, or contains itself`);
+    if (depth > MAX_DEPTH) throw new TypeError(`a value is nested more than ${MAX_DEPTH} levels deep, or contains itself`);
     const bytes = bytesOf(value);
     if (bytes) {
       this.#length(bytes.length, void 0, 196, 197);
-      const begin = this.#reserve(bytes.length);
-      this.#bytes.set(bytes, begin);
+      const offset = this.#reserve(bytes.length);
+      this.#bytes.set(bytes, offset);
       return;
     }
     if (typeof value?.toJSON === "function") value = value.toJSON();
@@ -141,47 +146,47 @@ var Writer = class {
 var Reader = class {
   #bytes;
   #view;
-  #at = 0;
-  /** Values that lists and maps have announced, and that were not read. Each takes a byte at least. */
-  #owed = 0;
+  #position = 0;
+  /** The number of values that lists and maps have announced, and that were not read. Each has at least one byte. */
+  #expected = 0;
   constructor(data) {
     this.#bytes = new Uint8Array(data);
     this.#view = new DataView(data);
   }
   get isAtEnd() {
-    return this.#at === this.#bytes.length;
+    return this.#position === this.#bytes.length;
   }
   /** Reads an unsigned integer of 1, 2 or 4 bytes. */
   #uint(size) {
-    const begin = this.#skip(size);
-    if (size === 1) return this.#view.getUint8(begin);
-    return size === 2 ? this.#view.getUint16(begin) : this.#view.getUint32(begin);
+    const offset = this.#skip(size);
+    if (size === 1) return this.#view.getUint8(offset);
+    return size === 2 ? this.#view.getUint16(offset) : this.#view.getUint32(offset);
   }
-  /** Moves on, and returns where it was. */
+  /** Skips some bytes, and returns their offset. */
   #skip(size) {
-    const begin = this.#at;
-    this.#at += size;
-    if (this.#at > this.#bytes.length) throw new RangeError("the message is too short");
-    return begin;
+    const offset = this.#position;
+    this.#position += size;
+    if (this.#position > this.#bytes.length) throw new RangeError("the message is too short");
+    return offset;
   }
-  #take(size) {
-    const begin = this.#skip(size);
-    return this.#bytes.subarray(begin, this.#at);
+  #next(size) {
+    const offset = this.#skip(size);
+    return this.#bytes.subarray(offset, this.#position);
   }
   #text(size) {
-    return decoder.decode(this.#take(size));
+    return decoder.decode(this.#next(size));
   }
-  /** Refuses lists that announce more values than the message can have, for which memory would be reserved. */
-  #owe(values) {
-    this.#owed += values;
-    if (this.#owed > this.#bytes.length - this.#at) throw new RangeError("the message is too short");
+  /** Refuses a list that announces more values than the message can have, before memory is reserved for the list. */
+  #expect(values) {
+    this.#expected += values;
+    if (this.#expected > this.#bytes.length - this.#position) throw new RangeError("the message is too short");
   }
   #list(length, depth) {
-    this.#owe(length);
+    this.#expect(length);
     return Array.from({ length }, () => this.#item(depth));
   }
   #map(length, depth) {
-    this.#owe(2 * length);
+    this.#expect(2 * length);
     const map = {};
     for (let number = 0; number < length; number++) {
       const key = String(this.#item(depth));
@@ -192,11 +197,11 @@ var Reader = class {
     return map;
   }
   #item(depth) {
-    this.#owed--;
+    this.#expected--;
     return this.read(depth + 1);
   }
   read(depth = 0) {
-    if (depth > DEPTH) throw new RangeError("the message is nested too deep");
+    if (depth > MAX_DEPTH) throw new RangeError("the message is nested too deep");
     const code = this.#uint(1);
     if (code < 128) return code;
     if (code < 144) return this.#map(code & 15, depth);
@@ -212,7 +217,7 @@ var Reader = class {
       case 196:
       case 197:
       case 198:
-        return this.#take(this.#uint(1 << code - 196)).slice();
+        return this.#next(this.#uint(1 << code - 196)).slice();
       case 202:
         return this.#view.getFloat32(this.#skip(4));
       case 203:

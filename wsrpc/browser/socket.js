@@ -12,8 +12,8 @@ var Backoff = class {
    * Returns the milliseconds until the next attempt.
    *
    * @param code the close code of the last connection
-   * @param lasted the milliseconds for which it was open; 0 for a failed attempt
-   * @param resumed whether a session has resumed on it
+   * @param lasted the milliseconds for which the connection was open; 0 for a failed attempt
+   * @param resumed whether a session has resumed on the connection
    */
   delay(code, lasted, resumed = false) {
     if (lasted >= (resumed || code === RESTART ? SERVED : STABLE)) this.#failures = 0;
@@ -23,6 +23,7 @@ var Backoff = class {
 };
 
 // src/clock.ts
+var LONGEST_TIMER = 2 ** 31 - 1;
 var SLEPT = 1e3;
 var lead = Infinity;
 var slept = 0;
@@ -51,7 +52,7 @@ function readControl(text) {
 }
 
 // src/data.ts
-var MESSAGE = 64;
+var OVERHEAD = 64;
 var encoder = new TextEncoder();
 var SHORT = 4096;
 var counted = new Uint8Array(3 * SHORT);
@@ -67,27 +68,28 @@ var ABNORMAL = 1006;
 var RESUMES = 4412;
 var HINT = "wsrpc.resume";
 var NEUTRAL = "wsrpc";
-var ATTEMPT = 1e4;
+var ATTEMPT_TIMEOUT = 1e4;
 var Dialing = class {
   #target;
   #protocols;
   #options;
   #owner;
   #backoff = new Backoff();
-  state = "idle";
-  /** When the next attempt begins, as `Date.now()` will be then, if it waits. */
+  /** Whether an attempt is in progress. */
+  isDialing = false;
+  /** When the next attempt starts, as a time like `Date.now()`. Undefined if none waits. */
   retryAt;
-  /** When the last attempt has begun, or has succeeded. */
+  /** When the last attempt has started, or has succeeded. */
   since = 0;
   /** Whether the connections are to resume a session. */
   asksToResume = false;
   /** The address of the last attempt. */
   url = "";
-  /** Distinguishes the present attempt from those that were given up. */
+  /** Distinguishes the present attempt from earlier attempts, which were given up. */
   #attempt = 0;
   /** The connection that is being made. */
   #connection;
-  /** Until the next attempt, or the end of an attempt. */
+  /** Starts the next attempt, or ends the present one. */
   #timer;
   constructor(target, protocols, options, owner) {
     this.#target = target;
@@ -96,9 +98,9 @@ var Dialing = class {
     this.#owner = owner;
   }
   /**
-   * Begins an attempt.
+   * Starts an attempt.
    *
-   * @throws SyntaxError if it is the first one, and the address is not valid
+   * @throws SyntaxError if this is the first attempt, and the address is not valid
    */
   dial() {
     this.stop();
@@ -106,12 +108,12 @@ var Dialing = class {
     const target = this.#target;
     const open = (address) => attempt === this.#attempt && this.#open(address);
     const fail = (error) => attempt === this.#attempt && this.#owner.connectionLost(ABNORMAL, String(error));
-    this.state = "dialing";
+    this.isDialing = true;
     this.since = now();
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail);
     else if (!this.url) open(target);
     else Promise.resolve(target).then(open).catch(fail);
-    this.#timer = setTimeout(fail, ATTEMPT, "no connection within 10 s");
+    this.#timer = setTimeout(fail, ATTEMPT_TIMEOUT, "no connection within 10 s");
   }
   #open(address) {
     const { url = address, token } = address;
@@ -133,15 +135,14 @@ var Dialing = class {
     connection.onclose = ({ code, reason, wasClean }) => this.#owner.connectionLost(code, String(reason), wasClean);
   }
   /**
-   * Begins an attempt after a delay.
+   * Starts an attempt after a delay.
    *
    * @param code the close code of the last connection
-   * @param lasted the milliseconds for which it was open; 0 for a failed attempt
-   * @param resumed whether the session has resumed on it
+   * @param lasted the milliseconds for which the connection was open; 0 for a failed attempt
+   * @param resumed whether the session has resumed on the connection
    */
   dialLater(code, lasted, resumed) {
     const delay = this.#backoff.delay(code, lasted, resumed);
-    this.state = "waiting";
     this.retryAt = Date.now() + delay;
     this.#timer = setTimeout(() => this.dial(), delay);
   }
@@ -155,7 +156,7 @@ var Dialing = class {
     if (this.#connection) disown(this.#connection, code);
     this.#connection = this.retryAt = void 0;
     this.#attempt++;
-    this.state = "idle";
+    this.isDialing = false;
   }
 };
 function disown(connection, code) {
@@ -175,26 +176,26 @@ var QUIET = 5e3;
 var QUIET_UNSEEN = 3e4;
 var PATIENCE = 4e3;
 var PATIENCE_AWAKE = 2e3;
-var PATIENCE_MOST = 6e4;
+var MAX_PATIENCE = 6e4;
 var Heartbeat = class {
   #owner;
-  /** When something has last arrived. */
-  #heardAt = 0;
-  /** When the answer to a probe is due. Undefined unless this side has asked. */
+  /** When the last message has arrived. */
+  #receivedAt = 0;
+  /** When the answer to a probe is due. Undefined if no probe was sent. */
   #answerDue;
   #patience = PATIENCE;
   #timer;
   constructor(owner) {
     this.#owner = owner;
   }
-  /** Begins with a connection. Patience stays: the message that takes long may come again. */
+  /** Starts with a connection. Patience stays the same, because the large message may be sent again. */
   start() {
-    this.#heardAt = now();
-    this.#look();
+    this.#receivedAt = now();
+    this.#probeIfDue();
   }
-  /** Notes that something has arrived. */
-  heard() {
-    this.#heardAt = now();
+  /** A message has arrived. */
+  received() {
+    this.#receivedAt = now();
     this.#answerDue = void 0;
     this.#patience = PATIENCE;
   }
@@ -202,117 +203,34 @@ var Heartbeat = class {
     clearTimeout(this.#timer);
     this.#answerDue = void 0;
   }
-  /** Whether nothing has arrived for so long that this side would have noticed if it had not been asleep. */
+  /** Whether the page has slept: awake, this side would have detected the silence before now. */
   get hasSlept() {
-    return now() - this.#heardAt > QUIET_UNSEEN + PATIENCE;
+    return now() - this.#receivedAt > QUIET_UNSEEN + PATIENCE;
   }
-  /** Asks now, because the page has woken up. */
+  /** Sends a probe now, because the page has woken up. */
   wake() {
     this.#probe(PATIENCE_AWAKE);
-    this.#look();
+    this.#probeIfDue();
   }
-  #look() {
+  #probeIfDue() {
     const time = now();
     if (this.#answerDue && time >= this.#answerDue) {
-      this.#patience = Math.min(2 * this.#patience, PATIENCE_MOST);
+      this.#patience = Math.min(2 * this.#patience, MAX_PATIENCE);
       return this.#owner.connectionLost(ABNORMAL, "the connection is silent");
     }
     const seen = globalThis.document?.visibilityState !== "hidden" || this.#owner.isBusy;
-    if (!this.#answerDue && time >= this.#heardAt + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
+    if (!this.#answerDue && time >= this.#receivedAt + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#look(), (this.#answerDue ?? (seen ? this.#heardAt : time) + QUIET) - time);
+    const next = this.#answerDue ?? (seen ? this.#receivedAt : time) + QUIET;
+    this.#timer = setTimeout(() => this.#probeIfDue(), next - time);
   }
   #probe(patience) {
     this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience);
-    this.#owner.say({ t: "probe" });
+    this.#owner.sendControl({ t: "probe" });
   }
 };
 
-// src/ledger.ts
-var ACK_MESSAGES = 256;
-var ACK_BYTES = 64 * 1024;
-var ACK = 1e3;
-var ReplayBuffer = class {
-  #kept = [];
-  #arrived = 0;
-  #arrivedBytes = 0;
-  /** Bytes that are kept. */
-  bytes = 0;
-  /** Bytes of memory that the kept messages take, about. */
-  get memory() {
-    return this.bytes + MESSAGE * this.#kept.length;
-  }
-  keep(data, size, sent) {
-    const kept = { data, size, sent };
-    this.#kept.push(kept);
-    this.bytes += size;
-    return kept;
-  }
-  /** Takes a message back, which must not have been sent. */
-  takeBack(kept) {
-    this.#kept.splice(this.#kept.lastIndexOf(kept), 1);
-    this.bytes -= kept.size;
-  }
-  /**
-   * Drops the first `n` messages of the session, which have `bytes` bytes in all. Returns false if that cannot be: the
-   * server may have said anything.
-   */
-  acknowledge(n, bytes) {
-    const arrived = this.#kept.slice(0, Math.max(0, Number(n) - this.#arrived));
-    const size = arrived.reduce((sum, kept) => sum + kept.size, 0);
-    const holds = n === this.#arrived + arrived.length && bytes === this.#arrivedBytes + size;
-    if (!holds || arrived.at(-1)?.sent === false) return false;
-    this.#kept.splice(0, arrived.length);
-    this.#arrived += arrived.length;
-    this.#arrivedBytes += size;
-    this.bytes -= size;
-    return true;
-  }
-  /** Sends everything that is kept. */
-  sendAll(send) {
-    for (const kept of this.#kept) {
-      send(kept.data);
-      kept.sent = true;
-    }
-  }
-};
-var Acknowledger = class {
-  #send;
-  #n = 0;
-  #bytes = 0;
-  #told = 0;
-  #toldBytes = 0;
-  #timer;
-  /** @param send sends an acknowledgement */
-  constructor(send) {
-    this.#send = send;
-  }
-  /** Counts a message. It is acknowledged soon, and at once if much has come since the last acknowledgement. */
-  count(size) {
-    this.#n++;
-    this.#bytes += size;
-    const isDue = this.#n - this.#told >= ACK_MESSAGES || this.#bytes - this.#toldBytes >= ACK_BYTES;
-    if (isDue) this.#acknowledge();
-    else this.#timer ??= setTimeout(() => this.#acknowledge(), ACK);
-  }
-  #acknowledge() {
-    this.stop();
-    this.#send({ t: "ack", ...this.tell() });
-  }
-  /** Returns the counts, which the server is about to get. */
-  tell() {
-    this.#told = this.#n;
-    this.#toldBytes = this.#bytes;
-    return { n: this.#n, bytes: this.#bytes };
-  }
-  /** Sends no acknowledgement before the next message arrives. */
-  stop() {
-    clearTimeout(this.#timer);
-    this.#timer = void 0;
-  }
-};
-
-// src/page.ts
+// src/page_events.ts
 function listen(target, type, listener, signal) {
   target?.addEventListener?.(type, listener, { signal });
 }
@@ -329,7 +247,96 @@ function onStop(stop, signal) {
   listen(globalThis.document, "freeze", () => stop(true), signal);
 }
 
-// src/states.ts
+// src/replay.ts
+var ACK_MESSAGES = 256;
+var ACK_BYTES = 64 * 1024;
+var ACK_DELAY = 1e3;
+var ReplayBuffer = class {
+  #messages = [];
+  /** The number of acknowledged messages, and their bytes. */
+  #arrived = 0;
+  #arrivedBytes = 0;
+  /** Bytes of the messages in the buffer. */
+  bytes = 0;
+  /** Bytes of memory that the messages occupy, approximately. */
+  get memory() {
+    return this.bytes + OVERHEAD * this.#messages.length;
+  }
+  add(message) {
+    this.#messages.push(message);
+    this.bytes += message.size;
+  }
+  /** Removes a message. Returns false if a connection has got it already. */
+  drop(message) {
+    if (message.sent) return false;
+    this.#messages.splice(this.#messages.lastIndexOf(message), 1);
+    this.bytes -= message.size;
+    return true;
+  }
+  /**
+   * Removes the acknowledged messages.
+   *
+   * @param n the number of messages that have arrived in the session
+   * @param bytes their bytes
+   * @returns false if the server cannot have received these messages
+   */
+  acknowledge(n, bytes) {
+    const arrived = this.#messages.slice(0, Math.max(0, Number(n) - this.#arrived));
+    const size = arrived.reduce((sum, message) => sum + message.size, 0);
+    const isPossible = n === this.#arrived + arrived.length && bytes === this.#arrivedBytes + size;
+    if (!isPossible || arrived.at(-1)?.sent === false) return false;
+    this.#messages.splice(0, arrived.length);
+    this.#arrived += arrived.length;
+    this.#arrivedBytes += size;
+    this.bytes -= size;
+    return true;
+  }
+  /** Sends all messages in the buffer. */
+  sendAll(send) {
+    for (const message of this.#messages) {
+      send(message.data);
+      message.sent = true;
+    }
+  }
+};
+var Acknowledger = class {
+  #send;
+  #n = 0;
+  #bytes = 0;
+  /** The counts that the server knows. */
+  #acknowledged = 0;
+  #acknowledgedBytes = 0;
+  #timer;
+  /** @param send sends an acknowledgement */
+  constructor(send) {
+    this.#send = send;
+  }
+  /** Counts a message. It is acknowledged soon, or at once if many messages or bytes are not acknowledged. */
+  count(size) {
+    this.#n++;
+    this.#bytes += size;
+    const isDue = this.#n - this.#acknowledged >= ACK_MESSAGES || this.#bytes - this.#acknowledgedBytes >= ACK_BYTES;
+    if (isDue) this.#sendAck();
+    else this.#timer ??= setTimeout(() => this.#sendAck(), ACK_DELAY);
+  }
+  #sendAck() {
+    this.stop();
+    this.#send({ t: "ack", ...this.acknowledge() });
+  }
+  /** Returns the counts for the server, and records that the server knows them. */
+  acknowledge() {
+    this.#acknowledged = this.#n;
+    this.#acknowledgedBytes = this.#bytes;
+    return { n: this.#n, bytes: this.#bytes };
+  }
+  /** Sends no acknowledgement before the next message has arrived. */
+  stop() {
+    clearTimeout(this.#timer);
+    this.#timer = void 0;
+  }
+};
+
+// src/session_states.ts
 var TABLE = {
   [0 /* New */]: {
     [0 /* Bound */]: 1 /* Plain */,
@@ -366,10 +373,9 @@ var TABLE = {
 
 // src/session.ts
 var EXPIRED = 4411;
-var ANSWER = 5e3;
-var MOST_SILENCES = 2;
-var LONGEST_TIMER = 2 ** 31 - 1;
-var LONGEST_REASON = 123;
+var ANSWER_TIMEOUT = 5e3;
+var MAX_UNANSWERED = 2;
+var MAX_REASON = 123;
 var WOKEN = "the page has woken up";
 var SILENT = "the server does not answer";
 var MISMATCH = "the server counts differently";
@@ -384,27 +390,28 @@ var Session = class {
   #owner;
   /** Removes the listeners of page events. */
   #listening = new AbortController();
-  /** Undefined if the server does not answer probes. */
+  /** Undefined if the server answers no probes. */
   #heartbeat;
   #sid = "";
   #token;
-  /** Milliseconds that the session lives without a connection. */
+  /** Milliseconds after which the server ends a session without a connection. */
   #ttl = 0;
-  /** Counts the attempts to resume, for the server. */
+  /** The number of attempts to resume, for the server. */
   #gen = 0;
-  #silences = 0;
+  /** The number of attempts to resume that the server has not answered. */
+  #unanswered = 0;
   #expiryTimer;
   #answerTimer;
-  /** What was sent, if the session can resume. */
-  #sent;
-  #received = new Acknowledger((ack) => this.say(ack));
+  /** Undefined if the session cannot resume. */
+  #replay;
+  #received = new Acknowledger((ack) => this.sendControl(ack));
   /** @throws SyntaxError if the address is not valid, as for a WebSocket */
   constructor(target, protocols, options, owner) {
     this.#options = options;
     this.#owner = owner;
     this.dialing = new Dialing(target, protocols, options, this);
     this.dialing.dial();
-    onWake((sure) => this.#wake(sure), this.#listening.signal);
+    onWake((probablyLost) => this.#wake(probablyLost), this.#listening.signal);
     onStop((mayWake) => mayWake ? this.#park() : this.close(), this.#listening.signal);
   }
   #move(happened) {
@@ -412,7 +419,7 @@ var Session = class {
     if (next) this.state = next;
     return next;
   }
-  /** Whether messages leave now. */
+  /** Whether messages are sent now. */
   get #isConnected() {
     return [1 /* Plain */, 2 /* Attached */, 3 /* Resumable */].includes(this.state);
   }
@@ -424,56 +431,58 @@ var Session = class {
     return this.#owner.isBusy;
   }
   // ------------------------------------------------------------ sending
-  /** Sends a message, or keeps it for the next connection. Returns what is kept of it. */
+  /**
+   * Sends a message, or keeps it for the next connection.
+   *
+   * @returns the message, which can be dropped until it was sent
+   */
   send(data, size = sizeOf(data)) {
-    if (!this.#isConnected && !this.#isDetached) return { data, size, sent: false };
-    const full = this.fullness > 1;
-    const leaves = this.#isConnected && !full;
-    const kept = this.#sent?.keep(data, size, leaves);
-    if (leaves) this.connection.send(data);
-    if (full) {
-      const unread = this.#sent ? void 0 : this.connection;
+    const isFull = this.fullness > 1;
+    const message = { data, size, sent: this.#isConnected && !isFull };
+    if (!this.#isConnected && !this.#isDetached) return message;
+    this.#replay?.add(message);
+    if (message.sent) this.connection.send(data);
+    if (isFull) {
+      const unread = this.#replay ? void 0 : this.connection;
       this.#end(4408, "too much waits to be sent");
       unread?.terminate?.();
     }
-    return kept;
+    return message;
   }
   /** Sends a control message that is about the connection. */
-  say(control) {
+  sendControl(control) {
     this.connection.send(writeControl(control));
   }
-  /** How much waits to be sent, or may have to be sent again: more than 1 ends the session. */
+  /** How full the option `buffer` is, with messages that wait or may be sent again. Above 1, the session ends. */
   get fullness() {
-    const waits = this.#sent?.memory ?? this.connection?.bufferedAmount ?? Infinity;
-    return waits / (this.#options.buffer ?? 2 ** 24);
+    const bytes = this.#replay?.memory ?? this.connection?.bufferedAmount ?? Infinity;
+    return bytes / (this.#options.buffer ?? 2 ** 24);
   }
-  /** Bytes that no connection has written so far. While the session is detached, all bytes that are kept. */
+  /** Bytes that no connection has written so far. While the session is detached: the bytes of the replay buffer. */
   get unsent() {
-    return this.#isDetached ? this.#sent.bytes : this.connection?.bufferedAmount ?? 0;
+    return this.#isDetached ? this.#replay.bytes : this.connection?.bufferedAmount ?? 0;
   }
-  /** Takes back a message that no connection has got. Returns false if it is too late. */
-  takeBack(kept) {
-    if (kept.sent || !this.#sent) return false;
-    this.#sent.takeBack(kept);
-    return true;
+  /** Drops a message, so that it is never sent. Returns false if a connection has got it already. */
+  drop(message) {
+    return this.#replay?.drop(message) ?? false;
   }
   // ------------------------------------------------------------ receiving
   #receive(data, origin) {
     const control = typeof data === "string" ? readControl(data) : void 0;
-    if (this.state === 5 /* Asking */) return this.#answered(control);
+    if (this.state === 5 /* Asking */) return this.#resumeAnswered(control);
     if (!this.#isConnected) return;
-    this.#heartbeat?.heard();
+    this.#heartbeat?.received();
     if (control && !isCounted(control)) return this.#receiveUncounted(control);
     const size = sizeOf(data);
-    if (this.#sent) this.#received.count(size);
-    if (control) this.#owner.control(control);
+    if (this.#replay) this.#received.count(size);
+    if (control) this.#owner.receiveControl(control);
     else this.#owner.receive(data, size, origin);
   }
   #receiveUncounted(control) {
-    if (control.t === "welcome" && this.state === 1 /* Plain */) this.#greeted(control);
-    if (control.t === "ack" && this.#sent?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH);
+    if (control.t === "welcome" && this.state === 1 /* Plain */) this.#welcomed(control);
+    if (control.t === "ack" && this.#replay?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH);
   }
-  #greeted(welcome) {
+  #welcomed(welcome) {
     const features = Array.isArray(welcome.features) ? welcome.features : [];
     if (features.includes("probe")) this.#heartbeat = new Heartbeat(this);
     if (features.includes("resume") && typeof welcome.sid === "string") {
@@ -482,10 +491,10 @@ var Session = class {
       this.dialing.asksToResume = true;
       this.#token = welcome.token;
       this.#ttl = Math.min(1e3 * (Number(welcome.ttl) || 0), LONGEST_TIMER);
-      this.say({ t: "ack", n: 0, bytes: 0 });
-      this.#sent = new ReplayBuffer();
+      this.sendControl({ t: "ack", n: 0, bytes: 0 });
+      this.#replay = new ReplayBuffer();
     } else this.#move(1 /* Greeted */);
-    this.#owner.control(welcome);
+    this.#owner.receiveControl(welcome);
     this.#heartbeat?.start();
   }
   // ------------------------------------------------------------ connections
@@ -495,31 +504,31 @@ var Session = class {
     connection.onmessage = ({ data, origin }) => this.#receive(data, origin);
     const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {} };
     if (this.#move(0 /* Bound */)) {
-      this.say({ t: "hello", ...hello });
+      this.sendControl({ t: "hello", ...hello });
       this.#owner.opened(connection);
     } else {
       this.#move(4 /* Asked */);
-      const { n: rx, bytes } = this.#received.tell();
-      this.say({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx, bytes });
-      this.#answerTimer = setTimeout(() => this.#unanswered(), ANSWER);
+      const { n: rx, bytes } = this.#received.acknowledge();
+      this.sendControl({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx, bytes });
+      this.#answerTimer = setTimeout(() => this.#resumeUnanswered(), ANSWER_TIMEOUT);
     }
   }
-  #unanswered() {
-    if (++this.#silences < MOST_SILENCES) this.#detach(ABNORMAL, SILENT);
+  #resumeUnanswered() {
+    if (++this.#unanswered < MAX_UNANSWERED) this.#detach(ABNORMAL, SILENT);
     else this.#end(ABNORMAL, SILENT);
   }
-  #answered(answer) {
+  #resumeAnswered(answer) {
     if (answer?.t !== "resumed") {
       this.#end(ABNORMAL, answer?.t === "gone" ? `the server has no such session: ${answer.why}` : "it was not resumed");
-    } else if (!this.#sent.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH);
+    } else if (!this.#replay.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH);
     else {
       clearTimeout(this.#answerTimer);
       clearTimeout(this.#expiryTimer);
       this.#token = answer.token;
-      this.#silences = 0;
+      this.#unanswered = 0;
       this.#move(5 /* Resumed */);
-      this.#sent.sendAll((data) => this.connection.send(data));
-      this.#owner.control(answer);
+      this.#replay.sendAll((data) => this.connection.send(data));
+      this.#owner.receiveControl(answer);
       this.#heartbeat?.start();
       this.#owner.resumed();
     }
@@ -529,16 +538,16 @@ var Session = class {
     if (isDrop || this.#isDetached && mayDialAgain(code)) this.#detach(code, reason);
     else this.#end(code, reason, wasClean);
   }
-  /** Goes on without a connection, and dials again. */
+  /** Continues without a connection, and dials again. */
   #detach(code, reason) {
     const dropped = this.state === 3 /* Resumable */;
     this.#disown(RESUMES);
     this.#move(3 /* Cut */);
     this.dialing.dialLater(code, dropped ? now() - this.dialing.since : 0, this.#gen > 0);
     if (dropped) this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl);
-    this.#owner.detached(code, reason, dropped);
+    this.#owner.sessionDetached(code, reason, dropped);
   }
-  /** Leaves the connection, be it open or not, without waiting for its end. */
+  /** Closes the connection, or gives up the attempt to connect, without waiting for the end. */
   #disown(code) {
     this.dialing.stop(code);
     if (this.connection) disown(this.connection, code);
@@ -550,34 +559,35 @@ var Session = class {
     this.#heartbeat?.stop();
     this.#received.stop();
   }
-  /** Dials now, if the session waits for its next attempt. */
+  /** Dials now if the session waits for its next attempt. Otherwise it has no effect. */
   retry() {
-    if (this.state === 4 /* Detached */ && this.dialing.state !== "dialing") this.dialing.dial();
+    if (this.state === 4 /* Detached */ && !this.dialing.isDialing) this.dialing.dial();
   }
   // ------------------------------------------------------------ the page
-  /** Leaves the connection, because the page is about to stop. Chrome would close it, and the session would end. */
+  /** Disowns the connection, because the page stops. Chrome would close the connection, and so end the session. */
   #park() {
     if (this.state !== 3 /* Resumable */ && !this.#isDetached) return;
     this.#detach(ABNORMAL, "the page stops");
     this.dialing.stop();
   }
   /**
-   * Looks after the connection at once, because the page has woken up.
+   * Probes or replaces the connection at once, because the page has woken up.
    *
-   * @param sure whether the connection has probably ended, so that another one is quicker than an answer
+   * @param probablyLost whether the connection has probably ended, so that another connection is quicker than a probe
    */
-  #wake(sure) {
+  #wake(probablyLost) {
     if (this.#isConnected && this.#heartbeat) {
-      if (this.state === 3 /* Resumable */ && (sure || this.#heartbeat.hasSlept)) this.#detach(ABNORMAL, WOKEN);
+      const isLost = probablyLost || this.#heartbeat.hasSlept;
+      if (isLost && this.state === 3 /* Resumable */) this.#detach(ABNORMAL, WOKEN);
       else this.#heartbeat.wake();
     }
-    const tries = this.state === 5 /* Asking */ || this.dialing.state === "dialing";
-    if (this.#isDetached && tries && now() - this.dialing.since > ANSWER) this.#detach(ABNORMAL, WOKEN);
+    const isTrying = this.state === 5 /* Asking */ || this.dialing.isDialing;
+    if (this.#isDetached && isTrying && now() - this.dialing.since > ANSWER_TIMEOUT) this.#detach(ABNORMAL, WOKEN);
     this.retry();
   }
   // ------------------------------------------------------------ the end
   /**
-   * Ends the session. If there is a connection, the server is told, and frees the session at once.
+   * Ends the session. The server learns this if there is a connection, and then ends the session at once, too.
    *
    * @throws InvalidAccessError if the code is neither 1000 nor one from 3000 to 4999
    * @throws SyntaxError if the reason has more than 123 bytes
@@ -586,9 +596,9 @@ var Session = class {
     if (code !== 1e3 && !(code >= 3e3 && code <= 4999)) {
       throw new DOMException(`the close code must be 1000 or 3000-4999, not ${code}`, "InvalidAccessError");
     }
-    if (sizeOf(reason) > LONGEST_REASON) throw new DOMException("the reason is too long", "SyntaxError");
+    if (sizeOf(reason) > MAX_REASON) throw new DOMException("the reason is too long", "SyntaxError");
     if (this.#isConnected) {
-      if (this.#sent) this.say({ t: "gone", why: "closed" });
+      if (this.#replay) this.sendControl({ t: "gone", why: "closed" });
       this.#stopTimers();
       this.#move(6 /* Closed */);
       this.connection.close(code, reason);
@@ -596,13 +606,13 @@ var Session = class {
     else if (this.#isDetached) this.#end(code, reason);
   }
   #end(code, reason, wasClean = false) {
-    const was = this.state;
+    const before = this.state;
     this.#move(7 /* Ended */);
     this.#disown(code >= 3e3 ? code : 1e3);
     clearTimeout(this.#expiryTimer);
     this.#listening.abort();
-    this.#sent = void 0;
-    queueMicrotask(() => this.#owner.over({ code, reason, wasClean }, was));
+    this.#replay = void 0;
+    queueMicrotask(() => this.#owner.sessionOver({ code, reason, wasClean }, before));
   }
 };
 
@@ -621,7 +631,7 @@ var SessionSocket = class extends EventTarget {
   extensions = "";
   #session;
   /**
-   * @param target where to connect. If it is a function, it is called for each attempt
+   * @param target the address, or a function that is called for each attempt to connect
    * @param protocols subprotocols to offer
    * @throws SyntaxError if the address is not valid, as for a WebSocket
    */
@@ -641,12 +651,12 @@ var SessionSocket = class extends EventTarget {
         dispatch("open");
       },
       receive: (data, _size, origin) => this.dispatchEvent(new MessageEvent("message", { data, origin })),
-      control() {
+      receiveControl() {
       },
-      detached: (_code, _reason, dropped) => dropped && dispatch("detached"),
+      sessionDetached: (_code, _reason, dropped) => dropped && dispatch("detached"),
       resumed: () => dispatch("resumed"),
-      over: (end, was) => {
-        if (was === 0 /* New */) dispatch("error");
+      sessionOver: (end, before) => {
+        if (before === 0 /* New */) dispatch("error");
         this.dispatchEvent(closeEvent(end));
       }
     });
@@ -666,7 +676,7 @@ var SessionSocket = class extends EventTarget {
     this.#session.binaryType = type;
     if (this.#session.connection) this.#session.connection.binaryType = type;
   }
-  /** Bytes that no connection has written so far. While the session is detached, all bytes that are kept. */
+  /** Bytes that no connection has written so far. While the session is detached: all bytes that may be sent again. */
   get bufferedAmount() {
     return this.#session.unsent;
   }
@@ -680,7 +690,7 @@ var SessionSocket = class extends EventTarget {
     this.#session.send(snapshot(data));
   }
   /**
-   * Ends the session. If there is a connection, the server is told, and frees the session at once.
+   * Ends the session. The server learns this if there is a connection, and then ends the session at once, too.
    *
    * @throws InvalidAccessError if the code is neither 1000 nor one from 3000 to 4999
    * @throws SyntaxError if the reason has more than 123 bytes

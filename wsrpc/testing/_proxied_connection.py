@@ -1,4 +1,4 @@
-"""One proxied connection: two sockets, and what flows between them."""
+"""`ProxiedConnection`: one connection through a `FaultProxy`. It has two sockets, each a `ProxySocket`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ LINGER_ZERO = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 def bound_socket(port: int) -> socket.socket:
-    """Return a TCP socket bound to this loopback port, or for 0 to a free one. Several sockets can share a port."""
-    # With the protocol named, asyncio turns Nagle's algorithm off for what it accepts: small pieces leave at once.
+    """Return a TCP socket that is bound to a loopback port. 0 is a free port. Several sockets can share a port."""
+    # With the protocol, asyncio turns Nagle's algorithm off for accepted sockets, so small pieces are sent at once.
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        for option in ("SO_REUSEADDR", "SO_REUSEPORT"):  # systems differ in which of the two is needed
+        for option in ("SO_REUSEADDR", "SO_REUSEPORT"):  # which of the two is needed depends on the system
             if hasattr(socket, option):
                 sock.setsockopt(socket.SOL_SOCKET, getattr(socket, option), 1)
         sock.bind(("127.0.0.1", port))
@@ -36,14 +36,14 @@ def bound_socket(port: int) -> socket.socket:
 
 
 def reset_when_closed(transport: asyncio.Transport) -> None:
-    """Make the closing of a socket send a RST, which drops what was not sent."""
+    """Make a socket send a RST when it is closed. Unsent bytes are then dropped."""
     sock = transport.get_extra_info("socket")
     with suppress(OSError):  # closed already; or broken by the remote end, where some systems refuse this
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
 
 
 def unsent(transport: asyncio.Transport) -> int:
-    """Return the number of bytes that were written and not sent. Only on Linux it includes those in the kernel."""
+    """Return the number of written bytes that were not sent. Bytes in the kernel are included only on Linux."""
     waiting = transport.get_write_buffer_size()
     sock = transport.get_extra_info("socket")
     if sys.platform != "linux" or sock.fileno() < 0:
@@ -68,17 +68,17 @@ class Troubles:
 
     def __init__(self) -> None:
         self.passed = 0
-        """Bytes that were passed on, of all connections."""
+        """Number of bytes that were passed on, for all connections."""
         self.silences: list[None] = []
         self.stalls: list[None] = []
         self.cuts: list[Cut] = []
 
 
 FIN, RESET = b"", None
-"""Entries beside bytes: the normal end of a direction, and the reset of the connection."""
+"""Entries besides bytes: the normal end of a direction, and the reset of the connection."""
 
 LARGEST_TRANSIT = 256 * 1024
-"""Bytes that may be on their way in one direction; above it nothing more is read."""
+"""Maximum bytes in transit in one direction. Above this number, reading stops."""
 
 
 class ProxiedConnection:
@@ -101,7 +101,7 @@ class ProxiedConnection:
         self.ends: dict[Direction, ProxySocket] = {
             direction: ProxySocket(self, direction, each) for direction, each in troubles.items()
         }
-        """The sockets, by the direction in which the bytes flow that they read."""
+        """The sockets, by the direction of the bytes that they read."""
         self._ended = ended
         self.connected = False
         """Whether the server was reached."""
@@ -132,7 +132,7 @@ class ProxiedConnection:
                 self.reset()
 
     def made(self, end: ProxySocket) -> None:
-        """Note that a socket is connected."""
+        """Record that a socket is connected."""
         if self.broken:
             end.reset()
             return
@@ -154,13 +154,13 @@ class ProxiedConnection:
             end.reset()
 
     def abandon(self) -> None:
-        """Reset, without waiting until the server is reached."""
+        """Reset both connections now, without waiting until the server is reached."""
         self.reset()
         if self.client.transport is not None:  # else it is not dialing, and will not
             self._connecting.cancel()
 
     def close(self) -> None:
-        """Close both connections normally, once what was passed on has left."""
+        """Close both connections normally, after the passed bytes were sent."""
         self.closing = True
         for end in (self.client, self.server):
             if end.transport is not None:
@@ -168,30 +168,30 @@ class ProxiedConnection:
 
 
 class ProxySocket(asyncio.Protocol):
-    """One of the two sockets. It passes what it reads to the other one, as far as the troubles allow."""
+    """One of the two sockets. It passes the bytes that it reads to the other socket, if the troubles allow this."""
 
     def __init__(self, connection: ProxiedConnection, direction: Direction, troubles: Troubles) -> None:
         self._connection = connection
         self._other: Direction = "down" if direction == "up" else "up"
         self._troubles = troubles
         self._transit: deque[bytes | None] = deque()
-        """What was read and cannot be passed on yet."""
+        """Bytes that were read and cannot be passed on yet."""
         self._transit_size = 0
         self._timer: asyncio.TimerHandle | None = None
         self.transport: asyncio.Transport | None = None
         self._lossy = False
-        """Whether silence swallowed something that was read here."""
+        """Whether bytes from this socket were dropped during a silence."""
         self._passed = 0
-        """Bytes that were passed on."""
+        """Number of bytes that were passed on."""
         self._cuts = {cut: cut.count for cut in troubles.cuts}
-        """Where this direction is cut, in bytes from its beginning."""
+        """The cuts of this direction, each with the number of bytes after which it cuts."""
         self._cut_at = min(self._cuts.values(), default=None)
         self._over = False
         """Whether the connection will be reset."""
         self._finished = False
         """Whether the other socket got a FIN."""
         self._full = False
-        """Whether the other socket takes no more."""
+        """Whether the other socket has no more room."""
         self._reading = True
 
     @property
@@ -238,13 +238,13 @@ class ProxySocket(asyncio.Protocol):
             self.transport.abort()
 
     def finish(self) -> None:
-        """End this direction after what is on its way; what comes later is swallowed."""
+        """End this direction after the bytes in transit. Later bytes are dropped."""
         self._add(FIN)
 
     # ------------------------------------------------------------ to the other socket
 
     def other_filled(self, full: bool) -> None:
-        """Note whether the other socket takes no more, and do what that allows."""
+        """Record whether the other socket has no more room, and call `update`."""
         self._full = full
         self.update()
 
@@ -258,7 +258,7 @@ class ProxySocket(asyncio.Protocol):
         self.update()
 
     def update(self) -> None:
-        """Do what the troubles allow now: pass on what was read, pause or resume reading."""
+        """Pass on bytes, and pause or resume reading, as the troubles allow now."""
         if self._over:
             return
         self._stop_timer()
@@ -330,7 +330,7 @@ class ProxySocket(asyncio.Protocol):
             self._reset_when_sent()
 
     def _reset_when_sent(self) -> None:
-        """Reset once what was passed on has left; a RST would discard it."""
+        """Reset the connections when the passed bytes were sent, because a RST drops unsent bytes."""
         if self.other.transport is not None and unsent(self.other.transport):
             self._timer = asyncio.get_running_loop().call_later(0.001, self._reset_when_sent)
         else:

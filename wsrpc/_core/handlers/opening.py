@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from enum import Enum, IntEnum
+from enum import Enum
 from functools import partial
 from typing import cast
 
@@ -28,33 +28,18 @@ class OpeningState(Enum):
     CUT = "the session has ended for another reason before the handlers were done: the handlers are cancelled"
 
 
-class MessageKind(IntEnum):
-    """The kind of a received message. It decides whether the message waits for the opening."""
-
-    ON_CHANNEL = 0
-    """An event or request on an anonymous channel."""
-    REQUEST = 1
-    EVENT = 2
-
-
-class Hold(IntEnum):
-    """The received messages that wait for the opening: those of this `MessageKind` and of the kinds that follow it."""
-
-    ALL = MessageKind.REQUEST
-    """All messages but those on anonymous channels: an `open` handler may have opened a channel and wait for them."""
-    EVENTS = MessageKind.EVENT
-    NONE = MessageKind.EVENT + 1
-
-
-_OVER, _HOLDS_NONE = OpeningState.OVER, Hold.NONE
+_AHEAD, _OVER = (
+    OpeningState.AHEAD,
+    OpeningState.OVER,
+)  # constants, because Python 3.11 looks members of an enum up slowly
 
 
 class Opening:
     """The beginning of one session: the `open` handlers run, and then those of `on_reconnect`.
 
     Messages that are sent within these handlers leave at once. Other messages of the user wait. Received messages wait,
-    too, as ``holding`` says. Each of the two stages lasts at most `Limits.open_timeout`. Handlers that take longer run
-    on, and nothing waits for them any more.
+    too, as ``WAITING`` of ``_core.peer.admission`` says. Each of the two stages lasts at most `Limits.open_timeout`.
+    Handlers that take longer run on, and nothing waits for them any more.
 
     Args:
         reporter: calls the `open` handlers, and keeps the task of each stage.
@@ -66,7 +51,6 @@ class Opening:
         "_session",
         "_stage",
         "_timer",
-        "holding",
         "invocations",
         "running",
         "state",
@@ -78,8 +62,6 @@ class Opening:
         self._host = host
         self._reporter = reporter
         self.state = OpeningState.AHEAD
-        self.holding = _HOLDS_NONE
-        """The received messages that wait."""
         self.invocations: tuple[Invocation, ...] = ()
         """The calls of the handlers, one for each stage that has started. Messages sent within them leave at once."""
         self.running: asyncio.Future[None] | None = None
@@ -98,6 +80,11 @@ class Opening:
         """Whether the handlers are done or overdue, so that every message may be sent."""
         return self.state is _OVER
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether received messages wait for the handlers."""
+        return self.state is not _OVER and self.state is not _AHEAD
+
     def in_handler(self) -> bool:
         """Return whether one of the handlers runs, or a task that it made."""
         invocation = CURRENT.get(None)
@@ -113,7 +100,6 @@ class Opening:
         """
         self.state = OpeningState.OPEN
         # One side lets requests in meanwhile. Otherwise two Python ends would wait for each other's handlers.
-        self.holding = Hold.EVENTS if self._session.negotiation.dialer else Hold.ALL
         stage = self._enter(invocation)
         stage.fire(self._reporter.registries, "open", (invocation.peer,))
         if self._session.over:  # a handler has bound another transport, which has an opening of its own
@@ -196,7 +182,7 @@ class Opening:
 
     def finish(self) -> None:
         """Hold no messages back any more: the handlers are done or overdue."""
-        self.state, self.holding, self.invocations = _OVER, _HOLDS_NONE, ()
+        self.state, self.invocations = _OVER, ()
         self._host.current.may_send_changed()
 
     def end_session(self) -> None:

@@ -1,8 +1,9 @@
-"""`Admission`: decides whether handlers of one session may start now."""
+"""`Admission`: decides whether handlers of one session may start now. `WAITING`: which received messages wait."""
 
 from __future__ import annotations
 
 import asyncio
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from ..handlers.invocation import Invocation
@@ -13,16 +14,51 @@ if TYPE_CHECKING:
     from .work import Work
 
 
+class MessageKind(Enum):
+    """The kind of a received message."""
+
+    ON_CHANNEL = "an event or a request on an anonymous channel"
+    REQUEST = "any other request"
+    EVENT = "any other event"
+
+
+class ReceivingState(Enum):
+    """The state of a session, as far as it decides which received messages wait for their handlers."""
+
+    STOPPED = "the session is full, so that answers cannot be sent, or a Close frame is queued"
+    """Also for a moment after that, while earlier handlers start."""
+    ACCEPTED = "`open` handlers run on the side that accepted"
+    DIALED = "`open` handlers run on the side that dialed"
+    OPEN = "none of these"
+
+
+_STOPPED, _ACCEPTED, _DIALED, _OPEN = ReceivingState
+
+WAITING: dict[ReceivingState, tuple[MessageKind, ...]] = {
+    ReceivingState.STOPPED: (MessageKind.ON_CHANNEL, MessageKind.REQUEST, MessageKind.EVENT),
+    # An `open` handler may have opened a channel and wait for messages on it.
+    ReceivingState.ACCEPTED: (MessageKind.REQUEST, MessageKind.EVENT),
+    # If requests waited on both sides, the `open` handlers of the two sides could wait for each other.
+    ReceivingState.DIALED: (MessageKind.EVENT,),
+    ReceivingState.OPEN: (),
+}
+"""The kinds of received messages that wait in each state. The other kinds are handled, as far as there is room.
+
+A message also waits behind messages that wait for room: see `Work`.
+"""
+
+
 class Admission:
     """Decides whether handlers of one session may start now. It reports each change to `Work`."""
 
-    __slots__ = ("_answers", "_loop", "_work", "late", "paused", "session")
+    __slots__ = ("_answers", "_loop", "_work", "late", "opening", "paused", "session")
 
     def __init__(self, work: Work, writer: SessionWriter, answers: Answers) -> None:
         self._work = work
         self._answers = answers
         self._loop = writer.loop
         self.session = writer.session
+        self.opening = writer.opening
         self.paused: asyncio.Future[None] | None = None
         """Set while no handler may start, because a Close frame is queued. Done when the session is over, or continues
         on another connection. May be read in any thread."""
@@ -30,9 +66,13 @@ class Admission:
         """Number of handlers that wait in tasks until ``paused`` is done. Later messages wait, to stay in order."""
 
     @property
-    def stops_all(self) -> bool:
-        """Whether every message has to wait. (If the session is full, answers could not be sent.)"""
-        return self.session.full or self.paused is not None or self.late > 0
+    def state(self) -> ReceivingState:
+        """The state of the session, as far as it decides which received messages wait."""
+        if self.session.full or self.paused is not None or self.late:
+            return _STOPPED
+        if self.opening.holds_back:
+            return _DIALED if self.session.negotiation.dialer else _ACCEPTED
+        return _OPEN
 
     def pause(self) -> None:
         """Start no handlers from now on: a Close frame is queued. Idempotent."""

@@ -12,8 +12,8 @@ from ..._base.queues import BoundedQueue
 from ...errors import RemoteError
 from ..channels.channel_core import ChannelCore
 from ..handlers.observation import Message, mark_processed
-from ..handlers.opening import Hold, MessageKind
 from ..wire.messages import WireMessage
+from .admission import MessageKind
 
 if TYPE_CHECKING:
     from .dispatcher import Dispatcher
@@ -82,9 +82,9 @@ class WaitingRoom(BoundedQueue[ReceivedMessage]):
         self._kinds.setdefault(entry.kind, OrderedDict())[ticket] = None
         return True
 
-    def oldest(self, holding: Hold = Hold.NONE) -> tuple[int, ReceivedMessage] | None:
-        """Return the oldest message that is not held back, with its ticket. None if there is no such message."""
-        found = min((next(iter(tickets)) for kind, tickets in self._kinds.items() if kind < holding), default=None)
+    def oldest(self, waiting: tuple[MessageKind, ...] = ()) -> tuple[int, ReceivedMessage] | None:
+        """Return the oldest message whose kind is not in ``waiting``, with its ticket. None if there is none."""
+        found = min((next(iter(tickets)) for kind, tickets in self._kinds.items() if kind not in waiting), default=None)
         return None if found is None else (found, self.items[found])
 
     def events(self) -> list[tuple[int, ReceivedMessage]]:

@@ -20,12 +20,12 @@ from ..channels.named_channels import NamedChannels
 from ..handlers.invocation import EXITED, CallState, Invocation
 from ..handlers.lifecycle import Closers
 from ..handlers.observation import Message, mark_processed
-from ..handlers.opening import Hold, MessageKind
 from ..inboxes.inbox import Inbox
 from ..inboxes.recipients import Decode, Recipient
 from ..session.session import BYTES_PER_MESSAGE
 from ..wire.counting import decode_any
 from ..wire.messages import WireMessage, place_on
+from .admission import WAITING, MessageKind, ReceivingState
 from .peer_host import PeerHost
 from .waiting_room import NOTHING_WAITS, ReceivedMessage, WaitingRoom
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # Constants, because Python 3.11 looks members of an enum up slowly, and these are asked for with each message.
 _ON_CHANNEL, _REQUEST, _EVENT = MessageKind
-_NONE_HELD = Hold.NONE
+_OPEN = ReceivingState.OPEN
 _ORPHANED = CallState.ORPHANED
 
 
@@ -131,16 +131,12 @@ class Work:
     def must_check(self) -> bool:
         """Return whether the next message may have to be refused or to wait, or may be for readers."""
         dispatcher = self.dispatcher
-        admission = dispatcher.admission
         return bool(
             dispatcher.active
             or self.named_channels.channels
             or self.waiting_room.items
-            or dispatcher.session.full
-            or dispatcher.opening.holding is not _NONE_HELD
+            or dispatcher.admission.state is not _OPEN
             or dispatcher.writer.draining.closes_at is not None
-            or admission.paused is not None
-            or admission.late
             or self.count >= self.limits.running
             or self.held > self._room_for_any
             or self._bucket is not None
@@ -165,9 +161,7 @@ class Work:
             channel: the anonymous channel on which the message arrived.
         """
         i = message.i
-        is_read = dispatcher.opening.holding is not _NONE_HELD and self.named_channels.has_readers(
-            message.c, message.a[0]
-        )
+        is_read = dispatcher.opening.holds_back and self.named_channels.has_readers(message.c, message.a[0])
         if self._needs_no_handler(dispatcher, message, payload, decode, channel):
             mark_processed(view)
             return
@@ -235,23 +229,21 @@ class Work:
             return message.a[0] in STREAM_EVENTS
         return not self.named_channels.is_of_stream(message)
 
-    def _has_no_room(self, dispatcher: Dispatcher, size: int) -> bool:
-        return (
-            dispatcher.admission.stops_all
-            or self.count >= self.limits.running
-            or (self.held > 0 and self.held + size > self.limits.running_bytes)
-        )
+    def _has_room(self, size: int) -> bool:
+        """Return whether a handler may start for a message of ``size`` bytes."""
+        most = self.limits.running_bytes
+        return self.count < self.limits.running and (self.held == 0 or self.held + size <= most)
 
     def _must_wait(self, dispatcher: Dispatcher, kind: MessageKind, size: int) -> bool:
-        holding = dispatcher.opening.holding
-        if kind >= holding or self._has_no_room(dispatcher, size):
+        """Return whether a message waits: as `WAITING` says, for room, or behind other messages that wait for room."""
+        waiting = WAITING[dispatcher.admission.state]
+        if kind in waiting or not self._has_room(size):
             return True
-        # A message overtakes no message that waits, except those that wait for the opening.
-        return bool(self.waiting_room.items) and self.waiting_room.oldest(holding) is not None
+        return bool(self.waiting_room.items) and self.waiting_room.oldest(waiting) is not None
 
     def recipient_added(self, channel: ChannelRef, event: str, recipient: Recipient) -> None:
         """Pass the events that wait for the opening to a new reader, because an `open` handler may be the reader."""
-        if self.dispatcher.opening.holding is not _NONE_HELD and isinstance(recipient, Inbox):
+        if self.dispatcher.opening.holds_back and isinstance(recipient, Inbox):
             handled = self.named_channels.has_handler(channel, event)
             for ticket, waiting in self.waiting_room.events():
                 message = decode_any(waiting.decode, waiting.payload)
@@ -289,9 +281,9 @@ class Work:
             return
         self._pumping = True
         try:
-            while (found := self.waiting_room.oldest(self.dispatcher.opening.holding)) is not None:
+            while (found := self.waiting_room.oldest(WAITING[self.dispatcher.admission.state])) is not None:
                 ticket, waiting = found
-                if self._has_no_room(self.dispatcher, len(waiting.payload)):
+                if not self._has_room(len(waiting.payload)):
                     break
                 self.waiting_room.pop(ticket)
                 dispatcher, channel = waiting.dispatcher, waiting.channel

@@ -1,13 +1,13 @@
-// `ClientCore`: the sessions of a client.
+// `ClientCore`: the inside of a client.
 
 import { Backoff, mayDialAgain } from "./backoff.js"
 import { now } from "./clock.js"
 import { json, type Codec, type Message } from "./codec.js"
 import { ConnectionLost, Refused } from "./errors.js"
 import { Handlers, report, type Handler } from "./handlers.js"
-import { onWake } from "./page.js"
-import { PeerCore, type PeerOwner } from "./peer.js"
-import { Request, type ChannelRef, type Holder, type Requester } from "./request.js"
+import { onWake } from "./page_events.js"
+import { PeerCore, type PeerOwner } from "./peer_core.js"
+import { Request, type ChannelRef, type Holder } from "./request.js"
 import type { Address, SocketOptions, Target } from "./target.js"
 
 /**
@@ -16,9 +16,10 @@ import type { Address, SocketOptions, Target } from "./target.js"
  */
 export type State = "connecting" | "open" | "draining" | "detached" | "closed"
 
-/** @param resumed whether the client is `open` again with the session that it had */
+/** Function that is called with each state. `resumed` is true if the client is `open` again with the same session. */
 export type Subscriber = (state: State, resumed: boolean) => void
 
+/** Options of a `Client`. */
 export interface ClientOptions extends SocketOptions {
   /** How messages are encoded. Default: JSON. The entry point `msgpack` has another codec, for bytes. */
   readonly codec?: Codec
@@ -28,14 +29,14 @@ export interface ClientOptions extends SocketOptions {
   readonly offline?: number
 }
 
-/** Milliseconds after which a full connection is looked at again. */
-const ROOM = 20
+/** Milliseconds until this side checks again whether a full connection has room. */
+const ROOM_CHECK = 20
 
-/** A token is sent in the name of a subprotocol. Names may have these characters. */
+/** The characters of a token, which is sent in the name of a subprotocol. */
 const TOKEN = /^[\w!#$%&'*+.^`|~-]*$/
 
 function checked<A extends string | URL | Address>(address: A): A {
-  const { url = address, token = "" } = Object(address) as Address // programs without types pass anything
+  const { url = address, token = "" } = Object(address) as Address // a program without types may pass anything
   if (typeof ((url as URL | null)?.href ?? url) !== "string") {
     throw new TypeError("a client takes one URL, { url, token } or a function that returns one")
   }
@@ -43,19 +44,19 @@ function checked<A extends string | URL | Address>(address: A): A {
   throw new TypeError("the token can only have letters, digits and !#$%&'*+-.^_`|~")
 }
 
-/** What waits for a session: a request or an event. */
-interface Queued {
-  start(peer: PeerCore): void
-  reject(error: Error): void
-}
+/** A request, or the message of an event. */
+type Queued = Request | { readonly message: Message }
 
-/** Makes one session after another, and keeps what waits for one. */
-export class ClientCore implements Holder, PeerOwner, Requester {
-  readonly options: ClientOptions
+/** The inside of a client: makes one session after another, and keeps the messages that wait for a session. */
+export class ClientCore implements Holder, PeerOwner {
+  readonly #options: ClientOptions
+  readonly #codec: Codec
   readonly #target: Target
   readonly #handlers = new Map<string | undefined, Handlers>()
   readonly #subscribers = new Set<Subscriber>()
   readonly #listening = new AbortController()
+  /** Aborted when the client is closed. */
+  readonly ended = this.#listening.signal
   readonly #backoff = new Backoff()
   readonly #queue = new Set<Queued>()
   readonly ignored: Record<string, number> = {}
@@ -63,8 +64,6 @@ export class ClientCore implements Holder, PeerOwner, Requester {
   /** Why there is no connection. */
   error: ConnectionLost | undefined
   #peer: PeerCore | undefined
-  /** When the session has begun. 0 if there is none. */
-  #openedAt = 0
   #roomTimer: ReturnType<typeof setTimeout> | undefined
   #dialTimer: ReturnType<typeof setTimeout> | undefined
   #retryAt: number | undefined
@@ -74,9 +73,10 @@ export class ClientCore implements Holder, PeerOwner, Requester {
       throw new TypeError("there is no WebSocket: pass the class of the package ws, new Client(url, { WebSocket })")
     }
     this.#target = typeof target === "function" ? async () => checked(await target()) : checked(target)
-    this.options = options
+    this.#options = options
+    this.#codec = options.codec ?? json
     this.#dial()
-    onWake(() => this.connect(), this.#listening.signal)
+    onWake(() => this.connect(), this.ended)
   }
 
   connect(): void {
@@ -85,17 +85,17 @@ export class ClientCore implements Holder, PeerOwner, Requester {
   }
 
   get retryAt(): number | undefined {
-    return this.#peer ? this.#peer.retryAt : this.#retryAt
+    return this.#peer?.retryAt ?? this.#retryAt
   }
 
   get closesAt(): number | undefined {
-    return this.#peer?.closesAt
+    return this.#peer?.draining?.closesAt
   }
 
   #dial(): void {
     clearTimeout(this.#dialTimer)
     this.#retryAt = undefined
-    this.#peer = new PeerCore(this.#target, this.options, this.options.codec ?? json, this)
+    this.#peer = new PeerCore(this.#target, this.#options, this.#codec, this)
   }
 
   subscribe(subscriber: Subscriber): () => void {
@@ -103,11 +103,11 @@ export class ClientCore implements Holder, PeerOwner, Requester {
     return () => void this.#subscribers.delete(subscriber)
   }
 
-  /** Tells the subscribers of a state, which may be the one before: an attempt has failed. */
-  #move(state: State, resumed = false): void {
+  /** Enters a state and notifies the subscribers. After a failed attempt to connect, the state may be the same. */
+  #enter(state: State, resumed = false): void {
     this.state = state
     for (const subscriber of [...this.#subscribers]) {
-      if (this.state !== state) break // a subscriber has closed the client, of which all know already
+      if (this.state !== state) break // a subscriber has closed the client, and all subscribers know that already
       guarded(() => subscriber(state, resumed))
     }
   }
@@ -117,7 +117,7 @@ export class ClientCore implements Holder, PeerOwner, Requester {
   request(request: Request): Promise<any> {
     request.holder = this
     try {
-      if (!request.isDone) this.#start(request, { a: [request.event, ...request.args], ...request.channel })
+      if (!request.isDone) this.#sendOrQueue(request)
     } catch (error) {
       request.reject(error)
     }
@@ -129,35 +129,39 @@ export class ClientCore implements Holder, PeerOwner, Requester {
   }
 
   emit(channel: ChannelRef, event: string, args: unknown[]): void {
-    // Nobody learns what becomes of an event that waits, as of one that was sent.
-    const message = { a: [event, ...args], ...channel }
-    this.#start({ start: (peer) => void peer.send(message), reject() {} }, message)
+    this.#sendOrQueue({ message: { a: [event, ...args], ...channel } })
   }
 
-  #start(queued: Queued, message: Message): void {
-    if (this.#canStart(queued)) queued.start(this.#peer!)
+  #sendOrQueue(queued: Queued): void {
+    if (this.#canSend(queued)) this.#send(queued)
     else if (this.state === "closed") throw this.error
-    else if (this.#queue.size >= (this.options.offline ?? 256) && !(this.#isConnected && queued instanceof Request)) {
+    else if (this.#queue.size >= (this.#options.offline ?? 256) && !(this.#isConnected && queued instanceof Request)) {
       throw new Refused(`${this.#queue.size} messages wait to be sent already`)
     } else {
-      // What cannot be sent is found now: nobody could catch it later. What a session can send, the next one can, too.
-      if (this.#peer) this.#peer.check(message)
-      else (this.options.codec ?? json).encode(message, false)
+      // The message is checked now: later, no caller could catch the error. The next session has the same limits.
+      if (this.#peer) this.#peer.check(queued.message)
+      else this.#codec.encode(queued.message, false)
       this.#queue.add(queued)
-      this.#watchRoom()
+      this.#waitForRoom()
     }
   }
 
-  /** If the session is lost, what is sent while it is detached goes to the next one. */
+  #send(queued: Queued): void {
+    if (queued instanceof Request) void this.#peer!.request(queued)
+    else this.#peer!.send(queued.message)
+  }
+
+  /** Not while the session is detached: if the session is lost, the messages of that time go to the next session. */
   get #isConnected(): boolean {
     return this.state === "open" || this.state === "draining"
   }
 
-  #canStart(queued: Queued): boolean {
-    return this.#isConnected && this.#peer!.hasRoom && this.#peer!.takes(queued instanceof Request && queued.opens)
+  #canSend(queued: Queued): boolean {
+    const opens = queued instanceof Request && queued.opens
+    return this.#isConnected && this.#peer!.hasRoom && (this.#peer!.draining?.accepts(opens) ?? true)
   }
 
-  // ------------------------------------------------------------ the course of a session
+  // ------------------------------------------------------------ for the peer
 
   handlers(channel: string | undefined): Handlers | undefined {
     return this.#handlers.get(channel)
@@ -169,32 +173,26 @@ export class ClientCore implements Holder, PeerOwner, Requester {
     return handlers.add(event, handler)
   }
 
-  /** Aborted when the client is closed. */
-  get ended(): AbortSignal {
-    return this.#listening.signal
-  }
-
   opened(): void {
-    this.#openedAt = now()
     this.error = undefined
-    this.#move("open") // what subscribers send goes before what has waited
-    this.#startQueue()
+    this.#enter("open") // before the queue, so that messages of subscribers are sent first
+    this.#sendQueue()
   }
 
   sessionDetached(error: ConnectionLost): void {
     this.error = error
-    this.#move("detached")
+    this.#enter("detached")
   }
 
   resumed(): void {
-    this.state = this.#peer!.drains ? "draining" : "open"
-    this.#startQueue()
+    this.state = this.#peer!.draining ? "draining" : "open"
+    this.#sendQueue()
     this.error = undefined
-    this.#move(this.state, true)
+    this.#enter(this.state, true)
   }
 
-  draining(): void {
-    this.#move("draining")
+  drainAnnounced(): void {
+    this.#enter("draining")
   }
 
   requeue(requests: Iterable<Request>): void {
@@ -204,36 +202,35 @@ export class ClientCore implements Holder, PeerOwner, Requester {
     }
   }
 
-  #startQueue(): void {
+  #sendQueue(): void {
     for (const queued of [...this.#queue]) {
-      if (!this.#canStart(queued)) continue
+      if (!this.#canSend(queued)) continue
       this.#queue.delete(queued)
-      guarded(() => queued.start(this.#peer!))
+      guarded(() => this.#send(queued))
     }
-    this.#watchRoom()
+    this.#waitForRoom()
   }
 
-  /** A WebSocket does not tell when it has written what it was given, so this asks, as long as something waits. */
-  #watchRoom(): void {
+  /** Sends the queue when the connection has room. A WebSocket has no event for that, so a timer checks it. */
+  #waitForRoom(): void {
     if (!this.#queue.size || !this.#isConnected || this.#peer!.hasRoom) return
     this.#roomTimer ??= setTimeout(() => {
       this.#roomTimer = undefined
-      this.#startQueue()
-    }, ROOM)
+      this.#sendQueue()
+    }, ROOM_CHECK)
   }
 
   sessionOver(error: ConnectionLost): void {
     const code = error.code as number
-    const lasted = this.#openedAt && now() - this.#openedAt
-    this.#openedAt = 0
+    const openedAt = this.#peer?.openedAt
     this.#peer = undefined
     if (this.state === "closed") return
     if (mayDialAgain(code)) {
       this.error = error
-      const delay = this.#backoff.delay(code, lasted)
+      const delay = this.#backoff.delay(code, openedAt === undefined ? 0 : now() - openedAt)
       this.#retryAt = Date.now() + delay
       this.#dialTimer = setTimeout(() => this.#dial(), delay)
-      this.#move("connecting")
+      this.#enter("connecting")
     } else this.#end(error)
   }
 
@@ -242,7 +239,7 @@ export class ClientCore implements Holder, PeerOwner, Requester {
     const peer = this.#peer
     peer?.close(code, reason)
     this.#end(new ConnectionLost("the client is closed", "not_sent", code))
-    peer?.end(code, reason) // at once: a server that is silent does not answer the Close frame
+    peer?.sessionOver({ code, reason }) // at once, because a silent server does not answer the Close frame
   }
 
   #end(error: ConnectionLost): void {
@@ -250,8 +247,8 @@ export class ClientCore implements Holder, PeerOwner, Requester {
     this.#retryAt = undefined
     this.#listening.abort()
     clearTimeout(this.#dialTimer)
-    this.#move("closed")
-    for (const queued of this.#queue) guarded(() => queued.reject(error))
+    this.#enter("closed")
+    for (const queued of this.#queue) if (queued instanceof Request) queued.reject(error)
     this.#queue.clear()
   }
 

@@ -1,17 +1,17 @@
-// The states of a session and its transitions, as data.
+// The states of a session and the transitions between them, as data.
 
 export enum SessionState {
   /** The session has not had a connection yet. */
   New,
-  /** It has a connection, with which it ends. The server has not said `welcome`, and may never do so. */
+  /** The session ends with its connection. The server has not sent `welcome`, and may never send it. */
   Plain,
-  /** It has a connection to a wsrpc server, with which it ends. */
+  /** The session ends with its connection to a wsrpc server. */
   Attached,
-  /** It has a connection, and may resume on another one: both sides count their messages. */
+  /** The session has a connection, and may resume on another one: both sides count their messages. */
   Resumable,
-  /** Its connection is lost, and it may resume on another one. */
+  /** The connection is lost, and the session may resume on another one. */
   Detached,
-  /** It has another connection, and has asked the server to resume it. */
+  /** There is another connection, and this side has asked the server to resume the session. */
   Asking,
   /** This side closes the connection, and the session ends with it. */
   Closing,
@@ -21,11 +21,11 @@ export enum SessionState {
 export enum SessionInput {
   /** The first connection opens. */
   Bound,
-  /** The server says `welcome`, and cannot resume the session. */
+  /** The server sends `welcome`, and cannot resume the session. */
   Greeted,
-  /** The server says `welcome`. Both sides count their messages from now on. */
+  /** The server sends `welcome`. Both sides count their messages from now on. */
   Counted,
-  /** The connection ends, or another one cannot be made, and the session is kept. */
+  /** The connection ends, or an attempt to connect fails, and the session is kept. */
   Cut,
   /** Another connection is open, on which this side asks to resume. */
   Asked,
@@ -37,7 +37,7 @@ export enum SessionInput {
   Ended,
 }
 
-/** The state that follows. What is not in the table cannot happen. */
+/** The next state for each input. An input that is not in the row of a state changes nothing. */
 export const TABLE: Record<SessionState, { readonly [happened in SessionInput]?: SessionState }> = {
   [SessionState.New]: {
     [SessionInput.Bound]: SessionState.Plain,
