@@ -20,12 +20,13 @@ from ..channels.named_channels import NamedChannels
 from ..handlers.invocation import EXITED, CallState, Invocation
 from ..handlers.lifecycle import Closers
 from ..handlers.observation import Message, mark_processed
+from ..handlers.opening import OpeningState
 from ..inboxes.inbox import Inbox
 from ..inboxes.recipients import Decode, Recipient
 from ..session.session import BYTES_PER_MESSAGE
 from ..wire.counting import decode_any
 from ..wire.messages import WireMessage, place_on
-from .admission import WAITING, MessageKind, ReceivingState
+from .admission import WAITING, MessageKind
 from .peer_host import PeerHost
 from .waiting_room import NOTHING_WAITS, ReceivedMessage, WaitingRoom
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 # Constants, because Python 3.11 looks members of an enum up slowly, and these are asked for with each message.
 _ON_CHANNEL, _REQUEST, _EVENT = MessageKind
-_OPEN = ReceivingState.OPEN
+_OPENED = OpeningState.OVER
 _ORPHANED = CallState.ORPHANED
 
 
@@ -131,11 +132,16 @@ class Work:
     def must_check(self) -> bool:
         """Return whether the next message may have to be refused or to wait, or may be for readers."""
         dispatcher = self.dispatcher
+        admission = dispatcher.admission
         return bool(
             dispatcher.active
             or self.named_channels.channels
             or self.waiting_room.items
-            or dispatcher.admission.state is not _OPEN
+            # The state is not `ReceivingState.OPEN`, without a call.
+            or dispatcher.session.full
+            or admission.paused is not None
+            or admission.late
+            or dispatcher.opening.state is not _OPENED
             or dispatcher.writer.draining.closes_at is not None
             or self.count >= self.limits.running
             or self.held > self._room_for_any
