@@ -28,14 +28,14 @@ class ThreadedEngine(MemoryEngine):
         self.loops[listener] = asyncio.get_running_loop()
         return await super().connect(listener)
 
-    def carry(self, subject: str, payload: bytes) -> None:
+    def deliver(self, subject: str, payload: bytes) -> None:
         for connection in tuple(self.connections):
 
-            def deliver(connection: Any = connection) -> None:
+            def receive(connection: Any = connection) -> None:
                 if connection.has_subscribed(subject):
                     connection.listener.received(subject, payload)
 
-            self.loops[connection.listener].call_soon_threadsafe(deliver)
+            self.loops[connection.listener].call_soon_threadsafe(receive)
 
 
 class News(Protocol):
