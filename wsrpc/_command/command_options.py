@@ -51,7 +51,7 @@ def several(*decorators: Decorator) -> Decorator:
 
 
 def _offered(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Return the names for a parameter that a server offers. `complete` puts the function that asks it into ``obj``."""
+    """Return a parameter's completions from a server. `complete` sets ``obj`` to the function that requests them."""
     return [name for name in ctx.obj(Options(**ctx.params), param.name) if name.startswith(incomplete)]
 
 

@@ -16,7 +16,7 @@ from ..errors import one_line
 from .command_errors import UsageError
 
 Form = Literal["json", "text", "bytes"]
-"""What an item of an upload is: the JSON of a line, the text of a line, or bytes as they come."""
+"""Kinds of the items of an upload: the JSON of a line, the text of a line, or bytes as they are read."""
 
 READ = 16 * 1024
 """Bytes read at once, and the most bytes in an item of ``bytes``. As base64 they fit into the 32 KiB that Go reads."""
@@ -83,7 +83,7 @@ def _advice(text: str, error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return what is wrong with JSON, in a few words."""
+    """Return a short description of an error in JSON."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     return one_line(error).removeprefix("JSON is malformed: ").replace("Input data was truncated", "its end is missing")

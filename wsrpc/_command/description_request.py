@@ -30,7 +30,7 @@ SECONDS = 30.0
 STEP = 0.5
 """Seconds after which a waiting thread looks for signals."""
 HAS_NONE = ("no event listener", f"channel '{CHANNEL}' does not exist")
-"""Beginnings of what JavaScript and Go answer, in lower case, where no description is offered."""
+"""Beginnings, in lower case, of the error messages of JavaScript and Go peers that offer no description."""
 
 
 class _Definition(msgspec.Struct):
@@ -127,7 +127,7 @@ def written(text_of: Callable[[], str], *, seconds: float = SECONDS) -> str:
     """
     text = ThreadPoolExecutor(1).submit(text_of)
     deadline = monotonic() + seconds
-    # In steps, because a signal that comes just before a wait does not end the wait.
+    # In steps, because a signal that arrives just before a wait does not end the wait.
     while (left := deadline - monotonic()) > 0:
         if wait([text], min(left, STEP)).done:
             return text.result()
@@ -141,7 +141,7 @@ def checked(found: Any) -> Description:
         InvalidDescription: it has a wrong shape; the text says where.
     """
     if found.__class__ is dict:
-        found = {"emits": [], **found}  # of a wsrpc that described no events that are emitted
+        found = {"emits": [], **found}  # older versions of wsrpc did not describe emitted events
     try:
         description = msgspec.convert(found, Description)
     except msgspec.ValidationError as exc:

@@ -31,7 +31,7 @@ class _Event(NamedTuple):
     time: datetime
     event: str
     message: Message
-    """It is decoded when it is written: decoded, it may take 70 times as much memory."""
+    """The encoded message. It is decoded when it is written, because decoded it may need 70 times as much memory."""
 
 
 class _Listener:
@@ -42,7 +42,7 @@ class _Listener:
         """The names to choose; none chooses all."""
         self._channels = frozenset(options.channel)
         self._retries: int = options.retry
-        """The attempts that are left until there is a connection. After a drop there is no limit."""
+        """The remaining attempts to connect the first time. After a drop, the attempts are not limited."""
         self._was_open = False
         self._queue = asyncio.Queue[_Event | Exception]()
         """The events, and then the error after which there is no further connection."""

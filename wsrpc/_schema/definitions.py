@@ -12,7 +12,7 @@ Schema = dict[str, Any]
 Form = Literal["sent", "given"]
 PREFIX = "#/$defs/"
 MEMBER_NAMES = "x-enum-varnames"
-"""Keyword of an enumeration: the names of its members, in the order of the values. Other generators read it, too."""
+"""Keyword for the names of an enumeration's members, in the order of the values. Other generators know it, too."""
 
 
 def objects(value: Any) -> Iterator[dict[str, Any]]:
@@ -26,7 +26,7 @@ def objects(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def rebuilt(value: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
-    """Return JSON with each object replaced by what ``change`` makes of it, inner ones first."""
+    """Return JSON in which ``change`` has replaced each object, inner objects first."""
     if value.__class__ in (list, tuple):
         return [rebuilt(item, change) for item in value]
     if value.__class__ is dict:

@@ -49,7 +49,7 @@ class Described(NamedTuple):
 
 
 def schemas_of(types: Sequence[tuple[Any, Form]], *, hooked: bool) -> tuple[list[Described], dict[str, Schema]]:
-    """Return the schema of each type, in the form that is given with it, and the definitions to which they refer.
+    """Return the schema of each type in the requested form, and the definitions to which the schemas refer.
 
     A type that cannot be described gets ``{}`` (any value) and a note.
 
@@ -114,8 +114,8 @@ def _components(types: Collection[Any], form: Form, models: Models) -> tuple[lis
     called = _class_names(cls for classes in infos for cls in classes)
     schemas: list[Schema] = []
     found: dict[str, Schema] = {}
-    # One type at a time, together with the classes in it, whose references say how msgspec names them. Of many types at
-    # once msgspec takes two classes of the same name in the same module for one.
+    # One type at a time, with the classes in it, so that the references show the names from msgspec. For many types
+    # together, msgspec would confuse two classes that have the same name and the same module.
     for tp, classes in zip(types, infos, strict=True):
         (schema, *refs), components = msgspec.json.schema_components([tp, *classes], schema_hook=hook)
         keys = {
@@ -146,7 +146,7 @@ def _describe_enum(schema: Schema, cls: type[enum.Enum]) -> None:
 
 
 def _describe_fields(schema: Schema, info: Any) -> None:
-    """Add what msgspec leaves out: the formats of times, and the names of fields that travel by their place."""
+    """Add what msgspec does not write: the formats of times, and the names of fields that are sent by position."""
     if schema["type"] == "object":
         for field in info.fields:
             _with_formats(schema["properties"][field.encode_name], field.type)
@@ -224,7 +224,7 @@ def _class_names(classes: Iterable[Any]) -> dict[Any, str]:
 
 
 def _complete(schema: Schema, info: Any) -> None:
-    """Turn the schema of a sent value into that of a value that comes back, which has the fields with defaults."""
+    """Change the schema of a sent value to that of a returned value, in which fields with defaults are required."""
     always = [field.encode_name for field in info.fields if _always_there(field, info)]
     if schema["type"] == "array":
         schema["minItems"] = len(schema["prefixItems"])
