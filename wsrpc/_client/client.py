@@ -74,7 +74,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
             request that opened the channel.
         profile: ``"go"`` if the server uses ws-server-wrapper-go, the Go implementation of the protocol. Such a server
             closes the connection when it receives certain messages that other servers ignore. The client raises an
-            exception instead of sending such a message. SessionWriter messages can be at most 32 KiB, unless
+            exception instead of sending such a message. Outbound messages can be at most 32 KiB, unless
             `Limits.sent_message_bytes` is set. Raw messages, extensions and other codecs are not available. See the
             guide "Talk to Go programs".
 
