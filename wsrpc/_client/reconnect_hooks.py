@@ -51,7 +51,7 @@ class ReconnectHooks:
         """The info for the handlers of the present connection. None if the session has not resumed on it."""
 
     def connection_made(self, attempts: int, now: float) -> None:
-        """A session starts. If its connection replaces another one, ``now`` is before the end of that one."""
+        """A session starts. Its connection may replace a connection that ends only after this call."""
         lost, self._lost = self._lost, None
         if self.has_connected:
             self.session_info = ReconnectInfo(False, attempts, max(0.0, now - self._lost_at), lost)

@@ -111,7 +111,7 @@ class NamedChannels:
 
     @property
     def writer(self) -> SessionWriter:
-        """The way out of the present session, or of the last one."""
+        """The writer of the current session, see `Host.current`."""
         return self.outbox.writer
 
     # ------------------------------------------------------------ reading
@@ -257,7 +257,7 @@ class NamedChannel:
 
     @property
     def writer(self) -> SessionWriter:
-        """The way out of the present session, or of the last one."""
+        """The writer of the current session, see `Host.current`."""
         return self._owner.writer
 
     # ------------------------------------------------------------ recipients

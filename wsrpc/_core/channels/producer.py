@@ -32,7 +32,7 @@ BATCH_SPEEDUP = 2
 """An item in a batch takes at most half the time of an item by itself, so twice as many are sent without a pause."""
 
 _MARK: Any = object()
-"""Stands before the items that are made, until something is sent. See `read_items`."""
+"""The first entry of a list of items, until the source sends a message. The list is empty only then: see `read_items`."""
 measure_json, measure_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 
 
@@ -194,10 +194,10 @@ class Producer(Recipient):
         self._pause_at = self._credit.sent + BURST
 
     async def raise_end(self, error: WsrpcError | None = None) -> Never:
-        """Wait until the channel is over, because an item could not be sent. The end of the channel cancels the wait.
+        """Wait until the channel is over, because an item could not be sent. Then raise the error of the channel.
 
-        The ``error`` of the item is not raised. It may say "not sent", although the request that opened the channel was
-        sent, and its handler runs.
+        The ``error`` of the item is not raised, because it may say "not sent". This would be wrong for the request that
+        opened the channel: it was sent, and its handler runs.
 
         Raises:
             ChannelClosed: the channel is over.

@@ -31,7 +31,7 @@ class StreamInbox(ItemInbox):
         """Stop reading, and end the channel."""
         channel = self.channel
         if channel.owner.waiting_aborts.must_wait(channel):
-            self.start_producer()  # the abort waits until JavaScript sends something, which waits for `start`
+            self.start_producer()  # the abort waits for a message of JavaScript's producer, which waits for `start`
         self._detach()
         channel.abort(reason)
 

@@ -119,8 +119,8 @@ class MessageQueue:
     ) -> StreamOverflow | None:
         """Append a message, encoded. Return the error if there is no room.
 
-        There is always room for a message whose place was ``granted``, unless the message is ``large``: then there must
-        be memory for it, too.
+        A message for which this side has ``granted`` credit always has room, with one exception: a ``large`` message
+        also needs free memory.
         """
         memory, size, waiting = self.unread_memory, len(payload), self.received_bytes - self.read_bytes
         most = memory.limits.stream_queue_bytes
@@ -439,8 +439,8 @@ class Inbox(MessageQueue, Recipient):
     def read(self) -> Any:
         """Return the value of the oldest message, and grant the producer more credit if that is due.
 
-        After an item that is larger than the window, only `wait` grants credit, so that there is one such item at a
-        time.
+        Exception: after an item that is larger than the window, credit is granted only in the next `wait`, so that the
+        producer sends one such item at a time.
         """
         value, size, i, decode = self.queue.popleft()
         if decode is not None:

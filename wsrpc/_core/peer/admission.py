@@ -26,7 +26,8 @@ class ReceivingState(Enum):
     """The state of a session, as far as it decides which received messages wait for their handlers."""
 
     STOPPED = "the session is full, so that answers cannot be sent, or a Close frame is queued"
-    """Also for a moment after that, while earlier handlers start."""
+    """When the session continues on another connection, this state lasts until the handlers that waited in tasks have
+    started."""
     ACCEPTED = "`open` handlers run on the side that accepted"
     DIALED = "`open` handlers run on the side that dialed"
     OPEN = "none of these"
@@ -60,8 +61,8 @@ class Admission:
         self.session = writer.session
         self.opening = writer.opening
         self.paused: asyncio.Future[None] | None = None
-        """Set while no handler may start, because a Close frame is queued. Done when the session is over, or continues
-        on another connection. May be read in any thread."""
+        """A future while no handler may start, because a Close frame is queued. It is done when the session is over, or
+        continues on another connection. May be read in any thread."""
         self.late = 0
         """Number of handlers that wait in tasks until ``paused`` is done. Later messages wait, to stay in order."""
 
@@ -108,4 +109,4 @@ class Admission:
         finally:
             self.late -= 1
             if not self.late:
-                self._loop.call_soon(self._work.start_waiting)  # later, so that this handler comes first
+                self._loop.call_soon(self._work.start_waiting)  # later, so that this handler starts first

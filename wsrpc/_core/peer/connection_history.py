@@ -15,7 +15,7 @@ class ConnectionHistory:
 
     def __init__(self) -> None:
         self.info: ConnectionInfo | None = None
-        """About the present connection, the one that is being made, or the last one."""
+        """Describes the newest connection, which may not be bound yet, or may have ended."""
         self.skipped_broadcasts = 0
         """Number of broadcasts that were not sent because the remote peer reads too slowly."""
         self._since = 0.0

@@ -84,9 +84,10 @@ class PeerCore:
         self.sender = Requester(self.outbox, host, own, self.named_channels)
         own.inherit(shared, settings.limits.handler_timeout)
         self.close_calls = 0
-        """How often this side has closed the peer. If it changes meanwhile, that call decides."""
+        """Number of calls of this side that closed the peer. A session does not start if the number has changed since
+        its start was requested."""
         self.current: PeerSession
-        """The inside of the present session, of the first one, or of the last one."""
+        """The inside of the current session, see `Host.current`."""
         self._make_session(NOT_CONNECTED)
 
     @property

@@ -52,7 +52,7 @@ class PeerHost:
 
     core: PeerCore
     current: SessionReceiver
-    """The inside of the present session, of the next one, or of the last one."""
+    """The inside of the current session, see `Host.current`."""
     peer: Any
     """The object that users hold. None when all has ended."""
 

@@ -84,7 +84,7 @@ class Work:
         self._loop = host.loop
         self.named_channels = named_channels
         self.dispatcher: Dispatcher
-        """The dispatcher of the present session, of the next one, or of the last one."""
+        """The dispatcher of the current session, see `Host.current`."""
         self.needs_checks = True
         # A dict and not a set, here and elsewhere, because an empty dict is a third of the size. There are many peers.
         self.invocations: dict[Invocation, None] = {}

@@ -63,7 +63,7 @@ class Outbox:
         self.room_gate = Gate(host.loop, lambda: host.current.may_send_changed())
         """The callers that wait until the session has room."""
         self.writer: SessionWriter
-        """The writer of the present session, of the next one, or of the last one."""
+        """The writer of the current session, see `Host.current`."""
         self.expects_session = expects_session
         """Whether messages that are sent without a session wait for the next one."""
         self.fails_offline = fails_offline

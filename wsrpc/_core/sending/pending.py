@@ -175,7 +175,7 @@ class PendingRequests:
         self._timer_at = 0.0
         self._on_channel: dict[int, set[Pending]] = {}
         self.flight = InFlight()
-        """The requests of the present session, or of the last one."""
+        """The requests of the current session, see `Host.current`."""
         self.capacity_gate = Gate(self._loop)
         """The callers that wait until the remote peer can accept another request."""
         self._channel_ids: Container[int] = ()

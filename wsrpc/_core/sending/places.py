@@ -58,8 +58,8 @@ class Outgoing(Struct, eq=False):
     message: Event | Request | Raw
     scope: Scope
     writer: SessionWriter
-    """The writer of the session in which the message was made. With this session, the message fails, unless it belongs
-    to the peer."""
+    """The writer of the session in which the message was made. When this session ends, the message fails, unless
+    ``scope`` is `Scope.PEER`."""
     channel: ReadableChannel | None
     """The anonymous channel of the message. None without one, and if the channel had ended already."""
     needs_connection: bool
@@ -89,13 +89,13 @@ def decide_place(
 ) -> Place:
     """Return where a message goes now, by the first rule that applies.
 
-    ``terms`` and ``waiting_bytes`` of the message are those for this place.
+    The call sets ``terms`` and ``waiting_bytes`` of the message for this place.
 
     Args:
-        writer: that of the present session, of the next one, or of the last one.
+        writer: the writer of the current session, see `Host.current`.
         expects_session: whether messages that are sent without a session wait for the next one.
-        waiter: the place of the caller in a line. None for a caller that does not wait: ``ROOM`` then says that there
-            is no room for the message.
+        waiter: the place of the caller in a line. None for a caller that does not wait. ``ROOM`` then means that the
+            session has no room for the message.
 
     Raises:
         ConnectionLost: ``"not_sent"``, the message may not wait for another connection, or there will be none.
@@ -122,8 +122,8 @@ def decide_place(
         return Place.ROOM if full else place
     if full:
         return Place.CAPACITY if waiter.waits_at(capacity_gate) else Place.ROOM
-    # 4. A message does not overtake those whose callers wait for room. (The first caller that waits for capacity came
-    # before them.)
+    # 4. A message does not overtake messages whose callers wait for room. (But the first caller in either line may
+    # continue: a caller that waits for capacity had room before.)
     if writer.room_gate.has_callers and not waiter.is_first:
         return Place.ROOM
     # 5. A message waits for the `open` handlers or for the next session, whatever is in flight now.

@@ -125,11 +125,11 @@ class SessionWriter:
 
     @property
     def silent(self) -> bool:
-        """Whether the remote peer is about to close, and new requests and events wait for another session."""
+        """Whether the remote peer is about to close. New requests and events then wait for another session."""
         return self.draining.silent
 
     def not_sent(self) -> ConnectionLost:
-        """Return the error for a message that no connection will send."""
+        """Return the error for a message that will never be sent."""
         last = self.session.last_close
         reason = last.reason or ("closed on this side" if last.user_closed else "")
         return ConnectionLost(last.code, reason, "not_sent")
@@ -142,8 +142,8 @@ class SessionWriter:
     def update_may_send(self) -> None:
         """Compute ``may_send`` again.
 
-        It depends on the session, its opening, its draining and the gate, which report their changes to the
-        `SessionReceiver`.
+        ``may_send`` depends on the session, its opening, its draining and the gate. Each of these parts reports its
+        changes to the `SessionReceiver`.
         """
         self.may_send = self.sending_state is SendingState.OPEN and not (
             self.session.full or self.room_gate.has_callers
@@ -230,7 +230,7 @@ class SessionWriter:
         return True
 
     def reply(self, payload: bytes, /) -> None:
-        """Send an answer or a notice, without waiting for room. Without a session, the message is only counted.
+        """Send an answer or a notice, without waiting for room. Without a session, drop and count the message.
 
         Raises:
             MessageTooBig: the remote peer would not accept the message.

@@ -164,11 +164,11 @@ class ClientSession(Session):
         attempt = self._attempt
         if attempt is None:
             super().connection_lost(connection, info)
-        else:  # the session has no other connection
+        else:  # the session has had no connection since the attempt started
             self._attempt_failed(attempt, info)
 
     def _attempt_failed(self, attempt: ResumeAttempt, info: CloseInfo) -> None:
-        """Wait for another connection: there will be no answer on this one."""
+        """Wait for another connection, because this connection will bring no answer."""
         if info.code >= 3000 and info.code not in RESUMABLE:  # the server has closed the session meanwhile
             self.last_close = info
         self._end_attempt(attempt)

@@ -36,7 +36,11 @@ class Host(Protocol):
 
     @property
     def current(self) -> SessionReceiver:
-        """The inside of the present session, of the next one, or of the last one."""
+        """The inside of the current session.
+
+        A session is the current one from its making until another session replaces it. So the current session may not
+        have started yet, and it may be over.
+        """
         ...
 
     def accepts_raw(self) -> bool:

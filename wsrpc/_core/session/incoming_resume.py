@@ -22,7 +22,7 @@ FIRST_MESSAGE = 5.0
 class IncomingResume:
     """A connection whose client wants to resume a session, until its first message names the session.
 
-    If the first message names none, all messages that arrive are kept for a new session; see `hand_over`.
+    If the first message names no session, all messages that arrive are kept for a new session; see `hand_over`.
     """
 
     def __init__(self, sessions: Sessions, transport: Transport, handshake: Handshake) -> None:
@@ -38,7 +38,7 @@ class IncomingResume:
         """Return the `Peer` whose session has resumed. None for a new session.
 
         Args:
-            deciding: with this the server can end the wait when it closes.
+            deciding: a context manager in which this call waits. With it, a server that closes can end the wait.
 
         Raises:
             ConnectionLost: the connection has ended, or is closed because the session was closed.
@@ -51,13 +51,15 @@ class IncomingResume:
                     found = await asyncio.shield(self._decided)
         except TimeoutError:
             if not self._decided.done():
-                self._new_session()  # a later request to resume is out of place
+                self._new_session()  # from now on, a request to resume arrives too late
             found = self._decided.result()
         if isinstance(found, ClosedSession):
             info = found.closed_with
             self.connection.stop_receiving()
             await self.connection.close(info.code, info.reason)
-            # Some hosts never report a clean end. A client that keeps asking would be refused again and again.
+            # A client that asks again gets a new session. But a code after which a client does not dial again must
+            # arrive, so after an unclean end the closed session stays. (With other codes, the client would be refused
+            # again and again, because some HTTP servers never report a clean end.)
             if info.code not in NO_REDIAL or ((ended := self.connection.ended) is not None and ended.was_clean):
                 self._sessions.remove_closed(found.sid)
             raise ConnectionLost(info.code, info.reason, "not_sent")

@@ -56,7 +56,7 @@ class ReplayBuffer:
 
     ``replay_bytes`` and ``replay_messages`` of `Limits` are its limits: when one is reached, senders wait. Messages
     whose sender cannot wait may take ``hard_cap_bytes`` more. Beyond that, the session stops keeping messages, and
-    drops the buffer. A message that is being sent at that moment still reaches the buffer, and has no effect.
+    drops the buffer. The dropped buffer still gets the message that is being sent at that moment, and ignores it.
 
     Args:
         session: the session of the messages.

@@ -179,7 +179,8 @@ class Session:
         """Choose what ``send`` does. Called when the state, ``replay`` or the held back messages change."""
         connection, replay = self.connection, self.replay
         if connection is None or self.state.waits:
-            self._direct = not_sent  # a dead connection, too: no message may overtake one that it has refused
+            # Also when there still is a connection: it has refused a message, which no later message may overtake.
+            self._direct = not_sent
         else:
             self._direct = connection.send if replay is None else replay.counted_send(connection.send)
         self.send = self._send_after_held_back if self._held_back else self._direct
@@ -187,9 +188,9 @@ class Session:
     def precede(self, first: Callable[[], None]) -> Callable[[], None]:
         """Call ``first`` before each message that is sent from now on. Return a function that stops these calls.
 
-        A producer that collects items for one message holds them back. Other code may run meanwhile. The items must
-        leave before the messages of that code, and before that code ends a channel or the session. (Then it calls
-        `send_held_back`.) Calls of `precede` may be nested.
+        A producer uses it while it collects items for one message. Other code may run meanwhile, and may send messages.
+        ``first`` then sends the collected items before these messages. Code that ends a channel or the session calls
+        `send_held_back` before. Calls of `precede` may be nested.
         """
         outer = self._held_back
         self._held_back = (*outer, first)

@@ -20,7 +20,8 @@ class SessionEnd(NamedTuple):
     info: CloseInfo
     """For `close` handlers: how the last connection has ended, or is going to end."""
     closed_with: CloseInfo
-    """For a client that asks to resume the session: how this side has closed the connection, or how it has ended."""
+    """The answer to a client that asks later to resume the session: with what this side has closed the session, or,
+    if this side has not closed it, how its connection has ended."""
     error: ConnectionLost
     """The error of calls in flight."""
 
@@ -37,7 +38,7 @@ def end_of(
     """
     closing = was is SessionState.CLOSING
     if info is None or (cause is SessionInput.REPLACED and (closing or was.away)):
-        info = last_close  # another connection does not change how the last one has ended
+        info = last_close  # how the last connection has ended stays true when another connection replaces it
     closed_with = last_close if closing else info
     lost = SessionLost(info.code, why) if was.away else ConnectionLost(info.code, info.reason)
     if closed_with.user_closed:  # with whatever code the remote peer has answered

@@ -89,7 +89,7 @@ class Sessions:
             self.remove_closed(next(iter(self.closed)))
 
     def remove_closed(self, sid: str) -> None:
-        """Remove a closed session: its client knows, or can no longer ask. Idempotent."""
+        """Remove a closed session, when its client knows that it is closed, or can no longer ask. Idempotent."""
         if (closed := self.closed.pop(sid, None)) is not None:
             closed.until.cancel()
 
@@ -113,14 +113,15 @@ class Sessions:
             return session
         if session.state is SessionState.CLOSING:
             if session.connection is not None:
-                session.connection.drop(session.last_close)  # a dead connection, on which the session was to be closed
+                # The client has another connection, so this one is dead: no answer to its Close frame will arrive.
+                session.connection.drop(session.last_close)
             return self.closed.get(asked.sid, "expired")
         if not session.state.resumes:
             return "expired"
         if not session.fits(handshake):
             session.evict("the connection has other limits than the session")
             return "limits"
-        peer = session.peer  # before the call: if the session ends in it, nothing else may refer to the peer
+        peer = session.peer  # before `resume`: if the session ends there, nothing else may refer to the peer
         session.resume(asked, connection, handshake)
         return peer
 
