@@ -32,7 +32,7 @@ BATCH_SPEEDUP = 2
 """An item in a batch takes at most half the time of an item by itself, so twice as many are sent without a pause."""
 
 _MARK: Any = object()
-"""The first entry of a list of items, until the source sends a message. The list is empty only then: see `read_items`."""
+"""First entry of a list of items, until the source sends a message. Only then the list is empty, see `read_items`."""
 measure_json, measure_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 
 

@@ -104,8 +104,9 @@ class Dispatcher:
         """Each handler runs in a copy of this context, so that no handler sees what another handler sets."""
         self.channels = channels
         self._mark: float | None = None
-        """When the time of the next plain handler starts: at the end of the one before it in this read from the network.
-        None if there was none, or if other code may have run since then. The next handler then reads the clock."""
+        """When the time of the next plain handler starts: at the end of the plain handler before it, in this read from
+        the network. None if there was no such handler, or if other code may have run since then. The next handler then
+        reads the clock."""
 
     @cached_property
     def _channel_answers(self) -> ChannelCalls:
