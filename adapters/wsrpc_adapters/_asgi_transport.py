@@ -1,15 +1,15 @@
 """`AsgiTransport`: a transport on a WebSocket of an ASGI server.
 
 ASGI shows neither reads nor writes, so both are inferred. A *read* is the messages that ``receive()`` returns without
-waiting; it ends when ``receive()`` begins to wait. A message counts as *unsent* until ``send()`` has returned for it,
-and a ``send()`` that waits is the only sign that there is no room. ``receive()`` must go on meanwhile, so ``send()``
+waiting. The read ends when ``receive()`` has to wait. A message counts as *unsent* until ``send()`` has returned for
+it. A ``send()`` that waits is the only sign that there is no room. Messages must be received meanwhile, so ``send()``
 runs in a task that lives while there is something to write.
 
-The task of the application reads. Where a read brought one message, the next read most likely does, too. What that
-causes is then written by the task that reads; a task for it would cost as much as the message. If ``send()`` has to
-wait, which uvicorn's does only when there is no room, that task goes on writing, and another one reads. So no call of
-``receive()`` or ``send()`` begins in one task and ends in another, which middlewares with timeouts of their own would
-not survive.
+The task of the application reads. If a read had exactly one message, the next read most likely has one message, too.
+The answers to this message are then written by the task that reads, because a task for them would cost as much as the
+message. If ``send()`` has to wait (uvicorn's waits only when there is no room), the task continues to write, and
+another task reads. So each call of ``receive()`` and ``send()`` starts and ends in the same task. Middlewares with
+timeouts of their own need this.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class _ConnectionEnd:
             self.failure = exc
 
     def reported(self, event: Event) -> CloseInfo:
-        """Return how the connection ended, from the report of the ASGI server if that can be trusted."""
+        """Return how the connection ended. Use the report of the ASGI server as far as it can be trusted."""
         code, reason = int(event.get("code") or CloseCode.NO_STATUS), event.get("reason")
         if self.closing is not None and self.close_sent:
             return CloseInfo(*self.closing, was_clean=code != CloseCode.ABNORMAL)
@@ -334,7 +334,7 @@ class AsgiTransport(_AsgiOutput):
             application = self._application
             if application is None or self._end.info is None:
                 raise
-            application.uncancel()  # by `_finish`
+            application.uncancel()  # `_finish` has cancelled it
         finally:
             self._application = None
             # For example, the ASGI server has cancelled the application. Then the connection cannot be used any more.
@@ -419,7 +419,7 @@ class AsgiTransport(_AsgiOutput):
         return self._unsent
 
     def drop(self, code: int, reason: str) -> None:
-        """End the connection now, as far as ASGI allows: the application returns, and the server does the rest."""
+        """End the connection now, as far as ASGI allows: the application returns, and the ASGI server disconnects."""
         if self._end.drop():
             self._delivery.ignore_rest()
             self._loop.call_soon(self._finish, CloseInfo(*(self._end.closing or (code, reason))))
@@ -507,7 +507,7 @@ class AsgiTransport(_AsgiOutput):
                 self._delivery.receiver.read_ended()
             self.flush()
 
-    # ------------------------------------------------------------ what _Output reports
+    # ------------------------------------------------------------ what _AsgiOutput reports
 
     def _filled(self) -> None:
         self._stall_watch = StallWatch(self, self._loop, self._limits)

@@ -1,4 +1,4 @@
-"""`BrokerConnection`: a connection to an engine, made of what a broker's library can do."""
+"""`BrokerConnection`: a connection to an engine, on a connection of a broker's library."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from wsrpc.cluster.engine import FEW, PATIENCE, PROBE, EngineListener
 from wsrpc.errors import EngineLost, one_line
 
 BATCH = 256 * 1024
-"""Bytes that are written at once, at most, unless a message is larger."""
+"""Maximum number of bytes that are written at once. A single message can be larger."""
 
 GRACE = 0.25
-"""Seconds for which an answer that is late is still waited for: it may be here, and unread because this process has
-been busy."""
+"""Seconds of further waiting for a late answer. The answer may have arrived, but be unread because this process was
+busy."""
 
 
 class Broker(Protocol):
-    """What a `BrokerConnection` needs of a connection of a broker's library.
+    """A connection of a broker's library, as a `BrokerConnection` uses it.
 
-    It passes messages to `BrokerConnection.received`, and reports its end, or an error, to `BrokerConnection.end`.
-    Whatever a method raises ends the connection. ``confirm`` may run several times at once, and beside the others, of
-    which each runs once at a time. ``write`` and the two for subscriptions are cancelled only for ``drop``.
+    It passes messages to `BrokerConnection.received`, and reports its end, or an error, to `BrokerConnection.end`. An
+    exception of any method ends the connection. Several calls of ``confirm`` may run at once, also beside calls of
+    other methods. Each other method runs once at a time. ``write``, ``subscribe`` and ``unsubscribe`` are cancelled
+    only before ``drop``.
     """
 
     @property
@@ -35,27 +36,27 @@ class Broker(Protocol):
 
     @property
     def unsent(self) -> int:
-        """Bytes that the operating system has not taken yet."""
+        """Bytes that the operating system has not accepted yet."""
         ...
 
     async def write(self, messages: list[tuple[str, bytes]], /) -> None:
-        """Publish messages. Returns when at most half of `FEW` bytes are unsent: a question may be added to them."""
+        """Publish messages. Return when at most half of `FEW` bytes are unsent, which leaves room for a `confirm`."""
 
     async def confirm(self) -> None:
-        """Wait until the broker has answered that it has all that was written before."""
+        """Wait until the broker has confirmed that it has received everything that was written before."""
 
     async def subscribe(self, subject: str, /) -> None:
-        """Subscribe, and wait until the broker has confirmed it."""
+        """Subscribe, and wait until the broker has confirmed the subscription."""
 
     async def unsubscribe(self, subject: str, /) -> None:
-        """Unsubscribe. Nothing may come afterwards."""
+        """Unsubscribe. When this call returns, no further message of the subject may arrive."""
 
     async def drop(self) -> None:
-        """End it at once, whatever is unsent, and wait until nothing is left of it."""
+        """End the connection at once, without sending what is unsent. Wait until its socket and tasks have ended."""
 
 
 class BrokerConnection:
-    """A connection to an engine; see `wsrpc.cluster.engine`. Gathers what is published, and watches over the broker."""
+    """A connection to an engine; see `wsrpc.cluster.engine`. It collects published messages, and watches the broker."""
 
     def __init__(self, listener: EngineListener) -> None:
         self._listener = listener
@@ -63,24 +64,24 @@ class BrokerConnection:
         self._broker: Broker | None = None
         self._out: list[tuple[str, bytes]] = []
         self._size = 0
-        """Bytes of those, and of what is being written."""
+        """Bytes of the messages in ``_out``, and of the messages that are being written."""
         self._published = asyncio.Event()
         """Set while there is something to write."""
         self._written = asyncio.Event()
-        """Set each time that something was written, and at the end."""
+        """Set each time that messages were written, and at the end."""
         self._changing = asyncio.Lock()
-        """Held while subscriptions change: a broker gets one change after the other."""
+        """Held while a subscription changes, so that the broker gets one change after the other."""
         self._messages_received = 0
-        """Messages that have come."""
+        """Number of received messages."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._over: asyncio.Future[str] = self._loop.create_future()
-        """Why it has ended."""
+        """The result says why the connection has ended."""
         self._closing: asyncio.Task[None] | None = None
         self._cleared: asyncio.Task[None] | None = None
-        """Removes what is left after the end."""
+        """Cancels the other tasks and drops the broker's connection, after the end."""
 
     async def open(self, connecting: Awaitable[Broker]) -> None:
-        """Begin, with the connection of the library that ``connecting`` makes.
+        """Start to use the connection of the library that ``connecting`` makes.
 
         Raises:
             EngineLost: the broker cannot be reached, or does not answer within `PATIENCE`.
@@ -104,7 +105,7 @@ class BrokerConnection:
         if not task.cancelled() and (exc := task.exception()) is not None:
             self.end(error_text(exc))
 
-    # ------------------------------------------------------------ out
+    # ------------------------------------------------------------ publishing
 
     @property
     def largest(self) -> int:
@@ -156,10 +157,10 @@ class BrokerConnection:
             self._written.clear()
             await self._written.wait()
 
-    # ------------------------------------------------------------ in
+    # ------------------------------------------------------------ receiving
 
     def received(self, subject: str, payload: bytes) -> None:
-        """Take a message."""
+        """Count a message, and pass it to the listener."""
         if not self._over.done():
             self._messages_received += 1
             self._listener.received(subject, payload)
@@ -171,7 +172,7 @@ class BrokerConnection:
         await self._change(lambda broker: broker.unsubscribe(subject))
 
     async def _change(self, change: Callable[[Broker], Awaitable[None]]) -> None:
-        # In a task of its own: the libraries do not bear being cancelled while they wait for an answer.
+        # In a task of its own, because the libraries must not be cancelled while they wait for an answer.
         broker = self._broker
         if broker is None or self._over.done() or self._closing is not None:
             raise EngineLost(self._why())
@@ -190,7 +191,7 @@ class BrokerConnection:
     # ------------------------------------------------------------ the end
 
     async def _watch(self, broker: Broker) -> None:
-        """Ask the broker again and again, and end the connection if nothing comes."""
+        """Ask the broker again and again for a confirmation. End the connection if nothing arrives in time."""
         while True:
             await asyncio.sleep(PROBE)
             asked = self._start(broker.confirm())
@@ -202,7 +203,7 @@ class BrokerConnection:
                     self.end(f"no response within {PATIENCE:g} s")
 
     def end(self, reason: str) -> None:
-        """End it, and tell the listener. Idempotent."""
+        """End the connection, and notify the listener. Idempotent."""
         if self._over.done():
             return
         self._over.set_result(reason)
@@ -216,7 +217,7 @@ class BrokerConnection:
             task.cancel()
         if self._broker is not None:
             await self._broker.drop()
-        while tasks:  # more than once, because Python 3.11's `wait_for` may forget a cancellation
+        while tasks:  # more than once, because Python 3.11's `wait_for` may lose a cancellation
             for task in tasks:
                 task.cancel()
             _, tasks = await asyncio.wait(tasks, timeout=GRACE)
@@ -235,7 +236,7 @@ class BrokerConnection:
             await self._cleared
 
     async def _finish(self) -> None:
-        """Wait until the broker has all that was published."""
+        """Wait until the broker has received everything that was published."""
         while self._size:
             self._written.clear()
             await self._written.wait()
@@ -244,17 +245,17 @@ class BrokerConnection:
 
 
 def error_text(exc: BaseException) -> str:
-    """Return what an exception says, as one line."""
+    """Return the text of an exception as one line."""
     if isinstance(exc, EngineLost):
         return exc.reason
     return one_line(exc) or type(exc).__name__
 
 
 async def abort(writer: asyncio.StreamWriter | None) -> None:
-    """Close the socket of ``writer`` at once, whatever is unsent. None if the library is closing it."""
+    """Close the socket of ``writer`` at once, without sending what is unsent. None: the library closes it already."""
     if writer is not None:
         writer.transport.abort()
-    for _ in range(3):  # asyncio closes it in a later turn; `wait_closed` never returns if TLS could not begin
+    for _ in range(3):  # asyncio closes it in a later turn; `wait_closed` never returns if TLS could not start
         await asyncio.sleep(0)
 
 
@@ -262,7 +263,7 @@ def refuse_options(engine: str, options: Iterable[str], set_here: frozenset[str]
     """Refuse options of a library that an engine sets itself.
 
     Raises:
-        TypeError: one of them is among ``options``.
+        TypeError: ``options`` contains one of them.
     """
     if refused := sorted(set_here.intersection(options)):
         raise TypeError(f"{engine} sets {', '.join(refused)} itself: a connection that is lost is over")
@@ -272,7 +273,7 @@ def host_of(url: str) -> str:
     """Return the host and port of a URL, or its path, without the user, the password and the query.
 
     Raises:
-        ValueError: it is not a URL. The text does not show it, because it may contain a password.
+        ValueError: ``url`` is not a URL. The text does not quote it, because it may contain a password.
     """
     with suppress(ValueError):
         parts = urlsplit(url if "://" in url else f"//{url}")

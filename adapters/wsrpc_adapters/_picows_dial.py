@@ -34,15 +34,15 @@ from wsrpc.types import WebSocketTransport
 from ._picows_transport import PicowsReader
 
 READ_BUFFER = 4096
-"""Initial bytes of the read buffer, which picows doubles when it is full. Its own 16 KiB would double the memory of an
-idle connection."""
+"""Initial bytes of the read buffer, which picows doubles when it is full. The default of picows, 16 KiB, would double
+the memory of an idle connection."""
 
 
 class _Log(logging.LoggerAdapter[logging.Logger]):
     """picows' own log. (picows makes a logger for each connection, unless it gets an object that is not a logger.)"""
 
     def error(self, msg: object, *args: object, **kwargs: Any) -> None:
-        # picows logs each violation of the protocol at ERROR, and any client can cause them without end.
+        # picows logs each violation of the protocol at ERROR, and any client can cause any number of violations.
         self.info(msg, *args, **kwargs)
 
 
@@ -92,12 +92,12 @@ async def _dial(
     given = dict(request.headers)
     if offered:
         given["Sec-WebSocket-Protocol"] = ", ".join(offered)
-    library: Any = picows  # its annotations are incomplete
+    library: Any = picows  # the annotations of picows are incomplete
     socks: list[socket.socket] = []
     tls = request.url.startswith("wss:") or (proxy or "").lower().startswith("https:")
 
     async def connect(parsed: WSParsedURL) -> socket.socket:
-        # Opened here, because a connection that picows opens is not accessible until its handshake is over.
+        # The socket is opened here: picows would not give access to its own socket before the end of the handshake.
         sock = await _connect(parsed.host, parsed.port)
         socks.append(sock)
         return sock
@@ -121,8 +121,8 @@ async def _dial(
             proxy=proxy,
             read_buffer_init_size=READ_BUFFER,
             socket_factory=connect,
-            # The TLS of aiofastnet, with which picows is faster, does not go on reading after a pause: what it has
-            # received, but not decrypted, waits until more arrives.
+            # picows is faster with the TLS of aiofastnet. But after a pause, that TLS does not continue to read: bytes
+            # that it has received and not decrypted wait until more bytes arrive.
             use_aiofastnet=False if tls else None,
         )
         if reader is None:
@@ -135,7 +135,7 @@ async def _dial(
     except (WSHandshakeError, ProxyError) as exc:
         raise ConnectionError(one_line(exc)) from None
     except BaseException:
-        for sock in socks:  # this ends its transport
+        for sock in socks:  # closing the socket ends the transport of picows
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         raise
@@ -165,7 +165,7 @@ def _describe(ws: WSTransport, offered: list[str]) -> ConnectionInfo:
     chosen = ws.response.headers.get("Sec-WebSocket-Protocol")
     if chosen is not None and chosen not in offered:
         tcp.abort()
-        # It is not quoted, because it may be a token that was sent back.
+        # The subprotocol is not quoted, because it may be a token that the server has sent back.
         raise ConnectionError("the server chose a subprotocol that was not offered")
     headers = joined_headers(ws.request.headers)
     return ConnectionInfo(

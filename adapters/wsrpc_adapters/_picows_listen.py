@@ -36,7 +36,7 @@ BACKLOG = 1024
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 ACCEPTED: ContextVar[tuple[socket.socket, Any] | None] = ContextVar("wsrpc_picows_accepted", default=None)
-"""The accepted socket to which the present context belongs, and its remote address."""
+"""The accepted socket for which the present context runs, and the remote address of this socket."""
 
 
 def listen(
@@ -82,10 +82,10 @@ def _check(server: Server) -> None:
 
 
 class _ListeningSocket(socket.socket):
-    """A listening socket that puts the accepted one into `ACCEPTED`: picows shows a request without its connection.
+    """A listening socket that sets `ACCEPTED` to each accepted socket, because picows shows a request without a socket.
 
-    The event loop accepts in one context, and handles the connection in a copy of it. With loops that accept without
-    this object (Windows, TLS on uvloop), `Handshake.remote` is None.
+    The event loop accepts in one context, and handles the connection in a copy of this context. Some event loops accept
+    without this object (on Windows, and uvloop with TLS). `Handshake.remote` is then None.
     """
 
     def __init__(self, family: int) -> None:
@@ -100,7 +100,8 @@ class _ListeningSocket(socket.socket):
         except OSError as exc:
             if exc.errno not in OUT_OF_RESOURCES:
                 raise
-            # aiofastnet does not handle these. Tell the event loop that there is no connection; it looks again later.
+            # aiofastnet does not handle these errors. `BlockingIOError` means for the event loop that no connection
+            # waits. The event loop tries again later.
             now = time.monotonic()
             if now >= self._log_again_at:
                 self._log_again_at = now + 1.0
@@ -128,10 +129,10 @@ class _PicowsPort:
     async def open(self, host: str | None, port: int, ssl: ssl_module.SSLContext | None) -> None:
         _check(self._server)
         limits = self._server.limits
-        library: Any = picows  # its annotations are incomplete
+        library: Any = picows  # the annotations of picows are incomplete
         options: dict[str, Any] = {"ssl": ssl, "backlog": BACKLOG}
         if ssl is not None:
-            options |= {"ssl_handshake_timeout": limits.open_timeout, "use_aiofastnet": False}  # see `_dial`
+            options |= {"ssl_handshake_timeout": limits.open_timeout, "use_aiofastnet": False}  # see `dial`
         try:
             await self._bind(host, port)
             for listening in self._sockets:
@@ -151,7 +152,7 @@ class _PicowsPort:
             self.stop()
             raise
         host, self.port = self._sockets[0].getsockname()[:2]
-        # A port at all addresses is reached at this one.
+        # A client cannot dial "all addresses", so the URL has the address of this machine.
         shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(host), str(host))
         shown = f"[{shown}]" if ":" in shown else shown
         self.url = f"{'wss' if self._secure else 'ws'}://{shown}:{self.port}{visible_target(self._path or '/')}"
@@ -228,7 +229,7 @@ class _PicowsPort:
     # ------------------------------------------------------------ the end
 
     def stop(self) -> None:
-        """Accept no further connections; open ones stay. Idempotent."""
+        """Accept no further connections. Open connections stay open. Idempotent."""
         for server in self._servers:
             server.close()
         for listening in self._sockets:
@@ -239,7 +240,7 @@ class _PicowsPort:
                     accepted.shutdown(socket.SHUT_RDWR)
 
     async def wait_closed(self) -> None:
-        """Drop the connections that are left, and wait until each is over. Cancelling is safe."""
+        """Drop the remaining connections, and wait until each has ended. Cancelling is safe."""
         for transport in list(self._transports):
             transport.abort()
         while waiting := [*(asyncio.ensure_future(each.close()) for each in self._transports), *self._accepting]:

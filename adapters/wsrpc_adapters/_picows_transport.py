@@ -1,8 +1,8 @@
 """A connection of picows as a `FrameTransport`.
 
-picows parses: it calls ``on_ws_frame`` for each frame, and answers frames that break the rules of RFC 6455 where it
-detects that. It writes each frame by itself, which is most of the cost of a small message; so all frames but the Close
-frame are written by the `FrameTransport`.
+picows parses the input, and calls ``on_ws_frame`` for each frame. It also answers frames in which it detects a
+violation of RFC 6455. picows would write each frame by itself, which is most of the cost of a small message. So the
+`FrameTransport` writes all frames, except for the Close frame.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class PicowsReader(WSListener):
     """Passes the frames of one connection to its transport.
 
     Args:
-        opened: called at the end of the opening handshake, with the transport and picows' own object. The transport
-            lacks the facts of the handshake.
+        opened: called at the end of the opening handshake, with the transport and picows' own transport. The transport
+            does not have the facts of the handshake yet.
         lost: called when the connection has ended.
     """
 
-    # With them CPython reads an attribute in half the time: it does not specialize the access to the dict of an object
-    # whose base class is an extension type.
+    # With slots, CPython reads an attribute in half the time: CPython does not specialize the access to the dict of an
+    # object whose base class is an extension type.
     __slots__ = (
         "_client",
         "_delivery",
@@ -61,16 +61,16 @@ class PicowsReader(WSListener):
         opened: Callable[[FrameTransport, WSTransport], None] | None = None,
         lost: Callable[[Exception | None], None] | None = None,
     ) -> None:
-        # picows wants a listener before it opens the connection. The transport is made in `on_ws_connected`.
+        # picows needs this object before it opens the connection. `on_ws_connected` then makes the transport.
         self._limits = limits
         self._client = client
         self._opened = opened
         self._lost = lost
         self._retrieving: asyncio.Task[None] | None = None
-        """Keeps a reference to the task, as asyncio does not."""
+        """Keeps the task alive, because asyncio does not."""
         self.largest = limits.message_bytes
-        """See `Reader`. Whatever is assigned here, picows refuses frames that are larger than ``Limits.message_bytes``
-        of `listen` or `dial`."""
+        """See `Reader`. A larger value has no effect: picows refuses frames that are larger than
+        ``Limits.message_bytes`` of `listen` or `dial`."""
         self.plain = True
         self.bytes = 0
         self.messages = 0
@@ -95,7 +95,7 @@ class PicowsReader(WSListener):
         self.transport = made = FrameTransport(tcp, self, opened, self._limits, self._lost, write_close)
         self._delivery = made.delivery
         tcp.set_protocol(_Tap(tcp.get_protocol(), self, transport))
-        # The tap does not notice the end of this read.
+        # picows handles the rest of this read before the tap is in place, so the tap cannot report the end of the read.
         asyncio.get_running_loop().call_soon(self.read_ended, transport, 0, 0, 0.0)
         if self._opened is not None:
             self._opened(made, transport)
@@ -119,18 +119,19 @@ class PicowsReader(WSListener):
     def read_ended(self, ws: WSTransport, size: int, messages: int, started: float) -> None:
         """End a read, after picows has parsed it."""
         if ws.is_disconnected:
-            return  # it ended in the turn of its handshake
+            return  # the connection ended in the same turn of the event loop as its handshake
         if ws.is_close_frame_sent and not self.stopped:
-            # picows may have found a violation, has sent a Close frame then, and will end the connection.
+            # picows has found a violation. It has sent a Close frame by itself, and will end the connection.
             sent = ws.close_handshake.sent
             assert sent is not None
             self.transport.close_was_sent(int(sent.code), sent.reason)  # type: ignore[call-overload]
         self.transport.read_ended(size, messages, started)
 
     def ended(self, ws: WSTransport) -> None:
-        """Let go of the transport, which refers to this object: its buffers would wait for the garbage collector.
+        """Release the transport, which refers to this object: its buffers would wait for the garbage collector.
 
-        Retrieve picows' exception, of which the event loop would complain otherwise: of a server's violation.
+        If a server has violated the protocol, picows has an exception. Retrieve the exception, because otherwise the
+        event loop would log it.
         """
         del self.transport, self._delivery
         self._opened = self._lost = None
@@ -139,7 +140,7 @@ class PicowsReader(WSListener):
 
 
 class _Tap(asyncio.BufferedProtocol):
-    """Protocol between the event loop and picows, which does not report where a read ends, nor the end of the input."""
+    """Protocol between the event loop and picows. picows itself reports neither the end of a read nor of the input."""
 
     def __init__(self, picows: Any, reader: PicowsReader, ws: WSTransport) -> None:
         self._picows = picows
@@ -148,8 +149,8 @@ class _Tap(asyncio.BufferedProtocol):
         self._ws = ws
         self._feed: Callable[[int], None] = picows.buffer_updated
         self._whole_buffer: Callable[[int], memoryview] = picows.get_buffer
-        # Reads are bounded only after the first large one, because the buffer is small until then. The event loop's TLS
-        # looks at the method once only.
+        # Before the first large read, the buffer is small, and reads need no limit. But the event loop's TLS keeps the
+        # first `get_buffer`, so with TLS reads are limited from the start.
         self.get_buffer = self._bounded_buffer if ws.is_secure else picows.get_buffer  # type: ignore[method-assign]
         self.pause_writing = transport.pause_writing  # type: ignore[method-assign]
         self.resume_writing = transport.resume_writing  # type: ignore[method-assign]
@@ -158,14 +159,14 @@ class _Tap(asyncio.BufferedProtocol):
         reader = self._reader
         reader.bytes += nbytes
         if reader.stopped:
-            return  # picows does not see it, and offers the same part of its buffer for each read
+            return  # picows does not get this read, so the next read overwrites the same part of its buffer
         messages = reader.messages
         began = self._transport.read_started(nbytes)
         try:
             self._feed(nbytes)
         except RuntimeError:
-            # picows does not know of a Close frame without a code. If it finds a violation behind that frame, it writes
-            # one of its own, after the end of the sending half.
+            # picows does not notice that this side has sent a Close frame without a code. If picows then finds a
+            # violation, it tries to send a Close frame of its own, although the sending half has ended.
             if not reader.stopped:
                 raise
         reader.read_ended(self._ws, nbytes, reader.messages - messages, began)
@@ -173,8 +174,8 @@ class _Tap(asyncio.BufferedProtocol):
             self.get_buffer = self._bounded_buffer  # type: ignore[method-assign]
 
     def _bounded_buffer(self, sizehint: int) -> memoryview:
-        # picows doubles its buffer whenever a read has filled it. For a client that sends without a pause it grew to
-        # megabytes, and all the messages in them were handled in one go.
+        # picows doubles its buffer whenever a read has filled it. For a client that sent without a pause, the buffer
+        # grew to megabytes, and the handlers of all messages in it ran in one turn of the event loop.
         return self._whole_buffer(sizehint)[: self._transport.read_size]
 
     def eof_received(self) -> bool | None:
@@ -186,7 +187,7 @@ class _Tap(asyncio.BufferedProtocol):
         self._transport.connection_lost(exc)
         self._picows.connection_lost(exc)
         self._reader.ended(self._ws)
-        # This object and picows' protocol refer to each other. The buffer would wait for the garbage collector.
+        # This object and picows' protocol refer to each other, so the buffer would wait for the garbage collector.
         self.__dict__.clear()
 
 

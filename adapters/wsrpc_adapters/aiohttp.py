@@ -1,8 +1,9 @@
 """Serving wsrpc in an aiohttp application, and dialing with aiohttp's client.
 
-aiohttp does the HTTP: routes, middlewares, TLS, cookies, proxies, the answer to the opening handshake. The connection
-is then taken over (see ``wsrpc.adapting``). So its speed, bounds and closing are those of the default transport, which
-also sees what aiohttp's own WebSocket hides: pings, half-received messages, and the number of unsent bytes.
+aiohttp does the HTTP: routes, middlewares, TLS, cookies, proxies, the answer to the opening handshake. Then the default
+transport takes over the connection (see ``wsrpc.adapting``). So speed, limits and closing are the same as with
+`Server.listen`. The default transport also sees what aiohttp's own WebSocket hides: pings, half-received messages, and
+the number of unsent bytes.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
         if rest is not None:
             await rest
         del rest, handshake  # these objects are not kept
-        await over.wait()  # not for the end of the session, which may resume on another connection
+        await over.wait()  # only for the end of the connection: the session may resume on another one
     finally:
         transport.abort()
     return response
@@ -123,7 +124,7 @@ async def _upgrade(
     headers = CIMultiDict(upgrade.headers.pairs())
     if upgrade.status != 101:
         refusal = web.Response(status=upgrade.status, body=upgrade.body.encode(), headers=headers)
-        refusal.force_close()  # as these headers say
+        refusal.force_close()  # the headers say that the connection is closed
         return None, refusal
     response = web.StreamResponse(status=101, headers=headers)
     response.force_close()  # there is no other request on this connection
@@ -230,7 +231,7 @@ async def _dial(
             headers=upgrade.headers,
             ssl=ssl if ssl is not None else True,
             proxy=proxy if isinstance(proxy, str) else None,
-            timeout=aiohttp.ClientTimeout(),  # `open_timeout` bounds everything
+            timeout=aiohttp.ClientTimeout(),  # `open_timeout` limits the whole attempt
             raise_for_status=False,
             allow_redirects=False,
         )
@@ -265,8 +266,8 @@ async def _dial(
 class _Early:
     """Parser in place of aiohttp's own. It keeps the data that follows the opening handshake.
 
-    After the first piece nothing more is read until the transport that takes over is started. (aiohttp 3.14 would keep
-    all data that arrives.)
+    After the first piece of data, reading is paused until the default transport starts. (aiohttp 3.14 would read and
+    keep all data that arrives.)
     """
 
     def __init__(self, tcp: asyncio.BaseTransport | None) -> None:
@@ -280,7 +281,7 @@ class _Early:
         return False, b""
 
     def feed_eof(self) -> None:
-        """Do nothing: the next protocol of the transport is notified, too."""
+        """Do nothing, because the default transport is notified of the end of the input, too."""
 
 
 def _hold_early(request: web.Request) -> _Early:

@@ -1,9 +1,9 @@
 """Serving a `wsrpc.Server` in an ASGI application: Starlette, FastAPI, Litestar, Quart, Django Channels, or plain ASGI.
 
 Mount ``asgi(server)`` where the framework accepts an ASGI application, or call `serve_websocket` in a WebSocket route.
-You need nothing but wsrpc and an ASGI server, for instance uvicorn. A server that offers the extension `EXTENSION`, as
-uvicorn does with `wsrpc_adapters.uvicorn`, gives the connection away once the application has accepted it: then
-messages do not pass through ``receive()`` and ``send()``.
+You need only wsrpc and an ASGI server, for example uvicorn. If the ASGI server offers the extension `EXTENSION`, as
+uvicorn does with `wsrpc_adapters.uvicorn`, it hands over the connection once the application has accepted it. Messages
+then do not pass through ``receive()`` and ``send()``.
 """
 
 from __future__ import annotations
@@ -247,7 +247,8 @@ async def serve_handed_over(server: Server, handshake: Handshake, take_over: Tak
 
     transport = take_over(lost)
     if transport is None:
-        # The connection is closed, but the ASGI server has not noticed. It would log an error if this returned before.
+        # The connection is closed, but the ASGI server has not noticed. It would log an error if the application
+        # returned now.
         while (await receive())["type"] != "websocket.disconnect":
             pass
         return
@@ -262,7 +263,7 @@ async def serve_handed_over(server: Server, handshake: Handshake, take_over: Tak
 
 
 def offered(scope: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what the ASGI server offers as `EXTENSION`."""
+    """Return the dict that the ASGI server offers as `EXTENSION`."""
     extensions: Mapping[str, Mapping[str, Any]] = scope.get("extensions") or {}
     return extensions.get(EXTENSION, {})
 

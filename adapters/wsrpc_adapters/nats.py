@@ -1,8 +1,8 @@
 """`NatsEngine`: an engine for clusters on NATS, with the library nats-py.
 
-It uses core NATS: no JetStream, nothing is stored. Every connection has two coroutines of the library's for its
-subscriptions, and is over when it is lost; the library's reconnection, which buffers what is published meanwhile, is
-off. The largest message is the server's ``max_payload``: 1 MiB unless it is configured.
+It uses core NATS without JetStream, so nothing is stored. The reconnection of the library is off, because the library
+would buffer what is published meanwhile: a connection that is lost has ended. The largest message is the server's
+``max_payload``, by default 1 MiB. For its subscriptions, each connection has two coroutines of the library.
 """
 
 from __future__ import annotations
@@ -164,12 +164,12 @@ class NatsBroker:
 
     async def drop(self) -> None:
         self._connected = False
-        # The rest is what nats-py has no public way for. Its `close` waits until a server that is frozen has read
-        # everything. And where the connection was lost while something was unsent, its task that reads or the one that
-        # writes fails within `close`, which then leaves the tasks of subscriptions.
+        # nats-py has no public method that drops a connection. Its `close` waits until a server that is frozen has read
+        # everything. If the connection was lost while something was unsent, the library's task that reads or its task
+        # that writes raises an exception in `close`. Then `close` does not end the tasks of subscriptions.
         await abort(self._writer())
         with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(GRACE):  # it waits without end for a connection on which TLS could not begin
+            async with asyncio.timeout(GRACE):  # `close` never returns if TLS could not start on the connection
                 await self._client.close()
         for subscription in self._subscriptions.values():
             subscription._stop_processing()
@@ -180,7 +180,7 @@ class NatsBroker:
                 task.cancel()
                 await asyncio.wait((task,), timeout=GRACE)
                 if task.done() and not task.cancelled():
-                    task.exception()  # or asyncio logs that nobody has asked for it
+                    task.exception()  # otherwise asyncio logs that the exception was never retrieved
 
     def _writer(self) -> asyncio.StreamWriter | None:
         writer: asyncio.StreamWriter | None = getattr(self._client._transport, "_io_writer", None)

@@ -4,7 +4,7 @@
     client = Client("ws://127.0.0.1:8080/ws", dial=wsrpc_adapters.picows.dial)
 
 It differs from the default transport in three ways: `on_handshake` cannot be async, nothing is compressed, and
-`on_handshake` can only lower the limit of messages. See docs/how-to/picows.md.
+`on_handshake` can lower `Limits.message_bytes`, but not raise it. See docs/how-to/picows.md.
 """
 
 from __future__ import annotations

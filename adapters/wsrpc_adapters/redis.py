@@ -1,7 +1,7 @@
 """`RedisEngine`: an engine for clusters on the pub/sub of Redis or Valkey, with the library redis-py.
 
-Redis numbers no messages, and drops a subscriber that is 32 MiB behind (``client-output-buffer-limit pubsub``). Pub/sub
-ignores the number of the database, so only the name of its cluster keeps an application apart from others.
+Redis does not number messages, and drops a subscriber that is 32 MiB behind (``client-output-buffer-limit pubsub``).
+Pub/sub ignores the number of the database. So only the names of clusters separate the applications that use one server.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class Replies:
         await self._connection.disconnect(nowait=True)
 
     def _writer(self) -> asyncio.StreamWriter | None:
-        # redis-py has no public way to drop a connection: `disconnect` leaves the socket open until a server that is
-        # frozen has read everything.
+        # redis-py has no public method that drops a connection: `disconnect` leaves the socket open until a server that
+        # is frozen has read everything.
         writer: asyncio.StreamWriter | None = self._connection._writer
         return writer

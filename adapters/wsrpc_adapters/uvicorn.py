@@ -3,9 +3,9 @@
     uvicorn module:app --ws wsrpc_adapters.uvicorn:WebSocketProtocol
     uvicorn.run("module:app", ws="wsrpc_adapters.uvicorn:WebSocketProtocol")
 
-The application is the same as without it: `wsrpc_adapters.asgi` finds the extension that this protocol offers, and
-takes the connection over when it has accepted it (see ``wsrpc.adapting``). All other WebSockets of the application are
-uvicorn's own. See docs/how-to/uvicorn.md.
+The application does not change: `wsrpc_adapters.asgi` finds the extension that this protocol offers, and takes over the
+connection once it has accepted it (see ``wsrpc.adapting``). uvicorn itself serves all other WebSockets of the
+application. See docs/how-to/uvicorn.md.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self._held is None:
             super().data_received(data)
             if self.conn.handshake_exc is not None and not self.transport.is_closing():
-                # The request has a body, a line that is too long, or too many headers. uvicorn 0.54 answers nothing,
-                # and would raise when it shuts down. `websockets` has an answer for some of them.
+                # The request has a body, a line that is too long, or too many headers. uvicorn 0.54 does not answer
+                # such a request, and would raise an exception when it shuts down. `websockets` answers some of them.
                 answer = b"".join(self.conn.data_to_send()) or self.conn.reject(400, NO_HANDSHAKE).serialize()
                 self.transport.write(answer)
                 self.transport.close()
@@ -175,7 +175,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     # ------------------------------------------------------------ once the connection is taken over
 
     @cached_property
-    def queue(self) -> asyncio.Queue[ASGIReceiveEvent]:  # type: ignore[override]  # it can be set and deleted, too
+    def queue(self) -> asyncio.Queue[ASGIReceiveEvent]:  # type: ignore[override]  # the attribute is also set, deleted
         # The queue of `receive` that uvicorn has created, or another queue if that queue was freed. From now on it gets
         # only the end of the connection. An empty queue is a tenth of the memory of an idle connection, so only an
         # application that waits in `receive` keeps the queue alive.
@@ -184,8 +184,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def _send_at_once(self) -> None:
         """Turn off Nagle's algorithm.
 
-        asyncio does so only where the socket says that it is TCP. With ``--workers`` and ``--reload`` the one on which
-        uvicorn listens does not, and a message that follows another one could wait for up to 40 ms.
+        asyncio turns it off only if the socket's ``proto`` is TCP. With ``--workers`` and ``--reload``, the listening
+        socket of uvicorn has another ``proto``. A message that follows another one could then wait for up to 40 ms.
         """
         sock = self.transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
