@@ -128,7 +128,7 @@ async def _request(options: Options, job: Job) -> None:
         except RequestTimeout as exc:
             if options.timeout is None:
                 raise
-            text = f"no response to {options.event!r} within {options.timeout:g} s"  # connecting took a part of them
+            text = f"no response to {options.event!r} within {options.timeout:g} s"  # connecting took part of the time
             raise Failure(text, TIMEOUT) from exc
         job.doing = "the connection was closed"
         await output.value(answer)

@@ -28,17 +28,17 @@ from .running import Job
 CONNECTING = 30.0
 """Seconds for connecting, unless ``--timeout`` says otherwise."""
 FIRST_DELAY = 0.5
-"""Bound of the delay before the second attempt, in seconds; it doubles with each further one."""
+"""Maximum delay before the second attempt, in seconds. The maximum doubles with each further attempt."""
 
 
 def reconnect_of(options: Options) -> Reconnect | None:
-    """Return the attempts that ``--retry`` allows; None for one attempt only."""
+    """Return the attempts that ``--retry`` allows. None for only one attempt."""
     attempts: int = options.retry
     return Reconnect(initial=FIRST_DELAY, stop=stop_after_attempt(attempts + 1)) if attempts else None
 
 
 def retry_of(options: Options) -> Retry | None:
-    """Return how often a request that did not run is sent again; None for never."""
+    """Return how often a request that did not run is sent again. None for never."""
     attempts: int = options.retry
     return Retry(attempts=attempts + 1, initial=FIRST_DELAY) if attempts else None
 
@@ -59,15 +59,15 @@ async def connected(options: Options, job: Job, client: Client | None = None) ->
 
 
 async def _advice(client: Client, options: Options) -> str:
-    """Return which channel of the server has the event; "" if its description does not say."""
-    from .description_request import (  # only now, because it imports much that other calls do not need
+    """Return a hint which channel of the server has the event. An empty text if the description does not say."""
+    from .description_request import (  # here, because it imports modules that most calls do not need
         checked,
         describes,
     )
 
     try:
-        found = checked(await describes(client, options.url, seconds=1.5))  # a hint is not worth more
-    except (Failure, WsrpcError, ValueError):  # the server need not offer it
+        found = checked(await describes(client, options.url, seconds=1.5))  # a hint is not worth a longer wait
+    except (Failure, WsrpcError, ValueError):  # the server may offer no description
         return ""
     channels = [each.channel for each in found.events if each.event == options.event]
     if channels and (name := channels[0]) is not None:
@@ -118,7 +118,7 @@ def client_of(options: Options, reconnect: Reconnect | None) -> Client:
 
 
 def _watching(options: Options, job: Job) -> Callable[[Peer, Message], None]:
-    """Return a handler that notes the server's requests for which there is no ``--answer``."""
+    """Return a handler that records the server's requests for which there is no ``--answer``."""
     answered = dict(options.answer)
 
     def watch(_: Peer, message: Message) -> None:
@@ -167,7 +167,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 class _Formatter(logging.Formatter):
-    """Formatter for a terminal: a traceback may have texts of the server."""
+    """Formatter that escapes unsafe characters, because a traceback may contain text from the server."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))

@@ -59,7 +59,7 @@ class Failure(Exception):
 
 
 class UsageError(Failure):
-    """Failure for a command line that cannot be used, or a file or server it names."""
+    """Failure because of the command line, or because of a file or a server that the command line names."""
 
     def __init__(self, text: str, details: str = "") -> None:
         super().__init__(text, USAGE, details)
@@ -92,7 +92,7 @@ def _rejection(error: RemoteError) -> str:
 def _as_json(value: Any) -> str:
     try:
         return one_line(msgspec.json.encode(value).decode())
-    except (TypeError, ValueError, RecursionError):  # whatever a codec has decoded
+    except (TypeError, ValueError, RecursionError):  # the data is any value that a codec has decoded
         return short(value)
 
 
@@ -143,4 +143,4 @@ _EXPLANATIONS: tuple[tuple[Any, int, Callable[[Any], str]], ...] = (
     (OSError, NOT_SENT, lambda error: f"could not connect: {_of_system(error)}"),
     (ProtocolError, UNKNOWN, one_line),
 )
-"""Kinds of errors, with the exit code and the function that explains them. The first one that fits counts."""
+"""Classes of errors, with the exit code and the function that explains the error. The first class that fits counts."""

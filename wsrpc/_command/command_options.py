@@ -21,13 +21,14 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class Command(click.Command):
-    """Command for a server. Its arguments may be negative numbers, which are no options."""
+    """Command for a server. Its arguments may be negative numbers, which must not be read as options."""
 
     ignore_unknown_options = True
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.resilient_parsing and args[-1:] == ["--channel"]:
-            args = args[:-1]  # without its value, which is being completed, click would also drop the URL
+            # The value of this option is being completed. Without a value, click would also drop the URL.
+            args = args[:-1]
         may_be_options = args[: args.index("--")] if "--" in args else args.copy()
         rest = super().parse_args(ctx, args)
         arguments = [param for param in self.params if isinstance(param, click.Argument)]

@@ -32,7 +32,7 @@ def argument(text: str) -> Any:
     ``@FILE`` is the JSON in a file, ``@text:FILE`` its text and ``@bytes:FILE`` its bytes. Everything else is JSON.
 
     Raises:
-        UsageError: it is not JSON, or the file cannot be read.
+        UsageError: the argument is not JSON, or the file cannot be read.
     """
     if not text.startswith("@"):
         try:
@@ -93,8 +93,8 @@ def _value(data: bytes, form: str, name: str, instead: str) -> Any:
     """Return the value of a file or a line.
 
     Args:
-        name: of the file or line, for errors.
-        instead: what to give if the data has another form.
+        name: the name of the file or line, for errors.
+        instead: the advice of an error for data that has another form.
     """
     if form == "bytes":
         return data
@@ -114,10 +114,10 @@ class Items(NamedTuple):
     form: Form
 
     async def read(self, count: Callable[[], None]) -> AsyncGenerator[Any]:
-        """Yield the items. Call ``count`` for each once the next one is asked for. Cancelling is safe.
+        """Yield the items. Call ``count`` for an item when the next item is requested. Cancelling is safe.
 
-        A thread reads, because no other way of reading files and pipes without blocking works on all systems. A thread
-        that still waits for input when the program ends cannot be joined, so the program ends without joining it.
+        A thread reads, because only threads can read files and pipes on all systems without blocking the event loop. A
+        thread that still waits for input when the program ends cannot be joined, so the program ends without it.
         """
         number = 0
         rest: list[bytes] = []
@@ -156,7 +156,7 @@ class Items(NamedTuple):
 
 
 def items_of(path: str, form: Form) -> Items:
-    """Return the items of a file, or of stdin, which is ``-``.
+    """Return the items of a file, or of stdin if ``path`` is ``-``.
 
     Raises:
         UsageError: the file cannot be read, or stdin is closed.

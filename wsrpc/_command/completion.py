@@ -1,4 +1,4 @@
-"""Completion in shells: the command ``completion``, which prints a script, and the words that the scripts ask for."""
+"""Completion in shells: the command ``completion``, which prints a script, and the words that the scripts request."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .command_options import COMPLETE, Options
 from .description_request import checked, describes
 
 SECONDS = 1.5
-"""Time for asking a server, while the user waits after pressing Tab."""
+"""Maximum time of a request to a server, while the user waits after pressing Tab."""
 
 
 @add_completion_class
 class Bash(ShellComplete):
-    """Completion in bash, for which a colon ends a word. URLs have colons, so this splits the line itself."""
+    """Completion in bash, where a colon ends a word. URLs contain colons, so this class splits the line itself."""
 
     name = "bash"
     source_template = """\
@@ -40,7 +40,7 @@ complete -o default -F _wsrpc wsrpc
         return args[1:], last.removesuffix("|")
 
     def complete(self) -> str:
-        """Return the words. If there are none, bash completes names of files."""
+        """Return the words. If there are no words, bash completes the names of files."""
         args, incomplete = self.get_completion_args()
         complete = incomplete.rfind(":") + 1  # bash keeps what is before the last colon
         words = self.get_completions(args, incomplete)
@@ -60,16 +60,16 @@ def completion(ctx: click.Context, shell: str) -> int:
 
 
 def complete(program: click.Command, instruction: str) -> int:
-    """Print a script, or the words that a script asks for, and return the exit code."""
+    """Print a script, or the words that a script requests, and return the exit code."""
     return shell_complete(program, {"obj": _offered}, "wsrpc", COMPLETE, instruction)
 
 
 def _offered(options: Options, what: str) -> Iterable[str]:
-    """Ask the server of the URL for its channels, or for the events of the channels that the line names.
+    """Return the channels of the server, or the events of the channels that the command line names.
 
     Args:
-        options: of the line so far.
-        what: ``channel``, or something else for the events.
+        options: the options in the command line so far.
+        what: ``channel`` for channels. Any other value is for events.
     """
     try:
         found = checked(asyncio.run(_describes(options)))
@@ -80,7 +80,7 @@ def _offered(options: Options, what: str) -> Iterable[str]:
         names = {event.channel for event in events if event.channel is not None}
     else:
         names = {event.event for event in events if event.channel in channels_of(options)}
-    # The names become part of a command, so none is offered that the shell would interpret.
+    # The names become part of a command, so names that a shell would interpret are not offered.
     return sorted(name for name in names if shlex.quote(name) == name)
 
 

@@ -50,10 +50,10 @@ async def describe(options: Options, job: Job) -> None:
 def signatures(description: Description, channel: str | None = None) -> Iterator[str]:
     """Yield the lines of a readable description.
 
-    Types are written as in TypeScript, because what travels is JSON.
+    Types are written as in TypeScript, because the values are sent as JSON.
 
     Args:
-        channel: the only channel to describe; None for all.
+        channel: the only channel to describe. None for all channels.
     """
     names = Names({name: one_line(name) for name in description.definitions})
     for title, events in (("", description.events), ("emits on ", description.emits)):

@@ -1,4 +1,4 @@
-"""Asking a server for its description, page by page."""
+"""The request for the description of a server, page by page."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from ..errors import BadResult, RemoteError, UnknownEvent, WsrpcError, one_line
 from .command_errors import REMOTE, TIMEOUT, Failure, explained
 
 MOST_BYTES = 16 * 1024 * 1024
-"""Size of all pages together. (A page is a message, which `Limits.message_bytes` bounds.)"""
+"""Maximum size of all pages together. (`Limits.message_bytes` limits the size of one page.)"""
 MOST_PAGES = 10_000
 MOST_BEGINNINGS = 5
-"""How many times asking begins again because the description has changed meanwhile."""
+"""Maximum number of times that the first page is requested, because the description has changed meanwhile."""
 SECONDS = 30.0
 STEP = 0.5
-"""Seconds after which a waiting thread looks for signals."""
+"""Seconds after which a waiting thread checks for signals."""
 HAS_NONE = ("no event listener", f"channel '{CHANNEL}' does not exist")
 """Beginnings, in lower case, of the error messages of JavaScript and Go peers that offer no description."""
 
@@ -52,16 +52,18 @@ class _Page(msgspec.Struct):
 
 
 def ask(url: str, headers: Mapping[str, str], *, seconds: float = SECONDS) -> Any:
-    """Ask the server at ``url`` for its description, over a connection of its own, and return it as JSON has it.
+    """Request the description of the server at ``url`` on a new connection. Return the decoded JSON.
 
     Args:
-        headers: of the opening handshake.
-        seconds: how long connecting may take, and the answers.
+        headers: the headers of the opening handshake.
+        seconds: maximum time for connecting, and for the answers.
 
     Raises:
-        Failure: there is no answer, or none that can be used; the text says why.
+        Failure: there is no answer, or the answer cannot be used. The text says why.
     """
-    logging.getLogger("wsrpc").addHandler(logging.NullHandler())  # without one, warnings would go to stderr
+    logging.getLogger("wsrpc").addHandler(
+        logging.NullHandler()
+    )  # without a handler, warnings would be written to stderr
     try:
         return asyncio.run(_ask(url, headers, seconds))
     except (WsrpcError, OSError, ValueError) as exc:
@@ -70,7 +72,7 @@ def ask(url: str, headers: Mapping[str, str], *, seconds: float = SECONDS) -> An
 
 
 def named_url(url: str) -> str:
-    """Return a URL for an error, without its parts that may be secret."""
+    """Return a URL for an error, without the parts that may be secret."""
     return shown_url(url)[1:-1]
 
 
@@ -80,14 +82,14 @@ async def _ask(url: str, headers: Mapping[str, str], seconds: float) -> Any:
 
 
 async def describes(client: Client, url: str, *, seconds: float = SECONDS) -> Any:
-    """Ask the server of ``client`` for its description, and return it as JSON has it, unchecked.
+    """Request the description of the server of ``client``. Return the decoded JSON, unchecked.
 
     Args:
         url: names the server in errors.
-        seconds: how long this may take.
+        seconds: maximum time for the answers.
 
     Raises:
-        Failure: it gives none; the text says why.
+        Failure: the server has not sent a description. The text says why.
         WsrpcError: as for `Client.request`.
     """
     deadline = asyncio.timeout(seconds)
@@ -117,13 +119,13 @@ async def _describes(client: Client, name: str) -> Any:
 
 
 def written(text_of: Callable[[], str], *, seconds: float = SECONDS) -> str:
-    """Return the text that ``text_of`` makes of a description.
+    """Return the text that ``text_of`` generates from a description.
 
-    It is made in a thread, so that a signal can end the command meanwhile. The thread itself cannot be stopped; it ends
+    ``text_of`` runs in a thread, so that a signal can end the command meanwhile. The thread cannot be stopped, but ends
     with the process.
 
     Raises:
-        InvalidDescription: it takes longer than ``seconds``.
+        InvalidDescription: ``text_of`` takes longer than ``seconds``.
     """
     text = ThreadPoolExecutor(1).submit(text_of)
     deadline = monotonic() + seconds
@@ -138,7 +140,7 @@ def checked(found: Any) -> Description:
     """Return a description that came from elsewhere.
 
     Raises:
-        InvalidDescription: it has a wrong shape; the text says where.
+        InvalidDescription: the description has a wrong shape. The text says where.
     """
     if found.__class__ is dict:
         found = {"emits": [], **found}  # older versions of wsrpc did not describe emitted events

@@ -61,8 +61,8 @@ def client(**params: Any) -> int:
 
 
 def _generate(options: Options, text_of: Callable[[Description], str]) -> int:
-    """Write what ``text_of`` makes of the description, and return the exit code."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `wsrpc.__main__` leaves it
+    """Write the text that ``text_of`` generates from the description, and return the exit code."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # `wsrpc.__main__` has set it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     output: Path | None = options.output
     if options.check and output is None:
@@ -91,11 +91,11 @@ def _description(options: Options) -> Description:
     if "://" in target:
         try:
             return checked(ask(target, dict(options.header)))
-        except Failure as exc:  # 1 says that a file is not up to date
+        except Failure as exc:  # not with 1, which means that a file is not up to date
             raise UsageError(f"{exc}") from exc
     if target.endswith(".json"):
         return checked(read(target))
-    with redirect_stdout(sys.stderr):  # output of the application must not get into the file
+    with redirect_stdout(sys.stderr):  # output of the application must not be part of the file
         loaded = load(target)
     return describe(loaded)
 

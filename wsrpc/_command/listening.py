@@ -23,15 +23,15 @@ from .running import Job, complain, in_event_loop
 
 MOST_UNWRITTEN = 10_000
 MOST_UNWRITTEN_BYTES = 16 * 1024 * 1024
-"""Events, and bytes of them, that wait for a slow reader of the output. Further ones are dropped and counted. One event
-may wait however large it is: `Limits.message_bytes` bounds it."""
+"""Maximum number and size of the events that wait for a slow reader of the output. Further events are dropped and
+counted. A single event may be larger, up to `Limits.message_bytes`."""
 
 
 class _Event(NamedTuple):
     time: datetime
     event: str
     message: Message
-    """The encoded message. It is decoded when it is written, because decoded it may need 70 times as much memory."""
+    """The encoded message. It is decoded only when it is written, because it may then take 70 times as much memory."""
 
 
 class _Listener:
@@ -39,7 +39,7 @@ class _Listener:
 
     def __init__(self, options: Options) -> None:
         self._events = frozenset(options.events)
-        """The names to choose; none chooses all."""
+        """The names of the events to print. Empty for all events."""
         self._channels = frozenset(options.channel)
         self._retries: int = options.retry
         """The remaining attempts to connect the first time. After a drop, the attempts are not limited."""
@@ -47,7 +47,7 @@ class _Listener:
         self._queue = asyncio.Queue[_Event | Exception]()
         """The events, and then the error after which there is no further connection."""
         self._bytes = 0
-        """Bytes of the messages of these events."""
+        """Bytes of the messages of the events in ``_queue``."""
         self._dropped = 0
         self.client = client = client_of(options, Reconnect(initial=1.0, max=10.0, retry=self._dials_again))
         client.on("message", self._message_received)

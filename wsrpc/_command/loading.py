@@ -24,10 +24,10 @@ WANTED = (Server, Client, Router)
 def load(target: str) -> Server | Client | Router:
     """Load the server, client or router that ``module:attribute`` names, or that a function of that name returns.
 
-    Modules are searched for as by ``python -m``, in the working directory first.
+    Modules are searched as by ``python -m``: in the working directory first.
 
     Raises:
-        UsageError: there is none; the text says why.
+        UsageError: nothing can be loaded. The text says why.
     """
     module_name, _, path = target.partition(":")
     if not module_name or not path:
@@ -39,7 +39,7 @@ def load(target: str) -> Server | Client | Router:
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
     run = Server.run
-    Server.run = lambda self, *args, **options: None  # type: ignore[method-assign]  # many modules end with it
+    Server.run = lambda self, *args, **options: None  # type: ignore[method-assign]  # many modules end with a call of `run`
     try:
         found = _looked_up(_imported(module_name), module_name, path)
         return found if isinstance(found, WANTED) else _made_by(found, target)
@@ -51,7 +51,7 @@ def read(path: str) -> Any:
     """Read the JSON in a file.
 
     Raises:
-        UsageError: there is none; the text says why.
+        UsageError: the file cannot be read, or is not JSON. The text says why.
     """
     try:
         return msgspec.json.decode(Path(path).read_bytes())
@@ -71,7 +71,7 @@ def _imported(name: str) -> Any:
 
 
 def _traceback(exc: BaseException) -> str:
-    """Return the traceback from the application's first line on, without the import."""
+    """Return the traceback without its beginning: it starts at the first line of the application."""
     tb = exc.__traceback__
     while tb is not None and re.match(rf"importlib|{__name__}", str(tb.tb_frame.f_globals.get("__name__"))):
         tb = tb.tb_next

@@ -29,7 +29,7 @@ COMMANDS = {
 
 
 class Program(click.Group):
-    """All commands. Each is imported when it is needed."""
+    """All commands. Each command is imported when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -1,6 +1,6 @@
 """Output of the command: JSON Lines for programs, readable JSON on a terminal.
 
-A terminal shows what its encoding has, and the rest escaped. Programs get UTF-8, whatever the locale.
+Characters that the encoding of a terminal does not have are escaped. Programs get UTF-8, whatever the locale.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .command_errors import OUTPUT_CLOSED, UsageError
 from .running import Job
 
 PIPE = 4096
-"""Bytes that a pipe takes without blocking if it takes any. (Linux's PIPE_BUF; POSIX guarantees 512.)"""
+"""Bytes that a pipe that has room accepts without blocking. (PIPE_BUF of Linux; POSIX guarantees 512.)"""
 
 
 class ValueWriter:
     """Writes values to stdout at once.
 
-    A slow reader blocks only the task that writes. The event loop goes on, so the connection still answers pings.
+    A slow reader blocks only the task that writes. The event loop continues, so the connection still answers pings.
     """
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        # The file below the buffers, which on Windows gives text in UTF-8 to the console.
+        # The file below the buffers. On Windows, it passes UTF-8 to the console.
         buffer: Any = getattr(sys.stdout, "buffer", None)
         self._file: Any = getattr(buffer, "raw", buffer)
         self.readable = self._file is not None and sys.stdout.isatty()
@@ -57,7 +57,7 @@ class ValueWriter:
                 await asyncio.get_running_loop().run_in_executor(None, _write, self._file, data)
         except BrokenPipeError:
             self._job.stop(OUTPUT_CLOSED, "")
-            await asyncio.sleep(0)  # where the job is cancelled
+            await asyncio.sleep(0)  # here, the job can be cancelled
         except OSError as exc:
             raise UsageError(f"cannot write to stdout: {exc.strerror}") from exc
 
@@ -79,7 +79,7 @@ class ItemCount:
     """Counts items, for the text that an interruption of the job reports.
 
     Args:
-        note: the beginning of that text, before the number of items.
+        note: the beginning of the text, before the number of items.
     """
 
     def __init__(self, job: Job, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Runs a command in an event loop until it is done, it is interrupted, or the reader of its output leaves."""
+"""Runs a command in an event loop until it is done, is interrupted, or nobody reads its output any more."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .command_errors import UNKNOWN, USAGE, explained
 from .command_options import Options
 
 PATIENCE = 0.7
-"""Seconds from an interruption to the end, in which the cancellation and the Close frame are sent. The end does not
-depend on the remote peer."""
+"""Maximum seconds from an interruption to the end. The cancellation and the Close frame are sent in this time. The end
+does not depend on the remote peer."""
 
 
 def complain(text: str, details: str = "") -> None:
@@ -40,13 +40,13 @@ class Job:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.doing = "nothing was sent"
-        """The text that an interruption reports now."""
+        """The text that an interruption at this moment would report."""
         self._loop = loop
         self._task: asyncio.Task[None] | None = None
         self._code: int | None = None
         """The exit code, once the job has been stopped."""
         self._cause = ""
-        """What has stopped it. Nothing is reported if this is empty."""
+        """The reason why the job was stopped. An empty reason is not reported."""
         self.unanswered: str | None = None
         """The first request of the server for which the command has no handler. An error names it."""
 
@@ -103,7 +103,7 @@ def in_event_loop(command: Callable[[Options, Job], Coroutine[Any, Any, None]]) 
 
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
                 handle_signal(loop, number, partial(interrupted, number))
         return job.run(command(options, job), options.verbose)
 
@@ -116,6 +116,6 @@ def exit_process(code: int) -> None:
         try:
             if stream is not None:  # pyright: ignore[reportUnnecessaryComparison]
                 stream.flush()
-        except OSError:  # after a failure to write, which has been reported
+        except OSError:  # the failure to write was reported before
             code = code or USAGE
     os._exit(code)

@@ -1,5 +1,5 @@
-"""Schemas of handlers: JSON Schema for the parameters and results of what is registered.
+"""Schemas of handlers: JSON Schema for the parameters and results of registered handlers.
 
-Handlers and types come in, a `Description` goes out. The public tools use it, and `codegen` makes source of it. No
-message needs it, except for a request for a description that a server offers.
+The input is handlers and types, and the output is a `Description`. The public tools use it, and `codegen` generates
+source text from it. No message needs this package, except for a request for the description that a server offers.
 """

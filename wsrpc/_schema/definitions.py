@@ -1,6 +1,7 @@
-"""Definitions to which JSON Schemas refer: which of them are in use, their names, and the references to them.
+"""Definitions to which JSON Schemas refer: which definitions are used, their names, and the references to them.
 
-Before they are named, their keys are ``form:library:name``: the form of the schema and the library that made it.
+Until `named` has chosen its name, a definition has the key ``form:library:name``, with the form of the schema and the
+library that made it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def rebuilt(value: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> A
 
 def _refs(schema: Any) -> list[str]:
     found = (each.get("$ref") for each in objects(schema))
-    return [ref.removeprefix(PREFIX) for ref in found if isinstance(ref, str)]  # else it is a property of that name
+    # A "$ref" that is not text is a property of that name.
+    return [ref.removeprefix(PREFIX) for ref in found if isinstance(ref, str)]
 
 
 def reachable(roots: list[Schema], definitions: dict[str, Schema]) -> list[str]:
@@ -58,7 +60,7 @@ def named(definitions: dict[str, Schema]) -> dict[str, str]:
         return {name for known, _, name in (key.partition(":") for key in definitions) if known == form}
 
     both = same = of("sent") & of("given")
-    while True:  # a definition that refers to a differing one differs, too
+    while True:  # if two definitions differ, all definitions that refer to them differ, too
         names = {f"{form}:{name}": name for name in same for form in ("sent", "given")}
         alike = {
             name
@@ -80,7 +82,7 @@ def named(definitions: dict[str, Schema]) -> dict[str, str]:
 
 
 def unused(wanted: str, used: Collection[str]) -> str:
-    """Return ``wanted``, with a number at its end if it is in use already."""
+    """Return ``wanted``, with a number appended if the name is used already."""
     name, number = wanted, 2
     while name in used:
         name, number = f"{wanted}_{number}", number + 1
@@ -111,7 +113,8 @@ def renamed(schema: Any, names: Mapping[str, str]) -> Any:
 def stores_no_defaults(cls: Any) -> bool:
     """Return whether objects of a class may lack fields with simple defaults when they are encoded.
 
-    msgspec does not store these in a plain dataclass that it converts to, so it does not encode them either.
+    When msgspec converts to a plain dataclass, it does not store such defaults in the object. So it does not encode
+    them later.
     """
     is_plain = hasattr(cls, "__dataclass_fields__") and not hasattr(cls, "__pydantic_fields__")
     return is_plain and cls.__dictoffset__ != 0

@@ -97,7 +97,7 @@ class Description(msgspec.Struct, frozen=True):
 
 
 def describe(registry: Registry, enc_hook: EncHook | None, *, once: bool = True) -> Description:
-    """Describe what is registered and declared; see `wsrpc.schema.describe`.
+    """Describe the registered handlers and the declared events; see `wsrpc.schema.describe`.
 
     Args:
         enc_hook: encodes defaults.
@@ -134,7 +134,7 @@ def _writable(value: Any) -> Any:
 
 
 def shown_handlers(registry: Registry, *, once: bool) -> Iterator[tuple[str | None, str, Handler]]:
-    """Yield the channel, the event and the handler of everything that a description has."""
+    """Yield the channel, the event and the handler of each event that a description contains."""
     for channel, scope in registry.scopes.items():
         if isinstance(channel, int):  # raw messages
             continue
@@ -220,7 +220,7 @@ def _emitted(channel: str | None, event: str, member: Member) -> _Draft:
 def _doc(function: Any) -> str:
     function = without_partials(function)
     if isinstance(function, type):
-        # Only its own docstring: not that of a base class, and not the one that a dataclass generates.
+        # Only the function's own docstring, not the docstring of a base class or one that a dataclass generates.
         doc = inspect.cleandoc(vars(function).get("__doc__") or "")
         doc = "" if doc.startswith(f"{function.__name__}(") else doc
     else:
@@ -229,7 +229,7 @@ def _doc(function: Any) -> str:
 
 
 DefaultWriter = Callable[[Parameter], dict[str, Any]]
-"""Returns ``{"default": ...}`` for a parameter, or ``{}``."""
+"""Function that returns ``{"default": ...}`` for a parameter, or ``{}``."""
 
 
 def _default_writer(enc_hook: EncHook | None) -> DefaultWriter:
@@ -245,7 +245,7 @@ def _default_writer(enc_hook: EncHook | None) -> DefaultWriter:
             # JSON has no NaN, no infinity and no half of a surrogate pair: such a default is left out.
             text = json.dumps(built, ensure_ascii=False, allow_nan=False).encode()
             return {"default": json.loads(text)}
-        except Exception:  # it cannot be encoded, for whatever reason, or a user's enc_hook raises anything
+        except Exception:  # the default cannot be encoded, or a user's enc_hook has raised any exception
             return {}
 
     return write

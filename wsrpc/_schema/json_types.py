@@ -1,7 +1,7 @@
-"""JSON Schemas of Python types, in two forms: for a value that is sent, and for one that comes back ("given").
+"""JSON Schemas of Python types, in two forms: for sent values ("sent"), and for returned values ("given").
 
-They differ in fields with defaults: a sender may leave them out, and values that come back have them. msgspec makes the
-first form, from which the second is made here; pydantic makes both for its models.
+The forms differ in fields with defaults: a sent value may lack these fields, and a returned value has them. msgspec
+makes the first form, and this module makes the second form from it. pydantic makes both forms for its models.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from .definitions import (
 from .pydantic_schemas import MODES, Models, describe_models
 
 UNKNOWN = "x-unknown"
-"""Marks a class without a schema, until it is known whether an annotation has one."""
+"""Marks a class without a schema, until it is known whether an annotation contains a schema for it."""
 NO_SCHEMA = " has no JSON Schema"
-"""End of the comment on such a class."""
+"""End of the comment on a class without a schema."""
 ANYTHING = "x-anything"
-"""Stands for `object` until its schema is made, which is empty: msgspec takes an empty schema for none."""
+"""Stands for the schema of `object`, which is empty, until it is written: msgspec ignores an empty schema."""
 
 
 class Described(NamedTuple):
@@ -53,7 +53,7 @@ def schemas_of(types: Sequence[tuple[Any, Form]], *, hooked: bool) -> tuple[list
 
     A type that cannot be described gets ``{}`` (any value) and a note.
 
-    ``hooked``: there is a ``dec_hook``, which may convert to classes that neither msgspec nor pydantic knows.
+    ``hooked``: whether there is a ``dec_hook``, which may convert to classes that neither msgspec nor pydantic knows.
     """
     keys = [_key(tp) for tp, _ in types]
     good: dict[Any, Any] = {}
@@ -61,7 +61,7 @@ def schemas_of(types: Sequence[tuple[Any, Form]], *, hooked: bool) -> tuple[list
     for key, (tp, _) in dict(zip(keys, types, strict=True)).items():  # many handlers use the same types
         try:
             good[key] = _describable(tp, hooked)
-        except Exception as exc:  # a default that cannot be encoded, an Enum of values that cannot be sorted, ...
+        except Exception as exc:  # for example for a default that cannot be encoded
             failures[key] = f"{type_name(tp)} has no JSON Schema: {exc}"
     models = describe_models(good.values())
     definitions = dict(models.definitions)
@@ -86,7 +86,7 @@ def schemas_of(types: Sequence[tuple[Any, Form]], *, hooked: bool) -> tuple[list
 def _key(tp: Any) -> Any:
     try:
         hash(tp)
-    except TypeError:  # Annotated[int, []], for instance
+    except TypeError:  # for example for Annotated[int, []], which is unhashable
         return id(tp)
     return tp
 
@@ -95,7 +95,7 @@ def _key(tp: Any) -> Any:
 
 
 def _describable(tp: Any, hooked: bool) -> Any:
-    """Return the type that msgspec converts to in place of ``tp``; raise an exception if it has no schema."""
+    """Return the type that msgspec converts to in place of ``tp``. Raise an exception if the type has no schema."""
     wire = tp
     if tp is not Any and tp is not object:
         wire = wire_type(tp, hooked=hooked)
@@ -137,7 +137,7 @@ def _components(types: Collection[Any], form: Form, models: Models) -> tuple[lis
 
 def _describe_enum(schema: Schema, cls: type[enum.Enum]) -> None:
     if issubclass(cls, enum.Flag):
-        # msgspec only names the single flags, but accepts and returns their sums, too.
+        # msgspec's schema has only the single flags, but msgspec also accepts and returns their sums.
         schema.pop("enum", None)
         schema["type"] = "integer"
     elif "enum" in schema:
@@ -146,7 +146,7 @@ def _describe_enum(schema: Schema, cls: type[enum.Enum]) -> None:
 
 
 def _describe_fields(schema: Schema, info: Any) -> None:
-    """Add what msgspec does not write: the formats of times, and the names of fields that are sent by position."""
+    """Add what msgspec's schema lacks: the formats of times, and the names of fields that are sent by position."""
     if schema["type"] == "object":
         for field in info.fields:
             _with_formats(schema["properties"][field.encode_name], field.type)
@@ -157,9 +157,9 @@ def _describe_fields(schema: Schema, info: Any) -> None:
 
 
 def _with_formats(schema: Schema, node: mi.Type) -> Schema:
-    """Add the format of each time without a time zone in a schema, for which msgspec has none, and return the schema.
+    """Add the format of each time without a time zone in a schema, and return the schema.
 
-    JSON Schema has no format for it either, so this is the one that pydantic gives, too.
+    Neither msgspec nor JSON Schema has a format for such times. This one is pydantic's.
     """
     while isinstance(node, mi.Metadata):
         node = node.type
@@ -177,7 +177,7 @@ def _with_formats(schema: Schema, node: mi.Type) -> Schema:
             _with_formats(schema["additionalProperties"], node.value_type)
         case mi.UnionType():
             for member in schema.get("anyOf", ()):
-                # A union has one member at most that is text, one that is an array, and one that is an object.
+                # A union has at most one member that is text, one that is an array, and one that is an object.
                 for inner in node.types:
                     if "$ref" not in member and _json_kind(inner) == member.get("type"):
                         _with_formats(member, inner)
@@ -204,7 +204,7 @@ _CLASSES = (mi.StructType, mi.DataclassType, mi.TypedDictType, mi.NamedTupleType
 
 
 def _class_names(classes: Iterable[Any]) -> dict[Any, str]:
-    """Return the name of each class; classes of the same name are named with their module, or numbered."""
+    """Return the name of each class. Classes of the same name get the names of their modules, or numbers."""
 
     def short(cls: Any) -> str:
         if not isinstance(cls, type) and get_args(cls):
@@ -247,16 +247,16 @@ def _always_there(field: mi.Field, info: Any) -> bool:
 
 
 def _may_be_unset(cls: type[Any], name: str) -> bool:
-    """Whether a field may be UNSET. msgspec does not say that of fields without a default."""
+    """Whether a field may be UNSET. msgspec reports this only for fields with a default."""
     try:
         hint = get_type_hints(cls).get(name)
-    except NameError:  # msgspec looks up names in more places
+    except NameError:  # msgspec has found the name, because it searches more namespaces
         return True
     return msgspec.UnsetType in get_args(hint)
 
 
 def _marked(schema: Schema) -> Schema:
-    """Return ``schema`` with a comment on each class without a schema, unless an annotation has one."""
+    """Return ``schema`` with a comment on each class for which neither msgspec nor an annotation has a schema."""
 
     def change(each: Schema) -> Schema:
         each.pop(ANYTHING, None)

@@ -17,14 +17,14 @@ MODES: dict[Form, Literal["validation", "serialization"]] = {"sent": "validation
 
 
 class Models(NamedTuple):
-    """The schema of each class that pydantic describes, by form, and the definitions to which these refer."""
+    """The schema of each class that pydantic describes, by form, and the definitions to which the schemas refer."""
 
     schemas: dict[tuple[type[Any], Form], Schema]
     definitions: dict[str, Schema]
 
 
 def models_in(tp: Any) -> list[type[Any]]:
-    """Return the models and the `Checked` types in a type, as far as msgspec looks into it."""
+    """Return the models and the `Checked` types in a type, without those that only pydantic sees."""
     classes = [node.cls for node in nodes_of(mi.type_info(tp)) if isinstance(node, mi.CustomType)]
     return [cls for cls in classes if is_pydantic(cls) or isinstance(cls, Checked)]
 
@@ -43,8 +43,8 @@ def describe_models(types: Iterable[Any]) -> Models:
 
     class Generator(GenerateJsonSchema):
         def field_is_required(self, field: Any, total: bool) -> bool:
-            # A model is sent with all its fields, including those with defaults. An argument that msgspec has converted
-            # may come back without them.
+            # A model is encoded with all its fields, including fields with defaults. An object that msgspec has
+            # converted may lack fields with defaults when it is returned.
             if self.mode == "serialization" and field["type"] != "typed-dict-field":
                 excluded = field.get("serialization_exclude") or field.get("serialization_exclude_if")
                 return not (excluded or (self._stores_no_defaults and "default" in field["schema"]))
@@ -83,14 +83,14 @@ def describe_models(types: Iterable[Any]) -> Models:
         def bytes_schema(self, schema: Any) -> dict[str, Any]:
             described = super().bytes_schema(schema)
             if BYTES_OPTIONS.isdisjoint(self._config.config_dict):
-                del described["format"]  # pydantic's own encoding, text in UTF-8
+                del described["format"]  # it stands for pydantic's default encoding, UTF-8 text
                 described["contentEncoding"] = "base64"
             return described
 
         def enum_schema(self, schema: Any) -> dict[str, Any]:
             described = super().enum_schema(schema)
             if issubclass(schema["cls"], enum.Flag):
-                # pydantic only names the single flags, but accepts and returns their sums, too.
+                # pydantic's schema has only the single flags, but pydantic also accepts and returns their sums.
                 described.pop("enum", None)
                 described.pop("const", None)
                 described["type"] = "integer"
@@ -103,7 +103,7 @@ def describe_models(types: Iterable[Any]) -> Models:
     made, definitions = generator.generate_definitions(
         [(cls, mode, _core_schema(cls)) for cls in ordered for mode in MODES.values()]
     )
-    # pydantic itself distinguishes the forms by endings if a model has both.
+    # If a model has two forms, pydantic distinguishes them by endings of their names.
     keys = {name: _key(name) for name in definitions}
     schemas: dict[tuple[type[Any], Form], Schema]
     schemas = {(cls, form): renamed(made[cls, mode], keys) for cls in ordered for form, mode in MODES.items()}

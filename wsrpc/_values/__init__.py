@@ -1,5 +1,5 @@
 """Conversion of values to types and back.
 
-A type goes in: what its annotation says, and which library can enforce that, is found out once. A compiled function
-comes out, which converts a decoded value to the type.
+The input is a type, and the output is a compiled function that converts decoded values to the type. Once for each type,
+this package decides which library can enforce all that the annotation says.
 """

@@ -10,10 +10,10 @@ _R = TypeVar("_R")
 
 
 def memoized(function: Callable[..., _R]) -> Callable[..., _R]:
-    """Cache results as `lru_cache` does, but leave calls with unhashable arguments uncached.
+    """Cache results as `lru_cache` does, but do not cache calls with unhashable arguments.
 
-    Annotations may be unhashable (``Annotated[int, []]``), and a handler that is registered again and again (on each
-    new channel, for instance) should not be introspected each time.
+    The cache is for handlers that are registered again and again, for example on each new channel. Annotations may be
+    unhashable: ``Annotated[int, []]``.
     """
     cached = lru_cache(maxsize=1024)(function)
 

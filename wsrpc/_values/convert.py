@@ -83,7 +83,7 @@ def make_enc_hook(user: EncHook | None) -> EncHook:
 
 
 def type_name(tp: Any) -> str:
-    """Return the name of a type for error messages, with its module unless that is ``builtins``."""
+    """Return the name of a type for error messages, with its module unless the module is ``builtins``."""
     if not isinstance(tp, type):
         return str(tp)
     return tp.__qualname__ if tp.__module__ == "builtins" else f"{tp.__module__}.{tp.__qualname__}"
@@ -93,7 +93,7 @@ def type_name(tp: Any) -> str:
 
 
 def nodes_of(root: mi.Type) -> Iterator[mi.Type]:
-    """Yield every type inside a type, including itself, each once (types may be recursive)."""
+    """Yield a type and every type inside it, each once. (Types may be recursive.)"""
     seen: set[int] = set()
     todo: list[object] = [root]
     while todo:
@@ -114,12 +114,12 @@ def _examine(tp: Any) -> tuple[bool, type[Any] | None]:
         nodes = list(nodes_of(mi.type_info(tp)))
     except NameError as exc:
         raise TypeError(f"{type_name(tp)} has a field whose type cannot be resolved: {exc}") from exc
-    # Without a hook msgspec accepts any value for `object`, as the annotation says.
+    # `object` needs no hook: msgspec accepts any value for it, as the annotation says.
     custom: list[Any] = [node.cls for node in nodes if isinstance(node, mi.CustomType) and node.cls is not object]
     for cls in filter(is_pydantic, custom):
         try:  # now, not when the first message arrives
             pydantic_validator(cls)
-        except RuntimeError as exc:  # pydantic does not find a name
+        except RuntimeError as exc:  # pydantic cannot resolve a name
             why = str(exc).partition("\n")[0]
             raise TypeError(f"{type_name(cls)} has a field whose type cannot be resolved: {why}") from exc
     keys = [node.key_type for node in nodes if isinstance(node, mi.DictType)]
@@ -129,18 +129,18 @@ def _examine(tp: Any) -> tuple[bool, type[Any] | None]:
 
 
 class Prepared(NamedTuple):
-    """A type as msgspec converts to it."""
+    """The type that msgspec converts to, in place of a type of the user."""
 
     type: Any
     needs_options: bool
-    """msgspec calls the hook for a class in the type, or the type has mappings with keys that are not text, which JSON
-    has only as text. msgspec takes its time for options, so they are passed only if they are necessary."""
+    """Whether the conversion needs options: msgspec calls the hook for a class in the type, or the type has mappings
+    with keys that are text only in JSON. Options make msgspec slower, so they are passed only if they are needed."""
 
 
 def _cached_without_hook(make: Callable[[Any, DecHook | None], _R]) -> Callable[[Any, DecHook | None], _R]:
     """Cache what ``make`` returns for a type, unless there is a hook.
 
-    A hook may be the method of an object that no cache should keep alive.
+    A hook may be the method of an object, which a cache would keep alive.
     """
 
     @memoized
@@ -161,8 +161,8 @@ def prepare(tp: Any, dec_hook: DecHook | None) -> Prepared:
     """Find out which library validates ``tp``, and whether msgspec needs options.
 
     Raises:
-        TypeError: no library accepts the type or enforces all that it says, or it contains a class that neither msgspec
-            nor pydantic knows and there is no ``dec_hook``.
+        TypeError: no library accepts the type or enforces all that it says. Or it contains a class that neither msgspec
+            nor pydantic knows, and there is no ``dec_hook``.
     """
     if tp is Any or tp is object:
         return Prepared(tp, False)
@@ -185,7 +185,7 @@ def convert_options(needed: bool, dec_hook: DecHook | None) -> dict[str, Any]:
 
 
 def _unboxed(exc: msgspec.ValidationError) -> msgspec.ValidationError:
-    """Return the error with a path that begins at the value, not at the box around it."""
+    """Return the error with a path that begins at the value, instead of the tuple around the value."""
     text, found, path = str(exc).rpartition("`$[0]")
     if not found:
         return exc
@@ -198,8 +198,8 @@ def _unboxed(exc: msgspec.ValidationError) -> msgspec.ValidationError:
 def _converter(tp: Any, dec_hook: DecHook | None) -> Callable[[Any], Any]:
     if tp is Any or tp is object:
         return lambda value: value
-    # msgspec caches its analysis of a Struct, but analyses `list[int]` anew in each call. As the field of a Struct
-    # `list[int]` is cached, too.
+    # msgspec caches its analysis of a Struct, but analyses `list[int]` anew in each call. If a Struct has a field of
+    # type `list[int]`, the analysis is cached, too.
     tp, needs_options = prepare(tp, dec_hook)
     options = convert_options(needs_options, dec_hook)
     box = msgspec.defstruct("Box", [("value", tp)], array_like=True)
@@ -226,6 +226,6 @@ def converter(tp: Any, *, dec_hook: DecHook | None = None) -> Callable[[Any], An
     Other exceptions of a ``dec_hook`` or of the type itself are passed on unchanged.
 
     Raises:
-        TypeError: nothing can be converted to ``tp``; the text says why.
+        TypeError: values cannot be converted to ``tp``. The text says why.
     """
     return _converter(tp, dec_hook)

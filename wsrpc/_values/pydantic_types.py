@@ -1,7 +1,7 @@
 """Validation and encoding of pydantic's types. pydantic is imported only when one of them is used.
 
-A value travels as pydantic's own JSON, in JSON and in MessagePack alike, and is validated by pydantic's rules for JSON.
-So a model with ``strict=True`` accepts a datetime or a tuple, which JSON only has as text and as an array.
+In JSON and in MessagePack, a value is encoded as pydantic's own JSON, and validated by pydantic's rules for JSON. So a
+model with ``strict=True`` accepts a datetime as text, and a tuple as an array.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from functools import lru_cache
 from operator import is_
 from typing import Any, NamedTuple, cast
 
-# Bytes are the exception. pydantic's default for them is text in UTF-8, which most bytes are not. Here they are base64,
-# as everywhere else in wsrpc, unless the model's config says otherwise (ser_json_bytes, val_json_bytes) or the field
-# has a plain serializer of its own.
+# Bytes are the exception. By default, pydantic encodes bytes as UTF-8 text, but most bytes are not valid UTF-8. Here,
+# bytes are base64, as everywhere else in wsrpc. A model can decide otherwise with its config (ser_json_bytes,
+# val_json_bytes), and a field with a plain serializer of its own.
 #
-# Validation stops at the first item of a collection that does not fit, as msgspec's does. pydantic by itself describes
-# each wrong item: one message of 3 MB, with 900,000 wrong items, then takes 4 seconds and 800 MB.
+# Like msgspec's validation, this one stops at the first item of a collection that does not fit. pydantic by itself
+# describes each wrong item: for one message of 3 MB, with 900,000 wrong items, it needs 4 seconds and 800 MB.
 
 _MOST_TYPES = 4096
-"""Models whose validator and serializer are cached: more than a program has."""
+"""Maximum number of cached validators and serializers. Programs have fewer models."""
 
 
 def has_core_schema(tp: Any) -> bool:
-    """Whether this is a class that defines how pydantic validates it, such as ``pydantic.HttpUrl``."""
+    """Whether a type is a class that defines how pydantic validates it, such as ``pydantic.HttpUrl``."""
     return isinstance(tp, type) and hasattr(tp, "__get_pydantic_core_schema__")
 
 
 def is_pydantic(tp: Any) -> bool:
-    """Whether this is a pydantic model, found out without importing pydantic."""
+    """Whether a type is a pydantic model. Does not import pydantic."""
     return isinstance(tp, type) and hasattr(tp, "__pydantic_validator__") and hasattr(tp, "model_validate")
 
 
@@ -55,9 +55,9 @@ class Misfit(ValueError):
 
 
 def misfit(exc: ValueError, value: Any, skip: int = 0) -> Misfit:
-    """Return the error for what pydantic found, with one line of text without the values, which may be large or secret.
+    """Return the error for an exception of pydantic: one line of text, without values, which may be large or secret.
 
-    ``skip``: the first steps of each path that the user does not know.
+    ``skip``: the number of steps at the beginning of each path that the user does not know.
     """
     if not hasattr(exc, "errors"):
         return Misfit(str(exc), "")
@@ -107,7 +107,7 @@ def pydantic_validator(tp: Any) -> Callable[[Any], Any]:
 def type_validator(tp: Any) -> Callable[[Any], Any]:
     """Make a function that converts decoded JSON or MessagePack to ``tp``, which may be any type.
 
-    It is strict with everything that has no config of its own; models and pydantic's dataclasses have one.
+    The function is strict, except for models and pydantic's dataclasses, which have a config of their own.
 
     The function raises `ValueError` with one line of text if a value does not fit.
 
@@ -117,10 +117,11 @@ def type_validator(tp: Any) -> Callable[[Any], Any]:
     """
     from pydantic import ConfigDict, TypeAdapter
 
-    # In a tuple, because an adapter takes no config for a class that may have one, such as a dataclass.
+    # The type is in a tuple, because an adapter refuses a config for a class that may have its own, such as a
+    # dataclass.
     boxed: Any = tuple[(tp,)]
     with warnings.catch_warnings():
-        # The items belong to the handler, which may change them.
+        # pydantic warns that it does not enforce `ReadOnly`. That is right: the handler owns and may change the items.
         warnings.filterwarnings("ignore", message=".*`ReadOnly`")
         warnings.filterwarnings("error", message="The '.*' attribute .* has no effect", category=UserWarning)
         adapter: Any = TypeAdapter(boxed, config=ConfigDict(strict=True))
@@ -144,14 +145,14 @@ def type_validator(tp: Any) -> Callable[[Any], Any]:
 
 
 def _validator(schema: dict[str, Any], config: Any = None) -> Any:
-    """Make the validator of a core schema as wsrpc adapts it; return None if pydantic is too old for that."""
+    """Make the validator of a core schema as wsrpc adapts it. Return None if pydantic is too old."""
     from pydantic_core import SchemaValidator
 
     return _build(SchemaValidator, _fail_fast(_adapt(schema, _Scope())), config)
 
 
 def _from_decoded(validate_json: Callable[[bytes], Any]) -> Callable[[Any], Any]:
-    """Make a function that validates a decoded value of a function that validates JSON."""
+    """Turn a function that validates JSON into a function that validates a decoded value."""
     from pydantic_core import to_json
 
     # pydantic accepts JSON only as text, so the value is encoded again. Values that only MessagePack has (bytes,
@@ -195,7 +196,7 @@ def core_schema_of(tp: Any) -> dict[str, Any]:
 
 
 def _build(make: Callable[..., Any], *args: Any) -> Any:
-    """Make a validator or serializer of a changed schema; return None if pydantic is older than 2.13 and cannot."""
+    """Make a validator or serializer of a changed schema. Return None if pydantic is older than 2.13 and cannot."""
     try:
         # Otherwise pydantic uses the validators that it has already built for the models, in place of the schema.
         return make(*args, _use_prebuilt=False)
@@ -216,8 +217,8 @@ def _from_base64(value: Any) -> Any:
     if value.__class__ is not str:
         return value  # bytes from the user's own validator, or a wrong type anyway
     try:
-        # A bytearray, which pydantic counts as a worse fit than bytes. So in a union of bytes with text, UUIDs or enums
-        # the others win, as they should: most text with a length of 4, 8, 12 is valid base64, too.
+        # For pydantic, a bytearray fits bytes less well than bytes do. So in a union of bytes with text, UUIDs or
+        # enums, the other types win. They should: most text with a length of 4, 8 or 12 is also valid base64.
         return bytearray(a2b_base64(value.replace("-", "+").replace("_", "/"), strict_mode=True))
     except ValueError:
         raise ValueError("invalid base64 text") from None
@@ -271,8 +272,8 @@ _INNER = (
 """Keys of a core schema that hold other schemas. (Values under ``default`` or ``expected`` are the user's.)"""
 
 BYTES_OPTIONS = frozenset({"ser_json_bytes", "val_json_bytes"})
-"""Options of a model's config for bytes in JSON. One of them applies to both directions, so that a model can read what
-it writes."""
+"""Options of a model's config for bytes in JSON. If a model has only one of them, it applies to both directions, so
+that the model can read what it writes."""
 _OF_ANY_TYPE = frozenset({"any", "is-instance", "function-plain"})
 _NUMBERS = frozenset({"int", "float", "bool"})
 _MODELS = frozenset({"model", "dataclass", "typed-dict"})
@@ -281,16 +282,16 @@ _ANYTHING: dict[str, Any] = {"type": "any", "serialization": _AS_PLAIN}
 
 
 class _Scope(NamedTuple):
-    """Settings that a part of a schema inherits from the class around it, or has by its own serializer."""
+    """Settings of a part of a schema, which are from the class around it or from its own serializer."""
 
     own: bool = False
-    """The user has chosen how bytes travel."""
+    """Whether the user has chosen the encoding of bytes."""
     extra: bool = False
-    """Fields that are not declared are kept."""
+    """Whether fields that are not declared are kept."""
 
 
 def _adapt(schema: dict[str, Any], scope: _Scope) -> dict[str, Any]:
-    """Return a core schema with bytes as base64; the same object if nothing changes."""
+    """Return a core schema with bytes as base64. Return the same object if nothing changes."""
     kind: str = schema["type"]
     serialization: Any = schema.get("serialization") or {}
     config: dict[str, Any] = schema.get("config") or {}
@@ -340,7 +341,7 @@ def _adapt_wrapping(schema: dict[str, Any], scope: _Scope) -> dict[str, Any]:
 
 
 def _returning_anything(serialization: dict[str, Any]) -> dict[str, Any]:
-    """Return a function serializer whose result may be bytes, or base64 text if it is declared to return bytes."""
+    """Return a function serializer whose result may be bytes. If it is declared to return bytes, they become base64."""
     declared: dict[str, Any] = serialization.get("return_schema", {"type": "any"})
     holds_bytes = _adapt(declared, _Scope()) is not declared
     return {**serialization, "return_schema": _ANYTHING} if holds_bytes else serialization
@@ -356,10 +357,10 @@ def _without_label(choice: Any) -> Any:
 
 
 def _rank(choice: Any) -> int:
-    """Return the position of a type in a union with bytes: of two that fit equally well pydantic takes the first."""
+    """Return the position of a type in a union with bytes. pydantic chooses the first of two types that fit equally."""
     schema = _without_label(choice)
     if schema["type"] in _NUMBERS:
-        return 2  # "1234" is base64 rather than a number, which would not be text
+        return 2  # after bytes: "1234" is base64, because a number would not be encoded as text
     function = schema.get("function")
     return 1 if function.__class__ is dict and function.get("function") is _from_base64 else 0
 
@@ -368,7 +369,7 @@ _ITEMS = ("items_schema", "keys_schema", "values_schema")
 
 
 def _fail_fast(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a core schema that validates collections up to the first wrong item; the same object without any."""
+    """Return a core schema that validates collections up to the first wrong item. The same object if none changes."""
     changes = _changes(schema, _fail_fast)
     if "fail_fast" not in schema and any(key in schema for key in _ITEMS):
         changes["fail_fast"] = True
@@ -376,7 +377,7 @@ def _fail_fast(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _changes(schema: dict[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-    """Return the parts of a core schema that differ after ``change`` was applied to each schema directly inside."""
+    """Apply ``change`` to each schema directly inside a core schema. Return the parts that differ afterwards."""
     inside = {key: _changed(schema[key], change) for key in _INNER if key in schema}
     return {key: value for key, value in inside.items() if value is not schema[key]}
 

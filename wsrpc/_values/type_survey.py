@@ -1,14 +1,14 @@
-"""Survey of a type: what in it decides whether msgspec or pydantic validates it, found in one walk over its parts.
+"""Survey of a type: the facts that decide whether msgspec or pydantic validates it, found in one walk over its parts.
 
-msgspec 0.22 misreads some unions. It keeps what it knows of a union in one array, and finds each entry by the entries
-before it. Two of its functions disagree about the order, and then read memory that is not theirs, which usually ends
-the process:
+msgspec 0.22 misreads some unions. It keeps the facts of a union in one array, and computes the place of each entry from
+the entries before it. In two cases, the functions of msgspec disagree about the order. They then read foreign memory,
+which usually ends the process:
 
-- What frees a union takes a pattern for a type, if a collection follows.
-- The items of a tuple of fixed length are written before the bounds of the other members, and read after them.
+- The function that frees a union mistakes a pattern for a type, if a collection follows.
+- The items of a tuple of fixed length are written before the constraints of the other members, and read after them.
 
-The array has room for one set of bounds per type. ``Annotated[int, Meta(ge=1)] | Literal[-1]`` therefore loses its
-``Literal``, and of two sets of bounds the last counts for all values.
+The array has room for one set of constraints per type. Therefore ``Annotated[int, Meta(ge=1)] | Literal[-1]`` loses its
+``Literal``, and if there are two sets of constraints, the last set applies to all values.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from .pydantic_types import has_core_schema, is_of_pydantic_1, is_pydantic
 UNIONS = (Union, types.UnionType)
 
 Place = Literal["open", "sealed", "model"]
-"""Where a part of a type is: where both libraries see it, in a class into which only msgspec looks (a Struct or a class
-of attrs), or in a pydantic model."""
+"""Where a part of a type is: ``"open"``, where both libraries see it; ``"sealed"``, in a class whose fields only
+msgspec sees (a Struct or a class of attrs); or ``"model"``, in a pydantic model."""
 
 _LIBRARIES = frozenset({"annotated_types", "pydantic", "pydantic_core"})
 _NO_CONSTRAINTS = frozenset({"Unit", "DocInfo"})
@@ -42,7 +42,7 @@ _NO_CONSTRAINTS = frozenset({"Unit", "DocInfo"})
 _OF_PYDANTIC = frozenset({"Predicate", "Not"})
 """Constraints of annotated_types whose subclasses pydantic also knows."""
 _LAZY = frozenset({Iterable, Iterator, Generator})
-"""Types whose items pydantic checks only as they are read, which is when the handler already runs."""
+"""Types whose items pydantic checks only when they are read. The handler already runs then."""
 _TEXT = frozenset({str, bytes, bytearray, memoryview, datetime, date, time, timedelta, UUID, Decimal})
 """Types that are text in JSON."""
 _ONLY_MSGSPEC: frozenset[Any] = frozenset({bytearray, memoryview, msgspec.Raw, msgspec.msgpack.Ext, msgspec.UnsetType})
@@ -69,13 +69,13 @@ class Survey:
         self.needs_pydantic = ""
         """The first thing found that msgspec cannot enforce and pydantic may."""
         self.instead = ""
-        """What to do about it without pydantic."""
+        """What the user can write instead of ``needs_pydantic``, without pydantic."""
         self.needs_msgspec = ""
         """The first thing found that pydantic does not know."""
         self.meta = ""
         """The first constraint of msgspec, which pydantic ignores."""
         self.not_for_pydantic = ""
-        """Why pydantic must not validate the type: it would ignore something."""
+        """Why pydantic must not validate the type, for example because it would ignore a constraint."""
         self.misread = ""
         """What msgspec does wrong with the first union found that it misreads."""
         self._seen: list[tuple[Any, Place]] = []
@@ -90,11 +90,11 @@ class Survey:
                 self._metadata(each, tp.__origin__, owner, place)
             parts = (tp.__origin__,)
             if any(getattr(each, "discriminator", None) is not None for each in tp.__metadata__):
-                parts = _alternatives(tp.__origin__)  # a union that needs no decision
+                parts = _alternatives(tp.__origin__)  # a union in which no member has to be chosen
             for part in parts:
                 self.visit(part, owner, place)
         elif isinstance(tp, TypeVar):
-            # msgspec ignores all constraints there, even its own, so there is an owner in any case.
+            # msgspec ignores all constraints in a bound, even its own. So there always is an owner, for the error.
             for bound in (tp.__bound__, getattr(tp, "__default__", None), *tp.__constraints__):
                 self.visit(bound, owner or tp.__name__, place)
         elif origin is not Literal and (tp, place) not in self._seen:
@@ -112,7 +112,7 @@ class Survey:
     def _part(self, tp: Any, cls: Any, owner: str, place: Place) -> None:
         if (inner := unwrapped(tp)) is not None:
             if cls is not tp and getattr(cls.__value__, "__parameters__", ()) != cls.__type_params__:
-                # Of ``type X[A, B] = dict[B, A]`` msgspec 0.22 takes the arguments in the wrong order.
+                # For ``type X[A, B] = dict[B, A]``, msgspec 0.22 uses the arguments in the wrong order.
                 self._require_pydantic(f"{tp}", owner, place)
             self.visit(inner, owner, place)
             return
@@ -180,7 +180,7 @@ class Survey:
                 why = f"pydantic does not see the fields of Struct types and attrs classes: {tag}"
         elif Any not in classes and (len(objects) > 1 or (len(classes) > 1 and any(map(_is_custom, classes)))):
             self._require_pydantic(f"{tp}", owner, place, tag)
-        if why and Any in classes:  # of such a union msgspec accepts any value
+        if why and Any in classes:  # msgspec accepts any value for such a union
             self.not_for_pydantic = f"{_in(owner)}{tp} cannot be decided: {why}"
         elif why:
             self._refuse(owner, f"{tp} cannot be decided: {why}")
@@ -221,7 +221,7 @@ class Survey:
                 self.visit(hint, f"{name}.{field}", place)
 
     def _settings(self, cls: Any, place: Place) -> None:
-        """Look for settings of a class and of its fields that only pydantic knows, or nobody."""
+        """Find settings of a class and of its fields that only pydantic supports, or no library."""
         name = cls.__qualname__
         for each in getattr(cls, "__attrs_attrs__", ()):
             if each.converter is not None:
@@ -229,7 +229,7 @@ class Survey:
         for field, default in _defaults(cls):
             if _is_pydantic_field(default):
                 self._require_pydantic("Field(...)", f"{name}.{field}", place)
-        for each in _validators(cls):  # which pydantic ignores in a NamedTuple
+        for each in _validators(cls):  # pydantic ignores validators in a NamedTuple
             place_of_methods: Place = "sealed" if hasattr(cls, "_fields") else place
             self._require_pydantic("a validator of pydantic", f"{name}.{each}", place_of_methods)
         if _is_typed_dict(cls) and (getattr(cls, "__closed__", None) or _extra_items(cls)):
@@ -270,7 +270,7 @@ def _has_limits(meta: msgspec.Meta) -> bool:
 
 
 def _expanded(metadata: Iterable[Any]) -> Iterator[Any]:
-    """Yield the single constraints: ``Interval(gt=0, lt=5)`` is two."""
+    """Yield the single constraints of metadata. ``Interval(gt=0, lt=5)`` consists of two constraints."""
     for each in metadata:
         if getattr(each, "__is_annotated_types_grouped_metadata__", False) is True:
             yield from _expanded(each)
@@ -286,7 +286,7 @@ def _is_constraint(metadata: Any) -> bool:
 
 
 def _is_unknown(metadata: Any) -> bool:
-    """Whether this is a constraint of the user's own that pydantic would ignore."""
+    """Whether metadata is a constraint of the user's own, which pydantic would ignore."""
     if hasattr(metadata, "__get_pydantic_core_schema__"):
         return False
     classes = type(metadata).__mro__
@@ -300,9 +300,9 @@ def _is_pydantic_field(value: Any) -> bool:
 
 
 def _cannot_be_met(metadata: Any, tp: Any) -> str:
-    """Say why no value of a type can be compared with a constraint; "" if values can.
+    """Return why values of a type cannot be compared with a constraint. Return an empty text if they can.
 
-    Without this check pydantic would raise for each value.
+    Without this check, pydantic would raise an exception for each value.
     """
     for each in metadata.metadata if _is_pydantic_field(metadata) else [metadata]:
         for member, _ in _members(tp):
@@ -321,7 +321,7 @@ def _cannot_be_met(metadata: Any, tp: Any) -> str:
 
 
 def unwrapped(tp: Any) -> Any:
-    """Return the type for which an alias or a NewType stands; None for any other type."""
+    """Return the type for which an alias or a NewType stands. Return None for any other type."""
     alias: Any = get_origin(tp) or tp
     if type(alias).__name__ == "TypeAliasType":  # of typing, from Python 3.12 on, or of typing_extensions
         return _with_arguments(alias.__value__, dict(zip(alias.__type_params__, get_args(tp), strict=False)))
@@ -337,9 +337,9 @@ def _with_arguments(tp: Any, arguments: dict[Any, Any]) -> Any:
 
 
 def _members(tp: Any, metadata: tuple[Any, ...] = ()) -> Iterator[tuple[Any, list[msgspec.Meta]]]:
-    """Yield the members of a union and of unions in it, or any other type itself, as msgspec reads them.
+    """Yield the members of a union and of unions in it, as msgspec reads them. For any other type, yield the type.
 
-    Each comes without aliases and other wrappers, and with the metadata in them.
+    Aliases and other wrappers are removed from each member. Their metadata is yielded with the member.
     """
     origin = get_origin(tp)
     if origin is Annotated:
@@ -358,15 +358,15 @@ def _members(tp: Any, metadata: tuple[Any, ...] = ()) -> Iterator[tuple[Any, lis
 
 
 def _alternatives(union: Any) -> tuple[Any, ...]:
-    """Return the members of a union as they are written, or of that for which a name stands."""
+    """Return the members of a union as they are written. ``union`` may also be an alias of a union."""
     inner = unwrapped(union)
     return get_args(union) if inner is None else _alternatives(inner)
 
 
 def _misread(members: list[tuple[Any, list[msgspec.Meta]]]) -> str:
-    """Return what msgspec does wrong with a union of these members; an empty text if it reads the union right."""
+    """Return what msgspec does wrong with a union of these members. An empty text if it reads the union right."""
     kinds = [_kinds(tp) for tp, _ in members]
-    if [Any] in kinds:  # it takes the place of the whole union
+    if [Any] in kinds:  # msgspec reads a union with Any as Any
         return ""
     metas = [meta for _, metadata in members for meta in metadata]
     pair = ""
@@ -383,7 +383,7 @@ def _misread(members: list[tuple[Any, list[msgspec.Meta]]]) -> str:
 
 
 def _kinds(tp: Any) -> list[Any]:
-    """Return what a member counts as: its class, "fixed", "collection", or the classes of its values."""
+    """Return the kind of a member for msgspec: its class, "fixed", "collection", or the classes of its values."""
     if get_origin(tp) is Literal:
         return [each.__class__ for each in get_args(tp)]
     cls = get_origin(tp) or tp
@@ -397,8 +397,8 @@ def _kinds(tp: Any) -> list[Any]:
 def _needs_exponential_time(union: Any) -> bool:
     """Whether pydantic tries several classes on each level of a recursive union, down to the last level.
 
-    A few hundred bytes could then stop the event loop for seconds. (Models may have such unions, too; that is their
-    author's decision.)
+    A few hundred bytes could then block the event loop for seconds. (Models with such unions are accepted: the author
+    of a model has decided to use pydantic.)
     """
     classes = [get_origin(tp) or tp for tp, _ in _members(union)]
     fieldwise = any(dataclasses.is_dataclass(cls) or _is_typed_dict(cls) for cls in classes)
@@ -428,7 +428,8 @@ def _first_name(classes: list[Any]) -> str:
 
 def _is_custom(cls: Any) -> bool:
     """Whether msgspec leaves the class to the hook."""
-    if cls in _ONLY_MSGSPEC or _has_fields(cls):  # msgspec looks into it, but only after its unions have been checked
+    # msgspec visits the fields of a class only after it has checked the unions.
+    if cls in _ONLY_MSGSPEC or _has_fields(cls):
         return False
     try:
         return isinstance(mi.type_info(cls), mi.CustomType)
@@ -454,7 +455,7 @@ def _derives(cls: Any, base: type) -> bool:
 
 
 def _is_tagged(cls: Any) -> bool:
-    """Whether a class is a Struct with a tag, by which msgspec knows it among others."""
+    """Whether a class is a Struct with a tag, by which msgspec distinguishes it from other classes."""
     cls = get_origin(cls) or cls
     return _is_struct(cls) and cls.__struct_config__.tag is not None
 
@@ -464,8 +465,8 @@ def _is_typed_dict(cls: Any) -> bool:
 
 
 _NO_EXTRA_ITEMS = frozenset({"NoneType", "NoExtraItems", "NoExtraItemsType", "_NoExtraItemsType"})
-"""Names of the class of ``__extra_items__`` in a `TypedDict` without such types, in all versions of typing_extensions.
-From Python 3.15 on, ``NoExtraItems`` is a sentinel of typing, whose class is that of all sentinels."""
+"""Names of the class that ``__extra_items__`` has in a `TypedDict` without extra items, in all versions of
+typing_extensions. From Python 3.15 on, ``NoExtraItems`` is a sentinel of typing, and all sentinels have one class."""
 
 
 def _extra_items(cls: Any) -> bool:
@@ -483,7 +484,7 @@ def _fields_of(tp: Any) -> dict[str, Any]:
     try:
         hints = typing.get_type_hints(cls, include_extras=True)
     except NameError:
-        return found  # msgspec cannot resolve it either, and says so
+        return found  # msgspec cannot resolve the annotation either, and its error says so
     arguments = dict(zip(getattr(cls, "__parameters__", ()), get_args(tp), strict=False))
     return found | {name: _with_arguments(hints[name], arguments) for name in inspect.get_annotations(cls)}
 
@@ -505,7 +506,7 @@ def _validators(cls: Any) -> Iterator[str]:
 
 
 def _parametrized_bases(cls: Any) -> Iterator[Any]:
-    """Yield the generic classes that a class and its bases derive from with a type in place of T."""
+    """Yield the generic classes, with their type arguments, from which a class and its bases derive."""
     for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
         origin = get_origin(base)
         if _has_fields(origin) and get_args(base) != getattr(origin, "__parameters__", get_args(base)):

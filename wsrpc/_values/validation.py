@@ -1,8 +1,8 @@
 """Choice of the library that validates a type, made once, when a handler is registered.
 
-pydantic validates a type if it holds something of pydantic or a constraint of annotated_types, or a union that only
-pydantic can decide. msgspec validates every other type, in which pydantic converts the models. A type that neither can
-enforce as a whole is refused. Nothing is ignored silently.
+pydantic validates a type if the type contains a constraint of annotated_types, a union that only pydantic can decide,
+or a part of pydantic that is not a model. msgspec validates every other type, and pydantic converts the models in it. A
+type is refused if neither library can enforce all of it. Nothing is ignored silently.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from .type_survey import survey_of
 class Checked(type):
     """Metaclass of the classes that stand for types that pydantic validates.
 
-    Such a class takes the place of the type in annotations that msgspec reads. It is never instantiated: msgspec passes
-    it to the ``dec_hook``, which calls `validate`.
+    Such a class replaces the type in annotations that msgspec reads. The class is never instantiated: msgspec passes
+    the class to the ``dec_hook``, which calls `validate`.
     """
 
     original: Any
-    """The type."""
+    """The type for which the class stands."""
     validate: Callable[[Any], Any]
     """Returns an instance of the type, or raises `ValueError` with one line of text."""
 
     def __instancecheck__(cls, instance: object, /) -> bool:
-        return True  # msgspec asks for this after it has called the hook
+        return True  # msgspec makes this check after it has called the hook
 
 
 def wire_type(tp: Any, *, hooked: bool) -> Any:
-    """Return the type that msgspec converts to in place of ``tp``: itself, or a `Checked` if pydantic validates it.
+    """Return the type that msgspec converts to: a `Checked` if pydantic validates ``tp``, otherwise ``tp`` itself.
 
     Args:
         hooked: the user has a ``dec_hook``.
 
     Raises:
-        TypeError: no library enforces all that ``tp`` says; the text says which part and what to do.
+        TypeError: no library enforces all that ``tp`` says. The text says which part is not enforced, and what to do.
     """
     try:
         survey = survey_of(tp, hooked)
@@ -59,13 +59,13 @@ def wire_type(tp: Any, *, hooked: bool) -> Any:
         msgspec.json.Decoder(tp)
     except NameError:
         pass  # the caller reports names that cannot be resolved
-    except KeyError as exc:  # msgspec, of a class of attrs
+    except KeyError as exc:  # from msgspec, for a class of attrs
         raise TypeError(f"{_name(tp)}: field {exc} has no annotation: write {exc.args[0]}: Any") from exc
     except (
         NotImplementedError,
         RecursionError,
         AssertionError,
-    ) as exc:  # such as of a class that derives from Protocol[T]
+    ) as exc:  # for example for a class that derives from Protocol[T]
         raise TypeError(str(exc) or f"{_name(tp)}: msgspec refuses it") from exc
     return tp
 

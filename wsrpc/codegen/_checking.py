@@ -1,7 +1,7 @@
-"""Check of a description that may come from elsewhere, before texts are made of it.
+"""Check of a description, which may come from elsewhere, before source text is generated from it.
 
-What makes texts of a description may rely on this: each keyword of a schema that it reads has the shape that JSON
-Schema gives it, each reference leads to a definition, and nothing is nested deeply.
+After the check, the generators rely on this: each keyword of a schema that they read has the shape that JSON Schema
+defines, each reference leads to a definition, and nothing is nested deeply.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from .._schema.description import Description, EventSchema
 from ..errors import short
 
 MOST_LEVELS = 80
-"""On how many levels the objects and arrays of a schema may be nested. Python's parser takes 200 brackets in each
-other."""
+"""Maximum number of levels on which the objects and arrays of a schema are nested. (Python's parser accepts 200 levels
+of brackets.)"""
 MOST_TYPES = 7
-"""JSON Schema has so many types."""
+"""Number of the types that JSON Schema has."""
 
 
 class InvalidDescription(ValueError):
@@ -57,7 +57,7 @@ class _Schema(Struct):
     most_items: int = field(name="maxItems", default=0)
 
     def __post_init__(self) -> None:
-        # Each type is written with the items of the schema. If one could be repeated, the text would double on each
+        # Each type is written with the items of the schema. If a type could be repeated, the text would double on each
         # level.
         if self.type.__class__ is not str and not 0 < len(self.type) == len(set(self.type)) <= MOST_TYPES:
             raise ValueError("a list of types has different ones")
@@ -66,7 +66,7 @@ class _Schema(Struct):
 
 
 def parts(schema: Any) -> Iterator[dict[str, Any]]:
-    """Yield a schema, and all that are written in it."""
+    """Yield a schema, and all schemas inside it."""
     todo = [schema]
     while todo:
         each = todo.pop()
@@ -99,11 +99,11 @@ def _check_schema(schema: Any, definitions: Iterable[str], where: str) -> None:
     """Check one schema.
 
     Args:
-        definitions: the names that ``{"$ref": ...}`` may name; best a set or a dict.
-        where: for the error: where the schema stands.
+        definitions: the names to which ``{"$ref": ...}`` may refer. A set or a dict is fast.
+        where: the place of the schema, for the error.
 
     Raises:
-        InvalidDescription: it has a wrong shape; the text says where, and what was expected.
+        InvalidDescription: the schema has a wrong shape. The text says where, and what was expected.
     """
     if not _is_shallow(schema):
         raise InvalidDescription(f"{where}: the schema is nested on more than {MOST_LEVELS} levels")
@@ -118,13 +118,13 @@ def _check_schema(schema: Any, definitions: Iterable[str], where: str) -> None:
 
 
 def schemas_of_event(event: EventSchema) -> list[Any]:
-    """Return the schemas of one event: of its parameters, and of what is sent and comes back."""
+    """Return the schemas of one event: of its parameters, its items in both directions, and its result."""
     found = [parameter.schema for parameter in event.parameters]
     return [*found, *(each for each in (event.sends, event.items, event.result) if each is not None)]
 
 
 def is_answered(emitted: EventSchema) -> bool:
-    """Return whether something that is sent has a response."""
+    """Return whether an event or request that is sent has a response."""
     return emitted.kind != "value" or emitted.result is not None
 
 
@@ -140,7 +140,8 @@ def check_description(description: Description) -> None:
     """Check a description.
 
     Raises:
-        InvalidDescription: it has a wrong shape, or describes what cannot be called; the text says where.
+        InvalidDescription: the description has a wrong shape, or contains an event that cannot be called. The text says
+            where.
     """
     definitions = description.definitions
     for name, schema in definitions.items():

@@ -6,16 +6,16 @@ from collections.abc import Collection
 
 
 class NameTable:
-    """The names that are in use in one place: a module, a class, or the parameters of a function."""
+    """The used names of one scope: a module, a class, or the parameters of a function."""
 
     def __init__(self, reserved: Collection[str] = ()) -> None:
-        """``taken`` are names that are in use elsewhere. It is not copied, because many tables share a large one."""
+        """Make a table. ``reserved`` is not copied, because many tables share a large collection of reserved names."""
         self._reserved = reserved
         self._used: set[str] = set()
         self._numbers: dict[str, int] = {}
 
     def claim(self, wanted: str) -> str:
-        """Return ``wanted``, with an underscore or a number at its end if it is in use already."""
+        """Return ``wanted``, with an underscore or a number appended if the name is used already."""
         name = wanted
         if self._has(name):
             name = f"{wanted}_"

@@ -1,4 +1,4 @@
-"""The classes of a Python module that is made of a description: Structs, enumerations and aliases."""
+"""The classes of a Python module that is generated from a description: Structs, enumerations and aliases."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from ._python_text import class_head, comment, docstring, identifier, is_plain, 
 from ._python_types import ANY, Form, Types, default_of
 
 MOST_ALIASES = 30
-"""How many aliases may be named in each other: Python evaluates them as one type."""
+"""Maximum number of aliases that are nested in each other. Python evaluates nested aliases as one type."""
 MOST_MENTIONS = 100_000
-"""How often aliases may be named in all, counting what each alias names itself. (16,000 take Python 0.8 s.)"""
+"""Maximum number of mentions of aliases, including the mentions inside each mentioned alias. (For 16,000 mentions,
+Python takes 0.8 s.)"""
 
 
 class Models:
-    """The classes of a module, by the definitions of which they are made."""
+    """The classes of a module, each with the definition from which it is generated."""
 
     def __init__(self, definitions: Mapping[str, Schema], types: Iterable[Any], names: NameTable) -> None:
         """
         Args:
             types: the schemas of parameters and results.
-            names: the names in use in the module.
+            names: the names that the module uses.
         """
         self.plan = Plan(definitions, types, names)
         self.reserved = set(self.plan.reserved)
@@ -33,14 +34,14 @@ class Models:
         self._aliases: dict[str, Form] = {}
         self._notes: dict[str, list[str]] = {}
         self._open: list[str] = []
-        """The aliases that are being made."""
+        """The aliases that are being generated now, the outermost first."""
         self._mentions = 0
-        """How often aliases were named so far."""
+        """Number of mentions of aliases so far."""
         self._sizes: dict[str, int] = {}
-        """How many mentions one mention of an alias counts as."""
+        """For each alias, the number of mentions for which one mention of it counts."""
 
     def types(self, members: Iterable[str] = ()) -> Types:
-        """Return what makes the types of a class with these members."""
+        """Return the object that makes the types for a class with these members."""
         return Types(self.plan, self._alias, members=tuple(members))
 
     def written(self) -> list[str]:
@@ -52,7 +53,8 @@ class Models:
         for name in self.plan.definitions:
             if kinds[name] == "alias":
                 self._alias(name)
-        aliases = [line for name in self._aliases for line in self._written_alias(name)]  # after those that it names
+        # Each alias is written after the aliases that it mentions.
+        aliases = [line for name in self._aliases for line in self._written_alias(name)]
         return ["\n".join(lines) for lines in (*parts, aliases) if lines]
 
     # ------------------------------------------------------------ aliases
@@ -145,7 +147,7 @@ class _Field(NamedTuple):
     """Field of a class."""
 
     key: str | None
-    """The name that travels; None for an item of an array."""
+    """The name of the field in JSON. None for an item of an array."""
     wanted: str
     schema: Any
     required: bool
@@ -174,7 +176,7 @@ def _has_default_from(items: Iterable[Any]) -> bool:
 
 
 def _field_name(key: str) -> str:
-    """Return the name of a field that travels as ``key``: the same one if it can be."""
+    """Return the name in Python of the field ``key``: the same name if Python allows it."""
     name = key if is_plain(key) else identifier(key, "field")
     return name if is_plain(name) else f"{name}_"
 

@@ -1,7 +1,7 @@
-"""Decisions about the classes of a Python module that is made of a description.
+"""Decisions about the classes of a Python module that is generated from a description.
 
-They are made before any text is: which definitions become one class, what kind of class each becomes, and which field
-distinguishes the members of a union.
+The decisions are made before any text is generated: which definitions become one class, what kind of class each
+definition becomes, and which field distinguishes the members of a union.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from ._name_table import NameTable
 from ._python_text import IMPORTS, class_name, is_plain, member_name
 
 MOST_STEPS = 3_000_000
-"""How many references may be followed, for unions that have members of each other for instance."""
+"""Maximum number of references that are followed, for example for unions that are members of each other."""
 MOST_LEVELS = 200
-"""On how many levels classes may be fields of each other. (msgspec takes some 300 with Python's recursion limit.)"""
+"""Maximum number of levels on which classes are fields of each other. (With Python's recursion limit, msgspec accepts
+about 300 levels.)"""
 
 ClassKind = Literal["struct", "array", "enum", "alias"]
-"""The kind of class for a definition: ``"array"`` is a Struct that travels as an array, ``"alias"`` names a type."""
+"""The kind of class for a definition: ``"array"`` is a Struct that is encoded as an array, ``"alias"`` names a type."""
 
 _NOTES = frozenset({"title", "description", "default", "examples", "deprecated"})
-"""Keywords that restrict no value."""
+"""Keywords that do not restrict values."""
 _FIELD_NAME = re.compile(r'[^\\"\x00-\x1f]*')
-"""Names of fields that msgspec takes: it writes them as they are."""
+"""Names of fields that msgspec encodes correctly, because it does not escape names."""
 
 
 class Tag(NamedTuple):
-    """The field that tells a class of a union, and its value in this class."""
+    """The field that distinguishes the classes of a union, and the value of the field in one class."""
 
     field: str
     value: str | int
@@ -47,11 +48,11 @@ def references(schema: Any) -> Iterator[str]:
 
 
 def merged(definitions: Mapping[str, Schema]) -> dict[str, str]:
-    """Return the names of the definitions that become another one's class: ``{"CupInput": "Cup"}``.
+    """Return each definition that becomes the class of another definition: ``{"CupInput": "Cup"}``.
 
-    ``Cup`` comes back with all its properties, and ``CupInput`` is sent without those that have defaults. They become
-    one class if they have the same properties, of the same types. So do enumerations of one title and with the same
-    values, one of which msgspec has described, and the other one pydantic.
+    A returned ``Cup`` has all its properties, and a sent ``CupInput`` may lack the properties with defaults. The two
+    become one class if they have the same properties, of the same types. Two enumerations also become one class if they
+    have the same title and the same values: msgspec has described one of them, and pydantic the other.
     """
     same = _enumerations(definitions)
     definitions = {name: renamed(schema, same) for name, schema in definitions.items()}
@@ -83,7 +84,7 @@ def _forms(definitions: Mapping[str, Schema]) -> dict[str, str]:
             if ref in users:
                 users[ref].append(name)
     todo = list(pairs)
-    while todo:  # a class that has a differing one as a field differs, too
+    while todo:  # if two classes differ, all classes that have them as fields differ, too
         name = todo.pop()
         if name in pairs and not _are_forms(renamed(definitions[name], pairs), definitions[pairs[name]]):
             del pairs[name]
@@ -92,7 +93,7 @@ def _forms(definitions: Mapping[str, Schema]) -> dict[str, str]:
 
 
 def _are_forms(sent: Schema, given: Schema) -> bool:
-    """Whether these are two forms of one class."""
+    """Whether two schemas are the two forms of one class."""
     if {**sent, **_NO_FIELDS} != {**given, **_NO_FIELDS}:
         return False
     if (sent.get("properties") is None) != (given.get("properties") is None):
@@ -114,7 +115,7 @@ _NO_FIELDS: Schema = dict.fromkeys(("properties", "prefixItems", "required", "mi
 
 
 def _covers(sent: Any, given: Any) -> bool:
-    """Whether each value that comes back has the type that is sent."""
+    """Whether each returned value also fits the type of sent values."""
     if sent == given:
         return True
     if sent.__class__ is not dict or given.__class__ is not dict:
@@ -146,7 +147,7 @@ class Plan:
         self.names = {name: names.claim(class_name(name, "Model")) for name in definitions}
         """The name of each definition in Python."""
         self.reserved = frozenset({*IMPORTS, *self.names.values()})
-        """Names that no field can have."""
+        """Names that fields cannot have."""
         self.enumerations: dict[str, dict[Any, str]] = {
             name: _members_of(self.names[name], schema["enum"], schema.get(MEMBER_NAMES, ()))
             for name, schema in definitions.items()
@@ -166,7 +167,7 @@ class Plan:
                 self._tag_alone(name)
 
     def members(self, schemas: Iterable[Any]) -> list[str]:
-        """Return the classes in a union, whether they stand there or in another type that stands there."""
+        """Return the classes in a union, including the classes in members that are unions or aliases."""
         found: dict[str, None] = {}
         seen: set[str] = set()
         todo = list(reversed(list(schemas)))
@@ -187,9 +188,10 @@ class Plan:
         return list(found)
 
     def _check_levels(self, roots: Iterable[str]) -> None:
-        """Refuse classes that are fields of each other on so many levels that no type can be made of them.
+        """Refuse classes that are fields of each other on so many levels that msgspec cannot use them.
 
-        msgspec visits the classes of a type as this does, each once, and calls itself for each level.
+        This method visits the classes of a type in the same way as msgspec: each class once. msgspec calls itself for
+        each level.
         """
         if len(self.definitions) <= MOST_LEVELS:
             return
@@ -213,19 +215,19 @@ class Plan:
             raise InvalidDescription("the types of the description refer to each other too often")
 
     def is_tagged(self, names: Sequence[str]) -> bool:
-        """Whether tags tell these classes apart."""
+        """Whether tags distinguish these classes."""
         tags = [self.tags[name] for name in names if name in self.tags]
         return len(tags) == len(names) and _are_distinct(tags)
 
     def _unions(self, schemas: Iterable[Any]) -> Iterator[tuple[list[str], str | None]]:
-        """Yield the classes of each union, and the field that is said to tell them apart."""
+        """Yield the classes of each union, and the field that distinguishes them according to the schema."""
         for schema in schemas:
             for part in parts(schema):
                 if members := _members(part):
                     yield self.members(members), part.get("discriminator", {}).get("propertyName")
 
     def _assign_tags(self, names: Sequence[str], preferred: str | None) -> None:
-        """Give each of these classes a tag, if they have a field that tells them apart."""
+        """Give each of these classes a tag, if they have a field that distinguishes them."""
         if len(names) < 2 or self.is_tagged(names):
             return
         self._spend(sum(len(self.definitions[name].get("properties", ())) for name in names))
@@ -240,7 +242,7 @@ class Plan:
                 return
 
     def _tag_alone(self, name: str) -> None:
-        """Give a class a tag if it looks like one that has a tag on the server: nobody has to write it then."""
+        """Give a class a tag if it most likely has a tag on the server. Users then need not pass the tag."""
         schema = self.definitions[name]
         first: str = next(iter(schema["properties"]), "")
         if first in schema.get("required", ()) and (value := _single_values(schema).get(first)) is not None:
@@ -248,7 +250,7 @@ class Plan:
 
 
 def _are_distinct(tags: Sequence[Tag]) -> bool:
-    """Whether msgspec can tell classes with these tags apart."""
+    """Whether msgspec can distinguish classes with these tags."""
     fields, types, values = (
         {*each} for each in zip(*((tag.field, type(tag.value), tag.value) for tag in tags), strict=True)
     )
@@ -256,7 +258,7 @@ def _are_distinct(tags: Sequence[Tag]) -> bool:
 
 
 def _members(schema: Schema) -> list[Any]:
-    """Return the members of a union; none for another schema."""
+    """Return the members of a union. An empty list for any other schema."""
     return list(schema.get("anyOf") or schema.get("oneOf") or ())
 
 
@@ -273,13 +275,13 @@ def _kind(schema: Any) -> ClassKind:
 
 
 def is_enumeration(values: Sequence[Any]) -> bool:
-    """Whether these can be the values of an Enum that msgspec knows."""
+    """Whether msgspec accepts an Enum with these values."""
     classes = {value.__class__ for value in values}
     return classes == {str} or (classes == {int} and all(-(2**63) <= value < 2**63 for value in values))
 
 
 def _members_of(enumeration: str, values: Sequence[Any], called: Sequence[str]) -> dict[Any, str]:
-    """Return each member, named as the enumeration has it on the server, or else like its value."""
+    """Return the name of each member by its value: the name on the server if known, else a name like the value."""
     table = NameTable(("mro", "name", "value"))
     known = dict(zip(values, called, strict=False))
     names: dict[Any, str] = {}
@@ -290,7 +292,7 @@ def _members_of(enumeration: str, values: Sequence[Any], called: Sequence[str]) 
 
 
 def _single_values(schema: Schema) -> dict[str, str | int]:
-    """Return the fields that have one value only and are always sent, with that value."""
+    """Return the required fields that have only one possible value, with this value."""
     if "prefixItems" in schema:
         return _single({"": schema["prefixItems"][0]}, [""])
     return _single(schema.get("properties", {}), schema.get("required", ()))

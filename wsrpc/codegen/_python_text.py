@@ -48,13 +48,13 @@ def literal(value: str | float | bool | None) -> str:
 
 
 def comment(text: str, indent: str = "") -> list[str]:
-    """Return the lines of a comment: one line for each of ``text``."""
+    """Return the lines of a comment, one for each line of ``text``."""
     return [f"{indent}# {_escaped(line.strip())}".rstrip() for line in text.splitlines()]
 
 
 def docstring(text: str, indent: str = "") -> list[str]:
-    """Return the lines of a docstring; none for no text."""
-    text = text.encode(errors="replace").decode()  # Python 3.13 compiles no docstring with half of a surrogate pair
+    """Return the lines of a docstring. An empty list if ``text`` is empty."""
+    text = text.encode(errors="replace").decode()  # Python 3.13 refuses a docstring with half of a surrogate pair
     lines = inspect.cleandoc(text.replace("\r\n", "\n")).strip().split("\n")
     lines = [_escaped(line.rstrip()) for line in lines]
     if '"""' in text or lines[0].startswith('"') or lines[-1].endswith('"'):
@@ -80,41 +80,41 @@ IMPORTS: dict[str, str] = {
     "TypeAlias": "typing",
     "UUID": "uuid",
 }
-"""What the module may import: each name, and the module that it comes from ("" for a module)."""
+"""Names that a generated module may import, each with its module. The text is empty for names of modules."""
 
 LONGEST = 60
-"""How long a name may be."""
+"""Maximum number of characters of a name."""
 
 _RESERVED = frozenset({*dir(builtins), *keyword.kwlist, *keyword.softkwlist, *IMPORTS, "annotations"})
 
 
 def module_names() -> NameTable:
-    """Return the table of a module's names, where builtins, keywords and imports are in use."""
+    """Return the table of a module's names. Builtins, keywords and imports are used already."""
     return NameTable(_RESERVED)
 
 
 def identifier(text: str, otherwise: str) -> str:
-    """Return an identifier like ``text``, which does not begin with an underscore. It may be a keyword.
+    """Return an identifier like ``text`` that does not begin with an underscore. It may be a keyword.
 
-    ``otherwise`` is the beginning of a name for a text that has no letter at its own beginning.
+    If ``text`` does not begin with a letter, the identifier begins with ``otherwise``.
     """
     name = re.sub(r"\W+", "_", unicodedata.normalize("NFKC", text)).strip("_")
-    # A character may be part of a word in a regular expression, and of no identifier.
+    # Some characters are part of a word for regular expressions, but cannot be part of an identifier.
     if not f"_{name}".isidentifier():
         name = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
     if not name.isidentifier():
         name = f"{otherwise}_{name}" if name else otherwise
-    # A second normalization changes nothing, but a cut may leave an underscore.
+    # A second normalization changes nothing, but the text that was cut may end with an underscore.
     return unicodedata.normalize("NFKC", name[:LONGEST]).rstrip("_")
 
 
 def is_plain(text: str) -> bool:
-    """Whether ``text`` is the name of a field or a method just as it stands."""
+    """Whether ``text`` can be the name of a field or a method without a change."""
     return text.isidentifier() and identifier(text, "") == text and not keyword.iskeyword(text)
 
 
 def class_name(text: str, otherwise: str) -> str:
-    """Return a name like ``text`` in the form of a class's: ``FilesOfUser`` for ``files of-user``."""
+    """Return a name for a class that is like ``text``: ``FilesOfUser`` for ``files of-user``."""
     name = "".join(part[:1].upper() + part[1:] for part in identifier(text, otherwise).split("_"))
     return name if name.isidentifier() else identifier(name, otherwise)
 

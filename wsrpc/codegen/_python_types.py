@@ -1,4 +1,4 @@
-"""Python types from JSON Schemas, as expressions, with what is known of the values that they take."""
+"""Python types from JSON Schemas: each type as an expression, with facts about its values."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ _TEXTS = {
     "decimal": "Decimal",
 }
 _LARGEST = 2**53
-"""Defaults above it are left out: they could not have come through JSON as they were meant."""
+"""Larger numbers are left out as defaults, because JSON may have changed them."""
 MOST_MEMBERS = 200
-"""How many members a union may have: Python reads ``A | B | C`` as two operations, one in the other."""
+"""Maximum number of members of a union. Python parses ``A | B | C`` as nested operations."""
 
 
 class Types:
-    """Makes the types of one place: of the fields of a class, or of the parameters and results of a contract."""
+    """Makes the types of one scope: of the fields of a class, or of the parameters and results of a contract."""
 
     def __init__(self, plan: Plan, alias: Callable[[str], Form], *, members: Collection[str] = ()) -> None:
         """
         Args:
-            alias: gives the type of a definition that becomes an alias.
-            members: the names of the fields or methods of the class around, which hide builtins of the same name.
+            alias: returns the type of a definition that becomes an alias.
+            members: the names of the fields or methods of the surrounding class. They hide builtins of the same name.
         """
         self._plan = plan
         self._alias = alias
         self._members = frozenset(members)
         self.notes: dict[str, None] = {}
-        """What could not be said, in sentences."""
+        """Sentences about the parts of schemas that the types do not express."""
 
     def builtin(self, name: str) -> str:
         """Return the name of a builtin type."""
@@ -101,7 +101,7 @@ class Types:
         literals = tuple({(each.__class__, each): each for each in values if _is_literal(each)}.values())
         others = [each for each in values if not _is_literal(each)]
         forms = [Form("literal", _literal_of(literals), values=literals)] if literals else []
-        # Python's Literal has no numbers with a fraction, and no containers.
+        # Python's Literal cannot contain numbers with a fraction or containers.
         kinds = {int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
         for each in others:
             forms.append(_NULL if each is None else self._of_type({}, kinds.get(each.__class__, "")))
@@ -166,11 +166,12 @@ class Types:
     # ------------------------------------------------------------ unions
 
     def union(self, forms: Iterable[Form]) -> Form:
-        """Return the union of these types, as msgspec can decide it; else a wider type."""
+        """Return the union of these types, if msgspec can decide between them. Otherwise return a wider type."""
         members: dict[tuple[str, str], Form] = {}
         for form in forms:
             for each in form.inner if form.kind == "union" else (form,):
-                each = _NULL if each.kind == "null" else each  # None | None, of two aliases, is no type
+                # Python refuses None | None, which two aliases of None would become.
+                each = _NULL if each.kind == "null" else each
                 members[each.kind, each.expression] = each
         found = list(members.values())
         if not found or any(each.kind == "any" for each in found):
@@ -192,7 +193,7 @@ class Types:
         return Form("union", union(each.expression for each in joined), tuple(joined))
 
     def _scalars(self, found: list[Form]) -> list[Form]:
-        """Return the scalars of a union. msgspec takes one type that is text, one of integers and one of floats."""
+        """Return the scalars of a union. msgspec accepts one type of text, one type of integers and one of floats."""
         values = tuple({(v.__class__, v): v for each in found if each.kind == "literal" for v in each.values}.values())
         joined = [each for each in found if each.kind != "literal"]
         bools = {each for each in values if each.__class__ is bool}
@@ -223,7 +224,7 @@ class Types:
         return [Form("list", subscript(self.builtin("list"), "Any"), (ANY,))]
 
     def _objects(self, found: list[Form]) -> list[Form] | None:
-        """Return the objects of a union; None if nothing can decide between them."""
+        """Return the objects of a union. None if msgspec cannot decide between them."""
         if len(found) < 2:
             return found
         if all(each.kind == "dict" for each in found):
@@ -235,7 +236,7 @@ class Types:
         return None
 
     def _are_mixed_structs(self, arrays: list[Form], objects: list[Form]) -> bool:
-        """Whether there are Structs that travel as arrays, and other ones, which msgspec takes in no union."""
+        """Whether some Structs are encoded as arrays and others as objects. msgspec does not accept such a union."""
         mixed = any(each.kind == "array" for each in arrays) and any(each.kind == "object" for each in objects)
         if mixed:
             self.notes[_UNDECIDED.format(_shown([*arrays, *objects]))] = None
@@ -269,7 +270,7 @@ def _is_scalar(form: Form) -> bool:
 
 
 def default_of(value: Any, form: Form) -> str | None:
-    """Return a default as Python; None if the type does not take it, or it cannot be written in a few characters."""
+    """Return a default as Python source. None if the default does not fit the type, or its source would be long."""
     found = _default_of(value, form)
     return found if found is not None and len(found) <= 60 else None
 

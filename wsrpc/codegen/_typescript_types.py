@@ -34,7 +34,7 @@ _OWN_TYPES = frozenset(
         unknown""",
     )
 )
-"""TypeScript's own types, and words that it reads as the beginning of one: ``x: readonly[]``."""
+"""TypeScript's own types, and words with which a type may begin in TypeScript: ``x: readonly[]``."""
 
 
 class Names(NamedTuple):
@@ -45,7 +45,7 @@ class Names(NamedTuple):
 
 
 def type_names(definitions: Iterable[str], reserved: Iterable[str]) -> dict[str, str]:
-    """Return the name of each definition in TypeScript, where the ``taken`` names mean something else."""
+    """Return the name of each definition in TypeScript. The ``reserved`` names mean something else."""
     table = NameTable({*_RESERVED, *_OWN_TYPES, *reserved})
     return {name: table.claim(_identifier(name)) for name in definitions}
 
@@ -58,7 +58,7 @@ def _identifier(wanted: str) -> str:
 
 
 def parameter_names(wanted: Iterable[str]) -> list[str]:
-    """Return names for the parameters of one function, as close to the ``wanted`` ones as TypeScript allows."""
+    """Return names for the parameters of one function, as close to the ``wanted`` names as TypeScript allows."""
     table = NameTable(_RESERVED)
     return [table.claim(_identifier(name)) for name in wanted]
 
@@ -73,7 +73,7 @@ def _is_identifier(name: str) -> bool:
 
 
 def comment(text: str, indent: str = "") -> str:
-    """Return a doc comment that ends with a line break; "" for no text."""
+    """Return a doc comment that ends with a line break. An empty text if ``text`` is empty."""
     lines = [line.rstrip() for line in inspect.cleandoc(text).strip().replace("*/", "*\\/").splitlines()]
     if len(lines) > 1:
         return "".join(f"{indent}{line}\n" for line in ["/**", *(f" * {line}".rstrip() for line in lines), " */"])
@@ -84,8 +84,10 @@ def comment(text: str, indent: str = "") -> str:
 
 
 def endless_types(definitions: Mapping[str, Any]) -> set[str]:
-    """Return the definitions that TypeScript refuses as types: each refers to itself outside arrays and objects, or to
-    such a one."""
+    """Return the definitions that TypeScript refuses as types, because they are endless.
+
+    An endless definition refers to itself, or to another endless definition, outside arrays and objects.
+    """
     sorter = TopologicalSorter({name: set(_direct(schema)) for name, schema in definitions.items()})
     with suppress(CycleError):
         sorter.prepare()
@@ -157,7 +159,7 @@ def _union(members: Iterable[str]) -> str:
 
 
 def in_parentheses(member: str) -> str:
-    """Return a type for use in another one, in parentheses if it is a union or an intersection."""
+    """Return a type for use inside another type, in parentheses if it is a union or an intersection."""
     return f"({member})" if " | " in member or " & " in member else member
 
 
@@ -180,7 +182,7 @@ def _object(schema: Schema, names: Names, indent: str) -> str:
     properties: Schema = schema.get("properties", {})
     further = schema.get("additionalProperties", not properties)
     if not properties:
-        # Not Record, which may not refer to itself.
+        # Not Record, because a type cannot refer to itself inside Record.
         return f"{{ [key: string]: {type_of(further, names, indent)} }}"
     inner = indent + "  "
     text = "{\n"

@@ -1,6 +1,6 @@
 """Python client for a server: a module with its types, and a typed proxy for each of its channels.
 
-``python -m wsrpc client app:server -o api.py`` writes it; docs/how-to/python-client.md shows how a client uses it.
+``python -m wsrpc client app:server -o api.py`` writes the module. docs/how-to/python-client.md shows how to use it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def client_module(description: Description, /) -> str:
     for name, kept in pairs.items():
         dropped = definitions.pop(name)
         if "enum" not in dropped:
-            definitions[kept] = dropped  # the form that is sent, which has the defaults
+            definitions[kept] = dropped  # the form of sent values, which has the defaults
     definitions = dict(sorted(definitions.items()))
     names = module_names()
     types = [schema for event in (*description.events, *description.emits) for schema in schemas_of_event(event)]
@@ -148,11 +148,11 @@ class _Contracts:
         head = "def" if event.kind in ("stream", "exchange") else "async def"
         about = docstring(_about(event), "    " * 2)
         lines.append(f"    {head} {name}({', '.join(parameters)}) -> {result}:" + ("" if about else " ..."))
-        return [*lines, *about, *(["        ..."] if about else [])]  # pyright asks for it
+        return [*lines, *about, *(["        ..."] if about else [])]  # pyright requires it
 
     def _parameters(self, event: EventSchema, types: Types) -> list[str]:
         table = NameTable(("self",))
-        # What stands before a parameter that must be given must be given, too.
+        # All parameters before a required parameter are required, too.
         needed = max((n for n, each in enumerate(event.parameters) if not each.optional and not each.rest), default=-1)
         parameters = ["self"]
         for number, each in enumerate(event.parameters):
@@ -164,7 +164,7 @@ class _Contracts:
                 parameters.append(f"{name}: {form.expression}")
             else:
                 known = default_of(each.schema["default"], form) if "default" in each.schema else None
-                if known in (None, "set()"):  # a call would be one default for all calls
+                if known in (None, "set()"):  # `set()` would be one object, shared by all calls
                     known = "..."
                 parameters.append(f"{name}: {form.expression} = {known}")
         if event.kind in ("upload", "exchange"):

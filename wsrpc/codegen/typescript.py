@@ -1,7 +1,6 @@
-"""TypeScript declarations of a server's events, those that it handles and those that it emits, for clients that use
-python-wsrpc or ws-wrapper.
+"""TypeScript declarations of the events that a server handles or emits, for clients with python-wsrpc or ws-wrapper.
 
-``python -m wsrpc types app:server -o api.ts`` writes them; docs/how-to/typescript.md shows how a client uses them.
+``python -m wsrpc types app:server -o api.ts`` writes the declarations. docs/how-to/typescript.md shows how to use them.
 """
 
 from __future__ import annotations
@@ -163,7 +162,7 @@ export type Typed<W extends { of(name: string): unknown } = any> = Listening<Oth
   }
 """
 
-# These names mean something else in the declarations, so a class of the same name gets another one.
+# These names mean something else in the declarations, so a class of such a name gets another name.
 OURS = (
     *(
         "Api",
@@ -213,7 +212,7 @@ def declarations(description: Description, /, *, msgpack: bool = False) -> str:
     for name, schema in description.definitions.items():
         about = comment(str(schema.get("description", "")))
         text = "unknown" if name in endless else type_of(schema, names)
-        if text.startswith("{\n") and text.find("\n}") == len(text) - 2:  # one object, and no union
+        if text.startswith("{\n") and text.find("\n}") == len(text) - 2:  # one object, not a union
             parts.append(f"{about}export interface {names.definitions[name]} {text}\n")
         else:
             parts.append(f"{about}export type {names.definitions[name]} = {text}\n")
@@ -239,7 +238,7 @@ def _for_ws_wrapper(description: Description, names: Names) -> list[str]:
 
 
 Answer = Callable[[EventSchema, Names, str], str]
-"""Returns the type of what answers an event, for use with an indentation."""
+"""Function that returns the type of the answer to an event, with an indentation."""
 
 
 def _api(description: Description, names: Names) -> str:
@@ -287,7 +286,7 @@ def _handled(event: EventSchema, names: Names, indent: str) -> str:
 
 
 def _channels(events: Iterable[EventSchema], names: Names, answer: Answer) -> tuple[str, str]:
-    """Return the types of what happens on the main channel, and on all named ones."""
+    """Return the types of the events on the main channel, and the types of the events on all named channels."""
     channels = by_channel(events)
     main = "".join(_event(event, names, "  ", answer) for event in channels.pop(None, ()))
     named = ""
@@ -306,7 +305,7 @@ def _event(event: EventSchema, names: Names, indent: str, answer: Answer) -> str
     parameters: list[str] = []
     about = [event.doc]
     named = parameter_names(p.name for p in event.parameters)
-    # A description from elsewhere may have a parameter that is needed behind one that is not.
+    # A description from elsewhere may have a required parameter after an optional one.
     needed = max((number for number, p in enumerate(event.parameters) if not (p.optional or p.rest)), default=-1)
     for number, (parameter, name) in enumerate(zip(event.parameters, named, strict=True)):
         tp = type_of(parameter.schema, names, indent)
