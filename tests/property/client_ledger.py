@@ -71,7 +71,7 @@ class Events:
 
 
 class Life:
-    """The states of a client, and who was told of them."""
+    """The states of a client, and the notifications of them."""
 
     def __init__(self) -> None:
         self.state: ClientState = "idle"
@@ -89,7 +89,7 @@ class Life:
         that. ``connect_timeout`` ends such dialing."""
         self.returns = False
         """Whether the present connection is another one than the first."""
-        self.told = 0
+        self.notified = 0
         """How often the first `on_reconnect` handler was called on the present connection."""
 
     def moved(self, before: ClientState, happened: Input, now: ClientState) -> None:
@@ -105,7 +105,7 @@ class Life:
             self.closed_by_user = self.is_open
             self.first = True
         elif happened is Input.OPENED:
-            assert self.told == self.returns, f"on_reconnect: {self.told}, to tell: {self.returns}, {self.moves}"
+            assert self.notified == self.returns, f"on_reconnect: {self.notified}, due: {self.returns}, {self.moves}"
 
     def opened(self, label: str) -> None:
         assert not self.is_open, "open, and the one before is not closed"
@@ -113,14 +113,14 @@ class Life:
         self.is_open = True
         self.closed_by_user = False
         self.returns, self.first = not self.first, False
-        self.told = 0
+        self.notified = 0
         self.labels.append(label)
 
     def came_back(self, info: ReconnectInfo) -> None:
         assert self.is_open and self.state == "opening", self.state
-        assert self.returns and not self.told, "on_reconnect is for each connection but the first, once"
+        assert self.returns and not self.notified, "on_reconnect is for each connection but the first, once"
         assert info.attempts >= 0 and info.downtime >= 0
-        self.told += 1
+        self.notified += 1
 
     def closed(self, info: CloseInfo) -> None:
         assert self.is_open, "closed, and it was not open"

@@ -69,8 +69,8 @@ class SessionRecord:
         """Whether time has passed while its killed server closed: handlers may be cancelled before they begin."""
         self.closing: Any = None
         """The transport with which the server has begun to close a connection."""
-        self.told_here: list[str] = []
-        self.told_there: list[str] = []
+        self.notified_here: list[str] = []
+        self.notified_there: list[str] = []
         """What the handlers of each side were told of the connection: "detach" and "resume", and "close" at the end."""
         self.detached_at: float | None = None
         """When the server's side was first seen without a connection, if it has none."""
@@ -85,9 +85,9 @@ class SessionRecord:
         assert self.opened_here <= 1 and self.opened_there <= 1, f"{self.label} is opened twice"
         assert self.closed_here <= self.opened_here, f"{self.label} is closed on the client"
         assert self.closed_there <= self.opened_there, f"{self.label} is closed on the server"
-        for told in (self.told_here, self.told_there):
-            rides = told[:-1] if told[-1:] == ["close"] else told
-            assert rides == (["detach", "resume"] * len(rides))[: len(rides)], f"{self.label}: out of order: {told}"
+        for notified in (self.notified_here, self.notified_there):
+            drops = notified[:-1] if notified[-1:] == ["close"] else notified
+            assert drops == (["detach", "resume"] * len(drops))[: len(drops)], f"{self.label}: out of order: {notified}"
         for lane in self.down:
             lane.check()
 

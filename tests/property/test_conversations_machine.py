@@ -50,7 +50,7 @@ class Listener:
             return
         try:
             if self.way.endswith("on"):
-                channel.on("line", self.heard if self.way == "on" else self.heard_later)
+                channel.on("line", self.received if self.way == "on" else self.receive_later)
             else:
                 lines = channel.events("line")
                 self.task = asyncio.get_running_loop().create_task(self.read(lines))
@@ -59,10 +59,10 @@ class Listener:
             return
         self.listens = True
 
-    def heard(self, _: int, line: int) -> None:
+    def received(self, _: int, line: int) -> None:
         self.got.append(line)
 
-    async def heard_later(self, _: int, line: int) -> None:
+    async def receive_later(self, _: int, line: int) -> None:
         await asyncio.sleep(0)
         self.got.append(line)
 

@@ -38,10 +38,10 @@ class Guest:
         self.line = line
         self.rooms: dict[str, bool] = {}
         """With each whether it joined by itself."""
-        self.heard: list[int] = []
+        self.received: list[int] = []
         self.expected: list[int] = []
-        client.on("n", lambda number, filling: self.heard.append(number))
-        client.of("side").on("n", lambda number, filling: self.heard.append(-number))
+        client.on("n", lambda number, filling: self.received.append(number))
+        client.of("side").on("n", lambda number, filling: self.received.append(-number))
 
 
 class RoomLife(LoopMachine):
@@ -89,7 +89,7 @@ class RoomLife(LoopMachine):
         self.guests.remove(guest)
         assert {room.name for room in guest.peer.rooms} == set(guest.rooms)
         if not abruptly:
-            assert guest.heard == guest.expected
+            assert guest.received == guest.expected
         try:
             self.server.room("internal").add(guest.peer)
         except ConnectionLost:
@@ -180,7 +180,7 @@ class RoomLife(LoopMachine):
             await self.turns()
 
         self.run(main())
-        assert guest.heard == guest.expected
+        assert guest.received == guest.expected
 
     # ------------------------------------------------------------ what must hold
 
@@ -195,7 +195,7 @@ class RoomLife(LoopMachine):
     @invariant()
     def nobody_hears_what_is_not_for_him(self) -> None:
         for guest in self.guests:
-            assert guest.heard == guest.expected[: len(guest.heard)]
+            assert guest.received == guest.expected[: len(guest.received)]
 
     def teardown(self) -> None:
         try:

@@ -78,7 +78,7 @@ class SessionsMachine(WorldMachine):
         self.losses = 0
         self.lost: SessionLost | None = None
         self.detached_at = 0.0
-        self.untold: float | None = None
+        self.notification_due: float | None = None
         """When the session has gone on and its handlers were done, until `on_reconnect` is told of it."""
         self.reopened = False
         """Whether the session has gone on while its handlers still run: `on_reconnect` is told when they are done."""
@@ -236,10 +236,10 @@ class SessionsMachine(WorldMachine):
         if happened in (Input.OPENED, Input.RESUMED):
             for lane in self.up:
                 lane.open()
-            assert self.told_new == self.returns, "on_reconnect is for each new session but the first"
-        self.check_told()
+            assert self.notified_of_new == self.returns, "on_reconnect is for each new session but the first"
+        self.check_notified()
         if happened is Input.RESUMED or (happened is Input.OPENED and self.reopened):
-            self.untold = self.loop.now
+            self.notification_due = self.loop.now
         if happened in (Input.RESUMED, Input.REOPENED):
             self.detached_at = 0.0
         if happened is not Input.CONNECT:
@@ -252,11 +252,11 @@ class SessionsMachine(WorldMachine):
         elif happened is Input.DETACHED and self.client.state == "detached" and not self.detached_at:
             self.detached_at = self.loop.now
 
-    def check_told(self) -> None:
+    def check_notified(self) -> None:
         """See that `on_reconnect` is told in the turn after, unless something else has happened by then."""
-        told_late = self.untold is not None and self.loop.now > self.untold + 3 * TURN
-        assert not told_late, "on_reconnect is for each resume"
-        self.untold = None
+        notified_late = self.notification_due is not None and self.loop.now > self.notification_due + 3 * TURN
+        assert not notified_late, "on_reconnect is for each resume"
+        self.notification_due = None
 
     def session(self, label: str) -> SessionRecord:
         return self.sessions.setdefault(label, SessionRecord(label))
@@ -267,7 +267,7 @@ class SessionsMachine(WorldMachine):
         self.here.opened_here += 1
         self.here.inside_here = out_of(peer).session
         self.detached_at = 0.0
-        self.told_new = 0
+        self.notified_of_new = 0
         self.returns, self.first = not self.first, False
 
     async def opening(self) -> None:
@@ -349,12 +349,14 @@ class SessionsMachine(WorldMachine):
     def back(self, info: ReconnectInfo) -> None:
         assert self.here is not None
         if info.resumed:
-            assert self.untold is not None, "on_reconnect is for each resume, once"
+            assert self.notification_due is not None, "on_reconnect is for each resume, once"
             assert info.lost is None
-            self.untold = None
+            self.notification_due = None
         else:
-            self.told_new += 1
-            assert self.returns and self.told_new == 1, "on_reconnect is for each new session but the first, once"
+            self.notified_of_new += 1
+            assert self.returns and self.notified_of_new == 1, (
+                "on_reconnect is for each new session but the first, once"
+            )
             assert info.lost is None or info.lost is self.lost
         action, self.on_back = self.on_back, "nothing"
         self.act(action, before_the_queue=not info.resumed)
@@ -365,11 +367,11 @@ class SessionsMachine(WorldMachine):
 
     def tell_here(self, what: str, *_: object) -> None:
         assert self.last_here is not None
-        self.last_here.told_here.append(what)
+        self.last_here.notified_here.append(what)
 
     async def tell_there(self, what: str, peer: Peer, *_: object) -> None:
         await self.turns(self.slowness)
-        peer.state.get("session").told_there.append(what)
+        peer.state.get("session").notified_there.append(what)
 
     @rule(slowness=st.sampled_from([0, 2, 8]))
     def be_slow(self, slowness: int) -> None:
@@ -720,7 +722,7 @@ class SessionsMachine(WorldMachine):
 
         async def main() -> None:
             for session in self.sessions.values():
-                if session.killed and session.told_there[-1:] != ["close"]:
+                if session.killed and session.notified_there[-1:] != ["close"]:
                     session.cut_short = True
             self.note_detached()  # a connection may have ended since the last rule
             await self.leap(seconds)
@@ -817,9 +819,9 @@ class SessionsMachine(WorldMachine):
         for session in self.sessions.values():
             assert session.opened_here == session.closed_here, session.label
             assert session.opened_there == session.closed_there, session.label
-            assert session.told_here[-1:] == ["close"] * session.opened_here, (session.label, session.told_here)
-            told = session.cut_short or session.told_there[-1:] == ["close"] * session.opened_there
-            assert told, (session.label, session.told_there)
+            assert session.notified_here[-1:] == ["close"] * session.opened_here, (session.label, session.notified_here)
+            notified = session.cut_short or session.notified_there[-1:] == ["close"] * session.opened_there
+            assert notified, (session.label, session.notified_there)
         await self.check_left(client.peer)
 
     async def check_whole(self) -> None:
@@ -830,10 +832,10 @@ class SessionsMachine(WorldMachine):
             if not session.over:
                 for lane in session.down:
                     lane.check_complete()
-        self.check_told()
+        self.check_notified()
         assert self.here is not None
-        for told in (self.here.told_here, self.here.told_there):
-            assert told[-1:] in ([], ["resume"]), told
+        for notified in (self.here.notified_here, self.here.notified_there):
+            assert notified[-1:] in ([], ["resume"]), notified
         for peer in (self.client.peer, self.here.peer):
             stats = peer.stats()
             assert (peer.pending, peer.active, peer.anonymous_channels, stats.kept_bytes) == (0, 0, 0, 0), (peer, stats)

@@ -50,7 +50,7 @@ class SlowMachine(LoopMachine):
     def __init__(self) -> None:
         super().__init__()
         self.emitted: dict[str, list[tuple[int, int]]] = {name: [] for name in (*POLICIES, "direct")}
-        self.heard: dict[str, list[tuple[int, int]]] = {name: [] for name in self.emitted}
+        self.received: dict[str, list[tuple[int, int]]] = {name: [] for name in self.emitted}
         self.left_out = 0
         self.number = 0
         self.waiting: list[asyncio.Task[None]] = []
@@ -104,7 +104,7 @@ class SlowMachine(LoopMachine):
     def hear(self) -> None:
         for message in self.line.pop_sent():
             name, number, key, _ = message["a"]
-            self.heard[name].append((number, key))
+            self.received[name].append((number, key))
 
     @invariant()
     def what_waits_is_bounded(self) -> None:
@@ -124,26 +124,26 @@ class SlowMachine(LoopMachine):
 
     def check(self) -> None:
         self.drain(10**6)
-        while self.waiting or not self.heard_all():
+        while self.waiting or not self.received_all():
             self.drain(10**6)
             self.waiting = [task for task in self.waiting if not task.done()]
         missing = 0
         for name, emitted in self.emitted.items():
-            heard = self.heard[name]
-            assert sorted(set(heard)) == sorted(heard), "twice"
-            assert set(heard) <= set(emitted)
-            missing += len(emitted) - len(heard)
+            received = self.received[name]
+            assert sorted(set(received)) == sorted(received), "twice"
+            assert set(received) <= set(emitted)
+            missing += len(emitted) - len(received)
             if name in ("all", "direct"):
-                assert heard == emitted
+                assert received == emitted
             elif name != "latest":
-                assert heard == sorted(heard)
+                assert received == sorted(received)
             else:
                 for key in range(3):
-                    of_key = [number for number, its in heard if its == key]
+                    of_key = [number for number, its in received if its == key]
                     assert of_key == sorted(of_key)
         assert self.peer.skipped_broadcasts == missing
 
-    def heard_all(self) -> bool:
+    def received_all(self) -> bool:
         behind = out_of(self.peer).slow_reader
         return behind is None or not len(behind)
 

@@ -22,7 +22,7 @@ NEVER = Reconnect(initial=100_000.0, max=100_000.0)
 
 
 class World:
-    """A server, a client that dials it, and what the client's lifecycle handlers were told.
+    """A server, a client that dials it, and the calls of the client's lifecycle handlers.
 
     Args:
         failures: what the first attempts raise. Those after them connect.
@@ -32,10 +32,10 @@ class World:
 
     def __init__(self, *failures: Exception, server: Server | None = None, **options: Any) -> None:
         self.server = server or Server(limits=LIMITS)
-        self.heard: asyncio.Queue[Any] = asyncio.Queue()
+        self.received: asyncio.Queue[Any] = asyncio.Queue()
         self.parked = asyncio.Event()
         self.server.on("echo", lambda value: value)
-        self.server.on("note", self.heard.put_nowait)
+        self.server.on("note", self.received.put_nowait)
         self.server.on("park", self._park)
         self.line = Line(self.server)
         self.failures = list(failures)
@@ -43,10 +43,10 @@ class World:
         """The URL and the headers of each attempt."""
         given: dict[str, Any] = {"url": "ws://server/", "dial": self._dial, "limits": LIMITS, "reconnect": AT_ONCE}
         self.client = Client(**given | options)
-        self.told: asyncio.Queue[str] = asyncio.Queue()
+        self.notified: asyncio.Queue[str] = asyncio.Queue()
         self.closed: list[CloseInfo] = []
         self.back: list[ReconnectInfo] = []
-        self.client.on("open", lambda: self.told.put_nowait("open"))
+        self.client.on("open", lambda: self.notified.put_nowait("open"))
         self.client.on("close", self._close)
         self.client.on_reconnect(self._back)
 
@@ -62,11 +62,11 @@ class World:
 
     def _close(self, peer: Peer, info: CloseInfo) -> None:
         self.closed.append(info)
-        self.told.put_nowait("close")
+        self.notified.put_nowait("close")
 
     def _back(self, info: ReconnectInfo) -> None:
         self.back.append(info)
-        self.told.put_nowait("back")
+        self.notified.put_nowait("back")
 
     @property
     def peer(self) -> Peer:
@@ -88,12 +88,12 @@ class World:
         return ours
 
     async def expect(self, *pieces: str) -> None:
-        """Assert what the lifecycle handlers are told next."""
-        assert [await self.told.get() for _ in pieces] == list(pieces)
+        """Assert which lifecycle handlers are called next."""
+        assert [await self.notified.get() for _ in pieces] == list(pieces)
 
     async def hears(self, *notes: Any) -> None:
         """Assert which notes the server gets next, in this order."""
-        assert [await self.heard.get() for _ in notes] == list(notes)
+        assert [await self.received.get() for _ in notes] == list(notes)
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""A client, a server and the line between them, for tests of sessions that go on."""
+"""A client, a server and the line between them, for tests of sessions that resume."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SOON = Reconnect(initial=0.001, max=0.001)
 
 
 class Story:
-    """A client and a server, the line between them, and what their lifecycle handlers were told."""
+    """A client and a server, the line between them, and the calls of their lifecycle handlers."""
 
     def __init__(
         self,
@@ -34,13 +34,13 @@ class Story:
         self.line = Line(self.server, clock=clock)
         given = {"reconnect": SOON, "limits": client} | options
         self.client = Client("ws://server/", dial=lambda url, **dialing: self.line.dial(url, **dialing), **given)
-        self.told: list[str] = []
+        self.notified: list[str] = []
         self.back: list[ReconnectInfo] = []
         self.closed: list[CloseInfo] = []
-        self.client.on("open", lambda: self.told.append("client opened"))
+        self.client.on("open", lambda: self.notified.append("client opened"))
         self.client.on("close", lambda peer, info: self.closed.append(info))
-        self.server.on("open", lambda: self.told.append("server opened"))
-        self.server.on("close", lambda: self.told.append("server closed"))
+        self.server.on("open", lambda: self.notified.append("server opened"))
+        self.server.on("close", lambda: self.notified.append("server closed"))
         self.client.on_reconnect(self.back.append)
 
     @property
@@ -71,7 +71,7 @@ class Story:
 
 
 def refuse(transport: MemoryTransport) -> None:
-    """Refuse whatever is sent, as a transport does whose connection has ended, until it tells of the end."""
+    """Refuse whatever is sent, as a transport does whose connection has ended, until it reports the end."""
 
     def broken() -> None:
         raise ConnectionLost(1006, "broken", "not_sent")
@@ -82,8 +82,8 @@ def refuse(transport: MemoryTransport) -> None:
 @asynccontextmanager
 async def story(**options: Any) -> AsyncGenerator[Story]:
     async with asyncio.timeout(20):
-        told = Story(**options)
-        async with told.client:
-            await told.settled()
-            yield told
-        await told.server.close()
+        s = Story(**options)
+        async with s.client:
+            await s.settled()
+            yield s
+        await s.server.close()

@@ -13,16 +13,16 @@ from wsrpc import CloseInfo
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-@pytest.mark.parametrize(("code", "reason", "told"), [(4321, "enough", 4321), (None, "", 1005)])
-async def test_both_sides_learn_code_and_reason(code: int | None, reason: str, told: int) -> None:
+@pytest.mark.parametrize(("code", "reason", "notified"), [(4321, "enough", 4321), (None, "", 1005)])
+async def test_both_sides_learn_code_and_reason(code: int | None, reason: str, notified: int) -> None:
     async with world() as w:
         ended: asyncio.Queue[CloseInfo] = asyncio.Queue()
         w.server.on("close", lambda peer, info: ended.put_nowait(info))
         await asyncio.gather(w.client.close(code, reason), w.client.close(4002, "the first one decides"))
-        assert w.closed == [CloseInfo(told, reason, was_clean=True, user_closed=True)]
-        assert await ended.get() == CloseInfo(told, reason, was_clean=True)
-        assert (await lost(w.client.request("echo", 1), "not_sent")).code == told
-        assert (await lost(w.client.wait_connected(), "not_sent")).code == told
+        assert w.closed == [CloseInfo(notified, reason, was_clean=True, user_closed=True)]
+        assert await ended.get() == CloseInfo(notified, reason, was_clean=True)
+        assert (await lost(w.client.request("echo", 1), "not_sent")).code == notified
+        assert (await lost(w.client.wait_connected(), "not_sent")).code == notified
 
 
 @pytest.mark.asyncio_loop
@@ -31,7 +31,7 @@ async def test_what_was_accepted_leaves_before_the_close_frame_and_handlers_are_
     moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world(connect=False) as w:
-        w.server.on("close", lambda peer, info: w.heard.put_nowait(info.code))
+        w.server.on("close", lambda peer, info: w.received.put_nowait(info.code))
         running, cancelled = asyncio.Event(), asyncio.Event()
 
         async def handler() -> None:

@@ -252,13 +252,13 @@ async def test_a_client_that_was_started_says_in_the_log_and_to_handlers_that_it
 ) -> None:
     refusal = HandshakeRejected(403, "go away")
     async with world(refusal, connect=False) as w:
-        told: list[Exception] = []
-        w.client.on("error", lambda peer, error: told.append(error))
+        notified: list[Exception] = []
+        w.client.on("error", lambda peer, error: notified.append(error))
         w.client.start()
         with pytest.raises(HandshakeRejected, match="403"):
             await w.client.wait_connected()
         [text] = messages(caplog, logging.ERROR)
-        assert "the client gives up: " in text and "HTTP 403: go away" in text and told == [refusal]
+        assert "the client gives up: " in text and "HTTP 403: go away" in text and notified == [refusal]
         await lost(w.client.request("echo", 1), "not_sent")
         w.client.start()
         assert await w.client.request("echo", 1) == 1

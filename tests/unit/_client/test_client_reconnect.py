@@ -42,7 +42,7 @@ async def test_a_drop_and_the_way_back(ends: str, caplog: pytest.LogCaptureFixtu
             assert (info.user_closed, info.will_reconnect) == (False, True)
             assert (back.resumed, back.attempts, back.downtime >= 0, back.lost) == (False, number + 1, True, None)
         assert len(attempts_in(caplog)) == 0 + 1 + 2
-    assert w.told.qsize() == 1 and len(w.dialed) == 1 + 1 + 2 + 3
+    assert w.notified.qsize() == 1 and len(w.dialed) == 1 + 1 + 2 + 3
 
 
 class End(NamedTuple):
@@ -54,7 +54,7 @@ class End(NamedTuple):
     log: str
     code: int = 1006
     failures: list[Exception] = []  # noqa: RUF012
-    told: bool = True
+    notified: bool = True
     """Whether the `error` handlers get it: the user has made no call that would raise it."""
 
 
@@ -68,7 +68,7 @@ def all_but_4401(error: BaseException) -> bool:
 
 NO_RETRY = r"the connection ended \(%s why\), and Reconnect\(retry=\) allows no other attempt"
 ENDS = {
-    "no reconnect": End(None, ConnectionLost, "", told=False),
+    "no reconnect": End(None, ConnectionLost, "", notified=False),
     "stop, after failures": End(
         Reconnect(initial=0, max=0, stop=stop_after_attempt(4)),
         ConnectFailed,
@@ -76,12 +76,12 @@ ENDS = {
         failures=[OSError()] * 3,
     ),
     "stop, at the drop": End(
-        Reconnect(stop=stop_after_attempt(1)), ConnectionLost, r"1006 aborted.*Reconnect\(stop=\)", told=False
+        Reconnect(stop=stop_after_attempt(1)), ConnectionLost, r"1006 aborted.*Reconnect\(stop=\)", notified=False
     ),
     "a fatal refusal": End(AT_ONCE, HandshakeRejected, "HTTP 401", failures=[OSError(), HandshakeRejected(401)]),
-    "1008": End(AT_ONCE, ConnectionLost, r"1008 why\), and a client does not dial again after", 1008, told=False),
-    "a function says no": End(Reconnect(retry=all_but_4401), ConnectionLost, NO_RETRY % 4401, 4401, told=False),
-    "a function fails": End(Reconnect(retry=mistaken), LookupError, "a mistake", told=False),
+    "1008": End(AT_ONCE, ConnectionLost, r"1008 why\), and a client does not dial again after", 1008, notified=False),
+    "a function says no": End(Reconnect(retry=all_but_4401), ConnectionLost, NO_RETRY % 4401, 4401, notified=False),
+    "a function fails": End(Reconnect(retry=mistaken), LookupError, "a mistake", notified=False),
 }
 
 
@@ -90,8 +90,8 @@ async def test_a_client_that_gives_up_says_why_and_may_connect_again(
     row: End, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with world(reconnect=row.reconnect) as w:
-        told: list[Exception] = []
-        w.client.on("error", lambda peer, error: told.append(error))
+        notified: list[Exception] = []
+        w.client.on("error", lambda peer, error: notified.append(error))
         w.failures = list(row.failures)
         if row.code == 1006:
             w.drop()
@@ -106,7 +106,7 @@ async def test_a_client_that_gives_up_says_why_and_may_connect_again(
             await w.client.wait_connected()
         if isinstance(caught.value, ConnectFailed):
             assert caught.value.attempts == len(row.failures)  # the drop was no attempt
-        assert told == ([caught.value] if row.told else [])
+        assert notified == ([caught.value] if row.notified else [])
         for call in filter(None, (queued, w.client.request("echo", 1))):
             await lost(call, "not_sent")
         logged = messages(caplog, logging.ERROR)
@@ -152,7 +152,7 @@ async def test_what_is_sent_without_a_connection_leaves_in_order_after_the_open_
             await asyncio.sleep(0)
             await w.client.emit("note", "in open")
 
-        w.server.on("ask", w.heard.put_nowait)
+        w.server.on("ask", w.received.put_nowait)
         await w.client.emit("note", 1)
         request = asyncio.create_task(w.client.request("ask", 2))
         leaves = asyncio.create_task(w.client.request("ask", "cancelled"))

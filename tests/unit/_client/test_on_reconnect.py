@@ -23,7 +23,7 @@ async def w(request: pytest.FixtureRequest) -> AsyncGenerator[World]:
     async with world(connect=False, url=None, limits=getattr(request, "param", LIMITS)) as made:
 
         def ask(what: Any) -> Any:
-            made.heard.put_nowait(what)
+            made.received.put_nowait(what)
             return what
 
         made.server.on("ask", ask)
@@ -67,8 +67,8 @@ async def test_open_then_on_reconnect_one_after_another_then_what_waited(w: Worl
 
 async def test_what_others_send_and_events_that_arrive_wait_for_them_and_requests_do_not(w: World) -> None:
     entered, may_end = asyncio.Event(), asyncio.Event()
-    told: list[str] = []
-    w.client.on("tell", told.append)
+    notified: list[str] = []
+    w.client.on("tell", notified.append)
     w.client.on("name", lambda: "Ada")
 
     @w.client.on_reconnect
@@ -76,7 +76,7 @@ async def test_what_others_send_and_events_that_arrive_wait_for_them_and_request
         entered.set()
         await may_end.wait()
         await w.client.request("ask", "subscribed")
-        told.append("returns")
+        notified.append("returns")
 
     binding = asyncio.create_task(w.bind())
     await entered.wait()
@@ -87,12 +87,12 @@ async def test_what_others_send_and_events_that_arrive_wait_for_them_and_request
     others = [asyncio.create_task(w.client.request("ask", "two")), asyncio.create_task(w.client.wait_connected())]
     await turns()
     assert (w.client.state, w.client.connected) == ("opening", True)
-    assert w.heard.empty() and told == [] and not any(task.done() for task in (binding, *others))
+    assert w.received.empty() and notified == [] and not any(task.done() for task in (binding, *others))
     may_end.set()
     await asyncio.gather(binding, *others)
     assert w.client.state == "connected"
     await w.hears("subscribed", "one", "two")
-    await turns_until(lambda: told == ["returns", "news"])
+    await turns_until(lambda: notified == ["returns", "news"])
 
 
 @pytest.mark.parametrize("w", [LIMITS.replace(open_timeout=0.2)], indirect=True, ids=["impatient"])

@@ -26,11 +26,11 @@ async def test_a_client_comes_back_with_fresh_credentials_and_its_session_goes_o
         handshake.state.update({"token": token, f"had {token}": True})
 
     async with story(server=server, auth=lambda: f"{len(tokens)}") as s:
-        peer, heard = s.peer, s.client.events("n", returns=int)
+        peer, received = s.peer, s.client.events("n", returns=int)
         now[0] += 1.0
         s.clock.advance(1.0)
         await peer.emit("n", 1)
-        assert await anext(heard) == 1
+        assert await anext(received) == 1
         await turns_until(lambda: s.back)
         assert s.back[0].resumed and tokens == ["0", "1"] and server.peers == (peer,)
         assert dict(peer.state) == {"token": "1", "had 0": True, "had 1": True}

@@ -125,24 +125,24 @@ async def test_an_open_handler_that_fails_while_the_session_goes_on_is_an_error_
 
 
 async def test_on_reconnect_handlers_of_a_new_session_run_on_and_none_is_left_out(scene: Scene) -> None:
-    client, told = scene.client, list[tuple[str, bool]]()
+    client, notified = scene.client, list[tuple[str, bool]]()
 
     @client.on_reconnect
     async def slow(info: ReconnectInfo) -> None:
-        told.append(("slow", info.resumed))
+        notified.append(("slow", info.resumed))
         await scene.release.wait()
 
-    client.on_reconnect(lambda info: told.append(("last", info.resumed)))
+    client.on_reconnect(lambda info: notified.append(("last", info.resumed)))
     await (await scene.connecting())
     await scene.server.peers[0].close(1012, "restart")
-    await turns_until(lambda: told)
+    await turns_until(lambda: notified)
     for _ in range(3):
         await turns(40)
         await scene.cut()
         scene.line.down = False
         await turns_until(lambda: client.state == "opening")
-    assert told == [("slow", False)]
+    assert notified == [("slow", False)]
     scene.release.set()
-    await turns_until(lambda: len(told) == 4)
-    assert told == [("slow", False), ("last", False), ("slow", True), ("last", True)]
+    await turns_until(lambda: len(notified) == 4)
+    assert notified == [("slow", False), ("last", False), ("slow", True), ("last", True)]
     assert [info.resumed for info in scene.back] == [False, True]

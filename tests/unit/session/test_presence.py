@@ -36,9 +36,9 @@ class Told:
         s.client.on_reconnect(self.back_here)
         s.client.on("disconnect", lambda peer, info: self.note(self.here, "close"))
 
-    async def note(self, told: list[Any], what: Any) -> None:
+    async def note(self, notified: list[Any], what: Any) -> None:
         await self.gate.wait()
-        told.append(what)
+        notified.append(what)
 
     async def detached_there(self, peer: Peer, info: CloseInfo) -> None:
         await self.note(self.there, int(info.code))
@@ -58,34 +58,36 @@ async def s() -> AsyncGenerator[Story]:
 
 
 @pytest.fixture
-def told(s: Story) -> Told:
+def notified(s: Story) -> Told:
     return Told(s)
 
 
-async def test_each_drop_and_each_resume_is_told_in_order_and_then_the_end(s: Story, told: Told) -> None:
+async def test_each_drop_and_each_resume_is_told_in_order_and_then_the_end(s: Story, notified: Told) -> None:
     for number in (1, 2):
         await s.cut()
-        await turns_until(lambda: told.there[-1:] == [1006])
-        assert told.there == [1006, "resume"] * (number - 1) + [1006]
+        await turns_until(lambda: notified.there[-1:] == [1006])
+        assert notified.there == [1006, "resume"] * (number - 1) + [1006]
         await s.repair()
         await turns(20)
-        assert told.there == told.here == [1006, "resume"] * number
+        assert notified.there == notified.here == [1006, "resume"] * number
     await s.client.close()
-    await turns_until(lambda: told.there[4:] == ["close"])
-    assert told.here == told.there
+    await turns_until(lambda: notified.there[4:] == ["close"])
+    assert notified.here == notified.there
 
 
-async def test_a_resume_before_the_server_has_noticed_the_drop_is_told_as_both(s: Story, told: Told) -> None:
+async def test_a_resume_before_the_server_has_noticed_the_drop_is_told_as_both(s: Story, notified: Told) -> None:
     """An application that keeps who is online ends up with the truth."""
     await s.cut(half_open=True)
-    assert told.there == []
+    assert notified.there == []
     await s.repair()
     await turns(20)
-    assert told.there == [4409, "resume"] and told.here == [1006, "resume"]
+    assert notified.there == [4409, "resume"] and notified.here == [1006, "resume"]
 
 
 @pytest.mark.parametrize("ends", ["close frame", "kicked", "server closes"])
-async def test_a_session_that_ends_with_its_connection_is_not_told_as_detached(s: Story, told: Told, ends: str) -> None:
+async def test_a_session_that_ends_with_its_connection_is_not_told_as_detached(
+    s: Story, notified: Told, ends: str
+) -> None:
     if ends == "close frame":
         await s.client.close()
     elif ends == "kicked":
@@ -93,9 +95,9 @@ async def test_a_session_that_ends_with_its_connection_is_not_told_as_detached(s
     else:
         s.client.peer.transport.abort()  # type: ignore[union-attr]
         await s.server.close()
-    await turns_until(lambda: told.there and (ends == "server closes" or told.here))
+    await turns_until(lambda: notified.there and (ends == "server closes" or notified.here))
     await s.client.close()
-    assert told.there == ["close"] and told.here in (["close"], [1006, "close"])
+    assert notified.there == ["close"] and notified.here in (["close"], [1006, "close"])
 
 
 async def test_a_function_that_never_returns_holds_up_the_others_for_a_while_only(
@@ -120,19 +122,19 @@ async def test_a_function_that_never_returns_holds_up_the_others_for_a_while_onl
         await closing
 
 
-async def test_a_drop_before_the_resume_was_told_is_left_out_together_with_it(s: Story, told: Told) -> None:
+async def test_a_drop_before_the_resume_was_told_is_left_out_together_with_it(s: Story, notified: Told) -> None:
     """Else a client whose connection is bad would make more and more of them wait."""
-    told.gate.clear()
+    notified.gate.clear()
     for _ in range(5):
         await s.cut()
         await turns_until(lambda: s.peer.detached)
         s.line.down = False
         await s.client.wait_connected()
         await turns(20)
-    told.gate.set()
-    await turns_until(lambda: told.there[1:] and told.here[1:])
+    notified.gate.set()
+    await turns_until(lambda: notified.there[1:] and notified.here[1:])
     await turns(20)
-    assert told.there == told.here == [1006, "resume"]
+    assert notified.there == notified.here == [1006, "resume"]
 
 
 @pytest.mark.parametrize("ends", [False, True])
@@ -184,15 +186,15 @@ async def test_on_resume_sees_what_the_new_handshake_has_said() -> None:
 
 
 async def test_messages_of_these_functions_wait_for_the_session_and_what_waited_leaves_first(s: Story) -> None:
-    heard: list[Any] = []
-    s.client.on("note", heard.append)
+    received: list[Any] = []
+    s.client.on("note", received.append)
     s.server.on_detach(lambda peer: peer.emit_nowait("note", "waits"))
     s.server.on_resume(lambda peer: peer.emit_nowait("note", "is back"))
     await s.cut()
     await turns_until(lambda: s.peer.detached)
     await s.repair()
-    await turns_until(lambda: len(heard) == 2)
-    assert heard == ["waits", "is back"]
+    await turns_until(lambda: len(received) == 2)
+    assert received == ["waits", "is back"]
 
 
 async def test_one_that_raises_is_in_the_log_and_the_others_run(s: Story, caplog: pytest.LogCaptureFixture) -> None:
@@ -248,16 +250,16 @@ async def test_one_that_closes_does_not_wait_for_itself(closes: str) -> None:
 @pytest.mark.parametrize("side", ["client", "server"])
 async def test_closing_waits_for_them(side: str) -> None:
     async with story() as s:
-        told = Told(s)
-        told.gate.clear()
+        notified = Told(s)
+        notified.gate.clear()
         await s.cut()
         await turns_until(lambda: s.peer.detached)
         closing = asyncio.create_task(s.client.close() if side == "client" else s.server.close())
         await turns(40)
         assert not closing.done()
-        told.gate.set()
+        notified.gate.set()
         await closing
-        assert (told.here if side == "client" else told.there) == [1006, "close"]
+        assert (notified.here if side == "client" else notified.there) == [1006, "close"]
 
 
 async def test_the_next_session_of_a_client_does_not_wait_for_them() -> None:
@@ -290,14 +292,14 @@ async def test_a_client_of_threads_is_told_too() -> None:
     async with server.listen() as listener:
 
         def main() -> list[Any]:
-            told: list[Any] = []
+            notified: list[Any] = []
             with blocking.Client(listener.url) as client:
-                client.on_detach(lambda info: told.append(int(info.code)))
-                client.on_reconnect(lambda info: told.append(info.resumed))
+                client.on_detach(lambda info: notified.append(int(info.code)))
+                client.on_reconnect(lambda info: notified.append(info.resumed))
                 client.request("cut", returns=None)
-                while len(told) < 2:
+                while len(notified) < 2:
                     time.sleep(0.001)
-            return told
+            return notified
 
         @server.on("cut")
         async def cut(peer: Peer) -> None:
@@ -316,22 +318,22 @@ def test_what_cannot_be_called_is_refused_at_once(wrong: Any) -> None:
 def test_a_server_of_raw_connections_has_no_sessions() -> None:
     async def serve(connection: RawConnection) -> None: ...
 
-    raw, told = Server(), Server()
+    raw, notified = Server(), Server()
     raw.serve_raw(serve)
     with pytest.raises(ValueError, match="serve gets every message"):
         raw.on_detach(lambda peer: None)
-    told.on_resume(lambda peer: None)
+    notified.on_resume(lambda peer: None)
     with pytest.raises(ValueError, match="on_resume"):
-        told.serve_raw(serve)
+        notified.serve_raw(serve)
 
 
 async def test_nothing_is_told_where_sessions_do_not_resume() -> None:
-    server, told = Server(), list[str]()
-    server.on_detach(lambda: told.append("detached"))
-    server.on("close", lambda: told.append("closed"))
+    server, notified = Server(), list[str]()
+    server.on_detach(lambda: notified.append("detached"))
+    server.on("close", lambda: notified.append("closed"))
     async with connect(server) as client:
         client.peer.transport.abort()  # type: ignore[union-attr]
-        await turns_until(lambda: told)
-    assert told == ["closed"]
+        await turns_until(lambda: notified)
+    assert notified == ["closed"]
     with pytest.raises(ConnectionLost):
         await client.wait_connected()

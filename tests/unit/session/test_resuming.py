@@ -36,17 +36,17 @@ from wsrpc.testing import Clock, Line
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-# ---------------------------------------------------------------- what rides through
+# ---------------------------------------------------------------- what continues on another connection
 
 
-class Ride:
-    """Handlers on both sides of a story. They wait for a gate, so that a drop finds them at work."""
+class WaitingHandlers:
+    """Handlers on both sides of a story. They wait for a gate, so that they run during a drop."""
 
     def __init__(self, s: Story) -> None:
         self.s = s
         self.gate = asyncio.Event()
         self.ran: list[Any] = []
-        """What ran or was heard, on both sides."""
+        """Values of the requests, events and raw messages that arrived, on both sides."""
         s.server.on("numbers", self.numbers)
 
         s.server.on("talk", self.talk)
@@ -76,56 +76,60 @@ class Ride:
     async def talk(self, channel: AnonymousChannel) -> None:
         await channel.wait_closed()
 
-    async def heard(self, *expected: Any) -> None:
+    async def received(self, *expected: Any) -> None:
         await turns_until(lambda: len(self.ran) == len(expected))
         assert self.ran == [*expected]
 
 
-async def requests(ride: Ride) -> None:
-    asked = [ride.s.client.request("wait", 1), ride.s.peer.request("wait", 2), ride.s.client.request("wait", 3)]
+async def requests(handlers: WaitingHandlers) -> None:
+    asked = [
+        handlers.s.client.request("wait", 1),
+        handlers.s.peer.request("wait", 2),
+        handlers.s.client.request("wait", 3),
+    ]
     assert await asyncio.gather(*asked) == [1, 2, 3]
-    assert sorted(ride.ran) == [1, 2, 3], "each once"
+    assert sorted(handlers.ran) == [1, 2, 3], "each once"
 
 
-async def a_stream(ride: Ride) -> None:
-    assert [number async for number in ride.s.client.stream("numbers")] == [*range(6)]
+async def a_stream(handlers: WaitingHandlers) -> None:
+    assert [number async for number in handlers.s.client.stream("numbers")] == [*range(6)]
 
 
-async def events_raw_messages_and_broadcasts(ride: Ride) -> None:
-    room = ride.s.server.room("all")
-    room.add(ride.s.peer)
-    await ride.s.peer.emit("note", 0)
-    await ride.s.peer.send_raw("1")
-    await ride.gate.wait()
+async def events_raw_messages_and_broadcasts(handlers: WaitingHandlers) -> None:
+    room = handlers.s.server.room("all")
+    room.add(handlers.s.peer)
+    await handlers.s.peer.emit("note", 0)
+    await handlers.s.peer.send_raw("1")
+    await handlers.gate.wait()
     assert (await room.emit("note", 2)).sent == room.emit_nowait("note", 3).sent == 1
-    await ride.s.peer.send_raw("4")
-    assert (await ride.s.server.emit("note", 5)).sent == 1
-    await ride.heard(0, "1", 2, 3, "4", 5)
-    assert ride.s.peer in room
+    await handlers.s.peer.send_raw("4")
+    assert (await handlers.s.server.emit("note", 5)).sent == 1
+    await handlers.received(0, "1", 2, 3, "4", 5)
+    assert handlers.s.peer in room
 
 
 @pytest.mark.parametrize("drop", ["a cut", "half open", "client's messages are lost", "server's are", "three cuts"])
 @pytest.mark.parametrize("doing", [requests, a_stream, events_raw_messages_and_broadcasts])
 async def test_what_was_begun_goes_on_over_another_connection(
-    doing: Callable[[Ride], Awaitable[None]], drop: str
+    doing: Callable[[WaitingHandlers], Awaitable[None]], drop: str
 ) -> None:
     """`tests/adapters/test_contract_sessions.py` has uploads and conversations, cut at any byte."""
     async with story(client=Limits(stream_window=4)) as s:
-        ride, peer, drops = Ride(s), s.peer, 3 if drop == "three cuts" else 1
+        handlers, peer, drops = WaitingHandlers(s), s.peer, 3 if drop == "three cuts" else 1
         if "'s " in drop:
             s.ends["server" in drop].hold()
-        task = asyncio.ensure_future(doing(ride))
+        task = asyncio.ensure_future(doing(handlers))
         await turns(20)
         for number in range(drops):
             await s.cut(half_open=drop == "half open")
             assert s.server.peers == (peer,) and peer.connected is (drop == "half open")
             if number == drops - 1:
-                ride.gate.set()
+                handlers.gate.set()
             await turns(20)
             assert not task.done()
             await s.repair()
         await task
-        assert s.server.peers == (peer,) and sorted(s.told) == ["client opened", "server opened"]
+        assert s.server.peers == (peer,) and sorted(s.notified) == ["client opened", "server opened"]
         assert [(info.resumed, info.lost) for info in s.back] == [(True, None)] * drops
         await turns_until(lambda: (peer.active, peer.anonymous_channels, s.client.peer.pending) == (0, 0, 0))
         await turns_until(lambda: [repr(theirs).count("open") for _, theirs in s.line.connections] == [0] * drops + [1])
@@ -133,7 +137,7 @@ async def test_what_was_begun_goes_on_over_another_connection(
 
 async def test_what_is_left_meanwhile_ends_on_the_other_side_when_the_session_goes_on() -> None:
     async with story() as s:
-        ride = Ride(s)
+        handlers = WaitingHandlers(s)
         cancelled = asyncio.create_task(s.client.request("wait", 1))
         async with s.client.stream("numbers") as stream:
             assert await anext(stream) == 0
@@ -141,16 +145,16 @@ async def test_what_is_left_meanwhile_ends_on_the_other_side_when_the_session_go
             assert " detached " in repr(s.client.peer)
             cancelled.cancel()
         await turns(20)
-        assert ride.ran == [1], "nobody could tell the server yet"
+        assert handlers.ran == [1], "nobody could tell the server yet"
         await s.repair()
         await turns_until(lambda: (s.peer.active, s.peer.anonymous_channels, s.client.peer.pending) == (0, 0, 0))
-        assert sorted(ride.ran[1:]) == ["cancelled", "closed"]
+        assert sorted(handlers.ran[1:]) == ["cancelled", "closed"]
 
 
 async def test_what_waits_is_sent_unless_it_is_taken_back_and_after_the_end_nothing_is_sent() -> None:
-    heard = list[int]()
+    received = list[int]()
     async with story() as s:
-        s.server.on("note", heard.append)
+        s.server.on("note", received.append)
         await s.cut()
         session = out_of(s.client.peer).session
         session.send_or_wait(b'{"a":["note",1]}', True)
@@ -159,7 +163,7 @@ async def test_what_waits_is_sent_unless_it_is_taken_back_and_after_the_end_noth
         asks.cancel()
         await s.repair()
         await s.client.request("note", 3)
-    assert heard == [1, 3]
+    assert received == [1, 3]
     with pytest.raises(ConnectionLost) as caught:
         session.send_or_wait(b"{}", True)
     assert caught.value.outcome == "not_sent"
@@ -280,7 +284,7 @@ async def test_a_client_that_comes_back_with_other_limits_begins_a_new_session(h
         assert s.peer is not first and s.peer.limits.message_bytes == 1024
         with pytest.raises(MessageTooBig):
             await s.client.emit("note", "x" * 2000)
-        assert not first.connected and s.told.count("server closed") == 1
+        assert not first.connected and s.notified.count("server closed") == 1
 
 
 # ---------------------------------------------------------------- how it ends
@@ -323,7 +327,7 @@ async def test_a_session_that_ends_takes_with_it_what_was_sent_and_nothing_else(
     clock = Clock()
     async with story(server=Server(detached_timeout=30.0), clock=clock) as s:
         s.server.on("add", lambda a, b: a + b)
-        ride, peer = Ride(s), s.peer
+        handlers, peer = WaitingHandlers(s), s.peer
         sent = asyncio.create_task(s.client.request("wait", 1))
         channel = await s.client.open_channel("talk")
         await turns(10)
@@ -350,12 +354,12 @@ async def test_a_session_that_ends_takes_with_it_what_was_sent_and_nothing_else(
         assert [info.will_reconnect for info in s.closed] == [True]
         clock.advance(31.0)  # the first server knows nothing of the second
         await turns_until(lambda: peer.active == 0)
-        assert peer not in s.server.peers and ride.ran == [1, "cancelled"]
+        assert peer not in s.server.peers and handlers.ran == [1, "cancelled"]
 
 
 async def test_a_request_that_may_not_wait_for_a_connection_fails_at_a_drop_while_it_waits_for_a_place() -> None:
     async with story(server=Limits(running=1, waiting=0)) as s:
-        ride = Ride(s)
+        handlers = WaitingHandlers(s)
         first = asyncio.create_task(s.client.request("wait", 1))
         bound = asyncio.ensure_future(s.client.request("wait", 2, offline="fail"))
         later = asyncio.create_task(s.client.request("wait", 3))
@@ -364,17 +368,17 @@ async def test_a_request_that_may_not_wait_for_a_connection_fails_at_a_drop_whil
         with pytest.raises(ConnectionLost) as refused:
             await bound
         assert refused.value.outcome == "not_sent"
-        ride.gate.set()
+        handlers.gate.set()
         await s.repair()
-        assert (await first, await later) == (1, 3) and ride.ran == [1, 3]
+        assert (await first, await later) == (1, 3) and handlers.ran == [1, 3]
 
 
 async def test_messages_that_waited_in_an_ended_session_are_sent_before_later_ones() -> None:
-    heard: list[str] = []
+    received: list[str] = []
     other = Server()
-    other.on("note", heard.append)
+    other.on("note", received.append)
     async with story() as s:
-        ride = Ride(s)
+        handlers = WaitingHandlers(s)
         working = asyncio.create_task(s.client.request("wait", 1))
         await turns(10)
         refuse(s.ends[0])
@@ -385,8 +389,8 @@ async def test_messages_that_waited_in_an_ended_session_are_sent_before_later_on
         assert s.client.peer.connected is False and not closing.done()
         await s.cut()
         s.line = Line(other)
-        await turns_until(lambda: len(heard) == 2)
-        assert heard == ["first", "second"] and ride.ran == [1, "cancelled"]
+        await turns_until(lambda: len(received) == 2)
+        assert received == ["first", "second"] and handlers.ran == [1, "cancelled"]
         with pytest.raises(SessionLost):
             await working
         await closing

@@ -56,9 +56,9 @@ async def test_senders_wait_when_as_much_is_kept_as_may_be(
 ) -> None:
     """Also one that leaves the event loop no turn while there is room, and before the transport tells of its end."""
     async with story(server=Limits(replay_bytes=SMALL)) as s:
-        peer, heard, sent = s.peer, list[int](), 0
-        s.client.on("note", lambda number, filling: heard.append(number))
-        s.client.on_raw(lambda peer, message: heard.append(int(str(message).split()[0])))
+        peer, received, sent = s.peer, list[int](), 0
+        s.client.on("note", lambda number, filling: received.append(number))
+        s.client.on_raw(lambda peer, message: received.append(int(str(message).split()[0])))
 
         async def send_all() -> None:
             nonlocal sent
@@ -79,7 +79,7 @@ async def test_senders_wait_when_as_much_is_kept_as_may_be(
                 await s.cut()
         await s.repair()
         await sending
-        await turns_until(lambda: heard == [*range(500)])
+        await turns_until(lambda: received == [*range(500)])
 
 
 async def test_what_cannot_wait_is_refused_and_a_broadcast_ends_the_session() -> None:
@@ -102,8 +102,8 @@ async def test_what_cannot_wait_is_refused_and_a_broadcast_ends_the_session() ->
 
 async def test_what_cannot_be_kept_ends_a_session_with_its_connection_and_not_before() -> None:
     async with story(server=Limits(replay_bytes=SMALL, hard_cap_bytes=SMALL, stall_timeout=0.1)) as s:
-        peer, heard = s.peer, list[int]()
-        s.client.on("n", lambda filling: heard.append(len(filling)))
+        peer, received = s.peer, list[int]()
+        s.client.on("n", lambda filling: received.append(len(filling)))
         s.ends[0].hold()  # the acknowledgements do not come
         for _ in range(40):
             peer.emit_nowait("n", "x" * 10_000)
@@ -112,8 +112,8 @@ async def test_what_cannot_be_kept_ends_a_session_with_its_connection_and_not_be
         s.ends[0].release()
         await timers_due(0.2)  # twice `Limits.stall_timeout`
         await peer.emit("n", "")
-        await turns_until(lambda: heard[-1:] == [0])
-        assert peer.connected and s.closed == [] and len(heard) == 41
+        await turns_until(lambda: received[-1:] == [0])
+        assert peer.connected and s.closed == [] and len(received) == 41
         s.line.cut()
         await turns_until(lambda: s.back)
         assert not s.back[0].resumed
@@ -122,7 +122,7 @@ async def test_what_cannot_be_kept_ends_a_session_with_its_connection_and_not_be
 async def test_the_users_messages_and_those_of_the_session_take_no_room_from_each_other() -> None:
     """An answer for which there was no room would end the session."""
     async with story(client=Limits(offline=20, replay_bytes=SMALL, hard_cap_bytes=200_000)) as s:
-        go, heard = asyncio.Event(), list[int]()
+        go, received = asyncio.Event(), list[int]()
 
         async def source() -> AsyncIterator[int]:
             await go.wait()
@@ -138,7 +138,7 @@ async def test_the_users_messages_and_those_of_the_session_take_no_room_from_eac
 
         s.client.on("slow", slow)
         s.server.on("total", total)
-        s.server.on("note", lambda number, filling: heard.append(number))
+        s.server.on("note", lambda number, filling: received.append(number))
         uploading = asyncio.create_task(s.client.request("total", send=source()))
         asked = asyncio.create_task(s.peer.request("slow"))
         await turns_until(lambda: (s.peer.active, s.client.peer.anonymous_channels, s.client.peer.active) == (1, 1, 1))
@@ -152,7 +152,7 @@ async def test_the_users_messages_and_those_of_the_session_take_no_room_from_eac
         await turns_until(lambda: s.client.peer.active == 0)
         await s.repair()
         assert s.back[0].resumed and len(await asked) == 1000
-        assert await uploading == sum(range(500)) and heard == [*range(20)]
+        assert await uploading == sum(range(500)) and received == [*range(20)]
 
 
 async def test_a_full_queue_says_what_it_waits_for() -> None:
@@ -178,8 +178,8 @@ async def test_requests_that_no_longer_wait_make_room(side: str, how: str) -> No
     """Senders waited on, as if the requests still took the room."""
     limits = Limits(replay_bytes=SMALL, request_timeout=0.3 if how == "timed out" else None)
     async with story(server=limits, client=limits) as s:
-        receiver, heard = (s.client, s.peer) if side == "client" else (s.peer, s.client)
-        heard.on("talk", talk)
+        receiver, received = (s.client, s.peer) if side == "client" else (s.peer, s.client)
+        received.on("talk", talk)
         channel = await receiver.open_channel("talk")
         await s.cut()
         asked = [asyncio.create_task(channel.request("never", "x" * 40_000)) for _ in range(4)]

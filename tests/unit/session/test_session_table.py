@@ -210,8 +210,8 @@ async def test_a_message_leaves_waits_or_fails_as_the_table_says(state: SessionS
 
 
 async def test_a_close_after_a_violation_is_the_end_by_the_user() -> None:
-    scene, told = Scene(), list[CloseInfo]()
-    scene.peer.on("close", lambda peer, info: told.append(info))
+    scene, notified = Scene(), list[CloseInfo]()
+    scene.peer.on("close", lambda peer, info: notified.append(info))
     await scene.reach(S.RESUMABLE)
     scene.transport.feed(control("limits", limits={"message": 0}))
     assert scene.session.state is S.CLOSING
@@ -220,7 +220,7 @@ async def test_a_close_after_a_violation_is_the_end_by_the_user() -> None:
     with pytest.raises(ConnectionLost, match="4001 mine"):
         scene.peer.emit_nowait("note")
     await scene.end()
-    assert [info.user_closed for info in told] == [True]
+    assert [info.user_closed for info in notified] == [True]
 
 
 async def test_a_bind_whose_close_handler_closes_the_peer_closes_its_connection() -> None:
@@ -242,17 +242,17 @@ async def test_a_bind_whose_close_handler_closes_the_peer_closes_its_connection(
 
 @pytest.mark.parametrize("make", [redialing, Driven])
 async def test_close_handlers_that_wait_for_events_learn_that_the_user_has_closed(make: Callable[[], Driven]) -> None:
-    driven, go, told = make(), asyncio.Event(), list[CloseInfo]()
-    driven.peer.on("close", lambda peer, info: told.append(info))
+    driven, go, notified = make(), asyncio.Event(), list[CloseInfo]()
+    driven.peer.on("close", lambda peer, info: notified.append(info))
     driven.peer.on("note", go.wait, ordered=True)
     driven.feed({"a": ["note"]}, {"a": ["note"]})
     await turns()
     driven.transport.lose()
     await driven.peer.close(4000, "enough")
-    assert told == []
+    assert notified == []
     go.set()
-    await turns_until(lambda: told)
-    assert [(info.user_closed, info.will_reconnect) for info in told] == [(True, False)]
+    await turns_until(lambda: notified)
+    assert [(info.user_closed, info.will_reconnect) for info in notified] == [(True, False)]
 
 
 async def test_a_peer_that_is_bound_again_after_a_close_keeps_messages_again() -> None:

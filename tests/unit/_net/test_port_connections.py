@@ -1,4 +1,4 @@
-"""Accepting: the same for a request in one piece and in many, at once where nothing has to be awaited, and in order."""
+"""A port accepts a request in one piece or in many, at once if nothing has to be awaited, and in order."""
 
 from __future__ import annotations
 

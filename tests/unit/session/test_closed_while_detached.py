@@ -1,4 +1,4 @@
-"""A peer that the server closes while its client is away is kept out: the client is told when it comes back."""
+"""A server closes a peer while its client has no connection. The client gets the close when it connects again."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 @pytest.mark.parametrize("code", [1008, 3000, 4410])
-async def test_a_client_that_was_kicked_while_it_was_away_gives_up(code: int) -> None:
+async def test_a_client_that_was_closed_while_it_was_detached_gives_up(code: int) -> None:
     async with story() as s:
         peer = s.peer
         await s.cut()
         await turns_until(lambda: peer.detached)
-        await peer.close(code, "kicked")
+        await peer.close(code, "banned")
         s.line.down = False
-        with pytest.raises(ConnectionLost, match="kicked") as caught:
+        with pytest.raises(ConnectionLost, match="banned") as caught:
             await s.client.wait_connected()
         assert caught.value.code == code and s.client.state == "closed"
-        assert [(info.code, info.reason, info.will_reconnect) for info in s.closed] == [(code, "kicked", False)]
-        assert s.told == ["client opened", "server opened", "server closed"] and s.server.peers == ()
+        assert [(info.code, info.reason, info.will_reconnect) for info in s.closed] == [(code, "banned", False)]
+        assert s.notified == ["client opened", "server opened", "server closed"] and s.server.peers == ()
         await s.client.connect()  # the user may try again, as after any other kick
         assert len(s.server.peers) == 1
 
@@ -53,14 +53,14 @@ async def test_other_codes_are_told_once_and_then_a_new_session_begins(code: int
     async with story(reconnect=Reconnect(initial=0.001, max=0.001, retry=retry)) as s:
         await s.cut()
         await turns_until(lambda: s.peer.detached)
-        await s.peer.close(code, "" if code is None else "kicked")
+        await s.peer.close(code, "" if code is None else "banned")
         del failures[:]
         s.line.down = False
         await s.client.wait_connected()
-        told = [error for error in failures if isinstance(error, ConnectionLost)]
-        assert [error.code for error in told] == said and not s.back[0].resumed
+        notified = [error for error in failures if isinstance(error, ConnectionLost)]
+        assert [error.code for error in notified] == said and not s.back[0].resumed
         assert [(info.code, info.will_reconnect) for info in s.closed] == [(said[0] if said else 1006, True)]
-        assert s.told.count("server opened") == 2
+        assert s.notified.count("server opened") == 2
 
 
 # ---------------------------------------------------------------- who is told, and for how long
@@ -92,7 +92,7 @@ class Returning:
         assert isinstance(peer, Peer)
         return line, peer
 
-    async def kicked(self) -> None:
+    async def close_while_detached(self) -> None:
         line, peer = await self.connect(hello("resume"))
         assert peer is not None
         [answer] = line.pop_sent()
@@ -100,7 +100,7 @@ class Returning:
         line.feed(control("ack", n=0, bytes=0))
         line.lose(CloseInfo(1006))
         assert peer.detached
-        await peer.close(1008, "kicked")
+        await peer.close(1008, "banned")
 
     async def resume(self, gen: int = 1, user: str = "ann", **other: str) -> tuple[CloseInfo | None, Any]:
         """Ask to resume, and return how the connection was closed, and the answer."""
@@ -116,11 +116,11 @@ GONE = control("gone", why="expired")
 
 async def test_only_who_has_the_token_is_told_and_once() -> None:
     returning = Returning()
-    await returning.kicked()
+    await returning.close_while_detached()
     assert await returning.resume(token="guessed") == (None, GONE)
     assert await returning.resume(gen=0) == (None, GONE)
     assert await returning.resume(user="bea") == (None, control("gone", why="auth"))
-    assert await returning.resume() == (CloseInfo(1008, "kicked", was_clean=True), None)
+    assert await returning.resume() == (CloseInfo(1008, "banned", was_clean=True), None)
     assert await returning.resume(gen=2) == (None, GONE)
     await returning.server.close()
 
@@ -131,32 +131,32 @@ async def test_a_client_that_may_not_have_been_told_is_told_again() -> None:
         peer = s.peer
         await s.cut()
         await turns_until(lambda: peer.detached)
-        await peer.close(1008, "kicked")
+        await peer.close(1008, "banned")
         s.line.down = False
         before = len(s.line.connections)
         await turns_until(lambda: len(s.line.connections) > before)
         s.line.cut()
-        with pytest.raises(ConnectionLost, match="kicked"):
+        with pytest.raises(ConnectionLost, match="banned"):
             await s.client.wait_connected()
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(29.0, True), (31.0, False)])
-async def test_it_is_remembered_as_long_as_the_session_could_have_resumed(seconds: float, told: bool) -> None:
+@pytest.mark.parametrize(("seconds", "notified"), [(29.0, True), (31.0, False)])
+async def test_it_is_remembered_as_long_as_the_session_could_have_resumed(seconds: float, notified: bool) -> None:
     returning = Returning(detached_timeout=30.0)
-    await returning.kicked()
+    await returning.close_while_detached()
     returning.clock.advance(seconds)
     closed, answer = await returning.resume()
-    assert (closed is not None) is told and (answer == GONE) is not told
+    assert (closed is not None) is notified and (answer == GONE) is not notified
     await returning.server.close()
 
 
 async def test_the_number_that_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsrpc._core.session.sessions.MOST_CLOSED", 1)
     returning = Returning(detached_timeout=30.0)
-    await returning.kicked()
+    await returning.close_while_detached()
     oldest = returning.session
     returning.clock.advance(5.0)
-    await returning.kicked()
+    await returning.close_while_detached()
     assert returning.clock.next_deadline == 35.0, "the timer of the oldest is gone, too"
     assert (await returning.resume())[0] is not None
     assert returning.clock.next_deadline is None
@@ -172,6 +172,6 @@ async def test_a_session_that_was_closed_with_its_client_is_not_remembered() -> 
     assert peer is not None
     returning.session = line.pop_sent()[0]["wsrpc"]
     line.feed(control("ack", n=0, bytes=0))
-    await peer.close(1008, "kicked")
+    await peer.close(1008, "banned")
     assert await returning.resume() == (None, GONE)
     await returning.server.close()

@@ -1,4 +1,4 @@
-"""Sessions that go on, in unlucky moments: a refusal, an end or a timer that comes between two steps."""
+"""Races of a resume: a refusal, an end or a timer between two steps of it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("how", ["closed", "another is bound"])
 async def test_nothing_is_left_of_a_resume_whose_session_has_ended(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wsrpc._core.session.client_session, "ANSWER_TIMEOUT", 0.05)
-    heard: list[int] = []
+    received: list[int] = []
     silent: list[MemoryTransport] = []
 
     async def dial_nobody(url: str, **dialing: Any) -> MemoryTransport:
@@ -35,7 +35,7 @@ async def test_nothing_is_left_of_a_resume_whose_session_has_ended(how: str, mon
         return silent[-1]
 
     async with story() as s:
-        s.server.on("n", heard.append)
+        s.server.on("n", received.append)
         vars(s.line)["dial"] = dial_nobody  # the answer to the resume does not come
         s.line.cut()
         await turns_until(lambda: silent)
@@ -49,7 +49,7 @@ async def test_nothing_is_left_of_a_resume_whose_session_has_ended(how: str, mon
         assert s.client.state == ("closed" if how == "closed" else "connected")
         await s.client.connect()
         await s.client.emit("n", 1)
-        await turns_until(lambda: heard == [1])
+        await turns_until(lambda: received == [1])
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
@@ -76,7 +76,7 @@ async def test_a_handler_that_a_resume_starts_may_close(side: str) -> None:
         assert not started.is_set()
         s.line.down = False
         await started.wait()
-        await turns_until(lambda: s.closed and "server closed" in s.told)
+        await turns_until(lambda: s.closed and "server closed" in s.notified)
         assert [(info.code, info.reason) for info in s.closed] == [(4000, "enough")]
         if side == "client":
             await turns_until(lambda: s.client.state == "closed" and not s.server.peers)
