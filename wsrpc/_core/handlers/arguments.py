@@ -16,8 +16,8 @@ from .introspection import Parameter
 class ArgumentsRefused(Exception):
     """Raised before the handler runs, if the arguments do not fit its parameters. ``error`` is for the caller.
 
-    This is not a `BadArguments`, because the handler's own code may raise `BadArguments`, for a request of its own.
-    Then the caller is not at fault.
+    It is not a `BadArguments`, because a request of the handler's own code may raise `BadArguments`. Then the handler
+    is at fault, not its caller.
     """
 
     def __init__(self, error: BadArguments) -> None:
@@ -53,7 +53,7 @@ def refused(
     """Return the error for arguments that do not fit the parameters of a handler.
 
     Args:
-        exc: the failed conversion; None if only the number of arguments can be wrong.
+        exc: the error of the conversion. None if only the number of arguments can be wrong.
         a: the event's name and the arguments.
         in_rest: whether ``exc`` is from the conversion of the arguments for ``*args``. Then msgspec's path starts with
             the place in the list of these arguments. Otherwise the path starts with the place in ``a``.
@@ -84,7 +84,7 @@ def _miscounted(called: str, wire: list[Parameter], rest: Parameter | None, got:
 
 
 _CUSTOMARY = {"peer": "Peer", "ctx": "Context", "context": "Context"}
-"""Names that the docs give to parameters of classes that wsrpc injects."""
+"""Names that parameters of injected classes have in the docs."""
 
 
 def _not_injected(wire: list[Parameter]) -> str:
@@ -104,7 +104,7 @@ def _misfit(
         set_text_for_log(error, f"{called}: its arguments do not fit")
         return error
     path = found["path"] if rest is None else f"[{index}]{found['path']}"
-    # msgspec does not say which key it was.
+    # msgspec does not report which key is wrong.
     where = f"{'a key of ' if found['key'] else ''}argument {parameter.name!r}"
     where += _bounded(path) if path else f" ({_ordinal(index)})"
     text = _bounded(found["text"])

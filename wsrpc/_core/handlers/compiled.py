@@ -40,7 +40,7 @@ def _compile(function: Callable[..., Any], facts: Facts, declared: tuple[Any, ..
     """Return `Handler.call`.
 
     Args:
-        declared: for each parameter the type in the contract that ``function`` implements; empty without a contract.
+        declared: for each parameter, the type in the contract that ``function`` implements. Empty without a contract.
 
     Raises:
         TypeError: a parameter has a type that cannot be enforced.
@@ -65,7 +65,7 @@ def _compile(function: Callable[..., Any], facts: Facts, declared: tuple[Any, ..
 
     check = None
     if any(tp not in (p.type, Any, object) for tp, p in zip(declared, facts.parameters, strict=False)):
-        # What the contract excludes must not reach an implementation that would take it.
+        # The implementation may accept more than the contract, so the types of the contract are checked first.
         of_contract = (p._replace(type=tp) for tp, p in zip(declared, facts.parameters, strict=True))
         _, check = prepared(tuple(of_contract), None)
     parameters, convert = prepared(facts.parameters, check)
@@ -75,7 +75,7 @@ def _compile(function: Callable[..., Any], facts: Facts, declared: tuple[Any, ..
         args: list[Any] = []
         named: dict[str, Any] = {}
         omitted: list[Any] = []
-        """Defaults of parameters without an argument. Python itself applies them, unless another one follows."""
+        """Defaults of parameters without an argument. Needed only if a parameter with a value follows them."""
         for p in parameters:
             if p.source == "rest":
                 args += values
@@ -182,7 +182,7 @@ def _with_fast_path(function: Callable[..., Any], parameters: list[Parameter], c
 
 
 def _check(tp: Any, value: str) -> str | None:
-    """Return source for "``value`` is exactly a ``tp``"; "" if any value is; None if only msgspec can say."""
+    """Return source that checks for exactly the type ``tp``. "" if any value fits. None if only msgspec can check."""
     if tp is Any:
         return ""
     if isinstance(tp, type) and tp in EXACT_TYPES:
@@ -212,7 +212,7 @@ def _as_method(facts: Facts, instance: Injection) -> Facts:
 
 
 def _why_no_timeout(facts: Facts, thread: bool) -> str:
-    """Say why a handler cannot have a timeout, and what to do instead; "" if it can."""
+    """Return why a handler cannot have a timeout, and what to do instead. Return an empty text if it can."""
     if thread:
         return "a thread cannot be stopped, so check the time in the function itself"
     if facts.role is not Role.RESULT or facts.is_generator:
@@ -256,14 +256,15 @@ class Handler:
         Args:
             function: any callable.
             dec_hook: converts to types that msgspec does not know.
-            lane: the handler runs one after another with the other handlers of this lane.
-            instance: ``function`` is a method, and this is how its ``self`` is found.
-            member: the member of a contract that ``function`` implements, whose types the arguments have to fit, too.
-            shown_as: logs show the name and the place of this function.
+            lane: the handlers of one lane run one after another.
+            instance: finds ``self``, if ``function`` is a method.
+            member: the member of a contract that ``function`` implements. The arguments must also fit its types.
+            shown_as: the function whose name and place logs show.
             call: is called in place of ``function``, with the invocation and all values as they arrived.
 
         Raises:
-            TypeError: it cannot work; the text names the handler and the parameter and says what to do.
+            TypeError: ``function`` cannot be a handler. The text names the handler and the parameter, and says what to
+                do.
         """
         facts = introspect(function)
         if instance is not None:
@@ -289,28 +290,29 @@ class Handler:
         called; any other exception comes from the function, from a ``dec_hook`` or from a type's own constructor.
         """
         self.is_method = instance is not None
-        """Whether it is a method of a `Service`."""
+        """Whether ``function`` is a method of a `Service`."""
         self.member = member
-        """The member of a contract that it implements."""
+        """The member of a contract that the handler implements."""
         self.hidden = options.hidden
-        """Whether descriptions leave it out."""
+        """Whether descriptions do not contain the handler."""
         self.acquired = False
-        """Whether it was registered with `once`, and a message has it that has not called it yet."""
+        """Whether the handler was registered with `once`, and belongs to a message that has not called it yet."""
         self.thread = thread
         self.timeout = timeout
-        """Seconds that it may run once it was called; UNSET: as `Limits.handler_timeout` says."""
+        """Maximum seconds from its call to its end. UNSET: `Limits.handler_timeout` applies."""
         self.opens = facts.role is not Role.RESULT
         """Whether the request is answered with a channel before the coroutine or generator of ``call`` runs."""
         self.answers_with_channel = self.opens or facts.is_generator
         """Whether a request is known to be answered by a channel: ``opens``, and generators."""
         self.lane: Hashable = self if lane is None and options.ordered else lane
-        """The handler itself, or a scope: handlers of one lane run one after another. None: calls may overlap."""
+        """The lane: the handler itself, or a scope. Handlers of one lane run one after another. None: calls may
+        overlap."""
         sources = [p.source for p in facts.parameters]
         self.most = None if "rest" in sources else sources.count("wire") + 1
         """The length of the longest ``a`` that ``call`` accepts. None if there is no limit."""
 
     def release(self) -> None:
-        """Make it available to another message: it was registered with `once`, and has not been called."""
+        """Make a handler that was registered with `once` available to another message, because it was not called."""
         self.acquired = False
 
     @property
@@ -320,7 +322,7 @@ class Handler:
 
     @property
     def where(self) -> str:
-        """``file:line`` of the function if it has one, else its name."""
+        """``file:line`` of the function, or its name if its place is unknown."""
         return self.facts.where
 
     def __repr__(self) -> str:

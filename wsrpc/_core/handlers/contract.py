@@ -56,8 +56,8 @@ class Member(NamedTuple):
     function: Callable[..., Any]
     """The method in the contract."""
     blocking: bool
-    """Whether its caller waits in a thread: the method is a plain function, and its items and channel are for threads.
-    In an event loop, such an event is emitted without waiting."""
+    """Whether the caller waits in a thread: the method is a plain function, and its items and channel are for threads.
+    In an event loop, such a method of an emitter sends its event without waiting."""
 
     @property
     def shown(self) -> str:
@@ -87,10 +87,10 @@ class Contract(NamedTuple):
     """The contracts of named channels, by name: attributes that are annotated with another contract."""
 
     def refuse_lifecycle_events(self, channel: ChannelRef) -> None:
-        """Refuse a contract that has a lifecycle event for the main channel, where such an event is never sent.
+        """Refuse a contract that has a lifecycle event on the main channel, where such an event is never sent.
 
         Raises:
-            TypeError: names the member.
+            TypeError: the contract has such an event. The text names the member.
         """
         if channel is None:
             for member in self.members:
@@ -100,10 +100,10 @@ class Contract(NamedTuple):
 
 
 def read_contract(contract: Any, used_by: str) -> Contract:
-    """Return the events of a contract. ``used_by`` is the public method that needs them, for error texts.
+    """Return the events of a contract. ``used_by`` is the public method that gets the contract, for error texts.
 
     Raises:
-        TypeError: it is not a Protocol, or one of its members cannot work; the text names the member.
+        TypeError: ``contract`` is not a Protocol, or one of its members cannot work. The text names the member.
     """
     if not is_contract(contract):
         base = next((base for base in getattr(contract, "__mro__", ()) if is_contract(base)), None)
@@ -124,7 +124,7 @@ def is_contract(value: Any) -> bool:
     return isinstance(value, type) and bool(getattr(value, "_is_protocol", False))
 
 
-@memoized  # in a cache with a bound, as contracts may be made at run time
+@memoized  # in a cache of limited size, because contracts may be made at run time
 def _read_members(contract: type[Any]) -> Contract:
     name = f"{contract.__module__}.{contract.__qualname__}"
     if getattr(contract, "__parameters__", ()):
@@ -154,7 +154,7 @@ def _attributes(base: type[Any]) -> list[tuple[str, Any]]:
     declared = {**annotations_of(base), **vars(base)}
     found = [(name, value) for name, value in declared.items() if name not in _OWN and not _is_dunder(name)]
     for name, value in declared.items():
-        # Python has put functions of its own into the class, `__init__` for instance.
+        # Python adds functions of its own to the class, for example `__init__`.
         if _is_dunder(name) and isinstance(value, types.FunctionType) and value.__module__ == base.__module__:
             raise TypeError(
                 f"contract {base.__module__}.{base.__qualname__}: {name} is a method of Python's own and not an event; "
@@ -204,7 +204,7 @@ def _channel(contract: str, attribute: str, value: Any, base: type[Any]) -> type
 def _has_channels(contract: type[Any]) -> bool:
     """Return whether a contract has attributes that are not methods.
 
-    This does not read the contract, because a contract may have itself as a channel.
+    This function does not call `read_contract`, because a contract may have itself as a channel.
     """
     bases = [base for base in contract.__mro__ if is_contract(base)]
     return any(not isinstance(value, types.FunctionType) for base in bases for _, value in _attributes(base))
@@ -329,7 +329,7 @@ def check_emitted(member: Member) -> None:
     """Refuse a member that cannot be emitted as an event.
 
     Raises:
-        TypeError: it has an answer, or opens a channel.
+        TypeError: the member has an answer, or opens a channel.
     """
     if member.kind is not Kind.REQUEST or member.result not in (type(None), Any):
         text = "an event has no response, and opens no channel: declare None as its result"
@@ -342,7 +342,7 @@ def placed_members(contract: Any, channel: ChannelRef) -> list[tuple[ChannelRef,
     """Return the members of a contract with their channels. Members of the contract itself are on ``channel``.
 
     Raises:
-        TypeError: the contract cannot work; the text names the member.
+        TypeError: the contract cannot work. The text names the member.
     """
     read = read_contract(contract, "declare()")
     if read.channels and channel is not None:

@@ -1,7 +1,7 @@
 """Implementations of contracts: checks the methods of an object against a contract, and returns their handlers.
 
-Kinds and parameters are compared. Types are not compared: arguments have to fit the types of the contract, and then
-those of the implementation, to which they are converted.
+Kinds and parameters are compared. Types are not compared: arguments must fit the types of the contract, and are then
+converted to the types of the implementation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def implementing(contract: Any, implementation: object, channel: ChannelRef) -> 
     """Return the methods of ``implementation`` that handle the events of a contract on ``channel``.
 
     Raises:
-        TypeError: a member is missing or has another signature; the text names both signatures.
+        TypeError: a member is missing or has another signature. The text names both signatures.
     """
     read = read_contract(contract, "implement()")
     if read.channels and channel is not None:
@@ -89,7 +89,7 @@ def _refuse_missing(read: Contract, implementation: object, name: str) -> None:
 
 
 def _is_missing(member: Member, implementation: object) -> bool:
-    """Return whether an object or a class has no method for a member, except that of the contract itself."""
+    """Return whether an object or a class has no method for a member, apart from the method of the contract itself."""
     found = getattr(implementation, member.name, _MISSING)
     return found is _MISSING or getattr(found, "__func__", found) is member.function
 
@@ -178,7 +178,7 @@ _KINDS = {Role.UPLOAD: Kind.UPLOAD, Role.EXCHANGE: Kind.EXCHANGE, Role.CONVERSAT
 
 
 def _difference(member: Member, facts: Facts, function: Any) -> str | None:
-    """Return in which way a function differs from a member of a contract, or None."""
+    """Return how a function differs from a member of a contract. None if it does not differ."""
     try:
         result = result_of(function)
     except TypeError as exc:
@@ -219,7 +219,7 @@ def _other_parameters(declared: tuple[Parameter, ...], own: tuple[Parameter, ...
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Return whether two defaults are the same on the wire."""
+    """Return whether two defaults are encoded in the same way."""
     if isinstance(one, bool) is not isinstance(other, bool):
         return False
     return one is other or bool(one == other) or repr(one) == repr(other)  # NaN equals nothing

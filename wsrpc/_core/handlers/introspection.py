@@ -1,7 +1,7 @@
 """Introspection of handlers before they run: name, place in the code, parameters, types and result.
 
-A function that cannot be a handler is refused here with a `TypeError` that names the handler and the parameter and says
-what to do. So the mistake shows when the program starts, not when a message arrives.
+A function that cannot be a handler is refused here with a `TypeError`, which names the handler and the parameter and
+says what to do. So a mistake is found when the program starts, not when a message arrives.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .invocation import Invocation
 
 
 class Injection(Struct, frozen=True):
-    """How a parameter gets an object that does not come from the wire."""
+    """How a parameter gets an object that is not an argument of the message."""
 
     get: Callable[[Invocation], Any]
     """Returns the object. It runs in each call of the handler, so it should be a function written in C if possible."""
@@ -60,7 +60,7 @@ to find the value of a parameter. Only their names are here, so that no framewor
 
 
 class Parameter(NamedTuple):
-    """One parameter that gets a value: one argument from the wire, all remaining arguments, a stream, or injected."""
+    """One parameter that gets a value: one argument, all remaining arguments, a stream, or an injected object."""
 
     name: str
     source: Literal["wire", "rest", "injected", "stream"]
@@ -87,7 +87,7 @@ class Facts(NamedTuple):
     name: str
     """Module and qualified name, for logs."""
     where: str
-    """``file:line`` of the function if it has one, else its name."""
+    """``file:line`` of the function, or its name if its place is unknown."""
     is_coroutine: bool
     is_generator: bool
     parameters: tuple[Parameter, ...] = ()
@@ -176,7 +176,7 @@ def name_of(function: Callable[..., Any]) -> str:
 
 
 def location(function: Any) -> str:
-    """Return ``file:line`` of a callable if it has one, else its name."""
+    """Return ``file:line`` of a callable, or its name if its place is unknown."""
     return _where(_layers_of(function), _name(function))
 
 
@@ -208,8 +208,8 @@ def _resolve(annotation: Any, layers: list[Any]) -> Any:
 
     def holder() -> None: ...
 
-    # `get_type_hints` is the documented function to resolve text. It needs a whole object, and one broken annotation
-    # would spoil all others. So it gets an object with this annotation only.
+    # `get_type_hints` is the documented function that resolves text. It resolves all annotations of an object, and
+    # fails if one of them is broken. So it gets an object that has only this annotation.
     holder.__annotations__ = {"it": annotation}
     if parameters := getattr(layers[-1], "__type_params__", None):
         holder.__type_params__ = parameters  # type: ignore[attr-defined]
@@ -236,7 +236,7 @@ def _alternatives(tp: Any) -> list[Any]:
 
 
 def _injection_of(tp: Any) -> Injection | None:
-    """Return how a parameter of this type gets its value. None if the value is an argument."""
+    """Return how a parameter of this type gets its object. None if the value is an argument."""
     classes = _alternatives(tp)
     found = {injections.get(cls) if isinstance(cls, type) else None for cls in classes}
     return found.pop() if len(found) == 1 else None
@@ -245,7 +245,7 @@ def _injection_of(tp: Any) -> Injection | None:
 def annotations_of(cls: type[Any]) -> dict[str, Any]:
     """Return the annotations of a class, as they were written."""
     if sys.version_info >= (3, 14):
-        # As in `signature_of`.
+        # For the same reason as in `signature_of`.
         import annotationlib
 
         return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
@@ -267,7 +267,7 @@ def read_annotation(annotation: Any, owner: Any) -> Any:
 def signature_of(function: Any) -> inspect.Signature:
     """Return the signature, with annotations as they were written."""
     if sys.version_info >= (3, 14):
-        # From 3.14 on, annotations are evaluated on demand. A broken annotation must not spoil the others.
+        # From 3.14 on, annotations are evaluated on demand. A broken annotation must not affect the others.
         import annotationlib
 
         return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
@@ -286,7 +286,7 @@ def _must_not_restrict(tp: Any) -> None:
 def of_framework(value: Any) -> str:
     """Return why a parameter cannot have ``value`` as its default or type, if it contains ``Depends(...)`` or the like.
 
-    Otherwise the caller could pass a value that the framework is expected to find, such as the user. And as a default,
+    Otherwise the caller could pass a value that only the framework should find, such as the user. And as a default,
     such an object counts as true.
     """
     if any(base.__module__ in _FRAMEWORKS for base in type(value).__mro__):
@@ -314,10 +314,10 @@ def _annotated_type(declared: inspect.Parameter, layers: list[Any]) -> Any:
 
 
 def _parameter(declared: inspect.Parameter, layers: list[Any], preset: Collection[str]) -> Parameter | None:
-    """Decide how one parameter of the signature gets its value; None if it gets none.
+    """Decide how one parameter of the signature gets its value. Return None if it gets no value.
 
     Raises:
-        TypeError: the parameter cannot work; the text says what to do.
+        TypeError: the parameter cannot work. The text says what to do.
     """
     if declared.kind is declared.VAR_KEYWORD or (declared.kind is declared.KEYWORD_ONLY and declared.name in preset):
         return None
@@ -373,7 +373,7 @@ def read_signature(function: Any, what: str = "handler") -> Facts:
     """Read the signature of a function: its parameters get their values from the wire and by injection.
 
     Raises:
-        TypeError: a parameter cannot work; the text says why and what to do.
+        TypeError: a parameter cannot work. The text says why, and what to do.
     """
     layers = _layers_of(function)
     body, name = _body_of(function), _name(function)
@@ -384,7 +384,7 @@ def read_signature(function: Any, what: str = "handler") -> Facts:
     except (ValueError, TypeError) as exc:
         advice = "wrap it in a function with annotated parameters"
         raise read.refusal(None, f"its signature cannot be read ({exc}): {advice}") from exc
-    # What a partial has preset by name stays preset, although it looks like a default.
+    # An argument that a partial has set by name stays set, although it looks like a default.
     preset = {name for layer in layers if isinstance(layer, functools.partial) for name in layer.keywords}
     parameters: list[Parameter] = []
     for declared in signature.parameters.values():
@@ -400,7 +400,7 @@ def read_signature(function: Any, what: str = "handler") -> Facts:
 
 
 def _after_rest(parameter: Parameter) -> Parameter | None:
-    """Return a parameter that follows ``*args``, which takes all arguments from the wire; None if it gets no value."""
+    """Return a parameter after ``*args``, which gets all arguments of the message. None if it gets no value."""
     if parameter.source != "wire":
         return parameter
     if parameter.required:
@@ -415,7 +415,7 @@ def introspect(function: Any) -> Facts:
     """Find out everything about a handler, once, when it is registered.
 
     Raises:
-        TypeError: ``function`` cannot be a handler; the text says why and what to do.
+        TypeError: ``function`` cannot be a handler. The text says why, and what to do.
     """
     if not callable(function):
         called = ", the result of calling the function: leave out the parentheses"
@@ -425,9 +425,10 @@ def introspect(function: Any) -> Facts:
 
 
 def by_place(parameters: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
-    """Return the parameters as arguments without names fill them.
+    """Return the parameters in the order in which positional arguments fill them.
 
-    A keyword-only parameter may be required although one before it has a default. That one has to be sent, then.
+    A keyword-only parameter may be required although a parameter before it has a default. Callers then have to send
+    both.
     """
     wire = [p for p in parameters if p.source == "wire"]
     last = max((number for number, p in enumerate(wire) if p.required), default=0)
@@ -451,10 +452,10 @@ def _role(read: Facts, function: Any) -> Role:
 
 
 def channel_parameters(read: Facts) -> tuple[list[str], list[str]]:
-    """Return the names of the parameters that are a channel, and of those that are a stream: at most one in all.
+    """Return the names of the parameters that are a channel, and of those that are a stream: at most one in total.
 
     Raises:
-        TypeError: there are several.
+        TypeError: there are several such parameters.
     """
     talks = [p.name for p in read.parameters if p.injection is not None and p.injection.conversation]
     reads = [p.name for p in read.parameters if p.source == "stream"]
@@ -477,7 +478,7 @@ class Result(NamedTuple):
     origin: Any = None
     """The class of a stream, without its brackets."""
     awaited: bool = False
-    """Whether the annotation is something to await that gives the result."""
+    """Whether the annotation is an awaitable of the result."""
     blocking: bool = False
     """Whether the stream or the channel is for threads: a plain iterator, or a class of `wsrpc.blocking`."""
 
@@ -490,7 +491,7 @@ def _annotated_result(function: Any) -> Any:
 
 
 def result_of(function: Any) -> Result:
-    """Return the result that the annotation of a handler promises. No call needs this.
+    """Return the result of a handler according to its annotation. Calls do not need it.
 
     Raises:
         TypeError: the annotation cannot be resolved.

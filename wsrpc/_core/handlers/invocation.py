@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 C = TypeVar("C")
 
 WORK = 4 * 1024
-"""Bytes that a running handler, an open channel or a pending request takes besides its message, about."""
+"""Approximate bytes that a running handler, an open channel or a pending request takes, without its message."""
 
 
 class CallState(enum.Enum):
-    """State of one call of a handler. Each state has the answers to the questions that the code asks about a call.
+    """State of one call of a handler. The attributes of a state say how a call in this state is handled.
 
     A call only moves to a later state; see `Work.move`. Calls for events have the same states, although no remote peer
     waits for them, and they are not answered.
@@ -61,7 +61,7 @@ class CallState(enum.Enum):
         self.counts_as = counts_as
         """Whether the call counts towards `Limits.running` or towards `Limits.channels`."""
         self.bytes_of = bytes_of
-        """Whether its message counts with those of handlers or of channels. Each may take `Limits.running_bytes`."""
+        """Whether the message counts towards the bytes of handlers or of channels. Each has `Limits.running_bytes`."""
         self.awaited = awaited
         """Whether the remote peer waits for the call."""
         self.answerable = answerable
@@ -89,8 +89,8 @@ class Invocation(msgspec.Struct, eq=False):
     """The `Peer` that the message came from."""
     inbound: WireMessage
     dispatcher: Dispatcher = cast("Dispatcher", None)
-    """The dispatcher of the session in which the message arrived. None for lifecycle handlers, which no message calls:
-    they have no layers, channels or lanes that would need a dispatcher."""
+    """The dispatcher of the session in which the message arrived. None for lifecycle handlers: no message calls them,
+    and they have no layers, channels or lanes, for which a dispatcher is needed."""
     size: int = 0
     """Bytes of the message."""
     view: Message | None = None
@@ -107,7 +107,8 @@ class Invocation(msgspec.Struct, eq=False):
     upload: UploadInbox | None = None
     """Reads the items that the caller sends, if the handler has a parameter for them."""
     task: asyncio.Task[None] | None = None
-    """Runs the handler, if the call takes time. None before the task is made, and in an eager task's first step."""
+    """The task that runs the handler, if the call takes time. None until the task is made, and during the first step of
+    an eager task."""
     cancel_reason: Any = None
     thread: asyncio.Future[Any] | None = None
     """The thread of a ``thread=True`` handler. It runs on after a cancellation."""
@@ -134,8 +135,8 @@ class Invocation(msgspec.Struct, eq=False):
     def context(self) -> Any:
         """The `Context` for the user's code. It stays the same object while the code holds it.
 
-        A context holds its invocation. The reference from the invocation is weak. Otherwise each call would be a
-        reference cycle.
+        A context refers to its invocation. The invocation refers weakly to the context, because otherwise each call
+        would be a reference cycle.
         """
         context = None if self.shown is None else self.shown()
         if context is None:
@@ -185,8 +186,8 @@ class Invocation(msgspec.Struct, eq=False):
     def without_surplus(self, a: list[Any], most: int) -> list[Any]:
         """Return ``a`` cut to ``most`` values, for an event. Return it unchanged for a request, which is then rejected.
 
-        JavaScript ignores arguments that a function has no parameter for. The sender of an event would not learn that
-        the event was dropped. And if a new version sends an event with one more argument, old handlers should get it.
+        JavaScript also ignores arguments for which a function has no parameter. If such events were dropped, their
+        senders would not notice. And old handlers should get the events of a new version that sends one more argument.
         """
         if self.id is not None:
             return a
@@ -198,7 +199,7 @@ class Invocation(msgspec.Struct, eq=False):
         return a[:most]
 
     def read_items(self, convert: Callable[[Any], Any], parameter: str) -> Any:
-        """Return the stream of items that the caller sends with ``send=``, for the parameter of that name."""
+        """Return the stream of items that the caller sends with ``send=``. ``parameter`` is for error texts."""
         self.upload = UploadInbox(self.make_channel())
         return self.stream_class(self.event, convert, reading=self.upload, parameter=parameter)
 
@@ -218,7 +219,7 @@ class Invocation(msgspec.Struct, eq=False):
         return self.id is not None and self.state.awaited
 
     def enter(self, state: CallState) -> None:
-        """Move to a later state, and count as this state says."""
+        """Move to a later state, and count the call in the way of this state."""
         self.dispatcher.work.move(self, state)
 
     def cancel(self, reason: object, state: CallState = _CANCELLED) -> None:
@@ -287,4 +288,5 @@ class Invocation(msgspec.Struct, eq=False):
 CURRENT: ContextVar[Invocation] = ContextVar("wsrpc_current")
 
 Call = Callable[[Invocation, list[Any]], Any]
-"""The call of a handler, compiled: takes the invocation, and the event's name with the arguments as they arrived."""
+"""The compiled call of a handler. Its parameters are the invocation, and the event's name with the arguments as they
+arrived."""

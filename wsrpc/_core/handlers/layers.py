@@ -1,7 +1,7 @@
 """The layers around a handler: middleware, its lane, its thread and its time limit.
 
-`around` puts the layers around the compiled call of a handler when it is first used. The result is one call. It returns
-a value, or an object that has still to be awaited or streamed.
+`around` puts the layers around the compiled call of a handler when the handler is first used. The result is one call.
+It returns a value, or an object that must still be awaited or streamed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .arguments import ArgumentsRefused
 from .compiled import Handler
 from .invocation import Call, Invocation
 
-# The first argument is a `Context`, whose class lies in a higher layer.
+# The first argument is a `Context`, whose class is in a higher layer.
 Middleware = Callable[[Any, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]
 
 Next = Callable[[Invocation, Any], Awaitable[Any]]
@@ -39,7 +39,7 @@ class Route(Struct, frozen=True):
     answers_with_channel: bool
     """Whether a request is known to be answered by a channel."""
     starts_later: bool
-    """Whether the call only makes a coroutine, so that nothing of the handler runs within it."""
+    """Whether the call only makes a coroutine, so that no code of the handler runs within the call."""
 
 
 def around(
@@ -143,7 +143,7 @@ def _within_task(call: Call) -> Call:
 
 
 def _in_thread(call: Call, most: int | None) -> Call:
-    """Call a handler in a thread. ``most`` is the length of the longest ``a`` that it takes."""
+    """Call a handler in a thread. ``most`` is the length of the longest ``a`` that it accepts."""
 
     async def in_thread(invocation: Invocation, a: list[Any]) -> Any:
         if most is not None and len(a) > most:
@@ -151,8 +151,8 @@ def _in_thread(call: Call, most: int | None) -> Call:
         context = contextvars.copy_context()
 
         def work() -> tuple[Any, BaseException | None]:
-            # A future must not get the exception itself: it refuses StopIteration, and nobody retrieves the exception
-            # if the handler was cancelled meanwhile. It may have waited for a thread until now.
+            # The handler may have waited for a thread until now, and may be cancelled. Its exception is returned, not
+            # raised: a future refuses StopIteration, and nobody retrieves the exception if the handler was cancelled.
             if invocation.state.cancelled:
                 return None, invocation.cancellation()
             if invocation.dispatcher.admission.paused is not None:

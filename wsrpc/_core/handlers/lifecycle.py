@@ -37,7 +37,7 @@ F = TypeVar("F", bound=asyncio.Future[Any])
 def ends_the_task(exc: BaseException) -> bool:
     """Whether an exception from user code ends the task, because the task is cancelled or the program ends.
 
-    A CancelledError may also come from something else that the code has awaited; then it is an ordinary failure.
+    A CancelledError may also be from a future that the code has awaited. It is then an ordinary failure.
     """
     if isinstance(exc, asyncio.CancelledError):
         task = asyncio.current_task()
@@ -46,10 +46,10 @@ def ends_the_task(exc: BaseException) -> bool:
 
 
 class Stage:
-    """Handlers that are called together, in one context. It keeps the handlers that have not finished yet.
+    """Handlers that are called together, in one context. A stage keeps the handlers that have not finished yet.
 
     Args:
-        invocation: the current one for the handlers.
+        invocation: the current invocation of the handlers.
         raised: called with the event, the name of a handler and the exception that it has raised.
         unfinished: handlers that were called already.
     """
@@ -119,7 +119,7 @@ class Stage:
 
 
 async def called(function: Callable[..., Any], args: tuple[object, ...]) -> None:
-    """Call a function, sync or async, when this is awaited."""
+    """Call a function, sync or async, when the returned coroutine is awaited."""
     result = function(*args)
     if inspect.isawaitable(result):
         await result
@@ -169,15 +169,15 @@ class Reporter:
 
     Exceptions of handlers are logged. Handlers are called in the order of ``registries``.
 
-    Applications record in these handlers who is present. So the notifications of one session, from its first drop to
-    its `close` handlers, are made in order: each waits until the handlers of the notification before have finished.
+    With these handlers, applications record which users are present. So the notifications of one session, from its
+    first drop to its `close` handlers, are made in order: each waits until the handlers of the one before have finished.
     """
 
     __slots__ = ("log", "loop", "notifications", "peer", "registries", "running")
 
     def __init__(self, peer: Any, registries: tuple[Registry, ...], loop: Scheduler, log: PeerLog) -> None:
         self.peer: Callable[[], Any] = ref(peer)
-        """Returns the object that users hold. It refers to this one."""
+        """Returns the object that users hold, which refers to this object."""
         self.registries = registries
         self.loop = loop
         self.log = log
@@ -228,9 +228,9 @@ class Reporter:
     def notify_in_order(self, what: str, notify: Callable[[], asyncio.Future[None] | None]) -> None:
         """Call ``notify`` when the handlers of all notifications before have finished.
 
-        If a session drops again before the handlers were notified that it has resumed, they are notified of neither.
-        Otherwise a client with a bad connection could make more and more notifications wait. The notification of a
-        resume waits for the client's `open` handlers, so it may not be in the list yet.
+        If a session drops again before its resume was notified, neither the resume nor the drop is notified. Otherwise
+        more and more notifications could wait for a client with a bad connection. The notification of a resume waits
+        for the client's `open` handlers, so it may not be in the list yet.
         """
         before = self.notifications
         if what == "on_detach" and len(before) > 1:
@@ -241,7 +241,7 @@ class Reporter:
             self._start_notification()
 
     def notify_now(self) -> None:
-        """Make all notifications that wait, now."""
+        """Make all waiting notifications now."""
         waiting, self.notifications = self.notifications[1:], ()
         for _, notify in waiting:
             notify()

@@ -33,7 +33,7 @@ def find(registry: Registry, channel: ChannelRef, event: str) -> Route:
 
 
 def route_to(registry: Registry, channel: ChannelRef, handler: Handler | None) -> Route:
-    """Return the route to a handler, or to none, through the middleware of the server, the peer, and the channel."""
+    """Return the route to ``handler``, which may be None, through the middleware of the server, peer and channel."""
     middleware: list[Middleware] = []
     for each in registry.lineage():
         for place in (None,) if channel is None else (None, channel):

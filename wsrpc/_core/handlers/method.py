@@ -26,7 +26,7 @@ class HandlerOptions(Struct, frozen=True, kw_only=True):
     thread: bool = False
     ordered: bool = False
     timeout: float | UnsetType | None = UNSET
-    """UNSET: as `Limits.handler_timeout` says."""
+    """UNSET: `Limits.handler_timeout` applies."""
     hidden: bool = False
 
     def __post_init__(self) -> None:
@@ -101,7 +101,7 @@ def method(
 
 
 def mark_of(function: object) -> Exposed | None:
-    """Return what `method` was called with, for a function that it has decorated, or what wraps that function."""
+    """Return the arguments of `method` for a function that it has decorated, or for a wrapper of such a function."""
     mark = getattr(function, MARK, None)
     return mark if isinstance(mark, Exposed) else None
 

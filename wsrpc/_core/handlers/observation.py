@@ -151,7 +151,7 @@ class Message:
             limit: approximate maximum number of characters of the arguments in the line.
             redact: a function ``redact(event, args)`` that returns the arguments to show.
         """
-        args = self.args  # decodes the message, so that the other attributes need not
+        args = self.args  # first, because it decodes the message, and the other attributes then do not
         event = self.event
         if event is None:
             head = self._read_head()
@@ -187,5 +187,5 @@ def _bounded(value: object, limit: int) -> str:
     # A long string is cut first, so that repr() does not make a second long string; repr() keeps it on one line.
     try:
         return repr(value[:limit]) if isinstance(value, (str, bytes)) else BoundedRepr().repr(value)
-    except Exception:  # of a value that a `redact` function returned, or that middleware has put among the arguments
+    except Exception:  # the `repr` of a value from a `redact` function or from middleware may raise any exception
         return f"<{type(value).__name__}>"

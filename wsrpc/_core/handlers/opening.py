@@ -1,4 +1,4 @@
-"""`Opening`: the beginning of a session, while `open` handlers run, and then those of `on_reconnect`."""
+"""`Opening`: the beginning of a session, while the `open` handlers run, and then the `on_reconnect` handlers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _AHEAD, _OVER = (
 
 
 class Opening:
-    """The beginning of one session: the `open` handlers run, and then those of `on_reconnect`.
+    """The beginning of one session: the `open` handlers run, and then the `on_reconnect` handlers.
 
     Messages that are sent within these handlers leave at once. Other messages of the user wait. Received messages wait,
     too, as ``WAITING`` of ``_core.peer.admission`` says. Each of the two stages lasts at most `Limits.open_timeout`.
@@ -67,7 +67,7 @@ class Opening:
         self.running: asyncio.Future[None] | None = None
         """Done when the handlers that take time are done or overdue. None if no such handlers run now."""
         self.tasks: tuple[asyncio.Task[None], ...] = ()
-        """The tasks of the handlers that take time, that of the present stage last."""
+        """The tasks of the handlers that take time. The task of the present stage is the last."""
         self._stage: Stage | None = None
         """The present stage, if its handlers take time."""
         self._timer: Timer | None = None
@@ -86,7 +86,7 @@ class Opening:
         return self.state is not _OVER and self.state is not _AHEAD
 
     def in_handler(self) -> bool:
-        """Return whether one of the handlers runs, or a task that it made."""
+        """Return whether the current code is one of the handlers, or a task that one of them has made."""
         invocation = CURRENT.get(None)
         return invocation is not None and invocation in self.invocations
 
@@ -99,10 +99,10 @@ class Opening:
         handler takes time, the caller calls it.
         """
         self.state = OpeningState.OPEN
-        # One side lets requests in meanwhile. Otherwise two Python ends would wait for each other's handlers.
+        # One of the two sides handles requests meanwhile. Otherwise the handlers of both sides could wait for each other.
         stage = self._enter(invocation)
         stage.fire(self._reporter.registries, "open", (invocation.peer,))
-        if self._session.over:  # a handler has bound another transport, which has an opening of its own
+        if self._session.over:  # a handler has bound another transport, and the new session has its own opening
             stage.abandon()
             return
         stage.unfinished.extend(self._host.opening_handlers("open"))
@@ -166,8 +166,8 @@ class Opening:
     def _failed(self, event: str, name: str, exc: BaseException) -> None:
         """Log that a handler has raised ``exc``."""
         if not self._session.state.accepts_messages and _is_end_of_connection(exc):
-            # The handler has not failed. One of its requests raised because the session has ended: either before the
-            # handler was cancelled, or because the user closes the session, which does not cancel handlers.
+            # The handler has not failed. One of its requests has raised because the session has ended. This happens
+            # before the handler is cancelled, or if the user closes the session, which does not cancel handlers.
             text = "the handler of %r, %s, did not finish, as the connection ended: %s"
             self._host.log(logging.INFO, text, event, name, exc)
         else:
@@ -181,7 +181,7 @@ class Opening:
     # ------------------------------------------------------------ its end
 
     def finish(self) -> None:
-        """Hold no messages back any more: the handlers are done or overdue."""
+        """Stop holding back messages, because the handlers are done or overdue."""
         self.state, self.invocations = _OVER, ()
         self._host.current.may_send_changed()
 

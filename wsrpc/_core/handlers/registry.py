@@ -25,7 +25,7 @@ from .method import DEFAULTS, HandlerOptions
 
 
 class RawOnly(NamedTuple):
-    """The one function for all messages: its name, and the form of the messages: decoded, as they arrived, or read."""
+    """The function that gets all messages: its name, and how it gets them (decoded, as they arrived, or by reading)."""
 
     form: Literal["json", "message", "connection"]
     name: str
@@ -52,7 +52,7 @@ _OF_JSON = frozenset({"str", "int", "float", "bool", "bytes", "list", "dict", "t
 NO_HOOKS: Mapping[str, tuple[LifecycleHandler, ...]] = {}
 
 MAX_CONVERTERS = 1024
-"""Types of ``returns=`` whose converters are kept."""
+"""Maximum number of types of ``returns=`` whose converters are kept."""
 
 
 class Scope:
@@ -68,7 +68,7 @@ class Scope:
 
 
 class Routes(Struct):
-    """The routes that were made so far: on the main channel by event, on other channels by channel and event."""
+    """The routes that have been made: on the main channel by event, on other channels by channel and event."""
 
     main: dict[str, Route]
     named: dict[tuple[ChannelRef, str], Route]
@@ -122,7 +122,7 @@ class Registry:
         self.fallback: Handler | None = None
         """Gets the messages that have no other handler."""
         self.routes = Routes({}, {})
-        """Emptied after each change of the handlers or their layers."""
+        """Cleared after each change of the handlers or their layers."""
         self.time_limit: float | None = None
         """Seconds for handlers that have no limit of their own; see `Limits.handler_timeout`."""
         self._base: Registry | None = None
@@ -191,7 +191,7 @@ class Registry:
         """Return the function that converts an answer to the type ``returns``.
 
         Raises:
-            TypeError: it is not a type that can be converted to.
+            TypeError: values cannot be converted to ``returns``.
         """
         # `A | B` equals `B | A`, but pydantic chooses the first member that fits. The texts of the two types differ.
         key = returns if isinstance(returns, type) else (returns, str(returns))
@@ -212,7 +212,7 @@ class Registry:
             raise TypeError(f"returns= is a type that a response can have, got {short(returns)}: {exc}") from exc
 
     def scope(self, channel: ChannelRef) -> Scope:
-        """Return the scope of ``channel``; make it if it does not exist."""
+        """Return the scope of ``channel``. Make the scope if it does not exist."""
         scope = self.scopes.get(channel)
         if scope is None:
             scope = self.scopes[channel] = Scope()
@@ -305,8 +305,8 @@ class Registry:
         """Register ``function`` in place of the present handler. None removes the handler. Arguments as in `Handler`.
 
         Raises:
-            TypeError: the function cannot be a handler; the text names the parameter.
-            ValueError: the channel is wsrpc's own, or the event is a service's.
+            TypeError: the function cannot be a handler. The text names the parameter.
+            ValueError: wsrpc itself uses the channel, or a service handles the event.
         """
         check_event(event)
         self._check_not_reserved(channel, event)
@@ -383,10 +383,11 @@ class Registry:
         """Register the methods of an object as the handlers of a contract; see `Registrar.implement`.
 
         Raises:
-            TypeError, ValueError: it does not implement the contract, or a handler cannot work. Nothing is registered.
+            TypeError, ValueError: ``implementation`` does not implement the contract, or a handler cannot work. Nothing
+                is registered.
         """
         found = implementing(contract, implementation, channel)
-        for at, member, method in found:  # a mistake in one method shows before any other is registered
+        for at, member, method in found:  # all methods are checked before any is registered
             self._make(at, member.event, method.function, method.mark.options, member=member)
         for at, member, method in found:
             self.add(at, member.event, method.function, method.mark.options, member=member)
@@ -409,10 +410,10 @@ class Registry:
             events[member.event] = member
 
     def add_raw(self, function: Callable[..., Any]) -> None:
-        """Register ``function(peer, message)`` for messages that are not protocol. Async calls do not overlap.
+        """Register ``function(peer, message)`` for messages outside the protocol. Async calls do not overlap.
 
         Raises:
-            TypeError: it is not a function of these two.
+            TypeError: ``function`` does not accept these two arguments.
             ValueError: another function gets every message.
         """
         self._check_called(repr(function))
@@ -421,7 +422,7 @@ class Registry:
         self.set_raw(raw_handler(function))
 
     def set_raw(self, handler: Handler) -> None:
-        """Pass the messages that are not of the protocol to ``handler``, or every message; see `set_only_handler`."""
+        """Pass messages to ``handler``: those outside the protocol, or all if `set_only_handler` was called."""
         handlers = self.scope(RAW).handlers
         _warn_of_replacement("raw messages", handlers.get(""), handler)
         handlers[""] = handler
@@ -434,7 +435,7 @@ class Registry:
         self.changed()
 
     def use(self, channel: ChannelRef, middleware: Middleware) -> None:
-        """Run ``middleware`` around the handlers of ``channel``; None: around all handlers."""
+        """Run ``middleware`` around the handlers of ``channel``, or around all handlers if ``channel`` is None."""
         if accepted("use", ("ctx", "call_next"), middleware) < 2:
             raise TypeError(f"middleware is an async function of (ctx, call_next), {middleware!r} does not take both")
         self._check_called(repr(middleware), "connection")
@@ -460,14 +461,14 @@ class Registry:
         self._update_observed()
 
     def add_hook(self, name: str, arguments: tuple[str, ...], function: Callable[..., Any]) -> None:
-        """Register ``function`` beside those that have the same hook, which are called in order.
+        """Add ``function`` to the functions of a hook, which are called in order.
 
         Args:
-            name: the method by which the user registers it.
+            name: the method with which the user registers the function.
 
         Raises:
-            TypeError: it is not a function of these arguments, or of the first ones.
-            ValueError: nothing would call it.
+            TypeError: ``function`` accepts neither these arguments nor only the first of them.
+            ValueError: nothing would call the function.
         """
         self._check_called(f"a function of {name}", "connection")
         hook = LifecycleHandler(function, accepted(name, arguments, function), location(function))
@@ -509,13 +510,13 @@ def _remove_when_called(handler: Handler, event: str, channel: ChannelRef, regis
         handler, registry = own(), home()
         scope = None if registry is None else registry.scopes.get(channel)
         if registry is None or scope is None or handler is None or scope.once.get(event) is not handler:
-            return call(invocation, a)  # it was removed or replaced meanwhile
-        del scope.once[event]  # before it runs, because it may register the next one
+            return call(invocation, a)  # the handler was removed or replaced meanwhile
+        del scope.once[event]  # before the handler runs, because it may register the next handler
         try:
             return call(invocation, a)
         except ArgumentsRefused:
             scope.once.setdefault(event, handler)
-            invocation.dispatcher.loop.call_soon(registry.changed)  # later, because this may be another thread
+            invocation.dispatcher.loop.call_soon(registry.changed)  # in the loop: this may be another thread
             raise
 
     handler.call = call_once
@@ -541,8 +542,8 @@ def accepted(what: str, names: Sequence[str], function: Callable[..., Any], *, m
     """Return how many of the arguments ``names`` the ``function`` accepts: all, or only the first arguments.
 
     Raises:
-        TypeError: it is not a function, it needs more arguments, a web framework would have to find one of them, or it
-            has a ``yield``.
+        TypeError: ``function`` is not a function, needs more arguments, has a parameter for a web framework, or has a
+            ``yield``.
     """
     if not callable(function):
         raise TypeError(f"{what} takes a function of ({', '.join(names)}), got {function!r}")
