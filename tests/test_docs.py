@@ -142,8 +142,20 @@ def test_every_block_says_what_it_is() -> None:
 
     (TypeScript is compiled by interop/, and HTML shown by tests/browser.)
     """
-    known = {"python", "js", "go", "html", "text", "ts", "tsx", "console", "mermaid"}
+    known = {"python", "js", "go", "html", "text", "ts", "tsx", "console", "mermaid", "diff"}
     assert {block.language for page in PAGES for block in blocks_of(page)} == known
+
+
+def test_what_a_diff_changes_is_in_the_code() -> None:
+    """A line `` # wsrpc/file.py`` names the file. A line that stays may be shortened after its first ``(``."""
+    for block in (block for page in PAGES for block in blocks_of(page) if block.language == "diff"):
+        code = ""
+        for line in block.text.splitlines():
+            kind, text = line[0], line[1:]
+            if named := re.match(r"# (\S+\.py)\b", text):
+                code = (ROOT / named[1]).read_text()
+            elif kind != "+":
+                assert (text if kind == "-" else text.partition("(")[0] + "(") in code, line
 
 
 # ---------------------------------------------------------------- whole programs
