@@ -259,7 +259,8 @@ class ClientCore(PassiveOwner):
         self.enter_loop()
         self._start_order(Input.BIND)
         self._in_origin = True
-        current = self._start_session(connection, 0)
+        self._attempts = 0
+        current = self._start_session(connection)
         if self.peer_session is current:  # a handler may have bound another one in its first step
             await self.peer.wait_connected()
         if self.peer_session.session.usable is not connection:
@@ -375,7 +376,7 @@ class ClientCore(PassiveOwner):
 
     # ------------------------------------------------------------ connections
 
-    def _start_session(self, connection: Connection, attempts: int) -> PeerSession:
+    def _start_session(self, connection: Connection) -> PeerSession:
         """Start a session on ``connection``.
 
         Raises:
@@ -389,7 +390,7 @@ class ClientCore(PassiveOwner):
             raise ConnectionLost(CloseCode.GOING_AWAY, "", "not_sent")
         if self._order.dialing is not None:
             self._order.dialing.session_started()
-        self.hooks.connection_made(attempts, now)
+        self.hooks.connection_made(self._attempts, now)
         current.start(connection, in_origin=self._in_origin)
         return current
 
@@ -438,17 +439,25 @@ class ClientCore(PassiveOwner):
             else:
                 self._dial_again_or_give_up(dropped)
 
+    def closed_between_sessions(self, info: CloseInfo) -> None:
+        if self.state not in AT_REST:
+            self._peer_closed(ConnectionLost(info.code, info.reason, "not_sent"))
+
+    def _peer_closed(self, lost: ConnectionLost) -> None:
+        """Give up, because the user has called `Peer.close` without a connection. Stop what would lead to one."""
+        self._give_up(lost)
+        self._replace_order(Order())
+
     def will_reconnect(self) -> bool:
         return self.state not in AT_REST
 
     def _detached_session_over(self, lost: ConnectionLost, end: SessionEnd) -> None:
         """Dial for a new session, or give up: a session without a connection has ended."""
-        if end.info.user_closed:  # `Peer.close` was called
-            self._give_up(lost)
-            self._replace_order(Order())
+        if end.info.user_closed:
+            self._peer_closed(lost)
             return
         if end.cause is SessionInput.REFUSED:
-            self.move(Input.REFUSED)  # `_resume_refused` starts the next session on the same connection
+            self.move(Input.REFUSED)  # `_start_next_session` uses the same connection
             return
         self.move(Input.LOST)
         assert self._order.dialing is not None
@@ -521,12 +530,11 @@ class ClientCore(PassiveOwner):
             text = "a redirect led to another origin: the session will end with this connection; if it is to resume, "
             self.peer_core.log(logging.INFO, text + "give the URL of that origin to the client")
         if self.state != "resuming":
-            with suppress(ConnectionLost):  # a `close` handler has closed the client, or bound another connection
-                self._start_session(connection, attempts)
+            self._start_next_session(self._order, connection)
             return
         assert self._order.dialing is not None
         self._order.dialing.schedule.connection_opened()
-        session, refused = self.peer_session.session, partial(self._resume_refused, self._order)
+        session, refused = self.peer_session.session, partial(self._start_next_session, self._order)
         assert isinstance(session, ClientSession)
         if dialed.reached_other_origin:  # the token of the session is a credential, and must not be sent there
             session.end(SessionInput.REFUSED, "a redirect leads to another origin, where it does not resume")
@@ -540,13 +548,16 @@ class ClientCore(PassiveOwner):
         if not self._dial_again_to_resume(info) and session.state.away:
             session.end(SessionInput.ENDED, info.reason, info=info)
 
-    def _resume_refused(self, order: Order, connection: Connection) -> None:
-        """Start a session on ``connection``, on which the server has refused to resume the last session."""
-        if self._order is not order:  # a `close` handler has closed the client, or bound another connection
+    def _start_next_session(self, order: Order, connection: Connection) -> None:
+        """Start a session on ``connection``, unless a `close` handler has closed or bound meanwhile.
+
+        Either makes another order. A handler may have run when the session ended, or runs now because it had to wait.
+        """
+        if self._order is not order:
             self.peer_core.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
             return
-        with suppress(ConnectionLost):  # a `close` handler that had to wait has closed or bound meanwhile
-            self._start_session(connection, self._attempts)
+        with suppress(ConnectionLost):
+            self._start_session(connection)
 
     def dialing_gave_up(self, failure: Exception) -> None:
         """There will be no connection. Give up, and fail everything that waits for one."""

@@ -302,6 +302,8 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         Messages that were accepted for sending are sent first, then the Close frame. From the call on, no message that
         arrives is handled, and no handler starts. Cancelling is safe: the closing handshake continues.
 
+        After this call, a client does not dial again, even if it has no connection.
+
         If the peer of a server is `detached`, its session ends. If its client then asks to resume the session, within
         the time in which it could have resumed, the new connection is closed with this code and reason; after a
         code such as 1008, a wsrpc client stays away, as if it had been connected. With the code 1000 or None, the

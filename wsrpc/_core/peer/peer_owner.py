@@ -55,6 +55,9 @@ class PeerOwner(Protocol):
     def session_over(self, end: SessionEnd, /) -> None:
         """A session has ended."""
 
+    def closed_between_sessions(self, info: CloseInfo, /) -> None:
+        """This side has closed the peer, which has no session."""
+
     def will_reconnect(self) -> bool:
         """Return whether there will be another connection: `CloseInfo.will_reconnect`."""
         ...
@@ -87,6 +90,8 @@ class PassiveOwner:
     def resumed(self) -> None: ...
 
     def session_over(self, end: SessionEnd, /) -> None: ...
+
+    def closed_between_sessions(self, info: CloseInfo, /) -> None: ...
 
     def will_reconnect(self) -> bool:
         return False
