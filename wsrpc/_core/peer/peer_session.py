@@ -147,13 +147,13 @@ class PeerSession:
         if session.over:
             return
         if not (session.state is SessionState.CLOSING or writer.silent):
-            session.send_queued(users=True)
+            session.send_queued(include_user_messages=True)
         if session.state is SessionState.CLOSING:
             return
         self.opening.finish()
         writer.draining.opened()
         self.work.start_waiting()
-        if session.usable is not None:  # otherwise the session resumes later, or its end is reported
+        if session.live_connection is not None:  # otherwise the session resumes later, or its end is reported
             self.host.owner.opened()
 
     # ------------------------------------------------------------ during the session
@@ -238,7 +238,7 @@ class PeerSession:
             return
         closing = session.state is SessionState.CLOSING
         if writer.silent or not (self.opening.over or closing):
-            session.send_queued(users=True)
+            session.send_queued(include_user_messages=True)
         if not closing:
             if writer.slow_reader is not None:
                 writer.slow_reader.flush(everything=True)
