@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -44,7 +44,7 @@ from wsrpc import (
     dial,
 )
 from wsrpc._client.client import core_of
-from wsrpc._client.client_states import Input
+from wsrpc._client.client_states import AT_REST, Input
 from wsrpc._core.api.registration import Registrar
 from wsrpc.testing import memory_transports
 
@@ -58,7 +58,7 @@ places = st.sampled_from([0, 1])
 kinds = st.sampled_from(["now", "later", "park", "ask_back"])
 offlines = st.sampled_from([None, None, "queue", "fail"])
 timeouts = st.sampled_from([None, None, 0.0, 1.0, 20.0])
-orders = st.sampled_from(["connect", "start", "bind", "close"])
+orders = st.sampled_from(["connect", "start", "bind", "close", "close the peer"])
 some = st.integers(0, 20)
 
 
@@ -77,6 +77,8 @@ class ClientLife(WorldMachine):
         self.dial_gate = asyncio.Event()
         self.dials = "first"
         self.on_close: str | None = None
+        self.peer_closes = 0
+        """How often a call of `Peer.close` has made the client give up."""
         self.memory: list[Any] = []
         self.accepting: list[asyncio.Task[None]] = []
         self.client: Client
@@ -219,15 +221,21 @@ class ClientLife(WorldMachine):
             await self.bind(0, real=False)
         elif order == "close":
             await self.close()
+        elif order == "close the peer":
+            await self.close_the_peer()
 
     # ------------------------------------------------------------ connect, bind and close
 
     def order(self, what: str, place: int, *, real: bool = False) -> None:
         if what not in ("connect", "start") or self.with_url:
-            doing = {"connect": self.connect, "start": self.start, "close": self.close}.get(
-                what, partial(self.bind, place, real)
-            )
-            self.ordered.append(self.loop.create_task(doing()))
+            doing: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+                "connect": self.connect,
+                "start": self.start,
+                "bind": partial(self.bind, place, real),
+                "close": self.close,
+                "close the peer": self.close_the_peer,
+            }
+            self.ordered.append(self.loop.create_task(doing[what]()))
 
     def say(self, what: str) -> int:
         self.orders.append((what, len(self.life.moves)))
@@ -235,13 +243,14 @@ class ClientLife(WorldMachine):
 
     async def connect(self) -> None:
         said = self.say("connect")
-        moves = len(self.life.moves)
+        moves, peer_closes = len(self.life.moves), self.peer_closes
         began = self.loop.now
         try:
             await self.client.connect()
         except ConnectionLost:
             since = self.life.moves[moves:]
-            assert Input.CLOSE in since or (Input.GAVE_UP in since and not self.redials), since
+            gives_up = not self.redials or self.peer_closes > peer_closes
+            assert Input.CLOSE in since or (Input.GAVE_UP in since and gives_up), since
         except HandshakeRejected:
             assert Input.GAVE_UP in self.life.moves[moves:]
         except ConnectFailed:
@@ -296,6 +305,15 @@ class ClientLife(WorldMachine):
         await self.client.close()
         if said == len(self.orders):
             assert self.client.state == "closed", self.client
+
+    async def close_the_peer(self) -> None:
+        """Close the peer while there is no connection. The client gives up, if it was about to get one."""
+        if self.client.peer.transport is None and self.client.state not in AT_REST:
+            self.say("close")
+            self.peer_closes += 1
+            self.life.closed_by_user = self.life.is_open
+            await self.client.peer.close()
+            assert Input.GAVE_UP in self.life.moves[-1:], self.life.moves
 
     @rule(place=places)
     def connect_or_bind(self, place: int) -> None:

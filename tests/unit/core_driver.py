@@ -13,7 +13,7 @@ import pytest
 from wsrpc import CloseInfo, Limits, Peer
 from wsrpc._core.api.peer import current_of
 from wsrpc._core.handlers.registry import Registry
-from wsrpc._core.peer.peer_owner import PassiveOwner, PeerOwner
+from wsrpc._core.peer.peer_owner import PeerOwner
 from wsrpc._core.wire.settings import Settings, make_settings
 from wsrpc.codecs import Codec, JsonCodec
 from wsrpc.testing import Clock, ScriptedTransport
@@ -128,7 +128,7 @@ class Driven:
         return None if self.transport.closed is None else self.transport.closed.code
 
 
-class ComesBack(PassiveOwner):
+class ComesBack(PeerOwner):
     """A client that dials again, unless it was closed."""
 
     peer: Peer

@@ -15,7 +15,7 @@ from .._base.scheduler import LoopScheduler, spawn_later
 from .._core.api.peer import Peer, core_of
 from .._core.handlers.lifecycle import Closers, Unfinished
 from .._core.handlers.registry import Registry
-from .._core.peer.peer_owner import PassiveOwner
+from .._core.peer.peer_owner import PeerOwner
 from .._core.peer.peer_session import PeerSession
 from .._core.sending.checks import check_thread
 from .._core.session.client_session import ClientSession
@@ -101,12 +101,12 @@ class ConnectionWaiters:
         return None if waiting is None or waiting.outcome.get_loop() is not asyncio.get_running_loop() else waiting
 
 
-class Order:
+class UserCommand:
     """The work that a client does for the user's last call of `connect`, `start`, `bind` or `close`.
 
-    The next of these calls ends the order and makes a new one. Work that finishes late compares its order with the
-    present order of the client, and changes nothing if they differ. Before the first call, and after a `connect` that
-    was cancelled, a client has an empty order.
+    The next of these calls ends the command and makes a new one. Work that finishes late compares its command with the
+    present command of the client, and changes nothing if they differ. Before the first call, and after a `connect` that
+    was cancelled, a client has an empty command.
     """
 
     def __init__(self, dialing: Dialing | None = None) -> None:
@@ -116,7 +116,7 @@ class Order:
 
     @property
     def is_first(self) -> bool:
-        """Whether the order is a `connect` that has had no open connection yet, and raises why it gets none."""
+        """Whether the command is a `connect` that has had no open connection yet, and raises why it gets none."""
         return self.dialing is not None and self.dialing.first
 
     def stop_timers(self) -> None:
@@ -139,8 +139,8 @@ class Order:
         return task
 
 
-class ClientCore(PassiveOwner):
-    """The inside of a client: its state, the user's last order, and the owner of its peer.
+class ClientCore(PeerOwner):
+    """The inside of a client: its state, the user's last command, and the owner of its peer.
 
     `_dial_again_or_give_up` decides after each drop whether the client dials again. ``TABLE`` of
     ``_client.client_states`` has the states, and the effect of each input.
@@ -170,7 +170,7 @@ class ClientCore(PassiveOwner):
         self.peer_core = core_of(self.peer)
         self.state: ClientState = "idle"
         self.hooks = ReconnectHooks(registry)
-        self._order = Order()
+        self._command = UserCommand()
         self._stopping: set[asyncio.Task[None]] = set()
         """Tasks of dialing that was stopped, but has not ended yet."""
         self._waiters = ConnectionWaiters()
@@ -196,8 +196,8 @@ class ClientCore(PassiveOwner):
     async def connect(self) -> None:
         """See `Client.connect`."""
         self.start(Input.CONNECT)
-        order = self._order
-        assert order.dialing is not None
+        command = self._command
+        assert command.dialing is not None
         limit = asyncio.timeout(self.plan.timeout)
         try:
             async with limit:
@@ -207,13 +207,13 @@ class ClientCore(PassiveOwner):
             if not limit.expired():
                 raise
         except asyncio.CancelledError:
-            alone = self._waiters.count == 0 and order is self._order and order.dialing.first
+            alone = self._waiters.count == 0 and command is self._command and command.dialing.first
             if alone and Input.CANCELLED in TABLE[self.state]:
                 self.move(Input.CANCELLED)
-                if stopping := self._replace_order(Order()):
+                if stopping := self._replace_command(UserCommand()):
                     await asyncio.wait(stopping)
             raise
-        await self._connect_timed_out(order.dialing, limit.when())
+        await self._connect_timed_out(command.dialing, limit.when())
 
     def start(self, happened: Input = Input.START) -> None:
         """See `Client.start`. `connect` starts in the same way."""
@@ -221,13 +221,13 @@ class ClientCore(PassiveOwner):
             raise ValueError("this client has no url to dial: give Client(url), or bind() a connection")
         self.enter_loop()
         if self.state in AT_REST:
-            self._start_order(happened)
-            assert self._order.dialing is not None
-            self._order.dialing.start()
+            self._start_command(happened)
+            assert self._command.dialing is not None
+            self._command.dialing.start()
 
     async def _connect_timed_out(self, first_dialing: Dialing, ends_at: float | None) -> None:
         """Raise `ConnectFailed` for a `connect` whose time is over, unless its outcome was decided in the meantime."""
-        dialing = self._order.dialing
+        dialing = self._command.dialing
         # In the turn of the event loop in which the time ended, the connection may have opened, or the client may have
         # closed. With a dead connection, the state is "connected" until the end of the connection is reported.
         decided = self.state in ("closing", "closed") or (self.state == "connected" and self.peer.connected)
@@ -257,12 +257,13 @@ class ClientCore(PassiveOwner):
         """See `Client.bind`."""
         connection = self.peer_core.check_new(Connection(transport))
         self.enter_loop()
-        self._start_order(Input.BIND)
+        self._start_command(Input.BIND)
         self._in_origin = True
-        current = self._start_session(connection, 0)
+        self._attempts = 0
+        current = self._start_session(connection)
         if self.peer_session is current:  # a handler may have bound another one in its first step
             await self.peer.wait_connected()
-        if self.peer_session.session.usable is not connection:
+        if self.peer_session.session.live_connection is not connection:
             last = self.peer_session.session.last_close
             raise ConnectionLost(last.code, last.reason)
 
@@ -272,14 +273,14 @@ class ClientCore(PassiveOwner):
         self.enter_loop()
         # The close does not wait for handlers that wait for the close.
         self._closers.add_current()
-        closing = self._order.closing
+        closing = self._command.closing
         if self.state != "closing" or closing is None:
             closing = self._start_close(reported_code, code, reason)
         await asyncio.shield(closing)
 
     def _start_close(self, reported_code: int, code: int | None, reason: str) -> asyncio.Task[None]:
-        order = Order()
-        stopping = self._replace_order(order)
+        command = UserCommand()
+        stopping = self._replace_command(command)
         self.move(Input.CLOSE)
         # The connection may be dead.
         transport = self.peer.transport
@@ -288,11 +289,11 @@ class ClientCore(PassiveOwner):
         lost = ConnectionLost(reported_code, reason or "the client was closed", "not_sent")
         self._waiters.notify(self._waiters.failure or lost)
         self.hooks.closed()
-        return order.close(self._close(order, stopping, transport, code, reason))
+        return command.close(self._close(command, stopping, transport, code, reason))
 
     async def _close(
         self,
-        order: Order,
+        command: UserCommand,
         stopping: set[asyncio.Task[None]],
         transport: Transport | None,
         code: int | None,
@@ -303,8 +304,8 @@ class ClientCore(PassiveOwner):
         if transport is not None:
             await close_transport(transport, code, reason)
         # If the user has called `connect` or `bind` meanwhile, the handlers that run now do not belong to this close.
-        await self.peer_core.join(self.limits.close_timeout, self._closers, lambda: order is self._order)
-        if order is self._order:
+        await self.peer_core.join(self.limits.close_timeout, self._closers, lambda: command is self._command)
+        if command is self._command:
             self.move(Input.CLOSED)
             self._closers = Closers()
 
@@ -339,25 +340,25 @@ class ClientCore(PassiveOwner):
         self.peer_session.writer.enter_loop()
         if moves:
             self.peer_core.named_channels.loop_ended()
-        self._order.stop_timers()
-        self._order = Order()
+        self._command.stop_timers()
+        self._command = UserCommand()
         self._stopping = set()
 
-    def _start_order(self, happened: Input) -> None:
-        """Replace the present order by one for `connect`, `start` or `bind`."""
+    def _start_command(self, happened: Input) -> None:
+        """Replace the present command by one for `connect`, `start` or `bind`."""
         dialing = None
         if self.plan.dials:
             dialing = Dialing(self.plan, self.scheduler, self, first=happened is Input.CONNECT)
-        self._replace_order(Order(dialing))
+        self._replace_command(UserCommand(dialing))
         self.move(happened)
         self._waiters.expect()
         self.peer_core.outbox.expects_session = True
         self.peer_core.named_channels.reopen()
 
-    def _replace_order(self, order: Order) -> set[asyncio.Task[None]]:
-        """End the present order. Return the tasks of stopped dialing that have not ended yet."""
-        task = self._order.end()
-        self._order = order
+    def _replace_command(self, command: UserCommand) -> set[asyncio.Task[None]]:
+        """End the present command. Return the tasks of stopped dialing that have not ended yet."""
+        task = self._command.end()
+        self._command = command
         if task is not None:
             self._stopping.add(task)
             task.add_done_callback(self._stopping.discard)
@@ -366,30 +367,30 @@ class ClientCore(PassiveOwner):
     def _give_up(self, failure: Exception) -> None:
         """Stop dialing: there will be no connection unless the user calls `connect`, `start` or `bind`."""
         self.move(Input.GAVE_UP)
-        self._order.stop_timers()
+        self._command.stop_timers()
         self.peer_core.outbox.expects_session = False
         self.peer_core.named_channels.end(lambda: failure)
-        if not self._order.is_first and not isinstance(failure, ConnectionLost):
+        if not self._command.is_first and not isinstance(failure, ConnectionLost):
             self.peer_core.log(logging.ERROR, "the client gives up: %s", named_with_notes(failure))
         self._waiters.notify(failure)
 
     # ------------------------------------------------------------ connections
 
-    def _start_session(self, connection: Connection, attempts: int) -> PeerSession:
+    def _start_session(self, connection: Connection) -> PeerSession:
         """Start a session on ``connection``.
 
         Raises:
             ConnectionLost: a `close` handler of the last session has closed the client, or bound another connection.
                 ``connection`` is closed, too.
         """
-        now, order = self.scheduler.time(), self._order
+        now, command = self.scheduler.time(), self._command
         current = self.peer_core.replace_session(connection)
-        if self._order is not order:
+        if self._command is not command:
             self.peer_core.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
             raise ConnectionLost(CloseCode.GOING_AWAY, "", "not_sent")
-        if self._order.dialing is not None:
-            self._order.dialing.session_started()
-        self.hooks.connection_made(attempts, now)
+        if self._command.dialing is not None:
+            self._command.dialing.session_started()
+        self.hooks.session_started(self._attempts, now)
         current.start(connection, in_origin=self._in_origin)
         return current
 
@@ -397,15 +398,15 @@ class ClientCore(PassiveOwner):
         if self.state not in ("opening", "connected"):
             return False
         self.hooks.connection_lost(self.scheduler.time())
-        return self._order.dialing is not None and self._dial_again_to_resume(info)
+        return self._command.dialing is not None and self._dial_again_to_resume(info)
 
     def _dial_again_to_resume(self, info: CloseInfo) -> bool:
         return self._dial_again_or_give_up(ConnectionLost(info.code, info.reason, "not_sent"), Input.DETACHED)
 
     def resumed(self) -> None:
         self.hooks.resumed(self._attempts, self.scheduler.time())
-        if self._order.dialing is not None:
-            self._order.dialing.schedule.session_resumed()
+        if self._command.dialing is not None:
+            self._command.dialing.schedule.session_resumed()
         if self.peer_session.writer.opening.running is not None:
             self.move(Input.REOPENED)
             self._waiters.notify(None)  # an `open` handler stops waiting; other callers wait for the handlers
@@ -414,8 +415,8 @@ class ClientCore(PassiveOwner):
 
     def opened(self, happened: Input = Input.OPENED) -> None:
         self.move(happened)
-        if self._order.dialing is not None:
-            self._order.dialing.opened()
+        if self._command.dialing is not None:
+            self._command.dialing.opened()
         self._waiters.notify(None)
         if self.hooks.resumed_info is not None:
             self.peer_core.reporter.notify_hooks("on_reconnect", (self.hooks.resumed_info,))  # nothing waits for them
@@ -438,22 +439,30 @@ class ClientCore(PassiveOwner):
             else:
                 self._dial_again_or_give_up(dropped)
 
+    def closed_between_sessions(self, info: CloseInfo) -> None:
+        if self.state not in AT_REST:
+            self._peer_closed(ConnectionLost(info.code, info.reason, "not_sent"))
+
+    def _peer_closed(self, lost: ConnectionLost) -> None:
+        """Give up, because the user has called `Peer.close` without a connection. Stop what would lead to one."""
+        self._give_up(lost)
+        self._replace_command(UserCommand())
+
     def will_reconnect(self) -> bool:
         return self.state not in AT_REST
 
     def _detached_session_over(self, lost: ConnectionLost, end: SessionEnd) -> None:
         """Dial for a new session, or give up: a session without a connection has ended."""
-        if end.info.user_closed:  # `Peer.close` was called
-            self._give_up(lost)
-            self._replace_order(Order())
+        if end.info.user_closed:
+            self._peer_closed(lost)
             return
         if end.cause is SessionInput.REFUSED:
-            self.move(Input.REFUSED)  # `_resume_refused` starts the next session on the same connection
+            self.move(Input.REFUSED)  # `_start_next_session` uses the same connection
             return
         self.move(Input.LOST)
-        assert self._order.dialing is not None
+        assert self._command.dialing is not None
         # If the client has asked to resume, the connection on which it asked is closed now.
-        self._order.dialing.start_unless_running()
+        self._command.dialing.start_unless_running()
 
     def _dial_again_or_give_up(self, lost: ConnectionLost, happened: Input = Input.DROPPED) -> bool:
         """Decide after a drop whether to dial again. Return whether the client does.
@@ -461,7 +470,7 @@ class ClientCore(PassiveOwner):
         `ReconnectSchedule` applies the user's `Reconnect`. A client without a URL cannot dial. It gives up if ``retry``
         says so, and otherwise waits for the next `bind`.
         """
-        dialing = self._order.dialing
+        dialing = self._command.dialing
         try:
             if dialing is None and ReconnectSchedule(self.plan.reconnect, self.scheduler).may_retry(lost):
                 self.move(Input.DROPPED_NO_URL)
@@ -521,12 +530,11 @@ class ClientCore(PassiveOwner):
             text = "a redirect led to another origin: the session will end with this connection; if it is to resume, "
             self.peer_core.log(logging.INFO, text + "give the URL of that origin to the client")
         if self.state != "resuming":
-            with suppress(ConnectionLost):  # a `close` handler has closed the client, or bound another connection
-                self._start_session(connection, attempts)
+            self._start_next_session(self._command, connection)
             return
-        assert self._order.dialing is not None
-        self._order.dialing.schedule.connection_opened()
-        session, refused = self.peer_session.session, partial(self._resume_refused, self._order)
+        assert self._command.dialing is not None
+        self._command.dialing.schedule.connection_opened()
+        session, refused = self.peer_session.session, partial(self._start_next_session, self._command)
         assert isinstance(session, ClientSession)
         if dialed.reached_other_origin:  # the token of the session is a credential, and must not be sent there
             session.end(SessionInput.REFUSED, "a redirect leads to another origin, where it does not resume")
@@ -540,18 +548,21 @@ class ClientCore(PassiveOwner):
         if not self._dial_again_to_resume(info) and session.state.away:
             session.end(SessionInput.ENDED, info.reason, info=info)
 
-    def _resume_refused(self, order: Order, connection: Connection) -> None:
-        """Start a session on ``connection``, on which the server has refused to resume the last session."""
-        if self._order is not order:  # a `close` handler has closed the client, or bound another connection
+    def _start_next_session(self, command: UserCommand, connection: Connection) -> None:
+        """Start a session on ``connection``, unless a `close` handler has closed or bound meanwhile.
+
+        Either makes another command. A handler may have run when the session ended, or runs now because it had to wait.
+        """
+        if self._command is not command:
             self.peer_core.reporter.spawn(connection.close(CloseCode.GOING_AWAY))
             return
-        with suppress(ConnectionLost):  # a `close` handler that had to wait has closed or bound meanwhile
-            self._start_session(connection, self._attempts)
+        with suppress(ConnectionLost):
+            self._start_session(connection)
 
     def dialing_gave_up(self, failure: Exception) -> None:
         """There will be no connection. Give up, and fail everything that waits for one."""
         opening = self.peer.transport if self.state == "opening" else None
-        is_first = self._order.is_first
+        is_first = self._command.is_first
         self._give_up(failure)
         session = self.peer_session.session
         if session.state.away:

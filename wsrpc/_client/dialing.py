@@ -67,7 +67,7 @@ class DialingListener(Protocol):
 
 
 class Dialing:
-    """Dials for one order of the user: until there is a connection, and again after each drop.
+    """Dials for one command of the user: until there is a connection, and again after each drop.
 
     At most one series of attempts runs at a time. The timeout of the plan limits the first connection of a `connect`:
     all of its attempts, and its `open` handlers. A connection that ends before the handlers have finished counts as a

@@ -50,7 +50,7 @@ class ReconnectHooks:
         self.resumed_info: ReconnectInfo | None = None
         """The info for the handlers of the present connection. None if the session has not resumed on it."""
 
-    def connection_made(self, attempts: int, now: float) -> None:
+    def session_started(self, attempts: int, now: float) -> None:
         """A session starts. Its connection may replace a connection that ends only after this call."""
         lost, self._lost = self._lost, None
         if self.has_connected:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 
 import msgspec
 from tenacity import (
-    AttemptManager,
     RetryCallState,
     Retrying,
     retry_if_exception,
@@ -131,32 +130,25 @@ class ReconnectSchedule:
         self._wait_for_restart: Wait = reconnect.wait or wait_random_exponential(
             multiplier=min(reconnect.initial, RESTART), max=reconnect.max
         )
-        self._next_wait: Wait = self._wait
-        """Computes the next delay."""
-        self._delay = 0.0
-        """The latest delay."""
         retry = reconnect.retry or is_transient
         self._retrying = Retrying(
-            sleep=self._sleep,
-            wait=self._seconds_after,
+            wait=self._wait,
             stop=reconnect.stop or stop_never,
             retry=retry if isinstance(retry, retry_base) else retry_if_exception(retry),
-            retry_error_callback=self._stop_called,
         )
         self._opened_at: float | None = None
         self._must_last = self._stable
         """Seconds that the connection must last before the count of failures restarts."""
         self.ended_by_stop = False
         """Whether ``stop``, and not ``retry``, has ended the attempts after the last failure."""
-        self._series: Iterator[AttemptManager]
-        self._current_attempt: AttemptManager
+        self._state: RetryCallState
+        """What the strategies of tenacity get: the number of failures and the last one."""
         self._count_from()
 
     def _count_from(self, failures: int = 0) -> None:
         """Count on from ``failures`` failures in a row. Tenacity measures the time from now on."""
-        self._series = iter(self._retrying)
-        self._current_attempt = next(self._series)
-        self._current_attempt.retry_state.attempt_number = failures + 1
+        self._state = RetryCallState(self._retrying, fn=None, args=(), kwargs={})
+        self._state.attempt_number = failures + 1
 
     def connection_opened(self) -> None:
         """There is a connection. Measure how long it lasts."""
@@ -184,7 +176,7 @@ class ReconnectSchedule:
 
     @property
     def _failures(self) -> int:
-        return self._current_attempt.retry_state.attempt_number - 1
+        return self._state.attempt_number - 1
 
     def may_retry(self, error: Exception) -> bool:
         """Return whether ``retry`` allows another attempt after ``error``.
@@ -192,9 +184,8 @@ class ReconnectSchedule:
         Raises:
             Exception: raised by a strategy of the user.
         """
-        state = self._current_attempt.retry_state
-        state.set_exception((type(error), error, error.__traceback__))
-        return self._retrying.retry(state)
+        self._state.set_exception((type(error), error, error.__traceback__))
+        return self._retrying.retry(self._state)
 
     def delay_after_failure(self, error: Exception, wait: Wait | None = None) -> float | None:
         """Return the seconds until the next attempt after a failed attempt. None if there shall be none.
@@ -206,34 +197,25 @@ class ReconnectSchedule:
             Exception: raised by a strategy of the user.
         """
         self.ended_by_stop = False
-        self._next_wait = wait or self._wait
-        failures, traceback = self._failures, error.__traceback__
+        state, failures = self._state, self._failures
         try:
-            with self._current_attempt:
-                raise error
-            self._current_attempt = next(self._series)
-            return self._delay
+            allowed = self.may_retry(error)
+            if allowed:
+                # With 0 as the first argument, not-a-number becomes 0, like negative numbers.
+                state.upcoming_sleep = max(0.0, float((wait or self._wait)(state))) + _server_delay(error)
+                self.ended_by_stop = bool(self._retrying.stop(state))
         except BaseException as exc:
             self._count_from(failures)
-            if exc is error or isinstance(exc, StopIteration):
-                return None  # because of `retry`, which makes tenacity raise the error, or of `stop`
             if isinstance(exc, (Exception, KeyboardInterrupt, SystemExit)):
                 raise
             # Such an exception would end the caller in the middle of its work.
             raise RuntimeError(f"a strategy of Reconnect raised {exc!r}") from exc
-        finally:
-            error.__traceback__ = traceback  # raising has added to it
-
-    def _seconds_after(self, state: RetryCallState) -> float:
-        assert state.outcome is not None
-        # With 0 as the first argument, not-a-number becomes 0, like negative numbers.
-        return max(0.0, float(self._next_wait(state))) + _server_delay(state.outcome.exception())
-
-    def _sleep(self, seconds: float) -> None:
-        self._delay = seconds  # `Dialing` waits
-
-    def _stop_called(self, state: RetryCallState) -> None:
-        self.ended_by_stop = True
+        if not allowed or self.ended_by_stop:
+            self._count_from(failures)
+            return None
+        state.idle_for += state.upcoming_sleep
+        state.prepare_for_next_attempt()
+        return state.upcoming_sleep
 
 
 def _server_delay(error: BaseException | None) -> float:

@@ -17,7 +17,7 @@ from .._base.scheduler import Scheduler
 from .._core.api.peer import Peer, core_of
 from .._core.handlers.lifecycle import Closers, Unfinished
 from .._core.handlers.registry import Registry
-from .._core.peer.peer_owner import PassiveOwner
+from .._core.peer.peer_owner import PeerOwner
 from .._core.peer.peer_session import PeerSession
 from .._core.sending.session_writer import SessionWriter
 from .._core.session.connection import close_transport
@@ -37,7 +37,7 @@ NO_TRAFFIC = Traffic()
 NONE_IGNORED = Counter[str]()
 
 
-class ServedPeer(PassiveOwner):
+class ServedPeer(PeerOwner):
     """Peer of a server, with its rooms, its services and its link to the server.
 
     The server's other modules hold this object, with the inside of the `Peer`: its ``life``, ``core`` and ``writer``.
@@ -178,7 +178,7 @@ class ServedPeer(PassiveOwner):
         self.expire_at(None)
         return not self._peers.closing
 
-    def all_ended(self) -> None:
+    def session_released(self) -> None:
         self._peers.count_ignored(self)
         if self.core.work.invocations or self.core.reporter.running:
             self._peers.watch(self)

@@ -317,17 +317,17 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
     def _listening(self, start: Callable[[], Awaitable[Port]], *, stays_for_drain: bool) -> Listening:
         async def open_port() -> OpenPort:
             await self.open()
-            lifetime = self._core
-            lifetime.check_thread("your_coroutine()")
+            core = self._core
+            core.check_thread("your_coroutine()")
             port = await start()
-            if not lifetime.healthy:
+            if not core.healthy:
                 port.stop()
                 await port.wait_closed()
                 raise RuntimeError("the server was closed before it could listen")
-            lifetime.enter_loop()
+            core.enter_loop()
             self._handshake_checks.warn_of_any_origin()
-            lifetime.ports[port] = stays_for_drain
-            return OpenPort(port, partial(lifetime.close, 0.0))  # of this lifetime: the server may be opened again
+            core.ports[port] = stays_for_drain
+            return OpenPort(port, partial(core.close, 0.0))  # of this core: the server may be opened again
 
         return Listening(open_port)
 
@@ -346,11 +346,11 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
         Raises:
             RuntimeError: the server is still closing.
         """
-        lifetime = self._core
-        if lifetime.over:
-            lifetime.abandon()
+        core = self._core
+        if core.over:
+            core.abandon()
             self._core = self._new_core()
-        elif not lifetime.healthy:
+        elif not core.healthy:
             raise RuntimeError("this server is still closing: await server.close() before you open it again")
         await self._core.join_and_wait()
 
@@ -612,30 +612,30 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
     async def _accept(
         self, transport: Transport, handshake: Handshake | None, clock: Scheduler | None = None
     ) -> Peer | RawConnection:
-        lifetime = self._core
-        await lifetime.check_open(transport)
+        core = self._core
+        await core.check_open(transport)
         arrival = None
         if handshake is not None and self._may_resume(handshake):
-            arrival = IncomingResume(lifetime.sessions, transport, handshake)
-            resumed: Peer | None = await arrival.wait(lifetime.door.deciding)
+            arrival = IncomingResume(core.sessions, transport, handshake)
+            resumed: Peer | None = await arrival.wait(core.door.deciding)
             if resumed is not None:
                 return resumed
-            await lifetime.check_open(transport)
-        made = self._start_serving(lifetime, transport, handshake, clock)
+            await core.check_open(transport)
+        made = self._start_serving(core, transport, handshake, clock)
         if isinstance(made, RawConnection):
             return made
         peer = made.peer  # nobody else may hold it when its connection ends meanwhile
         try:
             if self._services.entries:
-                await self._services.attach(made, transport, lifetime.door)
-                await lifetime.check_open(transport)
+                await self._services.attach(made, transport, core.door)
+                await core.check_open(transport)
             if made.expired:  # while a factory ran
                 raise await refuse(transport, CloseCode.CREDENTIALS_EXPIRED, EXPIRED)
             self._rooms.enter(peer)
         except ConnectionLost as exc:
-            lifetime.peers.refused(made, exc.code)
+            core.peers.refused(made, exc.code)
             raise
-        lifetime.peers.admit(made, transport, arrival)
+        core.peers.admit(made, transport, arrival)
         await made.current.wait_opened()
         return peer
 
@@ -649,13 +649,13 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
         Nothing has to be where there are no services, as for most servers. Coroutines and the task
         to run them would take a tenth of the CPU time of an opening handshake. Open handlers go on after this call.
         """
-        lifetime = self._core
-        if self._services.entries or not lifetime.healthy or self._may_resume(handshake):
+        core = self._core
+        if self._services.entries or not core.healthy or self._may_resume(handshake):
             return self._accept_later(transport, handshake)
-        made = self._start_serving(lifetime, transport, handshake)
+        made = self._start_serving(core, transport, handshake)
         if not isinstance(made, RawConnection):
             self._rooms.enter(made.peer)
-            lifetime.peers.admit(made, transport)
+            core.peers.admit(made, transport)
         return None
 
     async def _accept_later(self, transport: Transport, handshake: Handshake) -> None:
@@ -663,12 +663,12 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
             await self.accept(transport, handshake)
 
     def _start_serving(
-        self, lifetime: ServerCore, transport: Transport, handshake: Handshake | None, clock: Scheduler | None = None
+        self, core: ServerCore, transport: Transport, handshake: Handshake | None, clock: Scheduler | None = None
     ) -> ServedPeer | RawConnection:
         """Make the peer of a connection, or begin to serve it without the protocol."""
-        lifetime.check_thread("server.accept(...)")
-        lifetime.enter_loop()
-        loop = clock or lifetime.scheduler
+        core.check_thread("server.accept(...)")
+        core.enter_loop()
+        loop = clock or core.scheduler
         settings = self._settings
         if handshake is not None and handshake.limits is not self.limits:
             settings = msgspec.structs.replace(settings, limits=handshake.limits)
@@ -676,8 +676,8 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
             state = PeerState() if handshake is None else handshake.state
             make = partial(RawConnection, state=state, server=self, codec=self._settings.codec)
             expires = None if handshake is None else handshake.expires
-            return lifetime.raw.start(transport, settings.limits, loop, self._services.raw, make, expires)
-        return ServedPeer(self, lifetime.peers, settings, self._registry, loop, handshake)
+            return core.raw.start(transport, settings.limits, loop, self._services.raw, make, expires)
+        return ServedPeer(self, core.peers, settings, self._registry, loop, handshake)
 
     async def close(self, drain_timeout: float = 0.0) -> None:
         """Close every connection with 1012, and wait until the handlers have ended.

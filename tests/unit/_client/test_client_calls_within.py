@@ -29,7 +29,7 @@ if sys.version_info >= (3, 12):
 @pytest.mark.parametrize(
     "place", ["url", "auth", "sync auth", "auth that goes on", "auth that fails", "open", "on_reconnect", "close"]
 )
-@pytest.mark.parametrize("call", ["close", "bind"])
+@pytest.mark.parametrize("call", ["close", "close the peer", "bind"])
 @pytest.mark.parametrize("factory", FACTORIES)
 async def test_the_last_call_decides_also_where_it_is_made_within(place: str, call: str, factory: Any) -> None:
     asyncio.get_running_loop().set_task_factory(factory)
@@ -43,6 +43,8 @@ async def test_the_last_call_decides_also_where_it_is_made_within(place: str, ca
             try:
                 if call == "close":
                     await w.client.close(4000, "enough")
+                elif call == "close the peer":
+                    await w.client.peer.close(4000, "enough")
                 else:
                     await w.client.bind(await other.line.dial("ws://other/", limits=LIMITS))
             finally:
@@ -87,7 +89,7 @@ async def test_the_last_call_decides_also_where_it_is_made_within(place: str, ca
                 w.drop()
             await done.wait()
             await asyncio.gather(*begun, return_exceptions=True)
-            if call == "close":
+            if call != "bind":
                 async with Client("ws://server/", dial=w.line.dial):
                     pass  # an attempt that was left over would be through before this one
                 await turns_until(lambda: not w.server.peers)

@@ -16,7 +16,7 @@ from stream_driver import control, hello
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Server, SessionLost
 from wsrpc._core.api.peer import current_of
-from wsrpc._core.peer.peer_owner import PassiveOwner
+from wsrpc._core.peer.peer_owner import PeerOwner
 from wsrpc._core.session.client_session import ClientSession
 from wsrpc._core.session.connection import Connection
 from wsrpc._core.session.session import Session
@@ -54,7 +54,7 @@ class Transport(ScriptedTransport):
         await super().close(code, reason)
 
 
-class Keeps(PassiveOwner):
+class Keeps(PeerOwner):
     """An owner that keeps sessions, as a client that dials again."""
 
     def session_detached(self, info: CloseInfo, /) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from wsrpc import CloseInfo, ConnectionLost, Limits, Peer
 from wsrpc._core.handlers.lifecycle import Closers
-from wsrpc._core.peer.peer_owner import PassiveOwner
+from wsrpc._core.peer.peer_owner import PeerOwner
 from wsrpc._core.wire.settings import Settings
 from wsrpc.codecs import JsonCodec
 from wsrpc.testing import Clock, ScriptedTransport
@@ -85,7 +85,7 @@ class PrefixCodec(JsonCodec):
         return None
 
 
-class Stays(PassiveOwner):
+class Stays(PeerOwner):
     """As a client: what was accepted without a connection waits for the next one."""
 
     def will_reconnect(self) -> bool:

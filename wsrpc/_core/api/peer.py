@@ -20,7 +20,7 @@ from ...transport import ConnectionInfo, Transport
 from ..handlers.introspection import Injection, injections
 from ..handlers.registry import Registry
 from ..peer.peer_core import PeerCore
-from ..peer.peer_owner import PassiveOwner, PeerOptions, PeerOwner
+from ..peer.peer_owner import PeerOptions, PeerOwner
 from ..peer.peer_session import PeerSession
 from ..sending.checks import check_thread, check_thread_of_plain
 from ..session.connection import Connection
@@ -93,7 +93,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             settings, dialer, own, Registry() if shared is None else shared, keeps_offline, fails_offline, can_resume
         )
         log = PeerLog() if log is None else log
-        self._core = core = PeerCore(self, options, loop, PassiveOwner() if owner is None else owner, home, log)
+        self._core = core = PeerCore(self, options, loop, PeerOwner() if owner is None else owner, home, log)
         self.id = log.id
         self.state = PeerState() if state is None else state
         self.principal = principal
@@ -161,7 +161,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def stats(self) -> PeerStats:
         """Return a snapshot of the peer's counters, for monitoring."""
         current, history = self._current, self._core.history
-        connection = current.session.usable
+        connection = current.session.live_connection
         passed = history.traffic(connection)
         return PeerStats(
             id=self.id,
@@ -301,6 +301,8 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
         Messages that were accepted for sending are sent first, then the Close frame. From the call on, no message that
         arrives is handled, and no handler starts. Cancelling is safe: the closing handshake continues.
+
+        After this call, a client does not dial again, even if it has no connection.
 
         If the peer of a server is `detached`, its session ends. If its client then asks to resume the session, within
         the time in which it could have resumed, the new connection is closed with this code and reason; after a

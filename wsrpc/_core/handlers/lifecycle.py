@@ -170,7 +170,7 @@ class Reporter:
     Exceptions of handlers are logged. Handlers are called in the order of ``registries``.
 
     With these handlers, applications record which users are present. So the notifications of one session, from its
-    first drop to its `close` handlers, are made in order: each waits until the handlers of the one before have finished.
+    first drop to its `close` handlers, are made in order: each waits until the earlier handlers have finished.
     """
 
     __slots__ = ("log", "loop", "notifications", "peer", "registries", "running")

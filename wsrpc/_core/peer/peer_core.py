@@ -120,8 +120,8 @@ class PeerCore:
         Raises:
             ValueError: the transport is bound already.
         """
-        usable = self.current.session.usable
-        if usable is not None and usable.transport is connection.transport:
+        live = self.current.session.live_connection
+        if live is not None and live.transport is connection.transport:
             raise ValueError("this transport is bound already")
         return connection
 
@@ -160,7 +160,7 @@ class PeerCore:
 
     def session_ended(self, ended: PeerSession) -> None:
         """Release the peer, or count the memory that the session of ``ended``, which is over, has left."""
-        self.owner.all_ended()
+        self.owner.session_released()
         # Readers may have unread messages, and handlers of events run on.
         session = ended.session
         if isinstance(session, ServerSession) and ended.backlog():

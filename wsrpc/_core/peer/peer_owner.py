@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 
@@ -32,22 +32,27 @@ class PeerOptions(msgspec.Struct, frozen=True):
     """Whether sessions can resume on another connection: a client dials again, a server finds them."""
 
 
-class PeerOwner(Protocol):
-    """The object to which a peer reports: its client, or its entry in the table of a server."""
+class PeerOwner:
+    """The object to which a peer reports: its client, or its entry in the table of a server.
+
+    This class does nothing, for a peer without client and server. Other owners override what they need.
+    """
+
+    __slots__ = ()
 
     def message_queued(self) -> None:
         """A message of the user waits for a connection."""
 
     def opening_handlers(self, event: Literal["open", "on_reconnect"], /) -> list[Unfinished]:
         """Call the owner's own handlers of ``event``, and return those that are not finished."""
-        ...
+        return []
 
     def opened(self) -> None:
         """A connection is open, and its handlers are done."""
 
     def session_detached(self, info: CloseInfo, /) -> bool:
         """The session has lost its connection. Prepare for another one, or return False to end the session."""
-        ...
+        return False
 
     def resumed(self) -> None:
         """The session has resumed on another connection."""
@@ -55,11 +60,14 @@ class PeerOwner(Protocol):
     def session_over(self, end: SessionEnd, /) -> None:
         """A session has ended."""
 
+    def closed_between_sessions(self, info: CloseInfo, /) -> None:
+        """This side has closed the peer, which has no session."""
+
     def will_reconnect(self) -> bool:
         """Return whether there will be another connection: `CloseInfo.will_reconnect`."""
-        ...
+        return False
 
-    def all_ended(self) -> None:
+    def session_released(self) -> None:
         """Everything that belongs to the session has ended. The `close` handlers are called now, or soon."""
 
     def release(self) -> None:
@@ -67,33 +75,4 @@ class PeerOwner(Protocol):
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
         """Return the owner's own handler of `close`."""
-
-
-class PassiveOwner:
-    """Owner that does nothing, for a peer without client and server. Other owners override what they need."""
-
-    __slots__ = ()
-
-    def message_queued(self) -> None: ...
-
-    def opening_handlers(self, event: Literal["open", "on_reconnect"], /) -> list[Unfinished]:
-        return []
-
-    def opened(self) -> None: ...
-
-    def session_detached(self, info: CloseInfo, /) -> bool:
-        return False
-
-    def resumed(self) -> None: ...
-
-    def session_over(self, end: SessionEnd, /) -> None: ...
-
-    def will_reconnect(self) -> bool:
-        return False
-
-    def all_ended(self) -> None: ...
-
-    def release(self) -> None: ...
-
-    def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
         return None

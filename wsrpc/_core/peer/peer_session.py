@@ -147,13 +147,13 @@ class PeerSession:
         if session.over:
             return
         if not (session.state is SessionState.CLOSING or writer.silent):
-            session.send_queued(users=True)
+            session.send_queued(include_user_messages=True)
         if session.state is SessionState.CLOSING:
             return
         self.opening.finish()
         writer.draining.opened()
         self.work.start_waiting()
-        if session.usable is not None:  # otherwise the session resumes later, or its end is reported
+        if session.live_connection is not None:  # otherwise the session resumes later, or its end is reported
             self.host.owner.opened()
 
     # ------------------------------------------------------------ during the session
@@ -226,6 +226,7 @@ class PeerSession:
         if not session.state.lives:
             session.last_close = ending
             outbox.drop_waiting(ending)
+            self.host.owner.closed_between_sessions(ending)
             return
         session.send_held_back()
         if writer.silent:  # these requests would not be answered any more
@@ -237,7 +238,7 @@ class PeerSession:
             return
         closing = session.state is SessionState.CLOSING
         if writer.silent or not (self.opening.over or closing):
-            session.send_queued(users=True)
+            session.send_queued(include_user_messages=True)
         if not closing:
             if writer.slow_reader is not None:
                 writer.slow_reader.flush(everything=True)
@@ -297,9 +298,8 @@ class PeerSession:
         self.channels.end_session(lost)
         self.work.update()
         # The application. `wait_closed` returns now: a handler that runs before the `close` handlers may wait in it.
-        call_close_handlers = partial(
-            self.host.reporter.notify_in_order, "close", partial(self._call_close_handlers, end.info)
-        )
+        call = partial(self._call_close_handlers, end.info, self.host.core.close_calls)
+        call_close_handlers = partial(self.host.reporter.notify_in_order, "close", call)
         self.work.when_events_done(call_close_handlers)
         self._wake_wait_closed()
         self.host.core.session_ended(self)
@@ -311,8 +311,8 @@ class PeerSession:
         else:
             log(logging.INFO, "peer %s at %s disconnected: %d %s", log.id, log.place, info.code, info.reason)
 
-    def _call_close_handlers(self, info: CloseInfo) -> None:
-        if self.session.last_close.user_closed:  # perhaps since then, while events had to be handled first
+    def _call_close_handlers(self, info: CloseInfo, close_calls: int) -> None:
+        if self.host.core.close_calls != close_calls:  # this side has closed while events had to be handled first
             info = msgspec.structs.replace(info, user_closed=True)
         info = self._with_will_reconnect(info)
         reporter = self.host.reporter

@@ -98,7 +98,7 @@ class Connection:
         self.connection_lost(info)
         self.transport.abort()
 
-    def session_survives(self) -> None:
+    def mark_resumable(self) -> None:
         """Tell the transport that a dead connection ends without a Close frame."""
         report: Callable[[], None] | None = getattr(self.transport, "session_survives", None)
         if report is not None:

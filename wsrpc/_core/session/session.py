@@ -125,7 +125,7 @@ class Session:
     # ------------------------------------------------------------ state
 
     @property
-    def usable(self) -> Connection | None:
+    def live_connection(self) -> Connection | None:
         """The present connection. None if there is none, or if it is dead."""
         return None if self.state.connection == "dead" else self.connection
 
@@ -223,7 +223,7 @@ class Session:
     @property
     def unsent(self) -> int:
         """Bytes that the connection has not written yet. Without a connection, ``kept``."""
-        connection = self.usable
+        connection = self.live_connection
         return self.kept if connection is None else connection.transport.unsent
 
     def send_control(self, message: Control) -> None:
@@ -272,16 +272,16 @@ class Session:
         self.memory_changed()
         self.update_full()
 
-    def send_queued(self, *, users: bool) -> None:
+    def send_queued(self, *, include_user_messages: bool) -> None:
         """Send the messages that wait, oldest first, until the connection refuses one.
 
         Args:
-            users: whether to send the user's messages, too.
+            include_user_messages: whether to send the user's messages, too.
         """
         for entry in self._offline_queue.all():
-            if (connection := self.usable) is None:
+            if (connection := self.live_connection) is None:
                 return
-            if entry.queue is None or not (users or entry.of_session):
+            if entry.queue is None or not (include_user_messages or entry.of_session):
                 continue
             if not entry.of_session and (error := self._host.current.objection(entry.payload, entry.raw)) is not None:
                 self._offline_queue.refuse(entry, error)
@@ -341,7 +341,7 @@ class Session:
         self.replay = ReplayBuffer(self, self._host)
         self._choose_send()
         if self.connection is not None:
-            self.connection.session_survives()
+            self.connection.mark_resumable()
 
     def _count_received(self) -> None:
         """From now on, count received messages. The remote peer counts them, too."""
@@ -443,7 +443,7 @@ class Session:
 
     def _detach(self, info: CloseInfo) -> None:
         """Wait for another connection for ``ttl`` seconds."""
-        self._drop_connection()
+        self._detach_connection()
         self._move(SessionInput.DETACHED)
         self.last_close = info
         self._stop_timers()
@@ -452,7 +452,7 @@ class Session:
         self._host.current.session_detached(info)
         self.update_full(other_connection=True)
 
-    def _drop_connection(self) -> None:
+    def _detach_connection(self) -> None:
         """Drop the present connection. The session ignores what it still delivers."""
         connection, self.connection = self.connection, None
         if connection is not None:
@@ -471,8 +471,8 @@ class Session:
         self._set_connection(connection)
         connection.transport.largest = self.negotiation.limits.message_bytes  # `Peer.limits` may have changed
         self._send_again(connection)
-        users = self._host.current.session_resuming(connection, limits)
-        self.send_queued(users=users)
+        is_open = self._host.current.session_resuming(connection, limits)
+        self.send_queued(include_user_messages=is_open)
         self._announce_changes()
         self._receive_again(connection)
         self.update_full(other_connection=True)  # last, because it may start a handler, which may close
@@ -500,7 +500,7 @@ class Session:
         self._move(SessionInput.RESUMED)
         if replay.at_limit:  # as on the last connection, whose timer is stopped
             replay.start_stall_timer()
-        connection.session_survives()
+        connection.mark_resumable()
 
     def _receive_again(self, connection: Connection) -> None:
         """Receive messages on ``connection``, if it is still the present one and this side does not close it."""
@@ -557,7 +557,7 @@ class Session:
         if still_open and self.state is not SessionState.CLOSING:
             self._announce_end()
         self.last_close, self.end_error = end.info, end.error
-        self._drop_connection()
+        self._detach_connection()
         self._move(cause)
         self._stop_timers()
         self._drop_messages()
