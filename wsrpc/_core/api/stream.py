@@ -96,7 +96,7 @@ class Stream(Generic[T_co]):
 
     async def __anext__(self) -> T_co:
         inbox = self._inbox
-        if inbox is None or not inbox.being_read:
+        if inbox is None or not inbox.has_started_reading:
             inbox = await self._start_reading()
         while True:
             while not inbox.queue:
@@ -134,7 +134,7 @@ class Stream(Generic[T_co]):
         if inbox is None:
             raise StopAsyncIteration
         self._start_producer(inbox)
-        inbox.being_read = True
+        inbox.has_started_reading = True
         return inbox
 
     def _bad_item(self, exc: msgspec.ValidationError, inbox: Inbox) -> Exception:
