@@ -37,7 +37,7 @@ measure_json, measure_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.E
 
 
 class Mode(enum.Enum):
-    """How a producer sends its items. The consumer's first messages choose the mode. Then only the end changes it."""
+    """How a producer sends its items. The consumer's first messages choose the mode."""
 
     WAITING = "waiting"
     """The consumer has sent nothing yet."""
@@ -51,12 +51,10 @@ class Mode(enum.Enum):
     PULLED = "pull"
     """Requests ``pull`` of ``n``: each response is ``{values, done}``. It has ``n`` values, or fewer at the end and if
     the values are large."""
-    OVER = "over"
-    """The channel is over, so nothing more is sent."""
 
 
 # Constants, because Python 3.11 looks members of an enum up slowly.
-_WAITING, _GRANTED, _CREDIT, _PACED, _PULLED, _OVER = Mode
+_WAITING, _GRANTED, _CREDIT, _PACED, _PULLED = Mode
 
 
 class Producer(Recipient):
@@ -107,7 +105,7 @@ class Producer(Recipient):
             channel.abort_after(patience, late)
 
     def __repr__(self) -> str:
-        return f"<Producer on {self._channel.id} {self._mode.value}, {self._credit!r}>"
+        return f"<Producer on {self._channel.id} {'over' if self.over else self._mode.value}, {self._credit!r}>"
 
     # ------------------------------------------------------------ messages of the consumer
 
@@ -123,7 +121,7 @@ class Producer(Recipient):
                 self._start(_PULLED)
                 self._wake()
         else:
-            self._end()
+            self.stop_sending()
             if i is not UNSET:
                 self._channel.answer(i, None)
 
@@ -140,17 +138,11 @@ class Producer(Recipient):
             self._channel.stop_abort_timer()
             self._wake()
 
-    def _end(self) -> None:
-        self.over = True
-        then, self._on_over = self._on_over, None
-        if then is not None:
-            then()
-
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def check_wanted(self) -> None:
+    def check_channel_open(self) -> None:
         """Raise `ChannelClosed` if the channel is over."""
         if self._channel.over:
             raise self._channel.closed_error()
@@ -161,8 +153,11 @@ class Producer(Recipient):
         `ChannelCore.end` also cancels the task of a handler that streams. This method is for ``send=``, and for a
         source that continues although it was cancelled.
         """
-        self._mode = _OVER
-        self._end()
+        self.over = True
+        then, self._on_over = self._on_over, None
+        if then is not None:
+            then()
+        self._wake()
 
     def when_over(self, then: Callable[[], object]) -> None:
         """Call ``then`` once the producer is ``over``, or now if it is.
@@ -180,12 +175,12 @@ class Producer(Recipient):
     # ------------------------------------------------------------ producing
 
     async def _wait(self) -> None:
-        """Wait until the consumer sends something.
+        """Wait until the consumer sends something, or the producer is ``over``.
 
         Raises:
             ChannelClosed: the channel is over.
         """
-        self.check_wanted()
+        self.check_channel_open()
         self._waiter = self._writer.loop.create_future()
         try:
             await self._waiter
@@ -193,8 +188,8 @@ class Producer(Recipient):
             self._waiter = None
         self._pause_at = self._credit.sent + BURST
 
-    async def raise_end(self, error: WsrpcError | None = None) -> Never:
-        """Wait until the channel is over, because an item could not be sent. The end of the channel cancels the wait.
+    async def wait_for_end(self, error: WsrpcError | None = None) -> Never:
+        """Wait until the channel is over, because an item could not be sent.
 
         The ``error`` of the item is not raised. It may say "not sent", although the request that opened the channel was
         sent, and its handler runs.
@@ -220,9 +215,9 @@ class Producer(Recipient):
             ItemRefused: the consumer has rejected an item.
             Exception: whatever the source raises.
         """
-        while self._mode in (_WAITING, _GRANTED):
+        while self._mode in (_WAITING, _GRANTED) and not self.over:
             await self._wait()
-        self.check_wanted()
+        self.check_channel_open()
         if self._mode is _PACED:
             await run_paced(self, self._channel.owner.sender, self._channel.id, source)
             return
@@ -246,6 +241,8 @@ class Producer(Recipient):
                 sent = credit.sent  # and not `has_room`, because each item of a stream comes here
                 if sent >= self._pause_at or sent >= credit.items or credit.sent_bytes >= credit.bytes:
                     await self._wait_for_room()
+                if self.over:
+                    return
                 # After an item that had to be waited for, the next item is sent alone. Then more may follow at once.
                 n = 1 if waited else self._batch_size()
                 values: list[Any] = []
@@ -267,7 +264,7 @@ class Producer(Recipient):
                 await items.aclose()
 
     async def _wait_for_room(self) -> None:
-        while not self._credit.has_room:
+        while not (self._credit.has_room or self.over):
             await self._wait()
         if self._credit.sent >= self._pause_at:
             await self._pause()
@@ -325,11 +322,7 @@ class Producer(Recipient):
         """Send items in one message. Return False if that is not possible. Then nothing was sent."""
         writer = self._writer
         terms = writer.terms
-        if (
-            self._mode is not _CREDIT
-            or not (writer.may_send and terms.batches)
-            or self._credit.sent + len(values) > self._credit.items
-        ):
+        if self.over or not (writer.may_send and terms.batches) or self._credit.sent + len(values) > self._credit.items:
             return False
         try:
             payload = terms.encode(Event(("next", values), UNSET, self._channel.id))
@@ -367,7 +360,7 @@ class Producer(Recipient):
     def _send(self, value: Any) -> bool:
         """Send an item at once. Return False if the connection is full or is broken, or the channel is over."""
         writer = self._writer
-        if not (self._mode is _CREDIT and writer.may_send):
+        if self.over or not writer.may_send:
             return False
         message = self._message
         item = message.a[1]
@@ -390,16 +383,16 @@ class Producer(Recipient):
 
     async def _send_event(self, item: Item | NoMoreItems) -> int:
         """Send an item, or the end, once the connection has room. Return its size."""
-        if not self._channel.over:
-            with suppress(ChannelClosed, ConnectionLost):
-                return await self._channel.owner.outbox.wait_and_send(Event(("next", item), h=self._channel.id))
-        await self.raise_end()
+        self.check_channel_open()
+        with suppress(ChannelClosed, ConnectionLost):
+            return await self._channel.owner.outbox.wait_and_send(Event(("next", item), h=self._channel.id))
+        await self.wait_for_end()
 
     # ------------------------------------------------------------ the end
 
     def refuse_pulls(self, error: Exception) -> None:
         """Reject the pulls that wait for items, because the source has failed."""
-        if self.pulled:
+        if self.pulled and not self._channel.over:
             self._pulls.refuse(error)
 
     @property
@@ -413,6 +406,7 @@ class Producer(Recipient):
         Raises:
             ChannelClosed: the channel is over.
         """
+        self.check_channel_open()
         if self.pulled:
             # The response with the last items has the end. Pulls that were sent ahead are answered with the end, too.
             self._pulls.finish()
