@@ -24,15 +24,13 @@ from ..wire.codecs import BRACE
 from ..wire.messages import Event, Item, NoMoreItems, WireMessage
 from .channel_core import ChannelCore
 from .javascript import Pulls, run_paced
-from .source import BURST, ReadItems, ReadResult, complete_step, iterate, read_items, read_items_async
+from .source import BURST, Batch, ReadItems, iterate, read_items, read_items_async
 
 BATCH_BYTES = 4096
 """Bytes of the items in one message."""
 BATCH_SPEEDUP = 2
 """An item in a batch takes at most half the time of an item by itself, so twice as many are sent without a pause."""
 
-_MARK: Any = object()
-"""Stands before the items that are made, until something is sent. See `read_items`."""
 measure_json, measure_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 
 
@@ -235,8 +233,10 @@ class Producer(Recipient):
         else:
             items = iterate(source)
             read_some = partial(read_items_async, items)
+        batch = Batch()
+        values = batch.values
+        waited = True
         try:
-            waited = True
             while True:
                 sent = credit.sent  # and not `has_room`, because each item of a stream comes here
                 if sent >= self._pause_at or sent >= credit.items or credit.sent_bytes >= credit.bytes:
@@ -245,19 +245,22 @@ class Producer(Recipient):
                     return
                 # After an item that had to be waited for, the next item is sent alone. Then more may follow at once.
                 n = 1 if waited else self._batch_size()
-                values: list[Any] = []
-                result = read_some(values, 1, 0, measure_json) if n == 1 else await self._read_and_send(read_some, n)
-                waited = False
-                if isinstance(result, tuple):
-                    waited = True
+                if n == 1:
+                    read_some(batch, 1, 0, measure_json)
+                else:
+                    await self._read_and_send(read_some, batch, n)
+                step, batch.step = batch.step, None
+                waited = step is not None
+                if step is not None:
                     try:
-                        values.append(await complete_step(*result))
+                        values.append(await step.complete())
                     except StopAsyncIteration:
                         return
                 for value in values:
                     if not self._send(value):
                         await self._wait_and_send(value)
-                if result is False:
+                values.clear()
+                if batch.ended:
                     return
         finally:
             if items is not None:
@@ -282,8 +285,8 @@ class Producer(Recipient):
         credit = self._credit
         return max(1, min(credit.items - credit.sent, (self._pause_at - credit.sent) * BATCH_SPEEDUP))
 
-    async def _read_and_send(self, read: ReadItems, n: int) -> ReadResult:
-        """Read up to ``n`` items from the source, and send them together. Return what ``read_items`` returns.
+    async def _read_and_send(self, read: ReadItems, batch: Batch, n: int) -> None:
+        """Read up to ``n`` items from the source, and send them together.
 
         The code of the source runs meanwhile, and may send other messages. No such message overtakes an item that was
         made before: `Session.precede` sends the items first.
@@ -293,25 +296,23 @@ class Producer(Recipient):
         """
         room = min(self._credit.bytes - self._credit.sent_bytes, BATCH_BYTES)
         measure = measure_json if self._writer.terms.text else measure_msgpack
-        values: list[Any] = [_MARK]
-        end = self._writer.session.precede(partial(self._send_now, values))
-        result: ReadResult = False
+        batch.sent_early = False
+        end = self._writer.session.precede(partial(self._send_now, batch))
         try:
-            result = read(values, n, room, measure)
-            return result
+            read(batch, n, room, measure)
         finally:
             end()
-            self._send_now(values)
-            if values:
-                await self._send_rest(values, result)
+            self._send_now(batch)
+            if batch.values:
+                await self._send_rest(batch)
 
-    def _send_now(self, values: list[Any]) -> None:
-        """Send the items that can be sent at once, and remove them from ``values``.
+    def _send_now(self, batch: Batch) -> None:
+        """Send the items that can be sent at once, and remove them from ``batch``.
 
         The remaining items have to wait, or cannot be sent. `_send_rest` waits, or raises the error.
         """
-        if values and values[0] is _MARK:
-            del values[0]
+        batch.sent_early = True
+        values = batch.values
         if len(values) > 1 and self._send_batch(values):
             values.clear()
         with suppress(Exception):
@@ -339,20 +340,21 @@ class Producer(Recipient):
         self._item_size = size // count
         return True
 
-    async def _send_rest(self, values: list[Any], result: ReadResult) -> None:
-        """Send items one by one. ``result`` is the result of the read that returned the items."""
+    async def _send_rest(self, batch: Batch) -> None:
+        """Send the remaining items one by one."""
         try:
-            for value in values:
+            for value in batch.values:
                 while not self._credit.has_room:
                     await self._wait()
                 if not self._send(value):
                     await self._wait_and_send(value)
+            batch.values.clear()
         except BaseException as exc:
-            if isinstance(result, tuple):  # a step that has started, and would keep its generator from being closed
+            if batch.step is not None:  # a step that has started, and would keep its generator from being closed
                 # Not GeneratorExit, which until Python 3.13 leaves a generator suspended that the step itself awaits.
                 end = asyncio.CancelledError(*exc.args if isinstance(exc, asyncio.CancelledError) else ())
                 with suppress(asyncio.CancelledError, StopAsyncIteration):
-                    await complete_step(*result, end)
+                    await batch.step.complete(end)
             raise
 
     # ------------------------------------------------------------ one item
