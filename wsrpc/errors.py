@@ -660,7 +660,7 @@ def bad_item(text: str, channel: object) -> BadResult:
     return error
 
 
-def channel_of(error: BadResult) -> Any:
+def channel_of_item(error: BadResult) -> Any:
     """The anonymous channel on which the item arrived; None if it was not an item."""
     return vars(error).get(_CHANNEL)
 

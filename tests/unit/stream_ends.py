@@ -1,6 +1,6 @@
 """Table of the ways in which a stream ends, and what the reader, the handler and the connection see of each.
 
-docs/contributing/modules.md shows it, and `_channels/test_stream_ends.py` plays it.
+docs/contributing/state-tables.md shows it, and `channels/test_stream_ends.py` plays it.
 """
 
 from __future__ import annotations

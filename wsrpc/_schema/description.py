@@ -170,6 +170,7 @@ class _Draft(NamedTuple):
 
 
 _KINDS: dict[Role | MemberKind, Kind] = {
+    Role.STREAM: "stream",
     Role.CONVERSATION: "conversation",
     Role.UPLOAD: "upload",
     Role.EXCHANGE: "exchange",
@@ -179,7 +180,7 @@ _KINDS: dict[Role | MemberKind, Kind] = {
     MemberKind.EXCHANGE: "exchange",
     MemberKind.CONVERSATION: "conversation",
 }
-"""The kind of response of a handler by its role, or by the contract. It depends on the result for `Role.RESULT`."""
+"""The kind of response of a handler by its role, or by the contract. For `Role.RESULT`, it depends on the result."""
 
 
 def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:

@@ -15,7 +15,7 @@ from .._base.names import UNTYPED, F, Offline
 from .._base.retry import Retry
 from .._base.state import PeerState
 from .._core.api.anonymous import AnonymousChannel as AsyncAnonymousChannel
-from .._core.api.anonymous import channel_of
+from .._core.api.anonymous import user_channel_of
 from .._core.api.channel import Channel as AsyncChannel
 from .._core.api.peer import Peer as AsyncPeer
 from .._core.api.proxy import Calling, Proxy, make_emitter, typed
@@ -467,5 +467,5 @@ FORMS.update({AsyncAnonymousChannel: AnonymousChannel, AsyncPeer: Peer, AsyncStr
 
 injections[Peer] = Injection(lambda invocation: own_form(invocation.peer))
 injections[AnonymousChannel] = Injection(
-    lambda invocation: own_form(channel_of(invocation)), conversation=True, blocking=True
+    lambda invocation: own_form(user_channel_of(invocation)), conversation=True, blocking=True
 )

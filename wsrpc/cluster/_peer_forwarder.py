@@ -10,10 +10,10 @@ from typing import Any
 from .._base.closing import CloseCode
 from .._base.logs import logger
 from .._base.scheduler import Tasks
-from .._core.api.anonymous import channel_of
+from .._core.api.anonymous import user_channel_of
 from .._core.api.peer import Peer, core_of, current_of
 from .._core.channels.channel_core import ChannelCore
-from .._core.channels.source import complete_step
+from .._core.channels.source import StartedStep
 from .._core.handlers.compiled import Handler
 from .._core.handlers.invocation import Invocation
 from .._core.sending.sender import Sender
@@ -209,7 +209,7 @@ class PeerForwarder:
             far.abort(None)
             raise
         near.writer.loop.call_soon(lambda: self._join(near, far))  # after the answer was sent
-        return channel_of(ctx)
+        return user_channel_of(ctx)
 
     def _join(self, near: ChannelCore, far: ChannelCore) -> None:
         if near.over:  # the request was cancelled meanwhile
@@ -235,4 +235,4 @@ def _relayed(*_: Any) -> None:
 
 
 async def _rest(step: Any, waits_for: Any) -> Any:
-    return await complete_step(step, waits_for)
+    return await StartedStep(step, waits_for).complete()

@@ -99,7 +99,7 @@ def test_private_notes_travel_with_a_pickled_error() -> None:
         assert is_noted(error) and is_noted(pickle.loads(pickle.dumps(error)))
     assert not errors.is_made_here(errors.RemoteError("no"))
     bad = errors.bad_item("an item", channel := object())  # which does not take the connection along
-    assert errors.channel_of(bad) is channel and errors.channel_of(pickle.loads(pickle.dumps(bad))) is None
+    assert errors.channel_of_item(bad) is channel and errors.channel_of_item(pickle.loads(pickle.dumps(bad))) is None
 
 
 def test_wsrpcs_own_codes_are_refused() -> None:

@@ -304,7 +304,7 @@ class AnonymousChannel(Registrar, EventReader):
         return AnonymousChannel(await sender.send_request(self.id, event, args, options))
 
 
-def channel_of(invocation: Invocation) -> AnonymousChannel:
+def user_channel_of(invocation: Invocation) -> AnonymousChannel:
     """Return the channel that `Context.channel` returns, and raise what it raises."""
     channel: AnonymousChannel | None = invocation.user_channel
     if channel is None:
@@ -312,7 +312,7 @@ def channel_of(invocation: Invocation) -> AnonymousChannel:
     return channel
 
 
-injections[AnonymousChannel] = Injection(channel_of, conversation=True)
+injections[AnonymousChannel] = Injection(user_channel_of, conversation=True)
 
 
 def core_of(channel: AnonymousChannel) -> ChannelCore:

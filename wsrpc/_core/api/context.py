@@ -12,7 +12,7 @@ from ..._base.state import PeerState
 from ..handlers.introspection import Injection, injections
 from ..handlers.invocation import CURRENT, Invocation
 from ..handlers.observation import Message
-from .anonymous import AnonymousChannel, channel_of
+from .anonymous import AnonymousChannel, user_channel_of
 from .peer import Peer
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Context(msgspec.Struct, eq=False, weakref=True):
             RemoteError: the remote peer has as many channels open as `Limits.channels` allows. If the handler does not
                 catch this error, the caller gets it, with the code ``"wsrpc.too_many_channels"``.
         """
-        return channel_of(self._invocation)
+        return user_channel_of(self._invocation)
 
     @property
     def label(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
@@ -20,8 +21,19 @@ from ..wire.rejections import reason_of
 T_co = TypeVar("T_co", covariant=True)
 
 
-_OPENING: Any = object()
-"""Stands for `Stream._open` while a task opens the stream."""
+class StreamState(enum.Enum):
+    """State of a `Stream` for its user. (When nothing more arrives, `Inbox.over` says so.)"""
+
+    NOT_OPEN = "not open"
+    OPENING = "opening"
+    """A task opens the stream."""
+    OPEN = "open"
+    CLOSED = "closed"
+    """It was closed, or could not be opened."""
+
+
+# Constants, because Python 3.11 looks members of an enum up slowly.
+_NOT_OPEN, _OPENING, _OPEN, _CLOSED = StreamState
 
 
 class Stream(Generic[T_co]):
@@ -51,6 +63,7 @@ class Stream(Generic[T_co]):
         "_member",
         "_open",
         "_parameter",
+        "_state",
     )
 
     def __init__(
@@ -66,9 +79,10 @@ class Stream(Generic[T_co]):
         self._label = label
         self._convert = convert
         self._open = open
-        """Opens the stream. None once it is open, closed, or could not be opened."""
+        """Opens the stream. It is called once."""
         self._inbox = reading
-        """The items, while the stream is open: None before and after."""
+        """The items, while the state is OPEN: None before and after."""
+        self._state = _NOT_OPEN if reading is None else _OPEN
         self._parameter = parameter
         """The parameter of a handler that reads the items, for errors."""
         self._member = member
@@ -79,7 +93,7 @@ class Stream(Generic[T_co]):
         __enter__ = __exit__ = refusing("a stream is opened and closed asynchronously: use `async with`")
 
     async def __aenter__(self) -> Self:
-        if self._inbox is None:
+        if self._state is not _OPEN:
             await self._open_inbox()
             # A producer that keeps to credit may start now. Another producer would only fill the queue.
             if self._inbox is not None and self._inbox.channel.has_credit:
@@ -96,7 +110,7 @@ class Stream(Generic[T_co]):
 
     async def __anext__(self) -> T_co:
         inbox = self._inbox
-        if inbox is None or not inbox.being_read:
+        if inbox is None or not inbox.has_started_reading:
             inbox = await self._start_reading()
         while True:
             while not inbox.queue:
@@ -128,13 +142,13 @@ class Stream(Generic[T_co]):
         Raises:
             StopAsyncIteration: the stream was closed.
         """
-        if self._open is not None:
+        if self._state in (_NOT_OPEN, _OPENING):
             await self._open_inbox()
         inbox = self._inbox
         if inbox is None:
             raise StopAsyncIteration
         self._start_producer(inbox)
-        inbox.being_read = True
+        inbox.has_started_reading = True
         return inbox
 
     def _bad_item(self, exc: msgspec.ValidationError, inbox: Inbox) -> Exception:
@@ -171,21 +185,21 @@ class Stream(Generic[T_co]):
 
     async def _open_inbox(self) -> None:
         """Open the stream. It stays closed if it was closed meanwhile."""
-        open = self._open
-        if open is None:
-            raise ChannelClosed(self._label, "this stream was closed")
-        if open is _OPENING:
+        open, self._open = self._open, None
+        if self._state is _OPENING:
             raise RuntimeError("two tasks open the same stream: give each its own")
-        self._open = _OPENING
+        if self._state is _CLOSED or open is None:
+            raise ChannelClosed(self._label, "this stream was closed")
+        self._state = _OPENING
         try:
             inbox = await open()
         except BaseException:
-            self._open = None  # so that iterating again does not try again
+            self._state = _CLOSED  # so that iterating again does not try again
             raise
-        if self._open is None:
+        if self._state is _OPENING:
+            self._state, self._inbox = _OPEN, inbox
+        else:  # it was closed meanwhile
             inbox.stop_reading(None)
-        else:
-            self._open, self._inbox = None, inbox
 
     def _start_producer(self, inbox: Inbox) -> None:
         if not inbox.over:
@@ -197,6 +211,7 @@ class Stream(Generic[T_co]):
         if inbox is not None:
             inbox.channel.check_thread("stream.aclose()")
         self._open = self._inbox = None
+        self._state = _CLOSED
         if inbox is not None:
             inbox.stop_reading(reason)
 
@@ -205,11 +220,7 @@ class Stream(Generic[T_co]):
             self._inbox.stream_collected(self._label)
 
     def __repr__(self) -> str:
-        if self._inbox is None:
-            state = "closed" if self._open is None else "not open"
-        else:
-            state = "over" if self._inbox.over else "open"
-        return f"<Stream {self._label!r} {state}>"
+        return f"<Stream {self._label!r} {'over' if is_over(self) else self._state.value}>"
 
 
 stream_annotations.add(Stream)

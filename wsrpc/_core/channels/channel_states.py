@@ -50,7 +50,7 @@ TABLE: dict[ChannelState, dict[ChannelInput, tuple[ChannelState, str]]] = {
 }
 """The states of an anonymous channel, as data. An input without a cell cannot happen.
 
-`docs/contributing/modules.md` shows this table, and `MAILBOX`.
+`docs/contributing/state-tables.md` shows this table, and `MAILBOX`.
 """
 
 

@@ -82,11 +82,11 @@ class PacedProducer(Protocol):
         """Whether the consumer wants no more items."""
         ...
 
-    def check_wanted(self) -> None:
-        """Raise the exception that ends the producer, if the consumer wants no more items."""
+    def check_channel_open(self) -> None:
+        """Raise the exception that ends the producer, if nothing more can be sent on its channel."""
 
-    async def raise_end(self, error: ChannelClosed | ConnectionLost, /) -> Never:
-        """Raise the exception that ends the producer, after an item failed with ``error``."""
+    async def wait_for_end(self, error: ChannelClosed | ConnectionLost, /) -> Never:
+        """Raise the exception that ends the producer, after an item failed with ``error``. This may wait."""
         ...
 
 
@@ -102,13 +102,13 @@ async def run_paced(producer: PacedProducer, sender: Sender, channel: ChannelRef
     """
     async with aclosing(iterate(source)) as items:
         async for value in items:
-            producer.check_wanted()
+            producer.check_channel_open()
             try:
                 await sender.send_request(channel, "next", (Item(value),), ITEM_REQUEST)
             except RemoteError as exc:
                 raise ItemRefused(of_started_call(exc)) from None
             except (ChannelClosed, ConnectionLost) as exc:
-                await producer.raise_end(exc)
+                await producer.wait_for_end(exc)
             if producer.over:
                 return
 

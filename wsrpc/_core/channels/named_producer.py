@@ -67,7 +67,8 @@ class NamedProducer(Recipient):
         """
         await run_paced(self, self._sender, self._channel.name, source)
 
-    async def raise_end(self, error: WsrpcError) -> Never:
+    async def wait_for_end(self, error: WsrpcError) -> Never:
+        """End at once: on a named channel, the error says that the consumer or the connection has ended the items."""
         raise ItemRefused(error)
 
     async def finish(self) -> None:
@@ -76,7 +77,7 @@ class NamedProducer(Recipient):
         Raises:
             ItemRefused: the consumer wants no more items, or the connection is lost.
         """
-        self.check_wanted()
+        self.check_channel_open()
         try:
             await self._channel.wait_and_send("next", (NoMoreItems(),))
         except (ChannelClosed, ConnectionLost) as exc:
@@ -91,11 +92,11 @@ class NamedProducer(Recipient):
             ItemRefused: the consumer wants no more items, or the connection is lost.
             MessageTooBig: even the name of the channel is too long.
         """
-        self.check_wanted()
+        self.check_channel_open()
         name = str(self._channel.name)
         send_error(self._channel.writer, lambda e, flag: Event(("next", ItemsFailed(e, flag)), name), error)
 
-    def check_wanted(self) -> None:
+    def check_channel_open(self) -> None:
         """Raise `ItemRefused` if the consumer wants no more items."""
         if self.over:
             raise ItemRefused(self._channel.closed_error())

@@ -24,20 +24,18 @@ from ..wire.codecs import BRACE
 from ..wire.messages import Event, Item, NoMoreItems, WireMessage
 from .channel_core import ChannelCore
 from .javascript import Pulls, run_paced
-from .source import BURST, ReadItems, ReadResult, complete_step, iterate, read_items, read_items_async
+from .source import BURST, Batch, ReadItems, iterate, read_items, read_items_async
 
 BATCH_BYTES = 4096
 """Bytes of the items in one message."""
 BATCH_SPEEDUP = 2
 """An item in a batch takes at most half the time of an item by itself, so twice as many are sent without a pause."""
 
-_MARK: Any = object()
-"""First entry of a list of items, until the source sends a message. Only then the list is empty, see `read_items`."""
 measure_json, measure_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 
 
 class Mode(enum.Enum):
-    """How a producer sends its items. The consumer's first messages choose the mode. Then only the end changes it."""
+    """How a producer sends its items. The consumer's first messages choose the mode."""
 
     WAITING = "waiting"
     """The consumer has sent nothing yet."""
@@ -51,12 +49,10 @@ class Mode(enum.Enum):
     PULLED = "pull"
     """Requests ``pull`` of ``n``: each response is ``{values, done}``. It has ``n`` values, or fewer at the end and if
     the values are large."""
-    OVER = "over"
-    """The channel is over, so nothing more is sent."""
 
 
 # Constants, because Python 3.11 looks members of an enum up slowly.
-_WAITING, _GRANTED, _CREDIT, _PACED, _PULLED, _OVER = Mode
+_WAITING, _GRANTED, _CREDIT, _PACED, _PULLED = Mode
 
 
 class Producer(Recipient):
@@ -107,7 +103,7 @@ class Producer(Recipient):
             channel.abort_after(patience, late)
 
     def __repr__(self) -> str:
-        return f"<Producer on {self._channel.id} {self._mode.value}, {self._credit!r}>"
+        return f"<Producer on {self._channel.id} {'over' if self.over else self._mode.value}, {self._credit!r}>"
 
     # ------------------------------------------------------------ messages of the consumer
 
@@ -123,7 +119,7 @@ class Producer(Recipient):
                 self._start(_PULLED)
                 self._wake()
         else:
-            self._end()
+            self.stop_sending()
             if i is not UNSET:
                 self._channel.answer(i, None)
 
@@ -140,17 +136,11 @@ class Producer(Recipient):
             self._channel.stop_abort_timer()
             self._wake()
 
-    def _end(self) -> None:
-        self.over = True
-        then, self._on_over = self._on_over, None
-        if then is not None:
-            then()
-
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def check_wanted(self) -> None:
+    def check_channel_open(self) -> None:
         """Raise `ChannelClosed` if the channel is over."""
         if self._channel.over:
             raise self._channel.closed_error()
@@ -161,8 +151,11 @@ class Producer(Recipient):
         `ChannelCore.end` also cancels the task of a handler that streams. This method is for ``send=``, and for a
         source that continues although it was cancelled.
         """
-        self._mode = _OVER
-        self._end()
+        self.over = True
+        then, self._on_over = self._on_over, None
+        if then is not None:
+            then()
+        self._wake()
 
     def when_over(self, then: Callable[[], object]) -> None:
         """Call ``then`` once the producer is ``over``, or now if it is.
@@ -180,12 +173,12 @@ class Producer(Recipient):
     # ------------------------------------------------------------ producing
 
     async def _wait(self) -> None:
-        """Wait until the consumer sends something.
+        """Wait until the consumer sends something, or the producer is ``over``.
 
         Raises:
             ChannelClosed: the channel is over.
         """
-        self.check_wanted()
+        self.check_channel_open()
         self._waiter = self._writer.loop.create_future()
         try:
             await self._waiter
@@ -193,7 +186,7 @@ class Producer(Recipient):
             self._waiter = None
         self._pause_at = self._credit.sent + BURST
 
-    async def raise_end(self, error: WsrpcError | None = None) -> Never:
+    async def wait_for_end(self, error: WsrpcError | None = None) -> Never:
         """Wait until the channel is over, because an item could not be sent. Then raise the error of the channel.
 
         The ``error`` of the item is not raised, because it may say "not sent". This would be wrong for the request that
@@ -220,9 +213,9 @@ class Producer(Recipient):
             ItemRefused: the consumer has rejected an item.
             Exception: whatever the source raises.
         """
-        while self._mode in (_WAITING, _GRANTED):
+        while self._mode in (_WAITING, _GRANTED) and not self.over:
             await self._wait()
-        self.check_wanted()
+        self.check_channel_open()
         if self._mode is _PACED:
             await run_paced(self, self._channel.owner.sender, self._channel.id, source)
             return
@@ -240,34 +233,41 @@ class Producer(Recipient):
         else:
             items = iterate(source)
             read_some = partial(read_items_async, items)
+        batch = Batch()
+        values = batch.values
+        waited = True
         try:
-            waited = True
             while True:
                 sent = credit.sent  # and not `has_room`, because each item of a stream comes here
                 if sent >= self._pause_at or sent >= credit.items or credit.sent_bytes >= credit.bytes:
                     await self._wait_for_room()
+                if self.over:
+                    return
                 # After an item that had to be waited for, the next item is sent alone. Then more may follow at once.
                 n = 1 if waited else self._batch_size()
-                values: list[Any] = []
-                result = read_some(values, 1, 0, measure_json) if n == 1 else await self._read_and_send(read_some, n)
-                waited = False
-                if isinstance(result, tuple):
-                    waited = True
+                if n == 1:
+                    read_some(batch, 1, 0, measure_json)
+                else:
+                    await self._read_and_send(read_some, batch, n)
+                step, batch.step = batch.step, None
+                waited = step is not None
+                if step is not None:
                     try:
-                        values.append(await complete_step(*result))
+                        values.append(await step.complete())
                     except StopAsyncIteration:
                         return
                 for value in values:
                     if not self._send(value):
                         await self._wait_and_send(value)
-                if result is False:
+                values.clear()
+                if batch.ended:
                     return
         finally:
             if items is not None:
                 await items.aclose()
 
     async def _wait_for_room(self) -> None:
-        while not self._credit.has_room:
+        while not (self._credit.has_room or self.over):
             await self._wait()
         if self._credit.sent >= self._pause_at:
             await self._pause()
@@ -285,8 +285,8 @@ class Producer(Recipient):
         credit = self._credit
         return max(1, min(credit.items - credit.sent, (self._pause_at - credit.sent) * BATCH_SPEEDUP))
 
-    async def _read_and_send(self, read: ReadItems, n: int) -> ReadResult:
-        """Read up to ``n`` items from the source, and send them together. Return what ``read_items`` returns.
+    async def _read_and_send(self, read: ReadItems, batch: Batch, n: int) -> None:
+        """Read up to ``n`` items from the source, and send them together.
 
         The code of the source runs meanwhile, and may send other messages. No such message overtakes an item that was
         made before: `Session.precede` sends the items first.
@@ -296,25 +296,23 @@ class Producer(Recipient):
         """
         room = min(self._credit.bytes - self._credit.sent_bytes, BATCH_BYTES)
         measure = measure_json if self._writer.terms.text else measure_msgpack
-        values: list[Any] = [_MARK]
-        end = self._writer.session.precede(partial(self._send_now, values))
-        result: ReadResult = False
+        batch.sent_early = False
+        end = self._writer.session.precede(partial(self._send_now, batch))
         try:
-            result = read(values, n, room, measure)
-            return result
+            read(batch, n, room, measure)
         finally:
             end()
-            self._send_now(values)
-            if values:
-                await self._send_rest(values, result)
+            self._send_now(batch)
+            if batch.values:
+                await self._send_rest(batch)
 
-    def _send_now(self, values: list[Any]) -> None:
-        """Send the items that can be sent at once, and remove them from ``values``.
+    def _send_now(self, batch: Batch) -> None:
+        """Send the items that can be sent at once, and remove them from ``batch``.
 
         The remaining items have to wait, or cannot be sent. `_send_rest` waits, or raises the error.
         """
-        if values and values[0] is _MARK:
-            del values[0]
+        batch.sent_early = True
+        values = batch.values
         if len(values) > 1 and self._send_batch(values):
             values.clear()
         with suppress(Exception):
@@ -325,11 +323,7 @@ class Producer(Recipient):
         """Send items in one message. Return False if that is not possible. Then nothing was sent."""
         writer = self._writer
         terms = writer.terms
-        if (
-            self._mode is not _CREDIT
-            or not (writer.may_send and terms.batches)
-            or self._credit.sent + len(values) > self._credit.items
-        ):
+        if self.over or not (writer.may_send and terms.batches) or self._credit.sent + len(values) > self._credit.items:
             return False
         try:
             payload = terms.encode(Event(("next", values), UNSET, self._channel.id))
@@ -346,20 +340,21 @@ class Producer(Recipient):
         self._item_size = size // count
         return True
 
-    async def _send_rest(self, values: list[Any], result: ReadResult) -> None:
-        """Send items one by one. ``result`` is the result of the read that returned the items."""
+    async def _send_rest(self, batch: Batch) -> None:
+        """Send the remaining items one by one."""
         try:
-            for value in values:
+            for value in batch.values:
                 while not self._credit.has_room:
                     await self._wait()
                 if not self._send(value):
                     await self._wait_and_send(value)
+            batch.values.clear()
         except BaseException as exc:
-            if isinstance(result, tuple):  # a step that has started, and would keep its generator from being closed
+            if batch.step is not None:  # a step that has started, and would keep its generator from being closed
                 # Not GeneratorExit, which until Python 3.13 leaves a generator suspended that the step itself awaits.
                 end = asyncio.CancelledError(*exc.args if isinstance(exc, asyncio.CancelledError) else ())
                 with suppress(asyncio.CancelledError, StopAsyncIteration):
-                    await complete_step(*result, end)
+                    await batch.step.complete(end)
             raise
 
     # ------------------------------------------------------------ one item
@@ -367,7 +362,7 @@ class Producer(Recipient):
     def _send(self, value: Any) -> bool:
         """Send an item at once. Return False if the connection is full or is broken, or the channel is over."""
         writer = self._writer
-        if not (self._mode is _CREDIT and writer.may_send):
+        if self.over or not writer.may_send:
             return False
         message = self._message
         item = message.a[1]
@@ -390,16 +385,16 @@ class Producer(Recipient):
 
     async def _send_event(self, item: Item | NoMoreItems) -> int:
         """Send an item, or the end, once the connection has room. Return its size."""
-        if not self._channel.over:
-            with suppress(ChannelClosed, ConnectionLost):
-                return await self._channel.owner.outbox.wait_and_send(Event(("next", item), h=self._channel.id))
-        await self.raise_end()
+        self.check_channel_open()
+        with suppress(ChannelClosed, ConnectionLost):
+            return await self._channel.owner.outbox.wait_and_send(Event(("next", item), h=self._channel.id))
+        await self.wait_for_end()
 
     # ------------------------------------------------------------ the end
 
     def refuse_pulls(self, error: Exception) -> None:
         """Reject the pulls that wait for items, because the source has failed."""
-        if self.pulled:
+        if self.pulled and not self._channel.over:
             self._pulls.refuse(error)
 
     @property
@@ -413,6 +408,7 @@ class Producer(Recipient):
         Raises:
             ChannelClosed: the channel is over.
         """
+        self.check_channel_open()
         if self.pulled:
             # The response with the last items has the end. Pulls that were sent ahead are answered with the end, too.
             self._pulls.finish()

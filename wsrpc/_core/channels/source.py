@@ -12,7 +12,7 @@ import threading
 import types
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator, Sized
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..._base.names import Source
 from ..handlers.introspection import injections
@@ -24,13 +24,51 @@ ENVELOPE = 32
 
 Measure = Callable[[Any], Sized]
 
-Step = Any
-"""What the ``__anext__`` of an async generator returns, after its first ``send``."""
 
-ReadResult = bool | tuple[Step, Any]
-"""False if the source has ended. If a step waits, the step and what it waits for, for `complete_step`. Else True."""
+class StartedStep(NamedTuple):
+    """Coroutine that has run up to its first wait, such as the ``__anext__`` of a generator whose item takes time."""
 
-ReadItems = Callable[[list[Any], int, int, Measure], ReadResult]
+    step: Any
+    waits_for: Any
+
+    @types.coroutine
+    def complete(self, error: BaseException | None = None) -> Generator[Any, Any, Any]:
+        """Await the rest of the step, and return its result.
+
+        Args:
+            error: raised where the step waits, instead of waiting.
+        """
+        step, waits_for = self
+        try:
+            if error is not None:
+                waits_for = step.throw(error)
+            while True:
+                try:
+                    sent = yield waits_for
+                except BaseException as exc:
+                    waits_for = step.throw(exc)
+                else:
+                    waits_for = step.send(sent)
+        except StopIteration as exc:
+            return exc.value
+
+
+class Batch:
+    """Items of one source that were read together, and are not sent yet. `read_items` fills it again and again."""
+
+    __slots__ = ("ended", "sent_early", "step", "values")
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self.step: StartedStep | None = None
+        """The step that makes the next item, if that item has to be waited for."""
+        self.ended = False
+        """Whether the source has no more items."""
+        self.sent_early = False
+        """Whether the code of the source has sent a message while the items were read. The items left before it."""
+
+
+ReadItems = Callable[[Batch, int, int, Measure], None]
 """`read_items` or `read_items_async` of one source."""
 
 
@@ -107,45 +145,40 @@ async def close_source(source: Any) -> None:
 # ---------------------------------------------------------------- several items at once
 
 
-def read_items(source: Iterator[Any], values: list[Any], n: int, room: int, measure: Measure) -> ReadResult:
-    """Append up to ``n`` items of ``source`` to ``values``.
+def read_items(source: Iterator[Any], batch: Batch, n: int, room: int, measure: Measure) -> None:
+    """Add up to ``n`` items of ``source`` to ``batch``.
 
     Reading stops
 
-    - when the items, each in its own message, would fill ``room`` bytes. So all items but the last one have room, and
-      the source never makes an item while the item before waits for credit.
-    - after an item that ``measure`` cannot encode, because the size of the item is then unknown. The item is sent by
-      itself before the source continues, so that an error of the item is found at once.
-    - when ``source`` itself has sent a message while it made an item. This item must leave before the next message of
-      ``source``. Sending has removed all items from ``values``, so an empty ``values`` shows that this has happened,
-      and ``values`` must not be empty at the start.
+    - when the items, each sent by itself, would fill ``room`` bytes. So all items but the last one have room, and no
+      item waits for credit while the source is already making the next one.
+    - after an item that ``measure`` cannot encode, so that its size is not known. If the item cannot be sent at all,
+      the error is found before the source continues.
+    - when the code of ``source`` has sent a message. Its next message must not overtake the items after this one.
 
-    An exception of ``source`` is raised here. ``values`` then has the items before the exception.
+    An exception of ``source`` is raised here. ``batch`` then has the items before the exception.
 
     Args:
         measure: encodes an item.
     """
-    count, last = len(values), len(values) + n
+    values = batch.values
     for value in islice(source, n):
-        count += 1
         values.append(value)
-        if count == last:
-            return True
+        n -= 1
+        if n == 0:
+            return
         try:
             room -= len(measure(value)) + ENVELOPE
         except Exception:  # the item is sent by itself, and raises its error there if it cannot be encoded at all
-            return True
-        if room <= 0 or len(values) < count:
-            return True
-    return False
+            return
+        if room <= 0 or batch.sent_early:
+            return
+    batch.ended = True
 
 
-def read_items_async(
-    source: AsyncGenerator[Any, None], values: list[Any], n: int, room: int, measure: Measure
-) -> ReadResult:
-    """Append up to ``n`` items of ``source`` to ``values``, until an item has to be waited for. See `read_items`."""
-    advance = source.__anext__
-    count = len(values)
+def read_items_async(source: AsyncGenerator[Any, None], batch: Batch, n: int, room: int, measure: Measure) -> None:
+    """Add up to ``n`` items of ``source`` to ``batch``, until an item has to be waited for. See `read_items`."""
+    advance, values = source.__anext__, batch.values
     while True:
         step: Any = advance()
         try:
@@ -153,39 +186,18 @@ def read_items_async(
         except StopIteration as exc:  # how a coroutine returns
             value = exc.value
         except StopAsyncIteration:
-            return False
+            batch.ended = True
+            return
         else:
-            return step, waits_for
+            batch.step = StartedStep(step, waits_for)
+            return
         values.append(value)
         n -= 1
         if n == 0:
-            return True
-        count += 1
+            return
         try:
             room -= len(measure(value)) + ENVELOPE
         except Exception:  # as in `read_items`
-            return True
-        if room <= 0 or len(values) < count:
-            return True
-
-
-@types.coroutine
-def complete_step(step: Step, waits_for: Any, error: BaseException | None = None) -> Generator[Any, Any, Any]:
-    """Await the rest of a step that has started, and return its item.
-
-    Args:
-        waits_for: what the step waits for.
-        error: raised where the step waits, instead of waiting.
-    """
-    try:
-        if error is not None:
-            waits_for = step.throw(error)
-        while True:
-            try:
-                sent = yield waits_for
-            except BaseException as exc:
-                waits_for = step.throw(exc)
-            else:
-                waits_for = step.send(sent)
-    except StopIteration as exc:
-        return exc.value
+            return
+        if room <= 0 or batch.sent_early:
+            return

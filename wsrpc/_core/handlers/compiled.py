@@ -215,7 +215,7 @@ def _why_no_timeout(facts: Facts, thread: bool) -> str:
     """Return why a handler cannot have a timeout, and what to do instead. Return an empty text if it can."""
     if thread:
         return "a thread cannot be stopped, so check the time in the function itself"
-    if facts.role is not Role.RESULT or facts.is_generator:
+    if facts.role is not Role.RESULT:
         return "this one lasts as long as its stream or channel, so use `async with asyncio.timeout()` in its body"
     return "" if facts.is_coroutine else "a plain function cannot be cancelled, so make it an `async def`"
 
@@ -235,7 +235,7 @@ class Handler:
         "lane",
         "member",
         "most",
-        "opens",
+        "opens_before_body",
         "thread",
         "timeout",
     )
@@ -275,7 +275,7 @@ class Handler:
         if shown_as is not None:
             facts = facts._replace(name=name_of(shown_as), where=location(shown_as))
         thread, timeout = options.thread, options.timeout
-        if thread and (facts.is_coroutine or facts.role is not Role.RESULT or inspect.isasyncgenfunction(function)):
+        if thread and (facts.is_coroutine or facts.role.opens_before_body or inspect.isasyncgenfunction(function)):
             text = "thread=True is for plain functions: an `async def` runs in the event loop, leave it out"
             raise facts.refusal(None, text)
         if timeout not in (UNSET, None) and (why := _why_no_timeout(facts, thread)):
@@ -300,10 +300,10 @@ class Handler:
         self.thread = thread
         self.timeout = timeout
         """Maximum seconds from its call to its end. UNSET: `Limits.handler_timeout` applies."""
-        self.opens = facts.role is not Role.RESULT
+        self.opens_before_body = facts.role.opens_before_body
         """Whether the request is answered with a channel before the coroutine or generator of ``call`` runs."""
-        self.answers_with_channel = self.opens or facts.is_generator
-        """Whether a request is known to be answered by a channel: ``opens``, and generators."""
+        self.answers_with_channel = facts.role is not Role.RESULT
+        """Whether a request is known to be answered with a channel."""
         self.lane: Hashable = self if lane is None and options.ordered else lane
         """The lane: the handler itself, or a scope. Handlers of one lane run one after another. None: calls may
         overlap."""

@@ -174,7 +174,13 @@ def completed(facts: Facts, function: Callable[..., Any], member: Member) -> tup
 # ---------------------------------------------------------------- signatures
 
 
-_KINDS = {Role.UPLOAD: Kind.UPLOAD, Role.EXCHANGE: Kind.EXCHANGE, Role.CONVERSATION: Kind.CONVERSATION}
+_KINDS = {
+    Role.STREAM: Kind.STREAM,
+    Role.UPLOAD: Kind.UPLOAD,
+    Role.EXCHANGE: Kind.EXCHANGE,
+    Role.CONVERSATION: Kind.CONVERSATION,
+}
+_KINDS_OF_RESULTS = {"value": Kind.REQUEST, "stream": Kind.STREAM, "channel": Kind.CONVERSATION}
 
 
 def _difference(member: Member, facts: Facts, function: Any) -> str | None:
@@ -183,11 +189,7 @@ def _difference(member: Member, facts: Facts, function: Any) -> str | None:
         result = result_of(function)
     except TypeError as exc:
         raise TypeError(f"{_signature(function)} ({facts.where}): {exc}") from exc.__cause__
-    if facts.role is Role.RESULT:
-        is_stream = facts.is_generator or result.kind == "stream"
-        kind = Kind.STREAM if is_stream else Kind.CONVERSATION if result.kind == "channel" else Kind.REQUEST
-    else:
-        kind = _KINDS[facts.role]
+    kind = _KINDS_OF_RESULTS[result.kind] if facts.role is Role.RESULT else _KINDS[facts.role]
     says_nothing = kind is Kind.REQUEST and result.type is Any and member.kind in (Kind.STREAM, Kind.CONVERSATION)
     if kind is not member.kind and not says_nothing:
         return f"the contract declares {member.kind.value}, and this is {kind.value}"

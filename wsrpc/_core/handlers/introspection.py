@@ -72,12 +72,18 @@ class Parameter(NamedTuple):
 
 
 class Role(Enum):
-    """How a handler answers. Except for `RESULT`, the request is answered with a channel before the body runs."""
+    """How a handler answers. All roles but `RESULT` answer with a channel."""
 
-    RESULT = "returns a value, or a stream if it returns or is an iterator"
+    RESULT = "returns a value, or an iterator, whose items are then streamed"
+    STREAM = "yields items"
     CONVERSATION = "talks with its caller over an anonymous channel"
     UPLOAD = "reads the items that its caller sends; its result answers the end of the items"
     EXCHANGE = "reads the items that its caller sends, and yields items meanwhile"
+
+    @property
+    def opens_before_body(self) -> bool:
+        """Whether the request is answered with a channel before the body of the handler runs."""
+        return self not in (Role.RESULT, Role.STREAM)
 
 
 class Facts(NamedTuple):
@@ -89,7 +95,6 @@ class Facts(NamedTuple):
     where: str
     """``file:line`` of the function, or its name if its place is unknown."""
     is_coroutine: bool
-    is_generator: bool
     parameters: tuple[Parameter, ...] = ()
     """The parameters that get a value, in the order of the signature."""
     role: Role = Role.RESULT
@@ -144,6 +149,10 @@ def _body_of(function: Any) -> Any:
     # An object runs the __call__ of its class. A class runs the __call__ of its metaclass, which makes an instance. It
     # does not matter whether the __call__ of the instance is a coroutine function.
     return typing.cast(Any, type(function)).__call__
+
+
+def _is_generator(body: Any) -> bool:
+    return inspect.isasyncgenfunction(body) or inspect.isgeneratorfunction(body)
 
 
 def _name(function: Any) -> str:
@@ -377,8 +386,7 @@ def read_signature(function: Any, what: str = "handler") -> Facts:
     """
     layers = _layers_of(function)
     body, name = _body_of(function), _name(function)
-    is_generator = inspect.isasyncgenfunction(body) or inspect.isgeneratorfunction(body)
-    read = Facts(what, name, _where(layers, name), inspect.iscoroutinefunction(body), is_generator)
+    read = Facts(what, name, _where(layers, name), inspect.iscoroutinefunction(body))
     try:
         signature = signature_of(function)
     except (ValueError, TypeError) as exc:
@@ -448,7 +456,9 @@ def _role(read: Facts, function: Any) -> Role:
         raise read.refusal(reads[0], "reading the stream that the caller sends takes an `async def`")
     if reads:
         return Role.UPLOAD if read.is_coroutine else Role.EXCHANGE
-    return Role.CONVERSATION if talks else Role.RESULT
+    if talks:
+        return Role.CONVERSATION
+    return Role.STREAM if _is_generator(_body_of(function)) else Role.RESULT
 
 
 def channel_parameters(read: Facts) -> tuple[list[str], list[str]]:
@@ -496,8 +506,7 @@ def result_of(function: Any) -> Result:
     Raises:
         TypeError: the annotation cannot be resolved.
     """
-    body = _body_of(function)
-    yields = inspect.isasyncgenfunction(body) or inspect.isgeneratorfunction(body)
+    yields = _is_generator(_body_of(function))
     try:
         tp = _annotated_result(function)
     except Exception as exc:  # anything that evaluating an annotation raises

@@ -101,7 +101,7 @@ class Invocation(msgspec.Struct, eq=False):
     """The channel that the handler has made, or that answers its request; see `make_channel`."""
     user_channel: Any = None
     """The `AnonymousChannel` for ``channel``, once the handler has asked for it."""
-    served: ChannelCore | None = None
+    delivered_channel: ChannelCore | None = None
     """``channel``, once the request was answered with it. The handler runs on this channel."""
     state: CallState = _RUNNING
     upload: UploadInbox | None = None
@@ -265,7 +265,7 @@ class Invocation(msgspec.Struct, eq=False):
         The `contextvars` context refers to this object, and asyncio keeps the context of a cancelled timer until the
         timer would have ended. The values that a `Context` shows stay while the user keeps the `Context`.
         """
-        self.task = self.thread = self.upload = self.served = None
+        self.task = self.thread = self.upload = self.delivered_channel = None
         self.channel = None if self.user_channel is None else self.channel
         if self.shown is None or self.shown() is None:
             self.inbound.a = self.inbound.a[:1]
@@ -279,7 +279,7 @@ class Invocation(msgspec.Struct, eq=False):
 
     def notices_end(self, exc: BaseException) -> bool:
         """Return whether a conversation's body raised ``exc`` because the remote peer has ended its channel."""
-        channel = self.served
+        channel = self.delivered_channel
         if channel is None or not channel.over or channel.ended_here:
             return False
         return exc is channel.error or (isinstance(exc, ChannelClosed) and exc.channel == str(channel.id))

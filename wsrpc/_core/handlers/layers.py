@@ -57,7 +57,7 @@ def around(
     if handler is not None:
         own_limit = handler.timeout is not UNSET
         seconds = handler.timeout if own_limit else time_limit
-        if handler.opens:
+        if handler.opens_before_body:
             call = _opening(call)
         elif isinstance(seconds, (int, float)):
             call = (_limited if handler.facts.is_coroutine else _perhaps_limited)(call, seconds)
@@ -65,7 +65,7 @@ def around(
             call = _in_thread(call, handler.most)
         if handler.lane is not None:
             call = _in_lane(call, handler.lane)
-        if handler.acquired and (handler.facts.is_coroutine or handler.facts.is_generator):
+        if handler.acquired and (handler.facts.is_coroutine or handler.answers_with_channel):
             call = _within_task(call)
     if middleware:
         within = _innermost(call)

@@ -99,7 +99,8 @@ class Opening:
         handler takes time, the caller calls it.
         """
         self.state = OpeningState.OPEN
-        # One of the two sides handles requests meanwhile. Otherwise the handlers of both sides could wait for each other.
+        # One of the two sides handles requests meanwhile. Otherwise the handlers of both sides could wait for each
+        # other.
         stage = self._enter(invocation)
         stage.fire(self._reporter.registries, "open", (invocation.peer,))
         if self._session.over:  # a handler has bound another transport, and the new session has its own opening

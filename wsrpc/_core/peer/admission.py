@@ -102,7 +102,7 @@ class Admission:
         try:
             while (paused := self.paused) is not None:
                 await asyncio.shield(paused)
-                if self.session.end_error is not None:
+                if self.session.over:
                     self._answers.ignored["dropped at the end"] += 1
                     invocation.record_orphaned(self.session.end_error)
                     raise invocation.cancellation()

@@ -80,7 +80,7 @@ class ChannelCalls:
         self._channels.deliver(channel)
         invocation.remove_from_active()
         mark_processed(invocation.view)
-        invocation.served = channel
+        invocation.delivered_channel = channel
         invocation.enter(CallState.SERVING)
         channel.on_end = lambda: self._cancel_after_end(invocation, channel)
         return channel
@@ -179,7 +179,7 @@ class ChannelCalls:
 
     def conclude(self, invocation: Invocation, value: object) -> None:
         """End the channel of a call that has returned ``value``."""
-        channel = invocation.served
+        channel = invocation.delivered_channel
         assert channel is not None
         if channel.over:  # a stream's channel ends with its last item
             return
@@ -191,7 +191,7 @@ class ChannelCalls:
 
     def failed(self, invocation: Invocation, error: RpcError) -> None:
         """End the channel of a call that has failed."""
-        channel = invocation.served
+        channel = invocation.delivered_channel
         assert channel is not None
         if channel.over:
             return
@@ -204,7 +204,7 @@ class ChannelCalls:
 
     def _answer_end(self, invocation: Invocation, answer: Callable[[int], None]) -> None:
         """Answer the caller's last message with the result of an upload, now or when this message arrives."""
-        channel, upload = invocation.served, invocation.upload
+        channel, upload = invocation.delivered_channel, invocation.upload
         assert channel is not None and upload is not None
 
         def end(i: int) -> None:

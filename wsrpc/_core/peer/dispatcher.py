@@ -26,7 +26,7 @@ from ...errors import (
     ReservedEvent,
     RpcError,
     UnknownEvent,
-    channel_of,
+    channel_of_item,
     is_made_here,
     made_here,
     short,
@@ -109,7 +109,7 @@ class Dispatcher:
         reads the clock."""
 
     @cached_property
-    def _channel_answers(self) -> ChannelCalls:
+    def _channel_calls(self) -> ChannelCalls:
         """Runs handlers whose answer is a channel. Made for the first of them, because many peers have none."""
         return ChannelCalls(self.answers, self.work, self.channels)
 
@@ -171,7 +171,7 @@ class Dispatcher:
             self._mark = now = self.loop.time()
             if now - since > SLOW_HANDLER:
                 self._warn_slow(handler, now - since)
-        if channel is not None or self.session.end_error is not None:
+        if channel is not None or self.session.over:
             # A channel may deliver messages that it has kept, outside a read from the network. Nothing is read when the
             # session is over.
             self._mark = None
@@ -240,7 +240,7 @@ class Dispatcher:
         work.add(invocation)
         if invocation.state.cancelled:  # in its first step, when its task was not set
             task.cancel(bounded_reason(invocation.cancel_reason))
-        elif self.session.end_error is not None and invocation.id is not None:
+        elif self.session.over and invocation.id is not None:
             invocation.orphan(self.session.end_error)  # the handler itself has ended the connection
 
     async def _drive(self, invocation: Invocation, result: Any) -> None:
@@ -286,17 +286,17 @@ class Dispatcher:
         """
         if hasattr(result, "__await__"):
             result = await result
-        if invocation.served is not None:  # the request was answered with a channel
+        if invocation.delivered_channel is not None:  # the request was answered with a channel
             return result
         source = as_source(result, thread=thread)
         return result if source is None else await self.serve(invocation, source)
 
     def serve(self, invocation: Invocation, body: Any) -> Coroutine[Any, Any, Any]:
         """Answer with a channel, then await ``body``, or send its items. Return its result."""
-        if self.session.end_error is not None:  # it handles an event, and therefore runs on when its session is over
+        if self.session.over:  # it handles an event, and therefore runs on when its session is over
             invocation.record_orphaned(self.session.end_error)
         self.work.add(invocation)
-        return self._channel_answers.serve(invocation, body)
+        return self._channel_calls.serve(invocation, body)
 
     def expire(self, invocation: Invocation, seconds: float) -> None:
         """Cancel a handler that has run too long, and reject its request, although the handler may exit much later."""
@@ -318,11 +318,11 @@ class Dispatcher:
     def _returned(self, invocation: Invocation, result: object) -> None:
         """Answer the request of a handler that has returned, or end the channel that answered it."""
         i, made = invocation.inbound.i, invocation.channel
-        if made is not None and invocation.served is not None:
-            self._channel_answers.conclude(invocation, result)
+        if made is not None and invocation.delivered_channel is not None:
+            self._channel_calls.conclude(invocation, result)
         elif invocation.state.cancelled and made is not None:
             raise invocation.cancellation()  # no caller would get the channel
-        elif i is not UNSET and invocation.state.answerable and self.session.end_error is None:
+        elif i is not UNSET and invocation.state.answerable and not self.session.over:
             if made is not None and result is invocation.user_channel:
                 self.channels.deliver(made)
             else:
@@ -338,8 +338,8 @@ class Dispatcher:
             return False
         if invocation.is_stopped_by(exc):
             # The task ends as cancelled, and the remote peer does not get the application's reason.
-            if invocation.served is not None:
-                self._channel_answers.failed(invocation, RpcError(ABORTED))
+            if invocation.delivered_channel is not None:
+                self._channel_calls.failed(invocation, RpcError(ABORTED))
             elif invocation.id is not None:
                 self.answers.reject(invocation.id, RpcError(ABORTED))
             invocation.record_orphaned(None)  # if it waits for a thread, it must not start there
@@ -362,7 +362,7 @@ class Dispatcher:
         if (channel := invocation.channel) is not None:
             if channel.state is ChannelState.NEW:
                 channel.close()
-            elif channel.over and invocation.served is not None:
+            elif channel.over and invocation.delivered_channel is not None:
                 channel.mailbox.close()  # nothing can listen any more
         if invocation.view is not None:
             mark_processed(invocation.view)
@@ -415,7 +415,7 @@ class Dispatcher:
 
     def _failed(self, invocation: Invocation, exc: BaseException) -> None:
         """Reject the request of a handler that raised ``exc``, or end its channel. Log what the caller must not get."""
-        channel, label = invocation.served, invocation.label
+        channel, label = invocation.delivered_channel, invocation.label
         if invocation.channel is not None and channel is None:
             invocation.channel.close()  # the caller does not get it
         tells_of_end = isinstance(exc, (ConnectionLost, ChannelClosed)) and not self.session.state.accepts_messages
@@ -423,15 +423,15 @@ class Dispatcher:
             # The handler has not failed: it noticed the end of its connection or channel before it was cancelled.
             self.answers.log(logging.INFO, "%s was left: %s", label, exc)
             return
-        if isinstance(exc, BadResult) and channel_of(exc) is channel is not None:
+        if isinstance(exc, BadResult) and channel_of_item(exc) is channel is not None:
             # The caller sent a wrong value. The error is not `BadArguments`, which says that the handler did not run.
             exc = made_here(RemoteError(str(exc), BAD_ITEM))
         error = self.answers.for_caller(exc, label)
         if invocation.id is None:
             self._event_failed(invocation, exc, error)
         elif channel is not None:
-            self._channel_answers.failed(invocation, error)
-        elif invocation.state.answerable and self.session.end_error is None:
+            self._channel_calls.failed(invocation, error)
+        elif invocation.state.answerable and not self.session.over:
             if isinstance(exc, UnknownEvent) and is_made_here(exc) and not self._crosses_an_end(invocation):
                 self._log_unknown(invocation, exc)
             self.answers.reject(invocation.id, error)

@@ -315,7 +315,7 @@ class Requester:
             raise asyncio.CancelledError("the source was cancelled")  # not by this function
         error = None if running.cancelled() else running.exception()
         try:
-            producer.check_wanted()
+            producer.check_channel_open()
             if error is not None:
                 raise error
         finally:  # as in `send_request`

@@ -473,8 +473,8 @@ class Work:
     def end_conversations(self) -> None:
         """Cancel conversations whose channels have ended, even if they have not read all messages."""
         for invocation in list(self.invocations):
-            if invocation.served is not None and invocation.served.over:
-                invocation.served.mailbox.call_when_read()
+            if invocation.delivered_channel is not None and invocation.delivered_channel.over:
+                invocation.delivered_channel.mailbox.call_when_read()
 
     def tasks(self, closers: Closers | None = None) -> set[asyncio.Task[None]]:
         """Return the tasks in which handlers run, except those of ``closers`` and those that wait behind them in lanes.
@@ -496,7 +496,7 @@ class Work:
     def channels(self, closers: Closers) -> set[ChannelCore]:
         """Return the anonymous channels on which handlers of ``closers`` run."""
         closing = (each for each in self.invocations if each.task is not None and closers.cover(each.task, each))
-        return {each.served for each in closing if each.served is not None}
+        return {each.delivered_channel for each in closing if each.delivered_channel is not None}
 
 
 def _kept(payload: bytes | bytearray, view: Message | None) -> bytes:

@@ -40,6 +40,8 @@ VERSION = 1
 BYTES_PER_MESSAGE = 192
 """About how many bytes a waiting message takes besides its payload."""
 
+_OVER = SessionState.OVER  # a constant, because Python 3.11 looks members of an enum up slowly
+
 
 class Session:
     """A transport that survives drops: it has one connection after another, or none, and ends once.
@@ -132,7 +134,7 @@ class Session:
     @property
     def over(self) -> bool:
         """Whether the session has ended."""
-        return self.state is SessionState.OVER
+        return self.state is _OVER
 
     def _move(self, happened: SessionInput) -> None:
         self.state = after(self.state, happened)
