@@ -28,7 +28,7 @@ from ..wire.counting import decode_any
 from ..wire.messages import WireMessage, place_on
 from .admission import WAITING, MessageKind
 from .peer_host import PeerHost
-from .waiting_room import NOTHING_WAITS, ReceivedMessage, WaitingRoom
+from .waiting_room import NOTHING_WAITS, WaitingMessage, WaitingRoom
 
 if TYPE_CHECKING:
     from .dispatcher import Dispatcher
@@ -175,7 +175,7 @@ class Work:
             dispatcher.run(message, payload, view, channel)
             return
         key = None if i is UNSET else i
-        waiting = ReceivedMessage(kind, _kept(payload, view), key, view, decode, dispatcher, channel, is_read)
+        waiting = WaitingMessage(kind, _kept(payload, view), key, view, decode, dispatcher, channel, is_read)
         if self._add_waiting(waiting):
             self.update()
             return
@@ -269,7 +269,7 @@ class Work:
 
     # ------------------------------------------------------------ messages that wait
 
-    def _add_waiting(self, entry: ReceivedMessage) -> bool:
+    def _add_waiting(self, entry: WaitingMessage) -> bool:
         """Let a message wait. Return False if there is no room."""
         if self.waiting_room is NOTHING_WAITS:
             self.waiting_room = WaitingRoom(self.limits.waiting, self.limits.waiting_bytes)

@@ -144,7 +144,7 @@ class SessionWriter:
         """Compute ``may_send`` again.
 
         It depends on the session, its opening, its draining and the gate, which report their changes to the
-        `SessionReceiver`.
+        `SessionListener`.
         """
         self.may_send = self.sending_state is SendingState.OPEN and not (
             self.session.full or self.room_gate.has_callers
@@ -197,9 +197,9 @@ class SessionWriter:
         """A broadcast has waited as long as broadcasts wait, see ``overdue``."""
         self.overdue = self.session.full
 
-    async def drain(self) -> None:
+    async def wait_room(self) -> None:
         """Wait until there is room, or the session has ended. Cancelling is safe."""
-        await self.session.drain()
+        await self.session.wait_room()
 
     def flush_broadcasts(self) -> None:
         """Send the broadcasts that wait, as far as there is room."""
