@@ -179,3 +179,47 @@ def test_a_module_assigns_private_attributes_of_its_own_objects_only() -> None:
         others = [node for node in assigned if re.match(r"_(?!_)", node.attr) and node.attr not in own]
         outside += [f"{name_of(path)}:{node.lineno} {ast.unparse(node)}" for node in others]
     assert not outside, "\n".join(outside)
+
+
+def docstrings_of(path: Path) -> list[ast.Constant]:
+    """The docstrings of a file, also those of attributes."""
+    return [
+        statement.value
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        for statement in node.body
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    ]
+
+
+DEFINED_ELSEWHERE = {"SSLSocket", "getpeercert", "eager_task_factory", "TypedDict", "TestClient", "Shape"}
+"""Names in docstrings that other libraries or the TypeScript of `browser` define, and that no Python here uses."""
+
+
+def test_what_a_docstring_names_is_there() -> None:
+    paths = [*files("wsrpc"), *files("adapters")]
+    docstrings = {path: docstrings_of(path) for path in paths}
+    known = set(DEFINED_ELSEWHERE)
+    for path in paths:
+        known.update(path.relative_to(ROOT).with_suffix("").parts)
+        for node in ast.walk(tree_of(path)):
+            texts = [getattr(node, field, None) for field in ("id", "attr", "name", "arg", "module", "asname")]
+            if isinstance(node, ast.Constant) and node not in docstrings[path]:
+                texts.append(node.value)  # a name in a table, or one that travels in messages
+            known.update(word for text in texts if isinstance(text, str) for word in re.findall(r"\w+", text))
+    unknown = [
+        f"{name_of(path)}:{docstring.lineno} {name}"
+        for path, found in docstrings.items()
+        for docstring in found
+        for name in re.findall(r"(?<!`)`([A-Za-z_][\w.]*)(?:\(\))?`(?!`)", str(docstring.value))
+        if not set(name.split(".")) <= known
+    ]
+    assert not unknown, "\n".join(unknown)
+
+
+def test_no_slot_is_named_twice() -> None:
+    for path in [*files("wsrpc"), *files("adapters")]:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__slots__":
+                slots = ast.literal_eval(node.value)
+                assert isinstance(slots, str) or len(set(slots)) == len(slots), f"{name_of(path)}:{node.lineno}"

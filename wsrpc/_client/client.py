@@ -122,7 +122,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
         )
         plan = DialPlan(dialer, reconnect, connect_timeout)
         self._core = core = ClientCore(settings, registry, plan, fails_offline=offline == "fail")
-        self._sender = core.peer_core.sender
+        self._sender = core.peer_core.requester
 
     # ------------------------------------------------------------ what users see
 

@@ -95,7 +95,7 @@ class FrameWriter(ABC):
     """Builds frames, and writes all frames that are added in one read, or in one turn of the event loop, together.
 
     Base class for the outgoing half of a connection. The subclass implements `write`, which writes the bytes that
-    `take` returns. The frames of a client are masked, each with four new random bytes.
+    `pop_frames` returns. The frames of a client are masked, each with four new random bytes.
 
     Set ``held`` when a read begins, and call `release` when the read has been handled. Frames that are added meanwhile
     are written by `release` at the latest. Other frames are written at the end of the current turn of the event loop.
@@ -122,7 +122,7 @@ class FrameWriter(ABC):
 
     @abstractmethod
     def write(self) -> None:
-        """Write the bytes that `take` returns, and any other bytes that have to be written."""
+        """Write the bytes that `pop_frames` returns, and any other bytes that have to be written."""
 
     @property
     def sent(self) -> int:

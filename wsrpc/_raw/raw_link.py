@@ -347,7 +347,7 @@ class RawLink:
     def _count_dropped(self, count: int) -> None:
         self.skipped_broadcasts += count
 
-    async def drain(self) -> None:
+    async def wait_room(self) -> None:
         """Wait until there is room, or the connection has ended. Cancelling is safe."""
         await self.transport.drain()
 

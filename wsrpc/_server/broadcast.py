@@ -299,7 +299,7 @@ class BroadcastGroup:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
-                await asyncio.gather(*(link.drain() for link in late), return_exceptions=True)
+                await asyncio.gather(*(link.wait_room() for link in late), return_exceptions=True)
         for link in late:
             link.mark_overdue()
 

@@ -65,7 +65,7 @@ class ClusterSender:
         """
         membership = self._joined()
         if (here := membership.addresses.get(self._address)) is not None:
-            return core_of(here).sender, channel, options
+            return core_of(here).requester, channel, options
         assert not isinstance(channel, int)
         node = self._node(membership)
         peer = membership.links.peer(node)
@@ -79,7 +79,7 @@ class ClusterSender:
                 assert timeout is not None
                 raise RequestTimeout(event, timeout, "not_sent") from None
             options = _shortened(options, membership.scheduler.time() - began)
-        return core_of(peer).sender, place(self._address, channel, wants_channel=options.wants_channel), options
+        return core_of(peer).requester, place(self._address, channel, wants_channel=options.wants_channel), options
 
     async def _ask(
         self,
@@ -124,11 +124,11 @@ class ClusterSender:
         check_sending(channel, event, None)
         membership = self._joined()
         if (here := membership.addresses.get(self._address)) is not None:
-            core_of(here).sender.send_event_nowait(channel, event, args)
+            core_of(here).requester.send_event_nowait(channel, event, args)
             return
         assert not isinstance(channel, int)
         node = membership.links.at_once(self._node(membership))
-        core_of(node).sender.send_event_nowait(place(self._address, channel), event, args)
+        core_of(node).requester.send_event_nowait(place(self._address, channel), event, args)
 
     def send_request(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /

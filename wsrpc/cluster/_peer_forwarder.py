@@ -97,7 +97,7 @@ class PeerForwarder:
             raise made_here(UnknownEvent(f"nodes have no event {one_line(str(a[0]))!r}"))
         peer = self._find(address)
         if peer is not None:
-            sender, current = core_of(peer).sender, current_of(peer)
+            sender, current = core_of(peer).requester, current_of(peer)
             if ctx.id is None:
                 fail = partial(current.session.fail, CloseCode.SLOW_CONSUMER, "slow consumer")
                 return self._forward_event(

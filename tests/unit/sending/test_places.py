@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, redialing, start, turns
+from core_driver import Blocked, ComesBack, Driven, redialing, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from session_story import SMALL, SOON, Story, story
 from stream_driver import control, resumable, welcome
 
 from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Limits, Peer, Reconnect, RequestTimeout
+from wsrpc._core.api.peer import current_of
 from wsrpc._core.sending.places import PLACES, Place, Scope
 from wsrpc._core.sending.session_writer import SendingState
+from wsrpc._core.session.client_session import ClientSession
+from wsrpc._core.session.connection import Connection
 from wsrpc.codecs import JsonCodec
-from wsrpc.testing import MemoryTransport
+from wsrpc.testing import MemoryTransport, ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -81,15 +85,55 @@ async def see_open() -> dict[Scope, Place | None]:
         return scene.seen
 
 
-async def see_away() -> dict[Scope, Place | None]:
-    async with open_line() as scene:
-        await scene.story.settled()
-        served = scene.story.peer
-        await scene.story.cut()
-        await turns_until(lambda: served.detached)
-        look_at_all(scene, served)
-        await scene.story.repair()
-        return scene.seen
+async def see_away(*, opened: bool = True) -> dict[Scope, Place | None]:
+    """What is sent as soon as the session resumes was `HELD`, what is not sent then was in the `QUEUE`."""
+    seen = dict[Scope, Place | None]()
+    for scope in (Scope.PEER, Scope.SESSION):
+        d, go, channels = away(outlives=scope is Scope.PEER), asyncio.Event(), list[AnonymousChannel]()
+
+        async def opening(peer: Peer, go: asyncio.Event, channels: list[AnonymousChannel]) -> None:
+            channels.append(await peer.open_channel("talk"))
+            await go.wait()
+
+        d.peer.on("open", partial(opening, go=go, channels=channels))
+        d.peer.bind(d.transport)
+        [asked] = [message for message in await d.fed(resumable()) if "a" in message]
+        await d.fed({"i": asked["i"], "h": 1})
+        if opened:
+            go.set()
+            await turns()
+        d.transport.lose()
+        assert d.peer.detached
+        d.peer.emit_nowait(scope.name)
+        channels[0].emit_nowait(Scope.STARTED.name)
+        session, d.transport = current_of(d.peer).session, ScriptedTransport()
+        assert isinstance(session, ClientSession)
+        session.ask_to_resume(Connection(d.transport), refused=lost, failed=lost)
+        d.take()
+        resumed = await d.fed(control("resumed", rx=0, bytes=0, token="other", limits={}))
+        sent = [message["a"][0] for message in resumed if "a" in message]
+        seen |= {each: Place.HELD if each.name in sent else Place.QUEUE for each in (scope, Scope.STARTED)}
+        go.set()
+        await d.peer.close()
+    return seen
+
+
+def lost(why: object) -> None:
+    pytest.fail(f"the session is lost: {why}")
+
+
+def away(*, outlives: bool) -> Driven:
+    """The peer of a client whose session resumes, and whose messages may outlive the session, or not."""
+    if outlives:
+        return redialing(bind=False, extensions=True, can_resume=True)
+    owner = ComesBack()
+    d = Driven(dialer=True, bind=False, extensions=True, can_resume=True, owner=owner)
+    owner.peer = d.peer
+    return d
+
+
+async def see_away_not_open() -> dict[Scope, Place | None]:
+    return await see_away(opened=False)
 
 
 async def see_expected() -> dict[Scope, Place | None]:
@@ -104,7 +148,7 @@ async def see_expected() -> dict[Scope, Place | None]:
         return scene.seen
 
 
-async def see_none() -> dict[Scope, Place | None]:
+async def see_stopped() -> dict[Scope, Place | None]:
     async with open_line(extensions=False) as scene:
         s, served, channel = scene.story, scene.story.peer, scene.channel
         assert channel is not None
@@ -183,9 +227,10 @@ async def see_draining() -> dict[Scope, Place | None]:
 
 
 SEEN = {
-    SendingState.NONE: see_none,
+    SendingState.STOPPED: see_stopped,
     SendingState.EXPECTED: see_expected,
     SendingState.AWAY: see_away,
+    SendingState.AWAY_NOT_OPEN: see_away_not_open,
     SendingState.OPENING: see_opening,
     SendingState.FINISHING: see_finishing,
     SendingState.DRAINING: see_draining,

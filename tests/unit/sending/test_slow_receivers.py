@@ -195,15 +195,15 @@ async def test_where_most_are_behind_the_sender_waits_each_time_rather_than_clos
     async with audience(server, 3, LIMITS) as pairs:
         lines = [line_of(peer) for _, peer in pairs]
         drains = [0] * len(lines)
-        outs, drain = [out_of(peer) for _, peer in pairs], SessionWriter.drain
+        outs, wait_room = [out_of(peer) for _, peer in pairs], SessionWriter.wait_room
 
         def counted(
             writer: SessionWriter,
         ) -> Awaitable[None]:  # when it is called: its task may begin too late to be counted
             drains[outs.index(writer)] += 1
-            return drain(writer)
+            return wait_room(writer)
 
-        monkeypatch.setattr(SessionWriter, "drain", counted)
+        monkeypatch.setattr(SessionWriter, "wait_room", counted)
         for line in lines[:2]:
             line.hold()
         await server.emit("say", "x" * 2000)

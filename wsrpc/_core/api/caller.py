@@ -13,7 +13,7 @@ from ..._base.retry import Retry, check_retry
 from ..channels.channel_core import ChannelCore
 from ..inboxes.event_values import Waits, value_of
 from ..peer.requester import Requester
-from ..sending.checks import check_thread, raw_message
+from ..sending.checks import check_thread, check_thread_of_plain, raw_message
 from ..sending.outbox import Outbox
 from ..sending.sender import ReadingSender, Sender
 from ..wire.messages import NO_OPTIONS, Raw, RequestOptions
@@ -352,6 +352,7 @@ class RawCaller(ReadingCaller):
         """
         if offline is not None:
             check_offline(offline)
+        check_thread(self._outbox.writer.thread, "peer.send_raw(...)")
         await self._outbox.send_raw(self._check_raw(message), offline)
 
     async def send_json(self, value: object, *, offline: Offline | None = None) -> None:
@@ -371,10 +372,10 @@ class RawCaller(ReadingCaller):
         """
         if offline is not None:
             check_offline(offline)
+        check_thread_of_plain(self._outbox.writer.thread, "peer.send_raw_nowait")
         self._outbox.send_now(self._check_raw(message), offline)
 
     def _check_raw(self, message: Any) -> Raw:
-        check_thread(self._outbox.writer.thread, "peer.send_raw(...)")
         self._outbox.writer.check_raw()
         payload, text = raw_message(message)
         if not text and not self._binary_is_free():

@@ -100,7 +100,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         self.ignored = core.ignored
         self._channel_name = None
         self._channels: dict[str, Channel] = {}
-        self._sender = core.sender
+        self._sender = core.requester
 
     @property
     def _current(self) -> PeerSession:
@@ -257,7 +257,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         check_flag("ordered", ordered)
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._channels[name] = Channel(name, self._core.sender, self._registry, self._remove_channel)
+            channel = self._channels[name] = Channel(name, self._core.requester, self._registry, self._remove_channel)
         self._registry.scope(name)
         if ordered:
             self._registry.order(name)

@@ -95,7 +95,7 @@ class Opening:
     def start(self, invocation: Invocation) -> None:
         """Call the `open` handlers within ``invocation``, and continue until a handler takes time.
 
-        Handlers that take time run on in ``tasks``. When they are done, `SessionReceiver.opened` is called. If no
+        Handlers that take time run on in ``tasks``. When they are done, `SessionListener.opened` is called. If no
         handler takes time, the caller calls it.
         """
         self.state = OpeningState.OPEN

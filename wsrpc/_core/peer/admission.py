@@ -50,16 +50,15 @@ A message also waits behind messages that wait for room: see `Work`.
 
 
 class Admission:
-    """Decides whether handlers of one session may start now. It reports each change to `Work`."""
+    """Decides whether handlers of one session may start now."""
 
-    __slots__ = ("_answers", "_loop", "_work", "late", "opening", "paused", "session")
+    __slots__ = ("_answers", "_loop", "_work", "_writer", "late", "paused")
 
     def __init__(self, work: Work, writer: SessionWriter, answers: Answers) -> None:
         self._work = work
         self._answers = answers
         self._loop = writer.loop
-        self.session = writer.session
-        self.opening = writer.opening
+        self._writer = writer
         self.paused: asyncio.Future[None] | None = None
         """A future while no handler may start, because a Close frame is queued. It is done when the session is over, or
         continues on another connection. May be read in any thread."""
@@ -69,10 +68,10 @@ class Admission:
     @property
     def state(self) -> ReceivingState:
         """The state of the session, as far as it decides which received messages wait."""
-        if self.session.full or self.paused is not None or self.late:
+        if self._writer.session.full or self.paused is not None or self.late:
             return _STOPPED
-        if self.opening.holds_back:
-            return _DIALED if self.session.negotiation.dialer else _ACCEPTED
+        if self._writer.opening.holds_back:
+            return _DIALED if self._writer.session.negotiation.dialer else _ACCEPTED
         return _OPEN
 
     def pause(self) -> None:
@@ -102,9 +101,9 @@ class Admission:
         try:
             while (paused := self.paused) is not None:
                 await asyncio.shield(paused)
-                if self.session.over:
+                if self._writer.session.over:
                     self._answers.ignored["dropped at the end"] += 1
-                    invocation.record_orphaned(self.session.end_error)
+                    invocation.record_orphaned(self._writer.session.end_error)
                     raise invocation.cancellation()
         finally:
             self.late -= 1

@@ -91,13 +91,11 @@ class Dispatcher:
         self._own = host.options.own
         self._shared = host.options.shared
         self.writer = writer
-        self.session = writer.session
         self.loop = writer.loop
         self.answers = answers
         self.work = work
         self.active: dict[int, Invocation] = {}
         """Requests of the remote peer that are being handled, by id."""
-        self.opening = writer.opening
         self.admission = Admission(work, writer, answers)
         """Decides whether handlers may start."""
         self.context = contextvars.copy_context()
@@ -171,7 +169,7 @@ class Dispatcher:
             self._mark = now = self.loop.time()
             if now - since > SLOW_HANDLER:
                 self._warn_slow(handler, now - since)
-        if channel is not None or self.session.over:
+        if channel is not None or self.writer.session.over:
             # A channel may deliver messages that it has kept, outside a read from the network. Nothing is read when the
             # session is over.
             self._mark = None
@@ -240,8 +238,8 @@ class Dispatcher:
         work.add(invocation)
         if invocation.state.cancelled:  # in its first step, when its task was not set
             task.cancel(bounded_reason(invocation.cancel_reason))
-        elif self.session.over and invocation.id is not None:
-            invocation.orphan(self.session.end_error)  # the handler itself has ended the connection
+        elif self.writer.session.over and invocation.id is not None:
+            invocation.orphan(self.writer.session.end_error)  # the handler itself has ended the connection
 
     async def _drive(self, invocation: Invocation, result: Any) -> None:
         """Complete, within its task, a handler that has returned ``result``, and answer."""
@@ -293,8 +291,8 @@ class Dispatcher:
 
     def serve(self, invocation: Invocation, body: Any) -> Coroutine[Any, Any, Any]:
         """Answer with a channel, then await ``body``, or send its items. Return its result."""
-        if self.session.over:  # it handles an event, and therefore runs on when its session is over
-            invocation.record_orphaned(self.session.end_error)
+        if self.writer.session.over:  # it handles an event, and therefore runs on when its session is over
+            invocation.record_orphaned(self.writer.session.end_error)
         self.work.add(invocation)
         return self._channel_calls.serve(invocation, body)
 
@@ -322,7 +320,7 @@ class Dispatcher:
             self._channel_calls.conclude(invocation, result)
         elif invocation.state.cancelled and made is not None:
             raise invocation.cancellation()  # no caller would get the channel
-        elif i is not UNSET and invocation.state.answerable and not self.session.over:
+        elif i is not UNSET and invocation.state.answerable and not self.writer.session.over:
             if made is not None and result is invocation.user_channel:
                 self.channels.deliver(made)
             else:
@@ -367,7 +365,7 @@ class Dispatcher:
         if invocation.view is not None:
             mark_processed(invocation.view)
         self.work.remove(invocation)
-        self.session.memory_changed()
+        self.writer.session.memory_changed()
         invocation.release()
 
     def refuses_new(self) -> bool:
@@ -418,8 +416,8 @@ class Dispatcher:
         channel, label = invocation.delivered_channel, invocation.label
         if invocation.channel is not None and channel is None:
             invocation.channel.close()  # the caller does not get it
-        tells_of_end = isinstance(exc, (ConnectionLost, ChannelClosed)) and not self.session.state.accepts_messages
-        if tells_of_end or invocation.notices_end(exc):
+        ending = not self.writer.session.state.accepts_messages
+        if (ending and isinstance(exc, (ConnectionLost, ChannelClosed))) or invocation.notices_end(exc):
             # The handler has not failed: it noticed the end of its connection or channel before it was cancelled.
             self.answers.log(logging.INFO, "%s was left: %s", label, exc)
             return
@@ -431,7 +429,7 @@ class Dispatcher:
             self._event_failed(invocation, exc, error)
         elif channel is not None:
             self._channel_calls.failed(invocation, error)
-        elif invocation.state.answerable and not self.session.over:
+        elif invocation.state.answerable and not self.writer.session.over:
             if isinstance(exc, UnknownEvent) and is_made_here(exc) and not self._crosses_an_end(invocation):
                 self._log_unknown(invocation, exc)
             self.answers.reject(invocation.id, error)

@@ -55,7 +55,7 @@ class PeerCore:
         "outbox",
         "owner",
         "reporter",
-        "sender",
+        "requester",
         "work",
     )
 
@@ -81,7 +81,7 @@ class PeerCore:
         )
         self.named_channels = NamedChannels(host, (own, shared), self.outbox, survives=options.keeps_offline)
         self.work = self.named_channels.listener = Work(host, self.named_channels)
-        self.sender = Requester(self.outbox, host, own, self.named_channels)
+        self.requester = Requester(self.outbox, host, own, self.named_channels)
         own.inherit(shared, settings.limits.handler_timeout)
         self.close_calls = 0
         """Number of calls of this side that closed the peer. A session does not start if the number has changed since
@@ -102,7 +102,7 @@ class PeerCore:
 
     def _make_session(self, last_close: CloseInfo) -> None:
         """Make the inside of the next session. The last session ended with ``last_close``."""
-        self.current = current = PeerSession(self.host, self.sender, self.work, self.home, last_close)
+        self.current = current = PeerSession(self.host, self.requester, self.work, self.home, last_close)
         self.host.set_session(self, current)
         self.outbox.set_session(current.writer, current.channels.find)
         self.work.set_dispatcher(current.dispatcher)

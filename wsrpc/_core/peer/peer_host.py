@@ -14,7 +14,7 @@ from ...transport import ConnectionInfo
 from ..handlers.lifecycle import Reporter, Unfinished
 from ..sending.pending import Pending
 from ..session.connection import Connection
-from ..session.host import SessionReceiver
+from ..session.host import SessionListener
 from ..wire.settings import Settings
 from .connection_history import ConnectionHistory
 from .peer_owner import PeerOptions, PeerOwner
@@ -51,7 +51,7 @@ class PeerHost:
     )
 
     core: PeerCore
-    current: SessionReceiver
+    current: SessionListener
     """The inside of the current session, see `Host.current`."""
     peer: Any
     """The object that users hold. None when all has ended."""
@@ -74,7 +74,7 @@ class PeerHost:
         self.ignored: Counter[str] = Counter()
         self.reporter = reporter
 
-    def set_session(self, core: PeerCore, current: SessionReceiver) -> None:
+    def set_session(self, core: PeerCore, current: SessionListener) -> None:
         """Keep the peer alive for the next session, whose inside is ``current``."""
         self.core, self.current, self.peer = core, current, core.peer
 
@@ -112,7 +112,7 @@ class PeerHost:
 
     def request_expired(self, pending: Pending, /) -> None:
         """End a request whose deadline is over."""
-        self.core.sender.expired(pending)
+        self.core.requester.expired(pending)
 
     def opening_handlers(self, event: Literal["open", "on_reconnect"], /) -> list[Unfinished]:
         """Call the owner's own handlers of ``event``, and return those that are not finished."""

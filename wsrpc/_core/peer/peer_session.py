@@ -45,7 +45,7 @@ class PeerSession:
     ``host.loop``, which a test can replace.
 
     Args:
-        sender: sends requests, and has the outbox, from one session to the next.
+        requester: sends requests, and has the outbox, from one session to the next.
         work: counts the handlers, and has the readers, from one session to the next.
         home: what the peer has on a server.
         last_close: how the session before ended, or why there was none.
@@ -66,9 +66,11 @@ class PeerSession:
         "writer",
     )
 
-    def __init__(self, host: PeerHost, sender: Requester, work: Work, home: Home | None, last_close: CloseInfo) -> None:
+    def __init__(
+        self, host: PeerHost, requester: Requester, work: Work, home: Home | None, last_close: CloseInfo
+    ) -> None:
         self.host = host
-        self.outbox = outbox = sender.outbox
+        self.outbox = outbox = requester.outbox
         self.work = work
         self.named_channels = work.named_channels
         self.session: ClientSession | ServerSession
@@ -80,7 +82,7 @@ class PeerSession:
         self.writer = SessionWriter(self.session, host, self.opening, outbox.requests, outbox.room_gate)
         answers = Answers(self.writer, host)
         self.channels = channels = ChannelTable(
-            self.writer, outbox, host.options.own, work.named_channels, sender=sender, answers=answers
+            self.writer, outbox, host.options.own, work.named_channels, sender=requester, answers=answers
         )
         self.dispatcher = channels.dispatcher = Dispatcher(
             host, work=work, writer=self.writer, answers=answers, channels=channels

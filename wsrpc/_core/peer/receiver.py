@@ -87,7 +87,7 @@ class Receiver:
         self._writer = dispatcher.writer
         self._channels = dispatcher.channels
         self._answers = dispatcher.answers
-        self._session = dispatcher.session
+        self._session = dispatcher.writer.session
         self._seeks_control = host.settings.extensions
         self._reporter = host.reporter
         self._malformed_at: list[float] | None = None

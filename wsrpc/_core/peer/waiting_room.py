@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .dispatcher import Dispatcher
 
 
-class ReceivedMessage(Struct, eq=False):
+class WaitingMessage(Struct, eq=False):
     """One message that waits. ``decode`` decodes the payload again."""
 
     kind: MessageKind
@@ -57,11 +57,11 @@ class ReceivedMessage(Struct, eq=False):
         mark_processed(self.view)
 
 
-def _size(entry: ReceivedMessage) -> int:
+def _size(entry: WaitingMessage) -> int:
     return len(entry.payload)
 
 
-class WaitingRoom(BoundedQueue[ReceivedMessage]):
+class WaitingRoom(BoundedQueue[WaitingMessage]):
     """Queue of the messages that wait for their handlers, within `Limits.waiting` and `Limits.waiting_bytes`.
 
     The key of a request is its id, by which the request is removed when it is cancelled.
@@ -74,7 +74,7 @@ class WaitingRoom(BoundedQueue[ReceivedMessage]):
         self._kinds: dict[MessageKind, OrderedDict[int, None]] = {}
         """The tickets of each kind of message, in order. No entry is empty."""
 
-    def add(self, entry: ReceivedMessage) -> bool:
+    def add(self, entry: WaitingMessage) -> bool:
         """Add a message. Return False if there is no room."""
         if not self.fits(len(entry.payload)):
             return False
@@ -82,16 +82,16 @@ class WaitingRoom(BoundedQueue[ReceivedMessage]):
         self._kinds.setdefault(entry.kind, OrderedDict())[ticket] = None
         return True
 
-    def oldest(self, waiting: tuple[MessageKind, ...] = ()) -> tuple[int, ReceivedMessage] | None:
+    def oldest(self, waiting: tuple[MessageKind, ...] = ()) -> tuple[int, WaitingMessage] | None:
         """Return the oldest message whose kind is not in ``waiting``, with its ticket. None if there is none."""
         found = min((next(iter(tickets)) for kind, tickets in self._kinds.items() if kind not in waiting), default=None)
         return None if found is None else (found, self.items[found])
 
-    def events(self) -> list[tuple[int, ReceivedMessage]]:
+    def events(self) -> list[tuple[int, WaitingMessage]]:
         """Return the events on the main channel and on named ones, with their tickets."""
         return [(ticket, self.items[ticket]) for ticket in self._kinds.get(MessageKind.EVENT, ())]
 
-    def pop(self, ticket: int) -> ReceivedMessage:
+    def pop(self, ticket: int) -> WaitingMessage:
         """Remove a message, and return it."""
         entry = super().pop(ticket)
         tickets = self._kinds[entry.kind]
@@ -100,7 +100,7 @@ class WaitingRoom(BoundedQueue[ReceivedMessage]):
             del self._kinds[entry.kind]
         return entry
 
-    def pop_requests(self) -> list[ReceivedMessage]:
+    def pop_requests(self) -> list[WaitingMessage]:
         """Remove all requests, and return them. Events stay."""
         tickets = [ticket for ticket, entry in self.items.items() if entry.id is not None]
         return [self.pop(ticket) for ticket in tickets]

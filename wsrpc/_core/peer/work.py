@@ -28,7 +28,7 @@ from ..wire.counting import decode_any
 from ..wire.messages import WireMessage, place_on
 from .admission import WAITING, MessageKind
 from .peer_host import PeerHost
-from .waiting_room import NOTHING_WAITS, ReceivedMessage, WaitingRoom
+from .waiting_room import NOTHING_WAITS, WaitingMessage, WaitingRoom
 
 if TYPE_CHECKING:
     from .dispatcher import Dispatcher
@@ -68,7 +68,6 @@ class Work:
         "held_by_channels",
         "invocations",
         "limits",
-        "named_channels",
         "named_channels",
         "needs_checks",
         "on_channels",
@@ -132,17 +131,17 @@ class Work:
     def must_check(self) -> bool:
         """Return whether the next message may have to be refused or to wait, or may be for readers."""
         dispatcher = self.dispatcher
-        admission = dispatcher.admission
+        admission, writer = dispatcher.admission, dispatcher.writer
         return bool(
             dispatcher.active
             or self.named_channels.channels
             or self.waiting_room.items
             # The state is not `ReceivingState.OPEN`, without a call.
-            or dispatcher.session.full
+            or writer.session.full
             or admission.paused is not None
             or admission.late
-            or dispatcher.opening.state is not _OPENED
-            or dispatcher.writer.draining.closes_at is not None
+            or writer.opening.state is not _OPENED
+            or writer.draining.closes_at is not None
             or self.count >= self.limits.running
             or self.held > self._room_for_any
             or self._bucket is not None
@@ -167,7 +166,7 @@ class Work:
             channel: the anonymous channel on which the message arrived.
         """
         i = message.i
-        is_read = dispatcher.opening.holds_back and self.named_channels.has_readers(message.c, message.a[0])
+        is_read = dispatcher.writer.opening.holds_back and self.named_channels.has_readers(message.c, message.a[0])
         if self._needs_no_handler(dispatcher, message, payload, decode, channel):
             mark_processed(view)
             return
@@ -176,7 +175,7 @@ class Work:
             dispatcher.run(message, payload, view, channel)
             return
         key = None if i is UNSET else i
-        waiting = ReceivedMessage(kind, _kept(payload, view), key, view, decode, dispatcher, channel, is_read)
+        waiting = WaitingMessage(kind, _kept(payload, view), key, view, decode, dispatcher, channel, is_read)
         if self._add_waiting(waiting):
             self.update()
             return
@@ -210,7 +209,8 @@ class Work:
                 i, Draining("closing, no new requests are taken: ask again on another connection")
             )
             return True
-        if dispatcher.admission.paused is not None and dispatcher.session.over:  # the mailbox of a channel had kept it
+        if dispatcher.admission.paused is not None and dispatcher.writer.session.over:
+            # The mailbox of a channel had kept it.
             dispatcher.answers.ignored["dropped at the end"] += 1
             return True
         return False
@@ -249,7 +249,7 @@ class Work:
 
     def recipient_added(self, channel: ChannelRef, event: str, recipient: Recipient) -> None:
         """Pass the events that wait for the opening to a new reader, because an `open` handler may be the reader."""
-        if self.dispatcher.opening.holds_back and isinstance(recipient, Inbox):
+        if self.dispatcher.writer.opening.holds_back and isinstance(recipient, Inbox):
             handled = self.named_channels.has_handler(channel, event)
             for ticket, waiting in self.waiting_room.events():
                 message = decode_any(waiting.decode, waiting.payload)
@@ -269,7 +269,7 @@ class Work:
 
     # ------------------------------------------------------------ messages that wait
 
-    def _add_waiting(self, entry: ReceivedMessage) -> bool:
+    def _add_waiting(self, entry: WaitingMessage) -> bool:
         """Let a message wait. Return False if there is no room."""
         if self.waiting_room is NOTHING_WAITS:
             self.waiting_room = WaitingRoom(self.limits.waiting, self.limits.waiting_bytes)
@@ -305,7 +305,7 @@ class Work:
                 except Exception as exc:
                     # It was decoded when it arrived, so the codec is wrong. Only this connection ends.
                     dispatcher.answers.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
-                    dispatcher.session.fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
+                    dispatcher.writer.session.fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
         finally:
             self._pumping = False
             self.dispatcher.read_ended()  # these messages are not of one read from the network
@@ -318,7 +318,7 @@ class Work:
         messages that wait are dropped.
         """
         dispatcher = self.dispatcher
-        if dispatcher.admission.paused is not None or not dispatcher.opening.over:
+        if dispatcher.admission.paused is not None or not dispatcher.writer.opening.over:
             self.drop_all()
         for waiting in self.waiting_room.pop_requests():
             waiting.mark_processed()

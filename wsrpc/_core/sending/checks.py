@@ -12,8 +12,11 @@ from ...errors import ReservedEvent
 from ..wire.control import is_control
 
 
-def check_sending(channel: ChannelRef, event: str, thread: int | None) -> None:
+def check_sending(channel: ChannelRef, event: str, thread: int | None, plain: str | None = None) -> None:
     """Check that an event has a name that can be sent, and that this call runs in ``thread``.
+
+    Args:
+        plain: the name of the plain function that was called. None for a coroutine function.
 
     Raises:
         TypeError: the name is not a str.
@@ -25,6 +28,8 @@ def check_sending(channel: ChannelRef, event: str, thread: int | None) -> None:
     if channel is None and event in RESERVED_EVENTS:
         raise ReservedEvent(event)
     if thread is not None and get_ident() != thread:
+        if plain is not None:
+            check_thread_of_plain(thread, plain)
         check_thread(thread, "peer.request(...)")
 
 

@@ -18,7 +18,7 @@ from ..wire.messages import Event, Raw, Request, event_on
 from .checks import check_sending
 from .gate import Gate, Waiter
 from .pending import HELD, QUEUED, Pending, PendingRequests
-from .places import Outgoing, Place, Scope, decide_place, is_held
+from .places import Decision, Outgoing, Place, Scope, decide
 from .session_writer import SendingState, SessionWriter
 
 FindChannel = Callable[[int], ReadableChannel | None]
@@ -31,7 +31,7 @@ def _no_channel(h: int) -> None:
 class Outbox:
     """Sends the events, requests and raw messages of a peer, from one session to the next.
 
-    `decide_place` decides whether a message is sent at once, whether its caller waits at a gate until there is room, or
+    `decide` decides whether a message is sent at once, whether its caller waits at a gate until there is room, or
     whether the message waits in the ``offline_queue``.
 
     Args:
@@ -102,7 +102,7 @@ class Outbox:
     ) -> None:
         """See `Caller.emit_nowait`."""
         writer = self.writer
-        check_sending(channel, event, writer.thread)
+        check_sending(channel, event, writer.thread, "peer.emit_nowait")
         message = event_on(channel, (event, *args))
         if not (writer.may_send and writer.send(writer.terms.encode(message))):
             self.send_now(message, offline)
@@ -120,17 +120,7 @@ class Outbox:
             ChannelClosed: the message is for an anonymous channel that has ended.
             QueueFull: the session holds as many bytes as `Limits.hard_cap_bytes` allows, or the queue is full.
         """
-        outgoing = self._outgoing(message, offline)
-        while True:
-            place = decide_place(outgoing, self.writer, expects_session=self.expects_session)
-            if place is Place.ROOM:
-                self.writer.check_cap(outgoing.encode()[0])
-                place = Place.QUEUE if self.writer.session.state.waits else Place.NOW
-            if place is Place.QUEUE:
-                self._enqueue(outgoing)
-                return
-            if self._send(outgoing) is not None:
-                return
+        self._send_or_queue(self._outgoing(message, offline))
 
     async def wait_and_send(
         self, message: Event | Raw, offline: Offline | None = None, *, started_in: SessionWriter | None = None
@@ -185,39 +175,52 @@ class Outbox:
             scope = Scope.PEER if self.expects_session else Scope.SESSION
         channel = None if h is UNSET else self.find_channel(h)
         fails_offline = offline == "fail" or (offline is None and self.fails_offline)
-        return Outgoing(message, scope, writer, channel, fails_offline and not started, writer.terms, pending)
+        return Outgoing(message, scope, writer, channel, fails_offline and not started, pending)
 
     async def _wait_and_send(self, outgoing: Outgoing) -> int:
         """Wait at one gate after the other until a message is sent or waits in the queue. Return its size in bytes."""
         waiter, pending = Waiter(), outgoing.pending
-        gates = {Place.ROOM: self.room_gate, Place.CAPACITY: self.requests.capacity_gate}
         if pending is not None:
             pending.waiter = waiter
         try:
-            while True:
-                place = decide_place(outgoing, self.writer, expects_session=self.expects_session, waiter=waiter)
-                if place is Place.QUEUE:
-                    return self._enqueue(outgoing)
-                if place is Place.NOW:
-                    if (size := self._send(outgoing)) is not None:
-                        return size
-                    continue  # the connection has just ended
-                waiter.move_to(gates[place])
+            while isinstance(done := self._send_or_queue(outgoing, waiter), Gate):
+                waiter.move_to(done)
                 await waiter.wait()
                 if pending is not None and pending.future.done():  # the request has failed
                     return 0
+            return done
         finally:
             waiter.exit()
             if pending is not None:
                 pending.waiter = None
 
-    def _send(self, outgoing: Outgoing) -> int | None:
+    def _send_or_queue(self, outgoing: Outgoing, waiter: Waiter | None = None) -> int | Gate:
+        """Send a message, or let it wait in the queue, and return its size. Return the gate if its caller has to wait.
+
+        Args:
+            waiter: the place of the caller in a line. None if the caller does not wait.
+        """
+        while True:
+            decision = decide(outgoing, self.writer, expects_session=self.expects_session, waiter=waiter)
+            if decision.place is Place.ROOM:
+                return self.room_gate
+            if decision.place is Place.CAPACITY:
+                return self.requests.capacity_gate
+            if waiter is None and not decision.may_outlive:
+                self.writer.check_cap(outgoing.encode(decision.terms)[0])
+            if decision.place is not Place.NOW:
+                return self._enqueue(outgoing, decision)
+            if (size := self._send(outgoing, decision)) is not None:
+                return size
+            # The connection has just ended.
+
+    def _send(self, outgoing: Outgoing, decision: Decision) -> int | None:
         """Pass a message to the transport. Return its size, or None if the connection has just ended."""
-        payload, text = outgoing.encode()
+        payload, text = outgoing.encode(decision.terms)
         if not self.writer.send(payload, text, raw=isinstance(outgoing.message, Raw)):
             return None
         if outgoing.pending is not None:
-            self.requests.was_sent(outgoing.pending, len(payload), outgoing.waiting_bytes)
+            self.requests.was_sent(outgoing.pending, len(payload), decision.waiting_bytes)
         return len(payload)
 
     # ------------------------------------------------------------ waiting
@@ -246,26 +249,26 @@ class Outbox:
         """Bytes of the messages that wait for a connection, or may have to be sent again on another connection."""
         return self.writer.session.kept + self.offline_queue.user_size
 
-    def _enqueue(self, outgoing: Outgoing) -> int:
+    def _enqueue(self, outgoing: Outgoing, decision: Decision) -> int:
         """Let a message wait in the queue. Return its size in bytes.
 
         Raises:
             MessageTooBig: the remote peer would not accept the message.
             QueueFull: too many messages of the user wait in the queue.
         """
-        of_session, is_raw = outgoing.scope is not Scope.PEER, isinstance(outgoing.message, Raw)
-        payload, text = outgoing.encode()
+        of_session, is_raw = not decision.may_outlive, isinstance(outgoing.message, Raw)
+        payload, text = outgoing.encode(decision.terms)
         if of_session:
             outgoing.writer.check_accepted(payload, is_raw)
         entry = Entry(payload, text, of_session, raw=is_raw)
         if outgoing.pending is not None:
-            waits_as = HELD if is_held(outgoing, self.writer) else QUEUED
-            self.requests.message_queued(outgoing.pending, entry, waits_as, outgoing.waiting_bytes)
+            waits_as = HELD if decision.place is Place.HELD else QUEUED
+            self.requests.message_queued(outgoing.pending, entry, waits_as, decision.waiting_bytes)
         if of_session:
             outgoing.writer.session.enqueue(entry)
         else:
             state = self.writer.sending_state
-            is_away = state in (SendingState.NONE, SendingState.AWAY)
+            is_away = state in (SendingState.STOPPED, SendingState.AWAY, SendingState.AWAY_NOT_OPEN)
             self.offline_queue.add(entry, "not connected" if is_away else state.value)
         return len(payload)
 

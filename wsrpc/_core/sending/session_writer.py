@@ -29,9 +29,10 @@ _OPENED = OpeningState.OVER  # a constant, because Python 3.11 looks members of 
 class SendingState(Enum):
     """The state of a session, as far as it decides what may be sent. Whether the session has room is not part of it."""
 
-    NONE = "there is no session, or it is about to end"
+    STOPPED = "there is no session, or it is about to end"
     EXPECTED = "there is no session, or it is about to end, but another one is expected"
     AWAY = "the session waits for another connection"
+    AWAY_NOT_OPEN = "the session waits for another connection, on which it will not be `OPEN` at once"
     OPENING = "`open` handlers are running"
     FINISHING = "the remote peer is about to close, and what has started before goes on"
     DRAINING = "the remote peer is about to close, and has said so"
@@ -51,16 +52,15 @@ class SessionWriter:
 
     __slots__ = (
         "_host",
-        "_settings",
         "draining",
         "loop",
         "may_send",
-        "next_terms",
         "opening",
         "overdue",
         "requests",
         "room_gate",
         "session",
+        "settings",
         "slow_reader",
         "terms",
         "thread",
@@ -75,13 +75,13 @@ class SessionWriter:
         room_gate: Gate,
     ) -> None:
         self._host = host
-        self._settings = settings = host.settings
+        self.settings = settings = host.settings
         self.session = session
         self.room_gate = room_gate
         self.opening = opening
         self.draining = Draining(session, host, opening)
         self.requests = requests
-        self.terms = self.next_terms = settings.terms
+        self.terms = settings.terms
         self.loop = host.loop
         self.thread = get_ident()
         self.may_send = False
@@ -108,20 +108,21 @@ class SessionWriter:
 
     @property
     def sending_state(self) -> SendingState:
-        """The state of the session, as far as it decides what may be sent."""
+        """The state of the session, as far as it decides what may be sent. `state_for` adds what a message decides."""
         state = self.session.state
-        if state.waits:
-            return SendingState.AWAY
-        return self.connected_sending_state if state.sends else SendingState.NONE
-
-    @property
-    def connected_sending_state(self) -> SendingState:
-        """``sending_state`` as it is, or will be, when the session has a connection."""
+        if not state.accepts_messages:
+            return SendingState.STOPPED
         if self.opening.state is not _OPENED:
-            return SendingState.OPENING
-        if self.draining.silent:
-            return SendingState.DRAINING
-        return SendingState.FINISHING if self.draining.phase is DrainPhase.FINISHING else SendingState.OPEN
+            connected = SendingState.OPENING
+        elif self.draining.silent:
+            connected = SendingState.DRAINING
+        elif self.draining.phase is DrainPhase.FINISHING:
+            connected = SendingState.FINISHING
+        else:
+            connected = SendingState.OPEN
+        if state.sends:
+            return connected
+        return SendingState.AWAY if connected is SendingState.OPEN else SendingState.AWAY_NOT_OPEN
 
     @property
     def silent(self) -> bool:
@@ -143,7 +144,7 @@ class SessionWriter:
         """Compute ``may_send`` again.
 
         ``may_send`` depends on the session, its opening, its draining and the gate. Each of these parts reports its
-        changes to the `SessionReceiver`.
+        changes to the `SessionListener`.
         """
         self.may_send = self.sending_state is SendingState.OPEN and not (
             self.session.full or self.room_gate.has_callers
@@ -157,17 +158,17 @@ class SessionWriter:
 
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
         """Apply what both sides support: the remote peer is wsrpc, too. See `Terms.agreed`."""
-        self.terms = self._settings.agreed(announced, codec, common)
+        self.terms = self.settings.agreed(announced, codec, common)
 
     def reattach(self, announced: Announced) -> None:
         """Use another connection of the session, within the limits that the remote peer announces now."""
         self.thread = get_ident()
         if announced != self.terms.announced:
-            self.terms = self.terms.within(announced, self._settings.terms.largest)
+            self.terms = self.terms.within(announced, self.settings.terms.largest)
 
     def reset(self) -> None:
         """Drop what was negotiated in the session, which is over, and the broadcasts that wait."""
-        self.terms = self.next_terms
+        self.terms = self.settings.terms
         self.slow_reader = None
 
     def enter_loop(self) -> None:
@@ -184,7 +185,7 @@ class SessionWriter:
             self.slow_reader = SlowReaderQueue(
                 session.send_or_wait,
                 lambda: session.full,
-                self._settings.limits.behind_bytes,
+                self.settings.limits.behind_bytes,
                 self._host.log.warn,
                 self._host.count_dropped,
             )
@@ -196,9 +197,9 @@ class SessionWriter:
         """A broadcast has waited as long as broadcasts wait, see ``overdue``."""
         self.overdue = self.session.full
 
-    async def drain(self) -> None:
+    async def wait_room(self) -> None:
         """Wait until there is room, or the session has ended. Cancelling is safe."""
-        await self.session.drain()
+        await self.session.wait_room()
 
     def flush_broadcasts(self) -> None:
         """Send the broadcasts that wait, as far as there is room."""
@@ -257,11 +258,11 @@ class SessionWriter:
     @property
     def reads_channel_as_null(self) -> bool:
         """Whether an unexpected channel may stand for null, because JavaScript answers null with a channel."""
-        return self.terms.plain and self._settings.codec.__class__ is not GoCodec
+        return self.terms.plain and self.settings.codec.__class__ is not GoCodec
 
     def json_text(self, value: object) -> str:
         """Encode a value as the JSON text of a raw message."""
-        return json_text(self._settings.codec, value)
+        return json_text(self.settings.codec, value)
 
     def check_raw(self) -> None:
         """Check that the remote peer accepts raw messages.
@@ -269,17 +270,17 @@ class SessionWriter:
         Raises:
             ValueError: the remote peer would close the connection. The error says why.
         """
-        refuse_raw(self._settings.codec)
+        refuse_raw(self.settings.codec)
 
     @property
     def between_nodes(self) -> bool:
         """Whether the remote peer is another node of a cluster."""
-        return self._settings.between_nodes
+        return self.settings.between_nodes
 
     def rejection_from(self, answer: WireMessage, event: str, count: int) -> Exception:
         """Return the error for the rejection of a request with ``count`` arguments."""
-        error = rejection_from(answer.e, answer.flag, self._settings.codec, event, count)
-        return as_raised(error) if self._settings.between_nodes else error
+        error = rejection_from(answer.e, answer.flag, self.settings.codec, event, count)
+        return as_raised(error) if self.settings.between_nodes else error
 
     def check_cap(self, payload: bytes) -> None:
         """Check that a message does not exceed the hard cap of a full connection.
@@ -290,14 +291,14 @@ class SessionWriter:
         session = self.session
         if session.full and self.over_cap(len(payload)):
             raise QueueFull(
-                f"{session.unsent} bytes are unsent (Limits.hard_cap_bytes={self._settings.limits.hard_cap_bytes}): "
+                f"{session.unsent} bytes are unsent (Limits.hard_cap_bytes={self.settings.limits.hard_cap_bytes}): "
                 "the other side reads too slowly; `await emit()` waits instead"
             )
 
     def over_cap(self, size: int) -> bool:
         """Return whether ``size`` more bytes would exceed `Limits.hard_cap_bytes`. A single message always fits."""
         unsent = self.session.unsent
-        return unsent > 0 and unsent + size > self._settings.limits.hard_cap_bytes
+        return unsent > 0 and unsent + size > self.settings.limits.hard_cap_bytes
 
     def check_accepted(self, payload: bytes, raw: bool = False, known: dict[bytes, Objections] | None = None) -> None:
         """Check that the remote peer accepts an encoded message. The arguments are those of `refusal`.
@@ -327,7 +328,7 @@ class SessionWriter:
         if raw or len(payload) <= terms.unchecked:
             return None
         is_negotiated = terms.text is None and not terms.is_text(payload)
-        objection = MsgpackCodec.objection if is_negotiated else self._settings.codec.objection
+        objection = MsgpackCodec.objection if is_negotiated else self.settings.codec.objection
         if known is None:
             why = objection(payload, terms.announced.values)
         else:
@@ -343,9 +344,9 @@ class SessionWriter:
 
     def _too_big(self, payload: bytes) -> MessageTooBig:
         largest = self.terms.largest
-        if largest == self._settings.terms.largest:
+        if largest == self.settings.terms.largest:
             bound = 'Limits.sent_message_bytes, 32768 with profile="go"'
-            if self._settings.between_nodes:
+            if self.settings.between_nodes:
                 bound = "what the engine of the cluster takes, such as max_payload of NATS"
             return MessageTooBig(
                 f"the message has {len(payload)} bytes encoded, and at most {largest} may be sent ({bound}): send less "

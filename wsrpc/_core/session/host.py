@@ -1,4 +1,4 @@
-"""`Host`: what the parts of a peer ask of the peer. `SessionReceiver`: what a session reports to its peer."""
+"""`Host`: what the parts of a peer ask of the peer. `SessionListener`: what a session reports to its peer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Host(Protocol):
         ...
 
     @property
-    def current(self) -> SessionReceiver:
+    def current(self) -> SessionListener:
         """The inside of the current session.
 
         A session is the current one from its making until another session replaces it. So the current session may not
@@ -79,7 +79,7 @@ class Host(Protocol):
         """The session has dropped the connection."""
 
 
-class SessionReceiver(Protocol):
+class SessionListener(Protocol):
     """What a session reports, and what it asks for. `PeerSession` of ``_core.peer`` implements it."""
 
     def objection(self, payload: bytes, raw: bool, /) -> Exception | None:

@@ -297,7 +297,7 @@ class Session:
             if self.replay is not None:
                 self.replay.keep(entry.payload, entry.text)
 
-    async def drain(self) -> None:
+    async def wait_room(self) -> None:
         """Wait until the session has room, or is over. Cancelling is safe."""
         if self.full:
             if self._room is None:

@@ -57,7 +57,7 @@ class WireMessage(Struct):
 LONGEST = 1 + 64
 """Length of the longest ``a`` that is accepted: a name and its arguments. No honest program has so many arguments."""
 Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
-Terms = tuple[Annotated[float, Meta(ge=0)] | None, Offline | None]
+PassedOptions = tuple[Annotated[float, Meta(ge=0)] | None, Offline | None]
 """The options that travel in a request of another node: ``timeout`` and ``offline``."""
 
 
@@ -74,7 +74,7 @@ class StrictMessage(WireMessage, forbid_unknown_fields=True):
     i: Id | UnsetType = UNSET
     h: Id | None = None
     ours: UnsetType | None = field(default=UNSET, name="ws-wrapper")
-    t: Terms | UnsetType = UNSET
+    t: PassedOptions | UnsetType = UNSET
 
 
 CONTAINERS: frozenset[type] = frozenset({list, dict, tuple})
