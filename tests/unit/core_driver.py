@@ -136,7 +136,7 @@ class ComesBack(PeerOwner):
     def will_reconnect(self) -> bool:
         return not current_of(self.peer).session.last_close.user_closed
 
-    def session_detached(self, info: CloseInfo, /) -> bool:
+    def keeps_session(self, info: CloseInfo, /) -> bool:
         return True
 
 

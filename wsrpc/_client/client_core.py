@@ -394,7 +394,7 @@ class ClientCore(PeerOwner):
         current.start(connection, in_origin=self._in_origin)
         return current
 
-    def session_detached(self, info: CloseInfo) -> bool:
+    def keeps_session(self, info: CloseInfo) -> bool:
         if self.state not in ("opening", "connected"):
             return False
         self.hooks.connection_lost(self.scheduler.time())

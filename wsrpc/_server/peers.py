@@ -174,7 +174,7 @@ class ServedPeer(PeerOwner):
             self.address = handshake.address
         self._peers.claim(self)  # the latest connection has the address
 
-    def session_detached(self, info: CloseInfo) -> bool:
+    def keeps_session(self, info: CloseInfo) -> bool:
         self.expire_at(None)
         return not self._peers.closing
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from core_driver import start, turns
+from core_driver import messages, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from peers_inside import out_of
@@ -395,3 +396,21 @@ async def test_messages_that_waited_in_an_ended_session_are_sent_before_later_on
             await working
         await closing
     await other.close()
+
+
+async def test_a_session_that_the_client_does_not_keep_ends_with_its_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with story(reconnect=Reconnect(retry=lambda error: False)) as s:
+        s.server.on("park", asyncio.Event().wait)
+        asked = asyncio.ensure_future(s.client.request("park"))
+        await turns_until(lambda: s.peer.active)
+        s.line.cut()
+        with pytest.raises(ConnectionLost) as raised:
+            await asked
+        assert (type(raised.value), raised.value.outcome) == (ConnectionLost, "unknown")
+        assert s.client.state == "closed" and not s.client.peer.detached
+        assert [info.will_reconnect for info in s.closed] == [False]
+    name = s.client.peer.id
+    assert not [text for text in messages(caplog) if name in text and "its session is kept" in text]

@@ -57,7 +57,7 @@ class Transport(ScriptedTransport):
 class Keeps(PeerOwner):
     """An owner that keeps sessions, as a client that dials again."""
 
-    def session_detached(self, info: CloseInfo, /) -> bool:
+    def keeps_session(self, info: CloseInfo, /) -> bool:
         return True
 
 

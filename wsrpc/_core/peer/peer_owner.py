@@ -50,7 +50,7 @@ class PeerOwner:
     def opened(self) -> None:
         """A connection is open, and its handlers are done."""
 
-    def session_detached(self, info: CloseInfo, /) -> bool:
+    def keeps_session(self, info: CloseInfo, /) -> bool:
         """The session has lost its connection. Prepare for another one, or return False to end the session."""
         return False
 

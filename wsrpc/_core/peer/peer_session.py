@@ -329,22 +329,20 @@ class PeerSession:
 
     # ------------------------------------------------------------ what the session reports
 
+    def keeps_session(self, info: CloseInfo) -> bool:
+        """Ask the owner whether to keep the session, whose connection has ended, for another connection."""
+        return self.host.owner.keeps_session(info)
+
     def session_detached(self, info: CloseInfo) -> None:
-        """Keep the session without a connection, if the owner wants that."""
+        """The session is kept without a connection."""
         self.outbox.wake_all()
         self.writer.overdue = False
         self._wake_wait_closed()
         text, log = "peer %s at %s lost its connection: %d %s; its session is kept for %g s", self.host.log
         log(logging.INFO, text, log.id, log.place, info.code, info.reason, self.session.ttl)
-        kept = self.host.owner.session_detached(info)
-        if not self.session.state.away:  # a strategy of the user has ended it
-            return
-        if not kept:
-            self.session.end(SessionInput.ENDED, info.reason, info=info)
-        else:
-            dialer, peer = self.host.options.dialer, self.host.peer
-            args = (self._with_will_reconnect(info),) if dialer else (peer, info)
-            self.host.reporter.notify_hooks("on_detach", args, self.opening.running)
+        dialer, peer = self.host.options.dialer, self.host.peer
+        args = (self._with_will_reconnect(info),) if dialer else (peer, info)
+        self.host.reporter.notify_hooks("on_detach", args, self.opening.running)
 
     def session_resuming(self, connection: Connection, limits: Announced) -> bool:
         """Continue on another connection. Return whether messages of the user may be sent."""

@@ -115,6 +115,10 @@ class SessionListener(Protocol):
     def fail(self, code: int, reason: str, /) -> None:
         """The session has to end because of what the remote peer did."""
 
+    def keeps_session(self, info: CloseInfo, /) -> bool:
+        """The connection has ended. Return whether the session waits for another one."""
+        ...
+
     def session_detached(self, info: CloseInfo, /) -> None:
         """The connection has ended, and the session waits for another one."""
 
