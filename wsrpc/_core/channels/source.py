@@ -150,11 +150,12 @@ def read_items(source: Iterator[Any], batch: Batch, n: int, room: int, measure: 
 
     Reading stops
 
-    - when the items, each sent by itself, would fill ``room`` bytes. So all items but the last one have room, and no
-      item waits for credit while the source is already making the next one.
-    - after an item that ``measure`` cannot encode, so that its size is not known. If the item cannot be sent at all,
-      the error is found before the source continues.
-    - when the code of ``source`` has sent a message. Its next message must not overtake the items after this one.
+    - when the items, each in its own message, would fill ``room`` bytes. So all items but the last one have room, and
+      the source never makes an item while the item before waits for credit.
+    - after an item that ``measure`` cannot encode, because the size of the item is then unknown. The item is sent by
+      itself before the source continues, so that an error of the item is found at once.
+    - when ``source`` itself has sent a message while it made an item. This item must leave before the next message of
+      ``source``.
 
     An exception of ``source`` is raised here. ``batch`` then has the items before the exception.
 
