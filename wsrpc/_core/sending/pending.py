@@ -268,17 +268,18 @@ class PendingRequests:
 
     def finish(self, message: WireMessage) -> Pending | None:
         """End a request with its answer, and return the request. None if there is no such request."""
-        pending = self._pending.pop(message.i, None)
+        pending = self._pending.get(message.i)
         if pending is None:
             return None
-        if pending.state is SENT and pending.h is None and not pending.waiting_bytes:
-            # Most requests. The same as `_ended`, without a call.
-            pending.state = ENDED
-            flight = self.flight
-            flight.requests -= 1
-            flight.bytes -= pending.size
-        else:
-            self._ended(pending, ENDED)
+        if pending.state is not SENT or pending.h is not None or pending.waiting_bytes:
+            self._end(pending, ENDED, message)
+            return pending
+        # Most requests. The same as `_end`, without a call.
+        del self._pending[pending.id]
+        pending.state = ENDED
+        flight = self.flight
+        flight.requests -= 1
+        flight.bytes -= pending.size
         future = pending.future
         if not future.done():
             future.set_result(message)
@@ -310,39 +311,36 @@ class PendingRequests:
     def find(self, number: int) -> Pending | None:
         return self._pending.get(number)
 
-    def _end(self, pending: Pending, state: RequestState, error: Exception | None) -> None:
+    def _end(self, pending: Pending, state: RequestState, result: WireMessage | Exception | None) -> None:
+        """Remove a request and stop counting it. If it occupied the remote peer, another one may have room now.
+
+        Args:
+            result: the answer or the error. None if its caller does not wait any more.
+        """
         if pending.state in (ENDED, ABANDONED):  # another request may have its id
             return
         del self._pending[pending.id]
-        self._ended(pending, state)
-        if error is None:
-            pending.future.cancel()  # `unfinished` may have returned it
-        elif not pending.future.done():
-            pending.future.set_result(error)
-        if pending.waiter is not None:
-            pending.waiter.wake()
-        if not self._pending:
-            self.stop_timer()  # the timer of a closed client would keep the client alive
-
-    def unfinished(self) -> list[asyncio.Future[WireMessage | Exception]]:
-        """Return the futures of the requests that have no result."""
-        return [pending.future for pending in self._pending.values() if not pending.future.done()]
-
-    def _move(self, pending: Pending, state: RequestState) -> None:
-        """Change the state of a request. If it occupied the remote peer, another request may have room now."""
-        occupied = pending.state.counts
+        occupied, h = pending.state.counts, pending.h
         self.flight.move(pending, state)
-        if occupied and self.capacity_gate.has_callers:
-            self.capacity_gate.wake()
-
-    def _ended(self, pending: Pending, state: RequestState) -> None:
-        """Stop counting a request that was removed from the table."""
-        self._move(pending, state)
-        h = pending.h
         if h is not None and (others := self._on_channel.get(h)) is not None:
             others.discard(pending)
             if not others:
                 del self._on_channel[h]
+        if result is None:
+            pending.future.cancel()  # `unfinished` may have returned it
+        elif not pending.future.done():
+            pending.future.set_result(result)
+        if pending.waiter is not None:
+            pending.waiter.wake()
+        if occupied and self.capacity_gate.has_callers:
+            self.capacity_gate.wake()
+        if not self._pending and not isinstance(result, WireMessage):
+            # The timer of a closed client would keep the client alive. After an answer, the next request needs it.
+            self.stop_timer()
+
+    def unfinished(self) -> list[asyncio.Future[WireMessage | Exception]]:
+        """Return the futures of the requests that have no result."""
+        return [pending.future for pending in self._pending.values() if not pending.future.done()]
 
     def on_channel(self, h: int) -> list[Pending]:
         """Return the requests on anonymous channel ``h``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
 
 from msgspec import UNSET, Struct
 
@@ -83,7 +82,7 @@ class Outgoing(Struct, eq=False):
         return self.payload, terms.is_text(self.payload)
 
 
-class Decision(NamedTuple):
+class Decision(Struct, frozen=True):
     """Where a message goes now, and how it is encoded for this place."""
 
     place: Place
