@@ -80,7 +80,7 @@ class SessionsMachine(WorldMachine):
         self.detached_at = 0.0
         self.notification_due: float | None = None
         self.notifications_behind = 0
-        """Resumes whose `on_reconnect` handler may still be called: it waits for `open` handlers, and comes in order."""
+        """Resumes whose `on_reconnect` handler may still be called. It waits for `open` handlers, in order."""
         """When the session has gone on and its handlers were done, until `on_reconnect` is told of it."""
         self.reopened = False
         """Whether the session has gone on while its handlers still run: `on_reconnect` is told when they are done."""
