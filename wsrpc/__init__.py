@@ -102,7 +102,7 @@ __all__ = [
 ]
 
 if not typing.TYPE_CHECKING:
-    # The first use of a name imports its module: a client does not load the server, and `python -m wsrpc` starts
+    # The first use of a name imports its module. So a client does not load the server, and `python -m wsrpc` starts
     # without loading the library, which takes 0.1 s.
 
     # The modules of all names that are not in `errors`.
@@ -138,7 +138,8 @@ if not typing.TYPE_CHECKING:
 
     _MODULES = ("errors", "handshake", "limits")  # checkers know these as attributes, because of the imports above
 
-    _OTHERS = ("cluster", "codecs", "errors", "stats", "transport", "types")  # have the names that were here in 0.2.0
+    # These modules have the names that `wsrpc` had in 0.2.0.
+    _OTHERS = ("cluster", "codecs", "errors", "stats", "transport", "types")
 
     def __getattr__(name):
         if name in _MODULES:

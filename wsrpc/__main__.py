@@ -10,7 +10,7 @@ __all__ = ["run"]
 
 def run() -> None:
     """Run the command that the process was started for, and end the process."""
-    # The imports take 0.1 s, in which Python would answer Ctrl-C with a traceback.
+    # The imports take 0.1 s. Meanwhile, Ctrl-C would print a traceback.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as under nohup
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:

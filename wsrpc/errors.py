@@ -53,7 +53,7 @@ from .headers import HeadersLike, any_case
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The others are names of `wsrpc`. A public name is listed in one place.
+# All other exceptions are listed in `wsrpc.__all__`. Each public name is listed in one place.
 __all__ = [
     "ChannelNotReady",
     "Draining",
@@ -69,7 +69,7 @@ Outcome = Literal["not_sent", "unknown"]
 """Outcome of a failed call: ``"not_sent"`` if nothing was sent, and ``"unknown"`` if a remote handler may have run."""
 
 RESERVED_CODES = "wsrpc."
-"""Prefix of error codes that choose the class on the caller's side. Only wsrpc itself sends them."""
+"""Prefix of the error codes that choose the class of the error on the caller's side. Only wsrpc itself sends them."""
 
 RESERVED_FIELDS = {
     "message": "give it as message",
@@ -82,9 +82,9 @@ RESERVED_FIELDS = {
 """Names that ``RpcError(fields=)`` refuses, and why. JavaScript makes each field a property of an `Error`."""
 
 LONGEST_LINE = 1000
-"""Characters of a text that are shown in a log line or in ``str(error)``; the rest is only counted."""
+"""Maximum number of characters of a text in a log line or in ``str(error)``. Further characters are only counted."""
 LONGEST_VALUE = 200
-"""Characters of the ``repr`` of a value that are shown."""
+"""Maximum number of characters that are shown of the ``repr`` of a value."""
 
 # Characters that end a line, move a cursor, change the direction of a text or cannot be encoded. Letters and marks of
 # all languages are kept, and so are no-break spaces and the joiners within emoji.
@@ -124,7 +124,7 @@ def printable(text: str) -> str:
 
 
 class BoundedRepr(reprlib.Repr):
-    """Like `reprlib.Repr`, but of at most 200 parts in all; the base class only bounds each level."""
+    """Like `reprlib.Repr`, but with at most 200 parts in total. The base class only limits the parts of each level."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,13 +137,13 @@ class BoundedRepr(reprlib.Repr):
         return super().repr1(x, level) if self._parts >= 0 else "..."
 
     def repr_str(self, x: str | bytes, level: int) -> str:
-        # The base class shows both ends of a string; the beginning says more.
+        # The base class shows both ends of a string, but a longer beginning is more useful.
         return repr(x[: self.maxstring]) + ("…" if len(x) > self.maxstring else "")
 
     repr_bytes = repr_str
 
     def repr_Ext(self, x: Any, level: int) -> str:
-        # msgspec's own would tell the remote peer an address in the memory of this process.
+        # msgspec's own `repr` would show the remote peer an address in the memory of this process.
         return f"Ext({x.code}, {self.repr1(x.data, level - 1)})"
 
     def repr_dict(self, x: dict[Any, Any], level: int) -> str:
@@ -167,7 +167,7 @@ def short(value: object) -> str:
 
 
 def as_text(value: object) -> str:
-    """Return ``value`` as the message of an error: text unchanged, else ``str(value)``, or the name of its class."""
+    """Return ``value`` as the message of an error: ``str(value)``, or the name of its class if ``str()`` fails."""
     if type(value) is str:
         return value
     try:
@@ -191,7 +191,7 @@ def _restore(cls: type[WsrpcError], args: tuple[Any, ...], state: dict[str, Any]
 
 
 def named(error: BaseException) -> str:
-    """Return the type of ``error`` and its text as one line. A reset connection, for one, has no text."""
+    """Return the type of ``error`` and its text as one line. (Some errors have no text, such as a reset connection.)"""
     return f"{type(error).__name__}: {one_line(error)}".removesuffix(": ")
 
 
@@ -622,7 +622,7 @@ def made_here(error: R) -> R:
 
 
 def is_made_here(error: RpcError) -> bool:
-    """Whether this side made ``error`` for its caller. A `RemoteError` that arrived is not passed on as it is."""
+    """Whether this side made ``error`` for its caller. (A `RemoteError` that arrived is not passed on unchanged.)"""
     return _MADE_HERE in vars(error)
 
 
@@ -648,7 +648,7 @@ def is_closed_here(error: ConnectionLost) -> bool:
 
 
 def add_member_note(error: BaseException, member: str | None) -> None:
-    """Note on the error of a call which member of a contract was called; None if it was not called by a proxy."""
+    """Add a note to the error of a call: the member of a contract that was called. None for a call without a proxy."""
     if member is not None:
         error.add_note(f"called as {member}")
 

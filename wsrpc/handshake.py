@@ -16,9 +16,9 @@ from .transport import ConnectionInfo
 BEARER = "bearer."
 """Prefix of a subprotocol that contains a token. In browsers, a WebSocket can send a token in no other header."""
 RESUME_HEADER = "Wsrpc-Resume"
-"""Header of a request whose connection is to resume a session: it is ``1``."""
+"""Header of a request for a connection that will resume a session. Its value is ``1``."""
 RESUME_HINT = "wsrpc.resume"
-"""Subprotocol that browsers offer instead of that header. It is never shown to applications."""
+"""Subprotocol that browsers offer in place of `RESUME_HEADER`. It is never shown to applications."""
 
 
 class Handshake:
@@ -94,7 +94,7 @@ class Handshake:
         self.remote = remote
         self.local = local
         self.secure = secure
-        self.certificate = certificate or None  # {} is one that was not verified
+        self.certificate = certificate or None  # {} means that the certificate was not verified
         if subprotocols is None:
             offered = self.headers.get("sec-websocket-protocol", "").split(",")
             subprotocols = [name.strip() for name in offered if name.strip()]
@@ -142,14 +142,14 @@ class Handshake:
 
     @property
     def asks_to_resume(self) -> bool:
-        """Whether the client wants to resume a session on this connection, which its first message then names."""
+        """Whether the client wants to resume a session on this connection. Its first message then names the session."""
         return self._hinted or self.headers.get(RESUME_HEADER) == "1"
 
     @property
     def answered_subprotocol(self) -> str | None:
-        """What the response says about subprotocols: ``subprotocol``, or else an answer to ``wsrpc.resume``.
+        """The subprotocol of the response: ``subprotocol``, or otherwise ``wsrpc.resume`` if the client offers it.
 
-        Chrome closes a connection whose offers get no answer. For adapters.
+        Chrome closes a connection if the response chooses none of the offered subprotocols. For adapters.
         """
         return self._subprotocol or (RESUME_HINT if self._hinted else None)
 

@@ -19,7 +19,7 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 class Headers(Mapping[str, str]):
     """Headers of a request or a response. Names ignore case, and are in lower case.
 
-    The values of a repeated header are joined with commas; `get_all` returns each.
+    The values of a repeated header are joined with commas. `get_all` returns each value.
     """
 
     __slots__ = ("_values",)
@@ -45,7 +45,7 @@ class Headers(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         return ", ".join(self._values[name.lower()])
 
-    def get(self, name: str, default: Any = None) -> Any:  # that of Mapping raises and catches where there is none
+    def get(self, name: str, default: Any = None) -> Any:  # `Mapping.get` would raise and catch an exception
         values = self._values.get(name.lower())
         return ", ".join(values) if values else default
 
@@ -71,7 +71,7 @@ class Headers(Mapping[str, str]):
 
 
 class ResponseHeaders(Headers, MutableMapping[str, str]):
-    """Headers that a user's function adds to a response. Each has been checked."""
+    """Headers that a user's function adds to a response. Each header was checked."""
 
     __slots__ = ()
 
@@ -81,7 +81,7 @@ class ResponseHeaders(Headers, MutableMapping[str, str]):
             self.add(name, value)
 
     def add(self, name: str, value: str) -> None:
-        """Add a header beside those of the same name, for example another ``Set-Cookie``."""
+        """Add a header, and keep the headers of the same name, for example another ``Set-Cookie``."""
         check_response_header(name, value)
         self._values.setdefault(name.lower(), []).append(value)
 
@@ -104,7 +104,7 @@ HeadersLike: TypeAlias = Mapping[str, str] | list[tuple[str, str]]
 
 
 class Query(Mapping[str, str]):
-    """Parameters of the query of a request. If a name is repeated, the last value counts; `get_all` returns each.
+    """Parameters of the query of a request. If a name is repeated, the last value counts. `get_all` returns all values.
 
     Args:
         text: the query, percent-encoded, without the question mark.
@@ -133,7 +133,7 @@ class Query(Mapping[str, str]):
 
 
 def any_case(headers: HeadersLike | None) -> Headers:
-    """Return the headers themselves if their names ignore case, or a copy whose names do."""
+    """Return ``headers`` if their names ignore case already, or a copy whose names ignore case."""
     return headers if isinstance(headers, Headers) else Headers(NO_HEADERS if headers is None else headers)
 
 
@@ -166,7 +166,7 @@ def check_header(name: object, value: object) -> None:
 
 
 def check_response_header(name: object, value: object) -> None:
-    """Check that a header of a response can be sent: as `check_header`, and its value is ASCII.
+    """Check that a header of a response can be sent: make the checks of `check_header`, and check for ASCII.
 
     Some libraries would send other characters as UTF-8, others as Latin-1.
 

@@ -1,4 +1,4 @@
-"""`Limits`: the bounds of one connection, each with the reason for its default."""
+"""`Limits`: the limits of one connection, each with the reason for its default."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ MiB = 1024 * KiB
 
 
 MAY_BE_ZERO = frozenset({"waiting", "offline", "replay_bytes"})
-"""Bounds of queues that may be 0."""
+"""Limits that may be 0, because each limits a queue."""
 MAY_BE_NONE = frozenset(
     {"sent_message_bytes", "rate", "request_timeout", "handler_timeout", "ping_interval", "ping_timeout"}
 )
-"""Bounds that may be None."""
+"""Limits that may be None."""
 AT_LEAST = {
     "replay_bytes": (128 * KiB, "64 KiB are acknowledged at once; 0 turns resuming off"),
     "message_bytes": (512, "the hello of another wsrpc peer has to pass; for raw connections, receive(max_size=)"),
@@ -23,10 +23,10 @@ AT_LEAST = {
     "values": (64, "an error has some 20, and every response has to pass"),
     "rate": (1, "it counts requests and events per second; None: no limit"),
 }
-"""Bounds below which peers could not communicate, and why."""
+"""The smallest value of each limit with which peers can communicate, and the reason."""
 DEEPEST = 512
-"""Levels of nesting that any peer sends or reads. Decoders stop much later, where depends on Python: at nearly 1,000
-levels with 3.11, at nearly 10,000 with 3.13, and from 3.14 on where the thread's stack ends."""
+"""Maximum levels of nesting that any peer sends or reads. The limits of the decoders are higher, and depend on Python:
+nearly 1,000 levels with 3.11, nearly 10,000 with 3.13, and from 3.14 on the size of the thread's stack."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,8 +35,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     The name of a limit says what it counts: ``..._bytes`` are sizes in bytes, ``..._timeout`` and ``..._interval`` are
     durations in seconds, and all others are numbers.
 
-    Pass them to `Server` or `Client`. `replace` returns a changed copy. The properties are further limits, which follow
-    from these.
+    Pass them to `Server` or `Client`. `replace` returns a changed copy. The properties are further limits, which are
+    computed from the attributes.
 
     Attributes:
         message_bytes: maximum size of an inbound message after decompression; at least 512. A larger message closes the

@@ -176,7 +176,7 @@ SUMMED = (
     "waiting",
     "anonymous_channels",
 )
-"""The counters of a server that are the sums of those of its peers."""
+"""The counters of a server that are the sums of the counters of its peers."""
 
 
 class ServerTotals:
@@ -213,7 +213,7 @@ class ServerTotals:
             self._ended[name] += number
 
     def ignored(self, counts: Counter[str]) -> None:
-        """Add messages that a connection that has ended has ignored."""
+        """Add the numbers of ignored messages of a connection that has ended."""
         self._ignored.update(counts)
 
     def sum(

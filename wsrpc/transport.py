@@ -70,7 +70,7 @@ __all__ = ["ConnectionInfo", "Receiver", "Traffic", "Transport"]
 
 
 _PLAIN = (dict, MappingProxyType)
-"""Mappings in which the case of names counts. Those of the libraries ignore it."""
+"""Types of mappings in which the case of names counts. The mappings of libraries ignore case."""
 
 
 class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +111,7 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
             force_setattr(self, "headers", any_case(self.headers))
 
     def __repr__(self) -> str:
-        # Without headers and the query, which may contain tokens: this may get into a log.
+        # Without headers and the query, because they may contain tokens, and this text may be logged.
         return (
             f"<ConnectionInfo {short(self.path)[1:-1]} remote={address_text(self.remote)} origin={short(self.origin)}>"
         )

@@ -28,7 +28,7 @@ class Lane:
         """Those that were given to a connection, and may be lost with its session."""
         self.may_be_lost: set[int] = set()
         self.refused: set[int] = set()
-        """Those whose senders were told that they are not sent."""
+        """Messages whose senders got the outcome "not_sent"."""
 
     def open(self) -> None:
         """There is a connection: all that waited is given to it."""
@@ -53,7 +53,7 @@ class Lane:
 
 
 class SessionRecord:
-    """One session, as both sides were told of it."""
+    """One session, and the notifications of it on both sides."""
 
     def __init__(self, label: str) -> None:
         self.label = label
@@ -71,7 +71,7 @@ class SessionRecord:
         """The transport with which the server has begun to close a connection."""
         self.notified_here: list[str] = []
         self.notified_there: list[str] = []
-        """What the handlers of each side were told of the connection: "detach" and "resume", and "close" at the end."""
+        """The notifications on each side, in order: "detach" and "resume", and "close" at the end."""
         self.detached_at: float | None = None
         """When the server's side was first seen without a connection, if it has none."""
         self.down = [Lane(f"down, emitted, {label}"), Lane(f"down, awaited, {label}"), Lane(f"down, broadcast {label}")]

@@ -79,11 +79,11 @@ class SessionsMachine(WorldMachine):
         self.lost: SessionLost | None = None
         self.detached_at = 0.0
         self.notification_due: float | None = None
+        """When the session had resumed and its handlers were done. None once `on_reconnect` was called for it."""
         self.notifications_behind = 0
         """Resumes whose `on_reconnect` handler may still be called. It waits for `open` handlers, in order."""
-        """When the session has gone on and its handlers were done, until `on_reconnect` is told of it."""
         self.reopened = False
-        """Whether the session has gone on while its handlers still run: `on_reconnect` is told when they are done."""
+        """Whether the session has resumed while its handlers still run. `on_reconnect` is called when they are done."""
         self.opens_slowly = False
         self.slowness = 0
         self.last_here: SessionRecord | None = None
@@ -255,7 +255,7 @@ class SessionsMachine(WorldMachine):
             self.detached_at = self.loop.now
 
     def check_notified(self) -> None:
-        """See that `on_reconnect` is told in the turn after, unless something else has happened by then."""
+        """Check that `on_reconnect` is called in the next turn, unless something else has happened by then."""
         notified_late = self.notification_due is not None and self.loop.now > self.notification_due + 3 * TURN
         assert not notified_late, "on_reconnect is for each resume"
         if self.notification_due is not None:
@@ -759,7 +759,7 @@ class SessionsMachine(WorldMachine):
     def note_detached(self) -> None:
         for session in self.sessions.values():
             if session.inside_there is not None and session.inside_there.over:
-                continue  # its `close` handlers may wait for what was told before
+                continue  # its `close` handlers may wait for earlier notifications
             if session.peer is None or not session.peer.detached:
                 session.detached_at = None
             elif session.detached_at is None:

@@ -40,7 +40,7 @@ async def test_a_client_that_was_closed_while_it_was_detached_gives_up(code: int
 
 @pytest.mark.parametrize(("code", "said"), [(None, []), (1000, []), (4001, [4001])])
 async def test_other_codes_are_told_once_and_then_a_new_session_begins(code: int | None, said: list[int]) -> None:
-    """A client that dials again after the code would come back without end if it was told each time.
+    """A client that dials again after the code would connect again and again if it got the code each time.
 
     A code that says nothing would only cost it another attempt, and a page that is hidden waits a minute for that.
     """
@@ -63,7 +63,7 @@ async def test_other_codes_are_told_once_and_then_a_new_session_begins(code: int
         assert s.notified.count("server opened") == 2
 
 
-# ---------------------------------------------------------------- who is told, and for how long
+# ---------------------------------------------------------------- which clients get the code, and for how long
 
 
 class Returning:

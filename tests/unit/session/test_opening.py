@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 class Scene(Story):
-    """A client that connects once its handlers are registered, and what its server hears."""
+    """A client that connects once its handlers are registered, and the events that its server receives."""
 
     def __init__(self) -> None:
         super().__init__()

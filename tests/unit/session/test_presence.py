@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 class Told:
-    """What the handlers of both sides were told. Those that are slow note it when ``gate`` is open."""
+    """Calls of the handlers of both sides. Slow handlers record their call when ``gate`` is open."""
 
     def __init__(self, s: Story) -> None:
         self.there: list[Any] = []

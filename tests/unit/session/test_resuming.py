@@ -1,4 +1,4 @@
-"""Sessions that go on over another connection: what rides through a drop, is sent again, or ends with the session."""
+"""Sessions that resume on another connection: what continues after a drop, is sent again, or ends with the session."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class _Outline(Struct):
 LONGEST_ID = 64
 """Bytes of the longest encoded id or flag."""
 _NO_ID = 0
-"""Replaces an id or flag in an outline that is longer, or cannot be decoded."""
+"""Replaces an id or flag in an outline, if it is longer than `LONGEST_ID` or cannot be decoded."""
 
 
 def _outliner(
@@ -169,8 +169,8 @@ def _harmless(payload: bytes | bytearray) -> bytes | bytearray:
     """Return a payload of the same shape, without texts that other encoders write and msgspec refuses.
 
     JavaScript escapes half of a surrogate pair, and Python's json writes NaN. To distinguish halves from pairs would
-    take a second for a message full of them. Therefore all are replaced by private characters, which occur in none of
-    the keys.
+    take a second for a message full of surrogates. Therefore all surrogates are replaced by private characters, which
+    no key contains.
     """
     payload = payload.replace(b"\\uD", b"\\ud")
     for found, harmless in _REPLACED:
@@ -370,7 +370,7 @@ class NegotiatedCodec(MsgpackCodec):
                 return encode(_finite(message)) if _EXTREME.search(payload) else payload
             except (OverflowError, TypeError):
                 pass  # an integer of more than 64 bits, or keys that are bytes
-            # This fails, too, if neither format can encode the message. It is outside of `except`, so that a log shows
+            # If JSON cannot encode the message either, this raises. It is outside of `except`, so that a log shows only
             # one error.
             return encode_json(message)
 
@@ -378,8 +378,8 @@ class NegotiatedCodec(MsgpackCodec):
 
 
 _EXTREME = re.compile(rb"\xcb[\x7f\xff]")
-"""The first bytes of NaN and the infinities in MessagePack. Numbers beyond 1e303, and parts of other values, match,
-too."""
+"""The first bytes of NaN and the infinities in MessagePack. Numbers beyond 1e303, and parts of other values, also
+match."""
 
 
 def _finite(value: Any) -> Any:
@@ -396,12 +396,12 @@ def _finite(value: Any) -> Any:
 
 _ARRAYS = frozenset({list, tuple})
 _UNKNOWN = (object(),)
-"""Replaces the values of other kinds of messages. It fails the quick check."""
+"""Stands for the values of other kinds of messages. It fails the quick check, so all their values are examined."""
 
 
 def _is_alike(value: Any) -> bool:
     """Return whether a value is a float or a small flat container, and arrives equal in both formats."""
-    # Written as loops, because `all` over a generator, and a function for floats, take half as long again.
+    # Written as loops. With `all` over a generator, and with a function for floats, the check takes 50 % longer.
     if value.__class__ is dict and len(value) <= AT_A_GLANCE:
         for key in value:  # for most dicts, `items()` takes longer than a lookup of each value
             if key.__class__ is not str:

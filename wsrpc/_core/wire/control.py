@@ -3,15 +3,15 @@
 Each control message is one JSON text message ``{"ws-wrapper": false, "wsrpc": {...}}`` with exactly these two keys. It
 has less than 4 KiB, and is JSON whatever the codec. JavaScript (4.3.1, observed) and Go ignore messages with ``false``.
 
-The client sends `Hello` before anything else, and does not wait. The server answers with `Welcome`, before
-all that it sends after it has read the hello. A plain peer never answers. After the two messages, each side
-knows the features and the limits of the other side. `LimitsChanged` announces new limits. A consumer sends
-`CreditMessage` to allow a producer to send a number of items. A server that is about to close sends `Drain`. Its client
-answers with the same message once it starts nothing new.
+The client sends `Hello` before anything else, and does not wait for the answer. When the server has read the hello, it
+sends `Welcome` before its next message. A plain peer never answers. After the two messages, each side knows the
+features and the limits of the other side. `LimitsChanged` announces new limits. A consumer sends `CreditMessage` to
+allow a producer to send a number of items. A server that is about to close sends `Drain`. Its client answers with the
+same message when it sends no further requests and events of its own.
 
-If both sides can resume, the welcome names the session. From then on each side counts its messages, and sends `Ack` to
-say how many have arrived. On the next connection the client sends `Resume` in place of `Hello`, and nothing else until
-the server has answered with `Resumed` or `Gone`.
+If both sides can resume, the welcome names the session. From then on, each side counts its messages, and sends `Ack`
+with the number of messages that have arrived. On the next connection, the client sends `Resume` in place of `Hello`,
+and nothing else until the server has answered with `Resumed` or `Gone`.
 
 A web page cannot send pings. It asks with `Probe` whether the connection is alive, and its server answers with `Alive`.
 """
@@ -29,7 +29,7 @@ LARGEST = 4096
 """Bytes of the largest control message."""
 
 BATCHES = "batches"
-"""The feature of a consumer that takes several items of a stream in one message."""
+"""The feature of a consumer that accepts several items of a stream in one message."""
 CREDIT = "credit"
 DRAIN = "drain"
 MSGPACK = "msgpack"
@@ -51,7 +51,7 @@ class Announced(Struct, frozen=True):
     running_bytes: int = 2**53
 
     def objection(self) -> str | None:
-        """Return which limit is so small that peers could not communicate. None if they can."""
+        """Return the limit that is so small that peers could not communicate. None if all limits are large enough."""
         for name, least in LEAST_ANNOUNCED:
             if (value := getattr(self, name)) < least:
                 return f"the limit {name!r} is announced as {value}, and must be at least {least}"
@@ -102,7 +102,8 @@ class CreditMessage(Struct, tag_field="t", tag="credit"):
 
 
 class Drain(Struct, tag_field="t", tag="drain"):
-    """From a server: the server closes after at most ``after_ms``. From its client, with 0: it starts nothing new."""
+    """From a server: the server closes after at most ``after_ms``. From its client, with 0: the client sends no further
+    requests and events of its own."""
 
     after_ms: int
 
@@ -151,14 +152,14 @@ GoneWhy = Literal["expired", "auth", "elsewhere", "limits", "closed"]
 
 
 class Gone(Struct, tag_field="t", tag="gone"):
-    """The session is over. A welcome follows for a new session, as if the client had sent a hello.
+    """The session is over. A welcome for a new session follows, as if the client had sent a hello.
 
-    From a client: it closes the connection, and the session ends with the connection. The message is needed because
-    some ASGI servers report a Close frame like a drop.
+    From a client, the message means: the client closes the connection, and the session ends with the connection. It is
+    needed because some ASGI servers report a Close frame like a drop.
     """
 
     why: str
-    """A `GoneWhy`, or a reason that a later version has."""
+    """A `GoneWhy`, or a reason of a later version."""
 
 
 class Probe(Struct, tag_field="t", tag="probe"):

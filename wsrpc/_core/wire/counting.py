@@ -27,25 +27,26 @@ SHARE = 4
 times the memory."""
 
 SLOW_FLOATS = 4096
-"""Slow floats that JSON text may hold. msgspec takes 100 to 300 times as long for a slow float as for other floats. The
-580,000 slow floats that fit into 4 MiB take seconds, and 4,096 take a fraction of a second."""
+"""Maximum number of slow floats in JSON text. msgspec takes 100 to 300 times as long for a slow float as for other
+floats. The 580,000 slow floats that fit into 4 MiB take seconds, and 4,096 take a fraction of a second."""
 
 NUMBER_KEYS = 8192
-"""Keys of one map, in MessagePack, that may be numbers, booleans or nil. Python's hash of a number is the same in all
-processes, so a sender can choose keys that collide in the dict: 171,000 of them, 504 KB, take 8 s, and 8,192 take
-30 ms. The time grows with the square of the number, so the sum of the squares is bounded, and several maps may hold
-more keys in all."""
+"""Maximum number of keys of one map, in MessagePack, that are numbers, booleans or nil. Python's hash of a number is
+the same in all processes, so a sender can choose keys that collide in the dict: 171,000 such keys, 504 KB, take 8 s,
+and 8,192 take 30 ms. The time grows with the square of the number. So the sum of the squares is limited, and several
+maps may hold more keys in total."""
 
 ARRAY_KEYS = 256
-"""Arrays and extensions, in MessagePack, that may be keys of maps with more than 15 entries, or parts of such keys. An
-array counts once more for each 16 values in it. (The only extension that can be a key is a timestamp.) Many of them can
-have the very same hash, and are then compared one by one: 10,000 arrays, 140 KB, take 1.5 s."""
+"""Maximum number of arrays and extensions, in MessagePack, that are keys of maps with more than 15 entries, or parts of
+such keys. An array counts once more for each 16 values in it. (The only extension that can be a key is a timestamp.)
+Many arrays can have the same hash, and are then compared one by one: 10,000 arrays, 140 KB, take 1.5 s."""
 
 
 def decode_any(decode: Callable[[bytes | bytearray], T], payload: bytes | bytearray) -> T:
-    """Decode a payload. While a large payload is decoded, no garbage is collected: no new object can be garbage yet.
+    """Decode a payload. During the decoding of a large payload, the garbage collector is off, because it would find
+    nothing.
 
-    262,144 arrays take 20 ms in this way, and 90 ms with garbage collections.
+    262,144 arrays then take 20 ms. With garbage collections, they take 90 ms.
     """
     if len(payload) <= SMALL or not gc.isenabled():
         return decode(payload)
@@ -273,10 +274,10 @@ _LENGTHS = {
     0xD9: (1, 0), 0xDA: (2, 0), 0xDB: (4, 0),
 }  # fmt: skip
 _STEPPING = {1: 1, 2: 16, 4: 256}
-"""For how many arrays a text counts, by the bytes of its length."""
+"""The number of arrays for which a text counts, by the number of bytes in which its length is encoded."""
 _SHORTEST = {1: 0, 2: 1 << 8, 4: 1 << 16}
-"""The shortest contents for which encoders use a length of so many bytes. A text with contents at least so long counts
-for one array only: honest messages must not be refused, and few such texts fit into a message."""
+"""The shortest contents for which encoders use a length of this number of bytes. A text with at least so long contents
+counts for only one array: honest messages must not be refused, and only few such texts fit into a message."""
 _COUNTS = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
 _ARRAYS = frozenset({*range(0x90, 0xA0), 0xDC, 0xDD})
 _MAPS = frozenset({*range(0x80, 0x90), 0xDE, 0xDF})
@@ -309,12 +310,13 @@ def msgpack_objection(payload: bytes | bytearray, values: int) -> str | None:
 
 
 _LONG_ARRAYS = 16
-"""This many arrays with more than 15 values take at most 100 ms as keys, even if they fill the message."""
+"""Maximum number of keys that are arrays with more than 15 values. They take at most 100 ms, even if they fill the
+message."""
 
 
 _skip = msgspec.msgpack.Decoder(msgspec.Raw).decode
 _MOST_CANDIDATES = 4096
-"""Bytes that may begin a large map, and that the quick check examines in 1 ms."""
+"""Maximum number of bytes that may begin a large map. The quick check examines them in 1 ms."""
 
 
 def _may_collide(payload: bytes | bytearray) -> bool:
@@ -340,7 +342,7 @@ def _may_collide(payload: bytes | bytearray) -> bool:
     if len(heads) > ARRAY_KEYS or heads.count(b"\xdc") + heads.count(b"\xdd") > _LONG_ARRAYS:
         return True
     try:
-        _skip(payload)  # the decoder would read the keys of a map that is cut off, too.
+        _skip(payload)  # the decoder would also read the keys of a map that is cut off
     except (ValueError, RecursionError):
         return True
     return False
@@ -355,8 +357,8 @@ def _walk(
     because it will end the decoding, too.
 
     Args:
-        visits: after so many values, the walk ends as if there were too many.
-        most: how many of the values may be containers or long. The default is a share of ``values``.
+        visits: after this number of values, the walk ends as if there were too many.
+        most: maximum number of values that are containers or long. The default is a share of ``values``.
     """
     steps, most = _STEPS, values // SHARE if most is None else most
     pos = visited = claimed = squares = 0
@@ -414,7 +416,7 @@ def may_nest_deeper(payload: bytes | bytearray, depth: int) -> bool:
 
 
 def msgpack_nests_deeper(payload: bytes | bytearray, depth: int) -> bool:
-    """Return whether MessagePack has arrays and maps nested more than ``depth`` deep, up to where it is malformed."""
+    """Return whether MessagePack has arrays and maps nested more than ``depth`` deep. Reads until it is malformed."""
     return may_nest_deeper(payload, depth) and _walk_levels(payload, depth) == _NESTED
 
 
@@ -424,7 +426,8 @@ _NESTED = "values that are nested too deep"
 
 
 def _walk_levels(payload: bytes | bytearray, depth: int = maxsize) -> str | None:
-    """Return which keys of maps with more than 15 entries are too many, or `_NESTED`. None if nothing is wrong."""
+    """Return why MessagePack must not be decoded: too many keys of some kind in maps with more than 15 entries, or
+    `_NESTED`. None if nothing is wrong."""
     steps = _STEPS
     outer: list[tuple[int, int]] = []
     # The remaining values of the present container, and how many of its keys were numbers (if they are counted).

@@ -1,6 +1,6 @@
 """Messages as structs: one struct for each kind of sent message; a tolerant and a strict struct for all received ones.
 
-The options of a request are here, too, because this module decides which options travel in its message.
+The options of a request are here, too, because this module decides which options its message contains.
 
 The garbage collector tracks the structs that can hold users' values: an argument may refer to the exception or the
 context of its own call, and these refer to the message.
@@ -58,7 +58,7 @@ LONGEST = 1 + 64
 """Length of the longest ``a`` that is accepted: a name and its arguments. No honest program has so many arguments."""
 Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
 PassedOptions = tuple[Annotated[float, Meta(ge=0)] | None, Offline | None]
-"""The options that travel in a request of another node: ``timeout`` and ``offline``."""
+"""The options that a request of another node contains: ``timeout`` and ``offline``."""
 
 
 class StrictMessage(WireMessage, forbid_unknown_fields=True):
@@ -102,8 +102,8 @@ class Request(Struct):
 class RequestOptions(Struct, frozen=True, eq=False):
     """Options of one request. `Caller.request` describes the options of its caller.
 
-    With ``is_passed_on``, some options travel in the field ``t`` of `Request`, which `message` fills, and of
-    `WireMessage`, which `relayed` reads. Options that `StrictMessage` does not accept are ignored.
+    With ``is_passed_on``, the message contains some options in the field ``t``: `message` writes this field of
+    `Request`, and `relayed` reads it from `WireMessage`. Options that `StrictMessage` does not accept are ignored.
 
     `Caller`, `AnonymousChannel`, ``with_options`` of proxies, and the classes of `wsrpc.blocking` each declare the
     options for users.
@@ -116,14 +116,16 @@ class RequestOptions(Struct, frozen=True, eq=False):
     retry: Retry | None = None
     idempotent: bool = False
     wants_channel: bool = False
-    """The answer is to be a channel."""
+    """Whether the answer must be a channel."""
     between_nodes: bool = False
-    """The request is from another node. With ``wants_channel``, any answer is passed on, a channel or not."""
+    """Whether the request is from another node. With ``wants_channel``, any answer is then passed on, a channel or
+    not."""
     within_call: bool = False
-    """The request belongs to a call that has started, which sends one such request at a time. `Limits.pending` does not
-    count the request, because `TooManyRequests` would come too late."""
+    """Whether the request belongs to a call that has started, which sends one such request at a time. `Limits.pending`
+    does not count the request, because `TooManyRequests` would be raised too late."""
     is_passed_on: bool = False
-    """Another node passes the request on. That node applies the timeout, because it knows whether it was sent."""
+    """Whether another node passes the request on. The other node applies the timeout, because it knows whether the
+    request was sent."""
     member: str | None = None
     """The member of a contract that was called, such as ``Chat.say``. For error texts."""
 
@@ -210,7 +212,7 @@ class NoMoreItems(Struct, gc=False):
 class ItemsFailed(Struct):
     """The argument of the last ``next`` on a named channel if the producer failed: named channels have no abort.
 
-    ``e`` and the flag have the meaning that they have in a `Rejection`. For JavaScript's iterator this is a plain end.
+    ``e`` and the flag have the same meaning as in a `Rejection`. For JavaScript's iterator, the items end normally.
     """
 
     e: Any
@@ -241,7 +243,7 @@ def channel_id(value: Any) -> int | None:
 def place_on(message: WireMessage, h: int | None) -> None:
     """Make ``message`` a message of anonymous channel ``h``.
 
-    If the message has a channel name, too, the name is ignored, as in JavaScript, because middleware checks names.
+    If the message also has a channel name, the name is removed, as in JavaScript, because middleware checks names.
     """
     message.h = h
     message.c = None

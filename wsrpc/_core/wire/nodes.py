@@ -1,8 +1,8 @@
 """Errors between two nodes of a cluster, when one node passes on the calls of the other.
 
-A node that passes a call on to one of its clients returns the client's answer. The node's own exceptions travel as
-errors with special codes. The calling node converts such an error to the exception that a call to its own client would
-raise. A client cannot send such an error, because `passed_on` removes these codes.
+A node that passes a call on to one of its clients returns the client's answer. It sends its own exceptions as errors
+with special codes. The calling node converts such an error to the exception that a call to its own client would raise.
+A client cannot send such an error, because `passed_on` removes these codes.
 """
 
 from __future__ import annotations

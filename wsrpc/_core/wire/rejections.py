@@ -31,7 +31,7 @@ _CLASSES: dict[Any, type[RemoteError]] = {
 }
 
 _CLASSES_OF_REASONS: dict[Any, type[RemoteError]] = {cls.code: cls for cls in (HandlerFailed, HandlerTimeout)}
-"""The other classes mean that no handler ran. That is not true for the reason of a cancellation or an abort."""
+"""The classes for reasons of cancellations and aborts. The other classes of rejections mean that no handler has run."""
 
 ABORTED = "Request aborted"
 """The message that ws-wrapper sends when no reason was given."""
@@ -84,7 +84,7 @@ def error_from_wire(e: Any, flag: Any, classes: dict[Any, type[RemoteError]] = _
 
 
 def reason_to_wire(reason: object) -> tuple[Any, Flag]:
-    """Return the ``x`` and ``_`` of a cancellation or an abort; no reason becomes ws-wrapper's own default."""
+    """Return the ``x`` and ``_`` of a cancellation or an abort. Without a reason, they are ws-wrapper's default."""
     if reason is None:
         return {"message": ABORTED}, 1
     if isinstance(reason, RpcError):
@@ -95,14 +95,14 @@ def reason_to_wire(reason: object) -> tuple[Any, Flag]:
 
 
 def reason_from_wire(x: Any, flag: Any) -> object:
-    """Return the reason of a cancellation or an abort: a `RemoteError` for an error object, else the bare value."""
+    """Return the reason of a cancellation or an abort: a `RemoteError` for an error object, or the bare value."""
     if flag is not UNSET and flag and x.__class__ is dict:
         return error_from_wire(x, flag, _CLASSES_OF_REASONS)
     return x
 
 
 def reason_of(error: BaseException | None) -> Any:
-    """Return the reason that `Task.cancel` was given, if ``error`` is a cancellation. Otherwise return None.
+    """Return the argument of `Task.cancel` if ``error`` is a cancellation. Otherwise return None.
 
     The text of other errors is not for the remote peer.
     """
@@ -153,8 +153,8 @@ def without_data(error: RpcError, why: object, most: int = 200) -> RpcError:
 def shortened(reason: object, why: object) -> Iterator[RpcError]:
     """Yield smaller and smaller replacements for an error or a reason that is too big to send.
 
-    The last one fits into the smallest limit that a remote peer may announce. The caller tries one after the other,
-    because a codec may use up to 12 bytes for a character.
+    The last replacement fits into the smallest limit that a remote peer may announce. The caller tries one after the
+    other, because a codec may use up to 12 bytes for a character.
     """
     if isinstance(reason, RpcError):
         most = 200

@@ -20,11 +20,11 @@ from .go_profile import GoCodec, largest_sent
 from .nodes import NODE
 
 UNLIMITED = Announced(*(sys.maxsize,) * len(Announced.__struct_fields__))
-"""The limits of a plain peer, which announces none."""
+"""The limits of a plain peer, which does not announce limits."""
 
 
 KINDS = 16
-"""Limit of the kinds of remote peers whose terms are shared, because remote peers choose what they announce."""
+"""Maximum number of shared `Terms`. It is limited because remote peers choose what they announce."""
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -32,7 +32,7 @@ class Terms(msgspec.Struct, frozen=True):
 
     encode: Callable[[Any], bytes]
     text: bool | None
-    """Whether messages are text. None if a negotiated codec chooses for each message; MessagePack is then binary."""
+    """Whether messages are text. None if a negotiated codec chooses JSON or MessagePack for each message."""
     largest: int
     """Bytes of the largest message that may be sent."""
     unchecked: int
@@ -41,13 +41,13 @@ class Terms(msgspec.Struct, frozen=True):
     """Whether the remote peer has not announced the credit of wsrpc peers. Such a peer may still have sessions: a web
     page with ws-wrapper on a connection that resumes."""
     batches: bool = False
-    """Whether the remote peer takes several items of a stream in one message."""
+    """Whether the remote peer accepts several items of a stream in one message."""
     stop: bool = False
     """Whether the remote peer answers ``stop`` when it produces on a named channel."""
     announced: Announced = UNLIMITED
     """The limits that the remote peer has announced."""
     room_for_any: int = sys.maxsize
-    """While at most so many bytes of requests are in flight, the remote peer has room for any message."""
+    """Maximum bytes of requests in flight up to which the remote peer has room for any message."""
 
     def is_text(self, payload: bytes) -> bool:
         """Return whether an encoded message is text."""
@@ -75,7 +75,7 @@ class Terms(msgspec.Struct, frozen=True):
         )
 
     def within(self, announced: Announced, most: int) -> Terms:
-        """Return these terms with other limits of the remote peer. ``most``: bytes that this side may send at once."""
+        """Return these terms with other limits of the remote peer. ``most``: this side's own limit of bytes."""
         largest = min(announced.message, most)
         return msgspec.structs.replace(
             self,
@@ -115,8 +115,8 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     def agreed(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> Terms:
         """Return the terms after the remote peer has announced its limits and features; see `Terms.agreed`.
 
-        Remote peers with the same announcement share one object, so that a broadcast checks it once. Beyond `KINDS`
-        kinds, each has its own.
+        Remote peers with the same announcement share one object, so that a broadcast is checked once for all of them.
+        If there are more than `KINDS` announcements, each further remote peer has its own object.
         """
         kinds = self._kinds
         terms = kinds.get((announced, codec, common))
@@ -167,7 +167,7 @@ def make_settings(
         if type(codec) is not JsonCodec:
             raise ValueError(f"profile={profile!r} speaks JSON in text messages, and codec= is {codec!r}: leave it out")
         codec, extensions = GoCodec(codec), False
-    # A codec of the user was set on both sides, and is never replaced.
+    # A codec of the user is never replaced, because the user has set it on both sides.
     binary = NegotiatedCodec(codec) if extensions and type(codec) is JsonCodec else None
     return Settings(
         codec,
