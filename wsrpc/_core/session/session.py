@@ -439,19 +439,16 @@ class Session:
         """The connection has ended. Wait for another one, or end the session."""
         if connection is self.connection:
             if info.code in RESUMABLE and self.state.resumes:
-                self._detach_or_end(info)
+                self._detach(info)
             else:
                 self.end(SessionInput.ENDED, info=info)
 
-    def _detach_or_end(self, info: CloseInfo) -> None:
-        """Wait for another connection if the owner keeps the session. Otherwise end the session."""
-        if self._host.current.keeps_session(info) and self.state.resumes:  # a strategy may have closed the peer
-            self._detach(info)
-        else:
-            self.end(SessionInput.ENDED, info=info)
-
     def _detach(self, info: CloseInfo) -> None:
-        """Wait for another connection for ``ttl`` seconds."""
+        """Wait for another connection for ``ttl`` seconds if the owner keeps the session. Otherwise end the session."""
+        keeps = self._host.current.keeps_session(info)
+        if not (keeps and self.state.resumes):  # a strategy of the user may have closed the peer
+            self.end(SessionInput.ENDED, info=info)
+            return
         self._detach_connection()
         self._move(SessionInput.DETACHED)
         self.last_close = info
