@@ -34,6 +34,8 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
             `Limits.replay_bytes` or `Limits.replay_messages`.
         skipped_broadcasts: `Peer.skipped_broadcasts`: the total number of broadcasts that were not sent to this peer
             because the peer was slow (``Server(slow=)``).
+        metadata_not_sent: total number of messages that were sent without their ``metadata=``, because the remote peer
+            does not accept metadata, or had not announced it yet when `Peer.emit_nowait` or a broadcast was called.
         pending: number of outbound requests that are waiting for a response.
         active: number of handlers that are running in tasks.
         waiting: number of inbound requests and events that are waiting for another handler to finish
@@ -56,6 +58,7 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
     detached: bool
     slow: bool
     skipped_broadcasts: int
+    metadata_not_sent: int = 0
     pending: int
     active: int
     waiting: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, Never, TypeVar, cast
 
@@ -122,11 +122,18 @@ def refusing(text: str) -> Any:
     return refuse
 
 
-def no_keywords(method: Callable[..., Any], event: str, unsupported: Mapping[str, object]) -> TypeError:
-    """Return the error for unknown keyword arguments of ``method``, which may be meant for the handler."""
+def no_keywords(
+    method: Callable[..., Any], event: str, unsupported: Mapping[str, object], accepted: Iterable[str] = ()
+) -> TypeError:
+    """Return the error for unknown keyword arguments of ``method``, which may be meant for the handler.
+
+    Args:
+        accepted: options of ``method`` that its signature does not name.
+    """
     names = ", ".join(unsupported)
     parameters = inspect.signature(method).parameters.values()
-    *others, last = [f"{each.name}=" for each in parameters if each.kind is each.KEYWORD_ONLY] or ["none"]
+    named = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+    *others, last = [f"{each}=" for each in [*named, *accepted]] or ["none"]
     options = f"{', '.join(others)} and {last}" if others else last
     name = method.__name__
     return TypeError(

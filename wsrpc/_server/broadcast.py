@@ -9,18 +9,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack, cast
 
 import msgspec
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from .._base.closing import CloseCode
 from .._base.names import ChannelRef, OnChannel
+from .._core.api.options import ChannelEventOptions, event_options
 from .._core.api.peer import Peer
 from .._core.api.proxy import make_emitter
 from .._core.sending.checks import Objections, check_sending, check_thread, check_thread_of_plain, raw_message
 from .._core.sending.session_writer import SessionWriter
 from .._core.sending.slow_readers import KeepLatest, Slow
-from .._core.wire.codecs import BRACE, Codec, json_text
+from .._core.wire.call_context import CallContext
+from .._core.wire.codecs import Codec, json_text
 from .._core.wire.go_profile import refuse_raw
 from .._core.wire.messages import Event, event_on
 from .._core.wire.settings import Terms
@@ -70,20 +74,27 @@ Encode = Callable[[Any], bytes]
 """Function of a codec. It is the key of an encoding: peers that negotiated the same codec share the encoding."""
 
 
-class EventBroadcast(dict[Encode, tuple[bytes, bool]]):
-    """Event that is broadcast: for each codec the encoded event, and whether the encoding is text.
+class EventBroadcast:
+    """Event that is broadcast, encoded once for each codec, and once more for peers that accept no metadata.
 
     ``objections`` caches for all receivers whether the message is too large.
     """
 
     def __init__(self, message: Event, codec: Codec) -> None:
         self._message = message
+        self._encoded: dict[tuple[Encode, bool], tuple[bytes, bool]] = {}
         self.objections: dict[bytes, Objections] | None = {}
-        self[codec.encode] = (codec.encode(message), codec.text)
+        self.has_metadata = message.ctx is not UNSET
+        plain = replace(message, ctx=UNSET) if self.has_metadata else message
+        self._encoded[codec.encode, False] = (codec.encode(plain), codec.text)
 
-    def __missing__(self, encode: Encode) -> tuple[bytes, bool]:
-        payload = encode(self._message)
-        made = self[encode] = (payload, payload[0] == BRACE)  # a negotiated codec chooses for each message
+    def encoded(self, terms: Terms) -> tuple[bytes, bool]:
+        """Return the event as a peer with these terms gets it, and whether the encoding is text."""
+        key = (terms.encode, self.has_metadata and terms.context)
+        made = self._encoded.get(key)
+        if made is None:
+            payload = terms.encode_call(self._message)
+            made = self._encoded[key] = (payload, terms.is_text(payload))
         return made
 
     def raw(self) -> tuple[bytes, bool]:
@@ -91,7 +102,7 @@ class EventBroadcast(dict[Encode, tuple[bytes, bool]]):
         raise ValueError("a raw connection does not use the protocol: use send_raw or send_json")
 
 
-class RawBroadcast(dict[Encode, tuple[bytes, bool]]):
+class RawBroadcast:
     """Raw message that is broadcast. It is the same for all codecs.
 
     Peers that negotiated MessagePack cannot get binary raw messages: they would decode them as protocol messages.
@@ -102,9 +113,15 @@ class RawBroadcast(dict[Encode, tuple[bytes, bool]]):
         self._made = raw_message(data)
         self.objections: dict[bytes, Objections] | None = None
         self._plain = codec.encode
+        self.has_metadata = False
 
-    def __missing__(self, encode: Encode) -> tuple[bytes, bool]:
-        if encode != self._plain and not self._made[1]:
+    def encoded(self, terms: Terms) -> tuple[bytes, bool]:
+        """Return the message, and whether it is text.
+
+        Raises:
+            ValueError: a peer with these terms would take it for a message of the protocol.
+        """
+        if terms.encode != self._plain and not self._made[1]:
             raise ValueError(
                 "binary messages are MessagePack with this peer, because neither side had an on_raw function when it "
                 "connected: send text, or use on_raw on one side"
@@ -138,9 +155,16 @@ class BroadcastGroup:
             return inside.thread
         return None
 
-    async def emit(self, channel: ChannelRef, event: str | None, args: tuple[Any, ...], skip: Skip) -> EmitReport:
+    async def emit(
+        self,
+        channel: ChannelRef,
+        event: str | None,
+        args: tuple[Any, ...],
+        skip: Skip,
+        context: CallContext | None = None,
+    ) -> EmitReport:
         """Emit an event, or send the raw message ``args`` if ``event`` is None; see `RawBroadcastMethods`."""
-        message, key = self._encode(channel, event, args)
+        message, key = self._encode(channel, event, args, context)
         check_thread(self._thread, "server.send_raw(...)" if event is None else "server.emit(...)")
         skipped = skipped_by(skip)
         self._sent += 1
@@ -149,9 +173,11 @@ class BroadcastGroup:
         await self._wait_for_slow_readers(skipped)
         return self._send(message, key, skipped)
 
-    def emit_nowait(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
+    def emit_nowait(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip, context: CallContext | None = None
+    ) -> EmitReport:
         """Emit an event without waiting; see `BroadcastMethods.emit_nowait`."""
-        message, key = self._encode(channel, event, args)
+        message, key = self._encode(channel, event, args, context)
         check_thread_of_plain(self._thread, "server.emit_nowait")
         skipped = skipped_by(skip)
         if self.slow == "close":
@@ -160,14 +186,15 @@ class BroadcastGroup:
 
     def pass_on(self, message: RoomMessage, skipped: Collection[object]) -> EmitReport:
         """Send a message that another node has emitted. ``skipped`` has peers and addresses."""
-        return self._send(*self._encode(message.channel, message.event, tuple(message.args)), skipped)
+        encoded = self._encode(message.channel, message.event, tuple(message.args), message.context)
+        return self._send(*encoded, skipped)
 
     def json_text(self, value: object) -> str:
         """Encode a value for `RawBroadcastMethods.send_json`."""
         return json_text(self._codec, value)
 
     def _encode(
-        self, channel: ChannelRef, event: str | None, args: tuple[Any, ...]
+        self, channel: ChannelRef, event: str | None, args: tuple[Any, ...], context: CallContext | None
     ) -> tuple[EventBroadcast | RawBroadcast, Hashable]:
         """Return the message, and its key for `KeepLatest`."""
         message: EventBroadcast | RawBroadcast
@@ -175,7 +202,7 @@ class BroadcastGroup:
             message = RawBroadcast(args[0], self._codec)
         else:
             check_sending(channel, event, None)
-            message = EventBroadcast(event_on(channel, (event, *args)), self._codec)
+            message = EventBroadcast(event_on(channel, (event, *args), context), self._codec)
         return message, (self, channel, event, _key(self.slow, args))
 
     def _send(self, message: EventBroadcast | RawBroadcast, key: Hashable, skipped: Collection[object]) -> EmitReport:
@@ -190,9 +217,9 @@ class BroadcastGroup:
                 if isinstance(inside, ServedPeer):
                     writer = inside.core.current.writer
                     if writer.terms is not terms:
-                        payload, text = message[writer.terms.encode]
                         terms = writer.terms
-                        at_once = len(payload) <= terms.unchecked
+                        payload, text = message.encoded(terms)
+                        at_once = len(payload) <= terms.unchecked and (terms.context or not message.has_metadata)
                     if at_once and writer.may_send:
                         # `_deliver` does the same for a connection that has room, as nearly all connections have.
                         # One call for each peer would be a large part of the time of a broadcast.
@@ -228,7 +255,7 @@ class BroadcastGroup:
             return inside.broadcast(*message.raw(), self.slow, key)
         writer = inside.writer
         session = writer.session
-        payload, text = message[writer.terms.encode]
+        payload, text = message.encoded(writer.terms)
         if not session.state.accepts_messages:
             raise writer.not_sent()
         if len(payload) > writer.terms.unchecked:
@@ -243,6 +270,8 @@ class BroadcastGroup:
                 session.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
                 raise QueueFull(f"{session.unsent} bytes were unsent: the connection was closed with 4408")
         session.send_or_wait(payload, text)
+        if message.has_metadata and not writer.terms.context:
+            writer.metadata_not_sent()
         return True
 
     # ------------------------------------------------------------ slow readers
@@ -279,7 +308,7 @@ class BroadcastGroup:
         for inside in stalled:
             if (
                 isinstance(inside, ServedPeer)  # raw connections get no events
-                and inside.writer.over_cap(len(message[inside.writer.terms.encode][0]))
+                and inside.writer.over_cap(len(message.encoded(inside.writer.terms)[0]))
             ):
                 raise QueueFull(
                     f"{len(stalled)} of {len(self.members)} peers are behind, some of them at Limits.hard_cap_bytes, "
@@ -328,7 +357,9 @@ class BroadcastMethods(OnChannel):
         made: T = make_emitter(contract, self, skip=skip)
         return made
 
-    async def emit(self, event: str, /, *args: Any, skip: Skip = None) -> EmitReport:
+    async def emit(
+        self, event: str, /, *args: Any, skip: Skip = None, **options: Unpack[ChannelEventOptions]
+    ) -> EmitReport:
         """Emit an event to several peers.
 
         `Server` and `ServerChannel` emit to all peers of the server. `Room` and `RoomChannel` emit to all members of
@@ -347,8 +378,10 @@ class BroadcastMethods(OnChannel):
 
         Args:
             skip: a peer that should not get the event, or several such peers, for example a list, a set or a room. For
-                a room member that is connected to another process, pass the object that `Cluster.peer` returns for its
+                room member that is connected to another process, pass the object that `Cluster.peer` returns for its
                 address.
+            metadata: as for `Peer.emit`. Peers that have not announced that they accept metadata get the event without
+                it.
 
         Returns:
             A report of how many peers got the event and which ones failed.
@@ -359,9 +392,12 @@ class BroadcastMethods(OnChannel):
             RuntimeError: called in a thread other than that of the server's event loop.
         """
         self._check_open()
-        return await self._group.emit(self._channel_name, event, args, skip)
+        context = event_options(options, ChannelEventOptions, self.emit, event)[1] if options else None
+        return await self._group.emit(self._channel_name, event, args, skip, context)
 
-    def emit_nowait(self, event: str, /, *args: Any, skip: Skip = None) -> EmitReport:
+    def emit_nowait(
+        self, event: str, /, *args: Any, skip: Skip = None, **options: Unpack[ChannelEventOptions]
+    ) -> EmitReport:
         """Emit an event like `emit`, but do not wait. Call this method in the event loop's thread.
 
         Peers whose unsent bytes exceed `Limits.high_water_bytes` get no time to read: the policy ``slow`` applies to
@@ -374,7 +410,8 @@ class BroadcastMethods(OnChannel):
             ReservedEvent, TypeError, ValueError, RuntimeError: as for `emit`.
         """
         self._check_open()
-        return self._group.emit_nowait(self._channel_name, event, args, skip)
+        context = event_options(options, ChannelEventOptions, self.emit_nowait, event)[1] if options else None
+        return self._group.emit_nowait(self._channel_name, event, args, skip, context)
 
 
 class RawBroadcastMethods(BroadcastMethods):

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from .._core.api.peer import Peer
+from .._core.wire.call_context import CallContext
 from ..stats import ClusterStats
 
 
@@ -32,6 +33,7 @@ class RoomMessage(Struct, array_like=True):
     """Addresses of members that do not get the message."""
     skip_rooms: list[str] = []
     """Rooms whose members do not get the message."""
+    context: CallContext | None = None
 
 
 class JoinedCluster(Protocol):

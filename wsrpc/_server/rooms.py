@@ -20,6 +20,7 @@ from .._core.handlers.lifecycle import ends_the_task
 from .._core.handlers.registry import Registry, accepted
 from .._core.sending.checks import check_thread_of_plain
 from .._core.sending.slow_readers import Slow, check_slow
+from .._core.wire.call_context import CallContext
 from .._core.wire.codecs import Codec
 from .._raw.raw_connection import RawConnection, link_of
 from .._raw.raw_link import RawLink
@@ -188,26 +189,39 @@ class RoomMembers(BroadcastGroup):
         if left is not None and not self.members and self.rooms.joined_cluster is not None:
             self.rooms.joined_cluster.room_emptied(self.name)
 
-    async def emit(self, channel: ChannelRef, event: str | None, args: tuple[Any, ...], skip: Skip) -> EmitReport:
+    async def emit(
+        self,
+        channel: ChannelRef,
+        event: str | None,
+        args: tuple[Any, ...],
+        skip: Skip,
+        context: CallContext | None = None,
+    ) -> EmitReport:
         skip = readable_again(skip)
-        report = await super().emit(channel, event, args, skip)
+        report = await super().emit(channel, event, args, skip, context)
         if self.rooms.joined_cluster is None:
             return report
-        nodes, missing_nodes = await self.rooms.joined_cluster.send_to_room(self._message(channel, event, args, skip))
+        message = self._message(channel, event, args, skip, context)
+        nodes, missing_nodes = await self.rooms.joined_cluster.send_to_room(message)
         return replace(report, nodes=nodes, missing_nodes=missing_nodes)
 
-    def emit_nowait(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
+    def emit_nowait(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip, context: CallContext | None = None
+    ) -> EmitReport:
         skip = readable_again(skip)
-        report = super().emit_nowait(channel, event, args, skip)
+        report = super().emit_nowait(channel, event, args, skip, context)
         if self.rooms.joined_cluster is None:
             return report
-        nodes, missing_nodes = self.rooms.joined_cluster.send_to_room_nowait(self._message(channel, event, args, skip))
+        message = self._message(channel, event, args, skip, context)
+        nodes, missing_nodes = self.rooms.joined_cluster.send_to_room_nowait(message)
         return replace(report, nodes=nodes, missing_nodes=missing_nodes)
 
-    def _message(self, channel: ChannelRef, event: str | None, args: tuple[Any, ...], skip: Skip) -> RoomMessage:
+    def _message(
+        self, channel: ChannelRef, event: str | None, args: tuple[Any, ...], skip: Skip, context: CallContext | None
+    ) -> RoomMessage:
         assert not isinstance(channel, int)
         skipped_rooms = [skip.name] if isinstance(skip, Room) else []
-        return RoomMessage(self.name, channel, event, [*args], addresses_of(skip), skipped_rooms)
+        return RoomMessage(self.name, channel, event, [*args], addresses_of(skip), skipped_rooms, context)
 
     def check_options(self, allow: Allow | None, slow: Slow | None) -> None:
         """Check that options do not contradict the options of the room. None means that an option is not set.

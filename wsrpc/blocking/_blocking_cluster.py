@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Never, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack
 
+from .._core.api.options import ChannelEventOptions
 from .._core.api.proxy import make_emitter
 from .._core.wire.codecs import Codec
 from .._server.broadcast import EmitReport, readable_again
@@ -73,9 +74,11 @@ class ClusterEmitter(Delegate):
 
     __slots__ = ()
 
-    def emit(self, event: str, /, *args: Any, skip: SkipAddressed = None, **unsupported: Never) -> EmitReport:
+    def emit(
+        self, event: str, /, *args: Any, skip: SkipAddressed = None, **options: Unpack[ChannelEventOptions]
+    ) -> EmitReport:
         """Emit an event to every member of the room; see `wsrpc.cluster.ClusterRoom.emit`."""
-        report: EmitReport = self._await(self._inner.emit, event, *args, skip=inner_of(skip), **unsupported)
+        report: EmitReport = self._await(self._inner.emit, event, *args, skip=inner_of(skip), **options)
         return report
 
     def emitter(self, contract: TypeForm[T], /, *, skip: SkipAddressed = None) -> T:

@@ -6,9 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Never, Self, overload
-
-from msgspec import UNSET, UnsetType
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from .._base.misuse import no_parentheses
 from .._base.names import UNTYPED, F, Offline
@@ -17,6 +15,7 @@ from .._base.state import PeerState
 from .._core.api.anonymous import AnonymousChannel as AsyncAnonymousChannel
 from .._core.api.anonymous import user_channel_of
 from .._core.api.channel import Channel as AsyncChannel
+from .._core.api.options import CallOptions, ChannelCallOptions, ChannelEventOptions, EventOptions
 from .._core.api.peer import Peer as AsyncPeer
 from .._core.api.proxy import Calling, Proxy, make_emitter, typed
 from .._core.api.stream import Stream as AsyncStream
@@ -130,13 +129,13 @@ class Caller(Delegate):
 
     __slots__ = ()
 
-    def emit(self, event: str, /, *args: Any, offline: Offline | None = None, **unsupported: Never) -> None:
+    def emit(self, event: str, /, *args: Any, **options: Unpack[EventOptions]) -> None:
         """Send an event; see `wsrpc.Peer.emit`."""
-        self._await(self._inner.emit, event, *args, offline=offline, **unsupported)
+        self._await(self._inner.emit, event, *args, **options)
 
-    def emit_nowait(self, event: str, /, *args: Any, offline: Offline | None = None, **unsupported: Never) -> None:
+    def emit_nowait(self, event: str, /, *args: Any, **options: Unpack[EventOptions]) -> None:
         """Send an event without waiting until there is room for it; see `wsrpc.Peer.emit_nowait`."""
-        self._call(self._inner.emit_nowait, event, *args, offline=offline, **unsupported)
+        self._call(self._inner.emit_nowait, event, *args, **options)
 
     def request(
         self,
@@ -144,20 +143,18 @@ class Caller(Delegate):
         /,
         *args: Any,
         returns: TypeForm[T] = UNTYPED,
-        timeout: float | UnsetType | None = UNSET,
         send: Iterable[Any] | None = None,
         retry: Retry | None = None,
         idempotent: bool = False,
-        offline: Offline | None = None,
-        **unsupported: Never,
+        **options: Unpack[CallOptions],
     ) -> T:
         """Send a request, and return its response; see `wsrpc.Peer.request`.
 
         Ctrl-C cancels the handler on the remote peer, and then raises KeyboardInterrupt. The iterable ``send`` is read
         in a thread.
         """
-        options = {"timeout": timeout, "retry": retry, "idempotent": idempotent, "offline": offline, **unsupported}
-        call = partial(self._inner.request, event, *args, returns=returns, send=upload(send), **options)
+        others = {"returns": returns, "send": upload(send), "retry": retry, "idempotent": idempotent}
+        call = partial(self._inner.request, event, *args, **others, **options)
         answer: T = self._bridge.run(call, stepped=send is None and retry is None)
         return answer
 
@@ -166,15 +163,13 @@ class Caller(Delegate):
         event: str,
         /,
         *args: Any,
-        timeout: float | UnsetType | None = UNSET,
-        offline: Offline | None = None,
-        **unsupported: Any,
+        **options: Unpack[CallOptions],
     ) -> AnonymousChannel:
         """Send a request that opens an anonymous channel, and return the channel; see `wsrpc.Peer.open_channel`.
 
         To end the channel, use ``with``, or call its ``abort()``.
         """
-        opened = self._await(self._inner.open_channel, event, *args, timeout=timeout, offline=offline, **unsupported)
+        opened = self._await(self._inner.open_channel, event, *args, **options)
         return AnonymousChannel(opened, self._bridge)
 
     def stream(
@@ -183,17 +178,15 @@ class Caller(Delegate):
         /,
         *args: Any,
         returns: TypeForm[T] = UNTYPED,
-        timeout: float | UnsetType | None = UNSET,
         send: Iterable[Any] | None = None,
-        offline: Offline | None = None,
-        **unsupported: Never,
+        **options: Unpack[CallOptions],
     ) -> Stream[T]:
         """Request a stream, when you enter its block or read its first item; see `wsrpc.Peer.stream`.
 
         The iterable ``send`` is read in a thread.
         """
-        options = {"returns": returns, "timeout": timeout, "offline": offline, **unsupported}
-        return Stream(self._inner.stream(event, *args, send=upload(send), **options), self._bridge)
+        others = {"returns": returns, "send": upload(send)}
+        return Stream(self._inner.stream(event, *args, **others, **options), self._bridge)
 
     def proxy(self, contract: TypeForm[T], /) -> T:
         """Return an object whose methods send the requests of a contract; see `wsrpc.Peer.proxy`.
@@ -342,13 +335,13 @@ class AnonymousChannel(Registrar, EventReader, ItemReader):
     ) -> None:
         self._bridge.finish(partial(self._inner.__aexit__, kind, error, traceback))
 
-    def emit(self, event: str, /, *args: Any, **unsupported: Never) -> None:
+    def emit(self, event: str, /, *args: Any, **options: Unpack[ChannelEventOptions]) -> None:
         """Send an event on the channel; see `wsrpc.AnonymousChannel.emit`."""
-        self._await(self._inner.emit, event, *args, **unsupported)
+        self._await(self._inner.emit, event, *args, **options)
 
-    def emit_nowait(self, event: str, /, *args: Any, **unsupported: Never) -> None:
+    def emit_nowait(self, event: str, /, *args: Any, **options: Unpack[ChannelEventOptions]) -> None:
         """Send an event without waiting until there is room; see `wsrpc.AnonymousChannel.emit_nowait`."""
-        self._call(self._inner.emit_nowait, event, *args, **unsupported)
+        self._call(self._inner.emit_nowait, event, *args, **options)
 
     def emitter(self, contract: TypeForm[T], /) -> T:
         """Return an object whose methods emit the events of a contract on the channel; see `wsrpc.Peer.emitter`."""
@@ -361,23 +354,20 @@ class AnonymousChannel(Registrar, EventReader, ItemReader):
         /,
         *args: Any,
         returns: TypeForm[T] = UNTYPED,
-        timeout: float | UnsetType | None = UNSET,
         send: Iterable[Any] | None = None,
-        **unsupported: Never,
+        **options: Unpack[ChannelCallOptions],
     ) -> T:
         """Send a request on the channel, and return its response; see `wsrpc.AnonymousChannel.request`.
 
         Ctrl-C cancels the handler on the remote peer, and then raises KeyboardInterrupt.
         """
-        options = {"returns": returns, "timeout": timeout, "send": upload(send), **unsupported}
-        answer: T = self._bridge.run(partial(self._inner.request, event, *args, **options), stepped=send is None)
+        call = partial(self._inner.request, event, *args, returns=returns, send=upload(send), **options)
+        answer: T = self._bridge.run(call, stepped=send is None)
         return answer
 
-    def open_channel(
-        self, event: str, /, *args: Any, timeout: float | UnsetType | None = UNSET, **unsupported: Any
-    ) -> AnonymousChannel:
+    def open_channel(self, event: str, /, *args: Any, **options: Unpack[ChannelCallOptions]) -> AnonymousChannel:
         """Send a request that opens another channel, and return it; see `wsrpc.AnonymousChannel.open_channel`."""
-        opened = self._await(self._inner.open_channel, event, *args, timeout=timeout, **unsupported)
+        opened = self._await(self._inner.open_channel, event, *args, **options)
         return AnonymousChannel(opened, self._bridge)
 
 

@@ -18,6 +18,7 @@ from .._core.api.peer import core_of
 from .._core.inboxes.inbox import Inbox
 from .._core.sending.checks import check_sending
 from .._core.sending.sender import Sender
+from .._core.wire.call_context import CallContext
 from .._core.wire.messages import NO_OPTIONS, RequestOptions
 from .._server.joined_cluster import HasAddress
 from ..errors import EngineLost, PeerNotFound, RequestTimeout
@@ -109,26 +110,42 @@ class ClusterSender:
 
     # ------------------------------------------------------------ the methods of `Sender`
 
+    @property
+    def request_timeout(self) -> float | None:
+        return self._joined().timeout
+
     async def send_event(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
+        self,
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        offline: Offline | None = None,
+        context: CallContext | None = None,
+        /,
     ) -> None:
         _refuse_offline(offline)
         check_sending(channel, event, None)
         sender, on, _ = await self._find(channel, event, NO_OPTIONS)
-        await sender.send_event(on, event, args)
+        await sender.send_event(on, event, args, None, context)
 
     def send_event_nowait(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
+        self,
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        offline: Offline | None = None,
+        context: CallContext | None = None,
+        /,
     ) -> None:
         _refuse_offline(offline)
         check_sending(channel, event, None)
         membership = self._joined()
         if (here := membership.addresses.get(self._address)) is not None:
-            core_of(here).requester.send_event_nowait(channel, event, args)
+            core_of(here).requester.send_event_nowait(channel, event, args, None, context)
             return
         assert not isinstance(channel, int)
         node = membership.links.at_once(self._node(membership))
-        core_of(node).requester.send_event_nowait(place(self._address, channel), event, args)
+        core_of(node).requester.send_event_nowait(place(self._address, channel), event, args, None, context)
 
     def send_request(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /

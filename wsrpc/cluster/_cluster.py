@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Never, Self, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack, overload
 
-from .._base.misuse import no_keywords
 from .._base.names import OnChannel, check_address, check_channel, check_event, check_name
 from .._base.scheduler import spawn_later
+from .._core.api.options import ChannelEventOptions, event_options
 from .._core.api.proxy import make_emitter
 from .._core.handlers.registry import Registry, accepted
 from .._core.sending.checks import check_sending, raw_message
@@ -278,7 +278,9 @@ class ClusterEmitter(OnChannel):
         self._channel_name = channel
         self._joined = joined
 
-    async def emit(self, event: str, /, *args: Any, skip: SkipAddressed = None, **unsupported: Never) -> EmitReport:
+    async def emit(
+        self, event: str, /, *args: Any, skip: SkipAddressed = None, **options: Unpack[ChannelEventOptions]
+    ) -> EmitReport:
         """Emit an event to every member of the room. The returned report names the processes that have members.
 
         Returns when the event is accepted for sending to these processes. ``report.missing_nodes`` names the processes
@@ -286,18 +288,19 @@ class ClusterEmitter(OnChannel):
 
         Args:
             skip: one or several members to which the event is not sent. Get the objects from `ClusterClient.peer`.
+            metadata: as for `Server.emit`.
 
         Raises:
             EngineLost: the engine cannot be reached. Nothing was sent.
             ReservedEvent, TypeError, ValueError: the event name or an argument cannot be sent. Nothing was sent.
         """
-        if unsupported:
-            raise no_keywords(self.emit, event, unsupported)
+        _, context = event_options(options, ChannelEventOptions, self.emit, event)
         channel = self._channel_name
         check_event(event)
         check_sending(channel, event, None)
         assert not isinstance(channel, int)
-        return await self._send(RoomMessage(self._room_name, channel, event, [*args], addresses_of(skip)))
+        message = RoomMessage(self._room_name, channel, event, [*args], addresses_of(skip), context=context)
+        return await self._send(message)
 
     def emitter(self, contract: TypeForm[T], /, *, skip: SkipAddressed = None) -> T:
         """Return an object with the methods of a contract. Each method emits the event of the same name.

@@ -18,7 +18,8 @@ from .._core.handlers.compiled import Handler
 from .._core.handlers.invocation import Invocation
 from .._core.sending.sender import Sender
 from .._core.sending.session_writer import SessionWriter
-from .._core.wire.messages import RequestOptions, event_on
+from .._core.wire.call_context import CallContext
+from .._core.wire.messages import RequestOptions, context_of, event_on
 from .._core.wire.nodes import error_to_node
 from ..errors import ChannelClosed, PeerNotFound, QueueFull, UnknownEvent, WsrpcError, made_here, one_line
 from ._item_forwarder import ItemForwarder
@@ -81,14 +82,8 @@ class PeerForwarder:
                 raise made_here(UnknownEvent(f"channel {h} is over"))
             if ctx.id is None and not joined.writer.between_nodes:
                 fail = partial(joined.abort, TOO_SLOW)
-                return self._forward_event(
-                    joined.writer,
-                    joined.start_sending(),
-                    joined.id,
-                    a,
-                    joined.unread_memory.limits.hard_cap_bytes,
-                    fail,
-                )
+                most = joined.unread_memory.limits.hard_cap_bytes
+                return self._forward_event(joined.writer, joined.start_sending(), joined.id, ctx, most, fail)
             return self._pass_on(ctx, joined.start_sending(), joined.id, a, wants_channel=True)
         on = ctx.inbound.c or ""
         wants = CHANNEL if CHANNEL in on.partition(VALUE)[0] else VALUE  # the first one: a channel's name may have both
@@ -100,9 +95,8 @@ class PeerForwarder:
             sender, current = core_of(peer).requester, current_of(peer)
             if ctx.id is None:
                 fail = partial(current.session.fail, CloseCode.SLOW_CONSUMER, "slow consumer")
-                return self._forward_event(
-                    current.writer, sender, channel or None, a, current.session.negotiation.limits.hard_cap_bytes, fail
-                )
+                most = current.session.negotiation.limits.hard_cap_bytes
+                return self._forward_event(current.writer, sender, channel or None, ctx, most, fail)
             return self._pass_on(ctx, sender, channel or None, a, wants_channel=wants == CHANNEL)
         if ctx.id is None:
             self.lost += 1
@@ -114,7 +108,7 @@ class PeerForwarder:
         writer: SessionWriter,
         sender: Sender,
         on: str | int | None,
-        a: list[Any],
+        ctx: Invocation,
         most: int,
         fail: Callable[[], None],
     ) -> None:
@@ -128,9 +122,10 @@ class PeerForwarder:
             most: maximum bytes that may wait in tasks.
             fail: a function that is called if more bytes wait.
         """
+        a, context = ctx.inbound.a, context_of(ctx.inbound)
         try:
             if not writer.callers_wait:
-                sender.send_event_nowait(on, a[0], tuple(a[1:]))
+                sender.send_event_nowait(on, a[0], tuple(a[1:]), None, context)
                 return
             size = len(writer.terms.encode(event_on(on, tuple(a)))) + TASK
             if self._waiting[writer] + size > most:
@@ -141,7 +136,7 @@ class PeerForwarder:
         except WsrpcError as exc:
             self._event_lost(exc)
         else:
-            waits = self._at_once(self._event(sender, on, a))
+            waits = self._at_once(self._event(sender, on, a, context))
             if waits is not None:
                 self._waiting[writer] += size
                 self._tasks.spawn(self._wait(writer, size, waits))
@@ -162,7 +157,7 @@ class PeerForwarder:
         self, ctx: Invocation, sender: Sender, on: str | int | None, a: list[Any], *, wants_channel: bool
     ) -> Any:
         if ctx.id is None:
-            return self._at_once(self._event(sender, on, a))
+            return self._at_once(self._event(sender, on, a, context_of(ctx.inbound)))
         options = RequestOptions.relayed(ctx.inbound, wants_channel=wants_channel)
         return self._at_once(self._request(ctx, sender, on, a, options))
 
@@ -174,9 +169,9 @@ class PeerForwarder:
             return exc.value
         return _rest(step, waits_for)
 
-    async def _event(self, sender: Sender, on: str | int | None, a: list[Any]) -> None:
+    async def _event(self, sender: Sender, on: str | int | None, a: list[Any], context: CallContext | None) -> None:
         try:
-            await sender.send_event(on, a[0], tuple(a[1:]))
+            await sender.send_event(on, a[0], tuple(a[1:]), None, context)
         except WsrpcError as exc:
             self._event_lost(exc)
 

@@ -34,7 +34,7 @@ async def test_the_dialer_says_hello_first_and_goes_on_without_waiting() -> None
     assert first.keys() == {"ws-wrapper", "wsrpc"} and first["ws-wrapper"] is False
     said = first["wsrpc"]
     assert said.keys() == {"t", "v", "features", "limits"} and (said["t"], said["v"]) == ("hello", 1)
-    assert sorted(said["features"]) == ["batches", "credit", "drain", "msgpack", "stop"]
+    assert sorted(said["features"]) == ["batches", "context", "credit", "drain", "msgpack", "stop"]
     assert said["limits"]["message"] == Limits().message_bytes and len(json.dumps(first)) < 4096
 
 
@@ -158,7 +158,7 @@ async def test_messagepack_is_used_from_welcome_on_and_text_is_still_read() -> N
 async def test_a_codec_of_the_users_own_is_kept() -> None:
     d = Driven(dialer=True, codec=MsgpackCodec(), extensions=True)
     [said] = d.take()
-    assert said["wsrpc"]["features"] == ["batches", "credit", "drain", "stop"]
+    assert said["wsrpc"]["features"] == ["batches", "context", "credit", "drain", "stop"]
     await d.fed(welcome(*ALL))
     with pytest.raises(OverflowError):
         await d.peer.emit("e", 2**64)

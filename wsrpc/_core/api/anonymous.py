@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Never, Self, overload
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
-from ..._base.misuse import no_keywords, refused
+from ..._base.misuse import refused
 from ..._base.names import UNTYPED, Source
 from ..channels.channel_core import ChannelCore
 from ..handlers.introspection import Injection, injections
 from ..handlers.invocation import Invocation
 from ..handlers.method import HandlerOptions
 from ..inboxes.event_values import Waits, value_of
-from ..wire.messages import RequestOptions
+from ..wire.messages import NO_OPTIONS, RequestOptions
 from ..wire.rejections import reason_of
+from . import calls
 from .events import EventReader
+from .options import ChannelCallOptions, ChannelEventOptions, changed, event_options
 from .proxy import make_emitter
 from .registration import M, Registrar
 from .stream import Stream
@@ -190,12 +192,13 @@ class AnonymousChannel(Registrar, EventReader):
     # ------------------------------------------------------------ sending
     # Nothing waits for another connection here, because a channel belongs to its connection.
 
-    def emit(self, event: str, /, *args: Any, **unsupported: Never) -> Coroutine[Any, Any, None]:
+    def emit(self, event: str, /, *args: Any, **options: Unpack[ChannelEventOptions]) -> Coroutine[Any, Any, None]:
         """Send an event on the channel.
 
         Returns when the message is accepted for sending, not when it is delivered. While more than
         `Limits.high_water_bytes` bytes are unsent, calls wait, and they continue in the order in which they began. The
-        message is encoded after the wait. Cancelling is safe: the event is then not sent.
+        message is encoded after the wait. Cancelling is safe: the event is then not sent. ``metadata`` is the same as
+        for `Peer.emit`.
 
         Raises:
             ChannelClosed: the channel has ended, for example because its session ended.
@@ -204,22 +207,26 @@ class AnonymousChannel(Registrar, EventReader):
                 `Limits.sent_message_bytes`; nothing is sent.
             TypeError, ValueError, RecursionError: an argument cannot be encoded; nothing is sent.
         """
-        if unsupported:
-            return refused(no_keywords(self.emit, event, unsupported))
         core = self._core
-        return (core.sender or core.start_sending()).send_event(self.id, event, args)
+        sender = core.sender or core.start_sending()
+        if not options:
+            return sender.send_event(self.id, event, args)
+        try:
+            _, context = event_options(options, ChannelEventOptions, self.emit, event)
+        except (TypeError, ValueError) as exc:
+            return refused(exc)
+        return sender.send_event(self.id, event, args, None, context)
 
-    def emit_nowait(self, event: str, /, *args: Any, **unsupported: Never) -> None:
+    def emit_nowait(self, event: str, /, *args: Any, **options: Unpack[ChannelEventOptions]) -> None:
         """Send an event without waiting, from a plain function in the event loop's thread.
 
         Raises:
             QueueFull: too many bytes are unsent (`Limits.hard_cap_bytes`); nothing is sent.
             ChannelClosed, ChannelNotReady, MessageTooBig, TypeError, ValueError, RecursionError: as for `emit`.
         """
-        if unsupported:
-            raise no_keywords(self.emit_nowait, event, unsupported)
+        chosen = event_options(options, ChannelEventOptions, self.emit_nowait, event) if options else ()
         core = self._core
-        (core.sender or core.start_sending()).send_event_nowait(self.id, event, args)
+        (core.sender or core.start_sending()).send_event_nowait(self.id, event, args, *chosen)
 
     def emitter(self, contract: TypeForm[T], /) -> T:
         """Return an object whose methods emit the events of a contract on the channel; see `Peer.emitter`.
@@ -238,9 +245,8 @@ class AnonymousChannel(Registrar, EventReader):
         event: str,
         /,
         *args: Any,
-        timeout: float | UnsetType | None = UNSET,
         send: Source | None = None,
-        **unsupported: Never,
+        **options: Unpack[ChannelCallOptions],
     ) -> Any: ...
 
     @overload
@@ -250,9 +256,8 @@ class AnonymousChannel(Registrar, EventReader):
         /,
         *args: Any,
         returns: TypeForm[T],
-        timeout: float | UnsetType | None = UNSET,
         send: Source | None = None,
-        **unsupported: Never,
+        **options: Unpack[ChannelCallOptions],
     ) -> T: ...
 
     def request(
@@ -261,9 +266,8 @@ class AnonymousChannel(Registrar, EventReader):
         /,
         *args: Any,
         returns: Any = UNSET,
-        timeout: float | UnsetType | None = UNSET,
         send: Source | None = None,
-        **unsupported: Any,
+        **options: Unpack[ChannelCallOptions],
     ) -> Coroutine[Any, Any, Any]:
         """Send a request on the channel, and return its response. The arguments mean the same as for `Peer.request`.
 
@@ -274,18 +278,15 @@ class AnonymousChannel(Registrar, EventReader):
             ChannelNotReady: the response that opens the channel has not been sent yet.
             WsrpcError: as for `Peer.request`.
         """
-        if unsupported:
-            return refused(no_keywords(self.request, event, unsupported))
+        try:
+            own = RequestOptions(returns, send=send)
+            chosen = changed(own, options, ChannelCallOptions, self.request, event)
+        except (TypeError, ValueError) as exc:
+            return refused(exc)
         core = self._core
-        sender = core.sender or core.start_sending()
-        options = RequestOptions(returns, timeout, send=send)
-        if send is not None:
-            return sender.upload(self.id, event, args, options)
-        return sender.send_request(self.id, event, args, options)
+        return calls.request(core.sender or core.start_sending(), self.id, event, args, chosen)
 
-    async def open_channel(
-        self, event: str, /, *args: Any, timeout: float | UnsetType | None = UNSET, **unsupported: Any
-    ) -> AnonymousChannel:
+    async def open_channel(self, event: str, /, *args: Any, **options: Unpack[ChannelCallOptions]) -> AnonymousChannel:
         """Send a request that opens another anonymous channel, and return that channel.
 
         The channel stays open until either side ends it, or the session ends. To end it, use ``async with``, or call
@@ -296,12 +297,10 @@ class AnonymousChannel(Registrar, EventReader):
             BadResult: the response is not a channel.
             WsrpcError: as for `request`.
         """
-        if unsupported:
-            raise no_keywords(self.open_channel, event, unsupported)
+        chosen = changed(NO_OPTIONS, options, ChannelCallOptions, self.open_channel, event)
         core = self._core
         sender = core.sender or core.start_sending()
-        options = RequestOptions(timeout=timeout, wants_channel=True)
-        return AnonymousChannel(await sender.send_request(self.id, event, args, options))
+        return AnonymousChannel(await calls.open_channel(sender, self.id, event, args, chosen))
 
 
 def user_channel_of(invocation: Invocation) -> AnonymousChannel:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Never, cast, overload
+from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
-from ..._base.misuse import no_keywords, refused
+from ..._base.misuse import refused
 from ..._base.names import UNTYPED, Offline, OnChannel, Source, check_offline
 from ..._base.retry import Retry, check_retry
-from ..channels.channel_core import ChannelCore
+from ..handlers.invocation import CURRENT
 from ..inboxes.event_values import Waits, value_of
 from ..peer.requester import Requester
 from ..sending.checks import check_thread, check_thread_of_plain, raw_message
 from ..sending.outbox import Outbox
 from ..sending.sender import ReadingSender, Sender
 from ..wire.messages import NO_OPTIONS, Raw, RequestOptions
+from . import calls
 from .anonymous import AnonymousChannel
 from .events import EventReader
+from .options import CallOptions, EventOptions, changed, event_options
 from .proxy import make_emitter, make_proxy
 from .stream import Stream
 
@@ -42,9 +44,7 @@ class Caller(OnChannel):
 
     _sender: Sender
 
-    def emit(
-        self, event: str, /, *args: Any, offline: Offline | None = None, **unsupported: Never
-    ) -> Coroutine[Any, Any, None]:
+    def emit(self, event: str, /, *args: Any, **options: Unpack[EventOptions]) -> Coroutine[Any, Any, None]:
         """Send an event.
 
         Returns when the message is accepted for sending, not when it is delivered. While more than
@@ -57,6 +57,10 @@ class Caller(OnChannel):
                 `ConnectionLost`; it also raises this error if the connection ends while the message is still waiting to
                 be sent, except while the `open` handlers are running. None, the default, uses the ``offline`` option of
                 the client. On a server, messages wait for another connection only while the peer's session is kept.
+            metadata: text for the handler besides the arguments, such as ``{"tenant": "acme"}``, which the handler
+                reads as `Context.metadata`. At most 32 entries with together 4,096 bytes. Peers without wsrpc do not
+                get it (`PeerStats.metadata_not_sent`). At the beginning of a connection, a message with metadata waits
+                until the remote peer has announced that it accepts metadata, for at most 2 seconds.
 
         Raises:
             ConnectionLost: there is no connection, and the event cannot wait for one; ``outcome`` is ``"not_sent"``.
@@ -67,20 +71,21 @@ class Caller(OnChannel):
             ChannelClosed: the channel was closed.
             TypeError, ValueError, RecursionError: an argument cannot be encoded; nothing is sent.
         """
+        if not options:
+            return self._sender.send_event(self._channel_name, event, args)
         try:
-            if unsupported:
-                raise no_keywords(self.emit, event, unsupported)
-            if offline is not None:
-                check_offline(offline)
-            return self._sender.send_event(self._channel_name, event, args, offline)
+            chosen = event_options(options, EventOptions, self.emit, event)
         except (TypeError, ValueError) as exc:
             return refused(exc)
+        return self._sender.send_event(self._channel_name, event, args, *chosen)
 
-    def emit_nowait(self, event: str, /, *args: Any, offline: Offline | None = None, **unsupported: Never) -> None:
+    def emit_nowait(self, event: str, /, *args: Any, **options: Unpack[EventOptions]) -> None:
         """Send an event without waiting, from a plain function in the event loop's thread.
 
         Args:
             offline: as for `emit`.
+            metadata: as for `emit`, but this method does not wait until the remote peer has announced that it accepts
+                metadata. Before that, the event is sent without the metadata.
 
         Raises:
             QueueFull: too many bytes are unsent (`Limits.hard_cap_bytes`), or the queue for messages that wait for a
@@ -88,11 +93,8 @@ class Caller(OnChannel):
             ConnectionLost, ReservedEvent, MessageTooBig, ChannelClosed, TypeError, ValueError, RecursionError: as for
                 `emit`.
         """
-        if unsupported:
-            raise no_keywords(self.emit_nowait, event, unsupported)
-        if offline is not None:
-            check_offline(offline)
-        self._sender.send_event_nowait(self._channel_name, event, args, offline)
+        chosen = event_options(options, EventOptions, self.emit_nowait, event) if options else ()
+        self._sender.send_event_nowait(self._channel_name, event, args, *chosen)
 
     # The overloads are written as coroutine functions because type checkers then see through asyncio.gather().
 
@@ -102,12 +104,10 @@ class Caller(OnChannel):
         event: str,
         /,
         *args: Any,
-        timeout: float | UnsetType | None = UNSET,
         send: Source | None = None,
         retry: Retry | None = None,
         idempotent: bool = False,
-        offline: Offline | None = None,
-        **unsupported: Never,
+        **options: Unpack[CallOptions],
     ) -> Any: ...
 
     @overload
@@ -117,12 +117,10 @@ class Caller(OnChannel):
         /,
         *args: Any,
         returns: TypeForm[T],
-        timeout: float | UnsetType | None = UNSET,
         send: Source | None = None,
         retry: Retry | None = None,
         idempotent: bool = False,
-        offline: Offline | None = None,
-        **unsupported: Never,
+        **options: Unpack[CallOptions],
     ) -> T: ...
 
     def request(
@@ -131,12 +129,10 @@ class Caller(OnChannel):
         /,
         *args: Any,
         returns: Any = UNSET,
-        timeout: float | UnsetType | None = UNSET,
         send: Source | None = None,
         retry: Retry | None = None,
         idempotent: bool = False,
-        offline: Offline | None = None,
-        **unsupported: Any,
+        **options: Unpack[CallOptions],
     ) -> Coroutine[Any, Any, Any]:
         """Send a request, and return its response.
 
@@ -146,7 +142,8 @@ class Caller(OnChannel):
             timeout: the maximum time until the response, in seconds, including the time that the request waits to be
                 sent. None for no limit. The default is `Limits.request_timeout`. With ``send``, this limit applies
                 twice: until the handler is ready for the first item, and from the last item to the response. Sending
-                the items has no time limit.
+                the items has no time limit. A ``timeout`` that you pass is also told to the handler, as
+                `Context.remaining`, and limits the calls that the handler itself makes.
             send: an iterable or async iterable of items for the handler, which needs a parameter annotated
                 ``AsyncIterator[...]``. The items are sent only as fast as the handler reads them. If you pass a
                 generator, it is closed at the end, even if the handler stops reading early. If the iterable raises an
@@ -156,6 +153,7 @@ class Caller(OnChannel):
             idempotent: whether the handler can safely run twice. If true, ``retry`` also sends the request again if the
                 handler may have run before the connection ended, or if the handler reached its time limit.
             offline: as for `emit`.
+            metadata: as for `emit`.
 
         Cancelling is safe. It also cancels the handler on the remote peer. The handler gets the reason that you pass to
         ``task.cancel(reason)``.
@@ -174,61 +172,44 @@ class Caller(OnChannel):
             TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: the request could not be sent, for the
                 reason that the exception gives.
         """
-        try:
-            if unsupported:
-                raise no_keywords(self.request, event, unsupported)
-            if offline is not None:
-                check_offline(offline)
-            if (
-                returns is UNSET
-                and timeout is UNSET
-                and offline is None
-                and send is None
-                and retry is None
-                and not idempotent
-            ):
+        if returns is UNSET and send is None and retry is None and not idempotent and not options:
+            handler = CURRENT.get(None)
+            if handler is None or handler.deadline is None:
+                # Most requests. The same as below, without calls.
                 return self._sender.send_request(self._channel_name, event, args, NO_OPTIONS)
-            options = RequestOptions(returns, timeout, offline, send, retry, idempotent)
+        try:
+            own = RequestOptions(returns, send=send, retry=retry, idempotent=idempotent)
+            chosen = changed(own, options, CallOptions, self.request, event)
             if retry is not None:
                 check_retry(retry, send)
-                return self._sender.request_again(self._channel_name, event, args, options)
-            if idempotent:
+            elif idempotent:
                 raise TypeError("idempotent= says what retry= may ask again: give retry=wsrpc.Retry(), too")
-            if send is not None:
-                return self._sender.upload(self._channel_name, event, args, options)
-            return self._sender.send_request(self._channel_name, event, args, options)
         except (TypeError, ValueError) as exc:
             return refused(exc)
+        return calls.request(self._sender, self._channel_name, event, args, chosen)
 
     async def open_channel(
         self,
         event: str,
         /,
         *args: Any,
-        timeout: float | UnsetType | None = UNSET,
-        offline: Offline | None = None,
-        **unsupported: Any,
+        **options: Unpack[CallOptions],
     ) -> AnonymousChannel:
         """Send a request that opens an anonymous channel, and return the channel for a conversation with the handler.
 
         The channel stays open until either side ends it, or the session ends. To end it, use ``async with``, or call
-        its ``abort()``. ``timeout`` is the maximum time in seconds until the channel is open. ``offline`` is the same
-        as for `emit`. Cancelling is safe, and cancels the handler on the remote peer.
+        its ``abort()``. ``timeout`` is the maximum time in seconds until the channel is open. ``offline`` and
+        ``metadata`` are the same as for `emit`. Cancelling is safe, and cancels the handler on the remote peer.
 
         Raises:
             BadResult: the response is not a channel.
             WsrpcError: as for `request`.
         """
-        if unsupported:
-            raise no_keywords(self.open_channel, event, unsupported)
-        if offline is not None:
-            check_offline(offline)
-        return await self._open(event, args, RequestOptions(timeout=timeout, offline=offline, wants_channel=True))
+        return await self._open(event, args, changed(NO_OPTIONS, options, CallOptions, self.open_channel, event))
 
     async def _open(self, event: str, args: tuple[Any, ...], options: RequestOptions) -> AnonymousChannel:
         """Open a channel with options that are checked already, for `open_channel` and for proxies."""
-        core: ChannelCore = await self._sender.send_request(self._channel_name, event, args, options)
-        return AnonymousChannel(core)
+        return AnonymousChannel(await calls.open_channel(self._sender, self._channel_name, event, args, options))
 
     def stream(
         self,
@@ -236,10 +217,8 @@ class Caller(OnChannel):
         /,
         *args: Any,
         returns: TypeForm[T] = UNTYPED,
-        timeout: float | UnsetType | None = UNSET,
         send: Source | None = None,
-        offline: Offline | None = None,
-        **unsupported: Never,
+        **options: Unpack[CallOptions],
     ) -> Stream[T]:
         """Request a stream: ``async with peer.stream("subscribe", "news", returns=Update) as updates``.
 
@@ -253,18 +232,16 @@ class Caller(OnChannel):
             send: items for the handler, as for `request`. If the iterable raises an exception, the stream raises the
                 same exception.
             offline: as for `emit`.
+            metadata: as for `emit`.
 
         Raises:
             TypeError: ``returns`` is not a type that wsrpc can convert values to.
+            TypeError, ValueError: an option is wrong.
         """
-        if unsupported:
-            raise no_keywords(self.stream, event, unsupported)
-        if offline is not None:
-            check_offline(offline)
+        chosen = changed(RequestOptions(send=send), options, CallOptions, self.stream, event)
         sender, channel = self._sender, self._channel_name
         convert = None if returns is UNTYPED else sender.converter(returns)
-        options = RequestOptions(timeout=timeout, offline=offline, send=send)
-        return Stream(event, convert, open=lambda: sender.open_stream(channel, event, args, options))
+        return Stream(event, convert, open=lambda: calls.open_stream(sender, channel, event, args, chosen))
 
     def proxy(self, contract: TypeForm[T], /) -> T:
         """Return an object with the methods of a contract. Each method sends a request for the event of the same name.

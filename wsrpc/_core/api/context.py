@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from operator import attrgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import UNSET
 
 from ..._base.state import PeerState
 from ..handlers.introspection import Injection, injections
 from ..handlers.invocation import CURRENT, Invocation
 from ..handlers.observation import Message
+from ..wire.messages import context_of
 from .anonymous import AnonymousChannel, user_channel_of
 from .peer import Peer
 
@@ -76,6 +79,26 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     @args.setter
     def args(self, args: Sequence[Any]) -> None:
         self._invocation.inbound.a[1:] = args
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The metadata that the caller has sent with the message (``metadata=``). Empty without metadata."""
+        context = context_of(self._invocation.inbound)
+        return MappingProxyType({} if context is None or context.metadata is UNSET else context.metadata)
+
+    @property
+    def remaining(self) -> float | None:
+        """The seconds that are left to the caller for its call, not less than 0.
+
+        None if the caller has not told a limit: it has not passed ``timeout=``, and is not itself a handler whose time
+        is limited in this way. When the time is over, the handler is cancelled. Calls that the handler makes have no
+        more time than this, unless they pass ``timeout=None``. This does not apply to tasks that the handler has
+        started. After the handler has answered with a stream or a channel, there is no limit any more.
+        """
+        invocation = self._invocation
+        if invocation.deadline is None:
+            return None
+        return max(0.0, invocation.deadline - invocation.dispatcher.loop.time())
 
     @property
     def state(self) -> PeerState:

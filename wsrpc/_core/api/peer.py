@@ -175,6 +175,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             detached=current.session.state.away,
             slow=connection is not None and current.session.full,
             skipped_broadcasts=self.skipped_broadcasts,
+            metadata_not_sent=self._core.history.metadata_not_sent,
             pending=self.pending,
             active=self.active,
             waiting=len(self._core.work.waiting_room),

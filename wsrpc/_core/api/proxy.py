@@ -10,20 +10,22 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from math import inf
 from operator import attrgetter
-from typing import Any, Never, Protocol, TypeVar
+from typing import Any, Never, Protocol, TypeVar, Unpack
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from ..._base.misuse import check_flag
-from ..._base.names import ChannelRef, Offline, check_offline, check_timeout
+from ..._base.names import ChannelRef
 from ..._base.retry import Retry, check_retry
 from ..._values.caching import memoized
 from ...errors import WsrpcError, add_member_note
 from ..handlers.contract import Contract, Kind, Member, check_emitted, read_contract
 from ..handlers.introspection import Parameter
 from ..sending.sender import Sender
-from ..wire.messages import RequestOptions
+from ..wire.messages import NO_OPTIONS, RequestOptions
+from . import calls
+from .options import CallOptions, EventOptions, changed
 from .stream import Stream
 
 T = TypeVar("T")
@@ -130,7 +132,9 @@ class Proxy(TypedCaller):
         return items
 
     def _wsrpc_with(self, changes: dict[str, Any]) -> Proxy:
-        return self._wsrpc_new(self._wsrpc_contract, self._wsrpc_caller, replace(self._wsrpc_common, **changes))
+        own = {name: changes.pop(name) for name in ("retry", "idempotent") if name in changes}
+        common = changed(replace(self._wsrpc_common, **own), changes, CallOptions, with_options)
+        return self._wsrpc_new(self._wsrpc_contract, self._wsrpc_caller, common)
 
 
 class Emitter(TypedCaller):
@@ -171,11 +175,12 @@ class Emitter(TypedCaller):
         return typed(base, contract, caller, self._wsrpc_accepts_offline, options)
 
     def _wsrpc_with(self, changes: dict[str, Any]) -> Emitter:
-        other = ", ".join(f"{name}=" for name in changes if name != "offline")
+        other = ", ".join(f"{name}=" for name in changes if name not in EventOptions.__annotations__)
         if other:
             raise TypeError(f"an event has no response, so {other} does not apply to an emitter")
-        if changes and not self._wsrpc_accepts_offline:
+        if "offline" in changes and not self._wsrpc_accepts_offline:
             raise TypeError(f"offline= is for clients and peers, and not for {self._wsrpc_caller!r}")
+        changed(NO_OPTIONS, changes, EventOptions, with_options)  # raises if a value is wrong
         return self._wsrpc_new(self._wsrpc_contract, self._wsrpc_caller, {**self._wsrpc_options, **changes})
 
 
@@ -216,17 +221,16 @@ def with_options(
     proxy: T,
     /,
     *,
-    timeout: float | UnsetType | None = UNSET,
     retry: Retry | UnsetType | None = UNSET,
     idempotent: bool | UnsetType = UNSET,
-    offline: Offline | UnsetType | None = UNSET,
+    **options: Unpack[CallOptions],
 ) -> T:
     """Return a copy of a proxy or emitter with other options: ``await with_options(chat, timeout=2).say("hi")``.
 
     The options have the same meaning as for `Client.request`. Options that you leave out keep their values. ``timeout``
     also applies to streams, uploads and conversations. ``retry`` and ``idempotent`` apply only to requests. With
     ``retry``, methods of the contract that are not requests raise `TypeError` when called. An emitter takes only
-    ``offline``.
+    ``offline`` and ``metadata``.
 
     Raises:
         TypeError, ValueError: an option has the wrong type or an invalid value, or does not apply.
@@ -234,15 +238,13 @@ def with_options(
     typed_caller: Any = proxy
     if not isinstance(typed_caller, TypedCaller):
         raise TypeError(f"with_options() takes what proxy() or emitter() has returned, got {typed_caller!r}")
-    check_timeout(timeout)
+    changes: dict[str, Any] = {**options}
     if retry is not UNSET and retry is not None:
         check_retry(retry)
     if idempotent is not UNSET:
         check_flag("idempotent", idempotent)
-    if offline is not UNSET and offline is not None:
-        check_offline(offline)
-    options = {"timeout": timeout, "retry": retry, "idempotent": idempotent, "offline": offline}
-    changes = {name: value for name, value in options.items() if value is not UNSET}
+    more = {"retry": retry, "idempotent": idempotent}
+    changes |= {name: value for name, value in more.items() if value is not UNSET}
     if retry is None:
         changes.setdefault("idempotent", False)  # which says what a retry may do
     made: Any = typed_caller._wsrpc_with(changes)  # pyright: ignore[reportPrivateUsage]
@@ -276,9 +278,7 @@ def _options_of(member: Member, caller: Calling, common: RequestOptions) -> Requ
 
 
 def _request(caller: Any, event: str, args: tuple[Any, ...], options: RequestOptions, _: Any) -> Any:
-    sender = _sender_of(caller)
-    send = sender.send_request if options.retry is None else sender.request_again
-    return send(_channel_of(caller), event, args, options)
+    return calls.request(_sender_of(caller), _channel_of(caller), event, args, options)
 
 
 def _stream(caller: Any, event: str, args: tuple[Any, ...], options: RequestOptions, send: Any) -> Stream[Any]:
@@ -289,14 +289,14 @@ def _stream(caller: Any, event: str, args: tuple[Any, ...], options: RequestOpti
     return Stream(
         event,
         convert,
-        open=lambda: _named(sender.open_stream(channel, event, args, opening), options.member),
+        open=lambda: _named(calls.open_stream(sender, channel, event, args, opening), options.member),
         member=options.member,
     )
 
 
 async def _upload(caller: Any, event: str, args: tuple[Any, ...], options: RequestOptions, send: Any) -> Any:
     _refuse_retry(options)
-    sending = _sender_of(caller).upload(_channel_of(caller), event, args, replace(options, send=send))
+    sending = calls.request(_sender_of(caller), _channel_of(caller), event, args, replace(options, send=send))
     return await _named(sending, options.member)
 
 

@@ -110,6 +110,8 @@ class Invocation(msgspec.Struct, eq=False):
     """The task that runs the handler, if the call takes time. None until the task is made, and during the first step of
     an eager task."""
     cancel_reason: Any = None
+    deadline: float | None = None
+    """When the time of the caller is over. None if the caller has not told it."""
     thread: asyncio.Future[Any] | None = None
     """The thread of a ``thread=True`` handler. It runs on after a cancellation."""
     lane: asyncio.Lock | None = None
@@ -212,6 +214,13 @@ class Invocation(msgspec.Struct, eq=False):
             return self.task is None or asyncio.current_task() is self.task
         except RuntimeError:
             return False
+
+    @property
+    def is_calling(self) -> bool:
+        """Whether the current code is the handler itself, in its task or its thread, and not a task that it started."""
+        if self.thread is not None:
+            return not self.thread.done()
+        return self.state is not EXITED and self.is_current
 
     @property
     def awaited(self) -> bool:

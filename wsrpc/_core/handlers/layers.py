@@ -87,7 +87,7 @@ def _opening(call: Call) -> Call:
 
 def _limited(call: Call, seconds: float) -> Call:
     async def limited(invocation: Invocation, a: list[Any]) -> Any:
-        return await Limited(invocation, call(invocation, a), seconds)
+        return await _limit(invocation, call(invocation, a), seconds)
 
     return limited
 
@@ -97,26 +97,29 @@ def _perhaps_limited(call: Call, seconds: float) -> Call:
 
     def perhaps_limited(invocation: Invocation, a: list[Any]) -> Any:
         result = call(invocation, a)
-        return Limited(invocation, result, seconds) if hasattr(result, "__await__") else result
+        return _limit(invocation, result, seconds) if hasattr(result, "__await__") else result
 
     return perhaps_limited
 
 
-class Limited:
-    """Awaitable that a handler has returned, with a time limit."""
+def _limit(invocation: Invocation, work: Awaitable[Any], seconds: float) -> Limited:
+    return Limited(invocation, work, seconds, partial(invocation.dispatcher.expire, invocation, seconds))
 
-    def __init__(self, invocation: Invocation, work: Awaitable[Any], seconds: float) -> None:
-        self._invocation = invocation
+
+class Limited:
+    """Awaitable that a handler has returned, with a time limit. ``expire`` is called when the time is over."""
+
+    def __init__(
+        self, invocation: Invocation, work: Awaitable[Any], seconds: float, expire: Callable[[], None]
+    ) -> None:
+        self._loop = invocation.dispatcher.loop
         self._work = work
         self._seconds = seconds
+        self._expire = expire
 
     def __await__(self) -> Generator[Any, Any, Any]:
         # One timer and no `asyncio.timeout`, because the caller is answered even if the handler does not end.
-        invocation, seconds = self._invocation, self._seconds
-        dispatcher = invocation.dispatcher
-        timer = dispatcher.loop.call_at(
-            dispatcher.loop.time() + seconds, partial(dispatcher.expire, invocation, seconds)
-        )
+        timer = self._loop.call_at(self._loop.time() + self._seconds, self._expire)
         try:
             return (yield from self._work.__await__())
         finally:

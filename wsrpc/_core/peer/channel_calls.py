@@ -81,6 +81,7 @@ class ChannelCalls:
         invocation.remove_from_active()
         mark_processed(invocation.view)
         invocation.delivered_channel = channel
+        invocation.deadline = None  # it was for the opening
         invocation.enter(CallState.SERVING)
         channel.on_end = lambda: self._cancel_after_end(invocation, channel)
         return channel

@@ -11,13 +11,15 @@ from ..session.connection import Connection
 class ConnectionHistory:
     """Statistics of one peer's connections, the present one and those before it."""
 
-    __slots__ = ("_passed", "_since", "info", "skipped_broadcasts")
+    __slots__ = ("_passed", "_since", "info", "metadata_not_sent", "skipped_broadcasts")
 
     def __init__(self) -> None:
         self.info: ConnectionInfo | None = None
         """Describes the newest connection, which may not be bound yet, or may have ended."""
         self.skipped_broadcasts = 0
         """Number of broadcasts that were not sent because the remote peer reads too slowly."""
+        self.metadata_not_sent = 0
+        """Number of messages that were sent without their metadata, because the remote peer does not accept any."""
         self._since = 0.0
         self._passed: Traffic | None = None
         """Traffic of the connections before the present one."""

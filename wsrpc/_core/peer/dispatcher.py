@@ -8,7 +8,7 @@ import logging
 import types
 from collections.abc import Coroutine, Generator
 from contextvars import Context
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from msgspec import UNSET
@@ -39,11 +39,12 @@ from ..channels.named_channels import FOR_READERS
 from ..channels.source import as_source
 from ..handlers.compiled import Handler
 from ..handlers.invocation import CURRENT, EXITED, Call, CallState, Invocation
-from ..handlers.layers import Route, close_unawaited, when_over
+from ..handlers.layers import Limited, Route, close_unawaited, when_over
 from ..handlers.lookup import find, route_to
 from ..handlers.observation import Message, mark_processed
 from ..sending.answers import Answers
 from ..sending.session_writer import SessionWriter
+from ..wire.call_context import read_call_context
 from ..wire.messages import Resolution, WireMessage
 from ..wire.rejections import ABORTED, BAD_ITEM, bounded_reason
 from .admission import Admission
@@ -119,6 +120,7 @@ class Dispatcher:
         payload: bytes | bytearray,
         view: Message | None = None,
         channel: ChannelCore | None = None,
+        deadline: float | None = None,
     ) -> None:
         """Run the handler of a message now.
 
@@ -127,6 +129,7 @@ class Dispatcher:
         Args:
             payload: the encoded message.
             channel: the anonymous channel on which the message arrived. It may have ended since then.
+            deadline: when the time of the caller is over, for a message that has waited.
         """
         name = message.a[0]
         route = self._own.routes.main.get(name) if message.c is None and channel is None else None
@@ -134,6 +137,11 @@ class Dispatcher:
             route = self._find(message, channel)
         handler = route.handler
         invocation = Invocation(self._host.peer, message, self, len(payload), view, handler)
+        if message.ctx is not UNSET:
+            arrives = self.deadline_of(message)
+            invocation.deadline = arrives if deadline is None else deadline
+            if self._has_expired(invocation):
+                return
         try:
             if route.answers_with_channel and message.i is not UNSET:
                 self._make_room_for_channel(invocation)
@@ -173,6 +181,33 @@ class Dispatcher:
             # A channel may deliver messages that it has kept, outside a read from the network. Nothing is read when the
             # session is over.
             self._mark = None
+
+    def deadline_of(self, message: WireMessage) -> float | None:
+        """Return when the time of a caller is over whose message has just arrived. None if the message does not tell.
+
+        Between nodes, the node of the caller applies it.
+        """
+        if message.ctx is UNSET:
+            return None
+        settings = self._host.settings
+        if not settings.extensions:
+            message.ctx = UNSET
+            return None
+        message.ctx = context = read_call_context(message.ctx)
+        if message.i is UNSET or context.remaining_ms is UNSET or settings.between_nodes:
+            return None
+        return self.loop.time() + context.remaining_ms / 1000
+
+    def _has_expired(self, invocation: Invocation) -> bool:
+        """Return whether the time of the caller was over before its handler began. The request was then rejected."""
+        deadline = invocation.deadline
+        if deadline is None or self.loop.time() < deadline:
+            return False
+        assert invocation.id is not None
+        self.answers.ignored["expired before its handler began"] += 1
+        self.answers.reject(invocation.id, Overloaded("its caller's time was over before its handler could begin"))
+        mark_processed(invocation.view)
+        return True
 
     def _find(self, message: WireMessage, channel: ChannelCore | None) -> Route:
         if channel is not None:
@@ -222,6 +257,9 @@ class Dispatcher:
 
     def _run_on(self, invocation: Invocation, result: Any, context: Context) -> None:
         """Complete in a task a handler that has returned ``result``. If the task waits, count the handler."""
+        if invocation.deadline is not None and hasattr(result, "__await__"):
+            left = invocation.deadline - self.loop.time()
+            result = Limited(invocation, result, left, partial(self._deadline_passed, invocation))
         work = self.work
         outer, work.starting = work.starting, invocation
         drive = self._drive(invocation, result)
@@ -305,7 +343,15 @@ class Dispatcher:
         source = "Limits.handler_timeout" if handler.timeout is UNSET else "timeout="
         text = "%s, the handler of %s, was cancelled: it took longer than %g s (%s)"
         self.answers.log(logging.WARNING, text, handler.name, invocation.label, seconds, source)
-        error = made_here(HandlerTimeout(f"{invocation.event!r} took longer than {seconds:g} s and was cancelled"))
+        self._end_late(invocation, f"{invocation.event!r} took longer than {seconds:g} s and was cancelled")
+
+    def _deadline_passed(self, invocation: Invocation) -> None:
+        """Cancel a handler, because the time of its caller is over, unless it has answered with a channel in time."""
+        if not invocation.state.cancelled and invocation.deadline is not None:
+            self._end_late(invocation, f"{invocation.event!r} was cancelled: the time of its caller was over")
+
+    def _end_late(self, invocation: Invocation, why: str) -> None:
+        error = made_here(HandlerTimeout(why))
         invocation.orphan(error)
         if invocation.id is not None:
             invocation.remove_from_active()

@@ -110,6 +110,10 @@ class PeerHost:
         """Count broadcasts that were not sent, because the remote peer reads too slowly."""
         self._history.skipped_broadcasts += broadcasts
 
+    def metadata_not_sent(self) -> None:
+        """Count the metadata of one message that was sent without it."""
+        self._history.metadata_not_sent += 1
+
     def request_expired(self, pending: Pending, /) -> None:
         """End a request whose deadline is over."""
         self.core.requester.expired(pending)

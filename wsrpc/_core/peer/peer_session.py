@@ -54,6 +54,7 @@ class PeerSession:
     __slots__ = (
         "__weakref__",
         "_disconnected",
+        "_opens_with_features",
         "_receiver",
         "channels",
         "dispatcher",
@@ -89,6 +90,8 @@ class PeerSession:
         )
         outbox.requests.avoid(channels.opened)  # JavaScript would confuse the two
         self._receiver = Receiver(host, self.dispatcher)
+        self._opens_with_features = False
+        """Whether the handlers of the opening are done, and queued messages wait for the remote peer's features."""
         self._disconnected: asyncio.Future[None] | None = None
         """Done when the session is over or has no connection. None if nothing waits for this."""
 
@@ -148,6 +151,11 @@ class PeerSession:
         writer, session = self.writer, self.session
         if session.over:
             return
+        if self.outbox.metadata_waits and not writer.knows_features:
+            self._opens_with_features = True
+            writer.expect_greeting()
+            return
+        self.outbox.metadata_waits = False
         if not (session.state is SessionState.CLOSING or writer.silent):
             session.send_queued(include_user_messages=True)
         if session.state is SessionState.CLOSING:
@@ -165,6 +173,16 @@ class PeerSession:
         self._receiver.agree(codec)
         self.writer.agree(announced, codec, common)
         self.writer.draining.terms_agreed()
+        if not self.writer.knows_features:
+            self.features_known()
+
+    def features_known(self) -> None:
+        """Send the messages with metadata that have waited until the features of the remote peer are known."""
+        self.writer.features_known()
+        self.outbox.wake()
+        if self._opens_with_features:
+            self._opens_with_features = False
+            self.opened()
 
     def control_received(self, message: CreditMessage | Drain) -> None:
         """Handle a control message for a channel, or about draining."""

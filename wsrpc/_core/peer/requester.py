@@ -66,6 +66,7 @@ class Requester:
         self._host = host
         self._limits = host.settings.limits
         self._between_nodes = host.settings.between_nodes
+        self.request_timeout = self._limits.request_timeout
         self._warned: dict[str, None] = {}
         self.converter = registry.converter
         self.read_events = named_channels.read_events

@@ -175,7 +175,8 @@ class Work:
             dispatcher.run(message, payload, view, channel)
             return
         key = None if i is UNSET else i
-        waiting = WaitingMessage(kind, _kept(payload, view), key, view, decode, dispatcher, channel, is_read)
+        deadline = dispatcher.deadline_of(message)
+        waiting = WaitingMessage(kind, _kept(payload, view), key, view, decode, dispatcher, channel, deadline, is_read)
         if self._add_waiting(waiting):
             self.update()
             return
@@ -301,7 +302,7 @@ class Work:
                     message.i = UNSET if waiting.id is None else waiting.id
                     if channel is not None:
                         place_on(message, channel.id)
-                    dispatcher.run(message, waiting.payload, waiting.view, channel)
+                    dispatcher.run(message, waiting.payload, waiting.view, channel, waiting.deadline)
                 except Exception as exc:
                     # It was decoded when it arrived, so the codec is wrong. Only this connection ends.
                     dispatcher.answers.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)

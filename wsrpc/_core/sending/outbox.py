@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from msgspec import UNSET
@@ -14,7 +15,9 @@ from ...errors import ConnectionLost
 from ..inboxes.inbox import ReadableChannel
 from ..session.host import Host
 from ..session.offline_queue import Entry, OfflineQueue
+from ..wire.call_context import CallContext
 from ..wire.messages import Event, Raw, Request, event_on
+from ..wire.settings import Terms
 from .checks import check_sending
 from .gate import Gate, Waiter
 from .pending import HELD, QUEUED, Pending, PendingRequests
@@ -44,6 +47,7 @@ class Outbox:
         "expects_session",
         "fails_offline",
         "find_channel",
+        "metadata_waits",
         "offline_queue",
         "requests",
         "room_gate",
@@ -67,6 +71,8 @@ class Outbox:
         self.expects_session = expects_session
         """Whether messages that are sent without a session wait for the next one."""
         self.fails_offline = fails_offline
+        self.metadata_waits = False
+        """Whether messages of the user may wait in the queue that have metadata."""
         self.find_channel: FindChannel = _no_channel
         """Finds an open anonymous channel of the present session."""
 
@@ -88,23 +94,35 @@ class Outbox:
 
     @shown_as("emit")
     async def send_event(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
+        self,
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        offline: Offline | None = None,
+        context: CallContext | None = None,
+        /,
     ) -> None:
         """See `Caller.emit`."""
         writer = self.writer
         check_sending(channel, event, writer.thread)
-        message = event_on(channel, (event, *args))
-        if not (writer.may_send and writer.send(writer.terms.encode(message))):
+        message = event_on(channel, (event, *args), context)
+        if context is not None or not (writer.may_send and writer.send(writer.terms.encode(message))):
             await self.wait_and_send(message, offline)
 
     def send_event_nowait(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
+        self,
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        offline: Offline | None = None,
+        context: CallContext | None = None,
+        /,
     ) -> None:
         """See `Caller.emit_nowait`."""
         writer = self.writer
         check_sending(channel, event, writer.thread, "peer.emit_nowait")
-        message = event_on(channel, (event, *args))
-        if not (writer.may_send and writer.send(writer.terms.encode(message))):
+        message = event_on(channel, (event, *args), context)
+        if context is not None or not (writer.may_send and writer.send(writer.terms.encode(message))):
             self.send_now(message, offline)
 
     async def send_raw(self, raw: Raw, offline: Offline | None) -> None:
@@ -147,7 +165,13 @@ class Outbox:
         writer = self.writer
         if not writer.may_send or (pending.h is None and not self.requests.has_capacity(writer.terms)):
             return False
-        payload = writer.terms.encode(message)
+        if message.ctx is UNSET:
+            payload = writer.terms.encode(message)
+        elif writer.terms.context:
+            message.ctx.remaining_ms = pending.remaining_ms(writer.loop.time())
+            payload = writer.terms.encode(message)
+        else:
+            return False
         if not writer.send(payload):
             return False
         self.requests.was_sent(pending, len(payload))
@@ -202,6 +226,9 @@ class Outbox:
         """
         while True:
             decision = decide(outgoing, self.writer, expects_session=self.expects_session, waiter=waiter)
+            if decision.place is Place.GREETING:
+                self.writer.expect_greeting()
+                return self.room_gate
             if decision.place is Place.ROOM:
                 return self.room_gate
             if decision.place is Place.CAPACITY:
@@ -219,9 +246,15 @@ class Outbox:
         payload, text = outgoing.encode(decision.terms)
         if not self.writer.send(payload, text, raw=isinstance(outgoing.message, Raw)):
             return None
+        self._count_metadata(outgoing, decision.terms)
         if outgoing.pending is not None:
             self.requests.was_sent(outgoing.pending, len(payload), decision.waiting_bytes)
         return len(payload)
+
+    def _count_metadata(self, outgoing: Outgoing, terms: Terms) -> None:
+        """Count metadata that the remote peer does not get, because it does not accept a context."""
+        if outgoing.has_metadata and not terms.context:
+            self.writer.metadata_not_sent()
 
     # ------------------------------------------------------------ waiting
 
@@ -261,6 +294,12 @@ class Outbox:
         if of_session:
             outgoing.writer.check_accepted(payload, is_raw)
         entry = Entry(payload, text, of_session, raw=is_raw)
+        if isinstance(outgoing.message, (Event, Request)) and outgoing.message.ctx is not UNSET:
+            if of_session:
+                self._count_metadata(outgoing, decision.terms)
+            else:
+                entry.encode = partial(self._encode_late, outgoing)
+                self.metadata_waits = self.metadata_waits or outgoing.has_metadata
         if outgoing.pending is not None:
             waits_as = HELD if decision.place is Place.HELD else QUEUED
             self.requests.message_queued(outgoing.pending, entry, waits_as, decision.waiting_bytes)
@@ -271,6 +310,11 @@ class Outbox:
             is_away = state in (SendingState.STOPPED, SendingState.AWAY, SendingState.AWAY_NOT_OPEN)
             self.offline_queue.add(entry, "not connected" if is_away else state.value)
         return len(payload)
+
+    def _encode_late(self, outgoing: Outgoing) -> tuple[bytes, bool]:
+        """Encode a message that is about to be sent, and was queued before this session began."""
+        self._count_metadata(outgoing, self.writer.terms)
+        return outgoing.encode_again(self.writer.terms)
 
     def withdraw(self, pending: Pending) -> None:
         """Remove the message of a request from the queue, if the message waits there."""

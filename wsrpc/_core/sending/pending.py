@@ -8,13 +8,14 @@ import random
 from collections.abc import Container
 from typing import TYPE_CHECKING, TypeVar
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from ..._base.names import ChannelRef
 from ..._base.scheduler import Timer
 from ...errors import ConnectionLost, Outcome, TooManyRequests
 from ..session.host import Host
 from ..session.offline_queue import Entry
+from ..wire.call_context import milliseconds
 from ..wire.control import Announced
 from ..wire.messages import RequestOptions, WireMessage
 from ..wire.settings import Terms
@@ -151,6 +152,12 @@ class Pending(Struct, eq=False):
     """Bytes that count in `InFlight.waiting`. 0 if the remote peer had a free handler for the request."""
     channel: ChannelCore | None = None
     """The channel that has answered the request."""
+
+    def remaining_ms(self, now: float) -> int | UnsetType:
+        """Return the time that its handler has, in milliseconds. UNSET if the handler is not told."""
+        if self.deadline is None or not self.options.sends_timeout:
+            return UNSET
+        return milliseconds(self.deadline - now - (PASSED_ON if self.options.is_passed_on else 0.0))
 
 
 class PendingRequests:

@@ -32,6 +32,7 @@ class Place(Enum):
     """Where a message goes."""
 
     NOW = "it is sent now"
+    GREETING = "its caller waits until it is known whether the remote peer accepts metadata"
     ROOM = "its caller waits until the session has room, and the message is encoded then"
     CAPACITY = "its caller waits until the remote peer has room for another request"
     HELD = "it waits, encoded, and is sent as soon as its session has another connection"
@@ -74,12 +75,25 @@ class Outgoing(Struct, eq=False):
 
     def encode(self, terms: Terms) -> tuple[bytes, bool]:
         """Encode the message, once for the same terms. Return the payload, and whether it is text."""
-        message = self.message
+        message, pending = self.message, self.pending
         if isinstance(message, Raw):
             return message.payload, message.text
         if self.encoded_for is not terms:
-            self.payload, self.encoded_for = terms.encode(message), terms
+            if pending is not None and message.ctx is not UNSET:
+                message.ctx.remaining_ms = pending.remaining_ms(self.writer.loop.time())
+            self.payload, self.encoded_for = terms.encode_call(message), terms
         return self.payload, terms.is_text(self.payload)
+
+    def encode_again(self, terms: Terms) -> tuple[bytes, bool]:
+        """Encode the message, which has waited."""
+        self.encoded_for = None
+        return self.encode(terms)
+
+    @property
+    def has_metadata(self) -> bool:
+        """Whether something in the context of the message must not be lost."""
+        message = self.message
+        return not isinstance(message, Raw) and message.ctx is not UNSET and message.ctx.must_arrive
 
 
 class Decision(Struct, frozen=True):
@@ -122,18 +136,21 @@ def decide(
     decision = Decision(place, terms, may_outlive)
     if waiter is None:
         return decision
-    # 3. A message waits while the session is full, unless it may outlive the session.
+    # 3. Metadata must not be lost only because the remote peer has not announced its features yet.
+    if outgoing.has_metadata and not (waits or writer.knows_features):
+        return Decision(Place.GREETING, terms)
+    # 4. A message waits while the session is full, unless it may outlive the session.
     if writer.session.full and not may_outlive:
         waits_for_capacity = waiter.waits_at(writer.requests.capacity_gate)
         return Decision(Place.CAPACITY if waits_for_capacity else Place.ROOM, terms)
-    # 4. A message does not overtake messages whose callers wait for room. (But the first caller in either line may
+    # 5. A message does not overtake messages whose callers wait for room. (But the first caller in either line may
     # continue: a caller that waits for capacity had room before.)
     if writer.room_gate.has_callers and not waiter.is_first:
         return Decision(Place.ROOM, terms)
-    # 5. A message waits for the `open` handlers or for the next session, whatever is in flight now.
+    # 6. A message waits for the `open` handlers or for the next session, whatever is in flight now.
     if place is Place.QUEUE:
         return decision
-    # 6. A request waits while the remote peer has no capacity for it, also in a session that waits for another
+    # 7. A request waits while the remote peer has no capacity for it, also in a session that waits for another
     # connection: its requests are still in flight, and all held requests will be sent at once.
     waiting_bytes = _waiting_bytes(outgoing, writer, waiter, terms)
     if waiting_bytes is None:

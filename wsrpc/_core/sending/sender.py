@@ -8,18 +8,36 @@ from typing import Any, Never, Protocol
 from ..._base.names import ChannelRef, Offline
 from ..inboxes.event_values import ToValue, Waits
 from ..inboxes.inbox import Inbox
+from ..wire.call_context import CallContext
 from ..wire.messages import RequestOptions
 
 
 class Sender(Protocol):
     """Sends for a `Caller`: `Requester`, `ClusterSender`, or `RefusingSender` after the end of a channel."""
 
+    @property
+    def request_timeout(self) -> float | None:
+        """Seconds for a request without ``timeout=``."""
+        ...
+
     def send_event(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
+        self,
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        offline: Offline | None = None,
+        context: CallContext | None = None,
+        /,
     ) -> Coroutine[Any, Any, None]: ...
 
     def send_event_nowait(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
+        self,
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        offline: Offline | None = None,
+        context: CallContext | None = None,
+        /,
     ) -> None: ...
 
     def send_request(
@@ -51,6 +69,8 @@ class ReadingSender(Sender, Protocol):
 
 class RefusingSender:
     """Sender of a channel that cannot send. Each call raises the error that ``error`` returns."""
+
+    request_timeout: float | None = None
 
     def __init__(self, error: Callable[[], Exception]) -> None:
         self._error = error

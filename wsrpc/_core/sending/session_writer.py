@@ -7,6 +7,7 @@ from enum import Enum
 from threading import get_ident
 
 from ..._base.closing import CloseCode
+from ..._base.scheduler import Timer
 from ...errors import ConnectionLost, MessageTooBig, QueueFull
 from ..handlers.opening import Opening, OpeningState
 from ..session.host import Host
@@ -22,6 +23,9 @@ from .draining import Draining, DrainPhase
 from .gate import Gate
 from .pending import PendingRequests
 from .slow_readers import Slow, SlowReaderQueue
+
+GREETING_TIMEOUT = 2.0
+"""Seconds after which a remote peer without a greeting counts as a plain peer, for messages with metadata."""
 
 _OPENED = OpeningState.OVER  # a constant, because Python 3.11 looks members of an enum up slowly
 
@@ -51,8 +55,10 @@ class SessionWriter:
     """
 
     __slots__ = (
+        "_greeting_timer",
         "_host",
         "draining",
+        "knows_features",
         "loop",
         "may_send",
         "opening",
@@ -82,6 +88,9 @@ class SessionWriter:
         self.draining = Draining(session, host, opening)
         self.requests = requests
         self.terms = settings.terms
+        self.knows_features = not settings.extensions or settings.between_nodes
+        """Whether it is known which features the remote peer has. False until its greeting has arrived or is late."""
+        self._greeting_timer: Timer | None = None
         self.loop = host.loop
         self.thread = get_ident()
         self.may_send = False
@@ -150,6 +159,26 @@ class SessionWriter:
             self.session.full or self.room_gate.has_callers
         )
 
+    # ------------------------------------------------------------ the features of the remote peer
+
+    def expect_greeting(self) -> None:
+        """A message waits until the features are known. It waits for at most `GREETING_TIMEOUT`."""
+        if self._greeting_timer is None:
+            self._greeting_timer = self.loop.call_at(
+                self.loop.time() + GREETING_TIMEOUT, self._host.current.features_known
+            )
+
+    def metadata_not_sent(self) -> None:
+        """Count a message that was sent without its metadata, because the remote peer does not accept any."""
+        self._host.metadata_not_sent()
+
+    def features_known(self) -> None:
+        """The remote peer has announced its features, or has not done so in time."""
+        self.knows_features = True
+        if self._greeting_timer is not None:
+            self._greeting_timer.cancel()
+            self._greeting_timer = None
+
     # ------------------------------------------------------------ the course of the session
 
     def set_thread(self) -> None:
@@ -170,6 +199,7 @@ class SessionWriter:
         """Drop what was negotiated in the session, which is over, and the broadcasts that wait."""
         self.terms = self.settings.terms
         self.slow_reader = None
+        self.features_known()
 
     def enter_loop(self) -> None:
         """Belong to the event loop and the thread that run now. There is no connection."""

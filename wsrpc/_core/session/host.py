@@ -66,6 +66,9 @@ class Host(Protocol):
     def count_dropped(self, broadcasts: int, /) -> None:
         """Count broadcasts that were not sent, because the remote peer reads too slowly."""
 
+    def metadata_not_sent(self) -> None:
+        """Count the metadata of one message that was sent without it: the remote peer does not accept metadata."""
+
     def request_expired(self, pending: Any, /) -> None:
         """End a request whose deadline is over."""
 
@@ -102,6 +105,9 @@ class SessionListener(Protocol):
 
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str], /) -> None:
         """Apply what both sides support. See `Terms.agreed`."""
+
+    def features_known(self) -> None:
+        """The remote peer has announced its features, or has not done so in time."""
 
     def control_received(self, message: CreditMessage | Drain, /) -> None:
         """A control message has arrived that is not about the session."""

@@ -23,8 +23,14 @@ class Entry(Struct, eq=False):
     and was encoded before anything was negotiated."""
     report: Report | None = None
     raw: bool = False
+    encode: Callable[[], tuple[bytes, bool]] | None = None
+    """Encodes the message again when it is sent, because its context depends on the session. None without a context."""
     queue: OfflineQueue | None = None
     """The queue in which the message waits. None if the message was sent or withdrawn."""
+
+    def encoded(self) -> tuple[bytes, bool]:
+        """Return the message as it is sent now, and whether it is text."""
+        return (self.payload, self.text) if self.encode is None else self.encode()
 
     def withdraw(self) -> bool:
         """Remove the message from its queue. Return False if the message no longer waits."""

@@ -285,17 +285,18 @@ class Session:
                 return
             if entry.queue is None or not (include_user_messages or entry.of_session):
                 continue
-            if not entry.of_session and (error := self._host.current.objection(entry.payload, entry.raw)) is not None:
+            payload, text = entry.encoded()
+            if not entry.of_session and (error := self._host.current.objection(payload, entry.raw)) is not None:
                 self._offline_queue.refuse(entry, error)
                 continue
             try:
-                connection.send(entry.payload, entry.text)
+                connection.send(payload, text)
             except ConnectionLost as exc:
                 self.send_failed(exc)
                 return
             entry.message_sent()
             if self.replay is not None:
-                self.replay.keep(entry.payload, entry.text)
+                self.replay.keep(payload, text)
 
     async def wait_room(self) -> None:
         """Wait until the session has room, or is over. Cancelling is safe."""

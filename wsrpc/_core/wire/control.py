@@ -30,6 +30,8 @@ LARGEST = 4096
 
 BATCHES = "batches"
 """The feature of a consumer that accepts several items of a stream in one message."""
+CONTEXT = "context"
+"""The feature of a peer that accepts a `CallContext` with events and requests."""
 CREDIT = "credit"
 DRAIN = "drain"
 MSGPACK = "msgpack"

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from ..._base.names import ChannelRef, Offline, Source
 from ..._base.retry import Retry
+from .call_context import CallContext, StrictCallContext
 
 MAX_ID = 2**53 - 1
 """Largest integer that JavaScript holds exactly."""
@@ -39,6 +40,7 @@ class WireMessage(Struct):
         x: a cancellation of a request, or the end of an anonymous channel.
         flag: whether ``e`` was made from an exception.
         ours: false in the control messages of wsrpc peers.
+        ctx: what travels with an event or a request besides its arguments; see `CallContext`.
         t: between nodes of a cluster, for a request that is passed on: the caller's ``timeout=`` and ``offline=``.
     """
 
@@ -51,6 +53,7 @@ class WireMessage(Struct):
     x: Any = UNSET
     flag: Any = field(default=UNSET, name="_")
     ours: Any = field(default=UNSET, name="ws-wrapper")
+    ctx: Any = UNSET
     t: Any = UNSET
 
 
@@ -74,6 +77,7 @@ class StrictMessage(WireMessage, forbid_unknown_fields=True):
     i: Id | UnsetType = UNSET
     h: Id | None = None
     ours: UnsetType | None = field(default=UNSET, name="ws-wrapper")
+    ctx: StrictCallContext | UnsetType = UNSET
     t: PassedOptions | UnsetType = UNSET
 
 
@@ -87,6 +91,7 @@ class Event(Struct):
     a: tuple[Any, ...]
     c: str | UnsetType = UNSET
     h: int | UnsetType = UNSET
+    ctx: CallContext | UnsetType = UNSET
 
 
 class Request(Struct):
@@ -96,6 +101,7 @@ class Request(Struct):
     a: tuple[Any, ...]
     c: str | UnsetType = UNSET
     h: int | UnsetType = UNSET
+    ctx: CallContext | UnsetType = UNSET
     t: Any = UNSET
 
 
@@ -105,8 +111,7 @@ class RequestOptions(Struct, frozen=True, eq=False):
     With ``is_passed_on``, the message contains some options in the field ``t``: `message` writes this field of
     `Request`, and `relayed` reads it from `WireMessage`. Options that `StrictMessage` does not accept are ignored.
 
-    `Caller`, `AnonymousChannel`, ``with_options`` of proxies, and the classes of `wsrpc.blocking` each declare the
-    options for users.
+    ``_core.api.options`` declares the options for users.
     """
 
     returns: Any = UNSET
@@ -115,6 +120,11 @@ class RequestOptions(Struct, frozen=True, eq=False):
     send: Source | None = None
     retry: Retry | None = None
     idempotent: bool = False
+    context: CallContext | None = None
+    """What travels with the request. `message` adds the remaining time."""
+    sends_timeout: bool = False
+    """Whether the handler is told how much time is left: its caller has set ``timeout``, or is a handler whose own time
+    is limited in this way. (A default, `Limits.request_timeout`, is not told.)"""
     wants_channel: bool = False
     """Whether the answer must be a channel."""
     between_nodes: bool = False
@@ -132,8 +142,13 @@ class RequestOptions(Struct, frozen=True, eq=False):
     def message(self, i: int, channel: ChannelRef, a: tuple[Any, ...]) -> Request:
         """Return the message of a request with these options."""
         if channel is None:
-            return Request(i, a)
-        message = Request(i, a, UNSET, channel) if isinstance(channel, int) else Request(i, a, channel)
+            message = Request(i, a)
+        else:
+            message = Request(i, a, UNSET, channel) if isinstance(channel, int) else Request(i, a, channel)
+        if self.context is not None:
+            message.ctx = replace(self.context)  # a copy, because the remaining time changes
+        elif self.sends_timeout:
+            message.ctx = CallContext()
         if self.is_passed_on:
             message.t = (self.timeout, self.offline)
         return message
@@ -143,7 +158,10 @@ class RequestOptions(Struct, frozen=True, eq=False):
         """Return the options with which a node passes on a request of another node."""
         options = cls(wants_channel=wants_channel, between_nodes=True, within_call=message.h is not None)
         timeout, offline = message.t if message.t.__class__ is tuple else (None, None)
-        return replace(options, timeout=timeout, offline=offline)
+        options = replace(options, timeout=timeout, offline=offline)
+        if message.ctx is UNSET:
+            return options
+        return replace(options, context=message.ctx, sends_timeout=message.ctx.remaining_ms is not UNSET)
 
 
 NO_OPTIONS = RequestOptions()
@@ -220,6 +238,12 @@ class ItemsFailed(Struct):
     done: bool = True
 
 
+def context_of(message: WireMessage) -> CallContext | None:
+    """Return what travelled with a received event or request. None if nothing did."""
+    context: CallContext | UnsetType = message.ctx
+    return None if context is UNSET else context
+
+
 def is_id(value: Any) -> bool:
     """Whether ``value`` can be a request's id: an integer (``True`` is not one) from 1 to 2^53-1."""
     return value.__class__ is int and 0 < value <= MAX_ID
@@ -249,8 +273,12 @@ def place_on(message: WireMessage, h: int | None) -> None:
     message.c = None
 
 
-def event_on(channel: str | int | None, a: tuple[Any, ...]) -> Event:
+def event_on(channel: str | int | None, a: tuple[Any, ...], context: CallContext | None = None) -> Event:
     """Return an event on a named channel, on an anonymous channel (by its id), or on the main channel."""
     if channel is None:
-        return Event(a)
-    return Event(a, UNSET, channel) if isinstance(channel, int) else Event(a, channel)
+        message = Event(a)
+    else:
+        message = Event(a, UNSET, channel) if isinstance(channel, int) else Event(a, channel)
+    if context is not None:
+        message.ctx = context
+    return message

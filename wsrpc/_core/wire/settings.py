@@ -9,14 +9,16 @@ from functools import cached_property
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from ..._base.misuse import check_flag, check_no_yield
 from ..._base.names import Profile, Redact
 from ...limits import Limits
 from .codecs import BRACE, Codec, JsonCodec, NegotiatedCodec
-from .control import BATCHES, CREDIT, STOP, Announced
+from .control import BATCHES, CONTEXT, CREDIT, STOP, Announced
 from .counting import SHARE
 from .go_profile import GoCodec, largest_sent
+from .messages import Event, Request
 from .nodes import NODE
 
 UNLIMITED = Announced(*(sys.maxsize,) * len(Announced.__struct_fields__))
@@ -44,6 +46,8 @@ class Terms(msgspec.Struct, frozen=True):
     """Whether the remote peer accepts several items of a stream in one message."""
     stop: bool = False
     """Whether the remote peer answers ``stop`` when it produces on a named channel."""
+    context: bool = False
+    """Whether the remote peer accepts a `CallContext`."""
     announced: Announced = UNLIMITED
     """The limits that the remote peer has announced."""
     room_for_any: int = sys.maxsize
@@ -52,6 +56,12 @@ class Terms(msgspec.Struct, frozen=True):
     def is_text(self, payload: bytes) -> bool:
         """Return whether an encoded message is text."""
         return payload[0] == BRACE if self.text is None else self.text
+
+    def encode_call(self, message: Event | Request) -> bytes:
+        """Encode an event or a request, without its context if the remote peer does not accept one."""
+        if message.ctx is not UNSET and not self.context:
+            message = msgspec.structs.replace(message, ctx=UNSET)
+        return self.encode(message)
 
     def agreed(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> Terms:
         """Return the terms after the remote peer has announced its limits and features.
@@ -70,6 +80,7 @@ class Terms(msgspec.Struct, frozen=True):
             plain,
             BATCHES in common,
             STOP in common,
+            CONTEXT in common,
             announced,
             max(0, announced.running_bytes - announced.message),
         )
@@ -110,7 +121,7 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     def terms(self) -> Terms:
         """The terms of a connection on which nothing was negotiated. All peers with these settings share the object."""
         largest = largest_sent(self.limits, self.codec)
-        return Terms(self.codec.encode, self.codec.text, largest, largest)
+        return Terms(self.codec.encode, self.codec.text, largest, largest, context=self.between_nodes)
 
     def agreed(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> Terms:
         """Return the terms after the remote peer has announced its limits and features; see `Terms.agreed`.

@@ -1,0 +1,88 @@
+"""The options of events and requests, which users pass as keyword arguments, and their checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypedDict
+
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from ..._base.misuse import no_keywords
+from ..._base.names import Offline, check_offline, check_timeout
+from ..wire.call_context import MAX_REMAINING, CallContext, check_metadata
+from ..wire.messages import RequestOptions
+
+
+class ChannelEventOptions(TypedDict, total=False):
+    """Options of an event on an anonymous channel. They travel to the handler, in a `CallContext`.
+
+    `Caller.emit` explains ``metadata``.
+    """
+
+    metadata: Mapping[str, str] | None
+
+
+class EventOptions(ChannelEventOptions, total=False):
+    """Options of an event. `Caller.emit` explains ``offline``."""
+
+    offline: Offline | None
+
+
+class ChannelCallOptions(ChannelEventOptions, total=False):
+    """Options of a request on an anonymous channel. `Caller.request` explains ``timeout``."""
+
+    timeout: float | UnsetType | None
+
+
+class CallOptions(ChannelCallOptions, EventOptions, total=False):
+    """Options of a request, a stream or a conversation."""
+
+
+_CONTEXT: dict[str, Callable[[Any], Any]] = {"metadata": check_metadata}
+"""For each option that travels, the function that checks it, and returns it as it travels."""
+
+
+def event_options(
+    options: Mapping[str, Any], accepted: type[Any], method: Callable[..., Any], event: str
+) -> tuple[Offline | None, CallContext | None]:
+    """Return the options of one event as `Sender.send_event` takes them. The arguments are those of `changed`.
+
+    Raises:
+        TypeError, ValueError: ``method`` has no such option, or its value is wrong.
+    """
+    chosen = changed(RequestOptions(), options, accepted, method, event)
+    return chosen.offline, chosen.context
+
+
+def changed(
+    common: RequestOptions,
+    options: Mapping[str, Any],
+    accepted: type[Any],
+    method: Callable[..., Any],
+    event: str = "...",
+) -> RequestOptions:
+    """Return other options of a request: those in ``options`` differ from ``common``.
+
+    Args:
+        options: the keyword arguments of the user.
+        accepted: the `TypedDict` of the options that ``method`` has.
+
+    Raises:
+        TypeError, ValueError: ``method`` has no such option, or its value is wrong.
+    """
+    names = accepted.__annotations__
+    if unknown := {name: value for name, value in options.items() if name not in names}:
+        raise no_keywords(method, event, unknown, names)
+    chosen = dict(options)
+    fields = {name: chosen.pop(name) for name in options if name in _CONTEXT}
+    if fields:
+        checked = {name: UNSET if value is None else _CONTEXT[name](value) for name, value in fields.items()}
+        context = replace(common.context or CallContext(), **checked)
+        chosen["context"] = None if context == CallContext() else context
+    if (timeout := chosen.get("timeout", UNSET)) is not UNSET:
+        check_timeout(timeout)
+        chosen["sends_timeout"] = timeout is not None and timeout <= MAX_REMAINING
+    if (offline := chosen.get("offline")) is not None:
+        check_offline(offline)
+    return replace(common, **chosen)

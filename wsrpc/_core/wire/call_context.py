@@ -1,0 +1,96 @@
+"""`CallContext`: what travels with an event or a request besides its arguments, between peers with this feature.
+
+A further field needs no feature of its own, because a peer ignores the fields that it does not know.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, convert
+
+MAX_ENTRIES = 32
+"""Maximum number of entries of metadata."""
+MAX_BYTES = 4096
+"""Maximum bytes of all names and values of metadata in UTF-8."""
+MAX_MS = 2**31 - 1
+"""The longest remaining time that travels, in milliseconds: about 25 days. It is the longest timer of JavaScript."""
+MAX_REMAINING = MAX_MS / 1000
+"""The longest remaining time that travels, in seconds."""
+
+Name = Annotated[str, Meta(pattern=r"^[!-~]{1,64}\Z")]
+"""The name of an entry: printable ASCII without spaces."""
+Metadata = Annotated[dict[Name, str], Meta(max_length=MAX_ENTRIES)]
+
+
+class CallContext(Struct):
+    """What travels with an event or a request besides its arguments.
+
+    Attributes:
+        metadata: the caller's names and values.
+        remaining_ms: the time that was left to the caller when the message was encoded, in milliseconds. Relative,
+            because the clocks of the two sides may differ.
+    """
+
+    metadata: Metadata | UnsetType = UNSET
+    remaining_ms: Annotated[int, Meta(ge=0, le=MAX_MS)] | UnsetType = UNSET
+
+    @property
+    def must_arrive(self) -> bool:
+        """Whether it has more than the remaining time, which matters less, because a cancellation follows."""
+        return self.metadata is not UNSET
+
+
+class StrictCallContext(CallContext, forbid_unknown_fields=True):
+    """A `CallContext` as nearly all peers send it; see `StrictMessage`."""
+
+
+def read_call_context(value: Any, size: int = 0) -> CallContext:
+    """Return the context of a received message of ``size`` bytes. Without a size, its bytes were checked before.
+
+    Raises:
+        ValueError: it is not valid, or exceeds a limit. The text says why.
+    """
+    try:
+        context = value if isinstance(value, CallContext) else convert(value, CallContext)
+        # A shorter message cannot have too much metadata.
+        if size > MAX_BYTES and context.metadata is not UNSET:
+            _check_size(context.metadata)
+    except ValidationError as exc:
+        raise ValueError(f"its context is not valid: {exc}") from None
+    return context
+
+
+def check_metadata(metadata: Any) -> dict[str, str]:
+    """Return a copy of the metadata that a caller has passed.
+
+    Raises:
+        TypeError: it is not a mapping of text to text.
+        ValueError: a name is not valid, or the metadata exceeds a limit.
+    """
+    if not isinstance(metadata, Mapping) or not all(
+        isinstance(each, str) for each in (*metadata.keys(), *metadata.values())
+    ):
+        raise TypeError(f"metadata= is a mapping of text to text, got {metadata!r}")
+    try:
+        checked = convert(dict[Any, Any](metadata), Metadata)
+        _check_size(checked)
+    except (ValidationError, UnicodeEncodeError) as exc:
+        raise ValueError(
+            f"metadata= has at most {MAX_ENTRIES} entries and {MAX_BYTES} bytes, and its names consist of 1 to 64 "
+            f"printable ASCII characters without spaces: {exc}"
+        ) from None
+    return checked
+
+
+def _check_size(metadata: dict[str, str]) -> None:
+    size = sum(len(name) + len(value.encode()) for name, value in metadata.items())
+    if size > MAX_BYTES:
+        raise ValidationError(f"metadata of {size} bytes, at most {MAX_BYTES} are accepted")
+
+
+def milliseconds(seconds: float) -> int:
+    """Return a remaining time as it travels. It is rounded up, because 0 means that no time is left."""
+    return min(MAX_MS, max(0, math.ceil(seconds * 1000)))
