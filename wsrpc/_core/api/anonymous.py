@@ -224,7 +224,7 @@ class AnonymousChannel(Registrar, EventReader):
             QueueFull: too many bytes are unsent (`Limits.hard_cap_bytes`); nothing is sent.
             ChannelClosed, ChannelNotReady, MessageTooBig, TypeError, ValueError, RecursionError: as for `emit`.
         """
-        chosen = event_options(options, ChannelEventOptions, self.emit_nowait, event) if options else ()
+        chosen = event_options(options, ChannelEventOptions, self.emit_nowait, event) if options else (None, None)
         core = self._core
         (core.sender or core.start_sending()).send_event_nowait(self.id, event, args, *chosen)
 

@@ -93,7 +93,7 @@ class Caller(OnChannel):
             ConnectionLost, ReservedEvent, MessageTooBig, ChannelClosed, TypeError, ValueError, RecursionError: as for
                 `emit`.
         """
-        chosen = event_options(options, EventOptions, self.emit_nowait, event) if options else ()
+        chosen = event_options(options, EventOptions, self.emit_nowait, event) if options else (None, None)
         self._sender.send_event_nowait(self._channel_name, event, args, *chosen)
 
     # The overloads are written as coroutine functions because type checkers then see through asyncio.gather().
