@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, convert
 
@@ -70,8 +70,8 @@ def check_metadata(metadata: Any) -> dict[str, str]:
         TypeError: it is not a mapping of text to text.
         ValueError: a name is not valid, or the metadata exceeds a limit.
     """
-    given = dict(cast("Mapping[Any, Any]", metadata)) if isinstance(metadata, Mapping) else None
-    if given is None or not all(isinstance(each, str) for each in (*given, *given.values())):
+    given: dict[Any, Any] = {**metadata} if isinstance(metadata, Mapping) else {0: None}
+    if not all(isinstance(each, str) for each in (*given, *given.values())):
         raise TypeError(f"metadata= is a mapping of text to text, got {metadata!r}")
     try:
         checked = convert(given, Metadata)
