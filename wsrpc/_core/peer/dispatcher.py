@@ -148,7 +148,7 @@ class Dispatcher:
             if self._mark is None:
                 self._mark = self.loop.time()
             result = context.run(route.call, invocation, message.a)
-            if result.__class__ not in PLAIN and (hasattr(result, "__await__") or as_source(result) is not None):
+            if result.__class__ not in PLAIN and self.is_unfinished(result):
                 self._run_on(invocation, result, context)
                 return
             if message.i is not UNSET:  # an event has neither a response nor a channel
@@ -207,6 +207,11 @@ class Dispatcher:
                 raise
             raise made_here(Overloaded(str(exc))) from None
         invocation.enter(_RESERVED)
+
+    @staticmethod
+    def is_unfinished(result: Any) -> bool:
+        """Return whether ``result`` is still to be awaited or streamed; see `complete`."""
+        return hasattr(result, "__await__") or as_source(result) is not None
 
     def read_ended(self) -> None:
         """A read from the network has ended. The time of the next handler starts with the next read."""
