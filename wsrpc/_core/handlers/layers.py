@@ -29,6 +29,9 @@ Middleware = AsyncMiddleware | GeneratorMiddleware
 Next = Callable[[Invocation, Any], Awaitable[Any]]
 """Runs the layers inside a middleware, and the handler."""
 
+PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
+"""Classes of results that are neither awaitable nor a source of items."""
+
 _NOT_STARTED = Exception()
 """Stands for the result of a thread that has not called its handler; see `Admission.paused`."""
 
@@ -262,33 +265,26 @@ class Enclosure:
         self._work: Any = None
 
     def call(self, functions: Sequence[GeneratorMiddleware], call: Call, a: list[Any]) -> Any:
-        """Start the generators, then call the handler."""
-        context = self._invocation.context
+        """Start the generators, and call the handler. If its result takes time, return this object in its place."""
+        invocation = self._invocation
         try:
-            for function in functions:
-                generator = function(context)
-                try:
-                    next(generator)
-                except StopIteration:
-                    raise RuntimeError(f"middleware {name_of(function)} has ended before its `yield`") from None
-                self._running.append(generator)
-            return call(self._invocation, a)
+            self._start(functions)
+            result = call(invocation, a)
+            if result.__class__ not in PLAIN and invocation.dispatcher.is_unfinished(result):
+                self._work = result
+                return self
         except BaseException as exc:
             self._end(exc)
             raise
-
-    def returned(self, result: Any) -> Any:
-        """Return ``result``. If it is still to be awaited or streamed, return this object, which does that."""
-        if self._invocation.dispatcher.is_unfinished(result):
-            self._work = result
-            return self
         self._end(None)
         return result
 
-    async def complete(self, result: Any) -> Any:
-        """Await or stream ``result``, and return its result."""
+    async def run(self, functions: Sequence[GeneratorMiddleware], call: Call, a: list[Any]) -> Any:
+        """Start the generators, call the handler, and await or stream its result."""
+        invocation = self._invocation
         try:
-            result = await self._invocation.dispatcher.complete(self._invocation, result)
+            self._start(functions)
+            result = await invocation.dispatcher.complete(invocation, call(invocation, a))
         except BaseException as exc:
             self._end(exc)
             raise
@@ -296,12 +292,22 @@ class Enclosure:
         return result
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return self.complete(self._work).__await__()
+        return self.run((), lambda *_: self._work, []).__await__()
 
     def close(self) -> None:
         """Close the work, because nobody will await it."""
         close_unawaited(self._work)
         self._end(self._invocation.cancellation())
+
+    def _start(self, functions: Sequence[GeneratorMiddleware]) -> None:
+        context = self._invocation.context
+        for function in functions:
+            generator = function(context)
+            try:
+                next(generator)
+            except StopIteration:
+                raise RuntimeError(f"middleware {name_of(function)} has ended before its `yield`") from None
+            self._running.append(generator)
 
     def _end(self, error: BaseException | None) -> None:
         """Resume the generators: the call has returned, or has raised ``error``.
@@ -309,48 +315,38 @@ class Enclosure:
         Raises:
             BaseException: a generator has failed. It is the exception of the call from now on, for generators too.
         """
-        latest = error
+        outcome, failure = self._outcome(error), None
         while self._running:
-            generator = self._running.pop()
-            outcome = self._outcome(latest)
-            traceback = None if outcome is None else outcome.__traceback__
+            generator, thrown = self._running.pop(), outcome
+            traceback = None if thrown is None else thrown.__traceback__
             try:
-                if outcome is None:
+                if thrown is None:
                     next(generator)
                 else:
-                    generator.throw(outcome)
+                    generator.throw(thrown)
             except StopIteration:
                 pass
             except BaseException as exc:
-                if exc is not outcome:
-                    latest = exc
+                if exc is not thrown:
+                    outcome = failure = exc
             else:
-                latest = RuntimeError(f"middleware {generator.__qualname__} has a second `yield`")
-            if outcome is not None:
-                outcome.__traceback__ = traceback  # without the generator, which has not raised it
-        if latest is not None and latest is not error:
-            raise latest
+                outcome = failure = RuntimeError(f"middleware {generator.__qualname__} has a second `yield`")
+            if thrown is not None:
+                thrown.__traceback__ = traceback  # without the generator, which has not raised it
+        if failure is not None:
+            raise failure
 
     def _outcome(self, error: BaseException | None) -> BaseException | None:
-        """Return the exception for a generator. It is the one that the caller gets, or that is logged."""
+        """Return the exception for the generators. It is the one that the caller gets, or that is logged."""
         if isinstance(self._invocation.cancel_reason, HandlerTimeout):
             return self._invocation.cancel_reason
         return made_here(error.error) if isinstance(error, ArgumentsRefused) else error
 
 
 def _enclosed(call: Call, functions: Sequence[GeneratorMiddleware]) -> Call:
-    def enclosed(invocation: Invocation, a: list[Any]) -> Any:
-        enclosure = Enclosure(invocation)
-        return enclosure.returned(enclosure.call(functions, call, a))
-
-    return enclosed
+    return lambda invocation, a: Enclosure(invocation).call(functions, call, a)
 
 
 def _enclosed_later(call: Call, functions: Sequence[GeneratorMiddleware]) -> Call:
     """Run everything in the task of the handler: a task that is cancelled before its first step runs nothing."""
-
-    async def enclosed_later(invocation: Invocation, a: list[Any]) -> Any:
-        enclosure = Enclosure(invocation)
-        return await enclosure.complete(enclosure.call(functions, call, a))
-
-    return enclosed_later
+    return lambda invocation, a: Enclosure(invocation).run(functions, call, a)

@@ -39,7 +39,7 @@ from ..channels.named_channels import FOR_READERS
 from ..channels.source import as_source
 from ..handlers.compiled import Handler
 from ..handlers.invocation import CURRENT, EXITED, Call, CallState, Invocation
-from ..handlers.layers import Route, close_unawaited, when_over
+from ..handlers.layers import PLAIN, Route, close_unawaited, when_over
 from ..handlers.lookup import find, route_to
 from ..handlers.observation import Message, mark_processed
 from ..sending.answers import Answers
@@ -53,9 +53,6 @@ from .work import Work
 
 SLOW_HANDLER = 0.1
 """Seconds for which a plain function may hold the event loop before a warning names it."""
-
-PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
-"""Classes of results that are neither awaitable nor a source of items."""
 
 set_current = CURRENT.set
 _RESERVED = CallState.RESERVED
