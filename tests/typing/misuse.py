@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Iterator
 from typing import Any, Protocol
 
 import tenacity
@@ -120,7 +120,12 @@ async def middleware_takes_two_arguments(ctx: Context) -> Any: ...
 async def middleware_asks_a_context(ctx: str, call_next: object) -> Any: ...
 
 
+def middleware_yields_nothing(ctx: Context) -> Iterator[int]:
+    yield 1
+
+
 server.use(middleware_takes_two_arguments)  # error
+server.use(middleware_yields_nothing)  # error
 server.use(middleware_asks_a_context)  # error
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypedDict, assert_type
@@ -185,7 +185,14 @@ async def timing(ctx: Context, call_next: Callable[[Context], Awaitable[Any]]) -
     return await call_next(ctx)
 
 
+@server.use
+def watching(ctx: Context) -> Iterator[None]:
+    assert_type(ctx.is_handled, bool)
+    yield
+
+
 router.use(timing)
+router.use(watching)
 client.use(timing)
 server.of("shop").use(timing)
 Server(expose_errors=lambda error: isinstance(error, ValueError))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -60,6 +60,12 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     def event(self) -> str:
         """The name of the event. Empty for a raw message; ``args`` then contains only this message."""
         return self._invocation.event
+
+    @property
+    def is_handled(self) -> bool:
+        """Whether the event has a handler or a reader. If not, the remote peer may have made up the name."""
+        handler = self._invocation.handler
+        return handler is not None and not handler.is_fallback
 
     @property
     def id(self) -> int | None:
@@ -141,8 +147,8 @@ injections[Context] = Injection(attrgetter("context"))
 
 CallNext = Callable[[Context], Awaitable[Any]]
 """Second argument of middleware: runs the next middleware or the handler, and returns its result."""
-Middleware = Callable[[Context, CallNext], Awaitable[Any]]
-"""Function that runs around handlers; see `Router.use`."""
+Middleware = Callable[[Context, CallNext], Awaitable[Any]] | Callable[[Context], Iterator[None]]
+"""Function that runs around handlers: an ``async def``, or a ``def`` with one ``yield``; see `Router.use`."""
 
 
 def current_context() -> Context:

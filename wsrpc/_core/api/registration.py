@@ -249,6 +249,13 @@ class Registrar(OnChannel):
         channel runs around the events and requests on that channel. ``await call_next(ctx)`` runs the next middleware
         or the handler, and returns the result. To reject the request instead, raise an exception. To change the
         arguments, set ``ctx.args``.
+
+        A ``def`` function ``middleware(ctx)`` with one ``yield`` is also middleware. It only observes: it runs up to
+        the ``yield`` before the handler and all other middleware, and continues when they have ended. If the call has
+        failed, its exception is raised at the ``yield``. Plain handlers still run without a task.
+
+        Raises:
+            TypeError: ``middleware`` does not take these arguments.
         """
         self._check_open()
         self._registry.use(self._channel_name, middleware)

@@ -231,6 +231,7 @@ class Handler:
         "facts",
         "function",
         "hidden",
+        "is_fallback",
         "is_method",
         "lane",
         "member",
@@ -295,6 +296,8 @@ class Handler:
         """The member of a contract that the handler implements."""
         self.hidden = options.hidden
         """Whether descriptions do not contain the handler."""
+        self.is_fallback = False
+        """Whether the handler gets messages that have no handler, of any name."""
         self.acquired = False
         """Whether the handler was registered with `once`, and belongs to a message that has not called it yet."""
         self.thread = thread

@@ -178,6 +178,11 @@ def is_async(function: object) -> bool:
     return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
 
 
+def is_generator_function(function: object) -> bool:
+    """Return whether a function is a plain ``def`` with a ``yield``, or an object whose ``__call__`` is one."""
+    return any(map(inspect.isgeneratorfunction, (function, type(function).__call__)))
+
+
 def name_of(function: Callable[..., Any]) -> str:
     """Return the name of a function for the log, without its module."""
     name: str = getattr(function, "__qualname__", repr(function))

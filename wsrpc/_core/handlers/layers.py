@@ -9,22 +9,28 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from msgspec import UNSET, Struct
 
-from ...errors import made_here, short
+from ...errors import HandlerTimeout, made_here, short
 from .arguments import ArgumentsRefused
 from .compiled import Handler
+from .introspection import is_generator_function, name_of
 from .invocation import Call, Invocation
 
 # The first argument is a `Context`, whose class is in a higher layer.
-Middleware = Callable[[Any, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]
+AsyncMiddleware = Callable[[Any, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]
+GeneratorMiddleware = Callable[[Any], Iterator[None]]
+Middleware = AsyncMiddleware | GeneratorMiddleware
 
 Next = Callable[[Invocation, Any], Awaitable[Any]]
 """Runs the layers inside a middleware, and the handler."""
+
+PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
+"""Classes of results that are neither awaitable nor a source of items."""
 
 _NOT_STARTED = Exception()
 """Stands for the result of a thread that has not called its handler; see `Admission.paused`."""
@@ -51,7 +57,7 @@ def around(
     """Put the layers around the ``call`` of a handler.
 
     Args:
-        middleware: the outermost first.
+        middleware: the outermost first. Generator functions run around all other layers.
         time_limit: seconds for a handler that has no limit of its own; see `Limits.handler_timeout`.
     """
     if handler is not None:
@@ -67,12 +73,16 @@ def around(
             call = _in_lane(call, handler.lane)
         if handler.acquired and (handler.facts.is_coroutine or handler.answers_with_channel):
             call = _within_task(call)
-    if middleware:
+    generator_functions: list[Any] = [each for each in middleware if is_generator_function(each)]
+    async_functions: list[Any] = [each for each in middleware if not is_generator_function(each)]
+    if async_functions:
         within = _innermost(call)
-        for each in reversed(middleware):
+        for each in reversed(async_functions):
             within = _inside(each, within)
         call = _outermost(within)
     starts_later = inspect.iscoroutinefunction(call) or (handler is not None and handler.facts.is_coroutine)
+    if generator_functions:
+        call = (_enclosed_later if starts_later else _enclosed)(call, generator_functions)
     return Route(call, handler, handler is not None and handler.answers_with_channel, starts_later)
 
 
@@ -132,7 +142,7 @@ class Limited:
 
 def close_unawaited(work: object) -> None:
     """Close a coroutine that will not be awaited, so that Python does not warn about it."""
-    if inspect.iscoroutine(work) or isinstance(work, Limited):
+    if inspect.iscoroutine(work) or isinstance(work, (Limited, Enclosure)):
         work.close()
 
 
@@ -208,7 +218,7 @@ def _outermost(within: Next) -> Call:
     return layered
 
 
-def _inside(middleware: Middleware, within: Next) -> Next:
+def _inside(middleware: AsyncMiddleware, within: Next) -> Next:
     async def run(invocation: Invocation, ctx: Any) -> Any:
         called = False
 
@@ -237,3 +247,109 @@ def _innermost(call: Call) -> Next:
             raise made_here(refused.error) from None
 
     return run
+
+
+# ---------------------------------------------------------------- generators
+
+
+class Enclosure:
+    """The generators that run around one call, from before the call to the end of what the call has returned.
+
+    A generator learns how the call ends, and cannot change it, except by failing itself. This object is awaited in
+    place of an awaitable or a source that a plain function has returned.
+    """
+
+    __slots__ = ("_invocation", "_running", "_work")
+
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
+        self._running: list[Any] = []
+        """The generators that have not been resumed, the outermost first."""
+        self._work: Any = None
+
+    def call(self, functions: Sequence[GeneratorMiddleware], call: Call, a: list[Any]) -> Any:
+        """Start the generators, and call the handler. If its result takes time, return this object in its place."""
+        invocation = self._invocation
+        try:
+            self._start(functions)
+            result = call(invocation, a)
+            if result.__class__ not in PLAIN and invocation.dispatcher.is_unfinished(result):
+                self._work = result
+                return self
+        except BaseException as exc:
+            self._end(exc)
+            raise
+        self._end(None)
+        return result
+
+    async def run(self, functions: Sequence[GeneratorMiddleware], call: Call, a: list[Any]) -> Any:
+        """Start the generators, call the handler, and await or stream its result."""
+        invocation = self._invocation
+        try:
+            self._start(functions)
+            result = await invocation.dispatcher.complete(invocation, call(invocation, a))
+        except BaseException as exc:
+            self._end(exc)
+            raise
+        self._end(None)
+        return result
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self.run((), lambda *_: self._work, []).__await__()
+
+    def close(self) -> None:
+        """Close the work, because nobody will await it."""
+        close_unawaited(self._work)
+        self._end(self._invocation.cancellation())
+
+    def _start(self, functions: Sequence[GeneratorMiddleware]) -> None:
+        context = self._invocation.context
+        for function in functions:
+            generator = function(context)
+            try:
+                next(generator)
+            except StopIteration:
+                raise RuntimeError(f"middleware {name_of(function)} has ended before its `yield`") from None
+            self._running.append(generator)
+
+    def _end(self, error: BaseException | None) -> None:
+        """Resume the generators: the call has returned, or has raised ``error``.
+
+        Raises:
+            BaseException: a generator has failed. It is the exception of the call from now on, for generators too.
+        """
+        outcome, failure = self._outcome(error), None
+        while self._running:
+            generator, thrown = self._running.pop(), outcome
+            traceback = None if thrown is None else thrown.__traceback__
+            try:
+                if thrown is None:
+                    next(generator)
+                else:
+                    generator.throw(thrown)
+            except StopIteration:
+                pass
+            except BaseException as exc:
+                if exc is not thrown:
+                    outcome = failure = exc
+            else:
+                outcome = failure = RuntimeError(f"middleware {generator.__qualname__} has a second `yield`")
+            if thrown is not None:
+                thrown.__traceback__ = traceback  # without the generator, which has not raised it
+        if failure is not None:
+            raise failure
+
+    def _outcome(self, error: BaseException | None) -> BaseException | None:
+        """Return the exception for the generators. It is the one that the caller gets, or that is logged."""
+        if isinstance(self._invocation.cancel_reason, HandlerTimeout):
+            return self._invocation.cancel_reason
+        return made_here(error.error) if isinstance(error, ArgumentsRefused) else error
+
+
+def _enclosed(call: Call, functions: Sequence[GeneratorMiddleware]) -> Call:
+    return lambda invocation, a: Enclosure(invocation).call(functions, call, a)
+
+
+def _enclosed_later(call: Call, functions: Sequence[GeneratorMiddleware]) -> Call:
+    """Run everything in the task of the handler: a task that is cancelled before its first step runs nothing."""
+    return lambda invocation, a: Enclosure(invocation).run(functions, call, a)

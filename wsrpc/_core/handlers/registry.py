@@ -18,7 +18,7 @@ from .arguments import ArgumentsRefused
 from .compiled import Handler
 from .contract import Member, placed_members
 from .implementation import implementing
-from .introspection import Injection, is_async, location, name_of, of_framework
+from .introspection import Injection, is_async, is_generator_function, location, name_of, of_framework
 from .invocation import Invocation
 from .layers import Middleware, Route
 from .method import DEFAULTS, HandlerOptions
@@ -431,12 +431,18 @@ class Registry:
 
     def fall_back_to(self, handler: Handler) -> None:
         """Pass the messages that have no other handler to ``handler``."""
+        handler.is_fallback = True
         self.fallback = handler
         self.changed()
 
     def use(self, channel: ChannelRef, middleware: Middleware) -> None:
         """Run ``middleware`` around the handlers of ``channel``, or around all handlers if ``channel`` is None."""
-        if accepted("use", ("ctx", "call_next"), middleware) < 2:
+        if inspect.isasyncgenfunction(middleware):
+            raise TypeError(f"middleware with a `yield` is a plain `def`, and {middleware!r} is an `async def`")
+        if is_generator_function(middleware):
+            if accepted("use", ("ctx",), middleware, may_yield=True) < 1:
+                raise TypeError(f"middleware with a `yield` is a function of (ctx), {middleware!r} does not take it")
+        elif accepted("use", ("ctx", "call_next"), middleware) < 2:
             raise TypeError(f"middleware is an async function of (ctx, call_next), {middleware!r} does not take both")
         self._check_called(repr(middleware), "connection")
         self.scope(channel).middleware.append(middleware)

@@ -39,7 +39,7 @@ from ..channels.named_channels import FOR_READERS
 from ..channels.source import as_source
 from ..handlers.compiled import Handler
 from ..handlers.invocation import CURRENT, EXITED, Call, CallState, Invocation
-from ..handlers.layers import Limited, Route, close_unawaited, when_over
+from ..handlers.layers import PLAIN, Limited, Route, close_unawaited, when_over
 from ..handlers.lookup import find, route_to
 from ..handlers.observation import Message, mark_processed
 from ..sending.answers import Answers
@@ -54,9 +54,6 @@ from .work import Work
 
 SLOW_HANDLER = 0.1
 """Seconds for which a plain function may hold the event loop before a warning names it."""
-
-PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
-"""Classes of results that are neither awaitable nor a source of items."""
 
 set_current = CURRENT.set
 _RESERVED = CallState.RESERVED
@@ -156,7 +153,7 @@ class Dispatcher:
             if self._mark is None:
                 self._mark = self.loop.time()
             result = context.run(route.call, invocation, message.a)
-            if result.__class__ not in PLAIN and (hasattr(result, "__await__") or as_source(result) is not None):
+            if result.__class__ not in PLAIN and self.is_unfinished(result):
                 self._run_on(invocation, result, context)
                 return
             if message.i is not UNSET:  # an event has neither a response nor a channel
@@ -242,6 +239,11 @@ class Dispatcher:
                 raise
             raise made_here(Overloaded(str(exc))) from None
         invocation.enter(_RESERVED)
+
+    @staticmethod
+    def is_unfinished(result: Any) -> bool:
+        """Return whether ``result`` is still to be awaited or streamed; see `complete`."""
+        return hasattr(result, "__await__") or as_source(result) is not None
 
     def read_ended(self) -> None:
         """A read from the network has ended. The time of the next handler starts with the next read."""
