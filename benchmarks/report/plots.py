@@ -70,6 +70,17 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A step of a trace, inside ``depth`` other ones. Times are in milliseconds since the trace began."""
+
+    name: str
+    colour: int
+    depth: int
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
 class _Scale:
     """A logarithmic axis, from values to pixels."""
 
@@ -161,12 +172,7 @@ def bars(title: str, legend: Mapping[int, str], rows: Sequence[Bar]) -> str:
     def across(value: float) -> float:
         return NAMES + (end - NAMES) * value / most
 
-    parts = [_text(16, 24, title, "title")]
-    left = 16.0
-    for colour, meaning in legend.items():
-        parts.append(f'<g class="c{colour}"><rect class="bar" x="{left}" y="34" width="11" height="11" rx="2"/></g>')
-        parts.append(_text(left + 17, 44, meaning))
-        left += 17 + 7.2 * len(meaning) + 18
+    parts = [_text(16, 24, title, "title"), *_legend(legend)]
     for index, row in enumerate(rows):
         top = TOP + index * (BAR + GAP)
         width = max(across(row.value) - NAMES, 1)
@@ -176,6 +182,42 @@ def bars(title: str, legend: Mapping[int, str], rows: Sequence[Bar]) -> str:
         parts.append(_text(NAMES + width + 7, top + 14, row.text, "value"))
     parts.append(f'<line class="axis" x1="{NAMES}" x2="{NAMES}" y1="{TOP - 6}" y2="{height - 12}"/>')
     return _document(WIDTH, height, title, parts)
+
+
+def waterfall(title: str, legend: Mapping[int, str], spans: Sequence[Span]) -> str:
+    """Spans of one trace, one below the other, each from its start to its end on a linear axis with its duration."""
+    height = TOP + len(spans) * (BAR + GAP) + 24
+    last = max(span.end for span in spans)
+    left, floor = 200, height - 30
+
+    def across(time: float) -> float:
+        return left + (WIDTH - 80 - left) * time / last
+
+    parts = [_text(16, 24, title, "title"), *_legend(legend)]
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, math.inf) if last / step <= 8)
+    for tick in range(0, int(last) + 1, int(step)):
+        x = f"{across(tick):.1f}"
+        parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{TOP - 6}" y2="{floor}"/>')
+        parts.append(_text(across(tick), floor + 16, f"{tick} ms", anchor="middle"))
+    for index, span in enumerate(spans):
+        top = TOP + index * (BAR + GAP)
+        start, width = across(span.start), max(across(span.end) - across(span.start), 1)
+        parts.append(_text(16 + 16 * span.depth, top + 14, span.name))
+        bar = f'<rect class="bar" x="{start:.1f}" y="{top}" width="{width:.1f}" height="{BAR}" rx="2"/>'
+        parts.append(f'<g class="c{span.colour}">{bar}</g>')
+        parts.append(_text(start + width + 7, top + 14, f"{span.end - span.start:.1f} ms", "value"))
+    return _document(WIDTH, height, title, parts)
+
+
+def _legend(legend: Mapping[int, str]) -> list[str]:
+    """What the colours mean, in one line below the title."""
+    parts: list[str] = []
+    left = 16.0
+    for colour, meaning in legend.items():
+        parts.append(f'<g class="c{colour}"><rect class="bar" x="{left}" y="34" width="11" height="11" rx="2"/></g>')
+        parts.append(_text(left + 17, 44, meaning))
+        left += 17 + 7.2 * len(meaning) + 18
+    return parts
 
 
 def progress(title: str, x: str, shaded: tuple[float, float, str], series: Sequence[Progress]) -> str:

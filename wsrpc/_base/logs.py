@@ -6,7 +6,7 @@ import logging
 import re
 import secrets
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from typing import Any
 
@@ -15,6 +15,9 @@ from .buckets import TokenBucket
 
 _PASSWORD = re.compile(r"(?<=://)[^\s/?#]*@")
 _WORD = re.compile(r"\S+")
+
+FIELDS = ("peer", "address", "remote", "origin", "event", "trace")
+"""What each record has besides its text, for format strings and JSON. Where nothing fits, the value is None."""
 
 SEARCHED = 4 * LONGEST_LINE
 """Number of characters that are searched for URLs. The rest of a text is never shown."""
@@ -47,12 +50,17 @@ def _without_query(word: re.Match[str]) -> str:
 def sanitize(record: logging.LogRecord) -> bool:
     """Filter that makes a record and its traceback safe, because both may quote text from the remote peer.
 
+    It also gives the record all `FIELDS`. Otherwise a format string with one of them would fail for most records.
+
     Formatters print ``exc_text`` if it is set. ``exc_info`` is kept for handlers that need the exception.
     """
     if not isinstance(record.args, tuple):
         record.msg, record.args = record.getMessage(), ()
     record.msg = for_log(record.msg)
     record.args = tuple(map(for_log, record.args))
+    for name in FIELDS:
+        value = getattr(record, name, None)
+        setattr(record, name, None if value is None else for_log(value))
     if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
         record.exc_text = "\n".join(_traceback(record.exc_info[1], set()))
     return True
@@ -177,22 +185,29 @@ def quieten(record: logging.LogRecord) -> bool:
     return True
 
 
-class PeerLog:
-    """The log of one peer: each line carries the peer's id and its remote address in ``extra``.
+CallFields = Callable[[], Mapping[str, object]]
+"""Returns the `FIELDS` of a record about a call. Called only if the record is written."""
 
-    ``errors`` counts the lines at ERROR, and ``on_error`` is called for each. ``budget`` is the budget of the server.
+
+class PeerLog:
+    """The log of one peer: each line carries the peer's id, its address and its remote address in ``extra``.
+
+    ``address`` is the application's name for the peer. ``errors`` counts the lines at ERROR, and ``on_error`` is called
+    for each. ``budget`` is the budget of the server.
     """
 
-    __slots__ = ("_budget", "_omitted", "_on_error", "_quiet", "_servers_budget", "errors", "id", "remote")
+    __slots__ = ("_budget", "_omitted", "_on_error", "_quiet", "_servers_budget", "address", "errors", "id", "remote")
 
     def __init__(
         self,
         remote: tuple[str, int] | None = None,
         on_error: Callable[[], None] | None = None,
         budget: LogBudget | None = None,
+        address: str | None = None,
     ) -> None:
         self.id = secrets.token_hex(8)
         self.remote = remote
+        self.address = address
         self.errors = 0
         self._quiet = False
         self._on_error = on_error
@@ -215,14 +230,31 @@ class PeerLog:
             level = logging.DEBUG
         return self._omitted > 0 or logger.isEnabledFor(level)
 
-    def __call__(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
-        self._log(level, text, args, exc_info)
+    def __call__(
+        self,
+        level: int,
+        text: str,
+        /,
+        *args: object,
+        exc_info: BaseException | None = None,
+        call: CallFields | None = None,
+    ) -> None:
+        self._log(level, text, args, exc_info, call)
 
-    def warn(self, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
+    def warn(
+        self, text: str, /, *args: object, exc_info: BaseException | None = None, call: CallFields | None = None
+    ) -> None:
         """Write a line at WARNING."""
-        self._log(logging.WARNING, text, args, exc_info)
+        self._log(logging.WARNING, text, args, exc_info, call)
 
-    def _log(self, level: int, text: str, args: tuple[object, ...], exc_info: BaseException | None) -> None:
+    def _log(
+        self,
+        level: int,
+        text: str,
+        args: tuple[object, ...],
+        exc_info: BaseException | None,
+        call: CallFields | None,
+    ) -> None:
         if self._quiet and level == logging.INFO:
             level = logging.DEBUG
         if level >= logging.ERROR:
@@ -234,18 +266,25 @@ class PeerLog:
             return
         if self._omitted and level >= logging.INFO:
             omitted, self._omitted = self._omitted, 0
-            self._write(logging.WARNING, OMITTED, (omitted,), None)
-        self._write(level, text, args, exc_info)
+            self._write(logging.WARNING, OMITTED, (omitted,), None, None)
+        self._write(level, text, args, exc_info, call)
 
     def _has_room(self) -> bool:
         if self._budget is None:
             self._budget = LogBudget(*OF_ONE_PEER)
         return self._budget.spend() and (self._servers_budget is None or self._servers_budget.spend())
 
-    def _write(self, level: int, text: str, args: tuple[object, ...], exc_info: BaseException | None) -> None:
+    def _write(
+        self,
+        level: int,
+        text: str,
+        args: tuple[object, ...],
+        exc_info: BaseException | None,
+        call: CallFields | None,
+    ) -> None:
         if logger.isEnabledFor(level):
             remote = address_text(self.remote)
-            about = {"peer": self.id, "remote": remote}
+            about = {"peer": self.id, "address": self.address, "remote": remote, **(call() if call is not None else {})}
             if level >= logging.WARNING:  # most log formats show no attributes, and a warning should name the peer
                 text, args = f"{text} (peer %s)", (*args, self.id if remote is None else f"{self.id} at {remote}")
             logger.log(level, text, *args, exc_info=exc_info, extra=about, stacklevel=4)

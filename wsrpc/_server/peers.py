@@ -86,7 +86,7 @@ class ServedPeer(PeerOwner):
             can_resume=True,
             owner=self,
             home=self,
-            log=PeerLog(on_error=peers.totals.failed, budget=peers.budget),
+            log=PeerLog(on_error=peers.totals.failed, budget=peers.budget, address=self.address),
             state=None if handshake is None else handshake.state,
             principal=None if handshake is None else handshake.principal,
         )
@@ -171,7 +171,7 @@ class ServedPeer(PeerOwner):
         self.expire_at(handshake.expires)
         if handshake.address != self.address:
             self._peers.release(self)
-            self.address = handshake.address
+            self.address = self.core.log.address = handshake.address
         self._peers.claim(self)  # the latest connection has the address
 
     def keeps_session(self, info: CloseInfo) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import logging
 from typing import Any
 
@@ -10,8 +12,9 @@ import pytest
 from core_driver import Blocked, Driven, messages, said_in, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from pythonjsonlogger.json import JsonFormatter
 
-from wsrpc import Client, Limits, Server
+from wsrpc import Client, Handshake, HandshakeRejected, Limits, RpcError, Server
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -41,6 +44,56 @@ async def test_both_sides_say_when_a_connection_comes_and_goes(caplog: pytest.Lo
         assert last == (logging.INFO, f"peer {id_} at {host}:{port} disconnected: 4001 that was all")
         end = f" (peer {id_} at {host}:{port})"
         assert [(level, text.endswith(end)) for level, text in warnings] == [(logging.WARNING, True)] * (how == "from")
+
+
+# ---------------------------------------------------------------- fields
+
+
+async def fail() -> None:
+    raise KeyError("k")
+
+
+async def test_the_fields_of_a_record_say_which_peer_and_which_event(caplog: pytest.LogCaptureFixture) -> None:
+    """In the JSON of any formatter. A record has every field, also one that is about no peer."""
+    caplog.set_level(logging.INFO, "wsrpc")
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter("{levelname}{message}", style="{"))
+    server = Server(limits=LIMITS, origins=["https://shop.example"])
+    server.of("shop").on("buy", fail)
+    server.on("echo", lambda value: value)
+    server.on("two", lambda a, b: None)
+
+    @server.on_handshake
+    def name(handshake: Handshake) -> None:
+        handshake.address = "device-7"
+
+    logging.getLogger("wsrpc").addHandler(handler)
+    try:
+        async with asyncio.timeout(PATIENCE), server.listen() as listener:
+            with pytest.raises(HandshakeRejected):
+                await Client(listener.url, headers={"Origin": "https://evil.example"}, reconnect=None).connect()
+            async with Client(listener.url, limits=LIMITS) as client:
+                for call in (client.of("shop").request("buy"), client.request("a\nb"), client.request("echo", 1, 2)):
+                    with pytest.raises(RpcError):
+                        await call
+                for event in ("two", "mistyped"):
+                    await client.emit(event)
+                assert await client.request("echo", 1) == 1
+                [peer] = server.peers
+    finally:
+        logging.getLogger("wsrpc").removeHandler(handler)
+    found = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [each for each in found if not {"peer", "address", "remote", "origin", "event", "trace"} <= set(each)] == []
+    ours = [each for each in found if each["peer"] == peer.id]
+    host, port = peer.info.remote or ("", 0)
+    assert {(each["address"], each["remote"]) for each in ours} == {("device-7", f"{host}:{port}")}
+    assert {each["address"] for each in found if each not in ours} == {None}
+    assert [each["event"] for each in ours] == [None, "shop:buy", r"a\nb", "two", "mistyped", None]
+    failed = ours[1]
+    assert failed["levelname"] == "ERROR" and failed["message"].startswith("handling shop:buy #") and failed["exc_info"]
+    [(refused, *nobody)] = [[each["origin"], each["peer"], each["event"]] for each in found if each["origin"]]
+    assert refused == "https://evil.example" and nobody == [None, None]
 
 
 # ---------------------------------------------------------------- events that reach nobody

@@ -69,7 +69,9 @@ def test_any_text_becomes_one_bounded_line(text: str) -> None:
         assert is_safe(str(Exception(error)))  # within another one's arguments
         stream = io.StringIO()
         record = logging.LogRecord("wsrpc", logging.ERROR, "", 1, "%s: %s", (text, error), (type(error), error, None))
+        vars(record).update(event=text, trace=text)
         assert logging.getLogger("wsrpc").filter(record)
+        assert is_safe(vars(record)["event"]) and is_safe(vars(record)["trace"])
         logging.StreamHandler(stream).emit(record)
         lines = stream.getvalue().removesuffix("\n").split("\n")
         assert len(lines) == 2  # the message, and the exception

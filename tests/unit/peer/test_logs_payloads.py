@@ -72,6 +72,8 @@ async def test_each_message_is_a_line_that_says_what_it_is(caplog: pytest.LogCap
     assert any(line.startswith("received cancellation stick #N (") for line in said)
     records = [record for record in caplog.records if record.levelno == logging.DEBUG]
     assert {record.peer for record in records} == {peer.id}  # type: ignore[attr-defined]
+    events = [record.event for record in records]  # type: ignore[attr-defined]
+    assert events[:6] == [None, "nobody handles this", "chat:say", "chat:say", "refuse", "refuse"]
 
 
 async def test_what_redact_gives_is_shown_instead(caplog: pytest.LogCaptureFixture) -> None:

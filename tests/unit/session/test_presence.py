@@ -169,7 +169,8 @@ async def test_open_handlers_come_first(ends: bool) -> None:
             await turns_until(lambda: steps == ["opened", "detached", "resumed"])
 
 
-async def test_on_resume_sees_what_the_new_handshake_has_said() -> None:
+async def test_on_resume_sees_what_the_new_handshake_has_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "wsrpc")
     server, seen, names = Server(), list[Any](), iter(["ann", "bea"])
 
     @server.on_handshake
@@ -183,6 +184,8 @@ async def test_on_resume_sees_what_the_new_handshake_has_said() -> None:
         await turns_until(lambda: s.peer.detached)
         await s.repair()
         assert seen == [("ann", "ann", False), ("bea", "bea", True)]
+    addresses = [getattr(record, "address", None) for record in caplog.records]
+    assert list(dict.fromkeys(name for name in addresses if name is not None)) == ["ann", "bea"]
 
 
 async def test_messages_of_these_functions_wait_for_the_session_and_what_waited_leaves_first(s: Story) -> None:

@@ -385,7 +385,8 @@ class NamedChannel:
 
     def count_misfit(self, event: str, why: Exception) -> None:
         label = event if self.name is None else f"{self.name}:{event}"
-        self._owner.host.count("wrong arguments", f"event {short(label)} was dropped: {why}")
+        text = f"event {short(label)} was dropped: {why}"
+        self._owner.host.count("wrong arguments", text, call=lambda: {"event": label})
 
     def check_thread(self, coroutine: str) -> None:
         check_thread(self.writer.thread, coroutine)

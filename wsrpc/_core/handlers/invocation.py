@@ -171,6 +171,11 @@ class Invocation(msgspec.Struct, eq=False):
         which = "" if self.id is None else f" #{self.id}"
         return repr(f"{where}{self.event}{which}")[1:-1]
 
+    def log_fields(self) -> dict[str, object]:
+        """Return the fields of a log record about the call, without the numbers that make each label another one."""
+        name = self.channel_name
+        return {"event": (self.event if name is None else f"{name}:{self.event}") or None}
+
     def make_channel(self) -> ChannelCore:
         """Return the channel that may answer the request. The first call makes it.
 
@@ -197,7 +202,7 @@ class Invocation(msgspec.Struct, eq=False):
             f"event '{self.label}' came with {len(a) - 1} arguments and its handler takes {most - 1}, so it runs "
             "without the others"
         )
-        self.dispatcher.answers.host.count("surplus arguments", text)
+        self.dispatcher.answers.host.count("surplus arguments", text, call=self.log_fields)
         return a[:most]
 
     def read_items(self, convert: Callable[[Any], Any], parameter: str) -> Any:

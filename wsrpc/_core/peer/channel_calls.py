@@ -119,7 +119,7 @@ class ChannelCalls:
                 self._end_stream(invocation, channel, producer.pulled)
             except ItemRefused as exc:
                 # JavaScript only rejects the next item if it leaves its loop, or if its iterator overflows.
-                self._log_refusal(invocation.label, exc)
+                self._log_refusal(invocation, exc)
                 channel.abort(None)
             except ChannelClosed:
                 if not channel.over:
@@ -143,7 +143,6 @@ class ChannelCalls:
         producer = NamedProducer(self._named_channels.channel(name), self._channels.sender, invocation)
         self._named[name] = producer
         invocation.release_lane()  # otherwise the next `start`, which ends this stream, would wait for its end
-        label = invocation.label
         try:
             try:
                 await producer.run(source)
@@ -155,24 +154,25 @@ class ChannelCalls:
                     producer.fail(RpcError(ABORTED))
                 raise
             except Exception as exc:
-                producer.fail(self._answers.sendable(self._answers.for_caller(exc, label), label))
+                producer.fail(self._answers.sendable(self._answers.for_caller(exc, invocation), invocation))
         except ItemRefused as exc:
             if not producer.over:
-                self._log_refusal(label, exc)
+                self._log_refusal(invocation, exc)
         finally:
             producer.detach()
             if self._named.get(name) is producer:
                 del self._named[name]
             await close_source(source)
 
-    def _log_refusal(self, label: str, exc: Exception) -> None:
-        self._answers.log(logging.INFO, "the consumer of %s takes no more items: %s", label, exc)
+    def _log_refusal(self, invocation: Invocation, exc: Exception) -> None:
+        text = "the consumer of %s takes no more items: %s"
+        self._answers.log(logging.INFO, text, invocation.label, exc, call=invocation.log_fields)
 
     def _end_stream(self, invocation: Invocation, channel: ChannelCore, pulled: bool) -> None:
         """End the channel after the last item: its reader may open the next one while the call still runs."""
         upload = invocation.upload
         if upload is not None and (i := upload.pop_end_id()) is not None:
-            self._answers.resolve(i, None, invocation.label)
+            self._answers.resolve(i, None, invocation)
         # A consumer that pulls keeps the channel open until it learns of the end.
         (channel.finish if pulled else channel.finish_locally)()
 
@@ -184,9 +184,8 @@ class ChannelCalls:
         assert channel is not None
         if channel.over:  # a stream's channel ends with its last item
             return
-        label = invocation.label
         if _role(invocation) is Role.UPLOAD:
-            self._answer_end(invocation, lambda i: self._answers.resolve(i, value, label))
+            self._answer_end(invocation, lambda i: self._answers.resolve(i, value, invocation))
         else:
             channel.finish()
 
@@ -197,7 +196,7 @@ class ChannelCalls:
         if channel.over:
             return
         # The channel keeps the error. The exception of the handler would refer to the variables of the handler.
-        reason = error_from_wire(*error_to_wire(self._answers.sendable(error, invocation.label)))
+        reason = error_from_wire(*error_to_wire(self._answers.sendable(error, invocation)))
         if _role(invocation) is Role.UPLOAD:
             self._answer_end(invocation, lambda i: self._answers.reject(i, reason))
         else:

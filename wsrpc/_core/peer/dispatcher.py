@@ -37,7 +37,6 @@ from ..channels.channel_states import ChannelState
 from ..channels.channel_table import TOO_MANY, ChannelTable
 from ..channels.named_channels import FOR_READERS
 from ..channels.source import as_source
-from ..handlers.compiled import Handler
 from ..handlers.invocation import CURRENT, EXITED, Call, CallState, Invocation
 from ..handlers.layers import PLAIN, Limited, Route, close_unawaited, when_over
 from ..handlers.lookup import find, route_to
@@ -173,7 +172,7 @@ class Dispatcher:
         if (since := self._mark) is not None:
             self._mark = now = self.loop.time()
             if now - since > SLOW_HANDLER:
-                self._warn_slow(handler, now - since)
+                self._warn_slow(invocation, now - since)
         if channel is not None or self.writer.session.over:
             # A channel may deliver messages that it has kept, outside a read from the network. Nothing is read when the
             # session is over.
@@ -249,11 +248,11 @@ class Dispatcher:
         """A read from the network has ended. The time of the next handler starts with the next read."""
         self._mark = None
 
-    def _warn_slow(self, handler: Handler | None, seconds: float) -> None:
+    def _warn_slow(self, invocation: Invocation, seconds: float) -> None:
         """Warn of a plain function that held the event loop for more than `SLOW_HANDLER` seconds."""
-        if handler is not None:
+        if (handler := invocation.handler) is not None:
             text = "%s held the event loop for %.0f ms: make it async, or register it with thread=True"
-            self.answers.log(logging.WARNING, text, handler.name, seconds * 1000)
+            self.answers.log(logging.WARNING, text, handler.name, seconds * 1000, call=invocation.log_fields)
 
     # ------------------------------------------------------------ in tasks
 
@@ -313,7 +312,7 @@ class Dispatcher:
         began = self.loop.time()
         result = call(invocation, invocation.inbound.a)
         if not hasattr(result, "__await__") and (took := self.loop.time() - began) > SLOW_HANDLER:
-            self._warn_slow(invocation.handler, took)
+            self._warn_slow(invocation, took)
         return await self.complete(invocation, result)
 
     async def complete(self, invocation: Invocation, result: Any, *, thread: bool = False) -> Any:
@@ -344,7 +343,8 @@ class Dispatcher:
         assert handler is not None
         source = "Limits.handler_timeout" if handler.timeout is UNSET else "timeout="
         text = "%s, the handler of %s, was cancelled: it took longer than %g s (%s)"
-        self.answers.log(logging.WARNING, text, handler.name, invocation.label, seconds, source)
+        call = invocation.log_fields
+        self.answers.log(logging.WARNING, text, handler.name, invocation.label, seconds, source, call=call)
         self._end_late(invocation, f"{invocation.event!r} took longer than {seconds:g} s and was cancelled")
 
     def _deadline_passed(self, invocation: Invocation) -> None:
@@ -461,18 +461,19 @@ class Dispatcher:
 
     def _failed(self, invocation: Invocation, exc: BaseException) -> None:
         """Reject the request of a handler that raised ``exc``, or end its channel. Log what the caller must not get."""
-        channel, label = invocation.delivered_channel, invocation.label
+        channel = invocation.delivered_channel
         if invocation.channel is not None and channel is None:
             invocation.channel.close()  # the caller does not get it
         ending = not self.writer.session.state.accepts_messages
         if (ending and isinstance(exc, (ConnectionLost, ChannelClosed))) or invocation.notices_end(exc):
             # The handler has not failed: it noticed the end of its connection or channel before it was cancelled.
-            self.answers.log(logging.INFO, "%s was left: %s", label, exc)
+            text = "%s was left: %s"
+            self.answers.log(logging.INFO, text, invocation.label, exc, call=invocation.log_fields)
             return
         if isinstance(exc, BadResult) and channel_of_item(exc) is channel is not None:
             # The caller sent a wrong value. The error is not `BadArguments`, which says that the handler did not run.
             exc = made_here(RemoteError(str(exc), BAD_ITEM))
-        error = self.answers.for_caller(exc, label)
+        error = self.answers.for_caller(exc, invocation)
         if invocation.id is None:
             self._event_failed(invocation, exc, error)
         elif channel is not None:
@@ -484,23 +485,24 @@ class Dispatcher:
 
     def _event_failed(self, invocation: Invocation, exc: BaseException, error: RpcError) -> None:
         """Log and count an event whose handler raised ``exc``, or that has no handler. No caller gets ``error``."""
+        call = invocation.log_fields
         if invocation.inbound.c == RAW:
             self._host.reporter.notify("error", error if isinstance(error, BadArguments) else exc)
         if isinstance(error, BadArguments):
             text = f"event {short(invocation.event or invocation.label)} was dropped: {text_for_log(error)}"
-            self.answers.host.count("wrong arguments", text)
+            self.answers.host.count("wrong arguments", text, call=call)
         elif isinstance(exc, UnknownEvent) and is_made_here(exc):
             if not self._crosses_an_end(invocation):
-                self.answers.host.count("unknown event", error)
+                self.answers.host.count("unknown event", error, call=call)
         elif error is exc:
-            self.answers.log(logging.ERROR, "handling %s failed: %s", invocation.label, error)
+            self.answers.log(logging.ERROR, "handling %s failed: %s", invocation.label, error, call=call)
 
     def _log_unknown(self, invocation: Invocation, error: UnknownEvent) -> None:
         """Log the peer's first request without a handler."""
         if not self.work.unknown_logged and invocation.event not in RESERVED_EVENTS:
             self.work.unknown_logged = True
             text = "a request was refused: %s (further ones are not logged)"
-            self.answers.log(logging.INFO, text, error)
+            self.answers.log(logging.INFO, text, error, call=invocation.log_fields)
 
     def _crosses_an_end(self, invocation: Invocation) -> bool:
         """Return whether a message without a handler belongs to a stream on a named channel that has ended.

@@ -78,9 +78,11 @@ class PayloadLog:
         if line is None:
             self._log(logging.DEBUG, "%s %d bytes that are no event, request or response", verb, len(payload))
         else:
-            self._log(logging.DEBUG, "%s %s", verb, line)
+            shown, event = line
+            self._log(logging.DEBUG, "%s %s", verb, shown, call=lambda: {"event": event})
 
-    def _line(self, direction: Literal["in", "out"], message: WireMessage) -> str | None:
+    def _line(self, direction: Literal["in", "out"], message: WireMessage) -> tuple[str, str | None] | None:
+        """Return a message as a line, and the event that it is about, as far as this is known."""
         out = direction == "out"
         a: Any = message.a
         i: Any = message.i
@@ -105,11 +107,11 @@ class PayloadLog:
         elif message.x is not UNSET:
             kind, values = "cancellation" if h is None else "abort", [message.x]
             of = self._asked.get((out, i), "") if h is None else self._opened.get(h, "")
-            label = of or "?"
+            label = of
         elif i is not UNSET:
             kind, values = "response", [] if message.d is UNSET else [message.d]
             of = self._asked.pop((not out, i), "")
-            label = of or "?"
+            label = of
             if message.e is not UNSET:
                 kind, values = "rejection", [message.e]
             elif message.h:
@@ -117,7 +119,7 @@ class PayloadLog:
                 _remember(self._opened, i, "" if self._opened.get(i, of) != of else of)
         else:
             return None
-        return f"{kind} {label}{number} ({self._shown(direction, of, values)})"
+        return f"{kind} {label or '?'}{number} ({self._shown(direction, of, values)})", label or None
 
     def _shown(self, direction: Literal["in", "out"], name: str, values: list[Any]) -> str:
         shown: Any = values

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..._base.logs import PeerLog
+from ..._base.logs import CallFields, PeerLog
 from ..._base.scheduler import Scheduler
 from ...transport import ConnectionInfo
 from ..handlers.lifecycle import Reporter, Unfinished
@@ -96,10 +96,10 @@ class PeerHost:
         """Count a message of the remote peer that makes no sense."""
         self.ignored[kind] += 1
 
-    def count(self, kind: str, text: object, times: int = 1, /) -> None:
+    def count(self, kind: str, text: object, times: int = 1, /, *, call: CallFields | None = None) -> None:
         """Count events that are dropped or changed before they reach a handler, and log the first event of a kind."""
         if times and not self.ignored[kind]:
-            self.log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text)
+            self.log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text, call=call)
         self.ignored[kind] += times
 
     def message_queued(self) -> None:

@@ -153,6 +153,7 @@ class Requester:
                 "the response to %r is an anonymous channel; it was aborted and taken for None, because JavaScript "
                 "peers answer null that way. If it was meant as a channel, ask for it with stream() or open_channel()",
                 event,
+                call=lambda: {"event": event},
             )
 
     # ------------------------------------------------------------ requests that end early

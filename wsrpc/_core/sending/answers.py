@@ -7,9 +7,11 @@ import secrets
 from functools import partial
 
 from ..._base.closing import CloseCode
+from ..._base.logs import CallFields
 from ..._base.misuse import check_has_run
 from ...errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code, is_made_here, made_here
 from ..handlers.arguments import ArgumentsRefused
+from ..handlers.invocation import Invocation
 from ..session.host import Host
 from ..wire.messages import Rejection, Resolution
 from ..wire.rejections import error_to_wire, text_for_peer
@@ -47,25 +49,25 @@ class Answers:
                 # This codec can encode no answer at all, and the caller must not wait without a limit.
                 self._writer.session.fail(CloseCode.INTERNAL_ERROR, "the codec cannot encode a rejection")
 
-    def resolve(self, i: int, value: object, label: str) -> None:
+    def resolve(self, i: int, value: object, invocation: Invocation) -> None:
         """Resolve request ``i``, or reject it if ``value`` cannot be sent."""
         try:
             self._writer.reply(self._writer.terms.encode(Resolution(i, value)))
         except Exception as exc:
             # A user's enc_hook may raise anything.
-            self.reject(i, self.for_caller(exc, label))
+            self.reject(i, self.for_caller(exc, invocation))
 
-    def sendable(self, error: RpcError, label: str) -> RpcError:
+    def sendable(self, error: RpcError, invocation: Invocation) -> RpcError:
         """Return ``error``, or if it cannot be encoded, the error that the caller gets in its place."""
         try:
             self._writer.terms.encode(Rejection(1, *error_to_wire(error)))
         except MessageTooBig:
             return error  # `reject` shortens it
         except Exception as exc:
-            return self._internal(exc, label)
+            return self._internal(exc, invocation.label, invocation.log_fields)
         return error
 
-    def for_caller(self, exc: BaseException, label: str) -> RpcError:
+    def for_caller(self, exc: BaseException, invocation: Invocation) -> RpcError:
         """Return the error that the caller gets for an exception. The log gets the rest."""
         if isinstance(exc, ArgumentsRefused):
             return made_here(exc.error)
@@ -77,16 +79,17 @@ class Answers:
                     check_code(exc.code)  # a class may define it, or a user may have assigned it
                 except ValueError as mistake:
                     mistake.__cause__ = exc
-                    return self._internal(mistake, label)
+                    return self._internal(mistake, invocation.label, invocation.log_fields)
                 return exc
         if isinstance(exc, MessageTooBig):
-            self.log(logging.ERROR, "what %s gave was not sent: %s", label, exc)
+            text, call = "what %s gave was not sent: %s", invocation.log_fields
+            self.log(logging.ERROR, text, invocation.label, exc, call=call)
             return RpcError(f"what the handler gave is too big: {exc}")
-        return self._internal(exc, label)
+        return self._internal(exc, invocation.label, invocation.log_fields)
 
-    def _internal(self, exc: BaseException, label: str) -> RpcError:
+    def _internal(self, exc: BaseException, label: str, call: CallFields | None = None) -> RpcError:
         error_id = secrets.token_hex(4)
-        self.log(logging.ERROR, "handling %s failed [%s]", label, error_id, exc_info=exc)
+        self.log(logging.ERROR, "handling %s failed [%s]", label, error_id, exc_info=exc, call=call)
         expose = self._expose_errors
         try:
             exposed = expose(exc) if callable(expose) else expose
@@ -95,5 +98,5 @@ class Answers:
                 return RpcError(text_for_peer(exc))
         except Exception as problem:
             # The user's predicate failed, or the text of the exception cannot be made. The caller still gets an answer.
-            self.log(logging.ERROR, "expose_errors failed [%s]", error_id, exc_info=problem)
+            self.log(logging.ERROR, "expose_errors failed [%s]", error_id, exc_info=problem, call=call)
         return HandlerFailed("internal error", fields={"error_id": error_id})

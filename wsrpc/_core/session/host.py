@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal, Protocol
 
 from ..._base.closing import CloseInfo
-from ..._base.logs import PeerLog
+from ..._base.logs import CallFields, PeerLog
 from ..._base.scheduler import Scheduler
 from ..wire.codecs import NegotiatedCodec
 from ..wire.control import Announced, CreditMessage, Drain
@@ -57,7 +57,7 @@ class Host(Protocol):
     def ignore(self, kind: str, /) -> None:
         """Count a message of the remote peer that makes no sense."""
 
-    def count(self, kind: str, text: object, times: int = 1, /) -> None:
+    def count(self, kind: str, text: object, times: int = 1, /, *, call: CallFields | None = None) -> None:
         """Count events that do not reach a handler unchanged. The first event of each kind is logged."""
 
     def message_queued(self) -> None:
