@@ -39,6 +39,7 @@ from wsrpc import (
     ReconnectInfo,
     Server,
     SessionLost,
+    current_context,
     current_peer,
 )
 from wsrpc._base.closing import RESUMABLE
@@ -93,6 +94,8 @@ class SessionsMachine(WorldMachine):
         self.reads = asyncio.Semaphore(0)
         self.reads_all = False
         self.on_close = self.on_back = "nothing"
+        self.with_metadata: set[int] = set()
+        """The numbers of the requests that have metadata."""
         self.redirects: list[str] = []
         """The hosts to which the next requests of the client are redirected, one after another."""
         self.left_origin = False
@@ -221,6 +224,8 @@ class SessionsMachine(WorldMachine):
 
     def starts(self, number: int) -> None:
         self.check_starts(current_peer())
+        metadata = {"number": str(number)} if number in self.with_metadata else {}
+        assert current_context().metadata == metadata, f"{number} has the metadata of another call, or has lost its own"
         super().starts(number)
 
     def check_starts(self, peer: Peer) -> None:
@@ -500,13 +505,23 @@ class SessionsMachine(WorldMachine):
         deadline = self.loop.now + (timeout or TIMEOUT)
         self.works.append(Work(self.number, task, session, losses, deadline, counted))
 
-    @rule(side=sides, which=some, kind=st.sampled_from(["now", "park"]), timeout=st.sampled_from([None, None, 2.0]))
-    def request(self, side: int, which: int, kind: str, timeout: float | None) -> None:
-        self.ask(side, which, kind, timeout)
+    @rule(
+        side=sides,
+        which=some,
+        kind=st.sampled_from(["now", "park"]),
+        timeout=st.sampled_from([None, None, 2.0]),
+        metadata=st.booleans(),
+    )
+    def request(self, side: int, which: int, kind: str, timeout: float | None, metadata: bool) -> None:
+        self.ask(side, which, kind, timeout, metadata=metadata)
 
-    def ask(self, side: int, which: int, kind: str, timeout: float | None) -> None:
+    def ask(self, side: int, which: int, kind: str, timeout: float | None, *, metadata: bool = False) -> None:
         async def doing(sender: Any, number: int) -> None:
-            assert await sender.request(kind, number, timeout=timeout) == number
+            options: dict[str, Any] = {"timeout": timeout}
+            if metadata:
+                self.with_metadata.add(number)
+                options["metadata"] = {"number": str(number)}
+            assert await sender.request(kind, number, **options) == number
 
         self.work(side, which, doing, timeout)
 
@@ -861,7 +876,7 @@ def test_events_stay_in_order_when_a_handler_waits_for_the_resume(half_open: boo
     """A message that came first on the next connection overtook a handler whose task waited for that connection."""
     state = SessionsMachine()
     state.begin(replay=1024 * 1024, window=256, offline=256, cap=None)
-    state.request(side=0, which=0, kind="park", timeout=None)
+    state.request(side=0, which=0, kind="park", timeout=None, metadata=False)
     state.expire(which=0, count=1, kind="now", turns=0)
     state.open_gate()
     state.cut_when_some_has_arrived(half_open=half_open, held=held, count=1, turns=2)

@@ -159,6 +159,11 @@ async def test_encoded_once_for_each_codec() -> None:
         await server.emit("say", object())
         assert [await ear.heard.get() for ear, _ in pairs] == ["it"] * 50
         assert len(asked) == 2  # JSON, in which a mistake would show, and MessagePack
+        async with connect(server, client=Client(extensions=False)) as plain, plain.events("say") as heard:
+            asked.clear()
+            await server.emit("say", object(), metadata={"tenant": "acme"})
+            assert await anext(heard) == "it"
+            assert len(asked) == 2  # JSON without metadata, MessagePack with it
     await Server(limits=LIMITS, codec=MsgpackCodec(enc_hook=enc_hook)).emit("say", object())
     assert len(asked) == 3
 

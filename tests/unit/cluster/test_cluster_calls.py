@@ -24,6 +24,7 @@ from wsrpc import (
     Client,
     CloseInfo,
     ConnectionLost,
+    Context,
     HandlerFailed,
     Handshake,
     Limits,
@@ -69,6 +70,7 @@ class Callee:
         client.on("add", lambda a, b: a + b)
         client.on("value", lambda: 5)
         client.on("who", lambda: type(current_peer()).__name__)
+        client.on("context", self.context)
         client.of("chat").on("say", str.upper)
         client.of("chat").on("items", self.items)
 
@@ -78,6 +80,10 @@ class Callee:
 
     def note(self, number: int) -> None:
         self.seen.append(number)
+
+    def context(self, ctx: Context) -> tuple[dict[str, str], float | None]:
+        self.seen.append(dict(ctx.metadata))
+        return dict(ctx.metadata), ctx.remaining
 
     def reject(self) -> None:
         raise RpcError("no", "mine", {"why": [1, 2]}, {"extra": 3})
@@ -181,6 +187,24 @@ async def test_a_handler_cannot_tell_who_calls(route: str) -> None:
         assert await w.peer.request("who") == "Peer"
         assert await w.peer.of("chat").request("say", "hi", returns=str) == "HI"
         assert await w.peer.request("add", 1, 2, retry=Retry(), idempotent=True) == 3
+
+
+async def test_the_context_of_a_call_arrives(route: str) -> None:
+    async with world(route) as w:
+        metadata = {"tenant": "acme"}
+        [got, remaining] = await w.peer.request("context", metadata=metadata, timeout=5)
+        assert got == metadata and 0 < remaining <= 5
+        assert await w.peer.request("context") == [{}, None]
+        await w.peer.emit("context", metadata=metadata)
+        w.peer.emit_nowait("context", metadata=metadata)
+        assert await w.peer.request("context", timeout=None) == [{}, None]
+        assert w.callee.seen == [metadata, {}, metadata, metadata, {}]
+
+
+async def test_a_plain_peer_gets_no_context(route: str) -> None:
+    async with world(route, {"extensions": False}) as w:
+        assert await w.peer.request("context", metadata={"tenant": "acme"}, timeout=5) == [{}, None]
+        assert w.made.peer(1, "ada").stats().metadata_not_sent == 1
 
 
 ERRORS: list[tuple[Callable[[Any], Any], type[Exception], str]] = [

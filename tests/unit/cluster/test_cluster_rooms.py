@@ -11,7 +11,7 @@ from cluster_servers import Servers, servers
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, KeepLatest, Limits, Peer, QueueFull, Retry, Room, Server
+from wsrpc import Client, Context, KeepLatest, Limits, Peer, QueueFull, Retry, Room, Server
 from wsrpc._server.broadcast import PATIENCE
 from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
 from wsrpc.cluster._cluster import membership_of
@@ -71,6 +71,29 @@ async def test_an_event_reaches_the_members_everywhere() -> None:
         *inside, outside = listeners[0], listeners[1], listeners[3], listeners[2]
         await turns_until(lambda: all(each.heard[-1:] == [("from outside",)] for each in inside))
         assert all(each.heard[:-1] == expected for each in inside) and outside.heard == []
+
+
+async def test_metadata_reaches_the_members_that_accept_it_everywhere() -> None:
+    metadata = {"tenant": "acme"}
+    async with servers(2) as made:
+        heard: dict[str, list[Any]] = {}
+        for at, name, options in ((0, "here", {}), (0, "plain", {"extensions": False}), (1, "there", {})):
+            client = Client(reconnect=None, **options)
+
+            @client.on("said")
+            def said(text: str, ctx: Context, heard: list[Any] = heard.setdefault(name, [])) -> None:
+                heard.append((text, dict(ctx.metadata)))
+
+            made[at].on("open", made[at].room("lobby").add)
+            await made.join(at, name, client)
+        await turns_until(lambda: nodes_of(made[0]))
+        await made[0].room("lobby").emit("said", "hi", metadata=metadata)
+        made[0].room("lobby").emit_nowait("said", "now", metadata=metadata)
+        async with ClusterClient(made.engine, name="shop") as outside:
+            await outside.room("lobby").emit("said", "out", metadata=metadata)
+            await turns_until(lambda: all(len(each) == 3 for each in heard.values()))
+        assert heard["plain"] == [("hi", {}), ("now", {}), ("out", {})]
+        assert heard["here"] == heard["there"] == [("hi", metadata), ("now", metadata), ("out", metadata)]
 
 
 async def test_events_come_in_the_order_of_their_sender() -> None:
