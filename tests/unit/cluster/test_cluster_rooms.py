@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -73,17 +74,18 @@ async def test_an_event_reaches_the_members_everywhere() -> None:
         assert all(each.heard[:-1] == expected for each in inside) and outside.heard == []
 
 
+def said(heard: list[Any], text: str, ctx: Context) -> None:
+    heard.append((text, dict(ctx.metadata)))
+
+
 async def test_metadata_reaches_the_members_that_accept_it_everywhere() -> None:
     metadata = {"tenant": "acme"}
     async with servers(2) as made:
-        heard: dict[str, list[Any]] = {}
-        for at, name, options in ((0, "here", {}), (0, "plain", {"extensions": False}), (1, "there", {})):
-            client = Client(reconnect=None, **options)
-
-            @client.on("said")
-            def said(text: str, ctx: Context, heard: list[Any] = heard.setdefault(name, [])) -> None:
-                heard.append((text, dict(ctx.metadata)))
-
+        heard: dict[str, list[Any]] = {"here": [], "plain": [], "there": []}
+        for name, messages in heard.items():
+            client = Client(reconnect=None, extensions=name != "plain")
+            client.on("said", partial(said, messages))
+            at = 1 if name == "there" else 0
             made[at].on("open", made[at].room("lobby").add)
             await made.join(at, name, client)
         await turns_until(lambda: nodes_of(made[0]))
