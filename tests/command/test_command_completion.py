@@ -27,7 +27,7 @@ async def completed(line: str) -> list[str]:
     [
         ("wsrpc c", ["call", "client", "completion"]),
         ("wsrpc completion ", ["bash", "zsh", "fish"]),
-        ("wsrpc call ws://a b --c", ["--channel", "--cacert", "--cert", "--compress"]),
+        ("wsrpc call ws://a b --c", ["--channel", "--cacert", "--cert", "--compress", "--cluster"]),
         ("wsrpc call ws://a b --send ", []),  # names of files
         ("wsrpc call ws://127.0.0.1:1 ", []),  # no server
     ],

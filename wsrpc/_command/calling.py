@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import click
 
 from .._base.names import RESERVED_EVENTS, check_event
-from ..errors import RequestTimeout, ReservedEvent
+from ..errors import RequestTimeout, ReservedEvent, UnexpectedChannel
 from .command_connection import connected, on_channel, retry_of
-from .command_errors import TIMEOUT, Failure, UsageError
-from .command_options import CALL, UPLOAD, Command, Options, items_option
+from .command_errors import REMOTE, TIMEOUT, Failure, UsageError
+from .command_options import CALL, CLUSTER, UPLOAD, Command, Options, items_option
 from .command_values import argument, items_of
 from .printing import ItemCount, ValueWriter
 from .running import Job, in_event_loop
@@ -38,10 +40,15 @@ examples:
 )
 @CALL
 @UPLOAD
+@click.option("--peer", metavar="PEER", help="Call this peer of the server, which is named by its address or its id.")
+@CLUSTER
 @in_event_loop
 async def call(options: Options, job: Job) -> None:
-    """Send a request, and print its response."""
-    await _request(options, job)
+    """Send a request, and print its response.
+
+    With --peer, URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster.
+    """
+    await _request(options, job, options.peer)
 
 
 @click.command(
@@ -112,19 +119,17 @@ async def emit(options: Options, job: Job) -> None:
         await on_channel(client, options.channel).emit(options.event, *args)
 
 
-async def _request(options: Options, job: Job) -> None:
+async def _request(options: Options, job: Job, peer: str | None = None) -> None:
     began = time.monotonic()
     args, sent = _arguments(options, job)
     output = ValueWriter(job)
-    async with connected(options, job) as client:
+    async with _asking(options, job, peer, args, sent) as ask:
         job.doing = f"{options.event} was cancelled"
         limits: dict[str, Any] = {}
         if options.timeout is not None:
             limits["timeout"] = max(0.001, began + options.timeout - time.monotonic())
-        if sent is None:
-            limits["retry"] = retry_of(options)
         try:
-            answer = await on_channel(client, options.channel).request(options.event, *args, send=sent, **limits)
+            answer = await ask(**limits)
         except RequestTimeout as exc:
             if options.timeout is None:
                 raise
@@ -132,6 +137,29 @@ async def _request(options: Options, job: Job) -> None:
             raise Failure(text, TIMEOUT) from exc
         job.doing = "the connection was closed"
         await output.value(answer)
+
+
+@asynccontextmanager
+async def _asking(
+    options: Options, job: Job, peer: str | None, args: list[Any], sent: AsyncGenerator[Any] | None
+) -> AsyncGenerator[Callable[..., Awaitable[Any]]]:
+    """Connect, and yield the function that makes the request: to the server, or through the server to a peer."""
+    if peer is None:
+        retries: Any = {} if sent is not None else {"retry": retry_of(options)}
+        async with connected(options, job) as client:
+            request = on_channel(client, options.channel).request
+            yield partial(request, options.event, *args, send=sent, **retries)
+        return
+    if sent is not None:
+        raise UsageError("--peer passes on no uploads: give the items as an argument")
+    from .operating import operations  # here, because it imports modules that most calls do not need
+
+    try:
+        async with operations(options, job) as through:
+            yield partial(through.call, peer, options.channel, options.event, args)
+    except UnexpectedChannel as exc:
+        text = f"{options.event} responds with a stream, and --peer passes on only values"
+        raise Failure(text, REMOTE) from exc
 
 
 def _arguments(options: Options, job: Job) -> tuple[list[Any], AsyncGenerator[Any] | None]:

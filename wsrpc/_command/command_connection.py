@@ -98,7 +98,7 @@ def client_of(options: Options, reconnect: Reconnect | None) -> Client:
         raise UsageError("--cacert, --cert, --key and --insecure are for wss:// URLs; this one begins with ws://")
     for name, value in (*options.header, ("Authorization", f"Bearer {options.token}")):
         check_header(name, value)
-    _set_up_log(verbose=options.verbose)
+    set_up_log(verbose=options.verbose)
     client = Client(
         options.url,
         headers=dict(options.header),
@@ -173,7 +173,7 @@ class _Formatter(logging.Formatter):
         return printable(super().format(record))
 
 
-def _set_up_log(*, verbose: bool) -> None:
+def set_up_log(*, verbose: bool) -> None:
     """Show the library's log on stderr, or none of it: the command reports errors itself."""
     logger = logging.getLogger("wsrpc")
     if not verbose:

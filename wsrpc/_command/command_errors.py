@@ -17,6 +17,7 @@ from ..errors import (
     HandlerTimeout,
     HandshakeRejected,
     MessageTooBig,
+    PeerNotFound,
     ProtocolError,
     QueueFull,
     RemoteError,
@@ -69,6 +70,8 @@ def explained(error: BaseException) -> tuple[int, str]:
     """Return the exit code for ``error``, and one line that explains it."""
     if isinstance(error, Failure):
         return error.code, one_line(error)
+    if isinstance(error, PeerNotFound):
+        return NOT_SENT, f"no peer has the address or the id {short(error.address)}"
     if isinstance(error, ConnectionLost):
         return (NOT_SENT if error.outcome == "not_sent" else UNKNOWN), one_line(error)
     for kinds, code, text_of in _EXPLANATIONS:

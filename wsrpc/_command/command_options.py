@@ -122,6 +122,7 @@ CALL = several(
     CONNECTION,
 )
 """An event for a server, and its arguments."""
+CLUSTER = click.option("--cluster", metavar="NAME", help="The cluster to join, if URL is that of an engine.")
 FORMS = click.Choice(["json", "text", "bytes"])
 UPLOAD = several(
     click.option("--send", type=click.Path(), help="Upload the items in this file. ARG - uploads them from stdin."),

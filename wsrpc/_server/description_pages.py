@@ -32,7 +32,7 @@ def offer_description(registry: Registry, enc_hook: EncHook | None, allow: Allow
         TypeError: ``allow`` is not a function of the peer.
         ValueError: the description is offered already, or the user has handlers on the channel "wsrpc".
     """
-    if CHANNEL in registry.reserved:
+    if CHANNEL in registry.reserved and "describe" in registry.scope(CHANNEL).handlers:
         raise ValueError("this server offers its description already: call offer_description once")
     offered = _OfferedDescription(registry, enc_hook, None if allow is None else Decider("allow=", ("peer",), allow))
     registry.offer(CHANNEL, "the description is asked for", {"describe": offered.describe}, hidden=True)

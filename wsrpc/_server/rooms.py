@@ -251,7 +251,7 @@ class Rooms:
 
     def __init__(
         self,
-        server: object,
+        server: Any,
         registry: Registry,
         codec: Codec,
         slow: Slow,
@@ -260,7 +260,7 @@ class Rooms:
         self.slow: Slow = slow
         self.everybody = BroadcastGroup(codec, slow, self.leave_all)
         """Receivers of `Server.emit`."""
-        self._server = server
+        self.server = server
         self._registry = registry
         # A room without options is kept alive by its members, and by the user's references to it.
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
@@ -353,7 +353,7 @@ class Rooms:
             RuntimeError: the call is not in the server's thread.
         """
         inside = _inside_of(peer)
-        if inside is None or peer.server is not self._server:
+        if inside is None or peer.server is not self.server:
             raise ValueError(f"{peer!r} is not a peer of this room's server")
         check_thread_of_plain(inside.thread, call)
         return inside

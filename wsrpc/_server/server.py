@@ -42,6 +42,7 @@ from ..transport import Transport
 from .broadcast import BroadcastGroup, BroadcastMethods, RawBroadcastMethods
 from .description_pages import offer_description
 from .joined_cluster import join_of
+from .operator_requests import Admin, OperatorRequests
 from .peers import ServedPeer, refuse
 from .ports import Listening, OpenPort, Port
 from .rooms import Allow, Room, Rooms
@@ -145,6 +146,12 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
         detached_bytes: the approximate maximum memory, in bytes, for the sessions of all clients whose connections have
             dropped, and for what handlers and readers still hold of sessions that have ended. When it is exceeded, the
             client whose sessions take most loses the largest one.
+        admin: a function ``admin(peer, action)``, sync or async, that returns whether a client may act as an operator,
+            for example by the command `wsrpc kick`. ``action`` is ``"peers"`` (list the peers), ``"stats"`` (read the
+            statistics), ``"kick"`` (close a peer) or ``"call"`` (send a request to a peer). In a cluster, the client
+            then reaches the peers of all processes. A client that is refused gets only the error message "not
+            allowed". If the function raises an exception, the client is refused, and the exception is logged. Without
+            a function, all clients are refused.
         cluster: the cluster that this process joins. Rooms and `Cluster.peer` then reach the peers of all processes in
             the cluster. See `Cluster`.
 
@@ -168,6 +175,7 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
         slow: Slow = "close",
         detached_timeout: float = 60.0,
         detached_bytes: int = 256 * 1024 * 1024,
+        admin: Admin | None = None,
         cluster: Cluster | None = None,
     ) -> None:
         check_slow(slow)
@@ -184,6 +192,8 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
         self._channels: dict[str, ServerChannel] = {}
         self._rooms = Rooms(self, self._registry, self._settings.codec, slow)
         self._group = self._rooms.everybody
+        if admin is not None:
+            OperatorRequests(self, cluster, admin).offer(self._registry)
         self._services = ServiceRegistry(self._registry)
         self._cluster = cluster
         join = None if cluster is None else partial(join_of(cluster), self._settings, self._registry, self._rooms)

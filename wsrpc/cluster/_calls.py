@@ -33,12 +33,15 @@ class ClusterSender:
     """Sends to the peer with an address: directly if the peer is connected to this node, otherwise through its node.
 
     Args:
+        address: the address; or `ID` and the id of a peer that is connected to ``node``.
         joined: a function that returns the membership of this process in the cluster.
+        node: the node to send through. None to look up the node that has the address.
     """
 
-    def __init__(self, address: str, joined: Callable[[], ClusterMembership]) -> None:
+    def __init__(self, address: str, joined: Callable[[], ClusterMembership], node: str | None = None) -> None:
         self._address = address
         self._joined = joined
+        self._fixed_node = node
 
     # ------------------------------------------------------------ where the peer is
 
@@ -51,7 +54,7 @@ class ClusterSender:
         """
         if not membership.connected:
             raise EngineLost("not connected")
-        node = membership.directory.locate(self._address)
+        node = self._fixed_node or membership.directory.locate(self._address)
         if node is None:
             raise PeerNotFound(self._address)
         return node
@@ -65,7 +68,7 @@ class ClusterSender:
             RequestTimeout: the peer's node has not connected in time.
         """
         membership = self._joined()
-        if (here := membership.addresses.get(self._address)) is not None:
+        if (here := membership.find(self._address)) is not None:
             return core_of(here).requester, channel, options
         assert not isinstance(channel, int)
         node = self._node(membership)
@@ -140,7 +143,7 @@ class ClusterSender:
         _refuse_offline(offline)
         check_sending(channel, event, None)
         membership = self._joined()
-        if (here := membership.addresses.get(self._address)) is not None:
+        if (here := membership.find(self._address)) is not None:
             core_of(here).requester.send_event_nowait(channel, event, args, None, context)
             return
         assert not isinstance(channel, int)
@@ -182,7 +185,7 @@ class ClusterSender:
         """Close the peer; see `ClusterPeer.close`."""
         check_close(code, reason)
         membership = self._joined()
-        if (here := membership.addresses.get(self._address)) is not None:
+        if (here := membership.find(self._address)) is not None:
             await here.close(code, reason)
         else:
             node = await membership.links.reach(self._node(membership))

@@ -24,6 +24,7 @@ from ..limits import Limits
 from ..stats import ClusterStats
 from ._calls import ClusterPeer
 from ._membership import ClusterMembership
+from ._operations import ClusterOperations
 from .engine import Engine
 
 if TYPE_CHECKING:
@@ -97,6 +98,10 @@ class ClusterView:
         """
         check_address("an address", address)
         return ClusterPeer(address, self._joined)
+
+    @property
+    def _operations(self) -> ClusterOperations:
+        return ClusterOperations(self._joined())
 
     def stats(self) -> ClusterStats | None:
         """Return a snapshot of this process's counters, or None while this process is not part of the cluster."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
+from contextlib import aclosing, contextmanager, suppress
 
 from .._base.closing import CloseCode
 from .._base.logs import logger
@@ -19,6 +19,7 @@ from .._core.wire.go_profile import GoCodec
 from .._core.wire.nodes import error_to_node
 from .._core.wire.settings import Settings
 from .._server.joined_cluster import RoomMessage
+from .._server.operations import Row, ServerOperations
 from .._server.rooms import Room, Rooms
 from ..errors import ConnectionLost, PeerNotFound, QueueFull, WsrpcError
 from ..stats import ClusterStats
@@ -26,15 +27,16 @@ from ._directory import Claim
 from ._engine_transport import EngineTransport
 from ._links import NodeLinks
 from ._node import BEAT, Node
-from ._peer_forwarder import PeerForwarder
+from ._peer_forwarder import ID, PeerForwarder
 from .engine import PATIENCE, Engine
 
 ROOM, MEMBERS, MISSED = "room", "members", "missed"
 """Messages between nodes about rooms: an event, a request for members, and the report of missing events."""
 CONNECTED = "connected"
 """Request to the node with a higher claim to an address: whether its peer has a connection."""
-CLOSE_PEER = "close_peer"
-"""Request to close the peer with an address. A node of version 0.2 rejects this request."""
+CLOSE_PEER, ROWS, HAS_ID = "close_peer", "rows", "has_id"
+"""Requests for operators: to close the peer with an address, for the `Row` objects of a node, and whether the peer with
+an id is connected to a node. A node of version 0.2 rejects these requests."""
 CONFIRMED = 1.0
 """Seconds in which the other node has to answer. Otherwise both nodes keep the address, and this node asks again later.
 """
@@ -70,7 +72,8 @@ class ClusterMembership:
         """The peers of this node that have an address."""
         self.scheduler = LoopScheduler()
         self.scheduler.renew()
-        self.forwarder = PeerForwarder(self.addresses.get)
+        self._operations = None if rooms is None else ServerOperations(rooms.server)
+        self.forwarder = PeerForwarder(self.find)
         self._closing = Tasks()
         self._contested: set[str] = set()
         """Addresses of peers of this node to which another node has a higher claim."""
@@ -109,9 +112,16 @@ class ClusterMembership:
             del self.addresses[address]
             self.directory.release(address, self.node.now)
 
+    def find(self, named: str) -> Peer | None:
+        """Return the peer of this node with an address. `ID` and a `Peer.id` stand for the peer with the id."""
+        peer = self.addresses.get(named)
+        if peer is None and self._rooms is not None and named.startswith(ID):
+            peer = self._rooms.server.peer(named.removeprefix(ID))
+        return peer
+
     async def _close_peer(self, address: str, code: int | None, reason: str) -> None:
         """Handle a request of another node to close a peer of this node."""
-        if (peer := self.addresses.get(address)) is None:
+        if (peer := self.find(address)) is None:
             raise error_to_node(PeerNotFound(address))
         await peer.close(code, reason)
 
@@ -232,6 +242,8 @@ class ClusterMembership:
             side.on(ROOM, self._rooms.deliver)
             side.on(MEMBERS, self._rooms.members_of)
             side.on(MISSED, self._call_gap_functions)
+        side.on(ROWS, self.own_rows)
+        side.on(HAS_ID, self.has_id)
         side.on(CONNECTED, self._asked_whether_connected)
         side.on(CLOSE_PEER, self._close_peer)
         registry_of(side).fall_back_to(self.forwarder.handler)
@@ -278,6 +290,17 @@ class ClusterMembership:
                             self._gap_calls.spawn(_finish_gap(result, room))
 
     # ------------------------------------------------------------ for operators, and the end
+
+    async def own_rows(self, what: str) -> AsyncGenerator[Row]:
+        """Yield the rows of this node; see `Operations`."""
+        if self._operations is not None:
+            async with aclosing(self._operations.rows(what)) as rows:
+                async for row in rows:
+                    yield row
+
+    def has_id(self, id: str) -> bool:
+        """Return whether a peer with this `Peer.id` is connected to this node."""
+        return self.find(f"{ID}{id}") is not None
 
     def stats(self) -> ClusterStats:
         node = self.node

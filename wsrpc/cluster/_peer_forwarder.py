@@ -26,6 +26,8 @@ from ._item_forwarder import ItemForwarder
 
 VALUE, CHANNEL = "\0", "\1"
 """Character after the address: whether the caller wants a value or a channel."""
+ID = "\2"
+"""Character before a `Peer.id`, where a peer is named by its id instead of its address. (Addresses are printable.)"""
 
 TOO_SLOW = "the events for it wait for a slow consumer"
 TASK = 1024

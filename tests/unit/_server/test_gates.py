@@ -72,6 +72,10 @@ def offer_description(function: Any) -> Server:
     return server
 
 
+def admin(function: Any) -> Server:
+    return Server(admin=function)
+
+
 def expose_errors(function: Any) -> Server:
     server = Server(expose_errors=function)
 
@@ -88,7 +92,7 @@ def origins(function: Any) -> Server:
 
 Gate = Callable[[Any], Server]
 PLAIN: list[Gate] = [origins, expose_errors]
-MAYBE_ASYNC: list[Gate] = [on_handshake, allow, on_join, offer_description]
+MAYBE_ASYNC: list[Gate] = [on_handshake, allow, on_join, offer_description, admin]
 
 
 async def passes(server: Server, gate: Gate) -> bool:
@@ -106,6 +110,9 @@ async def passes(server: Server, gate: Gate) -> bool:
                 await client.request("fail")
             elif gate is offer_description:
                 await client.of("wsrpc").request("describe")
+            elif gate is admin:
+                async with client.of("wsrpc").stream("peers") as rows:
+                    assert [row async for row in rows]
             else:
                 await client.of("rooms").request("join", "prices")
         except RemoteError as error:
@@ -127,6 +134,7 @@ def test_a_function_with_a_yield_is_refused_at_once(gate: Gate, function: Any) -
         (allow, r"allow= takes a function that is called with \(peer\), got"),
         (on_join, r"on_join takes a function that is called with \(peer, room\), got"),
         (offer_description, r"allow= takes a function that is called with \(peer\), got"),
+        (admin, r"admin= takes a function that is called with \(peer, action\), got"),
     ],
 )
 def test_what_cannot_be_called_is_refused_at_once(gate: Gate, text: str) -> None:

@@ -239,10 +239,11 @@ class Registry:
             ValueError: the user has handlers on that channel.
         """
         scope = self.scope(channel)
-        if theirs := [*scope.handlers, *scope.once]:
+        if channel not in self.reserved and (theirs := [*scope.handlers, *scope.once]):
             raise ValueError(f"{why} on channel {channel!r}, where you have handlers of {theirs}")
         if ordered:
             self.order(channel)
+        self.reserved.discard(channel)  # if wsrpc has handlers there already
         for event, function in handlers.items():
             self.add(channel, event, function, HandlerOptions(hidden=hidden))
         self.reserved.add(channel)

@@ -44,6 +44,9 @@ BAD_ITEM = "wsrpc.bad_item"
 DESCRIPTION_CHANGED = "wsrpc.description_changed"
 """The code of the rejection if a cursor does not belong to the present description."""
 
+NOT_ALLOWED_CODE = "wsrpc.not_allowed"
+"""The code of the rejection if a client may not do what it asks for as an operator."""
+
 FINISHED_REASON = RemoteError("closed", _FINISHED_CODE)
 """The reason of an abort that ends a channel in good order."""
 

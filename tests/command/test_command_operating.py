@@ -1,0 +1,179 @@
+"""The commands for operators: `peers`, `stats`, `kick` and `call --peer`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+from command_process import prints, refusal, run
+from engine_servers import EngineServer, nats_server, redis_server
+
+from wsrpc import Client, Handshake, Peer, RpcError, Server
+from wsrpc.cluster import Cluster
+from wsrpc_adapters.nats import NatsEngine
+from wsrpc_adapters.redis import RedisEngine
+
+
+@asynccontextmanager
+async def operated(address: str = "ada", **options: Any) -> AsyncGenerator[tuple[Server, str, Client]]:
+    """A server with a client that has an address; the server, its URL and the client."""
+    server = Server(**options)
+
+    @server.on_handshake
+    def gate(handshake: Handshake) -> None:
+        handshake.address = handshake.headers.get("x-who")
+
+    async with server.listen() as listener, Client(listener.url, headers={"X-Who": address}) as client:
+
+        @client.on("whoami")
+        def whoami(times: int = 1) -> str:
+            return address * times
+
+        @client.of("shop").on("buy")
+        def buy() -> None:
+            raise RpcError("no money\n\x1b[31mleft", code="broke")
+
+        @client.on("hang")
+        async def hang() -> None:
+            await asyncio.Event().wait()
+
+        @client.on("ticks")
+        async def ticks() -> AsyncIterator[int]:
+            yield 1
+
+        yield server, listener.url, client
+
+
+def everybody(peer: Peer, action: str) -> bool:
+    return True
+
+
+async def test_peers() -> None:
+    async with operated(admin=everybody) as (server, url, _):
+        titles, ada, command = (await prints("peers", url)).splitlines()
+        [peer] = server.peers
+        host, port = peer.info.remote or ("", 0)
+        cells = dict(zip(titles.split(), ada.split(), strict=True))
+        assert (cells["ID"], cells["STATE"], cells["NODE"], cells["ROOMS"]) == (peer.id, "open", "-", "0")
+        assert (cells["REMOTE"], cells["ADDRESS"]) == (f"{host}:{port}", "ada") and cells["AGE"][-1] in "sm"
+        for title in ("STATE", "NODE", "REMOTE"):
+            column = titles.index(title)
+            assert ada[column - 1] == command[column - 1] == " " and ada[column] != " " != command[column]
+        mine, _ = map(json.loads, (await prints("peers", url, "--json")).splitlines())
+        assert (mine["id"], mine["address"], mine["messages_out"]) == (peer.id, "ada", 1)
+
+
+async def test_statistics() -> None:
+    async with operated(admin=everybody) as (_, url, _):
+        lines = [line.split(maxsplit=1) for line in (await prints("stats", url)).splitlines()]
+        shown = dict(lines)
+        assert (shown["healthy"], shown["peers"], shown["refused"], shown["cluster"]) == ("yes", "2", "-", "-")
+        assert shown["closed"] == "-" and shown["uptime"][-1] in "sm"
+        assert json.loads(await prints("stats", url, "--json"))["closed"] == {"1000": 1}
+        assert "closed                      1000: 2\n" in await prints("stats", url)
+
+
+async def test_a_call_of_a_peer() -> None:
+    async with operated(admin=everybody) as (server, url, _):
+        assert await prints("call", url, "whoami", "2", "--peer", "ada") == '"adaada"\n'
+        assert await prints("call", url, "whoami", "--peer", server.peers[0].id) == '"ada"\n'
+        rows: list[tuple[int, str, list[str]]] = [
+            (1, r"no money\n\x1b[31mleft [broke]", ["buy", "--channel", "shop"]),
+            (1, "ticks responds with a stream, and --peer passes on only values", ["ticks"]),
+            (1, "No event listener for 'none'", ["none"]),
+            (
+                1,
+                'whoami(): expected at most 1 argument, got 2, with the data {"expected":1,"got":2}',
+                ["whoami", *"12"],
+            ),
+            (2, "--peer passes on no uploads: give the items as an argument", ["whoami", "-"]),
+            (5, "no response to 'hang' within 0.5 s", ["hang", "--timeout", "0.5"]),
+        ]
+        for code, said, words in rows:
+            assert await refusal(code, "call", url, *words, "--peer", "ada") == said
+        said = "no peer has the address or the id 'nobody'"
+        assert await refusal(3, "call", url, "whoami", "--peer", "nobody") == said
+
+
+async def test_a_kick() -> None:
+    async with operated(admin=everybody) as (server, url, client):
+        assert await refusal(3, "kick", url, "nobody") == "no peer has the address or the id 'nobody'"
+        assert (await refusal(2, "kick", url, "ada", "--code", "3")).startswith("close code 3 may not be sent")
+        assert await prints("kick", url, "ada", "--code", "1008", "--reason", "banned") == ""
+        assert client.state == "closed" and server.stats().closed[1008] == 1
+
+
+WORDS = (["peers"], ["stats"], ["kick", "ada"], ["kick", "nobody"], ["call", "whoami", "--peer", "ada"])
+
+
+@pytest.mark.parametrize("words", WORDS)
+async def test_who_is_not_allowed_is_told_what_to_do(words: list[str]) -> None:
+    action, *rest = words
+    async with operated() as (_, url, _), operated(admin=lambda peer, asks: asks != action) as (_, other, _):
+        url, other = url.rstrip("/"), other.rstrip("/")
+        said = f"create it as Server(admin=allow), where allow(peer, {action!r}) returns whether a client may"
+        assert await refusal(1, action, url, *rest) == f"{url} has no operators: {said}"
+        said = f"its Server(admin=...) has to return True for this client and {action!r}"
+        assert await refusal(1, action, other, *rest) == f"{other} does not allow this: {said}"
+
+
+async def test_what_a_server_makes_up() -> None:
+    """Nothing moves the cursor, forges a line or ends the command with a traceback."""
+    server = Server()
+    rows: list[Any] = [{"id": "a\n\x1b[2J", "uptime": "x", "address": ["\u202e"], "node": {}}, {}]
+
+    @server.of("wsrpc").on("peers")
+    async def peers() -> AsyncIterator[Any]:
+        for row in rows:
+            yield row
+
+    server.of("wsrpc").on("stats", peers)
+    async with server.listen() as listener:
+        out = await prints("peers", listener.url)
+        assert len(out.splitlines()) == 3 and r"a\n\x1b[2J" in out and r"\u202e" in out
+        assert "node                        -\n" in await prints("stats", listener.url)
+        rows[:] = [{"id": "1"}, {"node": "n\n1", "error": "not\nconnected"}]
+        ended = await run("peers", listener.url)
+        assert (ended.code, len(ended.out.splitlines())) == (1, 2)
+        assert ended.err == r"wsrpc: not all processes have answered: n\n1 (not\nconnected)" + "\n"
+        rows[:] = [{"id": "1", "state": "detached", "uptime": 0.0}, {"id": "2", "slow": True, "uptime": 200_000.0}]
+        shown = [line.split()[:3] for line in (await prints("peers", listener.url)).splitlines()]
+        assert shown[1:] == [["1", "detached", "-"], ["2", "slow", "2d"]]
+        rows[:] = [5]
+        assert "got `int`" in (await refusal(1, "peers", listener.url)).replace("expected `object`, ", "")
+
+
+# ---------------------------------------------------------------- clusters
+
+
+@pytest.mark.parametrize(("start", "make"), [(nats_server, NatsEngine), (redis_server, RedisEngine)])
+async def test_a_cluster_by_the_url_of_its_engine(start: Callable[[], EngineServer], make: Any) -> None:
+    engine = start()
+    try:
+        async with AsyncExitStack() as stack:
+            for who in ("ada", "bob"):
+                cluster = Cluster(make(engine.url), name="shop")
+                await stack.enter_async_context(operated(who, cluster=cluster))
+            through = (engine.url, "--cluster", "shop")
+            rows = [json.loads(line) for line in (await prints("peers", *through, "--json")).splitlines()]
+            assert sorted(row["address"] for row in rows) == ["ada", "bob"] and rows[0]["node"] != rows[1]["node"]
+            assert (await prints("stats", *through)).count("peers                       1\n") == 2
+            assert await prints("call", *through, "whoami", "--peer", "bob") == '"bob"\n'
+            assert await prints("call", *through, "whoami", "--peer", rows[0]["id"]) == f'"{rows[0]["address"]}"\n'
+            assert await prints("kick", *through, "ada", "--code", "1008") == ""
+            assert "ada" not in await prints("peers", *through)
+            said = "the cluster 'wsrpc' has no servers: name another one with --cluster NAME"
+            assert await refusal(3, "peers", engine.url) == said
+    finally:
+        engine.kill()
+
+
+async def test_an_engine_that_cannot_be_used() -> None:
+    said = "the engine of the cluster is lost: not reached within 0.1 s; --verbose shows why"
+    assert await refusal(3, "peers", "redis://127.0.0.1:1", "--timeout", "0.1") == said
+    said = "--header is for the URL of a server, not for that of an engine"
+    assert await refusal(2, "kick", "nats://127.0.0.1:1", "ada", "--header", "A: b") == said

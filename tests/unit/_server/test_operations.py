@@ -1,0 +1,184 @@
+"""What operators do with a running server, by requests on the channel "wsrpc". Others learn nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import Client, Handshake, Peer, RemoteError, RpcError, Server, UnknownEvent
+from wsrpc.schema import describe
+from wsrpc.stats import ServerStats
+from wsrpc.testing import connect
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+REQUESTS: dict[str, tuple[Any, ...]] = {
+    "peers": (),
+    "stats": (),
+    "kick": ("ada",),
+    "call": ("ada", None, "whoami", []),
+}
+
+
+@asynccontextmanager
+async def serving(**options: Any) -> AsyncGenerator[tuple[Server, Client, Client]]:
+    """A server with an operator and with Ada."""
+    server = Server(**options)
+
+    @server.on_handshake
+    def gate(handshake: Handshake) -> None:
+        handshake.address = handshake.query.get("who")
+
+    async with connect(server) as operator, connect(server, path="/?who=ada") as ada:
+        ada.on("whoami", lambda: "ada")
+        yield server, operator, ada
+
+
+async def answer(client: Client, action: str, *args: Any) -> Any:
+    channel = client.of("wsrpc")
+    if action in ("kick", "call"):
+        return await channel.request(action, *args)
+    async with channel.stream(action, *args) as rows:
+        return [row async for row in rows]
+
+
+async def refusal(client: Client, action: str, *args: Any) -> tuple[str, object, object]:
+    with pytest.raises(RemoteError) as caught:
+        await answer(client, action, *args)
+    return caught.value.message, caught.value.code, caught.value.data
+
+
+async def test_peers_and_statistics() -> None:
+    async with serving(admin=lambda peer, action: action in ("peers", "stats")) as (server, operator, _):
+        server.room("lobby").add(server.peers[1])
+        mine, hers = await answer(operator, "peers")
+        [peer, ada] = server.peers
+        assert (mine["id"], hers["id"]) == (peer.id, ada.id)
+        assert (hers["address"], hers["state"], hers["rooms"], hers["pending"]) == ("ada", "open", 1, 0)
+        [stats] = await answer(operator, "stats")
+        assert stats.keys() == set(ServerStats.__struct_fields__) and stats["peers"] == 2
+
+
+async def test_a_peer_is_named_by_its_address_or_its_id(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "wsrpc")
+    async with serving(admin=lambda peer, action: True) as (server, operator, ada):
+        [mine, hers] = server.peers
+        for named in ("ada", hers.id):
+            assert await answer(operator, "call", named, None, "whoami", []) == "ada"
+        async with connect(server, path=f"/?who={mine.id}") as taken, connect(server, path="/?who=ada") as second:
+            taken.on("whoami", lambda: "the address counts")
+            second.on("whoami", lambda: "the latest one")
+            assert await answer(operator, "call", mine.id, None, "whoami", []) == "the address counts"
+            assert await answer(operator, "call", "ada", None, "whoami", []) == "the latest one"
+            await answer(operator, "kick", "ada", 1008, "banned")
+            assert (ada.state, second.state) == ("closed", "closed") and len(server.peers) == 2
+        assert [record.getMessage() for record in caplog.records if "as an operator" in record.getMessage()]
+
+
+async def test_the_response_of_a_peer_is_passed_on_as_it_is() -> None:
+    async with serving(admin=lambda peer, action: True) as (server, operator, ada):
+
+        @ada.of("shop").on("buy")
+        async def buy(item: str) -> None:
+            raise RpcError("too late", code="late", data={"item": item})
+
+        @ada.on("ticks")
+        async def ticks() -> AsyncGenerator[int]:
+            yield 1
+
+        assert await refusal(operator, "call", "ada", "shop", "buy", ["tea"]) == ("too late", "late", {"item": "tea"})
+        text, code, _ = await refusal(operator, "call", "ada", None, "ticks", [])
+        assert "anonymous channel" in text and code == "wsrpc.node.UnexpectedChannel"
+        for args, said in (
+            (("nobody", None, "whoami", []), "no node of the cluster has a peer with the address 'nobody'"),
+            (("ada", None, "close", []), "'close' is reserved"),
+            (("ada", "x" * 300, "a", []), "a name of more than 256 bytes"),
+        ):
+            assert said in (await refusal(operator, "call", *args))[0]
+        assert "close code 3 may not be sent" in (await refusal(operator, "kick", "ada", 3))[0]
+        [_, peer] = server.peers
+        assert not peer.pending and not peer.anonymous_channels
+
+
+async def test_a_request_ends_with_the_request_of_the_operator() -> None:
+    started, ended = asyncio.Event(), asyncio.Event()
+    async with serving(admin=lambda peer, action: True) as (server, operator, ada):
+
+        @ada.on("hang")
+        async def hang() -> None:
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        calling = asyncio.create_task(answer(operator, "call", "ada", None, "hang", []))
+        await started.wait()
+        calling.cancel()
+        await ended.wait()
+        await turns_until(lambda: not server.peers[0].active)
+
+
+# ---------------------------------------------------------------- others
+
+
+@pytest.mark.parametrize("action", REQUESTS)
+async def test_each_action_is_decided_by_itself(action: str) -> None:
+    asked: list[str] = []
+
+    async def only(peer: Peer, asks: str) -> bool:
+        asked.append(asks)
+        return asks == action
+
+    async with serving(admin=only) as (_, operator, _ada):
+        for other, args in REQUESTS.items():
+            if other != action:
+                assert await refusal(operator, other, *args) == ("not allowed", "wsrpc.not_allowed", None)
+        await answer(operator, action, *REQUESTS[action])
+    assert sorted(asked) == sorted(REQUESTS)
+
+
+async def test_who_is_refused_does_not_learn_which_peers_there_are() -> None:
+    async with serving(admin=lambda peer, action: False) as (server, hostile, ada):
+        for named in ("ada", server.peers[1].id, "nobody", "\2" + server.peers[1].id, ""):
+            refused: list[tuple[Any, ...]] = [("kick", named), ("kick", named, 3), ("call", named, None, "close", [])]
+            for args in refused:
+                assert await refusal(hostile, *args) == ("not allowed", "wsrpc.not_allowed", None)
+        assert ada.connected and server.stats().pending == 0
+
+
+async def test_without_a_function_there_are_no_operators() -> None:
+    async with serving() as (_, client, _ada):
+        for action, args in REQUESTS.items():
+            with pytest.raises(UnknownEvent, match="Channel 'wsrpc' does not exist"):
+                await answer(client, action, *args)
+
+
+async def test_operators_and_the_description_share_the_channel() -> None:
+    async with serving(admin=lambda peer, action: True) as (server, operator, _):
+        server.offer_description()
+        with pytest.raises(ValueError, match="offers its description already"):
+            server.offer_description()
+        assert (await operator.of("wsrpc").request("describe"))["items"] == [] == [*describe(server).events]
+        with pytest.raises(ValueError, match="channel 'wsrpc' is used by wsrpc itself"):
+            server.of("wsrpc").on("mine", lambda: 1)
+
+
+async def test_the_list_holds_no_peer_that_has_ended() -> None:
+    """A slow reader of a long list keeps nothing: the rows are made as they are read."""
+    async with serving(admin=lambda peer, action: True) as (server, operator, _ada):
+        others = [await connect(server).__aenter__() for _ in range(300)]
+        async with operator.of("wsrpc").stream("peers") as rows:
+            assert (await anext(rows))["id"] == server.peers[0].id
+            gone = [peer.id for peer in server.peers[200:]]
+            for each in others:
+                await each.close()
+            await turns_until(lambda: len(server.peers) == 2)
+            assert not {row["id"] async for row in rows} & set(gone)

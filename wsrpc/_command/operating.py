@@ -1,0 +1,234 @@
+"""The commands ``peers``, ``stats`` and ``kick``, and the other side of ``call --peer``, for running servers."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any
+
+import click
+from msgspec import UNSET
+
+from .._base.closing import check_close
+from .._client.client import Client
+from .._core.wire.nodes import as_raised
+from .._core.wire.rejections import NOT_ALLOWED_CODE
+from .._net.urls import shown_url
+from .._server.description_pages import CHANNEL
+from .._server.joined_cluster import operations_of
+from .._server.operations import Operations, Row, Timeout
+from ..cluster._cluster import ClusterClient
+from ..cluster.engine import Engine
+from ..errors import EngineLost, RemoteError, RequestTimeout, one_line
+from .command_connection import CONNECTING, connected, set_up_log
+from .command_errors import NOT_SENT, REMOTE, Failure, UsageError
+from .command_options import CLUSTER, CONNECTION, URL, Command, Options, several
+from .description_request import HAS_NONE, named_url
+from .printing import ValueWriter
+from .running import Job, in_event_loop
+
+ENGINES = {
+    "nats": ("nats", "NatsEngine", "token"),
+    "tls": ("nats", "NatsEngine", "token"),
+    "redis": ("redis", "RedisEngine", "password"),
+    "rediss": ("redis", "RedisEngine", "password"),
+    "unix": ("redis", "RedisEngine", "password"),
+}
+"""The module and the class of the engine for each scheme of URLs, and the option that gets ``--token``."""
+FOR_SERVERS = ("answer", "header", "subprotocol", "cacert", "cert", "key", "insecure", "compress", "profile", "retry")
+"""Options that an engine does not have."""
+LONGEST_LIST = 10
+"""Number of processes that an error names."""
+UNITS = (("d", 86400), ("h", 3600), ("m", 60))
+PEER = "{:<16}  {:<9}  {:>4}  {:>5}  {:>6}  {:>7}  {:>8}  {:>8}  {:<16}  {:<21}  {}"
+"""The columns of a peer. Their widths are fixed, so that each line is printed as soon as its row arrives. The address,
+which may be long, is the last one."""
+TITLES = ("ID", "STATE", "AGE", "ROOMS", "ACTIVE", "PENDING", "UNSENT", "KEPT", "NODE", "REMOTE", "ADDRESS")
+
+OPERATOR = several(URL, CLUSTER, CONNECTION)
+JSON = click.option("--json", is_flag=True, help="Print one JSON object on each line.")
+
+
+@click.command(cls=Command, epilog="\b\nexample:\n  wsrpc peers ws://localhost:8080 --json | jq .address")
+@OPERATOR
+@JSON
+@in_event_loop
+async def peers(options: Options, job: Job) -> None:
+    """List the peers of a server, or of all servers of a cluster.
+
+    URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
+    """
+    output = ValueWriter(job)
+    async with aclosing(_rows(options, job, "peers", output)) as rows:
+        titles = f"{PEER.format(*TITLES)}\n"
+        async for row in rows:
+            await output.line(f"{titles}{_peer_line(row)}")
+            titles = ""
+
+
+@click.command(cls=Command, epilog="\b\nexample:\n  watch wsrpc stats ws://localhost:8080")
+@OPERATOR
+@JSON
+@in_event_loop
+async def stats(options: Options, job: Job) -> None:
+    """Print the statistics of a server, or of each server of a cluster.
+
+    URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
+    """
+    output = ValueWriter(job)
+    async with aclosing(_rows(options, job, "stats", output)) as rows:
+        gap = ""
+        async for row in rows:
+            await output.line(gap + "\n".join(_statistics(row)))
+            gap = "\n"
+
+
+@click.command(cls=Command, epilog="\b\nexample:\n  wsrpc kick ws://localhost:8080 user/42 --code 1008 --reason banned")
+@URL
+@click.argument("peer")
+@click.option("--code", type=int, default=1000, help="The close code (default: 1000). After 1008, a client gives up.")
+@click.option("--reason", default="closed by an operator", help="The close reason.")
+@CLUSTER
+@CONNECTION
+@in_event_loop
+async def kick(options: Options, job: Job) -> None:
+    """Close the connection of a peer, which is named by its address or its id.
+
+    URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
+    """
+    check_close(options.code, options.reason)
+    async with operations(options, job) as through:
+        job.doing = "the peer may have been closed"
+        await through.kick(options.peer, options.code, options.reason)
+
+
+# ---------------------------------------------------------------- the connection
+
+
+@asynccontextmanager
+async def operations(options: Options, job: Job) -> AsyncGenerator[Operations]:
+    """Connect to the server of the options, or join their cluster. Yield what its operators can do."""
+    if options.url.partition("://")[0] not in ENGINES:
+        async with connected(options, job) as client:
+            yield _RequestedOperations(client, named_url(options.url))
+        return
+    cluster = ClusterClient(
+        _engine_of(options), name=options.cluster or "wsrpc", connect_timeout=options.timeout or CONNECTING
+    )
+    set_up_log(verbose=options.verbose)
+    job.doing = f"there was no connection yet to {shown_url(options.url)}"
+    try:
+        async with cluster:
+            job.doing = "the connection was closed"
+            if len(cluster.nodes) == 1:
+                text = f"the cluster {cluster.name!r} has no servers: name another one with --cluster NAME"
+                raise Failure(text, NOT_SENT)
+            yield operations_of(cluster)
+    except EngineLost as exc:
+        raise Failure(f"{exc}{'' if options.verbose else '; --verbose shows why'}", NOT_SENT) from exc
+
+
+def _engine_of(options: Options) -> Engine:
+    for name in FOR_SERVERS:
+        if getattr(options, name):
+            raise UsageError(f"--{name} is for the URL of a server, not for that of an engine")
+    module, kind, secret = ENGINES[options.url.partition("://")[0]]
+    try:
+        make = getattr(importlib.import_module(f"wsrpc_adapters.{module}"), kind)
+    except ImportError as exc:
+        raise UsageError(str(exc)) from exc
+    engine: Engine = make(options.url, **({secret: options.token} if options.token else {}))
+    return engine
+
+
+class _RequestedOperations(Operations):
+    """The operations on the peers of a server, and of its cluster, by requests to the server."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self._channel = client.of(CHANNEL)
+        self._name = name
+
+    async def rows(self, what: str) -> AsyncGenerator[Row]:
+        with self._explaining(what):
+            async with self._channel.stream(what, returns=dict[str, Any]) as rows:
+                async for row in rows:
+                    yield row
+
+    async def kick(self, named: str, code: int | None, reason: str) -> None:
+        with self._explaining("kick"):
+            await self._channel.request("kick", named, code, reason)
+
+    async def call(self, named: str, channel: str | None, event: str, args: list[Any], timeout: Timeout = UNSET) -> Any:
+        ask = partial(self._channel.request, "call", named, channel, event, args)
+        try:
+            with self._explaining("call"):
+                return await (ask() if timeout is UNSET else ask(timeout=timeout))
+        except RequestTimeout as exc:
+            raise RequestTimeout(event, exc.timeout, exc.outcome) from exc
+
+    @contextmanager
+    def _explaining(self, action: str) -> Generator[None]:
+        """Raise the error that the server has sent as the exception that it was there."""
+        try:
+            yield
+        except RemoteError as exc:
+            text = exc.message.lower()
+            if text.startswith(HAS_NONE) and f"channel '{CHANNEL}'" in text:
+                advice = f"create it as Server(admin=allow), where allow(peer, {action!r}) returns whether a client may"
+                raise Failure(f"{self._name} has no operators: {advice}", REMOTE) from exc
+            if exc.code == NOT_ALLOWED_CODE:
+                advice = f"its Server(admin=...) has to return True for this client and {action!r}"
+                raise Failure(f"{self._name} does not allow this: {advice}", REMOTE) from exc
+            raise as_raised(exc) from exc
+
+
+# ---------------------------------------------------------------- the output
+
+
+async def _rows(options: Options, job: Job, what: str, output: ValueWriter) -> AsyncGenerator[Row]:
+    """Yield the rows for people to read. With ``--json``, print all rows, and yield none.
+
+    Raises:
+        Failure: after the last row, if there are processes of a cluster that have not answered.
+    """
+    failures: list[str] = []
+    async with operations(options, job) as through, aclosing(through.rows(what)) as rows:
+        async for row in rows:
+            if options.json:
+                await output.value(row)
+            elif "error" not in row:
+                yield row
+            if "error" in row:
+                failures = [*failures[:LONGEST_LIST], f"{one_line(row.get('node'), 60)} ({one_line(row['error'])})"]
+    if failures:
+        raise Failure(f"not all processes have answered: {', '.join(failures)}", REMOTE)
+
+
+def _peer_line(row: Row) -> str:
+    """Return the line of a peer. Its parts may be of any type, because they come from elsewhere."""
+    state = "slow" if row.get("slow") is True else row.get("state")
+    numbers = (row.get(name) for name in ("rooms", "active", "pending", "unsent_bytes", "kept_bytes"))
+    cells = (row.get("id"), state, row.get("uptime"), *numbers, row.get("node"), row.get("remote"), row.get("address"))
+    return PEER.format(*map(_text_of, cells))
+
+
+def _statistics(values: Row, prefix: str = "") -> Iterator[str]:
+    """Yield a line for each number in the statistics of a server."""
+    for name, value in values.items():
+        if name == "cluster" and value.__class__ is dict:
+            yield from _statistics(value, "cluster ")
+        else:
+            yield f"{one_line(prefix + name):<26}  {_text_of(value)}"
+
+
+def _text_of(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):  # the uptime in seconds: 0 without a connection
+        unit, seconds = next(((unit, size) for unit, size in UNITS if value >= 2 * size), ("s", 1))
+        return f"{value // seconds:.0f}{unit}" if value else "-"
+    if value.__class__ is dict:
+        value = ", ".join(f"{key}: {count}" for key, count in value.items())
+    return "-" if value in (None, "") else one_line(value)

@@ -1,0 +1,93 @@
+"""`Operations`: what operators can do with running servers, such as to list the peers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, NamedTuple, Protocol
+
+from msgspec import UNSET, UnsetType, to_builtins
+from msgspec.structs import asdict
+
+from .._base.logs import address_text
+from .._core.api.peer import Peer, core_of
+from .._core.sending.sender import Sender
+from .._core.wire.messages import RequestOptions
+from ..errors import PeerNotFound
+
+Row = dict[str, Any]
+"""What operators see of one peer, or of one server."""
+Timeout = float | UnsetType | None
+
+
+class Target(NamedTuple):
+    """A peer that an operator has named."""
+
+    sender: Sender
+    close: Callable[[int | None, str], Awaitable[None]]
+
+
+class Operations(Protocol):
+    """What an operator can do: see peers and statistics, close a peer, and call a peer.
+
+    Operators name a peer by its `Peer.address` or its `Peer.id`. If both are possible, the address counts.
+    """
+
+    def rows(self, what: str) -> AsyncGenerator[Row]:
+        """Yield a row for each peer, if ``what`` is ``"peers"``; otherwise the statistics of each server."""
+        ...
+
+    async def kick(self, named: str, code: int | None, reason: str) -> None:
+        """Close the named peers; see `ClusterPeer.close`."""
+
+    async def call(self, named: str, channel: str | None, event: str, args: list[Any], timeout: Timeout = UNSET) -> Any:
+        """Send a request to the named peer, and return its response; see `ClusterPeer`."""
+
+
+class DirectOperations(Operations):
+    """Operations in a process that can send to the peers."""
+
+    async def find(self, named: str) -> list[Target]:
+        """Return the named peers, at least one. The latest one is the last.
+
+        Raises:
+            EngineLost, PeerNotFound: as for `ClusterPeer`.
+        """
+        raise NotImplementedError
+
+    async def kick(self, named: str, code: int | None, reason: str) -> None:
+        await asyncio.gather(*[target.close(code, reason) for target in await self.find(named)])
+
+    async def call(self, named: str, channel: str | None, event: str, args: list[Any], timeout: Timeout = UNSET) -> Any:
+        sender = (await self.find(named))[-1].sender
+        return await sender.send_request(channel, event, tuple(args), RequestOptions(timeout=timeout))
+
+
+class ServerOperations(DirectOperations):
+    """The operations on the peers of one server."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+
+    async def rows(self, what: str) -> AsyncGenerator[Row]:
+        server = self._server
+        if what == "stats":
+            yield to_builtins(server.stats(), str_keys=True)
+            return
+        for id in [peer.id for peer in server.peers]:  # not the peers: a slow reader would keep those that have ended
+            if (peer := server.peer(id)) is not None:
+                yield _row_of(peer)
+
+    async def find(self, named: str) -> list[Target]:
+        found = [peer for peer in self._server.peers if peer.address == named]
+        if not found and (peer := self._server.peer(named)) is not None:
+            found.append(peer)
+        if not found:
+            raise PeerNotFound(named)
+        return [Target(core_of(peer).requester, peer.close) for peer in found]
+
+
+def _row_of(peer: Peer) -> Row:
+    core = core_of(peer)
+    row = {"id": peer.id, "address": peer.address, "remote": address_text(core.log.remote)}
+    return {**row, "state": core.current.writer.state, "rooms": len(peer.rooms), **asdict(peer.stats())}

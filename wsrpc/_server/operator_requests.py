@@ -1,0 +1,76 @@
+"""`OperatorRequests`: the requests by which clients act as operators; see ``Server(admin=)``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
+from .._core.api.peer import Peer, core_of
+from .._core.handlers.registry import Registry
+from .._core.wire.nodes import error_to_node
+from .._core.wire.rejections import NOT_ALLOWED_CODE
+from ..errors import RemoteError, RpcError, WsrpcError, made_here, short
+from .description_pages import CHANNEL
+from .joined_cluster import operations_of
+from .operations import Operations, Row, ServerOperations
+from .rooms import NOT_ALLOWED, Decider
+
+Admin = Callable[[Peer, str], bool | Awaitable[bool]]
+"""A user's function that decides whether a peer may do something as an operator."""
+
+
+class OperatorRequests:
+    """Handles the requests of clients that are operators; ``allow`` decides for each request whether a client is one.
+
+    A client that is refused learns only that. It is refused before anything is looked up, so that neither the response
+    nor its time depends on which peers there are.
+    """
+
+    def __init__(self, server: object, cluster: object, allow: Admin) -> None:
+        self._own = ServerOperations(server)
+        self._cluster = cluster
+        self._allow = Decider("admin=", ("peer", "action"), allow)
+
+    def offer(self, registry: Registry) -> None:
+        """Handle these requests from now on."""
+        handlers: dict[str, Callable[..., Any]] = {
+            "peers": partial(self.rows, "peers"),
+            "stats": partial(self.rows, "stats"),
+            "kick": self.kick,
+            "call": self.call,
+        }
+        registry.offer(CHANNEL, "operators send requests", handlers, hidden=True)
+
+    async def rows(self, what: str, peer: Peer) -> AsyncGenerator[Row]:
+        async with aclosing((await self._allowed(peer, what)).rows(what)) as rows:
+            async for row in rows:
+                yield row
+
+    async def kick(self, peer: Peer, named: str, code: int | None = 1000, reason: str = "") -> None:
+        operations = await self._allowed(peer, "kick")
+        core_of(peer).log(logging.INFO, "closes the peer %s, as an operator: %s %s", short(named), code, reason)
+        await _answer(operations.kick(named, code, reason))
+
+    async def call(self, peer: Peer, named: str, channel: str | None, event: str, args: list[Any]) -> Any:
+        operations = await self._allowed(peer, "call")
+        core_of(peer).log(logging.INFO, "requests %s of the peer %s, as an operator", short(event), short(named))
+        # Without a timeout, because the request ends with the request of the operator.
+        return await _answer(operations.call(named, channel, event, args, None))
+
+    async def _allowed(self, peer: Peer, action: str) -> Operations:
+        if not await self._allow.allows(f"let the peer be an operator ({action})", peer, action):
+            raise made_here(RemoteError(NOT_ALLOWED, NOT_ALLOWED_CODE))
+        return self._own if self._cluster is None else operations_of(self._cluster)
+
+
+async def _answer(operation: Awaitable[Any]) -> Any:
+    """Return the result of an operation. Its errors reach the operator as a node of a cluster would send them."""
+    try:
+        return await operation
+    except WsrpcError as exc:
+        raise error_to_node(exc) from None
+    except (TypeError, ValueError) as exc:
+        raise RpcError(str(exc)) from exc

@@ -1,0 +1,69 @@
+"""`ClusterOperations`: what operators can do with the servers of a cluster, from any of its processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from .._server.operations import DirectOperations, Row, Target
+from ..errors import EngineLost, PeerNotFound, WsrpcError
+from ._calls import ClusterSender
+from ._membership import HAS_ID, ROWS, ClusterMembership
+from ._peer_forwarder import ID
+from .engine import PATIENCE
+
+
+class ClusterOperations(DirectOperations):
+    """The operations on the peers of all nodes."""
+
+    def __init__(self, membership: ClusterMembership) -> None:
+        self._membership = membership
+
+    async def rows(self, what: str) -> AsyncGenerator[Row]:
+        """Yield the rows of all nodes. A node that does not answer has a row with only its ``error``."""
+        membership = self._membership
+        for node in membership.directory.nodes:
+            rows = membership.own_rows(what) if node == membership.node.id else self._rows_of(node, what)
+            try:
+                async with aclosing(rows):
+                    async for row in rows:
+                        yield {"node": node, **row}
+            except WsrpcError as exc:
+                yield {"node": node, "error": str(exc)}
+
+    async def _rows_of(self, node: str, what: str) -> AsyncGenerator[Row]:
+        membership = self._membership
+        if not membership.connected:
+            raise EngineLost("not connected")
+        peer = await membership.links.reach(node)
+        async with peer.stream(ROWS, what, timeout=membership.timeout) as rows:
+            async for row in rows:
+                yield row
+
+    async def find(self, named: str) -> list[Target]:
+        membership = self._membership
+        if membership.directory.locate(named) is not None:
+            sender = ClusterSender(named, lambda: membership)
+        else:
+            node = membership.node.id if membership.has_id(named) else await self._node_of(named)
+            sender = ClusterSender(f"{ID}{named}", lambda: membership, node)
+        return [Target(sender, sender.close)]
+
+    async def _node_of(self, id: str) -> str:
+        """Return the other node to which the peer with this id is connected."""
+        if not self._membership.connected:
+            raise EngineLost("not connected")
+        nodes = self._membership.directory.nodes[1:]
+        answers = await asyncio.gather(*(self._has_id_at(node, id) for node in nodes))
+        for node, has in zip(nodes, answers, strict=True):
+            if has:
+                return node
+        raise PeerNotFound(id)
+
+    async def _has_id_at(self, node: str, id: str) -> bool:
+        try:
+            peer = await self._membership.links.reach(node)
+            return await peer.request(HAS_ID, id, returns=bool, timeout=PATIENCE)
+        except WsrpcError:
+            return False
