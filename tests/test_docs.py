@@ -243,6 +243,7 @@ def test_every_program_is_run() -> None:
         *(("docs/how-to/uvicorn.md", name) for name in ("serve.py", "serve_factory.py")),  # likewise
         ("docs/how-to/go.md", "client.py"),  # by interop/test_go_page.py
         ("docs/how-to/migrate-ws-wrapper.md", "client.mjs"),
+        ("docs/how-to/observability.md", "app.py"),  # by tests/adapters/test_prometheus.py
         *((f"docs/how-to/{page}.md", name) for page, name in MIGRATIONS),  # by tests/docs/test_migration_pages.py
         ("docs/how-to/browser.md", "page.py"),  # by tests/browser/test_shown_pages.py
         ("docs/how-to/ws-wrapper.md", "main.mjs"),  # likewise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
 import msgspec
 
@@ -137,6 +136,7 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
         waiting: number of inbound requests and events that are waiting for another handler to finish
             (`Limits.running`).
         anonymous_channels: number of open anonymous channels, including streams.
+        rooms: number of rooms that exist: those with members or options, and those that your program refers to.
         errors: total number of failures of connections that were logged at ERROR, mostly failed handlers.
         ignored: total numbers of ignored inbound messages, by kind; see `PeerStats.ignored`.
         cluster: the counters of this process in the cluster. None without ``cluster=``, and while the server is closed.
@@ -161,6 +161,7 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     active: int
     waiting: int
     anonymous_channels: int
+    rooms: int
     errors: int
     ignored: dict[str, int]
     cluster: ClusterStats | None
@@ -189,7 +190,7 @@ class ServerTotals:
         self._started_at = now
         self.accepted = 0
         self._closed: Counter[int] = Counter()
-        self._ended = dict.fromkeys(SUMMED, 0)
+        self._ended: dict[str, int] = dict.fromkeys(SUMMED, 0)
         self.errors = 0
         """Total number of log lines at ERROR for all connections. Includes lines of `close` handlers, which run after
         the connection has ended."""
@@ -219,37 +220,57 @@ class ServerTotals:
         """Add the numbers of ignored messages of a connection that has ended."""
         self._ignored.update(counts)
 
-    def sum(
+    def sum(self) -> StatsSum:
+        """Begin to add the counters of the open connections to the totals."""
+        return StatsSum(self._started_at, self.accepted, self._closed, self._ended, self._ignored)
+
+
+class StatsSum:
+    """The totals of a server at one moment, to which `add` adds the counters of the connections of that moment."""
+
+    def __init__(
+        self, started_at: float, accepted: int, closed: Counter[int], ended: dict[str, int], ignored: Counter[str]
+    ) -> None:
+        self._started_at = started_at
+        self._accepted = accepted
+        self._closed = dict(closed)
+        self._sums = dict(ended)
+        self._ignored = Counter(ignored)
+        self._peers = self._detached = self._slow = 0
+
+    def add(self, peer: PeerStats) -> None:
+        """Add the counters of a connection. It may have ended meanwhile."""
+        self._peers += 1
+        self._detached += peer.detached
+        self._slow += peer.slow
+        for name in SUMMED:
+            self._sums[name] += getattr(peer, name) or 0
+        if peer.ignored:
+            self._ignored.update(peer.ignored)
+
+    def result(
         self,
         now: float,
-        peers: Iterable[PeerStats],
         *,
         healthy: bool,
         refused: dict[int, int],
+        rooms: int,
+        errors: int,
         cluster: ClusterStats | None,
     ) -> ServerStats:
-        """Return the totals, including the counters of ``peers``, which are the open connections."""
-        count = detached = slow = 0
-        sums = dict(self._ended)
-        ignored = Counter(self._ignored)
-        for peer in peers:
-            count += 1
-            detached += peer.detached
-            slow += peer.slow
-            for name in SUMMED:
-                sums[name] += getattr(peer, name) or 0
-            ignored.update(peer.ignored)
+        """Return the sums, with what belongs to no connection."""
         return ServerStats(
             uptime=now - self._started_at,
             healthy=healthy,
-            peers=count,
-            accepted=self.accepted,
+            peers=self._peers,
+            accepted=self._accepted,
             refused=refused,
-            closed=dict(self._closed),
-            detached_peers=detached,
-            slow_peers=slow,
-            errors=self.errors,
-            ignored=dict(ignored),
+            closed=self._closed,
+            detached_peers=self._detached,
+            slow_peers=self._slow,
+            rooms=rooms,
+            errors=errors,
+            ignored=dict(self._ignored),
             cluster=cluster,
-            **sums,
+            **self._sums,
         )

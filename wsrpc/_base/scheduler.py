@@ -113,6 +113,14 @@ class LoopScheduler:
         return self._loop is not None and self._loop is not asyncio.get_running_loop()
 
     @property
+    def is_here(self) -> bool:
+        """Whether its event loop runs in this thread."""
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
+    @property
     def is_running(self) -> bool:
         """Whether its event loop runs, in any thread."""
         return self._loop is not None and self._loop.is_running()
@@ -148,11 +156,7 @@ class LoopScheduler:
         loop = self._loop or asyncio.get_running_loop()
         if loop.is_closed():
             return  # everything that ran in it has ended, too
-        try:
-            here = asyncio.get_running_loop() is loop
-        except RuntimeError:
-            here = False
-        (loop.call_soon if here else loop.call_soon_threadsafe)(callback)
+        (loop.call_soon if self.is_here else loop.call_soon_threadsafe)(callback)
 
 
 class Tasks:

@@ -14,7 +14,7 @@ from .._base.scheduler import Scheduler, spawn_later
 from .._core.handlers.lifecycle import Closers, ends_the_task
 from ..errors import RpcError
 from ..limits import Limits
-from ..stats import PeerStats, ServerTotals
+from ..stats import ServerTotals
 from ..transport import Receiver, Transport
 from .raw_connection import RawConnection, link_of
 from .raw_link import RawLink
@@ -72,9 +72,9 @@ class RawConnections:
         """The connections whose function runs, oldest first."""
         return tuple(self._running)
 
-    def stats(self) -> Iterator[PeerStats]:
-        """The stats of each connection."""
-        return (link_of(connection).stats() for connection in self._running)
+    def links(self) -> Iterator[RawLink]:
+        """The inside of each connection."""
+        return map(link_of, self._running)
 
     def start(
         self,

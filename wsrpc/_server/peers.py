@@ -17,6 +17,7 @@ from .._base.scheduler import Scheduler
 from .._core.api.peer import Peer, core_of
 from .._core.handlers.lifecycle import Closers, Unfinished
 from .._core.handlers.registry import Registry
+from .._core.peer.peer_core import PeerCore
 from .._core.peer.peer_owner import PeerOwner
 from .._core.peer.peer_session import PeerSession
 from .._core.sending.session_writer import SessionWriter
@@ -273,6 +274,10 @@ class Peers:
     def users(self) -> tuple[Peer, ...]:
         """The peers that have a session, oldest first."""
         return tuple(served.peer for served in self._connected.values())
+
+    def cores(self) -> list[PeerCore]:
+        """The inside of these peers."""
+        return [served.core for served in self._connected.values()]
 
     def get(self, id: str) -> Peer | None:
         """The peer with that id."""

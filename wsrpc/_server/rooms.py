@@ -305,6 +305,11 @@ class Rooms:
         """The rooms that have members or options."""
         return tuple(room for name, room in self._rooms.items() if len(room) or name in self._declared)
 
+    @property
+    def count(self) -> int:
+        """Number of rooms that exist."""
+        return len(self._rooms)
+
     def ask(self, function: Callable[[Peer, str], Any]) -> None:
         """Call ``function`` to decide which clients may join; see `Server.on_join`."""
         decider = Decider("on_join", ("peer", "room"), function)

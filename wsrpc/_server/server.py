@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from operator import attrgetter
@@ -728,6 +729,15 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
     def stats(self) -> ServerStats:
         """Return a snapshot of the server's counters. This takes a few microseconds per peer."""
         return self._core.stats()
+
+    def collect_stats(self) -> Future[ServerStats]:
+        """Return a future of what `stats` returns. May be called in any thread.
+
+        The event loop adds up the peers a few at a time, so that other work is not held up, even with 10,000 peers. In
+        a thread, wait with ``server.collect_stats().result(timeout=2)``. In the event loop, use ``await
+        asyncio.wrap_future(server.collect_stats())``. If the server has few peers, the future is done at once there.
+        """
+        return self._core.collect_stats()
 
     # ------------------------------------------------------------ everybody
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
 from threading import get_ident
 
 from .._base.closing import CloseCode
@@ -13,9 +13,11 @@ from .._base.logs import LogBudget, logger
 from .._base.scheduler import LoopScheduler, spawn_later
 from .._core.handlers.introspection import name_of
 from .._core.handlers.lifecycle import Closers, ends_the_task
+from .._core.peer.peer_core import PeerCore
 from .._core.sending.checks import check_thread
 from .._core.session.sessions import Sessions
 from .._net.handshake_checks import Door
+from .._raw.raw_link import RawLink
 from .._raw.raw_serving import RawConnections
 from ..stats import ServerStats, ServerTotals
 from ..transport import Transport
@@ -28,6 +30,9 @@ from .services import finished
 
 CLOSING = "the server is closing"
 """The close reason."""
+
+SLICE = 200
+"""Number of connections whose counters are added up without a pause, which takes about a millisecond."""
 
 LONGEST = 365 * 86400.0
 """Seconds of the longest drain. (Event loops cannot wait for an unlimited time.)"""
@@ -143,11 +148,51 @@ class ServerCore:
 
     def stats(self) -> ServerStats:
         """See `Server.stats`."""
-        connected = chain((served.peer.stats() for served in self.peers), self.raw.stats())
-        refused = dict(self.door.refused)
+        return self.collect_stats(None).result()
+
+    def collect_stats(self, most: int | None = SLICE) -> Future[ServerStats]:
+        """See `Server.collect_stats`. At most ``most`` connections are added at a time.
+
+        Connections that end meanwhile are added nevertheless: they were not in the totals at the beginning.
+        """
+        future: Future[ServerStats] = Future()
+        if not self.scheduler.is_running:
+            most = None  # no other work waits
+        slices = self._stats_in_slices(most)
+
+        def step() -> None:
+            try:
+                next(slices)
+            except StopIteration as end:
+                future.set_result(end.value)
+            except Exception as exc:
+                future.set_exception(exc)
+            else:
+                self.scheduler.call_soon(step)
+
+        if most is None or self.scheduler.is_here:
+            step()
+        else:
+            self.scheduler.call_soon(step)
+        return future
+
+    def _stats_in_slices(self, most: int | None) -> Generator[None, None, ServerStats]:
+        """Add up the counters of all connections, and pause after each slice."""
+        total, refused = self.totals.sum(), dict(self.door.refused)
+        connections: list[PeerCore | RawLink] = [*self.peers.cores(), *self.raw.links()]
+        for number, connection in enumerate(connections, 1):
+            total.add(connection.stats())
+            if most is not None and number % most == 0:
+                yield
         joined_cluster = self.peers.joined_cluster
-        cluster = None if joined_cluster is None else joined_cluster.stats()
-        return self.totals.sum(time.monotonic(), connected, healthy=self.healthy, refused=refused, cluster=cluster)
+        return total.result(
+            time.monotonic(),
+            healthy=self.healthy,
+            refused=refused,
+            rooms=self._rooms.count,
+            errors=self.totals.errors,
+            cluster=None if joined_cluster is None else joined_cluster.stats(),
+        )
 
     @property
     def degraded(self) -> bool:

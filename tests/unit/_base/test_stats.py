@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from websockets.asyncio.client import connect as open_websocket
 
 from wsrpc import Client, Limits, RemoteError, Server
-from wsrpc.testing import connect
+from wsrpc.testing import connect, memory_transports
 from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -81,6 +82,29 @@ async def test_failed_handlers_and_what_is_ignored_stay_in_the_totals() -> None:
         assert (stats.errors, stats.ignored) == (4, {"unknown event": 2})
         assert (stats.accepted, stats.messages_in) == (2, 0)
         await server.close()
+
+
+async def test_a_sum_over_many_peers_has_pauses_and_counts_each_peer_once() -> None:
+    server, others = Server(limits=LIMITS), 5000
+    assert server.collect_stats().result(0).peers == 0, "there is no event loop to wait for"
+    for _ in range(others):
+        await server.accept(memory_transports()[0])
+    async with asyncio.timeout(PATIENCE), connect(server) as client:
+        await client.emit("nobody handles this")
+        last = server.peers[-1]
+        await turns_until(lambda: last.ignored)
+        server.room("lobby").add(last)
+        future = server.collect_stats()
+        closing = asyncio.create_task(last.close())
+        await turns_until(lambda: last not in server.peers)
+        assert not future.done(), "others run meanwhile"
+        stats = await asyncio.wrap_future(future)
+        assert (stats.peers, stats.rooms, stats.ignored, stats.closed) == (others + 1, 1, {"unknown event": 1}, {})
+        await closing
+        stats = await asyncio.to_thread(lambda: server.collect_stats().result(PATIENCE))
+        assert (stats.peers, stats.ignored, stats.closed) == (others, {"unknown event": 1}, {1000: 1})
+        assert stats == msgspec.structs.replace(server.stats(), uptime=stats.uptime)
+    await server.close()
 
 
 async def test_raw_connections_count() -> None:

@@ -169,6 +169,7 @@ HARMLESS: dict[str, Callable[[World], Any]] = {
     "Stream.__aenter__": lambda w: w.items.__aenter__(),
     "Server.open": lambda w: w.server.open(),
     "Server.stats": lambda w: w.server.stats(),
+    "Server.collect_stats": lambda w: w.server.collect_stats(),
     "ServerChannel.close": lambda w: w.server.of("gone").close(),
     "Room.members": lambda w: w.room.members(),
 }

@@ -160,29 +160,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     def stats(self) -> PeerStats:
         """Return a snapshot of the peer's counters, for monitoring."""
-        current, history = self._current, self._core.history
-        connection = current.session.live_connection
-        passed = history.traffic(connection)
-        return PeerStats(
-            id=self.id,
-            uptime=0.0 if connection is None else history.uptime(self._core.host.loop.time()),
-            messages_in=None if passed is None else passed.messages_in,
-            messages_out=None if passed is None else passed.messages_out,
-            bytes_in=None if passed is None else passed.bytes_in,
-            bytes_out=None if passed is None else passed.bytes_out,
-            unsent_bytes=0 if connection is None else connection.transport.unsent,
-            kept_bytes=self._core.outbox.kept,
-            detached=current.session.state.away,
-            slow=connection is not None and current.session.full,
-            skipped_broadcasts=self.skipped_broadcasts,
-            metadata_not_sent=self._core.history.metadata_not_sent,
-            pending=self.pending,
-            active=self.active,
-            waiting=len(self._core.work.waiting_room),
-            anonymous_channels=self.anonymous_channels,
-            errors=self._core.log.errors,
-            ignored=dict(self.ignored),
-        )
+        return self._core.stats()
 
     @property
     def limits(self) -> Limits:

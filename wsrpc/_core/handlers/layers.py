@@ -295,7 +295,7 @@ class Enclosure:
         return result
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return self.run((), lambda *_: self._work, []).__await__()
+        return self.run((), lambda invocation, a: self._work, []).__await__()
 
     def close(self) -> None:
         """Close the work, because nobody will await it."""

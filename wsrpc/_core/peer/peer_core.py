@@ -14,6 +14,7 @@ from ..._base.logs import PeerLog
 from ..._base.references import weakly
 from ..._base.scheduler import Scheduler
 from ...errors import ConnectionLost
+from ...stats import PeerStats
 from ...transport import ConnectionInfo
 from ..channels.named_channels import NamedChannels
 from ..handlers.lifecycle import Closers, Reporter
@@ -99,6 +100,32 @@ class PeerCore:
     def ignored(self) -> Counter[str]:
         """Numbers of messages that were not handled, by kind."""
         return self.host.ignored
+
+    def stats(self) -> PeerStats:
+        """See `Peer.stats`."""
+        current, history = self.current, self.history
+        connection = current.session.live_connection
+        passed = history.traffic(connection)
+        return PeerStats(
+            id=self.log.id,
+            uptime=0.0 if connection is None else history.uptime(self.loop.time()),
+            messages_in=None if passed is None else passed.messages_in,
+            messages_out=None if passed is None else passed.messages_out,
+            bytes_in=None if passed is None else passed.bytes_in,
+            bytes_out=None if passed is None else passed.bytes_out,
+            unsent_bytes=0 if connection is None else connection.transport.unsent,
+            kept_bytes=self.outbox.kept,
+            detached=current.session.state.away,
+            slow=connection is not None and current.session.full,
+            skipped_broadcasts=history.skipped_broadcasts,
+            metadata_not_sent=history.metadata_not_sent,
+            pending=len(self.outbox.requests),
+            active=self.work.active,
+            waiting=len(self.work.waiting_room),
+            anonymous_channels=len(current.channels),
+            errors=self.log.errors,
+            ignored=dict(self.ignored),
+        )
 
     def _make_session(self, last_close: CloseInfo) -> None:
         """Make the inside of the next session. The last session ended with ``last_close``."""

@@ -1,0 +1,173 @@
+"""`WsrpcCollector`: the statistics of a server and its calls, as metrics of the library prometheus_client.
+
+    REGISTRY.register(WsrpcCollector(server))
+
+prometheus_client collects in a thread of its own, or where a route asks for the metrics. The counters of the server
+belong to its event loop, which therefore makes a snapshot of them for each collection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+
+from wsrpc import Context, Server
+from wsrpc.stats import ServerStats
+
+try:
+    from prometheus_client import Counter, Histogram
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.registry import Collector
+except ImportError as exc:
+    raise ImportError(
+        "wsrpc_adapters.prometheus needs prometheus_client: pip install python-wsrpc[prometheus]"
+    ) from exc
+
+__all__ = ["WsrpcCollector"]
+
+PATIENCE = 2.0
+"""Seconds for which a collection waits for the event loop. After that, it shows the last snapshot."""
+
+OTHER = "_OTHER"
+"""Stands for events that have no handler, as in OpenTelemetry, so that no peer can add metrics."""
+
+MOST_EVENTS = 1000
+"""Number of combinations of event and outcome that have metrics. The events of further combinations are `OTHER`."""
+
+GAUGE, COUNTER = GaugeMetricFamily, CounterMetricFamily
+
+STATS: list[tuple[type[GaugeMetricFamily | CounterMetricFamily], str, str, str]] = [
+    (GAUGE, "healthy", "", "Whether the server accepts connections."),
+    (GAUGE, "peers", "", "Open connections, and peers whose session is kept without a connection."),
+    (GAUGE, "detached_peers", "", "Peers whose session is kept without a connection."),
+    (GAUGE, "slow_peers", "", "Peers whose connection is full."),
+    (GAUGE, "rooms", "", "Rooms that exist."),
+    (GAUGE, "pending", "", "Outbound requests that wait for a response."),
+    (GAUGE, "active", "", "Handlers that run in tasks."),
+    (GAUGE, "waiting", "", "Inbound requests and events that wait for another handler to finish."),
+    (GAUGE, "anonymous_channels", "", "Open anonymous channels, including streams."),
+    (GAUGE, "unsent_bytes", "", "Bytes that wait in connections."),
+    (GAUGE, "kept_bytes", "", "Bytes of messages that are kept until they are sent or acknowledged."),
+    (COUNTER, "accepted", "", "Accepted connections."),
+    (COUNTER, "refused", "status", "Refused opening handshakes."),
+    (COUNTER, "closed", "code", "Ended sessions, by the close code of the last connection."),
+    (COUNTER, "messages_in", "", "Inbound messages."),
+    (COUNTER, "messages_out", "", "Messages passed to transports."),
+    (COUNTER, "bytes_in", "", "Bytes read from the network."),
+    (COUNTER, "bytes_out", "", "Bytes written to the network."),
+    (COUNTER, "skipped_broadcasts", "", "Broadcasts that were dropped because a peer was slow."),
+    (COUNTER, "ignored", "kind", "Ignored inbound messages."),
+    (COUNTER, "errors", "", "Failures that were logged at ERROR, mostly failed handlers."),
+    (GAUGE, "cluster.connected", "", "Whether the engine of the cluster can be reached."),
+    (GAUGE, "cluster.nodes", "", "Known processes of the cluster, including this one."),
+    (GAUGE, "cluster.addresses", "", "Known addresses of peers in the cluster."),
+    (GAUGE, "cluster.unsent_bytes", "", "Bytes that the engine has not accepted yet."),
+    (COUNTER, "cluster.connections", "", "Connections opened to other processes."),
+    (COUNTER, "cluster.messages_in", "", "Messages from the engine."),
+    (COUNTER, "cluster.messages_out", "", "Published messages."),
+    (COUNTER, "cluster.engines_lost", "", "Lost connections to the engine."),
+    (COUNTER, "cluster.gaps", "", "Lost sessions with other processes."),
+    (COUNTER, "cluster.lost_events", "", "Events from other processes that were lost."),
+    (COUNTER, "cluster.ignored", "kind", "Invalid messages from the engine."),
+]
+"""The metrics from `ServerStats`: the type, the attribute, the label of a dict, and the help text."""
+
+
+class WsrpcCollector(Collector):
+    """Collector for prometheus_client: ``REGISTRY.register(WsrpcCollector(server))``.
+
+    It exports the values of `Server.stats`, and the number and the durations of the calls of handlers. A call of a
+    stream, an upload or a conversation lasts until this has ended. The calls are observed by a middleware of the
+    server, which does not slow ``def`` handlers down as other middleware does. Create one collector for each server,
+    and register it with one registry.
+
+    In a thread, `collect` waits for a snapshot that the event loop makes, for at most 2 seconds. In the event loop it
+    cannot wait: if the server has more than 200 peers, it then shows the snapshot of the last collection.
+
+    Args:
+        buckets: upper limits of the histogram of durations, in seconds.
+    """
+
+    def __init__(self, server: Server, *, buckets: Sequence[float] = Histogram.DEFAULT_BUCKETS) -> None:
+        self._server = server
+        self._calls = Counter("wsrpc_calls", "Calls of handlers that have ended.", ["event", "outcome"], registry=None)
+        self._seconds = Histogram(
+            "wsrpc_call_duration_seconds", "Durations of the calls.", ["event"], registry=None, buckets=buckets
+        )
+        self._metrics: dict[tuple[str | None, str, str], tuple[Counter, Histogram]] = {}
+        """The metrics of a call, by channel name, event and outcome."""
+        self._latest: ServerStats | None = None
+        server.use(self._observe)
+
+    # ------------------------------------------------------------ in the event loop
+
+    def _observe(self, ctx: Context) -> Iterator[None]:
+        began, outcome = time.perf_counter(), "ok"
+        try:
+            yield
+        except BaseException as exc:
+            outcome = type(exc).__name__  # not its code, which another peer may have chosen
+        name = ctx.event or "raw message"
+        key = (ctx.channel_name, name, outcome) if ctx.is_handled else (None, OTHER, outcome)
+        calls, seconds = self._metrics.get(key) or self._add(*key)
+        calls.inc()
+        seconds.observe(time.perf_counter() - began)
+
+    def _add(self, channel: str | None, event: str, outcome: str) -> tuple[Counter, Histogram]:
+        name = event if channel is None else f"{channel}:{event}"
+        if len(self._metrics) >= MOST_EVENTS:  # the program itself makes up names
+            name = OTHER
+        found = self._calls.labels(name, outcome), self._seconds.labels(name)
+        if name != OTHER or event == OTHER:
+            self._metrics[channel, event, outcome] = found
+        return found
+
+    # ------------------------------------------------------------ in any thread
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics with their values."""
+        yield from _families(self._snapshot())
+        yield from self._calls.collect()
+        yield from self._seconds.collect()
+
+    def describe(self) -> Iterator[Metric]:
+        """Yield the metrics without values, because a registry asks for their names before the server runs."""
+        yield from _families(None)
+        yield from self._calls.describe()
+        yield from self._seconds.describe()
+
+    def _snapshot(self) -> ServerStats | None:
+        """Return the latest snapshot. None if there is none yet."""
+        future = self._server.collect_stats()
+        try:
+            self._latest = future.result(0 if _in_event_loop() else PATIENCE)
+        except TimeoutError:
+            future.add_done_callback(self._store)
+        return self._latest
+
+    def _store(self, future: Future[ServerStats]) -> None:
+        self._latest = future.result()
+
+
+def _in_event_loop() -> bool:
+    """Return whether an event loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _families(stats: ServerStats | None) -> Iterator[Metric]:
+    """Yield the metrics of `STATS`, with values from ``stats``."""
+    for make, path, label, text in STATS:
+        family = make("wsrpc_" + path.replace(".", "_"), text, labels=[label] if label else [])
+        of_cluster, _, name = path.rpartition(".")
+        owner = stats.cluster if stats is not None and of_cluster else stats
+        if owner is not None:
+            value = getattr(owner, name)
+            for key, number in (value if label else {"": value}).items():
+                family.add_metric([str(key)] if label else [], number)
+        yield family

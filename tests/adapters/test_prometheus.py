@@ -1,0 +1,169 @@
+"""`WsrpcCollector`: what a scrape shows of a server and its calls, in the event loop, in threads and in workers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.request import urlopen
+
+import msgspec
+import pytest
+from cluster_workers import environment, running
+from leftovers import turns_until
+from programs import free_port
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+from test_docs import program_of
+
+from wsrpc import Client, HandlerFailed, Server, UnknownEvent
+from wsrpc.cluster import Cluster, MemoryEngine
+from wsrpc.stats import ClusterStats, ServerStats
+from wsrpc.testing import connect, memory_transports
+from wsrpc_adapters import prometheus
+from wsrpc_adapters.prometheus import WsrpcCollector
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "observability.md"
+
+Value = Callable[..., float | None]
+
+
+def observed(server: Server) -> Value:
+    """Register a collector. Return the function that collects, and reads one value."""
+    registry = CollectorRegistry(auto_describe=True)
+    registry.register(WsrpcCollector(server, buckets=(0.1, 60)))
+    return lambda name, **labels: registry.get_sample_value(f"wsrpc_{name}", labels)
+
+
+async def test_calls_are_counted_by_event_and_outcome_and_made_up_names_together() -> None:
+    server = Server()
+    calls = observed(server)
+    server.on("add", lambda a, b: a + b)
+    server.of("shop").on("add", lambda a, b: a + b)
+    server.on("fail", lambda: 1 / 0)
+    server.on("wait", asyncio.Event().wait)
+
+    @server.on("feed")
+    async def feed() -> AsyncIterator[int]:
+        yield 1
+
+    async with connect(server) as client:
+        await client.request("add", 1, 2)
+        await client.emit("add", 1, 2)
+        await client.of("shop").request("add", 1, 2)
+        with pytest.raises(HandlerFailed):
+            await client.request("fail")
+        for number in range(5):
+            with pytest.raises(UnknownEvent):
+                await client.request(f"made up {number}")
+        async with asyncio.timeout(5):
+            assert [item async for item in client.stream("feed")] == [1]
+            waiting = asyncio.create_task(client.request("wait"))
+            await turns_until(lambda: server.stats().active)
+            waiting.cancel()
+            await turns_until(lambda: not server.stats().active)
+        expected = {
+            ("add", "ok"): 2,
+            ("shop:add", "ok"): 1,
+            ("fail", "ZeroDivisionError"): 1,
+            ("_OTHER", "UnknownEvent"): 5,
+            ("feed", "ok"): 1,
+            ("wait", "CancelledError"): 1,
+            ("made up 0", "UnknownEvent"): None,
+        }
+        assert {key: calls("calls_total", event=key[0], outcome=key[1]) for key in expected} == expected
+        assert calls("call_duration_seconds_bucket", event="add", le="60.0") == 2
+        assert calls("call_duration_seconds_count", event="_OTHER") == 5
+
+
+async def test_names_that_the_program_makes_up_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prometheus, "MOST_EVENTS", 2)
+    server = Server()
+    calls = observed(server)
+    async with connect(server) as client:
+        for name in "abcd":
+            server.on(name, lambda: None)
+            await client.request(name)
+    found = [calls("calls_total", event=name, outcome="ok") for name in ("a", "b", "c", "d", "_OTHER")]
+    assert found == [1, 1, None, None, 2]
+
+
+async def test_each_statistic_of_the_server_and_its_cluster_is_exported() -> None:
+    of_server = {each.name for each in msgspec.structs.fields(ServerStats)} - {"uptime", "cluster"}
+    of_cluster = {f"cluster.{each.name}" for each in msgspec.structs.fields(ClusterStats)} - {"cluster.node"}
+    assert {path for _, path, _, _ in prometheus.STATS} == of_server | of_cluster
+    server = Server(cluster=Cluster(MemoryEngine(), name="shop"))
+    value = observed(server)
+    async with connect(server) as client:
+        await client.emit("nobody handles this")
+        await turns_until(lambda: server.stats().ignored)
+        server.room("lobby").add(server.peers[0])
+        found = {name: value(name) for name in ("peers", "healthy", "rooms", "accepted_total", "cluster_nodes")}
+        assert found == dict.fromkeys(found, 1)
+        assert value("ignored_total", kind="unknown event") == 1
+    await server.close()
+
+
+async def test_a_thread_gets_what_the_event_loop_has_counted_and_the_last_values_if_that_is_blocked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = Server()
+    value = observed(server)
+    with ThreadPoolExecutor(1) as threads:
+        async with connect(server):
+            assert await asyncio.wrap_future(threads.submit(value, "peers")) == 1
+            await server.accept(memory_transports()[0])
+            monkeypatch.setattr(prometheus, "PATIENCE", 0.01)
+            assert threads.submit(value, "peers").result() == 1, "this blocks the event loop"
+            await asyncio.sleep(0)
+            monkeypatch.setattr(prometheus, "PATIENCE", 5.0)
+            assert await asyncio.wrap_future(threads.submit(value, "peers")) == 2
+    await server.close()
+
+
+async def test_in_the_event_loop_many_peers_are_those_of_the_last_scrape() -> None:
+    server = Server()
+    value = observed(server)
+    for _ in range(300):
+        await server.accept(memory_transports()[0])
+    assert value("peers") is None and value("calls_total") is None
+    await turns_until(lambda: value("peers") == 300)
+    await server.close()
+
+
+def scraped(port: int, **labels: str) -> dict[str, float]:
+    """The values of one worker."""
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    return {each.name: each.value for family in families for each in family.samples if each.labels == labels}
+
+
+async def test_each_worker_of_the_guide_serves_its_metrics_on_a_port_of_its_own(tmp_path: Path) -> None:
+    program = program_of(PAGE, "app.py")
+    first = free_port()
+    ports = f"range({first}, {first + 2})"
+    assert "range(9101, 9109)" in program
+    (tmp_path / "app.py").write_text(
+        program.replace("range(9101, 9109)", ports) + "\nimport os\nserver.on('pid', os.getpid)\n", "utf-8"
+    )
+    options = ("--port", "0", "--workers", "2")
+    async with running(tmp_path, "app:app", *options, env=environment("")) as workers:
+        await workers.logged("Application startup complete", 2)
+        url = f"ws://127.0.0.1:{await workers.port()}/ws"
+        async with Client(url) as one:
+            pid = await one.request("pid", returns=int)
+            os.kill(pid, signal.SIGSTOP)  # so that the other one accepts
+            try:
+                async with Client(url) as other:
+                    assert await other.request("pid") != pid
+                    os.kill(pid, signal.SIGCONT)
+                    for port in (first, first + 1):
+                        values = await asyncio.to_thread(scraped, port)
+                        assert (values["wsrpc_peers"], values["wsrpc_healthy"]) == (1, 1)
+                        calls = await asyncio.to_thread(scraped, port, event="pid", outcome="ok")
+                        assert calls["wsrpc_calls_total"] == 1
+            finally:
+                os.kill(pid, signal.SIGCONT)
