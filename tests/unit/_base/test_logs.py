@@ -20,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 LIMITS = Limits(close_timeout=2.0)
 PATIENCE = 8
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 # ---------------------------------------------------------------- connections
@@ -74,11 +75,15 @@ async def test_the_fields_of_a_record_say_which_peer_and_which_event(caplog: pyt
             with pytest.raises(HandshakeRejected):
                 await Client(listener.url, headers={"Origin": "https://evil.example"}, reconnect=None).connect()
             async with Client(listener.url, limits=LIMITS) as client:
-                for call in (client.of("shop").request("buy"), client.request("a\nb"), client.request("echo", 1, 2)):
+                for call in (
+                    client.of("shop").request("buy", metadata={"traceparent": TRACE}),
+                    client.request("a\nb", metadata={"tenant": "ada"}),
+                    client.request("echo", 1, 2),
+                ):
                     with pytest.raises(RpcError):
                         await call
                 for event in ("two", "mistyped"):
-                    await client.emit(event)
+                    await client.emit(event, metadata={"traceparent": TRACE})
                 assert await client.request("echo", 1) == 1
                 [peer] = server.peers
     finally:
@@ -90,6 +95,7 @@ async def test_the_fields_of_a_record_say_which_peer_and_which_event(caplog: pyt
     assert {(each["address"], each["remote"]) for each in ours} == {("device-7", f"{host}:{port}")}
     assert {each["address"] for each in found if each not in ours} == {None}
     assert [each["event"] for each in ours] == [None, "shop:buy", r"a\nb", "two", "mistyped", None]
+    assert [each["trace"] for each in ours] == [None, TRACE, None, TRACE, TRACE, None]
     failed = ours[1]
     assert failed["levelname"] == "ERROR" and failed["message"].startswith("handling shop:buy #") and failed["exc_info"]
     [(refused, *nobody)] = [[each["origin"], each["peer"], each["event"]] for each in found if each["origin"]]

@@ -16,7 +16,7 @@ from ..._base.names import RAW
 from ...errors import BadArguments, ChannelClosed, made_here
 from ..inboxes.item_inboxes import UploadInbox
 from ..wire.counting import memory_of
-from ..wire.messages import WireMessage
+from ..wire.messages import WireMessage, context_of
 from ..wire.rejections import bounded_reason
 from .observation import Message
 
@@ -173,8 +173,11 @@ class Invocation(msgspec.Struct, eq=False):
 
     def log_fields(self) -> dict[str, object]:
         """Return the fields of a log record about the call, without the numbers that make each label another one."""
-        name = self.channel_name
-        return {"event": (self.event if name is None else f"{name}:{self.event}") or None}
+        name, context = self.channel_name, context_of(self.inbound)
+        return {
+            "event": (self.event if name is None else f"{name}:{self.event}") or None,
+            "trace": None if context is None or context.metadata is UNSET else context.metadata.get("traceparent"),
+        }
 
     def make_channel(self) -> ChannelCore:
         """Return the channel that may answer the request. The first call makes it.
