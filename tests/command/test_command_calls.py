@@ -15,7 +15,7 @@ import pytest
 from command_process import COMMAND, end, environment, prints, refusal, run, serving, start
 from programs import ROOT
 
-from wsrpc import Handshake, Peer
+from wsrpc import Context, Handshake, Peer
 from wsrpc.testing import FaultProxy
 
 CERTIFICATES = ROOT / "tests" / "certificates"
@@ -189,6 +189,27 @@ async def test_help() -> None:
 
 
 # ---------------------------------------------------------------- the connection
+
+
+async def test_metadata_is_sent_with_each_kind_of_message() -> None:
+    async with serving() as played:
+
+        @played.server.on("about")
+        def about(ctx: Context) -> dict[str, str]:
+            played.heard.put_nowait([*ctx.metadata])
+            return dict(ctx.metadata)
+
+        @played.server.on("flow")
+        async def flow(ctx: Context) -> AsyncIterator[str]:
+            yield ctx.metadata["tenant"]
+
+        metadata = ("-H", "tenant=a", "--metadata", "trace=b=c")
+        assert await prints("call", played.url, "about", *metadata) == '{"tenant":"a","trace":"b=c"}\n'
+        assert await prints("stream", played.url, "flow", *metadata) == '"a"\n'
+        await prints("emit", played.url, "about", *metadata)
+        assert [await played.heard.get() for _ in range(2)] == [["tenant", "trace"]] * 2
+        assert "expected NAME=VALUE, got 'a'" in await refusal(2, "call", played.url, "about", "-H", "a")
+        assert "metadata= has at most" in await refusal(2, "call", played.url, "about", "-H", "a b=c")
 
 
 async def test_4_when_the_connection_is_lost_meanwhile() -> None:

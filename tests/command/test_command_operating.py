@@ -12,7 +12,7 @@ import pytest
 from command_process import prints, refusal, run
 from engine_servers import EngineServer, nats_server, redis_server
 
-from wsrpc import Client, Handshake, Peer, RpcError, Server
+from wsrpc import Client, Context, Handshake, Peer, RpcError, Server
 from wsrpc.cluster import Cluster
 from wsrpc_adapters.nats import NatsEngine
 from wsrpc_adapters.redis import RedisEngine
@@ -36,6 +36,10 @@ async def operated(address: str = "ada", **options: Any) -> AsyncGenerator[tuple
         @client.of("shop").on("buy")
         def buy() -> None:
             raise RpcError("no money\n\x1b[31mleft", code="broke")
+
+        @client.on("about")
+        def about(ctx: Context) -> list[Any]:
+            return [dict(ctx.metadata), ctx.remaining is not None and ctx.remaining < 20]
 
         @client.on("hang")
         async def hang() -> None:
@@ -81,6 +85,9 @@ async def test_a_call_of_a_peer() -> None:
     async with operated(admin=everybody) as (server, url, _):
         assert await prints("call", url, "whoami", "2", "--peer", "ada") == '"adaada"\n'
         assert await prints("call", url, "whoami", "--peer", server.peers[0].id) == '"ada"\n'
+        assert await prints("call", url, "about", "--peer", "ada") == "[{},false]\n"
+        through = ("call", url, "about", "--peer", "ada", "-H", "tenant=a", "--timeout", "20")
+        assert await prints(*through) == '[{"tenant":"a"},true]\n'
         rows: list[tuple[int, str, list[str]]] = [
             (1, r"no money\n\x1b[31mleft [broke]", ["buy", "--channel", "shop"]),
             (1, "ticks responds with a stream, and --peer passes on only values", ["ticks"]),

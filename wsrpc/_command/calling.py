@@ -85,7 +85,9 @@ async def stream(options: Options, job: Job) -> None:
     """Request a stream, and print its items as they arrive."""
     args, sent = _arguments(options, job)
     output = ValueWriter(job)
-    limits = {} if options.timeout is None else {"timeout": options.timeout}
+    limits = _sent_along(options)
+    if options.timeout is not None:
+        limits["timeout"] = options.timeout
     progress = ItemCount(job, f"{options.event} was stopped")
     async with connected(options, job) as client:
         job.doing = f"{options.event} was cancelled"
@@ -116,7 +118,7 @@ async def emit(options: Options, job: Job) -> None:
     _check_event(options)
     args = [argument(text) for text in options.args]
     async with connected(options, job) as client:
-        await on_channel(client, options.channel).emit(options.event, *args)
+        await on_channel(client, options.channel).emit(options.event, *args, **_sent_along(options))
 
 
 async def _request(options: Options, job: Job, peer: str | None = None) -> None:
@@ -125,7 +127,7 @@ async def _request(options: Options, job: Job, peer: str | None = None) -> None:
     output = ValueWriter(job)
     async with _asking(options, job, peer, args, sent) as ask:
         job.doing = f"{options.event} was cancelled"
-        limits: dict[str, Any] = {}
+        limits = _sent_along(options)
         if options.timeout is not None:
             limits["timeout"] = max(0.001, began + options.timeout - time.monotonic())
         try:
@@ -160,6 +162,11 @@ async def _asking(
     except UnexpectedChannel as exc:
         text = f"{options.event} responds with a stream, and --peer passes on only values"
         raise Failure(text, REMOTE) from exc
+
+
+def _sent_along(options: Options) -> dict[str, Any]:
+    """Return the options of an event or a request that its handler can read."""
+    return {"metadata": dict(options.metadata)} if options.metadata else {}
 
 
 def _arguments(options: Options, job: Job) -> tuple[list[Any], AsyncGenerator[Any] | None]:

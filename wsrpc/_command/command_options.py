@@ -79,6 +79,13 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
+def _entry(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise click.BadParameter(f"expected NAME=VALUE, got {text!r}")
+    return name, value
+
+
 def channel_option(about: str, **options: Any) -> Decorator:
     """Return a decorator that adds ``--channel``."""
     return click.option("--channel", metavar="NAME", shell_complete=_offered, help=about, **options)
@@ -119,6 +126,14 @@ CALL = several(
     click.argument("event", shell_complete=_offered),
     click.argument("args", metavar="[ARG]...", nargs=-1),
     channel_option("A named channel (default: the main channel)."),
+    click.option(
+        "--metadata",
+        "-H",
+        metavar="NAME=VALUE",
+        type=_entry,
+        multiple=True,
+        help="Send metadata. Can be repeated.",
+    ),
     CONNECTION,
 )
 """An event for a server, and its arguments."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from functools import partial
 from typing import Any
 
 import click
-from msgspec import UNSET
 
 from .._base.closing import check_close
 from .._client.client import Client
@@ -18,7 +16,7 @@ from .._core.wire.rejections import NOT_ALLOWED_CODE
 from .._net.urls import shown_url
 from .._server.description_pages import CHANNEL
 from .._server.joined_cluster import operations_of
-from .._server.operations import Operations, Row, Timeout
+from .._server.operations import Operations, Row
 from ..cluster._cluster import ClusterClient
 from ..cluster.engine import Engine
 from ..errors import EngineLost, RemoteError, RequestTimeout, one_line
@@ -156,15 +154,14 @@ class _RequestedOperations(Operations):
                 async for row in rows:
                     yield row
 
-    async def kick(self, named: str, code: int | None, reason: str) -> None:
+    async def kick(self, named: str, code: int, reason: str) -> None:
         with self._explaining("kick"):
             await self._channel.request("kick", named, code, reason)
 
-    async def call(self, named: str, channel: str | None, event: str, args: list[Any], timeout: Timeout = UNSET) -> Any:
-        ask = partial(self._channel.request, "call", named, channel, event, args)
+    async def call(self, named: str, channel: str | None, event: str, args: list[Any], **options: Any) -> Any:
         try:
             with self._explaining("call"):
-                return await (ask() if timeout is UNSET else ask(timeout=timeout))
+                return await self._channel.request("call", named, channel, event, args, **options)
         except RequestTimeout as exc:
             raise RequestTimeout(event, exc.timeout, exc.outcome) from exc
 

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from msgspec import UNSET, UnsetType, to_builtins
+from msgspec import to_builtins
 from msgspec.structs import asdict
 
 from .._base.logs import address_text
+from .._core.api.caller import Caller
 from .._core.api.peer import Peer, core_of
 from .._core.sending.sender import Sender
-from .._core.wire.messages import RequestOptions
 from ..errors import PeerNotFound
 
 Row = dict[str, Any]
 """What operators see of one peer, or of one server."""
-Timeout = float | UnsetType | None
-
-
-class Target(NamedTuple):
-    """A peer that an operator has named."""
-
-    sender: Sender
-    close: Callable[[int | None, str], Awaitable[None]]
 
 
 class Operations(Protocol):
@@ -37,30 +29,40 @@ class Operations(Protocol):
         """Yield a row for each peer, if ``what`` is ``"peers"``; otherwise the statistics of each server."""
         ...
 
-    async def kick(self, named: str, code: int | None, reason: str) -> None:
+    async def kick(self, named: str, code: int, reason: str) -> None:
         """Close the named peers; see `ClusterPeer.close`."""
 
-    async def call(self, named: str, channel: str | None, event: str, args: list[Any], timeout: Timeout = UNSET) -> Any:
-        """Send a request to the named peer, and return its response; see `ClusterPeer`."""
+    async def call(self, named: str, channel: str | None, event: str, args: list[Any], **options: Any) -> Any:
+        """Send a request to the named peer, and return its response. ``options`` are `CallOptions`."""
+
+
+class Target(Caller):
+    """A peer that an operator has named."""
+
+    __slots__ = ("_channel_name", "_sender", "close")
+
+    def __init__(self, sender: Sender, channel: str | None, close: Callable[[int, str], Awaitable[None]]) -> None:
+        self._sender = sender
+        self._channel_name = channel
+        self.close = close
 
 
 class DirectOperations(Operations):
     """Operations in a process that can send to the peers."""
 
-    async def find(self, named: str) -> list[Target]:
-        """Return the named peers, at least one. The latest one is the last.
+    async def find(self, named: str, channel: str | None = None) -> list[Target]:
+        """Return the named peers, at least one, to call them on a channel. The latest one is the last.
 
         Raises:
             EngineLost, PeerNotFound: as for `ClusterPeer`.
         """
         raise NotImplementedError
 
-    async def kick(self, named: str, code: int | None, reason: str) -> None:
+    async def kick(self, named: str, code: int, reason: str) -> None:
         await asyncio.gather(*[target.close(code, reason) for target in await self.find(named)])
 
-    async def call(self, named: str, channel: str | None, event: str, args: list[Any], timeout: Timeout = UNSET) -> Any:
-        sender = (await self.find(named))[-1].sender
-        return await sender.send_request(channel, event, tuple(args), RequestOptions(timeout=timeout))
+    async def call(self, named: str, channel: str | None, event: str, args: list[Any], **options: Any) -> Any:
+        return await (await self.find(named, channel))[-1].request(event, *args, **options)
 
 
 class ServerOperations(DirectOperations):
@@ -78,13 +80,13 @@ class ServerOperations(DirectOperations):
             if (peer := server.peer(id)) is not None:
                 yield _row_of(peer)
 
-    async def find(self, named: str) -> list[Target]:
+    async def find(self, named: str, channel: str | None = None) -> list[Target]:
         found = [peer for peer in self._server.peers if peer.address == named]
         if not found and (peer := self._server.peer(named)) is not None:
             found.append(peer)
         if not found:
             raise PeerNotFound(named)
-        return [Target(core_of(peer).requester, peer.close) for peer in found]
+        return [Target(core_of(peer).requester, channel, peer.close) for peer in found]
 
 
 def _row_of(peer: Peer) -> Row:

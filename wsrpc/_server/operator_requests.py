@@ -8,6 +8,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
+from .._core.api.context import Context
 from .._core.api.peer import Peer, core_of
 from .._core.handlers.registry import Registry
 from .._core.wire.nodes import error_to_node
@@ -49,16 +50,17 @@ class OperatorRequests:
             async for row in rows:
                 yield row
 
-    async def kick(self, peer: Peer, named: str, code: int | None = 1000, reason: str = "") -> None:
+    async def kick(self, peer: Peer, named: str, code: int = 1000, reason: str = "") -> None:
         operations = await self._allowed(peer, "kick")
         core_of(peer).log(logging.INFO, "closes the peer %s, as an operator: %s %s", short(named), code, reason)
         await _answer(operations.kick(named, code, reason))
 
-    async def call(self, peer: Peer, named: str, channel: str | None, event: str, args: list[Any]) -> Any:
+    async def call(self, ctx: Context, peer: Peer, named: str, channel: str | None, event: str, args: list[Any]) -> Any:
         operations = await self._allowed(peer, "call")
         core_of(peer).log(logging.INFO, "requests %s of the peer %s, as an operator", short(event), short(named))
-        # Without a timeout, because the request ends with the request of the operator.
-        return await _answer(operations.call(named, channel, event, args, None))
+        # Without a limit of its own, because the request ends with the request of the operator.
+        options = {"timeout": ctx.remaining, "metadata": ctx.metadata or None}
+        return await _answer(operations.call(named, channel, event, args, **options))
 
     async def _allowed(self, peer: Peer, action: str) -> Operations:
         if not await self._allow.allows(f"let the peer be an operator ({action})", peer, action):

@@ -41,14 +41,14 @@ class ClusterOperations(DirectOperations):
             async for row in rows:
                 yield row
 
-    async def find(self, named: str) -> list[Target]:
+    async def find(self, named: str, channel: str | None = None) -> list[Target]:
         membership = self._membership
         if membership.directory.locate(named) is not None:
             sender = ClusterSender(named, lambda: membership)
         else:
             node = membership.node.id if membership.has_id(named) else await self._node_of(named)
             sender = ClusterSender(f"{ID}{named}", lambda: membership, node)
-        return [Target(sender, sender.close)]
+        return [Target(sender, channel, sender.close)]
 
     async def _node_of(self, id: str) -> str:
         """Return the other node to which the peer with this id is connected."""
