@@ -9,16 +9,19 @@ belong to its event loop, which therefore makes a snapshot of them for each coll
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from itertools import accumulate
 
 from wsrpc import Context, Server
 from wsrpc.stats import ServerStats
 
 try:
-    from prometheus_client import Counter, Histogram
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client import Histogram
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
     from prometheus_client.registry import Collector
 except ImportError as exc:
     raise ImportError(
@@ -34,7 +37,7 @@ OTHER = "_OTHER"
 """Stands for events that have no handler, as in OpenTelemetry, so that no peer can add metrics."""
 
 MOST_EVENTS = 1000
-"""Number of combinations of event and outcome that have metrics. The events of further combinations are `OTHER`."""
+"""Number of events that have metrics of their own. Further events are `OTHER`."""
 
 GAUGE, COUNTER = GaugeMetricFamily, CounterMetricFamily
 
@@ -75,6 +78,19 @@ STATS: list[tuple[type[GaugeMetricFamily | CounterMetricFamily], str, str, str]]
 """The metrics from `ServerStats`: the type, the attribute, the label of a dict, and the help text."""
 
 
+class EventCalls:
+    """The calls of one event that have ended."""
+
+    __slots__ = ("buckets", "outcomes", "seconds")
+
+    def __init__(self, buckets: int) -> None:
+        self.outcomes: dict[str, int] = {}
+        """Numbers of calls, by outcome."""
+        self.buckets = [0] * buckets
+        """Numbers of calls, by duration."""
+        self.seconds = 0.0
+
+
 class WsrpcCollector(Collector):
     """Collector for prometheus_client: ``REGISTRY.register(WsrpcCollector(server))``.
 
@@ -87,21 +103,22 @@ class WsrpcCollector(Collector):
     cannot wait: if the server has more than 200 peers, it then shows the snapshot of the last collection.
 
     Args:
-        buckets: upper limits of the histogram of durations, in seconds.
+        buckets: upper limits of the histogram of durations, in seconds, in ascending order.
     """
 
     def __init__(self, server: Server, *, buckets: Sequence[float] = Histogram.DEFAULT_BUCKETS) -> None:
         self._server = server
-        self._calls = Counter("wsrpc_calls", "Calls of handlers that have ended.", ["event", "outcome"], registry=None)
-        self._seconds = Histogram(
-            "wsrpc_call_duration_seconds", "Durations of the calls.", ["event"], registry=None, buckets=buckets
-        )
-        self._metrics: dict[tuple[str | None, str, str], tuple[Counter, Histogram]] = {}
-        """The metrics of a call, by channel name, event and outcome."""
+        self._limits = [float(each) for each in buckets if each != math.inf]
+        self._events: dict[str, EventCalls] = {}
+        """By the label of the event."""
+        self._found: dict[tuple[str | None, str], EventCalls] = {}
+        """The same objects, by channel name and event."""
         self._latest: ServerStats | None = None
         server.use(self._observe)
 
     # ------------------------------------------------------------ in the event loop
+
+    # The classes of prometheus_client would take 4 microseconds for each call, which is half of a small request.
 
     def _observe(self, ctx: Context) -> Iterator[None]:
         began, outcome = time.perf_counter(), "ok"
@@ -109,34 +126,46 @@ class WsrpcCollector(Collector):
             yield
         except BaseException as exc:
             outcome = type(exc).__name__  # not its code, which another peer may have chosen
-        name = ctx.event or "raw message"
-        key = (ctx.channel_name, name, outcome) if ctx.is_handled else (None, OTHER, outcome)
-        calls, seconds = self._metrics.get(key) or self._add(*key)
-        calls.inc()
-        seconds.observe(time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        key = (ctx.channel_name, ctx.event) if ctx.is_handled else (None, OTHER)
+        calls = self._found.get(key) or self._add(*key)
+        calls.outcomes[outcome] = calls.outcomes.get(outcome, 0) + 1
+        calls.buckets[bisect_left(self._limits, seconds)] += 1
+        calls.seconds += seconds
 
-    def _add(self, channel: str | None, event: str, outcome: str) -> tuple[Counter, Histogram]:
-        name = event if channel is None else f"{channel}:{event}"
-        if len(self._metrics) >= MOST_EVENTS:  # the program itself makes up names
-            name = OTHER
-        found = self._calls.labels(name, outcome), self._seconds.labels(name)
-        if name != OTHER or event == OTHER:
-            self._metrics[channel, event, outcome] = found
-        return found
+    def _add(self, channel: str | None, event: str) -> EventCalls:
+        label = event or "raw message"
+        if channel is not None:
+            label = f"{channel}:{label}"
+        full = len(self._found) >= MOST_EVENTS  # the program itself makes up names
+        calls = self._events.setdefault(OTHER if full else label, EventCalls(len(self._limits) + 1))
+        if not full:
+            self._found[channel, event] = calls
+        return calls
 
     # ------------------------------------------------------------ in any thread
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics with their values."""
-        yield from _families(self._snapshot())
-        yield from self._calls.collect()
-        yield from self._seconds.collect()
+        yield from _stats_metrics(self._snapshot())
+        yield from self._call_metrics(self._events.copy())
 
     def describe(self) -> Iterator[Metric]:
         """Yield the metrics without values, because a registry asks for their names before the server runs."""
-        yield from _families(None)
-        yield from self._calls.describe()
-        yield from self._seconds.describe()
+        yield from _stats_metrics(None)
+        yield from self._call_metrics({})
+
+    def _call_metrics(self, events: dict[str, EventCalls]) -> Iterator[Metric]:
+        count = CounterMetricFamily("wsrpc_calls", "Calls of handlers that have ended.", labels=["event", "outcome"])
+        seconds = HistogramMetricFamily("wsrpc_call_duration_seconds", "Durations of these calls.", labels=["event"])
+        names = [*map(str, self._limits), "+Inf"]
+        for event, calls in events.items():
+            for outcome, number in calls.outcomes.copy().items():
+                count.add_metric([event, outcome], number)
+            up_to = accumulate(calls.buckets.copy())
+            seconds.add_metric([event], [*zip(names, up_to, strict=True)], calls.seconds)
+        yield count
+        yield seconds
 
     def _snapshot(self) -> ServerStats | None:
         """Return the latest snapshot. None if there is none yet."""
@@ -160,7 +189,7 @@ def _in_event_loop() -> bool:
     return True
 
 
-def _families(stats: ServerStats | None) -> Iterator[Metric]:
+def _stats_metrics(stats: ServerStats | None) -> Iterator[Metric]:
     """Yield the metrics of `STATS`, with values from ``stats``."""
     for make, path, label, text in STATS:
         family = make("wsrpc_" + path.replace(".", "_"), text, labels=[label] if label else [])

@@ -23,6 +23,7 @@ KNOWN = {
     "test_the_command_writes_and_checks": "python-client wsrpc, typescript wsrpc",
     "tests/docs/test_framework_pages.py": "client-certificates openssl, fastapi uvicorn, frameworks uvicorn, "
     "tls openssl, uvicorn uvicorn, uvicorn python",
+    "tests/adapters/test_prometheus.py": "observability uvicorn",
     "tests/docs/test_migration_pages.py": "migrate-ws-wrapper python, migrate-ws-wrapper node",
     "tests/browser": "browser python",
     "interop/test_typescript_page.py": "typescript npx, typescript python, typescript node",
