@@ -94,7 +94,7 @@ async def test_what_is_wrong_does_not_compile(package: Path, tmp_path: Path) -> 
 
 IN_NODE = """\
 import { Client, type ClientOptions, RemoteError, type State, type Status } from "python-wsrpc"
-import type { Progress, WithOptions } from "python-wsrpc"
+import type { Call, Metadata, OutgoingCall, OutgoingMiddleware, Progress, WithOptions } from "python-wsrpc"
 
 const options: ClientOptions = { requestTimeout: 1000 }
 const client = new Client("ws://localhost/ws", options)
@@ -102,8 +102,12 @@ const status: Status = client.status
 const state: State = status.get()
 status.subscribe((state: State, resumed: boolean) => console.log(state, resumed))
 const progress: WithOptions = { progress: ({ bytes }: Progress) => bytes.toFixed() }
+const metadata: Metadata = { tenant: "acme" }
+const named: OutgoingMiddleware = async (call: OutgoingCall, next) => ((call.metadata.name = call.event), next())
+const remove: () => void = client.useOutgoing(named)
+client.on("name", function (this: Call) { return client.with({ metadata, timeout: this.remaining }).request("name") })
 const id = (error: unknown): string | undefined => (error instanceof RemoteError ? error.errorId : undefined)
-export const shown = [id, state, client.error?.code, client.retryAt?.toFixed(), client.with(progress)]
+export const shown = [id, state, client.error?.code, client.retryAt?.toFixed(), client.with(progress), remove]
 """
 
 

@@ -1,5 +1,7 @@
 // The types for programs with a client: of the handlers on both sides, and of the objects that calls return.
 
+import type { Metadata } from "./call_context.js"
+
 // ------------------------------------------------------------ handlers on both sides, as `wsrpc types` writes them
 
 type Functions = { [event: string]: (...args: any[]) => any }
@@ -56,9 +58,35 @@ export type Handles<F> = (
 export interface CallOptions {
   /** Aborts the call. */
   readonly signal?: AbortSignal | undefined
-  /** Milliseconds until the call fails. With 0 or `Infinity`, it has no time limit. */
+  /**
+   * Milliseconds until the call fails. With 0 or `Infinity`, it has no time limit. The handler learns how much time is
+   * left: `ctx.remaining` in Python.
+   */
   readonly timeout?: number | undefined
+  /**
+   * Texts that travel with the call, by their names: `ctx.metadata` in Python. At most 32, with 4,096 bytes together. A
+   * name has 1 to 64 ASCII characters, and no spaces. A server without wsrpc does not get them.
+   */
+  readonly metadata?: Metadata | undefined
 }
+
+/** A call or an event that the page makes, for outgoing middleware. */
+export interface OutgoingCall extends CallOptions {
+  readonly kind: "event" | "request" | "stream" | "upload" | "conversation"
+  /** Undefined for the main channel. */
+  readonly channel: string | undefined
+  readonly event: string
+  readonly args: readonly unknown[]
+  /** What travels with the call. The middleware may change it before it calls `next`. */
+  readonly metadata: Record<string, string>
+}
+
+/**
+ * Runs around a call or an event. `next` sends it, and returns nothing for an event, a promise of the result for a
+ * request, and a promise of the open channel for a stream, an upload or a conversation. What the middleware returns
+ * takes the place of this result.
+ */
+export type OutgoingMiddleware = (call: OutgoingCall, next: () => any) => unknown
 
 /** The items of an upload. */
 export type Source<T> = AsyncIterable<T> | Iterable<T>
@@ -81,6 +109,10 @@ export interface Call {
   readonly id: number | undefined
   /** Aborted when the server cancels the call, or its channel or the session ends. Never for an event. */
   readonly signal: AbortSignal
+  /** The metadata that the server has sent with the call. */
+  readonly metadata: Metadata
+  /** Milliseconds for which the server still waits. Undefined if it has not set a timeout, and for an event. */
+  readonly remaining: number | undefined
   /** Answers the request with a channel, for a conversation. The channel ends when the handler has returned. */
   channel(): Channel
   /** Returns the items that the server uploads. The handler's result is the result of the upload. */

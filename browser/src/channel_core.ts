@@ -1,12 +1,12 @@
 // `ChannelCore`: an anonymous channel.
 
-import type { CallOptions, Channel } from "./api.js"
+import type { Channel } from "./api.js"
 import type { Message } from "./codec.js"
 import { OVERHEAD } from "./data.js"
 import { Aborted, ChannelClosed, textOf } from "./errors.js"
 import { Handlers, type Handler } from "./handlers.js"
 import type { Outgoing } from "./replay.js"
-import { Request } from "./request.js"
+import { Request, type RequestOptions } from "./request.js"
 
 /** The reason with which a channel ends in good order. */
 export const FINISHED = { message: "closed", code: "wsrpc.closed" }
@@ -41,8 +41,8 @@ export interface ChannelOwner {
 
 /** An anonymous channel, for a conversation or for one stream. It ends with its session. */
 export class ChannelCore implements Channel {
-  readonly id: number
-  readonly closed: Promise<Error | undefined>
+  declare readonly id: number
+  declare readonly closed: Promise<Error | undefined>
   readonly #owner: ChannelOwner
   readonly #handlers = new Handlers()
   /** The messages that arrived before anything listened, with their sizes. Undefined once something listens. */
@@ -86,7 +86,7 @@ export class ChannelCore implements Channel {
     return this.with({}).request(event, ...args)
   }
 
-  with(options: CallOptions): Pick<Channel, "request"> {
+  with(options: RequestOptions): Pick<Channel, "request"> {
     return {
       request: async (event, ...args) => {
         this.#check()
@@ -158,7 +158,7 @@ export class ChannelCore implements Channel {
       this.#earlyBytes += size + OVERHEAD
       if (this.#earlyBytes > MAX_EARLY) {
         this.#early = undefined
-        this.abort(new ChannelClosed("nothing reads what comes on the channel", "ran"))
+        this.abort(new ChannelClosed("nothing reads the channel", "ran"))
       }
     } else if (!this.#recipient?.receive(String(message.a![0]), message, size)) {
       this.#owner.run(this.#handlers, message)

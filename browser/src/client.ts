@@ -9,6 +9,8 @@ import type {
   Handles,
   Items,
   Of,
+  OutgoingCall,
+  OutgoingMiddleware,
   Progress,
   Result,
   Sent,
@@ -19,10 +21,11 @@ import type {
 import { FINISHED, type ChannelCore } from "./channel_core.js"
 import type { Codec } from "./codec.js"
 import { ClientCore, type ClientOptions, type State, type Subscriber } from "./client_core.js"
+import { contextOf, type Metadata } from "./call_context.js"
 import { ConnectionLost, RemoteError, WsrpcError } from "./errors.js"
-import type { Handler } from "./handlers.js"
+import { report, type Handler } from "./handlers.js"
 import { Producer } from "./producer.js"
-import { Request, type ChannelRef } from "./request.js"
+import { Request, type ChannelRef, type RequestOptions } from "./request.js"
 import { Stream } from "./stream.js"
 import type { Address, Target } from "./target.js"
 
@@ -49,6 +52,11 @@ export interface WithOptions extends CallOptions {
   readonly progress?: (progress: Progress) => void
 }
 
+/** The options of a caller: those of `with`, and the time limit of the client. */
+type Options = WithOptions & RequestOptions
+/** A call with its options, which the middleware gets. */
+type Leaving = OutgoingCall & Options
+
 /** The most attempts of a request with `retry`. */
 const MAX_ATTEMPTS = 8
 
@@ -71,11 +79,11 @@ function pause(ms: number, signals: (AbortSignal | undefined)[]): Promise<void> 
 
 /** Makes calls on the main channel or a named channel, with certain options. */
 class Caller<A extends Shape = any> {
-  protected readonly core: ClientCore
+  declare protected readonly core: ClientCore
   readonly #channel: ChannelRef
-  readonly #options: WithOptions
+  readonly #options: Options
 
-  constructor(core: ClientCore, channel: ChannelRef, options: WithOptions) {
+  constructor(core: ClientCore, channel: ChannelRef, options: Options) {
     this.core = core
     this.#channel = channel
     this.#options = options
@@ -111,30 +119,47 @@ class Caller<A extends Shape = any> {
    * @throws TypeError if an argument cannot be encoded
    */
   emit<K extends keyof Group<A, "requests"> & string>(event: K, ...args: Args<Of<A, "requests", K>>): void {
-    this.core.emit(this.#channel, event, args)
+    this.#leave("event", event, args)?.catch?.(report) // the middleware may be async
   }
 
   /** Sends a request, and returns the answer. */
-  request<K extends keyof Group<A, "requests"> & string>(
+  async request<K extends keyof Group<A, "requests"> & string>(
     event: K,
     ...args: Args<Of<A, "requests", K>>
   ): Promise<Result<Of<A, "requests", K>>> {
-    return this.#options.retry ? this.#requestRepeatedly(event, args) : this.#request(event, args, false)
+    return this.#leave("request", event, args)
   }
 
-  async #requestRepeatedly(event: string, args: unknown[]): Promise<any> {
+  /** Sends a call or an event, with the middleware around it. */
+  #leave(kind: OutgoingCall["kind"], event: string, args: unknown[]): any {
+    const call = {
+      ...this.#options,
+      kind,
+      channel: this.#channel.c,
+      event,
+      args,
+      metadata: { ...this.#options.metadata },
+    }
+    const send = () =>
+      kind === "event"
+        ? this.core.add({ message: { a: [event, ...args], ctx: contextOf(call.metadata), ...this.#channel } })
+        : this.#request(call)
+    const wrap = (next: () => any, middleware: OutgoingMiddleware) => () => middleware(call, next)
+    return [...this.core.outgoing].reduceRight(wrap, send)()
+  }
+
+  /** Sends a request, again and again if it has failed and has the option `retry`. */
+  async #request(call: Leaving): Promise<any> {
+    const { kind, event, args, retry } = call
+    const opens = kind !== "request"
     for (let attempt = 1; ; attempt++) {
       try {
-        return await this.#request(event, args, false)
+        return await this.core.request(new Request(this.#channel, event, args, call, opens))
       } catch (error) {
-        if (attempt === MAX_ATTEMPTS || !this.#mayRepeat(error)) throw error
+        if (opens || !retry || attempt === MAX_ATTEMPTS || !this.#mayRepeat(error)) throw error
         await pause(Math.random() * 250 * 2 ** attempt, [this.#options.signal, this.core.ended])
       }
     }
-  }
-
-  #request(event: string, args: unknown[], opens: boolean): Promise<any> {
-    return this.core.request(new Request(this.#channel, event, args, this.#options, opens))
   }
 
   #mayRepeat(error: unknown): boolean {
@@ -144,11 +169,11 @@ class Caller<A extends Shape = any> {
   }
 
   /** Opens a channel for a conversation with the handler. The signal aborts the channel, too. */
-  open<K extends keyof Group<A, "conversations"> & string>(
+  async open<K extends keyof Group<A, "conversations"> & string>(
     event: K,
     ...args: Args<Of<A, "conversations", K>>
   ): Promise<Channel<Shaped<Result<Of<A, "conversations", K>>>>> {
-    return this.#request(event, args, true)
+    return this.#leave("conversation", event, args)
   }
 
   /** Returns the items that the handler yields. The request is sent when the first item is read. */
@@ -156,7 +181,7 @@ class Caller<A extends Shape = any> {
     event: K,
     ...args: Args<Of<A, "streams", K>>
   ): Items<Result<Of<A, "streams", K>>> {
-    return new Stream<any>(() => this.#request(event, args, true))
+    return new Stream<any>(async () => this.#leave("stream", event, args))
   }
 
   /**
@@ -167,11 +192,11 @@ class Caller<A extends Shape = any> {
     event: K,
     ...[source, ...args]: Sent<Of<A, "uploads", K>>
   ): Promise<Result<Of<A, "uploads", K>>> {
-    const { progress, timeout } = this.#options
-    const channel: ChannelCore = await this.#request(event, args, true)
+    const { progress, timeout, requestTimeout } = this.#options
+    const channel: ChannelCore = await this.#leave("upload", event, args)
     try {
       await new Producer(channel, progress).run(source)
-      const answer = channel.with({ timeout }).request("next", { done: true })
+      const answer = channel.with({ requestTimeout: timeout ?? requestTimeout }).request("next", { done: true })
       // A wsrpc server has ended the channel with either answer.
       const end = (error: unknown) => void (error instanceof RemoteError && channel.hasCredit && channel.end(error))
       await answer.then(() => channel.end(FINISHED), end)
@@ -201,7 +226,18 @@ export class Client<A extends Shape = any> extends Caller<A> {
    * @throws SyntaxError if the scheme of the address is not `http`, `https`, `ws` or `wss`
    */
   constructor(target: Target, options: ClientOptions = {}) {
-    super(new ClientCore(target, options), {}, { timeout: options.requestTimeout ?? 60_000 })
+    super(new ClientCore(target, options), {}, { requestTimeout: options.requestTimeout ?? 60_000 })
+  }
+
+  /**
+   * Runs a function around each event, request, stream, upload and conversation of the page, once for all attempts of a
+   * request, and not for what is sent on an anonymous channel. The function that was added first is the outermost one.
+   *
+   * @returns a function that removes it
+   */
+  useOutgoing(middleware: OutgoingMiddleware): () => void {
+    this.core.outgoing.add(middleware)
+    return () => this.core.outgoing.delete(middleware)
   }
 
   /**
@@ -241,7 +277,7 @@ export class Client<A extends Shape = any> extends Caller<A> {
   }
 }
 
-export type { Address, Call, Caller, Channel, ClientOptions, Codec, Items, Progress, Shape, Source, State, Subscriber }
-export type { Target }
+export type { Address, Call, Caller, Channel, ClientOptions, Codec, Items, Metadata, OutgoingCall, OutgoingMiddleware }
+export type { Progress, Shape, Source, State, Subscriber, Target }
 export { Aborted, ChannelClosed, ConnectionLost, Refused, RemoteError, RequestTimeout, WsrpcError } from "./errors.js"
 export type { Outcome } from "./errors.js"

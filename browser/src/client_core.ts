@@ -1,13 +1,14 @@
 // `ClientCore`: the inside of a client.
 
 import { Backoff, mayDialAgain } from "./backoff.js"
+import type { OutgoingMiddleware } from "./api.js"
 import { now } from "./clock.js"
 import { json, type Codec, type Message } from "./codec.js"
 import { ConnectionLost, Refused } from "./errors.js"
 import { Handlers, report, type Handler } from "./handlers.js"
 import { onWake } from "./page_events.js"
 import { PeerCore, type PeerOwner } from "./peer_core.js"
-import { Request, type ChannelRef, type Holder } from "./request.js"
+import { Request, type Holder } from "./request.js"
 import type { Address, SocketOptions, Target } from "./target.js"
 
 /**
@@ -41,11 +42,11 @@ function checked<A extends string | URL | Address>(address: A): A {
     throw new TypeError("a client takes one URL, { url, token } or a function that returns one")
   }
   if (TOKEN.test(token)) return address
-  throw new TypeError("the token can only have letters, digits and !#$%&'*+-.^_`|~")
+  throw new TypeError("a token has letters, digits and !#$%&'*+-.^_`|~")
 }
 
 /** A request, or the message of an event. */
-type Queued = Request | { readonly message: Message }
+type Queued = Request | { readonly message: Message; readonly opens?: false }
 
 /** The inside of a client: makes one session after another, and keeps the messages that wait for a session. */
 export class ClientCore implements Holder, PeerOwner {
@@ -59,10 +60,11 @@ export class ClientCore implements Holder, PeerOwner {
   readonly ended = this.#listening.signal
   readonly #backoff = new Backoff()
   readonly #queue = new Set<Queued>()
+  readonly outgoing = new Set<OutgoingMiddleware>()
   readonly ignored: Record<string, number> = {}
   state: State = "connecting"
   /** Why there is no connection. */
-  error: ConnectionLost | undefined
+  declare error: ConnectionLost | undefined
   #peer: PeerCore | undefined
   #roomTimer: ReturnType<typeof setTimeout> | undefined
   #dialTimer: ReturnType<typeof setTimeout> | undefined
@@ -117,7 +119,7 @@ export class ClientCore implements Holder, PeerOwner {
   request(request: Request): Promise<any> {
     request.holder = this
     try {
-      if (!request.isDone) this.#sendOrQueue(request)
+      if (!request.isDone) this.add(request)
     } catch (error) {
       request.reject(error)
     }
@@ -128,18 +130,15 @@ export class ClientCore implements Holder, PeerOwner {
     return !this.#queue.delete(request)
   }
 
-  emit(channel: ChannelRef, event: string, args: unknown[]): void {
-    this.#sendOrQueue({ message: { a: [event, ...args], ...channel } })
-  }
-
-  #sendOrQueue(queued: Queued): void {
-    if (this.#canSend(queued)) this.#send(queued)
+  /** Sends a request or an event, or adds it to the queue. */
+  add(queued: Queued): void {
+    if (!this.#roomTimer && this.#canSend(queued)) this.#send(queued)
     else if (this.state === "closed") throw this.error
     else if (this.#queue.size >= (this.#options.offline ?? 256) && !(this.#isConnected && queued instanceof Request)) {
       throw new Refused(`${this.#queue.size} messages wait to be sent already`)
     } else {
       // The message is checked now: later, no caller could catch the error. The next session has the same limits.
-      if (this.#peer) this.#peer.check(queued.message)
+      if (this.#peer) this.#peer.encode(queued.message)
       else this.#codec.encode(queued.message, false)
       this.#queue.add(queued)
       this.#waitForRoom()
@@ -157,8 +156,11 @@ export class ClientCore implements Holder, PeerOwner {
   }
 
   #canSend(queued: Queued): boolean {
-    const opens = queued instanceof Request && queued.opens
-    return this.#isConnected && this.#peer!.hasRoom && (this.#peer!.draining?.accepts(opens) ?? true)
+    return (
+      this.#isConnected &&
+      this.#peer!.hasRoom(queued.message) &&
+      (this.#peer!.draining?.accepts(queued.opens) ?? true)
+    )
   }
 
   // ------------------------------------------------------------ for the peer
@@ -175,8 +177,10 @@ export class ClientCore implements Holder, PeerOwner {
 
   opened(): void {
     this.error = undefined
-    this.#enter("open") // before the queue, so that messages of subscribers are sent first
-    this.#sendQueue()
+    const before = [...this.#queue]
+    this.#enter("open") // before the queue, so that messages of subscribers are sent first, and wait first
+    for (const queued of before) if (this.#queue.delete(queued)) this.#queue.add(queued)
+    this.sendQueue()
   }
 
   sessionDetached(error: ConnectionLost): void {
@@ -186,7 +190,7 @@ export class ClientCore implements Holder, PeerOwner {
 
   resumed(): void {
     this.state = this.#peer!.draining ? "draining" : "open"
-    this.#sendQueue()
+    this.sendQueue()
     this.error = undefined
     this.#enter(this.state, true)
   }
@@ -202,7 +206,9 @@ export class ClientCore implements Holder, PeerOwner {
     }
   }
 
-  #sendQueue(): void {
+  sendQueue(): void {
+    clearTimeout(this.#roomTimer)
+    this.#roomTimer = undefined
     for (const queued of [...this.#queue]) {
       if (!this.#canSend(queued)) continue
       this.#queue.delete(queued)
@@ -213,11 +219,8 @@ export class ClientCore implements Holder, PeerOwner {
 
   /** Sends the queue when the connection has room. A WebSocket has no event for that, so a timer checks it. */
   #waitForRoom(): void {
-    if (!this.#queue.size || !this.#isConnected || this.#peer!.hasRoom) return
-    this.#roomTimer ??= setTimeout(() => {
-      this.#roomTimer = undefined
-      this.#sendQueue()
-    }, ROOM_CHECK)
+    if (!this.#queue.size || !this.#isConnected || this.#peer!.hasRoom()) return
+    this.#roomTimer ??= setTimeout(() => this.sendQueue(), ROOM_CHECK)
   }
 
   sessionOver(error: ConnectionLost): void {

@@ -1,11 +1,14 @@
 // `Codec`: how messages are encoded. `json`: the default codec.
 
+import type { CallContext } from "./call_context.js"
 import type { Data } from "./data.js"
 
 /** A message of ws-wrapper's protocol, in either direction. */
 export interface Message {
   /** The name of an event or a request, and its arguments. */
   a?: unknown[]
+  /** What goes with an event or a request besides its arguments. */
+  ctx?: CallContext | undefined
   /** The named channel. */
   c?: string
   /** The anonymous channel. In a response, 1 opens the channel that has the id of the request. */
@@ -42,7 +45,7 @@ export interface Codec {
 function refuseBytes(value: any): void {
   if (typeof value !== "object" || value === null) return
   if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) {
-    throw new TypeError("bytes can only be sent with the codec of the entry point msgpack")
+    throw new TypeError("bytes need the codec of the entry point msgpack")
   }
   if (typeof value.toJSON === "function") return
   if (Array.isArray(value)) value.forEach(refuseBytes)

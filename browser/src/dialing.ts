@@ -33,7 +33,7 @@ export class Dialing {
   /** Whether an attempt is in progress. */
   isDialing = false
   /** When the next attempt starts, as a time like `Date.now()`. Undefined if none waits. */
-  retryAt: number | undefined
+  declare retryAt: number | undefined
   /** When the last attempt has started, or has succeeded. */
   since = 0
   /** Whether the connections are to resume a session. */

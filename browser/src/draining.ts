@@ -18,7 +18,7 @@ export class Draining {
   /** Ids of the requests, calls and channels that started before, and may still be in progress. */
   readonly #ids: Set<number>
   /** When the server closes, as a time like `Date.now()`. Undefined if the server does not announce it. */
-  closesAt: number | undefined
+  declare closesAt: number | undefined
   #isSilent = false
   #timer: ReturnType<typeof setTimeout> | undefined
 
@@ -45,7 +45,7 @@ export class Draining {
    *
    * @param opens whether the request opens a channel, which might not end in time
    */
-  accepts(opens: boolean): boolean {
+  accepts(opens = false): boolean {
     if (!this.#isSilent && !opens) return true
     if (this.closesAt! - Date.now() < MARGIN) return false
     // The server waits for its calls, which have even ids. Their handlers may need an answer of the server.

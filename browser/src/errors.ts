@@ -16,14 +16,16 @@ const NOT_RUN = new Set<unknown>(["wsrpc.bad_arguments", "wsrpc.unknown_event", 
 /** A call has failed. */
 export class WsrpcError extends Error {
   override name = "WsrpcError"
+  // Fields that the constructor sets are declared with `declare`, here and elsewhere: a definition would only add bytes.
+  declare readonly outcome: Outcome
+  declare readonly code: string | number | undefined
+  declare readonly data: unknown
 
-  constructor(
-    message: string,
-    readonly outcome: Outcome,
-    readonly code?: string | number,
-    readonly data?: unknown,
-  ) {
+  constructor(message: string, outcome: Outcome, code?: string | number, data?: unknown) {
     super(message)
+    this.outcome = outcome
+    this.code = code
+    this.data = data
   }
 }
 
@@ -35,9 +37,9 @@ export const textOf = (value: unknown): string =>
 export class RemoteError extends WsrpcError {
   override name = "RemoteError"
   /** The error with all its fields, as it arrived. */
-  readonly value: unknown
+  declare readonly value: unknown
   /** The id of an unexpected exception, whose text the server does not send. Its log has the traceback with this id. */
-  readonly errorId: string | undefined
+  declare readonly errorId: string | undefined
 
   /**
    * @param isError whether the value is an error object. If not, it can be of any type

@@ -3,6 +3,7 @@
 import type { Call, Source } from "./api.js"
 import { FINISHED, type ChannelCore } from "./channel_core.js"
 import type { Message } from "./codec.js"
+import type { CallContext, Metadata } from "./call_context.js"
 import { Producer } from "./producer.js"
 import { Stream } from "./stream.js"
 
@@ -23,9 +24,10 @@ export interface InvocationOwner {
 /** One call of a handler, for an event or a request of the server. */
 export class Invocation implements Call {
   readonly #owner: InvocationOwner
-  readonly id: number | undefined
+  declare readonly id: number | undefined
   /** The id of the anonymous channel on which the event or the request arrived. */
-  readonly h: number | undefined
+  declare readonly h: number | undefined
+  readonly #context: CallContext | undefined
   readonly #controller = new AbortController()
   readonly signal = this.#controller.signal
   #channel: ChannelCore | undefined
@@ -34,14 +36,23 @@ export class Invocation implements Call {
   #lastRequest: Message | undefined
   #result: Message | undefined
 
-  constructor(owner: InvocationOwner, id: number | undefined, h?: number) {
+  constructor(owner: InvocationOwner, id: number | undefined, context?: CallContext, h?: number) {
     this.#owner = owner
     this.id = id
     this.h = h
+    this.#context = context
+  }
+
+  get metadata(): Metadata {
+    return this.#context?.metadata ?? {}
+  }
+
+  get remaining(): number | undefined {
+    return this.#context?.remaining_ms
   }
 
   channel(): ChannelCore {
-    if (this.id === undefined) throw new TypeError("an event has no answer, so it opens no channel")
+    if (this.id === undefined) throw new TypeError("an event opens no channel")
     if (!this.#channel) {
       this.#channel = this.#owner.openChannel(this)
       void this.#channel.closed.then((error) => this.#controller.abort(error))

@@ -3,6 +3,7 @@
 import { ChannelCore, type ChannelOwner } from "./channel_core.js"
 import { now } from "./clock.js"
 import { json, type Codec, type Message } from "./codec.js"
+import { readContext } from "./call_context.js"
 import { count, writeControl, type Control } from "./control.js"
 import { sizeOf, type Data } from "./data.js"
 import { Draining } from "./draining.js"
@@ -18,6 +19,9 @@ import type { SocketOptions, Target } from "./target.js"
 
 /** How many requests of the server are handled at the same time. */
 const MAX_RUNNING = 10_000
+const EXPIRED = "expired before its handler began"
+/** Milliseconds after which messages with metadata no longer wait for the server's features. */
+const WELCOME_TIMEOUT = 2_000
 
 /** What a peer needs of its client. */
 export interface PeerOwner {
@@ -30,6 +34,8 @@ export interface PeerOwner {
   sessionOver(error: ConnectionLost): void
   /** The server drains. Another session follows. */
   drainAnnounced(): void
+  /** Sends what has waited, because the features of the server are known. */
+  sendQueue(): void
   /** Adds requests to the client's queue, because they can only be sent in the next session. */
   requeue(requests: Iterable<Request>): void
   /** Counts a message that was ignored. */
@@ -39,7 +45,7 @@ export interface PeerOwner {
 /** The requests, calls and channels of one session with a server. A client has a new object for each session. */
 export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, SessionOwner {
   readonly #session: Session
-  readonly features: readonly string[]
+  declare readonly features: readonly string[]
   readonly #owner: PeerOwner
   readonly #codec: Codec
   readonly #pending = new PendingRequests(this)
@@ -49,18 +55,21 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   readonly #inProgress = [this.#pending.requests, this.#invocations, this.#channels]
   /** Channels that have ended. Messages on them were sent before the server knew. */
   readonly #endedChannels = new Set<number>()
-  #serverFeatures: readonly unknown[] = []
+  /** Undefined until the first message has arrived. */
+  #serverFeatures: readonly unknown[] | undefined
+  /** Until when messages wait for the features of the server, because one of them has metadata. */
+  #waitsUntil = 0
   /** The largest message that the server accepts. */
   #maxSize = Infinity
   /** Undefined unless the server drains. */
-  draining: Draining | undefined
+  declare draining: Draining | undefined
   /** When the session has started, by the clock of `now`. Undefined before the first connection. */
-  openedAt: number | undefined
+  declare openedAt: number | undefined
 
   constructor(target: Target, options: SocketOptions, codec: Codec, owner: PeerOwner) {
     this.#owner = owner
     this.#codec = codec
-    this.features = ["batches", "credit", "drain", ...(codec.feature ? [codec.feature] : [])]
+    this.features = ["batches", "context", "credit", "drain", ...(codec.feature ? [codec.feature] : [])]
     this.#session = new Session(target, [], options, this)
     this.#session.binaryType = "arraybuffer"
   }
@@ -80,9 +89,16 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
     this.#session.close(code, reason)
   }
 
-  /** Whether events and requests can be sent. The other half of the buffer is for answers and messages on channels. */
-  get hasRoom(): boolean {
-    return this.#session.fullness <= 1 / 2
+  /**
+   * Whether events and requests can be sent. The other half of the buffer is for answers and messages on channels. From
+   * the first message with metadata on, they wait until the features of the server are known.
+   *
+   * @param next the message that is to be sent
+   */
+  hasRoom(next?: Message): boolean {
+    if (next?.ctx?.metadata) this.#waitsUntil = this.openedAt! + WELCOME_TIMEOUT
+    const waits = !this.#serverFeatures && now() < this.#waitsUntil
+    return !waits && this.#session.fullness <= 1 / 2
   }
 
   get isBusy(): boolean {
@@ -91,7 +107,11 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
 
   /** Whether the server sends items only within its credit. */
   get hasCredit(): boolean {
-    return this.#serverFeatures.includes("credit")
+    return this.#supports("credit")
+  }
+
+  #supports(feature: string | undefined): boolean {
+    return !!this.#serverFeatures?.includes(feature)
   }
 
   hasId(id: number): boolean {
@@ -107,23 +127,16 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
    * @throws TypeError if it cannot be encoded
    */
   send(message: Message): Outgoing {
-    const data = this.#encoded(message)
-    return this.#session.send(data, this.#sized(data))
+    return this.#session.send(...this.encode(message))
   }
 
-  /** Checks that a message can be sent later. Throws what `send` throws. */
-  check(message: Message): void {
-    this.#sized(this.#encoded(message))
-  }
-
-  #encoded(message: Message): Data {
-    return this.#codec.encode(message, this.#serverFeatures.includes(this.#codec.feature))
-  }
-
-  #sized(data: Data): number {
+  /** Returns the data of a message and their size. Throws what `send` throws. */
+  encode(message: Message): [data: Data, size: number] {
+    if (!this.#supports("context")) message = { ...message, ctx: undefined }
+    const data = this.#codec.encode(message, this.#supports(this.#codec.feature))
     const size = sizeOf(data)
     if (size > this.#maxSize) throw new Refused(`a message of ${size} bytes, and the server takes ${this.#maxSize}`)
-    return size
+    return [data, size]
   }
 
   /** Sends the reason why something has ended. If the reason cannot be sent, the server gets the text of that error. */
@@ -153,6 +166,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   // ------------------------------------------------------------ receiving
 
   receive(data: Data, size: number): void {
+    this.#serverFeatures ??= []
     let message: Message | undefined
     try {
       message = (typeof data === "string" ? json : this.#codec).decode(data)
@@ -161,7 +175,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
     }
     if (!message) return this.#owner.ignore("foreign")
     // Null means the same as a missing field.
-    for (const key of ["a", "c", "h", "i"] as const) if (message[key] === null) delete message[key]
+    for (const key of ["a", "c", "ctx", "h", "i"] as const) if (message[key] === null) delete message[key]
     const { a, h = 0, i = 0 } = message
     const isCall = Array.isArray(a) && typeof a[0] === "string"
     if (typeof h !== "number" || typeof i !== "number" || (a && !isCall)) this.#owner.ignore("foreign")
@@ -172,7 +186,13 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   }
 
   #receiveCall(message: Message, size: number): void {
-    const { h, i } = message
+    const { ctx, h, i } = message
+    try {
+      if (ctx) message.ctx = readContext(ctx)
+    } catch (error) {
+      if (i === undefined) return this.#owner.ignore("wrong context")
+      return this.sendReason({ i }, "e", { message: (error as Error).message, code: "wsrpc.bad_arguments" })
+    }
     if (h === undefined) return this.run(this.#owner.handlers(message.c), message)
     const channel = this.#channels.get(h)
     if (channel) return channel.receive(message, size)
@@ -216,23 +236,26 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   // ------------------------------------------------------------ calls of the server
 
   /** Runs the handlers of an event, or the handler of a request. */
-  run(handlers: Handlers | undefined, { a, c, h, i }: Message): void {
+  run(handlers: Handlers | undefined, { a, c, ctx, h, i }: Message): void {
     const [event, ...args] = a as [string, ...unknown[]]
     const found = handlers?.of(event) ?? []
     const [handler] = found
     if (i === undefined) {
       if (!found.length) this.#owner.ignore("unknown event")
-      for (const each of found) (async () => each.apply(new Invocation(this, undefined), args))().catch(report)
+      for (const each of found) (async () => each.apply(new Invocation(this, undefined, ctx), args))().catch(report)
     } else if (this.hasId(i)) this.#owner.ignore("duplicate id")
     else if (!handler) {
       const exists = handlers || c === undefined
       const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`
       this.sendReason({ i }, "e", { message: text, code: "wsrpc.unknown_event" })
+    } else if (ctx?.remaining_ms === 0) {
+      this.#owner.ignore(EXPIRED)
+      this.sendReason({ i }, "e", { message: EXPIRED, code: "wsrpc.overloaded" })
     } else if (this.#invocations.size >= MAX_RUNNING) {
       const text = `the page handles ${MAX_RUNNING} requests already`
       this.sendReason({ i }, "e", { message: text, code: "wsrpc.overloaded" })
     } else {
-      const invocation = new Invocation(this, i, h)
+      const invocation = new Invocation(this, i, ctx, h)
       this.#invocations.set(i, invocation)
       void invocation.run(() => handler.apply(invocation, args))
     }
@@ -279,7 +302,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
     this.#channels.delete(channel.id)
     addRecent(this.#endedChannels, channel.id)
     this.#pending.channelEnded(channel.id, error)
-    for (const invocation of [...this.#invocations.values()]) {
+    for (const invocation of this.#invocations.values()) {
       if (invocation.h === channel.id) invocation.cancel(error)
     }
     this.draining?.update()
@@ -305,7 +328,8 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
     this.#maxSize = count(limits, "message") || this.#maxSize
     this.#pending.setLimit(count(limits, "running"))
     if (control.t === "welcome") {
-      if (Array.isArray(control.features)) this.#serverFeatures = control.features
+      this.#serverFeatures = Array.isArray(control.features) ? control.features : []
+      this.#owner.sendQueue()
     } else if (control.t === "credit") {
       this.#channels.get(count(control, "h"))?.credited(count(control, "n"), count(control, "bytes"))
     } else if (control.t === "drain") {
@@ -326,8 +350,8 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
     this.draining?.stop()
     const ended = (outcome: Outcome) => lost(code, reason, outcome)
     this.#pending.end(ended)
-    for (const invocation of [...this.#invocations.values()]) invocation.cancel(ended("unknown"))
-    for (const channel of [...this.#channels.values()]) channel.end(ended("unknown"))
+    for (const invocation of this.#invocations.values()) invocation.cancel(ended("unknown"))
+    for (const channel of this.#channels.values()) channel.end(ended("unknown"))
     this.#owner.sessionOver(ended("not_sent"))
   }
 }

@@ -3,6 +3,7 @@
 import type { CallOptions } from "./api.js"
 import { LONGEST_TIMER } from "./clock.js"
 import type { Message } from "./codec.js"
+import { contextOf } from "./call_context.js"
 import { Aborted, RequestTimeout, type Outcome, type WsrpcError } from "./errors.js"
 import type { Outgoing } from "./replay.js"
 
@@ -10,6 +11,12 @@ import type { Outgoing } from "./replay.js"
 export interface ChannelRef {
   readonly c?: string
   readonly h?: number
+}
+
+/** Options of a request, with those that a caller does not write itself. */
+export interface RequestOptions extends CallOptions {
+  /** The time limit in milliseconds if there is no `timeout`. The server does not learn it. */
+  readonly requestTimeout?: number | undefined
 }
 
 /** What a request waits in: the client's queue, or the pending requests of a session. */
@@ -20,40 +27,48 @@ export interface Holder {
 
 /** One request. First it may wait for a session, and then for its answer. */
 export class Request {
-  readonly answer: Promise<any>
+  declare readonly event: string
+  declare readonly opens: boolean
+  declare readonly answer: Promise<any>
   /** The message of the request, without the id. */
-  readonly message: Message
+  declare readonly message: Message
   /** The message in the present session. Undefined while the request waits. */
-  outgoing: Outgoing | undefined
-  holder: Holder | undefined
+  declare outgoing: Outgoing | undefined
+  declare holder: Holder | undefined
   /** The id in the present session. 0 while the request waits. */
   id = 0
   isDone = false
   #resolve!: (result: unknown) => void
   #reject!: (error: unknown) => void
   #timer: ReturnType<typeof setTimeout> | undefined
-  readonly signal: AbortSignal | undefined
+  declare readonly signal: AbortSignal | undefined
   readonly #abort: (() => void) | undefined
 
-  /** @param opens whether the answer is a channel */
+  /**
+   * @param opens whether the answer is a channel
+   * @throws TypeError if the metadata is not valid, or too large
+   */
   constructor(
     channel: ChannelRef,
-    readonly event: string,
+    event: string,
     args: readonly unknown[],
-    { signal, timeout }: CallOptions,
-    readonly opens = false,
+    { signal, timeout, requestTimeout, metadata }: RequestOptions,
+    opens = false,
   ) {
     this.answer = new Promise((resolve, reject) => {
       this.#resolve = resolve
       this.#reject = reject
     })
-    this.message = { a: [event, ...args], ...channel }
+    this.message = { a: [event, ...args], ctx: contextOf(metadata, timeout || undefined), ...channel }
     this.signal = signal
-    if (timeout && timeout <= LONGEST_TIMER) {
+    this.event = event
+    this.opens = opens
+    const limit = timeout ?? requestTimeout
+    if (limit && limit <= LONGEST_TIMER) {
       this.#timer = setTimeout(() => {
-        const text = `no answer to "${event}" within ${timeout} ms`
+        const text = `no answer to "${event}" within ${limit} ms`
         this.#giveUp((outcome) => new RequestTimeout(text, outcome))
-      }, timeout)
+      }, limit)
     }
     if (signal) {
       this.#abort = () => this.#giveUp((outcome) => new Aborted(outcome, signal.reason), signal.reason)

@@ -64,8 +64,8 @@ export class Session implements DialingOwner, HeartbeatOwner {
   /** The type in which binary messages arrive. */
   binaryType: "blob" | "arraybuffer" = "blob"
   /** The open connection. */
-  connection: WebSocketLike | undefined
-  readonly dialing: Dialing
+  declare connection: WebSocketLike | undefined
+  declare readonly dialing: Dialing
   readonly #options: SocketOptions
   readonly #owner: SessionOwner
   /** Removes the listeners of page events. */

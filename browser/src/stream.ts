@@ -12,6 +12,8 @@ const WINDOW_BYTES = 256 * 1024
 /** The most bytes that may wait to be read, if the producer does not support credit. */
 const MAX_UNREAD = 1024 * 1024
 
+const OVER = { done: true, value: undefined } as const
+
 /** An item that waits to be read. */
 interface Unread<T> {
   value: T
@@ -74,7 +76,7 @@ export class Stream<T> implements Items<T>, Recipient {
     const error = this.#error
     this.#error = undefined // thrown once
     if (error) throw error
-    return { done: true, value: undefined }
+    return OVER
   }
 
   async return(): Promise<IteratorResult<T, undefined>> {
@@ -91,7 +93,7 @@ export class Stream<T> implements Items<T>, Recipient {
       if (channel.isOpen) channel.emit("stop")
     }
     this.#open = undefined
-    return { done: true, value: undefined }
+    return OVER
   }
 
   /** Opens the channel and asks for the items. */
@@ -123,7 +125,7 @@ export class Stream<T> implements Items<T>, Recipient {
 
   receive(event: string, message: Message, size: number): boolean {
     if (event === "start" && !this.#onLast) {
-      this.#channel!.abort(new WsrpcError("the handler reads items: use upload(), or open() if it sends some, too", "ran"))
+      this.#channel!.abort(new WsrpcError("the handler reads items: use upload() or open()", "ran"))
       return true
     }
     if (event !== "next") return false

@@ -13,24 +13,17 @@ function sizeOf(data) {
 // src/errors.ts
 var NOT_RUN = /* @__PURE__ */ new Set(["wsrpc.bad_arguments", "wsrpc.unknown_event", "wsrpc.overloaded", "wsrpc.draining"]);
 var WsrpcError = class extends Error {
+  name = "WsrpcError";
   constructor(message, outcome, code, data) {
     super(message);
     this.outcome = outcome;
     this.code = code;
     this.data = data;
   }
-  outcome;
-  code;
-  data;
-  name = "WsrpcError";
 };
 var textOf = (value) => typeof value === "object" && value ? Object.prototype.toString.call(value) : String(value);
 var RemoteError = class extends WsrpcError {
   name = "RemoteError";
-  /** The error with all its fields, as it arrived. */
-  value;
-  /** The id of an unexpected exception, whose text the server does not send. Its log has the traceback with this id. */
-  errorId;
   /**
    * @param isError whether the value is an error object. If not, it can be of any type
    * @param hasStarted whether the handler has certainly started, because it has opened a channel
@@ -100,23 +93,76 @@ function now() {
   return running + slept;
 }
 
+// src/control.ts
+var LARGEST = 4096;
+var UNCOUNTED = /* @__PURE__ */ new Set(["welcome", "ack", "resumed", "gone", "alive"]);
+var isCounted = (control) => !UNCOUNTED.has(control.t);
+var writeControl = (control) => JSON.stringify({ "ws-wrapper": false, wsrpc: control });
+var withoutMethods = (key, value) => key === "toString" ? void 0 : value;
+function readControl(text) {
+  if (text.length >= LARGEST || !text.includes('"wsrpc"')) return void 0;
+  try {
+    const { "ws-wrapper": ours, wsrpc, ...others } = JSON.parse(text, withoutMethods);
+    if (ours === false && typeof wsrpc?.t === "string" && !Object.keys(others).length) return wsrpc;
+  } catch {
+  }
+  return void 0;
+}
+function count(control, field) {
+  const value = control[field];
+  return Number.isSafeInteger(value) && value >= 0 ? value : NaN;
+}
+
+// src/call_context.ts
+function contextOf(metadata = {}, ms = Infinity, isTime = true) {
+  const texts = Object.entries(metadata);
+  const isValid = isTime && texts.every(([name, text]) => /^[!-~]{1,64}$/.test(name) && typeof text === "string");
+  if (!isValid || texts.length > 32 || sizeOf(texts.flat().join("")) > 4096 || Array.isArray(metadata)) {
+    throw new TypeError("wrong context: 32 texts, 4096 bytes, ASCII names");
+  }
+  const isLimited = ms <= LONGEST_TIMER;
+  if (!texts.length && !isLimited) return void 0;
+  const end = now() + ms;
+  return {
+    metadata: texts.length ? metadata : void 0,
+    get remaining_ms() {
+      return isLimited ? Math.max(0, Math.ceil(end - now())) : void 0;
+    }
+  };
+}
+function readContext(ctx) {
+  const ms = count(ctx, "remaining_ms");
+  return contextOf(ctx.metadata, ms, ms <= LONGEST_TIMER || ctx.remaining_ms === void 0);
+}
+
 // src/request.ts
 var Request = class {
-  /** @param opens whether the answer is a channel */
-  constructor(channel, event, args, { signal, timeout }, opens = false) {
-    this.event = event;
-    this.opens = opens;
+  /** The id in the present session. 0 while the request waits. */
+  id = 0;
+  isDone = false;
+  #resolve;
+  #reject;
+  #timer;
+  #abort;
+  /**
+   * @param opens whether the answer is a channel
+   * @throws TypeError if the metadata is not valid, or too large
+   */
+  constructor(channel, event, args, { signal, timeout, requestTimeout, metadata }, opens = false) {
     this.answer = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
     });
-    this.message = { a: [event, ...args], ...channel };
+    this.message = { a: [event, ...args], ctx: contextOf(metadata, timeout || void 0), ...channel };
     this.signal = signal;
-    if (timeout && timeout <= LONGEST_TIMER) {
+    this.event = event;
+    this.opens = opens;
+    const limit = timeout ?? requestTimeout;
+    if (limit && limit <= LONGEST_TIMER) {
       this.#timer = setTimeout(() => {
-        const text = `no answer to "${event}" within ${timeout} ms`;
+        const text = `no answer to "${event}" within ${limit} ms`;
         this.#giveUp((outcome) => new RequestTimeout(text, outcome));
-      }, timeout);
+      }, limit);
     }
     if (signal) {
       this.#abort = () => this.#giveUp((outcome) => new Aborted(outcome, signal.reason), signal.reason);
@@ -124,22 +170,6 @@ var Request = class {
       if (signal.aborted) this.#abort();
     }
   }
-  event;
-  opens;
-  answer;
-  /** The message of the request, without the id. */
-  message;
-  /** The message in the present session. Undefined while the request waits. */
-  outgoing;
-  holder;
-  /** The id in the present session. 0 while the request waits. */
-  id = 0;
-  isDone = false;
-  #resolve;
-  #reject;
-  #timer;
-  signal;
-  #abort;
   resolve(result) {
     this.#stop();
     this.#resolve(result);
@@ -162,8 +192,6 @@ var Request = class {
 var FINISHED = { message: "closed", code: "wsrpc.closed" };
 var MAX_EARLY = 1024 * 1024;
 var ChannelCore = class {
-  id;
-  closed;
   #owner;
   #handlers = new Handlers();
   /** The messages that arrived before anything listened, with their sizes. Undefined once something listens. */
@@ -260,7 +288,7 @@ var ChannelCore = class {
       this.#earlyBytes += size + OVERHEAD;
       if (this.#earlyBytes > MAX_EARLY) {
         this.#early = void 0;
-        this.abort(new ChannelClosed("nothing reads what comes on the channel", "ran"));
+        this.abort(new ChannelClosed("nothing reads the channel", "ran"));
       }
     } else if (!this.#recipient?.receive(String(message.a[0]), message, size)) {
       this.#owner.run(this.#handlers, message);
@@ -313,7 +341,7 @@ var Backoff = class {
 function refuseBytes(value) {
   if (typeof value !== "object" || value === null) return;
   if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) {
-    throw new TypeError("bytes can only be sent with the codec of the entry point msgpack");
+    throw new TypeError("bytes need the codec of the entry point msgpack");
   }
   if (typeof value.toJSON === "function") return;
   if (Array.isArray(value)) value.forEach(refuseBytes);
@@ -349,26 +377,6 @@ function onStop(stop, signal) {
   listen(globalThis.document, "freeze", () => stop(true), signal);
 }
 
-// src/control.ts
-var LARGEST = 4096;
-var UNCOUNTED = /* @__PURE__ */ new Set(["welcome", "ack", "resumed", "gone", "alive"]);
-var isCounted = (control) => !UNCOUNTED.has(control.t);
-var writeControl = (control) => JSON.stringify({ "ws-wrapper": false, wsrpc: control });
-var withoutMethods = (key, value) => key === "toString" ? void 0 : value;
-function readControl(text) {
-  if (text.length >= LARGEST || !text.includes('"wsrpc"')) return void 0;
-  try {
-    const { "ws-wrapper": ours, wsrpc, ...others } = JSON.parse(text, withoutMethods);
-    if (ours === false && typeof wsrpc?.t === "string" && !Object.keys(others).length) return wsrpc;
-  } catch {
-  }
-  return void 0;
-}
-function count(control, field) {
-  const value = control[field];
-  return Number.isSafeInteger(value) && value >= 0 ? value : NaN;
-}
-
 // src/draining.ts
 var MARGIN = 1e3;
 var Draining = class {
@@ -376,8 +384,6 @@ var Draining = class {
   #onSilent;
   /** Ids of the requests, calls and channels that started before, and may still be in progress. */
   #ids;
-  /** When the server closes, as a time like `Date.now()`. Undefined if the server does not announce it. */
-  closesAt;
   #isSilent = false;
   #timer;
   /** @param onSilent is called when this side becomes silent */
@@ -401,7 +407,7 @@ var Draining = class {
    *
    * @param opens whether the request opens a channel, which might not end in time
    */
-  accepts(opens) {
+  accepts(opens = false) {
     if (!this.#isSilent && !opens) return true;
     if (this.closesAt - Date.now() < MARGIN) return false;
     return this.#inProgress.some((table) => [...table.keys()].some((id) => id % 2 === 0));
@@ -517,6 +523,7 @@ var Producer = class {
 var WINDOW = 512;
 var WINDOW_BYTES = 256 * 1024;
 var MAX_UNREAD = 1024 * 1024;
+var OVER = { done: true, value: void 0 };
 var Stream = class {
   /** Opens the channel when the first item is read. Undefined when the loop has exited. */
   #open;
@@ -568,7 +575,7 @@ var Stream = class {
     const error = this.#error;
     this.#error = void 0;
     if (error) throw error;
-    return { done: true, value: void 0 };
+    return OVER;
   }
   async return() {
     const wasOver = this.#isOver;
@@ -584,7 +591,7 @@ var Stream = class {
       if (channel.isOpen) channel.emit("stop");
     }
     this.#open = void 0;
-    return { done: true, value: void 0 };
+    return OVER;
   }
   /** Opens the channel and asks for the items. */
   async #start() {
@@ -612,7 +619,7 @@ var Stream = class {
   // ------------------------------------------------------------ for the channel
   receive(event, message, size) {
     if (event === "start" && !this.#onLast) {
-      this.#channel.abort(new WsrpcError("the handler reads items: use upload(), or open() if it sends some, too", "ran"));
+      this.#channel.abort(new WsrpcError("the handler reads items: use upload() or open()", "ran"));
       return true;
     }
     if (event !== "next") return false;
@@ -659,9 +666,7 @@ var Stream = class {
 // src/invocation.ts
 var Invocation = class {
   #owner;
-  id;
-  /** The id of the anonymous channel on which the event or the request arrived. */
-  h;
+  #context;
   #controller = new AbortController();
   signal = this.#controller.signal;
   #channel;
@@ -669,13 +674,20 @@ var Invocation = class {
   /** The request with which an upload ends, and the result of the handler, which answers this request. */
   #lastRequest;
   #result;
-  constructor(owner, id, h) {
+  constructor(owner, id, context, h) {
     this.#owner = owner;
     this.id = id;
     this.h = h;
+    this.#context = context;
+  }
+  get metadata() {
+    return this.#context?.metadata ?? {};
+  }
+  get remaining() {
+    return this.#context?.remaining_ms;
   }
   channel() {
-    if (this.id === void 0) throw new TypeError("an event has no answer, so it opens no channel");
+    if (this.id === void 0) throw new TypeError("an event opens no channel");
     if (!this.#channel) {
       this.#channel = this.#owner.openChannel(this);
       void this.#channel.closed.then((error) => this.#controller.abort(error));
@@ -859,8 +871,6 @@ var Dialing = class {
   #backoff = new Backoff();
   /** Whether an attempt is in progress. */
   isDialing = false;
-  /** When the next attempt starts, as a time like `Date.now()`. Undefined if none waits. */
-  retryAt;
   /** When the last attempt has started, or has succeeded. */
   since = 0;
   /** Whether the connections are to resume a session. */
@@ -1148,9 +1158,6 @@ var Session = class {
   state = 0 /* New */;
   /** The type in which binary messages arrive. */
   binaryType = "blob";
-  /** The open connection. */
-  connection;
-  dialing;
   #options;
   #owner;
   /** Removes the listeners of page events. */
@@ -1383,9 +1390,10 @@ var Session = class {
 
 // src/peer_core.ts
 var MAX_RUNNING = 1e4;
+var EXPIRED2 = "expired before its handler began";
+var WELCOME_TIMEOUT = 2e3;
 var PeerCore = class {
   #session;
-  features;
   #owner;
   #codec;
   #pending = new PendingRequests(this);
@@ -1395,17 +1403,16 @@ var PeerCore = class {
   #inProgress = [this.#pending.requests, this.#invocations, this.#channels];
   /** Channels that have ended. Messages on them were sent before the server knew. */
   #endedChannels = /* @__PURE__ */ new Set();
-  #serverFeatures = [];
+  /** Undefined until the first message has arrived. */
+  #serverFeatures;
+  /** Until when messages wait for the features of the server, because one of them has metadata. */
+  #waitsUntil = 0;
   /** The largest message that the server accepts. */
   #maxSize = Infinity;
-  /** Undefined unless the server drains. */
-  draining;
-  /** When the session has started, by the clock of `now`. Undefined before the first connection. */
-  openedAt;
   constructor(target, options, codec, owner) {
     this.#owner = owner;
     this.#codec = codec;
-    this.features = ["batches", "credit", "drain", ...codec.feature ? [codec.feature] : []];
+    this.features = ["batches", "context", "credit", "drain", ...codec.feature ? [codec.feature] : []];
     this.#session = new Session(target, [], options, this);
     this.#session.binaryType = "arraybuffer";
   }
@@ -1421,16 +1428,26 @@ var PeerCore = class {
   close(code, reason) {
     this.#session.close(code, reason);
   }
-  /** Whether events and requests can be sent. The other half of the buffer is for answers and messages on channels. */
-  get hasRoom() {
-    return this.#session.fullness <= 1 / 2;
+  /**
+   * Whether events and requests can be sent. The other half of the buffer is for answers and messages on channels. From
+   * the first message with metadata on, they wait until the features of the server are known.
+   *
+   * @param next the message that is to be sent
+   */
+  hasRoom(next) {
+    if (next?.ctx?.metadata) this.#waitsUntil = this.openedAt + WELCOME_TIMEOUT;
+    const waits = !this.#serverFeatures && now() < this.#waitsUntil;
+    return !waits && this.#session.fullness <= 1 / 2;
   }
   get isBusy() {
     return this.#inProgress.some((table) => table.size > 0);
   }
   /** Whether the server sends items only within its credit. */
   get hasCredit() {
-    return this.#serverFeatures.includes("credit");
+    return this.#supports("credit");
+  }
+  #supports(feature) {
+    return !!this.#serverFeatures?.includes(feature);
   }
   hasId(id) {
     return this.#inProgress.some((table) => table.has(id));
@@ -1443,20 +1460,15 @@ var PeerCore = class {
    * @throws TypeError if it cannot be encoded
    */
   send(message) {
-    const data = this.#encoded(message);
-    return this.#session.send(data, this.#sized(data));
+    return this.#session.send(...this.encode(message));
   }
-  /** Checks that a message can be sent later. Throws what `send` throws. */
-  check(message) {
-    this.#sized(this.#encoded(message));
-  }
-  #encoded(message) {
-    return this.#codec.encode(message, this.#serverFeatures.includes(this.#codec.feature));
-  }
-  #sized(data) {
+  /** Returns the data of a message and their size. Throws what `send` throws. */
+  encode(message) {
+    if (!this.#supports("context")) message = { ...message, ctx: void 0 };
+    const data = this.#codec.encode(message, this.#supports(this.#codec.feature));
     const size = sizeOf(data);
     if (size > this.#maxSize) throw new Refused(`a message of ${size} bytes, and the server takes ${this.#maxSize}`);
-    return size;
+    return [data, size];
   }
   /** Sends the reason why something has ended. If the reason cannot be sent, the server gets the text of that error. */
   sendReason(message, key, reason) {
@@ -1480,13 +1492,14 @@ var PeerCore = class {
   }
   // ------------------------------------------------------------ receiving
   receive(data, size) {
+    this.#serverFeatures ??= [];
     let message;
     try {
       message = (typeof data === "string" ? json : this.#codec).decode(data);
     } catch {
     }
     if (!message) return this.#owner.ignore("foreign");
-    for (const key of ["a", "c", "h", "i"]) if (message[key] === null) delete message[key];
+    for (const key of ["a", "c", "ctx", "h", "i"]) if (message[key] === null) delete message[key];
     const { a, h = 0, i = 0 } = message;
     const isCall = Array.isArray(a) && typeof a[0] === "string";
     if (typeof h !== "number" || typeof i !== "number" || a && !isCall) this.#owner.ignore("foreign");
@@ -1496,7 +1509,13 @@ var PeerCore = class {
     else this.#owner.ignore("foreign");
   }
   #receiveCall(message, size) {
-    const { h, i } = message;
+    const { ctx, h, i } = message;
+    try {
+      if (ctx) message.ctx = readContext(ctx);
+    } catch (error2) {
+      if (i === void 0) return this.#owner.ignore("wrong context");
+      return this.sendReason({ i }, "e", { message: error2.message, code: "wsrpc.bad_arguments" });
+    }
     if (h === void 0) return this.run(this.#owner.handlers(message.c), message);
     const channel = this.#channels.get(h);
     if (channel) return channel.receive(message, size);
@@ -1534,23 +1553,26 @@ var PeerCore = class {
   }
   // ------------------------------------------------------------ calls of the server
   /** Runs the handlers of an event, or the handler of a request. */
-  run(handlers, { a, c, h, i }) {
+  run(handlers, { a, c, ctx, h, i }) {
     const [event, ...args] = a;
     const found = handlers?.of(event) ?? [];
     const [handler] = found;
     if (i === void 0) {
       if (!found.length) this.#owner.ignore("unknown event");
-      for (const each of found) (async () => each.apply(new Invocation(this, void 0), args))().catch(report);
+      for (const each of found) (async () => each.apply(new Invocation(this, void 0, ctx), args))().catch(report);
     } else if (this.hasId(i)) this.#owner.ignore("duplicate id");
     else if (!handler) {
       const exists = handlers || c === void 0;
       const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`;
       this.sendReason({ i }, "e", { message: text, code: "wsrpc.unknown_event" });
+    } else if (ctx?.remaining_ms === 0) {
+      this.#owner.ignore(EXPIRED2);
+      this.sendReason({ i }, "e", { message: EXPIRED2, code: "wsrpc.overloaded" });
     } else if (this.#invocations.size >= MAX_RUNNING) {
       const text = `the page handles ${MAX_RUNNING} requests already`;
       this.sendReason({ i }, "e", { message: text, code: "wsrpc.overloaded" });
     } else {
-      const invocation = new Invocation(this, i, h);
+      const invocation = new Invocation(this, i, ctx, h);
       this.#invocations.set(i, invocation);
       void invocation.run(() => handler.apply(invocation, args));
     }
@@ -1590,7 +1612,7 @@ var PeerCore = class {
     this.#channels.delete(channel.id);
     addRecent(this.#endedChannels, channel.id);
     this.#pending.channelEnded(channel.id, error);
-    for (const invocation of [...this.#invocations.values()]) {
+    for (const invocation of this.#invocations.values()) {
       if (invocation.h === channel.id) invocation.cancel(error);
     }
     this.draining?.update();
@@ -1611,7 +1633,8 @@ var PeerCore = class {
     this.#maxSize = count(limits, "message") || this.#maxSize;
     this.#pending.setLimit(count(limits, "running"));
     if (control.t === "welcome") {
-      if (Array.isArray(control.features)) this.#serverFeatures = control.features;
+      this.#serverFeatures = Array.isArray(control.features) ? control.features : [];
+      this.#owner.sendQueue();
     } else if (control.t === "credit") {
       this.#channels.get(count(control, "h"))?.credited(count(control, "n"), count(control, "bytes"));
     } else if (control.t === "drain") {
@@ -1630,8 +1653,8 @@ var PeerCore = class {
     this.draining?.stop();
     const ended = (outcome) => lost(code, reason, outcome);
     this.#pending.end(ended);
-    for (const invocation of [...this.#invocations.values()]) invocation.cancel(ended("unknown"));
-    for (const channel of [...this.#channels.values()]) channel.end(ended("unknown"));
+    for (const invocation of this.#invocations.values()) invocation.cancel(ended("unknown"));
+    for (const channel of this.#channels.values()) channel.end(ended("unknown"));
     this.#owner.sessionOver(ended("not_sent"));
   }
 };
@@ -1654,7 +1677,7 @@ function checked(address) {
     throw new TypeError("a client takes one URL, { url, token } or a function that returns one");
   }
   if (TOKEN.test(token)) return address;
-  throw new TypeError("the token can only have letters, digits and !#$%&'*+-.^_`|~");
+  throw new TypeError("a token has letters, digits and !#$%&'*+-.^_`|~");
 }
 var ClientCore = class {
   #options;
@@ -1667,10 +1690,9 @@ var ClientCore = class {
   ended = this.#listening.signal;
   #backoff = new Backoff();
   #queue = /* @__PURE__ */ new Set();
+  outgoing = /* @__PURE__ */ new Set();
   ignored = {};
   state = "connecting";
-  /** Why there is no connection. */
-  error;
   #peer;
   #roomTimer;
   #dialTimer;
@@ -1716,7 +1738,7 @@ var ClientCore = class {
   request(request) {
     request.holder = this;
     try {
-      if (!request.isDone) this.#sendOrQueue(request);
+      if (!request.isDone) this.add(request);
     } catch (error) {
       request.reject(error);
     }
@@ -1725,16 +1747,14 @@ var ClientCore = class {
   withdraw(request) {
     return !this.#queue.delete(request);
   }
-  emit(channel, event, args) {
-    this.#sendOrQueue({ message: { a: [event, ...args], ...channel } });
-  }
-  #sendOrQueue(queued) {
-    if (this.#canSend(queued)) this.#send(queued);
+  /** Sends a request or an event, or adds it to the queue. */
+  add(queued) {
+    if (!this.#roomTimer && this.#canSend(queued)) this.#send(queued);
     else if (this.state === "closed") throw this.error;
     else if (this.#queue.size >= (this.#options.offline ?? 256) && !(this.#isConnected && queued instanceof Request)) {
       throw new Refused(`${this.#queue.size} messages wait to be sent already`);
     } else {
-      if (this.#peer) this.#peer.check(queued.message);
+      if (this.#peer) this.#peer.encode(queued.message);
       else this.#codec.encode(queued.message, false);
       this.#queue.add(queued);
       this.#waitForRoom();
@@ -1749,8 +1769,7 @@ var ClientCore = class {
     return this.state === "open" || this.state === "draining";
   }
   #canSend(queued) {
-    const opens = queued instanceof Request && queued.opens;
-    return this.#isConnected && this.#peer.hasRoom && (this.#peer.draining?.accepts(opens) ?? true);
+    return this.#isConnected && this.#peer.hasRoom(queued.message) && (this.#peer.draining?.accepts(queued.opens) ?? true);
   }
   // ------------------------------------------------------------ for the peer
   handlers(channel) {
@@ -1763,8 +1782,10 @@ var ClientCore = class {
   }
   opened() {
     this.error = void 0;
+    const before = [...this.#queue];
     this.#enter("open");
-    this.#sendQueue();
+    for (const queued of before) if (this.#queue.delete(queued)) this.#queue.add(queued);
+    this.sendQueue();
   }
   sessionDetached(error) {
     this.error = error;
@@ -1772,7 +1793,7 @@ var ClientCore = class {
   }
   resumed() {
     this.state = this.#peer.draining ? "draining" : "open";
-    this.#sendQueue();
+    this.sendQueue();
     this.error = void 0;
     this.#enter(this.state, true);
   }
@@ -1785,7 +1806,9 @@ var ClientCore = class {
       this.#queue.add(request);
     }
   }
-  #sendQueue() {
+  sendQueue() {
+    clearTimeout(this.#roomTimer);
+    this.#roomTimer = void 0;
     for (const queued of [...this.#queue]) {
       if (!this.#canSend(queued)) continue;
       this.#queue.delete(queued);
@@ -1795,11 +1818,8 @@ var ClientCore = class {
   }
   /** Sends the queue when the connection has room. A WebSocket has no event for that, so a timer checks it. */
   #waitForRoom() {
-    if (!this.#queue.size || !this.#isConnected || this.#peer.hasRoom) return;
-    this.#roomTimer ??= setTimeout(() => {
-      this.#roomTimer = void 0;
-      this.#sendQueue();
-    }, ROOM_CHECK);
+    if (!this.#queue.size || !this.#isConnected || this.#peer.hasRoom()) return;
+    this.#roomTimer ??= setTimeout(() => this.sendQueue(), ROOM_CHECK);
   }
   sessionOver(error) {
     const code = error.code;
@@ -1860,7 +1880,6 @@ function pause(ms, signals) {
   });
 }
 var Caller = class _Caller {
-  core;
   #channel;
   #options;
   constructor(core, channel, options) {
@@ -1894,24 +1913,38 @@ var Caller = class _Caller {
    * @throws TypeError if an argument cannot be encoded
    */
   emit(event, ...args) {
-    this.core.emit(this.#channel, event, args);
+    this.#leave("event", event, args)?.catch?.(report);
   }
   /** Sends a request, and returns the answer. */
-  request(event, ...args) {
-    return this.#options.retry ? this.#requestRepeatedly(event, args) : this.#request(event, args, false);
+  async request(event, ...args) {
+    return this.#leave("request", event, args);
   }
-  async #requestRepeatedly(event, args) {
+  /** Sends a call or an event, with the middleware around it. */
+  #leave(kind, event, args) {
+    const call = {
+      ...this.#options,
+      kind,
+      channel: this.#channel.c,
+      event,
+      args,
+      metadata: { ...this.#options.metadata }
+    };
+    const send = () => kind === "event" ? this.core.add({ message: { a: [event, ...args], ctx: contextOf(call.metadata), ...this.#channel } }) : this.#request(call);
+    const wrap = (next, middleware) => () => middleware(call, next);
+    return [...this.core.outgoing].reduceRight(wrap, send)();
+  }
+  /** Sends a request, again and again if it has failed and has the option `retry`. */
+  async #request(call) {
+    const { kind, event, args, retry } = call;
+    const opens = kind !== "request";
     for (let attempt = 1; ; attempt++) {
       try {
-        return await this.#request(event, args, false);
+        return await this.core.request(new Request(this.#channel, event, args, call, opens));
       } catch (error) {
-        if (attempt === MAX_ATTEMPTS || !this.#mayRepeat(error)) throw error;
+        if (opens || !retry || attempt === MAX_ATTEMPTS || !this.#mayRepeat(error)) throw error;
         await pause(Math.random() * 250 * 2 ** attempt, [this.#options.signal, this.core.ended]);
       }
     }
-  }
-  #request(event, args, opens) {
-    return this.core.request(new Request(this.#channel, event, args, this.#options, opens));
   }
   #mayRepeat(error) {
     if (this.core.state === "closed" || !(error instanceof WsrpcError)) return false;
@@ -1919,23 +1952,23 @@ var Caller = class _Caller {
     return error.code === "wsrpc.overloaded" || error.code === "wsrpc.draining";
   }
   /** Opens a channel for a conversation with the handler. The signal aborts the channel, too. */
-  open(event, ...args) {
-    return this.#request(event, args, true);
+  async open(event, ...args) {
+    return this.#leave("conversation", event, args);
   }
   /** Returns the items that the handler yields. The request is sent when the first item is read. */
   stream(event, ...args) {
-    return new Stream(() => this.#request(event, args, true));
+    return new Stream(async () => this.#leave("stream", event, args));
   }
   /**
    * Sends the items of an iterable to the handler, as fast as the handler reads them, and returns its result. The
    * timeout limits two waits: until the handler has started, and from the last item to the result.
    */
   async upload(event, ...[source, ...args]) {
-    const { progress, timeout } = this.#options;
-    const channel = await this.#request(event, args, true);
+    const { progress, timeout, requestTimeout } = this.#options;
+    const channel = await this.#leave("upload", event, args);
     try {
       await new Producer(channel, progress).run(source);
-      const answer = channel.with({ timeout }).request("next", { done: true });
+      const answer = channel.with({ requestTimeout: timeout ?? requestTimeout }).request("next", { done: true });
       const end = (error) => void (error instanceof RemoteError && channel.hasCredit && channel.end(error));
       await answer.then(() => channel.end(FINISHED), end);
       return await answer;
@@ -1958,7 +1991,17 @@ var Client = class extends Caller {
    * @throws SyntaxError if the scheme of the address is not `http`, `https`, `ws` or `wss`
    */
   constructor(target, options = {}) {
-    super(new ClientCore(target, options), {}, { timeout: options.requestTimeout ?? 6e4 });
+    super(new ClientCore(target, options), {}, { requestTimeout: options.requestTimeout ?? 6e4 });
+  }
+  /**
+   * Runs a function around each event, request, stream, upload and conversation of the page, once for all attempts of a
+   * request, and not for what is sent on an anonymous channel. The function that was added first is the outermost one.
+   *
+   * @returns a function that removes it
+   */
+  useOutgoing(middleware) {
+    this.core.outgoing.add(middleware);
+    return () => this.core.outgoing.delete(middleware);
   }
   /**
    * Why there is no connection: the error of the last attempt to connect, or of the end of the last connection. Its

@@ -2,7 +2,7 @@
 function refuseBytes(value) {
   if (typeof value !== "object" || value === null) return;
   if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) {
-    throw new TypeError("bytes can only be sent with the codec of the entry point msgpack");
+    throw new TypeError("bytes need the codec of the entry point msgpack");
   }
   if (typeof value.toJSON === "function") return;
   if (Array.isArray(value)) value.forEach(refuseBytes);

@@ -77,8 +77,6 @@ var Dialing = class {
   #backoff = new Backoff();
   /** Whether an attempt is in progress. */
   isDialing = false;
-  /** When the next attempt starts, as a time like `Date.now()`. Undefined if none waits. */
-  retryAt;
   /** When the last attempt has started, or has succeeded. */
   since = 0;
   /** Whether the connections are to resume a session. */
@@ -383,9 +381,6 @@ var Session = class {
   state = 0 /* New */;
   /** The type in which binary messages arrive. */
   binaryType = "blob";
-  /** The open connection. */
-  connection;
-  dialing;
   #options;
   #owner;
   /** Removes the listeners of page events. */

@@ -102,3 +102,6 @@ new Client<Api>(["/ws", "/other"]) // 2345
 new Client<Api>({ url: "/ws", tokn: "t" }) // 2353
 new Client<Api>("/ws", { requestTimeot: 1000 }) // 2561
 client.with({ retries: true }) // 2353
+client.with({ metadata: { tenant: 1 } }) // 2322
+client.useOutgoing(({ metadata }, next) => { metadata.tenant = 1; return next() }) // 2322
+client.useOutgoing(({ metdata }, next) => next()) // 2339

@@ -1,0 +1,49 @@
+// `CallContext`: what travels with a call besides its arguments: metadata, and the time that its caller has left.
+
+import { LONGEST_TIMER, now } from "./clock.js"
+import { count } from "./control.js"
+import { sizeOf } from "./data.js"
+
+/** Texts that travel with a call, by their names. */
+export type Metadata = Readonly<Record<string, string>>
+
+/** What travels with a call besides its arguments. */
+export interface CallContext {
+  readonly metadata?: Metadata | undefined
+  /** The milliseconds that are left now, rounded up. Undefined if there is no limit. */
+  readonly remaining_ms?: number | undefined
+}
+
+/**
+ * Returns the context of a call, or undefined if nothing travels.
+ *
+ * @param ms the time that the caller has left
+ * @param isTime whether `ms` is valid
+ * @throws TypeError if something is not valid, or the metadata is too large
+ */
+export function contextOf(metadata: Metadata = {}, ms = Infinity, isTime = true): CallContext | undefined {
+  const texts = Object.entries(metadata)
+  const isValid = isTime && texts.every(([name, text]) => /^[!-~]{1,64}$/.test(name) && typeof text === "string")
+  if (!isValid || texts.length > 32 || sizeOf(texts.flat().join("")) > 4096 || Array.isArray(metadata)) {
+    throw new TypeError("wrong context: 32 texts, 4096 bytes, ASCII names")
+  }
+  const isLimited = ms <= LONGEST_TIMER
+  if (!texts.length && !isLimited) return undefined
+  const end = now() + ms
+  return {
+    metadata: texts.length ? metadata : undefined,
+    get remaining_ms() {
+      return isLimited ? Math.max(0, Math.ceil(end - now())) : undefined
+    },
+  }
+}
+
+/**
+ * Reads the context of a call of the server.
+ *
+ * @throws TypeError if it is not valid
+ */
+export function readContext(ctx: any): CallContext | undefined {
+  const ms = count(ctx, "remaining_ms")
+  return contextOf(ctx.metadata, ms, ms <= LONGEST_TIMER || ctx.remaining_ms === undefined)
+}

@@ -1,0 +1,312 @@
+"""Metadata, deadlines and outgoing middleware of a page's client."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from interop.page_client import Page, scripted, words
+from wsrpc import AnonymousChannel, Context, Overloaded, Server
+from wsrpc.testing import FaultProxy
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+TENANT = {"tenant": "acme"}
+
+
+def welcome(*features: str) -> str:
+    return json.dumps({"ws-wrapper": False, "wsrpc": {"t": "welcome", "features": features, "limits": {}}})
+
+
+def seen(ctx: Context) -> list[Any]:
+    return [dict(ctx.metadata), ctx.remaining and round(ctx.remaining)]
+
+
+def showing(server: Server, told: list[Any]) -> None:
+    """Register a handler of each kind, which notes what has come with its call."""
+
+    @server.on("request")
+    async def request(ctx: Context) -> None:
+        told.append(seen(ctx))
+
+    @server.on("stream")
+    async def stream(ctx: Context) -> AsyncIterator[int]:
+        told.append(seen(ctx))
+        yield 1
+
+    @server.on("upload")
+    async def upload(items: AsyncIterator[int], ctx: Context) -> int:
+        told.append(seen(ctx))
+        return sum([item async for item in items])
+
+    @server.on("conversation")
+    async def conversation(channel: AnonymousChannel, ctx: Context) -> None:
+        told.append(seen(ctx))
+        channel.on("ask", request)
+        await channel.wait_closed()
+
+
+EACH_KIND = """
+for await (const item of caller.stream("stream")) if (item !== 1) throw item
+if (await caller.upload("upload", [1, 2]) !== 3) throw "upload"
+const channel = await caller.open("conversation")
+await channel.with(options).request("ask")
+channel.close()
+caller.emit("request")
+await caller.request("request")
+"""
+
+
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+async def test_metadata_and_the_remaining_time_arrive_with_each_kind_of_call(codec: str) -> None:
+    server = Server()
+    told: list[Any] = []
+    showing(server, told)
+    async with server.listen() as listener, Page.start(listener.url, codec=codec) as page:
+        options = f"const options = {{ metadata: {json.dumps(TENANT)}, timeout: 5000 }}\n"
+        await page.run(options + "const caller = client.with(options)\n" + EACH_KIND)
+        limited, unlimited = [TENANT, 5], [TENANT, None]  # it ends when the channel has opened, and an event has none
+        assert told == [unlimited, unlimited, unlimited, limited, unlimited, limited]
+        told.clear()
+        await page.run("const options = {}, caller = client.with({ timeout: 0 })\n" + EACH_KIND)
+        assert told == [[{}, None]] * 6
+
+
+async def test_a_handler_of_the_page_has_what_the_server_has_sent_and_can_pass_it_on() -> None:
+    server = Server()
+    server.on("seen", seen)
+    async with server.listen() as listener, Page.start(listener.url) as page:
+        await page.run(
+            """
+            client.on("show", function () {
+              note(JSON.stringify([this.metadata, Math.round(this.remaining / 1000)]))
+            })
+            client.on("pass on", function () {
+              const { signal, metadata, remaining } = this
+              return client.with({ signal, metadata, timeout: remaining }).request("seen")
+            })
+            await client.request("seen")
+            """
+        )
+        [peer] = server.peers
+        await peer.request("show", metadata=TENANT, timeout=5)
+        await page.notes.until('[{"tenant":"acme"},5]')
+        await peer.emit("show", metadata=TENANT)
+        await page.notes.until('[{"tenant":"acme"},null]')
+        await peer.request("show")
+        await page.notes.until("[{},null]")
+        assert await peer.request("pass on", metadata=TENANT, timeout=5) == [TENANT, 5]
+        assert await peer.request("pass on") == [{}, None]
+
+
+async def test_the_remaining_time_is_that_of_the_moment_in_which_the_message_is_sent() -> None:
+    server = Server()
+
+    @server.on("left")
+    def left(ctx: Context) -> float:
+        assert ctx.remaining is not None
+        return 1000 * ctx.remaining
+
+    async with server.listen() as listener, FaultProxy(listener.url) as proxy, Page.start(proxy.url) as page:
+        await page.notes.until("open")
+        assert await page.run("return client.with({ timeout: 60_000 }).request('left')") is not None
+        [peer] = server.peers
+        async with proxy.cut():
+            await page.notes.until("detached")
+            await turns_until(lambda: not peer.connected)
+            began = time.monotonic()
+            call = await page.call("request", name="left", timeout=60_000)
+        assert 0 < 60_000 - (await call)["ok"] <= 1000 * (time.monotonic() - began)
+
+
+# ---------------------------------------------------------------- before the welcome
+
+
+@pytest.mark.parametrize("first", ["welcome", "plain", "old wsrpc", "nothing"])
+async def test_a_message_with_metadata_waits_for_the_first_message_and_others_wait_behind_it(first: str) -> None:
+    arrived: list[Any] = []
+    lines: list[Any] = []
+
+    async def receive(line: Any, message: Any) -> None:
+        lines.append(line)
+        arrived.append([*message["a"], message.get("ctx")])
+
+    async with scripted(receive) as url, Page.start("ws://127.0.0.1:1") as page:  # where nobody listens
+        await page.run(
+            """
+            const metadata = { tenant: "acme" }
+            client.with({ timeout: 60_000 }).request("queued").catch(() => {})
+            client.status.subscribe((state) => {
+              if (state !== "open") return
+              client.emit("before")
+              client.with({ metadata }).emit("subscriber")
+              client.emit("behind")
+            })
+            """
+        )
+        started = time.monotonic()
+        await page.do("go", at=url)
+        await turns_until(lambda: lines)
+        assert arrived == [["before", None]]
+        if first != "nothing":
+            features = ("context",) if first == "welcome" else ()
+            await lines[0].send('{"a":["hello"]}' if first == "plain" else welcome(*features))
+        await turns_until(lambda: len(arrived) == 4)
+        if first == "nothing":
+            assert time.monotonic() - started > 1.9
+        metadata, left = arrived[1][1], arrived[3][1]
+        assert arrived == [["before", None], ["subscriber", metadata], ["behind", None], ["queued", left]]
+        if first == "welcome":
+            assert metadata == {"metadata": TENANT} and 0 < left["remaining_ms"] < 60_000
+        else:
+            assert metadata is left is None
+
+
+# ---------------------------------------------------------------- bounds
+
+WRONG = """
+{ "": "a" }, { "a b": "c" }, { "a\\n": "c" }, { "é": "c" }, { ["a".repeat(65)]: "c" }, { a: 1 }, { a: null },
+{ a: "x".repeat(4096) }, { a: "é".repeat(2048) }, Object.fromEntries([...Array(33).keys()].map((n) => [n, ""]))
+"""
+LARGEST = """
+{ [`!${"~".repeat(63)}`]: "x".repeat(4032) }, Object.fromEntries([...Array(32).keys()].map((n) => [n, ""]))
+"""
+
+
+async def test_wrong_metadata_is_refused_and_nothing_is_sent() -> None:
+    server = Server()
+    told: list[Any] = []
+
+    @server.on("show")
+    def show(ctx: Context) -> None:
+        told.append(ctx.metadata)
+
+    async with server.listen() as listener, Page.start(listener.url) as page:
+        refused = await page.run(
+            f"""
+            const errors = []
+            for (const metadata of [{WRONG}]) {{
+              const caller = client.with({{ metadata }})
+              const shown = (error) => errors.push(String(error))
+              for (const call of ["request", "open", "upload"]) await caller[call]("show").catch(shown)
+              await caller.stream("show").next().catch(shown)
+              try {{ caller.emit("show") }} catch (error) {{ shown(error) }}
+            }}
+            return errors
+            """
+        )
+        assert refused == ["TypeError: wrong context: 32 texts, 4096 bytes, ASCII names"] * 50
+        await page.run(f"for (const metadata of [{LARGEST}]) await client.with({{ metadata }}).request('show')")
+        assert [len(metadata) for metadata in told] == [1, 32]
+
+
+HOSTILE: list[Any] = [
+    *({"metadata": wrong} for wrong in ([], ["a"], {"a": 1}, {"a b": ""}, {"a": "x" * 5000})),
+    {"metadata": {str(n): "" for n in range(33)}},
+    *({"remaining_ms": wrong} for wrong in (-1, 1.5, 2**31, 2**53, True, "1", None)),
+]
+
+
+async def test_a_hostile_server_gets_a_reason_and_no_handler_runs() -> None:
+    answers: list[Any] = []
+    lines: list[Any] = []
+
+    async def receive(line: Any, message: Any) -> None:
+        answers.append(message)
+
+    async def control(line: Any, message: Any) -> None:
+        lines.append(line)
+
+    async with scripted(receive, control) as url, Page.start(url) as page:
+        await turns_until(lambda: lines)
+        await lines[0].send(welcome("context"))
+        for i, ctx in enumerate(HOSTILE):
+            await lines[0].send(json.dumps({"i": 2 * i + 2, "a": ["event"], "ctx": ctx}))
+            await lines[0].send(json.dumps({"a": ["event"], "ctx": ctx}))
+        await lines[0].send(json.dumps({"i": 100, "a": ["event"], "ctx": {"remaining_ms": 0}}))
+        valid = {"color": [1], "metadata": TENANT, "remaining_ms": 2**31 - 1}
+        await lines[0].send(json.dumps({"i": 102, "a": ["values", 7], "ctx": valid}))
+        await turns_until(lambda: len(answers) == len(HOSTILE) + 2)
+        *refused, expired, answer = answers
+        codes = [refusal["e"]["code"] for refusal in refused]
+        assert codes == ["wsrpc.bad_arguments"] * len(HOSTILE) and "wrong context" in refused[0]["e"]["message"]
+        assert expired["e"]["code"] == Overloaded.code and answer == {"i": 102, "d": 7}
+        wanted = {"wrong context": len(HOSTILE), "expired before its handler began": 1}
+        assert await page.do("ignored") == wanted and "began" not in page.notes.all
+
+
+# ---------------------------------------------------------------- outgoing middleware
+
+
+async def test_middleware_runs_once_around_each_call_and_changes_its_metadata() -> None:
+    server = Server()
+    told: list[Any] = []
+    showing(server, told)
+    async with server.listen() as listener, Page.start(listener.url) as page:
+        await page.run(
+            """
+            const remove = client.useOutgoing(async (call, next) => {
+              note(`outer ${call.kind} ${call.event} ${call.channel ?? ""}`.trim())
+              call.metadata.trace = call.kind
+              return next()
+            })
+            client.useOutgoing((call, next) => {
+              note(`inner ${call.metadata.tenant} ${call.metadata.trace}`)
+              return next()
+            })
+            const options = {}, caller = client.with({ metadata: { tenant: "acme" } })
+            """
+            + EACH_KIND
+            + "caller.of('nowhere').emit('event')\nremove()\nawait client.request('request')"
+        )
+        kinds = ["stream", "upload", "conversation", "event", "request"]
+        events = {"event": "request"}
+        assert [note for note in page.notes.all if note.startswith(("outer", "inner"))] == [
+            *(note for kind in kinds for note in (f"outer {kind} {events.get(kind, kind)}", f"inner acme {kind}")),
+            "outer event event nowhere",
+            "inner acme event",
+            "inner undefined undefined",
+        ]
+        traces = [TENANT | {"trace": kind} for kind in kinds]
+        assert [metadata for metadata, _ in told] == [*traces[:3], {}, *traces[3:], {}]
+
+
+async def test_middleware_replaces_results_and_refuses_and_encloses_all_attempts() -> None:
+    attempts: list[int] = []
+
+    async def receive(line: Any, message: Any) -> None:
+        attempts.append(message["i"])
+        busy = {"e": {"message": "later", "code": Overloaded.code}, "_": 1}
+        await line.send(json.dumps({"i": message["i"], **({"d": "done"} if len(attempts) > 2 else busy)}))
+
+    async with scripted(receive) as url, Page.start(url) as page:
+        await page.run(
+            """
+            client.useOutgoing((call, next) => {
+              if (call.event === "no") throw new RangeError("refused")
+              if (call.event === "cached") return "from the cache"
+              return next()
+            })
+            client.useOutgoing(async (call, next) => {
+              const result = await next()
+              return `${result}, after ${call.event}`
+            })
+            """
+        )
+        told = await (await page.call("request", name="busy", retry=True))
+        assert (told["ok"], len(attempts)) == ("done, after busy", 3)
+        assert await page.do("ask", name="cached") == "from the cache"
+        for kind in ("request", "event", "upload", "conversation", "stream"):
+            assert words(await (await page.call(kind, name="no"))) == "Range"
+        # What an async function throws for an event is reported, because `emit` has returned.
+        await page.run("client.useOutgoing(async () => { throw new Error('too late') })\nclient.emit('busy')")
+        await turns_until(lambda: page.faults)
+        [fault] = page.faults
+        assert fault.startswith("console: Error: too late") and len(attempts) == 3
+        page.faults.clear()
