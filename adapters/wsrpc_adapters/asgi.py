@@ -30,6 +30,8 @@ logger = logging.getLogger("wsrpc")
 
 DEFAULT = Limits()
 warned_of_pings: WeakSet[Server] = WeakSet()
+servers_in_use: WeakSet[Server] = WeakSet()
+"""The servers of this process that an application has opened, or that have got a connection."""
 
 EXTENSION = "wsrpc"
 """Name of the extension with which an ASGI server hands over a connection.
@@ -107,6 +109,7 @@ def lifespan(server: Server) -> Callable[[Any], AbstractAsyncContextManager[None
 
     @asynccontextmanager
     async def serving(app: object) -> AsyncGenerator[None]:
+        servers_in_use.add(server)
         await server.open()
         try:
             yield
@@ -173,6 +176,7 @@ class Application:
         while True:
             event = await receive()
             if event["type"] == "lifespan.startup":
+                servers_in_use.add(self._server)
                 await self._server.open()
                 await send({"type": "lifespan.startup.complete"})
             elif event["type"] == "lifespan.shutdown":
@@ -203,6 +207,7 @@ async def start(
         return None
     if event["type"] != "websocket.connect":
         raise RuntimeError(ACCEPTED)
+    servers_in_use.add(server)
     handshake = handshake_of(scope, server)
     handshake.state.update(state)
     try:

@@ -1,7 +1,7 @@
-"""A WebSocket protocol for uvicorn, whose connections a `wsrpc.Server` takes over.
+"""A WebSocket protocol for uvicorn, whose connections a `wsrpc.Server` takes over; and `serve`, which runs uvicorn.
 
+    wsrpc serve module:app --workers 4
     uvicorn module:app --ws wsrpc_adapters.uvicorn:WebSocketProtocol
-    uvicorn.run("module:app", ws="wsrpc_adapters.uvicorn:WebSocketProtocol")
 
 The application does not change: `wsrpc_adapters.asgi` finds the extension that this protocol offers, and takes over the
 connection once it has accepted it (see ``wsrpc.adapting``). uvicorn itself serves all other WebSockets of the
@@ -14,10 +14,13 @@ import asyncio
 import socket
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from wsrpc import CloseCode, Handshake
+from wsrpc._base.misuse import check_number
+from wsrpc._net.health import Health
 from wsrpc.adapting import ServerUpgrade
 from wsrpc.types import WebSocketTransport
 
@@ -26,6 +29,7 @@ from .asgi import EXTENSION, TakeOver
 NEEDED = "wsrpc_adapters.uvicorn needs uvicorn 0.53 or later: pip install 'python-wsrpc[uvicorn]'"
 
 try:
+    import uvicorn
     from uvicorn.protocols.utils import ClientDisconnected
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 except ImportError as exc:
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
     from websockets.http11 import Request
 
-__all__ = ["WebSocketProtocol"]
+__all__ = ["WebSocketProtocol", "serve"]
 
 EXTENSIONS = "Sec-WebSocket-Extensions"
 NOT_ACCEPTED = (
@@ -47,6 +51,60 @@ NOT_ACCEPTED = (
 )
 
 NO_HANDSHAKE = "the opening handshake is not valid; it must not have a body\n"
+
+
+def serve(
+    app: str, *, workers: int | None = None, drain_timeout: float = 20.0, health_path: str | None = None, **options: Any
+) -> None:
+    """Run an ASGI application under uvicorn, with `WebSocketProtocol`, until the process receives a signal.
+
+    This process supervises the workers, which are other processes, and keeps the listening socket open. The command
+    ``wsrpc serve`` calls this function.
+
+    - SIGTERM or Ctrl-C drains all servers of the application (see `Server.close`), and then ends. A second signal
+      closes all connections immediately.
+    - SIGHUP replaces the workers, one after another. Each new worker imports the application again, and serves before
+      an old one begins to drain. If a new worker cannot start, this is logged, and the old workers stay.
+    - A worker that dies is started again. If workers die often, the delay grows to 30 seconds.
+
+    Call this function in the main thread, below ``if __name__ == "__main__":``.
+
+    Args:
+        app: module and name of the application, such as ``"app:app"``.
+        workers: the number of workers. By default, the variable ``WEB_CONCURRENCY``, or 1.
+        drain_timeout: the maximum time that active work has to finish, in seconds.
+        health_path: the path at which health checks are answered, whatever the application has there. By default, they
+            are answered at ``/healthz``, unless the application has a route there.
+        options: options of ``uvicorn.Config``, such as ``host`` and ``port``.
+
+    Raises:
+        RuntimeError: the application cannot be imported, or does not start.
+        OSError: the address is in use, or cannot be listened on.
+        TypeError, ValueError: an option is not valid.
+    """
+    from ._supervisor import Supervisor, bind  # its module imports this one in each worker
+
+    if not isinstance(app, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(
+            f"serve() takes the name of an application, such as 'app:app': each worker imports it; got {app!r}"
+        )
+    if options.get("reload"):
+        raise ValueError("serve() does not reload: while you develop, use `uvicorn --reload`")
+    check_number("drain_timeout= is a number of seconds, 0 or more", drain_timeout, 0)
+    if workers is not None:
+        check_number("workers= is a number, 1 or more", workers, 1)
+    if health_path is not None:
+        Health(health_path, bool, bool)
+    options = {"ws": WebSocketProtocol, **options, "workers": workers}
+    config = uvicorn.Config(app, **options)
+    listener, address = bind(config)
+    try:
+        with listener:
+            listener.listen(config.backlog)
+            Supervisor(config.workers, drain_timeout, address, app, listener, options, drain_timeout, health_path).run()
+    finally:
+        if config.uds:
+            Path(config.uds).unlink(missing_ok=True)
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):

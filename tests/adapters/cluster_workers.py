@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ EXAMPLE = ROOT / "examples" / "cluster"
 PATIENCE = 50.0
 """Seconds for a test. Those for the end of uvicorn come after them, and both are less than pytest's own limit."""
 PATIENCE_FOR_END = 30.0
+UVICORN = ("uvicorn", "--ws", "wsrpc_adapters.uvicorn:WebSocketProtocol")
 AT_ONCE = Reconnect(initial=0.01, max=0.05)
 
 
@@ -75,11 +76,12 @@ class Worker:
 
 
 @asynccontextmanager
-async def running(folder: Path, app: str, *options: str, env: dict[str, str] | None = None) -> AsyncGenerator[Worker]:
+async def running(
+    folder: Path, app: str, *options: str, env: dict[str, str] | None = None, command: Sequence[str] = UVICORN
+) -> AsyncGenerator[Worker]:
     """Run uvicorn with an application of a folder."""
-    command = ["-m", "uvicorn", app, "--ws", "wsrpc_adapters.uvicorn:WebSocketProtocol", *options]
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, *command),
+        *(sys.executable, "-m", *command, app, *options),
         cwd=folder,
         env=env,
         stdout=asyncio.subprocess.DEVNULL,

@@ -90,3 +90,9 @@ def test_without_the_extra_the_command_says_what_it_needs(command: list[str], tm
     done = begins_with(tmp_path, "import sys\nsys.modules['click'] = None\n", *command, "call")
     said = "wsrpc: the command needs the extra cli: pip install 'python-wsrpc[cli]'\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+def test_serve_says_what_it_needs(tmp_path: Path) -> None:
+    done = begins_with(tmp_path, "import sys\nsys.modules['uvicorn'] = None\n", *INSTALLED, "serve", "app:app")
+    said = "wsrpc: wsrpc_adapters.uvicorn needs uvicorn 0.53 or later: pip install 'python-wsrpc[uvicorn]'\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
 import signal
 import ssl
@@ -13,15 +12,15 @@ from pathlib import Path
 
 import pytest
 from pages import HOW_TO, commands, python_blocks
-from programs import PYTHON, UVICORN, UVICORN_STARTED, free_port, listening, printed_by, start
+from programs import PYTHON, UVICORN_STARTED, free_port, listening, printed_by, start
 from test_docs import blocks_of, program_of
 
-from wsrpc import Client, ConnectionLost, HandshakeRejected, Server
+from wsrpc import Client, HandshakeRejected, Server
 
 
 @asynccontextmanager
 async def running(command: str, folder: Path) -> AsyncGenerator[str]:
-    """Run a command of uvicorn on a free port, and give its address; it must stop without a traceback."""
+    """Run a command that starts uvicorn on a free port, and give its address; it must stop without a traceback."""
     port = free_port()
     process = await start(PYTHON[0], "-m", *shlex.split(command), "--port", str(port), cwd=folder)
     async with listening(process, UVICORN_STARTED, signal.SIGTERM):
@@ -41,7 +40,13 @@ STARTED = [
         if command != FACTORY
     ),
     (FACTORY, "\n".join(FASTAPI[:2]), "/ws", ("buy", "apples"), 2),
-    *((command, IN_UVICORN, "/ws", ("add", 2, 3), 5) for command in commands("uvicorn", "uvicorn")),
+    *((command, FASTAPI[0], "/ws", ("add", 2, 3), 5) for command in commands("fastapi", "wsrpc")),
+    ("wsrpc serve --factory app:make_app", "\n".join(FASTAPI[:2]), "/ws", ("buy", "apples"), 2),
+    *(
+        (each, IN_UVICORN, "/ws", ("add", 2, 3), 5)
+        for name in ("uvicorn", "wsrpc")
+        for each in commands("uvicorn", name)
+    ),
     *((each, PLAIN, "/", ("add", 2, 3), 5) for each in commands("frameworks", "uvicorn") if "project" not in each),
     *(
         (f"uvicorn app:{app} --ws wsrpc_adapters.uvicorn:WebSocketProtocol", PLAIN, path, request, answer)
@@ -105,61 +110,6 @@ async def test_the_django_project_knows_who_is_logged_in(tmp_path: Path) -> None
         with pytest.raises(HandshakeRejected) as caught:
             await Client(f"{url}/ws").connect()
         assert (caught.value.status, caught.value.body) == (401, "log in first")
-
-
-# ---------------------------------------------------------------- draining
-
-# The last part of each `app.py`: a handler that waits for its caller.
-SLOW = """
-
-@{target}.on("slow")
-async def slow(peer: Peer) -> str:
-    return await peer.request("name")
-"""
-GLOBAL = "\nfrom wsrpc import Peer" + SLOW.format(target="server")
-DRAINING = {"serve.py": ("uvicorn", 1, GLOBAL), "serve_factory.py": ("fastapi", 2, SLOW.format(target="rpc"))}
-"""The programs of the page, each with the page whose first blocks are its application."""
-
-
-@pytest.mark.parametrize("program", DRAINING)
-async def test_a_program_drains_before_uvicorn_stops(program: str, tmp_path: Path) -> None:
-    page, count, slow = DRAINING[program]
-    blocks = [block.text for block in blocks_of(HOW_TO / f"{page}.md") if block.language == "python"]
-    (tmp_path / "app.py").write_text("\n".join(blocks[:count]) + slow, "utf-8")
-    for name in DRAINING:
-        (tmp_path / name).write_text(program_of(HOW_TO / "uvicorn.md", name), "utf-8")
-    assert commands("uvicorn", "python") == ["python serve.py --port 8001"]
-    process = await start(PYTHON[0], program, "--port", str(free_port()), cwd=tmp_path)
-    async with listening(process, UVICORN, signal.SIGTERM) as address:
-        url = f"{address.replace('http', 'ws')}/ws"
-        started, may_end = asyncio.Event(), asyncio.Event()
-        client = Client(url, reconnect=None)
-
-        @client.on("name")
-        async def tell_name() -> str:
-            started.set()
-            await may_end.wait()
-            return "Ada"
-
-        async with client:
-            request = asyncio.create_task(client.request("slow"))
-            await started.wait()
-            process.send_signal(signal.SIGTERM)
-            status = None
-            while status != 503:  # until it drains
-                assert not request.done(), "the connection was closed"
-                try:
-                    async with Client(url, reconnect=None):
-                        pass
-                except HandshakeRejected as refused:
-                    status = refused.status
-                except ConnectionLost:
-                    pass  # it came just before the server drained
-            may_end.set()
-            assert await request == "Ada"
-            assert process.stderr is not None
-            assert b"Application shutdown complete" in await process.stderr.read()
-            await process.wait()
 
 
 # ---------------------------------------------------------------- TLS

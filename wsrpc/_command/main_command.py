@@ -26,6 +26,7 @@ COMMANDS = {
     "kick": "operating",
     "types": "generating",
     "client": "generating",
+    "serve": "serving",
     "completion": "completion",
 }
 """The module of each command."""

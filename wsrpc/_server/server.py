@@ -726,6 +726,11 @@ class Server(Declarer, RawRegistrar, RawBroadcastMethods):
         """Whether the server drains, that is, `close` waits for active work. See `on_drain`."""
         return self._core.state == "draining"
 
+    @property
+    def degraded(self) -> bool:
+        """Whether the server is in a cluster whose engine it cannot reach. It still serves its own clients."""
+        return self._core.degraded
+
     def stats(self) -> ServerStats:
         """Return a snapshot of the server's counters. This takes a few microseconds per peer."""
         return self._core.stats()

@@ -1,0 +1,211 @@
+"""`Supervisor`: starts, replaces and ends the workers of `wsrpc_adapters.uvicorn.serve`. It imports no application."""
+
+from __future__ import annotations
+
+import logging
+import math
+import multiprocessing
+import signal
+import socket
+import time
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from ._worker import Order, work
+
+PATIENCE = 15.0
+"""Seconds from the end of a drain until a worker that has not ended is killed. In this time, it closes connections and
+runs the end of the application's lifespan."""
+LONGEST_DELAY = 30.0
+INTERVAL = 0.1
+"""Seconds between two looks at the signals and the workers."""
+SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")  # Windows has SIGBREAK, and no SIGHUP
+
+spawn = multiprocessing.get_context("spawn")
+logger = logging.getLogger("uvicorn.error")
+
+
+def bind(config: uvicorn.Config) -> tuple[socket.socket, str]:
+    """Return the listening socket, and its address for the log.
+
+    Raises:
+        OSError: the address is in use, or cannot be listened on. The text has the address.
+    """
+    if config.uds is not None or config.fd is not None:
+        if config.uds is not None and Path(config.uds).is_socket():  # a process that was killed has left it
+            Path(config.uds).unlink()
+        return config.bind_socket(), config.uds or f"file descriptor {config.fd}"
+    family, host = (socket.AF_INET6, f"[{config.host}]") if ":" in config.host else (socket.AF_INET, config.host)
+    try:
+        listener = socket.create_server((config.host, config.port), family=family)
+    except OSError as exc:
+        reason = str(exc.strerror).partition(" (while")[0]
+        raise OSError(exc.errno, f"cannot listen on {host}:{config.port}: {reason}") from exc
+    return listener, f"{'https' if config.is_ssl else 'http'}://{host}:{listener.getsockname()[1]}"
+
+
+class Worker:
+    """One process, from its start until it has ended."""
+
+    def __init__(self, app: str, listener: socket.socket, *arguments: Any) -> None:
+        self._channel, other_end = spawn.Pipe()
+        self.process = spawn.Process(target=work, args=(app, listener, other_end, *arguments))
+        self.process.start()
+        other_end.close()
+        self.ready = False
+        self.outdated = False
+        """Whether another worker shall replace it."""
+        self.failure = ""
+        """The reason why it cannot start, with details on further lines."""
+        self.killed_at: float | None = None
+        """The time at which it is killed if it has not ended. None until it has got an order to end."""
+
+    def update(self) -> None:
+        """Read what it has reported."""
+        with suppress(EOFError, OSError):  # it has ended
+            while self._channel.poll():
+                kind, text = self._channel.recv()
+                self.ready |= kind == "ready"
+                self.outdated |= kind == "outdated"
+                self.failure += text
+
+    def end(self, order: Order, patience: float) -> None:
+        self.killed_at = time.monotonic() + patience
+        with suppress(OSError):  # it has ended
+            self._channel.send(order)
+        if not self.ready:  # the import of an application may take long
+            self.process.terminate()
+
+    def kill_when_due(self) -> None:
+        if self.killed_at is not None and self.killed_at <= time.monotonic():
+            logger.error("%s has not ended in time, killing it", self)
+            self.process.kill()
+            self.killed_at = math.inf
+
+    def __str__(self) -> str:
+        return f"worker [{self.process.pid}]"
+
+
+class Supervisor:
+    """Keeps ``count`` workers serving, until a signal ends all.
+
+    The workers accept connections from one socket, which the supervisor keeps open: while a worker is replaced, new
+    connections wait for the others.
+
+    Args:
+        arguments: those of `work`, without the channel.
+    """
+
+    def __init__(self, count: int, drain_timeout: float, address: str, *arguments: Any) -> None:
+        self._count = count
+        self._patience = drain_timeout + PATIENCE
+        self._address = address
+        self._arguments = arguments
+        self._workers: list[Worker] = []
+        self._signals: deque[int] = deque()
+        self._stopping = False
+        self._started = False
+        """Whether all workers were ready at some time. Until then, a worker that cannot start ends all."""
+        self._failure = ""
+        self._deaths: deque[float] = deque()
+        """The times of the last minute at which workers died."""
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. For the main thread.
+
+        Raises:
+            RuntimeError: the application cannot be imported, or does not start.
+        """
+        numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+        before = {number: signal.signal(number, lambda number, _: self._signals.append(number)) for number in numbers}
+        try:
+            while not (self._stopping and not self._workers):
+                self._step()
+                time.sleep(INTERVAL)
+        finally:
+            for worker in self._workers:
+                worker.process.kill()
+                worker.process.join()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self._failure:
+            raise RuntimeError(self._failure)
+
+    def _step(self) -> None:
+        while self._signals:
+            self._handle_signal(signal.Signals(self._signals.popleft()).name)
+        for worker in self._workers.copy():
+            has_ended = worker.process.exitcode is not None
+            worker.update()
+            worker.kill_when_due()
+            if has_ended:
+                self._workers.remove(worker)
+                self._handle_end(worker)
+        if not self._stopping:
+            self._balance()
+
+    def _handle_signal(self, name: str) -> None:
+        if name == "SIGHUP":
+            logger.info("%s: replacing the workers, one after another", name)
+            for worker in self._workers:
+                worker.outdated = True
+        elif self._stopping:
+            logger.info("%s: closing", name)
+            self._end_all("close", PATIENCE)
+        else:
+            logger.info("%s: draining; another signal closes at once", name)
+            self._end_all("stop", self._patience)
+
+    def _end_all(self, order: Order, patience: float) -> None:
+        self._stopping = True
+        for worker in self._workers:
+            worker.end(order, patience)
+
+    def _handle_end(self, worker: Worker) -> None:
+        if worker.killed_at is not None:
+            logger.info("%s has ended", worker)
+            return
+        failure = worker.failure or f"exit status {worker.process.exitcode}; its log says why"
+        is_replacement = len(self._serving) >= self._count
+        if not worker.ready and not self._started:
+            self._failure = f"{self._arguments[0]} does not start: {failure}"
+            self._end_all("stop", self._patience)
+        elif not worker.ready and is_replacement:
+            logger.error("new %s cannot start, the others stay: %s", worker, failure)
+            for each in self._workers:
+                each.outdated = False
+        else:
+            logger.error("%s has died, starting another one: %s", worker, failure)
+            self._deaths.append(time.monotonic())
+
+    @property
+    def _serving(self) -> list[Worker]:
+        """The workers that have not got an order to end. Those that are to be replaced come first."""
+        return sorted((each for each in self._workers if each.killed_at is None), key=lambda each: not each.outdated)
+
+    def _balance(self) -> None:
+        """Start a worker, or end one, if that is due. Only one at a time is replaced."""
+        serving = self._serving
+        if len(serving) < self._count:
+            if self._may_start():
+                self._workers.append(Worker(*self._arguments))
+        elif len(serving) == len(self._workers) and all(each.ready for each in serving):
+            if not self._started:
+                self._started = True
+                logger.info("Uvicorn running on %s with %d workers (Press CTRL+C to quit)", self._address, self._count)
+            if len(serving) > self._count:
+                serving[0].end("leave", self._patience)
+            elif serving[0].outdated:
+                self._workers.append(Worker(*self._arguments))
+
+    def _may_start(self) -> bool:
+        """Return whether a worker may start now. Starts wait if more workers than there are have died in a minute."""
+        now = time.monotonic()
+        while self._deaths and self._deaths[0] < now - 60:
+            self._deaths.popleft()
+        many = len(self._deaths) - self._count
+        return many <= 0 or now >= self._deaths[-1] + min(2.0 ** (many - 1), LONGEST_DELAY)

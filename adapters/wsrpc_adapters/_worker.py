@@ -1,0 +1,189 @@
+"""A process of `wsrpc_adapters.uvicorn.serve`: uvicorn, which serves the application, and drains as it is ordered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from socket import socket
+from threading import Thread
+from typing import Any, Literal, cast
+
+import uvicorn
+from uvicorn.importer import ImportFromStringError, import_from_string
+
+from wsrpc._net.health import Health
+
+from .asgi import servers_in_use
+
+Order = Literal["leave", "stop", "close"]
+"""What the supervisor orders: drain, and leave new connections to other processes; drain, and refuse them with 503;
+close at once."""
+LINGER = 1.0
+"""Seconds in which a worker that leaves still serves connections that it had accepted, but whose request was on its
+way."""
+HEALTH_PATH = "/healthz"
+NO_ROUTE = (404, 426)
+"""Statuses of an application that has no route for health checks: the second one is that of `wsrpc_adapters.asgi`."""
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
+logger = logging.getLogger("uvicorn.error")
+
+
+def work(
+    app: str,
+    listener: socket,
+    channel: Connection,
+    options: dict[str, Any],
+    drain_timeout: float,
+    health_path: str | None,
+) -> None:
+    """Serve the application until the supervisor orders the end, or has ended itself.
+
+    Reports are pairs: "ready" when it serves, "outdated" if it has to be replaced, or "failed" with the reason.
+    """
+    for name in ("SIGINT", "SIGHUP"):  # a terminal sends them to all processes, and the supervisor orders what to do
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _ignore)
+    try:
+        config = uvicorn.Config(import_from_string(app), **options)
+        config.load()
+    except ImportFromStringError as exc:
+        channel.send(("failed", f"{exc} The first folder in sys.path is {sys.path[0]}."))
+    except (Exception, SystemExit) as exc:
+        channel.send(("failed", f"{type(exc).__name__}: {exc}\n{traceback.format_exc().rstrip()}"))
+    else:
+        WorkerServer(config, channel, drain_timeout, health_path).run([listener])
+
+
+def _ignore(number: int, frame: object) -> None:
+    """Ignore a signal. Programs that the application starts do not inherit this, as they would inherit SIG_IGN."""
+
+
+async def close_servers(drain_timeout: float) -> None:
+    """Close all servers of the application."""
+    await asyncio.gather(*[server.close(drain_timeout=drain_timeout) for server in servers_in_use])
+
+
+class WorkerServer(uvicorn.Server):
+    """uvicorn's server, which drains wsrpc's servers before it closes its connections."""
+
+    def __init__(
+        self, config: uvicorn.Config, channel: Connection, drain_timeout: float, health_path: str | None
+    ) -> None:
+        super().__init__(config)
+        config.loaded_app = Front(cast("Any", config).loaded_app, health_path, self)
+        self.order: Order | None = None
+        """The first order."""
+        self._channel = channel
+        self._drain_timeout = drain_timeout
+        self._ordered = asyncio.Event()
+        self._closing: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        Thread(target=self._receive_orders, args=(asyncio.get_running_loop(),), daemon=True).start()
+        await super().startup(sockets)
+        self._report("ready")
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        # The supervisor orders what to do, because a service manager may send SIGTERM to all processes.
+        if sig == signal.SIGTERM:
+            self._report("outdated")
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        if self.order is None:  # because of uvicorn's option limit_max_requests
+            self._report("outdated")
+            await self._ordered.wait()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._drain_timeout
+        logger.info("Draining worker [%d]", os.getpid())
+        if self.order == "leave":
+            for server in self.servers:
+                server.close()
+            await asyncio.sleep(LINGER)
+        try:
+            await close_servers(0 if self.force_exit else self._drain_timeout)
+        finally:
+            if self.config.timeout_graceful_shutdown is None:  # HTTP requests have the rest of the time
+                self.config.timeout_graceful_shutdown = max(1, math.ceil(deadline - loop.time()))
+            await super().shutdown(sockets)
+
+    def _receive_orders(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run in a thread, because the event loop of uvicorn on Windows cannot wait for a pipe."""
+        with suppress(RuntimeError):  # the event loop has ended
+            with suppress(EOFError, OSError):  # the supervisor was killed
+                while True:
+                    loop.call_soon_threadsafe(self._obey, self._channel.recv())
+            loop.call_soon_threadsafe(self._obey, "leave")
+
+    def _obey(self, order: Order) -> None:
+        self.order = self.order or order
+        self.should_exit = True
+        self._ordered.set()
+        if order == "close":
+            self.force_exit = True
+            self._closing = asyncio.get_running_loop().create_task(close_servers(0))
+
+    def _report(self, kind: Literal["ready", "outdated"]) -> None:
+        with suppress(OSError):  # the supervisor was killed
+            self._channel.send((kind, ""))
+
+
+class Front:
+    """ASGI application around the user's.
+
+    It answers health checks, and while the worker leaves, it ends connections after the response, because other workers
+    serve the next requests.
+
+    Args:
+        path: the path of health checks. With None, `HEALTH_PATH`, unless the application has a route for it.
+    """
+
+    def __init__(self, app: App, path: str | None, server: WorkerServer) -> None:
+        self._app = app
+        self._always = path is not None
+        self._path = HEALTH_PATH if path is None else path
+        self._server = server
+        self._health = Health(self._path, self._healthy, lambda: any(each.degraded for each in servers_in_use))
+
+    def _healthy(self) -> bool:
+        order = self._server.order  # a worker that leaves is one of several
+        return order == "leave" or (order is None and all(each.healthy for each in servers_in_use))
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_check = scope["method"] in ("GET", "HEAD") and self._is_path(scope)
+        is_missing = is_check and self._always
+
+        async def sending(message: Any) -> None:
+            nonlocal is_missing
+            if message["type"] == "http.response.start":
+                is_missing = is_check and message["status"] in NO_ROUTE
+                if self._server.order == "leave":
+                    message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            if not is_missing:
+                await send(message)
+
+        if not is_missing:
+            await self._app(scope, receive, sending)
+        if is_missing:
+            await self._answer(scope, send)
+
+    def _is_path(self, scope: Any) -> bool:
+        path: str = scope["path"]
+        return self._path in (path, path.removeprefix(scope.get("root_path", "")))
+
+    async def _answer(self, scope: Any, send: Any) -> None:
+        answer = self._health.answer(head=scope["method"] == "HEAD")
+        headers = [(name.encode(), value.encode()) for name, value in answer.headers.raw_items()]
+        await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})

@@ -1,0 +1,316 @@
+"""`wsrpc serve`, as an operator runs it: signals, workers that die, and what it says if it cannot start."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager as Context
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from cluster_workers import AT_ONCE, PATIENCE, Worker, environment, running
+
+from interop.page_client import Page
+from wsrpc import Client, ConnectionLost, HandshakeRejected
+
+APP = """
+import asyncio
+import os
+
+from wsrpc import Peer, Server
+from wsrpc_adapters.asgi import asgi
+
+server = Server()
+app = asgi(server)
+
+
+@server.on("worker")
+async def worker() -> int:
+    await asyncio.sleep(0.05)  # so that there are always calls in progress
+    return os.getpid()
+
+
+@server.on("slow")
+async def slow(peer: Peer) -> int:
+    await peer.request("wait", timeout=None)
+    return os.getpid()
+"""
+
+
+def serving(folder: Path, *options: str, app: str = APP) -> Context[Worker]:
+    (folder / "app.py").write_text(app, "utf-8")
+    return running(folder, "app:app", "--port", "0", *options, env=environment(""), command=("wsrpc", "serve"))
+
+
+def get(port: int, path: str = "/healthz") -> tuple[int, str]:
+    """What a health check gets. Each has a connection of its own."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, refused.read().decode()
+
+
+class Caller:
+    """A client with a call whose handler runs until `release`."""
+
+    def __init__(self, port: int, **options: object) -> None:
+        self.client = Client(f"ws://127.0.0.1:{port}/ws", **{"reconnect": AT_ONCE} | options)  # type: ignore[arg-type]
+        self.started, self._released = asyncio.Event(), asyncio.Event()
+        self.release = self._released.set
+
+        @self.client.on("wait")
+        async def wait() -> None:
+            self.started.set()
+            await self._released.wait()
+
+    async def worker(self) -> int:
+        return await self.client.request("worker", returns=int)
+
+
+@asynccontextmanager
+async def calling(port: int, **options: object) -> AsyncGenerator[tuple[Caller, asyncio.Task[int]]]:
+    caller = Caller(port, **options)
+    async with caller.client:
+        call = asyncio.create_task(caller.client.request("slow", returns=int, timeout=None))
+        await caller.started.wait()
+        yield caller, call
+
+
+PAGES = """
+const clients = [client, ...Array.from({ length: 9 }, () => new Client(URL, { WebSocket, requestTimeout: 0 }))]
+globalThis.rolled = false
+const seen = await Promise.all(clients.map(async (client) => {
+  const workers = new Set()
+  let last
+  do {
+    last = globalThis.rolled
+    workers.add(await client.request("worker"))
+  } while (!last)
+  client.close()
+  return [...workers]
+}))
+return seen
+"""
+
+
+async def test_four_workers_are_replaced_under_fifty_clients_without_a_failed_call(tmp_path: Path) -> None:
+    rolled = threading.Event()
+
+    async def calls(port: int) -> list[int]:
+        """Call until the roll is over, and then once more."""
+        caller, seen = Caller(port), dict[int, None]()
+        async with caller.client:
+            over = False
+            while not over:
+                over = rolled.is_set()
+                seen[await caller.worker()] = None
+        return list(seen)
+
+    def checks(port: int) -> set[tuple[int, str]]:
+        seen: set[tuple[int, str]] = set()
+        while not rolled.wait(0.01):
+            seen.add(get(port))
+        return seen
+
+    async with serving(tmp_path, "--workers", "4", "--no-access-log") as running, AsyncExitStack() as stack:
+        port = await running.port()
+        page = await stack.enter_async_context(Page.start(f"ws://127.0.0.1:{port}/ws"))
+        tasks = [asyncio.create_task(calls(port)) for _ in range(40)]
+        pages = asyncio.create_task(page.run(f'const URL = "ws://127.0.0.1:{port}/ws"\n{PAGES}'))
+        health = asyncio.create_task(asyncio.to_thread(checks, port))
+        try:
+            async with calling(port) as (caller, call):
+                running.process.send_signal(signal.SIGHUP)
+                await running.logged(r"Draining worker")
+                caller.release()
+                old = {await call}
+                await running.logged(r"worker \[\d+\] has ended", times=4)
+        finally:
+            rolled.set()
+        await page.run("globalThis.rolled = true")
+        seen = await asyncio.gather(*tasks) + await pages
+        assert await health == {(200, "ok\n")}
+        old |= {int(each) for each in re.findall(r"worker \[(\d+)\] has ended", running.log)}
+        assert len(old) == 4 and len(seen) == 50
+        assert all(workers[-1] not in old for workers in seen)
+        assert any(workers[0] in old for workers in seen)
+        assert await running.end() == 0
+
+
+async def test_sigterm_drains_all_workers(tmp_path: Path) -> None:
+    async with serving(tmp_path, "--workers", "2") as running, AsyncExitStack() as stack:
+        port = await running.port()
+        callers = [await stack.enter_async_context(calling(port, reconnect=None)) for _ in range(10)]
+        workers = [await caller.worker() for caller, _ in callers]
+        running.process.send_signal(signal.SIGTERM)
+        await running.logged(r"Draining worker", times=2)
+        assert await asyncio.to_thread(get, port) == (503, "draining\n")
+        with pytest.raises(HandshakeRejected, match="503"):
+            await Client(f"ws://127.0.0.1:{port}/ws", reconnect=None).connect()
+        for caller, call in callers:
+            assert not call.done()
+            caller.release()
+        assert await asyncio.gather(*[call for _, call in callers]) == workers
+        assert await running.end() == 0
+
+
+async def test_a_second_signal_closes_at_once(tmp_path: Path) -> None:
+    async with serving(tmp_path) as running:
+        async with calling(await running.port(), reconnect=None) as (_, call):
+            running.process.send_signal(signal.SIGINT)
+            await running.logged("Draining worker")
+            running.process.send_signal(signal.SIGINT)
+            with pytest.raises(ConnectionLost) as caught:
+                await call
+            assert caught.value.code == 1012
+        assert await running.end() == 0
+
+
+async def test_a_worker_that_gets_sigterm_is_replaced(tmp_path: Path) -> None:
+    async with serving(tmp_path) as running:
+        port = await running.port()
+        async with calling(port) as (caller, call):
+            first = await caller.worker()
+            os.kill(first, signal.SIGTERM)
+            await running.logged("Draining worker")
+            async with Caller(port).client as other:  # the new worker serves before the old one drains
+                assert await other.request("worker") != first
+            caller.release()
+            assert await call == first
+
+
+async def test_a_worker_that_dies_is_started_again_but_not_too_often(tmp_path: Path) -> None:
+    async with serving(tmp_path) as running, Caller(await running.port()).client as client:
+        first = await client.request("worker", returns=int)
+        os.kill(first, signal.SIGKILL)
+        await running.logged(rf"worker \[{first}\] has died, starting another one: exit status -9")
+        second = await client.request("worker", returns=int)
+        assert second != first
+        (tmp_path / "app.py").write_text("1 / 0", "utf-8")
+        started = time.monotonic()
+        os.kill(second, signal.SIGKILL)
+        await running.logged("has died, starting another one: ZeroDivisionError")
+        assert time.monotonic() - started > 1
+        (tmp_path / "app.py").write_text(f"{APP}# a corrected version", "utf-8")
+        assert await client.request("worker") not in (first, second)
+
+
+async def test_a_new_version_that_does_not_start_replaces_nothing(tmp_path: Path) -> None:
+    async with serving(tmp_path) as running, Caller(await running.port()).client as client:
+        old = await client.request("worker")
+        (tmp_path / "app.py").write_text("1 / 0", "utf-8")
+        running.process.send_signal(signal.SIGHUP)
+        await running.logged(r"new worker \[\d+\] cannot start, the others stay: ZeroDivisionError: division by zero")
+        assert await client.request("worker") == old
+        (tmp_path / "app.py").write_text(f"{APP}# a corrected version", "utf-8")
+        running.process.send_signal(signal.SIGHUP)
+        await running.logged(rf"worker \[{old}\] has ended")
+        assert await client.request("worker") != old
+
+
+def may_listen(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
+async def test_when_the_supervisor_is_killed_its_workers_drain_and_another_can_start(tmp_path: Path) -> None:
+    async with serving(tmp_path) as running:
+        port = await running.port()
+        async with calling(port, reconnect=None) as (caller, call):
+            running.process.kill()
+            await running.logged("Draining worker")
+            async with asyncio.timeout(PATIENCE):
+                while not may_listen(port):  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.01)
+            caller.release()
+            assert await call
+        assert await running.end() == -signal.SIGKILL  # all processes have closed stderr
+
+
+HEALTH = """
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from wsrpc import Server
+from wsrpc.cluster import Cluster
+from wsrpc_adapters.asgi import lifespan
+from wsrpc_adapters.nats import NatsEngine
+
+own = Route("/healthz", lambda request: PlainTextResponse("own"))
+server = Server(cluster=Cluster(NatsEngine("nats://127.0.0.1:1"), name="test"))
+app = Starlette(routes=[own], lifespan=lifespan(server))
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "answers"),
+    [
+        ([], {"/healthz": (200, "own"), "/other": (404, "Not Found")}),
+        (["--health-path", "/healthz"], {"/healthz": (200, "degraded\n")}),
+        (["--health-path", "/alive", "--root-path", "/api"], {"/healthz": (200, "own"), "/alive": (200, "degraded\n")}),
+    ],
+)
+async def test_health_checks_beside_an_application_s_own(
+    options: list[str], answers: dict[str, tuple[int, str]], tmp_path: Path
+) -> None:
+    async with serving(tmp_path, *options, app=HEALTH) as running:
+        port = await running.port()
+        assert {path: await asyncio.to_thread(get, port, path) for path in answers} == answers
+
+
+NO_DATABASE = """
+async def app(scope, receive, send):
+    await send({"type": "lifespan.startup.failed", "message": "no database"})
+"""
+
+REFUSED: dict[str, tuple[str, list[str], int, str]] = {
+    "no module": ("", ["nowhere:app"], 1, 'nowhere:app does not start: Could not import module "nowhere"'),
+    "no attribute": ("", ["app:app"], 1, 'app:app does not start: Attribute "app" not found in module "app"'),
+    "raises": ("1 / 0", ["app:app"], 1, "app:app does not start: ZeroDivisionError: division by zero\nTraceback"),
+    "lifespan": (NO_DATABASE, ["app:app"], 1, "app:app does not start: exit status 3; its log says why"),
+    "no app": ("", [], 2, "Missing argument 'APP'"),
+    "option": ("", ["app:app", "--nonsense"], 2, "No such option '--nonsense'"),
+    "reload": ("", ["app:app", "--reload"], 2, "serve() does not reload"),
+    "workers": ("", ["app:app", "--workers", "0"], 2, "workers= is a number, 1 or more"),
+    "path": ("", ["app:app", "--health-path", "alive"], 2, "a path such as '/healthz'"),
+    "taken": ("", ["app:app", "--port", "{port}"], 2, "cannot listen on 127.0.0.1:{port}: Address already in use"),
+}
+"""An application, arguments, the exit code, and what is said."""
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_it_says_why_it_does_not_start(case: str, tmp_path: Path) -> None:
+    app, arguments, code, said = REFUSED[case]
+    (tmp_path / "app.py").write_text(app, "utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        words = [each.replace("{port}", port) for each in ["serve", "--port", "0", *arguments]]
+        command = [sys.executable, "-m", "wsrpc", *words]
+        ended = subprocess.run(
+            command, cwd=tmp_path, env=environment(""), capture_output=True, text=True, timeout=PATIENCE
+        )
+    assert ended.returncode == code, ended.stderr
+    assert said.replace("{port}", port) in ended.stderr
+
+
+def test_every_option_of_uvicorn_is_one_of_its_configuration() -> None:
+    known = {*inspect.signature(uvicorn.Config).parameters, "app_dir", "version"}
+    assert {str(param.name) for param in uvicorn.main.params} <= known
